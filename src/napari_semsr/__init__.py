@@ -1,0 +1,1 @@
+"""From superlens frames to a measured, SEM-like mosaic."""

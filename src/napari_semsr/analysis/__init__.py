@@ -1,0 +1,1 @@
+"""Measures: resolution, spectra, metrics, distributions."""

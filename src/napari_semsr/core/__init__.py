@@ -1,0 +1,1 @@
+"""The currency and arithmetic that every other room shares; numpy, scipy, pydantic."""

@@ -1,0 +1,53 @@
+"""Errors that a user can act on.
+
+Each message is one sentence: what was required, what was given, and the remedy
+when it is known. None derives from `RuntimeError`: Qt generator workers swallow it.
+"""
+
+__all__ = [
+    "Cancelled",
+    "CheckpointError",
+    "DeviceMemoryError",
+    "IncompleteError",
+    "OptionError",
+    "ReadError",
+    "SemsrError",
+    "ShapeError",
+    "WriteError",
+]
+
+
+class SemsrError(Exception):
+    """Base of every error that this package raises for its user."""
+
+
+class ReadError(SemsrError):
+    """A file cannot be read as what it claims to be."""
+
+
+class IncompleteError(ReadError):
+    """A store was left unfinished by an interrupted run."""
+
+
+class WriteError(SemsrError):
+    """An output cannot be written where it was asked for."""
+
+
+class ShapeError(SemsrError):
+    """Arrays have a shape that the operation cannot use."""
+
+
+class OptionError(SemsrError):
+    """An option has a value outside its range, or contradicts another."""
+
+
+class CheckpointError(SemsrError):
+    """A model file is damaged, unsafe, or of an unknown architecture."""
+
+
+class DeviceMemoryError(SemsrError):
+    """A device ran out of memory although the work was cut as small as it goes."""
+
+
+class Cancelled(SemsrError):
+    """The user stopped the work; what was finished is kept."""

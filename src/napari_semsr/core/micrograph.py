@@ -1,0 +1,147 @@
+"""Micrograph: one calibrated image, the currency between rooms."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NewType, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.provenance import Provenance
+
+__all__ = ["Micrograph", "PixelSize", "parse_pixel_size"]
+
+PixelSize = NewType("PixelSize", tuple[float, float])
+"""``(y, x)`` in nanometres, finite and positive; made only by `parse_pixel_size`."""
+
+
+def parse_pixel_size(value: object) -> PixelSize | None:
+    """Turn what a user or a file gives into a pixel size.
+
+    Parameters
+    ----------
+    value : None, float or sequence of two floats
+        Nanometres; one number serves both axes; None when unknown.
+
+    Returns
+    -------
+    tuple of float or None
+        ``(y, x)`` in nanometres.
+
+    Raises
+    ------
+    OptionError
+        If a value is not a finite positive number.
+    """
+    if value is None:
+        return None
+    try:
+        numbers = np.atleast_1d(np.asarray(value, dtype=float))
+    except (TypeError, ValueError):
+        numbers = np.array([np.nan])
+    if numbers.shape == (1,):
+        numbers = np.repeat(numbers, 2)
+    if numbers.shape != (2,) or not np.all(np.isfinite(numbers)) or np.any(numbers <= 0):
+        msg = f"A pixel size must be one or two positive numbers in nm, got {value!r}."
+        raise OptionError(msg)
+    return PixelSize((float(numbers[0]), float(numbers[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Micrograph:
+    """One 2-D image with its calibration and history.
+
+    Attributes
+    ----------
+    data : (Y, X) numpy.ndarray or dask.array.Array
+        Grey values in their own dtype.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown, never silently 1.
+    name : str
+        What to call it in a layer list or a report.
+    provenance : Provenance or None
+        What made it; None for an image that came from outside.
+    origin : tuple of float
+        Centre of pixel (0, 0) as ``(y, x)``, in nm when calibrated, else in pixels of
+        the image that this one was derived from.
+    spacing_px : tuple of float
+        Pixel pitch in pixels of the parent image; used only when uncalibrated (a
+        block map of an uncalibrated image has its step here).
+    metadata : mapping
+        What the file said: vendor, beam, data bar.
+    """
+
+    data: Any
+    pixel_size_nm: PixelSize | None = None
+    name: str = "image"
+    provenance: Provenance | None = None
+    origin: tuple[float, float] = (0.0, 0.0)
+    spacing_px: tuple[float, float] = (1.0, 1.0)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.data.shape) != 2 or 0 in self.data.shape:
+            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {tuple(self.data.shape)}."
+            raise ShapeError(msg)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.data.shape
+        return int(rows), int(columns)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return np.dtype(self.data.dtype)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the data are a dask array."""
+        return hasattr(self.data, "dask")
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixel pitch ``(y, x)`` in `unit`."""
+        return self.pixel_size_nm if self.pixel_size_nm is not None else self.spacing_px
+
+    @property
+    def unit(self) -> str:
+        """``"nm"`` when calibrated, else ``"pixel"``."""
+        return "pixel" if self.pixel_size_nm is None else "nm"
+
+    @property
+    def mean_pixel_size_nm(self) -> float | None:
+        """Geometric mean of the two pixel pitches, or None when unknown."""
+        if self.pixel_size_nm is None:
+            return None
+        return math.sqrt(self.pixel_size_nm[0] * self.pixel_size_nm[1])
+
+    def array(self) -> NDArray[Any]:
+        """Compute the grey values.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            The whole image in memory.
+        """
+        return np.asarray(self.data)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some attributes changed.
+
+        Parameters
+        ----------
+        **changes : object
+            New values by attribute name; `pixel_size_nm` is parsed.
+
+        Returns
+        -------
+        Micrograph
+            The changed copy.
+        """
+        if "pixel_size_nm" in changes:
+            changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
+        return replace(self, **changes)

@@ -1,0 +1,1 @@
+"""Trained networks applied to fields of any size."""

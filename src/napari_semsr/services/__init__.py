@@ -1,0 +1,1 @@
+"""One generator of `Progress` per job; panels and commands consume the same."""

@@ -1,0 +1,1 @@
+"""Phantoms and degradations whose truth is known."""

@@ -1,0 +1,1 @@
+"""Panels: the only room that knows Qt and napari."""
