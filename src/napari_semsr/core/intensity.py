@@ -1,0 +1,266 @@
+"""Grey values: field-wide percentiles, conversion of type, the data range of a metric.
+
+Percentiles are those of the finite pixels, interpolated linearly between order
+statistics (numpy's default), and exact for any type up to float32. They are found by
+counting: pixels are mapped to unsigned keys of the same order; 8- and 16-bit images
+need one pass, others two (upper half of the key, then the lower half of those few
+buckets that hold the wanted ranks). Memory is one chunk and a few small tables.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.tiling import Box, read_box
+
+__all__ = ["data_range", "field_range", "finite_mean", "to_dtype"]
+
+_BINS = 1 << 16
+_BLOCK = 2048
+_SIGN = np.uint32(1 << 31)
+
+
+def _chunks(data: Any) -> Iterator[NDArray[Any]]:
+    """Read a field piece by piece, along its own chunks where it has some."""
+    if hasattr(data, "chunks") and data.chunks is not None:
+        rows, columns = _edges(data.chunks[0], data), _edges(data.chunks[1], data, 1)
+    else:
+        rows, columns = _edges(_BLOCK, data), _edges(_BLOCK, data, 1)
+    for y0, y1 in itertools.pairwise(rows):
+        for x0, x1 in itertools.pairwise(columns):
+            yield read_box(data, Box(y0, y1, x0, x1))
+
+
+def _edges(chunk: int | tuple[int, ...], data: Any, axis: int = 0) -> list[int]:
+    """Borders of the chunks of one axis; small chunks are read several at a time."""
+    size = int(data.shape[axis])
+    if isinstance(chunk, tuple):
+        borders = [0, *(int(v) for v in np.cumsum(chunk))]
+    else:
+        borders = [*range(0, size, chunk), size]
+    kept = [0]
+    for border, following in zip(borders[1:], [*borders[2:], math.inf], strict=True):
+        if following - kept[-1] > _BLOCK:
+            kept.append(border)
+    return kept
+
+
+def _keys(block: NDArray[Any]) -> NDArray[np.uint32]:
+    """Map finite pixels to unsigned integers of the same order."""
+    if block.dtype.kind == "b" or (
+        block.dtype.kind == "u" and block.dtype.itemsize <= 2
+    ):
+        return block.ravel().astype(np.uint32)
+    if block.dtype.kind == "i" and block.dtype.itemsize <= 2:
+        return (block.ravel().astype(np.int32) + _BINS // 2).astype(np.uint32)
+    values = block.ravel()
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(values[np.isfinite(values)], dtype=np.float32)
+    single = np.clip(single, np.finfo(np.float32).min, np.finfo(np.float32).max) + 0.0
+    bits = np.ascontiguousarray(single, dtype=np.float32).view(np.uint32)
+    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+
+
+def _value(key: int, dtype: np.dtype[Any]) -> float:
+    """Invert `_keys` for one key."""
+    if dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2):
+        return float(key)
+    if dtype.kind == "i" and dtype.itemsize <= 2:
+        return float(key - _BINS // 2)
+    bits = np.uint32(key)
+    bits = bits & ~_SIGN if bits & _SIGN else ~bits
+    return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
+
+
+def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
+    """Values at the ranks that `ranks_of(count)` asks for."""
+    dtype = np.dtype(data.dtype)
+    short = dtype.kind == "b" or (dtype.kind in "ui" and dtype.itemsize <= 2)
+    shift = np.uint32(0 if short else 16)
+    counts = np.zeros(_BINS, dtype=np.int64)
+    for block in _chunks(data):
+        counts += np.bincount(_keys(block) >> shift, minlength=_BINS)
+    total = np.cumsum(counts)
+    ranks: list[int] = ranks_of(int(total[-1]))
+    buckets = {rank: int(np.searchsorted(total, rank, side="right")) for rank in ranks}
+    if short:
+        return {rank: _value(bucket, dtype) for rank, bucket in buckets.items()}
+    fine = {bucket: np.zeros(_BINS, dtype=np.int64) for bucket in buckets.values()}
+    for block in _chunks(data) if fine else ():
+        keys = _keys(block)
+        upper = keys >> shift
+        for bucket, table in fine.items():
+            lower = keys[upper == bucket] & np.uint32(_BINS - 1)
+            table += np.bincount(lower, minlength=_BINS)
+    found = {}
+    for rank, bucket in buckets.items():
+        below = int(total[bucket] - counts[bucket])
+        low = int(np.searchsorted(np.cumsum(fine[bucket]), rank - below, side="right"))
+        found[rank] = _value((bucket << 16) | low, dtype)
+    return found
+
+
+def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> tuple[float, float]:
+    """Measure two percentiles over a whole field, chunk by chunk.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field, of any real type; NaN and infinite pixels are ignored.
+    low, high : float, default=0.1, 99.9
+        Percentiles in [0, 100], `low` not above `high`.
+
+    Returns
+    -------
+    tuple of float
+        Grey values at the two percentiles; ``(0.0, 0.0)`` when no pixel is finite.
+
+    Raises
+    ------
+    OptionError
+        If the percentiles are out of range or out of order.
+    ShapeError
+        If the pixels are not real numbers.
+    """
+    if not 0 <= low <= high <= 100:
+        msg = f"Percentiles must be 0 <= low <= high <= 100, got {low} and {high}."
+        raise OptionError(msg)
+    if np.dtype(data.dtype).kind not in "buif":
+        msg = f"Percentiles need real pixels, got type {data.dtype}."
+        raise ShapeError(msg)
+    places: list[float] = []
+
+    def ranks_of(count: int) -> list[int]:
+        if not count:
+            return []
+        places.extend(share / 100 * (count - 1) for share in (low, high))
+        return sorted({r for p in places for r in (math.floor(p), math.ceil(p))})
+
+    values = _order_statistics(data, ranks_of)
+    if not values:
+        return 0.0, 0.0
+    first, second = (
+        values[math.floor(p)] + (p % 1) * (values[math.ceil(p)] - values[math.floor(p)])
+        for p in places
+    )
+    return first, second
+
+
+def finite_mean(data: Any) -> float:
+    """Mean of the finite pixels of a field, chunk by chunk.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field, of any real type.
+
+    Returns
+    -------
+    float
+        The mean; 0 when no pixel is finite.
+    """
+    total, count = 0.0, 0
+    for block in _chunks(data):
+        valid = block[np.isfinite(block)] if block.dtype.kind == "f" else block
+        total += float(valid.sum(dtype=np.float64))
+        count += valid.size
+    return total / count if count else 0.0
+
+
+def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
+    """Convert grey values to another type by rounding and clipping.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Grey values.
+    dtype : dtype
+        An integer type (values are rounded to the nearest, halves to even) or a
+        floating one.
+
+    Returns
+    -------
+    numpy.ndarray
+        The converted array; pixels that are not a number become 0 in integer types.
+    int
+        How many pixels had no place in the new type: out of range, or not a number.
+
+    Raises
+    ------
+    OptionError
+        If the type is neither integer nor floating.
+    """
+    target = np.dtype(dtype)
+    if target.kind not in "uif":
+        msg = f"Images can be stored as integers or floats, got type {target}."
+        raise OptionError(msg)
+    if array.dtype == target:
+        return array, 0
+    if target.kind == "f":
+        limit = float(np.finfo(target).max)
+        over = np.isfinite(array) & (np.abs(array) > limit)
+        clipped = np.where(over, np.sign(array) * limit, array) if over.any() else array
+        return clipped.astype(target), int(np.count_nonzero(over))
+    return _to_integer(array, target)
+
+
+def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], int]:
+    """Round and clip to an integer type."""
+    info = np.iinfo(target)
+    if array.dtype.kind in "uib":
+        least, most = max(info.min, _least(array)), min(info.max, _most(array))
+        kept = np.clip(array, least, most).astype(target)
+        return kept, _outside(array, least, most)
+    wide = np.rint(array.astype(np.float64))
+    high = float(info.max)
+    if high > info.max:
+        high = float(np.nextafter(high, 0.0))
+    missing = np.isnan(wide)
+    count = int(np.count_nonzero(missing)) + _outside(wide, info.min, high)
+    np.clip(wide, info.min, high, out=wide)
+    wide[missing] = 0
+    return wide.astype(target), count
+
+
+def _least(array: NDArray[Any]) -> int:
+    """Smallest value of an integer array's type."""
+    return 0 if array.dtype.kind == "b" else int(np.iinfo(array.dtype).min)
+
+
+def _most(array: NDArray[Any]) -> int:
+    """Largest value of an integer array's type."""
+    return 1 if array.dtype.kind == "b" else int(np.iinfo(array.dtype).max)
+
+
+def _outside(array: NDArray[Any], low: float, high: float) -> int:
+    """Count values outside a closed range; NaN is not counted."""
+    return int(np.count_nonzero((array < low) | (array > high)))
+
+
+def data_range(array: NDArray[Any], reference: NDArray[Any] | None = None) -> float:
+    """Choose the data range on which PSNR and SSIM are stated.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        The image.
+    reference : numpy.ndarray, optional
+        What it is compared with; it decides when given.
+
+    Returns
+    -------
+    float
+        255 for 8-bit, 65535 for 16-bit, else the finite range of the values.
+    """
+    source = array if reference is None else reference
+    if source.dtype.kind in "ui" and source.dtype.itemsize <= 2:
+        return float((1 << (8 * source.dtype.itemsize)) - 1)
+    if source.dtype.kind == "b":
+        return 1.0
+    valid = source[np.isfinite(source)]
+    return float(valid.max()) - float(valid.min()) if valid.size else 0.0

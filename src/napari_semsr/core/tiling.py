@@ -1,0 +1,409 @@
+"""Tiles: the only place that knows halo, stride and scale arithmetic.
+
+One axis of a plan, with core ``c``, halo ``h`` and a field padded to the stride::
+
+    field    |<------------------ size ------------------>|pad|
+    cores    |   c   |   c   |   c   |   c   |  rest      |
+    window           .-- h --|   c   |-- h --.                     inner tile
+    window   |   c   |-- h --.                                     border tile
+
+Cores partition the field. A window covers its core and a halo, cut where the padded
+field ends, so that a network pads there just as it would when run on the whole field.
+With ``constant=True`` every window has the same size: border windows are shifted
+inwards instead of cut (needed where tiles are stacked into batches). All corners are
+multiples of the stride. Coordinates are ``(y, x)`` in pixels of the input.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import OptionError, ShapeError
+
+__all__ = [
+    "BlockPlan",
+    "Box",
+    "Tile",
+    "TilePlan",
+    "pad_to",
+    "plan_blocks",
+    "plan_tiles",
+    "read_box",
+    "reflect_indices",
+    "round_up",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A half-open rectangle from (y0, x0) up to, not including, (y1, x1).
+
+    Attributes
+    ----------
+    y0, y1, x0, x1 : int
+        Corners in pixels.
+    """
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this box into a ``(Y, X)`` array."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def scaled(self, factor: int) -> Self:
+        """Return the same region on a grid `factor` times finer.
+
+        Parameters
+        ----------
+        factor : int
+            Output pixels per input pixel on each axis.
+
+        Returns
+        -------
+        Box
+            All corners multiplied.
+        """
+        return type(self)(*(factor * v for v in (self.y0, self.y1, self.x0, self.x1)))
+
+    def within(self, outer: "Box") -> Self:
+        """Return this region in coordinates that start at another box's corner.
+
+        Parameters
+        ----------
+        outer : Box
+            The box whose corner becomes (0, 0).
+
+        Returns
+        -------
+        Box
+            The shifted box.
+        """
+        return type(self)(
+            self.y0 - outer.y0,
+            self.y1 - outer.y0,
+            self.x0 - outer.x0,
+            self.x1 - outer.x0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One piece of work: what is read and what of the result is kept.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Row and column in the grid of tiles.
+    core : Box
+        What this tile is responsible for, inside the field.
+    window : Box
+        What the network sees, inside the padded field.
+    """
+
+    index: tuple[int, int]
+    core: Box
+    window: Box
+
+    @property
+    def inner(self) -> Box:
+        """The core in the window's own coordinates."""
+        return self.core.within(self.window)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How a field is cut into tiles.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns of the field.
+    padded_shape : tuple of int
+        The field after reflection at the bottom and right to a multiple of the stride.
+    core, halo, stride : int
+        Side of a core, width of the halo, and the grid that corners lie on.
+    constant : bool
+        Whether all windows have one size.
+    """
+
+    shape: tuple[int, int]
+    padded_shape: tuple[int, int]
+    core: int
+    halo: int
+    stride: int
+    constant: bool
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        rows, columns = (-(-size // self.core) for size in self.shape)
+        return rows, columns
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """All tiles, row by row."""
+        return tuple(self)
+
+    def __len__(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    def __iter__(self) -> Iterator[Tile]:
+        rows, columns = self.grid
+        for row in range(rows):
+            for column in range(columns):
+                yield self.tile(row, column)
+
+    def tile(self, row: int, column: int) -> Tile:
+        """Return the tile at a place in the grid.
+
+        Parameters
+        ----------
+        row, column : int
+            Place in `grid`.
+
+        Returns
+        -------
+        Tile
+            Its core and window.
+        """
+        core_y, window_y = self._span(row, 0)
+        core_x, window_x = self._span(column, 1)
+        return Tile((row, column), Box(*core_y, *core_x), Box(*window_y, *window_x))
+
+    def _span(self, index: int, axis: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Core and window of one axis."""
+        size, padded = self.shape[axis], self.padded_shape[axis]
+        start = index * self.core
+        core = start, min(start + self.core, size)
+        if self.constant:
+            width = min(self.core + 2 * self.halo, padded)
+            first = min(max(start - self.halo, 0), padded - width)
+            return core, (first, first + width)
+        stop = round_up(core[1], self.stride) + self.halo
+        return core, (max(start - self.halo, 0), min(stop, padded))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """Square blocks at a constant step, none reaching over the border.
+
+    Attributes
+    ----------
+    block, step : int
+        Side of a block and distance between neighbours, in pixels.
+    grid : tuple of int
+        Rows and columns of blocks.
+    """
+
+    block: int
+    step: int
+    grid: tuple[int, int]
+
+    @property
+    def corners(self) -> NDArray[np.intp]:
+        """``(rows * columns, 2)`` top-left corners ``(y, x)``, row by row."""
+        places = np.indices(self.grid).reshape(2, -1).T
+        return np.ascontiguousarray(places * self.step).astype(np.intp)
+
+    @property
+    def origin(self) -> tuple[float, float]:
+        """Centre of the first block in pixels, pixel (0, 0) having its centre at 0."""
+        return (self.block - 1) / 2, (self.block - 1) / 2
+
+
+def round_up(value: int, multiple: int) -> int:
+    """Round up to a multiple.
+
+    Parameters
+    ----------
+    value, multiple : int
+        Non-negative value; positive multiple.
+
+    Returns
+    -------
+    int
+        The smallest multiple that is not below `value`.
+    """
+    return -(-value // multiple) * multiple
+
+
+def plan_tiles(
+    shape: tuple[int, int],
+    *,
+    core: int,
+    halo: int,
+    stride: int = 1,
+    minimum: int = 1,
+    constant: bool = True,
+) -> TilePlan:
+    """Cut a field into cores with halos.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the field.
+    core : int
+        Side of a core; a multiple of `stride`.
+    halo : int
+        Context that a core needs on each side; rounded up to `stride`.
+    stride : int, default=1
+        The network's total stride: every window starts and ends on its multiples.
+    minimum : int, default=1
+        Smallest side that the network accepts; the field is padded to it.
+    constant : bool, default=True
+        Give all windows one size, shifted inwards at the borders, instead of cutting
+        them there.
+
+    Returns
+    -------
+    TilePlan
+        Cores partition the field; windows lie in the padded field.
+
+    Raises
+    ------
+    ShapeError
+        If the field is empty.
+    OptionError
+        If `core` is not a positive multiple of `stride`, or `halo` is negative.
+    """
+    if min(shape) < 1:
+        msg = f"Tiles need a non-empty (Y, X) field, got shape {tuple(shape)}."
+        raise ShapeError(msg)
+    if core < 1 or core % stride:
+        msg = (
+            f"A tile's side must be a positive multiple of the stride {stride}, "
+            f"got {core}."
+        )
+        raise OptionError(msg)
+    if halo < 0:
+        msg = f"A halo must be 0 or more pixels, got {halo}."
+        raise OptionError(msg)
+    rows, columns = (round_up(max(int(size), minimum), stride) for size in shape)
+    return TilePlan(
+        shape=(int(shape[0]), int(shape[1])),
+        padded_shape=(rows, columns),
+        core=core,
+        halo=round_up(halo, stride),
+        stride=stride,
+        constant=constant,
+    )
+
+
+def plan_blocks(shape: tuple[int, int], *, block: int, step: int) -> BlockPlan:
+    """Lay square blocks over a field at a constant step.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the field.
+    block, step : int
+        Side of a block and distance between neighbouring corners, in pixels.
+
+    Returns
+    -------
+    BlockPlan
+        ``(size - block) // step + 1`` blocks on each axis.
+
+    Raises
+    ------
+    ShapeError
+        If not one block fits.
+    OptionError
+        If `block` or `step` is not positive.
+    """
+    if block < 1 or step < 1:
+        msg = f"Block and step must be 1 px or more, got {block} and {step}."
+        raise OptionError(msg)
+    if min(shape) < block:
+        msg = (
+            f"A block of {block} px needs a field of at least that size, got "
+            f"{shape[0]}x{shape[1]} px. Choose a smaller block."
+        )
+        raise ShapeError(msg)
+    rows, columns = ((int(size) - block) // step + 1 for size in shape)
+    return BlockPlan(block, step, (rows, columns))
+
+
+def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Give the indices that reflect an axis at its ends, as often as needed.
+
+    Parameters
+    ----------
+    start, stop : int
+        Half-open range; it may reach beyond the axis on both sides.
+    size : int
+        Length of the axis; with one sample that sample is repeated.
+
+    Returns
+    -------
+    (stop - start,) numpy.ndarray of int
+        Indices in ``[0, size)``; the edge sample is not repeated.
+    """
+    if size == 1:
+        return np.zeros(stop - start, dtype=np.intp)
+    folded = np.mod(np.arange(start, stop), 2 * (size - 1))
+    indices: NDArray[np.intp] = np.minimum(folded, 2 * (size - 1) - folded)
+    return indices
+
+
+def pad_to(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """Reflect an array at the bottom and right.
+
+    Parameters
+    ----------
+    array : (Y, X) numpy.ndarray
+        What to pad.
+    shape : tuple of int
+        Rows and columns wanted, not below those of `array`.
+
+    Returns
+    -------
+    (rows, columns) numpy.ndarray
+        The padded array; the same object when nothing is to be added.
+    """
+    if array.shape == shape:
+        return array
+    rows = reflect_indices(0, shape[0], array.shape[0])
+    columns = reflect_indices(0, shape[1], array.shape[1])
+    return array[np.ix_(rows, columns)]
+
+
+def read_box(data: Any, box: Box) -> NDArray[Any]:
+    """Read a region that may reach over the border, where the field is reflected.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field; only what is needed is read. Dask is computed in this thread,
+        outside any dask cache (shared caches are not safe across threads).
+    box : Box
+        Region in pixels of the field.
+
+    Returns
+    -------
+    numpy.ndarray
+        The region, with shape ``box.shape``.
+    """
+    rows = reflect_indices(box.y0, box.y1, int(data.shape[0]))
+    columns = reflect_indices(box.x0, box.x1, int(data.shape[1]))
+    top, left = int(rows.min()), int(columns.min())
+    block = data[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
+    if hasattr(block, "compute"):
+        block = block.compute(scheduler="synchronous", callbacks=())
+    block = np.asarray(block)
+    if block.shape == box.shape and box.y0 == top and box.x0 == left:
+        return block
+    return block[np.ix_(rows - top, columns - left)]

@@ -1,0 +1,95 @@
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.intensity import data_range, field_range, finite_mean, to_dtype
+
+TYPES = ["bool", "uint8", "int8", ">u2", "int16", "int32", "float32", ">f4", "float64"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_field_range_equals_numpy_percentiles(dtype, lazy):
+    rng = np.random.default_rng(3)
+    image = (rng.standard_normal((83, 61)) * 40 + 20).astype(dtype)
+    data = da.from_array(image, chunks=(30, 17)) if lazy else image
+    expected = np.percentile(image.astype(np.float64), [0.7, 98.3])
+    np.testing.assert_allclose(field_range(data, 0.7, 98.3), expected, rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
+        elements=st.floats(width=32),
+    ),
+    st.floats(0, 50),
+    st.floats(50, 100),
+)
+def test_field_range_ignores_what_is_not_finite(image, low, high):
+    finite = image[np.isfinite(image)].astype(np.float64)
+    found = field_range(image, low, high)
+    if finite.size == 0:
+        assert found == (0.0, 0.0)
+        return
+    spread = float(np.abs(finite).max())
+    expected = np.percentile(finite, [low, high])
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9 * spread + 1e-45)
+
+
+def test_field_range_is_not_misled_by_one_hot_pixel():
+    image = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    image[5, 5] = 1e30
+    np.testing.assert_allclose(
+        field_range(image, 1, 99), np.percentile(image, [1, 99]), rtol=1e-6
+    )
+
+
+def test_field_range_refuses_bad_percentiles_and_pixels():
+    with pytest.raises(OptionError, match="0 <= low <= high <= 100"):
+        field_range(np.zeros((2, 2)), 60, 40)
+    with pytest.raises(ShapeError, match="complex64"):
+        field_range(np.zeros((2, 2), np.complex64))
+
+
+def test_finite_mean_leaves_out_nan():
+    image = np.array([[1.0, np.nan], [np.inf, 3.0]])
+    assert finite_mean(image) == 2.0
+    assert finite_mean(np.full((2, 2), np.nan)) == 0.0
+    assert finite_mean(np.array([[1, 4]], np.uint8)) == 2.5
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "float16"])
+def test_to_dtype_round_trips_what_fits(dtype):
+    image = np.arange(100).reshape(10, 10).astype(dtype)
+    back, clipped = to_dtype(image.astype(np.float32), dtype)
+    assert back.dtype == dtype
+    assert clipped == 0
+    np.testing.assert_array_equal(back, image)
+
+
+def test_to_dtype_rounds_clips_and_counts():
+    image = np.array([-3.0, 0.5, 1.5, 254.6, 256.0, np.nan, np.inf], np.float32)
+    result, clipped = to_dtype(image, np.uint8)
+    assert result.tolist() == [0, 0, 2, 255, 255, 0, 255]
+    assert clipped == 4
+    assert to_dtype(np.array([-1, 300]), np.uint8)[0].tolist() == [0, 255]
+    assert to_dtype(np.array([1e9]), np.float16)[1] == 1
+    assert to_dtype(np.array([1e30]), np.int64)[0][0] > 9e18
+    with pytest.raises(OptionError, match="complex64"):
+        to_dtype(image, np.complex64)
+
+
+def test_data_range_follows_the_reference():
+    real = np.array([[-1.0, 4.0, np.nan]])
+    byte = np.zeros((2, 2), np.uint8)
+    assert data_range(byte) == 255
+    assert data_range(byte.astype(np.int16)) == 65535
+    assert data_range(byte, real) == 5
+    assert data_range(real, byte) == 255
+    assert data_range(byte.astype(bool)) == 1

@@ -1,0 +1,111 @@
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.tiling import (
+    Box,
+    pad_to,
+    plan_blocks,
+    plan_tiles,
+    read_box,
+    reflect_indices,
+)
+
+plans = st.builds(
+    lambda shape, core, halo, stride, constant: plan_tiles(
+        shape, core=core * stride, halo=halo, stride=stride, constant=constant
+    ),
+    st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    st.integers(1, 12),
+    st.integers(0, 30),
+    st.sampled_from([1, 2, 4]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(plans)
+def test_cores_partition_the_field(plan):
+    seen = np.zeros(plan.shape, dtype=int)
+    for tile in plan:
+        seen[tile.core.slices] += 1
+    assert (seen == 1).all()
+    assert len(plan) == len(plan.tiles) == plan.grid[0] * plan.grid[1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(plans)
+def test_windows_lie_on_the_stride_and_hold_halo_or_border(plan):
+    height, width = plan.padded_shape
+    for tile in plan:
+        w, c = tile.window, tile.core
+        assert not any(v % plan.stride for v in (w.y0, w.y1, w.x0, w.x1))
+        assert 0 <= w.y0 <= w.y1 <= height
+        assert 0 <= w.x0 <= w.x1 <= width
+        assert w.y0 == 0 or c.y0 - w.y0 >= plan.halo
+        assert w.x0 == 0 or c.x0 - w.x0 >= plan.halo
+        assert w.y1 == height or w.y1 - c.y1 >= plan.halo
+        assert w.x1 == width or w.x1 - c.x1 >= plan.halo
+    if plan.constant:
+        assert len({tile.window.shape for tile in plan}) == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(plans, st.integers(1, 4))
+def test_tiling_commutes_with_scale(plan, factor):
+    fine = np.arange(plan.padded_shape[0] * plan.padded_shape[1] * factor**2)
+    fine = fine.reshape([factor * side for side in plan.padded_shape])
+    out = np.zeros([factor * side for side in plan.shape], dtype=fine.dtype)
+    for tile in plan:
+        window = fine[tile.window.scaled(factor).slices]
+        out[tile.core.scaled(factor).slices] = window[tile.inner.scaled(factor).slices]
+    np.testing.assert_array_equal(out, fine[: out.shape[0], : out.shape[1]])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_reflect_indices_agree_with_numpy_at_any_distance(size):
+    expected = np.pad(np.arange(size), 20, mode="reflect")
+    np.testing.assert_array_equal(reflect_indices(-20, size + 20, size), expected)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "dask"])
+def test_read_box_reflects_beyond_the_border(kind):
+    field = np.arange(35).reshape(5, 7)
+    data = da.from_array(field, chunks=(2, 3)) if kind == "dask" else field
+    expected = np.pad(field, ((2, 4), (1, 9)), mode="reflect")
+    np.testing.assert_array_equal(read_box(data, Box(-2, 9, -1, 16)), expected)
+    np.testing.assert_array_equal(read_box(data, Box(1, 3, 2, 4)), field[1:3, 2:4])
+
+
+def test_pad_to_leaves_a_fitting_field_alone():
+    field = np.zeros((4, 8))
+    assert pad_to(field, (4, 8)) is field
+    assert pad_to(np.ones((1, 1)), (4, 4)).sum() == 16
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(8, 70), st.integers(8, 70), st.integers(1, 8), st.integers(1, 9))
+def test_blocks_fit_and_one_more_would_not(height, width, block, step):
+    plan = plan_blocks((height, width), block=block, step=step)
+    corners = plan.corners
+    assert corners.shape == (plan.grid[0] * plan.grid[1], 2)
+    last = corners.max(axis=0)
+    assert (last + block <= (height, width)).all()
+    assert (last + step + block > (height, width)).all()
+    assert plan.origin == ((block - 1) / 2,) * 2
+
+
+def test_plans_refuse_what_cannot_be_cut():
+    with pytest.raises(OptionError, match="multiple of the stride 4, got 6"):
+        plan_tiles((8, 8), core=6, halo=0, stride=4)
+    with pytest.raises(OptionError, match="halo"):
+        plan_tiles((8, 8), core=4, halo=-1)
+    with pytest.raises(ShapeError, match="non-empty"):
+        plan_tiles((0, 8), core=4, halo=0)
+    with pytest.raises(ShapeError, match="smaller block"):
+        plan_blocks((30, 100), block=64, step=16)
+    with pytest.raises(OptionError, match="1 px or more"):
+        plan_blocks((30, 100), block=8, step=0)
