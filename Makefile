@@ -1,0 +1,57 @@
+# Set-up and everyday tasks. `make demo` and `make test` work in a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.built
+DEMO_DIR ?= demo-output
+WITH_DISPLAY := scripts/with_display.sh
+PYTEST := $(BIN)/python -m pytest -n 2
+
+.PHONY: help .venv demo test soak lint format bench docs screenshots clean
+
+help:  ## list these targets
+	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+.venv: $(STAMP)  ## build the environment, or bring it up to date
+
+$(STAMP): pyproject.toml constraints.txt scripts/build_environment.sh
+	scripts/system_packages.sh
+	PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,dev,docs
+	@touch $@
+
+demo: $(STAMP)  ## open, enhance, measure and save a test image; ends in a report
+	$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite
+	@scripts/show_demo.sh "$(DEMO_DIR)" "$(BIN)"
+
+test: $(STAMP)  ## the quick tests, on two processes and a virtual screen
+	$(WITH_DISPLAY) $(PYTEST) -m "not slow"
+
+soak: $(STAMP)  ## the slow tests too
+	$(WITH_DISPLAY) $(PYTEST)
+
+lint: $(STAMP)  ## style, types, layers, docstrings and the manifest
+	BIN="$(BIN)" scripts/lint.sh
+
+format: $(STAMP)  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]" --no-build-isolation
+	BIN="$(BIN)" scripts/bench.sh
+
+docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Manual: docs/_build/html/index.html"
+
+screenshots: $(STAMP)  ## the pictures of the manual, in docs/images
+	$(WITH_DISPLAY) $(BIN)/python docs/take_screenshots.py
+
+clean:  ## remove what was made here, the environment too
+	rm -rf $(VENV) build dist docs/_build docs/reference $(DEMO_DIR) artefacts \
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# usage: build_environment.sh FOLDER EXTRAS
+# Make a virtual environment with the pinned versions, or bring one up to date.
+set -euo pipefail
+
+folder=$1
+extras=$2
+python=${PYTHON:-python3}
+started=$SECONDS
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+if [ ! -x "$folder/bin/python" ]; then
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or newer is needed, $python is $("$python" -V 2>&1). Try: make PYTHON=python3.12" >&2
+    exit 1
+  }
+  "$python" -m venv "$folder"
+fi
+
+install() { "$folder/bin/python" -m pip install --quiet --no-compile --constraint constraints.txt "$@"; }
+
+# torch first, so that its pinned build decides what comes with it.
+install torch
+install hatchling editables
+install --no-build-isolation --editable ".[$extras]"
+"$folder/bin/python" -m compileall -q -j 2 "$folder/lib" >/dev/null || true
+echo "Environment $folder is ready after $((SECONDS - started)) s."

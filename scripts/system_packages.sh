@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Debian packages that napari's window, its virtual screen and the report test need.
+# Installs what is missing when it may, else names it. SEMSR_SYSTEM_PACKAGES=skip
+# leaves the machine alone.
+set -euo pipefail
+
+needed=(
+  libegl1 libgl1 libopengl0 libgl1-mesa-dri libxkbcommon-x11-0 libxcb-cursor0
+  libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0
+  libxcb-xinerama0 libxcb-shape0 libxcb-xkb1 libdbus-1-3 libfontconfig1
+  xvfb xauth
+)
+
+present() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+[ "${SEMSR_SYSTEM_PACKAGES:-}" = skip ] && exit 0
+if ! command -v dpkg-query >/dev/null; then
+  echo "Not a Debian system: napari needs OpenGL and the X11 client libraries, the tests Xvfb."
+  exit 0
+fi
+
+missing=()
+for package in "${needed[@]}"; do
+  present "$package" || missing+=("$package")
+done
+if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+  missing+=(chromium)
+fi
+if ! "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; then
+  missing+=(python3-venv)
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -eq 0 ]; then
+  as_root=()
+elif sudo -n true 2>/dev/null; then
+  as_root=(sudo -n)
+else
+  as_root=(false)
+fi
+if [ "${as_root[0]:-}" != false ] && command -v apt-get >/dev/null; then
+  echo "Installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  "${as_root[@]}" apt-get update -q </dev/null || true
+  if "${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null; then
+    exit 0
+  fi
+fi
+cat >&2 <<END
+These Debian packages are missing and could not be installed here: ${missing[*]}
+Ask for: apt-get install ${missing[*]}
+(SEMSR_SYSTEM_PACKAGES=skip goes on without them; panels and their tests may then fail.)
+END
+exit 1

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Run a command on a virtual screen where there is Xvfb, else as it is.
+set -euo pipefail
+
+if command -v xvfb-run >/dev/null; then
+  exec xvfb-run --auto-servernum --server-args="-screen 0 1600x1200x24" "$@"
+fi
+exec "$@"

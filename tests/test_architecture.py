@@ -1,0 +1,116 @@
+"""The walls of the house: layers, lazy imports, module sizes, the manifest."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "napari_semsr"
+MODULES = sorted(SOURCE.rglob("*.py"))
+HEAVY = ("torch", "qtpy", "napari", "magicgui", "superqt", "PyQt6", "matplotlib")
+
+LOADED_AFTER = """
+import sys
+import {module}
+print(*(name for name in {names!r} if name in sys.modules))
+"""
+SECONDS_TO_IMPORT = """
+import time
+start = time.perf_counter()
+import napari_semsr
+print(time.perf_counter() - start)
+"""
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    return PluginManifest.from_file(SOURCE / "napari.yaml")
+
+
+def test_layers_hold():
+    tool = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([tool], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_manifest_at_top_is_the_packaged_one():
+    top = ROOT / "napari.yaml"
+    assert top.read_bytes() == (SOURCE / "napari.yaml").read_bytes()
+
+
+def test_manifest_commands_resolve(manifest):
+    commands = manifest.contributions.commands or []
+    assert commands
+    unresolved = [
+        command.id for command in commands if not callable(command.exec_target())
+    ]
+    assert unresolved == []
+
+
+def test_manifest_menus_exist_in_napari(manifest):
+    from napari._app_model.constants import MenuId
+
+    known = {menu.value for menu in MenuId.contributables()}
+    ours = {submenu.id for submenu in manifest.contributions.submenus or []}
+    used = set(manifest.contributions.menus or {})
+    assert used <= known | ours
+
+
+def test_manifest_contributions_name_declared_commands(manifest):
+    declared = {command.id for command in manifest.contributions.commands or []}
+    parts = manifest.contributions
+    used = {
+        item.command
+        for group in (parts.readers, parts.writers, parts.widgets)
+        for item in group or []
+    }
+    assert used <= declared
+
+
+@pytest.mark.parametrize("module", ["napari_semsr", "napari_semsr.io.hooks"])
+def test_import_loads_nothing_heavy(module):
+    assert run_python(LOADED_AFTER.format(module=module, names=HEAVY)) == ""
+
+
+def test_command_line_help_loads_no_torch():
+    code = LOADED_AFTER.format(module="napari_semsr.cli.main", names=("torch", "qtpy"))
+    assert run_python(code) == ""
+
+
+def test_import_takes_less_than_60_ms():
+    best = min(float(run_python(SECONDS_TO_IMPORT)) for _ in range(5))
+    assert best < 0.060
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_module_stays_small(path):
+    text = path.read_text()
+    assert text.count("\n") <= 500
+    long = [
+        f"{node.name}: {node.end_lineno - node.body[0].lineno + 1} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno - node.body[0].lineno + 1 > 60
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if p.name == "__init__.py" and p.parent != SOURCE],
+    ids=lambda p: p.parent.name,
+)
+def test_init_of_a_room_holds_only_a_docstring(path):
+    body = ast.parse(path.read_text()).body
+    assert len(body) <= 1
