@@ -50,6 +50,11 @@ def _edges(chunk: int | tuple[int, ...], data: Any, axis: int = 0) -> list[int]:
     return kept
 
 
+def _counts_from_zero(dtype: np.dtype[Any]) -> bool:
+    """Whether a value is its own bin: truth values, and 8- and 16-bit unsigned."""
+    return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
+
+
 def _keys(block: NDArray[Any]) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
     if block.dtype.kind == "b" or (
@@ -68,7 +73,7 @@ def _keys(block: NDArray[Any]) -> NDArray[np.uint32]:
 
 def _value(key: int, dtype: np.dtype[Any]) -> float:
     """Invert `_keys` for one key."""
-    if dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2):
+    if _counts_from_zero(dtype):
         return float(key)
     if dtype.kind == "i" and dtype.itemsize <= 2:
         return float(key - _BINS // 2)
