@@ -106,7 +106,7 @@ def _open_files(roots: tuple[Path, ...]) -> set[str]:
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(link)
+            target = str(link.readlink())
         except OSError:
             continue
         if any(target.startswith(f"{root}{os.sep}") for root in roots):

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Build the source archive and from it the wheel, install that into an empty
+# environment with the base dependencies only, and use it from another folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+root=$PWD
+bin=$root/.venv/bin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+"$bin/python" -m build --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 ||
+  { tail -n 40 "$work/build.log"; exit 1; }
+ls -l "$work/dist"
+
+"$bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+"$bin/python" -m venv "$work/empty"
+empty=$work/empty/bin
+install() { "$empty/python" -m pip install --quiet --no-compile --constraint "$root/constraints.txt" "$@"; }
+install torch
+install "$work"/dist/*.whl
+"$empty/python" -m pip check
+
+# No GUI toolkit comes with the base dependencies.
+if "$empty/python" -m pip list 2>/dev/null | grep -iE '^(napari|pyqt|pyside)[^-]* '; then
+  echo "a base dependency brings napari or a Qt binding" >&2
+  exit 1
+fi
+
+mkdir "$work/elsewhere"
+cd "$work/elsewhere"
+export PATH="$empty:$PATH"
+unset PYTHONPATH
+
+semsr --version
+"$empty/python" "$root/.ci/use_installed.py" "$root"
+
+# napari's plugin engine reads the installed manifest.
+install npe2
+"$empty/python" "$root/.ci/use_manifest.py"
+echo "The installed wheel works."

@@ -1,0 +1,74 @@
+"""Provenance survives its journey through a file and knows its own ancestry."""
+
+import pytest
+
+from napari_semsr.core.provenance import (
+    InputRecord,
+    Provenance,
+    digest_path,
+    software_versions,
+)
+
+
+def enhanced(digest: str, network: str) -> Provenance:
+    source = InputRecord(role="image", name="a.tif", digest=digest)
+    return Provenance(job="enhance", inputs=(source,), model_digest=network)
+
+
+def derived(*parents: Provenance) -> Provenance:
+    inputs = tuple(
+        InputRecord(role="image", name="x", digest=f"made-{i}", provenance=parent)
+        for i, parent in enumerate(parents)
+    )
+    return Provenance(job="convert", inputs=inputs)
+
+
+def test_json_round_trip_is_identity():
+    before = derived(enhanced("sha256:a", "net-1")).model_copy(
+        update={"options": {"tile": 256, "norm": "exact"}, "versions": {"numpy": "2"}}
+    )
+    assert Provenance.model_validate_json(before.model_dump_json()) == before
+
+
+def test_networks_gathers_all_generations():
+    image = derived(derived(enhanced("a", "net-1")), enhanced("b", "net-2"))
+    assert image.networks() == {"net-1", "net-2"}
+    assert Provenance(job="convert").networks() == frozenset()
+
+
+def test_sources_are_the_files_at_the_start():
+    image = derived(derived(enhanced("a", "net-1")), enhanced("b", "net-2"))
+    assert image.sources() == {"a", "b"}
+
+
+def test_created_is_a_time_in_utc():
+    assert Provenance(job="convert").created.endswith("+00:00")
+
+
+def test_software_versions_name_what_is_installed():
+    found = software_versions()
+    assert {"python", "numpy", "scipy"} <= set(found)
+
+
+def test_digest_of_a_file_depends_on_its_bytes_only(tmp_path):
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).write_bytes(content)
+    same, again, other = (digest_path(tmp_path / name) for name in "abc")
+    assert same == again != other
+    assert same.startswith("sha256:")
+
+
+@pytest.mark.parametrize("change", ["content", "name", "extra"])
+def test_digest_of_a_folder_sees_each_change(tmp_path, change):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "a").write_bytes(b"one")
+    before = digest_path(tmp_path)
+    assert digest_path(tmp_path) == before
+    if change == "content":
+        (inner / "a").write_bytes(b"two")
+    elif change == "name":
+        (inner / "a").rename(inner / "b")
+    else:
+        (tmp_path / "more").write_bytes(b"")
+    assert digest_path(tmp_path) != before
