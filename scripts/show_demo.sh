@@ -11,6 +11,6 @@ cat <<END
 
 The report:     $folder/report.html
 In napari:      $bin/napari --with napari-semsr "$store"
-With the mouse: start $bin/napari, then Plugins > SEM super-resolution > Open mosaic,
-                Enhance, FRC map, Spectrum.
+With the mouse: start $bin/napari, then Plugins > Superlens SEM super-resolution,
+                with Open mosaic, Enhance, FRC map and Spectrum.
 END

@@ -1,0 +1,176 @@
+"""Write the reference pages from the code: every command, every public name.
+
+`conf.py` calls `write_reference` before each build, so the pages cannot fall behind.
+"""
+
+import argparse
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import napari_semsr
+from napari_semsr.cli.parser import build_parser
+
+PACKAGE = Path(napari_semsr.__file__).parent
+ROOMS = {
+    "core": "Shared values and arithmetic",
+    "io": "Files in and out",
+    "simulate": "Phantoms and degradations",
+    "analysis": "Measures",
+    "models": "Networks and model files",
+    "training": "Training",
+    "inference": "Running a model tile by tile",
+    "services": "Jobs",
+}
+
+
+def write_reference(folder: Path) -> None:
+    """Write all generated pages into `folder`, leaving unchanged files alone."""
+    folder.mkdir(exist_ok=True)
+    pages = {"commands.md": command_page(), "python.md": python_page()}
+    pages |= {f"{room}.md": room_page(room) for room in ROOMS}
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+    for path in folder.glob("*.md"):
+        if path.name not in pages:
+            path.unlink()
+
+
+def command_page() -> str:
+    """One section for each verb of ``semsr``."""
+    parser = build_parser()
+    lines = [
+        "# Command line",
+        "",
+        "Written from the parser itself; `semsr VERB --help` prints the same.",
+        "Lengths are nanometres and coordinates are `(y, x)`. Progress goes to the",
+        "error stream; with `--json` the output is exactly one JSON object.",
+        "",
+        "Exit codes: 0 done; 2 bad input or usage, explained in one line; 130",
+        "interrupted, with what is finished kept.",
+        "",
+    ]
+    for name, verb in subparsers(parser).items():
+        lines += describe_parser(verb, f"semsr {name}", level=2)
+    return "\n".join(lines) + "\n"
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Sub-commands of a parser, by name."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            return dict(action.choices)
+    return {}
+
+
+def describe_parser(
+    parser: argparse.ArgumentParser, name: str, *, level: int
+) -> Iterator[str]:
+    """Heading, usage and options of one command, then of its sub-commands."""
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    yield from ("#" * level + f" {name}", "", parser.description or "", "")
+    yield from ("```text", usage, "```", "")
+    for group in parser._action_groups:  # noqa: SLF001
+        rows = [
+            row for action in group._group_actions for row in describe_action(action)
+        ]
+        if rows:
+            yield from (f"*{group.title}*", "", *rows)
+    for sub, inner in subparsers(parser).items():
+        yield from describe_parser(inner, f"{name} {sub}", level=level + 1)
+
+
+def describe_action(action: argparse.Action) -> Iterator[str]:
+    """One definition-list entry for an option or an argument."""
+    if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):  # noqa: SLF001
+        return
+    value = action.metavar or (action.choices and "{" + "|".join(action.choices) + "}")
+    if action.option_strings:
+        takes = f" {value or action.dest.upper()}" if action.nargs != 0 else ""
+        term = ", ".join(action.option_strings) + takes
+    else:
+        term = str(value or action.dest)
+    text = " ".join(((action.help or "") % {"default": action.default}).split())
+    if action.choices and action.metavar:
+        text += f" One of {', '.join(map(str, action.choices))}."
+    yield from (f"`{term}`", f": {escape(text)}", "")
+
+
+def escape(text: str) -> str:
+    """Keep plain help text from being read as Markdown."""
+    for character in "\\*_<>[]$|":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def python_page() -> str:
+    """What ``import napari_semsr`` offers, then the rooms behind it."""
+    lines = [
+        "# Python",
+        "",
+        "`import napari_semsr` is quick and loads neither torch nor Qt; each name below",
+        "is imported when it is first used.",
+        "",
+        "```{eval-rst}",
+        ".. currentmodule:: napari_semsr",
+        "",
+        *top_level_entries(),
+        "```",
+        "",
+        "## Rooms",
+        "",
+        "```{toctree}",
+        ":maxdepth: 1",
+        "",
+        *ROOMS,
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def top_level_entries() -> Iterator[str]:
+    """A summary line, with a link, for each name that the package exports."""
+    names = [name for name in napari_semsr.__all__ if not name.startswith("_")]
+    for name in names:
+        value = getattr(napari_semsr, name)
+        home = getattr(value, "__module__", "napari_semsr")
+        summary = (value.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+        role = "class" if isinstance(value, type) else "func"
+        target = f"{home}.{getattr(value, '__qualname__', name)}"
+        yield f":py:{role}:`napari_semsr.{name} <{target}>`"
+        yield f"    {' '.join(summary.split())}"
+        yield ""
+
+
+def room_page(room: str) -> str:
+    """Every public name of one room, module by module."""
+    lines = [f"# {ROOMS[room]}: `napari_semsr.{room}`", ""]
+    package = importlib.import_module(f"napari_semsr.{room}")
+    lines += [" ".join((package.__doc__ or "").split()), ""]
+    for path in sorted((PACKAGE / room).glob("[!_]*.py")):
+        if not exported(path):
+            continue
+        module = f"napari_semsr.{room}.{path.stem}"
+        lines += [
+            f"## {path.stem}",
+            "",
+            "```{eval-rst}",
+            f".. automodule:: {module}",
+            "    :members:",
+            "```",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def exported(path: Path) -> bool:
+    """Whether a module lists public names."""
+    return any(
+        isinstance(node, ast.Assign)
+        and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+        and bool(getattr(node.value, "elts", ()))
+        for node in ast.parse(path.read_text()).body
+    )

@@ -1,0 +1,84 @@
+"""The wheel and the source archive carry what they must, and nothing else."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "napari_semsr"
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory) -> Path:
+    """Source archive, and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        folder,
+        ROOT,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_wheel(archives) -> set[str]:
+    (wheel,) = archives.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def in_sdist(archives) -> set[str]:
+    (sdist,) = archives.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+def test_wheel_holds_every_module(in_wheel):
+    modules = {str(p.relative_to(SOURCE.parent)) for p in SOURCE.rglob("*.py")}
+    assert modules <= in_wheel
+
+
+@pytest.mark.parametrize("name", ["napari.yaml", "py.typed"])
+def test_wheel_holds_the_data_files(in_wheel, name):
+    assert f"napari_semsr/{name}" in in_wheel
+
+
+def test_wheel_holds_every_bundled_model(in_wheel):
+    models = {
+        str(p.relative_to(SOURCE.parent)) for p in SOURCE.glob("weights/*.safetensors")
+    }
+    assert models
+    assert models <= in_wheel
+
+
+def test_wheel_holds_nothing_but_the_package(in_wheel):
+    tops = {name.partition("/")[0] for name in in_wheel}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"napari_semsr"}
+
+
+def test_wheel_is_small_enough_to_download(archives):
+    (wheel,) = archives.glob("*.whl")
+    assert wheel.stat().st_size < 10e6
+
+
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "README.md", "constraints.txt", "Makefile", "napari.yaml"]
+)
+def test_source_archive_holds_what_a_build_needs(in_sdist, name):
+    assert name in in_sdist
+
+
+@pytest.mark.parametrize("folder", ["src", "tests", "docs", "recipes"])
+def test_source_archive_holds_each_folder(in_sdist, folder):
+    assert any(name.startswith(f"{folder}/") for name in in_sdist)

@@ -1,0 +1,87 @@
+"""The set-up scripts say what is missing instead of failing on the way."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ROOT / "scripts" / "system_packages.sh"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("bash") is None, reason="the set-up scripts need bash"
+)
+
+
+def fake(folder: Path, name: str, body: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine whose commands are all made up: no package is installed on it."""
+    fake(tmp_path, "dpkg-query", "echo not-installed")
+    fake(tmp_path, "chromium", "exit 0")
+    fake(tmp_path, "id", "echo 1000")
+    fake(tmp_path, "sudo", "exit 1")
+    (tmp_path / "python3").symlink_to(sys.executable)
+    for name in ("bash", "env", "cat"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    return tmp_path
+
+
+def run(machine: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", PACKAGES],
+        env={"PATH": str(machine), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_packages_are_named_where_they_cannot_be_installed(machine):
+    done = run(machine)
+    assert done.returncode == 1
+    assert "libxcb-cursor0" in done.stderr
+    assert "xvfb" in done.stderr
+    assert "chromium" not in done.stderr.split("Ask for", maxsplit=1)[0]
+
+
+def test_packages_are_installed_by_root(machine):
+    log = machine / "log"
+    fake(machine, "id", "echo 0")
+    fake(machine, "apt-get", f'echo "$@" >> {log}')
+    assert run(machine).returncode == 0
+    update, install = log.read_text().splitlines()
+    assert update.startswith("update")
+    assert "--no-install-recommends libegl1" in install
+
+
+def test_nothing_is_asked_for_where_all_is_there(machine):
+    fake(machine, "dpkg-query", "printf installed")
+    done = run(machine)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_machine_is_left_alone_on_request(machine):
+    assert run(machine, SEMSR_SYSTEM_PACKAGES="skip").returncode == 0
+
+
+def test_other_systems_are_told_what_is_needed(machine):
+    (machine / "dpkg-query").unlink()
+    done = run(machine)
+    assert done.returncode == 0
+    assert "OpenGL" in done.stdout
+
+
+@pytest.mark.parametrize("name", [".ci/run", *sorted(os.listdir(ROOT / "scripts"))])
+def test_script_parses_and_can_be_executed(name):
+    path = ROOT / name if name.startswith(".") else ROOT / "scripts" / name
+    assert os.access(path, os.X_OK)
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
