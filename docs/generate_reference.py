@@ -60,8 +60,8 @@ def command_page() -> str:
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """Sub-commands of a parser, by name."""
-    for action in parser._actions:  # noqa: SLF001 - argparse has no public way
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
     return {}
 
@@ -69,11 +69,11 @@ def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPa
 def describe_parser(
     parser: argparse.ArgumentParser, name: str, *, level: int
 ) -> Iterator[str]:
-    """Heading, usage and options of one command, then of its sub-commands."""
+    """Yield heading, usage and options of a command, then its sub-commands."""
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
     yield from ("#" * level + f" {name}", "", parser.description or "", "")
     yield from ("```text", usage, "```", "")
-    for group in parser._action_groups:  # noqa: SLF001
+    for group in parser._action_groups:
         rows = [
             row for action in group._group_actions for row in describe_action(action)
         ]
@@ -85,7 +85,7 @@ def describe_parser(
 
 def describe_action(action: argparse.Action) -> Iterator[str]:
     """One definition-list entry for an option or an argument."""
-    if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):  # noqa: SLF001
+    if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
         return
     value = action.metavar or (action.choices and "{" + "|".join(action.choices) + "}")
     if action.option_strings:
@@ -107,12 +107,12 @@ def escape(text: str) -> str:
 
 
 def python_page() -> str:
-    """What ``import napari_semsr`` offers, then the rooms behind it."""
+    """List what ``import napari_semsr`` offers, then the rooms behind it."""
     lines = [
         "# Python",
         "",
-        "`import napari_semsr` is quick and loads neither torch nor Qt; each name below",
-        "is imported when it is first used.",
+        "`import napari_semsr` is quick and loads neither torch nor Qt; each name",
+        "below is imported when it is first used.",
         "",
         "```{eval-rst}",
         ".. currentmodule:: napari_semsr",
@@ -132,7 +132,7 @@ def python_page() -> str:
 
 
 def top_level_entries() -> Iterator[str]:
-    """A summary line, with a link, for each name that the package exports."""
+    """Yield a summary line, with a link, for each name that the package exports."""
     names = [name for name in napari_semsr.__all__ if not name.startswith("_")]
     for name in names:
         value = getattr(napari_semsr, name)

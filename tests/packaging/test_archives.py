@@ -25,7 +25,9 @@ def archives(tmp_path_factory) -> Path:
         folder,
         ROOT,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*build, "--outdir", folder, ROOT], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
 

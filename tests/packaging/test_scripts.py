@@ -80,8 +80,11 @@ def test_other_systems_are_told_what_is_needed(machine):
     assert "OpenGL" in done.stdout
 
 
-@pytest.mark.parametrize("name", [".ci/run", *sorted(os.listdir(ROOT / "scripts"))])
-def test_script_parses_and_can_be_executed(name):
-    path = ROOT / name if name.startswith(".") else ROOT / "scripts" / name
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / ".ci" / "run", *ROOT.glob(".ci/*.sh"), *ROOT.glob("scripts/*.sh")],
+    ids=lambda path: path.name,
+)
+def test_script_parses_and_can_be_executed(path):
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
