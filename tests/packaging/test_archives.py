@@ -16,15 +16,7 @@ SOURCE = ROOT / "src" / "napari_semsr"
 def archives(tmp_path_factory) -> Path:
     """Source archive, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    command = [
-        sys.executable,
-        "-m",
-        "build",
-        "--no-isolation",
-        "--outdir",
-        folder,
-        ROOT,
-    ]
+    build = [sys.executable, "-m", "build", "--no-isolation"]
     done = subprocess.run(
         [*build, "--outdir", folder, ROOT], capture_output=True, text=True, check=False
     )
