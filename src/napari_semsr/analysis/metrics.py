@@ -1,0 +1,313 @@
+"""Image quality: PSNR, SSIM and NRMSE against a reference; AG, CON and SF without.
+
+Every figure states the data range it rests on. Images are taken as they are unless an
+affine match is asked for.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.ndimage import gaussian_filter
+
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError
+from napari_semsr.core.intensity import data_range as default_range
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.options import Options
+
+__all__ = [
+    "Metrics",
+    "MetricsOptions",
+    "average_gradient",
+    "compare",
+    "contrast",
+    "match_affine",
+    "spatial_frequency",
+    "structural_similarity",
+]
+
+FloatArray = NDArray[np.float64]
+BORDER = 5
+SIGMA = 1.5
+FULL_SCALE = 255.0
+
+
+class MetricsOptions(Options):
+    """How to compare two images."""
+
+    data_range: float | None = Field(
+        default=None,
+        gt=0,
+        description="Grey levels from black to white; by type if not given.",
+    )
+    match: Literal["affine"] | None = Field(
+        default=None, description="Fit gain and offset to the reference first."
+    )
+    k2: float = Field(
+        default=0.03, gt=0, description="Second constant of SSIM; Gao uses 0.02."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Figures of quality and what they rest on.
+
+    Attributes
+    ----------
+    psnr_db : float or None
+        Peak signal-to-noise ratio; None without a reference, and for identical images,
+        where it is infinite (see `identical`).
+    ssim : float or None
+        Mean structural similarity, borders of 5 px left out; None without a reference
+        and for images of less than 11 px.
+    ssim_gao : float or None
+        The same with K₂ = 0.02.
+    nrmse : float or None
+        Root mean square difference over the reference's root mean square.
+    average_gradient, contrast, spatial_frequency : float
+        Of the image itself, unmatched, on the scale where the data range is 255.
+    data_range : float
+        Grey levels from black to white.
+    match : str or None
+        ``affine`` when gain and offset were fitted first.
+    gain, offset : float
+        What the match multiplied and added; 1 and 0 without one.
+    identical : bool
+        Every pixel equals the reference's.
+    """
+
+    psnr_db: float | None
+    ssim: float | None
+    ssim_gao: float | None
+    nrmse: float | None
+    average_gradient: float
+    contrast: float
+    spatial_frequency: float
+    data_range: float
+    match: str | None = None
+    gain: float = 1.0
+    offset: float = 0.0
+    identical: bool = False
+
+
+def average_gradient(image: FloatArray) -> float:
+    """Mean gradient of grey levels, √((Δx² + Δy²) / 2).
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values.
+
+    Returns
+    -------
+    float
+        Mean over pixels that have both a right and a lower neighbour; 0 if none has.
+    """
+    dx = np.diff(image, axis=1)[:-1]
+    dy = np.diff(image, axis=0)[:, :-1]
+    return float(np.sqrt((dx**2 + dy**2) / 2).mean()) if dx.size and dy.size else 0.0
+
+
+def contrast(image: FloatArray) -> float:
+    """Mean square grey difference between 4-neighbours, Σ δ² P(δ).
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values.
+
+    Returns
+    -------
+    float
+        Over all horizontal and vertical pairs; 0 for a single pixel.
+    """
+    dx, dy = np.diff(image, axis=1), np.diff(image, axis=0)
+    pairs = dx.size + dy.size
+    return float(((dx**2).sum() + (dy**2).sum()) / pairs) if pairs else 0.0
+
+
+def spatial_frequency(image: FloatArray) -> float:
+    """Root of the summed mean square row and column differences.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values.
+
+    Returns
+    -------
+    float
+        ``√(RF² + CF²)``, each mean over its own pairs.
+    """
+    rows, columns = np.diff(image, axis=1), np.diff(image, axis=0)
+    total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
+    return math.sqrt(total)
+
+
+def match_affine(image: FloatArray, reference: FloatArray) -> tuple[float, float]:
+    """Fit gain and offset that bring an image nearest to a reference.
+
+    Parameters
+    ----------
+    image, reference : (Y, X) numpy.ndarray
+        Grey values.
+
+    Returns
+    -------
+    tuple of float
+        Gain and offset by least squares; a constant image gets gain 0.
+    """
+    x, y = image - image.mean(), reference - reference.mean()
+    spread = float((x * x).sum())
+    gain = float((x * y).sum()) / spread if spread > 0 else 0.0
+    return gain, float(reference.mean() - gain * image.mean())
+
+
+def structural_similarity(
+    image: FloatArray, reference: FloatArray, data_range: float, *, k2: float = 0.03
+) -> float | None:
+    """Mean structural similarity [1]_: Gaussian, 11x11, K₁ = 0.01.
+
+    Parameters
+    ----------
+    image, reference : (Y, X) numpy.ndarray
+        Grey values.
+    data_range : float
+        Grey levels from black to white.
+    k2 : float, default=0.03
+        Constant of the contrast term.
+
+    Returns
+    -------
+    float or None
+        Mean over all but a border of 5 px; deviation 1.5 px, population covariance. None when nothing
+        is left.
+
+    References
+    ----------
+    .. [1] Z. Wang et al., IEEE Trans. Image Process. 13, 600 (2004), eq. 13,
+       doi:10.1109/TIP.2003.819861.
+    """
+    if min(image.shape) <= 2 * BORDER:
+        return None
+
+    def smooth(plane: FloatArray) -> FloatArray:
+        blurred: FloatArray = gaussian_filter(plane, SIGMA, radius=BORDER)
+        return blurred
+
+    mean_a, mean_b = smooth(image), smooth(reference)
+    var_a = smooth(image * image) - mean_a**2
+    var_b = smooth(reference * reference) - mean_b**2
+    cov = smooth(image * reference) - mean_a * mean_b
+    c1, c2 = (0.01 * data_range) ** 2, (k2 * data_range) ** 2
+    quality = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+    quality /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    return float(quality[BORDER:-BORDER, BORDER:-BORDER].mean())
+
+
+def _values(m: Micrograph) -> FloatArray:
+    """Whole image in double precision, refused when pixels are missing."""
+    data = m.array()
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        missing = data.size - int(np.count_nonzero(np.isfinite(data)))
+        msg = f"Metrics need finite pixels, got {missing} NaN or infinite in {m.name}."
+        raise ReadError(msg)
+    return data.astype(np.float64)
+
+
+def compare(
+    image: Micrograph,
+    reference: Micrograph | None = None,
+    *,
+    data_range: float | None = None,
+    match: Literal["affine"] | None = None,
+    k2: float = 0.03,
+) -> Metrics:
+    """Measure an image, and how near it comes to a reference.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image.
+    reference : Micrograph, optional
+        What it should look like, on the same grid.
+    data_range : float, optional
+        Grey levels from black to white; by default 255 or 65535 for integer images,
+        else the range of the reference's (else the image's) values.
+    match : {"affine"}, optional
+        Fit gain and offset first.
+    k2 : float, default=0.03
+        Second constant of SSIM.
+
+    Returns
+    -------
+    Metrics
+        All figures and what they rest on.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+    OptionError
+        If the data range is not positive.
+    ReadError
+        If a pixel is NaN or infinite.
+    """
+    if reference is not None and reference.shape != image.shape:
+        msg = (
+            f"Image and reference must have the same shape, got {image.shape} and "
+            f"{reference.shape}; register and crop them first."
+        )
+        raise ShapeError(msg)
+    options = MetricsOptions.parse({"data_range": data_range, "match": match, "k2": k2})
+    values = _values(image)
+    span = options.data_range or default_range(
+        image.array(), None if reference is None else reference.array()
+    )
+    if not span > 0:
+        msg = "A data range above 0 is needed, got 0 from a constant image; state one."
+        raise OptionError(msg)
+    scaled = values * (FULL_SCALE / span)
+    own = Metrics(
+        psnr_db=None,
+        ssim=None,
+        ssim_gao=None,
+        nrmse=None,
+        average_gradient=average_gradient(scaled),
+        contrast=contrast(scaled),
+        spatial_frequency=spatial_frequency(scaled),
+        data_range=float(span),
+    )
+    if reference is None:
+        return own
+    return _against(values, _values(reference), options, own)
+
+
+def _against(
+    values: FloatArray,
+    target: FloatArray,
+    options: MetricsOptions,
+    own: Metrics,
+) -> Metrics:
+    """Add the figures that need a reference."""
+    span = own.data_range
+    gain, offset = 1.0, 0.0
+    if options.match == "affine":
+        gain, offset = match_affine(values, target)
+        values = gain * values + offset
+    error = float(np.mean((values - target) ** 2))
+    energy = float(np.mean(target**2))
+    return replace(
+        own,
+        psnr_db=10 * math.log10(span**2 / error) if error > 0 else None,
+        ssim=structural_similarity(values, target, span, k2=options.k2),
+        ssim_gao=structural_similarity(values, target, span, k2=0.02),
+        nrmse=math.sqrt(error / energy) if energy > 0 else None,
+        match=options.match,
+        gain=gain,
+        offset=offset,
+        identical=error == 0,
+    )

@@ -1,0 +1,211 @@
+"""Power spectra: radially averaged in physical frequency, and as a centred picture.
+
+Spectra are densities: white noise of variance σ² has the power σ² at every frequency,
+whatever the window and the image's size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import fft
+
+from napari_semsr.analysis.frc import finite_array
+from napari_semsr.analysis.ring_sums import available_cores
+from napari_semsr.core.fourier import mean_pitch, plan_rings, window_plane
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.options import Options
+
+__all__ = [
+    "RadialSpectrum",
+    "Spectrum",
+    "SpectrumOptions",
+    "centred_spectrum",
+    "measure_spectrum",
+    "radial_spectrum",
+]
+
+_FLOOR = 1e-12
+
+
+class SpectrumOptions(Options):
+    """How to take a power spectrum."""
+
+    tukey: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Tapered share of the window; 1 is a Hann window.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RadialSpectrum:
+    """Power averaged over rings of equal physical frequency.
+
+    Attributes
+    ----------
+    frequency_per_px : (K,) numpy.ndarray
+        Ring centres up to Nyquist in cycles per mean pixel; ring 0 left out.
+    power : (K,) numpy.ndarray
+        Mean power density of each ring, grey levels squared times pixel area.
+    frequency_per_um : (K,) numpy.ndarray or None
+        The same frequencies per µm; None when uncalibrated.
+    samples : (K,) numpy.ndarray
+        FFT samples in each ring.
+    """
+
+    frequency_per_px: NDArray[np.float64]
+    power: NDArray[np.float64]
+    frequency_per_um: NDArray[np.float64] | None
+    samples: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Both views of one power spectrum.
+
+    Attributes
+    ----------
+    radial : RadialSpectrum
+        The radial average.
+    image : Micrograph
+        Log power in two dimensions.
+    centred : bool
+        Whether `image` has the zero frequency in its middle; always True.
+    """
+
+    radial: RadialSpectrum
+    image: Micrograph
+    centred: bool = True
+
+
+def _power(m: Micrograph, options: SpectrumOptions) -> NDArray[np.float64]:
+    """Half-plane power density of a whole image."""
+    data = finite_array(m)
+    data -= data.mean()
+    window = window_plane(m.shape, options.tukey)
+    data *= window
+    half = fft.rfft2(data, workers=available_cores())
+    power: NDArray[np.float64] = np.square(half.real) + np.square(half.imag)
+    return power / float((window**2).sum())
+
+
+def _radial(m: Micrograph, power: NDArray[np.float64]) -> RadialSpectrum:
+    """Average a half-plane over its rings."""
+    rings = plan_rings(m.shape, mean_pitch(m.scale))
+    kept = slice(1, rings.complete)
+    mean = rings.sums(power)[kept] / np.maximum(rings.samples[kept], 1)
+    frequency = rings.frequency[kept]
+    nm = m.mean_pixel_size_nm
+    return RadialSpectrum(
+        frequency,
+        mean,
+        None if nm is None else frequency * (1000 / nm),
+        rings.samples[kept],
+    )
+
+
+def _centred(m: Micrograph, power: NDArray[np.float64]) -> Micrograph:
+    """Unfold a half-plane into a centred picture of log power."""
+    rows, columns = m.shape
+    full = np.empty((rows, columns))
+    half = power.shape[1]
+    full[:, :half] = power
+    mirrored = -np.arange(rows) % rows
+    full[:, half:] = power[mirrored][:, columns - np.arange(half, columns)]
+    full = np.fft.fftshift(full)
+    floor = max(float(full.max()) * _FLOOR, np.finfo(np.float64).tiny)
+    scale = m.scale
+    unit = "1/px" if m.pixel_size_nm is None else "1/um"
+    per = 1.0 if m.pixel_size_nm is None else 1000.0
+    step = (per / (rows * scale[0]), per / (columns * scale[1]))
+    return Micrograph(
+        data=np.log10(np.maximum(full, floor)).astype(np.float32),
+        name=f"{m.name} spectrum",
+        spacing_px=step,
+        origin=(-(rows // 2) * step[0], -(columns // 2) * step[1]),
+        metadata={
+            "quantity": "log10 power density",
+            "frequency_unit": unit,
+            "frequency_step": step,
+            "centred": True,
+        },
+    )
+
+
+def radial_spectrum(
+    m: Micrograph, options: SpectrumOptions | None = None
+) -> RadialSpectrum:
+    """Average an image's power over rings of equal physical frequency.
+
+    Parameters
+    ----------
+    m : Micrograph
+        The image; its mean is taken off, a window applied, nothing padded.
+    options : SpectrumOptions, optional
+        Window.
+
+    Returns
+    -------
+    RadialSpectrum
+        Frequencies and power.
+
+    Raises
+    ------
+    ReadError
+        If a pixel is NaN or infinite.
+    """
+    return _radial(m, _power(m, options or SpectrumOptions()))
+
+
+def centred_spectrum(
+    m: Micrograph, options: SpectrumOptions | None = None
+) -> Micrograph:
+    """Picture of an image's power, the zero frequency in the middle.
+
+    Parameters
+    ----------
+    m : Micrograph
+        The image.
+    options : SpectrumOptions, optional
+        Window.
+
+    Returns
+    -------
+    Micrograph
+        Base-10 logarithm of the power density, float32, of the image's shape. Its
+        ``spacing_px`` and ``origin`` are the frequency step and the first frequency
+        ``(y, x)``, in the unit that its metadata name: 1/µm, or 1/px uncalibrated.
+
+    Raises
+    ------
+    ReadError
+        If a pixel is NaN or infinite.
+    """
+    return _centred(m, _power(m, options or SpectrumOptions()))
+
+
+def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
+    """Take the power spectrum once and give both views of it.
+
+    Parameters
+    ----------
+    m : Micrograph
+        The image.
+    options : SpectrumOptions, optional
+        Window.
+
+    Returns
+    -------
+    Spectrum
+        Radial average and centred picture.
+
+    Raises
+    ------
+    ReadError
+        If a pixel is NaN or infinite.
+    """
+    power = _power(m, options or SpectrumOptions())
+    return Spectrum(_radial(m, power), _centred(m, power))

@@ -1,0 +1,225 @@
+"""Fourier conventions: window, rings and their physical frequencies, stated once.
+
+Images are ``(Y, X)`` real arrays of any size; nothing is ever zero-padded. Transforms
+are unnormalised (``norm="backward"``) real FFTs, so a plane is ``(Y, X // 2 + 1)`` and
+every sample carries the number of full-plane samples that it stands for (1 or 2).
+
+Frequencies are cycles per *mean pixel*: the geometric mean of the two pixel pitches.
+For square pixels that is cycles per pixel. Rings are equidistant in physical frequency,
+one bin of the physically shorter side wide; ring ``k`` is centred on ``k`` bins, ring 0
+holds the zero frequency alone.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import OptionError, ShapeError
+
+__all__ = [
+    "Rings",
+    "mean_pitch",
+    "plan_rings",
+    "radial_frequency",
+    "tukey",
+    "window_plane",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+def tukey(size: int, alpha: float) -> FloatArray:
+    """Tapered cosine window, symmetric about the middle of the samples.
+
+    Parameters
+    ----------
+    size : int
+        Samples.
+    alpha : float
+        Tapered share of the window: 0 is rectangular, 1 is a Hann window.
+
+    Returns
+    -------
+    (size,) numpy.ndarray
+        Weights in (0, 1].
+
+    Raises
+    ------
+    OptionError
+        If `alpha` is outside [0, 1].
+
+    Notes
+    -----
+    Samples are taken at half-integer places, so that no pixel has weight zero.
+    """
+    if not 0 <= alpha <= 1:
+        msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."
+        raise OptionError(msg)
+    place = (np.arange(size) + 0.5) / size
+    edge = np.minimum(place, 1 - place)
+    if alpha == 0:
+        return np.ones(size)
+    taper = np.clip(edge / (alpha / 2), 0, 1)
+    weights: FloatArray = 0.5 - 0.5 * np.cos(np.pi * taper)
+    return weights
+
+
+def window_plane(shape: tuple[int, int], alpha: float) -> FloatArray:
+    """Separable Tukey window of an image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    alpha : float
+        Tapered share on each axis.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Product of the two axes' windows.
+    """
+    plane: FloatArray = np.outer(tukey(shape[0], alpha), tukey(shape[1], alpha))
+    return plane
+
+
+def mean_pitch(scale: tuple[float, float]) -> tuple[float, float]:
+    """Pixel pitches in units of their geometric mean.
+
+    Parameters
+    ----------
+    scale : tuple of float
+        ``(y, x)`` pixel pitch in any unit.
+
+    Returns
+    -------
+    tuple of float
+        ``(y, x)`` relative pitch; ``(1, 1)`` for square pixels.
+    """
+    ratio = math.sqrt(scale[0] / scale[1])
+    return (1.0, 1.0) if abs(ratio - 1) < 1e-6 else (ratio, 1 / ratio)
+
+
+def radial_frequency(shape: tuple[int, int], pitch: tuple[float, float]) -> FloatArray:
+    """Distance of every half-plane sample from the zero frequency.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the image.
+    pitch : tuple of float
+        ``(y, x)`` relative pixel pitch, as from `mean_pitch`.
+
+    Returns
+    -------
+    (Y, X // 2 + 1) numpy.ndarray
+        Cycles per mean pixel.
+    """
+    rows = np.fft.fftfreq(shape[0], pitch[0])
+    columns = np.fft.rfftfreq(shape[1], pitch[1])
+    radius: FloatArray = np.hypot(rows[:, None], columns[None, :])
+    return radius
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Rings of one image shape and pixel aspect.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns of the image.
+    pitch : tuple of float
+        ``(y, x)`` relative pixel pitch.
+    bin_width : float
+        Width of a ring in cycles per mean pixel.
+    index : (Y, X // 2 + 1) numpy.ndarray of int32
+        Ring of every half-plane sample, corners beyond Nyquist included.
+    multiplicity : (Y, X // 2 + 1) numpy.ndarray of float64
+        Full-plane samples that each half-plane sample stands for.
+    frequency : (K,) numpy.ndarray
+        Centre of each ring, in cycles per mean pixel.
+    samples : (K,) numpy.ndarray
+        Full-plane samples in each ring.
+    complete : int
+        Rings ``0 … complete - 1`` lie within the smaller Nyquist frequency.
+    """
+
+    shape: tuple[int, int]
+    pitch: tuple[float, float]
+    bin_width: float
+    index: NDArray[np.int32]
+    multiplicity: FloatArray
+    frequency: FloatArray
+    samples: FloatArray
+    complete: int
+
+    @property
+    def nyquist(self) -> float:
+        """Smaller Nyquist frequency of the two axes, in cycles per mean pixel."""
+        return 0.5 / max(self.pitch)
+
+    def sums(self, plane: NDArray[np.floating]) -> FloatArray:
+        """Sum a half-plane quantity over every ring of the full plane.
+
+        Parameters
+        ----------
+        plane : (Y, X // 2 + 1) numpy.ndarray
+            A real quantity, even in frequency.
+
+        Returns
+        -------
+        (K,) numpy.ndarray
+            Ring sums in double precision.
+        """
+        weights = (plane * self.multiplicity).ravel()
+        total = np.bincount(
+            self.index.ravel(), weights=weights, minlength=self.frequency.size
+        )
+        return total.astype(np.float64)
+
+
+@lru_cache(maxsize=8)
+def plan_rings(
+    shape: tuple[int, int], pitch: tuple[float, float] = (1.0, 1.0)
+) -> Rings:
+    """Lay rings over the Fourier plane of an image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the image.
+    pitch : tuple of float, default=(1.0, 1.0)
+        ``(y, x)`` relative pixel pitch, as from `mean_pitch`.
+
+    Returns
+    -------
+    Rings
+        Ring of every sample, and the rings' frequencies and sample counts.
+
+    Raises
+    ------
+    ShapeError
+        If a side has fewer than two pixels.
+    """
+    if min(shape) < 2:
+        msg = f"Rings need an image of 2x2 px or more, got {shape[0]}x{shape[1]} px."
+        raise ShapeError(msg)
+    radius = radial_frequency(shape, pitch)
+    width = 1 / min(shape[0] * pitch[0], shape[1] * pitch[1])
+    index = np.rint(radius / width).astype(np.int32)
+    index[(index == 0) & (radius > 0)] = 1
+    multiplicity = np.full(index.shape, 2.0)
+    multiplicity[:, 0] = 1
+    if shape[1] % 2 == 0:
+        multiplicity[:, -1] = 1
+    count = int(index.max()) + 1
+    samples = np.bincount(
+        index.ravel(), weights=multiplicity.ravel(), minlength=count
+    ).astype(float)
+    complete = min(count, math.floor(0.5 / max(pitch) / width + 1e-9) + 1)
+    frequency: FloatArray = np.arange(count, dtype=np.float64) * width
+    return Rings(shape, pitch, width, index, multiplicity, frequency, samples, complete)
