@@ -1,0 +1,89 @@
+"""Coarser levels of an image: means of two by two pixels."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["halve", "level_origin", "level_shapes"]
+
+
+def level_shapes(
+    shape: tuple[int, int], *, smallest: int = 256
+) -> list[tuple[int, int]]:
+    """Plan the levels of a pyramid.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the finest level.
+    smallest : int, default=256
+        Halving goes on while the longer side exceeds this.
+
+    Returns
+    -------
+    list of tuple of int
+        Shape of every level, the finest first; odd sides round up.
+    """
+    shapes = [shape]
+    while max(shapes[-1]) > max(smallest, 1):
+        rows, columns = shapes[-1]
+        shapes.append(((rows + 1) // 2, (columns + 1) // 2))
+    return shapes
+
+
+def level_origin(
+    origin: tuple[float, float], scale: tuple[float, float], level: int
+) -> tuple[float, float]:
+    """Place the first pixel of a coarser level.
+
+    Its centre is the centre of the ``2**level`` pixels that it averages.
+
+    Parameters
+    ----------
+    origin : tuple of float
+        Centre ``(y, x)`` of the first pixel of the finest level.
+    scale : tuple of float
+        Pixel pitch of the finest level, in the same unit.
+    level : int
+        0 is the finest.
+
+    Returns
+    -------
+    tuple of float
+        Centre ``(y, x)`` of the first pixel of the level.
+    """
+    shift = (2**level - 1) / 2
+    return origin[0] + shift * scale[0], origin[1] + shift * scale[1]
+
+
+def halve(block: NDArray[Any]) -> NDArray[Any]:
+    """Average two by two pixels.
+
+    NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
+    sides the last row or column is averaged with itself.
+
+    Parameters
+    ----------
+    block : (Y, X) numpy.ndarray
+        Any real or boolean type.
+
+    Returns
+    -------
+    (ceil(Y / 2), ceil(X / 2)) numpy.ndarray
+        Same type; integers are rounded, booleans decided by the majority.
+    """
+    rows, columns = block.shape
+    padded = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    four = np.stack([padded[i::2, j::2] for i in (0, 1) for j in (0, 1)])
+    work = four.astype(np.float64 if block.dtype.itemsize > 2 else np.float32)
+    if block.dtype.kind == "f":
+        known = ~np.isnan(work)
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.where(known, work, 0).sum(axis=0)
+            mean = total / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+            return mean.astype(block.dtype)
+    mean = work.mean(axis=0)
+    if block.dtype.kind == "b":
+        return mean >= 0.5
+    return np.rint(mean).astype(block.dtype)

@@ -1,0 +1,295 @@
+"""TIFF in all its dialects: plain, ImageJ, OME, and those of microscopes."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.micrograph import Micrograph, PixelSize
+from napari_semsr.io.assemble import LAZY_BYTES, to_info, to_micrograph
+from napari_semsr.io.faults import choose, decoding
+from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.palette import apply_palette, invert_white
+from napari_semsr.io.record import RECORD_KEY, Record
+from napari_semsr.io.sem_tiff import vendor_info
+from napari_semsr.io.tiff_calibration import (
+    imagej_pixel_size,
+    ome_pixel_size,
+    tag_pixel_size,
+)
+from napari_semsr.io.tiff_pixels import PlaneSource, find_plane
+
+if TYPE_CHECKING:
+    import tifffile
+
+__all__ = ["describe", "matches", "read"]
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
+_GREY = (_WHITE_IS_ZERO, 1, _PALETTE, 4, 32803)
+# tifffile logs what it skips; what matters of it is said by our own errors
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[tifffile.TiffFile]":
+    """Open a TIFF, closing it and translating its faults."""
+    import tifffile
+
+    with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
+        if not len(tif.series):
+            msg = f"{path} is a TIFF without an image: export it again."
+            raise ReadError(msg)
+        yield tif
+
+
+@dataclass(slots=True)
+class _Calibration:
+    """What the tags of a page say, collected step by step."""
+
+    size: PixelSize | None = None
+    vendor: str | None = None
+    databar_rows: int = 0
+    name: str | None = None
+    record: Record | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Tell a TIFF by its first bytes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    head : bytes
+        Its beginning.
+
+    Returns
+    -------
+    bool
+        Whether this module can read it.
+    """
+    return path.is_file() and head.startswith(_MAGIC)
+
+
+def describe(path: Path) -> FileInfo:
+    """Say what a TIFF is.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    FileInfo
+        Of its first image.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged.
+    """
+    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
+
+
+def read(path: Path, options: ReadOptions) -> Micrograph:
+    """Read one plane of a TIFF.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    options : ReadOptions
+        Which plane, and how.
+
+    Returns
+    -------
+    Micrograph
+        Lazy when it is large.
+
+    Raises
+    ------
+    ReadError
+        If the file is damaged, or the choice does not exist.
+    """
+    return to_micrograph(path, _load(path, options), options)
+
+
+def _load(path: Path, options: ReadOptions) -> Source:
+    """Find the plane, its calibration and its pixels."""
+    with _opened(path) as tif:
+        count = len(tif.series)
+        number = choose(path, "series", options.series, count)
+        levels = tif.series[number].levels
+        level = choose(path, "level", options.level, len(levels))
+        chosen = _Choice(path, levels[level], options)
+        plane = find_plane(path, tif, chosen.start(number, level), chosen.outer)
+        page = levels[level].keyframe
+        found = _calibrate(tif, levels[0].keyframe, number)
+        if level:
+            _coarsen(found, levels[0].keyframe, page)
+        photometric, lut = _colours(page)
+        bits = int(page.bitspersample)
+    data = plane.whole() if plane.nbytes <= LAZY_BYTES else plane.lazy()
+    if photometric == _PALETTE and lut is not None:
+        data = apply_palette(data, lut)
+    elif photometric == _WHITE_IS_ZERO:
+        data = invert_white(data, bits)
+    return Source(
+        format=_dialect(tif),
+        data=data,
+        pixel_size_nm=found.size,
+        vendor=found.vendor,
+        databar_rows=found.databar_rows,
+        levels=len(levels),
+        series=count,
+        channels=chosen.channels,
+        planes=chosen.planes,
+        record=found.record,
+        name=found.name,
+        metadata=found.metadata,
+        warnings=tuple(found.warnings),
+    )
+
+
+class _Choice:
+    """Axes of a series, and the one plane and channel that were asked for."""
+
+    def __init__(
+        self, path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
+    ) -> None:
+        self._path = path
+        page = level.keyframe
+        photometric = int(page.photometric)
+        sizes = dict(zip(level.axes, level.shape, strict=True))
+        samples = int(page.samplesperpixel)
+        alpha = samples - len(page.extrasamples or ()) == 1
+        self.by_sample = photometric in _GREY and samples > 1 and not alpha
+        if photometric not in (*_GREY, _RGB, _YCBCR):
+            msg = (
+                f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
+                "convert it first."
+            )
+            raise ReadError(msg)
+        outer = [a for a in level.axes if a not in "YXS"]
+        outer_shape = [int(sizes[a]) for a in outer]
+        in_axis = int(sizes.get("C", 1))
+        self.channels = samples if self.by_sample else in_axis
+        self.planes = int(np.prod(outer_shape, dtype=int)) // in_axis
+        channel = choose(path, "channel", options.channel, self.channels)
+        plane = choose(path, "plane", options.plane, self.planes)
+        self.sample = channel if self.by_sample else None
+        self.outer = _flat_index(
+            outer, outer_shape, 0 if self.by_sample else channel, plane
+        )
+
+    def start(self, series: int, level: int) -> PlaneSource:
+        """Begin a plane source; pages and shape are still to be found."""
+        return PlaneSource(
+            path=self._path,
+            series=series,
+            level=level,
+            page=0,
+            shape=(1, 1),
+            axes="YX",
+            dtype="u1",
+            offset=None,
+            sample=self.sample,
+            block=(1, 1),
+        )
+
+
+def _flat_index(axes: list[str], shape: list[int], channel: int, plane: int) -> int:
+    """Count a plane among all pages, wherever the channel axis stands."""
+    if not axes:
+        return 0
+    others = [n for a, n in zip(axes, shape, strict=True) if a != "C"]
+    where = list(np.unravel_index(plane, others)) if others else []
+    index = [channel if a == "C" else int(where.pop(0)) for a in axes]
+    return int(np.ravel_multi_index(index, shape))
+
+
+def _calibrate(
+    tif: "tifffile.TiffFile", page: "tifffile.TiffPage", series: int
+) -> _Calibration:
+    """Ask the dialects in turn: microscope, OME, ImageJ, plain tags."""
+    found = _Calibration()
+    maker = vendor_info(tif, page)
+    if maker is not None:
+        found.vendor, found.size = maker.vendor, maker.pixel_size_nm
+        found.databar_rows = maker.databar_rows
+        found.metadata.update(maker.metadata)
+        found.warnings.extend(maker.warnings)
+        return found
+    text = str(page.description or "")
+    if tif.is_ome and tif.ome_metadata:
+        found.size, found.name = ome_pixel_size(
+            tif.ome_metadata, series, found.warnings
+        )
+        text = _ome_record(tif.ome_metadata)
+    elif tif.is_imagej:
+        details = tif.imagej_metadata or {}
+        found.size = imagej_pixel_size(page, details, found.warnings)
+        text = str(details.get("Info", ""))
+    else:
+        found.size = tag_pixel_size(page)
+    found.record = _find_record(text)
+    for name in ("Software", "DateTime", "Make", "Model"):
+        tag = page.tags.get(name)
+        if tag is not None and isinstance(tag.value, str):
+            found.metadata[name.lower()] = tag.value
+    return found
+
+
+def _find_record(text: str) -> Record | None:
+    """Find the line that this package wrote into a text."""
+    for line in text.splitlines():
+        if line.startswith(f"{RECORD_KEY}="):
+            return Record.from_json(line.partition("=")[2])
+    return None
+
+
+def _ome_record(ome_xml: str) -> str:
+    """Take our record out of the annotations of an OME document."""
+    from xml.etree import ElementTree as ET  # noqa: S405
+
+    try:
+        root = ET.fromstring(ome_xml.strip().rstrip("\0"))  # noqa: S314
+    except ET.ParseError:
+        return ""
+    for element in root.iter():
+        if element.get("K") == RECORD_KEY and element.text:
+            return f"{RECORD_KEY}={element.text}"
+    return ""
+
+
+def _coarsen(
+    found: _Calibration, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
+) -> None:
+    """Bring calibration and data bar from the finest level to another one."""
+    down = full.imagelength / page.imagelength
+    across = full.imagewidth / page.imagewidth
+    if found.size is not None:
+        found.size = PixelSize((found.size[0] * down, found.size[1] * across))
+    found.databar_rows = round(found.databar_rows / down)
+
+
+def _colours(page: "tifffile.TiffPage") -> tuple[int, Any]:
+    """Photometric interpretation and colour map of a page."""
+    photometric = int(page.photometric)
+    return photometric, page.colormap if photometric == _PALETTE else None
+
+
+def _dialect(tif: "tifffile.TiffFile") -> str:
+    """Name the kind of TIFF."""
+    if tif.is_ome:
+        return "OME-TIFF"
+    return "ImageJ TIFF" if tif.is_imagej else "TIFF"

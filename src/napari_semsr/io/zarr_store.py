@@ -1,0 +1,446 @@
+"""The output store: OME-Zarr 0.5, written tile by tile, resumable.
+
+The group is an OME-Zarr image from the first moment, marked incomplete. Each write
+unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
+an array of one-element chunks, so that several writers never share a file. zarr
+renames each file into place, so a killed run leaves no torn chunk; nothing is
+flushed to the disk before that, so a power cut is not covered.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from napari_semsr.core.errors import OptionError, WriteError
+from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
+from napari_semsr.core.progress import Progress
+from napari_semsr.core.provenance import Provenance
+from napari_semsr.io.pyramid import halve, level_origin, level_shapes
+from napari_semsr.io.record import RECORD_KEY, Record, record_of
+from napari_semsr.io.targets import check_target, remove_target
+
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["ATTRIBUTE", "OmeZarrStore", "create_store"]
+
+ATTRIBUTE = "semsr"
+_DONE = "done"
+_logger = logging.getLogger(__name__)
+Extent = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OmeZarrStore:
+    """An OME-Zarr image that is being written.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+    group : zarr.Group
+        The image group.
+    level0 : zarr.Array
+        Finest level, ``(Y, X)``.
+    done : zarr.Array of uint8
+        One entry for each write unit of `level0`; 1 where it is finished.
+    unit : tuple of int
+        Rows and columns of one write unit: only whole units may be written by
+        several writers at once.
+    record : Record
+        Name, calibration and provenance, as written.
+    """
+
+    path: Path
+    group: "zarr.Group"
+    level0: "zarr.Array[Any]"
+    done: "zarr.Array[Any]"
+    unit: Extent
+    record: Record = field(repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether `finish` has run to its end."""
+        return bool(_attribute(self.group).get("complete"))
+
+    def mark_done(self, row: int, column: int) -> None:
+        """Record that a write unit is on disk; call it after writing the pixels.
+
+        Parameters
+        ----------
+        row, column : int
+            Place of the unit in the done-map.
+        """
+        self.done[row, column] = 1
+
+    def pending(self) -> list[Extent]:
+        """List the write units that are not finished.
+
+        Returns
+        -------
+        list of tuple of int
+            ``(row, column)`` in the done-map, row by row.
+        """
+        rows, columns = np.nonzero(np.asarray(self.done[:]) == 0)
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value in the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; an earlier one of this name is replaced.
+        value : object
+            Anything that JSON can hold.
+
+        Raises
+        ------
+        WriteError
+            If the value is not JSON.
+        """
+        try:
+            plain = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            msg = f"A note in {self.path} must be finite JSON, got {key}: {error}."
+            raise WriteError(msg) from error
+        self.group.attrs[ATTRIBUTE] = {**_attribute(self.group), key: plain}
+
+    def notes(self) -> dict[str, Any]:
+        """Read everything that was noted.
+
+        Returns
+        -------
+        dict
+            The store's own attributes.
+        """
+        return _attribute(self.group)
+
+    def finish(
+        self, progress: Callable[[Progress], None] | None = None
+    ) -> Iterator[Progress]:
+        """Build the coarser levels, then mark the store complete.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Receives each `Progress` too.
+
+        Yields
+        ------
+        Progress
+            Bands of rows written.
+
+        Raises
+        ------
+        WriteError
+            If write units are missing.
+        """
+        missing = len(self.pending())
+        if missing:
+            msg = (
+                f"{self.path} needs all {self.done.size} tiles before it is complete, "
+                f"{missing} are missing: run again with --resume."
+            )
+            raise WriteError(msg)
+        for step in self._build():
+            if progress is not None:
+                progress(step)
+            yield step
+        shape = _extent(self.level0.shape)
+        levels = len(level_shapes(shape, smallest=max(self.level0.chunks)))
+        self.group.attrs["ome"] = _multiscales(self.record, levels)
+        self.note("complete", True)
+
+    def _build(self) -> Iterator[Progress]:
+        """Write levels 1 and up, each from the one before it, band by band."""
+        shape = _extent(self.level0.shape)
+        shapes = level_shapes(shape, smallest=max(self.level0.chunks))
+        total = sum(math.ceil(rows / self.unit[0]) for rows, _ in shapes[1:])
+        count, source = 0, self.level0
+        for level, shape in enumerate(shapes[1:], start=1):
+            target = _make_array(self.group, str(level), shape, self.level0)
+            band = self.unit[0]
+            for top in range(0, shape[0], band):
+                fine = np.asarray(source[2 * top : 2 * (top + band), :])
+                target[top : top + band, :] = halve(fine)
+                count += 1
+                yield Progress(count, total, "Building the pyramid")
+            source = target
+
+
+def _extent(shape: tuple[int, ...]) -> Extent:
+    """Narrow a shape to two sides."""
+    rows, columns = shape
+    return int(rows), int(columns)
+
+
+def _attribute(group: "zarr.Group") -> dict[str, Any]:
+    """Read our own attributes of a group."""
+    found = group.attrs.get(ATTRIBUTE)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _make_array(
+    group: "zarr.Group", name: str, shape: Extent, like: "zarr.Array[Any]"
+) -> "zarr.Array[Any]":
+    """Create a level with the chunks, shards and type of another."""
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=like.dtype,
+        chunks=like.chunks,
+        shards=like.shards,
+        fill_value=0,
+        dimension_names=("y", "x"),
+        overwrite=True,
+    )
+
+
+def _multiscales(record: Record, levels: int) -> dict[str, Any]:
+    """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
+
+    Units stand in the axes when the image is calibrated; without a calibration there
+    is no unit, and the scale counts pixels of the parent image.
+    """
+    unit = {} if record.pixel_size_nm is None else {"unit": "nanometer"}
+    pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
+    datasets = []
+    for level in range(levels):
+        origin = level_origin(record.origin, pitch, level)
+        scale = [pitch[0] * 2**level, pitch[1] * 2**level]
+        transformations = [
+            {"type": "scale", "scale": scale},
+            {"type": "translation", "translation": list(origin)},
+        ]
+        datasets.append(
+            {"path": str(level), "coordinateTransformations": transformations}
+        )
+    axes = [{"name": name, "type": "space", **unit} for name in ("y", "x")]
+    image = {"name": record.name, "axes": axes, "datasets": datasets, "type": "mean"}
+    return {"version": "0.5", "multiscales": [image]}
+
+
+def create_store(
+    path: Path,
+    *,
+    shape: Extent,
+    dtype: DTypeLike,
+    chunk: int | Extent,
+    pixel_size_nm: PixelSize | None = None,
+    origin: tuple[float, float] = (0.0, 0.0),
+    spacing_px: tuple[float, float] = (1.0, 1.0),
+    name: str = "image",
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    chunks_per_shard: int = 1,
+) -> OmeZarrStore:
+    """Make a store to be filled tile by tile, or open one that was interrupted.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder to make; its name ends in ``.zarr``.
+    shape : tuple of int
+        Rows and columns.
+    dtype : dtype-like
+        Type of the grey values.
+    chunk : int or tuple of int
+        Rows and columns of a chunk; larger ones than the image are cut.
+    pixel_size_nm : tuple of float, optional
+        ``(y, x)``; None when unknown.
+    origin, spacing_px : tuple of float, optional
+        As in `Micrograph`.
+    name : str, default="image"
+        Name of the image.
+    provenance : Provenance, optional
+        What makes the image.
+    overwrite : bool, default=False
+        Replace an existing store.
+    resume : bool, default=False
+        Go on with an existing store of the same making; make it if there is none.
+    chunks_per_shard : int, default=1
+        Chunks of a shard along each axis; one writer must own a whole shard.
+
+    Returns
+    -------
+    OmeZarrStore
+        The store, incomplete until its `finish` has run.
+
+    Raises
+    ------
+    WriteError
+        If the path cannot be written, or an existing store is of another making.
+    OptionError
+        If the pixel size or the chunk is not usable.
+    """
+    path = Path(path)
+    rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
+    if min(rows, columns, chunks_per_shard) < 1:
+        msg = f"A chunk must have at least one pixel, got {rows} × {columns}."
+        raise OptionError(msg)
+    size = parse_pixel_size(pixel_size_nm)
+    record = Record(name, size, origin, spacing_px, provenance)
+    plan = _Plan(
+        shape=_extent(shape),
+        dtype=np.dtype(dtype),
+        chunk=(min(rows, shape[0]), min(columns, shape[1])),
+        per_shard=chunks_per_shard,
+    )
+    if resume and path.exists():
+        return _reopen(path, plan, record)
+    check_target(path, overwrite=overwrite)
+    remove_target(path)
+    return _create(path, plan, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Layout of a store."""
+
+    shape: Extent
+    dtype: np.dtype[Any]
+    chunk: Extent
+    per_shard: int
+
+    @property
+    def unit(self) -> Extent:
+        """Rows and columns of a write unit."""
+        return self.chunk[0] * self.per_shard, self.chunk[1] * self.per_shard
+
+    @property
+    def grid(self) -> Extent:
+        """Write units down and across."""
+        rows, columns = self.shape
+        return math.ceil(rows / self.unit[0]), math.ceil(columns / self.unit[1])
+
+
+def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
+    """Write the metadata and empty arrays of a new store."""
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
+        group.attrs["ome"] = _multiscales(record, 1)
+        level0 = group.create_array(
+            "0",
+            shape=plan.shape,
+            dtype=plan.dtype,
+            chunks=plan.chunk,
+            shards=plan.unit if plan.per_shard > 1 else None,
+            fill_value=0,
+            dimension_names=("y", "x"),
+        )
+        done = group.create_array(
+            _DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+    return OmeZarrStore(path, group, level0, done, plan.unit, record)
+
+
+def _making(record: Record) -> dict[str, Any]:
+    """Tell what must be equal for a run to be resumed."""
+    values = record.to_dict()
+    made = values["provenance"]
+    if made is not None:
+        values["provenance"] = {
+            key: made[key] for key in made if key not in ("created", "versions")
+        }
+    return values
+
+
+def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
+    """Open an interrupted store and make sure that it is of the same making."""
+    import zarr
+
+    for orphan in path.rglob("*.partial"):
+        _logger.info("Removing %s, left by an interrupted write.", orphan)
+        orphan.unlink(missing_ok=True)
+    try:
+        group = zarr.open_group(path, mode="r+")
+        level0, done = group["0"], group[_DONE]
+        found = Record.from_dict(_attribute(group).get(RECORD_KEY))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
+        raise WriteError(msg) from error
+    if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
+        msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
+        raise WriteError(msg)
+    same = (
+        level0.shape == plan.shape
+        and level0.dtype == plan.dtype
+        and (level0.shards or level0.chunks) == plan.unit
+        and done.shape == plan.grid
+    )
+    if not same or found is None or _making(found) != _making(record):
+        msg = (
+            f"{path} can only be resumed with the input, model and options that it was "
+            "begun with, and these differ: use --overwrite to start anew."
+        )
+        raise WriteError(msg)
+    return OmeZarrStore(path, group, level0, done, plan.unit, found)
+
+
+def write(image: Micrograph, path: Path) -> None:
+    """Write an image as a complete OME-Zarr 0.5 pyramid.
+
+    The store is made beside the target and renamed when it is whole.
+
+    Parameters
+    ----------
+    image : Micrograph
+        Numpy data, or dask data that are computed block by block.
+    path : pathlib.Path
+        Folder to make, already checked.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    import uuid
+
+    hidden = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    record = record_of(image)
+    chunk = 512
+    per_shard = 4 if min(image.shape) > 8 * chunk else 1
+    try:
+        store = create_store(
+            hidden,
+            shape=image.shape,
+            dtype=image.dtype.newbyteorder("="),
+            chunk=chunk,
+            pixel_size_nm=record.pixel_size_nm,
+            origin=record.origin,
+            spacing_px=record.spacing_px,
+            name=record.name,
+            provenance=record.provenance,
+            chunks_per_shard=per_shard,
+        )
+        for row, column in store.pending():
+            top, left = row * store.unit[0], column * store.unit[1]
+            window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
+            store.level0[window] = np.asarray(image.data[window])
+            store.mark_done(row, column)
+        for _ in store.finish():
+            pass
+        remove_target(path)
+        hidden.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+    finally:
+        remove_target(hidden)
