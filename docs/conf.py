@@ -1,6 +1,7 @@
 """Settings of the manual."""
 
 import sys
+import typing
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -35,6 +36,7 @@ autodoc_member_order = "bysource"
 html_theme = "pydata_sphinx_theme"
 html_title = "napari-semsr"
 html_show_sourcelink = False
+html_sidebars = {"*": [], "reference/commands": []}
 html_theme_options = {
     "github_url": "https://github.com/napari-semsr/napari-semsr",
     "navigation_with_keys": False,
@@ -44,3 +46,14 @@ html_theme_options = {
 }
 
 write_reference(HERE / "reference")
+
+
+def skip_new_types(  # noqa: D103
+    app: object, what: str, name: str, value: object, skip: bool, options: object
+) -> bool | None:
+    # numpydoc cannot read the signature of a NewType.
+    return True if isinstance(value, typing.NewType) else None
+
+
+def setup(app: typing.Any) -> None:  # noqa: D103
+    app.connect("autodoc-skip-member", skip_new_types)

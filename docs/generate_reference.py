@@ -6,6 +6,7 @@
 import argparse
 import ast
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ ROOMS = {
 def write_reference(folder: Path) -> None:
     """Write all generated pages into `folder`, leaving unchanged files alone."""
     folder.mkdir(exist_ok=True)
+    os.environ["COLUMNS"] = "80"  # the width to which argparse wraps
     pages = {"commands.md": command_page(), "python.md": python_page()}
     pages |= {f"{room}.md": room_page(room) for room in ROOMS}
     for name, text in pages.items():
@@ -70,7 +72,7 @@ def describe_parser(
     parser: argparse.ArgumentParser, name: str, *, level: int
 ) -> Iterator[str]:
     """Yield heading, usage and options of a command, then its sub-commands."""
-    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    usage = parser.format_usage().removeprefix("usage: ").rstrip()
     yield from ("#" * level + f" {name}", "", parser.description or "", "")
     yield from ("```text", usage, "```", "")
     for group in parser._action_groups:
