@@ -1,0 +1,178 @@
+"""Model cards: what a file of weights says of itself, read without torch.
+
+A model is one safetensors file. Its header, which is plain JSON, holds the card.
+Nothing in it is code and nothing is unpickled.
+"""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_semsr.core.errors import CheckpointError
+
+__all__ = ["WEIGHTS", "ModelCard", "bundled", "file_digest", "read_card", "resolve"]
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+_HEADER_LIMIT = 16 * 2**20
+
+
+class ModelCard(BaseModel):
+    """What a user must know of a model before using it.
+
+    Attributes
+    ----------
+    name : str
+        Short name, as listed.
+    architecture : str
+        Key of `napari_semsr.models.registry`.
+    options : dict
+        Arguments that rebuild the network.
+    scale : int
+        Output pixels per input pixel along each axis.
+    stride : int
+        Tiles start on multiples of this many pixels.
+    receptive_field : int
+        Pixels on each side that an output pixel depends on, aligned to the stride;
+        measured, not computed by hand.
+    norms : bool
+        Whether a normalisation layer computes statistics from the image itself.
+    input_percentiles : tuple of float
+        Percentiles of the field that are mapped to 0 and 1.
+    pixel_size_nm : tuple of float or None
+        Range of pixel sizes that it was trained for; None when it does not matter.
+    grey : str
+        ``"input"``: the output is in the grey scale of the input.
+    training : dict
+        What it was trained on, and how it did on images that it had not seen.
+    limits : str
+        What it cannot do.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
+    architecture: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    description: str = ""
+    scale: int = Field(default=1, ge=1, le=8)
+    stride: int = Field(default=1, ge=1, le=1024)
+    receptive_field: int = Field(ge=0, le=65536)
+    norms: bool = False
+    input_percentiles: tuple[float, float] = (0.1, 99.9)
+    pixel_size_nm: tuple[float, float] | None = None
+    grey: Literal["input", "unit"] = "input"
+    training: dict[str, Any] = Field(default_factory=dict)
+    limits: str = ""
+    licence: str = "BSD-3-Clause"
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package.
+
+    Returns
+    -------
+    list of str
+        Sorted names.
+    """
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """Find a model by bundled name or by path.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        A name from `bundled`, or the path of a ``.safetensors`` file.
+
+    Returns
+    -------
+    pathlib.Path
+        An existing file.
+
+    Raises
+    ------
+    CheckpointError
+        If there is neither a bundled model nor a file of that name.
+    """
+    if str(name_or_path) in bundled():
+        return WEIGHTS / f"{name_or_path}.safetensors"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    msg = (
+        f"A model must be one of {', '.join(bundled()) or '(none bundled)'} or a "
+        f".safetensors file, got {str(name_or_path)!r}."
+    )
+    raise CheckpointError(msg)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if not 2 <= length <= min(_HEADER_LIMIT, path.stat().st_size):
+                msg = f"{path.name} is not a safetensors file; export the model again."
+                raise CheckpointError(msg)
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError) as error:
+        msg = f"{path.name} cannot be read as safetensors: {error}."
+        raise CheckpointError(msg) from error
+    if not isinstance(header, dict):
+        msg = f"{path.name} has a safetensors header that is not a table."
+        raise CheckpointError(msg)
+    return header
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read a model's card without loading its weights.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.safetensors`` file.
+
+    Returns
+    -------
+    ModelCard
+        The validated card.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no safetensors file or carries no valid card.
+    """
+    metadata = _header(path).get("__metadata__")
+    text = metadata.get("card") if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        msg = f"{path.name} holds weights but no model card; import it with its card."
+        raise CheckpointError(msg)
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        msg = f"The model card of {path.name} is not valid at {where or 'its top'}: {first['msg']}."
+        raise CheckpointError(msg) from None
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a model file: card and weights together.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.safetensors`` file.
+
+    Returns
+    -------
+    str
+        ``sha256:`` and 64 hexadecimal digits.
+    """
+    with path.open("rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,89 @@
+"""Model files: safetensors weights with the card in the header."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import nn
+
+from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
+from napari_semsr.models.registry import build
+
+__all__ = ["LoadedModel", "load_model", "save_model"]
+
+SIZE_LIMIT = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network ready to use, with what it says of itself.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        In evaluation mode, on the CPU, in float32.
+    card : ModelCard
+        Its card.
+    digest : str
+        Digest of the file that it came from.
+    """
+
+    module: nn.Module
+    card: ModelCard
+    digest: str
+
+
+def save_model(path: Path, module: nn.Module, card: ModelCard) -> None:
+    """Write a network and its card as one safetensors file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File to write; replaced in one step when it exists.
+    module : torch.nn.Module
+        The network; its weights are stored in their own type.
+    card : ModelCard
+        What to say of it.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(state, partial, metadata={"card": card.model_dump_json()})
+    os.replace(partial, path)
+
+
+def load_model(name_or_path: str | Path) -> LoadedModel:
+    """Load a bundled model or a model file.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        Name of a bundled model, or path of a ``.safetensors`` file.
+
+    Returns
+    -------
+    LoadedModel
+        Network in evaluation mode, its card and digest.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, too large, without a card, or its weights do
+        not fit the architecture that the card names.
+    """
+    path = resolve(name_or_path)
+    if path.stat().st_size > SIZE_LIMIT:
+        msg = f"A model file must be under 2 GiB, got {path.stat().st_size / 2**30:.1f} GiB in {path.name}."
+        raise CheckpointError(msg)
+    card = read_card(path)
+    module = build(card.architecture, card.options)
+    try:
+        state = load(path.read_bytes())
+        module.load_state_dict({k: v.float() for k, v in state.items()})
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        msg = f"The weights in {path.name} do not fit architecture {card.architecture}: {first}"
+        raise CheckpointError(msg) from error
+    return LoadedModel(module.eval(), card, file_digest(path))

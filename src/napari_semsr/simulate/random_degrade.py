@@ -1,0 +1,186 @@
+"""Random degradations for training: Gao et al.'s kinds, over ranges wider than theirs.
+
+A share of the draws lies close to the paper's own numbers, the rest covers what a
+microscope may do besides: other blurs, other veils, noise, another use of the grey scale.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import signal
+
+from napari_semsr.core.options import Options
+from napari_semsr.simulate import degrade as gao
+
+__all__ = ["DegradationRanges", "Scene", "random_scene"]
+
+Array = NDArray[np.float64]
+
+
+class DegradationRanges(Options):
+    """Ranges that random degradations are drawn from.
+
+    Attributes
+    ----------
+    blur, fog, hybrid : float
+        Relative shares of the three kinds.
+    near_paper : float
+        Share of draws whose blur lies close to the paper's numbers.
+    sigma_px, motion_px, defocus_px : tuple of float
+        Gaussian sigma, motion length, defocus radius.
+    beta : tuple of float
+        Extinction of the veil.
+    fog_scale_px : tuple of float
+        Correlation length of the veil, drawn log-uniformly.
+    noisy : float
+        Share of draws with noise besides rounding.
+    noise : float
+        Largest noise deviation as a share of the image's range.
+    eight_bit : float
+        Share of draws rounded to 8 bits.
+    """
+
+    blur: float = Field(default=0.3, ge=0)
+    fog: float = Field(default=0.3, ge=0)
+    hybrid: float = Field(default=0.4, ge=0)
+    near_paper: float = Field(default=0.5, ge=0, le=1)
+    sigma_px: tuple[float, float] = (0.3, 2.2)
+    motion_px: tuple[float, float] = (0.0, 14.0)
+    defocus_px: tuple[float, float] = (0.0, 6.0)
+    beta: tuple[float, float] = (0.2, 3.0)
+    fog_scale_px: tuple[float, float] = (20.0, 160.0)
+    noisy: float = Field(default=0.4, ge=0, le=1)
+    noise: float = Field(default=0.05, ge=0, le=1)
+    eight_bit: float = Field(default=0.8, ge=0, le=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A degraded image and the truth on the same grey scale.
+
+    Attributes
+    ----------
+    low, high : (Y, X) numpy.ndarray of float32
+        Degraded image and clear image; the percentiles of `low` are about 0 and 1.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+def _blur_kernel(kind: str, ranges: DegradationRanges, rng: np.random.Generator) -> Array:
+    near = rng.random() < ranges.near_paper
+    sigma = rng.uniform(0.75, 1.25) if near else rng.uniform(*ranges.sigma_px)
+    size = 7 if near or rng.random() < 0.5 else 2 * int(np.ceil(3 * sigma)) + 1
+    kernel = gao.gaussian_kernel(sigma, size)
+    if kind != "hybrid":
+        return kernel
+    if near:
+        length, radius = rng.uniform(8.5, 11.5), rng.uniform(4, 6)
+        angle = 0.0 if rng.random() < 0.7 else rng.uniform(0, 180)
+    else:
+        length, radius = rng.uniform(*ranges.motion_px), rng.uniform(*ranges.defocus_px)
+        angle = rng.uniform(0, 180)
+    if near or rng.random() < 0.7:
+        kernel = signal.convolve(kernel, gao.motion_kernel(length, angle))
+    if near or rng.random() < 0.7:
+        kernel = signal.convolve(kernel, gao.disk_kernel(radius))
+    return kernel
+
+
+def _blurred(image: Array, kernel: Array) -> Array:
+    pad = kernel.shape[0] // 2, kernel.shape[1] // 2
+    padded = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="reflect")
+    return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
+
+
+def _transmission(
+    shape: tuple[int, int], ranges: DegradationRanges, rng: np.random.Generator
+) -> Array:
+    """Transmission of a veil seen through a window of a larger field."""
+    low, high = gao.BETA_RANGE
+    if rng.random() > ranges.near_paper:
+        low, high = np.sort(rng.uniform(*ranges.beta, size=2))
+        high = min(high, low + 1.2)
+    correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
+    grown = tuple(max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
+    corner = [int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)]
+    window = (
+        slice(corner[0], corner[0] + shape[0]),
+        slice(corner[1], corner[1] + shape[1]),
+    )
+    field = gao.smooth_field((grown[0], grown[1]), correlation, rng, window=window)
+    return np.exp(-(low + (high - low) * field))
+
+
+def _veil(
+    blurred: Array, clear: Array, ranges: DegradationRanges, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Veil the blurred image; put the clear one on the veiled one's grey scale.
+
+    The clear image is mapped by the line that fits best how the veil changes it, so that
+    a network learns to take off what varies across the field, and keeps the rest.
+    """
+    transmission = _transmission(clear.shape, ranges, rng)  # type: ignore[arg-type]
+    near_mean = rng.random() < 0.5
+    airlight = clear.mean() + rng.normal(0, 0.05) if near_mean else rng.uniform(0, 1)
+    veil = airlight * (1 - transmission)
+    low, sharp = blurred * transmission + veil, clear * transmission + veil
+    spread = clear.var()
+    gain = np.mean((clear - clear.mean()) * sharp) / spread if spread > 0 else 1.0
+    return low, (clear - clear.mean()) * gain + sharp.mean()
+
+
+def _noise(
+    low: Array, ranges: DegradationRanges, rng: np.random.Generator
+) -> Array:
+    """Poisson-Gaussian noise, as a share of the image's own range."""
+    span = np.ptp(low)
+    if rng.random() >= ranges.noisy or span == 0:
+        return low
+    level = ranges.noise * rng.random() ** 2 * span
+    shot = rng.random()
+    relative = (low - low.min()) / span
+    deviation = level * np.sqrt(1 - shot + 2 * shot * relative)
+    return low + deviation * rng.standard_normal(low.shape)
+
+
+def random_scene(
+    clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
+) -> Scene:
+    """Degrade a clear image at random.
+
+    Parameters
+    ----------
+    clear : (Y, X) numpy.ndarray of float
+        Clear image in [0, 1].
+    ranges : DegradationRanges
+        What to draw from.
+    rng : numpy.random.Generator
+        Source of every random choice.
+
+    Returns
+    -------
+    Scene
+        Degraded and clear image on one grey scale.
+    """
+    shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
+    kind = str(rng.choice(gao.KINDS, p=shares / shares.sum()))
+    truth = clear.astype(float)
+    low = _blurred(truth, _blur_kernel(kind, ranges, rng))
+    if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
+        low, truth = _veil(low, truth, ranges, rng)
+    low = _noise(low, ranges, rng)
+    bottom, top = np.percentile(low, (0.1, 99.9))
+    span = max(top - bottom, 1e-6)
+    if rng.random() < ranges.eight_bit:
+        step = span / rng.uniform(80, 255)
+        low = np.rint(low / step) * step
+    bottom += span * rng.normal(0, 0.04)
+    span *= rng.uniform(0.85, 1.1)
+    return Scene(
+        ((low - bottom) / span).astype(np.float32),
+        ((truth - bottom) / span).astype(np.float32),
+    )

@@ -1,0 +1,161 @@
+"""Training data: scenes drawn or cut, degraded, and cut into patches.
+
+Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what an
+uninterrupted one would have seen, whatever the number of workers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.io.registry import read
+from napari_semsr.simulate.degrade import KINDS, degrade
+from napari_semsr.simulate.phantoms import PHANTOMS, draw
+from napari_semsr.simulate.random_degrade import random_scene
+from napari_semsr.training.recipes import DataOptions, ImageEntry, Recipe
+
+__all__ = ["PatchDataset", "ValidationPair", "load_clear", "validation_pairs"]
+
+Image = NDArray[np.float32]
+_ZOOMS = (1.0, 1.0, 0.75, 0.5)
+_PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
+
+
+def load_clear(root: Path, entry: ImageEntry) -> Image:
+    """Read a clear image, cropped, on the scale where its percentiles are 0 and 1.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the images.
+    entry : ImageEntry
+        Which one, and how much data bar to crop.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Image in [0, 1].
+    """
+    image = read(root / entry.file).array().astype(np.float32)
+    image = image[: image.shape[0] - entry.crop_bottom]
+    low, high = np.percentile(image, (0.05, 99.95))
+    if high <= low:
+        msg = f"A training image must have contrast, got a constant one in {entry.file}."
+        raise ReadError(msg)
+    return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Endless random patches; each item is a few patches of one scene.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to draw.
+    first, count : int
+        Index of the first scene, and how many there are.
+    """
+
+    def __init__(self, recipe: Recipe, *, first: int, count: int) -> None:
+        self.recipe, self.first, self.count = recipe, first, count
+        root = Path(recipe.data.root)
+        self.images = [
+            ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
+            for image in (load_clear(root, entry) for entry in recipe.data.train)
+            for zoom in _ZOOMS
+            if min(image.shape) * zoom >= recipe.data.scene_px
+        ]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self.recipe.seed, self.first + index])
+        scene = random_scene(self._clear(rng), self.recipe.degradations, rng)
+        low, high = self._patches(scene.low, scene.high, self.recipe.data, rng)
+        return torch.from_numpy(low), torch.from_numpy(high)
+
+    def _clear(self, rng: np.random.Generator) -> Image:
+        side = self.recipe.data.scene_px
+        if not self.images or rng.random() < self.recipe.data.phantoms:
+            kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
+            image = draw(kind, (side, side), seed=int(rng.integers(_PHANTOM_SEED)))
+        else:
+            whole = self.images[int(rng.integers(len(self.images)))]
+            y, x = (int(rng.integers(0, n - side + 1)) for n in whole.shape)
+            image = whole[y : y + side, x : x + side]
+        image = np.rot90(image, int(rng.integers(4)))
+        if rng.random() < 0.5:
+            image = image[:, ::-1]
+        if rng.random() < 0.3:
+            image = image ** np.exp(rng.normal(0, 0.3))
+        return 1 - image if rng.random() < 0.2 else image
+
+    @staticmethod
+    def _patches(
+        low: Image, high: Image, data: DataOptions, rng: np.random.Generator
+    ) -> tuple[Image, Image]:
+        side = data.patch_px
+        corners = rng.integers(0, low.shape[0] - side + 1, (data.patches_per_scene, 2))
+        lows, highs = (
+            np.stack([a[y : y + side, x : x + side] for y, x in corners])[:, None]
+            for a in (low, high)
+        )
+        return lows, highs
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationPair:
+    """A degraded field and its truth, both on a 0-255 scale.
+
+    Attributes
+    ----------
+    kind : str
+        Degradation.
+    low, high : (Y, X) numpy.ndarray
+        Degraded and clear image, 8-bit.
+    """
+
+    kind: str
+    low: NDArray[np.uint8]
+    high: NDArray[np.uint8]
+
+
+def _centre(image: Image, side: int) -> Image:
+    y, x = ((n - min(n, side)) // 2 for n in image.shape)
+    return image[y : y + side, x : x + side]
+
+
+def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
+    """Make the fixed pairs that choose the checkpoint.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the validation images; one phantom of each kind is added.
+    side : int, default=512
+        Largest side of a pair.
+
+    Returns
+    -------
+    list of ValidationPair
+        Every clear image in each of the paper's three degradations.
+    """
+    root = Path(recipe.data.root)
+    clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
+    if recipe.data.phantoms > 0:
+        small = (side // 2, side // 2)
+        clear += [draw(kind, small, seed=_PHANTOM_SEED + 1) for kind in PHANTOMS]
+    eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
+    return [
+        ValidationPair(kind, degrade(image, kind, seed=index).image, image)
+        for index, image in enumerate(eight)
+        for kind in KINDS
+    ]

@@ -1,0 +1,108 @@
+"""Model files: what is written is read, and nothing else is accepted."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.cards import ModelCard, bundled, file_digest, read_card
+from napari_semsr.models.checkpoint import load_model, save_model
+from napari_semsr.models.registry import build
+
+OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
+CARD = ModelCard(
+    name="tiny", architecture="two-scale", options=OPTIONS, stride=4, receptive_field=24
+)
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    """A small random model on disk."""
+    network = build("two-scale", OPTIONS)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    path = tmp_path / "tiny.safetensors"
+    save_model(path, network, CARD)
+    return path
+
+
+def test_save_then_load_gives_the_same_network(model_file: Path) -> None:
+    loaded = load_model(model_file)
+    again = load_model(str(model_file))
+    image = torch.rand(1, 1, 16, 16)
+    assert loaded.card == CARD
+    assert loaded.digest == again.digest == file_digest(model_file)
+    assert torch.equal(loaded.module(image), again.module(image))
+    assert not loaded.module.training
+    assert not list(model_file.parent.glob(".*partial"))
+
+
+def test_card_is_read_without_the_weights(model_file: Path) -> None:
+    assert read_card(model_file) == CARD
+
+
+def test_bundled_models_load_and_fit_the_limits() -> None:
+    assert "sem-restore" in bundled()
+    loaded = load_model("sem-restore")
+    assert sum(p.numel() for p in loaded.module.parameters()) <= 1_500_000
+
+
+def test_missing_model_names_what_there_is() -> None:
+    with pytest.raises(CheckpointError, match=r"sem-restore.*got 'no-such'"):
+        load_model("no-such")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a safetensors file"),
+        (b"\x80\x04pickle of something", "not a safetensors file"),
+        (struct.pack("<Q", 1 << 60) + b"{}", "not a safetensors file"),
+        (struct.pack("<Q", 4) + b"nope", "cannot be read"),
+        (struct.pack("<Q", 2) + b"[]", "not a table"),
+        (struct.pack("<Q", 2) + b"{}", "no model card"),
+    ],
+    ids=["empty", "pickle", "huge-header", "no-json", "list", "no-card"],
+)
+def test_foreign_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path)
+
+
+def test_invalid_card_is_refused_by_field(tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    card = CARD.model_dump(mode="json") | {"stride": 0}
+    save_file({"w": torch.zeros(1)}, path, metadata={"card": json.dumps(card)})
+    with pytest.raises(CheckpointError, match="not valid at stride"):
+        load_model(path)
+
+
+def test_truncated_weights_are_refused(model_file: Path) -> None:
+    model_file.write_bytes(model_file.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_model(model_file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {**OPTIONS, "width": 8}}, "do not fit"),
+        ({"architecture": "transformer"}, "one of two-scale"),
+        ({"options": {**OPTIONS, "depth": 3}}, "takes the options .* got depth"),
+        ({"options": {**OPTIONS, "width": "wide"}}, "cannot be built"),
+    ],
+    ids=["other-width", "unknown-architecture", "unknown-option", "wrong-type"],
+)
+def test_cards_that_disagree_with_the_weights_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_model(path, build("two-scale", OPTIONS), CARD.model_copy(update=change))
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path)

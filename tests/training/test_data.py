@@ -1,0 +1,58 @@
+"""Training data depend on the seed and the index alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.training.data import PatchDataset, load_clear, validation_pairs
+from napari_semsr.training.recipes import DataOptions, ImageEntry, Recipe
+
+DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
+
+
+def recipe(**changes: object) -> Recipe:
+    """A small recipe on drawn samples."""
+    return Recipe(name="r", data=DATA.replace(phantoms=1.0, **changes))
+
+
+def test_item_depends_on_its_place_in_the_whole_run() -> None:
+    whole = PatchDataset(recipe(), first=0, count=6)
+    rest = PatchDataset(recipe(), first=4, count=2)
+    for a, b in zip(whole[5], rest[1], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(whole[4][0], whole[5][0])
+
+
+def test_items_have_the_stated_shape() -> None:
+    low, high = PatchDataset(recipe(), first=0, count=1)[0]
+    assert low.shape == high.shape == (2, 1, 32, 32)
+    assert low.dtype == high.dtype == torch.float32
+
+
+def test_data_bar_is_left_out(tmp_path: Path) -> None:
+    grey = np.zeros((60, 50), np.uint8)
+    grey[:40] = np.random.default_rng(0).integers(100, 200, (40, 50))
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    image = load_clear(tmp_path, ImageEntry(file="a.png", crop_bottom=20))
+    assert image.shape == (40, 50)
+    assert (image.min(), image.max()) == (0, 1)
+
+
+def test_constant_training_image_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / "flat.png")
+    with pytest.raises(ReadError, match=r"contrast.*flat\.png"):
+        load_clear(tmp_path, ImageEntry(file="flat.png"))
+
+
+def test_validation_pairs_hold_every_image_in_every_degradation(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (70, 50)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    changed = recipe(root=str(tmp_path), validation=(ImageEntry(file="a.png"),))
+    pairs = validation_pairs(changed, side=32)
+    assert [p.kind for p in pairs[:3]] == ["blur", "fog", "hybrid"]
+    assert len(pairs) == 3 * (1 + 5)
+    assert all(p.low.dtype == np.uint8 and p.low.shape == p.high.shape for p in pairs)

@@ -1,0 +1,124 @@
+"""The training loop learns, resumes exactly, and stops when told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import CheckpointError, SemsrError, WriteError
+from napari_semsr.core.progress import Progress, run
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.training import loop, supervised
+from napari_semsr.training.data import ValidationPair
+from napari_semsr.training.recipes import DataOptions, Recipe
+from napari_semsr.training.supervised import (
+    affine_psnr_db,
+    learning_rate_factor,
+    restore_field,
+)
+
+RECIPE = Recipe(
+    name="tiny",
+    architecture_options={"width": 4, "fine_blocks": 1, "dilations": [1]},
+    data=DataOptions(phantoms=1.0, scene_px=48, patch_px=32, patches_per_scene=2),
+    batch=2,
+    steps=6,
+    warmup_steps=1,
+    decay_steps=2,
+    validate_every=3,
+    precision="fp32",
+    workers=0,
+)
+
+
+@pytest.fixture(autouse=True)
+def _few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 255, (32, 30)).astype(np.uint8)
+    noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
+    pairs = [ValidationPair("blur", noisy, truth)]
+    monkeypatch.setattr(loop, "validation_pairs", lambda _recipe: pairs)
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_run_leaves_a_model_a_curve_and_a_state(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    result = run(loop.train(RECIPE, tmp_path / "run"), seen.append)
+    assert result.steps == 6
+    assert seen[-1].done == seen[-1].total == 6
+    rows = (tmp_path / "run" / "curve.csv").read_text().splitlines()
+    assert [r.split(",")[0] for r in rows] == ["step", "3", "6"]
+    loaded = load_model(result.model)
+    assert loaded.card.name == "tiny"
+    assert loaded.card.receptive_field % loaded.card.stride == 0
+    assert loaded.card.receptive_field > 0
+
+
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
+    run(loop.train(RECIPE, tmp_path / "whole"))
+    job = loop.train(RECIPE, tmp_path / "cut")
+    for progress in job:
+        if progress.done >= 3:
+            break
+    job.close()
+    saved = int(torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"])
+    assert saved >= 3
+    result = run(loop.train(RECIPE, tmp_path / "cut", resume=True))
+    assert result.steps == 6
+    whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
+    assert all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_run_directory_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(WriteError, match="not empty"):
+        run(loop.train(RECIPE, tmp_path))
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        run(loop.train(RECIPE, tmp_path / "none", resume=True))
+
+
+def test_missing_images_stop_the_run_in_one_sentence(tmp_path: Path) -> None:
+    data = RECIPE.data.replace(root=str(tmp_path), train=({"file": "no.png"},))
+    with pytest.raises(SemsrError, match=r"no\.png"):
+        run(loop.train(RECIPE.replace(data=data), tmp_path / "run"))
+
+
+def test_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        supervised.functional, "l1_loss", lambda p, _t: p.sum() * float("nan")
+    )
+    with pytest.raises(SemsrError, match="not finite at step 0"):
+        run(loop.train(RECIPE, tmp_path / "run"))
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    recipe = RECIPE.replace(steps=100, warmup_steps=10, decay_steps=40)
+    factors = [learning_rate_factor(s, recipe) for s in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[10:61] == [1.0] * 51
+    assert factors[80] == pytest.approx(0.5)
+    assert factors[100] == 0
+
+
+def test_affine_psnr_ignores_gain_and_offset(rng: np.random.Generator) -> None:
+    truth = rng.integers(0, 255, (20, 20)).astype(np.uint8)
+    assert affine_psnr_db(truth * 0.3 + 40, truth) > 100
+    noisy = truth + rng.normal(0, 5, truth.shape)
+    expected = 10 * np.log10(255**2 / 25)
+    assert affine_psnr_db(noisy, truth) == pytest.approx(expected, abs=0.5)
+
+
+def test_restore_field_keeps_any_shape(rng: np.random.Generator) -> None:
+    network = torch.nn.Conv2d(1, 1, 3, padding=1)
+    image = rng.normal(100, 10, (13, 18))
+    assert restore_field(network, image).shape == (13, 18)

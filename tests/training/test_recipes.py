@@ -1,0 +1,51 @@
+"""Recipes are validated before any work."""
+
+from pathlib import Path
+
+import pytest
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.training.recipes import load_recipe
+
+BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
+def test_bundled_recipes_are_valid_and_keep_held_out_images_apart(path: Path) -> None:
+    data = load_recipe(path).data
+    names = [e.file for part in (data.train, data.validation, data.held_out) for e in part]
+    assert Path(data.root).is_absolute()
+    assert len(names) == len(set(names))
+    assert data.held_out
+
+
+def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\ndata: {root: images}\n")
+    assert load_recipe(path).data.root == str(tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("name: a\nstep: 3\n", OptionError, "step"),
+        ("name: a\nsteps: 0\n", OptionError, "steps.*got 0"),
+        ("steps: 3\n", OptionError, "name"),
+        ("- a\n", OptionError, "YAML table.*got list"),
+        ("a: [", ReadError, "cannot be read as YAML"),
+        ("name: a\nkind: cyclegan\n", OptionError, "kind"),
+    ],
+    ids=["unknown", "range", "missing", "list", "broken", "kind"],
+)
+def test_bad_recipes_are_refused(
+    tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        load_recipe(path)
+
+
+def test_missing_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="none.yaml"):
+        load_recipe(tmp_path / "none.yaml")
