@@ -76,7 +76,7 @@ def _calibration(source: Source) -> PixelSize | None:
 
 
 def _metadata(source: Source, data: Any, bar: int) -> dict[str, Any]:
-    """What the file said, and what was done to it."""
+    """Collect what the file said, and what was done to it."""
     found = {**source.metadata, "format": source.format, "databar_rows_cropped": bar}
     if source.vendor is not None:
         found["vendor"] = source.vendor

@@ -56,8 +56,8 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
     except _FAULTS as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         msg = (
-            f"{path} cannot be read as {kind} ({reason.rstrip('.')}): the file is damaged "
-            "or cut short, copy or export it again."
+            f"{path} cannot be read as {kind} ({reason.rstrip('.')}): the file is "
+            "damaged or cut short, copy or export it again."
         )
         raise ReadError(msg) from error
 

@@ -7,6 +7,7 @@ becomes None, and the caller decides what to say about it.
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 from napari_semsr.core.micrograph import PixelSize
 
@@ -96,8 +97,9 @@ def to_nm(value: object, unit: str) -> float | None:
     if size is None or isinstance(value, bool):
         return None
     try:
-        number = float(str(value).strip()) * size
-    except ValueError:
+        # decimal, so that 7.70833e-9 m is 7.70833 nm and not 7.708329999999999
+        number = float(Decimal(str(value).strip()) * Decimal(repr(size)))
+    except (ArithmeticError, ValueError):
         return None
     # the bounds exclude zeros, infinities and corrupt floats alike
     if not math.isfinite(number) or not _SMALLEST_NM <= number <= _LARGEST_NM:

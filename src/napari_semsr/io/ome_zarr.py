@@ -30,6 +30,7 @@ __all__ = [
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _HINT = "give the folder that ends in .ome.zarr and holds the image"
+_NO_IMAGE = "is a zarr group without OME-Zarr metadata (multiscales)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,8 @@ def _load(path: Path, options: ReadOptions) -> Source:
         own = own if isinstance(own, dict) else {}
         if own.get("complete") is False:
             msg = (
-                f"{path} is incomplete, since the run that wrote it was interrupted: run "
-                "the same command again with --resume."
+                f"{path} is incomplete, since the run that wrote it was interrupted: "
+                "run the same command again with --resume."
             )
             raise IncompleteError(msg)
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
@@ -154,15 +155,11 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         raise ReadError(msg)
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
     if not names:
-        msg = (
-            f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
-        )
+        msg = f"{path} {_NO_IMAGE}: {_HINT}."
         raise ReadError(msg)
     child = group[names[choose(path, "series", series, len(names))]]
     if not isinstance(child, zarr.Group):
-        msg = (
-            f"{path} is a zarr group without OME-Zarr metadata (multiscales): {_HINT}."
-        )
+        msg = f"{path} {_NO_IMAGE}: {_HINT}."
         raise ReadError(msg)
     found = _find_image(path, child, 0)
     return _Image(found.group, found.metadata, found.version, len(names))
@@ -176,7 +173,10 @@ def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
     axes = [{"name": a} if isinstance(a, str) else dict(a) for a in stated or ()]
     names = [str(a.get("name", "")).lower() for a in axes]
     if len(names) != ndim or names[-2:] != ["y", "x"]:
-        msg = f"{path} must have axes that end in y and x, got {names} for {ndim} dimensions."
+        msg = (
+            f"{path} must have axes that end in y and x, got {names} for {ndim} "
+            "dimensions."
+        )
         raise ReadError(msg)
     return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
 
@@ -283,7 +283,7 @@ def _calibration(
     if not unitless:
         given = [f"{s:g} {u}" for s, u in zip(scale[-2:], units, strict=True)]
         text = (
-            "The scale of y and x must be positive lengths, got {}: the pixel size is "
+            "The scale of y and x must be lengths above 0, got {}: the pixel size is "
         )
         warnings = (text.format(" and ".join(given)) + "left unknown.",)
     if record is not None and unitless:

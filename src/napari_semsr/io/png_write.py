@@ -53,4 +53,6 @@ def write_png(image: Micrograph, path: Path) -> None:
     if image.pixel_size_nm is not None:
         chunks.insert(0, physical_chunk(image.pixel_size_nm))
     with replacing(path) as temporary:
-        temporary.write_bytes(insert_chunks(imagecodecs.png_encode(pixels), chunks))
+        temporary.write_bytes(
+            insert_chunks(bytes(imagecodecs.png_encode(pixels)), chunks)
+        )

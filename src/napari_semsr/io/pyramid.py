@@ -82,8 +82,8 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(invalid="ignore", over="ignore"):
             total = np.where(known, work, 0).sum(axis=0)
             mean = total / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
-            return mean.astype(block.dtype)
+            return np.asarray(mean, dtype=block.dtype)
     mean = work.mean(axis=0)
     if block.dtype.kind == "b":
-        return mean >= 0.5
-    return np.rint(mean).astype(block.dtype)
+        return np.asarray(mean >= 0.5)
+    return np.asarray(np.rint(mean), dtype=block.dtype)

@@ -8,8 +8,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
 from napari_semsr.core.provenance import Provenance
@@ -53,14 +51,13 @@ class Record:
             Only JSON types.
         """
         made = None
+        size = None if self.pixel_size_nm is None else list(self.pixel_size_nm)
         if self.provenance is not None:
             made = self.provenance.model_dump(mode="json")
         return {
             "record": _FORMAT,
             "name": self.name,
-            "pixel_size_nm": None
-            if self.pixel_size_nm is None
-            else [*self.pixel_size_nm],
+            "pixel_size_nm": size,
             "origin": list(self.origin),
             "spacing_px": list(self.spacing_px),
             "provenance": made,
@@ -121,14 +118,7 @@ class Record:
                 spacing_px=(float(spacing[0]), float(spacing[1])),
                 provenance=None if made is None else Provenance.model_validate(made),
             )
-        except (
-            KeyError,
-            IndexError,
-            TypeError,
-            ValueError,
-            OptionError,
-            ValidationError,
-        ):
+        except (LookupError, TypeError, ValueError, OptionError):
             return None
 
 

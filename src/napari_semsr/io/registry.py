@@ -136,8 +136,8 @@ def find_format(path: Path) -> Format:
         msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
     else:
         msg = (
-            f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: convert it "
-            "to one of these."
+            f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: "
+            "convert it to one of these."
         )
     raise ReadError(msg)
 

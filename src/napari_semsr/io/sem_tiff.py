@@ -133,7 +133,7 @@ def parse_fei(text: str, shape: tuple[int, int]) -> VendorInfo:
     stretch = 1.0 if columns is None else columns / shape[1]
     bar = 0 if rows is None else shape[0] - round(rows / stretch)
     bar = bar if 0 <= bar < shape[0] else 0
-    warnings = []
+    warnings: list[str] = []
     size = None
     for name in _SCANS:
         scan = sections.get(name, {})
@@ -146,8 +146,8 @@ def parse_fei(text: str, shape: tuple[int, int]) -> VendorInfo:
             warnings = []
             break
         warnings.append(
-            f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: the "
-            "pixel size is left unknown."
+            f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
+            "the pixel size is left unknown."
         )
     return VendorInfo("FEI", size, bar, _chosen_fei(sections), tuple(warnings[:1]))
 
@@ -242,8 +242,8 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> VendorInfo:
     length = _refined(label, numbers)
     if length is None:
         warning = (
-            f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: the "
-            "pixel size is left unknown."
+            f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
+            "the pixel size is left unknown."
         )
         return VendorInfo("Zeiss", None, 0, kept, (warning,))
     pitch = _at_width(length, values, shape[1])

@@ -72,9 +72,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        msg = (
-            f"{path} exists already: choose another name, or --overwrite to replace it."
-        )
+        msg = f"{path} exists already: choose another name, or use --overwrite."
         raise WriteError(msg)
     if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
         msg = f"{path} is a folder but no image store, so it is not replaced: move it."
@@ -83,9 +81,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 def _is_store(path: Path) -> bool:
     """Tell a zarr store, or an empty folder, from a folder of other things."""
-    return any((path / mark).exists() for mark in _ZARR_MARKS) or not any(
-        path.iterdir()
-    )
+    names = {entry.name for entry in path.iterdir()}
+    return not names or not names.isdisjoint(_ZARR_MARKS)
 
 
 def remove_target(path: Path) -> None:

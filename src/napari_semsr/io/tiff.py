@@ -1,7 +1,6 @@
 """TIFF in all its dialects: plain, ImageJ, OME, and those of microscopes."""
 
 import logging
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +12,20 @@ from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import Micrograph, PixelSize
 from napari_semsr.io.assemble import LAZY_BYTES, to_info, to_micrograph
 from napari_semsr.io.faults import choose, decoding
+from napari_semsr.io.ome_xml import ome_image, ome_record, parse_ome
 from napari_semsr.io.options import FileInfo, ReadOptions, Source
 from napari_semsr.io.palette import apply_palette, invert_white
 from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.sem_tiff import vendor_info
 from napari_semsr.io.tiff_calibration import (
     imagej_pixel_size,
-    ome_pixel_size,
     tag_pixel_size,
 )
 from napari_semsr.io.tiff_pixels import PlaneSource, find_plane
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import tifffile
 
 __all__ = ["describe", "matches", "read"]
@@ -231,22 +232,30 @@ def _calibrate(
         return found
     text = str(page.description or "")
     if tif.is_ome and tif.ome_metadata:
-        found.size, found.name = ome_pixel_size(
-            tif.ome_metadata, series, found.warnings
-        )
-        text = _ome_record(tif.ome_metadata)
+        _calibrate_ome(found, tif.ome_metadata, series)
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
         found.size = imagej_pixel_size(page, details, found.warnings)
         text = str(details.get("Info", ""))
     else:
         found.size = tag_pixel_size(page)
-    found.record = _find_record(text)
+    if found.record is None:
+        found.record = _find_record(text)
     for name in ("Software", "DateTime", "Make", "Model"):
         tag = page.tags.get(name)
         if tag is not None and isinstance(tag.value, str):
             found.metadata[name.lower()] = tag.value
     return found
+
+
+def _calibrate_ome(found: _Calibration, document: str, series: int) -> None:
+    """Read the OME-XML document."""
+    root = parse_ome(document)
+    if root is None:
+        found.warnings.append("The OME-XML is damaged: the pixel size is left unknown.")
+        return
+    found.size, found.name = ome_image(root, series, found.warnings)
+    found.record = ome_record(root)
 
 
 def _find_record(text: str) -> Record | None:
@@ -255,20 +264,6 @@ def _find_record(text: str) -> Record | None:
         if line.startswith(f"{RECORD_KEY}="):
             return Record.from_json(line.partition("=")[2])
     return None
-
-
-def _ome_record(ome_xml: str) -> str:
-    """Take our record out of the annotations of an OME document."""
-    from xml.etree import ElementTree as ET  # noqa: S405
-
-    try:
-        root = ET.fromstring(ome_xml.strip().rstrip("\0"))  # noqa: S314
-    except ET.ParseError:
-        return ""
-    for element in root.iter():
-        if element.get("K") == RECORD_KEY and element.text:
-            return f"{RECORD_KEY}={element.text}"
-    return ""
 
 
 def _coarsen(

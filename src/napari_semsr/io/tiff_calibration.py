@@ -1,4 +1,4 @@
-"""Pixel size of a TIFF that is no microscope's own: OME, ImageJ, resolution tags."""
+"""Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_PRINTED_NM",
     "imagej_pixel_size",
-    "ome_pixel_size",
     "tag_pixel_size",
 ]
 
@@ -22,7 +21,6 @@ LARGEST_PRINTED_NM = 5000.0
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
 _NO_UNIT = ("", "pixel", "pixels", "px", "none", "reference frame")
-_DEFAULT_OME_UNIT = "\u00b5m"
 
 
 def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
@@ -92,71 +90,11 @@ def imagej_pixel_size(
         return None
     size = _pitches(page, unit)
     if size is None:
+        stated = getattr(page.tags.get("XResolution"), "value", None)
         warnings.append(
-            f"ImageJ's calibration must be pixels per unit of length, got unit {unit!r} "
-            "and resolution "
-            f"{getattr(page.tags.get('XResolution'), 'value', None)}: the pixel size is "
-            "left unknown."
+            f"ImageJ's calibration must be pixels per unit of length, got {stated} per "
+            f"{unit!r}: the pixel size is left unknown."
         )
     elif unit.lower().startswith(("in", '"')) and max(size) > LARGEST_PRINTED_NM:
         return None
     return size
-
-
-def ome_pixel_size(
-    ome_xml: str, series: int, warnings: list[str]
-) -> tuple[PixelSize | None, str | None]:
-    """Read ``PhysicalSizeX`` and ``PhysicalSizeY`` of an OME image.
-
-    Parameters
-    ----------
-    ome_xml : str
-        The OME-XML document.
-    series : int
-        Which image.
-    warnings : list of str
-        Receives a sentence when there is a calibration that cannot be used.
-
-    Returns
-    -------
-    tuple
-        Pixel size ``(y, x)`` in nm or None, and the image's name or None.
-    """
-    from xml.etree import ElementTree as ET  # noqa: S405
-
-    if "<!DOCTYPE" in ome_xml or "<!ENTITY" in ome_xml:
-        warnings.append("The OME-XML defines entities, which are not read.")
-        return None, None
-    try:
-        root = ET.fromstring(ome_xml.strip().rstrip("\0"))  # noqa: S314
-    except ET.ParseError:
-        warnings.append("The OME-XML is damaged: the pixel size is left unknown.")
-        return None, None
-    images = [e for e in root if e.tag.rpartition("}")[2] == "Image"]
-    if series >= len(images):
-        return None, None
-    image = images[series]
-    name = image.get("Name")
-    for pixels in image:
-        if pixels.tag.rpartition("}")[2] != "Pixels":
-            continue
-        stated = [
-            (
-                pixels.get(f"PhysicalSize{axis}"),
-                pixels.get(f"PhysicalSize{axis}Unit", _DEFAULT_OME_UNIT),
-            )
-            for axis in "YX"
-        ]
-        size = pixel_size([None if v is None else to_nm(v, u) for v, u in stated])
-        given = [f"{value} {unit}" for value, unit in stated if value is not None]
-        if (
-            size is None
-            and given
-            and {u.lower() for _, u in stated}.isdisjoint(_NO_UNIT)
-        ):
-            warnings.append(
-                f"The OME physical size must be two positive lengths, got {given}: the "
-                "pixel size is left unknown."
-            )
-        return size, name
-    return None, name

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ __all__ = ["PlaneSource", "find_plane"]
 
 _BLOCK = 2048
 _STRIP_BYTES = 32 * 2**20
-_COMPRESSED_ANYWAY = 0  # offset of a segment that was never written
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,13 @@ class PlaneSource:
             return samples
         axis = self.axes.index("S")
         if self.sample is not None:
-            return np.take(samples, self.sample, axis=axis)
+            return np.asarray(np.take(samples, self.sample, axis=axis))
         return np.moveaxis(samples, axis, -1)
+
+    def _page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
+        """Find the page in a freshly opened file."""
+        page: Any = tif.series[self.series].levels[self.level].pages[self.page]
+        return cast("tifffile.TiffPage", page)
 
     def whole(self) -> NDArray[Any]:
         """Read the plane into memory.
@@ -98,7 +102,7 @@ class PlaneSource:
         import tifffile
 
         with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
-            page = tif.series[self.series].levels[self.level].pages[self.page]
+            page = self._page(tif)
             found = np.asarray(page.asarray()).reshape(self.shape)
         return self._ordered(found)
 
@@ -125,7 +129,7 @@ class PlaneSource:
         import zarr
 
         with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
-            page = tif.series[self.series].levels[self.level].pages[self.page]
+            page = self._page(tif)
             store = page.aszarr()
             try:
                 part = zarr.open_array(store, mode="r")[index]
@@ -149,7 +153,7 @@ class PlaneSource:
         chunks += [-1] * (len(self.out_shape) - 2)
         grid = da.core.normalize_chunks(chunks, self.out_shape, dtype=self.dtype)
         changed = self.path.stat().st_mtime_ns
-        return da.map_blocks(
+        planned: da.Array = da.map_blocks(
             _read_block,
             self,
             chunks=grid,
@@ -157,6 +161,7 @@ class PlaneSource:
             meta=np.empty((0,) * len(self.out_shape), np.dtype(self.dtype)),
             name=f"tiff-{tokenize(self, rows, columns, changed)}",
         )
+        return planned
 
 
 def _read_block(source: PlaneSource, block_info: Any = None) -> NDArray[Any]:
@@ -175,8 +180,8 @@ def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
     end = max(ends)
     if end > size:
         msg = (
-            f"{path} is cut short: its pixels end at byte {end}, but the file has {size}: "
-            "copy it again."
+            f"{path} is cut short: its pixels end at byte {end}, but the file has "
+            f"{size}: copy it again."
         )
         raise ReadError(msg)
 
@@ -191,7 +196,7 @@ def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int
             min(columns, wide * max(1, _BLOCK // wide)),
         )
     strip = max(1, min(rows, page.rowsperstrip or rows))
-    row_bytes = max(1, columns * page.samplesperpixel * page.dtype.itemsize)
+    row_bytes = max(1, columns * page.samplesperpixel * np.dtype(page.dtype).itemsize)
     wanted = max(1, _STRIP_BYTES // row_bytes)
     return min(rows, strip * max(1, wanted // strip)), columns
 
@@ -227,7 +232,7 @@ def find_plane(
     axes = "".join(a for a in key.axes if a in "YXS")
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
-        msg = f"{path} stores volumes in one page, which is not read: export it as a stack."
+        msg = f"{path} stores volumes in one page, which is not read: export a stack."
         raise ReadError(msg)
     dtype = np.dtype(level.dtype).newbyteorder(tif.byteorder)
     found = replace(
@@ -247,7 +252,7 @@ def find_plane(
             raise ReadError(msg)
         return replace(found, offset=offset)
     pages = level.pages
-    page = pages[outer] if outer < len(pages) else None
+    page: Any = pages[outer] if outer < len(pages) else None
     if page is None:
         msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
         raise ReadError(msg)

@@ -54,8 +54,8 @@ def write_imagej(image: Micrograph, path: Path) -> None:
     nbytes = image.shape[0] * image.shape[1] * image.dtype.itemsize
     if nbytes >= _LARGEST_IMAGEJ:
         msg = (
-            f"ImageJ's TIFF holds less than 2 GB, got {nbytes / 2**30:.1f} GB for {path}: "
-            "write .ome.tif or .ome.zarr."
+            f"ImageJ's TIFF holds less than 2 GB, got {nbytes / 2**30:.1f} GB for "
+            f"{path}: write .ome.tif or .ome.zarr."
         )
         raise WriteError(msg)
     info = f"{RECORD_KEY}={record_of(image).to_json()}"

@@ -285,7 +285,7 @@ def create_store(
     path = Path(path)
     rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
     if min(rows, columns, chunks_per_shard) < 1:
-        msg = f"A chunk must have at least one pixel, got {rows} × {columns}."
+        msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
         raise OptionError(msg)
     size = parse_pixel_size(pixel_size_nm)
     record = Record(name, size, origin, spacing_px, provenance)
