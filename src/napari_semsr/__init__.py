@@ -1,1 +1,83 @@
-"""From superlens frames to a measured, SEM-like mosaic."""
+"""From superlens frames to a measured, SEM-like mosaic.
+
+Every name of the public interface is imported when it is first used, so that importing
+the package loads neither torch nor a graphical toolkit.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_semsr.core.errors import SemsrError
+    from napari_semsr.core.micrograph import Micrograph
+    from napari_semsr.core.progress import Progress, run
+    from napari_semsr.core.provenance import Provenance
+    from napari_semsr.io.registry import read, write
+    from napari_semsr.services.api import (
+        convert,
+        degrade,
+        demo,
+        enhance,
+        frc,
+        frc_map,
+        histogram,
+        info,
+        list_models,
+        metrics,
+        spectrum,
+        train,
+    )
+
+    __version__: str
+
+__all__ = [
+    "Micrograph",
+    "Progress",
+    "Provenance",
+    "SemsrError",
+    "__version__",
+    "convert",
+    "degrade",
+    "demo",
+    "enhance",
+    "frc",
+    "frc_map",
+    "histogram",
+    "info",
+    "list_models",
+    "metrics",
+    "read",
+    "run",
+    "spectrum",
+    "train",
+    "write",
+]
+
+_HOMES = {
+    "Micrograph": "core.micrograph",
+    "Progress": "core.progress",
+    "Provenance": "core.provenance",
+    "SemsrError": "core.errors",
+    "read": "io.registry",
+    "run": "core.progress",
+    "write": "io.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-semsr")
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module
+
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'services.api')}")
+    value = getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,8 @@
+"""``python -m napari_semsr`` is ``semsr``."""
+
+import sys
+
+from napari_semsr.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

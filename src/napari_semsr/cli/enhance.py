@@ -1,0 +1,75 @@
+"""``semsr enhance IN -o OUT``: sharpen and clean an image tile by tile."""
+
+import argparse
+
+from napari_semsr.cli import text
+from napari_semsr.cli.arguments import add_options, options_from
+from napari_semsr.cli.inputs import add_image, add_opening, add_output, opening_from
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core.progress import Job
+from napari_semsr.services.enhance import EnhancedFile, enhance
+from napari_semsr.services.shelf import DEFAULT_MODEL
+
+__all__ = ["VERB"]
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    from napari_semsr.inference.options import EnhanceOptions
+
+    add_image(parser, "image", "the image to enhance")
+    add_output(parser, "where the result goes; its suffix names the format")
+    group = parser.add_argument_group("model and running")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|FILE",
+        help=f"model on the shelf, or a .safetensors file (default: {DEFAULT_MODEL})",
+    )
+    group.add_argument(
+        "--scheduler", metavar="ADDRESS", help="dask scheduler to run the tiles on"
+    )
+    group.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted output"
+    )
+    add_options(parser, EnhanceOptions, title="tiles")
+    add_opening(parser)
+
+
+def _start(arguments: argparse.Namespace) -> Job[EnhancedFile]:
+    """Make the job."""
+    from napari_semsr.inference.options import EnhanceOptions
+
+    return enhance(
+        arguments.image,
+        arguments.output,
+        model=arguments.model,
+        options=options_from(arguments, EnhanceOptions),
+        opening=opening_from(arguments),
+        overwrite=arguments.overwrite,
+        resume=arguments.resume,
+        scheduler=arguments.scheduler,
+    )
+
+
+def _summarise(result: EnhancedFile) -> str:
+    """Say what was written and what it cost."""
+    report = result.report
+    size = text.pixel_size(result.pixel_size_nm)
+    what = f"{text.shape(result.shape)}, {result.dtype}, pixel {size}"
+    speed = f"{text.number(report.megapixels_per_second)} megapixel/s"
+    rows = [
+        ("output", f"{result.output} ({what})"),
+        ("model", f"{report.model}, norm {report.norm}"),
+        ("device", f"{report.device}, {report.precision}"),
+        ("time", f"{text.number(report.seconds)} s, {report.tiles} tiles, {speed}"),
+        ("memory", f"{text.number(report.peak_memory_mb)} MB at its peak"),
+        ("tile mismatch", text.number(report.tile_mismatch)),
+        ("seam index", text.number(report.seam_index)),
+    ]
+    if report.clipped:
+        rows.append(("clipped", f"{report.clipped} pixels by {result.dtype}"))
+    return text.columns(rows)
+
+
+VERB = Verb(_configure, _start, _summarise)

@@ -1,0 +1,50 @@
+"""``semsr train RECIPE.yaml -o RUN_DIR``: train a model."""
+
+import argparse
+
+from napari_semsr.cli import text
+from napari_semsr.cli.inputs import add_output
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core.progress import Job
+from napari_semsr.services.train import Trained, train
+
+__all__ = ["VERB"]
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to train, and how")
+    add_output(parser, "folder of the run: checkpoints, log, model")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint"
+    )
+
+
+def _start(arguments: argparse.Namespace) -> Job[Trained]:
+    """Make the job."""
+    return train(
+        arguments.recipe,
+        arguments.output,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: Trained) -> str:
+    """Say where the model is and how good."""
+    rows = [("model", result.model), ("steps", str(result.steps))]
+    figures = result.validation
+    if isinstance(figures, dict):
+        rows += [
+            (
+                f"  {name}",
+                text.number(value, 4) if isinstance(value, float) else str(value),
+            )
+            for name, value in figures.items()
+        ]
+    elif figures is not None:
+        rows.append(("held out", str(figures)))
+    return text.columns(rows)
+
+
+VERB = Verb(_configure, _start, _summarise)

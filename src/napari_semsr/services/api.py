@@ -1,0 +1,457 @@
+"""The Python interface: one function for each command, run to its end.
+
+Every function takes a `Micrograph`, a NumPy array or the path of an image. Options are
+keywords with the names of the command's flags, ``pixel_size_nm`` and the other reading
+options among them. `progress` receives every `Progress`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.options import Options
+from napari_semsr.core.progress import Progress, run
+from napari_semsr.services.opening import OpenOptions, open_image
+from napari_semsr.services.shelf import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from napari_semsr.analysis.frc import FrcResult
+    from napari_semsr.analysis.frc_map import FrcMap
+    from napari_semsr.analysis.histogram import Histogram
+    from napari_semsr.analysis.metrics import Metrics
+    from napari_semsr.services.convert import Converted
+    from napari_semsr.services.demo import DemoResult
+    from napari_semsr.services.describe import Description
+    from napari_semsr.services.measure import SpectrumReport
+    from napari_semsr.services.shelf import ModelList
+    from napari_semsr.services.train import Trained
+
+__all__ = [
+    "convert",
+    "degrade",
+    "demo",
+    "enhance",
+    "frc",
+    "frc_map",
+    "histogram",
+    "info",
+    "list_models",
+    "metrics",
+    "spectrum",
+    "train",
+]
+
+PathLike = str | os.PathLike[str]
+Source = Micrograph | NDArray[Any] | PathLike
+Report = Callable[[Progress], None]
+
+
+def info(path: PathLike, **options: Any) -> "Description":
+    """Say what a file is.
+
+    Parameters
+    ----------
+    path : path
+        An image, a store or a folder of frames.
+    **options : object
+        Reading options; ``pixel_size_nm`` overrides the file's.
+
+    Returns
+    -------
+    Description
+        Its ``facts`` hold shape, type, pixel size, vendor and metadata.
+    """
+    from napari_semsr.services.describe import describe
+
+    (opening,) = _parse(options, OpenOptions)
+    return run(describe(os.fspath(path), options=opening))
+
+
+def convert(
+    image: Source,
+    output: PathLike,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> "Converted":
+    """Write an image in the format that the output's suffix names.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What to convert.
+    output : path
+        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
+    dtype : str, optional
+        Type of the grey values in the output.
+    overwrite : bool, default=False
+        Replace an existing output.
+    **options : object
+        Reading options.
+
+    Returns
+    -------
+    Converted
+        What was written.
+    """
+    from napari_semsr.services import convert as service
+
+    (opening,) = _parse(options, OpenOptions)
+    job = service.convert(
+        _source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
+    )
+    return run(job)
+
+
+def degrade(image: Source, **options: Any) -> Micrograph:
+    """Blur and haze an image as published test sets do.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        A sharp image.
+    **options : object
+        ``kind``, ``uniform_fog``, ``seed``, and reading options.
+
+    Returns
+    -------
+    Micrograph
+        In the input's own type.
+    """
+    from napari_semsr.services.degrade import DegradeOptions, degrade_image
+
+    chosen, opening = _parse(options, DegradeOptions, OpenOptions)
+    return degrade_image(_source(image), options=chosen, opening=opening)[0]
+
+
+def enhance(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    model: PathLike = DEFAULT_MODEL,
+    overwrite: bool = False,
+    resume: bool = False,
+    scheduler: str | None = None,
+    progress: Report | None = None,
+    **options: Any,
+) -> Micrograph:
+    """Sharpen and clean an image tile by tile with a model.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What to enhance.
+    output : path, optional
+        Where the result is written; kept in memory without it.
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with an output that was interrupted.
+    scheduler : str, optional
+        Address of a dask scheduler.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``tile``, ``norm``, ``device``, ``precision``, ``dtype``, and reading options.
+
+    Returns
+    -------
+    Micrograph
+        Lazy when it was written to a store.
+    """
+    from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.services import enhance as service
+
+    chosen, opening = _parse(options, EnhanceOptions, OpenOptions)
+    source = _source(image)
+    if output is None:
+        job = service.enhance_image(
+            source, model=model, options=chosen, opening=opening
+        )
+        return run(job, progress)
+    written = run(
+        service.enhance(
+            source,
+            output,
+            model=model,
+            options=chosen,
+            opening=opening,
+            overwrite=overwrite,
+            resume=resume,
+            scheduler=scheduler,
+        ),
+        progress,
+    )
+    return open_image(written.output)
+
+
+def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
+    """Measure resolution by Fourier ring correlation.
+
+    Parameters
+    ----------
+    a : Micrograph, (Y, X) numpy.ndarray or path
+        An image; alone, it is split into halves.
+    b : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A second, independent image of the same field.
+    **options : object
+        ``criterion``, ``estimator``, ``tukey``, ``reference``, ``allow_self``, and
+        reading options.
+
+    Returns
+    -------
+    FrcResult
+        Resolution and curve; without a crossing, the reason.
+    """
+    from napari_semsr.analysis.frc import FrcOptions
+    from napari_semsr.services.measure import frc_job
+
+    chosen, opening = _parse(options, FrcOptions, OpenOptions)
+    job = frc_job(_source(a), _optional(b), options=chosen, opening=opening)
+    return run(job).result
+
+
+def frc_map(
+    a: Source,
+    b: Source | None = None,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "FrcMap":
+    """Map the resolution block by block.
+
+    Parameters
+    ----------
+    a : Micrograph, (Y, X) numpy.ndarray or path
+        An image; alone, its blocks are split into halves.
+    b : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A second, independent image of the same field.
+    output : path, optional
+        Where the map is written.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Those of `frc`, with ``block``, ``step``, ``blocks_per_axis`` and ``fill``.
+
+    Returns
+    -------
+    FrcMap
+        The map, its reasons and its spread.
+    """
+    from napari_semsr.analysis.frc_map import FrcMapOptions
+    from napari_semsr.services.measure import frc_map_job
+
+    chosen, opening = _parse(options, FrcMapOptions, OpenOptions)
+    job = frc_map_job(
+        _source(a),
+        _optional(b),
+        output,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+    )
+    return run(job, progress).result
+
+
+def spectrum(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> "SpectrumReport":
+    """Measure the power spectrum of an image.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    output : path, optional
+        An image file for the centred 2-D spectrum, ``.csv`` for the radial curve.
+    overwrite : bool, default=False
+        Replace an existing output.
+    **options : object
+        ``tukey``, and reading options.
+
+    Returns
+    -------
+    SpectrumReport
+        The radial curve.
+    """
+    from napari_semsr.analysis.spectrum import SpectrumOptions
+    from napari_semsr.services.measure import spectrum_job
+
+    chosen, opening = _parse(options, SpectrumOptions, OpenOptions)
+    job = spectrum_job(
+        _source(image), output, options=chosen, opening=opening, overwrite=overwrite
+    )
+    return run(job)
+
+
+def metrics(
+    image: Source, reference: Source | None = None, **options: Any
+) -> "Metrics":
+    """Compare an image with a reference.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    reference : Micrograph, (Y, X) numpy.ndarray or path, optional
+        The truth, of the same shape.
+    **options : object
+        ``data_range``, ``match``, and reading options.
+
+    Returns
+    -------
+    Metrics
+        The figures.
+    """
+    from napari_semsr.services.measure_grey import MetricsOptions, metrics_job
+
+    chosen, opening = _parse(options, MetricsOptions, OpenOptions)
+    job = metrics_job(
+        _source(image), _optional(reference), options=chosen, opening=opening
+    )
+    return run(job).result
+
+
+def histogram(
+    image: Source, reference: Source | None = None, **options: Any
+) -> "Histogram":
+    """Count grey levels, and the distance of two distributions.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    reference : Micrograph, (Y, X) numpy.ndarray or path, optional
+        Another, of any shape.
+    **options : object
+        ``bins``, and reading options.
+
+    Returns
+    -------
+    Histogram
+        Bins, counts, distance.
+    """
+    from napari_semsr.services.measure_grey import HistogramOptions, histogram_job
+
+    chosen, opening = _parse(options, HistogramOptions, OpenOptions)
+    job = histogram_job(
+        _source(image), _optional(reference), options=chosen, opening=opening
+    )
+    return run(job).result
+
+
+def list_models() -> "ModelList":
+    """List bundled and imported models.
+
+    Returns
+    -------
+    ModelList
+        Name, origin, architecture and description of each.
+    """
+    from napari_semsr.services import shelf
+
+    return run(shelf.list_models())
+
+
+def train(
+    recipe: PathLike,
+    run_dir: PathLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Report | None = None,
+) -> "Trained":
+    """Train a model from a recipe.
+
+    Parameters
+    ----------
+    recipe : path
+        A YAML file.
+    run_dir : path
+        Folder for checkpoints, log and model.
+    resume : bool, default=False
+        Go on from the last checkpoint.
+    overwrite : bool, default=False
+        Start anew in a folder that holds something.
+    progress : callable, optional
+        Receives every `Progress`.
+
+    Returns
+    -------
+    Trained
+        Steps, held-out figures, and the model's path.
+    """
+    from napari_semsr.services import train as service
+
+    job = service.train(recipe, run_dir, resume=resume, overwrite=overwrite)
+    return run(job, progress)
+
+
+def demo(
+    folder: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "DemoResult":
+    """Degrade, enhance and measure a test image, ending in a report.
+
+    Parameters
+    ----------
+    folder : path
+        Where images and report go.
+    overwrite : bool, default=False
+        Replace what an earlier run left there.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``model``, ``size``, ``seed``.
+
+    Returns
+    -------
+    DemoResult
+        Path of the report, and its figures.
+    """
+    from napari_semsr.services import demo as service
+
+    (chosen,) = _parse(options, service.DemoOptions)
+    return run(service.demo(folder, options=chosen, overwrite=overwrite), progress)
+
+
+def _parse(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
+    """Give each model the options that it knows, and refuse those that none knows."""
+    known = {name for model in models for name in model.model_fields}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        msg = f"Options are {', '.join(sorted(known))}, got {', '.join(unknown)}."
+        raise OptionError(msg)
+    return tuple(
+        model.parse({k: v for k, v in options.items() if k in model.model_fields})
+        for model in models
+    )
+
+
+def _source(image: Source) -> Micrograph | PathLike:
+    """Wrap an array."""
+    return Micrograph(image) if isinstance(image, np.ndarray) else image
+
+
+def _optional(image: Source | None) -> Micrograph | PathLike | None:
+    """Wrap an array that may be left out."""
+    return None if image is None else _source(image)

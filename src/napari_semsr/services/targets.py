@@ -1,0 +1,158 @@
+"""Where outputs may go: asked before any work, so that nothing long is done in vain."""
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.io.registry import check_target
+
+__all__ = [
+    "check_image_target",
+    "check_not_input",
+    "check_target_file",
+    "check_target_folder",
+]
+
+
+def check_image_target(
+    output: str | os.PathLike[str],
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Refuse a place where an image cannot or must not be written.
+
+    Parameters
+    ----------
+    output : path
+        Where the image shall go; its suffix names the format.
+    inputs : iterable of path, optional
+        Files that the job reads; none of them may be the output.
+    overwrite : bool, default=False
+        Whether an existing output may be replaced.
+
+    Returns
+    -------
+    pathlib.Path
+        The output.
+
+    Raises
+    ------
+    WriteError
+        If the output exists, is an input, or cannot be made.
+    """
+    path = Path(output)
+    check_not_input(path, inputs)
+    _check_parent(path)
+    check_target(path, overwrite=overwrite)
+    return path
+
+
+def check_target_file(
+    output: str | os.PathLike[str],
+    *,
+    suffixes: Collection[str],
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Refuse a place where a table, page or model cannot or must not be written.
+
+    Parameters
+    ----------
+    output : path
+        Where the file shall go.
+    suffixes : collection of str
+        Endings that are understood, lower case, with their dot.
+    inputs : iterable of path, optional
+        Files that the job reads.
+    overwrite : bool, default=False
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    pathlib.Path
+        The output.
+
+    Raises
+    ------
+    WriteError
+        If the output exists, is an input, or has another suffix.
+    """
+    path = Path(output)
+    if not path.name.lower().endswith(tuple(suffixes)):
+        wanted = " or ".join(suffixes)
+        msg = f"The output must end in {wanted}, got {path.name}."
+        raise WriteError(msg)
+    check_not_input(path, inputs)
+    _check_parent(path)
+    if path.is_dir():
+        msg = f"{path} is a folder; name a file."
+        raise WriteError(msg)
+    if path.exists() and not overwrite:
+        msg = f"{path} exists; choose another name or give --overwrite."
+        raise WriteError(msg)
+    return path
+
+
+def check_target_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """Refuse a folder that holds something already.
+
+    Parameters
+    ----------
+    output : path
+        The folder; made when the job starts.
+    overwrite : bool
+        Whether files inside may be replaced.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    WriteError
+        If it is a file, holds files, or its parent is missing.
+    """
+    path = Path(output)
+    _check_parent(path)
+    if path.exists() and not path.is_dir():
+        msg = f"{path} is a file; name a folder."
+        raise WriteError(msg)
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        msg = f"The folder {path} is not empty; choose another or give --overwrite."
+        raise WriteError(msg)
+    return path
+
+
+def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse to write over what is being read.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where the output shall go.
+    inputs : iterable of path
+        Files that the job reads.
+
+    Raises
+    ------
+    WriteError
+        If the output is one of them.
+    """
+    for item in inputs:
+        if Path(item).resolve() == path.resolve():
+            msg = f"The output {path} is the input itself; choose another name."
+            raise WriteError(msg)
+
+
+def _check_parent(path: Path) -> None:
+    """Refuse a folder that is missing or read-only."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        msg = f"The folder {parent} does not exist; make it first."
+        raise WriteError(msg)
+    if not os.access(parent, os.W_OK):
+        msg = f"The folder {parent} cannot be written to; choose another."
+        raise WriteError(msg)
