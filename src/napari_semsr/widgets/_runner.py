@@ -1,0 +1,214 @@
+"""Run one service at a time in a thread, without waiting and without leaks.
+
+A service is a generator of `Progress`. Qt generator workers swallow `RuntimeError`
+and leave the generator open when they are stopped, so a *function* worker drives
+it here: the function looks at a cancel event between two steps, and closes the
+generator whatever happens.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+from napari.qt.threading import FunctionWorker, create_worker
+from napari.utils import progress
+from qtpy.QtCore import QObject
+from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
+
+from napari_semsr.core.errors import Cancelled, SemsrError
+from napari_semsr.core.progress import Job, Progress
+
+__all__ = ["JobRunner"]
+
+_log = logging.getLogger(__name__)
+_REPORT_EVERY_S = 0.05
+
+
+class _Signals(QObject):
+    """Carries what happens in the thread into the main loop."""
+
+    stepped = QtSignal(object, object)
+    ended = QtSignal(object)
+
+
+class _Run:
+    """One job on its way: the thread calls it, napari prints it."""
+
+    def __init__(self, title: str, make: Callable[[], Job[Any]], signals: _Signals):
+        self.title = title
+        self.cancel = Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._make: Callable[[], Job[Any]] | None = make
+        self._signals: _Signals | None = signals
+
+    def __str__(self) -> str:
+        return f"napari-semsr {self.title}"
+
+    __repr__ = __str__
+
+    def __call__(self) -> None:
+        """Drive the job to its end, or until the cancel event is set."""
+        make, signals = self._make, self._signals
+        if make is None or signals is None:
+            return
+        self._make = self._signals = None
+        try:
+            self.value = self._drive(make(), signals)
+        except BaseException as error:  # noqa: BLE001 - shown by the runner
+            self.error = error
+        signals.ended.emit(self)
+
+    def _drive(self, job: Job[Any], signals: _Signals) -> Any:
+        reported = 0.0
+        try:
+            while not self.cancel.is_set():
+                step = next(job)
+                now = time.monotonic()
+                if now - reported >= _REPORT_EVERY_S:
+                    reported = now
+                    signals.stepped.emit(self, step)
+        except StopIteration as end:
+            return end.value
+        finally:
+            job.close()
+        msg = f"{self.title} was cancelled."
+        raise Cancelled(msg)
+
+
+class _Worker(FunctionWorker[None]):
+    """A function worker whose `quit` reaches the job."""
+
+    def quit(self) -> None:
+        """Ask the job to stop at its next step."""
+        self._func.cancel.set()
+        super().quit()
+
+
+class JobRunner(QObject):
+    """Runs one service at a time for one panel.
+
+    Parameters
+    ----------
+    parent : QObject, optional
+        The panel; when it is destroyed, the running job is cancelled.
+    """
+
+    stepped = QtSignal(object)
+    """Emits `Progress` in the main thread, at most 20 times a second."""
+    returned = QtSignal(object)
+    """Emits what the job returned."""
+    failed = QtSignal(str)
+    """Emits the error as one sentence."""
+    cancelled = QtSignal()
+    """Emitted when a cancelled job has really ended."""
+    busy_changed = QtSignal(bool)
+    """Emits True when a job starts and False when it has ended."""
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._run: _Run | None = None
+        self._bar: progress | None = None
+        self._signals = _Signals()
+        self._signals.stepped.connect(self._on_step)
+        self._signals.ended.connect(self._on_end)
+        self._current: list[_Run] = []
+        current = self._current
+
+        def stop() -> None:
+            for run in current:
+                run.cancel.set()
+
+        self.destroyed.connect(stop)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running or being cancelled."""
+        return self._run is not None
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the running job has been asked to stop."""
+        return self._run is not None and self._run.cancel.is_set()
+
+    def start(self, title: str, make: Callable[[], Job[Any]]) -> bool:
+        """Start a job, unless one is running.
+
+        Parameters
+        ----------
+        title : str
+            What the job is called in the activity dock and in messages.
+        make : callable
+            Makes the job; it is called in the thread, so that a slow first import
+            does not hold the viewer up.
+
+        Returns
+        -------
+        bool
+            False when another job is still running.
+        """
+        if self._run is not None:
+            return False
+        run = _Run(title, make, self._signals)
+        worker = create_worker(run, _worker_class=_Worker)
+        self._run = run
+        self._current.append(run)
+        self._bar = progress(total=0, desc=title)
+        self.busy_changed.emit(True)
+        worker.start()
+        return True
+
+    def cancel(self) -> None:
+        """Ask the running job to stop at its next step; does nothing when idle."""
+        if self._run is not None:
+            self._run.cancel.set()
+
+    def _on_step(self, run: _Run, step: Progress) -> None:
+        if run is not self._run or run.cancel.is_set():
+            return
+        self._show_in_activity(run, step)
+        if run is self._run:
+            self.stepped.emit(step)
+
+    def _show_in_activity(self, run: _Run, step: Progress) -> None:
+        """Move napari's own bar, which handles events: the job may end meanwhile."""
+        bar = self._bar
+        if bar is None:
+            return
+        bar.total = step.total
+        if bar is self._bar:
+            bar.set_description(f"{run.title}: {step.message}")
+        if bar is self._bar:
+            bar.update(step.done - bar.n)
+
+    def _on_end(self, run: _Run) -> None:
+        if run is not self._run:
+            return
+        self._run = None
+        self._current.clear()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self.busy_changed.emit(False)
+        self._tell(run)
+
+    def _tell(self, run: _Run) -> None:
+        value, error = run.value, run.error
+        run.value = run.error = None
+        if error is None:
+            self.returned.emit(value)
+        elif isinstance(error, Cancelled):
+            self.cancelled.emit()
+        else:
+            _log.debug("%s failed", run.title, exc_info=error)
+            self.failed.emit(_sentence(run.title, error))
+
+
+def _sentence(title: str, error: BaseException) -> str:
+    """Say an error in one line; ours are sentences already."""
+    if isinstance(error, SemsrError):
+        return str(error)
+    said = " ".join(str(error).split()) or "no message"
+    return f"{title} stopped because of {type(error).__name__}: {said}"

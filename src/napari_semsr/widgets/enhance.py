@@ -1,0 +1,258 @@
+"""Enhance: run a model over a layer tile by tile, into a calibrated store."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import FileEdit
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel
+
+from napari_semsr.core.errors import OptionError, SemsrError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job, Progress
+from napari_semsr.io.options import ReadOptions
+from napari_semsr.services.describe import describe
+from napari_semsr.services.enhance import EnhancedFile, enhance
+from napari_semsr.widgets._cache import new_store_path, require_room
+from napari_semsr.widgets._form import Form, OptionsForm, Row
+from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
+from napari_semsr.widgets._model_card import ModelChooser
+from napari_semsr.widgets._panel import Panel
+from napari_semsr.widgets._settings import preference
+from napari_semsr.widgets._text import DASH, table
+from napari_semsr.widgets.open_mosaic import Opened, open_levels
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["EnhanceOutcome", "EnhancePanel", "enhance_layer"]
+
+_DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}
+_ROWS = {
+    "device": Row("Device", "Where the model runs; automatic takes a GPU.", _DEVICES),
+    "tile": Row(
+        "Tile (px)",
+        "Side of a tile; automatic fits model and memory. The result is the same.",
+        step=64,
+    ),
+    "precision": Row(
+        "Precision",
+        "Number format; automatic takes bf16 where it is faster.",
+        {"automatic": "auto", "fp32": "fp32", "bf16": "bf16"},
+    ),
+    "norm": Row(
+        "Normalisation",
+        "How statistics of normalising layers are taken; exact leaves no seams.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EnhanceOutcome:
+    """What was made, opened again.
+
+    Attributes
+    ----------
+    made : EnhancedFile
+        Path and figures.
+    opened : Opened
+        The image and its pyramid.
+    """
+
+    made: EnhancedFile
+    opened: Opened
+
+
+def enhance_layer(
+    micrograph: Micrograph, output: Path, *, model: str, options: Any
+) -> Job[EnhanceOutcome]:
+    """Enhance an image into a store, and open what was written.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+    output : pathlib.Path
+        Ends in ``.ome.zarr``.
+    model : str
+        Name or path.
+    options : EnhanceOptions
+        Device, tile, precision, normalisation.
+
+    Yields
+    ------
+    Progress
+        Loading, tiles, pyramid.
+
+    Returns
+    -------
+    EnhanceOutcome
+        Figures and pyramid.
+    """
+    yield Progress(0, 0, "loading the model (the first time takes some seconds)")
+    made = yield from enhance(micrograph, str(output), model=model, options=options)
+    facts = yield from describe(made.output)
+    levels = int(facts.facts.get("levels") or 1)
+    opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
+    return EnhanceOutcome(made, opened)
+
+
+class EnhancePanel(Panel):
+    """Enhances a layer with a model from the shelf.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Enhance", "Enhance")
+        from napari_semsr.inference.options import EnhanceOptions
+
+        self.layer = self.new_layer_box("layer")
+        self.model = ModelChooser()
+        self.form = OptionsForm(EnhanceOptions, _ROWS)
+        self.form.set_values(
+            device=preference("computing", "device"),
+            tile=int(preference("computing", "tile_px")) or None,
+            precision=preference("computing", "precision"),
+        )
+        self.output = FileEdit(
+            name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
+        )
+        self.figures = QLabel("")
+        self.figures.setWordWrap(True)
+        self.figures.setTextFormat(Qt.TextFormat.RichText)
+        self.figures.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
+        self._fill()
+        self.layer.changed.connect(self._compare)
+        self.model.changed.connect(self._show_norm)
+        self._compare(self.layer.value)
+        self._show_norm()
+
+    def _fill(self) -> None:
+        which = Form()
+        which.add("layer", "Layer", self.layer, "The grey image to enhance.")
+        where = Form()
+        where.add(
+            "output",
+            "Save as",
+            self.output,
+            "An .ome.zarr path; empty keeps the result in a temporary folder that is "
+            "removed when napari ends.",
+        )
+        self.add_group("Image", which)
+        self.add_group("Model", self.model)
+        self.add_group("How", self.form, where)
+        self.results = self.add_group("Result", self.figures)
+        self.results.setVisible(False)
+
+    def _compare(self, layer: Any) -> None:
+        try:
+            size = self.micrograph(layer).mean_pixel_size_nm
+        except SemsrError:
+            size = None
+        self.model.show_for(size)
+
+    def _show_norm(self) -> None:
+        self.form.show_row("norm", bool(self.model.card.get("norms")))
+
+    def _target(self, micrograph: Micrograph) -> Path:
+        typed = str(self.output.value).strip()
+        if typed in ("", "."):
+            require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
+            return new_store_path(f"{micrograph.name}-enhanced")
+        path = Path(typed)
+        if not path.name.endswith(".ome.zarr"):
+            path = path.with_name(f"{path.name}.ome.zarr")
+        return path
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        make, on_result : callable
+            The run, and what shows its result.
+        """
+        micrograph = self.micrograph(self.layer.value)
+        model = self.model.value
+        if model is None:
+            msg = "A model must be chosen, but none is on the shelf; add a model file."
+            raise OptionError(msg)
+        options = self.form.options()
+        output = self._target(micrograph)
+        return (
+            lambda: enhance_layer(micrograph, output, model=model, options=options),
+            self.show_outcome,
+        )
+
+    def show_outcome(self, outcome: EnhanceOutcome) -> None:
+        """Add the result as a layer, and write its figures.
+
+        Parameters
+        ----------
+        outcome : EnhanceOutcome
+            What was made.
+        """
+        micrograph = outcome.opened.micrograph
+        data = [item.data for item in outcome.opened.levels]
+        many = len(data) > 1
+        keywords = layer_keywords(
+            micrograph, levels=data, name=f"{_source(outcome)} enhanced"
+        )
+        self.viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+        show_scale_bar(self.viewer)
+        report = outcome.made.report
+        self.figures.setText(table(figures(report, outcome.made.output)))
+        self.reveal(self.results)
+        self.show_status(
+            f"Enhanced in {report.seconds:.1f} s at "
+            f"{report.megapixels_per_second:.2f} megapixels/s."
+        )
+
+
+def _source(outcome: EnhanceOutcome) -> str:
+    """Name of the layer that was enhanced."""
+    record = outcome.opened.micrograph.provenance
+    if record is not None and record.inputs:
+        return record.inputs[0].name
+    return outcome.opened.micrograph.name
+
+
+def figures(report: Any, output: str) -> Mapping[str, str]:
+    """Say a run in words and numbers.
+
+    Parameters
+    ----------
+    report : EnhanceReport
+        What the engine measured.
+    output : str
+        Where the result is.
+
+    Returns
+    -------
+    dict
+        Names and values, for the panel.
+    """
+
+    def number(value: float | None, text: str) -> str:
+        return DASH if value is None else text.format(value)
+
+    return {
+        "Tiles": str(report.tiles),
+        "Time": f"{report.seconds:.2f} s",
+        "Speed": f"{report.megapixels_per_second:.2f} MP/s",
+        "Peak memory": f"{report.peak_memory_mb:.0f} MB",
+        "Device": f"{report.device}, {report.precision}",
+        "Normalisation": str(report.norm),
+        "Tile mismatch": number(report.tile_mismatch, "{:.2e} of the range"),
+        "Seam index": number(report.seam_index, "{:.3f} (1 = no seam)"),
+        "Store": output,
+    }

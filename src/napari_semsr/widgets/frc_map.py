@@ -1,0 +1,296 @@
+"""FRC map: resolution block by block, over the image it belongs to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QGroupBox, QLabel
+
+from napari_semsr.analysis.frc import FrcOptions
+from napari_semsr.analysis.frc_map import FrcMapOptions
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job
+from napari_semsr.services.measure import (
+    FrcMapReport,
+    FrcReport,
+    frc_job,
+    frc_map_job,
+)
+from napari_semsr.widgets._form import Form, OptionsForm, Row
+from napari_semsr.widgets._frc_layers import (
+    REASON_COLOURS,
+    REASON_TEXTS,
+    add_failed_layer,
+    add_map_layer,
+)
+from napari_semsr.widgets._layers import same_unit, show_scale_bar
+from napari_semsr.widgets._panel import Panel
+from napari_semsr.widgets._text import DASH, SIGMA, TIMES, table
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["FrcMapPanel", "FrcOutcome", "measure"]
+
+_SPLIT = "none: split the first image"
+_ROWS = {
+    "block": Row(
+        "Block (px)",
+        "Side of a block; automatic takes 64 px for two images and 128 px for one.",
+        step=16,
+    ),
+    "step": Row(
+        "Step (px)", "Distance between block positions; smaller is smoother.", step=8
+    ),
+    "criterion": Row(
+        "Criterion",
+        "Correlation below which details are no longer resolved.",
+        {"1/7 (fixed)": "1/7", "half-bit": "half-bit", f"3 {SIGMA}": "3-sigma"},
+    ),
+    "estimator": Row(
+        "Estimator",
+        "Exact fits what the window does to small blocks; plain reads the rings.",
+    ),
+    "fill": Row(
+        "Failed blocks",
+        "Leave them empty, or fill each from its nearest neighbour; they stay marked.",
+        {"leave empty": "none", "fill from nearest": "nearest"},
+    ),
+    "reference": Row(
+        "Second is noise-free",
+        "The second image is a nearly noise-free reference: threshold √(1/7).",
+    ),
+    "allow_self": Row(
+        "Allow one network's outputs",
+        "Compare two outputs of one network; what it gives is no resolution.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FrcOutcome:
+    """Map and whole-field curve of the same images.
+
+    Attributes
+    ----------
+    blocks : FrcMapReport
+        The map.
+    whole : FrcReport
+        The curve.
+    """
+
+    blocks: FrcMapReport
+    whole: FrcReport
+
+
+def measure(
+    a: Micrograph, b: Micrograph | None, options: FrcMapOptions
+) -> Job[FrcOutcome]:
+    """Correlate whole fields, then block by block.
+
+    Parameters
+    ----------
+    a : Micrograph
+        An image.
+    b : Micrograph or None
+        A second, independent image of the same field.
+    options : FrcMapOptions
+        Blocks and criterion.
+
+    Yields
+    ------
+    Progress
+        Of both parts.
+
+    Returns
+    -------
+    FrcOutcome
+        Map and curve.
+    """
+    shared = {
+        name: getattr(options, name)
+        for name in FrcOptions.model_fields
+        if name != "estimator"
+    }
+    whole = yield from frc_job(a, b, options=FrcOptions(**shared))
+    blocks = yield from frc_map_job(a, b, options=options)
+    return FrcOutcome(blocks, whole)
+
+
+class FrcMapPanel(Panel):
+    """Maps the resolution of two layers, or of one and its split.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "FRC map", "Map resolution")
+        self.first = self.new_layer_box("first")
+        self.second = self.new_layer_box("second", none=_SPLIT)
+        self.form = OptionsForm(
+            FrcMapOptions, {k: v for k, v in _ROWS.items() if _has(k)}
+        )
+        self.summary = QLabel("")
+        self.summary.setWordWrap(True)
+        self.summary.setTextFormat(Qt.TextFormat.RichText)
+        self.summary.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
+        self.plots: Any = None
+        which = Form()
+        which.add("first", "Image", self.first, "The image to measure.")
+        which.add(
+            "second",
+            "Second image",
+            self.second,
+            "An independent exposure of the same field; without one the image is split "
+            "into halves, which is valid only while its noise is white.",
+        )
+        self.add_group("Layers", which)
+        self.add_group("Blocks", self.form)
+        self.results: QGroupBox = self.add_group("Resolution", self.summary)
+        self.results.setVisible(False)
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        make, on_result : callable
+            The measurement, and what shows it.
+        """
+        options = self.form.options()
+        first = self.micrograph(self.first.value)
+        second = None
+        if self.second.value is not None:
+            second = self.micrograph(self.second.value)
+            _check_pair(first, second)
+        return lambda: measure(first, second, options), self.show_outcome
+
+    def show_outcome(self, outcome: FrcOutcome) -> None:
+        """Add the layers, draw the plots, write the figures.
+
+        Parameters
+        ----------
+        outcome : FrcOutcome
+            What was measured.
+        """
+        report = outcome.blocks
+        name = report.images[0]
+        add_map_layer(self.viewer, report.result.map, name)
+        add_failed_layer(self.viewer, report.result.map, report.result.reasons, name)
+        show_scale_bar(self.viewer)
+        self._draw(outcome)
+        self.summary.setText(_summary(outcome))
+        self.reveal(self.results)
+        median = _spread(report)["median"]
+        said = "no block has a resolution" if median is None else f"median {median}"
+        self.show_status(
+            f"{report.blocks} blocks, {said}, {report.failed} failed; the map lies "
+            "over the image."
+        )
+
+    def _draw(self, outcome: FrcOutcome) -> None:
+        from napari_semsr.widgets.plots import PlotCanvas, draw_frc, draw_resolutions
+
+        if self.plots is None:
+            self.plots = PlotCanvas(self.viewer, rows=2)
+            self.add_plot(self.results, self.plots, place=1)
+        self.plots.clear()
+        report = outcome.blocks
+        unit = report.unit
+        values = np.asarray(report.result.measured, dtype=float)
+        marks = [
+            (label, value)
+            for label, value in _numbers(report).items()
+            if value is not None
+        ]
+        draw_resolutions(self.plots.axes[0], values, unit, marks)
+        curve = outcome.whole.result
+        pixel = report.result.map.pixel_size_nm and _mean(outcome.whole.pixel_size_nm)
+        k = 1.0 if not pixel else 1000.0 / pixel
+        crossing = None if not curve.resolution_px else k / curve.resolution_px
+        draw_frc(
+            self.plots.axes[1],
+            np.asarray(curve.frequency_per_px) * k,
+            np.asarray(curve.correlation),
+            np.asarray(curve.threshold),
+            calibrated=bool(pixel),
+            crossing=crossing,
+            note=_whole_text(outcome.whole),
+        )
+        self.plots.refresh()
+
+
+def _has(name: str) -> bool:
+    return name in FrcMapOptions.model_fields
+
+
+def _mean(size: tuple[float, float] | None) -> float | None:
+    return None if size is None else float(np.sqrt(size[0] * size[1]))
+
+
+def _check_pair(first: Micrograph, second: Micrograph) -> None:
+    """Refuse two images that do not show the same field on the same grid."""
+    if first.shape != second.shape:
+        msg = (
+            "Both images must have the same shape, got "
+            f"{first.shape} and {second.shape} px; crop or register them first."
+        )
+        raise ShapeError(msg)
+    same_unit([first, second])
+
+
+def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
+    """Spread of the blocks in the map's unit."""
+    marks = {"p10": 10, "median": 50, "p90": 90}
+    return {label: report.result.percentile(share) for label, share in marks.items()}
+
+
+def _spread(report: FrcMapReport) -> Mapping[str, str | None]:
+    return {
+        label: None if value is None else f"{value:.4g} {report.unit}"
+        for label, value in _numbers(report).items()
+    }
+
+
+def _whole_text(report: FrcReport) -> str:
+    """Say the whole field's resolution or why there is none."""
+    found = report.result
+    if found.resolution_nm is not None:
+        return f"{found.resolution_nm:.4g} nm"
+    if found.resolution_px is not None:
+        return f"{found.resolution_px:.4g} px"
+    return f"no resolution: {found.reason}"
+
+
+def _summary(outcome: FrcOutcome) -> str:
+    """Write the figures as a small table, then the reasons with their colours."""
+    report, whole = outcome.blocks, outcome.whole.result
+    interval = whole.interval_nm or whole.interval_px
+    unit = "nm" if whole.interval_nm else "px"
+    between = (
+        f" (95 %: {interval[0]:.4g}{DASH}{interval[1]:.4g} {unit})" if interval else ""
+    )
+    rows = {label: value or DASH for label, value in _spread(report).items()}
+    rows["whole field"] = f"{_whole_text(outcome.whole)}{between}"
+    rows["method"] = whole.method
+    lines = [
+        f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
+        f"<b>{reason}</b>: {REASON_TEXTS[reason]}"
+        for reason, count in report.reasons.items()
+        if count
+    ]
+    if report.result.field_reason:
+        lines.append(
+            f"All blocks together show <b>{report.result.field_reason}</b>: "
+            f"{REASON_TEXTS[report.result.field_reason]}"
+        )
+    failed = f"<p>{report.failed} of {report.blocks} blocks failed</p>"
+    return f"{table(rows)}{failed}{'<br>'.join(lines)}"

@@ -1,0 +1,275 @@
+"""Open mosaic: look into a file, correct its pixel size, crop its bar, show it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import FileEdit, SpinBox
+from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job, Progress
+from napari_semsr.io.options import ReadOptions
+from napari_semsr.io.registry import read
+from napari_semsr.services.describe import describe
+from napari_semsr.widgets._calibrate import CalibrateGroup
+from napari_semsr.widgets._form import Form, OptionsForm, Row
+from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
+from napari_semsr.widgets._panel import Panel
+from napari_semsr.widgets._pixel_size import PixelSizeEdit, format_nm
+from napari_semsr.widgets._text import TIMES
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["OpenMosaicPanel", "Opened", "open_levels"]
+
+_ROWS = {
+    "series": Row("Series", "Image of a file that holds several; the first is 0."),
+    "level": Row("Level", "Level of a pyramid; 0 is full size, shown with the rest."),
+    "channel": Row("Channel", "Channel to open; automatic takes the only one."),
+    "plane": Row("Plane", "Plane of a stack or series; automatic takes the only one."),
+    "colour": Row(
+        "Colour image",
+        "What to do with a file whose channels really differ.",
+        {"refuse it": "refuse", "take its luminance": "luminance"},
+    ),
+}
+_COUNTS = {
+    "series": "series",
+    "level": "levels",
+    "channel": "channels",
+    "plane": "planes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was opened.
+
+    Attributes
+    ----------
+    micrograph : Micrograph
+        The finest level asked for.
+    levels : tuple of Micrograph
+        The pyramid, finest first; one entry when there is none.
+    """
+
+    micrograph: Micrograph
+    levels: tuple[Micrograph, ...]
+
+
+def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
+    """Open an image and, from level 0, the whole pyramid that is stored with it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File or store.
+    options : ReadOptions
+        Which image of it, its pixel size and its data bar.
+    levels : int
+        How many levels the file has.
+
+    Yields
+    ------
+    Progress
+        One step for each level.
+
+    Returns
+    -------
+    Opened
+        The levels, lazy where large.
+    """
+    if not path.exists():
+        msg = f"There is no file {path}; check the name."
+        raise ReadError(msg)
+    many = options.level == 0 and not options.databar_rows
+    wanted = range(levels) if many and levels > 1 else range(1)
+    found = []
+    for level in wanted:
+        yield Progress(level, len(wanted), f"opening {path.name}, level {level}")
+        one = options if not level else options.replace(level=level, pixel_size_nm=None)
+        found.append(read(path, **one.model_dump()))
+    return Opened(found[0], tuple(found))
+
+
+class OpenMosaicPanel(Panel):
+    """Opens an image with its calibration, and corrects that of open layers.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Open mosaic", "Open")
+        self.facts: dict[str, Any] = {}
+        self._described: Path | None = None
+        self.path = FileEdit(name="path", mode=FileDialogMode.EXISTING_FILE)
+        self.store_button = QPushButton("Choose a store or folder …")
+        self.store_button.clicked.connect(self._choose_folder)
+        self.about = QLabel("Choose a file to see what it says about itself.")
+        self.about.setWordWrap(True)
+        self.form = OptionsForm(ReadOptions, _ROWS)
+        self.pixel_size = PixelSizeEdit()
+        self.bar = SpinBox(name="bar", value=0, min=0, max=100_000)
+        self.bar_note = QLabel("")
+        self.bar_note.setWordWrap(True)
+        self.calibrate = CalibrateGroup(
+            viewer, self.new_layer_box("layer"), self.show_status, self.show_problem
+        )
+        self._fill()
+        self.path.changed.connect(self.look)
+
+    def _fill(self) -> None:
+        where = Form()
+        where.add("path", "File", self.path, "Image, mosaic or store to open.")
+        where.add(
+            "store",
+            "",
+            self.store_button,
+            "For an OME-Zarr store or a folder of frames.",
+        )
+        how = Form()
+        how.add("size", "", self.pixel_size, "As the file says; correct it here.")
+        how.add(
+            "bar",
+            "Data-bar rows",
+            self.bar,
+            "Rows cut off at the bottom, where the microscope printed its text.",
+        )
+        how.add("note", "", self.bar_note, "Rows that the file's own tags suggest.")
+        self.add_group("Image", where, self.about, self.form, how)
+        self.add_group("Calibrate a layer", self.calibrate)
+        for name in ("series", "level", "channel", "plane"):
+            self.form.show_row(name, False)
+
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Store or folder of frames")
+        if folder:
+            self.path.value = Path(folder)
+
+    # -- looking into the file ----------------------------------------------
+
+    def typed_path(self) -> Path:
+        """Read the path of the form.
+
+        Returns
+        -------
+        pathlib.Path
+            Empty (``.``) when none was chosen.
+        """
+        value = self.path.value
+        return value if isinstance(value, Path) else Path()
+
+    def look(self, path: Path | None = None) -> None:
+        """Read what the file says about itself, and show it.
+
+        Parameters
+        ----------
+        path : pathlib.Path, optional
+            The file; the one in the form by default.
+        """
+        path = path or self.typed_path()
+        if path == Path() or not path.exists():
+            return
+        self._described = None
+        self.start(lambda: describe(path), self._show_facts, "Look into file")
+
+    def _show_facts(self, description: Any) -> None:
+        facts = self.facts = dict(description.facts)
+        self._described = Path(description.path)
+        shape = f" {TIMES} ".join(str(n) for n in facts.get("shape") or ())
+        size = facts.get("pixel_size_nm")
+        self.pixel_size.value = (
+            None if size is None else (float(size[0]), float(size[1]))
+        )
+        lines = [
+            f"{shape} px, {facts.get('dtype')}",
+            f"Pixel size in the file: {format_nm(self.pixel_size.value)}",
+        ]
+        if facts.get("vendor"):
+            lines.append(f"Microscope: {facts['vendor']}")
+        self.about.setText("\n".join(lines))
+        self._show_counts(facts)
+        rows = int(facts.get("databar_rows") or 0)
+        self.bar.value = rows
+        self.bar_note.setText(_bar_text(rows, facts.get("suggested_databar_rows")))
+        self.show_status(f"{self._described.name} can be opened.")
+
+    def _show_counts(self, facts: dict[str, Any]) -> None:
+        for name, many in _COUNTS.items():
+            count = int(facts.get(many) or 1)
+            self.form.widget(name).max = max(0, count - 1)
+            self.form.show_row(name, count > 1)
+
+    # -- opening ---------------------------------------------------------------
+
+    def options(self) -> ReadOptions:
+        """Read the form.
+
+        Returns
+        -------
+        ReadOptions
+            Validated; the pixel size only where it differs from the file's.
+        """
+        size = self.pixel_size.value
+        stated = self.facts.get("pixel_size_nm")
+        same = size is not None and stated is not None and tuple(stated) == tuple(size)
+        rows, known = int(self.bar.value), int(self.facts.get("databar_rows") or 0)
+        options: ReadOptions = self.form.options(
+            pixel_size_nm=None if same else size,
+            databar_rows=None if rows == known else rows,
+        )
+        return options
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        make, on_result : callable
+            The opening job, and what shows the image.
+        """
+        path = self.typed_path()
+        if path == Path() or not path.exists():
+            msg = f"A file must be chosen first, got {str(path)!r}."
+            raise OptionError(msg)
+        if path != self._described:
+            self.facts = {}
+        options, levels = self.options(), int(self.facts.get("levels") or 1)
+        return lambda: open_levels(path, options, levels=levels), self.show_image
+
+    def show_image(self, opened: Opened) -> None:
+        """Add what was opened as a layer.
+
+        Parameters
+        ----------
+        opened : Opened
+            The image and its pyramid.
+        """
+        data = [item.data for item in opened.levels]
+        keywords = layer_keywords(opened.micrograph, levels=data)
+        many = len(data) > 1
+        self.viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+        show_scale_bar(self.viewer)
+        rows, columns = opened.micrograph.shape
+        size = format_nm(opened.micrograph.pixel_size_nm)
+        self.show_status(
+            f"Opened {opened.micrograph.name}: {rows} {TIMES} {columns} px, "
+            f"pixel size {size}."
+        )
+
+
+def _bar_text(rows: int, guess: int | None) -> str:
+    """Say what is known of the data bar."""
+    if rows:
+        return f"The file's header says {rows} rows; change them if they are wrong."
+    if guess:
+        return f"The lowest {guess} rows look like a bar; type {guess} to crop them."
+    return "No data bar was found."

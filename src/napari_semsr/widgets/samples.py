@@ -1,0 +1,39 @@
+"""Sample data of the File menu, as calibrated layers."""
+
+from typing import Any
+
+__all__ = ["degraded_and_truth", "two_exposures"]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def _layers(micrographs: Any) -> list[LayerData]:
+    from napari_semsr.widgets._layers import layer_keywords
+
+    return [(item.data, layer_keywords(item), "image") for item in micrographs]
+
+
+def degraded_and_truth() -> list[LayerData]:
+    """Make an SEM-like image and its degraded twin.
+
+    Returns
+    -------
+    list of tuple
+        Truth and degraded image, as layer data.
+    """
+    from napari_semsr.services import samples
+
+    return _layers(reversed(samples.degraded_and_truth()))
+
+
+def two_exposures() -> list[LayerData]:
+    """Make two exposures of one field with independent noise.
+
+    Returns
+    -------
+    list of tuple
+        Both exposures, as layer data.
+    """
+    from napari_semsr.services import samples
+
+    return _layers(samples.two_exposures())
