@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis.criteria import Criterion, code_of, threshold_curve
 from napari_semsr.analysis.crossing import first_crossing, slope_at
+from napari_semsr.analysis.likelihood import fit_crossing
 from napari_semsr.analysis.ring_sums import Geometry, RingSums
 from napari_semsr.analysis.split import half_threshold
 
@@ -106,10 +107,20 @@ def estimate(
     if question.single:
         threshold = half_threshold(threshold)
     start = 2 if question.criterion == "3-sigma" else 1
-    crossing, spread = _plain(curve, geometry, threshold, start)
+    if question.estimator == "plain":
+        crossing, spread = _plain(curve, geometry, threshold, start)
+        above = (curve[:, start:] >= threshold[start:]).any(axis=1)
+    else:
+        fit = fit_crossing(
+            curve,
+            geometry,
+            threshold,
+            reference=question.reference,
+            copies=2.0 if question.single else 1.0,
+        )
+        crossing, spread, above = fit.crossing, fit.spread, fit.above
     final = code.copy()
     ready = code == 0
-    above = (curve[:, start:] >= threshold[start:]).any(axis=1)
     missing = ready & ~np.isfinite(crossing)
     final[missing & above] = code_of("beyond-nyquist")
     final[missing & ~above] = code_of("no-signal")

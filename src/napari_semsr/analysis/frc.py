@@ -22,7 +22,7 @@ from napari_semsr.core.options import Options
 
 __all__ = ["FrcOptions", "FrcResult", "check_options", "describe_method", "frc"]
 
-WHOLE: Estimator = "plain"
+WHOLE: Estimator = "exact"
 Z95 = 1.959964
 
 
@@ -34,7 +34,7 @@ class FrcOptions(Options):
     )
     estimator: Estimator | None = Field(
         default=None,
-        description="Ring by ring (plain) or likelihood fit (exact); by default exact "
+        description="Ring by ring (plain) or likelihood fit (exact); the fit by default.
         "for blocks and split images, plain for two whole images.",
     )
     tukey: float = Field(

@@ -292,7 +292,7 @@ def frc_map(
     return _result(grids, a, b, plan, options, method)
 
 
-BLOCKS: Estimator = "plain"
+BLOCKS: Estimator = "exact"
 
 
 def _run(

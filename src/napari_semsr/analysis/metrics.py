@@ -183,7 +183,8 @@ def structural_similarity(
     Returns
     -------
     float or None
-        Mean over all but a border of 5 px; deviation 1.5 px, population covariance. None when nothing
+        Mean over all but a border of 5 px; deviation 1.5 px, population covariance.
+        None when nothing
         is left.
 
     References

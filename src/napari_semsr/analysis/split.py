@@ -7,7 +7,8 @@ pair are half a sub-image pixel apart on both axes; a phase ramp takes the shift
 A half samples the signal four times more sparsely at the same noise per pixel, so
 below its own Nyquist frequency its spectral signal-to-noise is a quarter of that of the
 image. Both are tied by arithmetic, not by an empirical curve: the correlation c of the
-halves stands for the 4c / (1 + 3c) that two exposures like this one would have. That holds for noise that is white from pixel to pixel, and only there.
+halves stands for the 4c / (1 + 3c) that two exposures like this one would have. That
+holds for noise that is white from pixel to pixel, and only there.
 """
 
 import numpy as np

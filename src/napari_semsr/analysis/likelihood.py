@@ -1,0 +1,240 @@
+"""The exact estimator: a likelihood fit of the signal-to-noise spectrum of a block.
+
+The spectral signal-to-noise near the crossing is modelled as
+``ln s(u) = a - b u - c u²`` of the frequency u. The window's leakage mixes it into ring
+values (`mixing`), a ring's correlation follows from those, and the parameters maximise
+the likelihood of the measured correlations. `docs/frc.md` derives every step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.crossing import first_crossing
+from napari_semsr.analysis.mixing import mix_rings
+from napari_semsr.analysis.ring_sums import Geometry
+
+__all__ = ["Fit", "fit_crossing"]
+
+Float64Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+REACH = 1.6
+STEPS = 12
+_STRIDE = 3.0
+_SETTLED = 1e-3
+_FEWEST = 5
+_LIMIT = 30.0
+_RIDGE = np.array([1e-4, 4e-2, 4e-3])
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Crossings of a batch by likelihood.
+
+    Attributes
+    ----------
+    crossing : (B,) numpy.ndarray
+        Frequency, cycles per mean pixel; NaN where the model does not cross.
+    spread : (B,) numpy.ndarray
+        Standard deviation of its logarithm from the Fisher information.
+    above : (B,) numpy.ndarray of bool
+        Whether the model lies above the threshold anywhere below Nyquist.
+    """
+
+    crossing: Float64Array
+    spread: Float64Array
+    above: BoolArray
+
+
+def _smoothing(effective: Float64Array) -> Float64Array:
+    """Matrix that averages each ring with those within a tenth of its frequency."""
+    place = np.arange(effective.size)
+    reach = np.maximum(1.0, 0.1 * place)
+    near = np.abs(place[:, None] - place[None, :]) <= reach[:, None]
+    weight = np.where(near, effective[None, :], 0.0)
+    weight[:, 0] = 0
+    smooth: Float64Array = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+    return smooth
+
+
+def _pilot(
+    curve: Float64Array, level: Float64Array, geometry: Geometry
+) -> Float64Array:
+    """Rough crossing of each curve, by smoothing over neighbouring rings."""
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    smooth = curve @ _smoothing(geometry.effective[:rings]).T
+    crossing = first_crossing(smooth, level, frequency)
+    low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
+    above = (smooth[:, 1:] >= level[1:]).any(axis=1)
+    crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
+    return np.clip(crossing, low, high)
+
+
+def _start(
+    curve: Float64Array, weight: Float64Array, basis: Float64Array
+) -> Float64Array:
+    """First parameters: a weighted straight line of logit correlation over u²."""
+    clipped = np.clip(curve, 0.03, 0.98)
+    value = np.log(clipped / (1 - clipped))
+    w = weight * (clipped * (1 - clipped)) ** 2
+    x = basis**2
+    total = np.maximum(w.sum(axis=1), 1e-9)
+    mean_x, mean_y = (w * x).sum(axis=1) / total, (w * value).sum(axis=1) / total
+    dx = x - mean_x[:, None]
+    slope = (w * dx * (value - mean_y[:, None])).sum(axis=1)
+    slope /= np.maximum((w * dx**2).sum(axis=1), 1e-9)
+    slope = np.minimum(slope, -0.3)
+    return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
+
+
+def _expected(
+    theta: Float64Array, nodes: Float64Array, matrix: Float64Array, power: float
+) -> tuple[Float64Array, Float64Array]:
+    """Ring correlations of the model ``(B, J)`` and their derivatives ``(B, 3, J)``."""
+    u = nodes
+    exponent = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
+    density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
+    stack = np.stack([density, -density * u, -density * u * u], axis=1)
+    mixed = stack @ matrix.T
+    ratio = mixed[:, 0]
+    base = ratio / (1 + ratio)
+    rho = np.minimum(base**power, 1 - _CLOSE)
+    chain = power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
+    return rho, mixed * chain[:, None, :]
+
+
+@dataclass(slots=True)
+class _State:
+    """Where the search stands: parameters, likelihood, gradient and information."""
+
+    theta: Float64Array
+    value: Float64Array
+    gradient: Float64Array
+    fisher: Float64Array
+
+    def adopt(self, other: "_State", better: BoolArray) -> None:
+        """Take over the pairs that another state has improved."""
+        self.theta[better] = other.theta[better]
+        self.value[better] = other.value[better]
+        self.gradient[better] = other.gradient[better]
+        self.fisher[better] = other.fisher[better]
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Curves to be fitted and what they are fitted with."""
+
+    curve: Float64Array
+    weight: Float64Array
+    u: Float64Array
+    matrix: Float64Array
+    power: float
+
+    def at(self, theta: Float64Array) -> _State:
+        """Evaluate the penalised likelihood and its derivatives."""
+        rho, jacobian = _expected(theta, self.u, self.matrix, self.power)
+        narrow = 1 - rho**2
+        wide = 1 - rho * self.curve
+        value = np.einsum("bj,bj->b", self.weight, np.log(narrow) - 2 * np.log(wide))
+        value -= 0.5 * (theta**2 @ _RIDGE)
+        pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
+        gradient = np.einsum("bj,bpj->bp", pull, jacobian) - theta * _RIDGE
+        scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
+        fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(_RIDGE)
+        return _State(theta, value, gradient, fisher)
+
+
+def _maximise(problem: _Problem, theta: Float64Array) -> _State:
+    """Fisher scoring, damped wherever a step would lower the likelihood."""
+    state = problem.at(theta)
+    damping = np.full(theta.shape[0], 1e-2)
+    diagonal = np.arange(3)
+    for _ in range(STEPS):
+        system = state.fisher.copy()
+        system[:, diagonal, diagonal] *= 1 + damping[:, None]
+        step = np.linalg.solve(system, state.gradient[:, :, None])[:, :, 0]
+        trial = problem.at(state.theta + np.clip(step, -_STRIDE, _STRIDE))
+        better = trial.value >= state.value
+        state.adopt(trial, better)
+        damping = np.where(better, damping * 0.1, np.minimum(damping * 10, 1e6))
+        if np.abs(step).max(initial=0) < _SETTLED:
+            break
+    return state
+
+
+def fit_crossing(
+    curve: Float64Array,
+    geometry: Geometry,
+    threshold: Float64Array,
+    *,
+    reference: bool,
+    copies: float = 1.0,
+) -> Fit:
+    """Fit each curve around its crossing and give the model's crossing.
+
+    Parameters
+    ----------
+    curve : (B, K) numpy.ndarray
+        Ring correlations up to Nyquist, ring 0 included.
+    geometry : Geometry
+        Rings and window.
+    threshold : (K,) numpy.ndarray
+        Threshold of each ring.
+    reference : bool
+        The second image is nearly free of noise, so a ring's correlation is the root
+        of what two noisy images would give.
+    copies : float, default=1.0
+        Pairs with independent noise that were pooled into each curve.
+
+    Returns
+    -------
+    Fit
+        Crossings and their spread.
+    """
+    rings = geometry.rings.complete
+    matrix, nodes = mix_rings(geometry)
+    frequency = geometry.rings.frequency[:rings]
+    power = 0.5 if reference else 1.0
+    pilot_level = np.maximum(threshold, 1 / 7)
+    pilot = _pilot(curve, pilot_level, geometry)
+    inside = frequency[None, :] <= REACH * pilot[:, None]
+    inside |= np.arange(rings)[None, :] <= _FEWEST
+    inside[:, 0] = False
+    weight = np.where(inside, copies * geometry.effective[:rings], 0.0)
+    curve = np.clip(curve, -1 + _CLOSE, 1 - 1e-7)
+    theta = _start(curve, weight, frequency[None, :] / pilot[:, None])
+    problem = _Problem(curve, weight, nodes[None, :] / pilot[:, None], matrix, power)
+    best = _maximise(problem, theta)
+    return _read(best.theta, best.fisher, pilot, frequency, threshold, power)
+
+
+def _read(
+    theta: Float64Array,
+    fisher: Float64Array,
+    pilot: Float64Array,
+    frequency: Float64Array,
+    threshold: Float64Array,
+    power: float,
+) -> Fit:
+    """Crossing of the fitted model and its spread by the delta method."""
+    fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
+    level = np.interp(fine, frequency, threshold)
+    base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
+    target = np.where(level < 1, np.log(base / (1 - base)), np.inf)
+    start = max(int(np.argmax(np.isfinite(target))), 1)
+    target[~np.isfinite(target)] = target[start]
+    u = fine[None, :] / pilot[:, None]
+    model = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
+    crossing = first_crossing(model, target, fine, start=start)
+    above = (model[:, start:] >= target[start:]).any(axis=1)
+    v = crossing / pilot
+    steep = theta[:, 1] + 2 * theta[:, 2] * v
+    vector = np.nan_to_num(np.stack([np.ones_like(v), -v, -v * v], axis=1))
+    solved = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
+    variance = np.maximum((vector * solved).sum(axis=1), 0)
+    spread = np.sqrt(variance) / np.maximum(steep * v, 1e-6)
+    return Fit(crossing, spread, above)
