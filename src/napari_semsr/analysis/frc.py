@@ -34,8 +34,7 @@ class FrcOptions(Options):
     )
     estimator: Estimator | None = Field(
         default=None,
-        description="Ring by ring (plain) or likelihood fit (exact); the fit by default.
-        "for blocks and split images, plain for two whole images.",
+        description="Ring by ring (plain) or likelihood fit (exact, the default).",
     )
     tukey: float = Field(
         default=0.5, ge=0, le=1, description="Tapered share of the window."
