@@ -192,8 +192,35 @@ class TilePlan:
             width = min(self.core + 2 * self.halo, padded)
             first = min(max(start - self.halo, 0), padded - width)
             return core, (first, first + width)
-        stop = round_up(core[1], self.stride) + self.halo
-        return core, (max(start - self.halo, 0), min(stop, padded))
+        return core, self._context(*core, axis)
+
+    def _context(self, start: int, stop: int, axis: int) -> tuple[int, int]:
+        """Add a halo to a part of one axis, cut where the padded field ends."""
+        end = round_up(stop, self.stride) + self.halo
+        return max(start - self.halo, 0), min(end, self.padded_shape[axis])
+
+    def pieces(self, tile: Tile, side: int) -> Iterator[Tile]:
+        """Cut one tile into smaller ones, each with its own halo.
+
+        Parameters
+        ----------
+        tile : Tile
+            A tile of this plan.
+        side : int
+            Side of a piece; a multiple of the stride.
+
+        Yields
+        ------
+        Tile
+            Their cores partition the tile's core; `index` is the place within it.
+        """
+        core = tile.core
+        for row, top in enumerate(range(core.y0, core.y1, side)):
+            for column, left in enumerate(range(core.x0, core.x1, side)):
+                down = top, min(top + side, core.y1)
+                across = left, min(left + side, core.x1)
+                window = Box(*self._context(*down, 0), *self._context(*across, 1))
+                yield Tile((row, column), Box(*down, *across), window)
 
 
 @dataclass(frozen=True, slots=True)

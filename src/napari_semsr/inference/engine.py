@@ -1,0 +1,276 @@
+"""The tiled engine: a field of any size through a network, on dask.
+
+The field is scaled by percentiles measured over all of it. Tiles are planned so that
+each result equals the same pixels of an untiled pass, run with bounded memory, and
+written straight into the output, one writer to a chunk. A tile is marked as done
+after its pixels are written, so that an interrupted run can be resumed from the store
+alone. Networks with live normalisation layers are run whole unless told otherwise.
+"""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job, Progress
+from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
+from napari_semsr.core.tiling import TilePlan
+from napari_semsr.inference.cluster import run_places
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.planning import (
+    choose_tiles,
+    create_output,
+    identity_of,
+    output_frame,
+    resolve_norm,
+)
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.report import EnhanceReport, MemoryWatch
+from napari_semsr.inference.scaling import measure_scaling
+from napari_semsr.inference.seams import SeamMeter
+from napari_semsr.inference.sinks import ArraySink, Sink, StoreSink
+from napari_semsr.inference.tasks import Piece, Run
+from napari_semsr.inference.whole import run_whole
+from napari_semsr.io.zarr_store import OmeZarrStore
+from napari_semsr.models.checkpoint import LoadedModel
+
+__all__ = [
+    "EnhanceOptions",
+    "EnhanceReport",
+    "create_output",
+    "enhance_array",
+    "enhance_to_store",
+    "output_frame",
+]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What comes in while tiles land."""
+
+    meter: SeamMeter = field(default_factory=SeamMeter)
+    clipped: int = 0
+    pixels: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, piece: Piece, plan: TilePlan) -> None:
+        """Count one tile."""
+        self.clipped += piece.clipped
+        rows, columns = plan.tile(*piece.index).core.shape
+        self.pixels += rows * columns
+        self.meter.add(piece.index, piece.edges, piece.sample)
+        self.notes += [note for note in piece.notes if note not in self.notes]
+
+
+def enhance_to_store(
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    store: OmeZarrStore,
+    options: EnhanceOptions | None = None,
+    *,
+    scheduler: str | None = None,
+) -> Job[EnhanceReport]:
+    """Enhance a field into a store, tile by tile, and finish the store.
+
+    Tiles that the store has already are skipped.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input; a dask array is read window by window.
+    loaded : LoadedModel
+        The network.
+    store : OmeZarrStore
+        From `create_output` with the same arguments.
+    options : EnhanceOptions, optional
+        How the network is run.
+    scheduler : str, optional
+        Address of a dask cluster that sees the same files; the default runs in this
+        process.
+
+    Yields
+    ------
+    Progress
+        Tiles done. Closing the job keeps what is done and stops between tiles.
+
+    Returns
+    -------
+    EnhanceReport
+        What was done and how well.
+
+    Raises
+    ------
+    WriteError
+        If the store was begun with another input, model or option; it says which.
+    ShapeError
+        If the store's shape or chunks do not fit.
+    DeviceMemoryError
+        If the device's memory does not even hold the smallest piece.
+    """
+    chosen = options or EnhanceOptions()
+    report = yield from _enhance(
+        micrograph, loaded, chosen, StoreSink(store), scheduler=scheduler
+    )
+    store.note("report", asdict(report))
+    yield from store.finish()
+    return report
+
+
+def enhance_array(
+    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
+) -> Job[Micrograph]:
+    """Enhance a field in memory.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions, optional
+        How the network is run.
+
+    Yields
+    ------
+    Progress
+        Tiles done.
+
+    Returns
+    -------
+    Micrograph
+        The result, in float32 unless `options` ask for another type, calibrated, with
+        its provenance; ``metadata["enhance"]`` holds the figures of `EnhanceReport`.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the device's memory does not even hold the smallest piece.
+    """
+    chosen = options or EnhanceOptions()
+    frame = output_frame(micrograph, loaded.card.scale)
+    result = np.empty(frame.shape, dtype=np.dtype(chosen.dtype or np.float32))
+    report = yield from _enhance(micrograph, loaded, chosen, ArraySink(result))
+    record = InputRecord(
+        role="image", name=micrograph.name, provenance=micrograph.provenance
+    )
+    made = Provenance(
+        job="enhance",
+        options=chosen.model_dump(mode="json"),
+        inputs=(record,),
+        model_name=loaded.card.name,
+        model_digest=loaded.digest,
+        versions=software_versions(),
+    )
+    return Micrograph(
+        data=result,
+        pixel_size_nm=frame.pixel_size_nm,
+        name=micrograph.name,
+        provenance=made,
+        origin=frame.origin,
+        spacing_px=frame.spacing_px,
+        metadata={**micrograph.metadata, "enhance": asdict(report)},
+    )
+
+
+def _enhance(
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    target: Sink,
+    *,
+    scheduler: str | None = None,
+) -> Job[EnhanceReport]:
+    """Plan, run, and sum up."""
+    begun = time.perf_counter()
+    with MemoryWatch() as memory:
+        yield Progress(0, 0, "Measuring the grey values")
+        predictor = Predictor(
+            loaded, device=options.device, precision=options.precision
+        )
+        plan = _plan(micrograph, predictor, options)
+        norm = resolve_norm(predictor, options, plan)
+        scaling = measure_scaling(
+            micrograph.data,
+            loaded.card.input_percentiles,
+            back=loaded.card.grey == "input",
+        )
+        identity = identity_of(micrograph, loaded, options, scaling)
+        target.prepare(plan, loaded.card.scale, identity)
+        run = Run(
+            data=micrograph.data,
+            target=target.array,
+            loaded=loaded,
+            plan=plan,
+            scaling=scaling,
+            device=options.device,
+            precision=options.precision,
+            batch=options.batch,
+        )
+        places = target.pending(plan)
+        tally = _Tally()
+        work = (
+            run_whole(run, predictor, places)
+            if norm == "exact"
+            else run_places(run, predictor, places, scheduler=scheduler)
+        )
+        yield from _land(work, target, plan, tally, len(places))
+    seconds = time.perf_counter() - begun
+    return EnhanceReport(
+        tiles=len(plan),
+        resumed=len(plan) - len(places),
+        tile_px=plan.core,
+        halo_px=plan.halo,
+        seconds=seconds,
+        megapixels_per_second=tally.pixels / 1e6 / seconds,
+        peak_memory_mb=memory.peak_mb,
+        device=str(predictor.device),
+        precision=predictor.precision,
+        model=loaded.card.name,
+        norm=norm,
+        tile_mismatch=tally.meter.mismatch,
+        seam_index=tally.meter.seam_index,
+        clipped=tally.clipped,
+        notes=tuple(tally.notes),
+    )
+
+
+def _plan(
+    micrograph: Micrograph, predictor: Predictor, options: EnhanceOptions
+) -> TilePlan:
+    """Cut the field, and choose the batch."""
+    on_gpu = predictor.device.type != "cpu"
+    plan = choose_tiles(
+        micrograph.shape,
+        predictor.card,
+        predictor.probe,
+        tile=options.tile,
+        constant=on_gpu,
+    )
+    predictor.choose_batch(plan.tile(0, 0).window.shape, options.batch)
+    return plan
+
+
+def _land(
+    work: Generator[list[Piece]],
+    sink: Sink,
+    plan: TilePlan,
+    tally: _Tally,
+    total: int,
+) -> Iterator[Progress]:
+    """Mark tiles as they come, and say so."""
+    skipped = len(plan) - total
+    done = skipped
+    said = f", {skipped} of them before" if skipped else ""
+    yield Progress(done, len(plan), "Enhancing tiles")
+    with closing(work) as pieces:
+        for group in pieces:
+            for piece in group:
+                sink.finish_tile(piece.index)
+                tally.take(piece, plan)
+                done += 1
+            last = group[-1].notes
+            message = last[0] if last else f"Enhancing tiles{said}"
+            yield Progress(done, len(plan), message)

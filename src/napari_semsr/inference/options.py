@@ -1,0 +1,55 @@
+"""What a user may choose when enhancing; importable without torch."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from napari_semsr.core.options import Options
+
+__all__ = ["EnhanceOptions"]
+
+
+class EnhanceOptions(Options):
+    """How a network is run over a field.
+
+    Attributes
+    ----------
+    tile : int or None
+        Side of a tile's core in input pixels, rounded up to the model's stride; None
+        chooses. A tile is a chunk of the output.
+    norm : {"auto", "exact", "frozen", "tile"}
+        Where a live normalisation layer takes its statistics: the whole field
+        (``exact``, which ``auto`` means), a sample of it, or each tile alone. Of no
+        effect on networks without such layers.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    precision : {"auto", "fp32", "bf16"}
+        ``auto`` is bf16 where the device has instructions for it.
+    dtype : str or None
+        Type of the output; None keeps float32. Others are rounded and clipped.
+    batch : int or None
+        Tiles in one pass of a GPU; None chooses. Of no effect on a CPU.
+    """
+
+    tile: int | None = Field(default=None, ge=16, le=4096)
+    norm: Literal["auto", "exact", "frozen", "tile"] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    dtype: str | None = None
+    batch: int | None = Field(default=None, ge=1, le=256)
+
+    @field_validator("dtype")
+    @classmethod
+    def _known_type(cls, value: str | None) -> str | None:
+        """Accept integer and floating types by name."""
+        if value is None:
+            return None
+        try:
+            found = np.dtype(value)
+        except TypeError:
+            found = np.dtype(object)
+        if found.kind not in "uif":
+            msg = "must name an integer or floating type such as uint8 or float32"
+            raise ValueError(msg)
+        return found.name

@@ -1,0 +1,201 @@
+"""A network on a device: windows of grey values in, enhanced grey values out."""
+
+import copy
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import DeviceMemoryError
+from napari_semsr.inference.devices import (
+    free_memory,
+    resolve_device,
+    resolve_precision,
+    translated,
+)
+from napari_semsr.inference.footprint import estimate_peak
+from napari_semsr.inference.receptive_field import Probe, probe
+from napari_semsr.inference.scaling import Scaling
+from napari_semsr.models.checkpoint import LoadedModel
+
+__all__ = ["Predictor"]
+
+_LARGEST_BATCH = 8
+_KERNEL_SHARE = 1.25
+
+
+class Predictor:
+    """A network that is ready on a device.
+
+    It may be called from several threads. The loaded model itself is not changed.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+        Network, card and digest.
+    device : str, default="auto"
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    precision : str, default="auto"
+        ``auto``, ``fp32`` or ``bf16``. With bf16 the convolutions run in bf16, while
+        sums with the fp32 input stay fp32, so that grey levels are not lost.
+
+    Attributes
+    ----------
+    card : ModelCard
+        The model's card.
+    device : torch.device
+        Where it runs.
+    precision : {"fp32", "bf16"}
+        Arithmetic in use.
+    batch : int or None
+        Windows in one pass; halved when memory runs out. None until it is chosen.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, *, device: str = "auto", precision: str = "auto"
+    ) -> None:
+        self.card = loaded.card
+        self.digest = loaded.digest
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.batch: int | None = None
+        self._source = loaded.module
+        with translated(self.device, "the weights"):
+            module = copy.deepcopy(loaded.module).eval().requires_grad_(False)
+            module = module.to(self.device)
+            self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Measured halo, live norms and smallest side."""
+        return probe(self._source, stride=self.card.stride)
+
+    def peak_bytes(self, shape: tuple[int, int]) -> int:
+        """Estimate the memory that one window takes.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of the window.
+
+        Returns
+        -------
+        int
+            Bytes of activations at the peak, kernels included.
+        """
+        return int(_KERNEL_SHARE * estimate_peak(self._source, shape))
+
+    def fits(self, shape: tuple[int, int]) -> bool:
+        """Tell whether a window fits into the memory that is free now.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of the window.
+
+        Returns
+        -------
+        bool
+            Whether the estimate is below 90 % of what is free.
+        """
+        return self.peak_bytes(shape) < 0.9 * free_memory(self.device)
+
+    def choose_batch(self, shape: tuple[int, int], wanted: int | None = None) -> int:
+        """Choose how many windows go through in one pass.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of a window.
+        wanted : int, optional
+            What the user asked for.
+
+        Returns
+        -------
+        int
+            One on a CPU, where batches only cost; on a GPU what half of its free
+            memory holds, at most 8.
+        """
+        if self.device.type == "cpu":
+            self.batch = 1
+        elif wanted is not None:
+            self.batch = wanted
+        else:
+            room = free_memory(self.device) // (2 * max(1, self.peak_bytes(shape)))
+            self.batch = max(1, min(_LARGEST_BATCH, int(room)))
+        return self.batch
+
+    def predict(self, window: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
+        """Enhance one window.
+
+        Parameters
+        ----------
+        window : (Y, X) numpy.ndarray
+            Finite grey values; sides are multiples of the stride.
+        scaling : Scaling
+            The field's scaling.
+
+        Returns
+        -------
+        (Y * scale, X * scale) numpy.ndarray of float32
+            Enhanced grey values.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the device has no memory for the window.
+        """
+        return self._run([window], scaling)[0]
+
+    def predict_many(
+        self, windows: Sequence[NDArray[Any]], scaling: Scaling
+    ) -> list[NDArray[np.float32]]:
+        """Enhance several windows of one shape, in batches that fit.
+
+        Parameters
+        ----------
+        windows : sequence of (Y, X) numpy.ndarray
+            Finite grey values; sides are multiples of the stride.
+        scaling : Scaling
+            The field's scaling.
+
+        Returns
+        -------
+        list of (Y * scale, X * scale) numpy.ndarray of float32
+            Enhanced grey values.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the device has no memory for a single window.
+        """
+        done: list[NDArray[np.float32]] = []
+        while len(done) < len(windows):
+            size = self.batch or 1
+            try:
+                done += self._run(windows[len(done) : len(done) + size], scaling)
+            except DeviceMemoryError:
+                if size == 1:
+                    raise
+                self.batch = size // 2
+        return done
+
+    def _run(
+        self, windows: Sequence[NDArray[Any]], scaling: Scaling
+    ) -> list[NDArray[np.float32]]:
+        """One pass."""
+        stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
+        rows, columns = stack.shape[2:]
+        what = f"{len(windows)} window(s) of {rows}x{columns} px"
+        mixed = self.precision == "bf16"
+        with (
+            translated(self.device, what),
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
+        ):
+            batch = torch.from_numpy(stack).to(self.device)
+            result = self._module(batch)[:, 0].to("cpu", torch.float32).numpy()
+        return [scaling.restore(plane) for plane in result]

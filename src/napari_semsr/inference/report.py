@@ -1,0 +1,106 @@
+"""What a run of the engine says of itself; importable without torch."""
+
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+__all__ = ["EnhanceReport", "MemoryWatch"]
+
+_PERIOD_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class EnhanceReport:
+    """Figures of one run.
+
+    Attributes
+    ----------
+    tiles : int
+        Tiles of the field.
+    resumed : int
+        Those of them that an earlier run had finished.
+    tile_px, halo_px : int
+        Side of a core and context around it, in input pixels.
+    seconds : float
+        Time from the first look at the field to the last tile.
+    megapixels_per_second : float
+        Input pixels enhanced in this run, over `seconds`.
+    peak_memory_mb : float
+        Largest resident memory of this process during the run.
+    device : str
+        Where the network ran.
+    precision : {"fp32", "bf16"}
+        Its arithmetic.
+    model : str
+        Name of the model.
+    norm : {"none", "exact", "tile"}
+        Where live normalisations took their statistics; ``none`` without such layers.
+    tile_mismatch : float
+        RMS difference between neighbouring tiles' predictions of the same pixels at
+        their borders (up to 256 of each line), over the output's 1-99 % range
+        (sampled); 0 where there is one tile.
+    seam_index : float
+        Mean absolute step across tile borders over that between the pixels one row
+        further in; 1 where there is one tile. A report, not a proof.
+    clipped : int
+        Pixels that the output's type could not hold.
+    notes : tuple of str
+        What else the user should know: memory that was short.
+    """
+
+    tiles: int
+    resumed: int
+    tile_px: int
+    halo_px: int
+    seconds: float
+    megapixels_per_second: float
+    peak_memory_mb: float
+    device: str
+    precision: str
+    model: str
+    norm: str
+    tile_mismatch: float
+    seam_index: float
+    clipped: int
+    notes: tuple[str, ...] = ()
+
+
+class MemoryWatch:
+    """Watch the resident memory of this process while a block runs.
+
+    Attributes
+    ----------
+    peak_mb : float
+        Largest value seen, in 10^6 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.peak_mb = 0.0
+
+    def _look(self) -> None:
+        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_PERIOD_S):
+            self._look()
+
+    def __enter__(self) -> Self:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()

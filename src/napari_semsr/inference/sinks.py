@@ -1,0 +1,180 @@
+"""Where tiles go: an array in memory, or a store that remembers what is done."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import ShapeError, WriteError
+from napari_semsr.core.tiling import TilePlan
+from napari_semsr.inference.planning import chunk_of
+from napari_semsr.io.zarr_store import OmeZarrStore
+
+__all__ = ["ArraySink", "Sink", "StoreSink"]
+
+_IDENTITY = "run"
+Places = list[tuple[int, int]]
+
+
+class Sink(Protocol):
+    """Where tiles go, and what is remembered of them."""
+
+    @property
+    def array(self) -> Any:
+        """What cores are written into."""
+
+    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+        """Refuse a target that does not fit the run."""
+
+    def pending(self, plan: TilePlan) -> Places:
+        """List the tiles that are not done."""
+
+    def finish_tile(self, index: tuple[int, int]) -> None:
+        """Remember that a tile is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySink:
+    """A result in memory.
+
+    Attributes
+    ----------
+    array : (Y, X) numpy.ndarray
+        What cores are written into.
+    """
+
+    array: NDArray[Any]
+
+    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+        """Refuse a target that does not fit the run.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+        scale : int
+            Output pixels per input pixel.
+        identity : dict
+            Ignored: nothing outlives this process.
+
+        Raises
+        ------
+        ShapeError
+            If the array has another shape than the result.
+        """
+        _check_shape(self.array.shape, plan, scale)
+
+    def pending(self, plan: TilePlan) -> Places:
+        """List all tiles.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+
+        Returns
+        -------
+        list of tuple of int
+            Rows and columns.
+        """
+        rows, columns = plan.grid
+        return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def finish_tile(self, index: tuple[int, int]) -> None:
+        """Do nothing: nothing outlives this process.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Row and column of the tile.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSink:
+    """A result on disk, one chunk to a tile.
+
+    Attributes
+    ----------
+    store : OmeZarrStore
+        The store.
+    """
+
+    store: OmeZarrStore
+
+    @property
+    def array(self) -> Any:
+        """The finest level."""
+        return self.store.level0
+
+    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+        """Refuse a store that does not fit the run, or was begun by another one.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+        scale : int
+            Output pixels per input pixel.
+        identity : dict
+            What must be equal for a run to be resumed.
+
+        Raises
+        ------
+        ShapeError
+            If shape or chunks are not those of the plan.
+        WriteError
+            If the store was begun with another input, model or option.
+        """
+        _check_shape(self.store.level0.shape, plan, scale)
+        if tuple(self.store.unit) != chunk_of(plan, scale):
+            msg = (
+                f"Chunks must be the tiles, {chunk_of(plan, scale)} px, and those of "
+                f"{self.store.path.name} are {tuple(self.store.unit)}: make the store "
+                "with the same tile option."
+            )
+            raise ShapeError(msg)
+        before = self.store.notes().get(_IDENTITY)
+        if before is None:
+            self.store.note(_IDENTITY, identity)
+            return
+        changed = [k for k in identity if before.get(k) != identity[k]]
+        if changed:
+            msg = (
+                f"{self.store.path.name} can only be resumed as it was begun, and the "
+                f"{' and the '.join(changed)} changed: use --overwrite to start anew."
+            )
+            raise WriteError(msg)
+
+    def pending(self, plan: TilePlan) -> Places:
+        """List the tiles without a mark.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+
+        Returns
+        -------
+        list of tuple of int
+            Rows and columns.
+        """
+        return self.store.pending()
+
+    def finish_tile(self, index: tuple[int, int]) -> None:
+        """Mark a tile whose pixels are on disk.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Row and column of the tile.
+        """
+        self.store.mark_done(*index)
+
+
+def _check_shape(found: tuple[int, ...], plan: TilePlan, scale: int) -> None:
+    """Refuse a target of another shape than the result."""
+    wanted = tuple(side * scale for side in plan.shape)
+    if tuple(found) != wanted:
+        msg = f"The output must have shape {wanted}, got {tuple(found)}."
+        raise ShapeError(msg)

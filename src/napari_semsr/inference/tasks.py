@@ -1,0 +1,372 @@
+"""What a dask worker does: read a window, enhance it, write its core.
+
+A run is registered once in each process; tasks name it by its token, so that neither
+the model nor the field travels with them. The functions here are importable, which
+keeps dask from pickling their surroundings into every task.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from distributed import WorkerPlugin
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import Cancelled, DeviceMemoryError, SemsrError
+from napari_semsr.core.intensity import to_dtype
+from napari_semsr.core.tiling import Tile, TilePlan, round_up
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.scaling import Scaling, read_window, set_missing
+from napari_semsr.inference.seams import Edge, edges_of, sample_of
+from napari_semsr.models.checkpoint import LoadedModel
+
+__all__ = [
+    "Piece",
+    "Run",
+    "RunPlugin",
+    "TileWorker",
+    "register",
+    "run_tiles",
+    "unregister",
+]
+
+_SMALLEST_PIECE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything that a worker needs; sent to each once.
+
+    Attributes
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field.
+    target : (Y * scale, X * scale) numpy.ndarray or zarr.Array
+        Where cores are written.
+    loaded : LoadedModel
+        The network.
+    plan : TilePlan
+        The tiles.
+    scaling : Scaling
+        The field's scaling.
+    device, precision : str
+        As in `EnhanceOptions`.
+    batch : int or None
+        Windows in one pass.
+    """
+
+    data: Any
+    target: Any
+    loaded: LoadedModel
+    plan: TilePlan
+    scaling: Scaling
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a task says of one tile that it has written.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Row and column of the tile.
+    clipped : int
+        Pixels that the output's type could not hold.
+    edges : dict
+        Lines at the tile's borders.
+    sample : numpy.ndarray
+        Some pixels of the result.
+    notes : tuple of str
+        What the user should be told.
+    """
+
+    index: tuple[int, int]
+    clipped: int
+    edges: dict[str, Edge]
+    sample: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class TileWorker:
+    """One predictor and what is known of its memory.
+
+    Attributes
+    ----------
+    run : Run
+        The work.
+    predictor : Predictor
+        The network on this worker's device.
+    pieces : int
+        Into how many parts on each axis a tile is cut, to fit into memory.
+    """
+
+    run: Run
+    predictor: Predictor
+    pieces: int = 1
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _busy: int = 0
+    _idle: threading.Condition = field(default_factory=threading.Condition)
+
+    def enhance(self, places: Sequence[tuple[int, int]]) -> list[Piece]:
+        """Enhance and write some tiles.
+
+        Parameters
+        ----------
+        places : sequence of tuple of int
+            Rows and columns of tiles.
+
+        Returns
+        -------
+        list of Piece
+            What to report; each tile is in the target.
+
+        Raises
+        ------
+        Cancelled
+            If the run was stopped before this task began.
+        DeviceMemoryError
+            If memory does not even hold the smallest piece.
+        """
+        with self._working():
+            tiles = [self.run.plan.tile(*place) for place in places]
+            try:
+                return self._together(tiles)
+            except RuntimeError as error:
+                msg = f"Tile {places[0]} could not be enhanced: {error}"
+                raise SemsrError(msg) from error
+
+    def stop(self) -> None:
+        """Refuse new work and wait for what is running."""
+        self._cancelled.set()
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._idle:
+            if self._cancelled.is_set():
+                msg = "The run was stopped; finished tiles are kept."
+                raise Cancelled(msg)
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def _together(self, tiles: list[Tile]) -> list[Piece]:
+        """Run tiles whole, or in pieces once that was found necessary."""
+        if self.pieces == 1:
+            before = self.predictor.batch
+            try:
+                found = self._whole(tiles)
+            except DeviceMemoryError:
+                self._cut_smaller()
+            else:
+                return self._told(found, before)
+        return [self._in_pieces(tile) for tile in tiles]
+
+    def _told(self, found: list[Piece], before: int | None) -> list[Piece]:
+        """Say so when the batch was halved on the way."""
+        after = self.predictor.batch
+        if after == before:
+            return found
+        note = f"Memory was short: batches were cut from {before} to {after} tiles."
+        return [Piece(p.index, p.clipped, p.edges, p.sample, (note,)) for p in found]
+
+    def _whole(self, tiles: list[Tile]) -> list[Piece]:
+        read = [
+            read_window(self.run.data, t.window, self.run.scaling.mean) for t in tiles
+        ]
+        shapes = {window.shape for window, _ in read}
+        if len(shapes) == 1:
+            results = self.predictor.predict_many(
+                [w for w, _ in read], self.run.scaling
+            )
+        else:
+            results = [self.predictor.predict(w, self.run.scaling) for w, _ in read]
+        pieces = []
+        for tile, (_, missing), result in zip(tiles, read, results, strict=True):
+            set_missing(result, missing, self.scale)
+            inner = tile.inner.scaled(self.scale)
+            pieces.append(
+                self._write(tile, result[inner.slices], edges_of(result, inner))
+            )
+        return pieces
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel."""
+        return self.run.loaded.card.scale
+
+    def _in_pieces(self, tile: Tile) -> Piece:
+        """Compute one tile part by part, cutting smaller when memory runs out."""
+        while True:
+            try:
+                core = self._assemble(tile)
+            except DeviceMemoryError:
+                self._cut_smaller()
+            else:
+                piece = self._write(tile, core, {})
+                side = self._side
+                note = f"Memory was short: tiles are computed in pieces of {side} px."
+                return Piece(tile.index, piece.clipped, {}, piece.sample, (note,))
+
+    @property
+    def _side(self) -> int:
+        """Side of a piece, a multiple of the stride."""
+        plan = self.run.plan
+        return round_up(max(1, plan.core // self.pieces), plan.stride)
+
+    def _cut_smaller(self) -> None:
+        """Halve the pieces, or give up."""
+        plan = self.run.plan
+        smallest = round_up(_SMALLEST_PIECE, plan.stride)
+        if self._side <= smallest:
+            window = self._side + 2 * plan.halo
+            msg = (
+                f"Device {self.predictor.device} has no memory left even for a window "
+                f"of {window} px: free some of it, or use another device."
+            )
+            raise DeviceMemoryError(msg)
+        self.pieces *= 2
+
+    def _assemble(self, tile: Tile) -> NDArray[np.float32]:
+        """Join the pieces of one tile."""
+        plan, scale = self.run.plan, self.scale
+        rows, columns = tile.core.scaled(scale).shape
+        core = np.empty((rows, columns), dtype=np.float32)
+        for part in plan.pieces(tile, self._side):
+            window, missing = read_window(
+                self.run.data, part.window, self.run.scaling.mean
+            )
+            result = self.predictor.predict(window, self.run.scaling)
+            set_missing(result, missing, scale)
+            place = part.core.within(tile.core).scaled(scale)
+            core[place.slices] = result[part.inner.scaled(scale).slices]
+        return core
+
+    def _write(
+        self, tile: Tile, core: NDArray[np.float32], edges: dict[str, Edge]
+    ) -> Piece:
+        """Put a core into the target."""
+        converted, clipped = to_dtype(core, self.run.target.dtype)
+        self.run.target[tile.core.scaled(self.scale).slices] = converted
+        return Piece(tile.index, clipped, edges, sample_of(core))
+
+
+_workers: dict[str, TileWorker] = {}
+_making = threading.Lock()
+
+
+def register(token: str, run: Run, predictor: Predictor | None = None) -> TileWorker:
+    """Make a run known in this process.
+
+    Parameters
+    ----------
+    token : str
+        Name of the run.
+    run : Run
+        The work.
+    predictor : Predictor, optional
+        One that is ready; made from the run when missing.
+
+    Returns
+    -------
+    TileWorker
+        The one worker of this run in this process.
+    """
+    with _making:
+        if token not in _workers:
+            ready = predictor or Predictor(
+                run.loaded, device=run.device, precision=run.precision
+            )
+            if ready.batch is None:
+                ready.choose_batch(run.plan.tile(0, 0).window.shape, run.batch)
+            _workers[token] = TileWorker(run, ready)
+        return _workers[token]
+
+
+def unregister(token: str) -> None:
+    """Stop a run in this process, wait for its running tasks, and forget it.
+
+    Parameters
+    ----------
+    token : str
+        Name of the run; an unknown one is ignored.
+    """
+    worker = _workers.pop(token, None)
+    if worker is not None:
+        worker.stop()
+
+
+def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
+    """Enhance and write some tiles of a registered run: the task of a worker.
+
+    Parameters
+    ----------
+    token : str
+        Name of the run.
+    places : sequence of tuple of int
+        Rows and columns of tiles.
+
+    Returns
+    -------
+    list of Piece
+        What to report of each.
+
+    Raises
+    ------
+    Cancelled
+        If the run is no longer registered.
+    """
+    worker = _workers.get(token)
+    if worker is None:
+        msg = "The run was stopped; finished tiles are kept."
+        raise Cancelled(msg)
+    return worker.enhance(places)
+
+
+class RunPlugin(WorkerPlugin):
+    """Bring a run to each worker of a cluster, once, and take it away again.
+
+    Parameters
+    ----------
+    token : str
+        Name of the run.
+    run : Run
+        The work.
+    """
+
+    def __init__(self, token: str, run: Run) -> None:
+        self.name = f"semsr-{token}"
+        self.token = token
+        self.run = run
+
+    def setup(self, worker: Any) -> None:
+        """Register the run on a worker.
+
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that has just joined.
+        """
+        register(self.token, self.run)
+
+    def teardown(self, worker: Any) -> None:
+        """Stop the run on a worker.
+
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that is leaving, or where the run is over.
+        """
+        unregister(self.token)
