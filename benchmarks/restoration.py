@@ -2,9 +2,9 @@
 
 Run: ``python benchmarks/restoration.py`` (needs the images that the recipe names).
 
-PSNR is taken on 8-bit images after an affine match of grey levels to the truth, 16 px of
-border left out. Peers: scikit-image's Wiener and Richardson-Lucy, given the true blur
-kernel and tuned for each set; the oracle linear filter (21 x 21 taps and an offset,
+PSNR is taken on 8-bit images after an affine match of grey levels to the truth, 16 px
+of border left out. Peers: scikit-image's Wiener and Richardson-Lucy, given the true
+blur kernel and tuned for each set; the oracle linear filter (21 x 21 taps and an offset,
 fitted by least squares to the truth of that very image), which no real filter reaches.
 """
 
@@ -49,7 +49,7 @@ def psnr_db(image: Image, truth: Image) -> float:
 
 
 def true_kernel(kind: str) -> Image:
-    """The blur of a set, as `degrade` applies it."""
+    """Give the blur of a set, as `degrade` applies it."""
     kernel = gao.gaussian_kernel(gao.BLUR_SIGMA_PX, gao.BLUR_SIZE_PX)
     if kind == "hybrid":
         kernel = signal.convolve(kernel, gao.motion_kernel(gao.MOTION_LENGTH_PX, 0.0))
@@ -88,7 +88,7 @@ def tuned(
     settings: tuple[float, ...],
     pairs: list[tuple[Image, Image]],
 ) -> tuple[float, list[float]]:
-    """Setting of a peer with the best mean over a set, and its scores."""
+    """Find the setting of a peer with the best mean over a set, and its scores."""
     scores = {s: [psnr_db(method(low, s), t) for low, t in pairs] for s in settings}
     best = max(scores, key=lambda s: float(np.mean(scores[s])))
     return best, scores[best]
@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--model", default="sem-restore")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument("--airlight", type=float, help="fog level, 0-255; default: mean")
+    parser.add_argument(
+        "--airlight", type=float, help="fog level, 0-255; default: mean"
+    )
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -176,7 +178,9 @@ def measure(
         for low, _ in pairs
     ]
     seconds = time.perf_counter() - start
-    after = [psnr_db(r.astype(float), t) for r, (_, t) in zip(restored, pairs, strict=True)]
+    after = [
+        psnr_db(r.astype(float), t) for r, (_, t) in zip(restored, pairs, strict=True)
+    ]
     gain = np.array(after) - before
     row = {
         "degraded": before.mean(),
@@ -192,7 +196,9 @@ def measure(
         row["wiener"] = np.mean(scores) - before.mean()
         _, scores = tuned(richardson_lucy(kernel), ITERATIONS, pairs)
         row["richardson_lucy"] = np.mean(scores) - before.mean()
-        row["oracle"] = np.mean([psnr_db(oracle(*p), p[1]) for p in pairs]) - before.mean()
+        row["oracle"] = (
+            np.mean([psnr_db(oracle(*p), p[1]) for p in pairs]) - before.mean()
+        )
     pixels = sum(truth.size for truth in clear)
     return {k: float(v) for k, v in (row | {"mp_s": pixels / seconds / 1e6}).items()}
 

@@ -68,7 +68,9 @@ def test_missing_model_names_what_there_is() -> None:
     ],
     ids=["empty", "pickle", "huge-header", "no-json", "list", "no-card"],
 )
-def test_foreign_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_foreign_files_are_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "bad.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):

@@ -27,4 +27,6 @@ def test_gradients_reach_every_weight() -> None:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     network(torch.rand(1, 1, 16, 16)).square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters()
+    )

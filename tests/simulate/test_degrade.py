@@ -62,13 +62,17 @@ def test_degrade_is_repeatable_and_seeds_differ(clear: np.ndarray) -> None:
 
 
 def test_blur_is_the_stated_gaussian(clear: np.ndarray) -> None:
-    expected = ndimage.gaussian_filter(clear.astype(float), 1.0, radius=3, mode="mirror")
+    expected = ndimage.gaussian_filter(
+        clear.astype(float), 1.0, radius=3, mode="mirror"
+    )
     inner = np.s_[4:-4, 4:-4]
     found = gao.degrade(clear, "blur").image
     assert np.abs(found[inner] - expected[inner]).max() <= 0.51
 
 
-def test_uniform_fog_is_an_affine_change_of_the_blurred_image(clear: np.ndarray) -> None:
+def test_uniform_fog_is_an_affine_change_of_the_blurred_image(
+    clear: np.ndarray,
+) -> None:
     blurred = gao.degrade(clear.astype(np.float32), "blur").image
     fogged = gao.degrade(clear.astype(np.float32), "fog", uniform_fog=True).image
     assert np.corrcoef(blurred.ravel(), fogged.ravel())[0, 1] > 1 - 1e-9
@@ -98,7 +102,9 @@ def test_fog_follows_the_formula() -> None:
 
 def test_hybrid_loses_more_than_blur(clear: np.ndarray) -> None:
     def loss(kind: str) -> float:
-        return float(np.mean((gao.degrade(clear, kind).image - clear.astype(float)) ** 2))
+        return float(
+            np.mean((gao.degrade(clear, kind).image - clear.astype(float)) ** 2)
+        )
 
     assert loss("hybrid") > 2 * loss("blur")
 

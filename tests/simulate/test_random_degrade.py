@@ -14,7 +14,9 @@ def clear() -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_target_is_an_affine_change_of_the_clear_image(clear: np.ndarray, seed: int) -> None:
+def test_target_is_an_affine_change_of_the_clear_image(
+    clear: np.ndarray, seed: int
+) -> None:
     scene = random_scene(clear, DegradationRanges(), np.random.default_rng(seed))
     correlation = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
     assert correlation == pytest.approx(1, abs=1e-5)
@@ -22,14 +24,22 @@ def test_target_is_an_affine_change_of_the_clear_image(clear: np.ndarray, seed: 
 
 def test_without_blur_and_noise_the_input_is_the_target(clear: np.ndarray) -> None:
     still = DegradationRanges(
-        blur=1, fog=0, hybrid=0, near_paper=0, sigma_px=(0.05, 0.06), noisy=0, eight_bit=0
+        blur=1,
+        fog=0,
+        hybrid=0,
+        near_paper=0,
+        sigma_px=(0.05, 0.06),
+        noisy=0,
+        eight_bit=0,
     )
     scene = random_scene(clear, still, np.random.default_rng(0))
     assert np.abs(scene.low - scene.high).max() < 1e-3
 
 
 @pytest.mark.parametrize("kind", ["blur", "fog", "hybrid"])
-def test_the_degraded_image_sits_near_the_unit_range(clear: np.ndarray, kind: str) -> None:
+def test_the_degraded_image_sits_near_the_unit_range(
+    clear: np.ndarray, kind: str
+) -> None:
     shares = {"blur": 0, "fog": 0, "hybrid": 0} | {kind: 1}
     ranges = DegradationRanges(**shares)
     low = random_scene(clear, ranges, np.random.default_rng(1)).low
@@ -39,6 +49,8 @@ def test_the_degraded_image_sits_near_the_unit_range(clear: np.ndarray, kind: st
 
 def test_draws_repeat_with_their_generator(clear: np.ndarray) -> None:
     ranges = DegradationRanges()
-    first, again = (random_scene(clear, ranges, np.random.default_rng(9)) for _ in range(2))
+    first, again = (
+        random_scene(clear, ranges, np.random.default_rng(9)) for _ in range(2)
+    )
     assert np.array_equal(first.low, again.low)
     assert np.array_equal(first.high, again.high)

@@ -65,7 +65,9 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
         if progress.done >= 3:
             break
     job.close()
-    saved = int(torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"])
+    saved = int(
+        torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"]
+    )
     assert saved >= 3
     result = run(loop.train(RECIPE, tmp_path / "cut", resume=True))
     assert result.steps == 6
@@ -94,9 +96,7 @@ def test_missing_images_stop_the_run_in_one_sentence(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        supervised.functional, "l1_loss", lambda p, _t: p.sum() * float("nan")
-    )
+    monkeypatch.setattr(supervised, "relative_l1", lambda p, *_: p.sum() * float("nan"))
     with pytest.raises(SemsrError, match="not finite at step 0"):
         run(loop.train(RECIPE, tmp_path / "run"))
 
@@ -122,3 +122,10 @@ def test_restore_field_keeps_any_shape(rng: np.random.Generator) -> None:
     network = torch.nn.Conv2d(1, 1, 3, padding=1)
     image = rng.normal(100, 10, (13, 18))
     assert restore_field(network, image).shape == (13, 18)
+
+
+def test_relative_l1_is_one_for_a_network_that_does_nothing() -> None:
+    low, high = torch.rand(3, 1, 8, 8), torch.rand(3, 1, 8, 8)
+    assert float(supervised.relative_l1(low, low, high)) == pytest.approx(1)
+    assert float(supervised.relative_l1(high, low, high)) == 0
+    assert torch.isfinite(supervised.relative_l1(low, high, high))

@@ -13,7 +13,9 @@ BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("path", BUNDLED, ids=lambda p: p.stem)
 def test_bundled_recipes_are_valid_and_keep_held_out_images_apart(path: Path) -> None:
     data = load_recipe(path).data
-    names = [e.file for part in (data.train, data.validation, data.held_out) for e in part]
+    names = [
+        e.file for part in (data.train, data.validation, data.held_out) for e in part
+    ]
     assert Path(data.root).is_absolute()
     assert len(names) == len(set(names))
     assert data.held_out
@@ -47,5 +49,5 @@ def test_bad_recipes_are_refused(
 
 
 def test_missing_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="none.yaml"):
+    with pytest.raises(ReadError, match=r"none\.yaml"):
         load_recipe(tmp_path / "none.yaml")

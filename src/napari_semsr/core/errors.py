@@ -49,5 +49,5 @@ class DeviceMemoryError(SemsrError):
     """A device ran out of memory although the work was cut as small as it goes."""
 
 
-class Cancelled(SemsrError):
+class Cancelled(SemsrError):  # noqa: N818 - not a fault
     """The user stopped the work; what was finished is kept."""

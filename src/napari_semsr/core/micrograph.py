@@ -43,7 +43,11 @@ def parse_pixel_size(value: object) -> PixelSize | None:
         numbers = np.array([np.nan])
     if numbers.shape == (1,):
         numbers = np.repeat(numbers, 2)
-    if numbers.shape != (2,) or not np.all(np.isfinite(numbers)) or np.any(numbers <= 0):
+    if (
+        numbers.shape != (2,)
+        or not np.all(np.isfinite(numbers))
+        or np.any(numbers <= 0)
+    ):
         msg = f"A pixel size must be one or two positive numbers in nm, got {value!r}."
         raise OptionError(msg)
     return PixelSize((float(numbers[0]), float(numbers[1])))
@@ -83,7 +87,8 @@ class Micrograph:
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 2 or 0 in self.data.shape:
-            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {tuple(self.data.shape)}."
+            got = tuple(self.data.shape)
+            msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
             raise ShapeError(msg)
 
     @property
@@ -95,7 +100,8 @@ class Micrograph:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the grey values."""
-        return np.dtype(self.data.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        return dtype
 
     @property
     def is_lazy(self) -> bool:

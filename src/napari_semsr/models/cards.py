@@ -157,7 +157,10 @@ def read_card(path: Path) -> ModelCard:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        msg = f"The model card of {path.name} is not valid at {where or 'its top'}: {first['msg']}."
+        msg = (
+            f"The model card of {path.name} is not valid at {where or 'its top'}: "
+            f"{first['msg']}."
+        )
         raise CheckpointError(msg) from None
 
 

@@ -1,6 +1,5 @@
 """Model files: safetensors weights with the card in the header."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def save_model(path: Path, module: nn.Module, card: ModelCard) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
     save_file(state, partial, metadata={"card": card.model_dump_json()})
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:
@@ -75,7 +74,8 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     """
     path = resolve(name_or_path)
     if path.stat().st_size > SIZE_LIMIT:
-        msg = f"A model file must be under 2 GiB, got {path.stat().st_size / 2**30:.1f} GiB in {path.name}."
+        size = path.stat().st_size / 2**30
+        msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
         raise CheckpointError(msg)
     card = read_card(path)
     module = build(card.architecture, card.options)
@@ -84,6 +84,9 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         module.load_state_dict({k: v.float() for k, v in state.items()})
     except (SafetensorError, RuntimeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
-        msg = f"The weights in {path.name} do not fit architecture {card.architecture}: {first}"
+        msg = (
+            f"The weights in {path.name} do not fit architecture {card.architecture}: "
+            f"{first}"
+        )
         raise CheckpointError(msg) from error
     return LoadedModel(module.eval(), card, file_digest(path))

@@ -11,9 +11,9 @@ decoder  sum with the encoder, `fine_blocks` residual blocks        1/2
 head     3x3 convolution to 4 x scale squared, pixel-shuffle        1
 =======  =========================================================  ==========
 
-The output is added to the input, and the head starts at zero, so that an untrained network
-returns its input. There is no normalisation layer: every output pixel depends on the
-receptive field alone, and tiles are exact. Every number here is chosen.
+The output is added to the input, and the head starts at zero, so that an untrained
+network returns its input. There is no normalisation layer: every output pixel depends
+on the receptive field alone, and tiles are exact. Every number here is chosen.
 """
 
 from typing import cast
@@ -86,11 +86,15 @@ class TwoScale(nn.Module):
         super().__init__()
         self.scale = scale
         self.stem = nn.Conv2d(4, width, 3, padding=1)
-        self.encoder = nn.Sequential(*(ResidualBlock(width) for _ in range(fine_blocks)))
+        self.encoder = nn.Sequential(
+            *(ResidualBlock(width) for _ in range(fine_blocks))
+        )
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
         self.context = nn.Sequential(*(ResidualBlock(2 * width, d) for d in dilations))
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
-        self.decoder = nn.Sequential(*(ResidualBlock(width) for _ in range(fine_blocks)))
+        self.decoder = nn.Sequential(
+            *(ResidualBlock(width) for _ in range(fine_blocks))
+        )
         self.head = nn.Conv2d(width, 4 * scale**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast("Tensor", self.head.bias))

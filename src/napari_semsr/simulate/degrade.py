@@ -5,10 +5,10 @@ degraded there, and returned in its own type. Fog is ``I = f t + A (1 - t)`` wit
 ``t = exp(-beta d)``, ``d = 1`` and ``beta`` a smooth random field in [1.5, 2.5].
 
 The paper's ``A = 3`` on the 0-1 scale leaves 16 dB where its Table 1 states 26 dB, and
-``A = 3`` on the 0-255 scale leaves 21 dB; the airlight that comes nearest to the table is
-the image's own mean, followed by a stretch back to the mean and standard deviation
-that the image had before the fog. That reading is the default, and `airlight` takes any
-other level.
+``A = 3`` on the 0-255 scale leaves 21 dB; the airlight that comes nearest to the table
+is the image's own mean, followed by a stretch back to the mean and standard deviation
+that the image had before the fog. That reading is the default, and `airlight` takes
+any other level. ``benchmarks/fog_readings.py`` prints the comparison.
 """
 
 from dataclasses import dataclass
@@ -76,13 +76,13 @@ def gaussian_kernel(sigma_px: float, size_px: int) -> NDArray[np.float64]:
     x = np.arange(size_px) - size_px // 2
     line = np.exp(-0.5 * (x / sigma_px) ** 2)
     kernel = np.outer(line, line)
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())
 
 
 def _from_distance(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cover pixels that a shape's signed distance (negative inside) touches."""
     kernel = np.clip(0.5 - distance, 0, 1)
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())
 
 
 def disk_kernel(radius_px: float) -> NDArray[np.float64]:
@@ -125,7 +125,7 @@ def motion_kernel(length_px: float, angle_deg: float) -> NDArray[np.float64]:
     across = x * np.sin(angle) + y * np.cos(angle)
     end = np.clip(length_px / 2 + 0.5 - np.abs(along), 0, 1)
     kernel = end * np.clip(1 - np.abs(across), 0, 1)
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum())
 
 
 def smooth_field(
@@ -161,11 +161,11 @@ def smooth_field(
     low, high = field.min(), field.max()
     if high <= low:
         field = np.full(shape, 0.5)
-        return field if window is None else field[window]
+        return np.asarray(field if window is None else field[window])
     field = (field - low) / (high - low)
     box = window or (slice(0, shape[0]), slice(0, shape[1]))
     if step == 1:
-        return field[box]
+        return np.asarray(field[box])
     rows, columns = (np.arange(s.start, s.stop) / step for s in box)
     return _interpolated(field, rows, columns)
 
@@ -173,12 +173,14 @@ def smooth_field(
 def _interpolated(
     field: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Bilinear values on a grid; smooth enough where knots are a quarter sigma apart."""
+    """Bilinear values on a grid: smooth where knots are a quarter sigma apart."""
     for axis, where in ((0, rows), (1, columns)):
         low = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
         high = np.minimum(low + 1, field.shape[axis] - 1)
         share = (where - low).reshape((-1, 1) if axis == 0 else (1, -1))
-        field = np.take(field, low, axis) * (1 - share) + np.take(field, high, axis) * share
+        field = (
+            np.take(field, low, axis) * (1 - share) + np.take(field, high, axis) * share
+        )
     return field
 
 
@@ -202,7 +204,7 @@ def fog(
         Veiled image, not yet stretched.
     """
     transmission = np.exp(-np.asarray(beta))
-    return image * transmission + airlight * (1 - transmission)
+    return np.asarray(image * transmission + airlight * (1 - transmission))
 
 
 def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
@@ -219,7 +221,10 @@ def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
 def _blurred(image: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:
     kernels = [gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)]
     if kind == "hybrid":
-        kernels += [motion_kernel(MOTION_LENGTH_PX, 0.0), disk_kernel(DEFOCUS_RADIUS_PX)]
+        kernels += [
+            motion_kernel(MOTION_LENGTH_PX, 0.0),
+            disk_kernel(DEFOCUS_RADIUS_PX),
+        ]
     for kernel in kernels:
         image = ndimage.convolve(image, kernel, mode="reflect")
     return image
@@ -264,17 +269,21 @@ def degrade(
     .. [1] X. Gao et al., Sci. Rep. 14 (2024), Methods, simulated data sets.
     """
     if kind not in KINDS:
-        msg = f"The kind of degradation must be one of {', '.join(KINDS)}, got {kind!r}."
+        msg = (
+            f"The kind of degradation must be one of {', '.join(KINDS)}, got {kind!r}."
+        )
         raise OptionError(msg)
     if not np.all(np.isfinite(image)):
-        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them first."
+        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
         raise OptionError(msg)
     low, high = _scale_of(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
     result = _blurred(clear, kind)
     parameters = _blur_parameters(kind)
     if kind != "blur":
-        result, found = _fogged(result, seed, uniform_fog=uniform_fog, airlight=airlight)
+        result, found = _fogged(
+            result, seed, uniform_fog=uniform_fog, airlight=airlight
+        )
         parameters |= found
     grey = result * ((high - low) / 255) + low
     return Degraded(_quantised(grey, image.dtype), parameters)
@@ -308,7 +317,7 @@ def _fogged(
     beta: NDArray[np.float64] | float = (low + high) / 2
     if not uniform_fog:
         rng = np.random.default_rng(seed)
-        beta = low + (high - low) * smooth_field(image.shape, correlation, rng)  # type: ignore[arg-type]
+        beta = low + (high - low) * smooth_field(image.shape, correlation, rng)
     veiled = fog(image, beta, level)
     spread = veiled.std()
     gain = image.std() / spread if spread > 0 else 1.0

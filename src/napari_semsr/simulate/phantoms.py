@@ -1,7 +1,7 @@
 """Drawn samples: gratings, disc pits, particles, circuits and fracture.
 
-Every phantom is drawn from signed distances (pixels, negative inside a raised shape), so
-that edges are antialiased at any scale, and then shaded as an SEM would: raised
+Every phantom is drawn from signed distances (pixels, negative inside a raised shape),
+so that edges are antialiased at any scale, and then shaded as an SEM would: raised
 shapes brighter, edges brighter still, a fine grain, and a slow shading.
 """
 
@@ -50,7 +50,7 @@ def _grating(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> 
     rough = (smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
     phase = (x * np.cos(angle) + y * np.sin(angle) + rough) % pitch
     width = pitch * rng.uniform(0.35, 0.65)
-    return np.abs(phase - pitch / 2) - width / 2
+    return np.asarray(np.abs(phase - pitch / 2) - width / 2)
 
 
 def _pits(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> Field:
@@ -62,7 +62,9 @@ def _pits(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> Fie
     track = np.floor(across / pitch).astype(int)
     track -= track.min()
     unit = pitch * 0.25
-    runs = rng.integers(2, 9, size=(int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4))
+    runs = rng.integers(
+        2, 9, size=(int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4)
+    )
     ends = np.cumsum(runs, axis=1) * unit
     distance = np.empty(shape)
     start = along.min() - 1
@@ -109,13 +111,17 @@ def _circuit(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> 
         low = np.maximum(0, (centre - half - pitch).astype(int))
         high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
         box = np.s_[low[0] : high[0], low[1] : high[1]]
-        dy, dx = np.abs(y[box] - centre[0]) - half[0], np.abs(x[box] - centre[1]) - half[1]
+        dy, dx = (
+            np.abs(y[box] - centre[0]) - half[0],
+            np.abs(x[box] - centre[1]) - half[1],
+        )
         outside = np.hypot(np.maximum(dy, 0), np.maximum(dx, 0))
         wire = outside + np.minimum(np.maximum(dy, dx), 0)
         distance[box] = np.minimum(distance[box], wire)
-    vias = (rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2)) + 0.5) * pitch
+    cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
+    vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
     holes = _discs(shape, vias, np.full(len(vias), pitch * 0.16))
-    return np.maximum(distance, -holes)
+    return np.asarray(np.maximum(distance, -holes))
 
 
 def _fracture(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> Field:
@@ -127,7 +133,7 @@ def _fracture(shape: tuple[int, int], rng: np.random.Generator, pitch: float) ->
     points = np.stack([y + warp, x - warp], -1).reshape(-1, 2)
     nearest, _ = spatial.cKDTree(seeds).query(points, k=2)
     gap = (nearest[:, 1] - nearest[:, 0]).reshape(shape)
-    return rng.uniform(0.5, 2.0) - 0.5 * gap
+    return np.asarray(rng.uniform(0.5, 2.0) - 0.5 * gap)
 
 
 _DRAWERS: dict[Phantom, _Distance] = {
@@ -188,13 +194,17 @@ def draw(
         msg = f"The phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."
         raise OptionError(msg)
     if min(shape) < 8:
-        msg = f"A phantom must be at least 8 px high and wide, got {shape[0]} x {shape[1]}."
+        msg = f"A phantom must be at least 8 px high and wide, got {shape}."
         raise OptionError(msg)
     if pitch_px is not None and pitch_px < 2:
         msg = f"A phantom's pitch must be at least 2 px, got {pitch_px:g}."
         raise OptionError(msg)
     rng = np.random.default_rng([seed, PHANTOMS.index(kind)])
-    pitch = float(np.exp(rng.uniform(np.log(6), np.log(48)))) if pitch_px is None else pitch_px
+    pitch = (
+        float(np.exp(rng.uniform(np.log(6), np.log(48))))
+        if pitch_px is None
+        else pitch_px
+    )
     image = _shade(_DRAWERS[kind](shape, rng, pitch), rng)
     low, high = float(image.min()), float(image.max())
     scaled = (image - low) / (high - low) if high > low else np.zeros(shape)

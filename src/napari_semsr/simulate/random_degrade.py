@@ -1,7 +1,7 @@
 """Random degradations for training: Gao et al.'s kinds, over ranges wider than theirs.
 
 A share of the draws lies close to the paper's own numbers, the rest covers what a
-microscope may do besides: other blurs, other veils, noise, another use of the grey scale.
+microscope may do besides: other blurs, other veils, noise, another use of greys.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,9 @@ class Scene:
     high: NDArray[np.float32]
 
 
-def _blur_kernel(kind: str, ranges: DegradationRanges, rng: np.random.Generator) -> Array:
+def _blur_kernel(
+    kind: str, ranges: DegradationRanges, rng: np.random.Generator
+) -> Array:
     near = rng.random() < ranges.near_paper
     sigma = rng.uniform(0.75, 1.25) if near else rng.uniform(*ranges.sigma_px)
     size = 7 if near or rng.random() < 0.5 else 2 * int(np.ceil(3 * sigma)) + 1
@@ -106,7 +108,9 @@ def _transmission(
         high = min(high, low + 1.2)
     correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
     grown = tuple(max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
-    corner = [int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)]
+    corner = [
+        int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
+    ]
     window = (
         slice(corner[0], corner[0] + shape[0]),
         slice(corner[1], corner[1] + shape[1]),
@@ -120,22 +124,20 @@ def _veil(
 ) -> tuple[Array, Array]:
     """Veil the blurred image; put the clear one on the veiled one's grey scale.
 
-    The clear image is mapped by the line that fits best how the veil changes it, so that
-    a network learns to take off what varies across the field, and keeps the rest.
+    The clear image is mapped by the line that fits best how the veil changes it, so
+    that a network learns to take off what varies across the field, and keeps the rest.
     """
-    transmission = _transmission(clear.shape, ranges, rng)  # type: ignore[arg-type]
+    transmission = _transmission(clear.shape, ranges, rng)
     near_mean = rng.random() < 0.5
     airlight = clear.mean() + rng.normal(0, 0.05) if near_mean else rng.uniform(0, 1)
     veil = airlight * (1 - transmission)
     low, sharp = blurred * transmission + veil, clear * transmission + veil
     spread = clear.var()
     gain = np.mean((clear - clear.mean()) * sharp) / spread if spread > 0 else 1.0
-    return low, (clear - clear.mean()) * gain + sharp.mean()
+    return low, np.asarray((clear - clear.mean()) * gain + sharp.mean())
 
 
-def _noise(
-    low: Array, ranges: DegradationRanges, rng: np.random.Generator
-) -> Array:
+def _noise(low: Array, ranges: DegradationRanges, rng: np.random.Generator) -> Array:
     """Poisson-Gaussian noise, as a share of the image's own range."""
     span = np.ptp(low)
     if rng.random() >= ranges.noisy or span == 0:

@@ -47,9 +47,12 @@ def load_clear(root: Path, entry: ImageEntry) -> Image:
     image = image[: image.shape[0] - entry.crop_bottom]
     low, high = np.percentile(image, (0.05, 99.95))
     if high <= low:
-        msg = f"A training image must have contrast, got a constant one in {entry.file}."
+        msg = (
+            f"A training image must have contrast, got a constant one in {entry.file}."
+        )
         raise ReadError(msg)
-    return np.clip((image - low) / (high - low), 0, 1).astype(np.float32)
+    scaled = np.clip((image - low) / (high - low), 0, 1)
+    return np.asarray(scaled, dtype=np.float32)
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):

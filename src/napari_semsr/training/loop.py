@@ -22,7 +22,12 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError, WriteError
+from napari_semsr.core.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    SemsrError,
+    WriteError,
+)
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.inference.receptive_field import measure
 from napari_semsr.models.cards import ModelCard
@@ -87,7 +92,9 @@ class _Recorder(Callback):
             self.best.clear()
             self.best.update(found, step=step)
             path = self.run_dir / f"{self.recipe.name}.safetensors"
-            save_model(path, module.network, _card(self.recipe, module.network, self.best))
+            save_model(
+                path, module.network, _card(self.recipe, module.network, self.best)
+            )
         _save_state(trainer, self.run_dir, self.best)
 
 
@@ -110,7 +117,9 @@ def _save_state(
     (run_dir / "best.yaml").write_text(yaml.safe_dump(dict(best)), encoding="utf-8")
 
 
-def _card(recipe: Recipe, network: nn.Module, validation: dict[str, float]) -> ModelCard:
+def _card(
+    recipe: Recipe, network: nn.Module, validation: dict[str, float]
+) -> ModelCard:
     stride = int(getattr(network, "stride", 1))
     plain = build(recipe.architecture, recipe.architecture_options)
     return ModelCard(
@@ -135,7 +144,9 @@ def _prepare(recipe: Recipe, run_dir: Path, *, resume: bool) -> dict[str, float]
     """Check the run directory; return what is known of the best model."""
     state = run_dir / "last.ckpt"
     if resume and not state.exists():
-        msg = f"There is no run to resume in {run_dir}; leave out --resume to start one."
+        msg = (
+            f"There is no run to resume in {run_dir}; leave out --resume to start one."
+        )
         raise CheckpointError(msg)
     if not resume and run_dir.exists() and any(run_dir.iterdir()):
         msg = f"The run directory {run_dir} is not empty; give --resume or another one."
@@ -199,7 +210,9 @@ def _fit(
     state = recorder.run_dir / "last.ckpt" if resume else None
     done = 0
     if state is not None:
-        done = int(torch.load(state, weights_only=True, map_location="cpu")["global_step"])
+        done = int(
+            torch.load(state, weights_only=True, map_location="cpu")["global_step"]
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

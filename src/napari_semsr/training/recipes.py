@@ -50,7 +50,7 @@ class DataOptions(Options):
     phantoms: float = Field(default=0.25, ge=0, le=1)
     scene_px: int = Field(default=256, ge=32, le=4096)
     patch_px: int = Field(default=128, ge=16, le=2048)
-    patches_per_scene: int = Field(default=4, ge=1, le=64)
+    patches_per_scene: int = Field(default=2, ge=1, le=64)
 
 
 class Recipe(Options):
@@ -61,8 +61,8 @@ class Recipe(Options):
     kind : {"supervised-l1"}
         Which training it is.
     steps, warmup_steps, decay_steps : int
-        Optimiser steps; the learning rate rises over the first, stays, and falls to zero
-        over the last.
+        Optimiser steps; the learning rate rises over the first, stays, and falls to
+        zero over the last.
     validate_every : int
         Steps between validations; at most this much is lost by a killed run.
     """
@@ -114,7 +114,8 @@ def load_recipe(path: Path) -> Recipe:
         msg = f"The recipe {path} cannot be read as YAML: {reason}."
         raise ReadError(msg) from error
     if not isinstance(values, dict):
-        msg = f"A recipe must be a YAML table of options, got {type(values).__name__} in {path}."
+        got = type(values).__name__
+        msg = f"A recipe must be a YAML table of options, got {got} in {path}."
         raise OptionError(msg)
     recipe = Recipe.parse(values)
     root = (path.parent / recipe.data.root).resolve()
