@@ -41,6 +41,9 @@ class Console:
     def report(self, step: Progress) -> None:
         """Show how far a job has come: a bar on a terminal, else a line now and then.
 
+        Lines wait until counted work is under way, so that a command that refuses its
+        input says one line and no more.
+
         Parameters
         ----------
         step : Progress
@@ -55,10 +58,14 @@ class Console:
             if finished or since >= _TTY_INTERVAL_S:
                 self._last = now
                 self._draw(step)
-        elif now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S:
+        elif step.done and step.total and self._is_due(now, since):
             self._last = now
             self.err.write(f"{_printable(_line(step), self.err)}\n")
             self.err.flush()
+
+    def _is_due(self, now: float, since: float) -> bool:
+        """Tell whether a line would not come too soon or too often."""
+        return now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
 
     def clear(self) -> None:
         """Take an unfinished progress bar off the terminal."""

@@ -31,6 +31,8 @@ from napari_semsr.services.targets import check_target_folder
 
 __all__ = ["DemoOptions", "DemoResult", "demo"]
 
+_TILE_PX = 256
+
 
 class DemoOptions(Options):
     """What the demonstration shows."""
@@ -106,6 +108,8 @@ def demo(
     CheckpointError
         If there is no such model.
     """
+    from napari_semsr.inference.options import EnhanceOptions
+
     started = time.monotonic()
     chosen = options or DemoOptions()
     yield Progress(0, 0, "checking")
@@ -116,7 +120,11 @@ def demo(
     yield Progress(0, 0, "drawing a specimen and taking it twice")
     truth, first, second = _take(chosen, paths)
     made = yield from enhance(
-        paths["first"], paths["enhanced"], model=chosen.model, overwrite=overwrite
+        paths["first"],
+        paths["enhanced"],
+        model=chosen.model,
+        options=EnhanceOptions(tile=_TILE_PX),
+        overwrite=overwrite,
     )
     enhanced = open_image(paths["enhanced"])
     yield Progress(0, 0, "restoring by a Wiener filter, to compare")

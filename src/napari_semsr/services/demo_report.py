@@ -37,7 +37,7 @@ _ABOUT_FRC = (
     "Fourier ring correlation asks up to which spatial frequency two images agree. Two "
     "exposures of one place give the resolution of the exposures without any truth "
     "(threshold 1/7). Against the truth, which has no noise, the threshold is √(1/7), "
-    "and both ways must give the same number for the degraded image."
+    "and for the degraded image both ways should agree within their intervals."
 )
 _ABOUT_SELF = (
     "Two enhanced images are not compared with each other: a network draws the same "
@@ -74,7 +74,8 @@ def compose(
     lede = (
         f"A field of {rows} \N{MULTIPLICATION SIGN} {columns} px at {pixel:g} nm was "
         "drawn by the computer, so that its truth is known; taken twice with blur, "
-        "haze and independent noise; enhanced tile by tile; and measured. None of it was used to train the model."
+        "haze and independent noise; enhanced tile by tile; and measured. The model has "
+        "seen drawn specimens of these kinds in training, but not this one."
     )
     return Page(
         title="Demonstration: degrade, enhance, measure",
@@ -265,7 +266,11 @@ def _resolution(measured: Measured) -> list[Text | Table | Picture]:
         "Fourier ring correlation with the truth over spatial frequency. "
         + "; ".join(f"{name}: {_nm(found)}" for name, found in pairs[1:])
     )
-    caption = "Dots mark the crossings. Upper axis: the period in nm."
+    caption = (
+        "Dots on the threshold mark the resolutions; they come from a likelihood fit, "
+        "which is steadier than the first crossing of single rings. Upper axis: the "
+        "period in nm."
+    )
     return [explained, Table(header, rows), Picture(png, alt, caption)]
 
 
@@ -421,9 +426,9 @@ def _napari(paths: dict[str, Path]) -> Text:
 
 def _provenance(made: EnhancedFile, options: dict[str, Any]) -> Facts:
     """Tell what made the page."""
-    pairs = [(f"Option {name}", str(value)) for name, value in options.items()]
     history = made.provenance
-    pairs += [(f"Option {name}", str(value)) for name, value in history.options.items()]
+    asked = {**options, **_flat(history.options)}
+    pairs = [(f"Option {name}", str(value)) for name, value in asked.items()]
     pairs.append(("Model digest", str(history.model_digest)))
     pairs += [(f"Digest of {item.name}", str(item.digest)) for item in history.inputs]
     pairs += [(f"Version of {n}", v) for n, v in software_versions().items()]
@@ -467,3 +472,14 @@ def _tiny(value: float | None) -> str:
     if value is None:
         return "\N{EN DASH}"
     return "0" if value == 0 else f"{value:.1e}"
+
+
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Lay nested options side by side, those that nobody chose left out."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            found |= {f"{name} {key}": item for key, item in _flat(value).items()}
+        elif value is not None:
+            found[name] = value
+    return found

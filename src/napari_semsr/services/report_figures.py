@@ -196,7 +196,7 @@ def curves_png(
     figure = _figure(*size_px)
     axes = figure.add_axes((0.095, 0.145, 0.885, 0.72))
     for curve in curves:
-        _draw_curve(axes, curve, factor)
+        _draw_curve(axes, curve, factor, None if threshold is None else threshold[1])
     if threshold is not None:
         name, value = threshold
         axes.axhline(value, color="#6b7280", linewidth=1, linestyle=(0, (2, 2)))
@@ -218,8 +218,8 @@ def curves_png(
     return _png(figure)
 
 
-def _draw_curve(axes: "Axes", curve: Curve, factor: float) -> None:
-    """Draw one curve and its mark."""
+def _draw_curve(axes: "Axes", curve: Curve, factor: float, level: float | None) -> None:
+    """Draw one curve and its mark, which lies on the threshold where there is one."""
     colour = _COLOURS[curve.colour % len(_COLOURS)]
     style = _DASHES[curve.colour % len(_DASHES)]
     x = np.asarray(curve.frequency_per_px, dtype=float) * factor
@@ -227,7 +227,8 @@ def _draw_curve(axes: "Axes", curve: Curve, factor: float) -> None:
     axes.plot(x, y, color=colour, linestyle=style, linewidth=1.7, label=curve.label)
     if curve.mark_per_px is not None:
         at = curve.mark_per_px * factor
-        axes.plot([at], [np.interp(at, x, y)], "o", color=colour, markersize=7)
+        height = np.interp(at, x, y) if level is None else level
+        axes.plot([at], [height], "o", color=colour, markersize=7, alpha=0.85)
 
 
 def _period_axis(axes: "Axes", factor: float, pixel_nm: float | None) -> None:

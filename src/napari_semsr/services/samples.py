@@ -30,8 +30,8 @@ class Exposure:
     """
 
     kind: str = "fog"
-    electrons: float = 250.0
-    read_noise: float = 3.0
+    electrons: float = 1000.0
+    read_noise: float = 2.0
 
 
 def draw_specimen(shape: tuple[int, int] = SHAPE, *, seed: int = 0) -> Micrograph:
