@@ -66,15 +66,15 @@ def convert(
     overwrite : bool, default=False
         Replace an existing output.
 
-    Yields
-    ------
-    Progress
-        Reading, writing.
-
     Returns
     -------
     Converted
         What was written.
+
+    Yields
+    ------
+    Progress
+        Reading, writing.
 
     Raises
     ------

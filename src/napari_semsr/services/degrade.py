@@ -86,15 +86,15 @@ def degrade(
     overwrite : bool, default=False
         Replace an existing output.
 
-    Yields
-    ------
-    Progress
-        Reading, degrading, writing.
-
     Returns
     -------
     DegradedFile
         What was done.
+
+    Yields
+    ------
+    Progress
+        Reading, degrading, writing.
 
     Raises
     ------

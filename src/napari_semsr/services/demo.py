@@ -91,15 +91,15 @@ def demo(
     overwrite : bool, default=False
         Replace what an earlier run left there.
 
-    Yields
-    ------
-    Progress
-        Every step.
-
     Returns
     -------
     DemoResult
         Path of the report, and its figures.
+
+    Yields
+    ------
+    Progress
+        Every step.
 
     Raises
     ------

@@ -92,7 +92,7 @@ def estimate_wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
     Returns
     -------
     Micrograph
-        float32, in the grey scale of the input.
+        In float32 and the grey scale of the input.
 
     Notes
     -----
@@ -132,15 +132,15 @@ def measure_all(
     baseline, enhanced : Micrograph
         Restorations of the first.
 
-    Yields
-    ------
-    Progress
-        Blocks of the maps.
-
     Returns
     -------
     Measured
         All figures.
+
+    Yields
+    ------
+    Progress
+        Blocks of the maps.
     """
     from napari_semsr.analysis import frc, frc_map
 

@@ -50,15 +50,15 @@ def describe(
     options : OpenOptions, optional
         Only its pixel size is used: it overrides the file's.
 
-    Yields
-    ------
-    Progress
-        One step.
-
     Returns
     -------
     Description
         What the file is.
+
+    Yields
+    ------
+    Progress
+        One step.
 
     Raises
     ------

@@ -111,15 +111,15 @@ def enhance(
     scheduler : str, optional
         Address of a dask scheduler.
 
-    Yields
-    ------
-    Progress
-        Tiles.
-
     Returns
     -------
     EnhancedFile
         What was written, and what it cost.
+
+    Yields
+    ------
+    Progress
+        Tiles.
 
     Raises
     ------
@@ -191,15 +191,15 @@ def enhance_image(
     opening : OpenOptions, optional
         How to read a file.
 
-    Yields
-    ------
-    Progress
-        Tiles.
-
     Returns
     -------
     Micrograph
         With its history.
+
+    Yields
+    ------
+    Progress
+        Tiles.
     """
     yield Progress(0, 0, "reading")
     path = find_model(model)

@@ -65,15 +65,15 @@ def frc_job(
     opening : OpenOptions, optional
         How to read files.
 
-    Yields
-    ------
-    Progress
-        Reading, correlating.
-
     Returns
     -------
     FrcReport
         Without a crossing its resolution is None and its reason says why.
+
+    Yields
+    ------
+    Progress
+        Reading, correlating.
     """
     from napari_semsr.analysis import frc
 

@@ -115,15 +115,15 @@ def metrics_job(
     opening : OpenOptions, optional
         How to read files.
 
-    Yields
-    ------
-    Progress
-        Reading, comparing.
-
     Returns
     -------
     MetricsReport
         The figures; those that need a reference are None without one.
+
+    Yields
+    ------
+    Progress
+        Reading, comparing.
     """
     from napari_semsr.analysis import metrics
 
@@ -157,15 +157,15 @@ def histogram_job(
     opening : OpenOptions, optional
         How to read files.
 
-    Yields
-    ------
-    Progress
-        Reading, counting.
-
     Returns
     -------
     HistogramReport
         The counts, and the earth mover's distance when there are two.
+
+    Yields
+    ------
+    Progress
+        Reading, counting.
     """
     from napari_semsr.analysis import histogram
 

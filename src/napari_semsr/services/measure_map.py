@@ -98,15 +98,15 @@ def frc_map_job(
     overwrite : bool, default=False
         Replace an existing output.
 
-    Yields
-    ------
-    Progress
-        Rows of blocks.
-
     Returns
     -------
     FrcMapReport
         The map and its figures.
+
+    Yields
+    ------
+    Progress
+        Rows of blocks.
     """
     from napari_semsr.analysis import frc_map
     from napari_semsr.io import registry

@@ -75,15 +75,15 @@ def spectrum_job(
     overwrite : bool, default=False
         Replace an existing output.
 
-    Yields
-    ------
-    Progress
-        Reading, transforming, writing.
-
     Returns
     -------
     SpectrumReport
         The radial curve, and the path of what was written.
+
+    Yields
+    ------
+    Progress
+        Reading, transforming, writing.
     """
     from napari_semsr.analysis import spectrum
 

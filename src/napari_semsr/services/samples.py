@@ -137,8 +137,10 @@ def two_exposures(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
 
     Returns
     -------
-    first, second : Micrograph
-        The same place with independent noise, as FRC needs them.
+    first : Micrograph
+        A noisy exposure.
+    second : Micrograph
+        The same place with independent noise, as FRC needs it.
     """
     truth = draw_specimen(seed=seed)
     first = expose(truth, seed=seed, noise_seed=1, name="first exposure")

@@ -114,15 +114,15 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 def list_models() -> Job[ModelList]:
     """List what is on the shelf.
 
-    Yields
-    ------
-    Progress
-        One step.
-
     Returns
     -------
     ModelList
         Bundled models first. A file without a valid card is listed with its fault.
+
+    Yields
+    ------
+    Progress
+        One step.
     """
     from napari_semsr.models import cards
 
@@ -144,15 +144,15 @@ def model_info(name_or_path: str) -> Job[ModelFile]:
     name_or_path : str
         A name on the shelf, or a file.
 
-    Yields
-    ------
-    Progress
-        One step.
-
     Returns
     -------
     ModelFile
         The card, with where and how large the file is.
+
+    Yields
+    ------
+    Progress
+        One step.
     """
     yield Progress(0, 1, "reading card")
     path = find_model(name_or_path)
@@ -175,15 +175,15 @@ def export_model(
     overwrite : bool, default=False
         Replace an existing file.
 
-    Yields
-    ------
-    Progress
-        One step.
-
     Returns
     -------
     ModelFile
         The copy.
+
+    Yields
+    ------
+    Progress
+        One step.
     """
     yield Progress(0, 1, "copying")
     path = find_model(name_or_path)
@@ -207,15 +207,15 @@ def import_model(
     overwrite : bool, default=False
         Replace an imported model of the same name.
 
-    Yields
-    ------
-    Progress
-        Checking, copying.
-
     Returns
     -------
     ModelFile
         The model on the shelf, under the name on its card.
+
+    Yields
+    ------
+    Progress
+        Checking, copying.
 
     Raises
     ------

@@ -55,15 +55,15 @@ def train(
     overwrite : bool, default=False
         Start anew in a folder that holds something.
 
-    Yields
-    ------
-    Progress
-        Steps of the optimiser.
-
     Returns
     -------
     Trained
         Steps, held-out figures, and the model's path.
+
+    Yields
+    ------
+    Progress
+        Steps of the optimiser.
 
     Raises
     ------
