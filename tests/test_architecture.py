@@ -21,9 +21,9 @@ print(*(name for name in {names!r} if name in sys.modules))
 """
 SECONDS_TO_IMPORT = """
 import time
-start = time.perf_counter()
+start = time.process_time()
 import napari_semsr
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
 
 
@@ -97,6 +97,7 @@ def test_command_line_help_loads_no_torch():
 
 
 def test_import_takes_less_than_60_ms():
+    # Processor time, so that other work on the machine does not count.
     best = min(float(run_python(SECONDS_TO_IMPORT)) for _ in range(5))
     assert best < 0.060
 

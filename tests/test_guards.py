@@ -1,0 +1,83 @@
+"""The guards of `conftest.py` catch what they are there for, and nothing else."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+CASES = """
+import pytest
+from qtpy.QtWidgets import QWidget
+KEPT = []
+
+def test_leaves_a_file_open(tmp_path):
+    (tmp_path / "image.bin").write_bytes(b"1")
+    KEPT.append((tmp_path / "image.bin").open("rb"))
+
+def test_closes_its_file(tmp_path):
+    with (tmp_path / "image.bin").open("wb") as stream:
+        stream.write(b"1")
+
+def test_leaves_a_window(qtbot):
+    KEPT.append(QWidget())
+    KEPT[-1].show()
+
+def test_closes_its_window(qtbot):
+    widget = QWidget()
+    qtbot.addWidget(widget)
+    widget.show()
+
+@pytest.mark.gpu
+def test_needs_a_gpu():
+    import torch
+    assert torch.cuda.is_available()
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> str:
+    """What pytest says of the cases, run with our fixtures in another process."""
+    folder = tmp_path_factory.mktemp("guards")
+    (folder / "test_cases.py").write_text(CASES)
+    plugins = ["-p", "tests.conftest", "-p", "pytestqt.plugin"]
+    place = ["--rootdir", folder, "--basetemp", folder / "base"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, *place, "-rA", folder],
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        pytest.param("test_leaves_a_file_open", "files left open", id="file"),
+        pytest.param("test_leaves_a_window", "widgets left behind", id="window"),
+    ],
+)
+def test_guard_fails_what_is_left_behind(report, case, words):
+    assert re.search(rf"ERROR \S*{case} - .*{words}", report), report
+
+
+@pytest.mark.parametrize("case", ["test_closes_its_file", "test_closes_its_window"])
+def test_guard_passes_what_is_tidied_up(report, case):
+    assert re.search(rf"PASSED \S*{case}", report), report
+    assert not re.search(rf"(ERROR|FAILED) \S*{case}", report), report
+
+
+def test_gpu_tests_run_or_say_why_not(report):
+    import torch
+
+    ran = re.search(r"PASSED \S*test_needs_a_gpu", report) is not None
+    assert ran == torch.cuda.is_available()
+    assert ran or "needs a CUDA device" in report
