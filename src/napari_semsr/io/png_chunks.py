@@ -6,48 +6,65 @@ After the PNG specification, third edition: https://www.w3.org/TR/png-3/.
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from napari_semsr.core.micrograph import PixelSize
 
-__all__ = ["SIGNATURE", "insert_chunks", "physical_chunk", "read_chunks", "text_chunk"]
+__all__ = [
+    "SIGNATURE",
+    "insert_chunks",
+    "parse_physical",
+    "parse_text",
+    "physical_chunk",
+    "split_chunks",
+    "text_chunk",
+]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NM_PER_METRE = 1e9
 _LARGEST_TEXT = 1 << 22
+_NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
+_FRAME = 12  # length, name and checksum around the content of a chunk
 _AFTER_HEADER = len(SIGNATURE) + 8 + 13 + 4
 
 
-def read_chunks(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Walk through the chunks of a PNG.
+def split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
+    """Part what a PNG says from what its pixels need.
+
+    Damage in a text cannot disturb the decoder then, nor make it grumble.
 
     Parameters
     ----------
     data : bytes
         The whole file.
 
-    Yields
-    ------
+    Returns
+    -------
     tuple
-        Name and content of each chunk that is not image data.
+        Names and contents of the chunks that only inform, and a PNG without them.
 
     Raises
     ------
     ValueError
         If the file ends before its last chunk.
     """
+    said: list[tuple[str, bytes]] = []
+    needed = [SIGNATURE]
     at = len(SIGNATURE)
-    while True:
-        if at + 12 > len(data):
+    name = ""
+    while name != "IEND":
+        if at + _FRAME > len(data):
             msg = "the file ends before its last chunk"
             raise ValueError(msg)
         length, kind = struct.unpack_from(">I4s", data, at)
         name = kind.decode("latin-1")
-        if name == "IEND":
-            return
-        if name != "IDAT":
-            yield name, data[at + 8 : at + 8 + length]
-        at += 12 + length
+        end = at + _FRAME + length
+        if name in _NEEDED:
+            needed.append(data[at:end])
+        else:
+            said.append((name, data[at + 8 : end - 4]))
+        at = end
+    return said, b"".join(needed)
 
 
 def parse_text(name: str, content: bytes) -> tuple[str, str] | None:

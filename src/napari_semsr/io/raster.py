@@ -14,7 +14,7 @@ from napari_semsr.io.png_chunks import (
     SIGNATURE,
     parse_physical,
     parse_text,
-    read_chunks,
+    split_chunks,
 )
 from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.tiff_calibration import LARGEST_PRINTED_NM
@@ -111,7 +111,8 @@ def _png(path: Path, data: bytes) -> Source:
     record: Record | None = None
     metadata: dict[str, Any] = {}
     with decoding(path, "PNG"):
-        for name, content in read_chunks(data):
+        said, needed = split_chunks(data)
+        for name, content in said:
             if name == "pHYs":
                 size = parse_physical(content)
             text = parse_text(name, content)
@@ -119,7 +120,7 @@ def _png(path: Path, data: bytes) -> Source:
                 record = Record.from_json(text[1])
             elif text is not None:
                 metadata[text[0]] = text[1][:_LARGEST_TEXT]
-        pixels = np.asarray(imagecodecs.png_decode(data))
+        pixels = np.asarray(imagecodecs.png_decode(needed))
     # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None

@@ -1,6 +1,7 @@
 """TIFF in all its dialects: plain, ImageJ, OME, and those of microscopes."""
 
 import logging
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,20 +34,42 @@ __all__ = ["describe", "matches", "read"]
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
 _GREY = (_WHITE_IS_ZERO, 1, _PALETTE, 4, 32803)
-# tifffile logs what it skips; what matters of it is said by our own errors
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+_logger = logging.getLogger("tifffile")
+# without any handler Python would print what tifffile logs
+_logger.addHandler(logging.NullHandler())
+_LONGEST = 200
+
+
+class _Listener(logging.Handler):
+    """Collect what tifffile skips: it logs where others would raise."""
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = heard
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message, once."""
+        text = " ".join(record.getMessage().split())[:_LONGEST]
+        if record.thread == self._thread and text not in self._heard:
+            self._heard.append(text)
 
 
 @contextmanager
-def _opened(path: Path) -> "Iterator[tifffile.TiffFile]":
-    """Open a TIFF, closing it and translating its faults."""
+def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
+    """Open a TIFF, closing it, translating its faults, listening to its complaints."""
     import tifffile
 
-    with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
-        if not len(tif.series):
-            msg = f"{path} is a TIFF without an image: export it again."
-            raise ReadError(msg)
-        yield tif
+    listener = _Listener(heard)
+    _logger.addHandler(listener)
+    try:
+        with decoding(path, "TIFF"), tifffile.TiffFile(path) as tif:
+            if not len(tif.series):
+                msg = f"{path} is a TIFF without an image: export it again."
+                raise ReadError(msg)
+            yield tif
+    finally:
+        _logger.removeHandler(listener)
 
 
 @dataclass(slots=True)
@@ -126,7 +149,8 @@ def read(path: Path, options: ReadOptions) -> Micrograph:
 
 def _load(path: Path, options: ReadOptions) -> Source:
     """Find the plane, its calibration and its pixels."""
-    with _opened(path) as tif:
+    heard: list[str] = []
+    with _opened(path, heard) as tif:
         count = len(tif.series)
         number = choose(path, "series", options.series, count)
         levels = tif.series[number].levels
@@ -157,7 +181,7 @@ def _load(path: Path, options: ReadOptions) -> Source:
         record=found.record,
         name=found.name,
         metadata=found.metadata,
-        warnings=tuple(found.warnings),
+        warnings=(*found.warnings, *heard),
     )
 
 

@@ -173,10 +173,15 @@ def _read_block(source: PlaneSource, block_info: Any = None) -> NDArray[Any]:
 def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
     """Refuse a page whose pixels lie beyond the end of the file."""
     size = path.stat().st_size
-    if not page.dataoffsets:
-        msg = f"{path} holds a page without pixels: export the image again."
+    expected = math.prod(page.chunked)
+    found = min(len(page.dataoffsets), len(page.databytecounts))
+    if found != expected:
+        msg = (
+            f"{path} must hold {expected} tiles or strips, but lists {found}: export "
+            "it again."
+        )
         raise ReadError(msg)
-    ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False))
+    ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     end = max(ends)
     if end > size:
         msg = (
