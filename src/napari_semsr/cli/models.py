@@ -74,4 +74,4 @@ def _summarise(result: ModelFile | ModelList) -> str:
     return text.columns([*rows, ("digest", result.digest)])
 
 
-VERB = Verb[ModelFile | ModelList](_configure, _start, _summarise)
+VERB: Verb[ModelFile | ModelList] = Verb(_configure, _start, _summarise)
