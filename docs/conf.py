@@ -1,5 +1,6 @@
 """Settings of the manual."""
 
+import re
 import sys
 import typing
 from importlib.metadata import version as installed_version
@@ -55,5 +56,17 @@ def skip_new_types(  # noqa: D103
     return True if isinstance(value, typing.NewType) else None
 
 
+def escape_bars(  # noqa: D103
+    app: object, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    # |A| in a docstring is a modulus; reStructuredText takes it for a substitution.
+    for number, line in enumerate(lines):
+        if "|" in line and not line.lstrip().startswith(("|", "+", "..")):
+            parts = re.split(r"(`[^`]*`)", line)
+            parts[::2] = [part.replace("|", "\\|") for part in parts[::2]]
+            lines[number] = "".join(parts)
+
+
 def setup(app: typing.Any) -> None:  # noqa: D103
     app.connect("autodoc-skip-member", skip_new_types)
+    app.connect("autodoc-process-docstring", escape_bars, priority=900)
