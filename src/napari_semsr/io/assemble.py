@@ -149,7 +149,7 @@ def to_info(path: Path, source: Source) -> FileInfo:
     source = _with_sidecar(path, source)
     stored = tuple(int(n) for n in source.data.shape)
     suggested = 0
-    if not source.databar_rows and source.vendor != "FEI" and source.record is None:
+    if not source.databar_rows and source.record is None:
         suggested = _suggested(source.data)
     metadata = dict(source.metadata)
     if source.warnings:

@@ -21,6 +21,7 @@ _LETTERS = 0.004  # least part of pixels that stand out from the ground
 _CONTRAST = 0.4  # of the range, by which letters stand out
 _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, which have no ground
+_RULED = 0.8  # least part of such a row that has one value
 
 
 def _grounds(bottom: NDArray[np.float64]) -> list[float]:
@@ -38,18 +39,22 @@ def _grounds(bottom: NDArray[np.float64]) -> list[float]:
 
 def _first_row(part: NDArray[np.float64]) -> int | None:
     """Find the row where the share of ground jumps up and then stays."""
-    height = part.size
     best: tuple[float, int] | None = None
-    for row in range(_NEAR, height - _SMALLEST + 1):
-        # a frame line above the ground is neither image nor ground: skip over it
-        for line in range(_LINE + 1):
-            after = part[row + line : row + line + _NEAR]
-            if after.size < _NEAR:
-                break
-            rise = float(after.mean() - part[row - _NEAR : row].max())
-            if rise >= _STEP and (best is None or rise > best[0] + 0.02):
-                best = (rise, row)
+    for row in range(_NEAR, part.size - _SMALLEST + 1):
+        rise = float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
+        if rise >= _STEP and (best is None or rise > best[0]):
+            best = (rise, row)
     return None if best is None else best[1]
+
+
+def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
+    """Step over ruled lines above the ground: rows that are all of one value."""
+    for _ in range(_LINE):
+        line = bottom[row - 1]
+        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULED:
+            break
+        row -= 1
+    return row
 
 
 def _is_bar(
@@ -80,14 +85,16 @@ def suggest_databar(image: NDArray[Any]) -> int:
     if depth < _SMALLEST + _NEAR or image.shape[1] < 64:
         return 0
     bottom = np.asarray(image[height - depth :], dtype=np.float64)
-    low, high = float(np.nanmin(image)), float(np.nanmax(image))
-    if not np.isfinite([low, high]).all() or high <= low:
+    finite = bottom[np.isfinite(bottom)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if high <= low:
         return 0
-    bottom = (np.nan_to_num(bottom, nan=low) - low) / (high - low)
+    span = {"nan": 0.0, "posinf": 1.0, "neginf": 0.0}
+    bottom = np.nan_to_num((bottom - low) / (high - low), **span)
     found = 0
     for ground in _grounds(bottom):
         part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)
         first = _first_row(part)
         if first is not None and _is_bar(bottom[first:], ground, part[first:]):
-            found = max(found, depth - first)
+            found = max(found, depth - _above_frame(bottom, first))
     return found

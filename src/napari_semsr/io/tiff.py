@@ -33,6 +33,7 @@ __all__ = ["describe", "matches", "read"]
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
+_ALPHA = ((1,), (2,))
 _GREY = (_WHITE_IS_ZERO, 1, _PALETTE, 4, 32803)
 _logger = logging.getLogger("tifffile")
 # without any handler Python would print what tifffile logs
@@ -196,7 +197,7 @@ class _Choice:
         photometric = int(page.photometric)
         sizes = dict(zip(level.axes, level.shape, strict=True))
         samples = int(page.samplesperpixel)
-        alpha = samples - len(page.extrasamples or ()) == 1
+        alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
         self.by_sample = photometric in _GREY and samples > 1 and not alpha
         if photometric not in (*_GREY, _RGB, _YCBCR):
             msg = (

@@ -97,13 +97,19 @@ def _ome_metadata(image: Micrograph) -> dict[str, Any]:
 
 
 def _tiles(data: Any, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """Cut an image into tiles, computing it band by band."""
+    """Cut an image into whole tiles, computing it band by band.
+
+    Tiles at the edge are filled up here: left to tifffile, an image one pixel wide is
+    predicted before it is filled, and comes back changed.
+    """
     rows, columns = data.shape
     for top in range(0, rows, _BAND):
         band = np.asarray(data[top : top + _BAND]).astype(dtype, copy=False)
         for y in range(0, band.shape[0], _TILE):
             for x in range(0, columns, _TILE):
-                yield np.ascontiguousarray(band[y : y + _TILE, x : x + _TILE])
+                part = band[y : y + _TILE, x : x + _TILE]
+                missing = [(0, _TILE - n) for n in part.shape]
+                yield np.pad(part, missing, mode="edge")
 
 
 def write_ome(image: Micrograph, path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Laws of outputs: refused early, replaced only on request, whole or absent."""
+
+import pytest
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.io.targets import check_target, output_kind, remove_target, replacing
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.ome.zarr", "ome-zarr"),
+        ("a.zarr", "ome-zarr"),
+        ("a.ome.tif", "ome-tiff"),
+        ("A.OME.TIFF", "ome-tiff"),
+        ("a.b.tif", "tiff"),
+        ("a.tiff", "tiff"),
+        ("a.png", "png"),
+    ],
+)
+def test_output_kind_follows_the_longest_suffix(tmp_path, name, kind):
+    assert output_kind(tmp_path / name) == kind
+
+
+@pytest.mark.parametrize("name", ["a", "a.jpg", ".tif", "a.tif.bak"])
+def test_output_kind_refuses_other_suffixes(tmp_path, name):
+    with pytest.raises(WriteError, match="change the suffix"):
+        output_kind(tmp_path / name)
+
+
+def test_check_target_refuses_missing_folder(tmp_path):
+    with pytest.raises(WriteError, match="does not exist"):
+        check_target(tmp_path / "no" / "a.tif", overwrite=True)
+
+
+def test_check_target_keeps_what_exists(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_text("precious")
+    with pytest.raises(WriteError, match="--overwrite"):
+        check_target(path, overwrite=False)
+    check_target(path, overwrite=True)
+
+
+def test_check_target_never_replaces_a_folder_of_other_things(tmp_path):
+    folder = tmp_path / "a.ome.zarr"
+    folder.mkdir()
+    check_target(folder, overwrite=True)
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(WriteError, match="no image store"):
+        check_target(folder, overwrite=True)
+
+
+def test_remove_target_takes_files_and_stores(tmp_path):
+    store = tmp_path / "a.zarr"
+    (store / "0").mkdir(parents=True)
+    for path in (store, tmp_path / "none.tif"):
+        remove_target(path)
+        assert not path.exists()
+
+
+def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            assert temporary.name.endswith(".ome.tif")
+            temporary.write_text("half")
+            raise KeyError(path)
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replacing_translates_system_errors(tmp_path):
+    def fail() -> None:
+        with replacing(tmp_path / "a.tif"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(WriteError, match="No space left on device"):
+        fail()
