@@ -23,6 +23,7 @@ __all__ = ["local_client", "run_places"]
 
 _LOCAL_ONLY = "127.0.0.1:0"
 _WAITING_PER_THREAD = 2
+_PATIENCE = "10s"
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def local_client(threads: int = 1) -> Iterator[Client]:
 def _remote_client(address: str) -> Iterator[Client]:
     """Join a cluster that somebody else runs."""
     try:
-        client = Client(address, set_as_default=False, timeout="10s")
+        client = Client(address, set_as_default=False, timeout=_PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"No dask scheduler answers at {address}: check --scheduler."
         raise OptionError(msg) from error

@@ -32,7 +32,8 @@ class Probe:
     Attributes
     ----------
     halo : int or None
-        Input pixels that an output depends on beyond a tile, a multiple of the stride;
+        Context for a tile, a multiple of the stride: what an output depends on, and one
+        pixel more, so that both tiles at a border know the pixels on either side of it.
         None when every output depends on the whole field.
     norms : int
         Live normalisations in one pass.
@@ -94,7 +95,7 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
 
 
 def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
-    """Greatest distance over which NaN spreads in four directions; `side` if all."""
+    """Greatest distance over which NaN spreads, in four directions."""
     middle = round_up(side // 2, stride)
     reach = 0
     for axis in (2, 3):
@@ -105,12 +106,10 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
             output = _pass(module, field)
             scale = output.shape[axis] // side
             hit = output.isnan().any(dim=1).any(dim=1 if axis == 3 else 2)[0]
-            clean = (~hit).nonzero()
-            if clean.numel() == 0:
-                return side
             edge = middle * scale
-            first, last = int(clean.min()), int(clean.max()) + 1
-            spread = first - edge if start == 0 else edge - last
+            beyond = hit[edge:] if start == 0 else hit[:edge].flip(0)
+            far = beyond.nonzero()
+            spread = int(far.max()) + 1 if far.numel() else 0
             reach = max(reach, -(-spread // scale))
     return reach
 
@@ -135,13 +134,17 @@ def measure(module: nn.Module, *, stride: int) -> int:
     ShapeError
         If every output depends on the whole field, however large.
     """
-    probed = _cpu_copy(module)
+    return round_up(_measure(_cpu_copy(module), stride), stride)
+
+
+def _measure(probed: nn.Module, stride: int) -> int:
+    """Measure the reach in pixels, on fields that grow until it is seen to end."""
     across = smallest_side(probed, stride=stride)
     side = round_up(max(_FIRST_SIDE, 4 * across), stride)
     while side <= _LAST_SIDE:
         reach = _reach(probed, side, across, stride)
         if reach < side // 2 - stride:
-            return round_up(reach, stride)
+            return reach
         side *= 2
     msg = (
         f"A network that is tiled must have a bounded receptive field, and this one "
@@ -170,7 +173,7 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
     with torch.no_grad(), WithoutNorms() as mode:
         probed(torch.zeros(1, 1, smallest, smallest))
     try:
-        halo: int | None = measure(module, stride=stride)
+        halo: int | None = round_up(_measure(probed, stride) + 1, stride)
     except ShapeError:
         halo = None
     return Probe(halo, mode.count, smallest)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.intensity import field_range, finite_mean
-from napari_semsr.core.tiling import Box, read_box
+from napari_semsr.core.tiling import Box, read_box, reflect_indices
 
-__all__ = ["Scaling", "measure_scaling", "read_window", "set_missing"]
+__all__ = ["Scaling", "measure_scaling", "read_window", "set_missing", "source_box"]
 
 _REACH = 4
 _EXACT_IN_FLOAT32 = 2
@@ -102,6 +102,34 @@ def measure_scaling(
     return Scaling(low, high, mean, back)
 
 
+def _grown(box: Box) -> Box:
+    """Add the neighbours that missing pixels are filled from."""
+    return Box(box.y0 - _REACH, box.y1 + _REACH, box.x0 - _REACH, box.x1 + _REACH)
+
+
+def source_box(box: Box, shape: tuple[int, int]) -> Box:
+    """Give the part of a field that `read_window` may look at.
+
+    Parameters
+    ----------
+    box : Box
+        The window.
+    shape : tuple of int
+        Rows and columns of the field.
+
+    Returns
+    -------
+    Box
+        A region inside the field.
+    """
+    grown = _grown(box)
+    rows = reflect_indices(grown.y0, grown.y1, shape[0])
+    columns = reflect_indices(grown.x0, grown.x1, shape[1])
+    return Box(
+        int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
+    )
+
+
 def read_window(
     data: Any, box: Box, mean: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
@@ -133,8 +161,7 @@ def read_window(
     missing = ~np.isfinite(window)
     if not missing.any():
         return window, None
-    grown = Box(box.y0 - _REACH, box.y1 + _REACH, box.x0 - _REACH, box.x1 + _REACH)
-    wide = read_box(data, grown)
+    wide = read_box(data, _grown(box))
     known = np.isfinite(wide)
     ones = np.ones(2 * _REACH + 1)
     sums = [np.where(known, wide, 0).astype(np.float64), known.astype(np.float64)]

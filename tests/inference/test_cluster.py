@@ -1,0 +1,109 @@
+import socket
+import threading
+
+import numpy as np
+import psutil
+import pytest
+from distributed.protocol.pickle import dumps
+
+from napari_semsr.core.errors import Cancelled, OptionError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference import cluster, tasks
+from napari_semsr.inference.engine import (
+    EnhanceOptions,
+    enhance_array,
+    enhance_to_store,
+)
+from napari_semsr.inference.planning import create_output
+
+OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
+
+
+def _listening():
+    found = psutil.Process().net_connections(kind="inet")
+    return {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
+
+
+def test_nothing_listens_beyond_this_machine(make_loaded, rng):
+    before = _listening()
+    job = enhance_array(Micrograph(rng.random((80, 80))), make_loaded("plain"), OPTIONS)
+    seen = set()
+    for _ in job:
+        seen |= _listening() - before
+    assert seen
+    assert {address.ip for address in seen} <= {"127.0.0.1", "::1"}
+
+
+def test_few_tiles_wait_and_none_carries_the_model(make_loaded, rng, monkeypatch):
+    submitted, sizes, most = 0, [], 0
+    original = cluster.Client.submit
+
+    def submit(self, function, *args, **how):
+        nonlocal submitted
+        submitted += 1
+        sizes.append(len(dumps((function, args))))
+        return original(self, function, *args, **how)
+
+    monkeypatch.setattr(cluster.Client, "submit", submit)
+    image = Micrograph(rng.random((160, 160)).astype(np.float32))
+    for step in enhance_array(image, make_loaded("plain"), OPTIONS):
+        most = max(most, submitted - step.done)
+    assert submitted == 100
+    assert most <= 3
+    assert max(sizes) < 500
+
+
+def test_closing_waits_for_running_tiles_and_forgets_the_run(make_loaded, rng):
+    threads = threading.active_count()
+    job = enhance_array(
+        Micrograph(rng.random((160, 160))), make_loaded("plain"), OPTIONS
+    )
+    while next(job).done < 2:
+        assert len(tasks._workers) <= 1
+    job.close()
+    assert not tasks._workers
+    assert threading.active_count() <= threads + 8
+
+
+def test_an_unknown_run_is_refused():
+    with pytest.raises(Cancelled, match="finished tiles are kept"):
+        tasks.run_tiles("nobody", [(0, 0)])
+
+
+def test_a_stopped_worker_takes_no_more(make_loaded, rng):
+    from napari_semsr.core.tiling import plan_tiles
+    from napari_semsr.inference.scaling import Scaling
+
+    image = rng.random((16, 16), dtype=np.float32)
+    plan = plan_tiles(image.shape, core=16, halo=2)
+    work = tasks.Run(image, image.copy(), make_loaded("plain"), plan, Scaling(0, 1))
+    worker = tasks.register("one", work)
+    assert tasks.register("one", work) is worker
+    assert [p.index for p in tasks.run_tiles("one", [(0, 0)])] == [(0, 0)]
+    tasks.unregister("one")
+    with pytest.raises(Cancelled):
+        worker.enhance([(0, 0)])
+
+
+def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", "200ms")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    image, loaded = Micrograph(np.zeros((20, 20))), make_loaded("plain")
+    store = create_output(tmp_path / "a.zarr", image, loaded, OPTIONS)
+    with pytest.raises(OptionError, match=f"answers at {address}"):
+        run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+
+
+def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path):
+    image = Micrograph(rng.random((50, 60)).astype(np.float32))
+    loaded = make_loaded("identity")
+    store = create_output(tmp_path / "b.zarr", image, loaded, OPTIONS)
+    with cluster.local_client(2) as client:
+        address = client.cluster.scheduler_address
+        report = run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+        assert not tasks._workers
+    assert report.tiles == 16
+    np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)

@@ -1,0 +1,327 @@
+import signal
+import subprocess
+import sys
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import (
+    DeviceMemoryError,
+    OptionError,
+    ShapeError,
+    WriteError,
+)
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference import engine, planning
+from napari_semsr.inference.engine import (
+    EnhanceOptions,
+    create_output,
+    enhance_array,
+    enhance_to_store,
+)
+from napari_semsr.io.registry import read
+from napari_semsr.io.zarr_store import create_store
+
+FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+
+
+def _field(rng, shape, dtype=np.uint8):
+    return (rng.random(shape) * 255).astype(dtype)
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (101, 75), (33, 31)], ids=str)
+@pytest.mark.parametrize("kind", ["plain", "double", "strided"])
+def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
+    image, loaded = _field(rng, shape), make_loaded(kind)
+    expected = whole(image, loaded)
+    for tile in (16, 24, 40):
+        options = FP32.replace(tile=tile)
+        result = run(enhance_array(Micrograph(image), loaded, options))
+        assert result.dtype == np.float32
+        error = np.abs(result.data - expected).max()
+        assert error <= 1e-5 * np.ptp(expected)
+        report = result.metadata["enhance"]
+        assert report["tile_mismatch"] <= 1e-5
+        assert report["norm"] == "none"
+        assert report["tiles"] == np.prod([-(-n // tile) for n in shape])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (3, 5), (130, 2)], ids=str)
+@pytest.mark.parametrize("kind", ["plain", "double"])
+def test_fields_thinner_than_the_halo_work(kind, shape, make_loaded, whole, rng):
+    image, loaded = _field(rng, shape), make_loaded(kind)
+    result = run(enhance_array(Micrograph(image), loaded, FP32))
+    np.testing.assert_allclose(result.data, whole(image, loaded), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 90)], ids=str)
+def test_a_network_that_cannot_reflect_a_thin_field_gets_a_wider_one(
+    shape, make_loaded, rng
+):
+    result = run(
+        enhance_array(Micrograph(_field(rng, shape)), make_loaded("strided"), FP32)
+    )
+    assert result.shape == shape
+    assert np.isfinite(result.data).all()
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint16", "int16", ">u2", "float32", "float64", "bool"]
+)
+def test_an_identity_returns_its_input_for_any_type(dtype, make_loaded, rng):
+    image = (rng.random((40, 50)) * 3000).astype(dtype)
+    result = run(enhance_array(Micrograph(image), make_loaded("identity"), FP32))
+    np.testing.assert_allclose(result.data, image.astype(np.float64), atol=1e-3)
+    same = run(
+        enhance_array(
+            Micrograph(da.from_array(image, chunks=(13, 29))),
+            make_loaded("identity"),
+            FP32,
+        )
+    )
+    np.testing.assert_array_equal(same.data, result.data)
+
+
+def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
+    image = _field(rng, (70, 64), np.float32)
+    image[20:23, 30:33] = np.nan
+    image[40, 32] = np.inf
+    for kind, scale in (("plain", 1), ("double", 2)):
+        loaded = make_loaded(kind)
+        results = [
+            run(enhance_array(Micrograph(image), loaded, FP32.replace(tile=t))).data
+            for t in (16, 32, 80)
+        ]
+        blocks = np.isfinite(image).repeat(scale, 0).repeat(scale, 1)
+        for result in results:
+            np.testing.assert_array_equal(np.isfinite(result), blocks)
+            np.testing.assert_allclose(result, results[0], atol=1e-3)
+    nothing = Micrograph(np.full((20, 20), np.nan))
+    assert np.isnan(run(enhance_array(nothing, make_loaded("plain"), FP32)).data).all()
+
+
+def test_the_scaling_is_that_of_the_field_not_of_the_tile(make_loaded, rng):
+    image = _field(rng, (64, 64))
+    image[:32] //= 8
+    result = run(enhance_array(Micrograph(image), make_loaded("plain"), FP32))
+    report = result.metadata["enhance"]
+    assert report["seam_index"] < 1.5
+
+
+def test_scale_and_calibration_go_together(make_loaded, rng):
+    image = Micrograph(
+        _field(rng, (20, 30)),
+        planning.parse_pixel_size((4.0, 6.0)),
+        origin=(100.0, 0.0),
+    )
+    result = run(enhance_array(image, make_loaded("double"), FP32))
+    assert result.shape == (40, 60)
+    assert result.pixel_size_nm == (2.0, 3.0)
+    assert result.origin == (99.0, -1.5)
+    assert result.provenance.model_digest == make_loaded("double").digest
+    plain = run(enhance_array(Micrograph(image.data), make_loaded("double"), FP32))
+    assert plain.pixel_size_nm is None
+    assert plain.spacing_px == (0.5, 0.5)
+
+
+def test_conversion_rounds_clips_and_is_reported(make_loaded, rng):
+    image = Micrograph(_field(rng, (40, 40), np.float32) * 2)
+    options = FP32.replace(dtype="uint8")
+    result = run(enhance_array(image, make_loaded("identity"), options))
+    assert result.dtype == np.uint8
+    expected = np.clip(np.rint(image.data), 0, 255)
+    assert np.abs(result.data - expected).max() <= 1
+    assert result.metadata["enhance"]["clipped"] == (np.rint(image.data) > 255).sum()
+
+
+@pytest.mark.parametrize("kind", ["norm", "global"])
+def test_live_statistics_run_the_field_whole(kind, make_loaded, whole, rng):
+    image, loaded = _field(rng, (72, 90)), make_loaded(kind)
+    result = run(enhance_array(Micrograph(image), loaded, FP32))
+    expected = whole(image, loaded)
+    assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
+    report = result.metadata["enhance"]
+    assert (report["norm"], report["tiles"]) == ("exact", 9)
+
+
+def test_statistics_of_each_tile_leave_seams_and_say_so(make_loaded, rng):
+    image = _field(rng, (64, 64))
+    image[:, :32] //= 4
+    options = FP32.replace(norm="tile")
+    result = run(enhance_array(Micrograph(image), make_loaded("norm"), options))
+    report = result.metadata["enhance"]
+    assert report["norm"] == "tile"
+    assert report["tile_mismatch"] > 1e-3
+
+
+def test_what_is_not_there_is_refused_in_a_sentence(make_loaded, monkeypatch):
+    image = Micrograph(np.zeros((40, 40), np.uint8))
+    with pytest.raises(OptionError, match="Frozen statistics are not available"):
+        run(enhance_array(image, make_loaded("norm"), FP32.replace(norm="frozen")))
+    with pytest.raises(OptionError, match="bounded receptive field"):
+        run(enhance_array(image, make_loaded("global"), FP32.replace(norm="tile")))
+    monkeypatch.setattr(engine.Predictor, "fits", lambda *_: False)
+    with pytest.raises(DeviceMemoryError, match="need the field whole"):
+        run(enhance_array(image, make_loaded("norm"), FP32))
+    plain = run(enhance_array(image, make_loaded("plain"), FP32.replace(norm="frozen")))
+    assert plain.metadata["enhance"]["norm"] == "none"
+    with pytest.raises(OptionError, match="dtype"):
+        EnhanceOptions.parse({"dtype": "complex64"})
+    with pytest.raises(OptionError, match="device"):
+        EnhanceOptions.parse({"device": "tpu"})
+
+
+def test_short_memory_cuts_tiles_and_says_so(make_loaded, whole, rng, monkeypatch):
+    image, loaded = _field(rng, (150, 140)), make_loaded("tiny")
+    options = FP32.replace(tile=128)
+    result = run(enhance_array(Micrograph(image), loaded, options))
+    monkeypatch.setattr(type(loaded.module), "limit", 10**9)
+    expected = whole(image, loaded)
+    assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
+    (note,) = result.metadata["enhance"]["notes"]
+    assert note == "Memory was short: tiles are computed in pieces of 64 px."
+    monkeypatch.setattr(type(loaded.module), "limit", 30 * 30)
+    with pytest.raises(DeviceMemoryError, match="even for a window of 38 px"):
+        run(enhance_array(Micrograph(image), loaded, options))
+
+
+def _store(tmp_path, image, loaded, options=FP32, **how):
+    return create_output(tmp_path / "out.ome.zarr", image, loaded, options, **how)
+
+
+def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
+    image = Micrograph(_field(rng, (90, 70)), planning.parse_pixel_size(5.0), "chip")
+    loaded = make_loaded("double")
+    store = _store(tmp_path, image, loaded)
+    steps = []
+    report = run(enhance_to_store(image, loaded, store, FP32), steps.append)
+    found = read(tmp_path / "out.ome.zarr")
+    expected = run(enhance_array(image, loaded, FP32))
+    np.testing.assert_array_equal(found.array(), expected.data)
+    assert found.pixel_size_nm == (2.5, 2.5)
+    assert found.origin == expected.origin
+    assert store.unit == (64, 64)
+    assert report.tiles == 9
+    assert report.peak_memory_mb > 1
+    assert store.notes()["report"]["tiles"] == 9
+    tiles = [s for s in steps if "tiles" in s.message]
+    assert [s.done for s in tiles] == list(range(10))
+
+
+def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
+    image, loaded = Micrograph(_field(rng, (130, 100))), make_loaded("strided")
+    store = _store(tmp_path, image, loaded)
+    job = enhance_to_store(image, loaded, store, FP32)
+    while next(job).done < 4:
+        pass
+    job.close()
+    again = _store(tmp_path, image, loaded, resume=True)
+    assert not again.complete
+    left = len(again.pending())
+    assert left <= 20 - 4
+    report = run(enhance_to_store(image, loaded, again, FP32))
+    assert (report.tiles, report.resumed) == (20, 20 - left)
+    expected = run(enhance_array(image, loaded, FP32)).data
+    np.testing.assert_array_equal(read(tmp_path / "out.ome.zarr").array(), expected)
+
+
+def test_a_tile_is_marked_only_after_its_pixels_are_written(
+    make_loaded, rng, tmp_path, monkeypatch
+):
+    image, loaded = Micrograph(_field(rng, (60, 60))), make_loaded("identity")
+    store = _store(tmp_path, image, loaded)
+    marked = []
+
+    def check(self, row, column):
+        core = np.s_[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+        np.testing.assert_allclose(self.level0[core], image.data[core], atol=1e-3)
+        marked.append((row, column))
+        self.done[row, column] = 1
+
+    monkeypatch.setattr(type(store), "mark_done", check)
+    run(enhance_to_store(image, loaded, store, FP32))
+    assert sorted(marked) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"precision": "bf16"}, "option precision"),
+        ({"norm": "exact"}, "option norm"),
+        ("model", "model"),
+        ("input", "input"),
+    ],
+    ids=str,
+)
+def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path):
+    image, loaded = Micrograph(_field(rng, (60, 60))), make_loaded("plain")
+    store = _store(tmp_path, image, loaded)
+    job = enhance_to_store(image, loaded, store, FP32)
+    while next(job).done < 1:
+        pass
+    job.close()
+    options = FP32
+    if change == "model":
+        loaded = make_loaded("strided")
+    elif change == "input":
+        image = Micrograph(image.data // 2)
+    else:
+        options = FP32.replace(**change)
+    again = _store(tmp_path, image, loaded, options, resume=True)
+    with pytest.raises(WriteError, match=f"the {named}.* changed: use --overwrite"):
+        run(enhance_to_store(image, loaded, again, options))
+
+
+def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
+    image, loaded = Micrograph(np.zeros((60, 60))), make_loaded("plain")
+    for shape, match in (((60, 60), "Chunks must be the tiles"), ((9, 9), "shape")):
+        store = create_store(
+            tmp_path / f"{shape[0]}.zarr", shape=shape, dtype="float32", chunk=20
+        )
+        with pytest.raises(ShapeError, match=match):
+            run(enhance_to_store(image, loaded, store, FP32))
+
+
+_CHILD = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from torch import nn
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.inference.engine import (
+    EnhanceOptions, create_output, enhance_to_store
+)
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import LoadedModel
+
+card = ModelCard.model_validate_json(sys.argv[2])
+loaded = LoadedModel(nn.Identity(), card, sys.argv[3])
+image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
+options = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+store = create_output(Path(sys.argv[1]), image, loaded, options)
+for step in enhance_to_store(image, loaded, store, options):
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_a_killed_run_is_resumed(make_loaded, tmp_path):
+    path, loaded = tmp_path / "killed.ome.zarr", make_loaded("identity")
+    words = [sys.executable, "-c", _CHILD, path, loaded.card.model_dump_json()]
+    with subprocess.Popen([*words, loaded.digest]) as child:
+        until = time.monotonic() + 60
+        while not (path / "done" / "c" / "1").exists():
+            assert child.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
+    store = create_output(path, image, loaded, FP32, resume=True)
+    assert 0 < len(store.pending()) < 25
+    report = run(enhance_to_store(image, loaded, store, FP32))
+    assert report.resumed >= 5
+    np.testing.assert_allclose(read(path).array(), image.data, atol=1e-2)

@@ -1,0 +1,56 @@
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference import lazy
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.models.checkpoint import LoadedModel
+
+OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["plain", "double", "strided", "norm"])
+@pytest.mark.parametrize("source", ["numpy", "dask"])
+def test_lazy_equals_the_engine(kind, source, make_loaded, rng):
+    image = rng.random((45, 38)).astype(np.float32)
+    image[3, 4] = np.nan
+    data = image if source == "numpy" else da.from_array(image, chunks=(11, 20))
+    loaded = make_loaded(kind)
+    array = enhance_lazy(Micrograph(data), loaded, OPTIONS)
+    expected = run(enhance_array(Micrograph(image), loaded, OPTIONS)).data
+    assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_allclose(array.compute(), expected, atol=1e-5)
+
+
+def test_a_slice_runs_only_the_tiles_that_it_needs(make_loaded, rng, monkeypatch):
+    ran = []
+    original = lazy._enhance_part
+
+    def count(block, loaded, place, *rest):
+        ran.append(place[0].index)
+        return original(block, loaded, place, *rest)
+
+    monkeypatch.setattr(lazy, "_enhance_part", count)
+    image = Micrograph(rng.random((64, 64)))
+    enhance_lazy(image, make_loaded("plain"), OPTIONS)[20:30, 36:40].compute()
+    assert ran == [(1, 2)]
+
+
+def test_names_follow_field_options_and_model(make_loaded, rng):
+    image, loaded = rng.random((20, 20)), make_loaded("plain")
+    first = enhance_lazy(Micrograph(image), loaded, OPTIONS)
+    assert enhance_lazy(Micrograph(image), loaded, OPTIONS).name == first.name
+    retrained = LoadedModel(loaded.module, loaded.card, "sha256:other")
+    others = [
+        enhance_lazy(Micrograph(image), retrained, OPTIONS),
+        enhance_lazy(Micrograph(image + 1), loaded, OPTIONS),
+        enhance_lazy(Micrograph(image), loaded, OPTIONS.replace(dtype="uint8")),
+    ]
+    keys = [set(array.dask) for array in [first, *others]]
+    for one in keys[1:]:
+        tiles = {key for key in one if "semsr-tile" in str(key)}
+        assert tiles
+        assert not tiles & keys[0]

@@ -1,0 +1,25 @@
+import pytest
+
+from napari_semsr.inference.planning import choose_tiles, chunk_of
+from napari_semsr.inference.receptive_field import Probe
+
+
+@pytest.mark.parametrize(
+    ("shape", "scale", "stride", "tile", "core"),
+    [
+        ((5000, 3000), 1, 4, None, 1024),
+        ((5000, 3000), 2, 4, None, 512),
+        ((5000, 3000), 3, 4, None, 340),
+        ((300, 201), 1, 4, None, 300),
+        ((301, 201), 1, 4, None, 304),
+        ((1, 1), 1, 16, None, 16),
+        ((5000, 3000), 1, 4, 130, 132),
+        ((100, 100), 2, 4, 512, 100),
+    ],
+)
+def test_cores_are_sensible_chunks(shape, scale, stride, tile, core, make_loaded):
+    card = make_loaded("plain", scale=scale, stride=stride).card
+    plan = choose_tiles(shape, card, Probe(8, 0, stride), tile=tile)
+    assert plan.core == core
+    chunk = chunk_of(plan, scale)
+    assert chunk == tuple(min(core * scale, n * scale) for n in shape)

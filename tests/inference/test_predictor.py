@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import DeviceMemoryError, OptionError, SemsrError
+from napari_semsr.inference.devices import (
+    cpu_threads,
+    free_memory,
+    resolve_device,
+    resolve_precision,
+)
+from napari_semsr.inference.footprint import estimate_peak
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.scaling import Scaling
+
+
+@pytest.fixture
+def window(rng):
+    return rng.integers(0, 255, (24, 32)).astype(np.uint8)
+
+
+def test_predict_returns_the_grey_scale_of_the_input(make_loaded, window):
+    predictor = Predictor(make_loaded("identity"), precision="fp32")
+    result = predictor.predict(window, Scaling(10.0, 200.0))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, window, atol=1e-4)
+    unit = predictor.predict(window, Scaling(10.0, 200.0, back=False))
+    np.testing.assert_allclose(unit, (window - 10.0) / 190, atol=1e-6)
+
+
+def test_bf16_stays_near_fp32_and_keeps_grey_levels(make_loaded, window):
+    loaded = make_loaded("strided")
+    full = Predictor(loaded, precision="fp32").predict(window, Scaling(0, 255))
+    half = Predictor(loaded, precision="bf16").predict(window, Scaling(0, 255))
+    assert half.dtype == np.float32
+    assert np.abs(full - half).max() < 0.02 * np.ptp(full)
+    fine = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    same = Predictor(make_loaded("identity"), precision="bf16")
+    np.testing.assert_allclose(same.predict(fine, Scaling(0, 65535)), fine, atol=0.1)
+
+
+def test_the_loaded_model_is_not_changed(make_loaded, window):
+    loaded = make_loaded("plain")
+    Predictor(loaded, precision="bf16").predict(window, Scaling(0, 255))
+    weight = loaded.module.first.weight
+    assert weight.dtype == torch.float32
+    assert weight.requires_grad
+    assert weight.is_contiguous()
+
+
+def test_batches_are_halved_until_they_fit(make_loaded, rng):
+    predictor = Predictor(make_loaded("tiny"), precision="fp32")
+    predictor.batch = 8
+    windows = list(rng.random((5, 40, 40), dtype=np.float32))
+    results = predictor.predict_many(windows, Scaling(0, 1))
+    assert predictor.batch == 4
+    alone = [predictor.predict(w, Scaling(0, 1)) for w in windows]
+    np.testing.assert_allclose(np.stack(results), np.stack(alone), atol=1e-5)
+
+
+def test_errors_of_torch_become_sentences(make_loaded, rng):
+    predictor = Predictor(make_loaded("tiny"), precision="fp32")
+    with pytest.raises(DeviceMemoryError, match="no memory left for 1 window"):
+        predictor.predict_many([rng.random((90, 90))], Scaling(0, 1))
+    strided = Predictor(make_loaded("strided"), precision="fp32")
+    with pytest.raises(SemsrError, match="could not compute 1 window") as caught:
+        strided.predict(rng.random((7, 7)), Scaling(0, 1))
+    assert not isinstance(caught.value, RuntimeError)
+
+
+def test_devices_and_precisions_are_chosen_or_refused(monkeypatch):
+    assert resolve_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(OptionError, match="torch sees 0: use --device cpu"):
+        resolve_device("cuda:3")
+    with pytest.raises(OptionError, match="got 'toaster'"):
+        resolve_device("toaster")
+    with pytest.raises(OptionError, match="got 'meta'"):
+        resolve_device("meta")
+    with pytest.raises(OptionError, match="fp32 or bf16"):
+        resolve_precision("fp8", torch.device("cpu"))
+    for able, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda able=able: {"avx512_bf16": able}
+        )
+        assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert cpu_threads() >= 1
+    assert free_memory(torch.device("cpu")) > 0
+
+
+def test_a_cpu_takes_one_tile_at_a_time(make_loaded):
+    predictor = Predictor(make_loaded("plain"), device="cpu")
+    assert predictor.choose_batch((64, 64), 7) == 1
+    assert predictor.fits((64, 64))
+
+
+def test_the_estimate_counts_what_is_alive_at_once():
+    chain = torch.nn.Sequential(
+        *(torch.nn.Conv2d(1, 1, 3, padding=1) for _ in range(9))
+    )
+    field = 4 * 50 * 40
+    assert 2 * field <= estimate_peak(chain, (50, 40)) <= 4 * field
+    assert estimate_peak(chain, (500, 400)) == pytest.approx(
+        100 * estimate_peak(chain, (50, 40)), rel=0.01
+    )

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from napari_semsr.core.errors import CheckpointError, ShapeError
+from napari_semsr.inference.normalisation import WithoutNorms
+from napari_semsr.inference.receptive_field import measure, probe, smallest_side
+
+CASES = {
+    "identity": (nn.Identity(), 1, 0),
+    "3x3": (nn.Conv2d(1, 1, 3, padding=1), 1, 1),
+    "3x3 zero weights": (nn.Conv2d(1, 1, 3, padding=1), 1, 1),
+    "7x7 to one side": (
+        nn.Sequential(nn.ZeroPad2d((0, 6, 0, 6)), nn.Conv2d(1, 1, 7)),
+        1,
+        6,
+    ),
+    "dilated": (nn.Conv2d(1, 1, 3, padding=40, dilation=40), 1, 40),
+    "unshuffled by 4": (
+        nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(16, 16, 3, padding=1), nn.PixelShuffle(4)
+        ),
+        4,
+        4,
+    ),
+    "twice as fine": (
+        nn.Sequential(nn.Conv2d(1, 4, 5, padding=2), nn.PixelShuffle(2)),
+        1,
+        2,
+    ),
+    "instance norm": (
+        nn.Sequential(nn.InstanceNorm2d(1), nn.Conv2d(1, 1, 3, padding=1)),
+        1,
+        1,
+    ),
+}
+nn.init.zeros_(CASES["3x3 zero weights"][0].weight)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_measure_finds_the_known_reach(name):
+    module, stride, expected = CASES[name]
+    assert measure(module, stride=stride) == expected
+
+
+def test_measure_refuses_a_network_that_sees_everything(make_loaded):
+    loaded = make_loaded("global")
+    with pytest.raises(ShapeError, match="bounded receptive field"):
+        measure(loaded.module, stride=1)
+    assert probe(loaded.module, stride=1).halo is None
+
+
+def test_probe_counts_live_norms_only(make_loaded):
+    assert probe(make_loaded("norm").module, stride=4).norms == 2
+    assert probe(make_loaded("strided").module, stride=4).norms == 0
+    still = nn.Sequential(
+        nn.BatchNorm2d(1), nn.InstanceNorm2d(1, track_running_stats=True)
+    )
+    assert probe(still.eval(), stride=1).norms == 0
+
+
+def test_norms_without_a_module_are_seen():
+    x = torch.randn(1, 4, 6, 6)
+    with WithoutNorms() as mode:
+        assert functional.instance_norm(x) is x
+        assert functional.group_norm(x, 2) is x
+        assert functional.layer_norm(x, [4, 6, 6]) is x
+        assert functional.batch_norm(x, None, None, training=True) is x
+        assert functional.layer_norm(x, [6]) is not x
+    assert mode.count == 4
+
+
+def test_probing_leaves_the_network_as_it_was(make_loaded):
+    module = make_loaded("norm").module
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    probe(module, stride=4)
+    assert not module.training
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_smallest_side_is_found_and_bounded():
+    reflecting = nn.Conv2d(1, 1, 7, padding=3, padding_mode="reflect")
+    assert smallest_side(reflecting, stride=1) == 4
+    with pytest.raises(CheckpointError, match="refused all up to 64 px"):
+        smallest_side(nn.Conv2d(3, 1, 3), stride=1)
