@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -28,15 +29,21 @@ class Console:
         Say nothing on stderr but errors.
     out, err : text streams
         Looked up when the console is made, so that redirection works.
+    clock : callable
+        Tells seconds.
     """
 
     as_json: bool = False
     quiet: bool = False
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
-    _started: float = field(default_factory=time.monotonic, init=False)
+    clock: Callable[[], float] = time.monotonic
+    _started: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
 
     def report(self, step: Progress) -> None:
         """Show how far a job has come: a bar on a terminal, else a line now and then.
@@ -51,7 +58,7 @@ class Console:
         """
         if self.quiet:
             return
-        now = time.monotonic()
+        now = self.clock()
         since = now - self._last
         if self.err.isatty():
             finished = bool(step.total) and step.done >= step.total

@@ -102,7 +102,8 @@ def _print_version(console: Console) -> int:
 def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
     """Pick the warnings that are meant for the user."""
     for item in caught:
-        if debug or item.filename.startswith(_PACKAGE):
+        told = item.category is UserWarning and item.filename.startswith(_PACKAGE)
+        if debug or told:
             yield " ".join(str(item.message).split())
 
 

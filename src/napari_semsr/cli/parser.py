@@ -75,6 +75,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
+    _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, text in VERBS.items():
         one = verbs.add_parser(
@@ -90,14 +91,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every verb understands."""
+    """Add what every verb understands, before the verb or after it."""
     group = parser.add_argument_group("output")
-    group.add_argument(
-        "--json", action="store_true", help="print one JSON object on stdout"
-    )
-    group.add_argument(
-        "--quiet", action="store_true", help="no progress and no warnings on stderr"
-    )
-    group.add_argument(
-        "--debug", action="store_true", help="show the traceback of an error"
-    )
+    told = {
+        "--json": "print one JSON object on stdout",
+        "--quiet": "no progress and no warnings on stderr",
+        "--debug": "show the traceback of an error",
+    }
+    for flag, text in told.items():
+        group.add_argument(
+            flag, action="store_true", default=argparse.SUPPRESS, help=text
+        )

@@ -14,8 +14,10 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
+    if not where:  # a rule between options: the sentence names them itself
+        return f"{message[:1].upper()}{message[1:].rstrip('.')}."
     given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return f"Option {where}: {message}{given}." if where else f"{message}{given}."
+    return f"Option {where}: {message}{given}."
 
 
 class Options(BaseModel):

@@ -1,0 +1,91 @@
+"""Small image files, and a way to run a command inside this process."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.cli.main import main
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io.registry import write
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The one JSON object on stdout; NaN and inf are refused."""
+
+        def refuse(constant: str) -> None:
+            pytest.fail(f"{constant} in JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+
+@pytest.fixture
+def semsr(capsys, monkeypatch, tmp_path) -> Callable[..., Said]:
+    """Run ``semsr`` in this process, in the folder of the images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "shelf"))
+
+    def run(*words: object) -> Said:
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(semsr) -> Callable[..., str]:
+    """Run a command that must be refused in one line, and give that line."""
+
+    def run(*words: object) -> str:
+        said = semsr(*words)
+        assert said.code == 2
+        assert said.out == ""
+        assert said.err.endswith("\n")
+        assert len(said.err.splitlines()) == 1
+        assert "Traceback" not in said.err
+        assert "Unexpected" not in said.err
+        return said.err
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path, scene) -> Path:
+    """A folder with two exposures, their truth, and troublesome files."""
+    for image in (scene.truth, scene.first, scene.second):
+        write(image, tmp_path / f"{image.name}.tif")
+    rng = np.random.default_rng(3)
+    grey = rng.integers(0, 255, (40, 48), dtype=np.uint8)
+    holes = grey.astype(np.float32)
+    holes[3, 4], holes[5, 6] = np.nan, np.inf
+    plain = {
+        "uncalibrated": grey,
+        "one": np.zeros((1, 1), np.uint8),
+        "constant": np.full((40, 48), 7, np.uint8),
+        "holes": holes,
+        "colour": rng.integers(0, 255, (40, 48, 3), dtype=np.uint8),
+    }
+    for name, array in plain.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", array)
+    write(Micrograph(grey), tmp_path / "spaces and µ.png")
+    whole = (tmp_path / "first.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.tif").write_bytes(b"")
+    (tmp_path / "text.tif").write_text("not an image")
+    (tmp_path / "folder").mkdir()
+    return tmp_path

@@ -1,0 +1,81 @@
+import argparse
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from napari_semsr.cli.arguments import add_options, options_from
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.options import Options
+
+
+class Sample(Options):
+    """Options of every kind.
+
+    Attributes
+    ----------
+    side_px : int or None
+        Side of a block, as the docstring
+        tells it.
+    """
+
+    side_px: int | None = Field(default=None, ge=2)
+    share: float = Field(default=0.5, description="Share of 50 %.")
+    kind: Literal["one", "two"] = Field(default="one", description="Which kind.")
+    loud: bool = Field(default=False, description="Say more.")
+    crop: bool = Field(default=True, description="Cut off.")
+    name: str | None = Field(default=None, description="A name.")
+
+
+def parse(*words: str, **changes: object) -> Sample:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, Sample)
+    return options_from(parser.parse_args(words), Sample, **changes)
+
+
+def test_options_from_nothing_typed_is_the_defaults():
+    assert parse() == Sample()
+
+
+def test_options_from_typed_values_are_the_models_own():
+    typed = parse(
+        *("--side-px", "4", "--share", "0.25", "--kind", "two"),
+        *("--loud", "--no-crop", "--name", "x"),
+    )
+    expected = Sample(
+        side_px=4, share=0.25, kind="two", loud=True, crop=False, name="x"
+    )
+    assert typed == expected
+
+
+def test_options_from_changes_win_over_flags():
+    assert parse("--share", "0.25", share=0.75).share == 0.75
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--side-px", "1"), r"side_px.*greater than or equal to 2"),
+        (("--side-px", "many"), r"side_px.*many"),
+        (("--share", "nan"), r"share.*finite"),
+    ],
+    ids=["bound", "kind", "nan"],
+)
+def test_options_from_wrong_values_are_refused_by_the_model(words, match):
+    with pytest.raises(OptionError, match=match):
+        parse(*words)
+
+
+def test_add_options_help_tells_field_docstring_and_default():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Sample)
+    text = " ".join(parser.format_help().split())
+    assert "side of a block, as the docstring tells it" in text
+    assert "share of 50 % (default: 0.5)" in text
+    assert "{one,two}" in text
+
+
+def test_add_options_leaves_out_what_is_excluded():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Sample, exclude={"share"})
+    assert "--share" not in parser.format_help()

@@ -1,0 +1,73 @@
+import io
+import json
+
+import pytest
+
+from napari_semsr.cli.console import Console
+from napari_semsr.core.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def console(err: io.StringIO | None = None, **options: object) -> Console:
+    return Console(out=io.StringIO(), err=err or io.StringIO(), **options)
+
+
+def test_emit_json_is_one_object_on_one_line():
+    made = console(as_json=True)
+    made.emit({"a": None, "µ": "nm"}, "not printed")
+    assert made.out.getvalue().count("\n") == 1
+    assert json.loads(made.out.getvalue()) == {"a": None, "µ": "nm"}
+
+
+def test_emit_refuses_numbers_that_json_has_not():
+    with pytest.raises(ValueError, match="JSON"):
+        console(as_json=True).emit({"a": float("nan")}, "")
+
+
+def test_report_on_a_terminal_draws_a_bar_and_clears_it():
+    made = console(Terminal())
+    made.report(Progress(1, 4, "tiles"))
+    assert "1/4 tiles" in made.err.getvalue()
+    made.emit({}, "done")
+    assert made.err.getvalue().endswith("\r")
+    assert made.out.getvalue() == "done\n"
+
+
+def test_report_off_a_terminal_is_sparse():
+    made = console(clock=iter([0.0, 1.0, 5.0, 6.0, 16.0]).__next__)
+    for done in range(1, 5):
+        made.report(Progress(done, 9, "tiles"))
+    assert made.err.getvalue() == "2/9 tiles\n4/9 tiles\n"
+
+
+def test_report_off_a_terminal_waits_for_counted_work():
+    made = console(clock=iter([0.0, 100.0, 200.0]).__next__)
+    made.report(Progress(0, 0, "reading"))
+    made.report(Progress(0, 9, "tiles"))
+    assert made.err.getvalue() == ""
+
+
+def test_quiet_silences_progress_and_warnings_but_not_errors():
+    made = console(Terminal(), quiet=True)
+    made.report(Progress(1, 4, "tiles"))
+    made.warn("something")
+    assert made.err.getvalue() == ""
+    made.error("It failed.", "info")
+    assert made.err.getvalue() == "semsr info: It failed.\n"
+
+
+def test_error_is_one_line_whatever_the_message_holds():
+    made = console()
+    made.error("first\nsecond\tthird")
+    assert made.err.getvalue() == "semsr: first second third\n"
+
+
+def test_text_that_the_stream_cannot_hold_is_escaped():
+    raw = io.BytesIO()
+    made = Console(out=io.TextIOWrapper(raw, encoding="ascii"), err=io.StringIO())
+    made.emit({}, "5 µm")
+    assert raw.getvalue() == b"5 \\xb5m\n"

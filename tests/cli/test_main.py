@@ -1,0 +1,211 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from napari_semsr.cli import main as main_module
+from napari_semsr.cli.main import main
+from napari_semsr.cli.parser import VERBS, build_parser
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.progress import Progress
+from napari_semsr.services.results import Result
+
+SEMSR = [sys.executable, "-m", "napari_semsr"]
+LATER = {
+    *("register", "decorrelation", "error-map", "profile", "trust", "report"),
+    *("replay", "simulate", "stitch", "pairs", "restore", "gaps"),
+}
+
+
+def verb_of(job):
+    return Verb(lambda parser: None, lambda arguments: job(), lambda result: "done")
+
+
+@pytest.fixture
+def info_does(monkeypatch):
+    """Let the verb `info` run another job; its one argument stays."""
+
+    def replace(job):
+        monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(job))
+
+    return replace
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_names_it_and_ends_with_0(semsr, verb):
+    said = semsr(verb, "--help")
+    assert said.code == 0
+    assert f"semsr {verb}" in said.out
+    assert "--json" in said.out
+    assert said.err == ""
+
+
+def test_names_of_later_verbs_stay_free():
+    assert not LATER & set(VERBS)
+
+
+def test_help_lists_every_verb(semsr):
+    said = semsr("--help")
+    assert said.code == 0
+    assert all(verb in said.out for verb in VERBS)
+
+
+def test_build_parser_of_all_verbs_configures_each():
+    arguments = build_parser().parse_args(["enhance", "a.tif", "-o", "b.tif"])
+    assert (arguments.verb, arguments.output) == ("enhance", "b.tif")
+
+
+def test_version_is_printed(semsr):
+    assert semsr("--version").out.startswith("semsr 0.")
+    assert semsr("--version", "--json").record["version"].startswith("0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        ((), "verb is required"),
+        (("sharpen",), "invalid choice: 'sharpen'"),
+        (("info",), "required: PATH"),
+        (("info", "a", "b"), "nrecognized arguments: b"),
+        (("info", "a", "--jsn"), "nrecognized arguments: --jsn"),
+        (("info", ""), "must not be empty"),
+        (("frc", "a", "--criterion", "2/7"), "invalid choice: '2/7'"),
+    ],
+    ids=["none", "unknown", "missing", "extra", "misspelt", "empty", "choice"],
+)
+def test_wrong_usage_is_one_line_that_says_how(refused, words, needs):
+    line = refused(*words)
+    assert needs in line
+    assert "--help`" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "needs"),
+    [
+        (ReadError("It must be an image."), "It must be an image."),
+        (OSError(28, "No space left on device", "x.tif"), "No space left"),
+        (MemoryError(), "Not enough memory"),
+        (ZeroDivisionError("by\nzero"), "Unexpected ZeroDivisionError: by zero"),
+    ],
+    ids=["ours", "system", "memory", "unforeseen"],
+)
+def test_each_kind_of_error_is_one_line(semsr, info_does, error, needs):
+    def job():
+        yield Progress(0, 1, "working")
+        raise error
+
+    info_does(job)
+    said = semsr("info", "x")
+    assert said.code == 2
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert needs in said.err
+
+
+def test_debug_shows_the_traceback(semsr, info_does):
+    def job():
+        yield Progress(0, 1, "working")
+        raise ReadError("broken")
+
+    info_does(job)
+    said = semsr("info", "x", "--debug")
+    assert said.code == 2
+    assert "Traceback" in said.err
+    assert "ReadError: broken" in said.err
+
+
+def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
+    closed = []
+
+    def job():
+        try:
+            yield Progress(0, 1, "working")
+            raise KeyboardInterrupt
+        finally:
+            closed.append(True)
+
+    info_does(job)
+    said = semsr("info", "x")
+    assert said.code == 130
+    assert closed == [True]
+    assert len(said.err.splitlines()) == 1
+
+
+def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
+    def job():
+        yield Progress(0, 1, "working")
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield Progress(1, 1, "done")
+
+    before = signal.getsignal(signal.SIGTERM)
+    info_does(job)
+    assert semsr("info", "x").code == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does):
+    def job():
+        for _ in range(2):
+            warnings.warn_explicit("mind\nthis", UserWarning, main_module.__file__, 1)
+        warnings.warn_explicit("theirs", UserWarning, "elsewhere.py", 1)
+        yield Progress(1, 1, "done")
+        return Result()
+
+    info_does(job)
+    said = semsr("info", "x", "--json")
+    assert said.record == {"warnings": ["mind this"]}
+    assert said.err == "semsr: warning: mind this\n"
+    assert semsr("info", "x", "--json", "--quiet").err == ""
+
+
+def test_common_flags_may_stand_before_the_verb(semsr, images):
+    assert semsr("--json", "info", "first.tif").record["shape"] == [96, 128]
+
+
+def test_main_in_another_thread_leaves_signals_alone(images, capsys):
+    from threading import Thread
+
+    codes = []
+    line = ["info", str(images / "first.tif"), "--json"]
+    thread = Thread(target=lambda: codes.append(main(line)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+    assert json.loads(capsys.readouterr().out)["dtype"] == "float32"
+
+
+def test_closed_stdout_ends_in_silence(images):
+    line = [*SEMSR, "info", str(images / "first.tif"), "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert done.stderr == b""
+
+
+def test_help_and_info_load_no_torch(images):
+    code = (
+        "import sys; from napari_semsr.cli.main import main; main(['--help']); "
+        f"main(['info', {str(images / 'first.tif')!r}]); "
+        "print([n for n in ('torch', 'qtpy', 'napari', 'matplotlib') "
+        "if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_entry_point_is_installed():
+    tool = Path(sys.executable).with_name("semsr")
+    done = subprocess.run([tool, "--version"], capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"semsr ")
