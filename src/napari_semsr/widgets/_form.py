@@ -67,6 +67,7 @@ class Form(QWidget):
             QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
         )
         self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._rows: dict[str, QWidget] = {}
 
     def add(self, name: str, label: str, widget: Any, tooltip: str) -> None:

@@ -98,7 +98,7 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
     return scale, shift
 
 
-def _plane(layer: Image, step: Sequence[int]) -> Any:
+def _plane(layer: Image, point: Sequence[float]) -> Any:
     """Level 0 of a layer, cut to the plane that is shown: ``(Y, X)``."""
     data = layer.data[0] if layer.multiscale else layer.data
     lead = layer.ndim - 2
@@ -106,11 +106,14 @@ def _plane(layer: Image, step: Sequence[int]) -> Any:
         msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
         raise ShapeError(msg)
     if lead:
-        index = tuple(step[-layer.ndim :])[:lead] or (0,) * lead
-        index = tuple(
-            min(int(i), n - 1) for i, n in zip(index, data.shape[:lead], strict=True)
-        )
-        data = data[index]
+        world = tuple(point)[-layer.ndim :]
+        place = layer.world_to_data(world) if len(world) == layer.ndim else [0] * lead
+        data = data[
+            tuple(
+                min(max(round(float(i)), 0), n - 1)
+                for i, n in zip(place[:lead], data.shape[:lead], strict=True)
+            )
+        ]
     return data if hasattr(data, "dask") else np.asarray(data)
 
 
@@ -125,15 +128,17 @@ def _provenance(layer: Layer) -> Provenance | None:
         return None
 
 
-def micrograph_from_layer(layer: Image | None, step: Sequence[int] = ()) -> Micrograph:
+def micrograph_from_layer(
+    layer: Image | None, point: Sequence[float] = ()
+) -> Micrograph:
     """Read a layer as it is shown: its plane, its calibration, its history.
 
     Parameters
     ----------
     layer : napari.layers.Image or None
         A grey image layer; of several axes the last two are the image.
-    step : sequence of int
-        The viewer's current step, which chooses the plane.
+    point : sequence of float
+        The viewer's point in world coordinates, which chooses the plane.
 
     Returns
     -------
@@ -162,7 +167,7 @@ def micrograph_from_layer(layer: Image | None, step: Sequence[int] = ()) -> Micr
     k = np.array([y, x]) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
     return Micrograph(
-        data=_plane(layer, step),
+        data=_plane(layer, point),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
         name=layer.name,
         provenance=_provenance(layer),

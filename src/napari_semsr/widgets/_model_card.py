@@ -5,13 +5,13 @@ from typing import Any
 
 from magicgui.widgets import ComboBox
 from psygnal import Signal
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.core.progress import run
 from napari_semsr.services.shelf import list_models, model_info
 from napari_semsr.widgets._form import Form
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._text import TIMES, table
 
 __all__ = ["ModelChooser", "card_text"]
@@ -81,9 +81,7 @@ class ModelChooser(QWidget):
         )
         self.file_button = QPushButton("Add a model file …")
         self.file_button.clicked.connect(self._choose_file)
-        self.text = QLabel()
-        self.text.setWordWrap(True)
-        self.text.setTextFormat(Qt.TextFormat.RichText)
+        self.text = Note()
         form = Form()
         form.add("model", "Model", self.box, "Which model to run.")
         form.add("file", "", self.file_button, "A .safetensors file with a model card.")

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QFrame,
     QGroupBox,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -24,7 +23,8 @@ from napari_semsr.core.errors import SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.widgets._layers import grey_layers, micrograph_from_layer
-from napari_semsr.widgets._runner import JobRunner
+from napari_semsr.widgets._note import Note
+from napari_semsr.widgets._runner import JobRunner, is_alive
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -68,31 +68,6 @@ def layer_box(
     return box
 
 
-def _follow_layers(
-    panel: QWidget, viewer: "napari.viewer.Viewer", boxes: list[CategoricalWidget[Any]]
-) -> None:
-    """Keep lists of layers up to date for as long as the panel exists.
-
-    The callback holds the lists and not the panel, so that a closed panel is freed.
-    """
-
-    def refresh(_: object = None) -> None:
-        for box in boxes:
-            box.reset_choices()
-
-    events = viewer.layers.events
-    emitters = (events.inserted, events.removed, events.reordered, events.renamed)
-
-    def forget(_: object = None) -> None:
-        boxes.clear()
-        for emitter in emitters:
-            emitter.disconnect(refresh)
-
-    for emitter in emitters:
-        emitter.connect(refresh)
-    panel.destroyed.connect(forget)
-
-
 class Panel(QWidget):
     """Base of the panels.
 
@@ -123,7 +98,9 @@ class Panel(QWidget):
         self.runner.cancelled.connect(self._show_cancelled)
         self.runner.busy_changed.connect(self._show_busy)
         self._build()
-        _follow_layers(self, viewer, self._boxes)
+        events = viewer.layers.events
+        for name in ("inserted", "removed", "reordered", "renamed"):
+            getattr(events, name).connect(self._on_layers)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel the job when the panel is taken out of its dock.
@@ -146,8 +123,8 @@ class Panel(QWidget):
         self.content = QWidget()
         self.body = QVBoxLayout(self.content)
         self.body.setContentsMargins(0, 0, 6, 0)
-        self.body.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.scroll = scroll = QScrollArea()
+        self.body.addStretch(1)
+        scroll = self.scroll_area = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -170,11 +147,7 @@ class Panel(QWidget):
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
-        self.status = QLabel("")
-        self.status.setWordWrap(True)
-        self.status.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse
-        )
+        self.status = Note()
         foot.addLayout(row)
         foot.addWidget(self.progress_bar)
         foot.addWidget(self.status)
@@ -202,7 +175,7 @@ class Panel(QWidget):
         column.setContentsMargins(8, 12, 8, 8)
         for widget in widgets:
             column.addWidget(widget)
-        self.body.addWidget(group)
+        self.body.insertWidget(self.body.count() - 1, group)
         return group
 
     def add_plot(self, group: QGroupBox, plot: QWidget, *, place: int = 0) -> None:
@@ -230,7 +203,7 @@ class Panel(QWidget):
             A group made by `add_group`.
         """
         group.setVisible(True)
-        bar = self.scroll.verticalScrollBar()
+        bar = self.scroll_area.verticalScrollBar()
         self.content.adjustSize()
         if bar is not None:
             bar.setValue(group.y())
@@ -274,6 +247,12 @@ class Panel(QWidget):
         """
         self._boxes.append(box)
 
+    def _on_layers(self, event: object = None) -> None:
+        """Bring the lists up to date; napari holds this panel only weakly."""
+        if is_alive(self):
+            for box in self._boxes:
+                box.reset_choices()
+
     def micrograph(self, layer: Image | None) -> Micrograph:
         """Read a layer at the plane that is shown.
 
@@ -287,7 +266,7 @@ class Panel(QWidget):
         Micrograph
             The calibrated image.
         """
-        return micrograph_from_layer(layer, tuple(self.viewer.dims.current_step))
+        return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
 
     # -- running -------------------------------------------------------------
 

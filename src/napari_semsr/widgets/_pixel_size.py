@@ -7,6 +7,7 @@ from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._text import TIMES
 
 __all__ = ["UNITS_NM", "PixelSizeEdit", "format_nm"]
@@ -58,8 +59,7 @@ class PixelSizeEdit(QWidget):
         self.unit_box.native.setToolTip(
             "Unit of both numbers; choosing another keeps the numbers."
         )
-        self.note = QLabel()
-        self.note.setWordWrap(True)
+        self.note = Note()
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(QLabel("Pixel size  y"))

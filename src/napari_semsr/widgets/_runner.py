@@ -11,19 +11,40 @@ import time
 from collections.abc import Callable
 from threading import Event
 from typing import Any
+from weakref import ref
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
 from napari_semsr.core.errors import Cancelled, SemsrError
 from napari_semsr.core.progress import Job, Progress
 
-__all__ = ["JobRunner"]
+__all__ = ["JobRunner", "is_alive"]
 
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
+
+
+def is_alive(item: QObject | None) -> bool:
+    """Tell whether Qt has not destroyed an object yet.
+
+    A slot of ours on ``destroyed`` would do, but PyQt calls it after Python's
+    collector has emptied it, and dies.
+
+    Parameters
+    ----------
+    item : QObject or None
+        The object; None counts as destroyed.
+
+    Returns
+    -------
+    bool
+        Whether it can still be used.
+    """
+    return item is not None and bool(isalive(item))  # type: ignore[no-untyped-call]
 
 
 class _Signals(QObject):
@@ -36,8 +57,15 @@ class _Signals(QObject):
 class _Run:
     """One job on its way: the thread calls it, napari prints it."""
 
-    def __init__(self, title: str, make: Callable[[], Job[Any]], signals: _Signals):
+    def __init__(
+        self,
+        title: str,
+        make: Callable[[], Job[Any]],
+        signals: _Signals,
+        owner: QObject,
+    ) -> None:
         self.title = title
+        self._owner = ref(owner)
         self.cancel = Event()
         self.value: Any = None
         self.error: BaseException | None = None
@@ -64,7 +92,7 @@ class _Run:
     def _drive(self, job: Job[Any], signals: _Signals) -> Any:
         reported = 0.0
         try:
-            while not self.cancel.is_set():
+            while not self.cancel.is_set() and is_alive(self._owner()):
                 step = next(job)
                 now = time.monotonic()
                 if now - reported >= _REPORT_EVERY_S:
@@ -110,18 +138,10 @@ class JobRunner(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._run: _Run | None = None
-        self._bar: progress | None = None
+        self._bar: Any = None
         self._signals = _Signals()
         self._signals.stepped.connect(self._on_step)
         self._signals.ended.connect(self._on_end)
-        self._current: list[_Run] = []
-        current = self._current
-
-        def stop() -> None:
-            for run in current:
-                run.cancel.set()
-
-        self.destroyed.connect(stop)
 
     @property
     def busy(self) -> bool:
@@ -151,10 +171,9 @@ class JobRunner(QObject):
         """
         if self._run is not None:
             return False
-        run = _Run(title, make, self._signals)
+        run = _Run(title, make, self._signals, self)
         worker = create_worker(run, _worker_class=_Worker)
         self._run = run
-        self._current.append(run)
         self._bar = progress(total=0, desc=title)
         self.busy_changed.emit(True)
         worker.start()
@@ -174,20 +193,19 @@ class JobRunner(QObject):
 
     def _show_in_activity(self, run: _Run, step: Progress) -> None:
         """Move napari's own bar, which handles events: the job may end meanwhile."""
-        bar = self._bar
+        bar: Any = self._bar
         if bar is None:
             return
         bar.total = step.total
-        if bar is self._bar:
+        if self._bar is not None:
             bar.set_description(f"{run.title}: {step.message}")
-        if bar is self._bar:
+        if self._bar is not None:
             bar.update(step.done - bar.n)
 
     def _on_end(self, run: _Run) -> None:
         if run is not self._run:
             return
         self._run = None
-        self._current.clear()
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel
 
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
@@ -20,6 +18,7 @@ from napari_semsr.widgets._cache import new_store_path, require_room
 from napari_semsr.widgets._form import Form, OptionsForm, Row
 from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
 from napari_semsr.widgets._model_card import ModelChooser
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._settings import preference
 from napari_semsr.widgets._text import DASH, table
@@ -124,12 +123,7 @@ class EnhancePanel(Panel):
         self.output = FileEdit(
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
         )
-        self.figures = QLabel("")
-        self.figures.setWordWrap(True)
-        self.figures.setTextFormat(Qt.TextFormat.RichText)
-        self.figures.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse
-        )
+        self.figures = Note()
         self._fill()
         self.layer.changed.connect(self._compare)
         self.model.changed.connect(self._show_norm)
@@ -246,13 +240,13 @@ def figures(report: Any, output: str) -> Mapping[str, str]:
         return DASH if value is None else text.format(value)
 
     return {
-        "Tiles": str(report.tiles),
+        "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
         "Time": f"{report.seconds:.2f} s",
         "Speed": f"{report.megapixels_per_second:.2f} MP/s",
         "Peak memory": f"{report.peak_memory_mb:.0f} MB",
         "Device": f"{report.device}, {report.precision}",
         "Normalisation": str(report.norm),
         "Tile mismatch": number(report.tile_mismatch, "{:.2e} of the range"),
-        "Seam index": number(report.seam_index, "{:.3f} (1 = no seam)"),
+        "Seam index": number(report.seam_index, "{:.3f} (1: no seam)"),
         "Store": output,
-    }
+    } | ({"Notes": " ".join(report.notes)} if report.notes else {})

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGroupBox, QLabel
 
 from napari_semsr.analysis.frc import FrcOptions
 from napari_semsr.analysis.frc_map import FrcMapOptions
@@ -27,6 +25,7 @@ from napari_semsr.widgets._frc_layers import (
     add_map_layer,
 )
 from napari_semsr.widgets._layers import same_unit, show_scale_bar
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._text import DASH, SIGMA, TIMES, table
 
@@ -136,12 +135,7 @@ class FrcMapPanel(Panel):
         self.form = OptionsForm(
             FrcMapOptions, {k: v for k, v in _ROWS.items() if _has(k)}
         )
-        self.summary = QLabel("")
-        self.summary.setWordWrap(True)
-        self.summary.setTextFormat(Qt.TextFormat.RichText)
-        self.summary.setTextInteractionFlags(
-            Qt.TextInteractionFlag.TextSelectableByMouse
-        )
+        self.summary = Note()
         self.plots: Any = None
         which = Form()
         which.add("first", "Image", self.first, "The image to measure.")
@@ -154,7 +148,7 @@ class FrcMapPanel(Panel):
         )
         self.add_group("Layers", which)
         self.add_group("Blocks", self.form)
-        self.results: QGroupBox = self.add_group("Resolution", self.summary)
+        self.results = self.add_group("Resolution", self.summary)
         self.results.setVisible(False)
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel
 
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph
@@ -20,6 +18,7 @@ from napari_semsr.services.measure_grey import (
     metrics_job,
 )
 from napari_semsr.widgets._form import Form, OptionsForm, Row
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._text import table
 
@@ -117,10 +116,7 @@ class MetricsPanel(Panel):
         self.reference = self.new_layer_box("reference", none="none")
         self.form = OptionsForm(MetricsOptions, _ROWS)
         self.bins = OptionsForm(HistogramOptions, _BINS)
-        self.table = QLabel("")
-        self.table.setTextFormat(Qt.TextFormat.RichText)
-        self.table.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.table.setWordWrap(True)
+        self.table = Note()
         self.plot: Any = None
         self._fill()
 

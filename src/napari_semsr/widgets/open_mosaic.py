@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit, SpinBox
-from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph
@@ -18,6 +18,7 @@ from napari_semsr.services.describe import describe
 from napari_semsr.widgets._calibrate import CalibrateGroup
 from napari_semsr.widgets._form import Form, OptionsForm, Row
 from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._pixel_size import PixelSizeEdit, format_nm
 from napari_semsr.widgets._text import TIMES
@@ -113,13 +114,11 @@ class OpenMosaicPanel(Panel):
         self.path = FileEdit(name="path", mode=FileDialogMode.EXISTING_FILE)
         self.store_button = QPushButton("Choose a store or folder …")
         self.store_button.clicked.connect(self._choose_folder)
-        self.about = QLabel("Choose a file to see what it says about itself.")
-        self.about.setWordWrap(True)
+        self.about = Note("Choose a file to see what it says about itself.")
         self.form = OptionsForm(ReadOptions, _ROWS)
         self.pixel_size = PixelSizeEdit()
         self.bar = SpinBox(name="bar", value=0, min=0, max=100_000)
-        self.bar_note = QLabel("")
-        self.bar_note.setWordWrap(True)
+        self.bar_note = Note()
         self.calibrate = CalibrateGroup(
             viewer, self.new_layer_box("layer"), self.show_status, self.show_problem
         )
@@ -143,8 +142,7 @@ class OpenMosaicPanel(Panel):
             self.bar,
             "Rows cut off at the bottom, where the microscope printed its text.",
         )
-        how.add("note", "", self.bar_note, "Rows that the file's own tags suggest.")
-        self.add_group("Image", where, self.about, self.form, how)
+        self.add_group("Image", where, self.about, self.form, how, self.bar_note)
         self.add_group("Calibrate a layer", self.calibrate)
         for name in ("series", "level", "channel", "plane"):
             self.form.show_row(name, False)

@@ -13,6 +13,8 @@ from napari.utils.theme import get_theme
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
+from napari_semsr.widgets._runner import is_alive
+
 if TYPE_CHECKING:
     import napari.viewer
 
@@ -76,10 +78,7 @@ class PlotCanvas(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.canvas)
         self._theme = str(viewer.theme)
-        theme_changed = viewer.events.theme
-        follow = self.follow_theme
-        theme_changed.connect(follow)
-        self.destroyed.connect(lambda: theme_changed.disconnect(follow))
+        viewer.events.theme.connect(self.follow_theme)
         self.refresh()
 
     def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
@@ -101,7 +100,8 @@ class PlotCanvas(QWidget):
             Carries the theme's name as its value.
         """
         self._theme = str(getattr(event, "value", self._theme))
-        self.refresh()
+        if is_alive(self):
+            self.refresh()
 
     def clear(self) -> None:
         """Empty the axes."""

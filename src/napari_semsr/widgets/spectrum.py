@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from magicgui.widgets import CheckBox, Select
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QFileDialog, QLabel, QPushButton
+from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.widgets._form import Form
 from napari_semsr.widgets._layers import grey_layers, same_unit
+from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._spectrum_layers import add_rings, add_spectrum_layer
 
@@ -170,9 +171,7 @@ class SpectrumPanel(Panel):
         )
         form.add("planes", "", self.planes, "Adds the centred log power spectrum.")
         form.add("rings", "", self.rings, "Draws rings of round periods onto it.")
-        note = QLabel(_NOTE)
-        note.setWordWrap(True)
-        self.add_group("Layers", form, note)
+        self.add_group("Layers", form, Note(_NOTE))
         self.results = self.add_group("Radial spectra", self.export_button)
         self.export_button.setToolTip("Frequency, period and power of every ring.")
         self.results.setVisible(False)
@@ -224,7 +223,8 @@ class SpectrumPanel(Panel):
         self.reveal(self.results)
         self.export_button.setEnabled(True)
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
-        self.show_status(f"{len(curves)} radial spectra, frequencies in {unit}.")
+        many = "spectrum" if len(curves) == 1 else "spectra"
+        self.show_status(f"{len(curves)} radial {many}, frequencies in {unit}.")
 
     def export(self, path: Path | None = None) -> None:
         """Write the curves as CSV.

@@ -1,0 +1,83 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("npe2")
+
+from npe2 import PluginManifest
+
+ROOT = Path(__file__).resolve().parents[1]
+INSIDE = ROOT / "src" / "napari_semsr" / "napari.yaml"
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    return PluginManifest.from_file(INSIDE)
+
+
+def test_manifest_at_the_top_equals_the_one_inside():
+    top = ROOT / "napari.yaml"
+    assert top.read_text(encoding="utf-8") == INSIDE.read_text(encoding="utf-8")
+
+
+def test_manifest_is_valid_and_named_as_the_distribution(manifest):
+    manifest.validate_imports()
+    assert manifest.name == "napari-semsr"
+
+
+def test_every_command_is_callable_and_used(manifest):
+    contributions = manifest.contributions
+    used = {item.command for item in contributions.widgets}
+    used |= {item.command for item in contributions.readers}
+    used |= {item.command for item in contributions.writers}
+    used |= {item.command for item in contributions.sample_data}
+    assert {command.id for command in contributions.commands} == used
+    for command in contributions.commands:
+        assert command.id.startswith("napari-semsr.")
+
+
+def test_menus_are_ones_that_napari_shows(manifest):
+    menus = pytest.importorskip("napari._app_model.constants").MenuId.contributables()
+    known = {str(menu.value) for menu in menus}
+    assert set(manifest.contributions.menus) <= known
+    panels = {item.command for item in manifest.contributions.widgets}
+    shown = {
+        item.command
+        for items in manifest.contributions.menus.values()
+        for item in items
+    }
+    assert panels == shown
+
+
+def test_reader_patterns_are_narrow(manifest):
+    for reader in manifest.contributions.readers:
+        for pattern in reader.filename_patterns:
+            assert pattern.startswith("*.")
+            assert "*" not in pattern[1:]
+            assert pattern != "*.zarr"
+
+
+def test_preferences_have_the_defaults_that_the_panels_know(manifest):
+    from napari_semsr.widgets._settings import DEFAULTS
+
+    declared = {
+        key: {name: item.default for name, item in group.properties.items()}
+        for key, group in manifest.contributions.configurations.items()
+    }
+    assert declared == {key: dict(value) for key, value in DEFAULTS.items()}
+
+
+def test_discovery_imports_nothing_of_ours_but_the_package():
+    code = (
+        "import sys, npe2; m = npe2.PluginManager(); m.discover();"
+        "assert 'napari-semsr' in list(m._manifests);"
+        "mine = [n for n in sys.modules if n.startswith('napari_semsr.')];"
+        "heavy = {'torch', 'napari', 'qtpy'} & set(sys.modules);"
+        "assert not mine and not heavy, (mine, heavy)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ}
+    )

@@ -1,0 +1,109 @@
+"""What tests of panels share: viewers without pixels, waiting, pictures kept."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason="needs napari and a Qt binding")
+
+from napari.components import ViewerModel  # noqa: E402
+from qtpy.QtWidgets import QApplication  # noqa: E402
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size  # noqa: E402
+from napari_semsr.widgets._layers import layer_keywords  # noqa: E402
+from napari_semsr.widgets._panel import Panel  # noqa: E402
+
+TIMEOUT_MS = 60_000
+
+
+@pytest.fixture
+def model() -> ViewerModel:
+    """A viewer without a window."""
+    return ViewerModel()
+
+
+@pytest.fixture
+def finish(qtbot: Any) -> Callable[[Panel], None]:
+    """Wait until a panel's job has ended."""
+
+    def wait(panel: Panel) -> None:
+        qtbot.waitUntil(lambda: not panel.runner.busy, timeout=TIMEOUT_MS)
+
+    return wait
+
+
+@pytest.fixture
+def run_panel(finish: Callable[[Panel], None]) -> Callable[[Panel], str]:
+    """Press Run, wait for the end, return what the panel says."""
+
+    def press(panel: Panel) -> str:
+        panel.run_button.click()
+        finish(panel)
+        return panel.status.text()
+
+    return press
+
+
+@pytest.fixture
+def keep_picture(tmp_path: Path) -> Callable[[Any, str], np.ndarray]:
+    """Photograph a viewer's window; kept where SEMSR_ARTEFACTS says."""
+
+    def shoot(viewer: Any, name: str) -> np.ndarray:
+        folder = Path(os.environ.get("SEMSR_ARTEFACTS") or tmp_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        QApplication.processEvents()
+        path = folder / f"{name}.png"
+        picture = viewer.window.screenshot(str(path), canvas_only=False, flash=False)
+        assert path.stat().st_size > 0
+        return np.asarray(picture)
+
+    return shoot
+
+
+def particles(shape: tuple[int, int] = (192, 192), *, seed: int = 0) -> np.ndarray:
+    """Smooth random grain with detail of about six pixels, around 0.5."""
+    rng = np.random.default_rng(seed)
+    rows = np.fft.fftfreq(shape[0])[:, None]
+    columns = np.fft.rfftfreq(shape[1])[None]
+    low = np.exp(-((rows**2 + columns**2) / (2 * 0.1**2)))
+    noise = np.fft.rfft2(rng.standard_normal(shape))
+    grain = np.fft.irfft2(noise * low, s=shape)
+    return (0.5 + 0.15 * grain / grain.std()).astype(np.float32)
+
+
+@pytest.fixture
+def exposures() -> tuple[Micrograph, Micrograph]:
+    """One field with independent noise in two exposures, 10 nm pixels."""
+    truth = particles()
+    rng = np.random.default_rng(1)
+
+    def expose(name: str) -> Micrograph:
+        noise = rng.normal(0, 0.05, truth.shape).astype(np.float32)
+        return Micrograph(truth + noise, parse_pixel_size(10.0), name)
+
+    return expose("first"), expose("second")
+
+
+@pytest.fixture
+def add() -> Callable[..., Any]:
+    """Add a micrograph to a viewer as our panels do."""
+
+    def put(viewer: Any, micrograph: Micrograph) -> Any:
+        return viewer.add_image(micrograph.data, **layer_keywords(micrograph))
+
+    return put
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of ours running."""
+    yield
+    from superqt.utils._qthreading import WorkerBase
+
+    WorkerBase.await_workers(msecs=10_000)
+    left = [item for item in WorkerBase._worker_set if item.is_running]
+    assert not left, f"workers left running: {left}"

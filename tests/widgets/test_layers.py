@@ -1,0 +1,145 @@
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.provenance import Provenance
+from napari_semsr.widgets._layers import (
+    contrast_limits,
+    layer_keywords,
+    micrograph_from_layer,
+    nm_per_unit,
+    same_unit,
+)
+
+IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
+sizes = st.floats(1e-3, 1e5)
+
+
+@given(y=sizes, x=sizes, oy=st.floats(-1e5, 1e5), calibrated=st.booleans())
+def test_layer_round_trip_keeps_calibration(y, x, oy, calibrated):
+    before = Micrograph(
+        IMAGE,
+        parse_pixel_size((y, x)) if calibrated else None,
+        "grain",
+        origin=(oy, 3.0),
+        spacing_px=(1.0, 1.0) if calibrated else (y, x),
+        provenance=Provenance(job="test"),
+    )
+    after = micrograph_from_layer(Image(IMAGE, **layer_keywords(before)))
+    assert after.unit == before.unit
+    np.testing.assert_allclose(after.scale, before.scale)
+    np.testing.assert_allclose(after.origin, before.origin, atol=1e-9)
+    assert after.provenance == before.provenance
+    assert after.name == "grain"
+    np.testing.assert_array_equal(after.array(), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("unit", "nm"),
+    [("nm", 1), ("um", 1e3), ("µm", 1e3), ("pm", 1e-3), ("angstrom", 0.1), ("m", 1e9)],
+)
+def test_micrograph_from_layer_converts_lengths(unit, nm):
+    layer = Image(IMAGE, scale=(2, 3), units=(unit, unit))
+    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((2 * nm, 3 * nm))
+
+
+@pytest.mark.parametrize("unit", ["pixel", "s"])
+def test_nm_per_unit_is_none_for_what_is_no_length(unit):
+    assert nm_per_unit(unit) is None
+
+
+def test_micrograph_from_layer_leaves_pixels_uncalibrated():
+    found = micrograph_from_layer(Image(IMAGE, scale=(4, 4)))
+    assert found.pixel_size_nm is None
+    assert found.spacing_px == (4.0, 4.0)
+
+
+def test_micrograph_from_layer_takes_level_0():
+    layer = Image([IMAGE, IMAGE[::2, ::2]], multiscale=True, scale=(5, 5))
+    np.testing.assert_array_equal(micrograph_from_layer(layer).array(), IMAGE)
+
+
+def test_micrograph_from_layer_stays_lazy():
+    found = micrograph_from_layer(Image(da.from_array(IMAGE, chunks=2)))
+    assert found.is_lazy
+    np.testing.assert_array_equal(found.array(), IMAGE)
+
+
+def test_micrograph_from_layer_takes_the_plane_shown():
+    stack = np.stack([IMAGE, IMAGE + 1, IMAGE + 2])
+    viewer = ViewerModel()
+    layer = viewer.add_image(stack, scale=(1, 2, 3), units=("pixel", "nm", "nm"))
+    viewer.dims.set_current_step(0, 2)
+    found = micrograph_from_layer(layer, viewer.dims.point)
+    np.testing.assert_array_equal(found.array(), IMAGE + 2)
+    assert found.pixel_size_nm == (2.0, 3.0)
+
+
+def test_micrograph_from_layer_takes_the_plane_of_a_stack_with_offset():
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((9, 5, 7)))
+    layer = viewer.add_image(np.stack([IMAGE, IMAGE + 1]), translate=(3, 0, 0))
+    viewer.dims.set_current_step(0, 4)
+    found = micrograph_from_layer(layer, viewer.dims.point)
+    np.testing.assert_array_equal(found.array(), IMAGE + 1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "match"),
+    [
+        (None, "image layer must be chosen"),
+        (Image(np.zeros((40, 40, 3), np.uint8), rgb=True), "got colour"),
+        (Image(IMAGE, rotate=10), "not be rotated"),
+        (Image(IMAGE, shear=[0.1]), "sheared"),
+        (Image(IMAGE, scale=(-1, 1)), "flipped"),
+        (Image(IMAGE, affine=np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])), "rotated"),
+    ],
+    ids=["none", "rgb", "rotated", "sheared", "flipped", "affine"],
+)
+def test_micrograph_from_layer_refuses(layer, match):
+    with pytest.raises(ShapeError, match=match):
+        micrograph_from_layer(layer)
+
+
+def test_micrograph_from_layer_composes_affine_scale():
+    layer = Image(IMAGE, scale=(2, 3), units=("nm", "nm"), affine=np.diag([10, 10, 1]))
+    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((20, 30))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.zeros((3, 3)),
+        np.full((3, 3), np.nan),
+        np.array([[np.inf, 1.0]]),
+        np.arange(9).reshape(3, 3),
+        [np.zeros((4, 4)), np.arange(4).reshape(2, 2)],
+        da.zeros((4000, 8), chunks=1000),
+    ],
+    ids=["zero", "nan", "inf", "ramp", "pyramid", "dask"],
+)
+def test_contrast_limits_are_two_rising_numbers(data):
+    low, high = contrast_limits(data)
+    assert np.isfinite((low, high)).all()
+    assert low < high
+
+
+def test_layers_of_ours_leave_the_viewer_in_nm():
+    viewer = ViewerModel()
+    for size in (10.0, 160.0):
+        viewer.add_image(
+            IMAGE, **layer_keywords(Micrograph(IMAGE, parse_pixel_size(size)))
+        )
+    assert [str(unit) for unit in viewer.layers.units] == ["nanometer", "nanometer"]
+
+
+def test_same_unit_names_the_layer_without_pixel_size():
+    bare = Micrograph(IMAGE, name="bare")
+    with pytest.raises(OptionError, match="'bare' has no pixel size"):
+        same_unit([Micrograph(IMAGE, parse_pixel_size(1.0)), bare])

@@ -1,0 +1,204 @@
+"""Laws that hold for every panel."""
+
+import importlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from magicgui.widgets import ComboBox, Select
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import Progress
+
+PANELS = {
+    "open_mosaic": "OpenMosaicPanel",
+    "enhance": "EnhancePanel",
+    "frc_map": "FrcMapPanel",
+    "spectrum": "SpectrumPanel",
+    "metrics": "MetricsPanel",
+}
+MEASURING = ["enhance", "frc_map", "spectrum", "metrics"]
+
+
+def make(module: str, viewer: object, qtbot) -> object:
+    found = importlib.import_module(f"napari_semsr.widgets.{module}")
+    panel = getattr(found, PANELS[module])(viewer)
+    qtbot.addWidget(panel)
+    return panel
+
+
+@pytest.mark.parametrize("module", PANELS)
+def test_every_control_has_a_tooltip(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    controls = [
+        item
+        for kind in (QAbstractButton, QAbstractSpinBox, QComboBox, QListWidget)
+        for item in panel.content.findChildren(kind)
+        if item.objectName() != "qt_spinbox_lineedit"
+    ]
+    assert controls
+    bare = [
+        item
+        for item in controls
+        if not item.toolTip() and not item.parentWidget().toolTip()
+    ]
+    assert not bare, [(type(item), item.objectName()) for item in bare]
+
+
+@pytest.mark.parametrize("module", PANELS)
+def test_panel_fits_a_dock_of_400_pixels(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    panel.resize(400, 500)
+    panel.show()
+    qtbot.waitExposed(panel)
+    assert panel.width() == 400
+    assert panel.content.minimumSizeHint().width() <= panel.scroll_area.width()
+    assert panel.content.width() <= panel.scroll_area.viewport().width()
+
+
+@pytest.mark.parametrize("module", MEASURING)
+def test_run_without_layers_says_what_to_do(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    panel.run()
+    assert not panel.runner.busy
+    assert "image layer must be chosen" in panel.status.text()
+
+
+@pytest.mark.parametrize("module", MEASURING)
+def test_run_refuses_colour_and_turned_layers(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    layer = model.add_image(np.zeros((40, 40, 3), np.uint8), rgb=True, name="photo")
+    panel.run()
+    assert "'photo' must be a grey image" in panel.status.text()
+    model.layers.remove(layer)
+    model.add_image(np.zeros((40, 40)), rotate=20, name="turned")
+    panel.run()
+    assert "'turned' must not be rotated" in panel.status.text()
+    assert not panel.runner.busy
+
+
+@pytest.mark.parametrize("module", ["frc_map", "metrics"])
+def test_pair_of_different_shapes_is_refused(module, model, qtbot):
+    model.add_image(np.zeros((40, 50)), name="a")
+    model.add_image(np.zeros((40, 40)), name="b")
+    panel = make(module, model, qtbot)
+    second = panel.second if module == "frc_map" else panel.reference
+    second.value = model.layers["a"]
+    panel.run()
+    assert "crop or register" in panel.status.text()
+
+
+@pytest.mark.parametrize("module", ["frc_map", "spectrum"])
+def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
+    grain = np.random.default_rng(0).random((64, 64))
+    add(model, Micrograph(grain, parse_pixel_size(5.0), "sized"))
+    model.add_image(grain, name="bare")
+    panel = make(module, model, qtbot)
+    if module == "spectrum":
+        panel.layers.value = list(model.layers)
+    else:
+        panel.second.value = model.layers["sized"]
+    panel.run()
+    assert "'bare' has no pixel size" in panel.status.text()
+
+
+@pytest.mark.parametrize("module", PANELS)
+def test_layer_lists_follow_the_viewer(module, model, qtbot):
+    panel = make(module, model, qtbot)
+    layer = model.add_image(np.zeros((8, 8)), name="new")
+    boxes = [
+        item
+        for item in vars(panel).values()
+        if isinstance(item, ComboBox | Select) and layer in item.choices
+    ]
+    if module == "open_mosaic":
+        boxes = [panel.calibrate.layer]
+    assert boxes
+    model.layers.remove(layer)
+    assert all(layer not in box.choices for box in boxes)
+
+
+def test_run_while_running_is_refused(model, qtbot, finish):
+    panel = make("metrics", model, qtbot)
+
+    def endless():
+        while True:
+            time.sleep(0.01)
+            yield Progress(1, 2, "half way")
+
+    assert panel.start(endless, lambda _: None)
+    qtbot.waitUntil(lambda: panel.status.text() == "half way", timeout=5000)
+    assert not panel.run_button.isEnabled()
+    assert panel.cancel_button.isEnabled()
+    assert panel.progress_bar.value() == 1
+    panel.run()
+    assert "cancel it first" in panel.status.text()
+    panel.cancel_button.click()
+    assert "Cancelling" in panel.status.text()
+    finish(panel)
+    assert "was cancelled" in panel.status.text()
+    assert panel.run_button.isEnabled()
+
+
+def test_leaving_the_dock_cancels(model, qtbot, finish):
+    from qtpy.QtWidgets import QWidget
+
+    panel, dock = make("metrics", model, qtbot), QWidget()
+    qtbot.addWidget(dock)
+    panel.setParent(dock)
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                time.sleep(0.01)
+                yield Progress(0, 0, "working")
+        finally:
+            closed.append(True)
+
+    panel.start(endless, lambda _: None)
+    qtbot.waitUntil(lambda: panel.status.text() == "working", timeout=5000)
+    panel.setParent(None)
+    finish(panel)
+    assert closed == [True]
+
+
+def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
+    from napari_semsr.core.errors import ShapeError
+
+    panel = make("metrics", model, qtbot)
+
+    def show(_: object) -> None:
+        msg = "The layer is gone."
+        raise ShapeError(msg)
+
+    panel.start(lambda: (yield Progress(1, 1, "done")), show)
+    finish(panel)
+    assert panel.status.text() == "The layer is gone."
+
+
+def test_panels_open_in_a_second_without_torch():
+    code = """
+import importlib, sys, time
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+viewer = ViewerModel()
+panels = %r
+for module, name in panels.items():
+    start = time.process_time()
+    panel = getattr(importlib.import_module("napari_semsr.widgets." + module), name)(viewer)
+    panel.show(); app.processEvents()
+    took = time.process_time() - start
+    print(module, round(took, 2))
+    assert took < 1.0, (module, took)
+    assert "torch" not in sys.modules, module
+    panel.close()
+""" % (PANELS,)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
