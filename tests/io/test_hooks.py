@@ -1,0 +1,148 @@
+"""What napari gets and gives."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core.errors import IncompleteError, OptionError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.provenance import Provenance
+from napari_semsr.io import hooks, registry
+from napari_semsr.io.ome_zarr import create_store
+
+
+@pytest.fixture
+def image(rng):
+    data = rng.random((600, 500)).astype(np.float32)
+    return Micrograph(data, (5.0, 6.0), "k", Provenance(job="x"), origin=(2.5, 3.0))
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+def test_layers_are_calibrated(tmp_path, image, suffix):
+    path = str(tmp_path / f"a{suffix}")
+    registry.write(image, path)
+    [(data, attributes, kind)] = hooks.get_reader(path)(path)
+    assert kind == "image"
+    assert attributes["scale"] == (5.0, 6.0)
+    assert attributes["translate"] == (2.5, 3.0)
+    assert attributes["units"] == ("nm", "nm")
+    assert attributes["axis_labels"] == ("y", "x")
+    assert attributes["rgb"] is False
+    assert attributes["multiscale"] is (suffix == ".ome.zarr")
+    low, high = attributes["contrast_limits"]
+    assert low < high
+    finest = data[0] if attributes["multiscale"] else data
+    assert np.array_equal(np.asarray(finest), image.data)
+    assert hooks.micrograph_of(data, attributes).replace(
+        data=image.data
+    ) == image.replace(data=image.data, metadata={})
+
+
+def test_unknown_pixel_size_becomes_pixels(tmp_path, grey):
+    path = str(tmp_path / "a.tif")
+    registry.write(Micrograph(grey), path)
+    [(_, attributes, _)] = hooks.read_layers(path)
+    assert attributes["units"] == ("pixel", "pixel")
+    assert attributes["contrast_limits"] == (0.0, 255.0)
+
+
+def test_planes_become_a_slider_and_channels_layers(tmp_path, rng):
+    data = rng.integers(0, 999, (4, 2, 20, 30)).astype(np.uint16)
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, data, metadata={"axes": "ZCYX"})
+    layers = hooks.read_layers(str(path))
+    assert len(layers) == 2
+    for channel, (shown, attributes, _) in enumerate(layers):
+        assert np.array_equal(np.asarray(shown), data[:, channel])
+        assert attributes["axis_labels"] == ("plane", "y", "x")
+        assert len(attributes["scale"]) == 3
+        assert attributes["name"].endswith(f"channel {channel}")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.csv", "a.zip", "a"])
+def test_get_reader_leaves_other_names_to_others(tmp_path, name):
+    (tmp_path / name).write_bytes(b"II*\0")
+    assert hooks.get_reader(str(tmp_path / name)) is None
+
+
+def test_get_reader_leaves_what_is_no_image_to_others(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"hello world")
+    assert hooks.get_reader(str(tmp_path / "a.tif")) is None
+    assert hooks.get_reader(str(tmp_path / "none.tif")) is None
+    assert hooks.get_reader([str(tmp_path / "a.tif")]) is None
+
+
+def test_reader_explains_an_unfinished_store(tmp_path):
+    path = str(tmp_path / "a.ome.zarr")
+    create_store(path, shape=(8, 8), dtype="u1", chunk=4)
+    with pytest.raises(IncompleteError, match="--resume"):
+        hooks.get_reader(path)(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "suffix"),
+    [
+        (hooks.write_ome_zarr, ".ome.zarr"),
+        (hooks.write_tiff, ".ome.tif"),
+        (hooks.write_tiff, ".tif"),
+        (hooks.write_png, ".png"),
+    ],
+)
+def test_writers_keep_the_calibration(tmp_path, image, write, suffix):
+    path = str(tmp_path / f"a{suffix}")
+    data, attributes, _ = hooks.layer_of(image)
+    assert write(path, data, attributes) == [path]
+    found = registry.read(path)
+    assert found.pixel_size_nm == image.pixel_size_nm
+    assert found.origin == image.origin
+    assert found.provenance == image.provenance
+
+
+def test_writers_follow_the_units_that_the_layer_has_now(tmp_path, image):
+    data, attributes, _ = hooks.layer_of(image)
+    attributes |= {"units": ("um", "um"), "scale": (0.25, 0.5), "translate": (1.0, 2.0)}
+    found = hooks.micrograph_of(data, attributes)
+    assert found.pixel_size_nm == (250.0, 500.0)
+    assert found.origin == (1000.0, 2000.0)
+    attributes["units"] = ("pixel", "pixel")
+    assert hooks.micrograph_of(data, attributes).pixel_size_nm is None
+
+
+@pytest.mark.parametrize(("shape", "rgb"), [((3, 8, 8), False), ((8, 8, 3), True)])
+def test_writers_refuse_stacks_and_colour(tmp_path, shape, rgb):
+    with pytest.raises(OptionError, match="one plane or channel"):
+        hooks.write_tiff(str(tmp_path / "a.tif"), np.zeros(shape), {"rgb": rgb})
+
+
+def test_napari_round_trip(tmp_path, image):
+    from napari.components import ViewerModel
+
+    path = str(tmp_path / "a.ome.zarr")
+    registry.write(image, path)
+    viewer = ViewerModel()
+    [layer] = [
+        added
+        for found in hooks.read_layers(path)
+        for added in viewer._add_layer_from_data(*found)
+    ]
+    assert [str(unit) for unit in layer.units] == ["nanometer", "nanometer"]
+    target = str(tmp_path / "b.ome.zarr")
+    hooks.write_ome_zarr(target, layer.data, layer._get_state())
+    found = registry.read(target)
+    assert found.pixel_size_nm == image.pixel_size_nm
+    assert np.array_equal(found.array(), image.data)
+
+
+def test_importing_the_hooks_imports_nothing_heavy():
+    code = (
+        "import sys, napari_semsr.io.hooks, napari_semsr.io.registry; "
+        "heavy = {'torch', 'qtpy', 'napari', 'zarr', 'tifffile', 'dask', 'PIL'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

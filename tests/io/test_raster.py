@@ -1,0 +1,140 @@
+"""PNG, JPEG and BMP."""
+
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io import registry
+from napari_semsr.io.png_chunks import physical_chunk, split_chunks
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_read_takes_grey_in_every_layout_of_png(tmp_path, rng, dtype, channels):
+    grey = rng.integers(0, np.iinfo(dtype).max, (12, 17)).astype(dtype)
+    stored = np.stack([grey] * channels, axis=-1) if channels > 1 else grey
+    path = tmp_path / "a.png"
+    path.write_bytes(imagecodecs.png_encode(stored))
+    found = registry.read(path)
+    assert found.dtype == np.dtype(dtype)
+    assert np.array_equal(found.array(), grey)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L", "RGB"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_read_takes_grey_in_every_mode(tmp_path, grey, mode, suffix):
+    image = Image.fromarray(grey)
+    if mode == "1":
+        image = image.point(lambda value: 255 * (value > 99), mode="1")
+    elif mode == "P":
+        image.putpalette([v for v in range(256) for _ in range(3)])
+    else:
+        image = image.convert(mode)
+    path = tmp_path / f"a{suffix}"
+    image.save(path)
+    wanted = np.where(grey > 99, 255, 0) if mode == "1" else grey
+    assert np.array_equal(registry.read(path).array(), wanted)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_read_refuses_colour_palettes(tmp_path, grey, suffix):
+    image = Image.fromarray(grey)
+    image.putpalette([v * (k == 0) for v in range(256) for k in range(3)])
+    image.save(tmp_path / f"a{suffix}")
+    with pytest.raises(ReadError, match="colour channels"):
+        registry.read(tmp_path / f"a{suffix}")
+
+
+def test_read_takes_jpeg_grey_stored_as_colour(tmp_path):
+    smooth = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (40, 1))
+    stored = np.stack([smooth] * 3, axis=-1)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(stored).save(path, quality=90)
+    found = registry.read(path).array()
+    assert found.ndim == 2
+    assert np.abs(found.astype(int) - smooth).max() <= 4
+
+
+def test_read_refuses_a_jpeg_that_is_cut_short(tmp_path, grey):
+    data = imagecodecs.jpeg_encode(grey)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ReadError, match="cut short"):
+        registry.read(path)
+
+
+@pytest.mark.parametrize(("dpi", "size"), [(72, None), (300, None), (254_000, 100.0)])
+def test_read_takes_physical_chunks_for_pixels_but_not_for_print(
+    tmp_path, grey, dpi, size
+):
+    path = tmp_path / "a.png"
+    Image.fromarray(grey).save(path, dpi=(dpi, dpi))
+    found = registry.read(path).pixel_size_nm
+    assert found == (None if size is None else pytest.approx((size, size), rel=1e-5))
+
+
+def test_read_keeps_what_a_png_says(tmp_path, grey):
+    said = PngInfo()
+    said.add_text("Title", "a sample")
+    said.add_itxt("Author", "caf\u00e9", zip=True)
+    Image.fromarray(grey).save(tmp_path / "a.png", pnginfo=said)
+    found = registry.read(tmp_path / "a.png").metadata
+    assert found["Title"] == "a sample"
+    assert found["Author"] == "caf\u00e9"
+
+
+def test_damage_in_a_text_leaves_the_pixels_alone(tmp_path, grey, capfd):
+    path = tmp_path / "a.png"
+    registry.write(Micrograph(grey, (5.0, 5.0)), path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"iTXt") + 30
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(bytes(data))
+    found = registry.read(path)
+    assert np.array_equal(found.array(), grey)
+    assert found.pixel_size_nm == pytest.approx((5.0, 5.0))
+    assert capfd.readouterr().err == ""
+
+
+def test_damage_in_the_pixels_is_refused(tmp_path, grey):
+    path = tmp_path / "a.png"
+    registry.write(Micrograph(grey), path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 40] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(ReadError, match="cannot be read as PNG"):
+        registry.read(path)
+
+
+def test_a_text_that_swells_is_not_read_without_bound(tmp_path, grey):
+    path = tmp_path / "a.png"
+    bomb = b"bomb\0\0" + zlib.compress(bytes(1 << 26))
+    plain = imagecodecs.png_encode(grey)
+    body = b"zTXt" + bomb
+    chunk = len(bomb).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    path.write_bytes(plain[:33] + chunk + plain[33:])
+    found = registry.read(path)
+    assert np.array_equal(found.array(), grey)
+    assert len(found.metadata.get("bomb", "")) <= 500
+
+
+@pytest.mark.parametrize("size", [(0.1, 0.1), (1e300, 1e300)])
+def test_physical_chunk_is_left_out_where_its_integers_end(size):
+    assert physical_chunk(size) == b""
+
+
+def test_written_png_is_read_by_others(tmp_path, grey):
+    path = tmp_path / "a.png"
+    registry.write(Micrograph(grey, (10.0, 5.0)), path)
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(image), grey)
+        x, y = image.info["dpi"]
+    assert (25.4e6 / y, 25.4e6 / x) == pytest.approx((10.0, 5.0), rel=1e-6)
+    said, _ = split_chunks(path.read_bytes())
+    assert [name for name, _ in said] == ["pHYs", "iTXt"]
