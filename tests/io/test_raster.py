@@ -61,6 +61,12 @@ def test_read_takes_jpeg_grey_stored_as_colour(tmp_path):
     assert np.abs(found.astype(int) - smooth).max() <= 4
 
 
+def test_read_refuses_cmyk(tmp_path, grey):
+    Image.fromarray(grey).convert("CMYK").save(tmp_path / "a.jpg")
+    with pytest.raises(ReadError, match="CMYK"):
+        registry.read(tmp_path / "a.jpg")
+
+
 def test_read_refuses_a_jpeg_that_is_cut_short(tmp_path, grey):
     data = imagecodecs.jpeg_encode(grey)
     path = tmp_path / "a.jpg"

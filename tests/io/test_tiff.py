@@ -205,7 +205,10 @@ def test_write_ome_makes_levels_of_large_images(tmp_path):
     data = np.zeros((4, 5000), np.uint8)
     registry.write(Micrograph(data, (2.0, 2.0)), tmp_path / "a.ome.tif")
     assert registry.describe(tmp_path / "a.ome.tif").levels == 4
-    assert registry.read(tmp_path / "a.ome.tif", level=3).shape == (1, 625)
+    found = registry.read(tmp_path / "a.ome.tif", level=3)
+    assert found.shape == (1, 625)
+    assert found.pixel_size_nm == (8.0, 16.0)
+    assert found.origin == (3.0, 7.0)
 
 
 @pytest.mark.parametrize(

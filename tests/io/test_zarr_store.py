@@ -1,6 +1,7 @@
 """The output store: streamed, resumable, complete or refused."""
 
 import json
+import pickle
 import threading
 
 import numpy as np
@@ -106,6 +107,15 @@ def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
     again = create_store(path, **options, resume=True)
     assert again.complete
     assert again.pending() == []
+    assert again.done.all()
+    assert not (path / "done").exists()
+
+
+def test_store_travels_to_workers(tmp_path, options, image):
+    store = create_store(tmp_path / "a.ome.zarr", **options)
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301
+    _fill(copy, image, [(0, 0)])
+    assert len(store.pending()) == 8
 
 
 @pytest.mark.parametrize(

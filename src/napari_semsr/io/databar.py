@@ -89,8 +89,8 @@ def suggest_databar(image: NDArray[Any]) -> int:
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if high <= low:
         return 0
-    span = {"nan": 0.0, "posinf": 1.0, "neginf": 0.0}
-    bottom = np.nan_to_num((bottom - low) / (high - low), **span)
+    bottom = (bottom - low) / (high - low)
+    bottom = np.nan_to_num(bottom, nan=0.0, posinf=1.0, neginf=0.0)
     found = 0
     for ground in _grounds(bottom):
         part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)

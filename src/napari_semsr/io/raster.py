@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import Micrograph, PixelSize
 from napari_semsr.io.assemble import to_info, to_micrograph
 from napari_semsr.io.faults import choose, decoding
@@ -100,6 +101,9 @@ def _load(path: Path, options: ReadOptions) -> Source:
     kind = "JPEG" if data.startswith(_JPEG) else "BMP"
     with decoding(path, kind):
         pixels = _jpeg_pixels(data) if kind == "JPEG" else _bmp_pixels(data)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
+        raise ReadError(msg)
     return Source(format=kind, data=pixels)
 
 

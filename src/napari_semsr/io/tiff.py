@@ -82,6 +82,8 @@ class _Calibration:
     databar_rows: int = 0
     name: str | None = None
     record: Record | None = None
+    origin: tuple[float, float] | None = None
+    spacing_px: tuple[float, float] | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -180,6 +182,8 @@ def _load(path: Path, options: ReadOptions) -> Source:
         channels=chosen.channels,
         planes=chosen.planes,
         record=found.record,
+        origin=found.origin,
+        spacing_px=found.spacing_px,
         name=found.name,
         metadata=found.metadata,
         warnings=(*found.warnings, *heard),
@@ -294,9 +298,18 @@ def _find_record(text: str) -> Record | None:
 def _coarsen(
     found: _Calibration, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
 ) -> None:
-    """Bring calibration and data bar from the finest level to another one."""
+    """Bring calibration, place and data bar from the finest level to another one."""
     down = full.imagelength / page.imagelength
     across = full.imagewidth / page.imagewidth
+    record = found.record
+    spacing = (1.0, 1.0) if record is None else record.spacing_px
+    start = (0.0, 0.0) if record is None else record.origin
+    pitch = found.size or spacing
+    found.origin = (
+        start[0] + (down - 1) / 2 * pitch[0],
+        start[1] + (across - 1) / 2 * pitch[1],
+    )
+    found.spacing_px = (spacing[0] * down, spacing[1] * across)
     if found.size is not None:
         found.size = PixelSize((found.size[0] * down, found.size[1] * across))
     found.databar_rows = round(found.databar_rows / down)

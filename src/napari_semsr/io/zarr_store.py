@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
@@ -49,8 +49,8 @@ class OmeZarrStore:
         The image group.
     level0 : zarr.Array
         Finest level, ``(Y, X)``.
-    done : zarr.Array of uint8
-        One entry for each write unit of `level0`; 1 where it is finished.
+    marks : zarr.Array of uint8
+        The done-map on disk while the store is incomplete; see `done`.
     unit : tuple of int
         Rows and columns of one write unit: only whole units may be written by
         several writers at once.
@@ -61,7 +61,7 @@ class OmeZarrStore:
     path: Path
     group: "zarr.Group"
     level0: "zarr.Array[Any]"
-    done: "zarr.Array[Any]"
+    marks: "zarr.Array[Any]"
     unit: Extent
     record: Record = field(repr=False)
 
@@ -69,6 +69,11 @@ class OmeZarrStore:
     def complete(self) -> bool:
         """Whether `finish` has run to its end."""
         return bool(_attribute(self.group).get("complete"))
+
+    @property
+    def done(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
+        """One entry for each write unit of `level0`; 1 where it is finished."""
+        return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
 
     def mark_done(self, row: int, column: int) -> None:
         """Record that a write unit is on disk; call it after writing the pixels.
@@ -78,7 +83,7 @@ class OmeZarrStore:
         row, column : int
             Place of the unit in the done-map.
         """
-        self.done[row, column] = 1
+        self.marks[row, column] = 1
 
     def pending(self) -> list[Extent]:
         """List the write units that are not finished.
@@ -158,6 +163,8 @@ class OmeZarrStore:
         levels = len(level_shapes(shape, smallest=max(self.level0.chunks)))
         self.group.attrs["ome"] = _multiscales(self.record, levels)
         self.note("complete", True)
+        # the map has told all that it can, and is a file for each tile
+        del self.group[_DONE]
 
     def _build(self) -> Iterator[Progress]:
         """Write levels 1 and up, each from the one before it, band by band."""
@@ -350,6 +357,13 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     return OmeZarrStore(path, group, level0, done, plan.unit, record)
 
 
+def _blank(grid: Extent) -> "zarr.Array[Any]":
+    """Make a done-map in memory, for a store that needs none any more."""
+    import zarr
+
+    return zarr.create_array({}, shape=grid, dtype="uint8", chunks=(1, 1))
+
+
 def _making(record: Record) -> dict[str, Any]:
     """Tell what must be equal for a run to be resumed."""
     values = record.to_dict()
@@ -370,7 +384,10 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         orphan.unlink(missing_ok=True)
     try:
         group = zarr.open_group(path, mode="r+")
-        level0, done = group["0"], group[_DONE]
+        level0 = group["0"]
+        if _attribute(group).get("complete") and _DONE in group:
+            del group[_DONE]  # killed between completing and tidying up
+        done = _blank(plan.grid) if _attribute(group).get("complete") else group[_DONE]
         found = Record.from_dict(_attribute(group).get(RECORD_KEY))
     except (OSError, KeyError, ValueError, TypeError) as error:
         msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
