@@ -1,0 +1,122 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import IncompleteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io.registry import read, write
+from napari_semsr.services.shelf import DEFAULT_MODEL
+
+SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+def test_enhance_into_a_file_equals_the_store(semsr, images, suffix):
+    assert semsr("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL).code == 0
+    assert semsr("enhance", "first.tif", "-o", f"out{suffix}", *SMALL).code == 0
+    store, file = read(images / "out.ome.zarr"), read(images / f"out{suffix}")
+    np.testing.assert_array_equal(store.array(), file.array())
+    assert file.pixel_size_nm == store.pixel_size_nm == (10, 10)
+    assert not [p for p in images.iterdir() if p.name.startswith(".")]
+
+
+def test_enhance_records_what_made_it(semsr, images):
+    record = semsr("enhance", "first.tif", "-o", "out.tif", *SMALL, "--json").record
+    made = read(images / "out.tif").provenance
+    assert made is not None
+    assert (made.job, made.model_name) == ("enhance", DEFAULT_MODEL)
+    assert made.model_digest == record["model_digest"]
+    assert made.options["tile"] == 32
+    assert made.inputs[0].name == "first.tif"
+    assert made.inputs[0].digest.startswith("sha256:")
+    assert made.networks() == {record["model_digest"]}
+
+
+def test_enhance_dtype_and_picture(semsr, images):
+    record = semsr(
+        *("enhance", "uncalibrated.tif", "-o", "out.png", *SMALL, "--dtype", "uint8"),
+        "--json",
+    ).record
+    assert record["dtype"] == "uint8"
+    assert record["pixel_size_nm"] is None
+    assert read(images / "out.png").shape == (40, 48)
+
+
+def test_enhanced_images_of_one_acquisition_are_not_independent(semsr, images):
+    for name, tile in (("a", 32), ("b", 48)):
+        line = ("enhance", "first.tif", "-o", f"{name}.ome.zarr", "--tile", tile)
+        assert semsr(*line, "--device", "cpu").code == 0
+    record = semsr("frc", "a.ome.zarr", "b.ome.zarr", "--json").record
+    assert (record["resolution_nm"], record["reason"]) == (None, "not-independent")
+    halves = semsr("frc", "a.ome.zarr", "--json").record
+    assert halves["reason"] == "not-independent"
+
+
+def test_enhanced_images_of_two_acquisitions_are(semsr, images):
+    for name in ("first", "second"):
+        line = ("enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL)
+        assert semsr(*line).code == 0
+    record = semsr("frc", "first.ome.zarr", "second.ome.zarr", "--json").record
+    assert record["reason"] != "not-independent"
+
+
+def test_enhance_one_pixel_and_holes(semsr, images):
+    for name in ("one", "holes", "constant"):
+        said = semsr("enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL, "--json")
+        assert said.code == 0, said.err
+        assert said.record["tiles"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (("--model", "nobody"), "nobody"),
+        (("--model", "text.tif"), "safetensors"),
+        (("--tile", "1"), "Option tile"),
+        (("--tile", "x"), "Option tile"),
+        (("--device", "tpu"), "tpu"),
+        (("--dtype", "complex64"), "complex64"),
+        (("--channel", "4"), "channel"),
+        (("--plane", "4"), "plane"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_enhance_refuses_what_it_cannot_do(refused, images, words, needs):
+    assert needs in refused("enhance", "first.tif", "-o", "out.ome.zarr", *words)
+    assert not (images / "out.ome.zarr").exists()
+    assert not [p for p in images.iterdir() if p.name.startswith(".")]
+
+
+def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, images):
+    big = np.tile(read(images / "first.tif").array(), (3, 2))
+    write(Micrograph(big), images / "big.tif")
+    line = ("enhance", "big.tif", "-o", "big.ome.zarr", *SMALL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_semsr", *line],
+        cwd=images,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    done = images / "big.ome.zarr" / "done"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list(done.glob("c/*/*"))) >= 3:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.01)
+    _, err = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run was over before it could be interrupted")
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1].endswith("what was finished is kept.")
+    with pytest.raises(IncompleteError, match="resume"):
+        read(images / "big.ome.zarr")
+    again = semsr(*line, "--resume", "--json")
+    assert again.code == 0, again.err
+    assert again.record["resumed"] >= 1
+    assert semsr("info", "big.ome.zarr").code == 0

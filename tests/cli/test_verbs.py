@@ -1,0 +1,219 @@
+"""Each verb on small images: its keys, its output, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.io.registry import read, write
+
+KEYS = {
+    "info": "shape dtype pixel_size_nm vendor levels databar_rows metadata",
+    "convert": "shape pixel_size_nm",
+    "degrade": "kind parameters",
+    "enhance": (
+        "tiles seconds megapixels_per_second peak_memory_mb device model norm "
+        "tile_mismatch seam_index output"
+    ),
+    "frc": (
+        "resolution_nm resolution_px criterion method reason frequency_per_px "
+        "correlation"
+    ),
+    "frc-map": "blocks failed median_nm p10_nm p90_nm reasons",
+    "spectrum": "frequency_per_px power centred",
+    "metrics": (
+        "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
+    ),
+    "histogram": "bins counts emd",
+}
+LINES = {
+    "info": ("first.tif",),
+    "convert": ("first.tif", "out.ome.zarr"),
+    "degrade": ("first.tif", "out.tif", "--kind", "fog"),
+    "enhance": ("first.tif", "-o", "out.ome.zarr", "--device", "cpu"),
+    "frc": ("first.tif", "second.tif"),
+    "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
+    "spectrum": ("first.tif", "-o", "out.ome.tif"),
+    "metrics": ("first.tif", "truth.tif"),
+    "histogram": ("first.tif", "truth.tif"),
+}
+ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")
+
+
+@pytest.mark.parametrize("verb", KEYS)
+def test_json_has_the_keys_of_the_contract(semsr, images, verb):
+    said = semsr(verb, *LINES[verb], "--json")
+    assert said.code == 0, said.err
+    assert set(KEYS[verb].split()) <= set(said.record)
+
+
+@pytest.mark.parametrize("verb", KEYS)
+def test_summary_is_text_and_not_json(semsr, images, verb):
+    said = semsr(verb, *LINES[verb])
+    assert said.code == 0, said.err
+    assert said.out.strip()
+    assert not said.out.startswith("{")
+
+
+@pytest.mark.parametrize("verb", [v for v, line in LINES.items() if "out." in str(line)])
+def test_existing_output_needs_overwrite(semsr, refused, images, verb):
+    line = (verb, *LINES[verb])
+    assert semsr(*line).code == 0
+    assert "--overwrite" in refused(*line)
+    assert semsr(*line, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("verb", ONE_IMAGE)
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("missing.tif", "no file"),
+        ("folder", "empty folder"),
+        ("empty.tif", "empty"),
+        ("text.tif", "must be"),
+        ("cut.tif", "cut"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_line(refused, images, verb, name, needs):
+    assert needs in refused(verb, name)
+
+
+@pytest.mark.parametrize("verb", ONE_IMAGE)
+def test_names_with_spaces_and_accents_are_fine(semsr, images, verb):
+    assert semsr(verb, "spaces and µ.png", "--json").code == 0
+
+
+@pytest.mark.parametrize("verb", ["metrics", "histogram", "frc"])
+def test_constant_image_gives_numbers_or_null(semsr, images, verb):
+    said = semsr(verb, "constant.tif", "constant.tif", "--json")
+    assert said.code == 0, said.err
+    assert said.record["images"] == ["constant.tif", "constant.tif"]
+
+
+def test_colour_image_is_refused_or_converted(semsr, refused, images):
+    assert "luminance" in refused("metrics", "colour.tif")
+    assert semsr("metrics", "colour.tif", "--colour", "luminance").code == 0
+
+
+@pytest.mark.parametrize("verb", ["frc", "metrics"])
+def test_images_of_different_shape_are_refused(refused, images, verb):
+    assert "same shape" in refused(verb, "first.tif", "constant.tif")
+
+
+@pytest.mark.parametrize(
+    ("output", "needs"),
+    [
+        ("out.xyz", ".ome.zarr"),
+        ("missing/out.tif", "does not exist"),
+        ("first.tif", "input itself"),
+        ("./folder/../first.tif", "input itself"),
+        ("folder", ".ome.zarr"),
+    ],
+    ids=["suffix", "parent", "input", "input-by-detour", "folder"],
+)
+@pytest.mark.parametrize("extra", [(), ("--overwrite",)], ids=["plain", "overwrite"])
+def test_output_that_cannot_be_is_refused(refused, images, output, needs, extra):
+    assert needs in refused("convert", "first.tif", output, *extra)
+
+
+def test_info_pixel_size_override(semsr, images):
+    assert semsr("info", "first.tif", "--json").record["pixel_size_nm"] == [10, 10]
+    line = ("info", "first.tif", "--json", "--pixel-size-nm")
+    assert semsr(*line, "4").record["pixel_size_nm"] == [4, 4]
+    assert semsr(*line, "4,5").record["pixel_size_nm"] == [4, 5]
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "a", "1,2,3", ""])
+def test_impossible_pixel_size_is_refused(refused, images, size):
+    assert "positive numbers in nm" in refused(
+        "frc", "first.tif", "--pixel-size-nm", size
+    )
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+def test_convert_keeps_values_and_calibration(semsr, images, suffix):
+    assert semsr("convert", "first.tif", f"out{suffix}").code == 0
+    before, after = read(images / "first.tif"), read(images / f"out{suffix}")
+    np.testing.assert_array_equal(before.array(), after.array())
+    assert after.pixel_size_nm == before.pixel_size_nm
+    assert after.provenance is not None
+    assert after.provenance.job == "convert"
+    assert after.provenance.inputs[0].digest.startswith("sha256:")
+
+
+def test_convert_dtype_rounds_and_clips(semsr, images):
+    said = semsr("convert", "first.tif", "out.tif", "--dtype", "uint8", "--json")
+    assert said.record["dtype"] == "uint8"
+    assert read(images / "out.tif").dtype == np.uint8
+
+
+def test_degrade_is_repeatable_by_seed(semsr, images):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        line = ("degrade", "first.tif", f"{name}.tif", "--kind", "fog", "--seed", seed)
+        assert semsr(*line).code == 0
+    a, b, c = (read(images / f"{name}.tif").array() for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_frc_of_an_image_with_itself_has_a_reason_and_no_number(semsr, images):
+    record = semsr("frc", "first.tif", "first.tif", "--json").record
+    assert record["resolution_nm"] is None
+    assert record["reason"] == "identical"
+
+
+def test_frc_without_calibration_warns_and_gives_pixels(semsr, images):
+    said = semsr("frc", "uncalibrated.tif", "--json")
+    assert said.code == 0
+    assert said.record["resolution_nm"] is None
+    assert any("pixel size" in item for item in said.record["warnings"])
+    assert "pixel size" in said.err
+
+
+def test_frc_map_lies_on_the_image(semsr, images):
+    line = (*LINES["frc-map"], "--block", 32, "--step", 8, "--json")
+    record = semsr("frc-map", *line).record
+    assert record["shape"] == [(96 - 32) // 8 + 1, (128 - 32) // 8 + 1]
+    assert record["blocks"] == record["shape"][0] * record["shape"][1]
+    assert record["failed"] == sum(record["reasons"].values())
+    made = read(images / "out.ome.tif")
+    assert made.pixel_size_nm == (80, 80)
+    assert made.origin == pytest.approx((155, 155))
+    assert made.provenance is not None
+    assert [item.name for item in made.provenance.inputs] == ["first.tif", "second.tif"]
+
+
+def test_spectrum_writes_picture_or_table(semsr, images):
+    picture = semsr("spectrum", "first.tif", "-o", "out.ome.tif", "--json").record
+    assert picture["centred"] == "out.ome.tif"
+    assert read(images / "out.ome.tif").shape == (96, 128)
+    table = semsr("spectrum", "first.tif", "-o", "out.csv", "--json").record
+    assert table["table"] == "out.csv"
+    lines = (images / "out.csv").read_text().splitlines()
+    assert lines[0] == "frequency_per_px,frequency_per_um,power"
+    assert len(lines) == 1 + len(table["power"])
+    assert semsr("spectrum", "first.tif", "--json").record["centred"] is None
+
+
+def test_metrics_of_equal_images_has_no_infinity(semsr, images):
+    record = semsr("metrics", "first.tif", "first.tif", "--json").record
+    assert record["psnr_db"] is None
+    assert record["ssim"] == pytest.approx(1)
+    assert record["nrmse"] == 0
+
+
+def test_metrics_affine_match_undoes_gain_and_offset(semsr, images):
+    truth = read(images / "truth.tif")
+    write(truth.replace(data=truth.array() * 3 + 1), images / "other.tif")
+    plain = semsr("metrics", "other.tif", "truth.tif", "--json").record
+    matched = semsr(
+        *("metrics", "other.tif", "truth.tif", "--match", "affine", "--json")
+    ).record
+    assert plain["nrmse"] > 0.5
+    assert matched["nrmse"] == pytest.approx(0, abs=1e-5)
+    assert matched["match"] == "affine"
+
+
+def test_histogram_counts_every_pixel(semsr, images):
+    record = semsr("histogram", "uncalibrated.tif", "--bins", 16, "--json").record
+    assert sum(record["counts"]) == 40 * 48
+    assert len(record["bins"]) == 17
+    assert record["emd"] is None
