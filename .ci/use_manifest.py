@@ -1,24 +1,28 @@
-"""Check that the plugin engine finds the installed manifest and its commands."""
+"""Check that the plugin engine finds the installed manifest and reads through it."""
 
 import sys
 
 import npe2
+from npe2.manifest.utils import import_python_name
 
 
 def main() -> None:
-    """Discover the plugin and import every command that needs no window."""
-    manager = npe2.PluginManager()
+    """Discover the plugin, import what needs no window, read a file with it."""
+    manager = npe2.PluginManager.instance()
     manager.discover()
     manifest = manager.get_manifest("napari-semsr")
-    if manifest is None:
-        sys.exit("the plugin engine does not find napari-semsr")
     commands = manifest.contributions.commands or []
-    widgets = {item.command for item in manifest.contributions.widgets or []}
-    plain = [command for command in commands if command.id not in widgets]
-    for command in plain:
-        if ".widgets." not in str(command.python_name):
-            manager.commands.get(command.id)
-    print(f"manifest: {len(commands)} commands, {len(widgets)} panels")
+    plain = [c.python_name for c in commands if ".widgets." not in str(c.python_name)]
+    for name in plain:
+        if not callable(import_python_name(name)):
+            sys.exit(f"{name} is no function")
+    layers, reader = npe2.read_get_reader(
+        ["better.ome.zarr"], stack=False, plugin_name="napari-semsr"
+    )
+    units = [str(unit) for unit in layers[0][1].get("units", ())]
+    if units != ["nm", "nm"]:
+        sys.exit(f"{reader.command} read the store with units {units}")
+    print(f"manifest: {len(commands)} commands, {len(plain)} of them without a window")
 
 
 if __name__ == "__main__":
