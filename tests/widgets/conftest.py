@@ -13,9 +13,10 @@ pytest.importorskip("napari", reason="needs napari and a Qt binding")
 from napari.components import ViewerModel  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size  # noqa: E402
+from napari_semsr.core.micrograph import Micrograph  # noqa: E402
 from napari_semsr.widgets._layers import layer_keywords  # noqa: E402
 from napari_semsr.widgets._panel import Panel  # noqa: E402
+from tests.widgets.scenes import exposures_of  # noqa: E402
 
 TIMEOUT_MS = 60_000
 
@@ -64,28 +65,10 @@ def keep_picture(tmp_path: Path) -> Callable[[Any, str], np.ndarray]:
     return shoot
 
 
-def particles(shape: tuple[int, int] = (192, 192), *, seed: int = 0) -> np.ndarray:
-    """Smooth random grain with detail of about six pixels, around 0.5."""
-    rng = np.random.default_rng(seed)
-    rows = np.fft.fftfreq(shape[0])[:, None]
-    columns = np.fft.rfftfreq(shape[1])[None]
-    low = np.exp(-((rows**2 + columns**2) / (2 * 0.1**2)))
-    noise = np.fft.rfft2(rng.standard_normal(shape))
-    grain = np.fft.irfft2(noise * low, s=shape)
-    return (0.5 + 0.15 * grain / grain.std()).astype(np.float32)
-
-
 @pytest.fixture
 def exposures() -> tuple[Micrograph, Micrograph]:
     """One field with independent noise in two exposures, 10 nm pixels."""
-    truth = particles()
-    rng = np.random.default_rng(1)
-
-    def expose(name: str) -> Micrograph:
-        noise = rng.normal(0, 0.05, truth.shape).astype(np.float32)
-        return Micrograph(truth + noise, parse_pixel_size(10.0), name)
-
-    return expose("first"), expose("second")
+    return exposures_of()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.widgets._settings import preference
 
-__all__ = ["new_store_path", "require_room"]
+__all__ = ["new_store_path", "remove_cache", "require_room"]
 
 _GIB = 2**30
 _PYRAMID = 4 / 3
@@ -30,8 +30,15 @@ def _cache_folder() -> Path:
             )
             raise WriteError(msg) from error
         _folder[:] = [made]
-        atexit.register(shutil.rmtree, made, ignore_errors=True)
+        atexit.register(remove_cache)
     return _folder[0]
+
+
+def remove_cache() -> None:
+    """Remove the folder and all that is in it."""
+    for folder in _folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    _folder.clear()
 
 
 def new_store_path(name: str) -> Path:

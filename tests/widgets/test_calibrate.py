@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from napari.layers import Image, Shapes
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.widgets._calibrate import apply_pixel_size, line_length
+from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+
+IMAGE = np.zeros((40, 60), np.uint8)
+
+
+@pytest.fixture
+def panel(model, qtbot) -> OpenMosaicPanel:
+    model.add_image(IMAGE, name="field")
+    made = OpenMosaicPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_apply_pixel_size_moves_the_origin_along():
+    layer = Image(IMAGE, scale=(2, 2), translate=(4, 6))
+    apply_pixel_size(layer, (10.0, 20.0))
+    found = micrograph_from_layer(layer)
+    assert found.pixel_size_nm == (10.0, 20.0)
+    assert found.origin == (20.0, 60.0)
+
+
+@given(y=st.floats(0.1, 1e4), x=st.floats(0.1, 1e4), rows=st.floats(1, 30))
+def test_line_length_counts_rows_and_columns_by_their_pitch(y, x, rows):
+    line = Shapes([np.array([[0, 0], [rows, 2.0]])], shape_type="line")
+    assert line_length(line, (y, x)) == pytest.approx(np.hypot(rows * y, 2 * x))
+
+
+def test_scale_from_a_line_over_a_known_distance(panel, model):
+    group = panel.calibrate
+    group.draw_button.click()
+    line = model.layers["Scale line"]
+    assert line.mode == "add_line"
+    line.add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
+    group.distance.value = 400.0
+    group.measure_button.click()
+    assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (8.0, 8.0)
+    assert "unknown → 8 nm" in panel.status.text()
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    group.measure_button.click()
+    assert group.pixel_size.value == (8.0, 8.0), "the line still lies on the image"
+
+
+def test_anisotropic_pixels_keep_their_ratio(panel, model):
+    model.layers["field"].scale = (2, 1)
+    panel.calibrate.draw()
+    model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [10.0, 0.0]]))
+    panel.calibrate.distance.value = 100.0
+    panel.calibrate.measure()
+    assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (10.0, 5.0)
+
+
+def test_typed_pixel_size_is_applied(panel, model):
+    panel.calibrate.pixel_size.value = (3.0, 3.0)
+    panel.calibrate.apply_button.click()
+    assert micrograph_from_layer(model.layers["field"]).pixel_size_nm == (3.0, 3.0)
+    assert model.canvas.overlays.scale_bar.visible
+
+
+def test_size_shown_follows_the_layer(panel, model):
+    model.add_image(IMAGE, name="sized", scale=(7, 7), units=("nm", "nm"))
+    panel.calibrate.layer.value = model.layers["sized"]
+    assert panel.calibrate.pixel_size.value == (7.0, 7.0)
+    panel.calibrate.layer.value = model.layers["field"]
+    assert panel.calibrate.pixel_size.value is None
+
+
+def test_line_on_another_grid_is_refused(panel, model):
+    panel.calibrate.draw()
+    model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [10.0, 0.0]]))
+    model.add_image(IMAGE, name="sized", scale=(7, 7), units=("nm", "nm"))
+    panel.calibrate.layer.value = model.layers["sized"]
+    panel.calibrate.distance.value = 10
+    panel.calibrate.measure()
+    assert "another layer's grid" in panel.status.text()
+    panel.calibrate.draw()
+    assert len(model.layers["Scale line"].data) == 0
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (lambda group: group.apply(), "pixel size must be typed"),
+        (lambda group: group.measure(), "above 0 nm"),
+    ],
+    ids=["no size", "no distance"],
+)
+def test_missing_numbers_are_told(panel, act, said):
+    act(panel.calibrate)
+    assert said in panel.status.text()
+
+
+def test_missing_line_is_told(panel):
+    panel.calibrate.distance.value = 10
+    panel.calibrate.measure()
+    assert "line must be drawn first" in panel.status.text()
+    panel.calibrate.draw()
+    panel.calibrate.measure()
+    assert "press Draw a line" in panel.status.text()
+
+
+def test_line_without_length_is_refused():
+    line = Shapes([np.zeros((2, 2))], shape_type="line")
+    with pytest.raises(OptionError, match="two different ends"):
+        line_length(line, (1.0, 1.0))

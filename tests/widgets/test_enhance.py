@@ -1,0 +1,159 @@
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import Progress
+from napari_semsr.widgets import _cache
+from napari_semsr.widgets import enhance as enhance_module
+from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets._model_card import card_text
+from napari_semsr.widgets.enhance import EnhancePanel
+
+
+@pytest.fixture
+def field(model, add, exposures) -> Micrograph:
+    first = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+    add(model, first)
+    return first
+
+
+@pytest.fixture
+def panel(model, qtbot, field) -> EnhancePanel:
+    made = EnhancePanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_card_is_shown(panel):
+    text = panel.model.text.text()
+    for part in ("Trained on", "Receptive field", "Licence", panel.model.card["licence"]):
+        assert part in text
+
+
+def test_card_warns_of_an_untrained_pixel_size():
+    card = {"pixel_size_nm": (5.0, 20.0), "receptive_field": 8}
+    assert "outside" in card_text(card, 100.0)
+    assert "outside" not in card_text(card, 10.0)
+    assert "outside" not in card_text(card, None)
+
+
+def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
+    output = tmp_path / "made.ome.zarr"
+    panel.output.value = output
+    panel.form.set_values(tile=64, precision="fp32")
+    said = run_panel(panel)
+    assert "megapixels/s" in said
+    layer = model.layers["field enhanced"]
+    found = micrograph_from_layer(layer)
+    assert found.pixel_size_nm == (10.0, 10.0)
+    assert found.shape == (96, 96)
+    assert np.isfinite(found.array()).all()
+    assert not layer.rgb
+    assert layer.axis_labels == ("y", "x")
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    assert found.provenance is not None
+    assert found.provenance.networks()
+    assert output.is_dir()
+    for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
+        assert name in panel.figures.text()
+
+
+def test_existing_output_is_refused(panel, model, run_panel, tmp_path):
+    output = tmp_path / "made.ome.zarr"
+    output.mkdir()
+    (output / "kept").touch()
+    panel.output.value = output
+    assert "made.ome.zarr" in run_panel(panel)
+    assert [layer.name for layer in model.layers] == ["field"]
+    assert (output / "kept").exists()
+
+
+def test_suffix_is_added(panel, field, tmp_path):
+    panel.output.value = tmp_path / "made"
+    assert panel._target(field) == tmp_path / "made.ome.zarr"
+
+
+def test_without_a_path_the_cache_is_used(panel, field, monkeypatch):
+    monkeypatch.setattr(_cache, "_folder", [])
+    path = panel._target(field)
+    assert path.name == "field-enhanced.ome.zarr"
+    path.mkdir()
+    assert panel._target(field).name == "field-enhanced-2.ome.zarr"
+    _cache.remove_cache()
+    assert not path.exists()
+
+
+def test_large_result_needs_a_path(panel, monkeypatch):
+    monkeypatch.setattr(_cache, "preference", lambda *_: 1e-6)
+    panel.run()
+    assert "needs a chosen output path" in panel.status.text()
+    assert not panel.runner.busy
+
+
+def test_cancel_stops_the_service(panel, model, qtbot, finish, monkeypatch):
+    closed = threading.Event()
+
+    def endless(*_: object, **__: object):
+        try:
+            for step in range(10_000):
+                time.sleep(0.01)
+                yield Progress(step, 10_000, "Enhancing tiles")
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(enhance_module, "enhance", endless)
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: "Enhancing" in panel.status.text(), timeout=5000)
+    panel.cancel_button.click()
+    finish(panel)
+    assert closed.is_set()
+    assert "cancelled" in panel.status.text()
+    assert len(model.layers) == 1
+
+
+def test_out_of_memory_is_told(panel, finish, monkeypatch):
+    def fails(*_: object, **__: object):
+        yield Progress(0, 1, "Enhancing tiles")
+        msg = "CUDA out of memory"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(enhance_module, "enhance", fails)
+    panel.run_button.click()
+    finish(panel)
+    assert "RuntimeError: CUDA out of memory" in panel.status.text()
+
+
+def test_model_file_is_added_and_chosen(panel, tmp_path):
+    from napari_semsr.services.shelf import find_model
+
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(Path(find_model(panel.model.value)).read_bytes())
+    panel.model.add_file(copy)
+    assert panel.model.value == str(copy)
+    assert panel.model.card["receptive_field"] > 0
+
+
+def test_damaged_model_file_is_told(panel, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(b"not a model")
+    panel.model.add_file(path)
+    assert "bad.safetensors" in panel.model.text.text()
+
+
+def test_preferences_fill_the_form(model, qtbot, monkeypatch):
+    wanted = {"device": "cpu", "tile_px": 128, "precision": "fp32"}
+    monkeypatch.setattr(enhance_module, "preference", lambda _, name: wanted[name])
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    found = panel.form.options()
+    assert (found.device, found.tile, found.precision) == ("cpu", 128, "fp32")
+
+
+def test_pixel_size_of_the_layer_is_compared(panel, model, add):
+    add(model, Micrograph(np.eye(32), parse_pixel_size(7.0), "other"))
+    panel.layer.value = model.layers["other"]
+    assert panel.model.pixel_size_nm == pytest.approx(7.0)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io.registry import write
+from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+
+GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
+
+
+@pytest.fixture
+def panel(model, qtbot) -> OpenMosaicPanel:
+    made = OpenMosaicPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def sized(tmp_path):
+    path = tmp_path / "sized.tif"
+    write(Micrograph(GRAIN, parse_pixel_size(12.5), "sized"), path)
+    return path
+
+
+def choose(panel, path, finish):
+    panel.path.value = path
+    finish(panel)
+
+
+def test_file_is_shown_and_opened_calibrated(panel, model, sized, finish, run_panel):
+    choose(panel, sized, finish)
+    assert panel.pixel_size.value == (12.5, 12.5)
+    assert "12.5 nm" in panel.about.text()
+    said = run_panel(panel)
+    layer = model.layers[0]
+    assert "12.5 nm" in said
+    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((12.5, 12.5))
+    np.testing.assert_array_equal(layer.data, GRAIN)
+    assert not layer.rgb
+    assert layer.axis_labels == ("y", "x")
+    assert model.canvas.overlays.scale_bar.visible
+
+
+def test_corrected_pixel_size_reaches_the_layer(panel, model, sized, finish, run_panel):
+    choose(panel, sized, finish)
+    panel.pixel_size.height_box.value = 20.0
+    run_panel(panel)
+    assert micrograph_from_layer(model.layers[0]).pixel_size_nm == (20.0, 20.0)
+
+
+def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_panel):
+    path = tmp_path / "bare.png"
+    write(Micrograph(GRAIN, None, "bare"), path)
+    choose(panel, path, finish)
+    assert panel.pixel_size.value is None
+    assert "unknown" in run_panel(panel)
+    assert micrograph_from_layer(model.layers[0]).pixel_size_nm is None
+
+
+def test_typed_rows_are_cropped(panel, model, sized, finish, run_panel):
+    choose(panel, sized, finish)
+    panel.bar.value = 30
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[0].data, GRAIN[:60])
+
+
+def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
+    path = tmp_path / "big.ome.zarr"
+    data = np.random.default_rng(1).random((700, 900)).astype(np.float32)
+    write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "big"), path)
+    choose(panel, path, finish)
+    levels = panel.facts["levels"]
+    run_panel(panel)
+    layer = model.layers[0]
+    assert layer.multiscale is (levels > 1)
+    assert micrograph_from_layer(layer).pixel_size_nm == (4.0, 5.0)
+    np.testing.assert_array_equal(micrograph_from_layer(layer).array(), data)
+
+
+def test_no_file_and_lost_file_are_told(panel, tmp_path, finish, run_panel):
+    assert "file must be chosen" in run_panel(panel)
+    panel.path.value = tmp_path / "gone.tif"
+    assert "file must be chosen" in run_panel(panel)
+
+
+def test_text_file_is_refused_in_one_sentence(panel, tmp_path, finish):
+    path = tmp_path / "notes.tif"
+    path.write_text("not an image")
+    choose(panel, path, finish)
+    said = panel.status.text()
+    assert "notes.tif" in said
+    assert "Traceback" not in said
+    assert "\n" not in said
+
+
+def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
+    choose(panel, shared_data / "vendor" / "fei-sem-rbc.tif", finish)
+    assert panel.bar.value == 70
+    assert "FEI" in panel.about.text()
+    run_panel(panel)
+    assert model.layers[0].data.shape == (1024, 1536)
+    assert micrograph_from_layer(model.layers[0]).pixel_size_nm == pytest.approx(
+        (7.70833, 7.70833), rel=1e-4
+    )

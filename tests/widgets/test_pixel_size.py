@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_semsr.widgets._pixel_size import PixelSizeEdit, format_nm
+
+
+@pytest.fixture
+def edit(qtbot) -> PixelSizeEdit:
+    made = PixelSizeEdit()
+    qtbot.addWidget(made)
+    return made
+
+
+def test_edit_starts_unknown(edit):
+    assert edit.value is None
+    assert "pixels" in edit.note.text()
+
+
+@given(y=st.floats(0.01, 1e5), x=st.floats(0.01, 1e5))
+def test_value_round_trips_to_six_digits(qapp, y, x):
+    edit = PixelSizeEdit()
+    edit.value = (y, x)
+    assert edit.value == pytest.approx((y, x), rel=1e-4)
+    edit.deleteLater()
+
+
+def test_both_axes_move_together_until_they_differ(edit):
+    edit.height_box.value = 5.0
+    assert edit.value == (5.0, 5.0)
+    edit.width_box.value = 4.0
+    edit.height_box.value = 6.0
+    assert edit.value == (6.0, 4.0)
+
+
+def test_unit_keeps_the_numbers(edit):
+    edit.value = (55.82, 55.82)
+    edit.unit_box.value = "µm"
+    assert edit.value == pytest.approx((55820.0, 55820.0))
+    assert "55820 nm" in edit.note.text()
+
+
+@pytest.mark.parametrize(
+    ("size", "unit"), [((7.7, 7.7), "nm"), ((2614.5, 2614.5), "µm"), ((0.05, 0.05), "pm")]
+)
+def test_unit_suits_the_size(edit, size, unit):
+    edit.value = size
+    assert edit.unit_box.value == unit
+    assert edit.value == pytest.approx(size)
+
+
+def test_format_nm_says_both_axes_when_they_differ():
+    assert format_nm((5.0, 5.0)) == "5 nm"
+    assert format_nm((5.0, 4.0)).startswith("5 ")
+    assert "4 nm" in format_nm((5.0, 4.0))
+    assert format_nm(None) == "unknown"
