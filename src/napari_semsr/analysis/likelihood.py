@@ -20,7 +20,9 @@ __all__ = ["Fit", "fit_crossing"]
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-REACH = 1.6
+WIDEST, NARROWEST = 0.55, 0.15
+_RINGS_WANTED = 12.0
+_LOWER_SHARE = 5 / 6
 STEPS = 12
 _STRIDE = 3.0
 _SETTLED = 1e-3
@@ -72,6 +74,25 @@ def _pilot(
     above = (smooth[:, 1:] >= level[1:]).any(axis=1)
     crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
     return np.clip(crossing, low, high)
+
+
+def _influence(pilot: Float64Array, geometry: Geometry) -> Float64Array:
+    """Weight of each ring by its distance from the pilot crossing ``(B, K)``.
+
+    The model is local. Small blocks need rings out to 1.55 times the crossing; where
+    rings abound, fewer and nearer ones serve, and the model's shape matters less.
+    """
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    wanted = _RINGS_WANTED * geometry.rings.bin_width / pilot
+    half = np.clip(wanted, NARROWEST, WIDEST)[:, None]
+    v = frequency[None, :] / pilot[:, None]
+    lower = half * _LOWER_SHARE
+    weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
+    inside = (v <= 1 + half) | (np.arange(rings) <= _FEWEST)
+    weight = np.where(inside, weight, 0.0)
+    weight[:, 0] = 0
+    return weight
 
 
 def _start(
@@ -201,10 +222,7 @@ def fit_crossing(
     power = 0.5 if reference else 1.0
     pilot_level = np.maximum(threshold, 1 / 7)
     pilot = _pilot(curve, pilot_level, geometry)
-    inside = frequency[None, :] <= REACH * pilot[:, None]
-    inside |= np.arange(rings)[None, :] <= _FEWEST
-    inside[:, 0] = False
-    weight = np.where(inside, copies * geometry.effective[:rings], 0.0)
+    weight = copies * geometry.effective[:rings] * _influence(pilot, geometry)
     curve = np.clip(curve, -1 + _CLOSE, 1 - 1e-7)
     theta = _start(curve, weight, frequency[None, :] / pilot[:, None])
     problem = _Problem(curve, weight, nodes[None, :] / pilot[:, None], matrix, power)
@@ -230,7 +248,7 @@ def _read(
     u = fine[None, :] / pilot[:, None]
     model = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
     crossing = first_crossing(model, target, fine, start=start)
-    above = (model[:, start:] >= target[start:]).any(axis=1)
+    above: BoolArray = np.asarray((model[:, start:] >= target[start:]).any(axis=1))
     v = crossing / pilot
     steep = theta[:, 1] + 2 * theta[:, 2] * v
     vector = np.nan_to_num(np.stack([np.ones_like(v), -v, -v * v], axis=1))

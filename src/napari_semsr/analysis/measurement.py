@@ -1,6 +1,7 @@
 """Correlate batches of blocks: the one path that whole images and maps both take."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,10 @@ from napari_semsr.analysis.criteria import (
     reason_of,
     threshold_curve,
 )
-from napari_semsr.analysis.estimate import Estimator, Question, estimate
+from napari_semsr.analysis.estimate import Estimates, Estimator, Question, estimate
+from napari_semsr.analysis.periodicity import is_periodic
 from napari_semsr.analysis.ring_sums import (
+    Geometry,
     RingSums,
     plan_geometry,
     standardise,
@@ -75,6 +78,22 @@ def _reduced(stack: NDArray[np.floating]) -> NDArray[np.floating]:
     return stack[:, :rows, :columns]
 
 
+def _periodic(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32] | None,
+    mask: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Test the pairs of a mask for gratings; halves of one image when it is alone."""
+    found = np.zeros(mask.shape, bool)
+    a = first[mask]
+    found[mask] = (
+        is_periodic(a[:, ::2, ::2], a[:, 1::2, 1::2], diagonal=True)
+        if second is None
+        else is_periodic(a, second[mask])
+    )
+    return found
+
+
 def measure(
     first: NDArray[np.floating],
     second: NDArray[np.floating] | None,
@@ -109,47 +128,87 @@ def measure(
     Measurement
         Crossings, reasons and curves.
     """
-    single = second is None
     if second is None:
         first = _reduced(first)
-    rows, columns = first.shape[1:]
-    shape = (rows // 2, columns // 2) if single else (rows, columns)
-    geometry = plan_geometry(shape, pitch, tukey)
+    shape = (first.shape[1], first.shape[2])
+    half = (shape[0] // 2, shape[1] // 2)
+    geometry = plan_geometry(half if second is None else shape, pitch, tukey)
     a, sd = standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
+    question = Question(criterion, estimator, reference, second is None)
     if second is None:
         sums = diagonal_sums(a, geometry)
-        difference = np.ones(valid.shape)
-    else:
-        b, other = standardise(second)
-        valid &= np.isfinite(other) & (other > 0)
-        difference = np.square(a - b).mean(axis=(1, 2), dtype=np.float64)
-        sums = sum_rings(a, b, geometry)
-    code = judge(sums, geometry, valid=valid, difference=difference)
-    if min(shape) < MINIMUM_SIDE:
-        code[code == 0] = code_of("too-small")
-    question = Question(criterion, estimator, reference, single)
+        code = _status(sums, geometry, valid, a, None)
+        found = estimate(sums, geometry, code, question)
+        found = _accept(found, geometry, a, plan_geometry(shape, pitch, tukey))
+        return _report(found, sums, geometry, question, scale=0.5)
+    b, other = standardise(second)
+    valid &= np.isfinite(other) & (other > 0)
+    sums = sum_rings(a, b, geometry)
+    code = _status(sums, geometry, valid, a, b)
     found = estimate(sums, geometry, code, question)
-    crossing, final = found.crossing, found.code
-    curve = sums.correlation
-    scale = 1.0
-    if single:
-        scale = 0.5
-        curve = equivalent(curve)
-        whole = plan_geometry((rows, columns), pitch, tukey)
-        final[(final == 0) & is_coloured(a, whole)] = code_of("correlated-noise")
-        high = crossing > NYQUIST_SHARE * geometry.rings.nyquist
-        final[(final == 0) & high] = code_of("beyond-nyquist")
-        crossing = np.where(final == 0, crossing, np.nan)
+    return _report(found, sums, geometry, question, scale=1.0)
+
+
+def _status(
+    sums: RingSums,
+    geometry: Geometry,
+    valid: NDArray[np.bool_],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32] | None,
+) -> NDArray[np.uint8]:
+    """Codes of the status rules, blocks that are too small included."""
+    difference = np.ones(valid.shape)
+    if b is not None:
+        difference = np.square(a - b).mean(axis=(1, 2), dtype=np.float64)
+    code = judge(
+        sums,
+        geometry,
+        valid=valid,
+        difference=difference,
+        periodic=partial(_periodic, a, b),
+    )
+    if min(geometry.rings.shape) < MINIMUM_SIDE:
+        code[code == 0] = code_of("too-small")
+    return code
+
+
+def _accept(
+    found: Estimates, geometry: Geometry, a: NDArray[np.float32], whole: Geometry
+) -> Estimates:
+    """Keep crossings of split images only where the split can be trusted."""
+    code = found.code.copy()
+    code[(code == 0) & is_coloured(a, whole)] = code_of("correlated-noise")
+    high = found.crossing > NYQUIST_SHARE * geometry.rings.nyquist
+    code[(code == 0) & high] = code_of("beyond-nyquist")
+    return Estimates(
+        np.where(code == 0, found.crossing, np.nan),
+        np.where(code == 0, found.spread, np.nan),
+        code,
+    )
+
+
+def _report(
+    found: Estimates,
+    sums: RingSums,
+    geometry: Geometry,
+    question: Question,
+    *,
+    scale: float,
+) -> Measurement:
+    """Cut the curves at Nyquist and state them for the whole image's pixels."""
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
+    curve = sums.correlation[:, rings]
     return Measurement(
-        crossing=crossing * scale,
+        crossing=found.crossing * scale,
         spread=found.spread,
-        code=final,
+        code=found.code,
         frequency=geometry.rings.frequency[rings] * scale,
-        threshold=threshold_curve(criterion, samples, reference=reference),
+        threshold=threshold_curve(
+            question.criterion, samples, reference=question.reference
+        ),
         samples=samples,
-        correlation=curve[:, rings],
+        correlation=equivalent(curve) if question.single else curve,
         sums=sums,
     )

@@ -28,7 +28,7 @@ _MARGIN = 2
 _REACH_SMALL = 16
 _REACH_LARGE = 8
 _SMALL = 160
-_SAMPLES = 24
+_SAMPLES_SMALL, _SAMPLES_LARGE = 24, 8
 
 Float64Array = NDArray[np.float64]
 
@@ -67,13 +67,13 @@ class _Axis:
         )
 
 
-def _choose(index: NDArray[np.int32], ring: int) -> NDArray[np.intp]:
-    """A spread of half-plane samples that stand for a ring."""
-    places = np.argwhere(index == ring)
-    if len(places) <= _SAMPLES:
-        return places
-    take = np.linspace(0, len(places) - 1, _SAMPLES).round().astype(int)
-    return places[take]
+def _choose(index: NDArray[np.int32], ring: int, most: int) -> NDArray[np.intp]:
+    """Choose a spread of half-plane samples that stand for a ring."""
+    places: NDArray[np.intp] = np.argwhere(index == ring)
+    if len(places) > most:
+        take = np.linspace(0, len(places) - 1, most).round().astype(int)
+        places = places[take]
+    return places
 
 
 _CACHE: dict[tuple[object, ...], tuple[Float64Array, Float64Array]] = {}
@@ -107,7 +107,9 @@ def _compute(geometry: Geometry) -> tuple[Float64Array, Float64Array]:
     """Sum the kernel over the radial nodes for a few samples of every ring."""
     rings = geometry.rings
     rows, columns = rings.shape
-    reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
+    small = min(rings.shape) <= _SMALL
+    reach = _REACH_SMALL if small else _REACH_LARGE
+    most = _SAMPLES_SMALL if small else _SAMPLES_LARGE
     reach = min(reach, min(rings.shape) // 2)
     axes = (_Axis(rows, geometry.tukey, reach), _Axis(columns, geometry.tukey, reach))
     spacing = rings.bin_width / NODES_PER_RING
@@ -119,7 +121,7 @@ def _compute(geometry: Geometry) -> tuple[Float64Array, Float64Array]:
     scale *= np.mean(tukey(columns, geometry.tukey) ** 2)
     norm *= rows * columns * float(scale)
     for ring in range(1, rings.complete):
-        places = _choose(rings.index, ring)
+        places = _choose(rings.index, ring, most)
         for y, x in places:
             row = y - rows if y > rows // 2 else y
             wy, dy, own_y, fy = axes[0].near(int(row), reach)
@@ -131,4 +133,5 @@ def _compute(geometry: Geometry) -> tuple[Float64Array, Float64Array]:
                 node.ravel(), weights=(kernel**2).ravel(), minlength=count
             )
         matrix[ring] /= len(places) * norm
-    return matrix, np.arange(count) * spacing
+    nodes: Float64Array = np.arange(count, dtype=np.float64) * spacing
+    return matrix, nodes

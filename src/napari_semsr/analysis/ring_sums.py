@@ -17,6 +17,7 @@ from scipy import fft
 from napari_semsr.core.fourier import Rings, plan_rings, window_plane
 
 __all__ = [
+    "LINE_BAND",
     "Geometry",
     "RingSums",
     "available_cores",
@@ -29,6 +30,8 @@ __all__ = [
 
 _DENSE = 6_000_000
 _TINY = 1e-30
+LINE_BAND = 0.42
+"""Where the frequency axes are searched for stripes, cycles per pixel and above."""
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -77,11 +80,18 @@ class RingSums:
         Σ Re(A B*).
     power_a, power_b : (B, K) numpy.ndarray
         Σ |A|² and Σ |B|².
+    peak : (B,) numpy.ndarray
+        Largest share of the cross-power that a single sample holds.
+    lines : (B, 2) numpy.ndarray
+        Correlation on the two frequency axes alone (horizontal, vertical) between
+        0.42 and 0.5 cycles per pixel, where stripes of a detector show.
     """
 
     cross: Float64Array
     power_a: Float64Array
     power_b: Float64Array
+    peak: Float64Array
+    lines: Float64Array
 
     @property
     def correlation(self) -> Float64Array:
@@ -97,6 +107,8 @@ class RingSums:
             self.cross + other.cross,
             self.power_a + other.power_a,
             self.power_b + other.power_b,
+            np.maximum(self.peak, other.peak),
+            (self.lines + other.lines) / 2,
         )
 
 
@@ -223,6 +235,23 @@ def project(planes: Float32Array, geometry: Geometry) -> Float64Array:
     return sums.astype(np.float64)
 
 
+def _axis_lines(
+    cross: Float32Array, power_a: Float32Array, power_b: Float32Array
+) -> Float64Array:
+    """Correlation on each frequency axis near its end."""
+    rows, half = cross.shape[1:]
+    x = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
+    y = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]
+    found = []
+    for axis in (x, y):
+        c, p, q = (
+            plane[axis].sum(axis=1, dtype=np.float64)
+            for plane in (cross, power_a, power_b)
+        )
+        found.append(c / np.sqrt(np.maximum(p * q, _TINY)))
+    return np.stack(found, axis=1)
+
+
 def sum_rings(
     first: Float32Array,
     second: Float32Array,
@@ -255,6 +284,12 @@ def sum_rings(
     power_a += np.square(a.imag)
     power_b = np.square(b.real)
     power_b += np.square(b.imag)
+    sums = project(cross, geometry)
+    peak = cross.reshape(cross.shape[0], -1).max(axis=1)
     return RingSums(
-        project(cross, geometry), project(power_a, geometry), project(power_b, geometry)
+        sums,
+        project(power_a, geometry),
+        project(power_b, geometry),
+        peak / np.maximum(np.abs(sums).sum(axis=1), _TINY),
+        _axis_lines(cross, power_a, power_b),
     )

@@ -1,17 +1,20 @@
 """Status rules: when a correlation curve has no resolution to give, and why.
 
 The rules run in the order in which they can be trusted: blocks without contrast or
-with missing pixels, identical blocks, no signal at all, shared noise. What is left
+with missing pixels, identical blocks, pure gratings, no signal at all, shared
+noise. What is left
 may have a crossing.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.criteria import code_of
-from napari_semsr.analysis.ring_sums import Geometry, RingSums
+from napari_semsr.analysis.ring_sums import LINE_BAND, Geometry, RingSums
 
-__all__ = ["has_plateau", "has_signal", "judge"]
+__all__ = ["has_plateau", "has_signal", "has_stripes", "judge"]
 
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -20,6 +23,8 @@ POOLED_Z = 3.5
 BEST_RING_Z = 4.2
 PLATEAU_Z = 4.0
 IDENTICAL = 1e-8
+SUSPECT_PEAK = 0.04
+STRIPE_Z = 4.5
 
 
 def has_signal(curve: Float64Array, effective: Float64Array, rings: int) -> BoolArray:
@@ -97,12 +102,40 @@ def has_plateau(sums: RingSums, geometry: Geometry) -> BoolArray:
     return plateau
 
 
+def has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
+    """Find stripes that both images share: row or column offsets of a detector.
+
+    Parameters
+    ----------
+    sums : RingSums
+        Ring sums of the pairs.
+    geometry : Geometry
+        Their rings.
+
+    Returns
+    -------
+    (B,) numpy.ndarray of bool
+        True where one of the frequency axes is correlated near its end and the rings
+        at the same frequencies are not. Only fields of some 200 px and more have
+        enough samples on an axis to tell.
+    """
+    band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
+    kept = np.sqrt(float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2))
+    found = np.zeros(band.shape, bool)
+    for axis, size in enumerate(reversed(geometry.rings.shape)):
+        line = sums.lines[:, axis]
+        z = line * np.sqrt(2 * kept * (0.5 - LINE_BAND) * size)
+        found |= (z > STRIPE_Z) & (line > 0.4) & (band < 0.4 * line)
+    return found
+
+
 def judge(
     sums: RingSums,
     geometry: Geometry,
     *,
     valid: BoolArray,
     difference: Float64Array,
+    periodic: Callable[[BoolArray], BoolArray],
 ) -> NDArray[np.uint8]:
     """Decide for each pair whether its curve may be read.
 
@@ -116,6 +149,9 @@ def judge(
         False for constant blocks and blocks with pixels that are not finite.
     difference : (B,) numpy.ndarray
         Mean square difference of the standardised blocks.
+    periodic : callable
+        Takes a mask of pairs worth testing and returns a mask of those that are pure
+        gratings or lattices; called at most once, for few pairs.
 
     Returns
     -------
@@ -123,10 +159,13 @@ def judge(
         Codes of reasons; 0 where the curve may be read.
     """
     signal = has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
-    plateau = has_plateau(sums, geometry)
+    plateau = has_plateau(sums, geometry) | has_stripes(sums, geometry)
+    suspect = signal & valid & (difference >= IDENTICAL) & (sums.peak > SUSPECT_PEAK)
     code = np.zeros(valid.shape, np.uint8)
     code[plateau] = code_of("correlated-noise")
     code[~signal & ~plateau] = code_of("no-signal")
+    if suspect.any():
+        code[periodic(suspect)] = code_of("periodic")
     code[difference < IDENTICAL] = code_of("identical")
     code[~valid] = code_of("no-signal")
     return code
