@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis.criteria import Criterion, code_of, threshold_curve
 from napari_semsr.analysis.crossing import first_crossing, slope_at
-from napari_semsr.analysis.likelihood import fit_crossing
+from napari_semsr.analysis.likelihood import Fit, fit_crossing
 from napari_semsr.analysis.ring_sums import Geometry, RingSums
 from napari_semsr.analysis.split import half_threshold
 
@@ -18,6 +18,9 @@ Estimator = Literal["plain", "exact"]
 
 MODEL_FLOOR = 0.03
 """Relative error of a crossing that no ring statistics explain (one sigma)."""
+
+SMALLEST_RING = 2.0
+"""A crossing inside this ring is coarser than the block can tell."""
 
 Float64Array = NDArray[np.float64]
 
@@ -65,7 +68,7 @@ class Estimates:
 
 def _plain(
     curve: Float64Array, geometry: Geometry, threshold: Float64Array, start: int
-) -> tuple[Float64Array, Float64Array]:
+) -> Fit:
     """First crossing of the rings and its spread from noise over slope."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
@@ -75,7 +78,27 @@ def _plain(
     count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
     noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
     steep = np.maximum(-slope, 1e-9)
-    return crossing, noise / (steep * crossing)
+    above = np.asarray((curve[:, start:] >= threshold[start:]).any(axis=1))
+    return Fit(crossing, noise / (steep * crossing), above)
+
+
+def _read(
+    curve: Float64Array,
+    geometry: Geometry,
+    threshold: Float64Array,
+    question: Question,
+) -> Fit:
+    """Read curves by the estimator that was asked for."""
+    if question.estimator == "plain":
+        start = 2 if question.criterion == "3-sigma" else 1
+        return _plain(curve, geometry, threshold, start)
+    return fit_crossing(
+        curve,
+        geometry,
+        threshold,
+        reference=question.reference,
+        copies=2.0 if question.single else 1.0,
+    )
 
 
 def estimate(
@@ -106,26 +129,18 @@ def estimate(
     )
     if question.single:
         threshold = half_threshold(threshold)
-    start = 2 if question.criterion == "3-sigma" else 1
-    if question.estimator == "plain":
-        crossing, spread = _plain(curve, geometry, threshold, start)
-        above = (curve[:, start:] >= threshold[start:]).any(axis=1)
-    else:
-        fit = fit_crossing(
-            curve,
-            geometry,
-            threshold,
-            reference=question.reference,
-            copies=2.0 if question.single else 1.0,
-        )
-        crossing, spread, above = fit.crossing, fit.spread, fit.above
     final = code.copy()
-    ready = code == 0
-    missing = ready & ~np.isfinite(crossing)
-    final[missing & above] = code_of("beyond-nyquist")
-    final[missing & ~above] = code_of("no-signal")
-    small = ready & (crossing < 2 * geometry.rings.bin_width)
-    final[small] = code_of("too-small")
+    crossing = np.full(code.shape, np.nan)
+    spread = np.full(code.shape, np.nan)
+    ready = np.flatnonzero(code == 0)
+    if ready.size:
+        found = _read(curve[ready], geometry, threshold, question)
+        crossing[ready], spread[ready] = found.crossing, found.spread
+        small = found.crossing < SMALLEST_RING * geometry.rings.bin_width
+        missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
+        final[ready[small]] = code_of("too-small")
+        lost = ~np.isfinite(found.crossing)
+        final[ready[lost]] = missing[lost]
     kept = final == 0
     return Estimates(
         np.where(kept, crossing, np.nan),

@@ -217,15 +217,18 @@ def fit_crossing(
         Crossings and their spread.
     """
     rings = geometry.rings.complete
-    matrix, nodes = mix_rings(geometry)
     frequency = geometry.rings.frequency[:rings]
     power = 0.5 if reference else 1.0
     pilot_level = np.maximum(threshold, 1 / 7)
     pilot = _pilot(curve, pilot_level, geometry)
     weight = copies * geometry.effective[:rings] * _influence(pilot, geometry)
-    curve = np.clip(curve, -1 + _CLOSE, 1 - 1e-7)
-    theta = _start(curve, weight, frequency[None, :] / pilot[:, None])
-    problem = _Problem(curve, weight, nodes[None, :] / pilot[:, None], matrix, power)
+    used = np.flatnonzero(weight.any(axis=0))
+    first, last = int(used[0]), int(used[-1]) + 1
+    matrix, nodes = mix_rings(geometry, first, last)
+    weight = weight[:, first:last]
+    part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
+    theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
+    problem = _Problem(part, weight, nodes[None, :] / pilot[:, None], matrix, power)
     best = _maximise(problem, theta)
     return _read(best.theta, best.fisher, pilot, frequency, threshold, power)
 

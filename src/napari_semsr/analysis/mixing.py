@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.ring_sums import Geometry
-from napari_semsr.core.fourier import tukey
+from napari_semsr.core.fourier import Rings, tukey
 
 __all__ = ["NODES_PER_RING", "mix_rings"]
 
@@ -28,7 +28,9 @@ _MARGIN = 2
 _REACH_SMALL = 16
 _REACH_LARGE = 8
 _SMALL = 160
-_SAMPLES_SMALL, _SAMPLES_LARGE = 24, 8
+_WHOLE = 24
+_ANGLES = 6
+_KEPT = 8
 
 Float64Array = NDArray[np.float64]
 
@@ -67,71 +69,93 @@ class _Axis:
         )
 
 
-def _choose(index: NDArray[np.int32], ring: int, most: int) -> NDArray[np.intp]:
-    """Choose a spread of half-plane samples that stand for a ring."""
-    places: NDArray[np.intp] = np.argwhere(index == ring)
-    if len(places) > most:
-        take = np.linspace(0, len(places) - 1, most).round().astype(int)
-        places = places[take]
-    return places
+def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], Float64Array]:
+    """Choose samples ``(n, 2)`` that stand for a ring, and how much each counts.
+
+    The kernel is the same in all four quadrants, so one is enough. Small rings are
+    taken whole, large ones at evenly spread angles.
+    """
+    sides = [
+        n * p * rings.bin_width for n, p in zip(rings.shape, rings.pitch, strict=True)
+    ]
+    if ring <= _WHOLE:
+        limits = [int((ring + 1) * side) + 1 for side in sides]
+        quadrant = rings.index[: limits[0], : limits[1]]
+        quadrant = quadrant[: rings.shape[0] // 2 + 1]
+        places: NDArray[np.intp] = np.argwhere(quadrant == ring)
+        weight = np.prod(np.where(places == 0, 1.0, 2.0), axis=1)
+    else:
+        angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
+        circle = np.stack([np.sin(angle) * sides[0], np.cos(angle) * sides[1]], axis=1)
+        places = np.rint(ring * circle).astype(np.intp)
+        weight = np.ones(len(places))
+    return places, weight / weight.sum()
 
 
 _CACHE: dict[tuple[object, ...], tuple[Float64Array, Float64Array]] = {}
 
 
-def mix_rings(geometry: Geometry) -> tuple[Float64Array, Float64Array]:
+def mix_rings(
+    geometry: Geometry, first: int = 1, last: int | None = None
+) -> tuple[Float64Array, Float64Array]:
     """Matrix from spectral density at radial nodes to mean ring density.
 
     Parameters
     ----------
     geometry : Geometry
         Rings and window of a block.
+    first, last : int, optional
+        Range of rings that are wanted; all up to Nyquist by default.
 
     Returns
     -------
-    (complete, I) numpy.ndarray
-        Rows sum to about 1; row 0 is all 0.
+    (last - first, I) numpy.ndarray
+        Rows sum to about 1.
     (I,) numpy.ndarray
         Frequencies of the nodes, cycles per mean pixel.
     """
-    rings = geometry.rings
-    key = (rings.shape, rings.pitch, geometry.tukey)
+    complete = geometry.rings.complete
+    last = complete if last is None else last
+    if complete > _SMALL // 2 + 1:
+        return _compute(geometry, first, last)
+    key = (geometry.rings.shape, geometry.rings.pitch, geometry.tukey)
     if key not in _CACHE:
-        if len(_CACHE) >= 8:
+        if len(_CACHE) >= _KEPT:
             _CACHE.clear()
-        _CACHE[key] = _compute(geometry)
-    return _CACHE[key]
+        _CACHE[key] = _compute(geometry, 1, complete)
+    matrix, nodes = _CACHE[key]
+    used = min((last + _MARGIN) * NODES_PER_RING, nodes.size)
+    return matrix[first - 1 : last - 1, :used], nodes[:used]
 
 
-def _compute(geometry: Geometry) -> tuple[Float64Array, Float64Array]:
+def _compute(
+    geometry: Geometry, first: int, last: int
+) -> tuple[Float64Array, Float64Array]:
     """Sum the kernel over the radial nodes for a few samples of every ring."""
     rings = geometry.rings
     rows, columns = rings.shape
-    small = min(rings.shape) <= _SMALL
-    reach = _REACH_SMALL if small else _REACH_LARGE
-    most = _SAMPLES_SMALL if small else _SAMPLES_LARGE
+    reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
     reach = min(reach, min(rings.shape) // 2)
     axes = (_Axis(rows, geometry.tukey, reach), _Axis(columns, geometry.tukey, reach))
     spacing = rings.bin_width / NODES_PER_RING
-    count = (rings.complete + _MARGIN) * NODES_PER_RING
+    lowest = max(0, (first - reach) * NODES_PER_RING)
+    count = (last + _MARGIN) * NODES_PER_RING - lowest
     steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
-    matrix = np.zeros((rings.complete, count))
-    norm = float(rows * columns * _FINE**2)
-    scale = np.mean(tukey(rows, geometry.tukey) ** 2)
-    scale *= np.mean(tukey(columns, geometry.tukey) ** 2)
-    norm *= rows * columns * float(scale)
-    for ring in range(1, rings.complete):
-        places = _choose(rings.index, ring, most)
-        for y, x in places:
-            row = y - rows if y > rows // 2 else y
-            wy, dy, own_y, fy = axes[0].near(int(row), reach)
+    matrix = np.zeros((last - first, count))
+    norm = float((rows * columns * _FINE) ** 2)
+    norm *= float(np.mean(tukey(rows, geometry.tukey) ** 2))
+    norm *= float(np.mean(tukey(columns, geometry.tukey) ** 2))
+    for ring in range(first, last):
+        for (y, x), share in zip(*_choose(rings, ring), strict=True):
+            wy, dy, own_y, fy = axes[0].near(int(y), reach)
             wx, dx, own_x, fx = axes[1].near(int(x), reach)
             kernel = np.outer(wy, wx) - own_y * own_x * np.outer(dy, dx)
             radius = np.hypot(fy[:, None] * steps[0], fx[None, :] * steps[1])
-            node = np.minimum(np.rint(radius / spacing), count - 1).astype(int)
-            matrix[ring] += np.bincount(
-                node.ravel(), weights=(kernel**2).ravel(), minlength=count
+            node = np.rint(radius / spacing).astype(int) - lowest
+            matrix[ring - first] += share * np.bincount(
+                np.clip(node, 0, count - 1).ravel(),
+                weights=(kernel**2).ravel(),
+                minlength=count,
             )
-        matrix[ring] /= len(places) * norm
-    nodes: Float64Array = np.arange(count, dtype=np.float64) * spacing
-    return matrix, nodes
+    nodes = (lowest + np.arange(count, dtype=np.float64)) * spacing
+    return matrix / norm, nodes
