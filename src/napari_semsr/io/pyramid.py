@@ -75,15 +75,19 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
     """
     rows, columns = block.shape
     padded = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
-    four = np.stack([padded[i::2, j::2] for i in (0, 1) for j in (0, 1)])
-    work = four.astype(np.float64 if block.dtype.itemsize > 2 else np.float32)
-    if block.dtype.kind == "f":
-        known = ~np.isnan(work)
-        with np.errstate(invalid="ignore", over="ignore"):
-            total = np.where(known, work, 0).sum(axis=0)
-            mean = total / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
-            return np.asarray(mean, dtype=block.dtype)
-    mean = work.mean(axis=0)
-    if block.dtype.kind == "b":
-        return np.asarray(mean >= 0.5)
-    return np.asarray(np.rint(mean), dtype=block.dtype)
+    work = np.float32 if block.dtype.itemsize < 4 or block.dtype == "f4" else np.float64
+    shape = padded.shape[0] // 2, padded.shape[1] // 2
+    total, count = np.zeros(shape, work), np.zeros(shape, np.uint8)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for quarter in (padded[i::2, j::2] for i in (0, 1) for j in (0, 1)):
+            known = ~np.isnan(quarter) if block.dtype.kind == "f" else True
+            np.add(total, quarter, out=total, where=known, casting="unsafe")
+            count += known
+        mean = np.divide(
+            total, count, out=np.full(shape, np.nan, work), where=count > 0
+        )
+        if block.dtype.kind == "b":
+            return np.asarray(mean >= 0.5)
+        if block.dtype.kind in "ui":
+            np.rint(mean, out=mean)
+        return np.asarray(mean.astype(block.dtype))

@@ -54,7 +54,7 @@ class PlaneSource:
     dtype: str
     offset: int | None
     sample: int | None
-    block: tuple[int, int]
+    block: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
@@ -255,7 +255,9 @@ def find_plane(
                 f"{size}: copy it again."
             )
             raise ReadError(msg)
-        return replace(found, offset=offset)
+        # one run of bytes can be read in any blocks, whatever its strips
+        free = tuple(min(n, _BLOCK) for n in found.extent)
+        return replace(found, offset=offset, block=free)
     pages = level.pages
     page: Any = pages[outer] if outer < len(pages) else None
     if page is None:

@@ -167,20 +167,30 @@ class OmeZarrStore:
         del self.group[_DONE]
 
     def _build(self) -> Iterator[Progress]:
-        """Write levels 1 and up, each from the one before it, band by band."""
+        """Write levels 1 and up, each from the one before it, unit by unit.
+
+        A band across the whole width would grow with the image.
+        """
         shape = _extent(self.level0.shape)
         shapes = level_shapes(shape, smallest=max(self.level0.chunks))
-        total = sum(math.ceil(rows / self.unit[0]) for rows, _ in shapes[1:])
-        count, source = 0, self.level0
-        for level, shape in enumerate(shapes[1:], start=1):
-            target = _make_array(self.group, str(level), shape, self.level0)
-            band = self.unit[0]
-            for top in range(0, shape[0], band):
-                fine = np.asarray(source[2 * top : 2 * (top + band), :])
-                target[top : top + band, :] = halve(fine)
+        grids = [list(_corners(each, self.unit)) for each in shapes[1:]]
+        total, count, source = sum(map(len, grids)), 0, self.level0
+        high, wide = self.unit
+        for level, corners in enumerate(grids, start=1):
+            target = _make_array(self.group, str(level), shapes[level], self.level0)
+            for y, x in corners:
+                fine = source[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
+                target[y : y + high, x : x + wide] = halve(np.asarray(fine))
                 count += 1
                 yield Progress(count, total, "Building the pyramid")
             source = target
+
+
+def _corners(shape: Extent, unit: Extent) -> Iterator[Extent]:
+    """Corners of the write units of a level, row by row."""
+    for y in range(0, shape[0], unit[0]):
+        for x in range(0, shape[1], unit[1]):
+            yield y, x
 
 
 def _extent(shape: tuple[int, ...]) -> Extent:
