@@ -1,0 +1,100 @@
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.cli.parser import VERBS
+from napari_semsr.core.errors import OptionError
+
+FUNCTIONS = {verb.replace("-", "_") for verb in VERBS} - {"models"}
+
+
+def test_every_public_name_resolves():
+    for name in napari_semsr.__all__:
+        assert getattr(napari_semsr, name) is not None
+    assert set(napari_semsr.__all__) <= set(dir(napari_semsr))
+
+
+def test_every_verb_has_a_function_with_a_docstring():
+    assert set(napari_semsr.__all__) >= FUNCTIONS
+    for name in FUNCTIONS:
+        function = getattr(napari_semsr, name)
+        assert inspect.isfunction(function)
+        assert inspect.getdoc(function)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'sharpen'"):
+        _ = napari_semsr.sharpen
+
+
+def test_import_loads_neither_numpy_nor_torch():
+    code = (
+        "import sys, napari_semsr; "
+        "print([n for n in ('numpy', 'torch', 'pydantic') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):
+    path = tmp_path / "first.tif"
+    napari_semsr.write(scene.first, path)
+    by_path = napari_semsr.frc(path, scene.second)
+    by_value = napari_semsr.frc(scene.first, scene.second)
+    assert by_path.resolution_nm == by_value.resolution_nm
+    arrays = napari_semsr.frc(
+        scene.first.data, scene.second.data, pixel_size_nm=scene.first.pixel_size_nm
+    )
+    assert arrays.resolution_nm == pytest.approx(by_value.resolution_nm)
+
+
+def test_metrics_histogram_and_spectrum(scene):
+    found = napari_semsr.metrics(scene.first, scene.truth, match="affine")
+    assert found.match == "affine"
+    assert napari_semsr.histogram(scene.first, bins=8).counts.sum() == 96 * 128
+    assert len(napari_semsr.spectrum(scene.first).power) > 10
+
+
+def test_frc_map_runs_to_its_end(scene):
+    steps = []
+    found = napari_semsr.frc_map(
+        scene.first, scene.second, block=32, step=32, progress=steps.append
+    )
+    assert found.blocks == 3 * 4
+    assert steps
+
+
+def test_degrade_in_memory_has_a_history(scene):
+    grey = scene.truth.replace(data=(scene.truth.array() * 255).astype(np.uint8))
+    made = napari_semsr.degrade(grey, kind="hybrid", seed=2)
+    assert made.dtype == np.uint8
+    assert made.provenance.options["kind"] == "hybrid"
+    assert made.pixel_size_nm == grey.pixel_size_nm
+
+
+def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
+    options = {"device": "cpu", "precision": "fp32", "tile": 64}
+    memory = napari_semsr.enhance(scene.first, **options)
+    store = napari_semsr.enhance(scene.first, tmp_path / "out.ome.zarr", **options)
+    np.testing.assert_array_equal(memory.array(), store.array())
+    assert memory.provenance.networks() == store.provenance.networks()
+    assert memory.provenance.sources() == store.provenance.sources()
+
+
+@pytest.mark.parametrize("name", ["frc", "metrics", "enhance", "degrade", "spectrum"])
+def test_unknown_option_is_refused_by_name(scene, name):
+    with pytest.raises(OptionError, match="sharpness"):
+        getattr(napari_semsr, name)(scene.first, sharpness=3)
+
+
+def test_info_convert_and_models(scene, tmp_path):
+    made = napari_semsr.convert(scene.first, tmp_path / "a.ome.tif")
+    assert made.pixel_size_nm == (10, 10)
+    assert napari_semsr.info(made.output).facts["shape"] == [96, 128]
+    assert napari_semsr.list_models().models
