@@ -6,7 +6,7 @@ values (`mixing`), a ring's correlation follows from those, and the parameters m
 the likelihood of the measured correlations. `docs/frc.md` derives every step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6
 STEPS = 12
 _STRIDE = 3.0
-_SETTLED = 1e-3
+_SETTLED = 3e-3
 _FEWEST = 5
 _LIMIT = 30.0
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
@@ -128,7 +128,7 @@ def _expected(
     return rho, mixed * chain[:, None, :]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _State:
     """Where the search stands: parameters, likelihood, gradient and information."""
 
@@ -137,12 +137,15 @@ class _State:
     gradient: Float64Array
     fisher: Float64Array
 
-    def adopt(self, other: "_State", better: BoolArray) -> None:
-        """Take over the pairs that another state has improved."""
-        self.theta[better] = other.theta[better]
-        self.value[better] = other.value[better]
-        self.gradient[better] = other.gradient[better]
-        self.fisher[better] = other.fisher[better]
+    def adopt(
+        self, other: "_State", places: NDArray[np.intp], better: BoolArray
+    ) -> None:
+        """Take over what another state, of the pairs at `places`, has improved."""
+        to = places[better]
+        self.theta[to] = other.theta[better]
+        self.value[to] = other.value[better]
+        self.gradient[to] = other.gradient[better]
+        self.fisher[to] = other.fisher[better]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,35 +158,52 @@ class _Problem:
     matrix: Float64Array
     power: float
 
+    def only(self, places: NDArray[np.intp]) -> "_Problem":
+        """Keep some of the curves."""
+        return replace(
+            self,
+            curve=self.curve[places],
+            weight=self.weight[places],
+            u=self.u[places],
+        )
+
     def at(self, theta: Float64Array) -> _State:
         """Evaluate the penalised likelihood and its derivatives."""
         rho, jacobian = _expected(theta, self.u, self.matrix, self.power)
         narrow = 1 - rho**2
         wide = 1 - rho * self.curve
-        value = np.einsum("bj,bj->b", self.weight, np.log(narrow) - 2 * np.log(wide))
+        value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
         value -= 0.5 * (theta**2 @ _RIDGE)
         pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
-        gradient = np.einsum("bj,bpj->bp", pull, jacobian) - theta * _RIDGE
+        gradient = np.vecdot(pull[:, None, :], jacobian) - theta * _RIDGE
         scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
         fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(_RIDGE)
         return _State(theta, value, gradient, fisher)
 
 
 def _maximise(problem: _Problem, theta: Float64Array) -> _State:
-    """Fisher scoring, damped wherever a step would lower the likelihood."""
+    """Fisher scoring, damped wherever a step would lower the likelihood.
+
+    Pairs leave the batch as soon as their steps have become small.
+    """
     state = problem.at(theta)
     damping = np.full(theta.shape[0], 1e-2)
+    active = np.arange(theta.shape[0])
     diagonal = np.arange(3)
     for _ in range(STEPS):
-        system = state.fisher.copy()
-        system[:, diagonal, diagonal] *= 1 + damping[:, None]
-        step = np.linalg.solve(system, state.gradient[:, :, None])[:, :, 0]
-        trial = problem.at(state.theta + np.clip(step, -_STRIDE, _STRIDE))
-        better = trial.value >= state.value
-        state.adopt(trial, better)
-        damping = np.where(better, damping * 0.1, np.minimum(damping * 10, 1e6))
-        if np.abs(step).max(initial=0) < _SETTLED:
+        system = state.fisher[active]
+        system[:, diagonal, diagonal] *= 1 + damping[active, None]
+        step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]
+        moved = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
+        trial = problem.at(moved)
+        better = trial.value >= state.value[active]
+        state.adopt(trial, active, better)
+        damping[active] *= np.where(better, 0.1, 10.0)
+        going = np.flatnonzero(np.abs(step).max(axis=1) >= _SETTLED)
+        if not going.size:
             break
+        if going.size < active.size:
+            active, problem = active[going], problem.only(going)
     return state
 
 

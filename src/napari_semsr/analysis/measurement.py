@@ -160,7 +160,8 @@ def _status(
     """Codes of the status rules, blocks that are too small included."""
     difference = np.ones(valid.shape)
     if b is not None:
-        difference = np.square(a - b).mean(axis=(1, 2), dtype=np.float64)
+        apart = (a - b).reshape(len(a), -1)
+        difference = np.vecdot(apart, apart) / np.float64(apart.shape[1])
     code = judge(
         sums,
         geometry,

@@ -125,6 +125,7 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> Float64Array:
     remaining = cross.copy()
     share = np.zeros(batch)
     every = np.arange(batch)[:, None]
+    crowd = CROWD * plan.halo[0].size // 100
     for _ in range(LOBES):
         place = remaining.reshape(batch, -1).argmax(axis=1)
         y, x = np.divmod(place, columns)
@@ -133,7 +134,8 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> Float64Array:
             (y[:, None] + plan.halo[0]) % rows,
             (x[:, None] + plan.halo[1]) % columns,
         )
-        level = np.percentile(np.abs(cross[every, around[0], around[1]]), CROWD, axis=1)
+        near = np.abs(cross[every, around[0], around[1]])
+        level = np.partition(near, crowd, axis=1)[:, crowd]
         inside = (
             (y[:, None] + plan.core[0]) % rows,
             (x[:, None] + plan.core[1]) % columns,

@@ -8,7 +8,7 @@ kept: they tell shared noise from signal.
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ __all__ = [
 
 _DENSE = 6_000_000
 _TINY = 1e-30
+_CENTRE = 3
 LINE_BAND = 0.42
 """Where the frequency axes are searched for stripes, cycles per pixel and above."""
 
@@ -70,7 +71,7 @@ class Geometry:
         return scaled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RingSums:
     """Ring sums of a batch of block pairs.
 
@@ -81,7 +82,8 @@ class RingSums:
     power_a, power_b : (B, K) numpy.ndarray
         Σ |A|² and Σ |B|².
     peak : (B,) numpy.ndarray
-        Largest share of the cross-power that a single sample holds.
+        Share of the cross-power in its strongest sample; 0 where that lies within
+        three rings of the zero frequency.
     lines : (B, 2) numpy.ndarray
         Correlation on the two frequency axes alone (horizontal, vertical) between
         0.42 and 0.5 cycles per pixel, where stripes of a detector show.
@@ -93,7 +95,7 @@ class RingSums:
     peak: Float64Array
     lines: Float64Array
 
-    @property
+    @cached_property
     def correlation(self) -> Float64Array:
         """Fourier ring correlation ``(B, K)``; 0 where a ring has no power."""
         power = np.sqrt(self.power_a * self.power_b)
@@ -168,16 +170,16 @@ def standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, Float64Array
     """
     flat = stack.reshape(stack.shape[0], -1)
     with np.errstate(invalid="ignore", over="ignore"):
-        mean = flat.mean(axis=1, dtype=np.float64)
-        centred = (flat - mean.astype(stack.dtype)[:, None]).astype(np.float32)
-        sd = np.sqrt(np.einsum("ij,ij->i", centred, centred, dtype=np.float64))
-    sd /= np.sqrt(flat.shape[1])
+        mean = flat.mean(axis=1)
+        centred = (flat - mean[:, None]).astype(np.float32, copy=False)
+        sd = np.sqrt(np.vecdot(centred, centred).astype(np.float64) / flat.shape[1])
     level = np.where(np.isfinite(mean), np.abs(mean), 0)
     sd[sd <= level * 1e-6] = 0
     good = np.isfinite(sd) & (sd > 0)
     centred *= np.where(good, 1 / np.where(good, sd, 1), 0).astype(np.float32)[:, None]
-    centred[~good] = 0
-    sd[~np.isfinite(sd)] = np.nan
+    if not good.all():
+        centred[~good] = 0
+        sd[~np.isfinite(sd)] = np.nan
     return centred.reshape(stack.shape), sd
 
 
@@ -278,18 +280,23 @@ def sum_rings(
     b = transform(second, geometry)
     if phase is not None:
         b *= phase
-    cross = a.real * b.real
-    cross += a.imag * b.imag
-    power_a = np.square(a.real)
-    power_a += np.square(a.imag)
-    power_b = np.square(b.real)
-    power_b += np.square(b.imag)
-    sums = project(cross, geometry)
-    peak = cross.reshape(cross.shape[0], -1).max(axis=1)
+    planes = np.empty((3, *a.shape), np.float32)
+    cross, power_a, power_b = planes
+    spare = np.empty(a.shape, np.float32)
+    for target, p, q in ((cross, a, b), (power_a, a, a), (power_b, b, b)):
+        np.multiply(p.real, q.real, out=target)
+        np.multiply(p.imag, q.imag, out=spare)
+        target += spare
+    sums = project(planes.reshape(-1, *a.shape[1:]), geometry)
+    sums = sums.reshape(3, a.shape[0], -1)
+    flat = cross.reshape(cross.shape[0], -1)
+    place = flat.argmax(axis=1)
+    peak = flat[np.arange(len(flat)), place].astype(np.float64)
+    peak[geometry.rings.index.ravel()[place] <= _CENTRE] = 0
     return RingSums(
-        sums,
-        project(power_a, geometry),
-        project(power_b, geometry),
-        peak / np.maximum(np.abs(sums).sum(axis=1), _TINY),
+        sums[0],
+        sums[1],
+        sums[2],
+        peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
         _axis_lines(cross, power_a, power_b),
     )

@@ -62,7 +62,7 @@ def _band(
     values: Float64Array, geometry: Geometry, low: float, high: float
 ) -> tuple[Float64Array, float]:
     """Mean of a ring quantity over a band, and the effective samples behind it."""
-    inside = (geometry.relative >= low) & (geometry.relative < high)
+    inside = slice(*np.searchsorted(geometry.relative, [low, high]))
     weight = geometry.effective[inside]
     total = float(weight.sum())
     mean: Float64Array = values[:, inside] @ weight / max(total, 1e-12)
