@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5: multiscale images, read lazily; written by `zarr_store`."""
+"""OME-Zarr 0.4 and 0.5: multiscale images, read lazily; written by `zarr_write`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from napari_semsr.io.faults import choose, decoding
 from napari_semsr.io.lengths import pixel_size, to_nm
 from napari_semsr.io.options import FileInfo, ReadOptions, Source
 from napari_semsr.io.record import RECORD_KEY, Record
-from napari_semsr.io.zarr_store import ATTRIBUTE, OmeZarrStore, create_store, write
+from napari_semsr.io.zarr_store import ATTRIBUTE, OmeZarrStore, create_store
+from napari_semsr.io.zarr_write import write
 
 if TYPE_CHECKING:
     import zarr

@@ -283,7 +283,7 @@ def write(
         image = _converted(image, np.dtype(dtype))
     kind = output_kind(path)
     if kind == "ome-zarr":
-        from napari_semsr.io.zarr_store import write as write_zarr
+        from napari_semsr.io.zarr_write import write as write_zarr
 
         write_zarr(image, path)
     elif kind == "ome-tiff":

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.errors import OptionError, WriteError
-from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
+from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.core.provenance import Provenance
 from napari_semsr.io.pyramid import halve, level_origin, level_shapes
-from napari_semsr.io.record import RECORD_KEY, Record, record_of
+from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.targets import check_target, remove_target
 
 if TYPE_CHECKING:
@@ -418,56 +418,3 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         )
         raise WriteError(msg)
     return OmeZarrStore(path, group, level0, done, plan.unit, found)
-
-
-def write(image: Micrograph, path: Path) -> None:
-    """Write an image as a complete OME-Zarr 0.5 pyramid.
-
-    The store is made beside the target and renamed when it is whole.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Numpy data, or dask data that are computed block by block.
-    path : pathlib.Path
-        Folder to make, already checked.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
-    """
-    import uuid
-
-    hidden = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    record = record_of(image)
-    chunk = 512
-    per_shard = 4 if min(image.shape) > 8 * chunk else 1
-    try:
-        store = create_store(
-            hidden,
-            shape=image.shape,
-            dtype=image.dtype.newbyteorder("="),
-            chunk=chunk,
-            pixel_size_nm=record.pixel_size_nm,
-            origin=record.origin,
-            spacing_px=record.spacing_px,
-            name=record.name,
-            provenance=record.provenance,
-            chunks_per_shard=per_shard,
-        )
-        for row, column in store.pending():
-            top, left = row * store.unit[0], column * store.unit[1]
-            window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
-            store.level0[window] = np.asarray(image.data[window])
-            store.mark_done(row, column)
-        for _ in store.finish():
-            pass
-        remove_target(path)
-        hidden.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        msg = f"{path} could not be written ({reason}): check space and permissions."
-        raise WriteError(msg) from error
-    finally:
-        remove_target(hidden)
