@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("napari", reason="needs napari and a Qt binding")
 
-from napari.components import ViewerModel  # noqa: E402
-from qtpy.QtWidgets import QApplication  # noqa: E402
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
 
-from napari_semsr.core.micrograph import Micrograph  # noqa: E402
-from napari_semsr.widgets._layers import layer_keywords  # noqa: E402
-from napari_semsr.widgets._panel import Panel  # noqa: E402
-from tests.widgets.scenes import exposures_of  # noqa: E402
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets._layers import layer_keywords
+from napari_semsr.widgets._panel import Panel
+from tests.widgets.scenes import exposures_of
 
 TIMEOUT_MS = 60_000
 

@@ -30,7 +30,12 @@ def panel(model, qtbot, field) -> EnhancePanel:
 
 def test_card_is_shown(panel):
     text = panel.model.text.text()
-    for part in ("Trained on", "Receptive field", "Licence", panel.model.card["licence"]):
+    for part in (
+        "Trained on",
+        "Receptive field",
+        "Licence",
+        panel.model.card["licence"],
+    ):
         assert part in text
 
 

@@ -15,6 +15,7 @@ class Example(Options):
     count: int = Field(default=3, ge=1, le=9, description="how many")
     share: float = Field(default=0.5, ge=0, le=1)
     side: int | None = Field(default=None, ge=16)
+    index: int | None = Field(default=None, ge=0)
     name: str | None = None
     loud: bool = False
     kind: Literal["a", "b"] = "b"
@@ -26,6 +27,7 @@ ROWS = {
     "count": Row("Count (px)"),
     "share": Row("Share", "a share", step=0.1),
     "side": Row("Side (px)", step=16),
+    "index": Row("Index"),
     "name": Row("Name"),
     "loud": Row("Loud"),
     "kind": Row("Kind", choices={"first": "a", "second": "b"}),
@@ -49,6 +51,7 @@ def test_form_round_trips_values(form):
         "count": 9,
         "share": 0.25,
         "side": 64,
+        "index": 0,
         "name": "n",
         "loud": True,
         "kind": "a",
@@ -56,8 +59,9 @@ def test_form_round_trips_values(form):
     }
     form.set_values(**values)
     assert form.options(hidden=1) == Example(**values, hidden=1)
-    form.set_values(side=None, name=None, fill=None)
-    assert form.values() == values | {"side": None, "name": None, "fill": None}
+    gone = {"side": None, "index": None, "name": None, "fill": None}
+    form.set_values(**gone)
+    assert form.values() == values | gone
 
 
 def test_optional_number_shows_automatic(form):
@@ -95,3 +99,24 @@ def test_on_change_gives_the_value(form):
     form.set_values(side=32)
     form.set_values(side=None)
     assert seen == [32, None]
+
+
+def test_wheel_changes_nothing_without_focus(form):
+    from qtpy.QtCore import QPoint, QPointF, Qt
+    from qtpy.QtGui import QWheelEvent
+    from qtpy.QtWidgets import QApplication
+
+    for name in ("count", "kind"):
+        control = form.widget(name).native
+        turn = QWheelEvent(
+            QPointF(5, 5),
+            QPointF(5, 5),
+            QPoint(),
+            QPoint(0, 120),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(control, turn)
+    assert form.options() == Example()

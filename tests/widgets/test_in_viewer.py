@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.progress import Progress
+from tests.widgets.scenes import exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
@@ -58,8 +59,9 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
     assert get_theme(viewer.theme)
 
 
-def test_frc_map_lies_in_colour_over_the_image(viewer, qtbot, finish, keep_picture, add):
-    from tests.widgets.scenes import exposures_of
+def test_frc_map_lies_in_colour_over_the_image(
+    viewer, qtbot, finish, keep_picture, add
+):
 
     for item in exposures_of((256, 256)):
         add(viewer, item)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io.registry import write
@@ -76,6 +77,19 @@ def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
     assert layer.multiscale is (levels > 1)
     assert micrograph_from_layer(layer).pixel_size_nm == (4.0, 5.0)
     np.testing.assert_array_equal(micrograph_from_layer(layer).array(), data)
+
+
+def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
+    path = tmp_path / "stack.tif"
+    pages = np.stack([GRAIN, GRAIN // 2, GRAIN // 3])
+    tifffile.imwrite(path, pages, photometric="minisblack")
+    choose(panel, path, finish)
+    assert panel.form.widget("plane").native.isVisibleTo(panel)
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[0].data, GRAIN)
+    panel.form.set_values(plane=2)
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[1].data, GRAIN // 3)
 
 
 def test_no_file_and_lost_file_are_told(panel, tmp_path, finish, run_panel):

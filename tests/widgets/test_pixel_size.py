@@ -41,7 +41,8 @@ def test_unit_keeps_the_numbers(edit):
 
 
 @pytest.mark.parametrize(
-    ("size", "unit"), [((7.7, 7.7), "nm"), ((2614.5, 2614.5), "µm"), ((0.05, 0.05), "pm")]
+    ("size", "unit"),
+    [((7.7, 7.7), "nm"), ((2614.5, 2614.5), "µm"), ((0.05, 0.05), "pm")],
 )
 def test_unit_suits_the_size(edit, size, unit):
     edit.value = size

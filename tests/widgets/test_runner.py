@@ -74,7 +74,10 @@ def test_start_returns_value_in_the_main_thread(qtbot, runner):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ShapeError("Shapes must agree, got 3 and 4."), "Shapes must agree, got 3 and 4."),
+        (
+            ShapeError("Shapes must agree, got 3 and 4."),
+            "Shapes must agree, got 3 and 4.",
+        ),
         (
             RuntimeError("CUDA out\nof memory"),
             "fail stopped because of RuntimeError: CUDA out of memory",

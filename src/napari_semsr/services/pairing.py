@@ -65,6 +65,6 @@ def warn_uncalibrated(micrograph: Micrograph) -> None:
     if micrograph.pixel_size_nm is None:
         warnings.warn(
             f"{micrograph.name} has no pixel size, so results in nm are null; "
-            "give --pixel-size-nm.",
+            "give one (--pixel-size-nm, or Open mosaic in napari).",
             stacklevel=2,
         )

@@ -11,8 +11,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, create_widget
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QLabel, QSizePolicy, QWidget
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QSizePolicy,
+    QWidget,
+)
 
 from napari_semsr.core.options import Options
 
@@ -49,6 +56,18 @@ class Row:
     options: Mapping[str, Any] | None = None
 
 
+class _WheelGuard(QObject):
+    """Leaves the wheel to the panel, unless a control was clicked first."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Pass the wheel on where the control has no focus."""
+        idle = isinstance(watched, QWidget) and not watched.hasFocus()
+        if event is not None and event.type() == QEvent.Type.Wheel and idle:
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
+
+
 class Form(QWidget):
     """A column of labelled controls that fits a narrow dock.
 
@@ -69,6 +88,7 @@ class Form(QWidget):
         self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._rows: dict[str, QWidget] = {}
+        self._guard = _WheelGuard(self)
 
     def add(self, name: str, label: str, widget: Any, tooltip: str) -> None:
         """Add one row.
@@ -87,6 +107,9 @@ class Form(QWidget):
         native = getattr(widget, "native", widget)
         native.setToolTip(tooltip)
         native.setMinimumWidth(_NARROW)
+        if isinstance(native, QAbstractSpinBox | QComboBox):
+            native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            native.installEventFilter(self._guard)
         policy = native.sizePolicy()
         native.setSizePolicy(QSizePolicy.Policy.Expanding, policy.verticalPolicy())
         if label:
@@ -134,11 +157,17 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
     return {"min": kind(least), "max": kind(most)}
 
 
+def _allows_zero(field: FieldInfo) -> bool:
+    """Whether a bound of a pydantic field says that 0 is a value."""
+    return any(getattr(item, "ge", None) == 0 for item in field.metadata)
+
+
 class _Control:
     """One option's widget, and the value it stands for."""
 
     def __init__(self, name: str, field: FieldInfo, row: Row) -> None:
         self.kind, self.optional = _without_none(field.annotation)
+        self._none = 0
         default = field.get_default(call_default_factory=True)
         self.widget = self._make(name, field, row, default)
         self.tooltip = row.tooltip or field.description or row.label
@@ -175,8 +204,10 @@ class _Control:
             return create_widget(
                 value=default, annotation=self.kind, name=name, options=options
             )
-        options["min"] = 0
-        value = 0 if default is None else default
+        # An index may be 0, so that "automatic" stands one below it.
+        self._none = -1 if self.kind is int and _allows_zero(field) else 0
+        options["min"] = self._none
+        value = self._none if default is None else default
         widget = FloatSpinBox(name=name, value=value, **options)
         if self.kind is int:
             widget.native.setDecimals(0)
@@ -188,7 +219,7 @@ class _Control:
         """Value of the option; None where *automatic* is shown."""
         value = self.widget.value
         if self.optional and self.kind in (int, float):
-            return None if value == 0 else self.kind(value)
+            return None if value == self._none else self.kind(value)
         if self.optional and self.kind is str and value == "":
             return None
         return value
@@ -196,7 +227,7 @@ class _Control:
     @value.setter
     def value(self, value: Any) -> None:
         if value is None and not isinstance(self.widget, ComboBox):
-            value = "" if self.kind is str else self.kind(0)
+            value = "" if self.kind is str else self._none
         self.widget.value = value
 
 

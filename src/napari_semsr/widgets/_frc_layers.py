@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["REASON_COLOURS", "REASON_TEXTS", "add_failed_layer", "add_map_layer"]
 
+# Colours that viridis has not, so that a failed block is never read as a number.
 REASON_COLOURS = {
     "no-signal": "#9aa0a6",
-    "correlated-noise": "#d9655b",
-    "identical": "#b07cd8",
-    "periodic": "#f2a33a",
-    "too-small": "#8c6d5a",
-    "beyond-nyquist": "#4ca3dd",
-    "not-independent": "#e377c2",
+    "correlated-noise": "#d7263d",
+    "identical": "#e040fb",
+    "periodic": "#ff5722",
+    "too-small": "#8c4a2f",
+    "beyond-nyquist": "#ffffff",
+    "not-independent": "#ff8fd8",
 }
 REASON_TEXTS = {
     "no-signal": "nothing but noise, or no contrast",
@@ -108,6 +109,6 @@ def add_failed_layer(
             "index": np.arange(len(REASONS) + 1),
             "reason": ["", *REASONS],
         },
-        opacity=0.6,
+        opacity=0.8,
         **keywords,
     )

@@ -61,7 +61,7 @@ def layer_box(
         first: list[tuple[str, Layer | None]] = [] if none is None else [(none, None)]
         return first + [(item.name, item) for item in reversed(layers())]
 
-    box = ComboBox(name=name, choices=choices, nullable=none is not None)
+    box = ComboBox(name=name, choices=choices)
     box.native.setSizeAdjustPolicy(
         box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )

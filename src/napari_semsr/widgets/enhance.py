@@ -21,7 +21,7 @@ from napari_semsr.widgets._model_card import ModelChooser
 from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._settings import preference
-from napari_semsr.widgets._text import DASH, table
+from napari_semsr.widgets._text import table
 from napari_semsr.widgets.open_mosaic import Opened, open_levels
 
 if TYPE_CHECKING:
@@ -235,10 +235,9 @@ def figures(report: Any, output: str) -> Mapping[str, str]:
     dict
         Names and values, for the panel.
     """
-
-    def number(value: float | None, text: str) -> str:
-        return DASH if value is None else text.format(value)
-
+    many = report.tiles > 1
+    mismatch = f"{report.tile_mismatch:.2e} of the range"
+    seam = f"{report.seam_index:.3f} (1: no seam)"
     return {
         "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
         "Time": f"{report.seconds:.2f} s",
@@ -246,7 +245,7 @@ def figures(report: Any, output: str) -> Mapping[str, str]:
         "Peak memory": f"{report.peak_memory_mb:.0f} MB",
         "Device": f"{report.device}, {report.precision}",
         "Normalisation": str(report.norm),
-        "Tile mismatch": number(report.tile_mismatch, "{:.2e} of the range"),
-        "Seam index": number(report.seam_index, "{:.3f} (1: no seam)"),
+        "Tile mismatch": mismatch if many else "none: one tile",
+        "Seam index": seam if many else "none: one tile",
         "Store": output,
     } | ({"Notes": " ".join(report.notes)} if report.notes else {})

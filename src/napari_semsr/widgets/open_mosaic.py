@@ -31,8 +31,8 @@ __all__ = ["OpenMosaicPanel", "Opened", "open_levels"]
 _ROWS = {
     "series": Row("Series", "Image of a file that holds several; the first is 0."),
     "level": Row("Level", "Level of a pyramid; 0 is full size, shown with the rest."),
-    "channel": Row("Channel", "Channel to open; automatic takes the only one."),
-    "plane": Row("Plane", "Plane of a stack or series; automatic takes the only one."),
+    "channel": Row("Channel", "Channel to open; the first is 0."),
+    "plane": Row("Plane", "Plane of a stack or time series; the first is 0."),
     "colour": Row(
         "Colour image",
         "What to do with a file whose channels really differ.",
@@ -204,6 +204,8 @@ class OpenMosaicPanel(Panel):
         for name, many in _COUNTS.items():
             count = int(facts.get(many) or 1)
             self.form.widget(name).max = max(0, count - 1)
+            if name in ("channel", "plane"):
+                self.form.set_values(**{name: 0 if count > 1 else None})
             self.form.show_row(name, count > 1)
 
     # -- opening ---------------------------------------------------------------

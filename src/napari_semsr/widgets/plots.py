@@ -241,7 +241,7 @@ def draw_resolutions(
             color=COLOURS[(number + 1) % len(COLOURS)],
             lw=1.3,
             ls="--",
-            label=f"{label} {value:.4g} {unit}",
+            label=f"{label} {value:.3g} {unit}",
         )
     if marks:
         axes.legend(loc="upper right")

@@ -1,0 +1,158 @@
+"""Photograph the panels at work, for the manual: ``make screenshots``.
+
+Needs a display (``xvfb-run`` will do). Everything shown is drawn here; the pictures
+are written to ``docs/images``.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+# Before napari is imported: no user's settings are read or changed.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="semsr-pictures-")
+os.environ["NAPARI_CONFIG"] = str(Path(_SCRATCH.name) / "settings.yaml")
+
+import napari  # noqa: E402
+from PIL import Image  # noqa: E402
+from qtpy.QtCore import Qt  # noqa: E402
+from qtpy.QtWidgets import QApplication  # noqa: E402
+
+from napari_semsr.io.registry import write  # noqa: E402
+from napari_semsr.services import samples  # noqa: E402
+from napari_semsr.widgets._panel import Panel  # noqa: E402
+
+IMAGES = Path(__file__).parent / "images"
+PLUGIN = "napari-semsr"
+SIZE = (1360, 860)
+DOCK_PX = 400
+PATIENCE_S = 600
+
+
+def settle(seconds: float = 0.3) -> None:
+    """Let Qt draw."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def finish(panel: Panel) -> None:
+    """Wait until the panel's job has ended; a problem ends the script."""
+    end = time.monotonic() + PATIENCE_S
+    while panel.runner.busy:
+        if time.monotonic() > end:
+            msg = f"{panel.title} did not end within {PATIENCE_S} s."
+            raise TimeoutError(msg)
+        settle(0.05)
+    settle()
+
+
+def new_viewer(sample: str | None = None) -> napari.Viewer:
+    """Open an empty window, or one with a sample."""
+    viewer = napari.Viewer(show=True, show_welcome_screen=False)
+    viewer.window.resize(*SIZE)
+    if sample is not None:
+        viewer.open_sample(PLUGIN, sample)
+    settle()
+    return viewer
+
+
+def dock(viewer: napari.Viewer, name: str) -> Panel:
+    """Open a panel by name."""
+    place, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+    window = place.window()
+    window.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
+    settle()
+    return panel
+
+
+def _shrink(path: Path) -> None:
+    """Store a picture with a palette of 256 colours: a third of the size."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+
+
+def keep(viewer: napari.Viewer, name: str) -> None:
+    """Write one picture and close the window."""
+    viewer.canvas.overlays.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.font_size = 14
+    viewer.reset_view()
+    settle(0.6)
+    IMAGES.mkdir(exist_ok=True)
+    path = IMAGES / f"{name}.png"
+    viewer.window.screenshot(str(path), canvas_only=False, flash=False)
+    _shrink(path)
+    print(path)
+    viewer.close()
+    settle()
+
+
+def photograph_open_mosaic() -> None:
+    """Show a file with its calibration."""
+    path = Path(_SCRATCH.name) / "wafer.tif"
+    write(samples.draw_specimen().replace(name="wafer"), path)
+    viewer = new_viewer()
+    panel = dock(viewer, "Open mosaic")
+    panel.path.value = path
+    finish(panel)
+    panel.run()
+    finish(panel)
+    keep(viewer, "open_mosaic")
+
+
+def photograph_enhance() -> None:
+    """Enhance the degraded sample."""
+    viewer = new_viewer("degraded")
+    panel = dock(viewer, "Enhance")
+    panel.layer.value = viewer.layers["degraded"]
+    panel.form.set_values(tile=256)
+    panel.run()
+    finish(panel)
+    keep(viewer, "enhance")
+
+
+def photograph_frc_map() -> None:
+    """Map the resolution of two exposures."""
+    viewer = new_viewer("exposures")
+    panel = dock(viewer, "FRC map")
+    panel.first.value, panel.second.value = viewer.layers[0], viewer.layers[1]
+    panel.run()
+    finish(panel)
+    keep(viewer, "frc_map")
+
+
+def photograph_spectrum() -> None:
+    """Compare the spectra of truth and degraded image."""
+    viewer = new_viewer("degraded")
+    panel = dock(viewer, "Spectrum")
+    panel.layers.value = list(viewer.layers)
+    panel.run()
+    finish(panel)
+    keep(viewer, "spectrum")
+
+
+def photograph_metrics() -> None:
+    """Compare the degraded image with the truth."""
+    viewer = new_viewer("degraded")
+    panel = dock(viewer, "Metrics and histogram")
+    panel.image.value = viewer.layers["degraded"]
+    panel.reference.value = viewer.layers["truth"]
+    panel.run()
+    finish(panel)
+    keep(viewer, "metrics")
+
+
+def main() -> None:
+    """Take every picture."""
+    photograph_open_mosaic()
+    photograph_enhance()
+    photograph_frc_map()
+    photograph_spectrum()
+    photograph_metrics()
+    _SCRATCH.cleanup()
+
+
+if __name__ == "__main__":
+    main()
