@@ -17,12 +17,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import distance_transform_edt
 
-from napari_semsr.analysis.criteria import REASONS, code_of
+from napari_semsr.analysis.criteria import REASONS, Reason, code_of
 from napari_semsr.analysis.estimate import Estimator
 from napari_semsr.analysis.frc import FrcOptions, check_options, describe_method
 from napari_semsr.analysis.independence import check_grids, not_independent
 from napari_semsr.analysis.measurement import Measurement, measure
-from napari_semsr.analysis.ring_sums import available_cores
+from napari_semsr.analysis.ring_sums import (
+    Geometry,
+    RingSums,
+    available_cores,
+    plan_geometry,
+)
+from napari_semsr.analysis.status import has_plateau
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.fourier import mean_pitch
 from napari_semsr.core.intensity import finite_mean
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
@@ -34,6 +41,8 @@ __all__ = ["FrcMap", "FrcMapOptions", "frc_map"]
 
 PAIR_BLOCK = 64
 SINGLE_BLOCK = 128
+SMALLEST_BLOCK = 16
+BLOCKS: Estimator = "exact"
 _BATCH_PIXELS = 1 << 18
 _STRIP_PIXELS = 1 << 23
 
@@ -161,6 +170,13 @@ def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> Bl
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
+        if side < SMALLEST_BLOCK:
+            most = min(shape) // SMALLEST_BLOCK
+            msg = (
+                f"Blocks must have {SMALLEST_BLOCK} px or more, got {side} px for "
+                f"{options.blocks_per_axis} per axis; ask for {most} or fewer."
+            )
+            raise OptionError(msg)
         return plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (SINGLE_BLOCK if single else PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)
@@ -205,12 +221,15 @@ class _Grids:
     crossing: NDArray[np.float64]
     spread: NDArray[np.float64]
     code: NDArray[np.uint8]
+    pooled: RingSums | None = None
 
     def put(self, first: int, numbers: NDArray[np.intp], found: Measurement) -> None:
         """Store a batch of a strip whose first block has the number `first`."""
         self.crossing.ravel()[first + numbers] = found.crossing
         self.spread.ravel()[first + numbers] = found.spread
         self.code.ravel()[first + numbers] = found.code
+        part = found.sums.pooled()
+        self.pooled = part if self.pooled is None else self.pooled + part
 
 
 def _measure_batch(
@@ -292,7 +311,23 @@ def frc_map(
     return _result(grids, a, b, plan, options, method)
 
 
-BLOCKS: Estimator = "exact"
+def _geometry(
+    a: Micrograph, b: Micrograph | None, plan: BlockPlan, options: FrcMapOptions
+) -> Geometry:
+    """Rings of the blocks, or of their halves for one image."""
+    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    side = plan.block if b is not None else plan.block // 2
+    return plan_geometry((side, side), mean_pitch(calibrated.scale), options.tukey)
+
+
+def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
+    """Look for shared noise in all blocks together, where one block is too small."""
+    if grids.pooled is None:
+        return None
+    share = min(1.0, (plan.step / plan.block) ** 2)
+    copies = max(1.0, grids.code.size * share)
+    found = bool(has_plateau(grids.pooled, geometry, copies=copies)[0])
+    return "correlated-noise" if found else None
 
 
 def _run(
@@ -386,6 +421,7 @@ def _result(
         step=plan.step,
         unit="px" if nm is None else "nm",
         method=method,
+        field_reason=_field_reason(grids, plan, _geometry(a, b, plan, options)),
     )
 
 

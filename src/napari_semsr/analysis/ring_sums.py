@@ -103,6 +103,22 @@ class RingSums:
         curve: Float64Array = np.clip(ratio, -1.0, 1.0)
         return curve
 
+    def pooled(self) -> "RingSums":
+        """Pool all pairs into one.
+
+        Returns
+        -------
+        RingSums
+            Sums of a batch of one.
+        """
+        return RingSums(
+            self.cross.sum(axis=0, keepdims=True),
+            self.power_a.sum(axis=0, keepdims=True),
+            self.power_b.sum(axis=0, keepdims=True),
+            self.peak.max(keepdims=True),
+            self.lines.mean(axis=0, keepdims=True),
+        )
+
     def __add__(self, other: "RingSums") -> "RingSums":
         """Pool the numerators and denominators of two measurements."""
         return RingSums(

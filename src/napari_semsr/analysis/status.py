@@ -69,7 +69,9 @@ def _band(
     return mean, total
 
 
-def has_plateau(sums: RingSums, geometry: Geometry) -> BoolArray:
+def has_plateau(
+    sums: RingSums, geometry: Geometry, *, copies: float = 1.0
+) -> BoolArray:
     """Find correlation that does not fall where no lens has signal left.
 
     Parameters
@@ -78,6 +80,8 @@ def has_plateau(sums: RingSums, geometry: Geometry) -> BoolArray:
         Ring sums of the pairs.
     geometry : Geometry
         Their rings.
+    copies : float, default=1.0
+        Independent blocks that were pooled into each of the sums.
 
     Returns
     -------
@@ -94,8 +98,8 @@ def has_plateau(sums: RingSums, geometry: Geometry) -> BoolArray:
     inner_power, _ = _band(density, geometry, 0.40, 0.50)
     corner_power, _ = _band(density, geometry, 0.52, 0.66)
     plateau: BoolArray = (
-        (band * np.sqrt(2 * count) > PLATEAU_Z)
-        & (corner * np.sqrt(2 * corner_count) > PLATEAU_Z - 1)
+        (band * np.sqrt(2 * copies * count) > PLATEAU_Z)
+        & (corner * np.sqrt(2 * copies * corner_count) > PLATEAU_Z - 1)
         & (corner > 0.6 * inner)
         & (corner_power > 0.6 * inner_power)
     )

@@ -58,10 +58,10 @@ def tukey(size: int, alpha: float) -> FloatArray:
     if not 0 <= alpha <= 1:
         msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."
         raise OptionError(msg)
+    if alpha * size <= 1:
+        return np.ones(size)
     place = (np.arange(size) + 0.5) / size
     edge = np.minimum(place, 1 - place)
-    if alpha == 0:
-        return np.ones(size)
     taper = np.clip(edge / (alpha / 2), 0, 1)
     weights: FloatArray = 0.5 - 0.5 * np.cos(np.pi * taper)
     return weights

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import wasserstein_distance
+
+from napari_semsr.analysis.histogram import earth_movers_distance, histogram
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.micrograph import Micrograph
+
+levels = st.integers(0, 255)
+
+
+def bytes_of(size: int):  # type: ignore[no-untyped-def]
+    return arrays(np.uint8, size, elements=levels)
+
+
+@settings(deadline=None, max_examples=40)
+@given(first=bytes_of(13), second=bytes_of(8))
+def test_distance_equals_scipy(first, second) -> None:  # type: ignore[no-untyped-def]
+    expected = wasserstein_distance(first, second)
+    assert earth_movers_distance(first, second) == pytest.approx(expected, abs=1e-9)
+    wide = first.astype(float), second.astype(float)
+    assert earth_movers_distance(*wide) == pytest.approx(expected, abs=1e-9)
+
+
+def test_distance_is_a_metric_and_measures_a_shift() -> None:
+    values = np.random.default_rng(0).random(100)
+    assert earth_movers_distance(values, values) == 0
+    assert earth_movers_distance(values, values + 0.25) == pytest.approx(0.25)
+
+
+def test_counts_hold_every_pixel_on_common_bins() -> None:
+    image = Micrograph(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    other = Micrograph(np.full((5, 5), 200, np.uint8))
+    found = histogram(image, other, bins=300)
+    assert found.counts.sum() == 64
+    assert found.reference_counts.sum() == 25
+    assert found.bins.size == found.counts.size + 1
+    np.testing.assert_array_equal(np.diff(found.bins), 1)
+    assert found.emd == pytest.approx(200 - 31.5)
+
+
+def test_bins_of_deep_images_hold_whole_levels() -> None:
+    image = np.arange(0, 60_000, 7, dtype=np.uint16)[None, :]
+    found = histogram(Micrograph(image), bins=100)
+    assert found.counts.size <= 100
+    assert (np.diff(found.bins) % 1 == 0).all()
+    assert found.counts.sum() == image.size
+    assert found.emd is None
+
+
+@pytest.mark.parametrize("value", [0.0, -2.5])
+def test_constant_floats_fall_into_one_bin(value: float) -> None:
+    found = histogram(Micrograph(np.full((3, 3), value)), bins=4)
+    assert sorted(found.counts) == [0, 0, 0, 9]
+
+
+def test_missing_pixels_are_left_out() -> None:
+    image = Micrograph(np.array([[1.0, np.nan], [np.inf, 2.0]]))
+    assert histogram(image, bins=2).counts.sum() == 2
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(OptionError, match="got 0"):
+        histogram(Micrograph(np.eye(2)), bins=0)
+    with pytest.raises(ReadError, match="got none"):
+        histogram(Micrograph(np.full((2, 2), np.nan)))

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+from skimage.metrics import (
+    normalized_root_mse,
+    peak_signal_noise_ratio,
+)
+from skimage.metrics import structural_similarity as skimage_ssim
+
+from napari_semsr.analysis.metrics import (
+    average_gradient,
+    compare,
+    contrast,
+    spatial_frequency,
+    structural_similarity,
+)
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError
+from napari_semsr.core.micrograph import Micrograph
+
+
+@pytest.fixture
+def images():  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(0)
+    clean = rng.integers(20, 230, (40, 57))
+    noisy = np.clip(clean + rng.normal(0, 9, clean.shape), 0, 255)
+    return noisy.astype(np.uint8), clean.astype(np.uint8)
+
+
+@pytest.mark.parametrize("k2", [0.03, 0.02])
+def test_ssim_equals_scikit_image(images, k2: float) -> None:
+    a, b = (x.astype(float) for x in images)
+    expected = skimage_ssim(
+        a,
+        b,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        K2=k2,
+    )
+    assert structural_similarity(a, b, 255, k2=k2) == pytest.approx(expected, rel=1e-9)
+
+
+def test_psnr_and_nrmse_equal_scikit_image(images) -> None:
+    a, b = images
+    found = compare(Micrograph(a), Micrograph(b))
+    assert found.data_range == 255
+    assert found.psnr_db == pytest.approx(
+        peak_signal_noise_ratio(b, a, data_range=255), rel=1e-9
+    )
+    assert found.nrmse == pytest.approx(normalized_root_mse(b, a), rel=1e-9)
+
+
+def test_identical_images_have_no_finite_psnr(images) -> None:
+    found = compare(Micrograph(images[1]), Micrograph(images[1]))
+    assert found.psnr_db is None
+    assert found.identical
+    assert found.ssim == pytest.approx(1)
+
+
+def test_contrast_is_half_the_square_of_spatial_frequency_on_a_square() -> None:
+    image = np.random.default_rng(1).random((33, 33))
+    assert contrast(image) == pytest.approx(spatial_frequency(image) ** 2 / 2)
+
+
+def test_contrast_is_nearly_so_on_an_oblong(images) -> None:
+    image = images[0].astype(float)
+    assert contrast(image) == pytest.approx(spatial_frequency(image) ** 2 / 2, rel=0.05)
+
+
+def test_gradient_of_a_plane_is_its_slope() -> None:
+    rows, columns = np.mgrid[:6, :9].astype(float)
+    assert average_gradient(3 * rows + 4 * columns) == pytest.approx(np.sqrt(12.5))
+
+
+def test_no_reference_figures_are_on_the_scale_of_255(images) -> None:
+    small = compare(Micrograph(images[0]))
+    deep = compare(Micrograph(images[0].astype(np.uint16) * 257))
+    assert deep.data_range == 65535
+    assert deep.contrast == pytest.approx(small.contrast)
+    assert deep.average_gradient == pytest.approx(small.average_gradient)
+    assert small.psnr_db is None
+
+
+def test_affine_match_undoes_gain_and_offset(images) -> None:
+    clean = images[1].astype(float)
+    changed = Micrograph(0.5 * clean + 40)
+    plain = compare(changed, Micrograph(clean))
+    matched = compare(changed, Micrograph(clean), match="affine")
+    assert plain.match is None
+    assert matched.match == "affine"
+    assert (matched.gain, matched.offset) == pytest.approx((2, -80))
+    assert matched.nrmse < 1e-6 < plain.nrmse
+
+
+def test_float_range_is_that_of_the_reference(images) -> None:
+    clean = images[1] / 255
+    found = compare(Micrograph(clean * 9), Micrograph(clean))
+    assert found.data_range == pytest.approx(np.ptp(clean))
+
+
+def test_images_too_small_for_ssim_still_have_psnr() -> None:
+    a, b = np.zeros((1, 3)), np.array([[0.0, 1.0, 2.0]])
+    found = compare(Micrograph(a), Micrograph(b))
+    assert found.ssim is None
+    assert found.psnr_db is not None
+    assert found.average_gradient == 0
+
+
+def test_bad_input_is_refused(images) -> None:
+    a, b = images
+    with pytest.raises(ShapeError, match="same shape"):
+        compare(Micrograph(a), Micrograph(b[1:]))
+    with pytest.raises(OptionError, match="data_range"):
+        compare(Micrograph(a), data_range=-1)
+    with pytest.raises(OptionError, match="constant"):
+        compare(Micrograph(np.ones((3, 3))))
+    with pytest.raises(ReadError, match="got 1 NaN"):
+        compare(Micrograph(np.array([[np.nan, 1.0]])))

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from napari_semsr.analysis.spectrum import (
+    SpectrumOptions,
+    centred_spectrum,
+    measure_spectrum,
+    radial_spectrum,
+)
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+
+
+@pytest.mark.parametrize("tukey", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(64, 64), (51, 90)])
+def test_white_noise_has_its_variance_at_every_frequency(
+    shape: tuple[int, int], tukey: float
+) -> None:
+    noise = 3 * np.random.default_rng(0).standard_normal(shape) + 100
+    found = radial_spectrum(Micrograph(noise), SpectrumOptions(tukey=tukey))
+    assert found.power[2:].mean() == pytest.approx(9, rel=0.1)
+    assert found.frequency_per_px[-1] <= 0.5
+    assert found.frequency_per_um is None
+
+
+def test_a_wave_peaks_at_its_physical_frequency() -> None:
+    rows = np.sin(2 * np.pi * np.arange(96) / 8)[:, None] * np.ones((1, 200))
+    nm = parse_pixel_size((20.0, 10.0))
+    found = radial_spectrum(Micrograph(rows, pixel_size_nm=nm))
+    peak = found.frequency_per_um[np.argmax(found.power)]
+    assert peak == pytest.approx(1000 / 160, abs=1000 / (96 * 20))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (15, 22), (9, 9)])
+def test_centred_spectrum_is_that_of_the_full_transform(
+    shape: tuple[int, int],
+) -> None:
+    image = np.random.default_rng(1).standard_normal(shape)
+    found = centred_spectrum(Micrograph(image), SpectrumOptions(tukey=0))
+    full = np.abs(np.fft.fftshift(np.fft.fft2(image - image.mean()))) ** 2 / image.size
+    floor = full.max() * 1e-12
+    np.testing.assert_allclose(
+        found.data, np.log10(np.maximum(full, floor)), atol=1e-3, rtol=1e-4
+    )
+    middle = (shape[0] // 2, shape[1] // 2)
+    assert found.data[middle] == found.data.min()
+
+
+def test_axes_are_frequencies() -> None:
+    image = Micrograph(np.eye(8), pixel_size_nm=parse_pixel_size((10.0, 20.0)))
+    found = measure_spectrum(image)
+    step = (1000 / 80, 1000 / 160)
+    assert found.centred
+    assert found.image.scale == pytest.approx(step)
+    assert found.image.origin == pytest.approx((-4 * step[0], -4 * step[1]))
+    assert found.image.metadata["frequency_unit"] == "1/um"
+    assert found.radial.power.shape == found.radial.frequency_per_px.shape
+
+
+def test_missing_pixels_are_refused() -> None:
+    with pytest.raises(ReadError, match="got 1 NaN"):
+        radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
