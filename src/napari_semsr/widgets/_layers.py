@@ -1,6 +1,7 @@
 """Between napari layers and micrographs: calibration travels both ways."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "nm_per_unit",
     "shapes_layers",
     "show_scale_bar",
+    "without_cache",
 ]
 
 _SAMPLE = 1024
@@ -247,10 +249,28 @@ def layer_keywords(
         "rgb": False,
         "metadata": {"micrograph": about},
     }
+    shown = micrograph.data if levels is None else list(levels)
+    if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
+        keywords["cache"] = False
     if "contrast_limits" not in extra:
-        shown = micrograph.data if levels is None else list(levels)
         keywords["contrast_limits"] = contrast_limits(shown)
     return keywords | extra
+
+
+def without_cache(layer: Layer) -> None:
+    """Let a lazy layer be computed in a thread while napari draws it.
+
+    napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
+    10396: `KeyError` in both); from now on the layer is drawn without it.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Any layer; those in memory are left alone.
+    """
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    if hasattr(data, "dask"):
+        layer.dask_optimized_slicing = nullcontext
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:

@@ -22,7 +22,11 @@ from qtpy.QtWidgets import (
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
-from napari_semsr.widgets._layers import grey_layers, micrograph_from_layer
+from napari_semsr.widgets._layers import (
+    grey_layers,
+    micrograph_from_layer,
+    without_cache,
+)
 from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._runner import JobRunner, is_alive
 
@@ -266,6 +270,8 @@ class Panel(QWidget):
         Micrograph
             The calibrated image.
         """
+        if layer is not None:
+            without_cache(layer)
         return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
 
     # -- running -------------------------------------------------------------
@@ -275,10 +281,9 @@ class Panel(QWidget):
 
         Returns
         -------
-        make : callable
-            Makes the job, in the thread.
-        on_result : callable
-            Shows what it returned, in the main thread.
+        tuple of callable
+            What makes the job, called in the thread, and what shows its result, called
+            in the main thread.
         """
         raise NotImplementedError
 

@@ -81,15 +81,15 @@ def enhance_layer(
     options : EnhanceOptions
         Device, tile, precision, normalisation.
 
-    Yields
-    ------
-    Progress
-        Loading, tiles, pyramid.
-
     Returns
     -------
     EnhanceOutcome
         Figures and pyramid.
+
+    Yields
+    ------
+    Progress
+        Loading, tiles, pyramid.
     """
     yield Progress(0, 0, "loading the model (the first time takes some seconds)")
     made = yield from enhance(micrograph, str(output), model=model, options=options)
@@ -172,7 +172,7 @@ class EnhancePanel(Panel):
 
         Returns
         -------
-        make, on_result : callable
+        tuple of callable
             The run, and what shows its result.
         """
         micrograph = self.micrograph(self.layer.value)

@@ -99,15 +99,15 @@ def measure(
     options : FrcMapOptions
         Blocks and criterion.
 
-    Yields
-    ------
-    Progress
-        Of both parts.
-
     Returns
     -------
     FrcOutcome
         Map and curve.
+
+    Yields
+    ------
+    Progress
+        Of both parts.
     """
     shared = {
         name: getattr(options, name)
@@ -156,7 +156,7 @@ class FrcMapPanel(Panel):
 
         Returns
         -------
-        make, on_result : callable
+        tuple of callable
             The measurement, and what shows it.
         """
         options = self.form.options()

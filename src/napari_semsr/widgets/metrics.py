@@ -86,15 +86,15 @@ def compare(
     bins : HistogramOptions
         Bins of the histogram.
 
-    Yields
-    ------
-    Progress
-        Of both parts.
-
     Returns
     -------
     GreyOutcome
         Figures and distributions.
+
+    Yields
+    ------
+    Progress
+        Of both parts.
     """
     figures = yield from metrics_job(image, reference, options=options)
     levels = yield from histogram_job(image, reference, options=bins)
@@ -138,7 +138,7 @@ class MetricsPanel(Panel):
 
         Returns
         -------
-        make, on_result : callable
+        tuple of callable
             The measurement, and what shows it.
         """
         image = self.micrograph(self.image.value)

@@ -21,6 +21,7 @@ from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
 from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._pixel_size import PixelSizeEdit, format_nm
+from napari_semsr.widgets._pyramid import FACTOR, coarse_levels
 from napari_semsr.widgets._text import TIMES
 
 if TYPE_CHECKING:
@@ -75,15 +76,15 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
     levels : int
         How many levels the file has.
 
-    Yields
-    ------
-    Progress
-        One step for each level.
-
     Returns
     -------
     Opened
         The levels, lazy where large.
+
+    Yields
+    ------
+    Progress
+        One step for each level, or for each strip of an overview.
     """
     if not path.exists():
         msg = f"There is no file {path}; check the name."
@@ -95,6 +96,8 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
         yield Progress(level, len(wanted), f"opening {path.name}, level {level}")
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
         found.append(read(path, **one.model_dump()))
+    if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= FACTOR:
+        found += yield from coarse_levels(found[0])
     return Opened(found[0], tuple(found))
 
 
@@ -233,7 +236,7 @@ class OpenMosaicPanel(Panel):
 
         Returns
         -------
-        make, on_result : callable
+        tuple of callable
             The opening job, and what shows the image.
         """
         path = self.typed_path()

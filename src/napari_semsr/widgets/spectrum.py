@@ -65,15 +65,15 @@ def transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
     planes : bool
         Whether centred planes are wanted too.
 
-    Yields
-    ------
-    Progress
-        One step for each image.
-
     Returns
     -------
     Spectra
         Curves and planes.
+
+    Yields
+    ------
+    Progress
+        One step for each image.
     """
     from napari_semsr.analysis.spectrum import centred_spectrum, radial_spectrum
 
@@ -181,7 +181,7 @@ class SpectrumPanel(Panel):
 
         Returns
         -------
-        make, on_result : callable
+        tuple of callable
             The transform, and what shows it.
         """
         chosen = list(self.layers.value)
