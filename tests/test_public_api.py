@@ -81,7 +81,8 @@ def test_degrade_in_memory_has_a_history(scene):
 def test_enhance_in_memory_and_into_a_store_agree(scene, tmp_path):
     options = {"device": "cpu", "precision": "fp32", "tile": 64}
     memory = napari_semsr.enhance(scene.first, **options)
-    store = napari_semsr.enhance(scene.first, tmp_path / "out.ome.zarr", **options)
+    made = napari_semsr.enhance(scene.first, tmp_path / "out.ome.zarr", **options)
+    store = napari_semsr.read(made.output)
     np.testing.assert_array_equal(memory.array(), store.array())
     assert memory.provenance.networks() == store.provenance.networks()
     assert memory.provenance.sources() == store.provenance.sources()

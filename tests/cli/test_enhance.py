@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_semsr.core.errors import IncompleteError
 from napari_semsr.core.micrograph import Micrograph
@@ -67,7 +68,9 @@ def test_enhanced_images_of_two_acquisitions_are(semsr, images):
 
 def test_enhance_one_pixel_and_holes(semsr, images):
     for name in ("one", "holes", "constant"):
-        said = semsr("enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL, "--json")
+        said = semsr(
+            "enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL, "--json"
+        )
         assert said.code == 0, said.err
         assert said.record["tiles"] >= 1
 
@@ -120,3 +123,35 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     assert again.code == 0, again.err
     assert again.record["resumed"] >= 1
     assert semsr("info", "big.ome.zarr").code == 0
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+def test_stack_goes_plane_by_plane(semsr, images, suffix):
+    planes = np.stack([read(images / f"{n}.tif").array() for n in ("first", "second")])
+    metadata = {"axes": "ZYX", "unit": "nm"}
+    tifffile.imwrite(
+        images / "stack.tif",
+        planes[:, :40, :48],
+        imagej=True,
+        metadata=metadata,
+        resolution=(0.1, 0.1),
+    )
+    line = ("enhance", "stack.tif", *SMALL)
+    record = semsr(*line, "-o", f"out{suffix}", "--json").record
+    assert record["shape"] == [2, 40, 48]
+    assert record["tiles"] == 2 * 2 * 2
+    assert semsr(*line, "-o", "one.ome.zarr", "--plane", 1).code == 0
+    second = read(images / f"out{suffix}", plane=1)
+    np.testing.assert_array_equal(second.array(), read(images / "one.ome.zarr").array())
+    assert second.pixel_size_nm == (10, 10)
+    assert second.provenance is not None
+    assert second.provenance.model_name == DEFAULT_MODEL
+    assert not [p for p in images.iterdir() if p.name.startswith(".")]
+
+
+def test_stack_into_a_format_of_one_plane_is_refused(refused, images):
+    pages = np.zeros((5, 8, 8), np.uint8)
+    tifffile.imwrite(images / "stack.tif", pages, imagej=True, metadata={"axes": "ZYX"})
+    line = refused("enhance", "stack.tif", "-o", "out.ome.zarr")
+    assert "5 planes" in line
+    assert "--plane" in line

@@ -53,7 +53,9 @@ def test_summary_is_text_and_not_json(semsr, images, verb):
     assert not said.out.startswith("{")
 
 
-@pytest.mark.parametrize("verb", [v for v, line in LINES.items() if "out." in str(line)])
+@pytest.mark.parametrize(
+    "verb", [v for v, line in LINES.items() if "out." in str(line)]
+)
 def test_existing_output_needs_overwrite(semsr, refused, images, verb):
     line = (verb, *LINES[verb])
     assert semsr(*line).code == 0

@@ -7,7 +7,7 @@ options among them. `progress` receives every `Progress`.
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.options import Options
 from napari_semsr.core.progress import Progress, run
-from napari_semsr.services.opening import OpenOptions, open_image
+from napari_semsr.services.opening import OpenOptions
 from napari_semsr.services.shelf import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_semsr.services.convert import Converted
     from napari_semsr.services.demo import DemoResult
     from napari_semsr.services.describe import Description
+    from napari_semsr.services.enhance import EnhancedFile
     from napari_semsr.services.measure import SpectrumReport
     from napari_semsr.services.shelf import ModelList
     from napari_semsr.services.train import Trained
@@ -130,6 +131,27 @@ def degrade(image: Source, **options: Any) -> Micrograph:
     return degrade_image(_source(image), options=chosen, opening=opening)[0]
 
 
+@overload
+def enhance(
+    image: Source,
+    output: None = None,
+    *,
+    model: PathLike = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> Micrograph: ...
+@overload
+def enhance(
+    image: Source,
+    output: PathLike,
+    *,
+    model: PathLike = ...,
+    overwrite: bool = ...,
+    resume: bool = ...,
+    scheduler: str | None = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> "EnhancedFile": ...
 def enhance(
     image: Source,
     output: PathLike | None = None,
@@ -140,7 +162,7 @@ def enhance(
     scheduler: str | None = None,
     progress: Report | None = None,
     **options: Any,
-) -> Micrograph:
+) -> "Micrograph | EnhancedFile":
     """Sharpen and clean an image tile by tile with a model.
 
     Parameters
@@ -164,8 +186,8 @@ def enhance(
 
     Returns
     -------
-    Micrograph
-        Lazy when it was written to a store.
+    Micrograph or EnhancedFile
+        The image itself, or what was written and what it cost.
     """
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.services import enhance as service
@@ -173,24 +195,21 @@ def enhance(
     chosen, opening = _parse(options, EnhanceOptions, OpenOptions)
     source = _source(image)
     if output is None:
-        job = service.enhance_image(
-            source, model=model, options=chosen, opening=opening
+        return run(
+            service.enhance_image(source, model=model, options=chosen, opening=opening),
+            progress,
         )
-        return run(job, progress)
-    written = run(
-        service.enhance(
-            source,
-            output,
-            model=model,
-            options=chosen,
-            opening=opening,
-            overwrite=overwrite,
-            resume=resume,
-            scheduler=scheduler,
-        ),
-        progress,
+    job = service.enhance(
+        source,
+        output,
+        model=model,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+        resume=resume,
+        scheduler=scheduler,
     )
-    return open_image(written.output)
+    return run(job, progress)
 
 
 def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":

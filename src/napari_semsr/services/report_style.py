@@ -39,7 +39,7 @@ figcaption { font-size: .88rem; color: var(--soft); margin: .4rem 0 .2rem;
   .columns-4 { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 }
 @media (max-width: 34rem) {
-  .columns-1, .columns-2 { grid-template-columns: minmax(0, 1fr); }
+  .columns-1, .columns-2, .columns-3 { grid-template-columns: minmax(0, 1fr); }
 }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums;
