@@ -1,0 +1,161 @@
+"""Time of one block's Fourier ring correlation, beside NanoPyx on the same blocks.
+
+NanoPyx wants its own versions of numpy, so give it an environment of its own::
+
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install nanopyx
+    python benchmarks/frc_speed.py --peer-python /tmp/peers/bin/python
+
+``SEMSR_PEER_PYTHON`` does the same as the option; without either, this environment is
+tried, and the run says so when NanoPyx is in neither. All are timed in turn, several
+times, and the best time of each counts: other work on the machine then disturbs least.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from napari_semsr.analysis.frc_map import FrcMapOptions, frc_map
+from napari_semsr.analysis.measurement import measure
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+
+BLOCK = 64
+STEP = 16
+BATCH = 64
+GOALS = {"plain": 50.0, "exact": 20.0}
+
+PEER = """
+import json, sys, time
+import numpy as np
+from nanopyx.core.analysis.frc import FIRECalculator
+first, second = np.load(sys.argv[1])
+times = []
+for a, b in zip(first, second):
+    start = time.perf_counter()
+    FIRECalculator(pixel_size=1, units="pixel").calculate_fire_number(a, b)
+    times.append(time.perf_counter() - start)
+print(json.dumps(sum(times) / len(times)))
+"""
+
+
+def draw(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two exposures of a field with a resolution of 5 px."""
+    rng = np.random.default_rng(seed)
+    q = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
+    amplitude = np.sqrt(50 * np.exp(-np.log(300) * (5 * q) ** 2))
+    white = np.fft.rfft2(rng.standard_normal((side, side)))
+    field = np.fft.irfft2(white * amplitude, s=(side, side))
+    first, second = (
+        (field + rng.standard_normal(field.shape)).astype(np.float32) for _ in range(2)
+    )
+    return first, second
+
+
+def blocks_of(image: np.ndarray) -> np.ndarray:
+    """Blocks of an image, side by side."""
+    many = image.shape[0] // BLOCK
+    cut = image.reshape(many, BLOCK, many, BLOCK).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(cut.reshape(-1, BLOCK, BLOCK))
+
+
+def time_blocks(pair: tuple[np.ndarray, np.ndarray], estimator: str) -> float:
+    """Seconds per block on one core, status rules and fit included."""
+    start = time.perf_counter()
+    for k in range(0, len(pair[0]), BATCH):
+        measure(pair[0][k : k + BATCH], pair[1][k : k + BATCH], estimator=estimator)
+    return (time.perf_counter() - start) / len(pair[0])
+
+
+def time_map(pair: list[Micrograph], estimator: str) -> tuple[float, int]:
+    """Seconds of a whole map, and its blocks."""
+    options = FrcMapOptions(block=BLOCK, step=STEP, estimator=estimator)
+    start = time.perf_counter()
+    found = run(frc_map(*pair, options))
+    return time.perf_counter() - start, found.blocks
+
+
+def find_peer(python: str) -> str | None:
+    """Interpreter that has NanoPyx, or None."""
+    probe = "import nanopyx.core.analysis.frc"
+    done = subprocess.run([python, "-c", probe], capture_output=True, check=False)
+    return python if done.returncode == 0 else None
+
+
+def time_peer(python: str, path: Path) -> float:
+    """Seconds per block of NanoPyx, measured inside its own process."""
+    done = subprocess.run(
+        [python, "-c", PEER, str(path)], capture_output=True, check=True, text=True
+    )
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def main() -> int:
+    """Print times and ratios; exit code 1 means that a ratio missed its goal."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    peer_default = os.environ.get("SEMSR_PEER_PYTHON", sys.executable)
+    parser.add_argument("--peer-python", default=peer_default)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--side", type=int, default=2048, help="side of the map's field"
+    )
+    given = parser.parse_args()
+    pair = tuple(blocks_of(image) for image in draw(1024))
+    field = [Micrograph(image) for image in draw(given.side)]
+    peer = find_peer(given.peer_python)
+    names = ["plain", "exact"]
+    best: dict[str, float] = {}
+
+    def note(name: str, work: Callable[[], float]) -> None:
+        best[name] = min(best.get(name, np.inf), work())
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "blocks.npy"
+        np.save(path, np.stack([part[:100] for part in pair]))
+        for name in names:
+            time_blocks(pair, name)
+        for _ in range(given.repeats):
+            for name in names:
+                note(name, lambda name=name: time_blocks(pair, name))
+            if peer is not None:
+                note("NanoPyx", lambda: time_peer(peer, path))
+    return report(best, field, peer, given.peer_python)
+
+
+def report(
+    best: dict[str, float], field: list[Micrograph], peer: str | None, tried: str
+) -> int:
+    """Print the figures."""
+    print(f"Blocks of {BLOCK} px, best of the repeats, time per block:")
+    for name, seconds in best.items():
+        print(f"  {name:8s} {1e3 * seconds:7.3f} ms")
+    met = True
+    if peer is None:
+        print(f"NanoPyx is not importable by {tried}: give --peer-python; no ratios.")
+    else:
+        for name, goal in GOALS.items():
+            ratio = best["NanoPyx"] / best[name]
+            met &= ratio >= goal
+            verdict = "met" if ratio >= goal else "MISSED"
+            print(
+                f"  {name}: {ratio:.0f} x as fast as NanoPyx, goal {goal:g}: {verdict}"
+            )
+    for name in GOALS:
+        seconds, blocks = min(time_map(field, name) for _ in range(2))
+        side = field[0].shape[0]
+        print(
+            f"Map of {side} x {side} px, step {STEP}, {name}: {blocks} blocks in "
+            f"{seconds:.1f} s ({1e3 * seconds / blocks:.3f} ms per block)"
+        )
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
