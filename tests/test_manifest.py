@@ -81,3 +81,38 @@ def test_discovery_imports_nothing_of_ours_but_the_package():
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ}
     )
+
+
+@pytest.fixture
+def _registered(npe2pm):
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+
+
+@pytest.mark.usefixtures("_registered")
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".ome.tif", ".tif"])
+def test_napari_opens_and_saves_calibrated(tmp_path, suffix):
+    """Through napari's own door, by the readers and writers of the manifest."""
+    np = pytest.importorskip("numpy")
+    components = pytest.importorskip("napari.components")
+    first, second = components.ViewerModel(), components.ViewerModel()
+    data = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    first.add_image(data, scale=(4, 5), units=("nm", "nm"), name="field")
+    path = str(tmp_path / f"field{suffix}")
+    assert first.layers.save(path, plugin="napari-semsr") == [path]
+    (layer,) = second.open(path, plugin="napari-semsr")
+    np.testing.assert_allclose(layer.scale, (4, 5), rtol=1e-6)
+    assert [str(unit) for unit in layer.units] == ["nanometer", "nanometer"]
+    np.testing.assert_array_equal(np.asarray(layer.data), data)
+
+
+@pytest.mark.usefixtures("_registered")
+@pytest.mark.parametrize("key", ["degraded", "exposures"])
+def test_samples_are_calibrated_layers(key):
+    components = pytest.importorskip("napari.components")
+    viewer = components.ViewerModel()
+    layers = viewer.open_sample("napari-semsr", key)
+    assert len(layers) == 2
+    assert [str(unit) for unit in viewer.layers.units] == ["nanometer", "nanometer"]
+    for layer in layers:
+        assert tuple(layer.axis_labels) == ("y", "x")
+        assert not layer.rgb

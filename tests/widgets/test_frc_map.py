@@ -62,6 +62,8 @@ def test_identical_images_fail_with_their_reason(panel, model, run_panel):
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert "no block has a resolution" in said
     assert "identical" in panel.summary.text()
+    assert not model.layers[-2].colorbar.visible
+    assert panel.plots.axes[0].texts[0].get_text() == "no block has a resolution"
 
 
 def test_one_image_is_split(panel, model, run_panel):

@@ -59,6 +59,14 @@ def test_unknown_pixel_size_stays_unknown(panel, model, tmp_path, finish, run_pa
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm is None
 
 
+def test_mixed_units_are_told(panel, model, sized, finish, run_panel):
+    model.add_image(GRAIN, name="bare")
+    choose(panel, sized, finish)
+    assert "scale bar shows no nm" in run_panel(panel)
+    assert panel.calibrate.layer.value.name == "sized"
+    assert panel.calibrate.pixel_size.value == (12.5, 12.5)
+
+
 def test_typed_rows_are_cropped(panel, model, sized, finish, run_panel):
     choose(panel, sized, finish)
     panel.bar.value = 30

@@ -65,7 +65,7 @@ def add_map_layer(viewer: "napari.viewer.Viewer", result: Micrograph, name: str)
     )
     layer = viewer.add_image(data, **keywords)
     colorbar = getattr(layer, "colorbar", None)
-    if colorbar is not None:
+    if colorbar is not None and np.isfinite(data).any():
         colorbar.visible = True
     return layer
 

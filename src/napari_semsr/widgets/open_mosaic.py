@@ -259,14 +259,27 @@ class OpenMosaicPanel(Panel):
         data = [item.data for item in opened.levels]
         keywords = layer_keywords(opened.micrograph, levels=data)
         many = len(data) > 1
-        self.viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+        layer = self.viewer.add_image(
+            data if many else data[0], multiscale=many, **keywords
+        )
         show_scale_bar(self.viewer)
+        self.calibrate.layer.value = layer
         rows, columns = opened.micrograph.shape
         size = format_nm(opened.micrograph.pixel_size_nm)
         self.show_status(
             f"Opened {opened.micrograph.name}: {rows} {TIMES} {columns} px, "
-            f"pixel size {size}."
+            f"pixel size {size}.{_mixed_text(self.viewer.layers.units)}"
         )
+
+
+def _mixed_text(units: object) -> str:
+    """Say why the scale bar has no unit, where napari finds none in common."""
+    if units is not None:
+        return ""
+    return (
+        " The scale bar shows no nm, since another layer has no pixel size; give it "
+        "one under Calibrate a layer, or remove it."
+    )
 
 
 def _bar_text(rows: int, guess: int | None) -> str:

@@ -235,6 +235,10 @@ def draw_resolutions(
         low, high = np.percentile(finite, (0.5, 99.5))
         high = high if high > low else low + 1
         axes.hist(finite, bins=40, range=(low, high), color=COLOURS[0], alpha=0.85)
+    else:
+        axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=COLOURS[3])
+        axes.set_xticks([])
+        axes.set_yticks([])
     for number, (label, value) in enumerate(marks):
         axes.axvline(
             value,
