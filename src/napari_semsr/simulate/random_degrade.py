@@ -146,7 +146,7 @@ def _noise(low: Array, ranges: DegradationRanges, rng: np.random.Generator) -> A
     shot = rng.random()
     relative = (low - low.min()) / span
     deviation = level * np.sqrt(1 - shot + 2 * shot * relative)
-    return low + deviation * rng.standard_normal(low.shape)
+    return np.asarray(low + deviation * rng.standard_normal(low.shape))
 
 
 def random_scene(

@@ -1,0 +1,368 @@
+"""The microscope: what a microsphere on an objective makes of a surface.
+
+The model, step by step:
+
+1. *Contrast.* Reflectance is a material's own, times an interference term of the
+   height, times a loss at steep edges whose light misses the objective
+   (`reflectance`).
+2. *Blur.* A Gaussian whose full width at half maximum is the stated resolution in
+   focus and ``sqrt(1 + (d / D)^2)`` times as wide at a distance ``d`` from the focal
+   plane, ``D`` being the depth of field (`blur_by_height`). The width is that of the
+   whole system, the camera's pixel included: a frame samples the blurred scene.
+3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
+   to ``v`` at the rim; a round field ends at a circle (`illumination_field`). Points
+   are displaced along the radius by ``k rho^2`` (`distort`).
+
+The blur is shared out by height and normalised: light of each depth is blurred by its
+own width, and divided by the depth's own cover, so that an even surface stays even
+across a step. This keeps out the halo that an opaque step would not show.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from napari_semsr.core.options import Options
+from napari_semsr.simulate.canvas import Plane
+
+__all__ = [
+    "MicroscopeOptions",
+    "blur_by_height",
+    "distort",
+    "field_mask",
+    "illumination_field",
+    "psf_fwhm_nm",
+    "reflectance",
+]
+
+FWHM = 2 * float(np.sqrt(2 * np.log(2)))
+"""Full width at half maximum of a Gaussian over its standard deviation."""
+_ROUND_RADIUS = 0.98  # of half the frame's side
+_RIM_SOFTNESS = 0.01  # of the same: standard deviation of the field stop's image
+_STRAY = 0.01  # light outside the field stop
+_DEPTH_RATIO = 1.3  # of the widths of neighbouring depths
+_MOST_DEPTHS = 7
+
+
+class MicroscopeOptions(Options):
+    """Microsphere, objective, field and camera."""
+
+    resolution_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="width of the point spread function in focus at half maximum, in "
+        "nm; 80 for a phantom, 3 px for an image",
+    )
+    depth_of_field_nm: float = Field(
+        default=150.0,
+        gt=0,
+        description="distance from the focus at which blur is 1.41 times as wide",
+    )
+    focus_nm: float = Field(
+        default=0.0, description="height of the focal plane above the lowest surface"
+    )
+    wavelength_nm: float = Field(
+        default=550.0, gt=0, description="wavelength of the light in nm"
+    )
+    objective: float = Field(
+        default=100.0, gt=0, description="magnification of the objective"
+    )
+    microsphere: float = Field(
+        default=3.25, gt=0, description="magnification of the microsphere"
+    )
+    microsphere_um: float = Field(
+        default=57.0, gt=0, description="diameter of the microsphere in micrometres"
+    )
+    camera_pixel_um: float = Field(
+        default=6.5, gt=0, description="pixel of the camera in micrometres"
+    )
+    field: Literal["round", "square"] = Field(
+        default="round", description="shape of the lit field"
+    )
+    vignetting: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="brightness at the rim (round) or corner (square) over that at the "
+        "centre; 0.35 for a round field, 0.65 for a square one",
+    )
+    offcentre: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="distance of the brightest point from the centre, over half the "
+        "frame",
+    )
+    tilt: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.9,
+        description="rise and fall of brightness across the frame, as a share",
+    )
+    distortion: float = Field(
+        default=0.0,
+        ge=-0.2,
+        le=0.2,
+        description="displacement at the rim along the radius, over that radius",
+    )
+    dust: int = Field(
+        default=0,
+        ge=0,
+        le=500,
+        description="specks on the optics, the same in each frame",
+    )
+    photons: float = Field(
+        default=2000.0,
+        ge=0,
+        description="photons per pixel at full scale; 0 for no shot noise",
+    )
+    read_noise: float = Field(
+        default=10.0, ge=0, description="read noise in camera counts"
+    )
+    dark_counts: float = Field(
+        default=100.0, ge=0, le=20000, description="offset of the camera in counts"
+    )
+    full_scale: float = Field(
+        default=60000.0,
+        gt=0,
+        le=65535,
+        description="camera counts, above the offset, of a reflectance of 1",
+    )
+
+    @property
+    def magnified_pixel_nm(self) -> float:
+        """Pixel on the sample: that of the camera over both magnifications."""
+        return self.camera_pixel_um * 1e3 / (self.objective * self.microsphere)
+
+    @property
+    def rim(self) -> float:
+        """Brightness at the rim over that at the centre."""
+        if self.vignetting is not None:
+            return self.vignetting
+        return 0.35 if self.field == "round" else 0.65
+
+
+def psf_fwhm_nm(
+    height_nm: NDArray[np.floating] | float, options: MicroscopeOptions, in_focus: float
+) -> NDArray[np.float64]:
+    """Width of the point spread function at a height.
+
+    Parameters
+    ----------
+    height_nm : float or numpy.ndarray
+        Height above the lowest surface.
+    options : MicroscopeOptions
+        Focus and depth of field.
+    in_focus : float
+        Full width at half maximum in focus, in any unit.
+
+    Returns
+    -------
+    numpy.ndarray
+        Full width at half maximum in that unit.
+    """
+    off = (np.asarray(height_nm, np.float64) - options.focus_nm) / (
+        options.depth_of_field_nm
+    )
+    return np.asarray(in_focus * np.sqrt(1 + off**2))
+
+
+def reflectance(
+    height_nm: Plane,
+    material: Plane,
+    pixel_nm: float,
+    *,
+    wavelength_nm: float = 550.0,
+) -> Plane:
+    """Reflected light of a surface, before any blur.
+
+    Parameters
+    ----------
+    height_nm : (Y, X) numpy.ndarray
+        Height of the surface.
+    material : (Y, X) numpy.ndarray
+        Cover by the second material (metal, particles), in [0, 1].
+    pixel_nm : float
+        Pixel size of both.
+    wavelength_nm : float, default=550
+        Wavelength of the light.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Reflectance in (0, 1).
+    """
+    own = 0.38 + 0.44 * material
+    phase = 4 * np.pi / wavelength_nm * height_nm
+    interference = 0.8 + 0.2 * np.cos(phase)
+    slope = ndimage.gaussian_gradient_magnitude(height_nm, 1.0, mode="nearest")
+    steep = (slope / pixel_nm) ** 2
+    lost = 0.35 * steep / (1 + steep)
+    return np.asarray(own * interference * (1 - lost), dtype=np.float32)
+
+
+def blur_by_height(
+    image: Plane,
+    height_nm: Plane | None,
+    fwhm_px: float,
+    options: MicroscopeOptions,
+) -> Plane:
+    """Blur a scene by a width that grows with the distance from the focal plane.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray of float32
+        Reflectance.
+    height_nm : (Y, X) numpy.ndarray or None
+        Height; None for a scene that lies in focus everywhere.
+    fwhm_px : float
+        Full width at half maximum in focus, in pixels of `image`.
+    options : MicroscopeOptions
+        Focus and depth of field.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        What an ideal camera would see.
+    """
+    if height_nm is None:
+        return _gaussian(image, fwhm_px / FWHM)
+    sigma = psf_fwhm_nm(height_nm, options, fwhm_px / FWHM).astype(np.float32)
+    levels = _depths(float(sigma.min()), float(sigma.max()))
+    if len(levels) == 1:
+        return _gaussian(image, levels[0])
+    light = np.zeros(image.shape, np.float32)
+    share = np.zeros(image.shape, np.float32)
+    for index, level in enumerate(levels):
+        part = _hat(sigma, levels, index)
+        light += _gaussian(image * part, level)
+        share += _gaussian(part, level)
+    return light / share
+
+
+def _gaussian(image: Plane, sigma: float) -> Plane:
+    """Blur by a Gaussian cut at four and a half standard deviations."""
+    blurred = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
+    return np.asarray(blurred, dtype=np.float32)
+
+
+def _depths(low: float, high: float) -> list[float]:
+    """Widths, in even ratios, between which the blur is shared out."""
+    if high / low < 1.01:
+        return [(low * high) ** 0.5]
+    count = 1 + min(
+        _MOST_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
+    )
+    return [float(v) for v in np.geomspace(low, high, count)]
+
+
+def _hat(sigma: Plane, levels: Sequence[float], index: int) -> Plane:
+    """Share of one width where the wanted one lies between two: variances add up."""
+    squares = np.square(levels)
+    peak = np.zeros(len(levels))
+    peak[index] = 1
+    return np.asarray(np.interp(sigma**2, squares, peak), dtype=np.float32)
+
+
+def illumination_field(
+    options: MicroscopeOptions, size: int, rng: np.random.Generator
+) -> Plane:
+    """Brightness over a frame: vignetting, off-centre light, tilt, dust, field stop.
+
+    Parameters
+    ----------
+    options : MicroscopeOptions
+        Field and its flaws.
+    size : int
+        Side of the frame in pixels.
+    rng : numpy.random.Generator
+        Draws the directions of the flaws and the specks.
+
+    Returns
+    -------
+    (size, size) numpy.ndarray of float32
+        One at the centre of the illumination where it is not tilted.
+    """
+    towards, sideways = rng.uniform(0, 2 * np.pi, 2)
+    y, x = _unit_grid(size)
+    centre = options.offcentre * np.array([np.sin(towards), np.cos(towards)])
+    outer = _ROUND_RADIUS if options.field == "round" else np.sqrt(2.0)
+    rho2 = ((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / outer**2
+    light = options.rim**rho2
+    light *= 1 + options.tilt * (y * np.sin(sideways) + x * np.cos(sideways)) / outer
+    light *= _specks(options.dust, size, rng)
+    if options.field == "round":
+        past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
+        stop = 1 / (1 + np.exp(np.clip(2 * (past - 2), -60, 60)))
+        light *= _STRAY + (1 - _STRAY) * stop
+    return np.asarray(light, dtype=np.float32)
+
+
+def field_mask(options: MicroscopeOptions, size: int) -> NDArray[np.bool_]:
+    """Pixels inside the field stop.
+
+    Parameters
+    ----------
+    options : MicroscopeOptions
+        Shape of the field.
+    size : int
+        Side of the frame in pixels.
+
+    Returns
+    -------
+    (size, size) numpy.ndarray of bool
+        True where a frame shows the sample.
+    """
+    if options.field == "square":
+        return np.ones((size, size), dtype=bool)
+    y, x = _unit_grid(size)
+    return np.asarray(np.hypot(y, x) <= _ROUND_RADIUS)
+
+
+def distort(
+    y: NDArray[np.float64], x: NDArray[np.float64], size: int, amount: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Where in the undistorted frame the light of each pixel comes from.
+
+    Parameters
+    ----------
+    y, x : numpy.ndarray
+        Pixel coordinates in a frame.
+    size : int
+        Side of the frame.
+    amount : float
+        Displacement at the rim (half the side from the centre) over that radius;
+        positive pulls the rim's content inwards.
+
+    Returns
+    -------
+    y, x : numpy.ndarray
+        Coordinates in the undistorted frame; the centre stays.
+    """
+    middle = (size - 1) / 2
+    dy, dx = y - middle, x - middle
+    factor = 1 + amount * (dy**2 + dx**2) / (size / 2) ** 2
+    moved = (middle + dy * factor, middle + dx * factor)
+    return np.asarray(moved[0], np.float64), np.asarray(moved[1], np.float64)
+
+
+def _unit_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates from the centre over half the side, as an open grid."""
+    line = (np.arange(size) - (size - 1) / 2) / (size / 2)
+    return line[:, None], line[None, :]
+
+
+def _specks(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Transmission of out-of-focus specks on the optics."""
+    y, x = _unit_grid(size)
+    through = np.ones((size, size))
+    for _ in range(count):
+        cy, cx = rng.uniform(-0.9, 0.9, 2)
+        radius, depth = rng.uniform(0.01, 0.05), rng.uniform(0.1, 0.5)
+        off = (np.hypot(y - cy, x - cx) - radius) / (0.4 * radius)
+        through *= 1 - depth / (1 + np.exp(np.clip(off * 2, -60, 60)))
+    return through
