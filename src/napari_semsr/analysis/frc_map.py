@@ -192,13 +192,18 @@ def _strips(plan: BlockPlan, columns: int) -> Iterator[tuple[int, int]]:
 def _read_strip(
     m: Micrograph, plan: BlockPlan, rows: tuple[int, int], level: float
 ) -> Float32Array:
-    """Grey values of a strip of blocks, the field's mean taken off in float64."""
+    """Grey values of a strip of blocks, the field's mean taken off in float64.
+
+    They are scaled to at most 1, since squares of single precision overflow early;
+    every block is standardised anyway.
+    """
     y0 = rows[0] * plan.step
     y1 = (rows[1] - 1) * plan.step + plan.block
     pixels = read_box(m.data, Box(y0, y1, 0, m.shape[1])).astype(np.float64)
-    pixels -= level
-    with np.errstate(over="ignore"):
-        return pixels.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        pixels -= level
+    peak = float(np.abs(pixels).max(where=np.isfinite(pixels), initial=0.0))
+    return (pixels / (peak or 1.0)).astype(np.float32)
 
 
 def _blocks_of(strip: Float32Array, plan: BlockPlan) -> Float32Array:

@@ -39,6 +39,8 @@ class Histogram:
 def _finite(m: Micrograph) -> NDArray[np.generic]:
     """Finite pixels of an image, flat."""
     values: NDArray[np.generic] = m.array().ravel()
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
     if not values.size:

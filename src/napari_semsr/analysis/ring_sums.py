@@ -187,16 +187,20 @@ def standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, Float64Array
     flat = stack.reshape(stack.shape[0], -1)
     with np.errstate(invalid="ignore", over="ignore"):
         mean = flat.mean(axis=1)
-        centred = (flat - mean[:, None]).astype(np.float32, copy=False)
+        centred = flat - mean[:, None]
+        peak = np.ones(len(flat))
+        if stack.dtype != np.float32:
+            peak = np.abs(centred).max(axis=1)
+            centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
+        centred = centred.astype(np.float32, copy=False)
         sd = np.sqrt(np.vecdot(centred, centred).astype(np.float64) / flat.shape[1])
     level = np.where(np.isfinite(mean), np.abs(mean), 0)
-    sd[sd <= level * 1e-6] = 0
-    good = np.isfinite(sd) & (sd > 0)
-    centred *= np.where(good, 1 / np.where(good, sd, 1), 0).astype(np.float32)[:, None]
+    good = np.isfinite(sd) & (sd * peak > level * 1e-6)
     if not good.all():
         centred[~good] = 0
-        sd[~np.isfinite(sd)] = np.nan
-    return centred.reshape(stack.shape), sd
+    centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
+    deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
+    return centred.reshape(stack.shape), deviation
 
 
 def available_cores() -> int:

@@ -89,6 +89,8 @@ def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bo
     x = geometry.relative
     inner, corner = (x >= 0.38) & (x < 0.48), (x >= 0.52) & (x < 0.68)
     weight = geometry.effective
+    if not (inner.any() and corner.any()):
+        return np.zeros(len(stack), bool)
     low, high = (
         power[:, band] @ weight[band] / weight[band].sum() for band in (inner, corner)
     )
