@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Run every benchmark that prints figures, one after the other.
-set -euo pipefail
+# Run every benchmark, one after the other, so that none disturbs another's times.
+set -uo pipefail
 
 bin=${BIN:-.venv/bin}
-for file in benchmarks/figure_*.py; do
-  [ -e "$file" ] || { echo "benchmarks/ holds no figure_*.py" >&2; exit 1; }
+failed=()
+for file in benchmarks/[a-z]*.py; do
   echo "== $file"
-  "$bin/python" "$file"
+  "$bin/python" "$file" || failed+=("$file")
 done
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'Failed: %s\n' "${failed[@]}" >&2
+  exit 1
+fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Debian packages that napari's window, its virtual screen and the report test need.
-# Installs what is missing when it may, else names it. SEMSR_SYSTEM_PACKAGES=skip
-# leaves the machine alone.
+# Installs what is missing when it may, else names it and fails.
+# SEMSR_SYSTEM_PACKAGES=skip leaves the machine alone.
 set -euo pipefail
 
 needed=(
@@ -11,7 +11,18 @@ needed=(
   xvfb xauth
 )
 
-present() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+find_missing() {
+  missing=()
+  local package
+  for package in "${needed[@]}"; do
+    installed "$package" || missing+=("$package")
+  done
+  if ! "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; then
+    missing+=(python3-venv)
+  fi
+}
 
 [ "${SEMSR_SYSTEM_PACKAGES:-}" = skip ] && exit 0
 if ! command -v dpkg-query >/dev/null; then
@@ -19,33 +30,28 @@ if ! command -v dpkg-query >/dev/null; then
   exit 0
 fi
 
-missing=()
-for package in "${needed[@]}"; do
-  present "$package" || missing+=("$package")
-done
-if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
-  missing+=(chromium)
-fi
-if ! "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null; then
-  missing+=(python3-venv)
-fi
-[ ${#missing[@]} -eq 0 ] && exit 0
+find_missing
+wished=()  # opens the report in a test, which is skipped without it
+command -v chromium >/dev/null || command -v google-chrome >/dev/null || wished=(chromium)
+[ $((${#missing[@]} + ${#wished[@]})) -eq 0 ] && exit 0
 
+as_root=(false)
 if [ "$(id -u)" -eq 0 ]; then
   as_root=()
 elif sudo -n true 2>/dev/null; then
   as_root=(sudo -n)
-else
-  as_root=(false)
 fi
 if [ "${as_root[0]:-}" != false ] && command -v apt-get >/dev/null; then
-  echo "Installing ${missing[*]}"
+  echo "Installing ${missing[*]} ${wished[*]}"
   export DEBIAN_FRONTEND=noninteractive
   "${as_root[@]}" apt-get update -q </dev/null || true
-  if "${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null; then
-    exit 0
-  fi
+  for package in "${missing[@]}" "${wished[@]}"; do
+    "${as_root[@]}" apt-get install -q -y --no-install-recommends "$package" </dev/null || true
+  done
+  find_missing
 fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
 cat >&2 <<END
 These Debian packages are missing and could not be installed here: ${missing[*]}
 Ask for: apt-get install ${missing[*]}

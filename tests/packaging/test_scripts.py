@@ -57,10 +57,26 @@ def test_packages_are_installed_by_root(machine):
     log = machine / "log"
     fake(machine, "id", "echo 0")
     fake(machine, "apt-get", f'echo "$@" >> {log}')
-    assert run(machine).returncode == 0
-    update, install = log.read_text().splitlines()
+    fake(machine, "dpkg-query", f"test -e {log} && printf installed")
+    done = run(machine)
+    assert done.returncode == 0, done.stderr
+    update, *installs = log.read_text().splitlines()
     assert update.startswith("update")
-    assert "--no-install-recommends libegl1" in install
+    assert installs[0].endswith("--no-install-recommends libegl1")
+
+
+def test_packages_that_apt_does_not_have_are_named(machine):
+    fake(machine, "id", "echo 0")
+    fake(machine, "apt-get", "exit 100")
+    done = run(machine)
+    assert done.returncode == 1
+    assert "libegl1" in done.stderr
+
+
+def test_a_browser_is_wished_for_but_not_needed(machine):
+    (machine / "chromium").unlink()
+    fake(machine, "dpkg-query", "printf installed")
+    assert run(machine).returncode == 0
 
 
 def test_nothing_is_asked_for_where_all_is_there(machine):
