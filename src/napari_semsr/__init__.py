@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         info,
         list_models,
         metrics,
+        simulate_scan,
         spectrum,
         train,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "metrics",
     "read",
     "run",
+    "simulate_scan",
     "spectrum",
     "train",
     "write",

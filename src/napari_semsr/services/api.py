@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari_semsr.services.enhance import EnhancedFile
     from napari_semsr.services.measure import SpectrumReport
     from napari_semsr.services.shelf import ModelList
+    from napari_semsr.services.simulate import SimulatedScan
     from napari_semsr.services.train import Trained
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "info",
     "list_models",
     "metrics",
+    "simulate_scan",
     "spectrum",
     "train",
 ]
@@ -108,6 +110,51 @@ def convert(
         _source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
     )
     return run(job)
+
+
+def simulate_scan(
+    folder: PathLike,
+    image: Source | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "SimulatedScan":
+    """Make a folder of superlens frames whose truth is known.
+
+    The command is ``semsr simulate``; the name ``simulate`` belongs to the package of
+    the phantoms and the microscope.
+
+    Parameters
+    ----------
+    folder : path
+        Receives frames, nominal positions and the truth.
+    image : Micrograph, (Y, X) numpy.ndarray or path, optional
+        What is scanned; a phantom is drawn when not given.
+    overwrite : bool, default=False
+        Replace an earlier simulation.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``phantom``, ``frames_grid`` and ``seed``, and
+        reading options.
+
+    Returns
+    -------
+    SimulatedScan
+        Number of frames, and where the truth is.
+    """
+    from napari_semsr.services import simulate as service
+
+    chosen, opening = _parse(options, service.SimulateOptions, OpenOptions)
+    job = service.simulate(
+        folder,
+        image=_optional(image),
+        options=chosen,
+        opening=opening.replace(pixel_size_nm=None),
+        overwrite=overwrite,
+    )
+    return run(job, progress)
 
 
 def degrade(image: Source, **options: Any) -> Micrograph:

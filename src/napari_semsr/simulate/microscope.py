@@ -32,6 +32,7 @@ from napari_semsr.simulate.canvas import Plane
 __all__ = [
     "MicroscopeOptions",
     "blur_by_height",
+    "blur_by_width",
     "distort",
     "field_mask",
     "illumination_field",
@@ -218,7 +219,7 @@ def blur_by_height(
     image : (Y, X) numpy.ndarray of float32
         Reflectance.
     height_nm : (Y, X) numpy.ndarray or None
-        Height; None for a scene that lies in focus everywhere.
+        Height; None for a scene that lies at height 0 everywhere.
     fwhm_px : float
         Full width at half maximum in focus, in pixels of `image`.
     options : MicroscopeOptions
@@ -230,8 +231,26 @@ def blur_by_height(
         What an ideal camera would see.
     """
     if height_nm is None:
-        return _gaussian(image, fwhm_px / FWHM)
-    sigma = psf_fwhm_nm(height_nm, options, fwhm_px / FWHM).astype(np.float32)
+        return _gaussian(image, float(psf_fwhm_nm(0.0, options, fwhm_px)) / FWHM)
+    return blur_by_width(image, psf_fwhm_nm(height_nm, options, fwhm_px))
+
+
+def blur_by_width(image: Plane, fwhm_px: NDArray[np.floating]) -> Plane:
+    """Blur each place by its own width.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray of float32
+        What is blurred.
+    fwhm_px : (Y, X) numpy.ndarray
+        Full width at half maximum at each pixel.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Light shared out among at most seven widths, each divided by its own cover.
+    """
+    sigma = (fwhm_px / FWHM).astype(np.float32)
     levels = _depths(float(sigma.min()), float(sigma.max()))
     if len(levels) == 1:
         return _gaussian(image, levels[0])
@@ -346,13 +365,13 @@ def distort(
     middle = (size - 1) / 2
     dy, dx = y - middle, x - middle
     factor = 1 + amount * (dy**2 + dx**2) / (size / 2) ** 2
-    moved = (middle + dy * factor, middle + dx * factor)
-    return np.asarray(moved[0], np.float64), np.asarray(moved[1], np.float64)
+    return np.asarray(middle + dy * factor), np.asarray(middle + dx * factor)
 
 
 def _unit_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates from the centre over half the side, as an open grid."""
-    line = (np.arange(size) - (size - 1) / 2) / (size / 2)
+    line = np.linspace(-1, 1, size) * (size - 1) / size
+    line = np.asarray(line, dtype=np.float64)
     return line[:, None], line[None, :]
 
 

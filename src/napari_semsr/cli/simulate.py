@@ -1,0 +1,55 @@
+"""``semsr simulate OUT_DIR``: a folder of superlens frames whose truth is known."""
+
+import argparse
+
+from napari_semsr.cli import text
+from napari_semsr.cli.arguments import add_options, options_from
+from napari_semsr.cli.inputs import add_image, add_opening, add_overwrite
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.progress import Job
+from napari_semsr.services.opening import OpenOptions
+from napari_semsr.services.simulate import SimulatedScan, SimulateOptions, simulate
+
+__all__ = ["VERB"]
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "out_dir", "folder for the frames and their truth")
+    parser.add_argument(
+        "--from", dest="image", metavar="IMAGE", help="scan this image, not a phantom"
+    )
+    add_options(parser, SimulateOptions, title="sample, microscope and scan")
+    add_overwrite(parser)
+    add_opening(parser, exclude={"pixel_size_nm"})
+
+
+def _start(arguments: argparse.Namespace) -> Job[SimulatedScan]:
+    """Make the job."""
+    if arguments.image is not None and "phantom" in arguments:
+        msg = "Give --phantom or --from, not both."
+        raise OptionError(msg)
+    return simulate(
+        arguments.out_dir,
+        image=arguments.image,
+        options=options_from(arguments, SimulateOptions),
+        opening=options_from(arguments, OpenOptions, pixel_size_nm=None),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: SimulatedScan) -> str:
+    """Say what was made."""
+    rows, columns = result.grid
+    head = (
+        f"{result.output}: {result.frames} frames ({rows} x {columns}) of "
+        f"{text.shape(result.frame_shape)}"
+    )
+    facts = [("  truth", result.truth)]
+    facts += [("  also", path) for path in result.extra]
+    facts += [(f"  {name}", kind) for name, kind in result.bad_frames.items()]
+    return "\n".join([head, text.columns(facts)])
+
+
+VERB = Verb(_configure, _start, _summarise)
