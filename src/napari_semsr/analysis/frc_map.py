@@ -31,7 +31,6 @@ from napari_semsr.analysis.ring_sums import (
 from napari_semsr.analysis.status import has_plateau
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.fourier import mean_pitch
-from napari_semsr.core.intensity import finite_mean
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
@@ -45,6 +44,7 @@ SMALLEST_BLOCK = 16
 BLOCKS: Estimator = "exact"
 _BATCH_PIXELS = 1 << 18
 _STRIP_PIXELS = 1 << 23
+_STRIP_BLOCKS = 1 << 14
 
 Float32Array = NDArray[np.float32]
 
@@ -184,15 +184,14 @@ def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> Bl
 
 def _strips(plan: BlockPlan, columns: int) -> Iterator[tuple[int, int]]:
     """Ranges of block rows whose pixels fit the memory of one strip."""
-    rows = max(1, (_STRIP_PIXELS // columns - plan.block) // plan.step + 1)
+    fitting = (_STRIP_PIXELS // columns - plan.block) // plan.step + 1
+    rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
     for start in range(0, plan.grid[0], rows):
         yield start, min(start + rows, plan.grid[0])
 
 
-def _read_strip(
-    m: Micrograph, plan: BlockPlan, rows: tuple[int, int], level: float
-) -> Float32Array:
-    """Grey values of a strip of blocks, the field's mean taken off in float64.
+def _read_strip(m: Micrograph, plan: BlockPlan, rows: tuple[int, int]) -> Float32Array:
+    """Grey values of a strip of blocks, its mean taken off in float64.
 
     They are scaled to at most 1, since squares of single precision overflow early;
     every block is standardised anyway.
@@ -200,9 +199,10 @@ def _read_strip(
     y0 = rows[0] * plan.step
     y1 = (rows[1] - 1) * plan.step + plan.block
     pixels = read_box(m.data, Box(y0, y1, 0, m.shape[1])).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        pixels -= level
-    peak = float(np.abs(pixels).max(where=np.isfinite(pixels), initial=0.0))
+    good = np.isfinite(pixels)
+    if good.any():
+        pixels -= pixels.mean(where=good)
+    peak = float(np.abs(pixels).max(where=good, initial=0.0))
     return (pixels / (peak or 1.0)).astype(np.float32)
 
 
@@ -355,16 +355,10 @@ def _run(
     total = plan.grid[0] * plan.grid[1]
     done = 0
     yield Progress(0, total, "Reading the field")
-    level_a = finite_mean(a.data)
-    level_b = 0.0 if b is None else finite_mean(b.data)
     with ThreadPoolExecutor(available_cores()) as pool:
         for rows in _strips(plan, a.shape[1]):
-            first = _blocks_of(_read_strip(a, plan, rows, level_a), plan)
-            second = (
-                None
-                if b is None
-                else _blocks_of(_read_strip(b, plan, rows, level_b), plan)
-            )
+            first = _blocks_of(_read_strip(a, plan, rows), plan)
+            second = None if b is None else _blocks_of(_read_strip(b, plan, rows), plan)
             batches = _batches(first.shape[0], first.shape[1], plan.block)
             work = partial(_measure_batch, first=first, second=second, ask=ask)
             try:
