@@ -1,11 +1,13 @@
+"""Receptive fields of networks; beside the engine, whose small networks it shares."""
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, ShapeError
-from napari_semsr.inference.normalisation import WithoutNorms
-from napari_semsr.inference.receptive_field import measure, probe, smallest_side
+from napari_semsr.models.normalisation import WithoutNorms
+from napari_semsr.models.receptive_field import measure, probe, smallest_side
 
 CASES = {
     "identity": (nn.Identity(), 1, 0),

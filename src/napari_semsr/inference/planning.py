@@ -12,11 +12,11 @@ from napari_semsr.core.provenance import Provenance
 from napari_semsr.core.tiling import TilePlan, plan_tiles, round_up
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.receptive_field import Probe
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.io.zarr_store import OmeZarrStore, create_store
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.receptive_field import Probe
 
 __all__ = [
     "Frame",

@@ -17,9 +17,9 @@ from napari_semsr.inference.devices import (
     translated,
 )
 from napari_semsr.inference.footprint import estimate_peak
-from napari_semsr.inference.receptive_field import Probe, probe
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.receptive_field import Probe, probe
 
 __all__ = ["Predictor"]
 

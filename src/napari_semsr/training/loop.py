@@ -29,9 +29,9 @@ from napari_semsr.core.errors import (
     WriteError,
 )
 from napari_semsr.core.progress import Job, Progress
-from napari_semsr.inference.receptive_field import measure
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import save_model
+from napari_semsr.models.receptive_field import measure
 from napari_semsr.models.registry import build
 from napari_semsr.training.data import PatchDataset, validation_pairs
 from napari_semsr.training.recipes import Recipe
@@ -182,8 +182,9 @@ def _trainer(recipe: Recipe, run_dir: Path, recorder: _Recorder) -> lightning.Tr
 
 def _has_fast_bf16() -> bool:
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported())
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _scenes(recipe: Recipe, done: int) -> DataLoader[Any]:

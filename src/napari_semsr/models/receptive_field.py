@@ -16,7 +16,7 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError, ShapeError
 from napari_semsr.core.tiling import round_up
-from napari_semsr.inference.normalisation import WithoutNorms
+from napari_semsr.models.normalisation import WithoutNorms
 
 __all__ = ["Probe", "measure", "probe", "smallest_side"]
 
