@@ -11,6 +11,7 @@ __all__ = [
     "IncompleteError",
     "OptionError",
     "ReadError",
+    "RegistrationError",
     "SemsrError",
     "ShapeError",
     "WriteError",
@@ -35,6 +36,10 @@ class WriteError(SemsrError):
 
 class ShapeError(SemsrError):
     """Arrays have a shape that the operation cannot use."""
+
+
+class RegistrationError(SemsrError):
+    """Images cannot be brought onto each other."""
 
 
 class OptionError(SemsrError):

@@ -1,0 +1,263 @@
+"""Acquisition: the frames of one scan, read lazily, and what is known of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
+
+__all__ = [
+    "Acquisition",
+    "ArrayFrames",
+    "Fault",
+    "FrameOrder",
+    "Frames",
+    "grid_cells",
+]
+
+FrameOrder = Literal["row", "serpentine"]
+
+
+class Frames(Protocol):
+    """Frames of one shape and type, read one at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which, from 0.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its grey values.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFrames:
+    """Frames that are in memory, or in one lazy array.
+
+    Attributes
+    ----------
+    data : (N, Y, X) numpy.ndarray or dask.array.Array
+        All frames.
+    """
+
+    data: Any
+
+    def __post_init__(self) -> None:
+        if len(self.data.shape) != 3 or 0 in self.data.shape:
+            got = tuple(self.data.shape)
+            msg = f"Frames must be a non-empty (N, Y, X) array, got shape {got}."
+            raise ShapeError(msg)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        count, rows, columns = self.data.shape
+        return int(count), int(rows), int(columns)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return np.dtype(self.data.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which, from 0.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its grey values.
+        """
+        return np.asarray(self.data[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A frame that is not used.
+
+    Attributes
+    ----------
+    frame : str
+        Its name.
+    reason : str
+        Why, in a few words.
+    """
+
+    frame: str
+    reason: str
+
+
+def grid_cells(
+    count: int, grid: tuple[int, int], order: FrameOrder = "row"
+) -> NDArray[np.int64]:
+    """Place of each frame in a grid that is filled row by row.
+
+    Parameters
+    ----------
+    count : int
+        Number of frames.
+    grid : tuple of int
+        Rows and columns.
+    order : {"row", "serpentine"}
+        Serpentine turns every second row.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray of int
+        Row and column of each frame.
+
+    Raises
+    ------
+    OptionError
+        If the grid does not hold just that many frames.
+    """
+    rows, columns = grid
+    if rows < 1 or columns < 1 or rows * columns != count:
+        msg = (
+            f"A grid of {rows}x{columns} needs {max(rows, 0) * max(columns, 0)} frames, "
+            f"got {count}: correct the grid, or give positions for a scan with gaps."
+        )
+        raise OptionError(msg)
+    row, column = np.divmod(np.arange(count), columns)
+    if order == "serpentine":
+        column = np.where(row % 2 == 1, columns - 1 - column, column)
+    return np.stack([row, column], axis=1).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """Frames of one scan with what is known of their places.
+
+    Attributes
+    ----------
+    frames : Frames
+        ``(N, Y, X)``, read lazily.
+    names : tuple of str
+        One for each frame, all different.
+    nominal_px : (N, 2) numpy.ndarray or None
+        Nominal top-left corners ``(y, x)`` in pixels.
+    nominal_nm : (N, 2) numpy.ndarray or None
+        The same in nanometres, as the stage stated them.
+    grid : tuple of int or None
+        Rows and columns of the scan.
+    order : {"row", "serpentine"}
+        How the grid was filled.
+    overlap : float or None
+        Nominal share of a frame that its neighbour repeats, in (0, 1).
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` as stated; None when unknown.
+    name : str
+        What to call the scan.
+    metadata : mapping
+        What ``scan.json`` or the file said.
+    faults : tuple of Fault
+        Frames that could not be read and are not among `frames`.
+    """
+
+    frames: Frames
+    names: tuple[str, ...]
+    nominal_px: NDArray[np.float64] | None = None
+    nominal_nm: NDArray[np.float64] | None = None
+    grid: tuple[int, int] | None = None
+    order: FrameOrder = "row"
+    overlap: float | None = None
+    pixel_size_nm: PixelSize | None = None
+    name: str = "scan"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.frames)
+        if len(self.names) != count or len(set(self.names)) != count:
+            msg = f"{count} frames need as many different names, got {len(set(self.names))}."
+            raise ShapeError(msg)
+        for what, places in (("px", self.nominal_px), ("nm", self.nominal_nm)):
+            if places is not None and np.shape(places) != (count, 2):
+                got = np.shape(places)
+                msg = f"Nominal positions in {what} must be ({count}, 2), got {got}."
+                raise ShapeError(msg)
+        if self.overlap is not None and not 0 < self.overlap < 1:
+            msg = (
+                f"The overlap must be a share of the frame between 0 and 1, "
+                f"got {self.overlap:g}: frames without overlap cannot be joined."
+            )
+            raise OptionError(msg)
+        if self.grid is not None:
+            grid_cells(count, self.grid, self.order)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        return self.frames.shape
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of one frame."""
+        return self.frames.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return self.frames.dtype
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which, from 0.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its grey values.
+        """
+        return self.frames.read(index)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a checked copy with some attributes changed.
+
+        Parameters
+        ----------
+        **changes : object
+            New values by attribute name; `pixel_size_nm` is parsed.
+
+        Returns
+        -------
+        Acquisition
+            The changed copy.
+        """
+        if "pixel_size_nm" in changes:
+            changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
+        return replace(self, **changes)

@@ -1,0 +1,1 @@
+"""From frames to one mosaic: flat field, neighbours, offsets, layout, fusion."""

@@ -1,0 +1,126 @@
+"""Before a result is given: is it better than nominal, and does every frame fit?"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.stitch.neighbours import overlapping_pairs
+from napari_semsr.stitch.offsets import coefficient
+from napari_semsr.stitch.prepared import Prepared
+from napari_semsr.stitch.state import State
+
+__all__ = ["noise_level", "verify"]
+
+FloatArray = NDArray[np.float64]
+IntPair = tuple[int, int]
+
+_FINE_NOISE = 0.64  # what Gaussian 0.5 px leaves of white noise
+_BLANK = 1.25
+_SAMPLE = 16
+_CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
+
+
+def noise_level(prepared: Prepared) -> float:
+    """Pixel noise of the raw frames.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+
+    Returns
+    -------
+    float
+        Median over some frames of the robust scatter of mixed second differences,
+        which a smooth picture hardly has [1]_.
+
+    References
+    ----------
+    .. [1] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
+       doi:10.1006/cviu.1996.0060.
+    """
+    count = len(prepared.acquisition)
+    chosen = np.unique(
+        np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)
+    )
+    inside = ndimage.binary_erosion(prepared.flat.valid, np.ones((3, 3)))
+    levels = []
+    for index in chosen:
+        frame = prepared.acquisition.read(int(index)).astype(np.float32)
+        mixed = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
+        levels.append(1.4826 * np.nanmedian(np.abs(mixed)) / 6)
+    return max(float(np.median(levels)), 1e-9)
+
+
+def _reason(state: State, index: int, noise: float) -> str:
+    """Why a frame could not be placed."""
+    band = state.prepared.banded(index)
+    inside = state.prepared.flat.valid
+    texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
+    if texture < _BLANK * _FINE_NOISE * noise:
+        return "blank: it holds no detail above its noise"
+    return "fits none of its neighbours: foreign, displaced too far, or too dark"
+
+
+def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
+    """Mean correlation coefficient of pairs at given positions."""
+    values = []
+    for pair in pairs:
+        shift = np.round(positions[pair[1]] - positions[pair[0]])
+        values.append(
+            coefficient(state.prepared, pair, (int(shift[0]), int(shift[1])))[0]
+        )
+    return float(np.mean(values)) if values else 0.0
+
+
+def _unfounded(state: State) -> list[int]:
+    """Placed frames that no joint supports where they now are."""
+    joints = () if state.layout is None else state.layout.joints
+    supported = set(state.rescued)
+    for joint in joints:
+        apart = state.positions[joint.second] - state.positions[joint.first]
+        if np.hypot(*(apart - joint.shift)) <= 3:
+            supported |= {joint.first, joint.second}
+    placed = np.flatnonzero(np.isfinite(state.positions).all(axis=1))
+    return [int(index) for index in placed if int(index) not in supported]
+
+
+def verify(state: State, noise: float) -> None:
+    """Take back what is not founded, and say what the user must know.
+
+    Parameters
+    ----------
+    state : State
+        A scan after the joint refinement; positions, reasons and warnings change.
+    noise : float
+        Pixel noise of the raw frames.
+    """
+    for index in _unfounded(state):
+        state.positions[index] = np.nan
+    lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
+    for index in lost:
+        state.reasons.setdefault(int(index), _reason(state, int(index), noise))
+    if len(lost):
+        names = [state.acquisition.names[i] for i in lost[:5]]
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        state.warnings.append(
+            f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
+            f"left out: {', '.join(names)}{more}."
+        )
+    if state.is_stated:
+        _against_nominal(state)
+
+
+def _against_nominal(state: State) -> None:
+    """Give nominal positions, and say so, where the solved ones fit no better."""
+    placed = np.isfinite(state.positions).all(axis=1)
+    nominal = np.where(placed[:, None], state.nominal, np.nan)
+    shape = state.acquisition.frame_shape
+    solved = _fit(state, overlapping_pairs(state.positions, shape), state.positions)
+    before = _fit(state, overlapping_pairs(nominal, shape), nominal)
+    if before > solved + 0.02:
+        state.positions = nominal
+        state.warnings.append(
+            f"Solved positions fit the images less well (correlation {solved:.2f}) than "
+            f"the nominal ones ({before:.2f}): the nominal ones are given."
+        )

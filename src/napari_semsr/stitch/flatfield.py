@@ -1,0 +1,267 @@
+"""Flat field and dark level, found from the frames themselves.
+
+A frame is ``dark + gain * flat * scene + noise``. A microsphere's field is round, so the
+flat field is taken as a radial profile: the median of all frames, each divided by its
+own level, over rings about the centre of the field. What is not radial is found later
+from overlaps (`napari_semsr.stitch.shading`), where the scene cancels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+
+from napari_semsr.core.acquisition import Acquisition
+
+__all__ = ["FlatField", "field_centre", "first_flat", "radial_flat", "valid_mask"]
+
+FloatArray = NDArray[np.float64]
+SingleArray = NDArray[np.float32]
+
+MIN_FLAT = 0.15
+_EROSION = 3
+_SAMPLE = 48
+_BLOCK = 8
+_RING_PIXELS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class FlatField:
+    """How the microscope shades every frame.
+
+    Attributes
+    ----------
+    flat : (Y, X) numpy.ndarray of float32
+        Relative sensitivity, 1 where the field is brightest.
+    dark : float
+        Grey level without light.
+    valid : (Y, X) numpy.ndarray of bool
+        Where a frame holds anything.
+    method : str
+        How it was found: ``none``, ``file``, ``radial``, ``radial, off centre``,
+        or either with ``, refined``.
+    """
+
+    flat: SingleArray
+    dark: float
+    valid: NDArray[np.bool_]
+    method: str
+
+    @property
+    def weight(self) -> SingleArray:
+        """Inverse variance of a corrected pixel, 0 outside the field."""
+        weight: SingleArray = np.where(self.valid, self.flat**2, 0).astype(np.float32)
+        return weight
+
+
+def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
+    """Part of a frame that is bright enough to use.
+
+    Parameters
+    ----------
+    flat : (Y, X) numpy.ndarray
+        Flat field, 1 where brightest.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of bool
+        True where the flat field exceeds 0.15, three pixels inside that edge; the
+        frame's own border is no such edge.
+    """
+    bright = flat > MIN_FLAT
+    if bright.all():
+        return np.ones(flat.shape, bool)
+    eroded: NDArray[np.bool_] = ndimage.binary_erosion(
+        bright, iterations=_EROSION, border_value=1
+    )
+    return eroded
+
+
+def _sample(acquisition: Acquisition) -> FloatArray:
+    """Some frames, evenly spread over the scan."""
+    count = len(acquisition)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round())
+    frames = [acquisition.read(int(i)).astype(np.float32) for i in chosen]
+    return np.stack(frames)  # type: ignore[return-value]
+
+
+def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
+    """Means of square blocks; a ragged border is left out."""
+    count, rows, columns = frames.shape
+    rows, columns = rows // block, columns // block
+    cut = frames[:, : rows * block, : columns * block]
+    shape = (count, rows, block, columns, block)
+    means: FloatArray = np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4))
+    return means
+
+
+def _noise(frames: NDArray[Any]) -> float:
+    """Standard deviation of pixel noise in the darkest part, from differences."""
+    across = np.diff(frames, axis=-1).ravel()
+    return float(1.4826 * np.nanmedian(np.abs(across)) / np.sqrt(2))
+
+
+def _dark_level(frames: NDArray[Any]) -> float:
+    """Mean of the darkest blocks where they hold no signal, else 0.
+
+    A block without signal has the same mean in every frame but for noise; one with
+    signal varies with the sample, far more.
+    """
+    means = _block_means(frames)
+    if len(frames) < 3 or means[0].size < 16:
+        return 0.0
+    level = np.median(means, axis=0)
+    spread = 1.4826 * np.median(np.abs(means - level), axis=0)
+    low, high = np.quantile(level, (0.02, 0.9))
+    rows, columns = np.nonzero(level <= low)
+    pieces = [
+        frames[:, r * _BLOCK : (r + 1) * _BLOCK, c * _BLOCK : (c + 1) * _BLOCK]
+        for r, c in zip(rows[:16], columns[:16], strict=True)
+    ]
+    noise = max(_noise(np.stack(pieces)) / _BLOCK, 1e-12)
+    if float(np.median(spread[level <= low])) > 3 * noise:
+        return 0.0
+    # the darkest were picked by their noise too: take all that are as dark as they
+    unlit = (spread < 3 * noise) & (level < low + 3 * noise)
+    dark = float(np.mean(means[:, unlit]))
+    return dark if dark < 0.5 * high else 0.0
+
+
+def _typical(frames: NDArray[Any], dark: float) -> FloatArray:
+    """Median of the frames, each divided by its own level."""
+    rows, columns = frames.shape[1:]
+    middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
+    level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
+    usable = level > 0.05 * max(float(np.median(level)), 1e-12)
+    if not usable.any():
+        return np.ones((rows, columns))
+    scaled = (frames[usable] - dark) / level[usable, None, None]
+    typical: FloatArray = np.nan_to_num(np.nanmedian(scaled, axis=0), nan=0.0)
+    return typical.astype(np.float64)
+
+
+def _distances(shape: tuple[int, int], centre: tuple[float, float]) -> FloatArray:
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    distance: FloatArray = np.hypot(y - centre[0], x - centre[1])
+    return distance
+
+
+def radial_flat(
+    typical: FloatArray, centre: tuple[float, float] | None = None
+) -> FloatArray:
+    """Flat field that depends on the distance from one centre alone.
+
+    Parameters
+    ----------
+    typical : (Y, X) numpy.ndarray
+        Median of the frames, each divided by its level.
+    centre : tuple of float, optional
+        ``(y, x)`` of the field's centre; the frame's own when not given.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Profile of ring medians, smoothed by 1.5 px (more near the centre, where rings
+        have few pixels), 1 where it is brightest.
+    """
+    rows, columns = typical.shape
+    centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+    distance = _distances((rows, columns), centre)
+    ring = np.round(distance).astype(np.intp).ravel()
+    order = np.argsort(ring, kind="stable")
+    counts = np.bincount(ring)
+    pieces = np.split(typical.ravel()[order], np.cumsum(counts)[:-1])
+    medians = np.array([np.median(p) if len(p) else np.nan for p in pieces])
+    known = np.flatnonzero(counts)
+    profile = np.interp(np.arange(len(medians)), known, medians[known])
+    smooth = _smooth_profile(profile, counts.astype(float))
+    flat = np.interp(distance, np.arange(len(smooth)), smooth)
+    top = float(np.quantile(flat, 0.99))
+    return np.maximum(flat / (top if top > 0 else 1.0), 0)
+
+
+def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
+    """Weighted smoothing whose width grows where rings hold few pixels."""
+    radius = np.arange(len(profile), dtype=float)
+    width = np.maximum(1.5, _RING_PIXELS / (4 * np.pi * np.maximum(radius, 1)) / 2)
+    width = np.minimum(width, np.maximum(1.5, len(profile) / 12))
+    kernel = np.exp(-0.5 * ((radius[None] - radius[:, None]) / width[:, None]) ** 2)
+    kernel *= np.maximum(counts, 1e-3)[None]
+    smooth: FloatArray = kernel @ profile / kernel.sum(axis=1)
+    return smooth
+
+
+def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
+    """Centre about which the shading is most nearly round.
+
+    Parameters
+    ----------
+    typical : (Y, X) numpy.ndarray
+        Median of the frames, each divided by its level.
+
+    Returns
+    -------
+    tuple of float
+        ``(y, x)`` in pixels.
+    float
+        Scatter within rings about it, as a share of that about the frame's centre.
+    """
+    small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
+    small = small / max(float(np.quantile(small, 0.95)), 1e-12)
+    middle = (np.array(small.shape) - 1) / 2
+
+    def scatter(centre: FloatArray) -> float:
+        distance = _distances(small.shape, (centre[0], centre[1])).ravel()
+        ring = distance.astype(np.intp)
+        part = distance - ring
+        total = np.zeros(int(ring.max()) + 2)
+        weight = np.zeros_like(total)
+        for index, share in ((ring, 1 - part), (ring + 1, part)):
+            np.add.at(total, index, share * small.ravel())
+            np.add.at(weight, index, share)
+        mean = total / np.maximum(weight, 1e-9)
+        fitted = (1 - part) * mean[ring] + part * mean[ring + 1]
+        return float(np.mean((small.ravel() - fitted) ** 2))
+
+    found = optimize.minimize(
+        scatter,
+        middle,
+        method="Nelder-Mead",
+        options={"xatol": 0.05, "maxfev": 150, "initial_simplex": middle + _SIMPLEX},
+    )
+    limit = 0.35 * np.array(small.shape)
+    offset = np.clip(found.x - middle, -limit, limit)
+    gain = scatter(middle + offset) / max(scatter(middle), 1e-15)
+    centre = (middle + offset) * 4 + 1.5
+    return (float(centre[0]), float(centre[1])), gain
+
+
+_SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+
+
+def first_flat(acquisition: Acquisition) -> tuple[FlatField, FloatArray]:
+    """Estimate flat field and dark level before any position is known.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Frames of one scan; up to 48 of them are read.
+
+    Returns
+    -------
+    FlatField
+        Radial, about the frame's centre unless the field plainly lies elsewhere.
+    (Y, X) numpy.ndarray
+        The median frame that it came from.
+    """
+    frames = _sample(acquisition)
+    dark = _dark_level(frames)
+    typical = _typical(frames, dark)
+    centre, gain = field_centre(typical)
+    off_centre = gain < 0.5
+    flat = radial_flat(typical, centre if off_centre else None)
+    method = "radial, off centre" if off_centre else "radial"
+    single = flat.astype(np.float32)
+    return FlatField(single, dark, valid_mask(single), method), typical

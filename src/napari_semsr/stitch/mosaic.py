@@ -1,0 +1,265 @@
+"""The whole solution of a scan, step by step."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.acquisition import Acquisition
+from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
+from napari_semsr.core.progress import Job, Progress
+from napari_semsr.stitch import nominal as places
+from napari_semsr.stitch.checks import noise_level, verify
+from napari_semsr.stitch.flatfield import FlatField, first_flat, valid_mask
+from napari_semsr.stitch.layout import solve_layout
+from napari_semsr.stitch.neighbours import (
+    Neighbourhood,
+    neighbourhood,
+    overlapping_pairs,
+)
+from napari_semsr.stitch.offsets import search
+from napari_semsr.stitch.options import StitchOptions
+from napari_semsr.stitch.prepared import Prepared
+from napari_semsr.stitch.refine import refine
+from napari_semsr.stitch.report import summarise
+from napari_semsr.stitch.rescue import place_among
+from napari_semsr.stitch.shading import refine_shading
+from napari_semsr.stitch.significance import chance_threshold
+from napari_semsr.stitch.solution import StitchSolution
+from napari_semsr.stitch.state import State
+from napari_semsr.stitch.stage import fit_stage, predict
+
+__all__ = ["solve"]
+
+FloatArray = NDArray[np.float64]
+IntPair = tuple[int, int]
+
+_FIRST_REACH = 0.1
+_LEAST_REACH = 16
+_LAST_REACH = 0.4
+_ENOUGH_PLACED = 0.8
+
+
+def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
+    """Let the options override what the scan says of itself."""
+    changes: dict[str, Any] = {}
+    for name in ("grid", "order", "overlap"):
+        value = getattr(options, name)
+        if value is not None:
+            changes[name] = value
+    if len(acquisition) < 2:
+        given = len(acquisition)
+        msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
+        raise RegistrationError(msg)
+    return acquisition.replace(**changes)
+
+
+def _flat(
+    acquisition: Acquisition, options: StitchOptions, given: NDArray[Any] | None
+) -> FlatField:
+    """Flat field as the options ask for it."""
+    shape = acquisition.frame_shape
+    if options.flat_field == "auto" and given is None:
+        return first_flat(acquisition)[0]
+    if options.flat_field == "none" and given is None:
+        ones = np.ones(shape, np.float32)
+        return FlatField(ones, 0.0, ones > 0, "none")
+    if given is None:
+        msg = (
+            f"The flat field {options.flat_field!r} must be auto, none or an image that "
+            "the caller has read: pass it as `flat`."
+        )
+        raise OptionError(msg)
+    if given.shape != shape:
+        msg = (
+            f"The flat field must have the frames' shape {shape}, got {given.shape}: "
+            "take it with the same camera settings."
+        )
+        raise ShapeError(msg)
+    flat = np.nan_to_num(np.asarray(given, dtype=np.float32))
+    flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
+    return FlatField(flat, 0.0, valid_mask(flat), "file")
+
+
+def _begin(
+    acquisition: Acquisition, options: StitchOptions, flat: NDArray[Any] | None
+) -> State:
+    """Flat field and nominal positions."""
+    acquisition = _with_options(acquisition, options)
+    prepared = Prepared(acquisition, _flat(acquisition, options, flat))
+    nominal = places.stated(acquisition)
+    is_stated = nominal is not None
+    if nominal is None and acquisition.grid is not None:
+        nominal = places.from_grid(acquisition, places.measure_grid(prepared))
+    elif nominal is None:
+        nominal = places.discover(prepared)
+    return State(acquisition, options, prepared, nominal, is_stated)
+
+
+def _reach(state: State, share: float) -> IntPair:
+    """Reach of a search along both axes."""
+    rows, columns = state.acquisition.frame_shape
+    limit = state.options.max_shift_px
+    if limit is not None:
+        # two frames that both are off by so much differ by twice as much
+        return (min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8))
+    return (
+        max(_LEAST_REACH, round(share * rows)),
+        max(_LEAST_REACH, round(share * columns)),
+    )
+
+
+def _coarse(state: State) -> Job[None]:
+    """Search all joints, believe those above chance, lay the frames out."""
+    count = len(state.acquisition)
+    share = _FIRST_REACH
+    while True:
+        state.reach = _reach(state, share)
+        near = neighbourhood(state.nominal, state.acquisition.frame_shape, state.reach)
+        yield from _search_all(state, near)
+        state.layout = solve_layout(count, state.found, state.threshold, state.nominal)
+        state.positions = state.layout.positions.copy()
+        placed = int(np.isfinite(state.positions).all(axis=1).sum())
+        share *= 2
+        if (
+            placed >= _ENOUGH_PLACED * count
+            or share > _LAST_REACH
+            or state.options.max_shift_px is not None
+        ):
+            return
+
+
+def _search_all(state: State, near: Neighbourhood) -> Job[None]:
+    """Candidates of all pairs that may touch, and the threshold of chance."""
+    if not near.touching:
+        msg = (
+            "Frames must overlap to be joined, but no two of them do at their nominal "
+            "positions: check positions, overlap and pixel size."
+        )
+        raise RegistrationError(msg)
+    shifts = {pair: _nominal_shift(state, pair) for pair in near.touching}
+    state.threshold = chance_threshold(
+        state.prepared,
+        near.unrelated,
+        list(shifts.values()),
+        state.reach,
+        state.options.significance,
+    )
+    state.found = []
+    for done, pair in enumerate(near.touching):
+        yield Progress(done, len(near.touching), "Comparing neighbouring frames")
+        state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
+
+
+def _nominal_shift(state: State, pair: IntPair) -> IntPair:
+    shift = np.round(state.nominal[pair[1]] - state.nominal[pair[0]])
+    return int(shift[0]), int(shift[1])
+
+
+def _rescue(state: State) -> None:
+    """Place frames by all of their neighbours together, nearest ones first."""
+    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
+    if stage is None:
+        return
+    expected = predict(stage, state.nominal)
+    waiting = set(np.flatnonzero(~np.isfinite(state.positions).all(axis=1)).tolist())
+    while waiting:
+        best = None
+        for index in sorted(waiting):
+            if not np.isfinite(expected[index]).all():
+                continue
+            found = place_among(
+                state.prepared, index, expected[index], state.positions, state.reach
+            )
+            if found is None or not found.is_sure:
+                continue
+            if best is None or found.score > best[1].score:
+                best = (index, found)
+        if best is None:
+            return
+        index, found = best
+        state.positions[index] = found.position
+        state.rescued.add(index)
+        waiting.discard(index)
+
+
+def _reshade(state: State) -> None:
+    """Refine flat field and gains on the overlaps."""
+    shape = state.acquisition.frame_shape
+    pairs = overlapping_pairs(state.positions, shape)
+    before = state.prepared
+    fitted = refine_shading(before, state.positions, pairs)
+    state.shading = fitted
+    flat = fitted.flat if state.options.flat_field == "auto" else before.flat
+    gains = np.exp(fitted.log_gains)
+    if not state.options.match_gain:
+        gains = np.ones_like(gains)
+    state.prepared = Prepared(state.acquisition, flat, gains)
+
+
+def _fine(state: State) -> Job[None]:
+    """Refine all positions together."""
+    shape = state.acquisition.frame_shape
+    pairs = overlapping_pairs(state.positions, shape)
+    sweeps = refine(state.prepared, state.positions, pairs)
+    for done, refined in enumerate(sweeps):
+        state.refined = refined
+        yield Progress(done, 8, "Refining all positions together")
+    if state.refined is not None:
+        state.positions = state.refined.positions.copy()
+
+
+def solve(
+    acquisition: Acquisition,
+    options: StitchOptions | None = None,
+    *,
+    flat: NDArray[Any] | None = None,
+) -> Job[StitchSolution]:
+    """Find where every frame of a scan lies.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Frames and what is known of their places.
+    options : StitchOptions, optional
+        Defaults measure what the scan does not say.
+    flat : (Y, X) numpy.ndarray, optional
+        Flat field image, already read.
+
+    Yields
+    ------
+    Progress
+        One for each joint, then one for each sweep.
+
+    Returns
+    -------
+    StitchSolution
+        Positions, joints with their quality, shading, gains, warnings.
+
+    Raises
+    ------
+    RegistrationError
+        If there are fewer than two frames, or no two of them can be joined.
+    OptionError
+        If grid or overlap do not fit the frames.
+    """
+    options = StitchOptions() if options is None else options
+    yield Progress(0, 0, "Finding the flat field")
+    state = _begin(acquisition, options, flat)
+    yield from _coarse(state)
+    if not np.isfinite(state.positions).any():
+        msg = (
+            f"No joint between the {len(acquisition)} frames stands out from chance "
+            f"(best score {max((f.best for f in state.found), default=0):.1f}, needed "
+            f"{state.threshold:.1f}): check positions, grid and overlap."
+        )
+        raise RegistrationError(msg)
+    yield Progress(0, 0, "Placing frames without a joint of their own")
+    _rescue(state)
+    yield Progress(0, 0, "Refining flat field and gains")
+    _reshade(state)
+    _rescue(state)
+    yield from _fine(state)
+    noise = noise_level(state.prepared)
+    verify(state, noise)
+    return summarise(state, noise)
