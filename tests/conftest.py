@@ -140,20 +140,23 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     from qtpy.QtWidgets import QApplication
 
     before = {id(widget) for widget in QApplication.topLevelWidgets()}
+
+    def ours_left() -> list[object]:
+        return [
+            widget
+            for widget in QApplication.topLevelWidgets()
+            if id(widget) not in before
+            and (widget.isVisible() or type(widget).__module__.startswith(_OUR_WIDGETS))
+        ]
+
     yield
     application = QApplication.instance()
-    if application is None:
+    if application is None or not ours_left():
         return
-    gc.collect()
+    gc.collect()  # slow once torch and napari are loaded, so only on suspicion
     application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     application.processEvents()
-    left = [
-        widget
-        for widget in QApplication.topLevelWidgets()
-        if id(widget) not in before
-        and (widget.isVisible() or type(widget).__module__.startswith(_OUR_WIDGETS))
-    ]
-    assert not left, f"widgets left behind: {left}"
+    assert not ours_left(), f"widgets left behind: {ours_left()}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
