@@ -1,5 +1,6 @@
 """What tests of panels share: viewers without pixels, waiting, pictures kept."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,11 @@ from napari_semsr.widgets._panel import Panel
 from tests.widgets.scenes import exposures_of
 
 TIMEOUT_MS = 60_000
+
+# The guards collect garbage after every test; what the imports left need not be
+# looked through each time.
+gc.collect()
+gc.freeze()
 
 
 @pytest.fixture

@@ -79,15 +79,17 @@ def test_existing_output_is_refused(panel, model, run_panel, tmp_path):
 
 def test_suffix_is_added(panel, field, tmp_path):
     panel.output.value = tmp_path / "made"
-    assert panel._target(field) == tmp_path / "made.ome.zarr"
+    assert panel._target(field).path == tmp_path / "made.ome.zarr"
 
 
 def test_without_a_path_the_cache_is_used(panel, field, monkeypatch):
     monkeypatch.setattr(_cache, "_folder", [])
-    path = panel._target(field)
+    target = panel._target(field)
+    path = target.path
+    assert target.temporary
     assert path.name == "field-enhanced.ome.zarr"
     path.mkdir()
-    assert panel._target(field).name == "field-enhanced-2.ome.zarr"
+    assert panel._target(field).path.name == "field-enhanced-2.ome.zarr"
     _cache.remove_cache()
     assert not path.exists()
 
@@ -99,10 +101,15 @@ def test_large_result_needs_a_path(panel, monkeypatch):
     assert not panel.runner.busy
 
 
-def test_cancel_stops_the_service(panel, model, qtbot, finish, monkeypatch):
-    closed = threading.Event()
+@pytest.mark.parametrize("chosen", [False, True], ids=["temporary", "chosen"])
+def test_cancel_stops_the_service(
+    panel, model, qtbot, finish, monkeypatch, tmp_path, chosen
+):
+    closed, stores = threading.Event(), []
 
-    def endless(*_: object, **__: object):
+    def endless(_: object, output: Path, **__: object):
+        stores.append(output)
+        output.mkdir()
         try:
             for step in range(10_000):
                 time.sleep(0.01)
@@ -111,6 +118,8 @@ def test_cancel_stops_the_service(panel, model, qtbot, finish, monkeypatch):
             closed.set()
 
     monkeypatch.setattr(enhance_module, "enhance", endless)
+    if chosen:
+        panel.output.value = tmp_path / "made.ome.zarr"
     panel.run_button.click()
     qtbot.waitUntil(lambda: "Enhancing" in panel.status.text(), timeout=5000)
     panel.cancel_button.click()
@@ -118,6 +127,27 @@ def test_cancel_stops_the_service(panel, model, qtbot, finish, monkeypatch):
     assert closed.is_set()
     assert "cancelled" in panel.status.text()
     assert len(model.layers) == 1
+    assert stores[0].exists() is chosen
+    assert ("resume it" in panel.status.text()) is chosen
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "replace"])
+def test_existing_store_is_treated_as_chosen(panel, finish, monkeypatch, existing):
+    seen = {}
+
+    def note(*_: object, **options: object):
+        seen.update(options)
+        yield Progress(0, 1, "Enhancing tiles")
+        msg = "enough"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(enhance_module, "enhance", note)
+    panel.output.value = Path("made.ome.zarr")
+    panel.existing.value = existing
+    panel.run_button.click()
+    finish(panel)
+    assert seen["overwrite"] is (existing == "replace")
+    assert seen["resume"] is (existing == "resume")
 
 
 def test_out_of_memory_is_told(panel, finish, monkeypatch):

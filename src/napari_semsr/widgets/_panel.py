@@ -95,6 +95,7 @@ class Panel(QWidget):
         self._boxes: list[CategoricalWidget[Any]] = []
         self._on_result: Callable[[Any], None] = lambda _: None
         self._run_label = run_label
+        self.after_cancel = "no layer was added"
         self.runner = JobRunner(self)
         self.runner.stepped.connect(self._show_step)
         self.runner.returned.connect(self._finish)
@@ -353,7 +354,7 @@ class Panel(QWidget):
             self.show_status("Starting …")
 
     def _show_cancelled(self) -> None:
-        self.show_status(f"{self.title} was cancelled; no layer was added.")
+        self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
 
     # -- saying ----------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import FileEdit
+from magicgui.widgets import ComboBox, FileEdit
 
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
@@ -27,8 +28,9 @@ from napari_semsr.widgets.open_mosaic import Opened, open_levels
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["EnhanceOutcome", "EnhancePanel", "enhance_layer"]
+__all__ = ["EnhanceOutcome", "EnhancePanel", "Target", "enhance_layer"]
 
+_EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 _DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}
 _ROWS = {
     "device": Row("Device", "Where the model runs; automatic takes a GPU.", _DEVICES),
@@ -65,8 +67,27 @@ class EnhanceOutcome:
     opened: Opened
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a result goes.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Ends in ``.ome.zarr``.
+    existing : {"refuse", "resume", "replace"}
+        What to do with a store that is there already.
+    temporary : bool
+        Whether it is removed when the run does not end.
+    """
+
+    path: Path
+    existing: str = "refuse"
+    temporary: bool = False
+
+
 def enhance_layer(
-    micrograph: Micrograph, output: Path, *, model: str, options: Any
+    micrograph: Micrograph, target: Target, *, model: str, options: Any
 ) -> Job[EnhanceOutcome]:
     """Enhance an image into a store, and open what was written.
 
@@ -74,8 +95,8 @@ def enhance_layer(
     ----------
     micrograph : Micrograph
         The image.
-    output : pathlib.Path
-        Ends in ``.ome.zarr``.
+    target : Target
+        Where the store goes.
     model : str
         Name or path.
     options : EnhanceOptions
@@ -92,7 +113,19 @@ def enhance_layer(
         Loading, tiles, pyramid.
     """
     yield Progress(0, 0, "loading the model (the first time takes some seconds)")
-    made = yield from enhance(micrograph, str(output), model=model, options=options)
+    try:
+        made = yield from enhance(
+            micrograph,
+            target.path,
+            model=model,
+            options=options,
+            overwrite=target.existing == "replace",
+            resume=target.existing == "resume",
+        )
+    except BaseException:
+        if target.temporary:
+            shutil.rmtree(target.path, ignore_errors=True)
+        raise
     facts = yield from describe(made.output)
     levels = int(facts.facts.get("levels") or 1)
     opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
@@ -123,6 +156,7 @@ class EnhancePanel(Panel):
         self.output = FileEdit(
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
         )
+        self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
         self.figures = Note()
         self._fill()
         self.layer.changed.connect(self._compare)
@@ -141,6 +175,13 @@ class EnhancePanel(Panel):
             "An .ome.zarr path; empty keeps the result in a temporary folder that is "
             "removed when napari ends.",
         )
+        where.add(
+            "existing",
+            "If it exists",
+            self.existing,
+            "Leave an existing store alone, go on with one that was interrupted, or "
+            "replace it.",
+        )
         self.add_group("Image", which)
         self.add_group("Model", self.model)
         self.add_group("How", self.form, where)
@@ -157,15 +198,16 @@ class EnhancePanel(Panel):
     def _show_norm(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))
 
-    def _target(self, micrograph: Micrograph) -> Path:
+    def _target(self, micrograph: Micrograph) -> Target:
         typed = str(self.output.value).strip()
         if typed in ("", "."):
             require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
-            return new_store_path(f"{micrograph.name}-enhanced")
+            made = new_store_path(f"{micrograph.name}-enhanced")
+            return Target(made, temporary=True)
         path = Path(typed)
         if not path.name.endswith(".ome.zarr"):
             path = path.with_name(f"{path.name}.ome.zarr")
-        return path
+        return Target(path, existing=str(self.existing.value))
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
         """Read the form.
@@ -181,9 +223,14 @@ class EnhancePanel(Panel):
             msg = "A model must be chosen, but none is on the shelf; add a model file."
             raise OptionError(msg)
         options = self.form.options()
-        output = self._target(micrograph)
+        target = self._target(micrograph)
+        self.after_cancel = (
+            "no layer was added"
+            if target.temporary
+            else "what is finished is kept, and 'resume it' goes on from there"
+        )
         return (
-            lambda: enhance_layer(micrograph, output, model=model, options=options),
+            lambda: enhance_layer(micrograph, target, model=model, options=options),
             self.show_outcome,
         )
 
