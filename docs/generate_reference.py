@@ -18,6 +18,7 @@ ROOMS = {
     "core": "Shared values and arithmetic",
     "io": "Files in and out",
     "simulate": "Phantoms and degradations",
+    "stitch": "Frames to mosaics",
     "analysis": "Measures",
     "models": "Networks and model files",
     "training": "Training",

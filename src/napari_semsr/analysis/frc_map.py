@@ -274,15 +274,15 @@ def frc_map(
     options : FrcMapOptions, optional
         Blocks, criterion, estimator, filling.
 
-    Yields
-    ------
-    Progress
-        Blocks done.
-
     Returns
     -------
     FrcMap
         Map, reasons and statistics.
+
+    Yields
+    ------
+    Progress
+        Blocks done.
 
     Raises
     ------

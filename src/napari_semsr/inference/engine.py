@@ -91,15 +91,15 @@ def enhance_to_store(
         Address of a dask cluster that sees the same files; the default runs in this
         process.
 
-    Yields
-    ------
-    Progress
-        Tiles done. Closing the job keeps what is done and stops between tiles.
-
     Returns
     -------
     EnhanceReport
         What was done and how well.
+
+    Yields
+    ------
+    Progress
+        Tiles done. Closing the job keeps what is done and stops between tiles.
 
     Raises
     ------
@@ -133,16 +133,16 @@ def enhance_array(
     options : EnhanceOptions, optional
         How the network is run.
 
-    Yields
-    ------
-    Progress
-        Tiles done.
-
     Returns
     -------
     Micrograph
         The result, in float32 unless `options` ask for another type, calibrated, with
         its provenance; ``metadata["enhance"]`` holds the figures of `EnhanceReport`.
+
+    Yields
+    ------
+    Progress
+        Tiles done.
 
     Raises
     ------

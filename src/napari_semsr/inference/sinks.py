@@ -24,13 +24,40 @@ class Sink(Protocol):
         """What cores are written into."""
 
     def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
-        """Refuse a target that does not fit the run."""
+        """Refuse a target that does not fit the run.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+        scale : int
+            Output pixels per input pixel.
+        identity : dict
+            What tells this run from another: model, options, input.
+        """
 
     def pending(self, plan: TilePlan) -> Places:
-        """List the tiles that are not done."""
+        """List the tiles that are not done.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+
+        Returns
+        -------
+        sequence of tuple of int
+            ``(row, column)`` in the grid of tiles.
+        """
 
     def finish_tile(self, index: tuple[int, int]) -> None:
-        """Remember that a tile is written."""
+        """Remember that a tile is written.
+
+        Parameters
+        ----------
+        index : tuple of int
+            ``(row, column)`` in the grid of tiles.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,15 +226,15 @@ def solve(
     flat : (Y, X) numpy.ndarray, optional
         Flat field image, already read.
 
-    Yields
-    ------
-    Progress
-        One for each joint, then one for each sweep.
-
     Returns
     -------
     StitchSolution
         Positions, joints with their quality, shading, gains, warnings.
+
+    Yields
+    ------
+    Progress
+        One for each joint, then one for each sweep.
 
     Raises
     ------

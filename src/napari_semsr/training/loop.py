@@ -232,15 +232,15 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False) -> Job[TrainRe
     resume : bool, default=False
         Continue from the last saved state.
 
-    Yields
-    ------
-    Progress
-        Steps done, with the loss and the best gain.
-
     Returns
     -------
     TrainResult
         The best model's file and figures.
+
+    Yields
+    ------
+    Progress
+        Steps done, with the loss and the best gain.
 
     Raises
     ------

@@ -147,6 +147,8 @@ class SupervisedL1(lightning.LightningModule):
         ----------
         batch : tuple of (S, P, 1, H, W) torch.Tensor
             Patches of several scenes: degraded and clear.
+        _index : int
+            Number of the batch; not used.
 
         Returns
         -------
