@@ -103,7 +103,9 @@ def digest_path(path: Path) -> str:
         ``sha256:`` and the digest in hexadecimal.
     """
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = (
+        sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    )
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode())
