@@ -43,8 +43,7 @@ __all__ = [
 FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian over its standard deviation."""
 _ROUND_RADIUS = 0.98  # of half the frame's side
-_RIM_SOFTNESS = 0.01  # of the same: standard deviation of the field stop's image
-_STRAY = 0.01  # light outside the field stop
+_RIM_SOFTNESS = 0.006  # of the same: standard deviation of the field stop's image
 _DEPTH_RATIO = 1.3  # of the widths of neighbouring depths
 _MOST_DEPTHS = 7
 
@@ -59,7 +58,7 @@ class MicroscopeOptions(Options):
         "nm; 80 for a phantom, 3 px for an image",
     )
     depth_of_field_nm: float = Field(
-        default=150.0,
+        default=100.0,
         gt=0,
         description="distance from the focus at which blur is 1.41 times as wide",
     )
@@ -316,8 +315,7 @@ def illumination_field(
     light *= _specks(options.dust, size, rng)
     if options.field == "round":
         past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
-        stop = 1 / (1 + np.exp(np.clip(2 * (past - 2), -60, 60)))
-        light *= _STRAY + (1 - _STRAY) * stop
+        light /= 1 + np.exp(np.clip(2 * (past - 2.5), -60, 60))
     return np.asarray(light, dtype=np.float32)
 
 

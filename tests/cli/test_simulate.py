@@ -1,0 +1,47 @@
+"""``semsr simulate``: keys, flags, refusals."""
+
+import json
+
+SMALL = ("--frames-grid", "2x2", "--frame-px", "48", "--jitter-px", "2", "--seed", "1")
+
+
+def test_phantom_scan_has_the_keys_of_the_contract(semsr, tmp_path):
+    said = semsr("simulate", "scan", "--phantom", "pits", *SMALL, "--overlap", "0.3",
+                 "--photons", "500", "--read-noise", "20", "--json")  # fmt: skip
+    assert said.code == 0, said.err
+    assert said.record["frames"] == 4
+    assert said.record["truth"] == "scan/truth"
+    options = json.loads((tmp_path / "scan/truth/microscope.json").read_text())[
+        "options"
+    ]
+    assert options["phantom"] == "pits"
+    assert (options["overlap"], options["photons"]) == (0.3, 500)
+
+
+def test_image_scan_and_summary(semsr, images, tmp_path):
+    said = semsr("simulate", "scan", "--from", "first.tif", "--frames-grid", "1x2",
+                 "--frame-px", "40", "--field", "square", "--vignetting", "0.8",
+                 "--bad-frames", "1")  # fmt: skip
+    assert said.code == 0, said.err
+    assert "2 frames (1 x 2)" in said.out
+    assert "blank" in said.out
+    assert (tmp_path / "scan" / "frame_001.tif").is_file()
+
+
+def test_same_seed_same_files(semsr, tmp_path):
+    for name in ("a", "b"):
+        assert semsr("simulate", name, *SMALL).code == 0
+    for name in ("positions.csv", "truth/positions.csv"):
+        pair = [(tmp_path / folder / name).read_bytes() for folder in "ab"]
+        assert pair[0] == pair[1]
+
+
+def test_bad_requests_are_refused_in_one_line(refused, images):
+    start = ("simulate", "scan")
+    both = refused(*start, "--from", "first.tif", "--phantom", "pits")
+    assert "not both" in both
+    assert "no file" in refused(*start, "--from", "missing.tif")
+    assert "such as 4x4" in refused(*start, "--frames-grid", "many")
+    assert "needs an image of" in refused(*start, "--from", "first.tif")
+    assert "overlap" in refused(*start, "--overlap", "1.5")
+    assert "not empty" in refused("simulate", ".", *SMALL)
