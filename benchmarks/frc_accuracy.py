@@ -39,7 +39,7 @@ def draw_fields(
     amplitude = np.sqrt(
         contrast * np.exp(-np.log(6 * contrast) * (q * resolution) ** 2)
     )
-    many = size // side if size > 2 * side else 1
+    many = size // side
     while True:
         white = np.fft.rfft2(rng.standard_normal((size, size)))
         field = np.fft.irfft2(white * amplitude, s=(size, size))
@@ -67,7 +67,8 @@ def errors(side: int, count: int, estimator: str) -> list[dict[str, float]]:
     resolutions = (3.0, 4.0, side / 12, side / 9)
     for contrast in (*CONTRASTS, STRONG):
         for resolution in resolutions:
-            pair = draw_pairs(side, resolution, contrast, count, int(resolution * 100))
+            seed = int(contrast + 100 * resolution)
+            pair = draw_pairs(side, resolution, contrast, count, seed)
             found = measure(*pair, estimator=estimator)
             ratio = 1 / found.crossing / resolution
             good = np.isfinite(ratio)
@@ -78,6 +79,7 @@ def errors(side: int, count: int, estimator: str) -> list[dict[str, float]]:
                     "A": contrast,
                     "resolution": resolution,
                     "bias": 100 * error.mean(),
+                    "sem": 100 * error.std() / np.sqrt(len(error)),
                     "rmse": 100 * np.sqrt((error**2).mean()),
                     "interval": 100 * inside.mean(),
                     "lost": 100 * (1 - good.mean()),
@@ -92,10 +94,12 @@ def report_accuracy(side: int, count: int, goals: tuple[float, float | None]) ->
     for estimator in ("plain", "exact"):
         rows = errors(side, count, estimator)
         print(f"\n{side} px, {count} pairs per condition, estimator {estimator}")
-        print("      A  resolution    bias %   RMSE %  in 95 % interval  no result %")
+        print(
+            "      A  resolution    bias % (s.e.)  RMSE %  in 95 % interval  no result %"
+        )
         for row in rows:
             print(
-                f"{row['A']:7g}  {row['resolution']:8.2f} px  {row['bias']:+7.1f}"
+                f"{row['A']:7g}  {row['resolution']:8.2f} px  {row['bias']:+6.1f} ({row['sem']:3.1f})"
                 f"  {row['rmse']:7.1f}  {row['interval']:16.0f}  {row['lost']:11.1f}"
             )
         asked = [row for row in rows if row["A"] != STRONG]
@@ -226,9 +230,9 @@ def main() -> int:
     part = 10 if given.quick else 1
     blocks, images = max(4, given.blocks // part), max(4, given.images // part)
     met = [
-        report_accuracy(64, blocks, (3, 10)),
+        report_accuracy(64, 2 * blocks, (3, 10)),
         report_accuracy(128, blocks, (2, 8)),
-        report_accuracy(512, max(4, images), (2, None)),
+        report_accuracy(512, max(4, blocks), (2, None)),
         report_traps(512, images, 99),
     ]
     return 0 if all(met) else 1
