@@ -17,7 +17,7 @@ PACKAGE = Path(napari_semsr.__file__).parent
 ROOMS = {
     "core": "Shared values and arithmetic",
     "io": "Files in and out",
-    "simulate": "Phantoms and degradations",
+    "simulate": "Phantoms, microscope, scans, degradations",
     "stitch": "Frames to mosaics",
     "analysis": "Measures",
     "models": "Networks and model files",

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         info,
         list_models,
         metrics,
-        simulate_scan,
         spectrum,
         train,
     )
+    from napari_semsr.services.api_frames import simulate_scan
 
     __version__: str
 
@@ -61,6 +61,7 @@ _HOMES = {
     "SemsrError": "core.errors",
     "read": "io.registry",
     "run": "core.progress",
+    "simulate_scan": "services.api_frames",
     "write": "io.registry",
 }
 

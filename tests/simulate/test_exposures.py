@@ -25,7 +25,7 @@ def scan():
 def test_exposures_share_the_light_and_not_the_noise(scan):
     taken = repeat_exposures(scan, 3).astype(float)
     assert taken.shape == (3, 64, 64)
-    mean = taken.mean(axis=0) - scan.options.dark_counts
+    mean = taken.mean(axis=0) - scan.options.offset
     shot = scan.options.full_scale / scan.options.photons * mean
     expected = 2 * (shot + scan.options.read_noise**2).mean()
     assert (taken[0] - taken[1]).var() == pytest.approx(expected, rel=0.08)

@@ -147,6 +147,12 @@ def test_mean_and_variance_follow_photons_and_read_noise(light, photons, read, r
     assert counts.var() == pytest.approx(expected, rel=0.03)
 
 
+def test_offset_keeps_noise_above_zero_unless_it_is_given():
+    assert MicroscopeOptions().offset == 100
+    assert MicroscopeOptions(read_noise=1000).offset == 4000
+    assert MicroscopeOptions(read_noise=1000, dark_counts=0).offset == 0
+
+
 def test_without_noise_counts_are_the_expected_ones(rng):
     options = MicroscopeOptions(photons=0, read_noise=0)
     light = rng.random((8, 8))

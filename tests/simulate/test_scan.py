@@ -82,7 +82,7 @@ def test_frames_are_what_the_object_gives_at_the_true_positions(scan):
     for index, frame in enumerate(scan.frames):
         light = clean_frame(scan.scene, coefficients, scan.true_px[index], scan.options)
         mean = expected_counts(light * scan.flat * scan.gains[index], scan.options)
-        signal = mean - scan.options.dark_counts
+        signal = mean - scan.options.offset
         variance = gain * signal + scan.options.read_noise**2 + 1 / 12
         score = (frame - mean) / np.sqrt(variance)
         bright = signal > 20 * gain

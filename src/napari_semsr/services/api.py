@@ -6,16 +6,18 @@ options among them. `progress` receives every `Progress`.
 """
 
 import os
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.options import Options
-from napari_semsr.core.progress import Progress, run
+from napari_semsr.core.progress import run
+from napari_semsr.services.calling import (
+    PathLike,
+    Report,
+    Source,
+    as_optional,
+    as_source,
+    parse_each,
+)
 from napari_semsr.services.opening import OpenOptions
 from napari_semsr.services.shelf import DEFAULT_MODEL
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from napari_semsr.services.enhance import EnhancedFile
     from napari_semsr.services.measure import SpectrumReport
     from napari_semsr.services.shelf import ModelList
-    from napari_semsr.services.simulate import SimulatedScan
     from napari_semsr.services.train import Trained
 
 __all__ = [
@@ -44,14 +45,9 @@ __all__ = [
     "info",
     "list_models",
     "metrics",
-    "simulate_scan",
     "spectrum",
     "train",
 ]
-
-PathLike = str | os.PathLike[str]
-Source = Micrograph | NDArray[Any] | PathLike
-Report = Callable[[Progress], None]
 
 
 def info(path: PathLike, **options: Any) -> "Description":
@@ -71,7 +67,7 @@ def info(path: PathLike, **options: Any) -> "Description":
     """
     from napari_semsr.services.describe import describe
 
-    (opening,) = _parse(options, OpenOptions)
+    (opening,) = parse_each(options, OpenOptions)
     return run(describe(os.fspath(path), options=opening))
 
 
@@ -105,56 +101,11 @@ def convert(
     """
     from napari_semsr.services import convert as service
 
-    (opening,) = _parse(options, OpenOptions)
+    (opening,) = parse_each(options, OpenOptions)
     job = service.convert(
-        _source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
+        as_source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
     )
     return run(job)
-
-
-def simulate_scan(
-    folder: PathLike,
-    image: Source | None = None,
-    *,
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Any,
-) -> "SimulatedScan":
-    """Make a folder of superlens frames whose truth is known.
-
-    The command is ``semsr simulate``; the name ``simulate`` belongs to the package of
-    the phantoms and the microscope.
-
-    Parameters
-    ----------
-    folder : path
-        Receives frames, nominal positions and the truth.
-    image : Micrograph, (Y, X) numpy.ndarray or path, optional
-        What is scanned; a phantom is drawn when not given.
-    overwrite : bool, default=False
-        Replace an earlier simulation.
-    progress : callable, optional
-        Receives every `Progress`.
-    **options : object
-        Flags of the command, such as ``phantom``, ``frames_grid`` and ``seed``, and
-        reading options.
-
-    Returns
-    -------
-    SimulatedScan
-        Number of frames, and where the truth is.
-    """
-    from napari_semsr.services import simulate as service
-
-    chosen, opening = _parse(options, service.SimulateOptions, OpenOptions)
-    job = service.simulate(
-        folder,
-        image=_optional(image),
-        options=chosen,
-        opening=opening.replace(pixel_size_nm=None),
-        overwrite=overwrite,
-    )
-    return run(job, progress)
 
 
 def degrade(image: Source, **options: Any) -> Micrograph:
@@ -174,8 +125,8 @@ def degrade(image: Source, **options: Any) -> Micrograph:
     """
     from napari_semsr.services.degrade import DegradeOptions, degrade_image
 
-    chosen, opening = _parse(options, DegradeOptions, OpenOptions)
-    return degrade_image(_source(image), options=chosen, opening=opening)[0]
+    chosen, opening = parse_each(options, DegradeOptions, OpenOptions)
+    return degrade_image(as_source(image), options=chosen, opening=opening)[0]
 
 
 @overload
@@ -239,8 +190,8 @@ def enhance(
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.services import enhance as service
 
-    chosen, opening = _parse(options, EnhanceOptions, OpenOptions)
-    source = _source(image)
+    chosen, opening = parse_each(options, EnhanceOptions, OpenOptions)
+    source = as_source(image)
     if output is None:
         return run(
             service.enhance_image(source, model=model, options=chosen, opening=opening),
@@ -280,8 +231,8 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
     from napari_semsr.analysis.frc import FrcOptions
     from napari_semsr.services.measure import frc_job
 
-    chosen, opening = _parse(options, FrcOptions, OpenOptions)
-    job = frc_job(_source(a), _optional(b), options=chosen, opening=opening)
+    chosen, opening = parse_each(options, FrcOptions, OpenOptions)
+    job = frc_job(as_source(a), as_optional(b), options=chosen, opening=opening)
     return run(job).result
 
 
@@ -319,10 +270,10 @@ def frc_map(
     from napari_semsr.analysis.frc_map import FrcMapOptions
     from napari_semsr.services.measure import frc_map_job
 
-    chosen, opening = _parse(options, FrcMapOptions, OpenOptions)
+    chosen, opening = parse_each(options, FrcMapOptions, OpenOptions)
     job = frc_map_job(
-        _source(a),
-        _optional(b),
+        as_source(a),
+        as_optional(b),
         output,
         options=chosen,
         opening=opening,
@@ -359,9 +310,9 @@ def spectrum(
     from napari_semsr.analysis.spectrum import SpectrumOptions
     from napari_semsr.services.measure import spectrum_job
 
-    chosen, opening = _parse(options, SpectrumOptions, OpenOptions)
+    chosen, opening = parse_each(options, SpectrumOptions, OpenOptions)
     job = spectrum_job(
-        _source(image), output, options=chosen, opening=opening, overwrite=overwrite
+        as_source(image), output, options=chosen, opening=opening, overwrite=overwrite
     )
     return run(job)
 
@@ -387,9 +338,9 @@ def metrics(
     """
     from napari_semsr.services.measure_grey import MetricsOptions, metrics_job
 
-    chosen, opening = _parse(options, MetricsOptions, OpenOptions)
+    chosen, opening = parse_each(options, MetricsOptions, OpenOptions)
     job = metrics_job(
-        _source(image), _optional(reference), options=chosen, opening=opening
+        as_source(image), as_optional(reference), options=chosen, opening=opening
     )
     return run(job).result
 
@@ -415,9 +366,9 @@ def histogram(
     """
     from napari_semsr.services.measure_grey import HistogramOptions, histogram_job
 
-    chosen, opening = _parse(options, HistogramOptions, OpenOptions)
+    chosen, opening = parse_each(options, HistogramOptions, OpenOptions)
     job = histogram_job(
-        _source(image), _optional(reference), options=chosen, opening=opening
+        as_source(image), as_optional(reference), options=chosen, opening=opening
     )
     return run(job).result
 
@@ -496,28 +447,5 @@ def demo(
     """
     from napari_semsr.services import demo as service
 
-    (chosen,) = _parse(options, service.DemoOptions)
+    (chosen,) = parse_each(options, service.DemoOptions)
     return run(service.demo(folder, options=chosen, overwrite=overwrite), progress)
-
-
-def _parse(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
-    """Give each model the options that it knows, and refuse those that none knows."""
-    known = {name for model in models for name in model.model_fields}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        msg = f"Options are {', '.join(sorted(known))}, got {', '.join(unknown)}."
-        raise OptionError(msg)
-    return tuple(
-        model.parse({k: v for k, v in options.items() if k in model.model_fields})
-        for model in models
-    )
-
-
-def _source(image: Source) -> Micrograph | PathLike:
-    """Wrap an array."""
-    return Micrograph(image) if isinstance(image, np.ndarray) else image
-
-
-def _optional(image: Source | None) -> Micrograph | PathLike | None:
-    """Wrap an array that may be left out."""
-    return None if image is None else _source(image)

@@ -339,6 +339,7 @@ class _Writer:
             "pixel_size_nm": scan.pixel_size_nm,
             "psf_fwhm_px": scene.fwhm_px,
             "rim": options.rim,
+            "dark_counts": options.offset,
             "counts_per_photon": per_photon,
             "object_oversampling": scene.oversampling,
             "object_origin_px": scene.origin_px,

@@ -1,1 +1,1 @@
-"""Phantoms and degradations whose truth is known."""
+"""Phantoms, a microscope, scans and degradations whose truth is known."""

@@ -27,7 +27,7 @@ def expected_counts(
     numpy.ndarray of float
         Counts.
     """
-    return options.dark_counts + options.full_scale * np.asarray(light, np.float64)
+    return options.offset + options.full_scale * np.asarray(light, np.float64)
 
 
 def expose(

@@ -44,6 +44,7 @@ FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian over its standard deviation."""
 _ROUND_RADIUS = 0.98  # of half the frame's side
 _RIM_SOFTNESS = 0.006  # of the same: standard deviation of the field stop's image
+_EDGE_NM = 12.0  # over which a surface's slope is felt
 _DEPTH_RATIO = 1.3  # of the widths of neighbouring depths
 _MOST_DEPTHS = 7
 
@@ -123,8 +124,12 @@ class MicroscopeOptions(Options):
     read_noise: float = Field(
         default=10.0, ge=0, description="read noise in camera counts"
     )
-    dark_counts: float = Field(
-        default=100.0, ge=0, le=20000, description="offset of the camera in counts"
+    dark_counts: float | None = Field(
+        default=None,
+        ge=0,
+        le=20000,
+        description="offset of the camera in counts; 100, or four times the read noise "
+        "where that is more, so that noise is not cut off at zero",
     )
     full_scale: float = Field(
         default=60000.0,
@@ -137,6 +142,13 @@ class MicroscopeOptions(Options):
     def magnified_pixel_nm(self) -> float:
         """Pixel on the sample: that of the camera over both magnifications."""
         return self.camera_pixel_um * 1e3 / (self.objective * self.microsphere)
+
+    @property
+    def offset(self) -> float:
+        """Counts of a camera in the dark."""
+        if self.dark_counts is not None:
+            return self.dark_counts
+        return min(max(100.0, 4 * self.read_noise), 20000.0)
 
     @property
     def rim(self) -> float:
@@ -199,7 +211,8 @@ def reflectance(
     own = 0.38 + 0.44 * material
     phase = 4 * np.pi / wavelength_nm * height_nm
     interference = 0.8 + 0.2 * np.cos(phase)
-    slope = ndimage.gaussian_gradient_magnitude(height_nm, 1.0, mode="nearest")
+    near = _EDGE_NM / pixel_nm
+    slope = ndimage.gaussian_gradient_magnitude(height_nm, near, mode="nearest")
     steep = (slope / pixel_nm) ** 2
     lost = 0.35 * steep / (1 + steep)
     return np.asarray(own * interference * (1 - lost), dtype=np.float32)
