@@ -94,13 +94,12 @@ def report_accuracy(side: int, count: int, goals: tuple[float, float | None]) ->
     for estimator in ("plain", "exact"):
         rows = errors(side, count, estimator)
         print(f"\n{side} px, {count} pairs per condition, estimator {estimator}")
-        print(
-            "      A  resolution    bias % (s.e.)  RMSE %  in 95 % interval  no result %"
-        )
+        print("      A  resolution  bias % (s.e.)  RMSE %  in interval %  lost %")
         for row in rows:
             print(
-                f"{row['A']:7g}  {row['resolution']:8.2f} px  {row['bias']:+6.1f} ({row['sem']:3.1f})"
-                f"  {row['rmse']:7.1f}  {row['interval']:16.0f}  {row['lost']:11.1f}"
+                f"{row['A']:7g}  {row['resolution']:7.2f} px  {row['bias']:+6.1f} "
+                f"({row['sem']:3.1f})  {row['rmse']:6.1f}  {row['interval']:13.0f}"
+                f"  {row['lost']:6.1f}"
             )
         asked = [row for row in rows if row["A"] != STRONG]
         bias = max(abs(row["bias"]) for row in asked)
