@@ -308,7 +308,7 @@ class _Writer:
             "pixel_size_nm": said[0] if said and said[0] == said[1] else said,
             "grid": list(options.frames_grid),
             "overlap": options.overlap,
-            "order": options.order,
+            "order": "row" if options.order == "raster" else options.order,
             "wavelength_nm": options.wavelength_nm,
             "objective": f"{options.objective:g}x",
             "microsphere_um": options.microsphere_um,
