@@ -30,3 +30,14 @@ def test_gradients_reach_every_weight() -> None:
     assert all(
         p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters()
     )
+
+
+def test_wide_branch_starts_silent_and_then_sees_far() -> None:
+    network = TwoScale(width=4, fine_blocks=1, dilations=(1,), wide_blocks=1)
+    assert network.stride == 16
+    plain = TwoScale(width=4, fine_blocks=1, dilations=(1,))
+    shared = {k: v for k, v in network.state_dict().items() if "wide" not in k}
+    torch.nn.init.normal_(shared["head.weight"])
+    plain.load_state_dict(shared)
+    image = torch.rand(1, 1, 64, 64)
+    assert torch.allclose(network(image), plain(image), atol=1e-6)

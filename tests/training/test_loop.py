@@ -119,7 +119,7 @@ def test_affine_psnr_ignores_gain_and_offset(rng: np.random.Generator) -> None:
 
 
 def test_restore_field_keeps_any_shape(rng: np.random.Generator) -> None:
-    network = torch.nn.Conv2d(1, 1, 3, padding=1)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3, padding=1))
     image = rng.normal(100, 10, (13, 18))
     assert restore_field(network, image).shape == (13, 18)
 
@@ -129,3 +129,29 @@ def test_relative_l1_is_one_for_a_network_that_does_nothing() -> None:
     assert float(supervised.relative_l1(low, low, high)) == pytest.approx(1)
     assert float(supervised.relative_l1(high, low, high)) == 0
     assert torch.isfinite(supervised.relative_l1(low, high, high))
+
+
+def test_stop_after_ends_the_run_before_the_schedule(tmp_path: Path) -> None:
+    result = run(loop.train(RECIPE.replace(stop_after=4), tmp_path / "run"))
+    assert result.steps == 4
+    assert (tmp_path / "run" / "curve.csv").read_text().splitlines()[-1][:2] == "4,"
+
+
+def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
+    first = run(loop.train(RECIPE, tmp_path / "first")).model
+    wider = {**RECIPE.architecture_options, "wide_blocks": 1}
+    second = RECIPE.replace(
+        start_from=str(first), architecture_options=wider, steps=1, learning_rate=1e-12
+    )
+    grown = load_model(run(loop.train(second, tmp_path / "second")).model).module
+    old = load_model(first).module
+    image = torch.rand(1, 1, 32, 32)
+    assert torch.allclose(grown(image), old(image), atol=1e-5)
+
+
+def test_start_from_a_stranger_is_refused(tmp_path: Path) -> None:
+    first = run(loop.train(RECIPE, tmp_path / "first")).model
+    other = {"width": 6, "fine_blocks": 1, "dilations": [1]}
+    second = RECIPE.replace(start_from=str(first), architecture_options=other)
+    with pytest.raises(CheckpointError, match="weights of tiny"):
+        run(loop.train(second, tmp_path / "second"))

@@ -23,8 +23,10 @@ def test_bundled_recipes_are_valid_and_keep_held_out_images_apart(path: Path) ->
 
 def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text("name: a\ndata: {root: images}\n")
-    assert load_recipe(path).data.root == str(tmp_path / "images")
+    path.write_text("name: a\nstart_from: b.safetensors\ndata: {root: images}\n")
+    recipe = load_recipe(path)
+    assert recipe.data.root == str(tmp_path / "images")
+    assert recipe.start_from == str(tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize(

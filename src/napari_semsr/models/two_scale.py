@@ -7,6 +7,8 @@ stem     pixel-unshuffle 2, 3x3 convolution to `width`              1/2
 encoder  `fine_blocks` residual blocks                              1/2
 context  2x2 stride-2 convolution to twice the width, residual      1/4
          blocks with the dilations of `dilations`, 1x1, shuffle up
+wide     mean over 4x4, `wide_blocks` residual blocks, bilinear     1/16
+         enlargement, added before the context blocks
 decoder  sum with the encoder, `fine_blocks` residual blocks        1/2
 head     3x3 convolution to 4 x scale squared, pixel-shuffle        1
 =======  =========================================================  ==========
@@ -60,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class TwoScale(nn.Module):
-    """Norm-free residual network at half and quarter resolution.
+    """Norm-free residual network at half, quarter and a sixteenth of the resolution.
 
     Parameters
     ----------
@@ -72,9 +74,9 @@ class TwoScale(nn.Module):
         One residual block at quarter resolution for each entry.
     scale : int
         Output pixels per input pixel along each axis.
+    wide_blocks : int
+        Residual blocks at a sixteenth of the resolution; 0 leaves that branch out.
     """
-
-    stride = 4
 
     def __init__(
         self,
@@ -82,14 +84,23 @@ class TwoScale(nn.Module):
         fine_blocks: int = 2,
         dilations: tuple[int, ...] = (1, 2, 1),
         scale: int = 1,
+        wide_blocks: int = 0,
     ) -> None:
         super().__init__()
         self.scale = scale
+        self.stride = 16 if wide_blocks else 4
         self.stem = nn.Conv2d(4, width, 3, padding=1)
         self.encoder = nn.Sequential(
             *(ResidualBlock(width) for _ in range(fine_blocks))
         )
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
+        self.wide = nn.Sequential(
+            *(ResidualBlock(2 * width) for _ in range(wide_blocks))
+        )
+        self.wide_out = nn.Conv2d(2 * width, 2 * width, 1) if wide_blocks else None
+        if self.wide_out is not None:
+            nn.init.zeros_(self.wide_out.weight)
+            nn.init.zeros_(cast("Tensor", self.wide_out.bias))
         self.context = nn.Sequential(*(ResidualBlock(2 * width, d) for d in dilations))
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
         self.decoder = nn.Sequential(
@@ -106,7 +117,7 @@ class TwoScale(nn.Module):
         ----------
         x : (B, 1, H, W) torch.Tensor
             Image on a scale where the field's percentiles are 0 and 1; H and W are
-            multiples of 4.
+            multiples of the stride: 16 with wide blocks, else 4.
 
         Returns
         -------
@@ -114,11 +125,21 @@ class TwoScale(nn.Module):
             Restored image on the same scale.
         """
         fine = self.encoder(self.stem(functional.pixel_unshuffle(x, 2)))
-        coarse = self.up(self.context(self.down(fine)))
+        coarse = self.down(fine)
+        if self.wide_out is not None:
+            coarse = coarse + self._seen_wide(coarse, self.wide_out)
+        coarse = self.up(self.context(coarse))
         fine = self.decoder(fine + functional.pixel_shuffle(coarse, 2))
         correction = functional.pixel_shuffle(self.head(fine), 2 * self.scale)
         base = x if self.scale == 1 else _enlarged(x, self.scale)
         return base + correction
+
+    def _seen_wide(self, coarse: Tensor, out: nn.Conv2d) -> Tensor:
+        """Look at a large surrounding at little cost."""
+        pooled = out(self.wide(functional.avg_pool2d(coarse, 4)))
+        return functional.interpolate(
+            pooled, scale_factor=4.0, mode="bilinear", align_corners=False
+        )
 
 
 def _enlarged(x: Tensor, scale: int) -> Tensor:

@@ -99,6 +99,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             image = image[:, ::-1]
         if rng.random() < 0.3:
             image = image ** np.exp(rng.normal(0, 0.3))
+        if rng.random() < self.recipe.data.soft:
+            sigma = rng.uniform(0.3, self.recipe.data.soft_sigma_px)
+            image = ndimage.gaussian_filter(image, sigma)
         return 1 - image if rng.random() < 0.2 else image
 
     @staticmethod

@@ -30,7 +30,7 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import save_model
+from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.models.receptive_field import measure
 from napari_semsr.models.registry import build
 from napari_semsr.training.data import PatchDataset, validation_pairs
@@ -76,11 +76,12 @@ class _Recorder(Callback):
         step = trainer.global_step
         if self.stop.is_set():
             trainer.should_stop = True
-        if step % self.recipe.validate_every == 0 or step >= self.recipe.steps:
+        last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
+        if step % self.recipe.validate_every == 0 or step >= last:
             self._validate(trainer, module, float(outputs["loss"]))
         gain = self.best.get("gain_db", float("nan"))
         text = f"loss {float(outputs['loss']):.4f}, best gain {gain:+.2f} dB"
-        self.reports.put(Progress(step, self.recipe.steps, text))
+        self.reports.put(Progress(step, last, text))
 
     def _validate(
         self, trainer: lightning.Trainer, module: SupervisedL1, loss: float
@@ -167,7 +168,7 @@ def _trainer(recipe: Recipe, run_dir: Path, recorder: _Recorder) -> lightning.Tr
         recipe.precision == "auto" and _has_fast_bf16()
     )
     return lightning.Trainer(
-        max_steps=recipe.steps,
+        max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
         precision="bf16-mixed" if bf16 else "32-true",
         default_root_dir=run_dir,
         callbacks=[recorder],
@@ -202,11 +203,27 @@ def _scenes(recipe: Recipe, done: int) -> DataLoader[Any]:
     )
 
 
+def _take_over(network: nn.Module, path: Path) -> None:
+    """Copy the weights of another model where names and shapes agree."""
+    given = load_model(path).module.state_dict()
+    own = network.state_dict()
+    same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if 2 * len(same) < len(given):
+        msg = (
+            f"Only {len(same)} of {len(given)} weights of {path.name} fit this "
+            "architecture; drop start_from."
+        )
+        raise CheckpointError(msg)
+    network.load_state_dict({**own, **same})
+
+
 def _fit(
     recipe: Recipe, recorder: _Recorder, trainer: lightning.Trainer, *, resume: bool
 ) -> None:
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.architecture_options)
+    if recipe.start_from is not None:
+        _take_over(network, Path(recipe.start_from))
     module = SupervisedL1(network, recipe, validation_pairs(recipe))
     state = recorder.run_dir / "last.ckpt" if resume else None
     done = 0

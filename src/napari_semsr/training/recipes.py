@@ -39,6 +39,11 @@ class DataOptions(Options):
         Clear images; those for validation choose the checkpoint and train nothing.
     phantoms : float
         Share of scenes that are drawn instead of cut from an image.
+    soft : float
+        Share of clear images that are softened first, so that a network learns that
+        an edge may be soft by nature; otherwise it sharpens what was never sharper.
+    soft_sigma_px : float
+        Largest Gaussian sigma of that softening.
     held_out : tuple of str
         Images that neither train nor validate, named so that a benchmark may use them.
     """
@@ -48,6 +53,8 @@ class DataOptions(Options):
     validation: tuple[ImageEntry, ...] = ()
     held_out: tuple[ImageEntry, ...] = ()
     phantoms: float = Field(default=0.25, ge=0, le=1)
+    soft: float = Field(default=0.3, ge=0, le=1)
+    soft_sigma_px: float = Field(default=1.5, gt=0)
     scene_px: int = Field(default=256, ge=32, le=4096)
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)
@@ -60,6 +67,11 @@ class Recipe(Options):
     ----------
     kind : {"supervised-l1"}
         Which training it is.
+    start_from : str or None
+        Model file, relative to the recipe, whose weights are taken over where names
+        and shapes agree.
+    stop_after : int or None
+        Stop at this step, before the schedule ends.
     steps, warmup_steps, decay_steps : int
         Optimiser steps; the learning rate rises over the first, stays, and falls to
         zero over the last.
@@ -78,6 +90,8 @@ class Recipe(Options):
     degradations: DegradationRanges = DegradationRanges()
     seed: int = Field(default=0, ge=0)
     batch: int = Field(default=16, ge=1)
+    start_from: str | None = None
+    stop_after: int | None = Field(default=None, ge=1)
     steps: int = Field(default=20000, ge=1)
     warmup_steps: int = Field(default=200, ge=0)
     decay_steps: int = Field(default=6000, ge=0)
@@ -98,7 +112,7 @@ def load_recipe(path: Path) -> Recipe:
     Returns
     -------
     Recipe
-        The recipe, its data root made absolute.
+        The recipe, its data root and starting model made absolute.
 
     Raises
     ------
@@ -119,4 +133,7 @@ def load_recipe(path: Path) -> Recipe:
         raise OptionError(msg)
     recipe = Recipe.parse(values)
     root = (path.parent / recipe.data.root).resolve()
-    return recipe.replace(data=recipe.data.replace(root=str(root)))
+    changes: dict[str, Any] = {"data": recipe.data.replace(root=str(root))}
+    if recipe.start_from is not None:
+        changes["start_from"] = str((path.parent / recipe.start_from).resolve())
+    return recipe.replace(**changes)

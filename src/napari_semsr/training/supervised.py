@@ -76,7 +76,7 @@ def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]
     Parameters
     ----------
     module : torch.nn.Module
-        Network with a stride of at most 4.
+        Network whose `stride` attribute, if any, says which sides it takes.
     image : (Y, X) numpy.ndarray
         Grey values on any scale.
 
@@ -90,7 +90,8 @@ def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]
     device = next(module.parameters()).device
     scaled = torch.from_numpy((image.astype(np.float32) - low) / span).to(device)
     rows, columns = scaled.shape
-    pad = (0, -columns % 4, 0, -rows % 4)
+    stride = int(getattr(module, "stride", 1))
+    pad = (0, -columns % stride, 0, -rows % stride)
     padded = functional.pad(scaled[None, None].float(), pad, mode="reflect")
     restored = module(padded)[0, 0, :rows, :columns]
     return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
