@@ -1,13 +1,13 @@
 import pytest
 
 from napari_semsr.inference.planning import choose_tiles, chunk_of
-from napari_semsr.inference.receptive_field import Probe
+from napari_semsr.models.receptive_field import Probe
 
 
 @pytest.mark.parametrize(
     ("shape", "scale", "stride", "tile", "core"),
     [
-        ((5000, 3000), 1, 4, None, 1024),
+        ((5000, 3000), 1, 4, None, 512),
         ((5000, 3000), 2, 4, None, 512),
         ((5000, 3000), 3, 4, None, 340),
         ((300, 201), 1, 4, None, 300),

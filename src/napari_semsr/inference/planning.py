@@ -28,6 +28,7 @@ __all__ = [
     "resolve_norm",
 ]
 
+_CORE = 512
 _LARGEST_CHUNK = 1024
 
 
@@ -88,7 +89,8 @@ def _core(shape: tuple[int, int], card: ModelCard, tile: int | None) -> int:
     whole = round_up(max(shape), card.stride)
     if tile is not None:
         return min(round_up(tile, card.stride), whole)
-    fitting = _LARGEST_CHUNK // card.scale // card.stride * card.stride
+    wanted = min(_CORE, _LARGEST_CHUNK // card.scale)
+    fitting = wanted // card.stride * card.stride
     return min(max(card.stride, fitting), whole)
 
 
@@ -111,8 +113,9 @@ def choose_tiles(
     probe : Probe
         What was measured on it.
     tile : int, optional
-        Side of a core; rounded up to the stride. The default gives output chunks of
-        up to 1024 pixels: on a CPU the best measured, since halos cost least there.
+        Side of a core; rounded up to the stride. The default is 512 pixels, or what
+        gives output chunks of 1024: on a CPU, cores of 1024 take a sixth less time
+        and twice the memory.
     constant : bool, default=False
         Give all windows one size, for batches on a GPU.
 

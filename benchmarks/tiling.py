@@ -1,0 +1,172 @@
+"""Tiles against the whole field: exactness and time, with MONAI's window beside them.
+
+Run it twice, with the default allocator and with one that keeps its memory::
+
+    python benchmarks/tiling.py
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 python benchmarks/tiling.py
+
+All ways take turns within each round, and the least time of several rounds counts.
+*Whole* is plain PyTorch on the field reflected to the stride, in the same precision and
+memory layout, grey values scaled and restored just as the engine does. MONAI is timed
+where it is installed (extra ``bench``). Exit code 1 means that a
+gate was missed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import pad_to, round_up
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.scaling import Scaling, measure_scaling
+from napari_semsr.models.checkpoint import LoadedModel, load_model
+
+ERROR_GATE = 1e-5
+TIME_GATE = 1.15
+Way = Callable[[], NDArray[Any]]
+
+
+def field(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    """Draw a field with structure at many scales, uneven from corner to corner."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros(shape)
+    for step in (1, 4, 16, 64):
+        rows, columns = (-(-n // step) for n in shape)
+        coarse = rng.normal(0, step**0.5, (rows, columns))
+        image += coarse.repeat(step, 0).repeat(step, 1)[: shape[0], : shape[1]]
+    image += np.linspace(0, 10, shape[1])
+    low, high = image.min(), image.max()
+    return ((image - low) / (high - low) * 255).astype(np.uint8)
+
+
+def whole(predictor: Predictor, image: NDArray[Any]) -> NDArray[np.float32]:
+    """Run a field in one pass."""
+    card = predictor.card
+    scaling = measure_scaling(image, card.input_percentiles)
+    padded = pad_to(image, tuple(round_up(n, card.stride) for n in image.shape))
+    rows, columns = (n * card.scale for n in image.shape)
+    return predictor.predict(padded, scaling)[:rows, :columns]
+
+
+def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -> Any:
+    """Run a field through the engine."""
+    options = EnhanceOptions(tile=tile, precision=precision)
+    return run(enhance_array(Micrograph(image), loaded, options))
+
+
+def monai_way(predictor: Predictor, image: NDArray[Any]) -> Way | None:
+    """Set up MONAI's sliding window on the same network."""
+    try:
+        from monai.inferers import sliding_window_inference
+    except ImportError:
+        return None
+    scaling: Scaling = measure_scaling(image, predictor.card.input_percentiles)
+    mixed = predictor.precision == "bf16"
+
+    def way() -> NDArray[Any]:
+        x = torch.from_numpy(scaling.normalise(image))[None, None]
+        with (
+            torch.inference_mode(),
+            torch.autocast(predictor.device.type, torch.bfloat16, enabled=mixed),
+        ):
+            y = sliding_window_inference(x, (256, 256), 1, predictor._module, 0.25)
+        return scaling.restore(y[0, 0].float().numpy())
+
+    return way
+
+
+def exactness(loaded: LoadedModel) -> list[dict[str, Any]]:
+    """Compare tiles with the whole in fp32."""
+    predictor = Predictor(loaded, precision="fp32")
+    rows = []
+    for shape in ((768, 1024), (701, 533), (1, 300), (37, 41)):
+        image = field(shape)
+        expected = whole(predictor, image)
+        for tile in (128, 256, 512):
+            result = tiled(loaded, image, tile, "fp32")
+            error = float(np.abs(result.data - expected).max())
+            rows.append(
+                {
+                    "shape": shape,
+                    "tile": tile,
+                    "max_error_of_range": error / float(np.ptp(expected)),
+                    "tile_mismatch": result.metadata["enhance"]["tile_mismatch"],
+                }
+            )
+    return rows
+
+
+def timing(
+    loaded: LoadedModel, side: int, precision: str, rounds: int
+) -> dict[str, float]:
+    """Time all ways in turn."""
+    image = field((side, side))
+    predictor = Predictor(loaded, precision=precision)
+    ways: dict[str, Way] = {"whole": lambda: whole(predictor, image)}
+    for tile in (256, 512, 1024):
+        ways[f"tile {tile}"] = lambda t=tile: tiled(loaded, image, t, precision)  # type: ignore[misc]
+    other = monai_way(predictor, image)
+    if other is not None:
+        ways["monai 256, overlap 0.25"] = other
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(rounds):
+        for name, way in ways.items():
+            begun = time.perf_counter()
+            way()
+            best[name] = min(best[name], time.perf_counter() - begun)
+    return best
+
+
+def main() -> int:
+    """Measure, print, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="sem-restore")
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", nargs="*", default=["bf16", "fp32"])
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    loaded = load_model(chosen.model)
+    found: dict[str, Any] = {
+        "model": loaded.card.name,
+        "threads": torch.get_num_threads(),
+        "allocator": {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")},
+        "exactness": exactness(loaded),
+        "seconds": {},
+        "ratio": {},
+    }
+    for precision in chosen.precision:
+        best = timing(loaded, chosen.side, precision, chosen.rounds)
+        found["seconds"][precision] = best
+        tiles = min(v for k, v in best.items() if k.startswith("tile"))
+        found["ratio"][precision] = tiles / best["whole"]
+    worst = max(row["max_error_of_range"] for row in found["exactness"])
+    passed = worst <= ERROR_GATE and max(found["ratio"].values()) <= TIME_GATE
+    show = print
+    if chosen.json:
+        show(json.dumps(found))
+    else:
+        show(f"largest error {worst:.1e} of the range (gate {ERROR_GATE:.0e})")
+        for precision, best in found["seconds"].items():
+            ratio = found["ratio"][precision]
+            show(f"{precision}: best tile / whole = {ratio:.2f} (gate {TIME_GATE})")
+            for name, seconds in best.items():
+                speed = chosen.side**2 / 1e6 / seconds
+                show(f"  {name:24} {seconds:7.2f} s {speed:6.2f} megapixel/s")
+        show(f"allocator settings: {found['allocator'] or 'default'}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
