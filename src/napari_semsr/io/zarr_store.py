@@ -374,6 +374,26 @@ def _blank(grid: Extent) -> "zarr.Array[Any]":
     return zarr.create_array({}, shape=grid, dtype="uint8", chunks=(1, 1))
 
 
+_PARTS = {
+    "inputs": "input",
+    "model_name": "model",
+    "model_digest": "model",
+    "pixel_size_nm": "pixel size",
+    "spacing_px": "pixel size",
+}
+
+
+def _changed(found: Record | None, wanted: Record) -> list[str]:
+    """Name what is not as it was when a store was begun."""
+    if found is None:
+        return ["record"]
+    before, now = _making(found), _making(wanted)
+    old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
+    pairs = [(before, now), (old, new)]
+    keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
+
+
 def _making(record: Record) -> dict[str, Any]:
     """Tell what must be equal for a run to be resumed."""
     values = record.to_dict()
@@ -411,10 +431,11 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         and (level0.shards or level0.chunks) == plan.unit
         and done.shape == plan.grid
     )
-    if not same or found is None or _making(found) != _making(record):
+    changed = ["shape, type or chunk"] if not same else _changed(found, record)
+    if changed or found is None:
         msg = (
-            f"{path} can only be resumed with the input, model and options that it was "
-            "begun with, and these differ: use --overwrite to start anew."
+            f"{path} can only be resumed as it was begun, and the "
+            f"{' and the '.join(changed)} changed: use --overwrite to start anew."
         )
         raise WriteError(msg)
     return OmeZarrStore(path, group, level0, done, plan.unit, found)
