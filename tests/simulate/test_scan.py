@@ -240,3 +240,10 @@ def test_finer_scene_gives_the_same_frames():
     )
     assert np.abs(coarse - fine).max() < 0.03 * np.ptp(fine)
     assert np.abs(coarse - fine).mean() < 0.004 * np.ptp(fine)
+
+
+def test_large_scans_take_a_coarser_scene_unless_told():
+    assert ScanOptions().fine == 2
+    large = ScanOptions(frames_grid=(20, 20), frame_px=512)
+    assert large.fine == 1
+    assert large.replace(oversampling=3).fine == 3

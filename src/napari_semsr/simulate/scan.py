@@ -47,6 +47,8 @@ __all__ = [
     "simulate_scan",
 ]
 
+_LARGE_SCENE = 60_000_000  # pixels; each takes about 60 bytes while a scan is made
+
 # One stream of random numbers for each purpose: changing one leaves the others.
 _JITTER, _DRIFT, _LIGHT, _FIELD, _NOISE, _BAD, _FOREIGN = range(7)
 
@@ -91,8 +93,12 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     bad_frames: int = Field(
         default=0, ge=0, description="frames that are blank or show another place"
     )
-    oversampling: int = Field(
-        default=2, ge=1, le=8, description="fine pixels of the scene per frame pixel"
+    oversampling: int | None = Field(
+        default=None,
+        ge=1,
+        le=8,
+        description="fine pixels of the scene per frame pixel; 2, or 1 for scans that "
+        "would need more than 60 million of them",
     )
     image_binning: int = Field(
         default=1, ge=1, le=64, description="pixels of the image per frame pixel"
@@ -140,6 +146,16 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     def step_px(self) -> float:
         """Nominal distance of neighbouring frames."""
         return self.frame_px * (1 - self.overlap)
+
+    @property
+    def fine(self) -> int:
+        """Fine pixels of the scene per frame pixel."""
+        if self.oversampling is not None:
+            return self.oversampling
+        rows, columns = (
+            self.frame_px + (count - 1) * self.step_px for count in self.frames_grid
+        )
+        return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
 
     def rng(self, purpose: int, index: int = 0) -> np.random.Generator:
         """Random numbers for one purpose.
@@ -321,18 +337,18 @@ def make_scene(
         size = options.pixel_size_nm
         pixel = None if size is None else float(np.sqrt(size[0] * size[1]))
         scene = scene_from_image(
-            source, extent, options.oversampling, options.image_binning, options, pixel
+            source, extent, options.fine, options.image_binning, options, pixel
         )
         return scene, size
     pixel = _phantom_pixel(options)
     extent = _widened(extent, 2 * (options.resolution_nm or PHANTOM_FWHM_NM) / pixel)
-    shape, origin = fine_grid(extent, options.oversampling)
-    fine = pixel / options.oversampling
+    shape, origin = fine_grid(extent, options.fine)
+    fine = pixel / options.fine
     surface = source or draw_object(
         options.phantom, shape, pixel_nm=fine, options=options, seed=options.seed
     )
     _check_surface(surface, shape, fine)
-    scene = scene_from_surface(surface, origin, options.oversampling, options)
+    scene = scene_from_surface(surface, origin, options.fine, options)
     return scene, (pixel, pixel)
 
 
