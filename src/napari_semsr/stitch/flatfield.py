@@ -24,7 +24,8 @@ MIN_FLAT = 0.15
 _EROSION = 3
 _SAMPLE = 48
 _BLOCK = 8
-_RING_PIXELS = 1500
+_SHARP = 0.05
+_RIM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,15 @@ class FlatField:
     method : str
         How it was found: ``none``, ``file``, ``radial``, ``radial, off centre``,
         or either with ``, refined``.
+    centre : tuple of float or None
+        ``(y, x)`` of the field in px; None for the frame's own centre.
     """
 
     flat: SingleArray
     dark: float
     valid: NDArray[np.bool_]
     method: str
+    centre: tuple[float, float] | None = None
 
     @property
     def weight(self) -> SingleArray:
@@ -163,8 +167,8 @@ def radial_flat(
     Returns
     -------
     (Y, X) numpy.ndarray
-        Profile of ring medians, smoothed by 1.5 px (more near the centre, where rings
-        have few pixels), 1 where it is brightest.
+        Profile of ring medians, smoothed by a local parabola within the field and by
+        1.5 px at a sharp rim; 1 where it is brightest.
     """
     rows, columns = typical.shape
     centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
@@ -183,14 +187,60 @@ def radial_flat(
 
 
 def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
-    """Weighted smoothing whose width grows where rings hold few pixels."""
-    radius = np.arange(len(profile), dtype=float)
-    width = np.maximum(1.5, _RING_PIXELS / (4 * np.pi * np.maximum(radius, 1)) / 2)
-    width = np.minimum(width, np.maximum(1.5, len(profile) / 12))
-    kernel = np.exp(-0.5 * ((radius[None] - radius[:, None]) / width[:, None]) ** 2)
-    kernel *= np.maximum(counts, 1e-3)[None]
-    smooth: FloatArray = kernel @ profile / kernel.sum(axis=1)
+    """Smooth strongly within the field, closely where it ends.
+
+    Vignetting is even and smooth: the logarithm is a short polynomial in the square of
+    the radius, so that what the sample left in the rings, above all in the few pixels
+    near the centre, does not come through. Where that does not describe the rings,
+    local parabolas do; a rim too sharp for these stays as it was measured.
+    """
+    close = ndimage.gaussian_filter1d(profile, 1.5, mode="nearest")
+    top = float(np.quantile(profile, 0.9))
+    lit = profile > MIN_FLAT * top
+    end = int(np.argmin(lit)) if not lit.all() else len(profile)
+    sound = end if lit.all() else end - _RIM
+    if sound < 8:
+        return close
+    log, trust = np.log(profile[:sound]), np.maximum(counts[:sound], 1e-3)
+    fitted, wrong = _even_polynomial(log, trust, end)
+    if wrong > _SHARP / 2:
+        fitted = _parabolas(log, trust, end)
+    smooth = close.copy()
+    smooth[:end] = np.exp(fitted)
+    check = slice(3 * sound // 4, sound)
+    if np.abs(smooth[check] / close[check] - 1).max() > 2 * _SHARP:
+        smooth[check.start : end] = close[check.start : end]
     return smooth
+
+
+def _even_polynomial(
+    log: FloatArray, counts: FloatArray, end: int
+) -> tuple[FloatArray, float]:
+    """Cubic in the squared radius, continued to `end`, and its typical misfit."""
+    unit = (np.arange(end) / len(log)) ** 2
+    design = np.stack([unit**power for power in range(4)], axis=1)
+    root = np.sqrt(counts)
+    inside = design[: len(log)]
+    fitted = design @ np.linalg.lstsq(inside * root[:, None], log * root)[0]
+    left = np.abs(fitted[: len(log)] - log)
+    order = np.argsort(left)
+    share = np.cumsum(counts[order]) / counts.sum()
+    return fitted, float(left[order][np.searchsorted(share, 0.5)])
+
+
+def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
+    """Local parabolas through ring values, continued to `end`."""
+    inside = np.arange(len(log), dtype=float)
+    width = max(4.0, len(log) / 8)
+    fitted = np.empty(end)
+    for place in range(end):
+        offset = inside - min(place, len(log) - 1)
+        root = np.sqrt(counts * np.exp(-0.5 * (offset / width) ** 2))
+        design = np.stack([np.ones_like(offset), offset, offset**2], axis=1)
+        level, slope, bend = np.linalg.lstsq(design * root[:, None], log * root)[0]
+        beyond = max(0, place - len(log) + 1)
+        fitted[place] = level + slope * beyond + bend * beyond**2
+    return fitted
 
 
 def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
@@ -264,4 +314,6 @@ def first_flat(acquisition: Acquisition) -> tuple[FlatField, FloatArray]:
     flat = radial_flat(typical, centre if off_centre else None)
     method = "radial, off centre" if off_centre else "radial"
     single = flat.astype(np.float32)
-    return FlatField(single, dark, valid_mask(single), method), typical
+    return FlatField(
+        single, dark, valid_mask(single), method, centre if off_centre else None
+    ), typical

@@ -23,7 +23,7 @@ from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.refine import refine
 from napari_semsr.stitch.report import summarise
 from napari_semsr.stitch.rescue import place_among
-from napari_semsr.stitch.shading import refine_shading
+from napari_semsr.stitch.shading import COARSE_KNOTS, FINE_KNOTS, refine_shading
 from napari_semsr.stitch.significance import chance_threshold
 from napari_semsr.stitch.solution import StitchSolution
 from napari_semsr.stitch.state import State
@@ -183,25 +183,25 @@ def _rescue(state: State) -> None:
         waiting.discard(index)
 
 
-def _reshade(state: State) -> None:
+def _reshade(state: State, knots: int) -> None:
     """Refine flat field and gains on the overlaps."""
     shape = state.acquisition.frame_shape
     pairs = overlapping_pairs(state.positions, shape)
     before = state.prepared
-    fitted = refine_shading(before, state.positions, pairs)
+    fitted = refine_shading(before, state.positions, pairs, knots=knots)
     state.shading = fitted
     flat = fitted.flat if state.options.flat_field == "auto" else before.flat
-    gains = np.exp(fitted.log_gains)
+    gains = before.gains * np.exp(fitted.log_gains)
     if not state.options.match_gain:
         gains = np.ones_like(gains)
     state.prepared = Prepared(state.acquisition, flat, gains)
 
 
-def _fine(state: State) -> Job[None]:
+def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
     """Refine all positions together."""
     shape = state.acquisition.frame_shape
     pairs = overlapping_pairs(state.positions, shape)
-    sweeps = refine(state.prepared, state.positions, pairs)
+    sweeps = refine(state.prepared, state.positions, pairs, sweeps=widths)
     for done, refined in enumerate(sweeps):
         state.refined = refined
         yield Progress(done, 8, "Refining all positions together")
@@ -257,9 +257,11 @@ def solve(
     yield Progress(0, 0, "Placing frames without a joint of their own")
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
-    _reshade(state)
+    _reshade(state, COARSE_KNOTS)
     _rescue(state)
-    yield from _fine(state)
+    yield from _fine(state, (2.0, 2.0, 1.0))
+    _reshade(state, FINE_KNOTS)
+    yield from _fine(state, (1.0,) * 5)
     noise = noise_level(state.prepared)
     verify(state, noise)
     return summarise(state, noise)
