@@ -224,6 +224,10 @@ def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     assert left <= 20 - 4
     report = run(enhance_to_store(image, loaded, again, FP32))
     assert (report.tiles, report.resumed) == (20, 20 - left)
+    complete = _store(tmp_path, image, loaded, resume=True)
+    nothing = run(enhance_to_store(image, loaded, complete, FP32))
+    assert nothing.resumed == 20
+    assert complete.notes()["report"]["resumed"] == report.resumed
     expected = run(enhance_array(image, loaded, FP32)).data
     np.testing.assert_array_equal(read(tmp_path / "out.ome.zarr").array(), expected)
 

@@ -1,6 +1,5 @@
 """Which device, which precision, how much memory."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +10,6 @@ from distributed.system import MEMORY_LIMIT
 from napari_semsr.core.errors import DeviceMemoryError, OptionError, SemsrError
 
 __all__ = [
-    "cpu_threads",
     "free_memory",
     "resolve_device",
     "resolve_precision",
@@ -89,23 +87,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
         able = torch.cpu.get_capabilities()
         fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     return "bf16" if fast else "fp32"
-
-
-def cpu_threads() -> int:
-    """Threads that this process may keep busy.
-
-    Returns
-    -------
-    int
-        What torch would use, which obeys ``OMP_NUM_THREADS``, and no more than the
-        cores that the system grants.
-    """
-    granted = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
-    return max(1, min(granted, torch.get_num_threads()))
 
 
 def free_memory(device: torch.device) -> int:

@@ -114,8 +114,9 @@ def enhance_to_store(
     report = yield from _enhance(
         micrograph, loaded, chosen, StoreSink(store), scheduler=scheduler
     )
-    store.note("report", asdict(report))
-    yield from store.finish()
+    if not store.complete:
+        store.note("report", asdict(report))
+        yield from store.finish()
     return report
 
 
