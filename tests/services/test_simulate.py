@@ -161,3 +161,10 @@ def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
     with pytest.raises(OptionError, match=said):
         napari_semsr.simulate_scan(tmp_path / "scan", scene.truth, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):
+    sizes = {"frames_grid": (2, 2), "frame_px": 72, "jitter_px": 1, "overlap": 0.4}
+    with pytest.warns(UserWarning, match="96 x 128 px is small .* enlarged 1.2"):
+        done = napari_semsr.simulate_scan(tmp_path / "scan", scene.truth, **sizes)
+    assert 7.9 < done.pixel_size_nm[0] < 8.5

@@ -12,6 +12,7 @@ from napari_semsr.simulate.scan import (
     ScanOptions,
     clean_frame,
     cut_scan,
+    fit_binning,
     plan_scan,
 )
 
@@ -164,7 +165,9 @@ def test_bad_frames_are_blank_or_foreign():
 
 
 def test_image_lies_where_the_offset_says(picture):
-    found = cut_scan(picture, QUIET.replace(jitter_px=0.0, oversampling=1))
+    found = cut_scan(
+        picture, QUIET.replace(jitter_px=0.0, oversampling=1, image_binning=1)
+    )
     dy, dx = (round(v) for v in found.scene.image_offset_px)
     frame = found.frames[3].astype(float)
     step = found.nominal_px[3].round(1)
@@ -173,16 +176,27 @@ def test_image_lies_where_the_offset_says(picture):
     assert np.corrcoef(moved.ravel(), frame.ravel())[0, 1] > 0.9995
 
 
-def test_binning_makes_frames_of_larger_pixels(picture):
-    options = QUIET.replace(frame_px=40, image_binning=2, oversampling=2)
+@pytest.mark.parametrize("binning", [0.7, 2.0, 2.5])
+def test_binning_makes_frames_of_other_pixels(picture, binning):
+    options = QUIET.replace(frame_px=40, image_binning=binning, oversampling=2)
     found = cut_scan(picture, options.replace(jitter_px=0, pixel_size_nm=10))
     assert found.pixel_size_nm == (10, 10)
     dy, dx = found.scene.image_offset_px
-    y, x = np.mgrid[:40, :40] * 2.0
-    blurred = ndimage.gaussian_filter(picture.astype(float), 6 / 2.3548)
+    y, x = np.mgrid[:40, :40] * binning
+    width = 3 * binning / 2.3548
+    blurred = ndimage.gaussian_filter(picture.astype(float), width)
     expected = ndimage.map_coordinates(blurred, [y + dy, x + dx], order=3)
     found_first = found.frames[0].astype(float)
-    assert np.corrcoef(expected.ravel(), found_first.ravel())[0, 1] > 0.999
+    assert np.corrcoef(expected.ravel(), found_first.ravel())[0, 1] > 0.998
+
+
+def test_small_image_is_enlarged_until_the_scan_fits(picture):
+    wide = QUIET.replace(frames_grid=(2, 8))
+    binning = fit_binning(picture.shape, wide)
+    assert 0.7 < binning < 1
+    assert cut_scan(picture, wide).frames.shape == (16, 64, 64)
+    assert fit_binning(picture.shape, QUIET) == 1
+    assert fit_binning(picture.shape, wide.replace(image_binning=2)) == 2
 
 
 def test_own_surface_can_be_scanned():
@@ -213,7 +227,7 @@ def test_bad_options_are_refused_in_one_sentence(given, said):
 
 def test_bad_sources_are_refused_in_one_sentence(picture):
     with pytest.raises(ShapeError, match=r"needs an image of .* got 220 x 260"):
-        cut_scan(picture, SMALL.replace(frames_grid=(9, 2)))
+        cut_scan(picture, SMALL.replace(frames_grid=(90, 2)))
     holes = np.full((220, 260), np.nan)
     with pytest.raises(OptionError, match="finite"):
         cut_scan(holes, SMALL)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from napari_semsr.services.opening import (
 )
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.targets import check_not_input, check_target_folder
-from napari_semsr.simulate.scan import ScanOptions
+from napari_semsr.simulate.scan import ScanOptions, fit_binning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -197,8 +198,16 @@ def _source(
     if image is None:
         return None, (), options
     opened = open_image(image, opening)
+    binning = fit_binning(opened.shape, options)
+    if options.image_binning is None and binning < 1:
+        msg = (
+            f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
+            f"scan and is enlarged {1 / binning:.3g} times."
+        )
+        warnings.warn(msg, stacklevel=2)
+    options = options.replace(image_binning=binning)
     if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
-        y, x = (v * options.image_binning for v in opened.pixel_size_nm)
+        y, x = (v * binning for v in opened.pixel_size_nm)
         options = options.replace(pixel_size_nm=(y, x))
     if options.positions == "nm" and options.pixel_size_nm is None:
         msg = (

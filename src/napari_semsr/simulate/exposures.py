@@ -11,6 +11,7 @@ from napari_semsr.simulate.microscope import blur_by_height
 from napari_semsr.simulate.scan import Scan, clean_frame
 from napari_semsr.simulate.scene import Scene
 from napari_semsr.simulate.sem import SemOptions, acquire_sem
+from napari_semsr.simulate.stage import Stream
 
 __all__ = [
     "FocalStep",
@@ -20,8 +21,6 @@ __all__ = [
     "repeat_exposures",
     "sem_of_scan",
 ]
-
-_REPEAT, _FOCUS, _SEM = 20, 21, 22  # streams of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def repeat_exposures(
     light = _light(scan, scan.scene, frame)
     return np.stack(
         [
-            expose(light, scan.options, scan.options.rng(_REPEAT, i))
+            expose(light, scan.options, scan.options.rng(Stream.REPEAT, i))
             for i in range(count)
         ]
     )
@@ -142,7 +141,7 @@ def focal_series(
     steps = []
     for index, height in enumerate(heights_nm):
         light = _light(scan, _refocused(scan, height), frame)
-        noise = scan.options.rng(_FOCUS, index)
+        noise = scan.options.rng(Stream.FOCUS, index)
         steps.append(FocalStep(height, expose(light, scan.options, noise)))
     return tuple(steps)
 
@@ -173,7 +172,7 @@ def sem_of_scan(scan: Scan, options: SemOptions | None = None) -> NDArray[np.uin
             "image, which has no height map."
         )
         raise OptionError(msg)
-    return acquire_sem(scan.scene.surface, options, rng=scan.options.rng(_SEM))
+    return acquire_sem(scan.scene.surface, options, rng=scan.options.rng(Stream.SEM))
 
 
 def _refocused(scan: Scan, height_nm: float) -> Scene:

@@ -24,7 +24,14 @@ from napari_semsr.simulate.microscope import (
 )
 from napari_semsr.simulate.objects import Surface
 
-__all__ = ["Extent", "Scene", "scene_from_image", "scene_from_surface"]
+__all__ = [
+    "Extent",
+    "Scene",
+    "fine_grid",
+    "image_size",
+    "scene_from_image",
+    "scene_from_surface",
+]
 
 IMAGE_FWHM_PX = 3.0
 """Blur of a scene made of an image, in frame pixels, when no resolution is given."""
@@ -32,6 +39,7 @@ PHANTOM_FWHM_NM = 80.0
 """Blur of a drawn sample: the resolution that the microscope's makers state."""
 _REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels
 _PERCENTILES = (0.1, 99.9)
+_BAND = 256  # rows that are resampled at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,28 @@ def fine_grid(extent: Extent, oversampling: int) -> tuple[tuple[int, int], Any]:
     return (shape[0], shape[1]), (first[0] - half, first[1] - half)
 
 
+def image_size(extent: Extent, oversampling: int, binning: float) -> tuple[int, int]:
+    """Size of the part of an image that a scan needs.
+
+    Parameters
+    ----------
+    extent : Extent
+        Area of the scan.
+    oversampling : int
+        Fine pixels per frame pixel.
+    binning : float
+        Image pixels per frame pixel.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns.
+    """
+    (rows, columns), _ = fine_grid(extent, oversampling)
+    share = binning / oversampling
+    return int(np.ceil(rows * share)), int(np.ceil(columns * share))
+
+
 def scene_from_surface(
     surface: Surface,
     origin_px: tuple[float, float],
@@ -194,7 +224,7 @@ def scene_from_image(
     image: NDArray[Any],
     extent: Extent,
     oversampling: int,
-    binning: int,
+    binning: float,
     options: MicroscopeOptions,
     pixel_nm: float | None,
 ) -> Scene:
@@ -210,7 +240,7 @@ def scene_from_image(
         Area that the scan needs.
     oversampling : int
         Fine pixels per frame pixel.
-    binning : int
+    binning : float
         Image pixels per frame pixel.
     options : MicroscopeOptions
         Resolution.
@@ -240,7 +270,7 @@ def scene_from_image(
         )
         raise OptionError(msg)
     shape, origin = fine_grid(extent, oversampling)
-    needed = [-(-n * binning // oversampling) for n in shape]
+    needed = image_size(extent, oversampling, binning)
     if needed[0] > image.shape[0] or needed[1] > image.shape[1]:
         msg = (
             f"This scan needs an image of {needed[0]} x {needed[1]} px, got "
@@ -254,12 +284,11 @@ def scene_from_image(
     if options.resolution_nm is not None and pixel_nm is not None:
         fwhm_px = options.resolution_nm / pixel_nm
     seen = blur_by_height(sharp, None, fwhm_px * oversampling, options)
-    first = [np.floor(v) for v in extent.low]
-    middle = (binning - 1) / 2
-    offset = (
-        start[0] - first[0] * binning + middle,
-        start[1] - first[1] * binning + middle,
-    )
+    per_fine = binning / oversampling
+    offset = [
+        s - 0.5 + per_fine * (0.5 - o * oversampling)
+        for s, o in zip(start, origin, strict=True)
+    ]
     return Scene(
         sharp,
         seen,
@@ -286,11 +315,15 @@ def _resampled(image: Plane, shape: tuple[int, int], factor: float) -> Plane:
     """Put an image on the fine grid; pixel areas stay where they are."""
     if factor == 1:
         return image[: shape[0], : shape[1]]
-    lines = [(np.arange(n) + 0.5) / factor - 0.5 for n in shape]
     if factor < 1:
         image = ndimage.gaussian_filter(image, 0.4 / factor, mode="reflect")
-    grid = np.meshgrid(*lines, indexing="ij")
-    found = ndimage.map_coordinates(
-        image, grid, output=np.float32, order=3, mode="nearest"
-    )
-    return np.asarray(found)
+    smooth = ndimage.spline_filter(image, order=3, output=np.float32)
+    y, x = ((np.arange(n) + 0.5) / factor - 0.5 for n in shape)
+    found = np.empty(shape, np.float32)
+    for top in range(0, shape[0], _BAND):
+        rows = slice(top, top + _BAND)
+        grid = np.meshgrid(y[rows], x, indexing="ij")
+        ndimage.map_coordinates(
+            smooth, grid, output=found[rows], order=3, mode="mirror", prefilter=False
+        )
+    return found
