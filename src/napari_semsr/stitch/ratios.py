@@ -34,6 +34,9 @@ class BlockRatios:
         Logarithm of the first frame's mean over the second's, both corrected.
     weight : (M,) numpy.ndarray
         Inverse variance of it by pixel noise, up to a constant.
+    offset : (M,) numpy.ndarray
+        Change of it for one more count of dark level: the inverse of the first frame's
+        uncorrected level less that of the second's.
     """
 
     pair: NDArray[np.int64]
@@ -43,6 +46,7 @@ class BlockRatios:
     place_second: FloatArray
     log_ratio: FloatArray
     weight: FloatArray
+    offset: FloatArray
 
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
@@ -89,7 +93,19 @@ def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] |
         place + (two.y0, two.x0) - frames.parts[pair[1]],
         np.log(a_sum[usable] / b_sum[usable]),
         level**2 / inverse[usable],
+        (_inverse(a_weight)[usable] - _inverse(b_weight)[usable]) / level,
     )
+
+
+def _inverse(weight: NDArray[np.float32]) -> FloatArray:
+    """One over shading and gain of every block.
+
+    The level itself is taken of both frames together, lest its noise be correlated
+    with that of the ratio.
+    """
+    mean = block_sums(np.sqrt(weight)) / BLOCK**2
+    inverse: FloatArray = 1 / np.maximum(mean, 1e-3)
+    return inverse
 
 
 def block_ratios(
@@ -122,10 +138,10 @@ def block_ratios(
     if not parts:
         none, places = np.zeros(0), np.zeros((0, 2))
         whole = np.zeros(0, dtype=np.int64)
-        return BlockRatios(whole, whole, whole, places, places, none, none)
+        return BlockRatios(whole, whole, whole, places, places, none, none, none)
     counts = [row[3] for row in frames]
     pair, first, second = (
         np.repeat([row[k] for row in frames], counts).astype(np.int64) for k in range(3)
     )
-    stacked = [np.concatenate([part[k] for part in parts]) for k in range(4)]
+    stacked = [np.concatenate([part[k] for part in parts]) for k in range(5)]
     return BlockRatios(pair, first, second, *stacked)

@@ -26,6 +26,7 @@ IntPair = tuple[int, int]
 
 COARSE_KNOTS, FINE_KNOTS = 6, 12
 _GAIN_PRIOR = 0.1
+_DARK_PRIOR = 0.1  # as a change of the typical ratio
 _BETTER = 0.985
 _MAX_BLOCKS = 20000
 
@@ -87,19 +88,24 @@ class _Problem:
         self.ratios, self.count = ratios, count
         centred = ratios.log_ratio - np.median(ratios.log_ratio)
         noise = max(_scatter(centred), 1e-4)
-        self.difference = basis.at(ratios.place_first) - basis.at(ratios.place_second)
+        surface = basis.at(ratios.place_first) - basis.at(ratios.place_second)
+        # the last coefficient is the dark level that is still to be taken off
+        typical = max(float(np.median(np.abs(ratios.offset))), 1e-12)
+        self.unit = _DARK_PRIOR / typical
+        self.difference = np.column_stack([surface, ratios.offset * self.unit])
         relative = ratios.weight / max(float(np.median(ratios.weight)), 1e-30)
         self.weight = np.minimum(relative, 4.0) / noise**2
         size = self.difference.shape[1]
-        self.prior, self.pull = basis.prior(), np.zeros(size)
+        self.prior, self.pull = np.eye(size), np.zeros(size)
+        self.prior[:-1, :-1] = basis.prior()
 
     def expect_tilt(
         self, tilt: FloatArray, covariance: FloatArray, reader: FloatArray
     ) -> None:
         """Let the mean frame say how the surface tilts: overlaps hardly show it."""
         trust = np.linalg.inv(covariance)
-        self.prior = self.prior + reader.T @ trust @ reader
-        self.pull = self.pull + reader.T @ trust @ tilt
+        self.prior[:-1, :-1] += reader.T @ trust @ reader
+        self.pull[:-1] += reader.T @ trust @ tilt
 
     def solve(
         self, chosen: NDArray[np.bool_], shaded: bool
@@ -243,7 +249,9 @@ def refine_shading(
     if not after < _BETTER * before:
         return Shading(prepared.flat, gains, before, False)
     coefficients, gains = problem.solve(every, shaded=True)
-    flat = _corrected_flat(prepared.flat, basis.surface(coefficients))
+    flat = _corrected_flat(prepared.flat, basis.surface(coefficients[:-1]))
+    dark = flat.dark + float(coefficients[-1]) * problem.unit
+    flat = replace(flat, dark=max(dark, 0.0))
     return Shading(flat, gains, after, True)
 
 
