@@ -316,7 +316,7 @@ class _Writer:
         record = {
             "pixel_size_nm": said[0] if said and said[0] == said[1] else said,
             "grid": list(options.frames_grid),
-            "overlap": options.overlap,
+            "overlap": options.overlap or None,
             "order": "row" if options.order == "raster" else options.order,
             "wavelength_nm": options.wavelength_nm,
             "objective": f"{options.objective:g}x",
