@@ -107,6 +107,12 @@ def verify(state: State, noise: float) -> None:
             f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
             f"left out: {', '.join(names)}{more}."
         )
+    if state.ambiguous:
+        state.warnings.append(
+            f"The sample repeats itself: {len(state.ambiguous)} joints fit as well a "
+            "whole period away and were decided by the stage alone, so that positions "
+            "may be wrong by whole periods."
+        )
     if state.is_stated:
         _against_nominal(state)
 

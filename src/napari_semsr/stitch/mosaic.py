@@ -11,6 +11,7 @@ from napari_semsr.core.progress import Job, Progress
 from napari_semsr.stitch import nominal as places
 from napari_semsr.stitch.checks import noise_level, verify
 from napari_semsr.stitch.flatfield import FlatField, first_flat, valid_mask
+from napari_semsr.stitch.lattice import choices, resolve
 from napari_semsr.stitch.layout import solve_layout
 from napari_semsr.stitch.neighbours import (
     Neighbourhood,
@@ -117,8 +118,7 @@ def _coarse(state: State) -> Job[None]:
         state.reach = _reach(state, share)
         near = neighbourhood(state.nominal, state.acquisition.frame_shape, state.reach)
         yield from _search_all(state, near)
-        state.layout = solve_layout(count, state.found, state.threshold, state.nominal)
-        state.positions = state.layout.positions.copy()
+        yield from _lay_out(state)
         placed = int(np.isfinite(state.positions).all(axis=1).sum())
         share *= 2
         if (
@@ -127,6 +127,24 @@ def _coarse(state: State) -> Job[None]:
             or state.options.max_shift_px is not None
         ):
             return
+
+
+def _lay_out(state: State) -> Job[None]:
+    """Positions by the joints that agree; with several candidates, by what they leave."""
+    count = len(state.acquisition)
+    weighed = []
+    for done, choice in enumerate(
+        choices(state.prepared, state.found, state.threshold)
+    ):
+        weighed.append(choice)
+        yield Progress(done + 1, len(state.found), "Weighing possible shifts")
+    open_pairs = sum(not choice.is_certain for choice in weighed)
+    if state.is_periodic or open_pairs * 4 > len(weighed):
+        state.layout, state.ambiguous = resolve(count, weighed, state.nominal)
+    else:
+        state.layout = solve_layout(count, state.found, state.threshold, state.nominal)
+        state.ambiguous = set()
+    state.positions = state.layout.positions.copy()
 
 
 def _search_all(state: State, near: Neighbourhood) -> Job[None]:
@@ -138,7 +156,7 @@ def _search_all(state: State, near: Neighbourhood) -> Job[None]:
         )
         raise RegistrationError(msg)
     shifts = {pair: _nominal_shift(state, pair) for pair in near.touching}
-    state.threshold = chance_threshold(
+    state.threshold, state.is_periodic = chance_threshold(
         state.prepared,
         near.unrelated,
         list(shifts.values()),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from napari_semsr.stitch.lattice import is_periodic
 from napari_semsr.stitch.offsets import search
 from napari_semsr.stitch.prepared import Prepared
 
@@ -12,6 +13,7 @@ __all__ = ["chance_threshold"]
 IntPair = tuple[int, int]
 
 _ENOUGH = 8
+_FLOOR = 5.0
 
 
 def chance_threshold(
@@ -20,7 +22,7 @@ def chance_threshold(
     shifts: Sequence[IntPair],
     reach: IntPair,
     significance: float,
-) -> float:
+) -> tuple[float, bool]:
     """Find the score above which a joint is believed.
 
     Parameters
@@ -41,6 +43,9 @@ def chance_threshold(
     float
         Largest of `significance` and the median plus so many robust standard
         deviations of the best scores of unrelated pairs.
+    bool
+        Whether the sample is periodic: then unrelated frames match too, and chance says
+        nothing (`napari_semsr.stitch.lattice` decides).
 
     Notes
     -----
@@ -48,11 +53,14 @@ def chance_threshold(
     Bioinformatics 38, 4613 (2022), doi:10.1093/bioinformatics/btac544).
     """
     if len(unrelated) < _ENOUGH or not shifts:
-        return max(significance, 5.0)
-    best = [
-        search(prepared, pair, shifts[place % len(shifts)], reach).best
+        return max(significance, _FLOOR), False
+    found = [
+        search(prepared, pair, shifts[place % len(shifts)], reach)
         for place, pair in enumerate(unrelated)
     ]
+    if is_periodic(found):
+        return max(significance, _FLOOR), True
+    best = [item.best for item in found]
     middle = float(np.median(best))
     spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
-    return max(significance, middle + significance * spread)
+    return max(significance, middle + significance * spread), False

@@ -39,6 +39,8 @@ class State:
         Of the last search.
     threshold : float
         Score above which a joint is believed.
+    is_periodic : bool
+        Whether unrelated frames match too.
     found : list of Candidates
         Possible shifts of every pair that was tried.
     layout : Layout or None
@@ -66,6 +68,7 @@ class State:
     is_stated: bool
     reach: IntPair = (0, 0)
     threshold: float = 0.0
+    is_periodic: bool = False
     found: list[Candidates] = field(default_factory=list)
     layout: Layout | None = None
     positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
