@@ -104,6 +104,26 @@ def test_tiny_images_are_too_small(make_pair) -> None:
     assert measure(*make_pair((12, 12), 3.0, 1e4)).reason == "too-small"
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (2, 2), (3, 40), (15, 15)])
+@pytest.mark.parametrize("single", [True, False], ids=["one", "two"])
+def test_any_image_without_enough_rings_is_too_small(shape, single: bool) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, *shape))
+    found = measure(a, None if single else b)
+    assert found.reason == "too-small"
+    assert found.resolution_px is None
+    assert found.correlation.shape == found.threshold.shape == found.samples.shape
+    assert found.shape == shape
+
+
+def test_pixels_so_oblong_that_few_rings_are_left_are_too_small(make_pair) -> None:
+    a, b = make_pair((64, 64))
+    for pitch in ((8.0, 1e9), (80.0, 8.0)):
+        size = parse_pixel_size(pitch)
+        found = frc(Micrograph(a, size), Micrograph(b, size))
+        assert found.reason == "too-small"
+
+
 @pytest.mark.parametrize("level", [0.0, 1e6])
 def test_constant_images_have_no_signal(level: float) -> None:
     image = np.full((64, 64), level)

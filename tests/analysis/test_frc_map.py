@@ -133,3 +133,15 @@ def test_progress_counts_blocks_and_closing_stops(pair) -> None:
     job = frc_map(*pair, FrcMapOptions(step=32))
     next(job)
     job.close()
+
+
+def test_field_smaller_than_a_block_says_so_for_blocks_per_axis() -> None:
+    field = Micrograph(np.random.default_rng(0).standard_normal((15, 40)))
+    with pytest.raises(OptionError, match="needs a larger field"):
+        run(frc_map(field, field, FrcMapOptions(blocks_per_axis=1)))
+
+
+def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
+    found = run(frc_map(pair[0], pair[0]))
+    assert found.reason_counts == {"identical": found.blocks}
+    assert found.field_reason is None

@@ -116,3 +116,26 @@ def test_bad_input_is_refused(images) -> None:
         compare(Micrograph(np.ones((3, 3))))
     with pytest.raises(ReadError, match="got 1 NaN"):
         compare(Micrograph(np.array([[np.nan, 1.0]])))
+
+
+@pytest.mark.parametrize("factor", [1e-150, 1e150, 1e300])
+def test_figures_do_not_depend_on_the_unit_of_grey_levels(
+    images, factor: float
+) -> None:
+    a, b = (image.astype(float) for image in images)
+    plain = compare(Micrograph(a), Micrograph(b), match="affine")
+    other = compare(Micrograph(a * factor), Micrograph(b * factor), match="affine")
+    for name in ("psnr_db", "ssim", "nrmse", "contrast", "gain"):
+        assert getattr(other, name) == pytest.approx(getattr(plain, name))
+    assert other.offset == pytest.approx(plain.offset * factor)
+
+
+@pytest.mark.parametrize("span", [1e-300, 1e300])
+def test_data_range_out_of_all_proportion_is_refused(images, span: float) -> None:
+    with pytest.raises(OptionError, match="of the order of the grey values"):
+        compare(Micrograph(images[0]), data_range=span)
+
+
+def test_match_needs_a_reference(images) -> None:
+    with pytest.raises(OptionError, match="needs a reference"):
+        compare(Micrograph(images[0]), match="affine")

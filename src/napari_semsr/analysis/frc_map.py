@@ -171,15 +171,25 @@ def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> Bl
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
         if side < SMALLEST_BLOCK:
-            most = min(shape) // SMALLEST_BLOCK
-            msg = (
-                f"Blocks must have {SMALLEST_BLOCK} px or more, got {side} px for "
-                f"{options.blocks_per_axis} per axis; ask for {most} or fewer."
-            )
-            raise OptionError(msg)
+            raise OptionError(_too_many(shape, options.blocks_per_axis))
         return plan_blocks(shape, block=side, step=max(side, 1))
     block = options.block or (SINGLE_BLOCK if single else PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)
+
+
+def _too_many(shape: tuple[int, int], wanted: int) -> str:
+    """Say why so many blocks do not fit along the shorter side of a field."""
+    field = f"{shape[0]}x{shape[1]} px"
+    most = min(shape) // SMALLEST_BLOCK
+    if not most:
+        return (
+            f"A block has {SMALLEST_BLOCK} px or more and the field only {field}: "
+            "a map needs a larger field."
+        )
+    return (
+        f"{wanted} blocks side by side do not fit: the field has {field} and a block "
+        f"{SMALLEST_BLOCK} px or more, so ask for {most} or fewer."
+    )
 
 
 def _strips(plan: BlockPlan, columns: int) -> Iterator[tuple[int, int]]:
@@ -327,7 +337,7 @@ def _geometry(
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
     """Look for shared noise in all blocks together, where one block is too small."""
-    if grids.pooled is None:
+    if grids.pooled is None or np.all(grids.code == code_of("identical")):
         return None
     share = min(1.0, (plan.step / plan.block) ** 2)
     copies = max(1.0, grids.code.size * share)

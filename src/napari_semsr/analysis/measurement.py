@@ -33,7 +33,12 @@ from napari_semsr.analysis.status import judge
 __all__ = ["MINIMUM_SIDE", "Measurement", "measure"]
 
 MINIMUM_SIDE = 16
-"""Smallest side of a pair of blocks that is measured at all, in pixels."""
+"""Smallest side of a pair of blocks that is measured at all, in pixels.
+
+Of oblong pixels, the coarser axis counts: what matters is the number of rings.
+"""
+
+_SMALLEST_PLANE = 2
 
 Float64Array = NDArray[np.float64]
 
@@ -132,6 +137,8 @@ def measure(
         first = _reduced(first)
     shape = (first.shape[1], first.shape[2])
     half = (shape[0] // 2, shape[1] // 2)
+    if min(half if second is None else shape) < _SMALLEST_PLANE:
+        return _too_small(len(first))
     geometry = plan_geometry(half if second is None else shape, pitch, tukey)
     a, sd = standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
@@ -148,6 +155,21 @@ def measure(
     code = _status(sums, geometry, valid, a, b)
     found = estimate(sums, geometry, code, question)
     return _report(found, sums, geometry, question, scale=1.0)
+
+
+def _too_small(count: int) -> Measurement:
+    """Say that blocks are too small to have a single ring."""
+    none, empty = np.full(count, np.nan), np.zeros((count, 0))
+    return Measurement(
+        crossing=none,
+        spread=none,
+        code=np.full(count, code_of("too-small"), np.uint8),
+        frequency=empty[0],
+        threshold=empty[0],
+        samples=empty[0],
+        correlation=empty,
+        sums=RingSums(empty, empty, empty, np.zeros(count), np.zeros((count, 2))),
+    )
 
 
 def _status(
@@ -169,8 +191,8 @@ def _status(
         difference=difference,
         periodic=partial(_periodic, a, b),
     )
-    if min(geometry.rings.shape) < MINIMUM_SIDE:
-        code[code == 0] = code_of("too-small")
+    if geometry.rings.complete <= MINIMUM_SIDE // 2:
+        code[valid & (code != code_of("identical"))] = code_of("too-small")
     return code
 
 

@@ -33,6 +33,7 @@ FloatArray = NDArray[np.float64]
 BORDER = 5
 SIGMA = 1.5
 FULL_SCALE = 255.0
+_PROPORTION = 1e12
 
 
 class MetricsOptions(Options):
@@ -253,7 +254,8 @@ def compare(
     ShapeError
         If the shapes differ.
     OptionError
-        If the data range is not positive.
+        If the data range is not positive or out of all proportion, or a match is
+        asked for without a reference.
     ReadError
         If a pixel is NaN or infinite.
     """
@@ -263,6 +265,9 @@ def compare(
             f"{reference.shape}; register and crop them first."
         )
         raise ShapeError(msg)
+    if match is not None and reference is None:
+        msg = f"The match {match} needs a reference, got one image."
+        raise OptionError(msg)
     options = MetricsOptions.parse({"data_range": data_range, "match": match, "k2": k2})
     values = _values(image)
     span = options.data_range or default_range(
@@ -271,7 +276,14 @@ def compare(
     if not span > 0:
         msg = "A data range above 0 is needed, got 0 from a constant image; state one."
         raise OptionError(msg)
-    scaled = values * (FULL_SCALE / span)
+    peak = float(np.abs(values).max())
+    if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
+        msg = (
+            f"A data range must be of the order of the grey values, got {span:g} for "
+            f"values up to {peak:g}."
+        )
+        raise OptionError(msg)
+    scaled = values / span * FULL_SCALE
     own = Metrics(
         psnr_db=None,
         ssim=None,
@@ -295,6 +307,7 @@ def _against(
 ) -> Metrics:
     """Add the figures that need a reference."""
     span = own.data_range
+    values, target = values / span, target / span
     gain, offset = 1.0, 0.0
     if options.match == "affine":
         gain, offset = match_affine(values, target)
@@ -303,12 +316,12 @@ def _against(
     energy = float(np.mean(target**2))
     return replace(
         own,
-        psnr_db=10 * math.log10(span**2 / error) if error > 0 else None,
-        ssim=structural_similarity(values, target, span, k2=options.k2),
-        ssim_gao=structural_similarity(values, target, span, k2=0.02),
+        psnr_db=-10 * math.log10(error) if error > 0 else None,
+        ssim=structural_similarity(values, target, 1.0, k2=options.k2),
+        ssim_gao=structural_similarity(values, target, 1.0, k2=0.02),
         nrmse=math.sqrt(error / energy) if energy > 0 else None,
         match=options.match,
         gain=gain,
-        offset=offset,
+        offset=offset * span,
         identical=error == 0,
     )

@@ -48,6 +48,8 @@ def has_signal(curve: Float64Array, effective: Float64Array, rings: int) -> Bool
     """
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
+    if not values.shape[1]:
+        return np.zeros(len(curve), bool)
     best = (values * np.sqrt(2 * weight)).max(axis=1, initial=0)
     pooled = np.cumsum(values * weight, axis=1)
     norm = np.sqrt(np.maximum(np.cumsum(weight, axis=1), 1e-12) / 2)
