@@ -77,7 +77,8 @@ class ArrayFrames:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the grey values."""
-        return np.dtype(self.data.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        return dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -141,8 +142,8 @@ def grid_cells(
     rows, columns = grid
     if rows < 1 or columns < 1 or rows * columns != count:
         msg = (
-            f"A grid of {rows}x{columns} needs {max(rows, 0) * max(columns, 0)} frames, "
-            f"got {count}: correct the grid, or give positions for a scan with gaps."
+            f"A grid of {rows}x{columns} needs {max(rows * columns, 0)} frames, got "
+            f"{count}: correct the grid, or give positions for a scan with gaps."
         )
         raise OptionError(msg)
     row, column = np.divmod(np.arange(count), columns)
@@ -196,12 +197,13 @@ class Acquisition:
     def __post_init__(self) -> None:
         count = len(self.frames)
         if len(self.names) != count or len(set(self.names)) != count:
-            msg = f"{count} frames need as many different names, got {len(set(self.names))}."
+            got = len(set(self.names))
+            msg = f"{count} frames need as many different names, got {got}."
             raise ShapeError(msg)
         for what, places in (("px", self.nominal_px), ("nm", self.nominal_nm)):
             if places is not None and np.shape(places) != (count, 2):
-                got = np.shape(places)
-                msg = f"Nominal positions in {what} must be ({count}, 2), got {got}."
+                shape = np.shape(places)
+                msg = f"Nominal positions in {what} must be ({count}, 2), got {shape}."
                 raise ShapeError(msg)
         if self.overlap is not None and not 0 < self.overlap < 1:
             msg = (

@@ -4,6 +4,7 @@ Read by ``czifile``, which the extra ``[czi]`` installs.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,10 @@ class CziTiles:
 def _library(path: Path) -> Any:
     """Import czifile, or say how to get it."""
     try:
-        import czifile
+        return import_module("czifile")
     except ImportError as error:
         msg = f"{path} needs czifile to be read: pip install 'napari-semsr[czi]'."
         raise ReadError(msg) from error
-    return czifile
 
 
 def is_czi(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A scan from disk: a folder of frames, one multi-page TIFF, or one CZI, read lazily."""
+"""A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
 import re
 from collections.abc import Sequence
@@ -187,7 +187,7 @@ def _unique(names: Sequence[str], folder: Path) -> None:
 def _described(
     folder: Path, names: Sequence[str]
 ) -> tuple[list[str], list[registry.FileInfo], list[Fault]]:
-    """What every frame is; those that cannot be read are listed."""
+    """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
     for name in names:
         try:
@@ -297,8 +297,8 @@ def _from_file(path: Path, table: Path | None) -> Acquisition:
     info = registry.describe(path)
     if info.planes < 2:
         msg = (
-            f"{path} must hold at least two frames to be joined, but is a single image: "
-            "give a folder of frames."
+            f"{path} must hold at least two frames to be joined, but is a single "
+            "image: give a folder of frames."
         )
         raise ReadError(msg)
     width = len(str(info.planes - 1))
@@ -308,7 +308,7 @@ def _from_file(path: Path, table: Path | None) -> Acquisition:
 
 
 def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What ``scan.json`` says that an acquisition has a place for."""
+    """Take from ``scan.json`` what an acquisition has a place for."""
     values: dict[str, Any] = {}
     grid = found.get("grid")
     if isinstance(grid, str):

@@ -14,7 +14,10 @@ from napari_semsr.core.errors import ReadError
 
 __all__ = ["Positions", "read_positions", "read_scan"]
 
-_HEADERS = {("y_px", "x_px"): "px", ("y_nm", "x_nm"): "nm"}
+_HEADERS: dict[tuple[str, ...], str] = {
+    ("y_px", "x_px"): "px",
+    ("y_nm", "x_nm"): "nm",
+}
 
 
 @dataclass(frozen=True, slots=True)

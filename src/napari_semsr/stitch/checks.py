@@ -1,4 +1,4 @@
-"""Before a result is given: is it better than nominal, and does every frame fit?"""
+"""Last checks: every frame is founded, and the result is better than nominal."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +98,10 @@ def verify(state: State, noise: float) -> None:
     for index in _unfounded(state):
         state.positions[index] = np.nan
     lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
-    for index in lost:
-        state.reasons.setdefault(int(index), _reason(state, int(index), noise))
+    for lost_index in lost:
+        state.reasons.setdefault(
+            int(lost_index), _reason(state, int(lost_index), noise)
+        )
     if len(lost):
         names = [state.acquisition.names[i] for i in lost[:5]]
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
@@ -119,14 +121,14 @@ def verify(state: State, noise: float) -> None:
 
 def _against_nominal(state: State) -> None:
     """Give nominal positions, and say so, where the solved ones fit no better."""
-    placed = np.isfinite(state.positions).all(axis=1)
-    nominal = np.where(placed[:, None], state.nominal, np.nan)
+    placed = np.isfinite(state.positions).all(axis=1, keepdims=True)
+    nominal = np.where(placed, state.nominal, np.nan)
     shape = state.acquisition.frame_shape
     solved = _fit(state, overlapping_pairs(state.positions, shape), state.positions)
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
     if before > solved + 0.02:
         state.positions = nominal
         state.warnings.append(
-            f"Solved positions fit the images less well (correlation {solved:.2f}) than "
-            f"the nominal ones ({before:.2f}): the nominal ones are given."
+            f"Solved positions fit the images less well (correlation {solved:.2f}) "
+            f"than the nominal ones ({before:.2f}): the nominal ones are given."
         )

@@ -1,9 +1,9 @@
 """Flat field and dark level, found from the frames themselves.
 
-A frame is ``dark + gain * flat * scene + noise``. A microsphere's field is round, so the
-flat field is taken as a radial profile: the median of all frames, each divided by its
-own level, over rings about the centre of the field. What is not radial is found later
-from overlaps (`napari_semsr.stitch.shading`), where the scene cancels.
+A frame is ``dark + gain * flat * scene + noise``. A microsphere's field is round, so
+the flat field is taken as a radial profile: the median of all frames, each divided by
+its own level, over rings about the centre of the field. What is not radial is found
+later from overlaps (`napari_semsr.stitch.shading`), where the scene cancels.
 """
 
 from dataclasses import dataclass
@@ -71,24 +71,24 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     Returns
     -------
     (Y, X) numpy.ndarray of bool
-        True where the flat field exceeds 0.15, three pixels inside that edge; the
-        frame's own border is no such edge.
+        True where the flat field exceeds 0.15, three pixels inside that edge; all of
+        a frame that is bright everywhere.
     """
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
     eroded: NDArray[np.bool_] = ndimage.binary_erosion(
-        bright, iterations=_EROSION, border_value=1
+        bright, iterations=_EROSION, border_value=0
     )
     return eroded
 
 
-def _sample(acquisition: Acquisition) -> FloatArray:
-    """Some frames, evenly spread over the scan."""
+def _sample(acquisition: Acquisition) -> SingleArray:
+    """Read some frames, evenly spread over the scan."""
     count = len(acquisition)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round())
     frames = [acquisition.read(int(i)).astype(np.float32) for i in chosen]
-    return np.stack(frames)  # type: ignore[return-value]
+    return np.stack(frames)
 
 
 def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
@@ -102,7 +102,7 @@ def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
 
 
 def _noise(frames: NDArray[Any]) -> float:
-    """Standard deviation of pixel noise in the darkest part, from differences."""
+    """Measure the deviation of pixel noise from differences."""
     across = np.diff(frames, axis=-1).ravel()
     return float(1.4826 * np.nanmedian(np.abs(across)) / np.sqrt(2))
 
@@ -194,7 +194,7 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     near the centre, does not come through. Where that does not describe the rings,
     local parabolas do; a rim too sharp for these stays as it was measured.
     """
-    close = ndimage.gaussian_filter1d(profile, 1.5, mode="nearest")
+    close: FloatArray = ndimage.gaussian_filter1d(profile, 1.5, mode="nearest")
     top = float(np.quantile(profile, 0.9))
     lit = profile > MIN_FLAT * top
     end = int(np.argmin(lit)) if not lit.all() else len(profile)

@@ -2,8 +2,8 @@
 
 A plan knows where every frame lies; `FusionPlan.block` computes one rectangle and
 depends on nothing else, so that blocks may be computed in any order, by any worker, and
-give the same pixels however the mosaic is cut. Grey values are those of the frames above
-their dark level, shading and gain divided out.
+give the same pixels however the mosaic is cut. Grey values are those of the frames
+above their dark level, shading and gain divided out.
 """
 
 from dataclasses import dataclass

@@ -154,7 +154,7 @@ def _fitted(
 
 
 def _blocks(plane: NDArray[np.float64]) -> FloatArray:
-    """Sums over blocks, a ragged border included."""
+    """Sum over blocks, a ragged border included."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
     summed: FloatArray = np.add.reduceat(
         rows, np.arange(0, plane.shape[1], _BLOCK), axis=1

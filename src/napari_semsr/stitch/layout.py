@@ -149,7 +149,7 @@ def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
 
 
 def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArray:
-    """Iteratively reweighted positions; the scale of doubt shrinks step by step."""
+    """Reweigh and solve again and again; the scale of doubt shrinks step by step."""
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
     positions = least_squares(count, joints, weights, prior)

@@ -1,7 +1,7 @@
 """What one pair of frames says about its shift, to first order.
 
-With inverse variances ``w_i`` and the picture unknown, the likelihood of all frames is a
-sum over pairs of ``w_i w_j / sum_k w_k * (I_i - I_j)^2`` at each place of the mosaic:
+With inverse variances ``w_i`` and the picture unknown, the likelihood of all frames is
+a sum over pairs of ``w_i w_j / sum_k w_k * (I_i - I_j)^2`` at each place of the mosaic:
 the picture is eliminated exactly. A pair's part of it is linearised in its shift; its
 offset, its gain, and a brightness that varies linearly are eliminated. The Hessian is
 taken from products of the two frames' gradients, in which independent noise cancels.

@@ -27,8 +27,8 @@ from napari_semsr.stitch.rescue import place_among
 from napari_semsr.stitch.shading import COARSE_KNOTS, FINE_KNOTS, refine_shading
 from napari_semsr.stitch.significance import chance_threshold
 from napari_semsr.stitch.solution import StitchSolution
-from napari_semsr.stitch.state import State
 from napari_semsr.stitch.stage import fit_stage, predict
+from napari_semsr.stitch.state import State
 
 __all__ = ["solve"]
 
@@ -67,8 +67,8 @@ def _flat(
         return FlatField(ones, 0.0, ones > 0, "none")
     if given is None:
         msg = (
-            f"The flat field {options.flat_field!r} must be auto, none or an image that "
-            "the caller has read: pass it as `flat`."
+            f"The flat field {options.flat_field!r} must be auto, none or an image "
+            "that the caller has read: pass it as `flat`."
         )
         raise OptionError(msg)
     if given.shape != shape:
@@ -130,7 +130,7 @@ def _coarse(state: State) -> Job[None]:
 
 
 def _lay_out(state: State) -> Job[None]:
-    """Positions by the joints that agree; with several candidates, by what they leave."""
+    """Positions by the joints that agree, or by what several candidates leave."""
     count = len(state.acquisition)
     weighed = []
     for done, choice in enumerate(

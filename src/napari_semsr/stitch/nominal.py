@@ -98,8 +98,8 @@ def measure_grid(prepared: Prepared) -> FloatArray:
     if any(lacking):
         what = "rows" if lacking[0] else "columns"
         msg = (
-            f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common detail, "
-            "but no shift fits them: check grid and order, or give the overlap."
+            f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
+            "detail, but no shift fits them: check grid and order, or give the overlap."
         )
         raise RegistrationError(msg)
     down = np.array([rows, 0.0]) if found[0] is None else found[0]
@@ -108,7 +108,7 @@ def measure_grid(prepared: Prepared) -> FloatArray:
 
 
 def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
-    """Some pairs of direct neighbours along one axis, spread over the grid."""
+    """Choose pairs of direct neighbours along one axis, spread over the grid."""
     place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
     step = (1, 0) if axis == 0 else (0, 1)
     pairs = [
@@ -183,8 +183,8 @@ def discover(prepared: Prepared) -> FloatArray:
     kept = list(best.values())
     if not kept:
         msg = (
-            f"{count} frames without positions must overlap to be placed, but no two of "
-            "them fit: give positions or a grid."
+            f"{count} frames without positions must overlap to be placed, but no two "
+            "of them fit: give positions or a grid."
         )
         raise RegistrationError(msg)
     weights = np.array([joint.weight for joint in kept])

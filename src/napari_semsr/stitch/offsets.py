@@ -120,8 +120,8 @@ class Surface:
     def score(self) -> SingleArray:
         """Correlation in standard deviations of unrelated noise."""
         floor = max(0.02 * float(self.variance.max(initial=0.0)), 1e-30)
-        score: SingleArray = self.cross / np.sqrt(np.maximum(self.variance, floor))
-        return score
+        spread = np.sqrt(np.maximum(self.variance, floor))
+        return (self.cross / spread).astype(np.float32)
 
 
 def surface(

@@ -182,7 +182,7 @@ class Prepared:
             _low_pass(product, sigma) / blurred
             for sigma, blurred in zip((_FINE, _COARSE), self._blurred, strict=True)
         )
-        band: SingleArray = (fine - coarse) * self.root
+        band = ((fine - coarse) * self.root).astype(np.float32)
         band[weight == 0] = 0
         return band
 

@@ -89,8 +89,8 @@ def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] |
         np.where(inside, 1 / np.maximum(a_weight, 1e-3), 0)
     ) + block_sums(np.where(inside, 1 / np.maximum(b_weight, 1e-3), 0))
     return (
-        place + (one.y0, one.x0) - frames.parts[pair[0]],
-        place + (two.y0, two.x0) - frames.parts[pair[1]],
+        place + np.array((one.y0, one.x0)) - frames.parts[pair[0]],
+        place + np.array((two.y0, two.x0)) - frames.parts[pair[1]],
         np.log(a_sum[usable] / b_sum[usable]),
         level**2 / inverse[usable],
         (_inverse(a_weight)[usable] - _inverse(b_weight)[usable]) / level,
@@ -139,9 +139,10 @@ def block_ratios(
         none, places = np.zeros(0), np.zeros((0, 2))
         whole = np.zeros(0, dtype=np.int64)
         return BlockRatios(whole, whole, whole, places, places, none, none, none)
-    counts = [row[3] for row in frames]
-    pair, first, second = (
-        np.repeat([row[k] for row in frames], counts).astype(np.int64) for k in range(3)
+    table = np.repeat(
+        np.array([row[:3] for row in frames], dtype=np.int64),
+        [row[3] for row in frames],
+        axis=0,
     )
     stacked = [np.concatenate([part[k] for part in parts]) for k in range(5)]
-    return BlockRatios(pair, first, second, *stacked)
+    return BlockRatios(table[:, 0], table[:, 1], table[:, 2], *stacked)

@@ -163,7 +163,7 @@ def refine(
 
 
 def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
-    """Standard deviations, the mean position taken off.
+    """Find standard deviations, the mean position taken off.
 
     Smoothing by `sigma` has divided the noise variance by ``4 pi sigma^2`` and
     correlated it over as many pixels; shifts see the variance before that.

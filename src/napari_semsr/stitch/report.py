@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.acquisition import Fault
 from napari_semsr.core.micrograph import PixelSize
-from napari_semsr.stitch.offsets import Candidates
 from napari_semsr.stitch.links import Link
+from napari_semsr.stitch.offsets import Candidates
 from napari_semsr.stitch.solution import PairReport, StitchSolution
 from napari_semsr.stitch.stage import fit_stage, pixel_size_from_stage
 from napari_semsr.stitch.state import State

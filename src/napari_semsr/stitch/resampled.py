@@ -18,7 +18,7 @@ _CACHE_BYTES = 256 << 20
 
 
 def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
-    """Sampled Gaussian and its derivative, reading at ``x - part``.
+    """Sample a Gaussian and its derivative, reading at ``x - part``.
 
     The derivative's weights are scaled so that a ramp has slope one.
     """

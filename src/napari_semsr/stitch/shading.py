@@ -26,6 +26,7 @@ IntPair = tuple[int, int]
 
 COARSE_KNOTS, FINE_KNOTS = 6, 12
 _GAIN_PRIOR = 0.1
+_HALF = 0.5
 _DARK_PRIOR = 0.1  # as a change of the typical ratio
 _BETTER = 0.985
 _MAX_BLOCKS = 20000
@@ -53,28 +54,32 @@ class Shading:
     refined: bool
 
 
-def _mean_tilt(
-    prepared: Prepared, placed: NDArray[np.bool_]
+def _mean_shape(
+    prepared: Prepared, placed: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Tilt of the mean frame: block places, tilt along y and x, its covariance."""
+    """Tilt and roundness of the mean frame, their covariance, and where they count."""
     inside = block_sums(prepared.flat.valid.astype(np.float32)) == BLOCK**2
     chosen = np.flatnonzero(placed)
     chosen = chosen[:: max(1, len(chosen) // 64)]
-    place = np.stack(np.nonzero(inside), axis=1) * BLOCK + (BLOCK - 1) / 2
-    centred = place - place.mean(axis=0)
-    tilts = []
+    place = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * BLOCK
+    place += (BLOCK - 1) / 2
+    shapes = basis.shapes(place)
+    moments = []
     for index in chosen:
         sums = block_sums(prepared.corrected(int(index))[0])[inside]
         lit = sums > 0
         if lit.sum() * 2 < len(lit):
             continue
         log = np.log(sums[lit])
-        around = centred[lit] - centred[lit].mean(axis=0)
-        tilts.append(np.linalg.lstsq(around, log - log.mean())[0])
-    if len(tilts) < 3:
-        return place, np.zeros(2), 1e-4 * np.eye(2)
-    spread = np.cov(np.array(tilts).T) / len(tilts)
-    return place, np.mean(tilts, axis=0), spread + 1e-12 * np.eye(2)
+        around = shapes[lit] - shapes[lit].mean(axis=0)
+        moments.append(np.linalg.lstsq(around, log - log.mean())[0])
+    if len(moments) < 3:
+        return np.zeros(shapes.shape[1]), np.eye(shapes.shape[1]), place
+    found = np.array(moments)
+    # frames see different parts of the sample: their scatter tells what it adds
+    spread = np.cov(found.T)
+    spread = _HALF * spread + (1 - _HALF) * np.diag(np.diag(spread))
+    return found.mean(axis=0), spread / len(found) + 1e-10 * np.eye(len(spread)), place
 
 
 def _scatter(values: FloatArray) -> float:
@@ -99,13 +104,13 @@ class _Problem:
         self.prior, self.pull = np.eye(size), np.zeros(size)
         self.prior[:-1, :-1] = basis.prior()
 
-    def expect_tilt(
-        self, tilt: FloatArray, covariance: FloatArray, reader: FloatArray
+    def expect(
+        self, shape: FloatArray, covariance: FloatArray, reader: FloatArray
     ) -> None:
-        """Let the mean frame say how the surface tilts: overlaps hardly show it."""
+        """Let the mean frame tell the broad shape, which overlaps may hardly show."""
         trust = np.linalg.inv(covariance)
         self.prior[:-1, :-1] += reader.T @ trust @ reader
-        self.pull[:-1] += reader.T @ trust @ tilt
+        self.pull[:-1] += reader.T @ trust @ shape
 
     def solve(
         self, chosen: NDArray[np.bool_], shaded: bool
@@ -115,7 +120,8 @@ class _Problem:
         size = surface + self.count
         ratios = self.ratios
         weight = np.where(chosen, self.weight, 0)
-        coefficients, gains = np.zeros(surface), np.zeros(self.count)
+        coefficients: FloatArray = np.zeros(surface)
+        gains: FloatArray = np.zeros(self.count)
         for _ in range(3):
             left = ratios.log_ratio - self.predict(coefficients, gains)
             scale = max(3 * _scatter(left[chosen]), 1e-6)
@@ -123,10 +129,11 @@ class _Problem:
             normal, right = self._normal(robust, size, surface)
             if not shaded:
                 part = np.linalg.solve(normal[surface:, surface:], right[surface:])
-                gains = part
+                gains = np.asarray(part, dtype=float)
             else:
                 part = np.linalg.solve(normal, right)
-                coefficients, gains = part[:surface], part[surface:]
+                coefficients = np.asarray(part[:surface], dtype=float)
+                gains = np.asarray(part[surface:], dtype=float)
         return coefficients, gains - gains.mean()
 
     def _normal(
@@ -163,7 +170,7 @@ class _Problem:
     def residual(
         self, chosen: NDArray[np.bool_], coefficients: FloatArray
     ) -> FloatArray:
-        """What is left of the chosen ratios after shading and each pair's constant."""
+        """Take shading and each pair's constant off the chosen ratios."""
         left = self.ratios.log_ratio - self.difference @ coefficients
         left, pair = left[chosen], self.ratios.pair[chosen]
         count = np.bincount(pair)
@@ -237,8 +244,9 @@ def refine_shading(
     basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
     problem = _Problem(ratios, count, basis)
     _, gains = problem.solve(every, shaded=False)
-    place, tilt, spread = _mean_tilt(prepared, np.isfinite(positions).all(axis=1))
-    problem.expect_tilt(tilt, spread, basis.tilt_reader(place))
+    placed: NDArray[np.bool_] = ~np.isnan(positions[:, 0])
+    shape, spread, place = _mean_shape(prepared, placed, basis)
+    problem.expect(shape, spread, basis.shape_reader(place))
     flat_error, refined_error = [], []
     nothing = np.zeros(problem.difference.shape[1])
     for half in (ratios.pair % 2 == 0, ratios.pair % 2 == 1):

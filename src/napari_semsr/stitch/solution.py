@@ -147,7 +147,7 @@ class StitchSolution:
     @property
     def placed(self) -> NDArray[np.bool_]:
         """Which frames have a place."""
-        known: NDArray[np.bool_] = np.isfinite(self.positions_px).all(axis=1)
+        known: NDArray[np.bool_] = ~np.isnan(self.positions_px[:, 0])
         return known
 
     @property

@@ -1,4 +1,4 @@
-"""The stage: how solved positions follow from nominal ones, and what a pixel measures."""
+"""The stage: how solved positions follow from nominal ones; the size of a pixel."""
 
 from typing import Literal
 
@@ -43,7 +43,7 @@ def fit_stage(
     affine = (
         model == "affine" and len(have) >= _ENOUGH and spread[-1] > 1e-3 * spread[0]
     )
-    matrix = np.eye(2)
+    matrix: FloatArray = np.eye(2)
     weight = np.ones(len(have))
     offset = np.zeros(2)
     for _ in range(8):
@@ -52,7 +52,7 @@ def fit_stage(
         if affine:
             root = np.sqrt(weight)[:, None]
             fitted = np.linalg.lstsq((have - centre) * root, (want - goal) * root)[0]
-            matrix = fitted.T
+            matrix = np.asarray(fitted.T, dtype=float)
         offset = goal - matrix @ centre
         left = np.hypot(*(want - have @ matrix.T - offset).T)
         scale = max(2 * float(np.median(left)), 1e-6)
@@ -126,7 +126,5 @@ def pixel_size_from_stage(
         matrix = np.linalg.lstsq(pixels, stage)[0]
         scale = np.hypot(matrix[:, 0], matrix[:, 1])
         return parse_pixel_size((float(scale[0]), float(scale[1])))
-    along = stage @ vectors[:, -1]
-    return parse_pixel_size(
-        float(np.linalg.norm(along) / max(np.linalg.norm(pixels), 1e-12))
-    )
+    along = float(np.linalg.norm(stage @ vectors[:, -1]))
+    return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))

@@ -92,8 +92,27 @@ class SurfaceBasis:
         whole[free:, free:] = splines
         return whole
 
-    def tilt_reader(self, place: FloatArray) -> FloatArray:
-        """Matrix that turns coefficients into the surface's mean tilt.
+    def shapes(self, place: FloatArray) -> FloatArray:
+        """Evaluate the broad shapes that a mean frame can tell.
+
+        Parameters
+        ----------
+        place : (M, 2) numpy.ndarray
+            ``(y, x)`` in pixels of a frame.
+
+        Returns
+        -------
+        (M, 4) numpy.ndarray
+            Tilt along y and x, second and fourth power of the distance from the
+            centre; lengths in half frames.
+        """
+        half = max(self.shape) / 2
+        unit = (place - np.array(self.centre)) / half
+        radius2 = (unit**2).sum(axis=1)
+        return np.column_stack([unit, radius2, radius2**2])
+
+    def shape_reader(self, place: FloatArray) -> FloatArray:
+        """Matrix that turns coefficients into the surface's broad shapes.
 
         Parameters
         ----------
@@ -102,10 +121,11 @@ class SurfaceBasis:
 
         Returns
         -------
-        (2, F) numpy.ndarray
-            Change per pixel along y and x for each coefficient.
+        (4, F) numpy.ndarray
+            Amount of each shape for each coefficient.
         """
-        centred = place - place.mean(axis=0)
+        shapes = self.shapes(place.astype(float))
+        centred = shapes - shapes.mean(axis=0)
         reader: FloatArray = np.linalg.pinv(centred) @ self.at(place.astype(float))
         return reader
 
