@@ -20,7 +20,7 @@ help:  ## list these targets
 
 $(STAMP): pyproject.toml constraints.txt scripts/build_environment.sh
 	@PYTHON="$(PYTHON)" scripts/system_packages.sh || echo "Going on: commands need none of them, panels and tests do."
-	PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,dev,docs
+	PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,dev,docs
 	@touch $@
 
 demo: $(STAMP)  ## open, enhance, measure and save a test image; ends in a report
