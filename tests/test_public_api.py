@@ -9,8 +9,12 @@ import napari_semsr
 from napari_semsr.cli.parser import VERBS
 from napari_semsr.core.errors import OptionError
 
-# A room has the name of the verb `simulate`, so that function is `simulate_scan`.
-OTHERWISE = {"models": "list_models", "simulate": "simulate_scan"}
+# Rooms have the names of some verbs, whose functions are called otherwise.
+OTHERWISE = {
+    "models": "list_models",
+    "simulate": "simulate_scan",
+    "stitch": "stitch_frames",
+}
 FUNCTIONS = {OTHERWISE.get(verb, verb.replace("-", "_")) for verb in VERBS}
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         spectrum,
         train,
     )
-    from napari_semsr.services.api_frames import simulate_scan
+    from napari_semsr.services.api_frames import simulate_scan, stitch_frames
 
     __version__: str
 
@@ -50,6 +50,7 @@ __all__ = [
     "run",
     "simulate_scan",
     "spectrum",
+    "stitch_frames",
     "train",
     "write",
 ]
@@ -62,6 +63,7 @@ _HOMES = {
     "read": "io.registry",
     "run": "core.progress",
     "simulate_scan": "services.api_frames",
+    "stitch_frames": "services.api_frames",
     "write": "io.registry",
 }
 

@@ -72,7 +72,9 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         record, summary = _result(arguments, console)
-    said = list(dict.fromkeys(_ours(caught, debug=debug)))
+    own = record.get("warnings")  # a job may return what it has to say
+    told = [str(item) for item in own] if isinstance(own, list) else []
+    said = list(dict.fromkeys([*told, *_ours(caught, debug=debug)]))
     console.emit({**record, "warnings": said}, summary)
     for message in said:
         console.warn(message)

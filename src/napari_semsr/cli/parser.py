@@ -15,6 +15,7 @@ VERBS = {
     "info": "say what a file is: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "simulate": "make a folder of superlens frames whose truth is known",
+    "stitch": "join a folder of frames to one calibrated mosaic",
     "degrade": "blur and haze an image as published test sets do",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",

@@ -1,4 +1,4 @@
-"""The Python interface to scans: frames made of a sample."""
+"""The Python interface to scans: frames made of a sample, and joined again."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from napari_semsr.services.opening import OpenOptions
 
 if TYPE_CHECKING:
     from napari_semsr.services.simulate import SimulatedScan
+    from napari_semsr.services.stitch import StitchedFile
 
-__all__ = ["simulate_scan"]
+__all__ = ["simulate_scan", "stitch_frames"]
 
 
 def simulate_scan(
@@ -58,6 +59,57 @@ def simulate_scan(
         image=as_optional(image),
         options=chosen,
         opening=opening.replace(pixel_size_nm=None),
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+def stitch_frames(
+    folder: PathLike,
+    output: PathLike,
+    *,
+    positions: PathLike | None = None,
+    positions_out: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "StitchedFile":
+    """Join the frames of a folder to one calibrated mosaic.
+
+    The command is ``semsr stitch``; the name ``stitch`` belongs to the package that
+    places the frames.
+
+    Parameters
+    ----------
+    folder : path
+        Frames, with ``positions.csv`` and ``scan.json`` where known.
+    output : path
+        Its suffix names the format.
+    positions : path, optional
+        Table of nominal positions, in place of the folder's own.
+    positions_out : path, optional
+        Receives the solved positions as a table.
+    overwrite : bool, default=False
+        Replace existing outputs.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``grid``, ``overlap`` and ``flat_field``.
+
+    Returns
+    -------
+    StitchedFile
+        Positions, joints, warnings, and what was written.
+    """
+    from napari_semsr.services import stitch as service
+
+    (chosen,) = parse_each(options, service.StitchFolderOptions)
+    job = service.stitch(
+        folder,
+        output,
+        positions=positions,
+        positions_out=positions_out,
+        options=chosen,
         overwrite=overwrite,
     )
     return run(job, progress)

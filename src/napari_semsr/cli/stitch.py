@@ -1,0 +1,64 @@
+"""``semsr stitch FRAMES_DIR -o OUT``: from a folder of frames to one mosaic."""
+
+import argparse
+
+from napari_semsr.cli import text
+from napari_semsr.cli.arguments import add_options, options_from
+from napari_semsr.cli.inputs import add_image, add_output
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core.progress import Job
+from napari_semsr.services.stitch import StitchedFile, StitchFolderOptions, stitch
+
+__all__ = ["VERB"]
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "frames_dir", "folder of frames, or one file of many pages")
+    add_output(parser, "where the mosaic goes; its suffix names the format")
+    group = parser.add_argument_group("positions")
+    group.add_argument(
+        "--positions",
+        metavar="CSV",
+        help="nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm "
+        "(default: positions.csv in the folder)",
+    )
+    group.add_argument(
+        "--positions-out", metavar="CSV", help="write the solved positions as a table"
+    )
+    add_options(parser, StitchFolderOptions, title="frames, joints and blending")
+
+
+def _start(arguments: argparse.Namespace) -> Job[StitchedFile]:
+    """Make the job."""
+    return stitch(
+        arguments.frames_dir,
+        arguments.output,
+        positions=arguments.positions,
+        positions_out=arguments.positions_out,
+        options=options_from(arguments, StitchFolderOptions),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: StitchedFile) -> str:
+    """Say what was written, and how far to trust it."""
+    size = text.pixel_size(result.pixel_size_nm)
+    stage = text.pixel_size(result.stage_pixel_size_nm)
+    size = size if result.stage_pixel_size_nm is None else f"{size} (stage: {stage})"
+    placed = result.frames - len(result.left_out)
+    rows = [
+        ("output", f"{result.output} ({text.shape(result.shape)}, {result.dtype})"),
+        ("coverage", result.coverage),
+        ("pixel size", size),
+        ("frames", f"{placed} of {result.frames} placed"),
+        ("joints", f"{result.pairs_used} used, {result.pairs_rejected} rejected"),
+        ("residual", f"{text.number(result.residual_px)} px RMS"),
+        ("shading left", f"{text.number(result.shading_percent)} % of the mean"),
+        ("time", f"{text.number(result.seconds)} s"),
+    ]
+    rows += [("left out", f"{item.frame}: {item.reason}") for item in result.left_out]
+    return text.columns(rows)
+
+
+VERB = Verb(_configure, _start, _summarise)

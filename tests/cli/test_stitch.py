@@ -1,0 +1,69 @@
+"""``semsr stitch``: keys, flags, refusals."""
+
+import csv
+
+import pytest
+
+SCAN = ("--frames-grid", "2x2", "--frame-px", "96", "--field", "square", "--seed", "5")
+
+
+@pytest.fixture
+def scan(semsr, tmp_path):
+    said = semsr("simulate", "scan", "--phantom", "particles", *SCAN)
+    assert said.code == 0, said.err
+    return tmp_path / "scan"
+
+
+@pytest.mark.usefixtures("scan")
+def test_record_has_the_keys_of_the_contract(semsr, tmp_path):
+    said = semsr("stitch", "scan", "-o", "mosaic.ome.zarr", "--json",
+                 "--positions-out", "solved.csv", "--blend", "seam")  # fmt: skip
+    assert said.code == 0, said.err
+    record = said.record
+    assert set(record) >= {
+        "shape", "pixel_size_nm", "frames", "pairs_used", "pairs_rejected",
+        "residual_px", "warnings", "positions",
+    }  # fmt: skip
+    assert record["frames"] == 4
+    assert record["pixel_size_nm"] == pytest.approx([20, 20])
+    assert set(record["positions"][0]) == {"frame", "y_px", "x_px"}
+    with (tmp_path / "solved.csv").open(newline="") as stream:
+        assert [row["frame"] for row in csv.DictReader(stream)] == [
+            item["frame"] for item in record["positions"]
+        ]
+    info = semsr("info", "mosaic.ome.zarr", "--json").record
+    assert info["shape"] == record["shape"]
+
+
+def test_grid_alone_and_summary(semsr, scan):
+    (scan / "positions.csv").unlink()
+    (scan / "scan.json").unlink()
+    said = semsr("stitch", "scan", "-o", "mosaic.png", "--grid", "2x2",
+                 "--overlap", "0.35", "--pixel-size-nm", "20")  # fmt: skip
+    assert said.code == 0, said.err
+    assert "4 of 4 placed" in said.out
+    assert "px RMS" in said.out
+    assert (scan.parent / "mosaic.coverage.tif").is_file()
+
+
+def test_left_out_frame_is_warned_of(semsr, scan):
+    path = scan / "frame_003.tif"
+    path.write_bytes(path.read_bytes()[:3000])
+    said = semsr("stitch", "scan", "-o", "mosaic.ome.tif", "--json")
+    assert said.code == 0, said.err
+    assert any("frame_003.tif" in text for text in said.record["warnings"])
+    assert "warning: " in said.err
+    assert said.record["positions"][3]["y_px"] is None
+
+
+def test_bad_requests_are_refused_in_one_line(refused, scan):
+    start = ("stitch", "scan", "-o", "mosaic.ome.zarr")
+    assert "needs 9 frames, got 4" in refused(*start, "--grid", "3x3")
+    assert "does not exist" in refused("stitch", "nothing", "-o", "mosaic.ome.zarr")
+    assert "nothing.tif" in refused(*start, "--flat-field", "nothing.tif")
+    assert "overlap" in refused(*start, "--overlap", "0")
+    assert "suffix" in refused("stitch", "scan", "-o", "mosaic.jpg")
+    assert "required" in refused("stitch", "scan")
+    (scan / "positions.csv").write_text("frame,y_px,x_px\n../secret.tif,0,0\n")
+    assert "leave" in refused(*start)
+    assert not (scan.parent / "mosaic.ome.zarr").exists()
