@@ -6,7 +6,7 @@ from typing import Any
 from napari_semsr.analysis.frc import FrcOptions, FrcResult
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.services.opening import Image, OpenOptions
-from napari_semsr.services.pairing import names_of, open_pair, warn_uncalibrated
+from napari_semsr.services.pairing import calibrated_of, names_of, open_pair
 from napari_semsr.services.results import Result, jsonable
 
 __all__ = ["FrcReport", "frc_job"]
@@ -79,8 +79,8 @@ def frc_job(
 
     yield Progress(0, 2, "reading")
     first, second = open_pair(a, b, opening)
-    warn_uncalibrated(first)
+    calibrated = calibrated_of(first, second)
     yield Progress(1, 2, "correlating")
     result = frc.frc(first, second, options or FrcOptions())
     yield Progress(2, 2, "done")
-    return FrcReport(names_of(a, b), first.pixel_size_nm, result)
+    return FrcReport(names_of(a, b), calibrated.pixel_size_nm, result)

@@ -13,7 +13,7 @@ from napari_semsr.services.opening import (
     input_record,
     paths_of,
 )
-from napari_semsr.services.pairing import names_of, open_pair, warn_uncalibrated
+from napari_semsr.services.pairing import calibrated_of, names_of, open_pair
 from napari_semsr.services.results import Result
 from napari_semsr.services.targets import check_image_target
 
@@ -118,7 +118,7 @@ def frc_map_job(
         inputs = paths_of(a, b)
         target = check_image_target(output, inputs=inputs, overwrite=overwrite)
     first, second = open_pair(a, b, opening)
-    warn_uncalibrated(first)
+    calibrated = calibrated_of(first, second)
     result = yield from frc_map.frc_map(first, second, chosen)
     if target is not None:
         pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
@@ -139,9 +139,9 @@ def frc_map_job(
         p10_nm=result.p10_nm,
         p90_nm=result.p90_nm,
         reasons=dict(result.reason_counts),
-        median_px=_in_px(result, first, 50),
-        p10_px=_in_px(result, first, 10),
-        p90_px=_in_px(result, first, 90),
+        median_px=_in_px(result, calibrated, 50),
+        p10_px=_in_px(result, calibrated, 10),
+        p90_px=_in_px(result, calibrated, 90),
         unit=result.unit,
         block=result.block,
         step=result.step,

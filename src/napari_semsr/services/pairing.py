@@ -10,7 +10,7 @@ from napari_semsr.services.opening import (
     open_image,
 )
 
-__all__ = ["names_of", "open_pair", "warn_uncalibrated"]
+__all__ = ["calibrated_of", "names_of", "open_pair"]
 
 
 def open_pair(
@@ -54,17 +54,31 @@ def names_of(*images: Image | None) -> tuple[str, ...]:
     return tuple(name_of(item) for item in images if item is not None)
 
 
-def warn_uncalibrated(micrograph: Micrograph) -> None:
-    """Say that results in nm cannot be given.
+def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
+    """Choose the image whose pixel size holds, and warn where one is missing.
 
     Parameters
     ----------
-    micrograph : Micrograph
-        What is measured.
+    first : Micrograph
+        First image.
+    second : Micrograph or None
+        Second image of the same field, if any.
+
+    Returns
+    -------
+    Micrograph
+        The first image, or the second where only that is calibrated.
     """
-    if micrograph.pixel_size_nm is None:
-        warnings.warn(
-            f"{micrograph.name} has no pixel size, so results in nm are null; "
-            "give one (--pixel-size-nm, or Open mosaic in napari).",
-            stacklevel=2,
-        )
+    images = [first] if second is None else [first, second]
+    known = [image for image in images if image.pixel_size_nm is not None]
+    for image in images:
+        if image.pixel_size_nm is None:
+            what = (
+                f"that of {known[0].name} is taken; check that it fits"
+                if known
+                else "results in nm are null; give one (--pixel-size-nm, or Open "
+                "mosaic in napari)"
+            )
+            warnings.warn(f"{image.name} has no pixel size, so {what}.", stacklevel=2)
+            break
+    return known[0] if known else first
