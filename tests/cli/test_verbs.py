@@ -219,3 +219,36 @@ def test_histogram_counts_every_pixel(semsr, images):
     assert sum(record["counts"]) == 40 * 48
     assert len(record["bins"]) == 17
     assert record["emd"] is None
+
+
+@pytest.mark.parametrize("line", [("one.tif",), ("one.tif", "one.tif")])
+def test_frc_of_one_pixel_is_too_small(semsr, images, line):
+    said = semsr("frc", *line, "--json")
+    assert said.code == 0, said.err
+    assert said.record["reason"] == "too-small"
+    assert said.record["resolution_px"] is None
+
+
+def test_one_pixel_size_serves_a_pair(semsr, images):
+    first = read("first.tif")
+    write(first.replace(pixel_size_nm=None, name="bare"), "bare.tif")
+    for line in (("bare.tif", "second.tif"), ("second.tif", "bare.tif")):
+        said = semsr("frc", *line, "--json")
+        assert "bare has no pixel size, so that of second is taken" in said.err
+        found = said.record
+        assert found["pixel_size_nm"] == [10, 10]
+        if found["resolution_px"] is not None:
+            expected = pytest.approx(10 * found["resolution_px"])
+            assert found["resolution_nm"] == expected
+        mapped = semsr(
+            "frc-map", *line, "-o", "m.tif", "--overwrite", "--block", "48", "--json"
+        ).record
+        assert mapped["median_nm"] == pytest.approx(10 * mapped["median_px"])
+
+
+def test_convert_says_how_many_pixels_it_clipped(semsr, images):
+    said = semsr("convert", "holes.tif", "holes8.tif", "--dtype", "uint8", "--json")
+    assert said.record["clipped"] == 2
+    assert "2 of 1920 pixels do not fit uint8" in said.err
+    plain = semsr("convert", "uncalibrated.tif", "f.tif", "--dtype", "float32")
+    assert "clipped" not in plain.out + plain.err

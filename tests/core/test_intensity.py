@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.intensity import data_range, field_range, finite_mean, to_dtype
+from napari_semsr.core.intensity import (
+    count_clipped,
+    data_range,
+    field_range,
+    finite_mean,
+    to_dtype,
+)
 
 TYPES = ["bool", "uint8", "int8", ">u2", "int16", "int32", "float32", ">f4", "float64"]
 
@@ -93,3 +99,11 @@ def test_data_range_follows_the_reference():
     assert data_range(byte, real) == 5
     assert data_range(real, byte) == 255
     assert data_range(byte.astype(bool)) == 1
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])
+def test_count_clipped_counts_what_to_dtype_loses(lazy):
+    image = np.array([[-1.0, 0, 255.4, 256], [np.nan, np.inf, 7, 300]])
+    data = da.from_array(image, chunks=(1, 3)) if lazy else image
+    assert count_clipped(data, "uint8") == to_dtype(image, "uint8")[1] == 5
+    assert count_clipped(data, "float32") == 0

@@ -38,7 +38,8 @@ def _start(arguments: argparse.Namespace) -> Job[Converted]:
 def _summarise(result: Converted) -> str:
     """Say what was written."""
     size = text.pixel_size(result.pixel_size_nm)
-    return f"{result.output}: {text.shape(result.shape)}, {result.dtype}, pixel {size}"
+    said = f"{result.output}: {text.shape(result.shape)}, {result.dtype}, pixel {size}"
+    return f"{said}, {result.clipped} pixels clipped" if result.clipped else said
 
 
 VERB = Verb(_configure, _start, _summarise)

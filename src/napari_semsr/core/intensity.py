@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import Box, read_box
 
-__all__ = ["data_range", "field_range", "finite_mean", "to_dtype"]
+__all__ = ["count_clipped", "data_range", "field_range", "finite_mean", "to_dtype"]
 
 _BINS = 1 << 16
 _BLOCK = 2048
@@ -212,6 +212,24 @@ def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
         clipped = np.where(over, np.sign(array) * limit, array) if over.any() else array
         return clipped.astype(target), int(np.count_nonzero(over))
     return _to_integer(array, target)
+
+
+def count_clipped(data: Any, dtype: DTypeLike) -> int:
+    """Count the pixels that have no place in another type, chunk by chunk.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field.
+    dtype : dtype
+        An integer or floating type.
+
+    Returns
+    -------
+    int
+        What `to_dtype` would clip or set to 0.
+    """
+    return sum(to_dtype(block, dtype)[1] for block in _chunks(data))
 
 
 def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], int]:

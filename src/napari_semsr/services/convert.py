@@ -1,6 +1,7 @@
 """Convert an image from one format to another, calibration and history kept."""
 
 import os
+import warnings
 from dataclasses import dataclass
 
 from napari_semsr.core.progress import Job, Progress
@@ -35,12 +36,15 @@ class Converted(Result):
         Type of the grey values in the output.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown.
+    clipped : int
+        Pixels that had no place in the new type: out of its range, or not a number.
     """
 
     output: str
     shape: tuple[int, int]
     dtype: str
     pixel_size_nm: tuple[float, float] | None
+    clipped: int = 0
 
 
 def convert(
@@ -81,6 +85,7 @@ def convert(
     ReadError, WriteError
         If the image cannot be read, or the output not be made.
     """
+    from napari_semsr.core.intensity import count_clipped
     from napari_semsr.io import registry
 
     yield Progress(0, 2, "checking")
@@ -93,9 +98,16 @@ def convert(
         inputs=(input_record(image, source, opening),),
         versions=software_versions(),
     )
+    clipped = 0 if dtype is None else count_clipped(source.data, dtype)
+    if clipped:
+        warnings.warn(
+            f"{clipped} of {source.data.size} pixels do not fit {dtype} and were "
+            "clipped; grey values are not rescaled.",
+            stacklevel=2,
+        )
     registry.write(
         source.replace(provenance=provenance), path, overwrite=overwrite, dtype=dtype
     )
     yield Progress(2, 2, "done")
     kind = "uint8" if path.suffix.lower() == ".png" else dtype or str(source.dtype)
-    return Converted(str(path), source.shape, kind, source.pixel_size_nm)
+    return Converted(str(path), source.shape, kind, source.pixel_size_nm, clipped)
