@@ -253,8 +253,9 @@ def test_truncated_files_are_refused_or_read_right(tmp_path, grey):
             assert np.array_equal(found.array(), grey)
 
 
-def test_write_ome_tiff_refuses_the_type_that_it_lacks(tmp_path):
-    image = Micrograph(np.zeros((4, 4), np.float16))
-    with pytest.raises(WriteError, match="no float16"):
+@pytest.mark.parametrize("dtype", ["float16", "int64", "uint64"])
+def test_write_ome_tiff_refuses_the_types_that_it_lacks(tmp_path, dtype):
+    image = Micrograph(np.zeros((4, 4), dtype))
+    with pytest.raises(WriteError, match=f"no {dtype}"):
         registry.write(image, tmp_path / "a.ome.tif")
     assert list(tmp_path.iterdir()) == []

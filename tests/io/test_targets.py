@@ -22,7 +22,9 @@ def test_output_kind_follows_the_longest_suffix(tmp_path, name, kind):
     assert output_kind(tmp_path / name) == kind
 
 
-@pytest.mark.parametrize("name", ["a", "a.jpg", ".tif", "a.tif.bak"])
+@pytest.mark.parametrize(
+    "name", ["a", "a.jpg", ".tif", ".ome.zarr", ".ome.tif", "a.tif.bak"]
+)
 def test_output_kind_refuses_other_suffixes(tmp_path, name):
     with pytest.raises(WriteError, match="change the suffix"):
         output_kind(tmp_path / name)

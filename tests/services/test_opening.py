@@ -23,7 +23,9 @@ def test_open_options_take_a_pixel_size_in_any_form(value):
     assert OpenOptions.parse({"pixel_size_nm": value}).pixel_size_nm == (4, 4)
 
 
-@pytest.mark.parametrize("value", ["", "x", "1,2,3", "-1", (0, 1), "1e999"])
+@pytest.mark.parametrize(
+    "value", ["", "x", "1,2,3", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)]
+)
 def test_open_options_refuse_what_is_no_pixel_size(value):
     with pytest.raises(OptionError, match="positive numbers in nm"):
         OpenOptions.parse({"pixel_size_nm": value})

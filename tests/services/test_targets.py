@@ -66,3 +66,13 @@ def test_check_target_folder_laws(tmp_path):
         check_target_folder(new / "a", overwrite=True)
     with pytest.raises(WriteError, match="does not exist"):
         check_target_folder(tmp_path / "x" / "y", overwrite=False)
+
+
+def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path):
+    store = tmp_path / "a.ome.zarr"
+    store.mkdir()
+    with pytest.raises(WriteError, match="inside the input"):
+        check_image_target(store / "b.tif", inputs=[store])
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    assert check_image_target(folder / "b.tif", inputs=[folder])

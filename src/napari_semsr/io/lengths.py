@@ -11,7 +11,14 @@ from decimal import Decimal
 
 from napari_semsr.core.micrograph import PixelSize
 
-__all__ = ["parse_length_nm", "pixel_size", "to_nm", "unit_nm"]
+__all__ = [
+    "LARGEST_NM",
+    "SMALLEST_NM",
+    "parse_length_nm",
+    "pixel_size",
+    "to_nm",
+    "unit_nm",
+]
 
 _NM_PER_UNIT = {
     "fm": 1e-6,
@@ -42,7 +49,7 @@ _SYNONYMS = {
     "inches": "inch",
     '"': "inch",
 }
-_SMALLEST_NM, _LARGEST_NM = 1e-5, 1e9
+SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
 # micro sign, Greek mu, their UTF-8 bytes read as Latin-1, an undecodable byte
 _MICRO = ("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc", "\ufffd")
@@ -102,7 +109,7 @@ def to_nm(value: object, unit: str) -> float | None:
     except (ArithmeticError, ValueError):
         return None
     # the bounds exclude zeros, infinities and corrupt floats alike
-    if not math.isfinite(number) or not _SMALLEST_NM <= number <= _LARGEST_NM:
+    if not math.isfinite(number) or not SMALLEST_NM <= number <= LARGEST_NM:
         return None
     return number
 

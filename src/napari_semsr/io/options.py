@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
 from napari_semsr.core.options import Options
+from napari_semsr.io.lengths import LARGEST_NM, SMALLEST_NM
 from napari_semsr.io.record import Record
 
 __all__ = ["FileInfo", "ReadOptions", "Source"]
@@ -29,12 +30,19 @@ class ReadOptions(Options):
     @field_validator("pixel_size_nm", mode="before")
     @classmethod
     def _pair(cls, value: object) -> PixelSize | None:
-        """Accept one number for both axes."""
+        """Accept one number for both axes, of any size that a pixel can have."""
         try:
-            return parse_pixel_size(value)
+            size = parse_pixel_size(value)
         except OptionError:
             msg = "A pixel size is one or two positive numbers in nm"
             raise ValueError(msg) from None
+        if size and not all(SMALLEST_NM <= pitch <= LARGEST_NM for pitch in size):
+            msg = (
+                "A pixel size is one or two positive numbers in nm, from "
+                f"{SMALLEST_NM:g} to {LARGEST_NM:g}"
+            )
+            raise ValueError(msg)
+        return size
 
 
 @dataclass(frozen=True, slots=True)

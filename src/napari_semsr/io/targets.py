@@ -42,7 +42,7 @@ def output_kind(path: Path) -> str:
     """
     name = path.name.lower()
     for suffix, kind in SUFFIXES.items():
-        if name.endswith(suffix) and len(name) > len(suffix):
+        if name.endswith(suffix) and path.name.lower() not in SUFFIXES:
             return kind
     known = ".ome.zarr, .ome.tif, .tif or .png"
     msg = f"An image is written as {known}, got {path.name!r}: change the suffix."

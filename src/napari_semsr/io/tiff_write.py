@@ -16,6 +16,7 @@ from napari_semsr.io.targets import replacing
 __all__ = ["write_imagej", "write_ome"]
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+_UNKNOWN_TO_OME = ("float16", "int64", "uint64")
 _TILE = 256
 _BAND = 2048
 _LARGEST_IMAGEJ = 2**31
@@ -129,8 +130,11 @@ def write_ome(image: Micrograph, path: Path) -> None:
     """
     import tifffile
 
-    if image.dtype == np.float16:
-        msg = f"OME-TIFF has no float16, as {path} would need: write float32 (--dtype)."
+    if image.dtype.name in _UNKNOWN_TO_OME:
+        msg = (
+            f"OME-TIFF has no {image.dtype.name}, as {path} would need: write float32 "
+            "(--dtype)."
+        )
         raise WriteError(msg)
     dtype = image.dtype.newbyteorder("=")
     shapes = [image.shape]

@@ -139,11 +139,15 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
     Raises
     ------
     WriteError
-        If the output is one of them.
+        If the output is one of them, or lies inside a store that is one of them.
     """
     for item in inputs:
-        if Path(item).resolve() == path.resolve():
+        source = Path(item).resolve()
+        if source == path.resolve():
             msg = f"The output {path} is the input itself; choose another name."
+            raise WriteError(msg)
+        if source.suffix == ".zarr" and source in path.resolve().parents:
+            msg = f"The output {path} lies inside the input {item}; choose another."
             raise WriteError(msg)
 
 
