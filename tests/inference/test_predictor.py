@@ -1,8 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from napari_semsr.core.errors import DeviceMemoryError, OptionError, SemsrError
+from napari_semsr.core.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    OptionError,
+    SemsrError,
+)
 from napari_semsr.inference.devices import (
     free_memory,
     resolve_device,
@@ -102,3 +109,10 @@ def test_the_estimate_counts_what_is_alive_at_once():
     assert estimate_peak(chain, (500, 400)) == pytest.approx(
         100 * estimate_peak(chain, (50, 40)), rel=0.01
     )
+
+
+def test_model_whose_card_states_another_scale_is_refused(make_loaded, window):
+    loaded = make_loaded("identity")
+    wrong = replace(loaded, card=loaded.card.model_copy(update={"scale": 2}))
+    with pytest.raises(CheckpointError, match="correct its scale"):
+        Predictor(wrong, precision="fp32").predict(window, Scaling(0.0, 255.0))

@@ -2,6 +2,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from napari_semsr.core.errors import ReadError
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.scaling import (
     Scaling,
@@ -70,3 +71,8 @@ def test_set_missing_covers_every_finer_pixel():
     set_missing(result, missing, 2)
     assert np.isnan(result[:2, :2]).all()
     assert np.isfinite(result).sum() == 12
+
+
+def test_values_beyond_single_precision_are_refused():
+    with pytest.raises(ReadError, match="single precision"):
+        measure_scaling(np.linspace(0, 1e300, 12).reshape(3, 4), (0.1, 99.9))

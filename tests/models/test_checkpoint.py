@@ -85,12 +85,6 @@ def test_invalid_card_is_refused_by_field(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_truncated_weights_are_refused(model_file: Path) -> None:
-    model_file.write_bytes(model_file.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match="do not fit"):
-        load_model(model_file)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -108,3 +102,30 @@ def test_cards_that_disagree_with_the_weights_are_refused(
     save_model(path, build("two-scale", OPTIONS), CARD.model_copy(update=change))
     with pytest.raises(CheckpointError, match=message):
         load_model(path)
+
+
+def test_file_that_is_cut_short_says_so_before_it_is_loaded(model_file: Path) -> None:
+    whole = model_file.read_bytes()
+    model_file.write_bytes(whole[:-8])
+    for read in (read_card, load_model):
+        with pytest.raises(CheckpointError, match="cut short"):
+            read(model_file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    model_file: Path, value: float
+) -> None:
+    network = load_model(model_file).module
+    torch.nn.init.constant_(next(network.parameters()), value)
+    save_model(model_file, network, CARD)
+    with pytest.raises(CheckpointError, match="must be finite"):
+        load_model(model_file)
+
+
+@pytest.mark.parametrize("percentiles", [(90, 10), (5, 5), (-1, 99), (1, 101)])
+def test_card_with_percentiles_out_of_order_is_refused(percentiles) -> None:
+    with pytest.raises(ValueError, match="percentile"):
+        ModelCard.model_validate(
+            {**CARD.model_dump(), "input_percentiles": percentiles}
+        )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_semsr.core.errors import DeviceMemoryError
+from napari_semsr.core.errors import CheckpointError, DeviceMemoryError
 from napari_semsr.inference.devices import (
     free_memory,
     resolve_device,
@@ -198,4 +198,11 @@ class Predictor:
         ):
             batch = torch.from_numpy(stack).to(self.device)
             result = self._module(batch)[:, 0].to("cpu", torch.float32).numpy()
+        expected = (rows * self.card.scale, columns * self.card.scale)
+        if result.shape[1:] != expected:
+            msg = (
+                f"By its card the model {self.card.name} makes {expected} of "
+                f"{(rows, columns)} px, got {result.shape[1:]}; correct its scale."
+            )
+            raise CheckpointError(msg)
         return [scaling.restore(plane) for plane in result]

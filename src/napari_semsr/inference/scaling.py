@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr.core.errors import ReadError
 from napari_semsr.core.intensity import field_range, finite_mean
 from napari_semsr.core.tiling import Box, read_box, reflect_indices
 
@@ -14,6 +15,7 @@ __all__ = ["Scaling", "measure_scaling", "read_window", "set_missing", "source_b
 
 _REACH = 4
 _EXACT_IN_FLOAT32 = 2
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,21 @@ def measure_scaling(
     -------
     Scaling
         What every tile uses.
+
+    Raises
+    ------
+    ReadError
+        If grey values are too large for single precision.
     """
     low, high = field_range(data, *percentiles)
     if low == high:
         low, high = field_range(data, 0, 100)
+    if max(abs(low), abs(high)) >= _LARGEST:
+        msg = (
+            f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "
+            "precision; divide them first."
+        )
+        raise ReadError(msg)
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     return Scaling(low, high, mean, back)
 

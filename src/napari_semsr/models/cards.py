@@ -8,9 +8,9 @@ import hashlib
 import json
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_semsr.core.errors import CheckpointError
 
@@ -18,6 +18,8 @@ __all__ = ["WEIGHTS", "ModelCard", "bundled", "file_digest", "read_card", "resol
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20
+
+_Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 class ModelCard(BaseModel):
@@ -62,12 +64,20 @@ class ModelCard(BaseModel):
     stride: int = Field(default=1, ge=1, le=1024)
     receptive_field: int = Field(ge=0, le=65536)
     norms: bool = False
-    input_percentiles: tuple[float, float] = (0.1, 99.9)
+    input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
     pixel_size_nm: tuple[float, float] | None = None
     grey: Literal["input", "unit"] = "input"
     training: dict[str, Any] = Field(default_factory=dict)
     limits: str = ""
     licence: str = "BSD-3-Clause"
+
+    @field_validator("input_percentiles")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] >= value[1]:
+            msg = f"the low percentile must be below the high one, got {value}"
+            raise ValueError(msg)
+        return value
 
 
 def bundled() -> list[str]:
@@ -126,7 +136,20 @@ def _header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         msg = f"{path.name} has a safetensors header that is not a table."
         raise CheckpointError(msg)
+    wanted, size = 8 + length + _bytes_of(header), path.stat().st_size
+    if size < wanted:
+        msg = (
+            f"{path.name} is cut short: it has {size} of {wanted} bytes; copy it again."
+        )
+        raise CheckpointError(msg)
     return header
+
+
+def _bytes_of(header: dict[str, Any]) -> int:
+    """Bytes of weights that a header announces."""
+    rows = [row for row in header.values() if isinstance(row, dict)]
+    ends = [row["data_offsets"][-1] for row in rows if row.get("data_offsets")]
+    return max((end for end in ends if isinstance(end, int)), default=0)
 
 
 def read_card(path: Path) -> ModelCard:

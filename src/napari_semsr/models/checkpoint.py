@@ -70,7 +70,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     ------
     CheckpointError
         If the file is missing, damaged, too large, without a card, or its weights do
-        not fit the architecture that the card names.
+        not fit the architecture that the card names or are not finite.
     """
     path = resolve(name_or_path)
     if path.stat().st_size > SIZE_LIMIT:
@@ -89,4 +89,11 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
             f"{first}"
         )
         raise CheckpointError(msg) from error
+    broken = [k for k, v in module.state_dict().items() if not v.isfinite().all()]
+    if broken:
+        msg = (
+            f"Weights must be finite, got NaN or infinite values at {broken[0]} in "
+            f"{path.name}; train or export the model again."
+        )
+        raise CheckpointError(msg)
     return LoadedModel(module.eval(), card, file_digest(path))
