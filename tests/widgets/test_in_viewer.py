@@ -49,7 +49,14 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
     from napari.utils.theme import get_theme
 
     viewer.open_sample(PLUGIN, "degraded")
-    names = ("Open mosaic", "Enhance", "FRC map", "Spectrum", "Metrics and histogram")
+    names = (
+        "Open mosaic",
+        "Stitch mosaic",
+        "Enhance",
+        "FRC map",
+        "Spectrum",
+        "Metrics and histogram",
+    )
     for name in names:
         panel = dock(viewer, name)
         qtbot.wait(100)

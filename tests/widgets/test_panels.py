@@ -15,6 +15,7 @@ from napari_semsr.core.progress import Progress
 
 PANELS = {
     "open_mosaic": "OpenMosaicPanel",
+    "stitch_mosaic": "StitchMosaicPanel",
     "enhance": "EnhancePanel",
     "frc_map": "FrcMapPanel",
     "spectrum": "SpectrumPanel",
@@ -105,7 +106,7 @@ def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
     assert "'bare' has no pixel size" in panel.status.text()
 
 
-@pytest.mark.parametrize("module", PANELS)
+@pytest.mark.parametrize("module", ["open_mosaic", *MEASURING])
 def test_layer_lists_follow_the_viewer(module, model, qtbot):
     panel = make(module, model, qtbot)
     layer = model.add_image(np.zeros((8, 8)), name="new")

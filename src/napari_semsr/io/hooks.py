@@ -35,10 +35,13 @@ def get_reader(
     -------
     callable or None
         The reader, when the file is one of ours by name and by its first bytes. An
-        unfinished store is accepted, so that the reader can say what to do.
+        unfinished store is accepted, so that the reader can say what to do. A folder is
+        ours when ``positions.csv`` or ``scan.json`` say that it is a scan.
     """
-    if not isinstance(path, str) or not path.lower().endswith(_SUFFIXES):
+    if not isinstance(path, str):
         return None
+    if not path.lower().endswith(_SUFFIXES):
+        return _scan_reader(Path(path))
     from napari_semsr.io.registry import find_format
 
     try:
@@ -46,6 +49,17 @@ def get_reader(
     except ReadError:
         return None
     return read_layers
+
+
+def _scan_reader(
+    folder: Path,
+) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
+    """Offer to read a frames folder."""
+    if not folder.is_dir():
+        return None
+    from napari_semsr.io.scan_layers import is_frames_folder, read_scan_layers
+
+    return read_scan_layers if is_frames_folder(folder) else None
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:

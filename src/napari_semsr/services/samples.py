@@ -1,6 +1,8 @@
 """Sample images, drawn and never downloaded: the truth is known."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +10,18 @@ from numpy.typing import NDArray
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.provenance import Provenance, software_versions
 
-__all__ = ["Exposure", "degraded_and_truth", "draw_specimen", "expose", "two_exposures"]
+if TYPE_CHECKING:
+    from napari_semsr.core.progress import Job
+    from napari_semsr.services.simulate import SimulatedScan
+
+__all__ = [
+    "Exposure",
+    "degraded_and_truth",
+    "draw_specimen",
+    "expose",
+    "superlens_scan",
+    "two_exposures",
+]
 
 PIXEL_NM = 10.0
 SHAPE = (640, 896)
@@ -145,6 +158,39 @@ def two_exposures(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     truth = draw_specimen(seed=seed)
     first = expose(truth, seed=seed, noise_seed=1, name="first exposure")
     return first, expose(truth, seed=seed, noise_seed=2, name="second exposure")
+
+
+def superlens_scan(folder: Path, *, seed: int = 0) -> "Job[SimulatedScan]":
+    """Make the sample "SSUM scan (simulated)": a folder of round, vignetted frames.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Receives the frames, with their truth.
+    seed : int, default=0
+        Same seed, same frames.
+
+    Returns
+    -------
+    SimulatedScan
+        What was written.
+
+    Yields
+    ------
+    Progress
+        Drawing, scanning, writing.
+    """
+    from napari_semsr.services.simulate import SimulateOptions, simulate
+
+    options = SimulateOptions(
+        phantom="particles",
+        frames_grid=(4, 4),
+        frame_px=192,
+        jitter_px=8.0,
+        illumination_drift=0.2,
+        seed=seed,
+    )
+    return (yield from simulate(folder, options=options))
 
 
 def _noisy(

@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.widgets._settings import preference
 
-__all__ = ["new_store_path", "remove_cache", "require_room"]
+__all__ = ["new_folder_path", "new_store_path", "remove_cache", "require_room"]
 
 _GIB = 2**30
 _PYRAMID = 4 / 3
@@ -59,12 +59,38 @@ def new_store_path(name: str) -> Path:
     WriteError
         If the cache folder cannot be made.
     """
+    return _unused(name, ".ome.zarr")
+
+
+def new_folder_path(name: str) -> Path:
+    """Give the path of a folder in the cache folder that does not exist yet.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+
+    Returns
+    -------
+    pathlib.Path
+        It is not made here.
+
+    Raises
+    ------
+    WriteError
+        If the cache folder cannot be made.
+    """
+    return _unused(name, "")
+
+
+def _unused(name: str, suffix: str) -> Path:
+    """Find a name that is not taken."""
     stem = re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
     folder = _cache_folder()
-    path, number = folder / f"{stem}.ome.zarr", 1
+    path, number = folder / f"{stem}{suffix}", 1
     while path.exists():
         number += 1
-        path = folder / f"{stem}-{number}.ome.zarr"
+        path = folder / f"{stem}-{number}{suffix}"
     return path
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["degraded_and_truth", "two_exposures"]
+__all__ = ["degraded_and_truth", "superlens_scan", "two_exposures"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -37,3 +37,22 @@ def two_exposures() -> list[LayerData]:
     from napari_semsr.services import samples
 
     return _layers(samples.two_exposures())
+
+
+def superlens_scan() -> list[LayerData]:
+    """Simulate a superlens scan into a temporary folder, and show its frames.
+
+    Returns
+    -------
+    list of tuple
+        Frames at their nominal places and their outlines, as layer data; the panel
+        *Stitch mosaic* finds the folder by them.
+    """
+    from napari_semsr.core.progress import run
+    from napari_semsr.io.scan_layers import read_scan_layers
+    from napari_semsr.services import samples
+    from napari_semsr.widgets._cache import new_folder_path
+
+    folder = new_folder_path("ssum-scan")
+    run(samples.superlens_scan(folder))
+    return read_scan_layers(str(folder))
