@@ -147,6 +147,8 @@ def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
     old = load_model(first).module
     image = torch.rand(1, 1, 32, 32)
     assert torch.allclose(grown(image), old(image), atol=1e-5)
+    card = (tmp_path / "second" / "tiny.safetensors").read_bytes()
+    assert str(tmp_path).encode() not in card
 
 
 def test_start_from_a_stranger_is_refused(tmp_path: Path) -> None:
@@ -155,3 +157,37 @@ def test_start_from_a_stranger_is_refused(tmp_path: Path) -> None:
     second = RECIPE.replace(start_from=str(first), architecture_options=other)
     with pytest.raises(CheckpointError, match="weights of tiny"):
         run(loop.train(second, tmp_path / "second"))
+
+
+def test_recipe_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
+    wrong = RECIPE.replace(architecture="none-such")
+    with pytest.raises(SemsrError, match="none-such"):
+        run(loop.train(wrong, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_that_saved_nothing_can_be_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_recipe: Recipe) -> None:
+        msg = "no images"
+        raise WriteError(msg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "validation_pairs", fail)
+        with pytest.raises(WriteError, match="no images"):
+            run(loop.train(RECIPE, tmp_path / "run"))
+    short = RECIPE.replace(stop_after=3)
+    assert run(loop.train(short, tmp_path / "run")).steps == 3
+
+
+def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = RECIPE.replace(stop_after=3)
+    run(loop.train(short, folder))
+    (folder / "notes.txt").touch()
+    with pytest.raises(WriteError, match="--resume, --overwrite"):
+        run(loop.train(short, folder))
+    run(loop.train(short, folder, overwrite=True))
+    assert len((folder / "curve.csv").read_text().splitlines()) == 2
+    assert (folder / "notes.txt").exists()

@@ -50,6 +50,7 @@ def save_model(path: Path, module: nn.Module, card: ModelCard) -> None:
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
     save_file(state, partial, metadata={"card": card.model_dump_json()})
+    partial.chmod(0o644)  # the library leaves it readable by its owner alone
     partial.replace(path)
 
 

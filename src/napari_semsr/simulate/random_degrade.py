@@ -124,17 +124,17 @@ def _veil(
 ) -> tuple[Array, Array]:
     """Veil the blurred image; put the clear one on the veiled one's grey scale.
 
-    The clear image is mapped by the line that fits best how the veil changes it, so
-    that a network learns to take off what varies across the field, and keeps the rest.
+    The clear image is dimmed by the mean transmission, so that a network learns to
+    take off what varies across the field. A line fitted to the veiled image would
+    follow the chance likeness of veil and object, which nothing can foretell.
     """
     transmission = _transmission(clear.shape, ranges, rng)
     near_mean = rng.random() < 0.5
     airlight = clear.mean() + rng.normal(0, 0.05) if near_mean else rng.uniform(0, 1)
     veil = airlight * (1 - transmission)
     low, sharp = blurred * transmission + veil, clear * transmission + veil
-    spread = clear.var()
-    gain = np.mean((clear - clear.mean()) * sharp) / spread if spread > 0 else 1.0
-    return low, np.asarray((clear - clear.mean()) * gain + sharp.mean())
+    dimmed = (clear - clear.mean()) * transmission.mean()
+    return low, np.asarray(dimmed + sharp.mean())
 
 
 def _noise(low: Array, ranges: DegradationRanges, rng: np.random.Generator) -> Array:

@@ -39,6 +39,9 @@ from napari_semsr.training.supervised import PERCENTILES, SupervisedL1
 
 __all__ = ["TrainResult", "train"]
 
+_RECIPE = "recipe.yaml"
+_RUN_FILES = ("curve.csv", "last.ckpt", "last.ckpt.partial", "best.yaml")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -118,6 +121,14 @@ def _save_state(
     (run_dir / "best.yaml").write_text(yaml.safe_dump(dict(best)), encoding="utf-8")
 
 
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
+    """Give the recipe as a card may carry it: no folder of this machine."""
+    plain = recipe.model_dump(mode="json", exclude={"data": {"root"}})
+    if recipe.start_from is not None:
+        plain["start_from"] = Path(recipe.start_from).name
+    return plain
+
+
 def _card(
     recipe: Recipe, network: nn.Module, validation: dict[str, float]
 ) -> ModelCard:
@@ -135,13 +146,15 @@ def _card(
         receptive_field=measure(plain, stride=stride),
         input_percentiles=PERCENTILES,
         training={
-            "recipe": recipe.model_dump(mode="json", exclude={"data": {"root"}}),
+            "recipe": _without_paths(recipe),
             "validation": {k: round(float(v), 4) for k, v in validation.items()},
         },
     )
 
 
-def _prepare(recipe: Recipe, run_dir: Path, *, resume: bool) -> dict[str, float]:
+def _prepare(
+    recipe: Recipe, run_dir: Path, *, resume: bool, overwrite: bool
+) -> dict[str, float]:
     """Check the run directory; return what is known of the best model."""
     state = run_dir / "last.ckpt"
     if resume and not state.exists():
@@ -149,14 +162,19 @@ def _prepare(recipe: Recipe, run_dir: Path, *, resume: bool) -> dict[str, float]
             f"There is no run to resume in {run_dir}; leave out --resume to start one."
         )
         raise CheckpointError(msg)
-    if not resume and run_dir.exists() and any(run_dir.iterdir()):
-        msg = f"The run directory {run_dir} is not empty; give --resume or another one."
+    held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if not (resume or overwrite) and held - {_RECIPE}:
+        remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
+        msg = f"The run directory {run_dir} is not empty; give {remedy} or another one."
         raise WriteError(msg)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
         raise WriteError(msg) from error
+    if not resume:
+        for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
+            (run_dir / name).unlink(missing_ok=True)
     best = run_dir / "best.yaml"
     if resume and best.exists():
         return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
@@ -217,13 +235,23 @@ def _take_over(network: nn.Module, path: Path) -> None:
     network.load_state_dict({**own, **same})
 
 
-def _fit(
-    recipe: Recipe, recorder: _Recorder, trainer: lightning.Trainer, *, resume: bool
-) -> None:
+def _first_network(recipe: Recipe) -> nn.Module:
+    """Build the network that training starts from."""
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.architecture_options)
     if recipe.start_from is not None:
         _take_over(network, Path(recipe.start_from))
+    return network
+
+
+def _fit(
+    network: nn.Module,
+    recipe: Recipe,
+    recorder: _Recorder,
+    trainer: lightning.Trainer,
+    *,
+    resume: bool,
+) -> None:
     module = SupervisedL1(network, recipe, validation_pairs(recipe))
     state = recorder.run_dir / "last.ckpt" if resume else None
     done = 0
@@ -237,7 +265,9 @@ def _fit(
         trainer.fit(module, _scenes(recipe, done), ckpt_path=state, weights_only=True)
 
 
-def train(recipe: Recipe, run_dir: Path, *, resume: bool = False) -> Job[TrainResult]:
+def train(
+    recipe: Recipe, run_dir: Path, *, resume: bool = False, overwrite: bool = False
+) -> Job[TrainResult]:
     """Train a model by its recipe.
 
     Parameters
@@ -248,6 +278,8 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False) -> Job[TrainRe
         New or empty folder for the run's files; the run's own when resuming.
     resume : bool, default=False
         Continue from the last saved state.
+    overwrite : bool, default=False
+        Remove the files of an earlier run from the folder and start anew.
 
     Returns
     -------
@@ -269,16 +301,17 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False) -> Job[TrainRe
         If memory ran out.
     """
     start = time.monotonic()
-    best = _prepare(recipe, run_dir, resume=resume)
+    network = _first_network(recipe)
+    best = _prepare(recipe, run_dir, resume=resume, overwrite=overwrite)
     plain = recipe.model_dump(mode="json")
-    (run_dir / "recipe.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
+    (run_dir / _RECIPE).write_text(yaml.safe_dump(plain), encoding="utf-8")
     recorder = _Recorder(run_dir, recipe, best)
     trainer = _trainer(recipe, run_dir, recorder)
     failures: list[Exception] = []
 
     def work() -> None:
         try:
-            _fit(recipe, recorder, trainer, resume=resume)
+            _fit(network, recipe, recorder, trainer, resume=resume)
         except Exception as error:  # noqa: BLE001 - carried to the caller's thread
             failures.append(error)
 
