@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.targets import check_target_folder
@@ -75,11 +75,14 @@ def train(
     if not path.is_file():
         msg = f"There is no recipe {path}; give a YAML file."
         raise ReadError(msg)
-    folder = check_target_folder(run_dir, overwrite=overwrite or resume)
+    if resume and overwrite:
+        msg = "Give --resume to go on or --overwrite to start anew, not both."
+        raise OptionError(msg)
+    folder = check_target_folder(run_dir, overwrite=True)  # the loop looks inside
     from napari_semsr.training import loop, recipes
 
     plan = recipes.load_recipe(path)
-    found = yield from loop.train(plan, folder, resume=resume)
+    found = yield from loop.train(plan, folder, resume=resume, overwrite=overwrite)
     return Trained(
         steps=found.steps,
         validation=jsonable(found.validation),
