@@ -71,3 +71,12 @@ def test_text_that_the_stream_cannot_hold_is_escaped():
     made = Console(out=io.TextIOWrapper(raw, encoding="ascii"), err=io.StringIO())
     made.emit({}, "5 µm")
     assert raw.getvalue() == b"5 \\xb5m\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_stays_json_on_any_terminal(encoding):
+    raw = io.BytesIO()
+    made = Console(as_json=True, out=io.TextIOWrapper(raw, encoding))
+    record = {"path": "é 名 \N{MICROSCOPE} \udcff.tif"}
+    made.emit(record, "")
+    assert json.loads(raw.getvalue().decode(encoding)) == record

@@ -1,5 +1,6 @@
 """The contract that every format keeps, and the door that they share."""
 
+import os
 from pathlib import Path
 
 import dask.array as da
@@ -259,3 +260,10 @@ def test_write_ome_tiff_refuses_the_types_that_it_lacks(tmp_path, dtype):
     with pytest.raises(WriteError, match=f"no {dtype}"):
         registry.write(image, tmp_path / "a.ome.tif")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_read_refuses_a_pipe_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(ReadError, match="not a pipe"):
+        registry.read(tmp_path / "a.tif")

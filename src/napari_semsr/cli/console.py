@@ -94,9 +94,11 @@ class Console:
         self.clear()
         if self.as_json:
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
+            if _printable(text, self.out) != text:  # JSON escapes in its own way
+                text = json.dumps(record, allow_nan=False)
         else:
-            text = summary
-        self.out.write(_printable(text, self.out) + "\n")
+            text = _printable(summary, self.out)
+        self.out.write(text + "\n")
         self.out.flush()
 
     def warn(self, message: str) -> None:

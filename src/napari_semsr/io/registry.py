@@ -91,6 +91,9 @@ def _head(path: Path) -> bytes:
         raise ReadError(msg)
     if path.is_dir():
         return b""
+    if not path.is_file():
+        msg = f"{path} must be a file or a store, not a pipe or device: copy it first."
+        raise ReadError(msg)
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
