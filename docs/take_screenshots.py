@@ -102,6 +102,16 @@ def photograph_open_mosaic() -> None:
     keep(viewer, "open_mosaic")
 
 
+def photograph_stitch() -> None:
+    """Stitch the simulated scan."""
+    viewer = new_viewer("scan")
+    panel = dock(viewer, "Stitch mosaic")
+    finish(panel)  # it looks into the folder of the sample
+    panel.run()
+    finish(panel)
+    keep(viewer, "stitch")
+
+
 def photograph_enhance() -> None:
     """Enhance the degraded sample."""
     viewer = new_viewer("degraded")
@@ -147,6 +157,7 @@ def photograph_metrics() -> None:
 def main() -> None:
     """Take every picture."""
     photograph_open_mosaic()
+    photograph_stitch()
     photograph_enhance()
     photograph_frc_map()
     photograph_spectrum()

@@ -146,7 +146,7 @@ def _outline_layer(
     """Outlines of all frames, calibrated as their image is."""
     names: Sequence[str] = acquisition.names
     attributes = {
-        "name": f"{acquisition.name} outlines, nominal",
+        "name": f"{acquisition.name} frame outlines",
         "shape_type": "rectangle",
         "edge_color": _COLOUR,
         "face_color": "transparent",

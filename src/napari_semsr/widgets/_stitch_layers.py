@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 REJECTED = "#e05d44"
 AMBIGUOUS = "#ff9f1c"
 LOST = "#e05d44"
-_NOMINAL = "#9aa0a6"
+_NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
 _THIN = 0.006
 
@@ -131,7 +131,7 @@ def add_frame_layers(
                 name=f"{name} outlines, nominal",
                 edge_color=colours,
                 features={"frame": names[known], "placed": solution.placed[known]},
-                opacity=0.45,
+                opacity=0.6,
                 **keywords,
             )
         )
