@@ -182,7 +182,7 @@ def read_card(path: Path) -> ModelCard:
         where = ".".join(map(str, first["loc"]))
         msg = (
             f"The model card of {path.name} is not valid at {where or 'its top'}: "
-            f"{first['msg']}."
+            f"{first['msg'].removeprefix('Value error, ')}."
         )
         raise CheckpointError(msg) from None
 
