@@ -4,8 +4,9 @@ Run: ``python benchmarks/restoration.py`` (needs the images that the recipe name
 
 PSNR is taken on 8-bit images after an affine match of grey levels to the truth, 16 px
 of border left out. Peers: scikit-image's Wiener and Richardson-Lucy, given the true
-blur kernel and tuned for each set; the oracle linear filter (21 x 21 taps and an offset,
-fitted by least squares to the truth of that very image), which no real filter reaches.
+blur kernel and tuned for each set; the oracle linear filter (21 x 21 taps and an
+offset, fitted by least squares to the truth of that very image), which no real filter
+reaches.
 """
 
 import argparse
