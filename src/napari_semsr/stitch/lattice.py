@@ -26,6 +26,9 @@ SingleArray = NDArray[np.float32]
 IntPair = tuple[int, int]
 
 _RIVAL = 0.5
+_LATTICE_NCC = 0.25
+_LATTICE_SHARE = 0.7
+_CLEAR = 1.5
 _COMPARED = 14
 _CERTAIN = 5.0
 _BLOCK = 16
@@ -82,13 +85,16 @@ def is_periodic(found: Sequence[Candidates]) -> bool:
     bool
         True when most of them have many peaks nearly as high as the best.
     """
-    if not found:
-        return False
-    many = [
-        len(item.score) > 3 and item.ncc[0] > 0.25 and item.score[2] > 0.7 * item.best
-        for item in found
-    ]
-    return float(np.mean(many)) > 0.5
+    return bool(found) and float(np.mean([_repeats(item) for item in found])) > 0.5
+
+
+def _repeats(item: Candidates) -> bool:
+    """Whether a pair has several peaks nearly as high as the best, and all high."""
+    return (
+        len(item.score) > 3
+        and float(item.ncc[0]) > _LATTICE_NCC
+        and float(item.score[2]) > _LATTICE_SHARE * item.best
+    )
 
 
 def _crops(
@@ -186,7 +192,7 @@ def choices(
             continue
         rivals = item.score > max(threshold, _RIVAL * item.best)
         shifts = item.shifts[rivals][:_COMPARED]
-        if len(shifts) < 2:
+        if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
             best = item.shifts[:1].astype(float)
             yield Choice(item.first, item.second, best, np.zeros(1), item.best)
             continue

@@ -138,8 +138,7 @@ def _lay_out(state: State) -> Job[None]:
     ):
         weighed.append(choice)
         yield Progress(done + 1, len(state.found), "Weighing possible shifts")
-    open_pairs = sum(not choice.is_certain for choice in weighed)
-    if state.is_periodic or open_pairs * 4 > len(weighed):
+    if state.is_periodic or not all(choice.is_certain for choice in weighed):
         state.layout, state.ambiguous = resolve(count, weighed, state.nominal)
     else:
         state.layout = solve_layout(count, state.found, state.threshold, state.nominal)

@@ -25,7 +25,8 @@ FloatArray = NDArray[np.float64]
 IntPair = tuple[int, int]
 
 COARSE_KNOTS, FINE_KNOTS = 6, 12
-_GAIN_PRIOR = 0.1
+_STEADY, _UNSTEADY = 0.03, 0.3
+_CONTRADICTS = 9.0
 _HALF = 0.5
 _DARK_PRIOR = 0.1  # as a change of the typical ratio
 _BETTER = 0.985
@@ -89,8 +90,12 @@ def _scatter(values: FloatArray) -> float:
 class _Problem:
     """Normal equations of shading and gains for a choice of blocks."""
 
-    def __init__(self, ratios: BlockRatios, count: int, basis: SurfaceBasis) -> None:
-        self.ratios, self.count = ratios, count
+    def __init__(
+        self, ratios: BlockRatios, log_gains: FloatArray, basis: SurfaceBasis
+    ) -> None:
+        self.ratios, self.count = ratios, len(log_gains)
+        # what is thought of light is said of all of a gain, not of its change
+        self.known_gains, self.light = log_gains, _STEADY
         centred = ratios.log_ratio - np.median(ratios.log_ratio)
         noise = max(_scatter(centred), 1e-4)
         surface = basis.at(ratios.place_first) - basis.at(ratios.place_second)
@@ -103,14 +108,24 @@ class _Problem:
         size = self.difference.shape[1]
         self.prior, self.pull = np.eye(size), np.zeros(size)
         self.prior[:-1, :-1] = basis.prior()
+        self.expected: tuple[FloatArray, FloatArray, FloatArray] | None = None
 
     def expect(
         self, shape: FloatArray, covariance: FloatArray, reader: FloatArray
     ) -> None:
         """Let the mean frame tell the broad shape, which overlaps may hardly show."""
-        trust = np.linalg.inv(covariance)
+        trust: FloatArray = np.asarray(np.linalg.inv(covariance), dtype=float)
+        self.expected = (shape, trust, reader)
         self.prior[:-1, :-1] += reader.T @ trust @ reader
         self.pull[:-1] += reader.T @ trust @ shape
+
+    def contradiction(self, coefficients: FloatArray) -> float:
+        """Squared deviations by which the mean frame contradicts a surface's tilt."""
+        if self.expected is None:
+            return 0.0
+        shape, trust, reader = self.expected
+        away = (shape - reader @ coefficients[:-1])[:2]
+        return float(away @ trust[:2, :2] @ away)
 
     def solve(
         self, chosen: NDArray[np.bool_], shaded: bool
@@ -146,7 +161,8 @@ class _Problem:
         right[:surface] = weighted.T @ ratios.log_ratio + self.pull
         first, second = surface + ratios.first, surface + ratios.second
         diagonal = np.arange(surface, size)
-        normal[diagonal, diagonal] = 1 / _GAIN_PRIOR**2
+        normal[diagonal, diagonal] = 1 / self.light**2
+        right[surface:] = -self.known_gains / self.light**2
         for one, two, sign in (
             (first, first, 1),
             (second, second, 1),
@@ -207,7 +223,7 @@ def fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
     if not len(ratios.pair):
         return np.zeros(count)
     thin = _thinned(ratios)
-    problem = _Problem(thin, count, SurfaceBasis((BLOCK, BLOCK), 1))
+    problem = _Problem(thin, np.zeros(count), SurfaceBasis((BLOCK, BLOCK), 1))
     return problem.solve(np.ones(len(thin.pair), bool), shaded=False)[1]
 
 
@@ -242,7 +258,7 @@ def refine_shading(
         return Shading(prepared.flat, fit_gains(ratios, count), float("nan"), False)
     every = np.ones(len(ratios.pair), bool)
     basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
-    problem = _Problem(ratios, count, basis)
+    problem = _Problem(ratios, np.log(prepared.gains), basis)
     _, gains = problem.solve(every, shaded=False)
     placed: NDArray[np.bool_] = ~np.isnan(positions[:, 0])
     shape, spread, place = _mean_shape(prepared, placed, basis)
@@ -257,6 +273,9 @@ def refine_shading(
     if not after < _BETTER * before:
         return Shading(prepared.flat, gains, before, False)
     coefficients, gains = problem.solve(every, shaded=True)
+    if problem.contradiction(coefficients) > _CONTRADICTS:
+        problem.light = _UNSTEADY
+        coefficients, gains = problem.solve(every, shaded=True)
     flat = _corrected_flat(prepared.flat, basis.surface(coefficients[:-1]))
     dark = flat.dark + float(coefficients[-1]) * problem.unit
     flat = replace(flat, dark=max(dark, 0.0))

@@ -1,0 +1,324 @@
+"""How exactly and how fast frames are placed, beside the bound and beside the peers.
+
+Run: ``python benchmarks/stitching.py [--seeds 10] [--cases square,grid,round]
+[--peer-python PYTHON --peer-seeds 1]`` or ``python benchmarks/stitching.py --scaling``.
+The first needs the real images of ``../shared/data`` beside the checkout; the peers
+(multiview-stitcher, ASHLAR, m2stitch) live in an environment of their own.
+
+Frames are cut at sub-pixel places from real SEM images that were enlarged 1.5 times, so
+that they hold little above 0.33 cycles per pixel, shaded, and given white noise.
+RMS is the two-dimensional distance in px after the mean offset is taken off. The bound
+is Cramer and Rao's with the picture unknown and eliminated jointly, and with flat
+field, gains and dark level known. Peers get the grid positions where we get none.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from skimage import io as skio
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from napari_semsr.core.acquisition import Acquisition, grid_cells  # noqa: E402
+from napari_semsr.core.progress import run  # noqa: E402
+from napari_semsr.stitch.mosaic import solve  # noqa: E402
+from tests.stitch import scans  # noqa: E402
+
+DATA = ROOT.parent / "shared" / "data" / "sem"
+IMAGES = (
+    "axondeepseg-sem/sub-rat7_sample-Maxo03img60_SEM.png",
+    "ampis-powder/Sc1Tile_001-001-000_0-000.png",
+    "nasa/EBC1__train__0215193_1426C-100cyc0008.tif",
+    "karido-3d-sem/DSA_01.png",
+    "ampis-powder/Sc2Tile_001-001-000_0-000.png",
+    "axondeepseg-sem/sub-rat1_sample-data1_SEM.png",
+    "nasa/EBC1__train__0503173_S0440019.tif",
+    "nasa/EBC1__train__0705161_S1160020.tif",
+    "ampis-powder/Sc2Tile_010-006-000_0-000.png",
+    "nasa/EBC1__train__S879_0622163-31cyc0030.tif",
+)
+PEERS = ("multiview-stitcher", "ashlar", "m2stitch")
+STEP = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of scan."""
+
+    grid: tuple[int, int]
+    side: int
+    overlap: float
+    sigma: float
+    shape: str
+    known: str
+    drift: float = 0.0
+
+
+CASES = {
+    "square": Case((4, 4), 256, 0.20, 5.0, "square", "positions"),
+    "grid": Case((5, 5), 300, 0.25, 5.0, "square", "grid"),
+    "round": Case((6, 6), 320, 0.32, 6.0, "round", "positions", 0.2),
+}
+
+
+def scene_of(path: Path, size: int) -> np.ndarray:
+    """Real image as a band-limited scene in [0, 1], at least `size` on each side."""
+    image = skio.imread(path).astype(float)
+    image = image[..., :3].mean(axis=-1) if image.ndim == 3 else image
+    side = min(image.shape)
+    image = image[:side, :side]
+    factor = max(1.5, (size + 2) / side)
+    image = ndimage.zoom(image, factor, order=3, mode="reflect")
+    image = ndimage.gaussian_filter(image, 0.5)
+    low, high = np.percentile(image, (0.5, 99.5))
+    return np.clip((image - low) / (high - low), 0, 1.1) * 0.8 + 0.1
+
+
+def make(case: Case, image: Path, seed: int) -> tuple[scans.Scan, np.ndarray]:
+    """Cut a scan and keep its scene."""
+    rows, columns = case.grid
+    extent = case.side * (1 + (max(rows, columns) - 1) * (1 - case.overlap))
+    scene = scene_of(image, int(extent) + 2 * scans.MARGIN + 24)
+    flat = (
+        scans.square_flat(case.side)
+        if case.shape == "square"
+        else scans.round_flat(case.side)
+    )
+    scan = scans.cut_scan(
+        scene,
+        grid=case.grid,
+        side=case.side,
+        overlap=case.overlap,
+        sigma=case.sigma,
+        flat=flat,
+        drift=case.drift,
+        seed=seed,
+        known=case.known,
+    )
+    return scan, scene
+
+
+def bound(scan: scans.Scan, scene: np.ndarray) -> tuple[float, np.ndarray]:
+    """Cramér-Rao bound: RMS over all frames, and each frame's own."""
+    count, side = len(scan.truth), scan.flat.shape[0]
+    corner = np.round(scan.truth).astype(int)
+    extent = corner.max(axis=0) + side
+    total = np.zeros(extent)
+    weights = (scan.flat * scan.gains[:, None, None]) ** 2 / scan.sigma**2
+    places = [(slice(y, y + side), slice(x, x + side)) for y, x in corner]
+    for place, weight in zip(places, weights, strict=True):
+        total[place] += weight
+    slopes = []
+    for place in scan.truth:
+        slope = [
+            (
+                scans.cut(scene, place + move, side)
+                - scans.cut(scene, place - move, side)
+            )
+            * scans.FULL
+            / (2 * STEP)
+            for move in (np.array([STEP, 0]), np.array([0, STEP]))
+        ]
+        slopes.append(np.stack(slope))
+    information = np.zeros((count, 2, count, 2))
+    for i in range(count):
+        for j in range(i + 1, count):
+            away = corner[j] - corner[i]
+            if (np.abs(away) >= side).any():
+                continue
+            y, x = np.maximum(away, 0)
+            y1, x1 = np.minimum(side, side + away)
+            mine = (slice(y, y1), slice(x, x1))
+            other = (slice(y - away[0], y1 - away[0]), slice(x - away[1], x1 - away[1]))
+            both = weights[i][mine] * weights[j][other]
+            both = both / np.maximum(total[places[i]][mine], 1e-30)
+            slope = slopes[i][(slice(None), *mine)]
+            block = np.einsum("ayx,yx,byx->ab", slope, both, slope)
+            for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
+                information[a, :, b] += sign * block
+    covariance = np.linalg.pinv(information.reshape(2 * count, -1), rcond=1e-9)
+    variance = np.diag(covariance).reshape(count, 2).sum(axis=1)
+    return float(np.sqrt(variance.mean())), np.sqrt(variance)
+
+
+def shading_percent(scan: scans.Scan, flat: np.ndarray, valid: np.ndarray) -> float:
+    """Measure what a flat field leaves, RMS in % of the mean of the valid part."""
+    true = scan.flat / scan.flat.max()
+    inside = valid & (true > 0.15)
+    ratio = flat[inside] / true[inside]
+    return float(100 * ratio.std() / ratio.mean())
+
+
+def run_peer(
+    python: Path, name: str, scan: scans.Scan, case: Case
+) -> dict[str, object]:
+    """RMS and seconds of a peer, or why it has none."""
+    cells = grid_cells(len(scan.truth), case.grid)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scan.npz"
+        np.savez(
+            path,
+            frames=scan.acquisition.frames.data,
+            nominal=cells * case.side * (1 - case.overlap),
+            cells=cells,
+        )
+        script = ROOT / "benchmarks" / "stitching_peers.py"
+        done = subprocess.run(
+            [python, script, path, name], capture_output=True, text=True, check=False
+        )
+    try:
+        result = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return {"error": done.stderr.strip().splitlines()[-1:] or "no answer"}
+    if "positions" in result:
+        result["rms"] = scans.errors(np.array(result.pop("positions")), scan.truth)[1]
+    return result
+
+
+def one(case: Case, seed: int) -> tuple[dict[str, object], scans.Scan]:
+    """Solve one scan and compare it with its truth and its bound."""
+    image = DATA / IMAGES[seed % len(IMAGES)]
+    scan, scene = make(case, image, seed)
+    limit, each = bound(scan, scene)
+    start = time.perf_counter()
+    solution = run(solve(scan.acquisition))
+    seconds = time.perf_counter() - start
+    error, rms = scans.errors(solution.positions_px, scan.truth)
+    away = np.hypot(*error.T)
+    return {
+        "image": image.stem[:24],
+        "rms": rms,
+        "bound": limit,
+        "ratio": rms / limit,
+        "largest_bound": float(each.max()),
+        "worst": float(np.nanmax(away)),
+        "misplaced": int(np.sum(away > 1)),
+        "left_out": len(solution.left_out),
+        "seconds": seconds,
+        "shading_percent": shading_percent(
+            scan, solution.flat.flat, solution.flat.valid
+        ),
+        "dark": solution.flat.dark,
+        "warnings": list(solution.warnings),
+    }, scan
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print one line for each scan, then medians."""
+    rows = []
+    for name in args.cases.split(","):
+        for seed in range(args.seeds):
+            row, scan = one(CASES[name], seed)
+            row = {"case": name, "seed": seed, **row}
+            told = ", ".join(
+                f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+                for k, v in row.items()
+            )
+            print(told, flush=True)
+            if args.peer_python is not None and seed < args.peer_seeds:
+                row["peers"] = {
+                    peer: run_peer(args.peer_python, peer, scan, CASES[name])
+                    for peer in PEERS
+                }
+                print("   peers:", row["peers"], flush=True)
+            rows.append(row)
+        own = [row for row in rows if row["case"] == name]
+        print(
+            f"{name}: median RMS {np.median([r['rms'] for r in own]):.4f} px, bound "
+            f"{np.median([r['bound'] for r in own]):.4f}, ratio median "
+            f"{np.median([r['ratio'] for r in own]):.2f} worst "
+            f"{max(r['ratio'] for r in own):.2f}, misplaced "
+            f"{sum(r['misplaced'] for r in own)}, left out "
+            f"{sum(r['left_out'] for r in own)}, "
+            f"{np.median([r['seconds'] for r in own]):.1f} s",
+            flush=True,
+        )
+    if args.json is not None:
+        args.json.write_text(json.dumps(rows, indent=1))
+
+
+class LazyFrames:
+    """Frames cut from one scene when they are read, as from a disk."""
+
+    def __init__(self, scene: np.ndarray, corners: np.ndarray, side: int) -> None:
+        self.scene, self.corners = scene, corners
+        self.shape = (len(corners), side, side)
+        self.dtype = np.dtype(np.uint16)
+        self.flat = scans.round_flat(side).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def read(self, index: int) -> np.ndarray:
+        """Cut one frame and add its noise."""
+        y, x = self.corners[index]
+        side = self.shape[1]
+        crop = self.scene[y : y + side, x : x + side] * self.flat
+        noise = np.random.default_rng(index).normal(0, 800, crop.shape)
+        return np.clip(crop * 40000 + 2000 + noise, 0, 65535).astype(np.uint16)
+
+
+def solve_large(count: int) -> None:
+    """Solve `count` frames of 512 px; print seconds, memory and error."""
+    columns = round(count**0.5)
+    cells = grid_cells(count, (count // columns, columns))
+    rng = np.random.default_rng(0)
+    nominal = cells * 350.0
+    corners = np.round(nominal + rng.uniform(-6, 6, nominal.shape)).astype(int) + 8
+    size = int(corners.max()) + 520
+    coarse = ndimage.gaussian_filter(
+        rng.normal(size=(size, size)).astype(np.float32), 1.5
+    )
+    scene = 0.5 + 0.12 * coarse / coarse.std()
+    frames = LazyFrames(scene, corners, 512)
+    names = tuple(f"f{i:04d}" for i in range(count))
+    acquisition = Acquisition(frames, names, nominal_px=nominal)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.process_time()
+    solution = run(solve(acquisition))
+    seconds = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rms = scans.errors(solution.positions_px, corners.astype(float))[1]
+    print(
+        f"{count} frames of 512 px: {seconds:.1f} s of processor time "
+        f"({seconds / count:.3f} a frame), peak memory {peak:.0f} MB of which the scene "
+        f"and its making {before:.0f}, RMS {rms:.4f} px, placed "
+        f"{int(solution.placed.sum())}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--cases", default="square,grid,round")
+    parser.add_argument("--peer-python", type=Path)
+    parser.add_argument("--peer-seeds", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--large", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.large:
+        solve_large(args.large)
+    elif args.scaling:
+        for count in (25, 100, 400):
+            subprocess.run(
+                [sys.executable, __file__, "--large", str(count)], check=True
+            )
+    else:
+        compare(args)
+
+
+if __name__ == "__main__":
+    main()

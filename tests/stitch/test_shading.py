@@ -1,0 +1,77 @@
+"""Shading, gains and dark level from overlaps."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.progress import run
+from napari_semsr.stitch.mosaic import solve
+from napari_semsr.stitch.neighbours import overlapping_pairs
+from napari_semsr.stitch.prepared import Prepared
+from napari_semsr.stitch.ratios import block_ratios, block_sums
+from napari_semsr.stitch.shading import refine_shading
+from napari_semsr.stitch.surface import SurfaceBasis
+from tests.stitch import scans
+
+
+def shading_left(solution, scan):
+    """What the flat field leaves, RMS of the mean."""
+    true = scan.flat / scan.flat.max()
+    inside = solution.flat.valid & (true > 0.15)
+    ratio = solution.flat.flat[inside] / true[inside]
+    return ratio.std() / ratio.mean()
+
+
+def test_solved_shading_is_below_a_percent(square_scan, square_solution):
+    assert shading_left(square_solution, square_scan) < 0.01
+    assert square_solution.flat.method.endswith("refined")
+
+
+def test_gains_are_those_of_the_frames(square_scan, square_solution):
+    ratio = np.log(square_solution.gains / square_scan.gains)
+    assert np.std(np.log(square_scan.gains)) > 0.03
+    assert np.std(ratio) < 0.01
+
+
+def test_dark_level_is_found_although_no_place_is_dark(square_solution):
+    assert square_solution.flat.dark == pytest.approx(2000, rel=0.3)
+
+
+def test_tilted_light_is_found(scene):
+    flat = scans.square_flat(128, tilt=0.3)
+    scan = scans.cut_scan(scene, flat=flat, seed=5)
+    solution = run(solve(scan.acquisition))
+    # a tilt looks like gains that change steadily: 0.09 of it was there
+    assert shading_left(solution, scan) < 0.03
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.03
+
+
+def test_refine_shading_keeps_a_flat_field_that_is_right(square_scan, square_solution):
+    flat, gains = square_solution.flat, square_solution.gains
+    prepared = Prepared(square_scan.acquisition, flat, gains)
+    positions = square_solution.positions_px
+    pairs = overlapping_pairs(positions, (128, 128))
+    again = refine_shading(prepared, positions, pairs)
+    change = again.flat.flat / flat.flat
+    assert np.abs(change / change.mean() - 1).max() < 0.02
+
+
+def test_block_ratios_of_equal_frames_are_zero(square_scan, square_solution):
+    prepared = Prepared(square_scan.acquisition, square_solution.flat)
+    positions = np.full((9, 2), np.nan)
+    positions[[0, 1]] = 0.0
+    found = block_ratios(prepared, positions, [(0, 0)])
+    assert len(found.pair) > 100
+    assert np.abs(found.log_ratio).max() == 0
+
+
+def test_block_sums_leave_out_a_ragged_border():
+    assert block_sums(np.ones((17, 24), np.float32)).tolist() == [[64] * 3] * 2
+
+
+def test_surface_is_what_its_basis_says(rng):
+    basis = SurfaceBasis((40, 56), 4)
+    place = np.array([[0.0, 0.0], [13.0, 50.0], [39.0, 55.0]])
+    coefficients = rng.normal(size=basis.at(place).shape[1])
+    surface = basis.surface(coefficients)
+    at = basis.at(place) @ coefficients
+    assert np.allclose(surface[[0, 13, 39], [0, 50, 55]], at)
