@@ -47,6 +47,14 @@ def test_reference_without_noise_reads_as_the_pair_does(draw) -> None:
     assert found.threshold[0] == pytest.approx(np.sqrt(1 / 7))
 
 
+def test_reference_that_agrees_to_the_end_is_beyond_nyquist_not_noise() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.standard_normal((256, 256))
+    noisy = truth + 0.5 * rng.standard_normal(truth.shape)
+    assert measure(noisy, truth).reason == "correlated-noise"
+    assert measure(noisy, truth, reference=True).reason == "beyond-nyquist"
+
+
 def test_reference_is_refused_with_half_bit_or_one_image(make_pair) -> None:
     with pytest.raises(OptionError, match="criterion 1/7"):
         FrcOptions.parse({"reference": True, "criterion": "half-bit"})

@@ -430,7 +430,11 @@ def _result(
         step=plan.step,
         unit="px" if nm is None else "nm",
         method=method,
-        field_reason=_field_reason(grids, plan, _geometry(a, b, plan, options)),
+        field_reason=(
+            None
+            if options.reference
+            else _field_reason(grids, plan, _geometry(a, b, plan, options))
+        ),
     )
 
 

@@ -152,7 +152,7 @@ def measure(
     b, other = standardise(second)
     valid &= np.isfinite(other) & (other > 0)
     sums = sum_rings(a, b, geometry)
-    code = _status(sums, geometry, valid, a, b)
+    code = _status(sums, geometry, valid, a, b, reference=reference)
     found = estimate(sums, geometry, code, question)
     return _report(found, sums, geometry, question, scale=1.0)
 
@@ -178,6 +178,8 @@ def _status(
     valid: NDArray[np.bool_],
     a: NDArray[np.float32],
     b: NDArray[np.float32] | None,
+    *,
+    reference: bool = False,
 ) -> NDArray[np.uint8]:
     """Codes of the status rules, blocks that are too small included."""
     difference = np.ones(valid.shape)
@@ -190,6 +192,7 @@ def _status(
         valid=valid,
         difference=difference,
         periodic=partial(_periodic, a, b),
+        reference=reference,
     )
     if geometry.rings.complete <= MINIMUM_SIDE // 2:
         code[valid & (code != code_of("identical"))] = code_of("too-small")

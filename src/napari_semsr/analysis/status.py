@@ -142,6 +142,7 @@ def judge(
     valid: BoolArray,
     difference: Float64Array,
     periodic: Callable[[BoolArray], BoolArray],
+    reference: bool = False,
 ) -> NDArray[np.uint8]:
     """Decide for each pair whether its curve may be read.
 
@@ -158,6 +159,9 @@ def judge(
     periodic : callable
         Takes a mask of pairs worth testing and returns a mask of those that are pure
         gratings or lattices; called at most once, for few pairs.
+    reference : bool, default=False
+        The partner is nearly free of noise, so that there is none to share: a
+        correlation that stays up is then the object's own.
 
     Returns
     -------
@@ -166,6 +170,7 @@ def judge(
     """
     signal = has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
     plateau = has_plateau(sums, geometry) | has_stripes(sums, geometry)
+    plateau &= not reference
     suspect = signal & valid & (difference >= IDENTICAL) & (sums.peak > SUSPECT_PEAK)
     code = np.zeros(valid.shape, np.uint8)
     code[plateau] = code_of("correlated-noise")
