@@ -253,7 +253,7 @@ def fuse(
     if not solution.placed.any():
         msg = "A mosaic needs at least one placed frame, got none."
         raise RegistrationError(msg)
-    prepared = Prepared(acquisition, solution.flat, solution.gains)
+    prepared = Prepared(acquisition, solution.flat, solution.gains, solution.turns)
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)
     shape = (

@@ -29,6 +29,7 @@ from napari_semsr.stitch.significance import chance_threshold
 from napari_semsr.stitch.solution import StitchSolution
 from napari_semsr.stitch.stage import fit_stage, predict
 from napari_semsr.stitch.state import State
+from napari_semsr.stitch.turns import refine_turns
 
 __all__ = ["solve"]
 
@@ -211,7 +212,7 @@ def _reshade(state: State, knots: int) -> None:
     gains = before.gains * np.exp(fitted.log_gains)
     if not state.options.match_gain:
         gains = np.ones_like(gains)
-    state.prepared = Prepared(state.acquisition, flat, gains)
+    state.prepared = Prepared(state.acquisition, flat, gains, before.turns)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
@@ -277,6 +278,12 @@ def solve(
     _reshade(state, COARSE_KNOTS)
     _rescue(state)
     yield from _fine(state, (2.0, 2.0, 1.0))
+    if options.rotation:
+        yield Progress(0, 0, "Finding turn and scale of the frames")
+        pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+        state.prepared, state.positions = refine_turns(
+            state.prepared, state.positions, pairs
+        )
     _reshade(state, FINE_KNOTS)
     yield from _fine(state, (1.0,) * 5)
     noise = noise_level(state.prepared)

@@ -94,6 +94,8 @@ class Prepared:
         How they are shaded.
     gains : (N,) numpy.ndarray, optional
         Brightness of each frame; 1 when not given.
+    turns : (N, 2) numpy.ndarray, optional
+        Turn in radians and relative scale less 1 of each frame, to be taken back.
     """
 
     def __init__(
@@ -101,10 +103,12 @@ class Prepared:
         acquisition: Acquisition,
         flat: FlatField,
         gains: NDArray[np.float64] | None = None,
+        turns: NDArray[np.float64] | None = None,
     ) -> None:
         self.acquisition = acquisition
         self.flat = flat
         self.gains = np.ones(len(acquisition)) if gains is None else gains
+        self.turns = np.zeros((len(acquisition), 2)) if turns is None else turns
         self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
         self._inverse = self._inverse.astype(np.float32)
         self.root = np.sqrt(flat.weight)
@@ -156,7 +160,40 @@ class Prepared:
         single *= self._inverse
         if gain != 1:
             single /= np.float32(gain)
+        if self.turns[index].any():
+            return self._turned(index, single, weight)
         return single, weight
+
+    def _turned(
+        self, index: int, image: SingleArray, weight: SingleArray
+    ) -> tuple[SingleArray, SingleArray]:
+        """Read a frame at places turned and scaled about its centre."""
+        turn, scale = self.turns[index]
+        matrix = (1 + scale) * np.array(
+            [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        )
+        centre = (np.array(image.shape) - 1) / 2
+        offset = centre - matrix @ centre
+        moved = ndimage.affine_transform(image, matrix, offset, order=3, mode="nearest")
+        # a place is valid only where all that it is made of was
+        around = ndimage.minimum_filter(weight, 3, mode="constant")
+        kept = ndimage.affine_transform(around, matrix, offset, order=1)
+        return moved, np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
+
+    def with_turns(self, turns: NDArray[np.float64]) -> "Prepared":
+        """Copy with other turns.
+
+        Parameters
+        ----------
+        turns : (N, 2) numpy.ndarray
+            Turn in radians and relative scale less 1 of each frame.
+
+        Returns
+        -------
+        Prepared
+            The same frames, turned and scaled back.
+        """
+        return Prepared(self.acquisition, self.flat, self.gains, turns)
 
     def banded(self, index: int) -> SingleArray:
         """Band-passed frame in units of equal noise.

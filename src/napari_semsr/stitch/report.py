@@ -153,7 +153,7 @@ def summarise(state: State, noise: float) -> StitchSolution:
         sigma_px=spread,
         flat=state.prepared.flat,
         gains=state.prepared.gains,
-        turns=np.zeros(positions.shape),
+        turns=state.prepared.turns,
         noise=noise,
         threshold=state.threshold,
         stage=stage,
