@@ -26,12 +26,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--positions-out", metavar="CSV", help="write the solved positions as a table"
     )
-    add_options(
-        parser,
-        StitchFolderOptions,
-        title="frames, joints and blending",
-        exclude={"rotation"},  # not solved for yet
-    )
+    add_options(parser, StitchFolderOptions, title="frames, joints and blending")
 
 
 def _start(arguments: argparse.Namespace) -> Job[StitchedFile]:

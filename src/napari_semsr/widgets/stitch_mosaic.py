@@ -58,6 +58,9 @@ _ROWS = {
         {"weighted mean": "feather", "best frame": "seam"},
     ),
     "match_gain": Row("Match brightness", "Match the brightness of the frames."),
+    "rotation": Row(
+        "Turn and scale frames", "Also find a small turn and scale of each frame."
+    ),
     "significance": Row(
         "Certainty of joints",
         "Joints must stand this far above unrelated pairs of frames.",
