@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
+import dask.config
 from distributed import Client, as_completed
 
 from napari_semsr.core.errors import OptionError
@@ -24,6 +25,12 @@ __all__ = ["local_client", "run_places"]
 _LOCAL_ONLY = "127.0.0.1:0"
 _WAITING_PER_THREAD = 2
 _PATIENCE = "10s"
+# What dask watches of itself costs 2.5 % of a core by default, and 0.3 % so.
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 
 
 @contextmanager
@@ -40,16 +47,17 @@ def local_client(threads: int = 1) -> Iterator[Client]:
     distributed.Client
         Closed at the end.
     """
-    client = Client(
-        processes=False,
-        n_workers=1,
-        threads_per_worker=threads,
-        memory_limit=0,
-        silence_logs=logging.CRITICAL,
-        dashboard_address=_LOCAL_ONLY,
-        worker_dashboard_address=_LOCAL_ONLY,
-        set_as_default=False,
-    )
+    with dask.config.set(_QUIET):
+        client = Client(
+            processes=False,
+            n_workers=1,
+            threads_per_worker=threads,
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+            dashboard_address=_LOCAL_ONLY,
+            worker_dashboard_address=_LOCAL_ONLY,
+            set_as_default=False,
+        )
     try:
         yield client
     finally:

@@ -1,6 +1,7 @@
 """A network on a device: windows of grey values in, enhanced grey values out."""
 
 import copy
+import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from napari_semsr.core.errors import CheckpointError, DeviceMemoryError
 from napari_semsr.inference.devices import (
@@ -25,6 +27,8 @@ __all__ = ["Predictor"]
 
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
+_probes: weakref.WeakKeyDictionary[nn.Module, dict[int, Probe]]
+_probes = weakref.WeakKeyDictionary()
 
 
 class Predictor:
@@ -70,8 +74,12 @@ class Predictor:
 
     @cached_property
     def probe(self) -> Probe:
-        """Measured halo, live norms and smallest side."""
-        return probe(self._source, stride=self.card.stride)
+        """Measured halo, live norms and smallest side; measured once for a network."""
+        key = self.card.stride
+        known = _probes.setdefault(self._source, {})
+        if key not in known:
+            known[key] = probe(self._source, stride=key)
+        return known[key]
 
     def peak_bytes(self, shape: tuple[int, int]) -> int:
         """Estimate the memory that one window takes.

@@ -9,7 +9,7 @@ import psutil
 
 __all__ = ["EnhanceReport", "MemoryWatch"]
 
-_PERIOD_S = 0.02
+_PERIOD_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
