@@ -291,8 +291,8 @@ def solve_large(count: int) -> None:
     rms = scans.errors(solution.positions_px, corners.astype(float))[1]
     print(
         f"{count} frames of 512 px: {seconds:.1f} s of processor time "
-        f"({seconds / count:.3f} a frame), peak memory {peak:.0f} MB of which the scene "
-        f"and its making {before:.0f}, RMS {rms:.4f} px, placed "
+        f"({seconds / count:.3f} a frame), peak memory {peak:.0f} MB of which the "
+        f"scene and its making {before:.0f}, RMS {rms:.4f} px, placed "
         f"{int(solution.placed.sum())}",
         flush=True,
     )
