@@ -8,7 +8,7 @@ bind frames into groups; a group is bound to the others by all pairs between the
 together. What is left open even then is decided by the stage model, and said.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from napari_semsr.stitch.offsets import Candidates, overlap_boxes
 from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.resampled import resample
 
-__all__ = ["Choice", "choices", "is_periodic", "resolve"]
+__all__ = ["Choice", "choices", "doubt_at", "is_periodic", "resolve"]
 
 FloatArray = NDArray[np.float64]
 SingleArray = NDArray[np.float32]
@@ -31,10 +31,11 @@ _LATTICE_SHARE = 0.7
 _CLEAR = 1.5
 _COMPARED = 14
 _CERTAIN = 5.0
-_BLOCK = 16
+_BLOCK = 12
+_GRAIN = 2 * np.pi  # pixels over which squared differences are correlated
 _MARGIN = 5
 _SAME = 2.5
-_UNSEEN = 36.0
+_UNSEEN = 6.0
 _ROUNDS = 3
 
 
@@ -52,6 +53,8 @@ class Choice:
         How many standard deviations more than the least each of them leaves.
     score : float
         Score of the pair's correlation.
+    least : tuple of float
+        Variance that the best one leaves, and its standard deviation.
     """
 
     first: int
@@ -59,6 +62,7 @@ class Choice:
     shifts: FloatArray
     doubt: FloatArray
     score: float
+    least: tuple[float, float] = (0.0, 0.0)
 
     @property
     def possible(self) -> FloatArray:
@@ -155,8 +159,10 @@ def _fitted(
     power = _blocks(weight * left**2)
     count = _blocks((weight > 0).astype(float))
     variance = float(power.sum() / max(count.sum(), 1))
-    scatter = float(np.sqrt(((power - variance * count) ** 2).sum()))
-    return solved[:2], variance, scatter / max(float(count.sum()), 1.0)
+    pixels = max(float(count.sum()), 1.0)
+    scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
+    # few blocks may agree by chance: noise alone scatters so much
+    return solved[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
 
 
 def _blocks(plane: NDArray[np.float64]) -> FloatArray:
@@ -216,7 +222,33 @@ def _weighed(prepared: Prepared, item: Candidates, shifts: NDArray[np.int64]) ->
     # two candidates that refine to one place are one
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
-    return Choice(item.first, item.second, places[far], doubt[far], item.best)
+    least = (float(variance[0]), float(spread[0]))
+    return Choice(item.first, item.second, places[far], doubt[far], item.best, least)
+
+
+def doubt_at(prepared: Prepared, choice: Choice, shift: FloatArray) -> float:
+    """Weigh one more shift of a pair.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    choice : Choice
+        What the pair says of its candidates.
+    shift : (2,) numpy.ndarray
+        A shift that is none of them.
+
+    Returns
+    -------
+    float
+        Standard deviations by which it leaves more than the best candidate; negative
+        when it leaves less, 0 where the frames do not overlap enough to tell.
+    """
+    found = _left(prepared, (choice.first, choice.second), shift)
+    if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
+        return 0.0
+    variance, deviation = choice.least
+    return float((found[1] - variance) / np.hypot(found[2], deviation))
 
 
 def _groups(count: int, certain: Sequence[Joint]) -> tuple[FloatArray, list[set[int]]]:
@@ -240,7 +272,10 @@ def _joint(choice: Choice, shift: FloatArray) -> Joint:
 
 
 def resolve(
-    count: int, weighed: Sequence[Choice], nominal: FloatArray
+    count: int,
+    weighed: Sequence[Choice],
+    nominal: FloatArray,
+    look: Callable[[Choice, FloatArray], float] | None = None,
 ) -> tuple[Layout, set[IntPair]]:
     """Lay out frames of a periodic sample.
 
@@ -252,6 +287,9 @@ def resolve(
         What the pairs say.
     nominal : (N, 2) numpy.ndarray
         Expected corners, which decide what the images leave open.
+    look : callable, optional
+        Weighs a shift that is none of a pair's candidates, as `doubt_at` does; without
+        it such a shift counts as improbable.
 
     Returns
     -------
@@ -271,7 +309,8 @@ def resolve(
         if not links[nearest]:
             break
         group, link = waiting.pop(nearest), links[nearest]
-        move, is_sure = _move(main, link, positions, nominal, group)
+        expected = _expected(main, group, positions, nominal)
+        move, is_sure = _move(main, link, positions, expected, look)
         members = sorted(group)
         positions[members] += move
         if not is_sure:
@@ -298,31 +337,34 @@ def _move(
     main: set[int],
     link: Sequence[Choice],
     positions: FloatArray,
-    nominal: FloatArray,
-    group: set[int],
+    expected: FloatArray,
+    look: Callable[[Choice, FloatArray], float] | None,
 ) -> tuple[FloatArray, bool]:
     """How to move a group onto the main one, and whether the images are sure of it."""
-    offered = []
+    offered, signs = [], []
     for c in link:
-        sign = 1.0 if c.first in main else -1.0
+        signs.append(1.0 if c.first in main else -1.0)
         apart = positions[c.second] - positions[c.first]
-        offered.append(sign * (c.shifts - apart))
+        offered.append(signs[-1] * (c.shifts - apart))
     proposals = _distinct(np.concatenate(offered))
     doubt = np.zeros(len(proposals))
-    for c, moves in zip(link, offered, strict=True):
-        away = np.abs(proposals[:, None] - moves[None]).max(axis=2)
-        nearest = np.argmin(away, axis=1)
-        own = np.where(
-            away[np.arange(len(proposals)), nearest] < _SAME,
-            np.minimum(c.doubt[nearest] ** 2, _UNSEEN),
-            _UNSEEN,
-        )
-        doubt += own
+    for c, sign, moves in zip(link, signs, offered, strict=True):
+        apart = positions[c.second] - positions[c.first]
+        for place, proposal in enumerate(proposals):
+            away = np.abs(moves - proposal).max(axis=1)
+            nearest = int(np.argmin(away))
+            if away[nearest] < _SAME:
+                own = float(c.doubt[nearest])
+            elif look is None:
+                own = _UNSEEN
+            else:
+                own = look(c, apart + sign * proposal)
+            own = min(max(own, -_UNSEEN), _UNSEEN)
+            doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
     open_still = excess < _CERTAIN
     if open_still.sum() == 1:
         return proposals[int(np.argmin(doubt))], True
-    expected = _expected(main, group, positions, nominal)
     away = np.hypot(*(proposals - expected).T)
     away[~open_still] = np.inf
     return proposals[int(np.argmin(away))], False

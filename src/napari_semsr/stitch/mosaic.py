@@ -1,5 +1,6 @@
 """The whole solution of a scan, step by step."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from napari_semsr.core.progress import Job, Progress
 from napari_semsr.stitch import nominal as places
 from napari_semsr.stitch.checks import noise_level, verify
 from napari_semsr.stitch.flatfield import FlatField, first_flat, valid_mask
-from napari_semsr.stitch.lattice import choices, resolve
+from napari_semsr.stitch.lattice import choices, doubt_at, resolve
 from napari_semsr.stitch.layout import solve_layout
 from napari_semsr.stitch.neighbours import (
     Neighbourhood,
@@ -140,7 +141,9 @@ def _lay_out(state: State) -> Job[None]:
         weighed.append(choice)
         yield Progress(done + 1, len(state.found), "Weighing possible shifts")
     if state.is_periodic or not all(choice.is_certain for choice in weighed):
-        state.layout, state.ambiguous = resolve(count, weighed, state.nominal)
+        state.layout, state.ambiguous = resolve(
+            count, weighed, state.nominal, partial(doubt_at, state.prepared)
+        )
     else:
         state.layout = solve_layout(count, state.found, state.threshold, state.nominal)
         state.ambiguous = set()

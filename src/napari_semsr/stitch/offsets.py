@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 
 from napari_semsr.core.tiling import Box
 from napari_semsr.stitch.prepared import Prepared
@@ -205,22 +205,16 @@ def peaks(score: SingleArray) -> list[IntPair]:
         Up to five, highest first; up to forty where many are nearly as high as the
         highest, as on a lattice.
     """
-    left = score.copy()
-    found: list[IntPair] = []
-    top = 0.0
-    while len(found) < MANY_PEAKS:
-        y, x = np.unravel_index(int(np.argmax(left)), left.shape)
-        value = float(left[y, x])
-        if value <= 0:
-            break
-        top = top or value
-        if len(found) >= PEAKS and value < _LATTICE_SHARE * top:
-            break
-        found.append((int(y), int(x)))
-        left[
-            max(0, y - _APART) : y + _APART + 1, max(0, x - _APART) : x + _APART + 1
-        ] = 0
-    return found
+    # a shoulder of a broad peak is no peak
+    around = ndimage.maximum_filter(score, 2 * _APART + 1, mode="constant")
+    rows, columns = np.nonzero((score >= around) & (score > 0))
+    heights = score[rows, columns]
+    order = np.argsort(-heights, kind="stable")[:MANY_PEAKS]
+    if not len(order):
+        return []
+    high = int((heights[order] >= _LATTICE_SHARE * heights[order[0]]).sum())
+    kept = order[: max(PEAKS, high)]
+    return [(int(rows[k]), int(columns[k])) for k in kept]
 
 
 def coefficient(
