@@ -14,6 +14,7 @@ from napari_semsr.core.tiling import pad_to, round_up
 from napari_semsr.inference.scaling import measure_scaling
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.registry import build
 
 
 class Plain(nn.Module):
@@ -83,8 +84,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "norm": lambda: Strided(nn.InstanceNorm2d),
     "global": Global,
     "tiny": Tiny,
+    "default": lambda: build("two-scale", {"width": 8}),
 }
-STRIDES = {"strided": 4, "norm": 4}
+STRIDES = {"strided": 4, "norm": 4, "default": 16}
 
 
 def _make(kind: str, **card: Any) -> LoadedModel:

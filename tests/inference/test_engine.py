@@ -49,6 +49,16 @@ def test_tiles_equal_the_whole(kind, shape, make_loaded, whole, rng):
         assert report["tiles"] == np.prod([-(-n // tile) for n in shape])
 
 
+def test_the_default_architecture_is_exact_under_tiling(make_loaded, whole, rng):
+    image, loaded = _field(rng, (413, 350)), make_loaded("default")
+    expected = whole(image, loaded)
+    assert np.abs(expected - image).max() > 10
+    for tile in (64, 112, 240):
+        result = run(enhance_array(Micrograph(image), loaded, FP32.replace(tile=tile)))
+        assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
+        assert result.metadata["enhance"]["tile_mismatch"] <= 1e-5
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (3, 5), (130, 2)], ids=str)
 @pytest.mark.parametrize("kind", ["plain", "double"])
 def test_fields_thinner_than_the_halo_work(kind, shape, make_loaded, whole, rng):
