@@ -266,11 +266,10 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
         distance = _distances(small.shape, (centre[0], centre[1])).ravel()
         ring = distance.astype(np.intp)
         part = distance - ring
-        total = np.zeros(int(ring.max()) + 2)
-        weight = np.zeros_like(total)
-        for index, share in ((ring, 1 - part), (ring + 1, part)):
-            np.add.at(total, index, share * small.ravel())
-            np.add.at(weight, index, share)
+        index = np.concatenate([ring, ring + 1])
+        share = np.concatenate([1 - part, part])
+        weight = np.bincount(index, share)
+        total = np.bincount(index, share * np.tile(small.ravel(), 2))
         mean = total / np.maximum(weight, 1e-9)
         fitted = (1 - part) * mean[ring] + part * mean[ring + 1]
         return float(np.mean((small.ravel() - fitted) ** 2))

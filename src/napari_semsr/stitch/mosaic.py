@@ -280,7 +280,7 @@ def solve(
     yield Progress(0, 0, "Refining flat field and gains")
     _reshade(state, COARSE_KNOTS)
     _rescue(state)
-    yield from _fine(state, (2.0, 2.0, 1.0))
+    yield from _fine(state, (2.0, 1.0))
     if options.rotation:
         yield Progress(0, 0, "Finding turn and scale of the frames")
         pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
@@ -288,7 +288,7 @@ def solve(
             state.prepared, state.positions, pairs
         )
     _reshade(state, FINE_KNOTS)
-    yield from _fine(state, (1.0,) * 5)
+    yield from _fine(state, (1.0,) * 4)
     noise = noise_level(state.prepared)
     verify(state, noise)
     return summarise(state, noise)

@@ -22,9 +22,9 @@ __all__ = ["SWEEPS", "Refined", "refine"]
 FloatArray = NDArray[np.float64]
 IntPair = tuple[int, int]
 
-SWEEPS = (2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+SWEEPS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
 _MAX_STEP = 2.0
-_SETTLED = 2e-4
+_SETTLED = 1e-3
 _HOLD = 1e-7
 _DENSE_LIMIT = 1500
 

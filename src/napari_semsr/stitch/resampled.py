@@ -81,6 +81,7 @@ class Resampled:
         self.corners = self.corners.astype(np.int64)
         self.parts = np.nan_to_num(positions - self.corners)
         self.margin = int(np.ceil(2.0 * sigma)) + 1
+        self._inside: dict[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
         self._cache = BoundedCache(_CACHE_BYTES)
 
     def frame(self, index: int) -> tuple[SingleArray, ...]:
@@ -119,10 +120,21 @@ class Resampled:
 
     def _inner(self, weight: SingleArray) -> SingleArray:
         """Weight without the rim that smoothing has mixed with what lies beyond."""
-        inside = ndimage.binary_erosion(
-            weight > 0, structure=np.ones((3, 3)), iterations=self.margin
-        )
+        lit = int(np.count_nonzero(weight))
+        if lit not in self._inside:  # frames without missing pixels share one mask
+            self._inside[lit] = (weight > 0, self._eroded(weight > 0))
+        mask, inside = self._inside[lit]
+        if not np.array_equal(mask, weight > 0):
+            inside = self._eroded(weight > 0)
         return np.where(inside, weight, np.float32(0))
+
+    def _eroded(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take as much off a mask as smoothing reaches."""
+        side = 2 * self.margin + 1
+        kept: NDArray[np.uint8] = ndimage.minimum_filter(
+            mask.astype(np.uint8), side, mode="constant"
+        )
+        return kept > 0
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Parts of two frames that show the same place.

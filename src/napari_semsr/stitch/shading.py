@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from napari_semsr.stitch.flatfield import FlatField, valid_mask
 from napari_semsr.stitch.prepared import Prepared
@@ -30,7 +31,7 @@ _CONTRADICTS = 9.0
 _HALF = 0.5
 _DARK_PRIOR = 0.1  # as a change of the typical ratio
 _BETTER = 0.985
-_MAX_BLOCKS = 20000
+_MAX_BLOCKS = 12000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,11 @@ class _Problem:
         self, ratios: BlockRatios, log_gains: FloatArray, basis: SurfaceBasis
     ) -> None:
         self.ratios, self.count = ratios, len(log_gains)
+        rows = np.arange(len(ratios.pair))
+        signs = np.repeat([1.0, -1.0], len(rows))
+        places = (np.tile(rows, 2), np.concatenate([ratios.first, ratios.second]))
+        shape = (len(rows), self.count)
+        self.incidence = sparse.coo_array((signs, places), shape).tocsr()
         # what is thought of light is said of all of a gain, not of its change
         self.known_gains, self.light = log_gains, _STEADY
         centred = ratios.log_ratio - np.median(ratios.log_ratio)
@@ -159,23 +165,15 @@ class _Problem:
         weighted = design * weight[:, None]
         normal[:surface, :surface] = weighted.T @ design + self.prior
         right[:surface] = weighted.T @ ratios.log_ratio + self.pull
-        first, second = surface + ratios.first, surface + ratios.second
+        incidence = self.incidence
+        gains = incidence.T @ (incidence * weight[:, None])
+        normal[surface:, surface:] = gains.toarray()
         diagonal = np.arange(surface, size)
-        normal[diagonal, diagonal] = 1 / self.light**2
-        right[surface:] = -self.known_gains / self.light**2
-        for one, two, sign in (
-            (first, first, 1),
-            (second, second, 1),
-            (first, second, -1),
-            (second, first, -1),
-        ):
-            np.add.at(normal, (one, two), sign * weight)
-        mixed = np.zeros((self.count, surface))
-        np.add.at(mixed, ratios.first, weighted)
-        np.add.at(mixed, ratios.second, -weighted)
+        normal[diagonal, diagonal] += 1 / self.light**2
+        mixed = incidence.T @ weighted
         normal[surface:, :surface], normal[:surface, surface:] = mixed, mixed.T
-        np.add.at(right, first, weight * ratios.log_ratio)
-        np.add.at(right, second, -weight * ratios.log_ratio)
+        right[surface:] = incidence.T @ (weight * ratios.log_ratio)
+        right[surface:] -= self.known_gains / self.light**2
         return normal, right
 
     def predict(self, coefficients: FloatArray, gains: FloatArray) -> FloatArray:
