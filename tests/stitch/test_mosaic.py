@@ -9,6 +9,7 @@ from napari_semsr.core.acquisition import ArrayFrames, Fault
 from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io.frames import read_frames
+from napari_semsr.stitch import checks
 from napari_semsr.stitch.mosaic import solve
 from napari_semsr.stitch.options import StitchOptions
 from tests.stitch import scans
@@ -191,3 +192,10 @@ def test_solve_two_tiles_of_a_czi(shared_data):
     solution = run(solve(scan))
     shift = solution.positions_px[1] - solution.positions_px[0]
     assert np.abs(shift - (-2, 825)).max() < 1
+
+
+def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan, monkeypatch):
+    everything = range(len(square_scan.acquisition.names))
+    monkeypatch.setattr(checks, "_unfounded", lambda _state: everything)
+    with pytest.raises(RegistrationError, match=r"none of \d+ does"):
+        run(solve(square_scan.acquisition))

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr.core.errors import RegistrationError
 from napari_semsr.stitch.neighbours import overlapping_pairs
 from napari_semsr.stitch.offsets import coefficient
 from napari_semsr.stitch.prepared import Prepared
@@ -94,10 +95,21 @@ def verify(state: State, noise: float) -> None:
         A scan after the joint refinement; positions, reasons and warnings change.
     noise : float
         Pixel noise of the raw frames.
+
+    Raises
+    ------
+    RegistrationError
+        If no position is founded.
     """
     for index in _unfounded(state):
         state.positions[index] = np.nan
     lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
+    if len(lost) == len(state.positions):
+        msg = (
+            f"Frames must agree where they overlap, but none of {len(lost)} does; "
+            "let the flat field be found (auto) or check grid and order."
+        )
+        raise RegistrationError(msg)
     for lost_index in lost:
         state.reasons.setdefault(
             int(lost_index), _reason(state, int(lost_index), noise)
