@@ -54,3 +54,21 @@ def test_draws_repeat_with_their_generator(clear: np.ndarray) -> None:
     )
     assert np.array_equal(first.low, again.low)
     assert np.array_equal(first.high, again.high)
+
+
+def test_the_stated_gain_lifts_the_haze(clear: np.ndarray) -> None:
+    veiled = DegradationRanges(
+        blur=0,
+        fog=1,
+        fog_scale_px=(10, 12),
+        hybrid=0,
+        near_paper=0,
+        sigma_px=(0.05, 0.06),
+        noisy=0,
+        eight_bit=0,
+    )
+    scene = random_scene(clear, veiled, np.random.default_rng(0))
+    assert np.ptp(scene.log_gain) > 0.05
+    lifted = scene.airlight + (scene.low - scene.airlight) * np.exp(scene.log_gain)
+    assert np.abs(lifted - scene.high).max() < 2e-3
+    assert np.abs(scene.low - scene.high).max() > 0.02

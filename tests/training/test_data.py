@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.training.data import PatchDataset, load_clear, validation_pairs
+from napari_semsr.training.data import SceneDataset, load_clear, validation_pairs
 from napari_semsr.training.recipes import DataOptions, ImageEntry, Recipe
 
 DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
@@ -20,17 +20,31 @@ def recipe(**changes: object) -> Recipe:
 
 
 def test_item_depends_on_its_place_in_the_whole_run() -> None:
-    whole = PatchDataset(recipe(), first=0, count=6)
-    rest = PatchDataset(recipe(), first=4, count=2)
+    whole = SceneDataset(recipe(), first=0, count=6)
+    rest = SceneDataset(recipe(), first=4, count=2)
     for a, b in zip(whole[5], rest[1], strict=True):
         assert torch.equal(a, b)
-    assert not torch.equal(whole[4][0], whole[5][0])
+    assert not torch.equal(whole[4].low, whole[5].low)
 
 
 def test_items_have_the_stated_shape() -> None:
-    low, high = PatchDataset(recipe(), first=0, count=1)[0]
-    assert low.shape == high.shape == (2, 1, 32, 32)
-    assert low.dtype == high.dtype == torch.float32
+    scene = SceneDataset(recipe(), first=0, count=1)[0]
+    assert scene.low.shape == scene.high.shape == (1, 48, 48)
+    assert scene.low.dtype == scene.high.dtype == torch.float32
+    assert scene.log_gain.shape == (1, 3, 3)
+    assert scene.corners.shape == (2, 2)
+    assert 0 <= int(scene.corners.min()) <= int(scene.corners.max()) <= 48 - 32
+
+
+def test_small_image_is_reflected_to_a_scene(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (40, 60)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    data = {"root": str(tmp_path), "train": (ImageEntry(file="a.png"),), "phantoms": 0}
+    dataset = SceneDataset(
+        recipe().replace(data=DATA.replace(**data)), first=0, count=9
+    )
+    assert len(dataset.images) == 3
+    assert {dataset[i].low.shape for i in range(9)} == {(1, 48, 48)}
 
 
 def test_data_bar_is_left_out(tmp_path: Path) -> None:

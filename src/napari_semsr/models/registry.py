@@ -8,10 +8,14 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.two_scale import TwoScale
+from napari_semsr.models.unveiled import Unveiled
 
 __all__ = ["ARCHITECTURES", "build"]
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"two-scale": TwoScale}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "two-scale": TwoScale,
+    "unveiled": Unveiled,
+}
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:

@@ -21,6 +21,7 @@ from scipy import ndimage
 from napari_semsr.core.errors import OptionError
 
 __all__ = [
+    "FOG_SCALE",
     "KINDS",
     "Degraded",
     "degrade",

@@ -64,10 +64,24 @@ class Scene:
     ----------
     low, high : (Y, X) numpy.ndarray of float32
         Degraded image and clear image; the percentiles of `low` are about 0 and 1.
+    log_gain : (Y, X) numpy.ndarray of float32
+        Log of the gain about `airlight` that would lift the haze; 0 without haze.
+    airlight : float
+        Grey level that the haze drew to; the image's mean without haze.
     """
 
     low: NDArray[np.float32]
     high: NDArray[np.float32]
+    log_gain: NDArray[np.float32]
+    airlight: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Veil:
+    """Haze as it was drawn, on the scale of the clear image."""
+
+    transmission: Array
+    airlight: float
 
 
 def _blur_kernel(
@@ -106,8 +120,12 @@ def _transmission(
     if rng.random() > ranges.near_paper:
         low, high = np.sort(rng.uniform(*ranges.beta, size=2))
         high = min(high, low + 1.2)
-    correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
-    grown = tuple(max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
+    if rng.random() < ranges.near_paper:
+        correlation, grown = gao.FOG_SCALE * min(shape), shape
+    else:
+        correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
+        y, x = (max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
+        grown = y, x
     corner = [
         int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
     ]
@@ -115,26 +133,26 @@ def _transmission(
         slice(corner[0], corner[0] + shape[0]),
         slice(corner[1], corner[1] + shape[1]),
     )
-    field = gao.smooth_field((grown[0], grown[1]), correlation, rng, window=window)
+    field = gao.smooth_field(grown, correlation, rng, window=window)
     return np.exp(-(low + (high - low) * field))
 
 
-def _veil(
-    blurred: Array, clear: Array, ranges: DegradationRanges, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Veil the blurred image; put the clear one on the veiled one's grey scale.
+def _veil(clear: Array, ranges: DegradationRanges, rng: np.random.Generator) -> _Veil:
+    """Draw haze: its airlight is near the mean of the image, or anywhere."""
+    transmission = _transmission((clear.shape[0], clear.shape[1]), ranges, rng)
+    near_mean = rng.random() < ranges.near_paper
+    airlight = clear.mean() + rng.normal(0, 0.02) if near_mean else rng.uniform(0, 1)
+    return _Veil(transmission, float(airlight))
 
-    The clear image is dimmed by the mean transmission, so that a network learns to
-    take off what varies across the field. A line fitted to the veiled image would
-    follow the chance likeness of veil and object, which nothing can foretell.
+
+def _dimmed(clear: Array, veil: _Veil) -> Array:
+    """Dim the clear image by the mean haze: what lifting its variation leaves.
+
+    A line fitted to the veiled image would follow the chance likeness of veil and
+    object, which nothing can foretell.
     """
-    transmission = _transmission(clear.shape, ranges, rng)
-    near_mean = rng.random() < 0.5
-    airlight = clear.mean() + rng.normal(0, 0.05) if near_mean else rng.uniform(0, 1)
-    veil = airlight * (1 - transmission)
-    low, sharp = blurred * transmission + veil, clear * transmission + veil
-    dimmed = (clear - clear.mean()) * transmission.mean()
-    return low, np.asarray(dimmed + sharp.mean())
+    share = float(veil.transmission.mean())
+    return veil.airlight + (clear - veil.airlight) * share
 
 
 def _noise(low: Array, ranges: DegradationRanges, rng: np.random.Generator) -> Array:
@@ -172,8 +190,15 @@ def random_scene(
     kind = str(rng.choice(gao.KINDS, p=shares / shares.sum()))
     truth = clear.astype(float)
     low = _blurred(truth, _blur_kernel(kind, ranges, rng))
+    log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
-        low, truth = _veil(low, truth, ranges, rng)
+        veil = _veil(low, ranges, rng)
+        airlight = veil.airlight
+        log_gain = np.log(veil.transmission.mean() / veil.transmission)
+        low, truth = (
+            gao.fog(low, -np.log(veil.transmission), airlight),
+            _dimmed(truth, veil),
+        )
     low = _noise(low, ranges, rng)
     bottom, top = np.percentile(low, (0.1, 99.9))
     span = max(top - bottom, 1e-6)
@@ -185,4 +210,6 @@ def random_scene(
     return Scene(
         ((low - bottom) / span).astype(np.float32),
         ((truth - bottom) / span).astype(np.float32),
+        log_gain.astype(np.float32),
+        float((airlight - bottom) / span),
     )

@@ -1,4 +1,4 @@
-"""Training data: scenes drawn or cut, degraded, and cut into patches.
+"""Training data: scenes drawn or cut, and degraded, with corners of patches in them.
 
 Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what an
 uninterrupted one would have seen, whatever the number of workers.
@@ -6,6 +6,7 @@ uninterrupted one would have seen, whatever the number of workers.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,15 +17,17 @@ from torch.utils.data import Dataset
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.io.registry import read
+from napari_semsr.models.veil import BLOCK
 from napari_semsr.simulate.degrade import KINDS, degrade
 from napari_semsr.simulate.phantoms import PHANTOMS, draw
 from napari_semsr.simulate.random_degrade import random_scene
-from napari_semsr.training.recipes import DataOptions, ImageEntry, Recipe
+from napari_semsr.training.recipes import ImageEntry, Recipe
 
-__all__ = ["PatchDataset", "ValidationPair", "load_clear", "validation_pairs"]
+__all__ = ["SceneDataset", "Scenes", "ValidationPair", "load_clear", "validation_pairs"]
 
 Image = NDArray[np.float32]
 _ZOOMS = (1.0, 1.0, 0.75, 0.5)
+_LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
 _PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
 
 
@@ -55,8 +58,31 @@ def load_clear(root: Path, entry: ImageEntry) -> Image:
     return np.asarray(scaled, dtype=np.float32)
 
 
-class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Endless random patches; each item is a few patches of one scene.
+class Scenes(NamedTuple):
+    """One scene, or a batch of them with S as the first axis.
+
+    Attributes
+    ----------
+    low, high : (1, H, W) torch.Tensor
+        Degraded and clear image on the scale where the degraded one's percentiles are
+        about 0 and 1.
+    log_gain : (1, H / 16, W / 16) torch.Tensor
+        Log of the gain that would lift the haze, mean over each block.
+    airlight : (1,) torch.Tensor
+        Grey level that the haze drew to.
+    corners : (P, 2) torch.Tensor of int64
+        Rows and columns where patches begin.
+    """
+
+    low: Tensor
+    high: Tensor
+    log_gain: Tensor
+    airlight: Tensor
+    corners: Tensor
+
+
+class SceneDataset(Dataset[Scenes]):
+    """Endless random scenes.
 
     Parameters
     ----------
@@ -73,17 +99,27 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
             for image in (load_clear(root, entry) for entry in recipe.data.train)
             for zoom in _ZOOMS
-            if min(image.shape) * zoom >= recipe.data.scene_px
+            if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
         ]
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, self.first + index])
         scene = random_scene(self._clear(rng), self.recipe.degradations, rng)
-        low, high = self._patches(scene.low, scene.high, self.recipe.data, rng)
-        return torch.from_numpy(low), torch.from_numpy(high)
+        data = self.recipe.data
+        last = data.scene_px - data.patch_px
+        corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
+        blocks = data.scene_px // BLOCK
+        log_gain = scene.log_gain.reshape(blocks, BLOCK, blocks, BLOCK).mean((1, 3))
+        return Scenes(
+            torch.from_numpy(scene.low[None]),
+            torch.from_numpy(scene.high[None]),
+            torch.from_numpy(log_gain[None]),
+            torch.tensor([scene.airlight], dtype=torch.float32),
+            torch.from_numpy(corners),
+        )
 
     def _clear(self, rng: np.random.Generator) -> Image:
         side = self.recipe.data.scene_px
@@ -91,9 +127,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
             image = draw(kind, (side, side), seed=int(rng.integers(_PHANTOM_SEED)))
         else:
-            whole = self.images[int(rng.integers(len(self.images)))]
-            y, x = (int(rng.integers(0, n - side + 1)) for n in whole.shape)
-            image = whole[y : y + side, x : x + side]
+            image = _cut(self.images[int(rng.integers(len(self.images)))], side, rng)
         image = np.rot90(image, int(rng.integers(4)))
         if rng.random() < 0.5:
             image = image[:, ::-1]
@@ -104,17 +138,13 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             image = ndimage.gaussian_filter(image, sigma)
         return 1 - image if rng.random() < 0.2 else image
 
-    @staticmethod
-    def _patches(
-        low: Image, high: Image, data: DataOptions, rng: np.random.Generator
-    ) -> tuple[Image, Image]:
-        side = data.patch_px
-        corners = rng.integers(0, low.shape[0] - side + 1, (data.patches_per_scene, 2))
-        lows, highs = (
-            np.stack([a[y : y + side, x : x + side] for y, x in corners])[:, None]
-            for a in (low, high)
-        )
-        return lows, highs
+
+def _cut(whole: Image, side: int, rng: np.random.Generator) -> Image:
+    """Cut a square at random; an image that is too small is reflected first."""
+    y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in whole.shape)
+    part = whole[y : y + side, x : x + side]
+    lacking = [(0, side - n) for n in part.shape]
+    return np.pad(part, lacking, mode="reflect") if any(map(sum, lacking)) else part
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.models.receptive_field import measure
 from napari_semsr.models.registry import build
-from napari_semsr.training.data import PatchDataset, validation_pairs
+from napari_semsr.training.data import SceneDataset, validation_pairs
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.supervised import PERCENTILES, SupervisedL1
 
@@ -143,7 +143,7 @@ def _card(
         licence=recipe.licence,
         scale=int(getattr(network, "scale", 1)),
         stride=stride,
-        receptive_field=measure(plain, stride=stride),
+        receptive_field=measure(getattr(plain, "local", plain), stride=stride),
         input_percentiles=PERCENTILES,
         training={
             "recipe": _without_paths(recipe),
@@ -209,7 +209,7 @@ def _has_fast_bf16() -> bool:
 def _scenes(recipe: Recipe, done: int) -> DataLoader[Any]:
     """Scenes from the first one that a run of `done` steps has not seen."""
     per_step = max(1, recipe.batch // recipe.data.patches_per_scene)
-    dataset = PatchDataset(
+    dataset = SceneDataset(
         recipe, first=done * per_step, count=(recipe.steps - done) * per_step
     )
     return DataLoader(

@@ -44,8 +44,13 @@ class DataOptions(Options):
         an edge may be soft by nature; otherwise it sharpens what was never sharper.
     soft_sigma_px : float
         Largest Gaussian sigma of that softening.
-    held_out : tuple of str
+    held_out : tuple of ImageEntry
         Images that neither train nor validate, named so that a benchmark may use them.
+    scene_px : int
+        Side of a scene, which is degraded as a whole; a multiple of 16. Haze is found
+        from all of it.
+    patch_px, patches_per_scene : int
+        Side of the patches that the loss is taken on, and how many to a scene.
     """
 
     root: str = "."
@@ -55,7 +60,7 @@ class DataOptions(Options):
     phantoms: float = Field(default=0.25, ge=0, le=1)
     soft: float = Field(default=0.3, ge=0, le=1)
     soft_sigma_px: float = Field(default=1.5, gt=0)
-    scene_px: int = Field(default=256, ge=32, le=4096)
+    scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)
 
@@ -70,6 +75,8 @@ class Recipe(Options):
     start_from : str or None
         Model file, relative to the recipe, whose weights are taken over where names
         and shapes agree.
+    veil_weight : float
+        Weight of the loss on the haze itself, for networks that look for it.
     stop_after : int or None
         Stop at this step, before the schedule ends.
     steps, warmup_steps, decay_steps : int
@@ -97,6 +104,7 @@ class Recipe(Options):
     decay_steps: int = Field(default=6000, ge=0)
     learning_rate: float = Field(default=1e-3, gt=0)
     validate_every: int = Field(default=500, ge=1)
+    veil_weight: float = Field(default=0.3, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int = Field(default=1, ge=0, le=64)
 

@@ -11,18 +11,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import SemsrError
-from napari_semsr.training.data import ValidationPair
+from napari_semsr.models.unveiled import Unveiled
+from napari_semsr.models.veil import BLOCK, Veil, lift
+from napari_semsr.training.data import Scenes, ValidationPair
 from napari_semsr.training.recipes import Recipe
 
 __all__ = [
     "SupervisedL1",
     "affine_psnr_db",
+    "cut_patches",
     "learning_rate_factor",
     "relative_l1",
     "restore_field",
+    "veil_loss",
 ]
 
 PERCENTILES = (0.1, 99.9)
+LEAST_VEIL = 0.05  # haze that varies by less counts little
+VEIL_FLOOR = 0.02  # weight of a block without contrast
 FLOOR = 0.005  # a patch that needs no change must not outweigh all others
 
 
@@ -97,6 +103,66 @@ def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]
     return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
 
 
+def cut_patches(scenes: Tensor, corners: Tensor, size: int) -> Tensor:
+    """Cut patches out of scenes.
+
+    Parameters
+    ----------
+    scenes : (S, 1, H, W) torch.Tensor
+        Images.
+    corners : (S, P, 2) torch.Tensor of int64
+        Row and column where each patch begins.
+    size : int
+        Side of a patch.
+
+    Returns
+    -------
+    (S * P, 1, size, size) torch.Tensor
+        The patches of one scene after those of the other.
+    """
+    return torch.stack(
+        [
+            scene[:, y : y + size, x : x + size]
+            for scene, places in zip(scenes, corners.tolist(), strict=True)
+            for y, x in places
+        ]
+    )
+
+
+def veil_loss(veil: Veil, scenes: Scenes) -> Tensor:
+    """Error that a wrongly found veil leaves, over the error that the veil itself is.
+
+    Blocks count by their contrast about the airlight, as they do in a PSNR; a gain
+    common to the whole field is free.
+
+    Parameters
+    ----------
+    veil : Veil
+        As found.
+    scenes : Scenes
+        The truth.
+
+    Returns
+    -------
+    torch.Tensor
+        1 for a network that finds nothing, 0 for a perfect one.
+    """
+    level = scenes.airlight[:, :, None, None]
+    weight = functional.avg_pool2d((scenes.high - level).square(), BLOCK)
+    weight = weight + VEIL_FLOOR * weight.mean((-1, -2), keepdim=True)
+    weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
+
+    def varying(log_gain: Tensor) -> Tensor:
+        mean = (weight * log_gain).sum((-1, -2), keepdim=True)
+        return log_gain - mean
+
+    error = (weight * varying(veil.log_gain - scenes.log_gain).square()).sum((-1, -2))
+    before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
+    found: Tensor = error / (before + LEAST_VEIL**2)
+    away = (veil.airlight - level).abs().mean()
+    return found.clamp(max=10).mean() + away
+
+
 def relative_l1(prediction: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """L1 of each patch over the L1 that its degraded input has.
 
@@ -141,13 +207,13 @@ class SupervisedL1(lightning.LightningModule):
         self.pairs = pairs
         self.before = [affine_psnr_db(p.low, p.high) for p in pairs]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        """Return the L1 loss of one batch of scenes.
+    def training_step(self, batch: Scenes, _index: int) -> Tensor:
+        """Return the loss of one batch of scenes.
 
         Parameters
         ----------
-        batch : tuple of (S, P, 1, H, W) torch.Tensor
-            Patches of several scenes: degraded and clear.
+        batch : Scenes
+            Scenes with the corners of their patches.
         _index : int
             Number of the batch; not used.
 
@@ -161,9 +227,20 @@ class SupervisedL1(lightning.LightningModule):
         SemsrError
             If the loss is not finite.
         """
-        low, high = (part.flatten(0, 1) for part in batch)
-        prediction = self.network(low.contiguous(memory_format=torch.channels_last))
-        loss = relative_l1(prediction.float(), low, high)
+        scenes = Scenes(*batch)
+        size = self.recipe.data.patch_px
+        local, seen = self.network, scenes.low
+        loss = scenes.low.new_zeros(())
+        if isinstance(self.network, Unveiled):
+            local, veil = self.network.local, self.network.veil_of(scenes.low)
+            seen = lift(scenes.low, veil)
+            loss = self.recipe.veil_weight * veil_loss(veil, scenes)
+        low, high, seen = (
+            cut_patches(part, scenes.corners, size)
+            for part in (scenes.low, scenes.high, seen)
+        )
+        prediction = local(seen.contiguous(memory_format=torch.channels_last))
+        loss = loss + relative_l1(prediction.float(), low, high)
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is not finite at step {self.global_step}; lower "

@@ -1,0 +1,85 @@
+"""The default restorer: haze lifted by a look at the whole field, then a local network.
+
+`VeilNet` sees the field once, in blocks; `TwoScale` then sees the lifted image. The
+second part alone decides the halo of a tile, and the first costs next to nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.two_scale import TwoScale
+from napari_semsr.models.veil import BLOCK, Veil, VeilNet, block_statistics, lift
+
+__all__ = ["Unveiled"]
+
+
+class Unveiled(nn.Module):
+    """`VeilNet` followed by `TwoScale`.
+
+    Parameters
+    ----------
+    width, fine_blocks, dilations, scale
+        As in `TwoScale`.
+    veil_width : int
+        Channels of `VeilNet`.
+
+    Attributes
+    ----------
+    survey : VeilNet
+        What looks at the whole field, once.
+    local : TwoScale
+        What runs on tiles of the lifted field.
+    """
+
+    def __init__(
+        self,
+        width: int = 48,
+        fine_blocks: int = 2,
+        dilations: tuple[int, ...] = (1, 2, 1),
+        scale: int = 1,
+        veil_width: int = 32,
+    ) -> None:
+        super().__init__()
+        self.survey = VeilNet(veil_width)
+        self.local = TwoScale(width, fine_blocks, dilations, scale)
+        self.scale = self.local.scale
+        self.stride = self.local.stride
+
+    def veil_of(self, field: Tensor) -> Veil:
+        """Find the haze of whole fields, in fp32.
+
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            Images on a scale where their percentiles are 0 and 1.
+
+        Returns
+        -------
+        Veil
+            For blocks of 16 px; the last ones may reach beyond the field.
+        """
+        rows, columns = field.shape[-2:]
+        pad = (0, -columns % BLOCK, 0, -rows % BLOCK)
+        mode = "reflect" if min(rows, columns) >= BLOCK else "replicate"
+        with torch.autocast(field.device.type, enabled=False):
+            padded = functional.pad(field.float(), pad, mode=mode)
+            veil: Veil = self.survey(block_statistics(padded))
+        return veil
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Restore whole fields.
+
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            Images on a scale where their percentiles are 0 and 1; H and W are
+            multiples of the stride.
+
+        Returns
+        -------
+        (B, 1, H * scale, W * scale) torch.Tensor
+            Restored images on the same scale.
+        """
+        restored: Tensor = self.local(lift(field, self.veil_of(field)))
+        return restored
