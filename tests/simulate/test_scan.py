@@ -99,6 +99,23 @@ def test_same_seed_same_scan():
     assert not np.array_equal(first.true_px, other.true_px)
 
 
+def test_noise_seed_draws_other_noise_and_nothing_else():
+    options = SMALL.replace(illumination_drift=0.2, drift_px=2.0, bad_frames=1)
+    first, second = (cut_scan(None, options.replace(noise_seed=n)) for n in (0, 1))
+    np.testing.assert_array_equal(first.true_px, second.true_px)
+    np.testing.assert_array_equal(first.gains, second.gains)
+    np.testing.assert_array_equal(first.flat, second.flat)
+    assert first.bad == second.bad
+    sound = next(i for i in range(4) if i not in first.bad)
+    apart = first.frames[sound].astype(float) - second.frames[sound]
+    light = clean_frame(
+        first.scene, first.scene.coefficients(), first.true_px[sound], options
+    )
+    light = light * first.flat * first.gains[sound]
+    variance = options.full_scale**2 * light / options.photons + options.read_noise**2
+    assert (apart**2).mean() == pytest.approx(2 * variance.mean(), rel=0.1)
+
+
 def test_noise_of_one_frame_does_not_hang_on_the_others():
     options = QUIET.replace(photons=100)
     few = cut_scan(None, options)

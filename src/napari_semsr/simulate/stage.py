@@ -99,6 +99,12 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         "phantom, from the file for an image",
     )
     seed: int = Field(default=0, ge=0, description="makes random work repeatable")
+    noise_seed: int = Field(
+        default=0,
+        ge=0,
+        description="another draw of the camera's noise; two scans that differ in it "
+        "alone are two exposures of each field, as FRC needs them",
+    )
 
     @field_validator("frames_grid", mode="before")
     @classmethod
@@ -162,7 +168,10 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         numpy.random.Generator
             Independent of all others.
         """
-        return np.random.default_rng([self.seed, 3, int(purpose), index])
+        key = [self.seed, 3, int(purpose), index]
+        if purpose is Stream.NOISE and self.noise_seed:
+            key.append(self.noise_seed)
+        return np.random.default_rng(key)
 
 
 @dataclass(frozen=True, slots=True)
