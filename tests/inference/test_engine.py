@@ -13,7 +13,7 @@ from napari_semsr.core.errors import (
     ShapeError,
     WriteError,
 )
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.inference import engine, planning
 from napari_semsr.inference.engine import (
@@ -124,7 +124,7 @@ def test_the_scaling_is_that_of_the_field_not_of_the_tile(make_loaded, rng):
 def test_scale_and_calibration_go_together(make_loaded, rng):
     image = Micrograph(
         _field(rng, (20, 30)),
-        planning.parse_pixel_size((4.0, 6.0)),
+        parse_pixel_size((4.0, 6.0)),
         origin=(100.0, 0.0),
     )
     result = run(enhance_array(image, make_loaded("double"), FP32))
@@ -203,7 +203,7 @@ def _store(tmp_path, image, loaded, options=FP32, **how):
 
 
 def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
-    image = Micrograph(_field(rng, (90, 70)), planning.parse_pixel_size(5.0), "chip")
+    image = Micrograph(_field(rng, (90, 70)), parse_pixel_size(5.0), "chip")
     loaded = make_loaded("double")
     store = _store(tmp_path, image, loaded)
     steps = []
@@ -304,7 +304,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from torch import nn
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.inference.engine import (
     EnhanceOptions, create_output, enhance_to_store
 )

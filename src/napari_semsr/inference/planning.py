@@ -1,15 +1,15 @@
 """Decide how a field is run: tiles, precision, statistics, geometry of the output."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_semsr.core.errors import DeviceMemoryError, OptionError
-from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import Provenance
-from napari_semsr.core.tiling import TilePlan, plan_tiles, round_up
+from napari_semsr.core.tiling import TilePlan, plan_tiles
+from napari_semsr.inference.geometry import Frame, core_side, output_frame
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import Scaling
@@ -27,71 +27,6 @@ __all__ = [
     "output_frame",
     "resolve_norm",
 ]
-
-_CORE = 512
-_LARGEST_CHUNK = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Shape and calibration of an enhanced image.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    origin, spacing_px : tuple of float
-        As in `Micrograph`.
-    """
-
-    shape: tuple[int, int]
-    pixel_size_nm: PixelSize | None
-    origin: tuple[float, float]
-    spacing_px: tuple[float, float]
-
-
-def output_frame(micrograph: Micrograph, scale: int) -> Frame:
-    """Lay the finer grid of an enhanced image over the pixels of its input.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The input.
-    scale : int
-        Output pixels per input pixel on each axis.
-
-    Returns
-    -------
-    Frame
-        The outer borders of both images coincide, so that the centre of pixel (0, 0)
-        moves for scales above one.
-    """
-    rows, columns = micrograph.shape
-    pitch = micrograph.scale
-    first, second = (
-        origin - p / 2 + p / scale / 2
-        for origin, p in zip(micrograph.origin, pitch, strict=True)
-    )
-    fine = pitch[0] / scale, pitch[1] / scale
-    calibrated = micrograph.pixel_size_nm is not None
-    return Frame(
-        shape=(rows * scale, columns * scale),
-        pixel_size_nm=parse_pixel_size(fine) if calibrated else None,
-        origin=micrograph.origin if scale == 1 else (first, second),
-        spacing_px=micrograph.spacing_px if calibrated else fine,
-    )
-
-
-def _core(shape: tuple[int, int], card: ModelCard, tile: int | None) -> int:
-    """Side of a core: what was asked for, or the largest whose chunk is sensible."""
-    whole = round_up(max(shape), card.stride)
-    if tile is not None:
-        return min(round_up(tile, card.stride), whole)
-    wanted = min(_CORE, _LARGEST_CHUNK // card.scale)
-    fitting = wanted // card.stride * card.stride
-    return min(max(card.stride, fitting), whole)
 
 
 def choose_tiles(
@@ -126,7 +61,7 @@ def choose_tiles(
     """
     return plan_tiles(
         shape,
-        core=_core(shape, card, tile),
+        core=core_side(shape, scale=card.scale, stride=card.stride, tile=tile),
         halo=probe.halo or 0,
         stride=card.stride,
         minimum=probe.smallest,
@@ -246,7 +181,10 @@ def create_output(
         If the path cannot be written, or an existing store is of another making.
     """
     frame = output_frame(micrograph, loaded.card.scale)
-    core = _core(micrograph.shape, loaded.card, options.tile)
+    card = loaded.card
+    core = core_side(
+        micrograph.shape, scale=card.scale, stride=card.stride, tile=options.tile
+    )
     return create_store(
         path,
         shape=frame.shape,
