@@ -85,15 +85,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "global": Global,
     "tiny": Tiny,
     "default": lambda: build("two-scale", {"width": 8}),
+    "hazy": lambda: build("unveiled", {"width": 8, "veil_width": 4}),
 }
-STRIDES = {"strided": 4, "norm": 4, "default": 16}
+STRIDES = {"strided": 4, "norm": 4, "default": 4, "hazy": 16}
+SPREADS = {"hazy": 0.06}
 
 
 def _make(kind: str, **card: Any) -> LoadedModel:
     torch.manual_seed(5)
     module = NETWORKS[kind]().eval()
     for weight in module.parameters():
-        nn.init.normal_(weight, std=0.3)
+        nn.init.normal_(weight, std=SPREADS.get(kind, 0.3))
     values = {
         "name": kind,
         "architecture": kind,

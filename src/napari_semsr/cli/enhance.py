@@ -67,6 +67,9 @@ def _summarise(result: EnhancedFile) -> str:
         ("tile mismatch", text.number(report.tile_mismatch)),
         ("seam index", text.number(report.seam_index)),
     ]
+    if report.haze_gain is not None:
+        least, most = (text.number(gain) for gain in report.haze_gain)
+        rows.append(("haze", f"contrast raised by {least} to {most} across the field"))
     if report.clipped:
         rows.append(("clipped", f"{report.clipped} pixels by {result.dtype}"))
     return text.columns(rows)

@@ -19,6 +19,9 @@ from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
 from napari_semsr.core.tiling import TilePlan
 from napari_semsr.inference.cluster import run_places
+from napari_semsr.inference.haze import find_haze
+from napari_semsr.inference.live import LiveField
+from napari_semsr.inference.live_run import LiveSink, run_live
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.planning import (
     choose_tiles,
@@ -72,6 +75,7 @@ def enhance_to_store(
     options: EnhanceOptions | None = None,
     *,
     scheduler: str | None = None,
+    live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
     """Enhance a field into a store, tile by tile, and finish the store.
 
@@ -90,6 +94,9 @@ def enhance_to_store(
     scheduler : str, optional
         Address of a dask cluster that sees the same files; the default runs in this
         process.
+    live : LiveField, optional
+        What a viewer draws meanwhile; it chooses the order, and the work is done in
+        the thread that asks for it. Not together with `scheduler`.
 
     Returns
     -------
@@ -111,8 +118,10 @@ def enhance_to_store(
         If the device's memory does not even hold the smallest piece.
     """
     chosen = options or EnhanceOptions()
+    stored = StoreSink(store)
+    sink = stored if live is None else LiveSink(stored, live)
     report = yield from _enhance(
-        micrograph, loaded, chosen, StoreSink(store), scheduler=scheduler
+        micrograph, loaded, chosen, sink, scheduler=scheduler, live=live
     )
     if not store.complete:
         store.note("report", asdict(report))
@@ -183,6 +192,7 @@ def _enhance(
     target: Sink,
     *,
     scheduler: str | None = None,
+    live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
     """Plan, run, and sum up."""
     begun = time.perf_counter()
@@ -198,6 +208,10 @@ def _enhance(
             loaded.card.input_percentiles,
             back=loaded.card.grey == "input",
         )
+        haze = None
+        if options.haze:
+            yield Progress(0, 0, "Looking for haze")
+            haze = find_haze(micrograph.data, loaded.module, scaling)
         identity = identity_of(micrograph, loaded, options, scaling)
         target.prepare(plan, loaded.card.scale, identity)
         run = Run(
@@ -206,17 +220,19 @@ def _enhance(
             loaded=loaded,
             plan=plan,
             scaling=scaling,
+            haze=haze,
             device=options.device,
             precision=options.precision,
             batch=options.batch,
         )
         places = target.pending(plan)
         tally = _Tally()
-        work = (
-            run_whole(run, predictor, places)
-            if norm == "exact"
-            else run_places(run, predictor, places, scheduler=scheduler)
-        )
+        if norm == "exact":
+            work = run_whole(run, predictor, places)
+        elif live is not None:
+            work = run_live(run, predictor, live)
+        else:
+            work = run_places(run, predictor, places, scheduler=scheduler)
         yield from _land(work, target, plan, tally, len(places))
     seconds = time.perf_counter() - begun
     return EnhanceReport(
@@ -234,6 +250,7 @@ def _enhance(
         tile_mismatch=tally.meter.mismatch,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
+        haze_gain=None if haze is None else haze.spread,
         notes=tuple(tally.notes),
     )
 
@@ -272,6 +289,6 @@ def _land(
                 sink.finish_tile(piece.index)
                 tally.take(piece, plan)
                 done += 1
-            last = group[-1].notes
-            message = last[0] if last else f"Enhancing tiles{said}"
+            notes = group[-1].notes if group else ("Waiting for the view to move",)
+            message = notes[0] if notes else f"Enhancing tiles{said}"
             yield Progress(done, len(plan), message)

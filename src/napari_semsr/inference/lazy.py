@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, Tile, TilePlan
+from napari_semsr.inference.haze import HazeMap, find_haze, read_input
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.planning import choose_tiles, resolve_norm
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import (
     Scaling,
     measure_scaling,
-    read_window,
     set_missing,
     source_box,
 )
@@ -75,13 +75,14 @@ def _enhance_part(
     block: NDArray[Any],
     loaded: LoadedModel,
     place: tuple[Tile, Box, tuple[int, int]],
-    scaling: Scaling,
+    grey: tuple[Scaling, HazeMap | None],
     options: EnhanceOptions,
 ) -> NDArray[Any]:
     """Enhance one tile from the pixels that it needs."""
     tile, source, shape = place
+    scaling, haze = grey
     part = _Part(block, (source.y0, source.x0), shape)
-    window, missing = read_window(part, tile.window, scaling.mean)
+    window, missing = read_input(part, tile.window, scaling, haze)
     with _one_at_a_time:
         predictor = _predictor(loaded, options.device, options.precision)
         result = predictor.predict(window, scaling)
@@ -132,14 +133,15 @@ def enhance_lazy(
     scaling = measure_scaling(
         micrograph.data, card.input_percentiles, back=card.grey == "input"
     )
-    return _assemble(micrograph, loaded, plan, scaling, chosen)
+    haze = find_haze(micrograph.data, loaded.module, scaling) if chosen.haze else None
+    return _assemble(micrograph, loaded, plan, (scaling, haze), chosen)
 
 
 def _assemble(
     micrograph: Micrograph,
     loaded: LoadedModel,
     plan: TilePlan,
-    scaling: Scaling,
+    grey: tuple[Scaling, HazeMap | None],
     options: EnhanceOptions,
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
@@ -147,7 +149,7 @@ def _assemble(
     if not micrograph.is_lazy:
         data = da.from_array(data, chunks=plan.core)
     told = options.model_dump(mode="json", exclude={"batch"})
-    token = tokenize(data.name, loaded.digest, told, plan.core, scaling)
+    token = tokenize(data.name, loaded.digest, told, plan.core, grey[0])
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     task = delayed(_enhance_part, traverse=False)
     dtype = np.dtype(options.dtype or np.float32)
@@ -158,7 +160,7 @@ def _assemble(
             data[source.slices],
             model,
             (tile, source, plan.shape),
-            scaling,
+            grey,
             options,
             dask_key_name=f"semsr-tile-{token}-{tile.index[0]}-{tile.index[1]}",
         )

@@ -22,6 +22,9 @@ class EnhanceOptions(Options):
         Where a live normalisation layer takes its statistics: the whole field
         (``exact``, which ``auto`` means), a sample of it, or each tile alone. Of no
         effect on networks without such layers.
+    haze : bool
+        Whether a model that looks for haze over the whole field lifts it. Switch it off
+        where contrast differs across the sample by nature.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision : {"auto", "fp32", "bf16"}
@@ -34,6 +37,7 @@ class EnhanceOptions(Options):
 
     tile: int | None = Field(default=None, ge=16, le=4096)
     norm: Literal["auto", "exact", "frozen", "tile"] = "auto"
+    haze: bool = True
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     dtype: str | None = None

@@ -19,6 +19,7 @@ from napari_semsr.inference.devices import (
     translated,
 )
 from napari_semsr.inference.footprint import estimate_peak
+from napari_semsr.inference.haze import local_part
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.receptive_field import Probe, probe
@@ -66,9 +67,9 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.batch: int | None = None
-        self._source = loaded.module
+        self._source = local_part(loaded.module)
         with translated(self.device, "the weights"):
-            module = copy.deepcopy(loaded.module).eval().requires_grad_(False)
+            module = copy.deepcopy(self._source).eval().requires_grad_(False)
             module = module.to(self.device)
             self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -47,6 +47,8 @@ class EnhanceReport:
         further in; 1 where there is one tile. A report, not a proof.
     clipped : int
         Pixels that the output's type could not hold.
+    haze_gain : tuple of float or None
+        Least and largest gain that lifted haze; None when it was not looked for.
     notes : tuple of str
         What else the user should know: memory that was short.
     """
@@ -65,6 +67,7 @@ class EnhanceReport:
     tile_mismatch: float
     seam_index: float
     clipped: int
+    haze_gain: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.errors import Cancelled, DeviceMemoryError, SemsrError
 from napari_semsr.core.intensity import to_dtype
-from napari_semsr.core.tiling import Tile, TilePlan, round_up
+from napari_semsr.core.tiling import Box, Tile, TilePlan, round_up
+from napari_semsr.inference.haze import HazeMap, read_input
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.scaling import Scaling, read_window, set_missing
+from napari_semsr.inference.scaling import Scaling, set_missing
 from napari_semsr.inference.seams import Edge, edges_of, sample_of
 from napari_semsr.models.checkpoint import LoadedModel
 
@@ -52,6 +53,8 @@ class Run:
         The tiles.
     scaling : Scaling
         The field's scaling.
+    haze : HazeMap or None
+        Haze that is lifted before the network sees a window.
     device, precision : str
         As in `EnhanceOptions`.
     batch : int or None
@@ -63,9 +66,25 @@ class Run:
     loaded: LoadedModel
     plan: TilePlan
     scaling: Scaling
+    haze: HazeMap | None = None
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
+
+    def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read what the network is shown of a window, and what is missing in it.
+
+        Parameters
+        ----------
+        box : Box
+            The window.
+
+        Returns
+        -------
+        tuple
+            As `read_input` gives it.
+        """
+        return read_input(self.data, box, self.scaling, self.haze)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +202,7 @@ class TileWorker:
         return [Piece(p.index, p.clipped, p.edges, p.sample, (note,)) for p in found]
 
     def _whole(self, tiles: list[Tile]) -> list[Piece]:
-        read = [
-            read_window(self.run.data, t.window, self.run.scaling.mean) for t in tiles
-        ]
+        read = [self.run.read(tile.window) for tile in tiles]
         shapes = {window.shape for window, _ in read}
         if len(shapes) == 1:
             results = self.predictor.predict_many(
@@ -245,9 +262,7 @@ class TileWorker:
         rows, columns = tile.core.scaled(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
         for part in plan.pieces(tile, self._side):
-            window, missing = read_window(
-                self.run.data, part.window, self.run.scaling.mean
-            )
+            window, missing = self.run.read(part.window)
             result = self.predictor.predict(window, self.run.scaling)
             set_missing(result, missing, scale)
             place = part.core.within(tile.core).scaled(scale)

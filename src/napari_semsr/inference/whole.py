@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.scaling import read_window, set_missing
+from napari_semsr.inference.scaling import set_missing
 from napari_semsr.inference.seams import edges_of, sample_of
 from napari_semsr.inference.tasks import Piece, Run
 
@@ -40,7 +40,7 @@ def run_whole(
         return
     rows, columns = run.plan.padded_shape
     field = Box(0, rows, 0, columns)
-    window, missing = read_window(run.data, field, run.scaling.mean)
+    window, missing = run.read(field)
     result = predictor.predict(window, run.scaling)
     scale = run.loaded.card.scale
     set_missing(result, missing, scale)

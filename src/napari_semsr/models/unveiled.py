@@ -6,7 +6,6 @@ second part alone decides the halo of a tile, and the first costs next to nothin
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from napari_semsr.models.two_scale import TwoScale
 from napari_semsr.models.veil import BLOCK, Veil, VeilNet, block_statistics, lift
@@ -44,7 +43,7 @@ class Unveiled(nn.Module):
         self.survey = VeilNet(veil_width)
         self.local = TwoScale(width, fine_blocks, dilations, scale)
         self.scale = self.local.scale
-        self.stride = self.local.stride
+        self.stride = BLOCK
 
     def veil_of(self, field: Tensor) -> Veil:
         """Find the haze of whole fields, in fp32.
@@ -52,19 +51,16 @@ class Unveiled(nn.Module):
         Parameters
         ----------
         field : (B, 1, H, W) torch.Tensor
-            Images on a scale where their percentiles are 0 and 1.
+            Images on a scale where their percentiles are 0 and 1; H and W are
+            multiples of 16.
 
         Returns
         -------
         Veil
-            For blocks of 16 px; the last ones may reach beyond the field.
+            For blocks of 16 px.
         """
-        rows, columns = field.shape[-2:]
-        pad = (0, -columns % BLOCK, 0, -rows % BLOCK)
-        mode = "reflect" if min(rows, columns) >= BLOCK else "replicate"
         with torch.autocast(field.device.type, enabled=False):
-            padded = functional.pad(field.float(), pad, mode=mode)
-            veil: Veil = self.survey(block_statistics(padded))
+            veil: Veil = self.survey(block_statistics(field.float()))
         return veil
 
     def forward(self, field: Tensor) -> Tensor:
@@ -74,7 +70,7 @@ class Unveiled(nn.Module):
         ----------
         field : (B, 1, H, W) torch.Tensor
             Images on a scale where their percentiles are 0 and 1; H and W are
-            multiples of the stride.
+            multiples of 16.
 
         Returns
         -------

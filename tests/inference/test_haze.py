@@ -1,0 +1,129 @@
+"""Haze is found once for a field and lifted alike in every window."""
+
+from collections.abc import Callable
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import Box, pad_to
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.haze import HazeMap, find_haze, local_part, read_input
+from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.inference.scaling import Scaling, measure_scaling
+from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.veil import lift
+
+Make = Callable[..., LoadedModel]
+Whole = Callable[[np.ndarray, LoadedModel], np.ndarray]
+
+
+@pytest.fixture
+def hazy(rng: np.random.Generator) -> np.ndarray:
+    """Noise whose contrast falls from left to right."""
+    field = rng.random((90, 118)) - 0.5
+    return (0.5 + field * np.linspace(1, 0.3, 118)).astype(np.float32)
+
+
+def test_gain_of_a_pixel_does_not_depend_on_the_window(
+    rng: np.random.Generator,
+) -> None:
+    haze = HazeMap(rng.random((5, 7), dtype=np.float32), 16, 0.3)
+    whole = haze.at(Box(0, 96, 0, 120))
+    for box in (Box(3, 40, 17, 18), Box(60, 96, 100, 120)):
+        np.testing.assert_array_equal(haze.at(box), whole[box.slices])
+    assert whole[8 : 8 + 1, 7].item() == pytest.approx(
+        haze.gain[0, 0] + (haze.gain[1, 0] - haze.gain[0, 0]) / 32, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("tile", [16, 48, 256])
+def test_tiles_equal_the_untiled_definition(
+    make_loaded: Make, whole: Whole, hazy: np.ndarray, tile: int
+) -> None:
+    loaded = make_loaded("hazy")
+    options = EnhanceOptions(tile=tile, precision="fp32")
+    made = run(enhance_array(Micrograph(hazy), loaded, options))
+    np.testing.assert_allclose(made.array(), whole(hazy, loaded), atol=2e-6)
+    least, most = made.metadata["enhance"]["haze_gain"]
+    assert least < most
+    lazy = enhance_lazy(Micrograph(da.from_array(hazy, 40)), loaded, options)
+    np.testing.assert_allclose(lazy.compute(), made.array(), atol=1e-6)
+
+
+def test_haze_is_left_when_asked(
+    make_loaded: Make, whole: Whole, hazy: np.ndarray
+) -> None:
+    loaded = make_loaded("hazy")
+    options = EnhanceOptions(haze=False, precision="fp32")
+    made = run(enhance_array(Micrograph(hazy), loaded, options))
+    local = LoadedModel(local_part(loaded.module), loaded.card, loaded.digest)
+    np.testing.assert_allclose(made.array(), whole(hazy, local), atol=1e-6)
+    assert made.metadata["enhance"]["haze_gain"] is None
+
+
+def test_other_networks_do_not_look_for_haze(
+    make_loaded: Make, hazy: np.ndarray
+) -> None:
+    module = make_loaded("plain").module
+    assert local_part(module) is module
+    assert find_haze(hazy, module, Scaling(0, 1)) is None
+
+
+def test_constant_field_has_none(make_loaded: Make) -> None:
+    flat = np.full((40, 40), 7, np.uint8)
+    scaling = measure_scaling(flat, (0.1, 99.9))
+    assert find_haze(flat, make_loaded("hazy").module, scaling) is None
+
+
+def test_missing_pixels_do_not_pass_for_haze(
+    make_loaded: Make, rng: np.random.Generator
+) -> None:
+    field = rng.random((160, 160)).astype(np.float32)
+    holed = field.copy()
+    holed[40:90, 50:130] = np.nan
+    module = make_loaded("hazy").module
+    clean, filled = (
+        find_haze(a, module, measure_scaling(a, (1, 99))) for a in (field, holed)
+    )
+    assert clean is not None
+    assert filled is not None
+    assert np.abs(clean.gain - filled.gain).max() < 0.1
+
+
+def test_large_fields_are_seen_coarser(
+    make_loaded: Make, monkeypatch: pytest.MonkeyPatch, hazy: np.ndarray
+) -> None:
+    monkeypatch.setattr("napari_semsr.inference.haze._LARGEST_MAP", 4)
+    module = make_loaded("hazy").module
+    haze = find_haze(hazy, module, measure_scaling(hazy, (1, 99)))
+    assert haze is not None
+    assert haze.pitch == 32
+    assert haze.gain.shape == (3, 4)
+
+
+def test_wide_integers_keep_their_precision() -> None:
+    field = np.array([[10**9, 10**9 + 1]], dtype=np.int64)
+    haze = HazeMap(np.ones((1, 1), np.float32), 16, 1e9)
+    window, missing = read_input(field, Box(0, 1, 0, 2), Scaling(0, 1), haze)
+    np.testing.assert_array_equal(window, field)
+    assert missing is None
+
+
+def test_reading_past_the_border_follows_the_network(
+    make_loaded: Make, hazy: np.ndarray
+) -> None:
+    loaded = make_loaded("hazy")
+    scaling = measure_scaling(hazy, (1, 99))
+    haze = find_haze(hazy, loaded.module, scaling)
+    assert haze is not None
+    window, _ = read_input(hazy, Box(0, 96, 0, 128), scaling, haze)
+    padded = pad_to(scaling.normalise(hazy), (96, 128))
+    field = torch.from_numpy(np.ascontiguousarray(padded))[None, None]
+    with torch.no_grad():
+        veil = loaded.module.veil_of(field)
+        expected = lift(field, veil)[0, 0].numpy()
+    np.testing.assert_allclose(scaling.normalise(window), expected, atol=1e-5)
