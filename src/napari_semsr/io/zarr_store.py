@@ -29,7 +29,7 @@ from napari_semsr.io.targets import check_target, remove_target
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["ATTRIBUTE", "OmeZarrStore", "create_store"]
+__all__ = ["ATTRIBUTE", "OmeZarrStore", "create_store", "recorded"]
 
 ATTRIBUTE = "semsr"
 _DONE = "done"
@@ -365,6 +365,28 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         msg = f"{path} could not be written ({reason}): check space and permissions."
         raise WriteError(msg) from error
     return OmeZarrStore(path, group, level0, done, plan.unit, record)
+
+
+def recorded(path: Path) -> Record | None:
+    """Read what a store says of itself, complete or not.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    Record or None
+        Name, calibration and history; None where there is no store of ours.
+    """
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        return Record.from_dict(_attribute(group).get(RECORD_KEY))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
 
 
 def _blank(grid: Extent) -> "zarr.Array[Any]":

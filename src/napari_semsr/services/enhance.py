@@ -1,6 +1,7 @@
 """Enhance an image or a stack: what panels, commands and scripts call."""
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_semsr.core.micrograph import Micrograph
@@ -15,6 +16,7 @@ from napari_semsr.services.opening import Image, OpenOptions, open_image
 from napari_semsr.services.shelf import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
+    from napari_semsr.inference.live import LiveField
     from napari_semsr.inference.options import EnhanceOptions
 
 __all__ = ["EnhancedFile", "enhance", "enhance_image"]
@@ -30,6 +32,7 @@ def enhance(
     overwrite: bool = False,
     resume: bool = False,
     scheduler: str | None = None,
+    live: "LiveField | None" = None,
 ) -> Job[EnhancedFile]:
     """Enhance an image, or a stack plane by plane, into a store or a file.
 
@@ -51,6 +54,8 @@ def enhance(
         Go on with an output that was interrupted.
     scheduler : str, optional
         Address of a dask scheduler.
+    live : LiveField, optional
+        What a viewer draws meanwhile: one plane, into a store.
 
     Returns
     -------
@@ -69,7 +74,9 @@ def enhance(
     """
     yield Progress(0, 0, "checking")
     planes = count_planes(image, opening)
-    job = enhance_plane if planes == 1 else enhance_stack
+    job = enhance_stack
+    if planes == 1:
+        job = enhance_plane if live is None else partial(enhance_plane, live=live)
     return (
         yield from job(
             image,

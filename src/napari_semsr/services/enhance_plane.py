@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import Provenance, software_versions
+from napari_semsr.services.enhance_resume import as_begun
 from napari_semsr.services.opening import (
     Image,
     OpenOptions,
@@ -28,6 +29,7 @@ from napari_semsr.services.targets import check_image_target, check_not_input
 
 if TYPE_CHECKING:
     from napari_semsr.inference.engine import EnhanceReport
+    from napari_semsr.inference.live import LiveField
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.models.checkpoint import LoadedModel
 
@@ -89,6 +91,7 @@ def enhance_plane(
     overwrite: bool = False,
     resume: bool = False,
     scheduler: str | None = None,
+    live: "LiveField | None" = None,
 ) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file.
 
@@ -110,6 +113,8 @@ def enhance_plane(
         Go on with an output that was interrupted.
     scheduler : str, optional
         Address of a dask scheduler.
+    live : LiveField, optional
+        What a viewer draws meanwhile; the output must be a store.
 
     Returns
     -------
@@ -140,6 +145,8 @@ def enhance_plane(
     yield Progress(0, 0, f"recording the input {name_of(image)}")
     provenance = provenance_of(image, source, loaded, chosen, opening)
     place = _store_of(target)
+    if resume:
+        source, provenance = as_begun(place, image, source, provenance)
     store = planning.create_output(
         place,
         source,
@@ -151,7 +158,7 @@ def enhance_plane(
     )
     try:
         report = yield from engine.enhance_to_store(
-            source, loaded, store, chosen, scheduler=scheduler
+            source, loaded, store, chosen, scheduler=scheduler, live=live
         )
     except Exception:
         _discard(place, unless=lambda: len(store.pending()) < store.done.size)
