@@ -89,7 +89,10 @@ def test_invalid_card_is_refused_by_field(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"options": {**OPTIONS, "width": 8}}, "do not fit"),
-        ({"architecture": "transformer"}, "one of two-scale"),
+        (
+            {"architecture": "transformer"},
+            r"must be one of .*two-scale.* got 'transformer'",
+        ),
         ({"options": {**OPTIONS, "depth": 3}}, "takes the options .* got depth"),
         ({"options": {**OPTIONS, "width": "wide"}}, "cannot be built"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.architectures import PUBLISHED
 from napari_semsr.models.two_scale import TwoScale
 from napari_semsr.models.unveiled import Unveiled
 
@@ -15,6 +16,7 @@ __all__ = ["ARCHITECTURES", "build"]
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
     "unveiled": Unveiled,
+    **PUBLISHED,
 }
 
 
