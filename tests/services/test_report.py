@@ -4,24 +4,20 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from napari_semsr.services.report_figures import (
-    Curve,
-    bar_length,
-    curves_png,
-    image_png,
-    map_png,
-)
-from napari_semsr.services.report_page import (
+from napari_semsr.services.report_blocks import (
     Facts,
     Gallery,
     Page,
+    Part,
     Picture,
     Section,
     Table,
     Text,
-    render,
-    write_page,
 )
+from napari_semsr.services.report_canvas import bar_length
+from napari_semsr.services.report_curves import Curve, curves_png
+from napari_semsr.services.report_images import image_png, map_png
+from napari_semsr.services.report_page import render, write_page
 from napari_semsr.services.report_text import fixed, length, signed
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -122,6 +118,18 @@ def test_render_needs_nothing_from_outside():
     assert not re.search(r"url\(|@import|<script", text)
     policy = next(m for m in found.of("meta") if "http-equiv" in m)
     assert policy["content"].startswith("default-src 'none'")
+
+
+def test_render_lists_parts_and_sets_their_sections_below_them():
+    inner = Section("Inner", (Text(("Mind this.",), warning=True),))
+    parts = (Part("First <half>", "Of two.", (inner,)), Part("Second", "", (inner,)))
+    found = checked(Page("Title", "Lede", (Section("Outer", ()), *parts)))
+    assert len(found.of("h2")) == 3
+    assert len(found.of("h3")) == 2
+    ids = {f"#{box['id']}" for box in found.of("div") if "id" in box}
+    assert {link["href"] for link in found.of("a")} == ids
+    assert [p for p in found.of("p") if p.get("class") == "warning"] != []
+    assert "First <half>" in found.text
 
 
 def test_pictures_say_their_size():

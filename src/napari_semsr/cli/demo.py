@@ -8,6 +8,7 @@ from napari_semsr.cli.inputs import add_overwrite
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.progress import Job
 from napari_semsr.services.demo import DemoOptions, DemoResult, demo
+from napari_semsr.services.demo_measure import Measured, Version
 
 __all__ = ["VERB"]
 
@@ -24,7 +25,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help=f"where images and report go (default: {_FOLDER})",
     )
     add_overwrite(parser)
-    add_options(parser, DemoOptions, title="specimen and model")
+    add_options(parser, DemoOptions, title="samples and model")
 
 
 def _start(arguments: argparse.Namespace) -> Job[DemoResult]:
@@ -38,20 +39,45 @@ def _start(arguments: argparse.Namespace) -> Job[DemoResult]:
 
 def _summarise(result: DemoResult) -> str:
     """Say where the report is and how to go on."""
-    measured = result.measured
-    rows = []
-    for item in measured.versions():
-        if item.cross is None:
-            continue
-        resolution = text.length(item.cross.resolution_nm)
-        psnr = f"PSNR {text.number(item.metrics.psnr_db, 4)} dB"
-        rows.append((item.label, f"{psnr}, resolution {resolution}"))
-    rows += [
+    scan, measured = result.figures["scan"], result.scan.measured
+    nominal, solved = (scan[f"{name}_error_px"] for name in ("nominal", "solved"))
+    rows = [
+        ("frames", f"{scan['placed']} of {scan['frames']} placed"),
+        (
+            "positions",
+            f"{text.number(nominal)} → {text.number(solved)} px RMS from the truth",
+        ),
+        (
+            "mosaic",
+            f"resolution {text.length(measured.pair.resolution_nm)} by two exposures",
+        ),
+        *_versions(measured),
+        ("electron image", "the field that the bundled model was made for"),
+        *_versions(result.sem.measured),
         ("report", result.report),
         ("time", f"{text.number(result.seconds)} s"),
-        ("in napari", f'napari --with napari-semsr "{result.enhanced}"'),
+        (
+            "in napari",
+            f'napari --with napari-semsr "{result.mosaic}" "{result.enhanced}"',
+        ),
     ]
     return text.columns(rows)
+
+
+def _versions(measured: Measured) -> list[tuple[str, str]]:
+    """Compare each version of a field with its truth."""
+    return [
+        (f"  {item.label.lower()}", _against_truth(item))
+        for item in measured.versions()
+        if item.cross is not None
+    ]
+
+
+def _against_truth(item: Version) -> str:
+    """Compare one version of a field with its truth."""
+    found = None if item.cross is None else item.cross.resolution_nm
+    psnr = text.number(item.metrics.psnr_db, 4)
+    return f"PSNR {psnr} dB, resolution {text.length(found)}, against the truth"
 
 
 VERB = Verb(_configure, _start, _summarise)

@@ -427,7 +427,7 @@ def demo(
     progress: Report | None = None,
     **options: Any,
 ) -> "DemoResult":
-    """Degrade, enhance and measure a test image, ending in a report.
+    """Stitch, enhance and measure generated images, ending in a report.
 
     Parameters
     ----------
@@ -438,7 +438,7 @@ def demo(
     progress : callable, optional
         Receives every `Progress`.
     **options : object
-        ``model``, ``size``, ``seed``.
+        ``model``, ``frame_px``, ``size``, ``seed``.
 
     Returns
     -------

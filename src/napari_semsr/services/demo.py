@@ -1,4 +1,4 @@
-"""The demonstration: take, enhance and measure a field whose truth is known."""
+"""The demonstration: frames to mosaic to enhanced to measured, where truth is known."""
 
 import json
 import os
@@ -9,29 +9,19 @@ from typing import Any
 
 from pydantic import Field
 
-from napari_semsr.core.errors import WriteError
-from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.options import Options
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import software_versions
-from napari_semsr.services.demo_report import compose, figures_of
-from napari_semsr.services.demo_steps import (
-    Measured,
-    demo_paths,
-    estimate_wiener,
-    measure_all,
-)
-from napari_semsr.services.enhance import EnhancedFile, enhance
-from napari_semsr.services.opening import open_image
+from napari_semsr.services.demo_figures import figures_of, scan_figures
+from napari_semsr.services.demo_files import prepare_folder
+from napari_semsr.services.demo_report import compose
+from napari_semsr.services.demo_scan import ScanHalf, run_scan
+from napari_semsr.services.demo_sem import Half, run_sem
 from napari_semsr.services.report_page import write_page
 from napari_semsr.services.results import Result, jsonable
-from napari_semsr.services.samples import Exposure, draw_specimen, expose
 from napari_semsr.services.shelf import DEFAULT_MODEL, find_model
-from napari_semsr.services.targets import check_target_folder
 
 __all__ = ["DemoOptions", "DemoResult", "demo"]
-
-_TILE_PX = 256
 
 
 class DemoOptions(Options):
@@ -40,13 +30,21 @@ class DemoOptions(Options):
     model: str = Field(
         default=DEFAULT_MODEL, description="model on the shelf, or a file"
     )
+    frame_px: int = Field(
+        default=224,
+        ge=144,
+        le=512,
+        description="side of a superlens frame, in pixels of 20 nm",
+    )
     size: int = Field(
         default=640,
         ge=192,
         le=4096,
-        description="rows of the field, in pixels of 10 nm",
+        description="rows of the electron image, in pixels of 10 nm",
     )
-    seed: int = Field(default=0, ge=0, description="another specimen, haze and noise")
+    seed: int = Field(
+        default=0, ge=0, description="other specimens, stage errors, haze and noise"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +57,26 @@ class DemoResult(Result):
         Path of the page.
     seconds : float
         From start to page.
+    frames : str
+        Folder of the simulated frames.
+    mosaic : str
+        Path of the mosaic.
     enhanced : str
-        Path of the enhanced store.
+        Path of the enhanced mosaic.
     figures : dict
         The numbers on the page.
-    measured : Measured
+    scan, sem : Half
         Images, curves and maps behind them.
     """
 
     report: str
     seconds: float
+    frames: str
+    mosaic: str
     enhanced: str
     figures: dict[str, Any]
-    measured: Measured = field(metadata={"json": False})
+    scan: ScanHalf = field(metadata={"json": False})
+    sem: Half = field(metadata={"json": False})
 
 
 def demo(
@@ -80,14 +85,14 @@ def demo(
     options: DemoOptions | None = None,
     overwrite: bool = False,
 ) -> Job[DemoResult]:
-    """Draw a specimen, take it twice, enhance it by tiles, measure, and report.
+    """Simulate frames, stitch, enhance and measure; do the same to an electron image.
 
     Parameters
     ----------
     folder : path
         Where images and report go; made if its parent exists.
     options : DemoOptions, optional
-        Model, size, seed.
+        Model, sizes, seed.
     overwrite : bool, default=False
         Replace what an earlier run left there.
 
@@ -104,89 +109,42 @@ def demo(
     Raises
     ------
     WriteError
-        If the folder holds something.
+        If the folder holds something, or cannot be written to.
     CheckpointError
         If there is no such model.
     """
-    from napari_semsr.inference.options import EnhanceOptions
-
     started = time.monotonic()
     chosen = options or DemoOptions()
     yield Progress(0, 0, "checking")
-    target = check_target_folder(folder, overwrite=overwrite)
     find_model(chosen.model)
-    target.mkdir(exist_ok=True)
-    paths = demo_paths(target)
-    yield Progress(0, 0, "drawing a specimen and taking it twice")
-    truth, first, second = _take(chosen, paths)
-    made = yield from enhance(
-        paths["first"],
-        paths["enhanced"],
-        model=chosen.model,
-        options=EnhanceOptions(tile=_TILE_PX),
-        overwrite=overwrite,
+    paths = prepare_folder(Path(folder), overwrite=overwrite)
+    scan = yield from run_scan(
+        paths, model=chosen.model, frame_px=chosen.frame_px, seed=chosen.seed
     )
-    enhanced = open_image(paths["enhanced"])
-    yield Progress(0, 0, "restoring by a Wiener filter, to compare")
-    baseline = estimate_wiener(first)
-    _write(baseline, paths["baseline"])
-    measured = yield from measure_all(truth, (first, second), baseline, enhanced)
-    yield Progress(0, 0, "writing maps and report")
-    _write(measured.map_pair.map, paths["map"])
-    _write(measured.map_degraded.map, paths["map_before"])
-    _write(measured.map_enhanced.map, paths["map_after"])
-    return _report(chosen, paths, made, measured, started)
-
-
-def _take(
-    options: DemoOptions, paths: dict[str, Path]
-) -> tuple[Micrograph, Micrograph, Micrograph]:
-    """Write specimen and exposures, and open them again with their pixel size."""
-    shape = (options.size, options.size * 7 // 5)
-    truth = draw_specimen(shape, seed=options.seed)
-    _write(truth, paths["truth"])
-    for number, role in enumerate(("first", "second"), start=1):
-        taken = expose(
-            truth,
-            Exposure(),
-            seed=options.seed,
-            noise_seed=number,
-            name=f"exposure {number}",
-        )
-        _write(taken, paths[role])
-    opened = [open_image(paths[role]) for role in ("truth", "first", "second")]
-    if any(item.pixel_size_nm is None for item in opened):
-        msg = f"The pixel size was lost on the way through {paths['truth'].parent}."
-        raise WriteError(msg)
-    return opened[0], opened[1], opened[2]
-
-
-def _report(
-    options: DemoOptions,
-    paths: dict[str, Path],
-    made: EnhancedFile,
-    measured: Measured,
-    started: float,
-) -> DemoResult:
-    """Write the figures and the page."""
-    figures = jsonable(figures_of(measured, made))
-    figures["options"] = options.model_dump(mode="json")
-    figures["versions"] = software_versions()
+    sem = yield from run_sem(
+        paths, model=chosen.model, size=chosen.size, seed=chosen.seed
+    )
+    yield Progress(0, 0, "writing the report")
+    asked = chosen.model_dump(mode="json")
+    figures = jsonable(
+        {
+            "scan": scan_figures(scan),
+            "mosaic": figures_of(scan),
+            "electron_image": figures_of(sem),
+            "options": asked,
+            "versions": software_versions(),
+        }
+    )
     text = json.dumps(figures, indent=1, allow_nan=False)
     paths["figures"].write_text(text + "\n", encoding="utf-8")
-    page = compose(measured, made, paths, options.model_dump(mode="json"))
-    write_page(page, paths["report"])
+    write_page(compose(scan, sem, paths, asked), paths["report"])
     return DemoResult(
         report=str(paths["report"]),
         seconds=round(time.monotonic() - started, 2),
-        enhanced=str(paths["enhanced"]),
+        frames=str(paths["scan"]),
+        mosaic=str(paths["mosaic"]),
+        enhanced=str(paths["mosaic_enhanced"]),
         figures=figures,
-        measured=measured,
+        scan=scan,
+        sem=sem,
     )
-
-
-def _write(image: Micrograph, path: Path) -> None:
-    """Write an image that the demonstration owns."""
-    from napari_semsr.io import registry
-
-    registry.write(image, path, overwrite=True)

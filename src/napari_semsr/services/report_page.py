@@ -6,157 +6,25 @@ user or a file could have named is escaped.
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from napari_semsr.services.report_blocks import (
+    Facts,
+    Gallery,
+    Page,
+    Part,
+    Picture,
+    Section,
+    Table,
+    Text,
+)
 from napari_semsr.services.report_style import STYLE
 
-__all__ = [
-    "Block",
-    "Facts",
-    "Gallery",
-    "Page",
-    "Picture",
-    "Section",
-    "Table",
-    "Text",
-    "render",
-    "write_page",
-]
+__all__ = ["render", "write_page"]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Paragraphs.
-
-    Attributes
-    ----------
-    paragraphs : tuple of str
-        Plain text.
-    code : str
-        Shown below in a fixed-width font, for what a user may copy.
-    """
-
-    paragraphs: tuple[str, ...]
-    code: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An image with its caption.
-
-    Attributes
-    ----------
-    png : bytes
-        The picture.
-    alt : str
-        What it shows, for those who cannot see it.
-    caption : str
-        Printed below.
-    """
-
-    png: bytes
-    alt: str
-    caption: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """Pictures side by side, as many as the screen is wide.
-
-    Attributes
-    ----------
-    pictures : tuple of Picture
-        Of about the same size.
-    columns : int
-        At most so many in a row.
-    """
-
-    pictures: tuple[Picture, ...]
-    columns: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows of figures under a header.
-
-    Attributes
-    ----------
-    header : tuple of str
-        Names of the columns, with units.
-    rows : tuple of tuple of str
-        Cells; the first names the row, the others are aligned to the right.
-    caption : str
-        Printed above.
-    marked : int or None
-        Row to set off.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    marked: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Names and values.
-
-    Attributes
-    ----------
-    pairs : tuple of (str, str)
-        In the order of reading.
-    large : bool
-        Show the values as headline figures.
-    """
-
-    pairs: tuple[tuple[str, str], ...]
-    large: bool = False
-
-
-Block = Text | Picture | Gallery | Table | Facts
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page.
-
-    Attributes
-    ----------
-    title : str
-        Its heading.
-    blocks : tuple of Block
-        Its contents.
-    """
-
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A report.
-
-    Attributes
-    ----------
-    title : str
-        Heading of the page.
-    lede : str
-        One or two sentences below it.
-    sections : tuple of Section
-        Its parts.
-    footer : str
-        Small print.
-    """
-
-    title: str
-    lede: str
-    sections: tuple[Section, ...] = field(default_factory=tuple)
-    footer: str = ""
 
 
 def render(page: Page) -> str:
@@ -172,7 +40,10 @@ def render(page: Page) -> str:
     str
         A whole document that needs nothing beside itself.
     """
-    body = "\n".join(_section(item) for item in page.sections)
+    body = "\n".join(
+        _part(item, number) if isinstance(item, Part) else _section(item)
+        for number, item in enumerate(page.sections)
+    )
     title = escape(page.title)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -182,7 +53,7 @@ def render(page: Page) -> str:
         '<link rel="icon" href="data:,">\n'
         f"<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n"
         f'<header>\n<h1>{title}</h1>\n<p class="lede">{escape(page.lede)}</p>\n'
-        f"</header>\n{body}\n<footer>{escape(page.footer)}</footer>\n"
+        f"{_contents(page)}</header>\n{body}\n<footer>{escape(page.footer)}</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 
@@ -209,15 +80,36 @@ def write_page(page: Page, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _section(section: Section) -> str:
+def _contents(page: Page) -> str:
+    """List the parts, where there are any."""
+    links = "".join(
+        f'<li><a href="#part-{number}">{escape(item.title)}</a></li>'
+        for number, item in enumerate(page.sections)
+        if isinstance(item, Part)
+    )
+    return f"<nav><ul>{links}</ul></nav>\n" if links else ""
+
+
+def _part(part: Part, number: int) -> str:
+    """Set a part, its sections one level below."""
+    body = "\n".join(_section(item, level=3) for item in part.sections)
+    return (
+        f'<div class="part" id="part-{number}">\n<h2>{escape(part.title)}</h2>\n'
+        f'<p class="lede">{escape(part.lede)}</p>\n{body}\n</div>'
+    )
+
+
+def _section(section: Section, *, level: int = 2) -> str:
     """Set one section."""
     blocks = "\n".join(_BLOCKS[type(block)](block) for block in section.blocks)
-    return f"<section>\n<h2>{escape(section.title)}</h2>\n{blocks}\n</section>"
+    title = f"<h{level}>{escape(section.title)}</h{level}>"
+    return f"<section>\n{title}\n{blocks}\n</section>"
 
 
 def _text(block: Text) -> str:
     """Set paragraphs."""
-    lines = [f"<p>{escape(item)}</p>" for item in block.paragraphs]
+    kind = ' class="warning"' if block.warning else ""
+    lines = [f"<p{kind}>{escape(item)}</p>" for item in block.paragraphs]
     if block.code:
         lines.append(f"<pre><code>{escape(block.code)}</code></pre>")
     return "\n".join(lines)

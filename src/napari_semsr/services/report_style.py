@@ -5,12 +5,14 @@ __all__ = ["STYLE"]
 STYLE = """\
 :root {
   --ground: #fbfbfa; --card: #ffffff; --ink: #1d2126; --soft: #5b636e;
-  --line: #dfe2e6; --mark: #eaf3ef; --accent: #14705a;
+  --line: #dfe2e6; --mark: #eaf3ef; --accent: #14705a; --warn: #b3541e;
+  --warned: #fbf0e6;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ground: #15181c; --card: #1e2227; --ink: #e7e9ec; --soft: #a2abb6;
-    --line: #343a42; --mark: #1d332c; --accent: #6fcfb1;
+    --line: #343a42; --mark: #1d332c; --accent: #6fcfb1; --warn: #e89a5d;
+    --warned: #33261a;
   }
 }
 * { box-sizing: border-box; }
@@ -23,6 +25,16 @@ main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
 h1 { font-size: clamp(1.5rem, 4vw, 2.1rem); line-height: 1.2; margin: 0 0 .5rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
   border-top: 1px solid var(--line); }
+.part > h2 { font-size: clamp(1.35rem, 3vw, 1.7rem); margin-top: 3.5rem;
+  padding-top: 1rem; border-top: 3px solid var(--accent); }
+h3 { font-size: 1.12rem; margin: 2.2rem 0 .6rem; padding-top: .6rem;
+  border-top: 1px solid var(--line); }
+.part > .lede + section h3 { border-top: 0; margin-top: 1rem; }
+nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .4rem 1.4rem;
+  margin: .8rem 0 0; padding: 0; }
+a { color: var(--accent); }
+p.warning { background: var(--warned); border-left: 4px solid var(--warn);
+  border-radius: 4px; padding: .6rem .9rem; }
 p { max-width: 46rem; margin: .6rem 0; }
 .lede { font-size: 1.08rem; color: var(--soft); }
 figure { margin: 0; }

@@ -1,8 +1,12 @@
 """Numbers of a report: fixed decimals, so that the columns of a table line up."""
 
 import math
+from typing import TYPE_CHECKING
 
-__all__ = ["fixed", "length", "signed"]
+if TYPE_CHECKING:
+    from napari_semsr.analysis.frc import FrcResult
+
+__all__ = ["fixed", "length", "resolution", "signed"]
 
 _MISSING = "\N{EN DASH}"
 
@@ -63,3 +67,21 @@ def length(nm: float | None) -> str:
     if nm is None or not math.isfinite(nm):
         return _MISSING
     return f"{nm:.1f} nm" if nm < 1000 else f"{nm:.0f} nm"
+
+
+def resolution(found: "FrcResult | None") -> str:
+    """Say a resolution, or that there is none.
+
+    Parameters
+    ----------
+    found : FrcResult or None
+        A measurement.
+
+    Returns
+    -------
+    str
+        In nm.
+    """
+    if found is None or found.resolution_nm is None:
+        return "none"
+    return length(found.resolution_nm)

@@ -1,0 +1,101 @@
+"""What the demonstration writes, and where."""
+
+from pathlib import Path
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.services.targets import check_target_folder
+
+__all__ = ["demo_paths", "prepare_folder", "write_image"]
+
+_FILES = {
+    "report": "report.html",
+    "figures": "figures.json",
+    "scan": "scan",
+    "scan_again": "scan-again",
+    "mosaic": "mosaic/mosaic.ome.zarr",
+    "mosaic_again": "mosaic/mosaic-again.ome.zarr",
+    "mosaic_enhanced": "mosaic/enhanced.ome.zarr",
+    "mosaic_baseline": "mosaic/wiener.ome.tif",
+    "mosaic_truth": "mosaic/truth.ome.tif",
+    "mosaic_map": "mosaic/frc-map-exposures.ome.tif",
+    "mosaic_map_before": "mosaic/frc-map-before.ome.tif",
+    "mosaic_map_after": "mosaic/frc-map-after.ome.tif",
+    "positions": "mosaic/solved-positions.csv",
+    "sem_truth": "sem/truth.tif",
+    "sem_first": "sem/exposure-1.tif",
+    "sem_second": "sem/exposure-2.tif",
+    "sem_baseline": "sem/wiener.tif",
+    "sem_enhanced": "sem/enhanced.ome.zarr",
+    "sem_map": "sem/frc-map-exposures.ome.tif",
+    "sem_map_before": "sem/frc-map-before.ome.tif",
+    "sem_map_after": "sem/frc-map-after.ome.tif",
+}
+_PAGES = ("report", "figures")
+
+
+def demo_paths(folder: Path) -> dict[str, Path]:
+    """Name what the demonstration writes.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where.
+
+    Returns
+    -------
+    dict
+        Paths by role.
+    """
+    return {role: folder / name for role, name in _FILES.items()}
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
+    """Refuse a folder that cannot be filled, before anything is computed.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where; made if its parent exists.
+    overwrite : bool
+        Replace what an earlier run left there.
+
+    Returns
+    -------
+    dict
+        Paths by role; their folders exist.
+
+    Raises
+    ------
+    WriteError
+        If something is in the way, or the system refuses.
+    """
+    target = check_target_folder(folder, overwrite=overwrite)
+    paths = demo_paths(target)
+    for role in _PAGES:
+        if paths[role].is_dir():
+            msg = f"{paths[role]} is a folder where a file shall go: move it away."
+            raise WriteError(msg)
+    try:
+        for place in sorted({path.parent for path in paths.values()}):
+            place.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{error.filename} cannot be made a folder ({reason}): choose another."
+        raise WriteError(msg) from error
+    return paths
+
+
+def write_image(image: Micrograph, path: Path) -> None:
+    """Write an image that the demonstration owns.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What to write.
+    path : pathlib.Path
+        Where; replaced if it exists.
+    """
+    from napari_semsr.io import registry
+
+    registry.write(image, path, overwrite=True)
