@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         spectrum,
         train,
     )
+    from napari_semsr.services.api_baselines import restore_image
     from napari_semsr.services.api_frames import simulate_scan, stitch_frames
 
     __version__: str
@@ -47,6 +48,7 @@ __all__ = [
     "list_models",
     "metrics",
     "read",
+    "restore_image",
     "run",
     "simulate_scan",
     "spectrum",
@@ -61,6 +63,7 @@ _HOMES = {
     "Provenance": "core.provenance",
     "SemsrError": "core.errors",
     "read": "io.registry",
+    "restore_image": "services.api_baselines",
     "run": "core.progress",
     "simulate_scan": "services.api_frames",
     "stitch_frames": "services.api_frames",

@@ -13,6 +13,7 @@ KEYS = {
         "tiles seconds megapixels_per_second peak_memory_mb device model norm "
         "tile_mismatch seam_index output"
     ),
+    "restore": "method parameters",
     "frc": (
         "resolution_nm resolution_px criterion method reason frequency_per_px "
         "correlation"
@@ -29,6 +30,7 @@ LINES = {
     "convert": ("first.tif", "out.ome.zarr"),
     "degrade": ("first.tif", "out.tif", "--kind", "fog"),
     "enhance": ("first.tif", "-o", "out.ome.zarr", "--device", "cpu"),
+    "restore": ("first.tif", "-o", "out.ome.tif", "--psf", "1px"),
     "frc": ("first.tif", "second.tif"),
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),

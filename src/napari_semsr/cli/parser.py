@@ -19,13 +19,14 @@ VERBS = {
     "degrade": "blur and haze an image as published test sets do",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",
+    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
     "frc": "measure resolution by Fourier ring correlation",
     "frc-map": "map the resolution block by block",
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "histogram": "grey-level distributions and their distance",
     "models": "list, describe, export and import models",
-    "demo": "degrade, enhance and measure a test image, ending in a report",
+    "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }
 """What each verb does, in the order of the help."""
 

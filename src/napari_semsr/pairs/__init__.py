@@ -1,0 +1,1 @@
+"""Patches to learn from: cut, checked, split, stored, varied."""

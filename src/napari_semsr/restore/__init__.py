@@ -1,0 +1,1 @@
+"""Classical restoration: Wiener, Richardson-Lucy, blind, constrained least squares."""

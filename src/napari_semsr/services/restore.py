@@ -1,0 +1,301 @@
+"""Restore an image by a classical method, tile by tile, into a store or a file."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.intensity import to_dtype
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job, Progress
+from napari_semsr.core.provenance import Provenance, digest_path, software_versions
+from napari_semsr.core.tiling import TilePlan
+from napari_semsr.io.zarr_store import OmeZarrStore, create_store
+from napari_semsr.restore.field import (
+    Piece,
+    measure_tolerance,
+    plan_field,
+    restore_tiles,
+)
+from napari_semsr.restore.method import Restorer, choose
+from napari_semsr.restore.options import RestoreOptions
+from napari_semsr.restore.psf import parse_psf
+from napari_semsr.services.opening import (
+    Image,
+    OpenOptions,
+    input_record,
+    name_of,
+    open_image,
+    paths_of,
+)
+from napari_semsr.services.results import Result, jsonable
+from napari_semsr.services.targets import check_image_target, check_not_input
+
+__all__ = ["RestoreOptions", "RestoredFile", "restore", "restore_in_memory"]
+
+_KINDS = "uif"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredFile(Result):
+    """What was restored, and how.
+
+    Attributes
+    ----------
+    output : str
+        Path of the file or store.
+    method : str
+        The method.
+    parameters : dict
+        Its numbers: the blur, the noise, iterations, the halo, and whether tiles equal
+        the whole (`exact`) or by how much they may differ (`tolerance`, over the range
+        of grey values).
+    tiles : int
+        Number of tiles.
+    shape : tuple of int
+        Rows and columns.
+    dtype : str
+        Type of the grey values in the output.
+    clipped : int
+        Pixels that had no place in it.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    provenance : Provenance
+        Input, options, versions.
+    """
+
+    output: str
+    method: str
+    parameters: dict[str, Any]
+    tiles: int
+    shape: tuple[int, int]
+    dtype: str
+    clipped: int
+    pixel_size_nm: tuple[float, float] | None
+    provenance: Provenance = field(metadata={"json": False})
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An image and how it will be restored."""
+
+    source: Micrograph
+    restorer: Restorer
+    plan: TilePlan
+    dtype: np.dtype[Any]
+    parameters: dict[str, Any]
+    provenance: Provenance
+
+
+def restore(
+    image: Image,
+    output: str | os.PathLike[str],
+    *,
+    options: RestoreOptions | None = None,
+    opening: OpenOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Job[RestoredFile]:
+    """Undo an image's blur by a classical method.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What to restore.
+    output : path
+        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
+    options : RestoreOptions, optional
+        Method and blur.
+    opening : OpenOptions, optional
+        How to read a file.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with a store that was interrupted.
+
+    Returns
+    -------
+    RestoredFile
+        What was done.
+
+    Yields
+    ------
+    Progress
+        Measuring, tiles, pyramid.
+
+    Raises
+    ------
+    ReadError, WriteError, OptionError
+        If the image cannot be read, the output not be made, or the blur not be used.
+    """
+    yield Progress(0, 0, "checking")
+    target = _check(image, output, overwrite=overwrite, resume=resume)
+    chosen = options or RestoreOptions()
+    made = yield from _prepare(image, chosen, opening)
+    place = _store_of(target)
+    store = create_store(
+        place,
+        shape=made.source.shape,
+        dtype=made.dtype,
+        chunk=made.plan.core,
+        pixel_size_nm=made.source.pixel_size_nm,
+        origin=made.source.origin,
+        spacing_px=made.source.spacing_px,
+        name=made.source.name,
+        provenance=made.provenance,
+        overwrite=overwrite or place != target,
+        resume=resume,
+    )
+    try:
+        clipped = yield from _fill(store, made)
+    except Exception:
+        if len(store.pending()) == store.done.size:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    finished = open_image(place)
+    if place != target:
+        yield Progress(0, 0, f"writing {target.name}")
+        _write(finished, target, overwrite=overwrite)
+        shutil.rmtree(place)
+    return RestoredFile(
+        output=str(target),
+        method=chosen.method,
+        parameters=made.parameters,
+        tiles=len(made.plan),
+        shape=finished.shape,
+        dtype="uint8" if target.suffix.lower() == ".png" else str(finished.dtype),
+        clipped=clipped,
+        pixel_size_nm=finished.pixel_size_nm,
+        provenance=made.provenance,
+    )
+
+
+def restore_in_memory(
+    image: Image,
+    *,
+    options: RestoreOptions | None = None,
+    opening: OpenOptions | None = None,
+) -> Job[Micrograph]:
+    """Undo an image's blur in memory.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What to restore.
+    options : RestoreOptions, optional
+        Method and blur.
+    opening : OpenOptions, optional
+        How to read a file.
+
+    Returns
+    -------
+    Micrograph
+        Calibrated, with its history; ``metadata["restore"]`` holds the parameters.
+
+    Yields
+    ------
+    Progress
+        Measuring, tiles.
+    """
+    chosen = options or RestoreOptions()
+    made = yield from _prepare(image, chosen, opening)
+    result = np.empty(made.source.shape, made.dtype)
+    for piece in restore_tiles(made.source.data, made.plan, made.restorer):
+        result[piece.tile.core.slices] = to_dtype(piece.values, made.dtype)[0]
+        yield _step(piece, made.plan)
+    about = {**made.source.metadata, "restore": made.parameters}
+    return made.source.replace(data=result, provenance=made.provenance, metadata=about)
+
+
+def _prepare(
+    image: Image, options: RestoreOptions, opening: OpenOptions | None
+) -> Job[_Prepared]:
+    """Open an image and measure what its restoration needs."""
+    dtype = _dtype_of(options)
+    yield Progress(0, 0, f"reading {name_of(image)}")
+    source = open_image(image, opening)
+    choice = parse_psf(options.psf)
+    kernel = open_image(choice.path) if choice.kind == "file" else None
+    yield Progress(0, 0, "measuring blur and noise")
+    restorer = choose(source, options, kernel)
+    plan = plan_field(source.shape, restorer, options.tile)
+    tolerance = measure_tolerance(source.data, plan, restorer)
+    reading = (opening or OpenOptions()).model_dump(mode="json")
+    said = {**options.model_dump(mode="json"), "reading": reading}
+    if kernel is not None:  # no input: two images do not share a source by it
+        said["psf_digest"] = digest_path(Path(choice.path))
+    provenance = Provenance(
+        job="restore",
+        options=said,
+        inputs=(input_record(image, source, opening),),
+        versions=software_versions(),
+    )
+    parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
+    return _Prepared(source, restorer, plan, dtype, parameters, provenance)
+
+
+def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
+    """Understand the type that was asked for."""
+    try:
+        found = np.dtype(options.dtype or np.float32)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in _KINDS:
+        msg = (
+            "Grey values are stored as an integer or floating type such as uint8 or "
+            f"float32, got {options.dtype!r}."
+        )
+        raise OptionError(msg)
+    return found
+
+
+def _fill(store: OmeZarrStore, made: _Prepared) -> Job[int]:
+    """Restore the tiles that a store lacks, and finish it; count clipped pixels."""
+    clipped = 0
+    for piece in restore_tiles(
+        made.source.data, made.plan, made.restorer, store.pending()
+    ):
+        values, outside = to_dtype(piece.values, made.dtype)
+        store.level0[piece.tile.core.slices] = values
+        store.mark_done(*piece.tile.index)
+        clipped += outside
+        yield _step(piece, made.plan)
+    if not store.complete:
+        store.note("restore", made.parameters)
+        yield from store.finish()
+    return clipped
+
+
+def _step(piece: Piece, plan: TilePlan) -> Progress:
+    """Say how far the tiles are."""
+    row, column = piece.tile.index
+    return Progress(row * plan.grid[1] + column + 1, len(plan), "Restoring tiles")
+
+
+def _check(
+    image: Image, output: str | os.PathLike[str], *, overwrite: bool, resume: bool
+) -> Path:
+    """Refuse an output that cannot or must not be made."""
+    path = Path(output)
+    if resume and path.exists() and _store_of(path) == path:
+        check_not_input(path, paths_of(image))
+        return path
+    return check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
+
+
+def _store_of(target: Path) -> Path:
+    """Give the store that is filled on the way to an output."""
+    if target.name.lower().endswith(".zarr"):
+        return target
+    return target.with_name(f".{target.name}.part.ome.zarr")
+
+
+def _write(image: Micrograph, path: Path, *, overwrite: bool) -> None:
+    """Write an image in the format of its suffix."""
+    from napari_semsr.io import registry
+
+    registry.write(image, path, overwrite=overwrite)
