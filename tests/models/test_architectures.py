@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures import DISCRIMINATORS, PUBLISHED
 from napari_semsr.models.receptive_field import measure
+from napari_semsr.models.registry import build_discriminator
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,15 @@ def test_discriminators_score_patches_of_any_size(
     assert score.shape == shape
     score.square().sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+def test_discriminators_are_built_by_name() -> None:
+    network = build_discriminator("patch-gan", {"width": 4, "dropout": 0})
+    assert isinstance(network, DISCRIMINATORS["patch-gan"])
+    with pytest.raises(CheckpointError, match=r"The discriminator must be.*got 'x'"):
+        build_discriminator("x", {})
+    with pytest.raises(CheckpointError, match=r"Discriminator vgg takes .* got depth"):
+        build_discriminator("vgg", {"depth": 3})
 
 
 def test_every_discriminator_is_tested() -> None:

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.architectures import PUBLISHED
+from napari_semsr.models.architectures import DISCRIMINATORS, PUBLISHED
 from napari_semsr.models.two_scale import TwoScale
 from napari_semsr.models.unveiled import Unveiled
 
-__all__ = ["ARCHITECTURES", "build"]
+__all__ = ["ARCHITECTURES", "DISCRIMINATORS", "build", "build_discriminator"]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
@@ -40,21 +40,53 @@ def build(architecture: str, options: dict[str, Any]) -> nn.Module:
     CheckpointError
         If the architecture or one of its options is unknown, or a value is refused.
     """
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        msg = f"The architecture must be one of {known}, got {architecture!r}."
+    return _make(ARCHITECTURES, "architecture", architecture, options)
+
+
+def build_discriminator(discriminator: str, options: dict[str, Any]) -> nn.Module:
+    """Build a network that judges images, with fresh weights.
+
+    Parameters
+    ----------
+    discriminator : str
+        A key of `DISCRIMINATORS`.
+    options : dict
+        Arguments of its class.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network, in training mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the discriminator or one of its options is unknown, or a value is refused.
+    """
+    return _make(DISCRIMINATORS, "discriminator", discriminator, options)
+
+
+def _make(
+    shelf: dict[str, Callable[..., nn.Module]],
+    kind: str,
+    name: str,
+    options: dict[str, Any],
+) -> nn.Module:
+    """Build what a shelf holds under a name."""
+    if name not in shelf:
+        known = ", ".join(sorted(shelf))
+        msg = f"The {kind} must be one of {known}, got {name!r}."
         raise CheckpointError(msg)
-    factory = ARCHITECTURES[architecture]
-    allowed = inspect.signature(factory).parameters
+    allowed = inspect.signature(shelf[name]).parameters
     unknown = sorted(set(options) - set(allowed))
     if unknown:
         msg = (
-            f"Architecture {architecture} takes the options {', '.join(allowed)}, "
+            f"{kind.capitalize()} {name} takes the options {', '.join(allowed)}, "
             f"got {', '.join(unknown)}."
         )
         raise CheckpointError(msg)
     try:
-        return factory(**options)
+        return shelf[name](**options)
     except (TypeError, ValueError, RuntimeError) as error:
-        msg = f"Architecture {architecture} cannot be built from {options}: {error}."
+        msg = f"{kind.capitalize()} {name} cannot be built from {options}: {error}."
         raise CheckpointError(msg) from error
