@@ -1,0 +1,182 @@
+"""Losses: hand values, gradients, and the module beside the function."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor, nn
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.models import losses
+from napari_semsr.models.similarity import ssim
+from napari_semsr.models.slopes import sobel_magnitude
+
+PAIR = {
+    "cycle_l1": (losses.cycle_l1, losses.CycleL1()),
+    "cycle_ssim": (losses.cycle_ssim, losses.CycleSSIM()),
+    "identity_mse": (losses.identity_mse, losses.IdentityMSE()),
+    "edge_loss": (losses.edge_loss, losses.EdgeLoss()),
+    "lsgan_discriminator": (losses.lsgan_discriminator, losses.LSGANDiscriminator()),
+}
+SINGLE = {
+    "total_variation": (losses.total_variation, losses.TotalVariation()),
+    "lsgan_generator": (losses.lsgan_generator, losses.LSGANGenerator()),
+}
+EQUAL_IS_ZERO = ("cycle_l1", "cycle_ssim", "identity_mse", "edge_loss")
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, 1, 13, 12)
+    first, second = torch.rand((2, *shape), generator=generator, dtype=torch.float64)
+    return first, second
+
+
+@pytest.mark.parametrize("name", [*PAIR, *SINGLE])
+def test_module_equals_function_and_both_have_right_gradients(
+    name: str, images: tuple[Tensor, Tensor]
+) -> None:
+    function, module = (PAIR | SINGLE)[name]
+    inputs = images if name in PAIR else images[:1]
+    assert torch.equal(module(*inputs), function(*inputs))
+    assert function(*inputs).ndim == 0
+    wanted = [x.clone().requires_grad_() for x in inputs]
+    assert torch.autograd.gradcheck(function, wanted)
+
+
+@pytest.mark.parametrize("name", EQUAL_IS_ZERO)
+def test_equal_images_cost_nothing(name: str, images: tuple[Tensor, Tensor]) -> None:
+    function = PAIR[name][0]
+    assert function(images[0], images[0]) == pytest.approx(0, abs=1e-12)
+    assert function(*images) > 0
+    assert function(*images) == pytest.approx(float(function(*images[::-1])))
+
+
+def test_adversarial_losses_by_hand() -> None:
+    fake, real = torch.tensor([0.0, 2.0, 0.5]), torch.tensor([[1.0, 0.0]])
+    assert losses.lsgan_generator(fake) == pytest.approx((1 + 1 + 0.25) / 3 / 2)
+    assert losses.lsgan_discriminator(real, fake) == pytest.approx(
+        0.5 * (1 / 2 + (4 + 0.25) / 3)
+    )
+    assert losses.lsgan_generator(fake, 1.0) == 2 * losses.lsgan_generator(fake)
+    perfect = losses.lsgan_discriminator(torch.ones(4), torch.zeros(2))
+    assert perfect == 0
+
+
+def test_simple_differences_by_hand() -> None:
+    a, b = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[0.5, 3.0]]]])
+    assert losses.cycle_l1(a, b) == 1.25
+    assert losses.identity_mse(a, b) == (0.25 + 4) / 2
+
+
+def test_total_variation_by_hand() -> None:
+    image = torch.tensor([[[[0.0, 1.0], [3.0, -1.0]]]])
+    assert losses.total_variation(image) == 3 + 2 + 1 + 4
+    assert losses.total_variation(image, mean=True) == 10 / 4
+    assert losses.total_variation(image.repeat(3, 1, 1, 1)) == 10
+    assert losses.TotalVariation(mean=True)(image) == 10 / 4
+
+
+@pytest.mark.parametrize("k2", [0.02, 0.03], ids=["Gao", "usual"])
+def test_ssim_agrees_with_another_implementation(
+    k2: float, rng: np.random.Generator
+) -> None:
+    first = rng.random((32, 40))
+    second = np.clip(first + rng.normal(0, 0.2, first.shape), 0, 1)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    _, full = structural_similarity(
+        first, second, data_range=1.0, K1=0.01, K2=k2, full=True, **options
+    )
+    ours = ssim(*(torch.from_numpy(x)[None, None] for x in (first, second)), c2=k2**2)
+    np.testing.assert_allclose(ours[0, 0], full[5:-5, 5:-5], atol=1e-12)
+
+
+def test_ssim_of_constants_is_their_difference_in_light() -> None:
+    a, b = torch.full((1, 1, 11, 11), 0.2), torch.full((1, 1, 11, 11), 0.6)
+    expected = (2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4)
+    assert ssim(a, b).item() == pytest.approx(expected, abs=1e-5)
+    assert losses.cycle_ssim(a, b) == pytest.approx(1 - expected, abs=1e-5)
+
+
+def test_ssim_in_half_precision_is_as_good() -> None:
+    a, b = torch.rand(2, 1, 1, 32, 32).bfloat16()
+    assert ssim(a, b).dtype == torch.float32
+    assert torch.allclose(ssim(a, b), ssim(a.double(), b.double()).float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 10, 30), (1, 1, 30, 31)])
+def test_ssim_refuses_what_does_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="one shape and at least 11 px, got"):
+        ssim(torch.zeros(shape), torch.zeros(1, 1, *shape[-2:])[..., :30])
+
+
+def test_sobel_of_a_slope_is_eight_per_pixel_and_of_nothing_is_nothing() -> None:
+    slope = 3 * torch.arange(9.0).expand(1, 2, 7, 9)
+    assert torch.allclose(sobel_magnitude(slope)[..., 1:-1], torch.tensor(24.0))
+    assert sobel_magnitude(torch.full((1, 1, 5, 5), 0.4)).max() < 2e-6
+    turned = sobel_magnitude(slope.mT).mT
+    assert torch.allclose(turned, sobel_magnitude(slope))
+
+
+def test_sobel_by_hand() -> None:
+    """A single bright pixel: the kernels themselves, turned about."""
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 2] = 1
+    root = 2**0.5
+    expected = torch.tensor([[root, 2, root], [2, 0, 2], [root, 2, root]])
+    assert torch.allclose(sobel_magnitude(image)[0, 0, 1:4, 1:4], expected, atol=2e-6)
+
+
+def test_edge_loss_does_not_see_a_change_of_level() -> None:
+    image = torch.rand(1, 1, 12, 12)
+    assert losses.edge_loss(image + 0.3, image) < 1e-10
+    assert losses.edge_loss(2 * image, image) > 0.1
+
+
+def test_flat_images_have_finite_gradients() -> None:
+    flat = torch.full((1, 1, 12, 12), 0.5, requires_grad=True)
+    other = torch.rand(1, 1, 12, 12)
+    for loss in (losses.edge_loss, losses.cycle_ssim):
+        (gradient,) = torch.autograd.grad(loss(flat, other), flat)
+        assert gradient.isfinite().all()
+
+
+def test_weights_make_the_shares_come_out() -> None:
+    values, shares = (0.7, 0.02, 350.0), (0.84, 0.14, 0.02)
+    weights = losses.weights_for_shares(values, shares)
+    terms = [w * v for w, v in zip(weights, values, strict=True)]
+    assert weights[0] == 1
+    assert [t / sum(terms) for t in terms] == pytest.approx(shares)
+
+
+@pytest.mark.parametrize(
+    ("values", "shares", "message"),
+    [
+        ((1.0,), (0.5, 0.5), "one share, got 1 and 2"),
+        ((), (), "one share"),
+        ((1.0, 0.0), (0.5, 0.5), "positive"),
+    ],
+)
+def test_shares_that_cannot_be_had_are_refused(
+    values: tuple[float, ...], shares: tuple[float, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        losses.weights_for_shares(values, shares)
+
+
+@pytest.mark.parametrize("loss", [losses.cycle_ssim, losses.cycle_l1])
+def test_minimising_a_cycle_loss_brings_the_image_back(
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    returned = nn.Parameter(torch.full_like(image, 0.5))
+    optimizer = torch.optim.Adam([returned], lr=0.05)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss(returned, image).backward()
+        optimizer.step()
+    left = (returned.detach() - image).abs().mean()
+    assert left < 0.3 * (0.5 - image).abs().mean()
