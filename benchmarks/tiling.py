@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.core.tiling import pad_to, round_up
+from napari_semsr.core.tiling import Box, round_up
 from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.haze import HazeMap, find_haze, read_input
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import Scaling, measure_scaling
 from napari_semsr.models.checkpoint import LoadedModel, load_model
@@ -51,13 +52,27 @@ def field(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     return ((image - low) / (high - low) * 255).astype(np.uint8)
 
 
-def whole(predictor: Predictor, image: NDArray[Any]) -> NDArray[np.float32]:
+def whole(
+    loaded: LoadedModel, predictor: Predictor, image: NDArray[Any]
+) -> NDArray[np.float32]:
     """Run a field in one pass."""
     card = predictor.card
-    scaling = measure_scaling(image, card.input_percentiles)
-    padded = pad_to(image, tuple(round_up(n, card.stride) for n in image.shape))
+    scaling, haze = survey(loaded, image)
+    box = Box(
+        0,
+        round_up(image.shape[0], card.stride),
+        0,
+        round_up(image.shape[1], card.stride),
+    )
+    padded, _ = read_input(image, box, scaling, haze)
     rows, columns = (n * card.scale for n in image.shape)
     return predictor.predict(padded, scaling)[:rows, :columns]
+
+
+def survey(loaded: LoadedModel, image: NDArray[Any]) -> tuple[Scaling, HazeMap | None]:
+    """Measure what holds for the whole field, as every way must."""
+    scaling = measure_scaling(image, loaded.card.input_percentiles)
+    return scaling, find_haze(image, loaded.module, scaling)
 
 
 def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -> Any:
@@ -66,17 +81,21 @@ def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -
     return run(enhance_array(Micrograph(image), loaded, options))
 
 
-def monai_way(predictor: Predictor, image: NDArray[Any]) -> Way | None:
+def monai_way(
+    loaded: LoadedModel, predictor: Predictor, image: NDArray[Any]
+) -> Way | None:
     """Set up MONAI's sliding window on the same network."""
     try:
         from monai.inferers import sliding_window_inference
     except ImportError:
         return None
-    scaling: Scaling = measure_scaling(image, predictor.card.input_percentiles)
     mixed = predictor.precision == "bf16"
 
     def way() -> NDArray[Any]:
-        x = torch.from_numpy(scaling.normalise(image))[None, None]
+        scaling, haze = survey(loaded, image)
+        box = Box(0, image.shape[0], 0, image.shape[1])
+        clear, _ = read_input(image, box, scaling, haze)
+        x = torch.from_numpy(scaling.normalise(clear))[None, None]
         with (
             torch.inference_mode(),
             torch.autocast(predictor.device.type, torch.bfloat16, enabled=mixed),
@@ -93,7 +112,7 @@ def exactness(loaded: LoadedModel) -> list[dict[str, Any]]:
     rows = []
     for shape in ((768, 1024), (701, 533), (1, 300), (37, 41)):
         image = field(shape)
-        expected = whole(predictor, image)
+        expected = whole(loaded, predictor, image)
         for tile in (128, 256, 512):
             result = tiled(loaded, image, tile, "fp32")
             error = float(np.abs(result.data - expected).max())
@@ -118,10 +137,10 @@ def timing(
     now = CLOCKS[clock]
     image = field((side, side))
     predictor = Predictor(loaded, precision=precision)
-    ways: dict[str, Way] = {"whole": lambda: whole(predictor, image)}
+    ways: dict[str, Way] = {"whole": lambda: whole(loaded, predictor, image)}
     for tile in (256, 512, 1024):
         ways[f"tile {tile}"] = lambda t=tile: tiled(loaded, image, t, precision)  # type: ignore[misc]
-    other = monai_way(predictor, image)
+    other = monai_way(loaded, predictor, image)
     if other is not None:
         ways["monai 256, overlap 0.25"] = other
     best = dict.fromkeys(ways, float("inf"))

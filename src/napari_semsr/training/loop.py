@@ -33,6 +33,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.models.receptive_field import measure
 from napari_semsr.models.registry import build
+from napari_semsr.models.unveiled import Unveiled
 from napari_semsr.training.data import SceneDataset, validation_pairs
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.supervised import PERCENTILES, SupervisedL1
@@ -222,8 +223,14 @@ def _scenes(recipe: Recipe, done: int) -> DataLoader[Any]:
 
 
 def _take_over(network: nn.Module, path: Path) -> None:
-    """Copy the weights of another model where names and shapes agree."""
-    given = load_model(path).module.state_dict()
+    """Copy the weights of another model where names and shapes agree.
+
+    One that does not look for haze starts the local part of one that does.
+    """
+    module = load_model(path).module
+    if isinstance(network, Unveiled) and not isinstance(module, Unveiled):
+        network = network.local
+    given = module.state_dict()
     own = network.state_dict()
     same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if 2 * len(same) < len(given):
