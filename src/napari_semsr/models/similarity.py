@@ -74,5 +74,5 @@ def ssim(
     )
     light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     spread = (aa - mean_a**2) + (bb - mean_b**2) + c2
-    shape: Tensor = (2 * (ab - mean_a * mean_b) + c2) / spread
-    return light * shape
+    similarity: Tensor = light * (2 * (ab - mean_a * mean_b) + c2) / spread
+    return similarity
