@@ -18,7 +18,14 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import Box, read_box
 
-__all__ = ["count_clipped", "data_range", "field_range", "finite_mean", "to_dtype"]
+__all__ = [
+    "any_finite",
+    "count_clipped",
+    "data_range",
+    "field_range",
+    "finite_mean",
+    "to_dtype",
+]
 
 _BINS = 1 << 16
 _BLOCK = 2048
@@ -154,6 +161,24 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> tuple[float,
         for p in places
     )
     return first, second
+
+
+def any_finite(data: Any) -> bool:
+    """Tell whether a field has a finite pixel, reading no more than is needed.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field, of any real type.
+
+    Returns
+    -------
+    bool
+        Always true for integers.
+    """
+    if np.dtype(data.dtype).kind != "f":
+        return True
+    return any(bool(np.isfinite(block).any()) for block in _chunks(data))
 
 
 def finite_mean(data: Any) -> float:
