@@ -1,7 +1,8 @@
 """How exactly and how fast frames are placed, beside the bound and beside the peers.
 
 Run: ``python benchmarks/stitching.py [--seeds 10] [--cases square,grid,round]
-[--peer-python PYTHON --peer-seeds 1]`` or ``python benchmarks/stitching.py --scaling``.
+[--light centred,off-centre,tilted] [--bad 0.05] [--peer-python PYTHON --peer-seeds 1]``
+or ``python benchmarks/stitching.py --scaling``.
 The first needs the real images of ``../shared/data`` beside the checkout; the peers
 (multiview-stitcher, ASHLAR, m2stitch) live in an environment of their own.
 
@@ -10,16 +11,19 @@ that they hold little above 0.33 cycles per pixel, shaded, and given white noise
 RMS is the two-dimensional distance in px after the mean offset is taken off. The bound
 is Cramer and Rao's with the picture unknown and eliminated jointly, and with flat
 field, gains and dark level known. Peers get the grid positions where we get none.
+With ``--bad`` that share of the frames, one at least, is replaced by blank and foreign
+ones in turn; error and bound are those of the others.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +33,7 @@ from skimage import io as skio
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from napari_semsr.core.acquisition import Acquisition, grid_cells  # noqa: E402
+from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
 from napari_semsr.stitch.mosaic import solve  # noqa: E402
 from tests.stitch import scans  # noqa: E402
@@ -64,6 +68,11 @@ class Case:
     drift: float = 0.0
 
 
+LIGHTS = {
+    "centred": {},
+    "off-centre": {"centre": (0.07, -0.06)},
+    "tilted": {"tilt": 0.3},
+}
 CASES = {
     "square": Case((4, 4), 256, 0.20, 5.0, "square", "positions"),
     "grid": Case((5, 5), 300, 0.25, 5.0, "square", "grid"),
@@ -84,16 +93,23 @@ def scene_of(path: Path, size: int) -> np.ndarray:
     return np.clip((image - low) / (high - low), 0, 1.1) * 0.8 + 0.1
 
 
-def make(case: Case, image: Path, seed: int) -> tuple[scans.Scan, np.ndarray]:
+def flat_of(case: Case, light: str) -> np.ndarray:
+    """Shading of a case, its light where it should be or not."""
+    shape = scans.square_flat if case.shape == "square" else scans.round_flat
+    how = dict(LIGHTS[light])
+    tilt = how.pop("tilt", 0.0)
+    x = np.linspace(-0.5, 0.5, case.side)
+    return shape(case.side, **how) * (1 + tilt * x)
+
+
+def make(
+    case: Case, image: Path, seed: int, light: str = "centred"
+) -> tuple[scans.Scan, np.ndarray]:
     """Cut a scan and keep its scene."""
     rows, columns = case.grid
     extent = case.side * (1 + (max(rows, columns) - 1) * (1 - case.overlap))
     scene = scene_of(image, int(extent) + 2 * scans.MARGIN + 24)
-    flat = (
-        scans.square_flat(case.side)
-        if case.shape == "square"
-        else scans.round_flat(case.side)
-    )
+    flat = flat_of(case, light)
     scan = scans.cut_scan(
         scene,
         grid=case.grid,
@@ -108,13 +124,37 @@ def make(case: Case, image: Path, seed: int) -> tuple[scans.Scan, np.ndarray]:
     return scan, scene
 
 
-def bound(scan: scans.Scan, scene: np.ndarray) -> tuple[float, np.ndarray]:
-    """Cramér-Rao bound: RMS over all frames, and each frame's own."""
+def spoil(scan: scans.Scan, share: float, seed: int) -> tuple[scans.Scan, np.ndarray]:
+    """Replace some frames by blank and foreign ones; tell which."""
+    rng = np.random.default_rng(1000 + seed)
+    count = len(scan.truth)
+    bad = np.sort(rng.choice(count, max(1, round(share * count)), replace=False))
+    data = scan.acquisition.frames.data.copy()
+    side = scan.flat.shape[0]
+    for turn, index in enumerate(bad):
+        content = np.full((side, side), 0.5)
+        if (turn + seed) % 2:
+            image = DATA / IMAGES[(seed + 3) % len(IMAGES)]
+            content = scene_of(image, 2 * side)[:side, :side]
+        frame = scans.FULL * content * scan.flat * scan.gains[index] + 2000
+        frame += rng.normal(0, scan.sigma, frame.shape)
+        data[index] = np.clip(np.rint(frame), 0, 65535)
+    spoilt = scan.acquisition.replace(frames=ArrayFrames(data))
+    return replace(scan, acquisition=spoilt), bad
+
+
+def bound(
+    scan: scans.Scan, scene: np.ndarray, without: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
+    """Cramér-Rao bound: RMS over all sound frames, and each frame's own."""
     count, side = len(scan.truth), scan.flat.shape[0]
+    sound = np.ones(count, bool)
+    sound[[] if without is None else without] = False
     corner = np.round(scan.truth).astype(int)
     extent = corner.max(axis=0) + side
     total = np.zeros(extent)
     weights = (scan.flat * scan.gains[:, None, None]) ** 2 / scan.sigma**2
+    weights = weights * sound[:, None, None]
     places = [(slice(y, y + side), slice(x, x + side)) for y, x in corner]
     for place, weight in zip(places, weights, strict=True):
         total[place] += weight
@@ -148,7 +188,7 @@ def bound(scan: scans.Scan, scene: np.ndarray) -> tuple[float, np.ndarray]:
                 information[a, :, b] += sign * block
     covariance = np.linalg.pinv(information.reshape(2 * count, -1), rcond=1e-9)
     variance = np.diag(covariance).reshape(count, 2).sum(axis=1)
-    return float(np.sqrt(variance.mean())), np.sqrt(variance)
+    return float(np.sqrt(variance[sound].mean())), np.sqrt(np.maximum(variance, 0))
 
 
 def shading_percent(scan: scans.Scan, flat: np.ndarray, valid: np.ndarray) -> float:
@@ -185,16 +225,24 @@ def run_peer(
     return result
 
 
-def one(case: Case, seed: int) -> tuple[dict[str, object], scans.Scan]:
+def one(
+    case: Case, seed: int, light: str = "centred", bad_share: float = 0.0
+) -> tuple[dict[str, object], scans.Scan]:
     """Solve one scan and compare it with its truth and its bound."""
     image = DATA / IMAGES[seed % len(IMAGES)]
-    scan, scene = make(case, image, seed)
-    limit, each = bound(scan, scene)
+    scan, scene = make(case, image, seed, light)
+    bad = np.zeros(0, int)
+    if bad_share:
+        scan, bad = spoil(scan, bad_share, seed)
+    limit, each = bound(scan, scene, bad)
     start, start_cpu = time.perf_counter(), time.process_time()
     solution = run(solve(scan.acquisition))
     seconds = time.perf_counter() - start
     cpu_seconds = time.process_time() - start_cpu
-    error, rms = scans.errors(solution.positions_px, scan.truth)
+    unnamed = sum(bool(np.isfinite(solution.positions_px[k]).all()) for k in bad)
+    positions = solution.positions_px.copy()
+    positions[bad] = np.nan
+    error, rms = scans.errors(positions, scan.truth)
     away = np.hypot(*error.T)
     return {
         "image": image.stem[:24],
@@ -204,12 +252,15 @@ def one(case: Case, seed: int) -> tuple[dict[str, object], scans.Scan]:
         "largest_bound": float(each.max()),
         "worst": float(np.nanmax(away)),
         "misplaced": int(np.sum(away > 1)),
-        "left_out": len(solution.left_out),
+        "left_out": int(np.sum(~np.isfinite(positions[:, 0]))) - len(bad),
+        "bad": len(bad),
+        "bad_placed": unnamed,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "shading_percent": shading_percent(
             scan, solution.flat.flat, solution.flat.valid
         ),
+        "shading_told": solution.shading_percent,
         "dark": solution.flat.dark,
         "warnings": list(solution.warnings),
     }, scan
@@ -218,10 +269,12 @@ def one(case: Case, seed: int) -> tuple[dict[str, object], scans.Scan]:
 def compare(args: argparse.Namespace) -> None:
     """Print one line for each scan, then medians."""
     rows = []
-    for name in args.cases.split(","):
-        for seed in range(args.seeds):
-            row, scan = one(CASES[name], seed)
-            row = {"case": name, "seed": seed, **row}
+    lights = args.light.split(",")
+    for name, light in itertools.product(args.cases.split(","), lights):
+        own = []
+        for seed in range(args.first, args.first + args.seeds):
+            row, scan = one(CASES[name], seed, light, args.bad)
+            row = {"case": name, "light": light, "seed": seed, **row}
             told = ", ".join(
                 f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
                 for k, v in row.items()
@@ -233,15 +286,19 @@ def compare(args: argparse.Namespace) -> None:
                     for peer in PEERS
                 }
                 print("   peers:", row["peers"], flush=True)
-            rows.append(row)
-        own = [row for row in rows if row["case"] == name]
+            own.append(row)
+        rows += own
         print(
-            f"{name}: median RMS {np.median([r['rms'] for r in own]):.4f} px, bound "
+            f"{name}, {light} light: "
+            f"median RMS {np.median([r['rms'] for r in own]):.4f} px, bound "
             f"{np.median([r['bound'] for r in own]):.4f}, ratio median "
             f"{np.median([r['ratio'] for r in own]):.2f} worst "
             f"{max(r['ratio'] for r in own):.2f}, misplaced "
             f"{sum(r['misplaced'] for r in own)}, left out "
-            f"{sum(r['left_out'] for r in own)}, "
+            f"{sum(r['left_out'] for r in own)}, bad ones placed "
+            f"{sum(r['bad_placed'] for r in own)} of {sum(r['bad'] for r in own)}, "
+            f"shading median {np.median([r['shading_percent'] for r in own]):.2f} % "
+            f"worst {max(r['shading_percent'] for r in own):.2f} %, "
             f"{np.median([r['cpu_seconds'] for r in own]):.1f} s of processor time",
             flush=True,
         )
@@ -304,7 +361,10 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--cases", default="square,grid,round")
+    parser.add_argument("--light", default="centred")
+    parser.add_argument("--bad", type=float, default=0.0)
     parser.add_argument("--peer-python", type=Path)
     parser.add_argument("--peer-seeds", type=int, default=1)
     parser.add_argument("--json", type=Path)

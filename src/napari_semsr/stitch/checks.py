@@ -5,18 +5,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.errors import RegistrationError
+from napari_semsr.stitch.agreement import agreement, misfits
 from napari_semsr.stitch.neighbours import overlapping_pairs
 from napari_semsr.stitch.offsets import coefficient
 from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.state import State
 
-__all__ = ["noise_level", "verify"]
+__all__ = ["drop_misfits", "noise_level", "verify"]
 
 FloatArray = NDArray[np.float64]
 IntPair = tuple[int, int]
 
 _FINE_NOISE = 0.64  # what Gaussian 0.5 px leaves of white noise
 _BLANK = 1.25
+_NOISE_DOUBT = 4.0  # frames may scatter more than noise alone by such a factor
 _SAMPLE = 16
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
@@ -61,6 +63,34 @@ def _reason(state: State, index: int, noise: float) -> str:
     if texture < _BLANK * _FINE_NOISE * noise:
         return "blank: it holds no detail above its noise"
     return "fits none of its neighbours: foreign, displaced too far, or too dark"
+
+
+def drop_misfits(state: State, noise: float) -> list[int]:
+    """Take away frames that show other detail than all of their neighbours.
+
+    Parameters
+    ----------
+    state : State
+        A scan whose positions are right to about a pixel; positions and reasons change.
+    noise : float
+        Pixel noise of the raw frames.
+
+    Returns
+    -------
+    list of int
+        The frames that were taken away.
+    """
+    pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+    limit = _NOISE_DOUBT * (_FINE_NOISE * noise) ** 2
+    found = agreement(state.prepared, state.positions, pairs, limit)
+    lost = misfits(found, len(state.positions))
+    for index in lost:
+        state.positions[index] = np.nan
+        state.rescued.discard(index)
+        state.reasons[index] = (
+            "shows other detail than its neighbours: foreign, or displaced too far"
+        )
+    return lost
 
 
 def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:

@@ -10,7 +10,7 @@ from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.stitch import nominal as places
-from napari_semsr.stitch.checks import noise_level, verify
+from napari_semsr.stitch.checks import drop_misfits, noise_level, verify
 from napari_semsr.stitch.flatfield import FlatField, first_flat, valid_mask
 from napari_semsr.stitch.lattice import choices, doubt_at, resolve
 from napari_semsr.stitch.layout import solve_layout
@@ -287,8 +287,12 @@ def solve(
         state.prepared, state.positions = refine_turns(
             state.prepared, state.positions, pairs
         )
+    noise = noise_level(state.prepared)
+    if drop_misfits(state, noise):
+        _rescue(state)
     _reshade(state, FINE_KNOTS)
     yield from _fine(state, (1.0,) * 4)
-    noise = noise_level(state.prepared)
+    if drop_misfits(state, noise):
+        yield from _fine(state, (1.0,) * 2)
     verify(state, noise)
     return summarise(state, noise)
