@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/build_environment.sh
 	PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,dev,docs
 	@touch $@
 
-demo: $(STAMP)  ## open, enhance, measure and save a test image; ends in a report
+demo: $(STAMP)  ## frames to mosaic, enhanced and measured; ends in a report
 	$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite
 	@scripts/show_demo.sh "$(DEMO_DIR)" "$(BIN)"
 

@@ -5,12 +5,11 @@ set -euo pipefail
 
 folder=$(cd "$1" && pwd)
 bin=$2
-store=$(find "$folder" -maxdepth 1 -name '*enhanced*.ome.zarr' | sort | head -n 1)
-store=${store:-$(find "$folder" -maxdepth 1 -name '*.ome.zarr' | sort | head -n 1)}
 cat <<END
 
 The report:     $folder/report.html
-In napari:      $bin/napari --with napari-semsr "$store"
+In napari:      $bin/napari --with napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/enhanced.ome.zarr"
+The raw frames: $bin/napari --with napari-semsr "$folder/scan"
 With the mouse: start $bin/napari, then Plugins > Superlens SEM super-resolution,
-                with Open mosaic, Enhance, FRC map and Spectrum.
+                with Stitch mosaic, Open mosaic, Enhance, FRC map and Spectrum.
 END

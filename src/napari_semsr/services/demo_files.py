@@ -4,6 +4,7 @@ from pathlib import Path
 
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io.targets import check_target
 from napari_semsr.services.targets import check_target_folder
 
 __all__ = ["demo_paths", "prepare_folder", "write_image"]
@@ -31,7 +32,8 @@ _FILES = {
     "sem_map_before": "sem/frc-map-before.ome.tif",
     "sem_map_after": "sem/frc-map-after.ome.tif",
 }
-_PAGES = ("report", "figures")
+_PAGES = ("report", "figures", "positions")
+_IMAGES = (".tif", ".ome.zarr")
 
 
 def demo_paths(folder: Path) -> dict[str, Path]:
@@ -76,6 +78,15 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
         if paths[role].is_dir():
             msg = f"{paths[role]} is a folder where a file shall go: move it away."
             raise WriteError(msg)
+    _make_folders(paths)
+    for path in paths.values():
+        if path.name.endswith(_IMAGES):
+            check_target(path, overwrite=True)
+    return paths
+
+
+def _make_folders(paths: dict[str, Path]) -> None:
+    """Make the folders of all files."""
     try:
         for place in sorted({path.parent for path in paths.values()}):
             place.mkdir(exist_ok=True)
@@ -83,7 +94,6 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
         reason = error.strerror or str(error)
         msg = f"{error.filename} cannot be made a folder ({reason}): choose another."
         raise WriteError(msg) from error
-    return paths
 
 
 def write_image(image: Micrograph, path: Path) -> None:
