@@ -1,59 +1,52 @@
-"""Live normalisation layers: those that take statistics from the image itself.
+"""Passes of a network whose live calls answer otherwise than by the image given.
 
-They are found by what is called, not by class: a mode watches the functional calls
-that every layer ends in, so that norms without a module are seen too. Batch and
-instance norms that use running statistics are left alone, and so is a layer norm over
-channels only: both act on each pixel by itself.
+A mode watches the functional calls that every layer ends in, so that statistics taken
+without a module are seen too. `napari_semsr.models.live_calls` says which they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch.nn import functional
+import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["WithoutNorms"]
+from napari_semsr.core.errors import SemsrError
+from napari_semsr.models.live_calls import LiveCall, Moments, live_call
 
-_STATISTICS_FLAG = 5
-
-
-def _argument(
-    args: tuple[Any, ...], kwargs: dict[str, Any], place: int, name: str
-) -> Any:
-    """Read an argument given by place or by name."""
-    return (
-        kwargs[name] if name in kwargs else args[place] if len(args) > place else None
-    )
+__all__ = ["FixedMoments", "WithoutNorms", "blank_moments"]
 
 
-def _is_live(func: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a functional call normalises by statistics of the image."""
-    if func is functional.group_norm:
-        return True
-    if func is functional.instance_norm:
-        flag = _argument(args, kwargs, _STATISTICS_FLAG, "use_input_stats")
-        return flag is None or bool(flag)
-    if func is functional.batch_norm:
-        return bool(_argument(args, kwargs, _STATISTICS_FLAG, "training"))
-    if func is functional.layer_norm:
-        return len(_argument(args, kwargs, 1, "normalized_shape")) > 1
-    return False
+def blank_moments(call: LiveCall) -> Moments:
+    """Make moments that let an image through unchanged, but for its affine part.
+
+    Parameters
+    ----------
+    call : LiveCall
+        The call to be answered.
+
+    Returns
+    -------
+    Moments
+        Means of 0 and variances of 1.
+    """
+    channels = int(call.input.shape[1])
+    zeros = torch.zeros(channels, dtype=torch.float64, device=call.input.device)
+    return Moments(float(call.input.shape[2:].numel()), zeros, zeros + 1)
 
 
-class WithoutNorms(TorchFunctionMode):
-    """Replace every live normalisation by the identity, and count them.
+class _Answering(TorchFunctionMode):
+    """Answer the live calls of a pass, and count them.
 
     The mode acts in the thread that enters it.
-
-    Attributes
-    ----------
-    count : int
-        Live normalisations that were met.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+
+    def answer(self, call: LiveCall) -> Any:
+        """Give the result of one live call."""
+        raise NotImplementedError
 
     def __torch_function__(
         self,
@@ -78,10 +71,90 @@ class WithoutNorms(TorchFunctionMode):
         Returns
         -------
         object
-            The input of a live normalisation, else what `func` returns.
+            The mode's answer to a live call, else what `func` returns.
         """
         named = kwargs or {}
-        if _is_live(func, args, named):
-            self.count += 1
-            return _argument(args, named, 0, "input")
-        return func(*args, **named)
+        call = live_call(func, args, named)
+        if call is None:
+            return func(*args, **named)
+        result = self.answer(call)
+        self.count += 1
+        return result
+
+
+class WithoutNorms(_Answering):
+    """Replace every live normalisation by the identity, and count them.
+
+    Live reductions answer as for an image of mean 0 and variance 1.
+
+    Attributes
+    ----------
+    count : int
+        Live calls that were met.
+    """
+
+    def answer(self, call: LiveCall) -> Any:
+        """Return the input of a normalisation.
+
+        Parameters
+        ----------
+        call : LiveCall
+            The call.
+
+        Returns
+        -------
+        object
+            The call's input, or a constant for each channel.
+        """
+        if call.norm:
+            return call.input
+        return call.answer(call.input, blank_moments(call))
+
+
+class FixedMoments(_Answering):
+    """Answer live calls from moments that were measured before.
+
+    With the moments of a whole field, each tile is what it is in the whole field.
+
+    Parameters
+    ----------
+    moments : sequence of Moments
+        For each live call of a pass, in order.
+
+    Attributes
+    ----------
+    count : int
+        Live calls that were met.
+    """
+
+    def __init__(self, moments: Sequence[Moments]) -> None:
+        super().__init__()
+        self._moments = moments
+
+    def answer(self, call: LiveCall) -> Any:
+        """Answer from the list.
+
+        Parameters
+        ----------
+        call : LiveCall
+            The call.
+
+        Returns
+        -------
+        object
+            The normalised image, or a number for each channel.
+
+        Raises
+        ------
+        SemsrError
+            If the pass has more live calls than there are moments, or other channels.
+        """
+        known = self.count < len(self._moments)
+        channels = int(call.input.shape[1])
+        if not known or len(self._moments[self.count].mean) != channels:
+            msg = (
+                f"Statistics for {len(self._moments)} layers do not fit this network, "
+                f"whose layer {self.count + 1} has {channels} channels: measure anew."
+            )
+            raise SemsrError(msg)
+        return call.answer(call.input, self._moments[self.count])
