@@ -12,6 +12,7 @@ from napari_semsr.core.errors import OptionError
 # Rooms have the names of some verbs, whose functions are called otherwise.
 OTHERWISE = {
     "models": "list_models",
+    "pairs": "cut_pairs",
     "restore": "restore_image",
     "simulate": "simulate_scan",
     "stitch": "stitch_frames",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         spectrum,
         train,
     )
-    from napari_semsr.services.api_baselines import restore_image
+    from napari_semsr.services.api_baselines import cut_pairs, restore_image
     from napari_semsr.services.api_frames import simulate_scan, stitch_frames
 
     __version__: str
@@ -38,6 +38,7 @@ __all__ = [
     "SemsrError",
     "__version__",
     "convert",
+    "cut_pairs",
     "degrade",
     "demo",
     "enhance",
@@ -62,6 +63,7 @@ _HOMES = {
     "Progress": "core.progress",
     "Provenance": "core.provenance",
     "SemsrError": "core.errors",
+    "cut_pairs": "services.api_baselines",
     "read": "io.registry",
     "restore_image": "services.api_baselines",
     "run": "core.progress",

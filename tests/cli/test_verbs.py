@@ -14,6 +14,7 @@ KEYS = {
         "tile_mismatch seam_index output"
     ),
     "restore": "method parameters",
+    "pairs": "train validation test",
     "frc": (
         "resolution_nm resolution_px criterion method reason frequency_per_px "
         "correlation"
@@ -31,6 +32,7 @@ LINES = {
     "degrade": ("first.tif", "out.tif", "--kind", "fog"),
     "enhance": ("first.tif", "-o", "out.ome.zarr", "--device", "cpu"),
     "restore": ("first.tif", "-o", "out.ome.tif", "--psf", "1px"),
+    "pairs": ("first.tif", "truth.tif", "-o", "out.zarr", "--patch", "32"),
     "frc": ("first.tif", "second.tif"),
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),

@@ -17,6 +17,7 @@ VERBS = {
     "simulate": "make a folder of superlens frames whose truth is known",
     "stitch": "join a folder of frames to one calibrated mosaic",
     "degrade": "blur and haze an image as published test sets do",
+    "pairs": "cut aligned patches into disjoint training, validation and test sets",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",
     "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",

@@ -1,6 +1,9 @@
 """The Python interface to what models learn from, and are compared with."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
@@ -14,9 +17,10 @@ from napari_semsr.services.calling import (
 from napari_semsr.services.opening import OpenOptions
 
 if TYPE_CHECKING:
+    from napari_semsr.services.pairs import PairsMade
     from napari_semsr.services.restore import RestoredFile
 
-__all__ = ["restore_image"]
+__all__ = ["cut_pairs", "restore_image"]
 
 
 @overload
@@ -89,3 +93,55 @@ def restore_image(
         resume=resume,
     )
     return run(writing, progress)
+
+
+def cut_pairs(
+    low: Source | Sequence[Micrograph],
+    high: Source | Sequence[Micrograph],
+    output: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "PairsMade":
+    """Cut aligned patches into disjoint training, validation and test sets.
+
+    The command is ``semsr pairs``; the name ``pairs`` belongs to the package of its
+    parts, where ``pairs.store.open_pairs`` reads what is written here.
+
+    Parameters
+    ----------
+    low, high : Micrograph, (Y, X) numpy.ndarray, path or sequence of Micrograph
+        Two images of one field, or two folders.
+    output : path
+        Ends in ``.zarr``; a contact sheet goes beside it.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``patch``, ``scale`` and ``seed``, and reading
+        options.
+
+    Returns
+    -------
+    PairsMade
+        Numbers of pairs, and of what was left out.
+    """
+    from napari_semsr.services import pairs as service
+
+    chosen, opening = parse_each(options, service.PairOptions, OpenOptions)
+    job = service.cut_pairs(
+        _side(low),
+        _side(high),
+        output,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+def _side(images: Source | Sequence[Micrograph]) -> Any:
+    """Wrap an array, and leave what is no single image alone."""
+    return as_source(images) if isinstance(images, np.ndarray) else images

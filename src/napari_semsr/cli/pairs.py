@@ -1,0 +1,48 @@
+"""``semsr pairs LOW HIGH -o PAIRS.zarr``: patches to train on, in disjoint sets."""
+
+import argparse
+
+from napari_semsr.cli import text
+from napari_semsr.cli.arguments import add_options, options_from
+from napari_semsr.cli.inputs import add_image, add_opening, add_output, opening_from
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core.progress import Job
+from napari_semsr.services.pairs import PairOptions, PairsMade, cut_pairs
+
+__all__ = ["VERB"]
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "low", "the image to be improved, or a folder of such")
+    add_image(parser, "high", "what it should look like, or a folder of such")
+    add_output(parser, "store of the pairs, .zarr; a contact sheet goes beside it")
+    add_options(parser, PairOptions, title="pairs")
+    add_opening(parser)
+
+
+def _start(arguments: argparse.Namespace) -> Job[PairsMade]:
+    """Make the job."""
+    return cut_pairs(
+        arguments.low,
+        arguments.high,
+        arguments.output,
+        options=options_from(arguments, PairOptions),
+        opening=opening_from(arguments),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: PairsMade) -> str:
+    """Say what was cut."""
+    rows = [(f"  {name}", str(getattr(result, name))) for name in _SETS]
+    rows += [(f"  left out: {k}", str(n)) for k, n in result.rejected.items()]
+    if result.pixel_size_nm is not None:
+        rows.append(("  pixel", f"{text.number(result.pixel_size_nm, 4)} nm"))
+    rows.append(("  contact sheet", result.sheet))
+    head = f"{result.output}: {result.kind} patches of {result.patch} px"
+    return "\n".join([head, text.columns(rows)])
+
+
+_SETS = ("train", "validation", "test")
+VERB = Verb(_configure, _start, _summarise)
