@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
-from napari_semsr.widgets import _cache
+from napari_semsr.widgets import _cache, _enhance_job
 from napari_semsr.widgets import enhance as enhance_module
 from napari_semsr.widgets._layers import micrograph_from_layer
 from napari_semsr.widgets._model_card import card_text
@@ -117,7 +117,7 @@ def test_cancel_stops_the_service(
         finally:
             closed.set()
 
-    monkeypatch.setattr(enhance_module, "enhance", endless)
+    monkeypatch.setattr(_enhance_job, "enhance", endless)
     if chosen:
         panel.output.value = tmp_path / "made.ome.zarr"
     panel.run_button.click()
@@ -141,7 +141,7 @@ def test_existing_store_is_treated_as_chosen(panel, finish, monkeypatch, existin
         msg = "enough"
         raise ValueError(msg)
 
-    monkeypatch.setattr(enhance_module, "enhance", note)
+    monkeypatch.setattr(_enhance_job, "enhance", note)
     panel.output.value = Path("made.ome.zarr")
     panel.existing.value = existing
     panel.run_button.click()
@@ -156,7 +156,7 @@ def test_out_of_memory_is_told(panel, finish, monkeypatch):
         msg = "CUDA out of memory"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(enhance_module, "enhance", fails)
+    monkeypatch.setattr(_enhance_job, "enhance", fails)
     panel.run_button.click()
     finish(panel)
     assert "RuntimeError: CUDA out of memory" in panel.status.text()

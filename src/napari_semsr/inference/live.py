@@ -127,6 +127,12 @@ class LiveField:
             self._tell(Box(0, self.shape[0], 0, self.shape[1]))
         self.queue.fill(zip(*np.nonzero(~self._landed), strict=True))
 
+    def average(self) -> None:
+        """Draw coarse levels of the input as means instead of single pixels."""
+        self._backdrop.average()
+        with self._lock:
+            self._tell(Box(0, self.shape[0], 0, self.shape[1]))
+
     def restore(self, place: Place) -> bool:
         """Draw a tile that was in the store when the run began.
 

@@ -16,10 +16,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.tiling import Box
+from napari_semsr.io.pyramid import halve
 
 __all__ = ["Backdrop", "LiveLevel", "Shelf", "TileCache"]
 
 _IN_MEMORY_BYTES = 16 << 20
+_STRIP = 256
 Extent = tuple[int, int]
 
 
@@ -77,13 +79,27 @@ class Backdrop:
             return np.array(part, dtype=self._dtype)
         return to_dtype(part, self._dtype)[0]
 
+    def average(self) -> None:
+        """Add coarser sources made of means, so that no level is noisier than it is.
+
+        Until this is called coarse levels skip pixels, which needs no time.
+        """
+        finest = self._sources[0]
+        if len(self._sources) > 1 or max(finest.shape) <= _STRIP:
+            return
+        sources = [finest]
+        while max(sources[-1].shape) > _STRIP:
+            fine = sources[-1]
+            strips = range(0, fine.shape[0], _STRIP)
+            parts = [halve(fine[top : top + _STRIP]) for top in strips]
+            sources.append(np.concatenate(parts))
+        self._sources = sources
+
     def _nearest(self, step: int) -> NDArray[Any]:
         """Choose the coarsest source that is as fine as a level."""
-        best = self._sources[0]
-        for source in self._sources[1:]:
-            if source.shape[0] * step >= self._shape[0]:
-                best = source
-        return best
+        sources = self._sources
+        fine = [item for item in sources if item.shape[0] * step >= self._shape[0]]
+        return (fine or sources[:1])[-1]
 
 
 def _places(span: Extent, step: int, size: int, wanted: int) -> NDArray[np.intp]:

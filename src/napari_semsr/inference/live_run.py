@@ -119,7 +119,11 @@ def run_live(run: Run, predictor: Predictor, live: LiveField) -> Generator[list[
         Tiles that are in the target; empty while nothing that is wanted is missing.
     """
     worker = TileWorker(run, predictor)
+    averaged = False
     while len(live.queue):
         places = live.queue.take(predictor.batch or 1, _PATIENCE_S)
         fresh = [place for place in places if not live.restore(place)]
         yield worker.enhance(fresh) if fresh else []
+        if not averaged:  # after the first tile, which someone waits for
+            live.average()
+            averaged = True

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import napari.components
 
 __all__ = [
+    "LIVE",
     "contrast_limits",
     "grey_layers",
     "layer_keywords",
@@ -25,6 +26,9 @@ __all__ = [
     "show_scale_bar",
     "without_cache",
 ]
+
+LIVE = "semsr live"
+"""Key of a layer's metadata while it is being enhanced."""
 
 _SAMPLE = 1024
 _TOLERANCE = 1e-6
@@ -160,6 +164,12 @@ def micrograph_from_layer(
         msg = (
             f"Layer {layer.name!r} must be a grey image, got colour (RGB); split its "
             "channels or convert it to luminance first."
+        )
+        raise ShapeError(msg)
+    if layer.metadata.get(LIVE):
+        msg = (
+            f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
+            "whole field first."
         )
         raise ShapeError(msg)
     scale, shift = (part[-2:] for part in _plain_transform(layer))

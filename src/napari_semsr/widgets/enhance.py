@@ -1,34 +1,37 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, FileEdit
+from magicgui.widgets import CheckBox, ComboBox, FileEdit
 
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job, Progress
-from napari_semsr.io.options import ReadOptions
-from napari_semsr.services.describe import describe
-from napari_semsr.services.enhance import EnhancedFile, enhance
+from napari_semsr.core.progress import Job
+from napari_semsr.services.targets import check_image_target
 from napari_semsr.widgets._cache import new_store_path, require_room
+from napari_semsr.widgets._enhance_job import (
+    EnhanceOutcome,
+    Target,
+    enhance_layer,
+    figures,
+)
 from napari_semsr.widgets._form import Form, OptionsForm, Row
-from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
+from napari_semsr.widgets._layers import LIVE, show_scale_bar
+from napari_semsr.widgets._live import LiveLayer, live_field, live_keywords
 from napari_semsr.widgets._model_card import ModelChooser
 from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
 from napari_semsr.widgets._settings import preference
 from napari_semsr.widgets._text import table
-from napari_semsr.widgets.open_mosaic import Opened, open_levels
 
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["EnhanceOutcome", "EnhancePanel", "Target", "enhance_layer"]
+__all__ = ["EnhancePanel"]
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 _DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}
@@ -51,89 +54,11 @@ _ROWS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EnhanceOutcome:
-    """What was made, opened again.
-
-    Attributes
-    ----------
-    made : EnhancedFile
-        Path and figures.
-    opened : Opened
-        The image and its pyramid.
-    """
-
-    made: EnhancedFile
-    opened: Opened
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a result goes.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-        Ends in ``.ome.zarr``.
-    existing : {"refuse", "resume", "replace"}
-        What to do with a store that is there already.
-    temporary : bool
-        Whether it is removed when the run does not end.
-    """
-
-    path: Path
-    existing: str = "refuse"
-    temporary: bool = False
-
-
-def enhance_layer(
-    micrograph: Micrograph, target: Target, *, model: str, options: Any
-) -> Job[EnhanceOutcome]:
-    """Enhance an image into a store, and open what was written.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image.
-    target : Target
-        Where the store goes.
-    model : str
-        Name or path.
-    options : EnhanceOptions
-        Device, tile, precision, normalisation.
-
-    Returns
-    -------
-    EnhanceOutcome
-        Figures and pyramid.
-
-    Yields
-    ------
-    Progress
-        Loading, tiles, pyramid.
-    """
-    yield Progress(0, 0, "loading the model (the first time takes some seconds)")
-    try:
-        made = yield from enhance(
-            micrograph,
-            target.path,
-            model=model,
-            options=options,
-            overwrite=target.existing == "replace",
-            resume=target.existing == "resume",
-        )
-    except BaseException:
-        if target.temporary:
-            shutil.rmtree(target.path, ignore_errors=True)
-        raise
-    facts = yield from describe(made.output)
-    levels = int(facts.facts.get("levels") or 1)
-    opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
-    return EnhanceOutcome(made, opened)
-
-
 class EnhancePanel(Panel):
     """Enhances a layer with a model from the shelf.
+
+    The result is a layer at once. It shows the input where nothing is enhanced yet, and
+    what is in view is enhanced first.
 
     Parameters
     ----------
@@ -153,14 +78,19 @@ class EnhancePanel(Panel):
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )
+        self.whole = CheckBox(name="whole", value=True, text="")
         self.output = FileEdit(
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
         )
         self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
         self.figures = Note()
+        self.live: LiveLayer | None = None
+        self._made: tuple[Any, ...] = ()
         self._fill()
         self.layer.changed.connect(self._compare)
         self.model.changed.connect(self._show_norm)
+        self.whole.changed.connect(self._set_whole)
+        self.runner.failed.connect(self._stop_drawing)
         self._compare(self.layer.value)
         self._show_norm()
 
@@ -168,6 +98,13 @@ class EnhancePanel(Panel):
         which = Form()
         which.add("layer", "Layer", self.layer, "The grey image to enhance.")
         where = Form()
+        where.add(
+            "whole",
+            "Whole field",
+            self.whole,
+            "What is in view always comes first. Unticked, the rest waits until it is "
+            "looked at, or until this is ticked again.",
+        )
         where.add(
             "output",
             "Save as",
@@ -198,44 +135,98 @@ class EnhancePanel(Panel):
     def _show_norm(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))
 
-    def _target(self, micrograph: Micrograph) -> Target:
+    def _set_whole(self, whole: bool) -> None:
+        if self.live is not None:
+            self.live.live.queue.whole = whole
+
+    # -- where it goes ---------------------------------------------------------
+
+    def _typed(self) -> Path | None:
+        """Path that the user gave."""
         typed = str(self.output.value).strip()
         if typed in ("", "."):
+            return None
+        path = Path(typed)
+        if path.name.endswith(".ome.zarr"):
+            return path
+        return path.with_name(f"{path.name}.ome.zarr")
+
+    def _target(self, micrograph: Micrograph) -> Target:
+        path = self._typed()
+        if path is None:
             require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
             made = new_store_path(f"{micrograph.name}-enhanced")
             return Target(made, temporary=True)
-        path = Path(typed)
-        if not path.name.endswith(".ome.zarr"):
-            path = path.with_name(f"{path.name}.ome.zarr")
         return Target(path, existing=str(self.existing.value))
 
+    def _goes_on(self, made: tuple[Any, ...]) -> Target | None:
+        """Find the store of a layer that was left half done by the same settings."""
+        live = self.live
+        if live is None or not live.shown or not live.layer.metadata.get(LIVE):
+            return None
+        if made != self._made:
+            return None
+        path = self._typed()
+        if path is not None and path != live.store.path:
+            if not live.store.temporary:
+                return None
+            check_image_target(path, inputs=[])
+            shutil.move(live.store.path, path)
+            live.store = Target(path)
+        live.store = Target(live.store.path, "resume", live.store.temporary)
+        return live.store
+
+    # -- running ---------------------------------------------------------------
+
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
+        """Read the form, and add the layer.
 
         Returns
         -------
         tuple of callable
             The run, and what shows its result.
         """
-        micrograph = self.micrograph(self.layer.value)
+        source = self.layer.value
+        micrograph = self.micrograph(source)
         model = self.model.value
         if model is None:
             msg = "A model must be chosen, but none is on the shelf; add a model file."
             raise OptionError(msg)
         options = self.form.options()
-        target = self._target(micrograph)
-        self.after_cancel = (
-            "no layer was added"
-            if target.temporary
-            else "what is finished is kept, and 'resume it' goes on from there"
-        )
+        made = (source, model, options)
+        target = self._goes_on(made) or self._target(micrograph)
+        live = self._draw(micrograph, made, target)
         return (
-            lambda: enhance_layer(micrograph, target, model=model, options=options),
+            lambda: enhance_layer(
+                micrograph, target, model=model, options=options, live=live.live
+            ),
             self.show_outcome,
         )
 
+    def _draw(
+        self, micrograph: Micrograph, made: tuple[Any, ...], target: Target
+    ) -> LiveLayer:
+        """Add the layer, or go on with the one that is there."""
+        old = self.live
+        if old is not None and old.shown and old.store == target:
+            old.resume()
+            return old
+        source, _, options = made
+        field = live_field(
+            micrograph,
+            source,
+            self.model.card,
+            options,
+            whole=bool(self.whole.value),
+        )
+        keywords = live_keywords(field, micrograph, source, self.model.card)
+        self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
+        self._made = made
+        show_scale_bar(self.viewer)
+        return self.live
+
     def show_outcome(self, outcome: EnhanceOutcome) -> None:
-        """Add the result as a layer, and write its figures.
+        """Show the finished result, and write its figures.
 
         Parameters
         ----------
@@ -243,13 +234,9 @@ class EnhancePanel(Panel):
             What was made.
         """
         micrograph = outcome.opened.micrograph
-        data = [item.data for item in outcome.opened.levels]
-        many = len(data) > 1
-        keywords = layer_keywords(
-            micrograph, levels=data, name=f"{_source(outcome)} enhanced"
-        )
-        self.viewer.add_image(data if many else data[0], multiscale=many, **keywords)
-        show_scale_bar(self.viewer)
+        levels = [item.data for item in outcome.opened.levels]
+        if self.live is not None:
+            self.live.finish(micrograph, levels)
         report = outcome.made.report
         self.figures.setText(table(figures(report, outcome.made.output)))
         self.reveal(self.results)
@@ -258,41 +245,33 @@ class EnhancePanel(Panel):
             f"{report.megapixels_per_second:.2f} megapixels/s."
         )
 
+    # -- stopping ----------------------------------------------------------------
 
-def _source(outcome: EnhanceOutcome) -> str:
-    """Name of the layer that was enhanced."""
-    record = outcome.opened.micrograph.provenance
-    if record is not None and record.inputs:
-        return record.inputs[0].name
-    return outcome.opened.micrograph.name
+    def _removed(self) -> None:
+        """Stop, because the user took the layer away."""
+        if self.runner.busy:
+            self.cancel()
+        elif self.live is not None:
+            self.live.forget_store()
 
+    def _stop_drawing(self, _: str = "") -> None:
+        """Leave what is done on the screen; take away a layer without any of it."""
+        live = self.live
+        if live is None:
+            return
+        if not live.shown:
+            live.forget_store()
+            self.after_cancel = "its layer was removed"
+        elif live.live.done:
+            live.pause()
+            self.after_cancel = "what is finished is kept, and Enhance goes on from it"
+        else:
+            live.discard()
+            self.live = None
+            self.after_cancel = "no layer was added"
+        if not live.store.temporary and live.store.path.exists():
+            self.after_cancel += ", as does 'resume it' with the store"
 
-def figures(report: Any, output: str) -> Mapping[str, str]:
-    """Say a run in words and numbers.
-
-    Parameters
-    ----------
-    report : EnhanceReport
-        What the engine measured.
-    output : str
-        Where the result is.
-
-    Returns
-    -------
-    dict
-        Names and values, for the panel.
-    """
-    many = report.tiles > 1
-    mismatch = f"{report.tile_mismatch:.2e} of the range"
-    seam = f"{report.seam_index:.3f} (1: no seam)"
-    return {
-        "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
-        "Time": f"{report.seconds:.2f} s",
-        "Speed": f"{report.megapixels_per_second:.2f} MP/s",
-        "Peak memory": f"{report.peak_memory_mb:.0f} MB",
-        "Device": f"{report.device}, {report.precision}",
-        "Normalisation": str(report.norm),
-        "Tile mismatch": mismatch if many else "none: one tile",
-        "Seam index": seam if many else "none: one tile",
-        "Store": output,
-    } | ({"Notes": " ".join(report.notes)} if report.notes else {})
+    def _show_cancelled(self) -> None:
+        self._stop_drawing()
+        super()._show_cancelled()
