@@ -110,7 +110,9 @@ def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
             np.testing.assert_array_equal(np.isfinite(result), blocks)
             np.testing.assert_allclose(result, results[0], atol=1e-3)
     nothing = Micrograph(np.full((20, 20), np.nan))
-    assert np.isnan(run(enhance_array(nothing, make_loaded("plain"), FP32)).data).all()
+    made = run(enhance_array(nothing, make_loaded("plain"), FP32))
+    assert np.isnan(made.data).all()
+    assert "no finite pixel" in made.metadata["enhance"]["notes"][0]
 
 
 def test_the_scaling_is_that_of_the_field_not_of_the_tile(make_loaded, rng):

@@ -72,6 +72,7 @@ def _summarise(result: EnhancedFile) -> str:
         rows.append(("haze", f"contrast raised by {least} to {most} across the field"))
     if report.clipped:
         rows.append(("clipped", f"{report.clipped} pixels by {result.dtype}"))
+    rows += [("note", note) for note in report.notes]
     return text.columns(rows)
 
 

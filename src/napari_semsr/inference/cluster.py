@@ -1,67 +1,65 @@
-"""The dask side of a run: a client, a bounded queue, and an orderly end."""
+"""Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
 
 import itertools
-import logging
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-import dask.config
-from distributed import Client, as_completed
+from distributed import Client, WorkerPlugin, as_completed
 
 from napari_semsr.core.errors import OptionError
+from napari_semsr.inference.here import grouped
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tasks import (
     Piece,
     Run,
-    RunPlugin,
     register,
     run_tiles,
     unregister,
 )
 
-__all__ = ["local_client", "run_places"]
+__all__ = ["RunPlugin", "run_there"]
 
-_LOCAL_ONLY = "127.0.0.1:0"
 _WAITING_PER_THREAD = 2
 _PATIENCE = "10s"
-# What dask watches of itself costs 2.5 % of a core by default, and 0.3 % so.
-_QUIET = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "500ms",
-    "distributed.admin.system-monitor.interval": "10s",
-}
 
 
-@contextmanager
-def local_client(threads: int = 1) -> Iterator[Client]:
-    """Start dask inside this process, listening on no address but 127.0.0.1.
+class RunPlugin(WorkerPlugin):
+    """Bring a run to each worker of a cluster, once, and take it away again.
 
     Parameters
     ----------
-    threads : int, default=1
-        Tiles that are worked on at once.
-
-    Yields
-    ------
-    distributed.Client
-        Closed at the end.
+    token : str
+        Name of the run.
+    run : Run
+        The work.
     """
-    with dask.config.set(_QUIET):
-        client = Client(
-            processes=False,
-            n_workers=1,
-            threads_per_worker=threads,
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-            dashboard_address=_LOCAL_ONLY,
-            worker_dashboard_address=_LOCAL_ONLY,
-            set_as_default=False,
-        )
-    try:
-        yield client
-    finally:
-        client.close()
+
+    def __init__(self, token: str, run: Run) -> None:
+        self.name = f"semsr-{token}"
+        self.token = token
+        self.run = run
+
+    def setup(self, worker: Any) -> None:
+        """Register the run on a worker.
+
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that has just joined.
+        """
+        register(self.token, self.run)
+
+    def teardown(self, worker: Any) -> None:
+        """Stop the run on a worker.
+
+        Parameters
+        ----------
+        worker : distributed.Worker
+            The worker that is leaving, or where the run is over.
+        """
+        unregister(self.token)
 
 
 @contextmanager
@@ -78,15 +76,13 @@ def _remote_client(address: str) -> Iterator[Client]:
         client.close()
 
 
-def run_places(
+def run_there(
     run: Run,
     predictor: Predictor,
     places: Sequence[tuple[int, int]],
-    *,
-    threads: int = 1,
-    scheduler: str | None = None,
+    scheduler: str,
 ) -> Generator[list[Piece]]:
-    """Enhance tiles with dask and yield what is said of them as they land.
+    """Enhance tiles on a dask cluster and yield what is said of them as they land.
 
     Only a few tasks wait at a time, so that memory does not grow with the field.
     Closing this iterator cancels what waits and waits for what runs.
@@ -96,14 +92,11 @@ def run_places(
     run : Run
         The work.
     predictor : Predictor
-        The network in this process; a cluster's workers make their own.
+        The network in this process, which chooses the batch; workers make their own.
     places : sequence of tuple of int
         Rows and columns of the tiles to enhance.
-    threads : int, default=1
-        Tiles at once in this process. One tile on all cores is as fast as a tile for
-        each core (measured on two: 10 % either way), and takes the memory of one.
-    scheduler : str, optional
-        Address of a running cluster, used instead of this process.
+    scheduler : str
+        Address of a running cluster.
 
     Yields
     ------
@@ -118,25 +111,13 @@ def run_places(
     if not places:
         return
     token = uuid.uuid4().hex
-    size = predictor.batch or 1
-    groups = [places[i : i + size] for i in range(0, len(places), size)]
-    if scheduler is None:
-        register(token, run, predictor)
-        try:
-            with local_client(threads) as client:
-                limit = _WAITING_PER_THREAD * threads
-                yield from _bounded(client, token, groups, limit)
-        finally:
-            unregister(token)
-        return
     with _remote_client(scheduler) as client:
         plugin = RunPlugin(token, run)
         client.register_plugin(plugin)
         try:
-            workers = sum(client.nthreads().values())
-            yield from _bounded(
-                client, token, groups, _WAITING_PER_THREAD * max(1, workers)
-            )
+            workers = max(1, sum(client.nthreads().values()))
+            groups = grouped(places, predictor)
+            yield from _bounded(client, token, groups, _WAITING_PER_THREAD * workers)
         finally:
             client.unregister_worker_plugin(plugin.name)
 

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from napari_semsr.core.intensity import any_finite
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
 from napari_semsr.core.tiling import TilePlan
-from napari_semsr.inference.cluster import run_places
 from napari_semsr.inference.haze import find_haze
+from napari_semsr.inference.here import run_here
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.live_run import LiveSink, run_live
 from napari_semsr.inference.options import EnhanceOptions
@@ -227,12 +228,18 @@ def _enhance(
         )
         places = target.pending(plan)
         tally = _Tally()
+        if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
+            tally.notes.append("The image has no finite pixel, nor has the result.")
         if norm == "exact":
             work = run_whole(run, predictor, places)
         elif live is not None:
             work = run_live(run, predictor, live)
+        elif scheduler is not None:
+            from napari_semsr.inference.cluster import run_there  # dask starts slowly
+
+            work = run_there(run, predictor, places, scheduler)
         else:
-            work = run_places(run, predictor, places, scheduler=scheduler)
+            work = run_here(run, predictor, places)
         yield from _land(work, target, plan, tally, len(places))
     seconds = time.perf_counter() - begun
     return EnhanceReport(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.core.intensity import any_finite, field_range, finite_mean
+from napari_semsr.core.intensity import field_range, finite_mean
 from napari_semsr.core.tiling import Box, read_box, reflect_indices
 
 __all__ = ["Scaling", "measure_scaling", "read_window", "set_missing", "source_box"]
@@ -100,14 +100,11 @@ def measure_scaling(
     Raises
     ------
     ReadError
-        If no pixel is finite, or grey values are too large for single precision.
+        If grey values are too large for single precision.
     """
     low, high = field_range(data, *percentiles)
     if low == high:
         low, high = field_range(data, 0, 100)
-    if low == high == 0 and not any_finite(data):
-        msg = "An image to enhance needs finite pixels, and this one has none."
-        raise ReadError(msg)
     if max(abs(low), abs(high)) >= _LARGEST:
         msg = (
             f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "

@@ -1,4 +1,4 @@
-"""What a dask worker does: read a window, enhance it, write its core.
+"""What a worker does: read a window, enhance it, write its core.
 
 A run is registered once in each process; tasks name it by its token, so that neither
 the model nor the field travels with them. The functions here are importable, which
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from distributed import WorkerPlugin
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import Cancelled, DeviceMemoryError, SemsrError
@@ -27,7 +26,6 @@ from napari_semsr.models.checkpoint import LoadedModel
 __all__ = [
     "Piece",
     "Run",
-    "RunPlugin",
     "TileWorker",
     "register",
     "run_tiles",
@@ -348,40 +346,3 @@ def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
         msg = "The run was stopped; finished tiles are kept."
         raise Cancelled(msg)
     return worker.enhance(places)
-
-
-class RunPlugin(WorkerPlugin):
-    """Bring a run to each worker of a cluster, once, and take it away again.
-
-    Parameters
-    ----------
-    token : str
-        Name of the run.
-    run : Run
-        The work.
-    """
-
-    def __init__(self, token: str, run: Run) -> None:
-        self.name = f"semsr-{token}"
-        self.token = token
-        self.run = run
-
-    def setup(self, worker: Any) -> None:
-        """Register the run on a worker.
-
-        Parameters
-        ----------
-        worker : distributed.Worker
-            The worker that has just joined.
-        """
-        register(self.token, self.run)
-
-    def teardown(self, worker: Any) -> None:
-        """Stop the run on a worker.
-
-        Parameters
-        ----------
-        worker : distributed.Worker
-            The worker that is leaving, or where the run is over.
-        """
-        unregister(self.token)
