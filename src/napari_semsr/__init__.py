@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         spectrum,
         train,
     )
-    from napari_semsr.services.api_baselines import cut_pairs, restore_image
+    from napari_semsr.services.api_baselines import cut_pairs, gaps, restore_image
     from napari_semsr.services.api_frames import simulate_scan, stitch_frames
 
     __version__: str
@@ -44,6 +44,7 @@ __all__ = [
     "enhance",
     "frc",
     "frc_map",
+    "gaps",
     "histogram",
     "info",
     "list_models",
@@ -64,6 +65,7 @@ _HOMES = {
     "Provenance": "core.provenance",
     "SemsrError": "core.errors",
     "cut_pairs": "services.api_baselines",
+    "gaps": "services.api_baselines",
     "read": "io.registry",
     "restore_image": "services.api_baselines",
     "run": "core.progress",

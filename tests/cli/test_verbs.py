@@ -24,6 +24,7 @@ KEYS = {
     "metrics": (
         "psnr_db ssim nrmse average_gradient contrast spatial_frequency data_range"
     ),
+    "gaps": "gaps detected undetected_fraction mean_width_error_nm widths_nm",
     "histogram": "bins counts emd",
 }
 LINES = {
@@ -37,6 +38,7 @@ LINES = {
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif"),
+    "gaps": ("first.tif", "truth.tif"),
     "histogram": ("first.tif", "truth.tif"),
 }
 ONE_IMAGE = ("info", "frc", "spectrum", "metrics", "histogram")

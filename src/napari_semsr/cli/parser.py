@@ -25,6 +25,7 @@ VERBS = {
     "frc-map": "map the resolution block by block",
     "spectrum": "radially averaged and 2-D power spectrum",
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
+    "gaps": "count and measure the gaps between particles",
     "histogram": "grey-level distributions and their distance",
     "models": "list, describe, export and import models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",

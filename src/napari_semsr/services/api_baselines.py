@@ -11,16 +11,18 @@ from napari_semsr.services.calling import (
     PathLike,
     Report,
     Source,
+    as_optional,
     as_source,
     parse_each,
 )
 from napari_semsr.services.opening import OpenOptions
 
 if TYPE_CHECKING:
+    from napari_semsr.analysis.gaps import Gaps
     from napari_semsr.services.pairs import PairsMade
     from napari_semsr.services.restore import RestoredFile
 
-__all__ = ["cut_pairs", "restore_image"]
+__all__ = ["cut_pairs", "gaps", "restore_image"]
 
 
 @overload
@@ -140,6 +142,32 @@ def cut_pairs(
         overwrite=overwrite,
     )
     return run(job, progress)
+
+
+def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gaps":
+    """Count and measure the gaps between particles.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image of particles.
+    reference : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A better image of the same field, on the same grid.
+    **options : object
+        ``dark``, ``min_diameter_px``, ``reach``, and reading options.
+
+    Returns
+    -------
+    Gaps
+        Every gap, and how many of the reference's the image shows.
+    """
+    from napari_semsr.services.measure_gaps import GapOptions, gaps_job
+
+    chosen, opening = parse_each(options, GapOptions, OpenOptions)
+    job = gaps_job(
+        as_source(image), as_optional(reference), options=chosen, opening=opening
+    )
+    return run(job).result
 
 
 def _side(images: Source | Sequence[Micrograph]) -> Any:

@@ -1,0 +1,356 @@
+"""Gaps between neighbouring particles, as de Haan et al. count them.
+
+1. *Background* is the median of the pixels below Otsu's threshold; it is taken off.
+2. *Particles* are found on the reference, where there is one, else on the image: pixels
+   above Otsu's threshold after a Gaussian of 1 px, parted where their distance to the
+   outside has a waist.
+3. *Neighbours* are particles whose centres see each other past all others, no further
+   apart than a share of their mean diameter.
+4. The grey levels from centre to centre, averaged over three lines 1 px apart, have a
+   *peak* in either particle. Pairs whose lower peak is under 80 % of the higher are
+   left out and counted.
+5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
+   its *width* lies between the points where the grey level falls below 80 % of it.
+
+With a reference, its gaps are looked for in the image along the same lines.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage, spatial
+from skimage import filters, morphology, segmentation
+
+from napari_semsr.core.errors import ReadError, ShapeError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.options import Options
+
+__all__ = ["Gap", "GapOptions", "Gaps", "measure_gaps"]
+
+Array = NDArray[np.float64]
+_DEEP = 0.6  # a minimum below this share of the higher peak is a gap
+_EDGE = 0.8  # where a gap begins and ends; also the least lower peak
+_SMOOTH_PX = 1.0
+_WAIST_PX = 1.0  # depth of a waist that parts two particles
+_STEP_PX = 0.25
+_LINES = (-1.0, 0.0, 1.0)
+
+
+class GapOptions(Options):
+    """Which pairs of particles are looked at."""
+
+    dark: bool = Field(default=False, description="particles are darker than the rest")
+    min_diameter_px: float = Field(
+        default=4.0, gt=0, description="smaller particles are left out"
+    )
+    reach: float = Field(
+        default=1.0,
+        gt=0,
+        description="largest distance of neighbours, outline to outline, over their "
+        "mean diameter",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One gap of the reference, or of the image where there is no reference.
+
+    Attributes
+    ----------
+    place_px : tuple of float
+        Its middle, ``(y, x)``.
+    width_px, width_nm : float or None
+        Its width in the image; None where it is not seen, or not as wide as a number.
+    reference_px, reference_nm : float or None
+        Its width in the reference; None without one.
+    detected : bool
+        Whether the image shows it.
+    """
+
+    place_px: tuple[float, float]
+    width_px: float | None
+    width_nm: float | None
+    reference_px: float | None
+    reference_nm: float | None
+    detected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Gaps of a field.
+
+    Attributes
+    ----------
+    particles, pairs : int
+        Particles, and neighbours among them.
+    excluded : int
+        Pairs left out for their unequal peaks.
+    found : tuple of Gap
+        The gaps.
+    background : float
+        Grey level that was taken off the image.
+    reference_background : float or None
+        The same of the reference.
+    """
+
+    particles: int
+    pairs: int
+    excluded: int
+    found: tuple[Gap, ...]
+    background: float
+    reference_background: float | None
+
+    @property
+    def detected(self) -> int:
+        """Gaps that the image shows."""
+        return sum(gap.detected for gap in self.found)
+
+    @property
+    def undetected_fraction(self) -> float | None:
+        """Share of the reference's gaps that the image does not show."""
+        if self.reference_background is None or not self.found:
+            return None
+        return 1 - self.detected / len(self.found)
+
+    def width_errors(self, unit: str) -> Array:
+        """Give the widths in the image less those in the reference.
+
+        Parameters
+        ----------
+        unit : {"px", "nm"}
+            Unit of the widths.
+
+        Returns
+        -------
+        (N,) numpy.ndarray
+            One for each gap that both show; empty where none, or no unit, is known.
+        """
+        pairs = [
+            (getattr(gap, f"width_{unit}"), getattr(gap, f"reference_{unit}"))
+            for gap in self.found
+        ]
+        kept = [a - b for a, b in pairs if a is not None and b is not None]
+        return np.array(kept, dtype=float)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """From the centre of one particle to that of another."""
+
+    start: Array
+    stop: Array
+    inside: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+    @property
+    def length(self) -> float:
+        """Length in pixels."""
+        return float(np.hypot(*(self.stop - self.start)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Dip:
+    """What a profile shows between two peaks."""
+
+    equal: bool
+    deep: bool
+    ends: tuple[float, float] | None  # in steps along the line
+
+
+def measure_gaps(
+    image: Micrograph,
+    reference: Micrograph | None = None,
+    *,
+    options: GapOptions | None = None,
+) -> Gaps:
+    """Count and measure the gaps between particles.
+
+    Parameters
+    ----------
+    image : Micrograph
+        An image of particles.
+    reference : Micrograph, optional
+        A better image of the same field, on the same grid.
+    options : GapOptions, optional
+        Which pairs count.
+
+    Returns
+    -------
+    Gaps
+        The gaps, in the order of their particles.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+    ReadError
+        If pixels are not finite.
+
+    References
+    ----------
+    .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019),
+       doi:10.1038/s41598-019-48444-2.
+    """
+    chosen = options or GapOptions()
+    if reference is not None and reference.shape != image.shape:
+        msg = (
+            f"Image and reference must have the same shape, got {image.shape} and "
+            f"{reference.shape}; register and crop them first."
+        )
+        raise ShapeError(msg)
+    values, background = _above_background(image, dark=chosen.dark)
+    guide, guide_background = values, None
+    if reference is not None:
+        guide, guide_background = _above_background(reference, dark=chosen.dark)
+    labels, count = _particles(guide, chosen)
+    lines = _lines(labels, count, chosen)
+    found, excluded = [], 0
+    for line in lines:
+        seen = _dip(guide, line)
+        excluded += not seen.equal
+        if not (seen.equal and seen.deep and seen.ends):
+            continue
+        shown = seen if reference is None else _dip(values, line)
+        found.append(_gap(line, shown, None if reference is None else seen, image))
+    return Gaps(count, len(lines), excluded, tuple(found), background, guide_background)
+
+
+def _above_background(image: Micrograph, *, dark: bool) -> tuple[Array, float]:
+    """Grey levels above the background, and the background."""
+    values = image.array().astype(float)
+    if not np.isfinite(values).all():
+        missing = values.size - int(np.count_nonzero(np.isfinite(values)))
+        msg = f"Gaps need finite pixels, got {missing} NaN or infinite in {image.name}."
+        raise ReadError(msg)
+    turned = -values if dark else values
+    low, high = float(turned.min()), float(turned.max())
+    level = low
+    if high > low:
+        level = float(np.median(turned[turned <= filters.threshold_otsu(turned)]))
+    return turned - level, -level if dark else level
+
+
+def _particles(values: Array, options: GapOptions) -> tuple[NDArray[np.int32], int]:
+    """Label particles from 1 upwards."""
+    smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
+    if smooth.max() <= smooth.min():
+        return np.zeros(values.shape, np.int32), 0
+    mask = smooth > filters.threshold_otsu(smooth)
+    depth = ndimage.distance_transform_edt(mask)
+    tops = morphology.h_maxima(depth, _WAIST_PX)
+    seeds, _ = ndimage.label(tops, structure=np.ones((3, 3)))
+    parts = segmentation.watershed(-depth, seeds, mask=mask)
+    area = np.bincount(parts.ravel())
+    large = area >= np.pi / 4 * options.min_diameter_px**2
+    large[0] = False
+    renumbered = np.where(large, np.cumsum(large), 0)
+    return renumbered[parts].astype(np.int32), int(large.sum())
+
+
+def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_Line]:
+    """Join the centres of neighbours."""
+    if count < 2:
+        return []
+    numbers = np.arange(1, count + 1)
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
+    area = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    diameter = 2 * np.sqrt(area / np.pi)
+    furthest = float((1 + options.reach) * diameter.max())
+    pairs = spatial.cKDTree(centres).query_pairs(furthest, output_type="ndarray")
+    found = []
+    for a, b in pairs[np.lexsort(pairs.T[::-1])]:
+        line = _line(labels, centres[a], centres[b], (int(a) + 1, int(b) + 1))
+        if line is None:
+            continue
+        between = _STEP_PX * np.count_nonzero(~(line.inside[0] | line.inside[1]))
+        if between <= options.reach * (diameter[a] + diameter[b]) / 2:
+            found.append(line)
+    return found
+
+
+def _line(
+    labels: NDArray[np.int32], start: Array, stop: Array, ends: tuple[int, int]
+) -> _Line | None:
+    """Join two centres; None where another particle lies between."""
+    passed = ndimage.map_coordinates(
+        labels, _points(start, stop), order=0, mode="nearest"
+    )
+    if not set(np.unique(passed)) <= {0, *ends}:
+        return None
+    inside = passed == ends[0], passed == ends[1]
+    if not (inside[0].any() and inside[1].any()):
+        return None
+    return _Line(start, stop, inside)
+
+
+def _points(start: Array, stop: Array, aside: float = 0.0) -> Array:
+    """Points along a line, shifted aside by some pixels."""
+    along = stop - start
+    length = max(float(np.hypot(*along)), 1e-9)
+    count = int(np.ceil(length / _STEP_PX)) + 1
+    across = np.array([-along[1], along[0]]) / length
+    share = np.linspace(0, 1, count)
+    return np.asarray((start + aside * across)[:, None] + along[:, None] * share)
+
+
+def _dip(values: Array, line: _Line) -> _Dip:
+    """Look at the grey levels between two particles."""
+    profile = np.mean(
+        [
+            ndimage.map_coordinates(
+                values, _points(line.start, line.stop, aside), order=1, mode="nearest"
+            )
+            for aside in _LINES
+        ],
+        axis=0,
+    )
+    first, second = (
+        int(np.argmax(np.where(inside, profile, -np.inf))) for inside in line.inside
+    )
+    higher = max(profile[first], profile[second])
+    lower = min(profile[first], profile[second])
+    equal = bool(higher > 0 and lower >= _EDGE * higher)
+    if second - first < 2 or higher <= 0:
+        return _Dip(equal, False, None)
+    bottom = first + int(np.argmin(profile[first : second + 1]))
+    deep = bool(profile[bottom] < _DEEP * higher)
+    if not deep:
+        return _Dip(equal, False, None)
+    level = _EDGE * higher
+    left = _crossing(profile[first : bottom + 1][::-1], level)
+    right = _crossing(profile[bottom : second + 1], level)
+    ends = None if left is None or right is None else (bottom - left, bottom + right)
+    return _Dip(equal, deep, ends)
+
+
+def _crossing(rising: Array, level: float) -> float | None:
+    """Find where a profile that starts below a level first reaches it."""
+    above = np.flatnonzero(rising >= level)
+    if not above.size or above[0] == 0:
+        return None
+    high = int(above[0])
+    low = rising[high - 1]
+    return float(high - 1 + (level - low) / (rising[high] - low))
+
+
+def _gap(line: _Line, shown: _Dip, known: _Dip | None, image: Micrograph) -> Gap:
+    """Put a gap into numbers."""
+    count = line.inside[0].size
+    step = line.length / max(count - 1, 1)
+    along = (line.stop - line.start) / max(line.length, 1e-9)
+    nm_per_px = None
+    if image.pixel_size_nm is not None:
+        nm_per_px = float(np.hypot(*(along * np.array(image.pixel_size_nm))))
+    widths = [
+        None if dip is None or dip.ends is None else (dip.ends[1] - dip.ends[0]) * step
+        for dip in (shown, known)
+    ]
+    in_nm = [
+        None if width is None or nm_per_px is None else width * nm_per_px
+        for width in widths
+    ]
+    ends = (known or shown).ends or (0.0, float(count - 1))
+    middle = line.start + along * step * (ends[0] + ends[1]) / 2
+    place = float(middle[0]), float(middle[1])
+    return Gap(place, widths[0], in_nm[0], widths[1], in_nm[1], shown.deep)
