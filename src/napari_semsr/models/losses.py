@@ -4,13 +4,11 @@ Where a paper's formula is misprinted or leaves a choice, the docstring says wha
 taken. Images are ``(B, C, H, W)`` on the unit scale; a result is a scalar. Weighing
 and adding the terms is the recipe's business.
 
-References
-----------
-.. [1] X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4.
-.. [2] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
-.. [3] J.-Y. Zhu et al., ICCV 2017, arXiv:1703.10593.
-.. [4] X. Mao et al., ICCV 2017, arXiv:1611.04076 (least-squares GAN).
-.. [5] Z. Wang et al., IEEE Trans. Image Process. 13, 600 (2004) (SSIM).
+Gao: X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4. De Haan: K. de
+Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2. The textbook
+CycleGAN: J.-Y. Zhu et al., ICCV 2017, arXiv:1703.10593. Least squares for GANs: X. Mao
+et al., ICCV 2017, arXiv:1611.04076. SSIM: Z. Wang et al., IEEE Trans. Image Process.
+13, 600 (2004), doi:10.1109/TIP.2003.819861.
 """
 
 from collections.abc import Sequence
@@ -43,7 +41,7 @@ __all__ = [
 def lsgan_generator(fake_score: Tensor, factor: float = 0.5) -> Tensor:
     """Least-squares loss of a generator: what it makes should score 1.
 
-    ``factor * mean((D(G(a)) - 1)^2)``: the first term of Gao's equation 9 [1]_; the
+    ``factor * mean((D(G(a)) - 1)^2)``: the first term of Gao's equation 9; the
     others do not depend on the generator.
 
     Parameters
@@ -51,7 +49,7 @@ def lsgan_generator(fake_score: Tensor, factor: float = 0.5) -> Tensor:
     fake_score : torch.Tensor
         The discriminator's scores of generated images, of any shape.
     factor : float
-        A half in Gao's paper; 1 in de Haan's [2]_, whose equation 4 squares too.
+        A half in Gao's paper; 1 in de Haan's, whose equation 4 squares too.
 
     Returns
     -------
@@ -66,7 +64,7 @@ def lsgan_discriminator(
 ) -> Tensor:
     """Least-squares loss of a discriminator: true images score 1, generated ones 0.
 
-    ``factor * (mean((D(b) - 1)^2) + mean(D(G(a))^2))``: Gao's equation 9 [1]_ without
+    ``factor * (mean((D(b) - 1)^2) + mean(D(G(a))^2))``: Gao's equation 9 without
     the generator's term.
 
     Parameters
@@ -87,7 +85,7 @@ def lsgan_discriminator(
 def cycle_l1(returned: Tensor, image: Tensor) -> Tensor:
     """Mean absolute difference of an image and what two generators made of it.
 
-    The textbook's cycle loss [3]_, which Sun's system uses.
+    The textbook's cycle loss, which Sun's system uses.
 
     Parameters
     ----------
@@ -122,7 +120,7 @@ def cycle_ssim(
     window : int
         Side of the Gaussian; 11 in the paper.
     sigma : float
-        Its standard deviation in pixels. The paper gives none; 1.5 is usual [5]_.
+        Its standard deviation in pixels. The paper gives none; 1.5 is usual.
 
     Returns
     -------
@@ -136,7 +134,7 @@ def cycle_ssim(
 def identity_mse(output: Tensor, image: Tensor) -> Tensor:
     """Mean squared change of an image that is already as it should be.
 
-    One half of Gao's equation 12 [1]_.
+    One half of Gao's equation 12.
 
     Parameters
     ----------
@@ -173,7 +171,7 @@ def edge_loss(returned: Tensor, kept: Tensor) -> Tensor:
 def total_variation(image: Tensor, *, mean: bool = False) -> Tensor:
     """Anisotropic total variation: absolute steps down and across.
 
-    De Haan's equation 3 [2]_, which is a sum over the image; over a batch the mean of
+    De Haan's equation 3, which is a sum over the image; over a batch the mean of
     the images is taken.
 
     Parameters
