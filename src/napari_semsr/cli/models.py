@@ -1,4 +1,4 @@
-"""``semsr models list|info|export|import``: the model shelf."""
+"""``semsr models list|info|export|import|architectures``: the model shelf."""
 
 import argparse
 
@@ -7,6 +7,7 @@ from napari_semsr.cli.inputs import add_overwrite
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import Job
+from napari_semsr.services.architectures import ArchitectureList, list_architectures
 from napari_semsr.services.shelf import (
     DEFAULT_MODEL,
     ModelFile,
@@ -19,7 +20,8 @@ from napari_semsr.services.shelf import (
 
 __all__ = ["VERB"]
 
-_ACTIONS = ("list", "info", "export", "import")
+_ACTIONS = ("list", "info", "export", "import", "architectures")
+_Found = ModelFile | ModelList | ArchitectureList
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +31,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help=f"a name on the shelf or a .safetensors file (default: {DEFAULT_MODEL})",
+        help=f"a name on the shelf or a .safetensors file (default: {DEFAULT_MODEL}); "
+        "import also takes a .pth file with published weights of ESRGAN",
     )
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="where export writes, a .safetensors file"
@@ -37,11 +40,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_overwrite(parser)
 
 
-def _start(arguments: argparse.Namespace) -> Job[ModelFile | ModelList]:
+def _start(arguments: argparse.Namespace) -> Job[_Found]:
     """Make the job of one action."""
     action, model = arguments.action, arguments.model
     if action == "list":
         return list_models()
+    if action == "architectures":
+        return list_architectures()
     if action == "info":
         return model_info(model or DEFAULT_MODEL)
     if action == "export":
@@ -57,8 +62,10 @@ def _start(arguments: argparse.Namespace) -> Job[ModelFile | ModelList]:
     return import_model(model, overwrite=arguments.overwrite)
 
 
-def _summarise(result: ModelFile | ModelList) -> str:
-    """Say a list of models, or one card."""
+def _summarise(result: _Found) -> str:
+    """Say a list of models or of architectures, or one card."""
+    if isinstance(result, ArchitectureList):
+        return _say_architectures(result)
     if isinstance(result, ModelList):
         rows = [
             (row["name"], row["fault"] or row["description"] or row["architecture"])
@@ -74,4 +81,17 @@ def _summarise(result: ModelFile | ModelList) -> str:
     return text.columns([*rows, ("digest", result.digest)])
 
 
-VERB: Verb[ModelFile | ModelList] = Verb(_configure, _start, _summarise)
+def _say_architectures(result: ArchitectureList) -> str:
+    """Say what can be built, one line each."""
+    networks = []
+    for row in result.architectures:
+        facts = f"stride {row['stride']}, scale {row['scale']}: {row['summary']}"
+        networks.append((row["name"], f"{row['weights'] / 1e6:.2f} M weights, {facts}"))
+    judges = [
+        (row["name"], f"{row['weights'] / 1e6:.2f} M weights: {row['summary']}")
+        for row in result.discriminators
+    ]
+    return f"{text.columns(networks)}\n\ndiscriminators\n{text.columns(judges)}"
+
+
+VERB: Verb[_Found] = Verb(_configure, _start, _summarise)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from napari_semsr.models.de_haan import DeHaanUNet
@@ -18,7 +19,7 @@ from napari_semsr.models.srcnn import SRCNN, AttentionSRCNN
 from napari_semsr.models.srgan import SRResNet
 from napari_semsr.models.vgg_discriminator import SRGANDiscriminator, VGGDiscriminator
 
-__all__ = ["DISCRIMINATORS", "PUBLISHED"]
+__all__ = ["DISCRIMINATORS", "PUBLISHED", "without_weights"]
 
 PUBLISHED: dict[str, Callable[..., nn.Module]] = {
     "multi-residual": MultiResidual,
@@ -40,3 +41,20 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "srgan": SRGANDiscriminator,
 }
 """Networks that judge an image, by the names that recipes use."""
+
+
+def without_weights(factory: Callable[..., nn.Module]) -> nn.Module:
+    """Build a network whose weights take no memory and no time.
+
+    Parameters
+    ----------
+    factory : callable
+        A value of `PUBLISHED` or `DISCRIMINATORS`.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network with default options, on the meta device.
+    """
+    with torch.device("meta"):
+        return factory()

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import Job, Progress
+from napari_semsr.services.public_weights import PUBLIC_SUFFIXES, public_model
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.targets import check_target_file
 
@@ -203,7 +204,8 @@ def import_model(
     Parameters
     ----------
     file : path
-        A ``.safetensors`` file with a card.
+        A ``.safetensors`` file with a card, or a ``.pth`` file with the published
+        weights of an ESRGAN generator.
     overwrite : bool, default=False
         Replace an imported model of the same name.
 
@@ -222,14 +224,32 @@ def import_model(
     CheckpointError
         If it is no model of ours, or its name is that of a bundled model.
     """
-    from napari_semsr.models import cards, checkpoint
+    from napari_semsr.models import checkpoint
 
     yield Progress(0, 2, "checking")
     path = Path(file)
     if not path.is_file():
         msg = f"There is no file {path}; give a {_SUFFIX} file."
         raise CheckpointError(msg)
-    name = checkpoint.load_model(path).card.name
+    if path.suffix in PUBLIC_SUFFIXES:
+        module, card = public_model(path)
+        target = _place(path, card.name, overwrite=overwrite)
+        yield Progress(1, 2, "writing")
+        checkpoint.save_model(target, module, card)
+    else:
+        name = checkpoint.load_model(path).card.name
+        target = _place(path, name, overwrite=overwrite)
+        yield Progress(1, 2, "copying")
+        if target.resolve() != path.resolve():
+            _copy(path, target)
+    yield Progress(2, 2, "done")
+    return _describe(target)
+
+
+def _place(path: Path, name: str, *, overwrite: bool) -> Path:
+    """Find the place of an imported model on the shelf, and make its folder."""
+    from napari_semsr.models import cards
+
     if name in cards.bundled():
         msg = f"{path.name} has the name of the bundled model {name}; give it another."
         raise CheckpointError(msg)
@@ -238,12 +258,8 @@ def import_model(
     if target.exists() and not overwrite:
         msg = f"The shelf holds a model {name} already; give --overwrite to replace it."
         raise WriteError(msg)
-    yield Progress(1, 2, "copying")
     folder.mkdir(parents=True, exist_ok=True)
-    if target.resolve() != path.resolve():
-        _copy(path, target)
-    yield Progress(2, 2, "done")
-    return _describe(target)
+    return target
 
 
 def _copy(source: Path, target: Path) -> None:
