@@ -31,6 +31,12 @@ def test_check_image_target_refuses_a_missing_folder(tmp_path):
         check_image_target(tmp_path / "none" / "a.tif")
 
 
+def test_check_image_target_refuses_a_place_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="is a file"):
+        check_image_target(tmp_path / "file" / "a.tif")
+
+
 def test_check_image_target_refuses_a_folder_that_is_read_only(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(WriteError, match="cannot be written to"):

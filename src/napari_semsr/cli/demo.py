@@ -67,7 +67,7 @@ def _summarise(result: DemoResult) -> str:
 def _versions(measured: Measured) -> list[tuple[str, str]]:
     """Compare each version of a field with its truth."""
     return [
-        (f"  {item.label.lower()}", _against_truth(item))
+        (f"  {item.label}", _against_truth(item))
         for item in measured.versions()
         if item.cross is not None
     ]

@@ -25,9 +25,11 @@ def show_fields(measured: Measured) -> list[Gallery | Text]:
         Contents of the section.
     """
     wholes = (measured.degraded, measured.enhanced)
+    low, high = np.percentile(measured.truth.image.array(), (0.5, 99.5))
+    limits = (float(low), max(float(high), float(low) + 1e-6))
     fields = tuple(
         Picture(
-            _grey(item, width_px=720),
+            _grey(item, limits, width_px=720),
             f"{item.label}: the whole field, with a scale bar",
             item.label,
         )
@@ -38,7 +40,7 @@ def show_fields(measured: Measured) -> list[Gallery | Text]:
         box = (slice(y, y + _CROP_PX), slice(x, x + _CROP_PX))
         pictures = tuple(
             Picture(
-                _grey(item, box=box, width_px=400),
+                _grey(item, limits, box=box, width_px=400),
                 f"{item.label}: crop {number}, {_CROP_PX} px wide, with a scale bar",
                 item.label,
             )
@@ -46,8 +48,8 @@ def show_fields(measured: Measured) -> list[Gallery | Text]:
         )
         blocks.append(Gallery(pictures, columns=4))
     note = (
-        "Each picture shows its own 0.5 to 99.5 % range of grey levels; a crop has "
-        "that of its whole field."
+        "All pictures show one range of grey levels: the truth's, after the gain and "
+        "offset that bring each version nearest to it."
     )
     return [*blocks, Text((note,))]
 
@@ -67,14 +69,17 @@ def _places(shape: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 def _grey(
-    item: Version, *, width_px: int, box: tuple[slice, slice] | None = None
+    item: Version,
+    limits: tuple[float, float],
+    *,
+    width_px: int,
+    box: tuple[slice, slice] | None = None,
 ) -> bytes:
-    """Draw a version or a part of it."""
-    data = item.image.array()
-    low, high = (float(value) for value in np.percentile(data, (0.5, 99.5)))
+    """Draw a version or a part of it on the grey scale of the truth."""
+    data = item.image.array() * item.metrics.gain + item.metrics.offset
     return image_png(
         data if box is None else data[box],
         item.image.pixel_size_nm,
-        limits=(low, max(high, low + 1e-6)),
+        limits=limits,
         width_px=width_px,
     )

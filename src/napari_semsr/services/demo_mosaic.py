@@ -100,10 +100,11 @@ def show_positions(half: ScanHalf) -> list[Text | Gallery]:
         for box in boxes
     ]
     told = (
-        "Left: raw frames where the stage says that they lie, one on top of the other. "
-        "Middle: the same frames where the joints put them. Right: the mosaic, with "
-        "shading and gain measured on the frames themselves and divided out, blended "
-        "by signal to noise. Below, the place where the stage was most in error."
+        "First, raw frames where the stage says that they lie, one on top of another. "
+        "Second, the same frames where the joints put them. Third, the mosaic: shading "
+        "and gain are measured on the frames themselves and divided out, and frames "
+        "are blended by signal to noise. Below, the same three where the stage was "
+        "most in error."
     )
     return [Text((told,)), *galleries]
 

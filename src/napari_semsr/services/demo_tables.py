@@ -50,10 +50,10 @@ def show_maps(measured: Measured) -> list[Text | Gallery | Table]:
             name,
             str(found.blocks),
             str(found.failed),
+            _reasons(found),
             length(found.p10_nm),
             length(found.median_nm),
             length(found.p90_nm),
-            _reasons(found),
         )
         for name, found in named
     )
@@ -64,7 +64,7 @@ def show_maps(measured: Measured) -> list[Text | Gallery | Table]:
         "valid crossing, and none of them is filled; beyond-nyquist means that both "
         "images agree up to the finest period that the pixels can hold."
     )
-    header = ("Map", "Blocks", "Without", "10 %", "Median", "90 %", "Why")
+    header = ("Map", "Blocks", "Without", "Reasons", "10 %", "Median", "90 %")
     return [Text((told,)), Gallery(pictures, columns=3), Table(header, rows)]
 
 

@@ -9,8 +9,8 @@ __all__ = ["judge_mosaic", "psnr_gain"]
 
 _WORTH_DB = 0.2
 _TRAINING = (
-    "The bundled model was trained to take blur, haze and noise off electron images, "
-    "simulated and real; no superlens mosaic was among them."
+    "The bundled model was trained to take simulated blur, haze and noise off electron "
+    "images, drawn and real; no superlens mosaic was among them."
 )
 _OWN = "Whether this model has seen superlens mosaics in training, its card must say."
 _CAUTION = (

@@ -154,6 +154,9 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
 def _check_parent(path: Path) -> None:
     """Refuse a folder that is missing or read-only."""
     parent = path.absolute().parent
+    if parent.exists() and not parent.is_dir():
+        msg = f"{parent} is a file, so nothing can be written below it; choose another."
+        raise WriteError(msg)
     if not parent.is_dir():
         msg = f"The folder {parent} does not exist; make it first."
         raise WriteError(msg)
