@@ -53,6 +53,7 @@ NAMINGS: dict[str, Callable[[str], str]] = {
     "first": _as_first,
     "second": _as_second,
     "third": str,
+    "parallel": lambda name: f"module.{name}",
 }
 
 

@@ -69,7 +69,7 @@ _TRUNK_END = re.compile(r"model\.1\.sub\.\d+")
 
 def _new_name(name: str) -> str | None:
     """Name a layer as `RRDBNet` does; None if it is none of its layers."""
-    layer, _, kind = name.rpartition(".")
+    layer, _, kind = name.removeprefix("module.").rpartition(".")
     block = _BLOCK.fullmatch(layer)
     if block:
         return "body.{}.rdb{}.conv{}.".format(*block.groups()) + kind
