@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.training.data import SceneDataset, load_clear, validation_pairs
+from napari_semsr.training.data import SceneDataset, load_clear
 from napari_semsr.training.recipes import DataOptions, ImageEntry, Recipe
+from napari_semsr.training.validation import validation_pairs
 
 DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
 

@@ -9,14 +9,11 @@ import torch
 from napari_semsr.core.errors import CheckpointError, SemsrError, WriteError
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.training import loop, supervised
-from napari_semsr.training.data import ValidationPair
+from napari_semsr.training import loop, starting, supervised
+from napari_semsr.training.judging import affine_psnr_db, restore_field
 from napari_semsr.training.recipes import DataOptions, Recipe
-from napari_semsr.training.supervised import (
-    affine_psnr_db,
-    learning_rate_factor,
-    restore_field,
-)
+from napari_semsr.training.schedule import learning_rate_factor
+from napari_semsr.training.validation import ValidationPair
 
 RECIPE = Recipe(
     name="tiny",
@@ -38,7 +35,7 @@ def _few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = rng.integers(0, 255, (32, 30)).astype(np.uint8)
     noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
     pairs = [ValidationPair("blur", noisy, truth)]
-    monkeypatch.setattr(loop, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
@@ -174,7 +171,7 @@ def test_run_that_saved_nothing_can_be_started_again(
         raise WriteError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "validation_pairs", fail)
+        patch.setattr(starting, "validation_pairs", fail)
         with pytest.raises(WriteError, match="no images"):
             run(loop.train(RECIPE, tmp_path / "run"))
     short = RECIPE.replace(stop_after=3)

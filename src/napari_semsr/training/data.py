@@ -4,7 +4,6 @@ Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what 
 uninterrupted one would have seen, whatever the number of workers.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +17,16 @@ from torch.utils.data import Dataset
 from napari_semsr.core.errors import ReadError
 from napari_semsr.io.registry import read
 from napari_semsr.models.veil import BLOCK
-from napari_semsr.simulate.degrade import KINDS, degrade
 from napari_semsr.simulate.phantoms import PHANTOMS, draw
 from napari_semsr.simulate.random_degrade import random_scene
 from napari_semsr.training.recipes import ImageEntry, Recipe
 
-__all__ = ["SceneDataset", "Scenes", "ValidationPair", "load_clear", "validation_pairs"]
+__all__ = ["SceneDataset", "Scenes", "load_clear"]
 
 Image = NDArray[np.float32]
 _ZOOMS = (1.0, 1.0, 0.75, 0.5)
 _LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
-_PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
+PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
 
 
 def load_clear(root: Path, entry: ImageEntry) -> Image:
@@ -107,7 +105,7 @@ class SceneDataset(Dataset[Scenes]):
 
     def __getitem__(self, index: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, self.first + index])
-        scene = random_scene(self._clear(rng), self.recipe.degradations, rng)
+        scene = random_scene(self.clear(rng), self.recipe.degradations, rng)
         data = self.recipe.data
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
@@ -121,11 +119,23 @@ class SceneDataset(Dataset[Scenes]):
             torch.from_numpy(corners),
         )
 
-    def _clear(self, rng: np.random.Generator) -> Image:
+    def clear(self, rng: np.random.Generator) -> Image:
+        """Draw a clear scene, or cut it from an image, and vary it.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of every random choice.
+
+        Returns
+        -------
+        (scene_px, scene_px) numpy.ndarray
+            Image in [0, 1].
+        """
         side = self.recipe.data.scene_px
         if not self.images or rng.random() < self.recipe.data.phantoms:
             kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
-            image = draw(kind, (side, side), seed=int(rng.integers(_PHANTOM_SEED)))
+            image = draw(kind, (side, side), seed=int(rng.integers(PHANTOM_SEED)))
         else:
             image = _cut(self.images[int(rng.integers(len(self.images)))], side, rng)
         image = np.rot90(image, int(rng.integers(4)))
@@ -145,53 +155,3 @@ def _cut(whole: Image, side: int, rng: np.random.Generator) -> Image:
     part = whole[y : y + side, x : x + side]
     lacking = [(0, side - n) for n in part.shape]
     return np.pad(part, lacking, mode="reflect") if any(map(sum, lacking)) else part
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationPair:
-    """A degraded field and its truth, both on a 0-255 scale.
-
-    Attributes
-    ----------
-    kind : str
-        Degradation.
-    low, high : (Y, X) numpy.ndarray
-        Degraded and clear image, 8-bit.
-    """
-
-    kind: str
-    low: NDArray[np.uint8]
-    high: NDArray[np.uint8]
-
-
-def _centre(image: Image, side: int) -> Image:
-    y, x = ((n - min(n, side)) // 2 for n in image.shape)
-    return image[y : y + side, x : x + side]
-
-
-def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
-    """Make the fixed pairs that choose the checkpoint.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the validation images; one phantom of each kind is added.
-    side : int, default=512
-        Largest side of a pair.
-
-    Returns
-    -------
-    list of ValidationPair
-        Every clear image in each of the paper's three degradations.
-    """
-    root = Path(recipe.data.root)
-    clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
-    if recipe.data.phantoms > 0:
-        small = (side // 2, side // 2)
-        clear += [draw(kind, small, seed=_PHANTOM_SEED + 1) for kind in PHANTOMS]
-    eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
-    return [
-        ValidationPair(kind, degrade(image, kind, seed=index).image, image)
-        for index, image in enumerate(eight)
-        for kind in KINDS
-    ]

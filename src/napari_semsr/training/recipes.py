@@ -1,68 +1,19 @@
 """Recipes: YAML files that say how a model is made, validated before any work."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.options import Options
+from napari_semsr.models.cards import bundled
 from napari_semsr.simulate.random_degrade import DegradationRanges
+from napari_semsr.training.data_options import DataOptions, ImageEntry
+from napari_semsr.training.objectives import GanOptions
 
 __all__ = ["DataOptions", "ImageEntry", "Recipe", "load_recipe"]
-
-
-class ImageEntry(Options):
-    """One clear image.
-
-    Attributes
-    ----------
-    file : str
-        Path below the data root.
-    crop_bottom : int
-        Rows of data bar to leave out.
-    """
-
-    file: str
-    crop_bottom: int = Field(default=0, ge=0)
-
-
-class DataOptions(Options):
-    """What a model is trained and judged on.
-
-    Attributes
-    ----------
-    root : str
-        Folder of the images, relative to the recipe; may be overridden when training.
-    train, validation : tuple of ImageEntry
-        Clear images; those for validation choose the checkpoint and train nothing.
-    phantoms : float
-        Share of scenes that are drawn instead of cut from an image.
-    soft : float
-        Share of clear images that are softened first, so that a network learns that
-        an edge may be soft by nature; otherwise it sharpens what was never sharper.
-    soft_sigma_px : float
-        Largest Gaussian sigma of that softening.
-    held_out : tuple of ImageEntry
-        Images that neither train nor validate, named so that a benchmark may use them.
-    scene_px : int
-        Side of a scene, which is degraded as a whole; a multiple of 16. Haze is found
-        from all of it.
-    patch_px, patches_per_scene : int
-        Side of the patches that the loss is taken on, and how many to a scene.
-    """
-
-    root: str = "."
-    train: tuple[ImageEntry, ...] = ()
-    validation: tuple[ImageEntry, ...] = ()
-    held_out: tuple[ImageEntry, ...] = ()
-    phantoms: float = Field(default=0.25, ge=0, le=1)
-    soft: float = Field(default=0.3, ge=0, le=1)
-    soft_sigma_px: float = Field(default=1.5, gt=0)
-    scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
-    patch_px: int = Field(default=128, ge=16, le=2048)
-    patches_per_scene: int = Field(default=2, ge=1, le=64)
 
 
 class Recipe(Options):
@@ -70,24 +21,45 @@ class Recipe(Options):
 
     Attributes
     ----------
-    kind : {"supervised-l1"}
-        Which training it is.
+    kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan"}
+        Which training it is: a restorer that may look for haze; a plain loss; generator
+        and discriminator on pairs; two generators without pairs.
+    loss : {"l1", "mse", "relative-l1"}
+        Loss of the kind `supervised`.
+    gan : GanOptions
+        What the kinds with discriminators minimise.
     start_from : str or None
-        Model file, relative to the recipe, whose weights are taken over where names
-        and shapes agree.
+        Bundled model, or model file relative to the recipe, whose weights are taken
+        over where names and shapes agree.
     veil_weight : float
         Weight of the loss on the haze itself, for networks that look for it.
+    ema : float
+        Decay of the running mean of the weights, which is then what is judged and
+        saved; 0 for none.
     stop_after : int or None
         Stop at this step, before the schedule ends.
+    early_stop : int or None
+        Stop when this many validations brought nothing better.
     steps, warmup_steps, decay_steps : int
         Optimiser steps; the learning rate rises over the first, stays, and falls to
         zero over the last.
+    schedule : {"cosine", "linear", "milestones"}
+        Form of the fall; the last multiplies by `milestone_factor` at each of the
+        steps in `milestones`.
+    betas, clip_norm : tuple of float, float or None
+        Adam's decays; largest norm of a gradient.
     validate_every : int
         Steps between validations; at most this much is lost by a killed run.
+    measure : {"gain_db", "ssim", "frc_per_px"}
+        Held-out figure that chooses the checkpoint.
+    cross_frc : bool
+        Whether the Fourier ring correlation with the truth is among the figures.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
-    kind: Literal["supervised-l1"] = "supervised-l1"
+    kind: Literal["supervised-l1", "supervised", "paired-gan", "cycle-gan"] = (
+        "supervised-l1"
+    )
     description: str = ""
     limits: str = ""
     licence: str = "BSD-3-Clause"
@@ -99,14 +71,45 @@ class Recipe(Options):
     batch: int = Field(default=16, ge=1)
     start_from: str | None = None
     stop_after: int | None = Field(default=None, ge=1)
+    early_stop: int | None = Field(default=None, ge=1)
     steps: int = Field(default=20000, ge=1)
     warmup_steps: int = Field(default=200, ge=0)
     decay_steps: int = Field(default=6000, ge=0)
+    schedule: Literal["cosine", "linear", "milestones"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    milestone_factor: float = Field(default=0.5, gt=0, le=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     validate_every: int = Field(default=500, ge=1)
+    measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
+    cross_frc: bool = False
+    loss: Literal["l1", "mse", "relative-l1"] = "l1"
+    gan: GanOptions = GanOptions()
     veil_weight: float = Field(default=0.3, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     workers: int = Field(default=1, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse options that contradict each other."""
+        if self.measure == "frc_per_px" and not self.cross_frc:
+            msg = "the measure frc_per_px needs cross_frc: true"
+            raise ValueError(msg)
+        if self.kind == "supervised-l1" and self.data.pairs is not None:
+            msg = (
+                "kind supervised-l1 degrades images itself; for a store of pairs give "
+                "kind: supervised and loss: relative-l1"
+            )
+            raise ValueError(msg)
+        if self.data.pairs is None and self.data.patch_px > self.data.scene_px:
+            msg = (
+                f"patch_px must not exceed scene_px, got {self.data.patch_px} and "
+                f"{self.data.scene_px}"
+            )
+            raise ValueError(msg)
+        return self
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -120,7 +123,7 @@ def load_recipe(path: Path) -> Recipe:
     Returns
     -------
     Recipe
-        The recipe, its data root and starting model made absolute.
+        The recipe, the paths in it made absolute.
 
     Raises
     ------
@@ -139,9 +142,22 @@ def load_recipe(path: Path) -> Recipe:
         got = type(values).__name__
         msg = f"A recipe must be a YAML table of options, got {got} in {path}."
         raise OptionError(msg)
-    recipe = Recipe.parse(values)
-    root = (path.parent / recipe.data.root).resolve()
-    changes: dict[str, Any] = {"data": recipe.data.replace(root=str(root))}
-    if recipe.start_from is not None:
-        changes["start_from"] = str((path.parent / recipe.start_from).resolve())
-    return recipe.replace(**changes)
+    return _absolute(Recipe.parse(values), path.parent)
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Make the paths of a recipe absolute, which are relative to its folder."""
+
+    def resolved(name: str) -> str:
+        return str((folder / name).resolve())
+
+    data = recipe.data.replace(root=resolved(recipe.data.root))
+    if data.pairs is not None:
+        data = data.replace(pairs=resolved(data.pairs))
+    start, kernel = recipe.start_from, recipe.gan.kernel
+    if start is not None and start not in bundled():
+        start = resolved(start)
+    gan = recipe.gan
+    if kernel is not None and kernel.file is not None:
+        gan = gan.replace(kernel=kernel.replace(file=resolved(kernel.file)))
+    return recipe.replace(data=data, start_from=start, gan=gan)

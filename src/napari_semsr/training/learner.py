@@ -1,0 +1,157 @@
+"""What all kinds of training share: mean weights and judging."""
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.training.judging import Judge
+from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.schedule import learning_rate_factor
+from napari_semsr.training.validation import ValidationPair
+
+__all__ = ["Learner"]
+
+_STRIDE = 1_000_003  # between the torch seeds of two runs
+
+
+class Learner(lightning.LightningModule):
+    """Lightning's view of a recipe.
+
+    Chance within a step (dropout) depends on the recipe's seed and the step alone, so
+    that a resumed run equals an uninterrupted one.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    recipe : Recipe
+        How.
+    pairs : list of ValidationPair
+        Fields that choose the checkpoint.
+
+    Attributes
+    ----------
+    terms : dict
+        Parts of the last loss, for the curve.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.judge = Judge(pairs, cross_frc=recipe.cross_frc)
+        self.terms: dict[str, Tensor] = {}
+        self.averaged: nn.Module | None = None
+        if recipe.ema > 0:
+            self.averaged = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The network that is judged and saved: the mean one where there is one."""
+        return self.network if self.averaged is None else self.averaged
+
+    def on_train_batch_start(self, _batch: Any, _index: int) -> None:
+        """Seed what is drawn within the step.
+
+        Parameters
+        ----------
+        _batch, _index : object
+            Not used.
+        """
+        torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step as Lightning does, then update the mean weights.
+
+        Parameters
+        ----------
+        *args, **kwargs : object
+            As Lightning gives them.
+        """
+        super().optimizer_step(*args, **kwargs)
+        self.update_average(self.global_step)
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the mean weights towards the present ones.
+
+        Parameters
+        ----------
+        step : int
+            Steps done; the mean is short at the start, so that the first weights do
+            not weigh on it.
+        """
+        if self.averaged is None:
+            return
+        decay = min(self.recipe.ema, (1 + step) / (10 + step))
+        present = self.network.state_dict()
+        for name, mean in self.averaged.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(present[name], 1 - decay)
+            else:
+                mean.copy_(present[name])
+
+    def validate_pairs(self) -> dict[str, float]:
+        """Judge the network on the fields whose truth is known.
+
+        Returns
+        -------
+        dict
+            Figures as `Judge.judge` names them.
+        """
+        judged = self.best_network
+        learning = judged.training
+        found = self.judge.judge(judged.eval())
+        judged.train(learning)
+        return found
+
+    def exact(self) -> AbstractContextManager[Any]:
+        """Leave mixed precision, for losses that 16 bits do not hold.
+
+        Returns
+        -------
+        context manager
+            In which nothing is cast.
+        """
+        return torch.autocast(self.device.type, enabled=False)
+
+    def adam(self, weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
+        """Make an optimiser with the recipe's decays.
+
+        Parameters
+        ----------
+        weights : iterable of torch.nn.Parameter
+            What it is to train.
+        rate : float
+            Full learning rate.
+
+        Returns
+        -------
+        torch.optim.Adam
+            The optimiser.
+        """
+        return torch.optim.Adam(list(weights), lr=rate, betas=self.recipe.betas)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with the recipe's schedule, stepped at every step.
+
+        Returns
+        -------
+        dict
+            Optimiser and scheduler, as Lightning wants them.
+        """
+        optimizer = self.adam(self.network.parameters(), self.recipe.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.recipe)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }

@@ -1,0 +1,132 @@
+"""Patches to learn from: of degraded scenes, as pairs or from two different scenes."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_semsr.training.data import SceneDataset
+from napari_semsr.training.recipes import Recipe
+
+__all__ = ["Patches", "ScenePatches", "binned", "flat"]
+
+_CORNERS, _OTHER = 1, 2  # streams of chance beside that of the scene itself
+
+
+class Patches(NamedTuple):
+    """Patches of one scene or pair, or a batch of them.
+
+    Attributes
+    ----------
+    low : (P, 1, H, W) torch.Tensor
+        Degraded patches on the scale where the field's percentiles are 0 and 1.
+    high : (P, 1, H * scale, W * scale) torch.Tensor
+        Clear patches: the truth, or, without pairs, patches of something else.
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+def flat(batch: Patches) -> Patches:
+    """Join the patches of all scenes of a batch.
+
+    Parameters
+    ----------
+    batch : Patches
+        With scenes as an axis before that of the patches.
+
+    Returns
+    -------
+    Patches
+        With one axis for all patches.
+    """
+    low, high = batch
+    return Patches(low.flatten(0, 1), high.flatten(0, 1))
+
+
+def binned(image: NDArray[np.floating], scale: int) -> NDArray[np.float32]:
+    """Average blocks of pixels, as a detector of a larger pitch does.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Image; rows and columns that fill no block are dropped.
+    scale : int
+        Side of a block.
+
+    Returns
+    -------
+    (Y // scale, X // scale) numpy.ndarray of float32
+        Means.
+    """
+    rows, columns = (n // scale for n in image.shape)
+    whole = image[: rows * scale, : columns * scale]
+    blocks = whole.reshape(rows, scale, columns, scale)
+    return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
+
+
+def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Bring an image's percentiles to 0 and 1."""
+    low, high = np.percentile(image, (0.1, 99.9))
+    return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)
+
+
+class ScenePatches(Dataset[Patches]):
+    """Patches of endless random scenes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to draw. Scenes for the kind `cycle-gan` are unpaired: the clear patches
+        come from another scene than the degraded ones.
+    scale : int
+        Clear pixels per degraded pixel along each axis: the scene is degraded on the
+        fine grid, and then seen at a multiple of its pitch.
+    first, count : int
+        Index of the first scene, and how many there are.
+    """
+
+    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
+        self.recipe, self.scale = recipe, scale
+        self.first, self.count = first, count
+        data = recipe.data
+        fine = recipe.replace(data=data.replace(scene_px=data.scene_px * scale))
+        self.scenes = SceneDataset(fine, first=first, count=count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Patches:
+        place = self.first + index
+        scene = self.scenes[index]
+        low = binned(scene.low[0].numpy(), self.scale)
+        high = scene.high[0].numpy()
+        corners = self._corners(place, _CORNERS)
+        if self.recipe.kind != "cycle-gan":
+            return Patches(self._cut(low, corners, 1), self._cut(high, corners, None))
+        rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
+        other = _unit(self.scenes.clear(rng))
+        elsewhere = self._corners(place, _OTHER)
+        return Patches(self._cut(low, corners, 1), self._cut(other, elsewhere, None))
+
+    def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
+        """Draw where patches begin, in pixels of the degraded image."""
+        data = self.recipe.data
+        rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])
+        last = data.scene_px - data.patch_px
+        return rng.integers(0, last + 1, (data.patches_per_scene, 2))
+
+    def _cut(
+        self, image: NDArray[np.float32], corners: NDArray[np.int64], scale: int | None
+    ) -> Tensor:
+        """Cut patches out of an image of the coarse (1) or the fine grid (None)."""
+        factor = self.scale if scale is None else scale
+        side = self.recipe.data.patch_px * factor
+        cut = [
+            image[y : y + side, x : x + side] for y, x in (corners * factor).tolist()
+        ]
+        return torch.from_numpy(np.stack(cut)[:, None].astype(np.float32))

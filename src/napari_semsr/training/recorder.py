@@ -1,0 +1,179 @@
+"""What watches a run: it validates, keeps the best model and the state, and reports."""
+
+import functools
+import math
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import yaml
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from napari_semsr.core.progress import Progress
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import save_model
+from napari_semsr.models.receptive_field import Probe, probe
+from napari_semsr.models.registry import build
+from napari_semsr.training.board import Board
+from napari_semsr.training.guards import check_weights
+from napari_semsr.training.judging import PERCENTILES
+from napari_semsr.training.learner import Learner
+from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.run_dir import save_state
+
+__all__ = ["Recorder", "card_of"]
+
+_NAMES = {
+    "gain_db": "gain {:+.2f} dB",
+    "ssim": "SSIM {:.4f}",
+    "frc_per_px": "FRC to {:.3f} per px",
+}
+
+
+class Recorder(Callback):
+    """Validates, keeps the best model, saves the state, and reports.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run.
+    recipe : Recipe
+        How often it validates, and what chooses the best model.
+    best : dict
+        What is known of the best model; kept up to date.
+
+    Attributes
+    ----------
+    reports : queue.Queue of Progress
+        What to tell, from the thread of the training.
+    stop : threading.Event
+        Set from outside to end the run after its present step.
+    """
+
+    def __init__(self, run_dir: Path, recipe: Recipe, best: dict[str, float]) -> None:
+        self.run_dir, self.recipe, self.best = run_dir, recipe, best
+        self.board = Board(run_dir)
+        self.reports: queue.Queue[Progress] = queue.Queue()
+        self.stop = threading.Event()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
+    ) -> None:
+        """Validate and save when it is time; report every step.
+
+        Parameters
+        ----------
+        trainer : pytorch_lightning.Trainer
+            Knows the step.
+        module : Learner
+            What learns.
+        outputs : dict
+            Its ``loss``.
+        *_ : object
+            Not used.
+        """
+        step, loss = trainer.global_step, float(outputs["loss"])
+        last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
+        if step % self.recipe.validate_every == 0 or step >= last:
+            self._validate(trainer, module, loss)
+        elif self.stop.is_set():
+            check_weights(module, trainer.global_step)
+            save_state(trainer, self.run_dir, self.best)
+        if self.stop.is_set() or self._stale(step):
+            trainer.should_stop = True
+        self.reports.put(Progress(step, last, f"loss {loss:.4f}, {self._praise()}"))
+
+    def _validate(
+        self, trainer: lightning.Trainer, module: Learner, loss: float
+    ) -> None:
+        check_weights(module, trainer.global_step)
+        step, measured = trainer.global_step, self.recipe.measure
+        found = module.validate_pairs()
+        terms = {name: float(value) for name, value in module.terms.items()}
+        self.board.add({"step": step, "loss": loss, **found, **terms})
+        value = found.get(measured, math.inf)  # without a truth, the newest is best
+        if value == math.inf or value > self.best.get(measured, -math.inf):
+            self.best.clear()
+            self.best.update(found, step=step)
+            path = self.run_dir / f"{self.recipe.name}.safetensors"
+            network = module.best_network
+            save_model(path, network, card_of(self.recipe, network, self.best))
+        save_state(trainer, self.run_dir, self.best)
+
+    def _stale(self, step: int) -> bool:
+        """Whether the best model is too old to go on."""
+        patience = self.recipe.early_stop
+        if patience is None or "step" not in self.best:
+            return False
+        return step - self.best["step"] >= patience * self.recipe.validate_every
+
+    def _praise(self) -> str:
+        """Say how good the best model is."""
+        measured = self.recipe.measure
+        if measured not in self.best:
+            return "not yet judged" if not self.best else "no truth to judge by"
+        return "best " + _NAMES[measured].format(self.best[measured])
+
+
+def card_of(
+    recipe: Recipe, network: nn.Module, validation: dict[str, float]
+) -> ModelCard:
+    """Write the card of a trained network.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What was asked.
+    network : torch.nn.Module
+        What came of it.
+    validation : dict
+        Its figures on held-out fields.
+
+    Returns
+    -------
+    ModelCard
+        The card; it names no folder of this machine.
+    """
+    stride = int(getattr(network, "stride", 1))
+    probed = _probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
+    return ModelCard(
+        name=recipe.name,
+        architecture=recipe.architecture,
+        options=recipe.architecture_options,
+        description=recipe.description,
+        limits=recipe.limits,
+        licence=recipe.licence,
+        scale=int(getattr(network, "scale", 1)),
+        stride=stride,
+        receptive_field=probed.halo or 0,
+        norms=probed.norms > 0,
+        input_percentiles=PERCENTILES,
+        training={
+            "recipe": _without_paths(recipe),
+            "validation": {k: round(float(v), 4) for k, v in validation.items()},
+        },
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _probe_of(architecture: str, options: str) -> Probe:
+    """Measure a fresh network, since weights do not matter; it takes seconds."""
+    plain = build(architecture, yaml.safe_load(options))
+    stride = int(getattr(plain, "stride", 1))
+    return probe(getattr(plain, "local", plain), stride=stride)
+
+
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
+    """Give the recipe as a card may carry it: no folder of this machine."""
+    plain = recipe.model_dump(mode="json", exclude={"data": {"root"}})
+    if recipe.start_from is not None:
+        plain["start_from"] = Path(recipe.start_from).name
+    if recipe.data.pairs is not None:
+        plain["data"]["pairs"] = Path(recipe.data.pairs).name
+    kernel = recipe.gan.kernel
+    if kernel is not None and kernel.file is not None:
+        plain["gan"]["kernel"]["file"] = Path(kernel.file).name
+    return plain

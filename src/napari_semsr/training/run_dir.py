@@ -1,0 +1,140 @@
+"""The folder of a run: what may be in it, and how its state is put there.
+
+It holds ``recipe.yaml`` (what was asked), ``last.ckpt`` (the state to resume from),
+``best.yaml`` (figures of the best model), ``curve.csv`` (one row for each validation)
+and ``NAME.safetensors`` (the best model so far).
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+import yaml
+
+from napari_semsr.core.errors import CheckpointError, WriteError
+from napari_semsr.training.recipes import Recipe
+
+__all__ = ["STATE", "prepare", "save_state", "steps_done"]
+
+STATE = "last.ckpt"
+_PARTIAL = f"{STATE}.partial"
+_RECIPE = "recipe.yaml"
+_BEST = "best.yaml"
+_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST)
+
+
+def prepare(
+    recipe: Recipe, run_dir: Path, *, resume: bool, overwrite: bool
+) -> dict[str, float]:
+    """Check the folder of a run and write the recipe into it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is asked.
+    run_dir : pathlib.Path
+        New or empty folder; the run's own when resuming.
+    resume : bool
+        Whether a state must be there.
+    overwrite : bool
+        Whether an earlier run's files are removed.
+
+    Returns
+    -------
+    dict
+        What is known of the best model.
+
+    Raises
+    ------
+    CheckpointError
+        If there is nothing to resume.
+    WriteError
+        If the folder is in use or cannot be made.
+    """
+    state = run_dir / STATE
+    if resume and not state.exists():
+        msg = (
+            f"There is no run to resume in {run_dir}; leave out --resume to start one."
+        )
+        raise CheckpointError(msg)
+    held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if not (resume or overwrite) and held - {_RECIPE}:
+        remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
+        msg = f"The run directory {run_dir} is not empty; give {remedy} or another one."
+        raise WriteError(msg)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
+        raise WriteError(msg) from error
+    if not resume:
+        for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
+            (run_dir / name).unlink(missing_ok=True)
+    plain = recipe.model_dump(mode="json")
+    (run_dir / _RECIPE).write_text(yaml.safe_dump(plain), encoding="utf-8")
+    best = run_dir / _BEST
+    if resume and best.exists():
+        return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
+    return {}
+
+
+def save_state(
+    trainer: lightning.Trainer, run_dir: Path, best: dict[str, float]
+) -> None:
+    """Write the state beside the last one, then put it in its place.
+
+    Parameters
+    ----------
+    trainer : pytorch_lightning.Trainer
+        Whose state it is.
+    run_dir : pathlib.Path
+        Folder of the run.
+    best : dict
+        What is known of the best model.
+
+    Raises
+    ------
+    WriteError
+        If the disk refuses; the last state is kept.
+    """
+    partial = run_dir / _PARTIAL
+    try:
+        trainer.save_checkpoint(partial)
+        partial.replace(run_dir / STATE)
+        (run_dir / _BEST).write_text(yaml.safe_dump(dict(best)), encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        first = str(error).splitlines()[0]
+        msg = (
+            f"The state of the run cannot be saved in {run_dir}: {first}; the last one "
+            "is kept."
+        )
+        raise WriteError(msg) from error
+
+
+def steps_done(state: Path) -> int:
+    """Read how far a saved state had come.
+
+    Parameters
+    ----------
+    state : pathlib.Path
+        ``last.ckpt`` of a run.
+
+    Returns
+    -------
+    int
+        Steps.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    try:
+        held: dict[str, Any] = torch.load(state, weights_only=True, map_location="cpu")
+        return int(held["global_step"])
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        msg = f"The saved state {state} is damaged; start anew with --overwrite."
+        raise CheckpointError(msg) from error

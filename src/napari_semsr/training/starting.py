@@ -1,0 +1,149 @@
+"""What a run begins with: the network, its data, and what learns."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.registry import build
+from napari_semsr.models.unveiled import Unveiled
+from napari_semsr.training.cycle_gan import CycleGan
+from napari_semsr.training.data import SceneDataset
+from napari_semsr.training.learner import Learner
+from napari_semsr.training.paired_gan import PairedGan
+from napari_semsr.training.patches import ScenePatches
+from napari_semsr.training.plain import Supervised
+from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.stored_pairs import StoredPatches, stored_validation
+from napari_semsr.training.supervised import SupervisedL1
+from napari_semsr.training.validation import (
+    ValidationPair,
+    coarse_pairs,
+    validation_pairs,
+)
+
+__all__ = ["batches", "first_network", "make_learner"]
+
+_LEARNERS: dict[str, type[Learner]] = {
+    "supervised-l1": SupervisedL1,
+    "supervised": Supervised,
+    "paired-gan": PairedGan,
+    "cycle-gan": CycleGan,
+}
+
+
+def first_network(recipe: Recipe) -> nn.Module:
+    """Build the network that training starts from.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names its architecture, and a model whose weights it may take over.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network.
+
+    Raises
+    ------
+    CheckpointError
+        If the architecture is unknown, or few of the model's weights fit.
+    """
+    torch.manual_seed(recipe.seed)
+    network = build(recipe.architecture, recipe.architecture_options)
+    if recipe.start_from is not None:
+        _take_over(network, recipe.start_from)
+    return network
+
+
+def _take_over(network: nn.Module, name: str) -> None:
+    """Copy the weights of another model where names and shapes agree.
+
+    One that does not look for haze starts the local part of one that does.
+    """
+    module = load_model(name).module
+    if isinstance(network, Unveiled) and not isinstance(module, Unveiled):
+        network = network.local
+    given = module.state_dict()
+    own = network.state_dict()
+    same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if 2 * len(same) < len(given):
+        msg = (
+            f"Only {len(same)} of {len(given)} weights of {Path(name).name} fit this "
+            "architecture; drop start_from."
+        )
+        raise CheckpointError(msg)
+    network.load_state_dict({**own, **same})
+
+
+def _scale(network: nn.Module) -> int:
+    """Output pixels of a network per input pixel."""
+    return int(getattr(network, "scale", 1))
+
+
+def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
+    """Join a network, a recipe, and the fields that choose the checkpoint.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    recipe : Recipe
+        How.
+
+    Returns
+    -------
+    Learner
+        Of the recipe's kind.
+    """
+    return _LEARNERS[recipe.kind](network, recipe, _judged(recipe, _scale(network)))
+
+
+def _judged(recipe: Recipe, scale: int) -> list[ValidationPair]:
+    """Gather the fields whose truth is known."""
+    if recipe.data.pairs is not None:
+        return stored_validation(recipe, scale)
+    return coarse_pairs(validation_pairs(recipe), scale)
+
+
+def batches(recipe: Recipe, network: nn.Module, done: int) -> DataLoader[Any]:
+    """Batches from the first one that a run of `done` steps has not seen.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to learn from.
+    network : torch.nn.Module
+        Its scale says how clear and degraded patches are related.
+    done : int
+        Steps before this start.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        As many batches as the whole run has steps, since Lightning counts on from
+        `done`.
+    """
+    whole = recipe.data.pairs is not None
+    per_item = 1 if whole else recipe.data.patches_per_scene
+    per_step = max(1, recipe.batch // per_item)
+    span = {"first": done * per_step, "count": recipe.steps * per_step}
+    dataset: Dataset[Any]
+    if whole:
+        dataset = StoredPatches(recipe, scale=_scale(network), **span)
+    elif recipe.kind == "supervised-l1":
+        dataset = SceneDataset(recipe, **span)
+    else:
+        dataset = ScenePatches(recipe, scale=_scale(network), **span)
+    return DataLoader(
+        dataset,
+        batch_size=per_step,
+        num_workers=recipe.workers,
+        prefetch_factor=4 if recipe.workers else None,
+        persistent_workers=False,
+    )
