@@ -111,10 +111,10 @@ class LocalAttention(nn.Module):
             raise ValueError(msg)
         self.window = window
         hidden = max(4, width // reduction)
-        last = nn.Conv2d(hidden, width, 1)
-        self.maps = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.ReLU(), last)
+        self.squeeze = nn.Conv2d(width, hidden, 1)
+        self.maps = nn.Conv2d(hidden, width, 1)
         self.places = nn.Conv2d(2, 1, 7, padding=3, padding_mode="replicate")
-        for weights in (*last.parameters(), *self.places.parameters()):
+        for weights in (*self.maps.parameters(), *self.places.parameters()):
             nn.init.zeros_(weights)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +130,9 @@ class LocalAttention(nn.Module):
         (B, C, H, W) torch.Tensor
             Features.
         """
-        x = x * 2 * torch.sigmoid(self.maps(self._local_mean(x)))
+        # the mean of few maps made of many is the same as few made of the means
+        means = self._local_mean(self.squeeze(x))
+        x = x * 2 * torch.sigmoid(self.maps(torch.relu(means)))
         about = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
         return x * 2 * torch.sigmoid(self.places(about))
 
