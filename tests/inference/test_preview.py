@@ -1,0 +1,37 @@
+"""A preview shows the pixels that the run will make."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.preview import preview_boxes
+
+FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+BOXES = [Box(8, 40, 12, 44), Box(-30, 2, 90, 122), Box(0, 500, 0, 500)]
+
+
+@pytest.mark.parametrize("kind", ["plain", "double", "strided"])
+def test_boxes_equal_the_run(kind, make_loaded, rng):
+    image = Micrograph((rng.random((101, 75)) * 255).astype(np.uint8))
+    loaded = make_loaded(kind)
+    whole = run(enhance_array(image, loaded, FP32)).data
+    boxes = preview_boxes(image, loaded, FP32)
+    assert boxes.exact
+    for wish in BOXES:
+        place, pixels = boxes.enhance(wish)
+        expected = whole[place.scaled(loaded.card.scale).slices]
+        assert pixels.shape == expected.shape
+        assert min(place.shape) > 0
+        np.testing.assert_allclose(pixels, expected, atol=1e-5 * np.ptp(whole))
+        assert place.y0 % loaded.card.stride == place.x0 % loaded.card.stride == 0
+
+
+def test_statistics_of_a_box_are_said_to_be_so(make_loaded, rng):
+    image = Micrograph((rng.random((64, 64)) * 255).astype(np.uint8))
+    boxes = preview_boxes(image, make_loaded("norm"), FP32)
+    assert not boxes.exact
+    _, pixels = boxes.enhance(Box(0, 32, 0, 32))
+    assert np.isfinite(pixels).all()
