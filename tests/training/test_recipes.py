@@ -18,7 +18,27 @@ def test_bundled_recipes_are_valid_and_keep_held_out_images_apart(path: Path) ->
     ]
     assert Path(data.root).is_absolute()
     assert len(names) == len(set(names))
-    assert data.held_out
+    assert data.held_out or data.pairs
+
+
+def test_own_options_hold_over_included_ones(tmp_path: Path) -> None:
+    (tmp_path / "shared.yaml").write_text("steps: 7\ndata: {root: a, phantoms: 0.5}\n")
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\ninclude: shared.yaml\ndata: {phantoms: 1}\n")
+    recipe = load_recipe(path)
+    assert (recipe.steps, recipe.data.phantoms) == (7, 1)
+    assert recipe.data.root == str(tmp_path / "a")
+
+
+def test_bundled_model_is_a_start_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nstart_from: sem-restore\ndata: {pairs: p.zarr}\n")
+    with pytest.raises(OptionError, match="kind: supervised"):
+        load_recipe(path)
+    path.write_text(path.read_text() + "kind: supervised\n")
+    recipe = load_recipe(path)
+    assert recipe.start_from == "sem-restore"
+    assert recipe.data.pairs == str(tmp_path / "p.zarr")
 
 
 def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ class Recipe(Options):
 def load_recipe(path: Path) -> Recipe:
     """Read and validate a recipe.
 
+    It may name another file under ``include``, whose options hold where it gives none
+    of its own; those of ``data`` one by one.
+
     Parameters
     ----------
     path : pathlib.Path
@@ -132,6 +135,11 @@ def load_recipe(path: Path) -> Recipe:
     OptionError
         If a key is unknown or a value out of range.
     """
+    return _absolute(Recipe.parse(_values(path)), path.parent)
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """Read a table of options, and what it includes, which it may override."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -142,7 +150,12 @@ def load_recipe(path: Path) -> Recipe:
         got = type(values).__name__
         msg = f"A recipe must be a YAML table of options, got {got} in {path}."
         raise OptionError(msg)
-    return _absolute(Recipe.parse(values), path.parent)
+    other = values.pop("include", None)
+    if other is None:
+        return values
+    shared = _values(path.parent / str(other))
+    data = {**shared.get("data", {}), **(values.get("data") or {})}
+    return {**shared, **values, "data": data}
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:

@@ -53,7 +53,7 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     Returns
     -------
     list of ValidationPair
-        Every clear image in each of the paper's three degradations.
+        Every clear image in each of the paper's degradations that the recipe has.
     """
     root = Path(recipe.data.root)
     clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
@@ -61,10 +61,11 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
         small = (side // 2, side // 2)
         clear += [draw(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
+    kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
     return [
         ValidationPair(kind, degrade(image, kind, seed=index).image, image)
         for index, image in enumerate(eight)
-        for kind in KINDS
+        for kind in kinds
     ]
 
 

@@ -1,0 +1,195 @@
+"""Kinds with discriminators: they step in turn, and resume exactly."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from napari_semsr.core.errors import OptionError, SemsrError
+from napari_semsr.core.progress import run
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.registry import build
+from napari_semsr.training import loop, starting
+from napari_semsr.training.cycle_gan import CycleGan
+from napari_semsr.training.paired_gan import PairedGan
+from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.validation import ValidationPair
+
+BASE: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"phantoms": 1, "scene_px": 32, "patch_px": 32, "patches_per_scene": 1},
+    "batch": 1,
+    "steps": 6,
+    "warmup_steps": 0,
+    "decay_steps": 3,
+    "schedule": "linear",
+    "validate_every": 3,
+    "precision": "fp32",
+    "workers": 0,
+    "ema": 0.9,
+}
+PAIRED = {
+    "kind": "paired-gan",
+    "architecture": "srgan",
+    "architecture_options": {"width": 4, "blocks": 1, "scale": 2},
+    "gan": {
+        "discriminator": "vgg",
+        "discriminator_options": {"width": 4, "blocks": 2},
+        "shares": [84, 14, 2],
+        "calibration_steps": 5,
+        "discriminator_every": 2,
+        "history": 2,
+    },
+}
+CYCLE = {
+    "kind": "cycle-gan",
+    "architecture": "multi-residual",
+    "architecture_options": {"width": 4, "blocks": 1},
+    "gan": {
+        "discriminator_options": {"width": 4},
+        "history": 2,
+        "cycle": "ssim",
+        "identity": "mse",
+        "edge_weight": 10,
+    },
+}
+KERNEL = {
+    **CYCLE,
+    "architecture": "resnet",
+    "gan": {"discriminator_options": {"width": 4}, "kernel": {"sigma_px": 1.0}},
+}
+KINDS = {"paired": PAIRED, "cycle": CYCLE, "kernel": KERNEL}
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """A small recipe of a kind."""
+    return Recipe.parse({**BASE, **KINDS[name], **changes})
+
+
+@pytest.fixture(autouse=True)
+def _one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
+    pairs = [ValidationPair("blur", grey // 2, grey)]
+    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    return torch.load(path / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_resumed_run_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    run(loop.train(recipe(name), tmp_path / "whole"))
+    job = loop.train(recipe(name), tmp_path / "cut")
+    next(progress for progress in job if progress.done == 1)
+    job.close()
+    held = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)
+    assert held["global_step"] in (1, 2, 3)
+    run(loop.train(recipe(name), tmp_path / "cut", resume=True))
+    whole, cut = _state(tmp_path / "whole"), _state(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_saved_model_is_the_running_mean(name: str, tmp_path: Path) -> None:
+    result = run(loop.train(recipe(name, steps=3, early_stop=9), tmp_path))
+    state = _state(tmp_path)
+    loaded = load_model(result.model)
+    for key, weight in loaded.module.state_dict().items():
+        assert torch.equal(weight, state[f"averaged.{key}"])
+    assert any(
+        not torch.equal(w, state[f"network.{k}"])
+        for k, w in loaded.module.state_dict().items()
+    )
+    assert loaded.card.norms is (name == "kernel")
+
+
+def _learner(name: str, **changes: Any) -> Any:
+    made = recipe(name, **changes)
+    torch.manual_seed(0)
+    network = build(made.architecture, made.architecture_options)
+    return (PairedGan if name == "paired" else CycleGan)(network, made, [])
+
+
+def test_shares_come_out() -> None:
+    learner = _learner("paired")
+    low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
+    for step in range(5):
+        learner.teach_generators(low, high, step)
+    parts = [float(learner.terms[n]) for n in ("adversarial", "content", "tv")]
+    shares = [part / sum(parts) for part in parts]
+    assert shares == pytest.approx([0.84, 0.14, 0.02], rel=1e-3)
+    weights = learner.weights.clone()
+    learner.teach_generators(low, 2 * high, 5)
+    assert torch.equal(learner.weights, weights)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_generators_do_not_teach_discriminators(name: str) -> None:
+    learner = _learner(name)
+    side = 64 if name == "paired" else 32
+    low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, side, side)
+    learner.teach_generators(low, high, 0).backward()
+    assert all(w.grad is None for w in learner.discriminators().parameters())
+    assert all(w.grad is not None for w in learner.network.parameters())
+    learner.zero_grad()
+    learner.teach_discriminators(low, high, 0).backward()
+    assert all(w.grad is None for w in learner.generators().parameters())
+    assert all(w.grad is not None for w in learner.discriminators().parameters())
+
+
+def test_content_alone_counts_at_first() -> None:
+    learner = _learner("paired", gan={**PAIRED["gan"], "content_only_steps": 2})
+    low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 64, 64)
+    loss = learner.teach_generators(low, high, 1)
+    expected = float((learner.network(low) - high).abs().mean().detach())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert set(learner.terms) == {"content"}
+    learner.teach_generators(low, high, 2)
+    assert set(learner.terms) == {"adversarial", "content", "tv"}
+
+
+def test_discriminator_of_degraded_images_goes_with_the_generator_it_teaches() -> None:
+    assert set(_learner("cycle").judges) == {"high", "low"}
+    learner = _learner("kernel")
+    assert set(learner.judges) == {"high"}
+    assert not list(learner.back.parameters())
+
+
+def test_both_images_at_once_give_the_same_loss() -> None:
+    learner = _learner("kernel", gan={"discriminator_options": {"width": 4}})
+    learner.judges.eval()  # no dropout
+    low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
+    assert learner._together
+    at_once = learner.teach_generators(low, high, 0).detach()
+    learner._together = False
+    one_by_one = learner.teach_generators(low, high, 0).detach()
+    assert float(one_by_one) == pytest.approx(float(at_once), rel=1e-5)
+
+
+def test_network_that_enlarges_has_no_cycle(tmp_path: Path) -> None:
+    wrong = recipe(
+        "cycle", architecture="srgan", architecture_options={"width": 4, "scale": 2}
+    )
+    with pytest.raises(OptionError, match="scale 1, got scale 2"):
+        run(loop.train(wrong, tmp_path))
+
+
+def test_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    run(loop.train(recipe("kernel", stop_after=3), tmp_path))
+    with pytest.raises(SemsrError, match="another network or recipe"):
+        run(loop.train(recipe("cycle"), tmp_path, resume=True))
+
+
+def test_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
+    wild = recipe("cycle", learning_rate=1e30, validate_every=6)
+    run(loop.train(recipe("cycle", stop_after=3), tmp_path))
+    good = _state(tmp_path)
+    with pytest.raises(SemsrError, match="not finite at step"):
+        run(loop.train(wild, tmp_path, resume=True))
+    kept = _state(tmp_path)
+    assert all(torch.equal(good[k], kept[k]) for k in good)

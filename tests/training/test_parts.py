@@ -1,0 +1,180 @@
+"""Parts of a training: history, losses of scores, kernels, schedules, figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.training.adversarial import discriminator_loss, generator_loss
+from napari_semsr.training.board import Board, append_row
+from napari_semsr.training.history import History
+from napari_semsr.training.judging import Judge, frc_cutoff_per_px
+from napari_semsr.training.kernel import Blur, kernel_of
+from napari_semsr.training.learner import Learner
+from napari_semsr.training.objectives import KernelOptions
+from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.schedule import learning_rate_factor
+from napari_semsr.training.validation import ValidationPair, coarse_pairs
+
+
+def test_history_shows_what_is_new_until_it_is_full_and_then_half_old() -> None:
+    history = History(3, (1, 2, 2), seed=0)
+    fresh = torch.arange(300.0)[:, None, None, None].expand(-1, 1, 2, 2)
+    shown = [
+        float(history.exchange(fresh[i : i + 1], i)[0, 0, 0, 0]) for i in range(300)
+    ]
+    assert shown[:3] == [0, 1, 2]
+    old = sum(value != index for index, value in enumerate(shown))
+    assert 100 < old < 200
+    assert all(value <= index for index, value in enumerate(shown))
+
+
+def test_history_is_part_of_the_state() -> None:
+    one, two = History(2, (1, 1, 1), seed=4), History(2, (1, 1, 1), seed=4)
+    for i in range(5):
+        one.exchange(torch.full((1, 1, 1, 1), float(i)), i)
+    two.load_state_dict(one.state_dict())
+    new = torch.full((1, 1, 1, 1), 9.0)
+    assert all(
+        torch.equal(one.exchange(new, i), two.exchange(new, i)) for i in range(5, 15)
+    )
+
+
+def test_empty_history_shows_the_newest() -> None:
+    image = torch.rand(2, 1, 3, 3)
+    assert torch.equal(History(0, (1, 3, 3), seed=0).exchange(image, 0), image)
+
+
+@pytest.mark.parametrize("kind", ["least-squares", "cross-entropy", "relativistic"])
+def test_losses_fall_where_scores_get_better(kind: str) -> None:
+    low, high = torch.full((4, 1), 0.0), torch.full((4, 1), 1.0)
+    told = discriminator_loss(kind, high, low)  # type: ignore[arg-type]
+    mixed = discriminator_loss(kind, low, high)  # type: ignore[arg-type]
+    assert told < mixed
+    fooled = generator_loss(kind, high, low)  # type: ignore[arg-type]
+    assert fooled < generator_loss(kind, low, high)  # type: ignore[arg-type]
+
+
+def test_entropy_has_its_value_at_indifference() -> None:
+    nothing = torch.zeros(3, 1)
+    expected = pytest.approx(float(np.log(2)))
+    assert float(generator_loss("cross-entropy", nothing)) == expected
+    assert float(generator_loss("relativistic", nothing, nothing)) == expected
+    assert float(discriminator_loss("cross-entropy", nothing, nothing)) == expected
+
+
+def test_relativistic_loss_needs_true_scores() -> None:
+    with pytest.raises(ValueError, match="true images"):
+        generator_loss("relativistic", torch.zeros(1, 1))
+
+
+def test_blur_equals_the_convolution(rng: np.random.Generator) -> None:
+    from scipy import ndimage
+
+    image = rng.random((20, 24)).astype(np.float32)
+    kernel = rng.random((5, 3)).astype(np.float32)
+    blurred = Blur(kernel)(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    expected = ndimage.convolve(image, kernel, mode="mirror")
+    np.testing.assert_allclose(blurred, expected, rtol=1e-5)
+
+
+def test_kernel_is_read_and_brought_to_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "psf.npy", np.ones((3, 5)))
+    kernel = kernel_of(KernelOptions(file=str(tmp_path / "psf.npy")))
+    np.testing.assert_allclose(kernel, 1 / 15, rtol=1e-6)
+    assert float(kernel_of(KernelOptions(sigma_px=2, size_px=9)).sum()) == (
+        pytest.approx(1)
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3,)], ids=["even", "line"])
+def test_what_is_no_kernel_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "psf.npy", np.ones(shape))
+    with pytest.raises(ReadError, match="odd sides"):
+        kernel_of(KernelOptions(file=str(tmp_path / "psf.npy")))
+
+
+def test_kernel_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"psf\.npy"):
+        kernel_of(KernelOptions(file=str(tmp_path / "psf.npy")))
+
+
+def test_rate_falls_on_a_line_or_at_milestones() -> None:
+    line = Recipe(name="a", steps=10, warmup_steps=0, decay_steps=5, schedule="linear")
+    found = [learning_rate_factor(s, line) for s in range(11)]
+    assert found == pytest.approx([1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2, 0])
+    steps = line.replace(schedule="milestones", milestones=(3, 6))
+    assert [learning_rate_factor(s, steps) for s in (2, 3, 6)] == [1, 0.5, 0.25]
+
+
+def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
+    network = torch.nn.Conv2d(1, 1, 1)
+    learner = Learner(network, Recipe(name="a", ema=0.9), [])
+    first = learner.best_network.weight.clone()  # type: ignore[operator, union-attr]
+    with torch.no_grad():
+        network.weight += 1
+    learner.update_average(10**6)
+    moved = learner.best_network.weight - first  # type: ignore[operator]
+    assert float(moved) == pytest.approx(0.1, rel=1e-4)
+
+
+def test_curve_keeps_the_columns_it_was_begun_with(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    append_row(path, {"step": 1, "loss": 0.5})
+    append_row(path, {"step": 2, "ssim": 0.25})
+    assert path.read_text().split() == ["step,loss", "1,0.5", "2,"]
+
+
+def test_tensorboard_gets_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append((name, value, step))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    from napari_semsr.training import board
+
+    monkeypatch.setattr(board, "_tensorboard", lambda _folder: Writer())
+    written = Board(tmp_path)
+    written.add({"step": 4, "loss": 0.5})
+    written.close()
+    assert seen == [("loss", 0.5, 4)]
+
+
+def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(
+    rng: np.random.Generator,
+) -> None:
+    truth = rng.integers(0, 255, (64, 64)).astype(np.uint8)
+    low = np.clip(truth + rng.normal(0, 30, truth.shape), 0, 255).astype(np.uint8)
+    judge = Judge([ValidationPair("blur", low, truth)], cross_frc=True)
+    found = judge.judge(torch.nn.Identity())
+    assert found["gain_db"] == found["gain_db_blur"] == pytest.approx(0, abs=1e-3)
+    assert 0 < found["ssim"] < 1
+    assert frc_cutoff_per_px(truth, truth) == 0.5
+    noise = rng.normal(size=truth.shape)
+    assert frc_cutoff_per_px(noise, truth) < found["frc_per_px"] <= 0.5
+
+
+def test_judge_without_a_truth_says_nothing() -> None:
+    assert Judge([]).judge(torch.nn.Identity()) == {}
+
+
+def test_coarse_pairs_keep_the_truth() -> None:
+    grey = np.arange(35 * 33, dtype=np.uint8).reshape(35, 33)
+    (pair,) = coarse_pairs([ValidationPair("blur", grey, grey)], 2)
+    assert pair.low.shape == (17, 16)
+    assert pair.high.shape == (34, 32)
+    assert pair.low[0, 0] == pytest.approx(grey[:2, :2].mean())
+
+
+def test_measure_that_is_not_taken_is_refused() -> None:
+    with pytest.raises(OptionError, match="cross_frc"):
+        Recipe.parse({"name": "a", "measure": "frc_per_px"})

@@ -1,0 +1,92 @@
+"""Every published system's recipe loads, and its training takes steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.progress import run
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.receptive_field import Probe
+from napari_semsr.training import loop, recorder, starting
+from napari_semsr.training.recipes import Recipe, load_recipe
+from napari_semsr.training.validation import ValidationPair
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+NARROW: dict[str, dict[str, Any]] = {
+    "sun-cyclegan": {"width": 4, "blocks": 1},
+    "gao-cyclegan": {"width": 8},
+    "kernel-cyclegan": {"width": 4, "blocks": 1},
+    "de-haan": {"width": 4, "levels": 2},
+    "wang-srcnn": {"widths": [4, 4]},
+    "wang-srcnn-attention": {"widths": [4, 4], "window": 5},
+    "pix2pix": {"width": 4, "levels": 4},
+    "srgan": {"width": 4, "blocks": 1},
+    "esrgan": {"width": 4, "blocks": 1, "growth": 4},
+}
+
+
+def narrowed(name: str) -> Recipe:
+    """The recipe on drawn samples, small in all that takes time."""
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    side = 256 if name == "gao-cyclegan" else 32  # its U-Net halves seven times
+    gan = recipe.gan.replace(
+        discriminator_options={**recipe.gan.discriminator_options, "width": 4},
+        content_only_steps=min(1, recipe.gan.content_only_steps),
+    )
+    data = recipe.data.replace(
+        train=(), validation=(), phantoms=1, scene_px=side, patch_px=side
+    )
+    return recipe.replace(
+        architecture_options={**recipe.architecture_options, **NARROW[name]},
+        gan=gan,
+        data=data.replace(patches_per_scene=1),
+        batch=1,
+        steps=2,
+        workers=0,
+        precision="fp32",
+    )
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_recipe_trains(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (160, 160)).astype(np.uint8)
+    pairs = [ValidationPair("blur", grey, grey)]
+    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(recorder, "_probe_of", lambda *_: Probe(8, 0, 8))
+    recipe = narrowed(name)
+    first = starting.first_network(recipe)
+    result = run(loop.train(recipe, tmp_path / "run"))
+    assert result.steps == 2
+    loaded = load_model(result.model)
+    assert loaded.card.scale == (2 if name == "de-haan" else 1)
+    before = first.state_dict()
+    assert any(
+        not torch.equal(weight, before[key])
+        for key, weight in loaded.module.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_networks_of_the_recipe_can_be_built_in_full(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    with torch.device("meta"):
+        network = starting.build(recipe.architecture, recipe.architecture_options)
+    assert sum(weight.numel() for weight in network.parameters()) > 5000
+
+
+def test_numbers_of_the_papers_are_the_defaults() -> None:
+    gao = load_recipe(RECIPES / "gao-cyclegan.yaml")
+    weights = gao.gan.cycle_weight, gao.gan.identity_weight, gao.gan.edge_weight
+    assert weights == (10, 5, 10)
+    assert (gao.gan.cycle, gao.gan.identity) == ("ssim", "mse")
+    assert (gao.learning_rate, gao.batch, gao.data.patch_px) == (1e-4, 1, 256)
+    haan = load_recipe(RECIPES / "de-haan.yaml")
+    assert haan.gan.shares == (84, 14, 2)
+    assert (haan.gan.discriminator_every, haan.steps) == (4, 48000)
+    sun = load_recipe(RECIPES / "sun-cyclegan.yaml")
+    assert (sun.gan.cycle, sun.gan.history, sun.steps) == ("l1", 50, 500 * 600)
