@@ -19,6 +19,8 @@ ROOMS = {
     "io": "Files in and out",
     "simulate": "Phantoms, microscope, scans, degradations",
     "stitch": "Frames to mosaics",
+    "pairs": "Patches to learn from",
+    "restore": "Classical restoration",
     "analysis": "Measures",
     "models": "Networks and model files",
     "training": "Training",
