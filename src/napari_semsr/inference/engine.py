@@ -4,13 +4,14 @@ The field is scaled by percentiles measured over all of it. Tiles are planned so
 each result equals the same pixels of an untiled pass, run with bounded memory, and
 written straight into the output, one writer to a chunk. A tile is marked as done
 after its pixels are written, so that an interrupted run can be resumed from the store
-alone. Networks with live normalisation layers are run whole unless told otherwise.
+alone. Networks with live normalisation layers are run whole, in lockstep, or with
+statistics from a sample (`napari_semsr.inference.ways`).
 """
 
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -23,20 +24,21 @@ from napari_semsr.inference.haze import find_haze
 from napari_semsr.inference.here import run_here
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.live_run import LiveSink, run_live
+from napari_semsr.inference.lockstep_run import run_lockstep
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.planning import (
     choose_tiles,
     create_output,
     identity_of,
     output_frame,
-    resolve_norm,
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.report import EnhanceReport, MemoryWatch
 from napari_semsr.inference.scaling import measure_scaling
 from napari_semsr.inference.seams import SeamMeter
-from napari_semsr.inference.sinks import ArraySink, Sink, StoreSink
+from napari_semsr.inference.sinks import ArraySink, Places, Sink, StoreSink
 from napari_semsr.inference.tasks import Piece, Run
+from napari_semsr.inference.ways import choose_way, frozen_statistics
 from napari_semsr.inference.whole import run_whole
 from napari_semsr.io.zarr_store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
@@ -49,6 +51,9 @@ __all__ = [
     "enhance_to_store",
     "output_frame",
 ]
+
+_WAY = "way"
+_Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
 
 
 @dataclass(slots=True)
@@ -203,7 +208,8 @@ def _enhance(
             loaded, device=options.device, precision=options.precision
         )
         plan = _plan(micrograph, predictor, options)
-        norm = resolve_norm(predictor, options, plan)
+        way = choose_way(predictor, options, plan, target.kept(_WAY))
+        yield from (Progress(0, 0, note) for note in way.notes)
         scaling = measure_scaling(
             micrograph.data,
             loaded.card.input_percentiles,
@@ -215,6 +221,8 @@ def _enhance(
             haze = find_haze(micrograph.data, loaded.module, scaling)
         identity = identity_of(micrograph, loaded, options, scaling)
         target.prepare(plan, loaded.card.scale, identity)
+        if target.kept(_WAY) is None:
+            target.keep(_WAY, way.record())
         run = Run(
             data=micrograph.data,
             target=target.array,
@@ -227,39 +235,55 @@ def _enhance(
             batch=options.batch,
         )
         places = target.pending(plan)
-        tally = _Tally()
+        tally = _Tally(notes=list(way.notes))
         if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
             tally.notes.append("The image has no finite pixel, nor has the result.")
-        if norm == "exact":
-            work = run_whole(run, predictor, places)
+        frozen = None
+        if way.norm == "frozen" and places:
+            frozen = yield from frozen_statistics(run, predictor, options, target)
+            tally.notes.append(frozen.sentence())
+            run = replace(run, statistics=frozen.statistics)
+            predictor.statistics = frozen.statistics
+        if way.kind == "whole":
+            work: _Work = run_whole(run, predictor, places)
+        elif way.lockstep is not None:
+            work = run_lockstep(run, predictor, places, way.lockstep, target)
         elif live is not None:
             work = run_live(run, predictor, live)
-        elif scheduler is not None:
-            from napari_semsr.inference.cluster import run_there  # dask starts slowly
-
-            work = run_there(run, predictor, places, scheduler)
         else:
-            work = run_here(run, predictor, places)
+            work = _independent(run, predictor, places, scheduler)
         yield from _land(work, target, plan, tally, len(places))
     seconds = time.perf_counter() - begun
     return EnhanceReport(
         tiles=len(plan),
         resumed=len(plan) - len(places),
         tile_px=plan.core,
-        halo_px=plan.halo,
+        halo_px=plan.halo if way.lockstep is None else way.lockstep.tiles.halo,
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
         peak_memory_mb=memory.peak_mb,
         device=str(predictor.device),
         precision=predictor.precision,
         model=loaded.card.name,
-        norm=norm,
+        norm=way.norm,
+        norm_error=None if frozen is None else frozen.error,
         tile_mismatch=tally.meter.mismatch,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
         haze_gain=None if haze is None else haze.spread,
         notes=tuple(tally.notes),
     )
+
+
+def _independent(
+    run: Run, predictor: Predictor, places: Places, scheduler: str | None
+) -> Generator[list[Piece]]:
+    """Run tiles that need nothing of each other, here or on a cluster."""
+    if scheduler is None:
+        return run_here(run, predictor, places)
+    from napari_semsr.inference.cluster import run_there  # dask starts slowly
+
+    return run_there(run, predictor, places, scheduler)
 
 
 def _plan(
@@ -279,7 +303,7 @@ def _plan(
 
 
 def _land(
-    work: Generator[list[Piece]],
+    work: _Work,
     sink: Sink,
     plan: TilePlan,
     tally: _Tally,
@@ -292,6 +316,9 @@ def _land(
     yield Progress(done, len(plan), "Enhancing tiles")
     with closing(work) as pieces:
         for group in pieces:
+            if isinstance(group, Progress):
+                yield group
+                continue
             for piece in group:
                 sink.finish_tile(piece.index)
                 tally.take(piece, plan)

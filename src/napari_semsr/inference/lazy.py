@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run as finish
 from napari_semsr.core.tiling import Box, Tile, TilePlan
 from napari_semsr.inference.haze import HazeMap, find_haze, read_input
+from napari_semsr.inference.lockstep_run import exact_statistics
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.planning import choose_tiles, resolve_norm
+from napari_semsr.inference.planning import choose_tiles
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import (
     Scaling,
@@ -28,6 +30,10 @@ from napari_semsr.inference.scaling import (
     set_missing,
     source_box,
 )
+from napari_semsr.inference.sinks import ArraySink
+from napari_semsr.inference.statistics import Statistics
+from napari_semsr.inference.tasks import Run
+from napari_semsr.inference.ways import Way, choose_way, frozen_statistics
 from napari_semsr.models.checkpoint import LoadedModel
 
 __all__ = ["enhance_lazy"]
@@ -75,17 +81,19 @@ def _enhance_part(
     block: NDArray[Any],
     loaded: LoadedModel,
     place: tuple[Tile, Box, tuple[int, int]],
-    grey: tuple[Scaling, HazeMap | None],
+    known: tuple[Scaling, HazeMap | None, Statistics | None],
     options: EnhanceOptions,
 ) -> NDArray[Any]:
     """Enhance one tile from the pixels that it needs."""
     tile, source, shape = place
-    scaling, haze = grey
+    scaling, haze, statistics = known
     part = _Part(block, (source.y0, source.x0), shape)
     window, missing = read_input(part, tile.window, scaling, haze)
     with _one_at_a_time:
         predictor = _predictor(loaded, options.device, options.precision)
+        predictor.statistics = statistics
         result = predictor.predict(window, scaling)
+        predictor.statistics = None
     scale = loaded.card.scale
     set_missing(result, missing, scale)
     core = result[tile.inner.scaled(scale).slices]
@@ -98,8 +106,8 @@ def enhance_lazy(
     """Enhance a field when, and where, it is looked at.
 
     The grey values are measured at once, over the whole field. A network with live
-    normalisation layers makes one chunk of the field, unless options ask for
-    statistics of each tile.
+    normalisation layers makes one chunk of a field that can be run whole; beyond that
+    its statistics, exact or of a sample, are measured at once too.
 
     Parameters
     ----------
@@ -126,7 +134,8 @@ def enhance_lazy(
     plan = choose_tiles(
         micrograph.shape, loaded.card, predictor.probe, tile=chosen.tile
     )
-    if resolve_norm(predictor, chosen, plan) == "exact":
+    way = choose_way(predictor, chosen, plan)
+    if way.kind == "whole" or predictor.probe.halo is None:
         side = max(plan.padded_shape)
         plan = choose_tiles(micrograph.shape, loaded.card, predictor.probe, tile=side)
     card = loaded.card
@@ -134,22 +143,36 @@ def enhance_lazy(
         micrograph.data, card.input_percentiles, back=card.grey == "input"
     )
     haze = find_haze(micrograph.data, loaded.module, scaling) if chosen.haze else None
-    return _assemble(micrograph, loaded, plan, (scaling, haze), chosen)
+    run = Run(micrograph.data, None, loaded, plan, scaling, haze)
+    statistics = _statistics(run, predictor, way, chosen)
+    return _assemble(micrograph, loaded, plan, (scaling, haze, statistics), chosen)
+
+
+def _statistics(
+    run: Run, predictor: Predictor, way: Way, options: EnhanceOptions
+) -> Statistics | None:
+    """Measure the statistics that tiles need of the field, if they do."""
+    if way.norm == "frozen":
+        nowhere = ArraySink(np.empty(0))
+        return finish(frozen_statistics(run, predictor, options, nowhere)).statistics
+    if way.lockstep is not None and predictor.probe.norms:
+        return finish(exact_statistics(run, predictor, way.lockstep))
+    return None
 
 
 def _assemble(
     micrograph: Micrograph,
     loaded: LoadedModel,
     plan: TilePlan,
-    grey: tuple[Scaling, HazeMap | None],
+    known: tuple[Scaling, HazeMap | None, Statistics | None],
     options: EnhanceOptions,
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
     data = micrograph.data
     if not micrograph.is_lazy:
         data = da.from_array(data, chunks=plan.core)
-    told = options.model_dump(mode="json", exclude={"batch"})
-    token = tokenize(data.name, loaded.digest, told, plan.core, grey[0])
+    told = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    token = tokenize(data.name, loaded.digest, told, plan.core, known[0])
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     task = delayed(_enhance_part, traverse=False)
     dtype = np.dtype(options.dtype or np.float32)
@@ -160,7 +183,7 @@ def _assemble(
             data[source.slices],
             model,
             (tile, source, plan.shape),
-            grey,
+            known,
             options,
             dask_key_name=f"semsr-tile-{token}-{tile.index[0]}-{tile.index[1]}",
         )

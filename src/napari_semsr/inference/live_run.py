@@ -88,6 +88,33 @@ class LiveSink:
         """
         return self.inner.pending(plan)
 
+    def keep(self, key: str, value: Any) -> None:
+        """Keep a value in the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        value : object
+            JSON types.
+        """
+        self.inner.keep(key, value)
+
+    def kept(self, key: str) -> Any:
+        """Read a value from the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+
+        Returns
+        -------
+        object
+            None when nothing was kept.
+        """
+        return self.inner.kept(key)
+
     def finish_tile(self, index: tuple[int, int]) -> None:
         """Mark a tile whose pixels are on disk.
 

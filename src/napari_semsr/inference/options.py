@@ -20,8 +20,12 @@ class EnhanceOptions(Options):
         chooses. A tile is a chunk of the output.
     norm : {"auto", "exact", "frozen", "tile"}
         Where a live normalisation layer takes its statistics: the whole field
-        (``exact``, which ``auto`` means), a sample of it, or each tile alone. Of no
-        effect on networks without such layers.
+        (``exact``), a tenth of it (``frozen``, approximate), or each tile alone
+        (``tile``, which leaves seams). ``auto`` is exact unless that takes over three
+        times the work of frozen. Of no effect on networks without such layers.
+    memory_gb : float or None
+        Memory that a run may take, in 10^9 bytes; None takes what is free. Beyond it,
+        networks that look at the whole field are run in lockstep, on disk if need be.
     haze : bool
         Whether a model that looks for haze over the whole field lifts it. Switch it off
         where contrast differs across the sample by nature.
@@ -37,6 +41,7 @@ class EnhanceOptions(Options):
 
     tile: int | None = Field(default=None, ge=16, le=4096)
     norm: Literal["auto", "exact", "frozen", "tile"] = "auto"
+    memory_gb: float | None = Field(default=None, gt=0)
     haze: bool = True
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -5,13 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core.errors import DeviceMemoryError, OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import Provenance
 from napari_semsr.core.tiling import TilePlan, plan_tiles
 from napari_semsr.inference.geometry import Frame, core_side, output_frame
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.io.zarr_store import OmeZarrStore, create_store
 from napari_semsr.models.cards import ModelCard
@@ -25,7 +23,6 @@ __all__ = [
     "create_output",
     "identity_of",
     "output_frame",
-    "resolve_norm",
 ]
 
 
@@ -67,59 +64,6 @@ def choose_tiles(
         minimum=probe.smallest,
         constant=constant,
     )
-
-
-def resolve_norm(predictor: Predictor, options: EnhanceOptions, plan: TilePlan) -> str:
-    """Decide where live normalisations take their statistics.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network on its device.
-    options : EnhanceOptions
-        What the user asked for.
-    plan : TilePlan
-        The tiles.
-
-    Returns
-    -------
-    {"none", "exact", "tile"}
-        ``none``: tiles are exact as they are. ``exact``: the field is run whole.
-        ``tile``: each tile by its own statistics.
-
-    Raises
-    ------
-    OptionError
-        If the asked-for way does not exist for this network.
-    DeviceMemoryError
-        If the field must be run whole and does not fit.
-    """
-    found = predictor.probe
-    if not found.norms and found.halo is not None:
-        return "none"
-    if options.norm == "frozen":
-        msg = (
-            "Frozen statistics are not available for this network, got --norm frozen: "
-            "use exact, which runs the field whole, or tile, which leaves seams."
-        )
-        raise OptionError(msg)
-    if options.norm == "tile":
-        if found.halo is None:
-            msg = (
-                f"Tiles need a bounded receptive field, and {predictor.card.name} has "
-                "none: use --norm exact, which runs the field whole."
-            )
-            raise OptionError(msg)
-        return "tile"
-    if not predictor.fits(plan.padded_shape):
-        need = predictor.peak_bytes(plan.padded_shape) / 2**30
-        msg = (
-            f"The normalisation layers of {predictor.card.name} need the field whole, "
-            f"{need:.1f} GiB on {predictor.device}, and that is not free: crop the "
-            "field, or use --norm tile, which leaves seams."
-        )
-        raise DeviceMemoryError(msg)
-    return "exact"
 
 
 def chunk_of(plan: TilePlan, scale: int) -> tuple[int, int]:
@@ -224,7 +168,7 @@ def identity_of(
     dict
         Values by what they are called in a sentence.
     """
-    chosen = options.model_dump(mode="json", exclude={"batch"})
+    chosen = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     measured = (scaling.low, scaling.high, scaling.mean)
     return {
         "input": [*micrograph.shape, micrograph.dtype.str, *measured],

@@ -2,7 +2,8 @@
 
 import copy
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +22,9 @@ from napari_semsr.inference.devices import (
 from napari_semsr.inference.footprint import estimate_peak
 from napari_semsr.inference.haze import local_part
 from napari_semsr.inference.scaling import Scaling
+from napari_semsr.inference.statistics import Statistics, on_device
 from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.normalisation import FixedMoments
 from napari_semsr.models.receptive_field import Probe, probe
 
 __all__ = ["Predictor"]
@@ -57,6 +60,8 @@ class Predictor:
         Arithmetic in use.
     batch : int or None
         Windows in one pass; halved when memory runs out. None until it is chosen.
+    statistics : Statistics or None
+        What live normalisations use instead of the window's own statistics.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.batch: int | None = None
+        self.statistics: Statistics | None = None
         self._source = local_part(loaded.module)
         with translated(self.device, "the weights"):
             module = copy.deepcopy(self._source).eval().requires_grad_(False)
@@ -81,6 +87,39 @@ class Predictor:
         if key not in known:
             known[key] = probe(self._source, stride=key)
         return known[key]
+
+    @property
+    def source(self) -> nn.Module:
+        """The network as it was given, on the CPU."""
+        return self._source
+
+    @property
+    def network(self) -> nn.Module:
+        """The network on its device."""
+        module: nn.Module = self._module
+        return module
+
+    @contextmanager
+    def computing(self, what: str) -> Iterator[None]:
+        """Surround a computation: no gradients, the precision, errors as ours.
+
+        Parameters
+        ----------
+        what : str
+            What is being computed, to name in the sentence.
+
+        Yields
+        ------
+        None
+            Control, for the work.
+        """
+        mixed = self.precision == "bf16"
+        with (
+            translated(self.device, what),
+            torch.no_grad(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
+        ):
+            yield
 
     def peak_bytes(self, shape: tuple[int, int]) -> int:
         """Estimate the memory that one window takes.
@@ -199,12 +238,13 @@ class Predictor:
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
-        mixed = self.precision == "bf16"
-        with (
-            translated(self.device, what),
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
-        ):
+        known = self.statistics
+        fixed = (
+            nullcontext()
+            if known is None
+            else FixedMoments(on_device(known.moments, self.device))
+        )
+        with self.computing(what), fixed:
             batch = torch.from_numpy(stack).to(self.device)
             result = self._module(batch)[:, 0].to("cpu", torch.float32).numpy()
         expected = (rows * self.card.scale, columns * self.card.scale)

@@ -36,7 +36,7 @@ class EnhanceReport:
         Its arithmetic.
     model : str
         Name of the model.
-    norm : {"none", "exact", "tile"}
+    norm : {"none", "exact", "frozen", "tile"}
         Where live normalisations took their statistics; ``none`` without such layers.
     tile_mismatch : float
         RMS difference between neighbouring tiles' predictions of the same pixels at
@@ -49,8 +49,11 @@ class EnhanceReport:
         Pixels that the output's type could not hold.
     haze_gain : tuple of float or None
         Least and largest gain that lifted haze; None when it was not looked for.
+    norm_error : float or None
+        Estimated root mean square error of ``frozen`` statistics, over the standard
+        deviation of the output; None for other ways.
     notes : tuple of str
-        What else the user should know: memory that was short.
+        What else the user should know: how it was run, memory that was short.
     """
 
     tiles: int
@@ -68,6 +71,7 @@ class EnhanceReport:
     seam_index: float
     clipped: int
     haze_gain: tuple[float, float] | None = None
+    norm_error: float | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -50,6 +50,31 @@ class Sink(Protocol):
             ``(row, column)`` in the grid of tiles.
         """
 
+    def keep(self, key: str, value: Any) -> None:
+        """Keep what a resumed run needs.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        value : object
+            JSON types.
+        """
+
+    def kept(self, key: str) -> Any:
+        """Return what an earlier run kept.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+
+        Returns
+        -------
+        object
+            None when nothing was kept.
+        """
+
     def finish_tile(self, index: tuple[int, int]) -> None:
         """Remember that a tile is written.
 
@@ -106,6 +131,26 @@ class ArraySink:
         """
         rows, columns = plan.grid
         return [(row, column) for row in range(rows) for column in range(columns)]
+
+    def keep(self, key: str, value: Any) -> None:
+        """Do nothing: nothing outlives this process.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        value : object
+            Ignored.
+        """
+
+    def kept(self, key: str) -> None:
+        """Return nothing.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        """
 
     def finish_tile(self, index: tuple[int, int]) -> None:
         """Do nothing: nothing outlives this process.
@@ -187,6 +232,33 @@ class StoreSink:
             Rows and columns.
         """
         return self.store.pending()
+
+    def keep(self, key: str, value: Any) -> None:
+        """Keep a value in the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        value : object
+            JSON types.
+        """
+        self.store.note(key, value)
+
+    def kept(self, key: str) -> Any:
+        """Read a value from the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+
+        Returns
+        -------
+        object
+            None when nothing was kept.
+        """
+        return self.store.notes().get(key)
 
     def finish_tile(self, index: tuple[int, int]) -> None:
         """Mark a tile whose pixels are on disk.

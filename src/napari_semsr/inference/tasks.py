@@ -21,6 +21,7 @@ from napari_semsr.inference.haze import HazeMap, read_input
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import Scaling, set_missing
 from napari_semsr.inference.seams import Edge, edges_of, sample_of
+from napari_semsr.inference.statistics import Statistics
 from napari_semsr.models.checkpoint import LoadedModel
 
 __all__ = [
@@ -57,6 +58,8 @@ class Run:
         As in `EnhanceOptions`.
     batch : int or None
         Windows in one pass.
+    statistics : Statistics or None
+        What live normalisations use instead of a tile's own statistics.
     """
 
     data: Any
@@ -68,6 +71,7 @@ class Run:
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
+    statistics: Statistics | None = None
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read what the network is shown of a window, and what is missing in it.
@@ -304,6 +308,7 @@ def register(token: str, run: Run, predictor: Predictor | None = None) -> TileWo
             )
             if ready.batch is None:
                 ready.choose_batch(run.plan.tile(0, 0).window.shape, run.batch)
+            ready.statistics = run.statistics
             _workers[token] = TileWorker(run, ready)
         return _workers[token]
 
