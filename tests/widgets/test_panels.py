@@ -17,11 +17,12 @@ PANELS = {
     "open_mosaic": "OpenMosaicPanel",
     "stitch_mosaic": "StitchMosaicPanel",
     "enhance": "EnhancePanel",
+    "restore": "RestorePanel",
     "frc_map": "FrcMapPanel",
     "spectrum": "SpectrumPanel",
     "metrics": "MetricsPanel",
 }
-MEASURING = ["enhance", "frc_map", "spectrum", "metrics"]
+MEASURING = ["enhance", "restore", "frc_map", "spectrum", "metrics"]
 
 
 def make(module: str, viewer: object, qtbot) -> object:

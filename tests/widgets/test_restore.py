@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets.restore import RestorePanel
+
+
+@pytest.fixture
+def field(model, add, exposures) -> Micrograph:
+    first = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+    add(model, first)
+    return first
+
+
+@pytest.fixture
+def panel(model, qtbot, field) -> RestorePanel:
+    made = RestorePanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.mark.parametrize("method", ["wiener", "blind"])
+def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
+    panel.form.set_values(method=method, psf="10nm")
+    assert run_panel(panel) == f"Restored field by {method}."
+    found = micrograph_from_layer(model.layers["field restored"])
+    assert found.pixel_size_nm == (10, 10)
+    assert found.provenance.options["method"] == method
+    assert np.isfinite(found.array()).all()
+    text = panel.figures.text()
+    assert "Tiles against whole" in text
+    assert ("Iterations" in text) == (method == "blind")
+
+
+def test_rows_follow_the_method(panel):
+    panel.show()
+    for method, shown in (("richardson-lucy", True), ("cls", False)):
+        panel.form.set_values(method=method)
+        assert panel.form.widget("iterations").native.isVisibleTo(panel) == shown
+
+
+def test_wrong_blur_is_told(panel, run_panel):
+    panel.form.set_values(psf="1.5")
+    assert "with its unit" in run_panel(panel)
+
+
+def test_existing_store_is_kept_until_replacing_is_chosen(panel, run_panel, tmp_path):
+    panel.form.set_values(psf="1px")
+    panel.output.value = tmp_path / "made"
+    assert "Restored" in run_panel(panel)
+    assert "exists" in run_panel(panel)
+    panel.replace.value = True
+    assert "Restored" in run_panel(panel)
+    assert [path.name for path in tmp_path.iterdir()] == ["made.ome.zarr"]
