@@ -22,7 +22,12 @@ from napari_semsr.core.progress import Job, Progress
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import STATE, prepare, steps_done
-from napari_semsr.training.starting import batches, first_network, make_learner
+from napari_semsr.training.starting import (
+    batches,
+    first_network,
+    make_learner,
+    settled,
+)
 
 __all__ = ["TrainResult", "train"]
 
@@ -137,6 +142,7 @@ def train(
         If memory ran out.
     """
     start = time.monotonic()
+    recipe = settled(recipe)
     network = first_network(recipe)
     best = prepare(recipe, run_dir, resume=resume, overwrite=overwrite)
     recorder = Recorder(run_dir, recipe, best)

@@ -13,7 +13,9 @@ from napari_semsr.simulate.random_degrade import DegradationRanges
 from napari_semsr.training.data_options import DataOptions, ImageEntry
 from napari_semsr.training.objectives import GanOptions
 
-__all__ = ["DataOptions", "ImageEntry", "Recipe", "load_recipe"]
+__all__ = ["SAME", "DataOptions", "ImageEntry", "Recipe", "load_recipe"]
+
+SAME = "same"
 
 
 class Recipe(Options):
@@ -28,6 +30,8 @@ class Recipe(Options):
         Loss of the kind `supervised`.
     gan : GanOptions
         What the kinds with discriminators minimise.
+    architecture, architecture_options : str, dict
+        Network and its arguments; ``same`` is that of `start_from`.
     start_from : str or None
         Bundled model, or model file relative to the recipe, whose weights are taken
         over where names and shapes agree.
@@ -94,6 +98,9 @@ class Recipe(Options):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse options that contradict each other."""
+        if self.architecture == SAME and self.start_from is None:
+            msg = "architecture: same needs start_from, a model that has one"
+            raise ValueError(msg)
         if self.measure == "frc_per_px" and not self.cross_frc:
             msg = "the measure frc_per_px needs cross_frc: true"
             raise ValueError(msg)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.cards import read_card, resolve
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
 from napari_semsr.models.unveiled import Unveiled
@@ -17,7 +18,7 @@ from napari_semsr.training.learner import Learner
 from napari_semsr.training.paired_gan import PairedGan
 from napari_semsr.training.patches import ScenePatches
 from napari_semsr.training.plain import Supervised
-from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.recipes import SAME, Recipe
 from napari_semsr.training.stored_pairs import StoredPatches, stored_validation
 from napari_semsr.training.supervised import SupervisedL1
 from napari_semsr.training.validation import (
@@ -26,7 +27,7 @@ from napari_semsr.training.validation import (
     validation_pairs,
 )
 
-__all__ = ["batches", "first_network", "make_learner"]
+__all__ = ["batches", "first_network", "make_learner", "settled"]
 
 _LEARNERS: dict[str, type[Learner]] = {
     "supervised-l1": SupervisedL1,
@@ -34,6 +35,32 @@ _LEARNERS: dict[str, type[Learner]] = {
     "paired-gan": PairedGan,
     "cycle-gan": CycleGan,
 }
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """Fill in the architecture of a recipe that takes over that of a model.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With ``architecture: same`` for that of `start_from`.
+
+    Returns
+    -------
+    Recipe
+        With an architecture and its options.
+
+    Raises
+    ------
+    CheckpointError
+        If the model has no valid card.
+    """
+    if recipe.architecture != SAME or recipe.start_from is None:
+        return recipe
+    card = read_card(resolve(recipe.start_from))
+    return recipe.replace(
+        architecture=card.architecture, architecture_options=card.options
+    )
 
 
 def first_network(recipe: Recipe) -> nn.Module:

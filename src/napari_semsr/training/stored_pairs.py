@@ -83,12 +83,12 @@ class StoredPatches(Dataset[Patches]):
 
     def __getitem__(self, index: int) -> Patches:
         place = self.first + index
-        near = self._number(place, _LOW, len(self.low))
+        near = self._number(place, _LOW, self.low.shape[0])
         far = near
         if self.unpaired:
-            far = self._number(place, _HIGH, len(self.high))
+            far = self._number(place, _HIGH, self.high.shape[0])
             if far == near and self.store.paired:
-                far = (far + 1) % len(self.high)
+                far = (far + 1) % self.high.shape[0]
         greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
         low, high = augment(
             self._finite(self.low, near),
@@ -167,7 +167,7 @@ def stored_validation(recipe: Recipe, scale: int) -> list[ValidationPair]:
     if not store.paired:
         return []
     low, high = store.arrays("validation")
-    count = len(low)
+    count = int(low.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_VALIDATED)).round())
     made = []
     for number in numbers.astype(int).tolist():
