@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import napari.components
 
 __all__ = [
+    "HELPER",
     "LIVE",
     "contrast_limits",
     "grey_layers",
@@ -26,6 +27,9 @@ __all__ = [
     "show_scale_bar",
     "without_cache",
 ]
+
+HELPER = "semsr helper"
+"""Key of a layer's metadata that keeps it out of the lists of the panels."""
 
 LIVE = "semsr live"
 """Key of a layer's metadata while it is being enhanced."""
@@ -69,7 +73,11 @@ def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     list of napari.layers.Image
         The layers; the topmost is the last.
     """
-    return [item for item in viewer.layers if isinstance(item, Image)]
+    return [
+        item
+        for item in viewer.layers
+        if isinstance(item, Image) and not item.metadata.get(HELPER)
+    ]
 
 
 def shapes_layers(viewer: "napari.components.ViewerModel") -> list[Shapes]:

@@ -22,6 +22,7 @@ from napari_semsr.widgets._enhance_job import (
 from napari_semsr.widgets._form import Form, OptionsForm, Row
 from napari_semsr.widgets._layers import LIVE, show_scale_bar
 from napari_semsr.widgets._live import LiveLayer, live_field, live_keywords
+from napari_semsr.widgets._look import Look
 from napari_semsr.widgets._model_card import ModelChooser
 from napari_semsr.widgets._note import Note
 from napari_semsr.widgets._panel import Panel
@@ -30,6 +31,8 @@ from napari_semsr.widgets._text import table
 
 if TYPE_CHECKING:
     import napari.viewer
+
+    from napari_semsr.widgets._preview import Subject
 
 __all__ = ["EnhancePanel"]
 
@@ -83,6 +86,9 @@ class EnhancePanel(Panel):
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
         )
         self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
+        self.look = Look(
+            viewer, lambda: self.layer.value, self._subject, self.show_problem
+        )
         self.figures = Note()
         self.live: LiveLayer | None = None
         self._made: tuple[Any, ...] = ()
@@ -90,6 +96,10 @@ class EnhancePanel(Panel):
         self.layer.changed.connect(self._compare)
         self.model.changed.connect(self._show_norm)
         self.whole.changed.connect(self._set_whole)
+        for change in (self.layer.changed, self.model.changed):
+            change.connect(self.look.preview.change)
+        for name in self.form.names:
+            self.form.on_change(name, self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
         self._compare(self.layer.value)
         self._show_norm()
@@ -122,6 +132,7 @@ class EnhancePanel(Panel):
         self.add_group("Image", which)
         self.add_group("Model", self.model)
         self.add_group("How", self.form, where)
+        self.add_group("Compare", self.look)
         self.results = self.add_group("Result", self.figures)
         self.results.setVisible(False)
 
@@ -138,6 +149,15 @@ class EnhancePanel(Panel):
     def _set_whole(self, whole: bool) -> None:
         if self.live is not None:
             self.live.live.queue.whole = whole
+
+    def _subject(self) -> "Subject":
+        """Read what is to be enhanced, and how."""
+        layer, model = self.layer.value, self.model.value
+        micrograph = self.micrograph(layer)
+        if model is None:
+            msg = "A model must be chosen, but none is on the shelf; add a model file."
+            raise OptionError(msg)
+        return layer, micrograph, model, self.form.options()
 
     # -- where it goes ---------------------------------------------------------
 
@@ -186,13 +206,8 @@ class EnhancePanel(Panel):
         tuple of callable
             The run, and what shows its result.
         """
-        source = self.layer.value
-        micrograph = self.micrograph(source)
-        model = self.model.value
-        if model is None:
-            msg = "A model must be chosen, but none is on the shelf; add a model file."
-            raise OptionError(msg)
-        options = self.form.options()
+        source, micrograph, model, options = self._subject()
+        self.look.stop_preview()
         made = (source, model, options)
         target = self._goes_on(made) or self._target(micrograph)
         live = self._draw(micrograph, made, target)

@@ -1,0 +1,305 @@
+"""How a viewer feels while a field is enhanced: first tile, stalls, cancel, memory.
+
+A window is opened (on a virtual screen where there is no other), a field is added and
+*Enhance* is pressed, in a process that has enhanced before::
+
+    python benchmarks/live.py
+
+A stall is the longest gap between two ticks of a Qt timer of 5 ms while the view is
+moved ten times a second. It is measured without a run and with one; what a run adds is
+what counts. Wall-clock times need a quiet machine; the processor time of the main
+thread between two ticks, and of the whole process up to the first tile, do not.
+
+Memory is that of a viewer open on a run of an identity through the whole engine, on
+two sizes of field, each in its own process.
+
+Exit code 1 means that a goal was missed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+FIRST_TILE_S, STALL_MS, GROWTH = 1.5, 50.0, 1.10
+show: Callable[[str], None] = print
+
+
+@dataclass
+class Pulse:
+    """Gaps between the ticks of a fast timer in the main thread."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    _last: tuple[float, float] | None = None
+
+    def tick(self) -> None:
+        """Note one gap."""
+        now = time.perf_counter(), time.thread_time()
+        if self._last is not None:
+            self.wall.append(now[0] - self._last[0])
+            self.cpu.append(now[1] - self._last[1])
+        self._last = now
+
+    def worst(self) -> tuple[float, float]:
+        """Longest gap and most processor time in one, in milliseconds."""
+        return 1e3 * max(self.wall), 1e3 * max(self.cpu)
+
+
+class Desk:
+    """A viewer on a noisy field."""
+
+    def __init__(self, side: int, shown: int) -> None:
+        import napari
+        import numpy as np
+        from qtpy.QtCore import QTimer
+
+        from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+        from napari_semsr.widgets._layers import layer_keywords
+
+        rng = np.random.default_rng(0)
+        coarse = rng.integers(40, 215, (side // 16, side // 16))
+        values = coarse.repeat(16, 0).repeat(16, 1) + rng.normal(0, 12, (side, side))
+        data = values.clip(0, 255).astype(np.uint8)
+        image = Micrograph(data, parse_pixel_size(10.0), "field")
+        self.side, self.shown = side, shown
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(1400, 950)
+        self.viewer.add_image(image.data, **layer_keywords(image))
+        _, self.panel = self.viewer.window.add_plugin_dock_widget(
+            "napari-semsr", "Enhance"
+        )
+        self.pulse = Pulse()
+        self.timer = QTimer()
+        self.timer.setInterval(5)
+        self.timer.timeout.connect(lambda: self.pulse.tick())
+        self.timer.start()
+        self.turn = 0
+
+    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Let the event loop run."""
+        from qtpy.QtCore import QEventLoop
+        from qtpy.QtWidgets import QApplication
+
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end and not until():
+            QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
+            time.sleep(0.001)
+
+    def look(self, y: float, x: float) -> None:
+        """Show a part at full resolution; (y, x) are shares of the field."""
+        pixel = 10.0
+        self.viewer.scene.camera.center = (0, y * self.side * pixel, x * self.side * pixel)
+        self.viewer.scene.camera.zoom = 1 / pixel
+
+    def wander(self, seconds: float) -> tuple[float, float]:
+        """Pan ten times a second, and give the longest stall."""
+        self.spin(0.5)
+        self.pulse = Pulse()
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            self.turn += 1
+            self.look(0.3 + 0.02 * (self.turn % 20), 0.5 + 0.01 * (self.turn % 7))
+            self.spin(0.1)
+        return self.pulse.worst()
+
+    def press(self) -> tuple[float, float]:
+        """Press Enhance; give wall-clock and processor time until it returns."""
+        begun = time.perf_counter(), time.thread_time()
+        self.panel.run_button.click()
+        return time.perf_counter() - begun[0], time.thread_time() - begun[1]
+
+    def stop(self) -> float:
+        """Cancel; give the seconds until nothing runs any more."""
+        begun = time.perf_counter()
+        self.panel.cancel()
+        self.spin(120, lambda: not self.panel.runner.busy)
+        return time.perf_counter() - begun
+
+
+def processor_time() -> float:
+    """Give the seconds of this process, less those of a software OpenGL."""
+    import psutil
+
+    total = 0.0
+    for thread in psutil.Process().threads():
+        name = Path(f"/proc/self/task/{thread.id}/comm")
+        if not name.exists() or "llvmpipe" not in name.read_text():
+            total += thread.user_time + thread.system_time
+    return total
+
+
+def watch_first_tile(desk: Desk) -> dict[str, float]:
+    """Press Enhance and wait until an enhanced tile is drawn."""
+    from napari_semsr.widgets._live import LiveLayer
+
+    drawn: list[float] = []
+    tick = LiveLayer.tick
+
+    def told(self: Any) -> None:
+        fresh = bool(self.live.done)
+        tick(self)
+        if fresh and not drawn:
+            drawn.append(time.perf_counter())
+
+    LiveLayer.tick = told  # type: ignore[method-assign]
+    begun, cpu = time.perf_counter(), processor_time()
+    wall, thread = desk.press()
+    desk.spin(300, lambda: bool(drawn))
+    spent = processor_time() - cpu
+    LiveLayer.tick = tick  # type: ignore[method-assign]
+    return {
+        "first_tile_s": drawn[0] - begun,
+        "first_tile_cpu_s": spent,
+        "click_ms": 1e3 * wall,
+        "click_cpu_ms": 1e3 * thread,
+    }
+
+
+def feel(side: int, seconds: float) -> int:
+    """Measure first tile, stalls and cancel."""
+    from napari_semsr.inference.tasks import TileWorker
+
+    desk = Desk(side, 900)
+    desk.spin(1)
+    took: list[float] = []
+    enhance = TileWorker.enhance
+
+    def timed(self: Any, places: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return enhance(self, places)
+        finally:
+            took.append(time.perf_counter() - begun)
+
+    TileWorker.enhance = timed  # type: ignore[method-assign]
+    desk.look(0.5, 0.5)
+    watch_first_tile(desk)  # imports torch, reads the weights: now it is warm
+    desk.stop()
+    desk.viewer.layers.remove("field enhanced")
+    idle = desk.wander(seconds)
+    desk.look(0.5, 0.5)
+    desk.spin(1)
+    found = watch_first_tile(desk)
+    busy = desk.wander(seconds)
+    tile = max(took)
+    stopped = desk.stop()
+    desk.viewer.close()
+    extra = busy[0] - idle[0], busy[1] - idle[1]
+    show(f"{side}², default model")
+    show(
+        f"first enhanced tile on screen {found['first_tile_s']:.2f} s after the click "
+        f"(goal {FIRST_TILE_S}), {found['first_tile_cpu_s']:.2f} s of processor time"
+    )
+    show(
+        f"the click itself {found['click_ms']:.0f} ms, "
+        f"{found['click_cpu_ms']:.0f} ms of the main thread"
+    )
+    for name, (wall, cpu) in {"without": idle, "with": busy, "added by": extra}.items():
+        show(f"longest stall {name} a run {wall:.0f} ms, main thread {cpu:.0f} ms")
+    show(f"cancelled in {stopped:.2f} s; the longest tile took {tile:.2f} s")
+    missed = (
+        found["first_tile_s"] > FIRST_TILE_S
+        or extra[0] > STALL_MS
+        or stopped > tile + 0.5
+    )
+    return int(missed)
+
+
+def hold(side: int) -> None:
+    """Print the peak memory of a viewer on a run of an identity."""
+    import resource
+    import threading
+
+    import napari
+    import torch
+    import zarr
+    from qtpy.QtWidgets import QApplication
+
+    from napari_semsr.core.micrograph import Micrograph
+    from napari_semsr.core.progress import run
+    from napari_semsr.inference.engine import (
+        EnhanceOptions,
+        create_output,
+        enhance_to_store,
+    )
+    from napari_semsr.inference.live import LiveField
+    from napari_semsr.models.cards import ModelCard
+    from napari_semsr.models.checkpoint import LoadedModel
+    from napari_semsr.widgets._enhance_job import Target
+    from napari_semsr.widgets._live import LiveLayer
+
+    card = ModelCard(name="identity", architecture="identity", receptive_field=0)
+    loaded = LoadedModel(torch.nn.Identity(), card, "sha256:0")
+    data = zarr.create_array(
+        {}, shape=(side, side), chunks=(512, 512), dtype="u1", fill_value=9
+    )
+    image, options = Micrograph(data), EnhanceOptions(device="cpu", precision="fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.ome.zarr"
+        store = create_output(path, image, loaded, options)
+        live = LiveField(data.shape, (512, 512), "f4", [data[::64, ::64]])
+        viewer = napari.Viewer(show=True)
+        keywords = {"contrast_limits": (0, 255), "rgb": False}
+        layer = LiveLayer(viewer, live, keywords, Target(path), lambda: None)
+        job = enhance_to_store(image, loaded, store, options, live=live)
+        worker = threading.Thread(target=run, args=(job,))
+        worker.start()
+        turn = 0
+        while worker.is_alive():
+            turn += 1
+            viewer.scene.camera.zoom = 2.0 ** -(turn % 6)
+            viewer.scene.camera.center = (0, side * (turn % 7) / 7, side * (turn % 11) / 11)
+            for _ in range(20):
+                QApplication.processEvents()
+                time.sleep(0.01)
+        layer.pause()
+        viewer.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 * 1.048576
+    show(json.dumps({"peak_mb": peak}))
+
+
+def memory(sides: list[int]) -> int:
+    """Compare two sizes of field."""
+    peaks = []
+    for side in sides:
+        words = [sys.executable, __file__, "--hold", str(side)]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        peaks.append(json.loads(done.stdout.splitlines()[-1])["peak_mb"])
+        show(f"{side}²: viewer and run together {peaks[-1]:.0f} MB at most")
+    growth = peaks[-1] / peaks[0]
+    show(f"growth {growth:.2f} (goal {GROWTH})")
+    return int(growth > GROWTH)
+
+
+def main() -> int:
+    """Measure, print, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192])
+    parser.add_argument("--only", choices=["feel", "memory"])
+    parser.add_argument("--hold", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        screen = str(ROOT / "scripts" / "with_display.sh")
+        os.execv(screen, [screen, sys.executable, __file__, *sys.argv[1:]])  # noqa: S606
+    with tempfile.TemporaryDirectory() as settings:
+        os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
+        if chosen.hold:
+            hold(chosen.hold)
+            return 0
+        missed = 0 if chosen.only == "memory" else feel(chosen.side, chosen.seconds)
+        return missed | (0 if chosen.only == "feel" else memory(chosen.sides))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
