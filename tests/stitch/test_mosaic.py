@@ -192,6 +192,8 @@ def test_solve_two_tiles_of_a_czi(shared_data):
     solution = run(solve(scan))
     shift = solution.positions_px[1] - solution.positions_px[0]
     assert np.abs(shift - (-2, 825)).max() < 1
+    assert solution.shading_percent > 10
+    assert any("Shading remains" in warning for warning in solution.warnings)
 
 
 def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan, monkeypatch):

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.progress import run
+from napari_semsr.stitch.flatfield import FlatField, first_flat
 from napari_semsr.stitch.mosaic import solve
 from napari_semsr.stitch.neighbours import overlapping_pairs
+from napari_semsr.stitch.options import StitchOptions
 from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.ratios import block_ratios, block_sums
-from napari_semsr.stitch.shading import refine_shading
+from napari_semsr.stitch.shading import light_prior, refine_shading, without_flat
 from napari_semsr.stitch.surface import SurfaceBasis
 from tests.stitch import scans
 
@@ -75,3 +77,39 @@ def test_surface_is_what_its_basis_says(rng):
     surface = basis.surface(coefficients)
     at = basis.at(place) @ coefficients
     assert np.allclose(surface[[0, 13, 39], [0, 50, 55]], at)
+
+
+def test_shading_that_remains_is_told(square_scan, square_solution):
+    options = StitchOptions(flat_field="none")
+    solution = run(solve(square_scan.acquisition, options))
+    assert solution.shading_percent > 2
+    (warning,) = solution.warnings
+    assert f"{solution.shading_percent:.2g} %" in warning
+    assert square_solution.shading_percent < 0.5
+    assert not square_solution.warnings
+
+
+def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
+    scan = scans.cut_scan(scene, grid=(1, 2), overlap=0.7, seed=9)
+    wrong = (0.6 + scene[:128, :128]).astype(np.float32)
+    flat = FlatField(wrong / wrong.max(), 0.0, np.ones((128, 128), bool), "radial")
+    found = without_flat(Prepared(scan.acquisition, flat), scan.truth, [(0, 1)])
+    assert found is not None
+    assert (found.flat == 1).all()
+
+
+def test_a_flat_field_that_helps_is_kept(square_scan):
+    prepared = Prepared(square_scan.acquisition, first_flat(square_scan.acquisition)[0])
+    pairs = overlapping_pairs(square_scan.truth, (128, 128))
+    assert without_flat(prepared, square_scan.truth, pairs) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 36])
+def test_light_drifts_rather_than_flickers(count):
+    hold = light_prior(count, 0.03)
+    drift = np.linspace(-1, 1, count)
+    drift /= max(np.sqrt(np.mean(drift**2)), 1e-9)
+    flicker = np.random.default_rng(0).permutation(drift)
+    assert np.linalg.eigvalsh(hold).min() > 0
+    if count > 9:
+        assert drift @ hold @ drift < 0.4 * flicker @ hold @ flicker

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from napari_semsr.core.errors import RegistrationError
 from napari_semsr.stitch.agreement import agreement, misfits
+from napari_semsr.stitch.flatfield import GIVEN
 from napari_semsr.stitch.neighbours import overlapping_pairs
 from napari_semsr.stitch.offsets import coefficient
 from napari_semsr.stitch.prepared import Prepared
@@ -20,6 +21,8 @@ _FINE_NOISE = 0.64  # what Gaussian 0.5 px leaves of white noise
 _BLANK = 1.25
 _NOISE_DOUBT = 4.0  # frames may scatter more than noise alone by such a factor
 _SAMPLE = 16
+_UNEVEN = 0.02
+_FEW_FRAMES = 6
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
@@ -55,25 +58,23 @@ def noise_level(prepared: Prepared) -> float:
     return max(float(np.median(levels)), 1e-9)
 
 
-def _reason(state: State, index: int, noise: float) -> str:
+def _reason(state: State, index: int) -> str:
     """Why a frame could not be placed."""
     band = state.prepared.banded(index)
     inside = state.prepared.flat.valid
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
-    if texture < _BLANK * _FINE_NOISE * noise:
+    if texture < _BLANK * _FINE_NOISE * state.noise:
         return "blank: it holds no detail above its noise"
     return "fits none of its neighbours: foreign, displaced too far, or too dark"
 
 
-def drop_misfits(state: State, noise: float) -> list[int]:
+def drop_misfits(state: State) -> list[int]:
     """Take away frames that show other detail than all of their neighbours.
 
     Parameters
     ----------
     state : State
         A scan whose positions are right to about a pixel; positions and reasons change.
-    noise : float
-        Pixel noise of the raw frames.
 
     Returns
     -------
@@ -81,7 +82,7 @@ def drop_misfits(state: State, noise: float) -> list[int]:
         The frames that were taken away.
     """
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
-    limit = _NOISE_DOUBT * (_FINE_NOISE * noise) ** 2
+    limit = _NOISE_DOUBT * (_FINE_NOISE * state.noise) ** 2
     found = agreement(state.prepared, state.positions, pairs, limit)
     lost = misfits(found, len(state.positions))
     for index in lost:
@@ -116,15 +117,13 @@ def _unfounded(state: State) -> list[int]:
     return [int(index) for index in placed if int(index) not in supported]
 
 
-def verify(state: State, noise: float) -> None:
+def verify(state: State) -> None:
     """Take back what is not founded, and say what the user must know.
 
     Parameters
     ----------
     state : State
         A scan after the joint refinement; positions, reasons and warnings change.
-    noise : float
-        Pixel noise of the raw frames.
 
     Raises
     ------
@@ -141,9 +140,8 @@ def verify(state: State, noise: float) -> None:
         )
         raise RegistrationError(msg)
     for lost_index in lost:
-        state.reasons.setdefault(
-            int(lost_index), _reason(state, int(lost_index), noise)
-        )
+        index = int(lost_index)
+        state.reasons.setdefault(index, _reason(state, index))
     if len(lost):
         names = [state.acquisition.names[i] for i in lost[:5]]
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
@@ -157,8 +155,30 @@ def verify(state: State, noise: float) -> None:
             "whole period away and were decided by the stage alone, so that positions "
             "may be wrong by whole periods."
         )
+    _warn_of_shading(state)
     if state.is_stated:
         _against_nominal(state)
+
+
+def _warn_of_shading(state: State) -> None:
+    """Say it where overlapping frames still differ in brightness."""
+    left = float("nan") if state.shading is None else state.shading.residual
+    if not left > _UNEVEN:
+        return
+    count = int(np.isfinite(state.positions[:, 0]).sum())
+    if state.prepared.flat.method in GIVEN:
+        remedy = "let the flat field be found (auto)"
+    elif count < _FEW_FRAMES:
+        remedy = (
+            f"{count} frames are too few to tell shading from the sample, give an "
+            "image of the flat field"
+        )
+    else:
+        remedy = "grey values are uneven by as much, give an image of the flat field"
+    state.warnings.append(
+        f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
+        f"their brightness beyond noise; {remedy}."
+    )
 
 
 def _against_nominal(state: State) -> None:

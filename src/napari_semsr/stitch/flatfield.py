@@ -15,12 +15,21 @@ from scipy import ndimage, optimize
 
 from napari_semsr.core.acquisition import Acquisition
 
-__all__ = ["FlatField", "field_centre", "first_flat", "radial_flat", "valid_mask"]
+__all__ = [
+    "GIVEN",
+    "MIN_FLAT",
+    "FlatField",
+    "field_centre",
+    "first_flat",
+    "radial_flat",
+    "valid_mask",
+]
 
 FloatArray = NDArray[np.float64]
 SingleArray = NDArray[np.float32]
 
 MIN_FLAT = 0.15
+GIVEN = ("none", "file")  # flat fields that are not to be changed
 _EROSION = 3
 _SAMPLE = 48
 _BLOCK = 8
@@ -41,8 +50,8 @@ class FlatField:
     valid : (Y, X) numpy.ndarray of bool
         Where a frame holds anything.
     method : str
-        How it was found: ``none``, ``file``, ``radial``, ``radial, off centre``,
-        or either with ``, refined``.
+        How it was found: ``none`` or ``file`` as asked for; ``radial``, ``radial, off
+        centre``, ``none is better``, or any of these three with ``, refined``.
     centre : tuple of float or None
         ``(y, x)`` of the field in px; None for the frame's own centre.
     """

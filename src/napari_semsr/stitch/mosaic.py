@@ -11,7 +11,7 @@ from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.stitch import nominal as places
 from napari_semsr.stitch.checks import drop_misfits, noise_level, verify
-from napari_semsr.stitch.flatfield import FlatField, first_flat, valid_mask
+from napari_semsr.stitch.flatfield import GIVEN, FlatField, first_flat, valid_mask
 from napari_semsr.stitch.lattice import choices, doubt_at, resolve
 from napari_semsr.stitch.layout import solve_layout
 from napari_semsr.stitch.neighbours import (
@@ -25,7 +25,12 @@ from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.refine import refine
 from napari_semsr.stitch.report import summarise
 from napari_semsr.stitch.rescue import place_among
-from napari_semsr.stitch.shading import COARSE_KNOTS, FINE_KNOTS, refine_shading
+from napari_semsr.stitch.shading import (
+    COARSE_KNOTS,
+    FINE_KNOTS,
+    refine_shading,
+    without_flat,
+)
 from napari_semsr.stitch.significance import chance_threshold
 from napari_semsr.stitch.solution import StitchSolution
 from napari_semsr.stitch.stage import fit_stage, predict
@@ -208,14 +213,25 @@ def _reshade(state: State, knots: int) -> None:
     """Refine flat field and gains on the overlaps."""
     shape = state.acquisition.frame_shape
     pairs = overlapping_pairs(state.positions, shape)
+    is_free = state.prepared.flat.method not in GIVEN
+    if is_free and knots == COARSE_KNOTS:
+        plain = without_flat(state.prepared, state.positions, pairs)
+        if plain is not None:
+            state.prepared = Prepared(state.acquisition, plain, state.prepared.gains)
     before = state.prepared
-    fitted = refine_shading(before, state.positions, pairs, knots=knots)
+    fitted = refine_shading(
+        before,
+        state.positions,
+        pairs,
+        knots=knots,
+        noise=state.noise,
+        fixed=not is_free,
+    )
     state.shading = fitted
-    flat = fitted.flat if state.options.flat_field == "auto" else before.flat
     gains = before.gains * np.exp(fitted.log_gains)
     if not state.options.match_gain:
         gains = np.ones_like(gains)
-    state.prepared = Prepared(state.acquisition, flat, gains, before.turns)
+    state.prepared = Prepared(state.acquisition, fitted.flat, gains, before.turns)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
@@ -275,6 +291,7 @@ def solve(
             f"{state.threshold:.1f}): check positions, grid and overlap."
         )
         raise RegistrationError(msg)
+    state.noise = noise_level(state.prepared)
     yield Progress(0, 0, "Placing frames without a joint of their own")
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
@@ -287,12 +304,11 @@ def solve(
         state.prepared, state.positions = refine_turns(
             state.prepared, state.positions, pairs
         )
-    noise = noise_level(state.prepared)
-    if drop_misfits(state, noise):
+    if drop_misfits(state):
         _rescue(state)
     _reshade(state, FINE_KNOTS)
     yield from _fine(state, (1.0,) * 4)
-    if drop_misfits(state, noise):
+    if drop_misfits(state):
         yield from _fine(state, (1.0,) * 2)
-    verify(state, noise)
-    return summarise(state, noise)
+    verify(state)
+    return summarise(state)

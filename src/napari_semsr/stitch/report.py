@@ -116,15 +116,13 @@ def _check_size(state: State, estimated: PixelSize | None) -> None:
         )
 
 
-def summarise(state: State, noise: float) -> StitchSolution:
+def summarise(state: State) -> StitchSolution:
     """Make the solution that is handed out.
 
     Parameters
     ----------
     state : State
         A scan that has been solved and verified.
-    noise : float
-        Pixel noise of the raw frames.
 
     Returns
     -------
@@ -154,7 +152,7 @@ def summarise(state: State, noise: float) -> StitchSolution:
         flat=state.prepared.flat,
         gains=state.prepared.gains,
         turns=state.prepared.turns,
-        noise=noise,
+        noise=state.noise,
         threshold=state.threshold,
         stage=stage,
         pixel_size_nm=acquisition.pixel_size_nm or estimated,

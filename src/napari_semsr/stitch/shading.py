@@ -13,25 +13,36 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 
-from napari_semsr.stitch.flatfield import FlatField, valid_mask
+from napari_semsr.stitch.flatfield import MIN_FLAT, FlatField, valid_mask
 from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.ratios import BLOCK, BlockRatios, block_ratios, block_sums
 from napari_semsr.stitch.surface import SurfaceBasis
 
-__all__ = ["COARSE_KNOTS", "FINE_KNOTS", "Shading", "fit_gains", "refine_shading"]
+__all__ = [
+    "COARSE_KNOTS",
+    "FINE_KNOTS",
+    "Shading",
+    "fit_gains",
+    "light_prior",
+    "refine_shading",
+    "without_flat",
+]
 
 FloatArray = NDArray[np.float64]
 IntPair = tuple[int, int]
 
 COARSE_KNOTS, FINE_KNOTS = 6, 12
 _STEADY, _UNSTEADY = 0.03, 0.3
+_DRIFT = (0.0015, 0.0007)  # linear and bent, for each frame of the scan
+_MOST_DRIFT = 0.06
 _CONTRADICTS = 9.0
 _HALF = 0.5
 _DARK_PRIOR = 0.1  # as a change of the typical ratio
 _BETTER = 0.985
 _MAX_BLOCKS = 12000
+_ENOUGH_BLOCKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,8 @@ class Shading:
     log_gains : (N,) numpy.ndarray
         Logarithm of each frame's gain, 0 on average.
     residual : float
-        Robust scatter of the block ratios that is left (a share of the mean).
+        Robust scatter of the block ratios that is left beyond noise (a share of the
+        mean); NaN where too few blocks overlap.
     refined : bool
         Whether the refined flat field won.
     """
@@ -88,6 +100,38 @@ def _scatter(values: FloatArray) -> float:
     return float(1.4826 * np.median(np.abs(values))) if len(values) else float("nan")
 
 
+def _centred(values: FloatArray, pair: NDArray[np.int64]) -> FloatArray:
+    """Take each pair's mean off its values."""
+    count = np.bincount(pair)
+    mean = np.bincount(pair, values) / np.maximum(count, 1)
+    centred: FloatArray = values - mean[pair]
+    return centred
+
+
+def light_prior(count: int, flicker: float) -> FloatArray:
+    """Inverse covariance of the logarithms of gains before anything is measured.
+
+    Parameters
+    ----------
+    count : int
+        Frames, in the order in which they were taken.
+    flicker : float
+        Standard deviation of each gain on its own.
+
+    Returns
+    -------
+    (N, N) numpy.ndarray
+        Light flickers a little and may drift slowly over the scan.
+    """
+    time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
+    covariance = flicker**2 * np.eye(count)
+    for shape, rate in zip((time, time**2 - 1 / 3), _DRIFT, strict=True):
+        size = min(rate * count, _MOST_DRIFT)
+        level = float(np.sqrt(np.mean(shape**2))) or 1.0
+        covariance += (size / level) ** 2 * np.outer(shape, shape)
+    return np.asarray(np.linalg.inv(covariance), dtype=float)
+
+
 class _Problem:
     """Normal equations of shading and gains for a choice of blocks."""
 
@@ -101,7 +145,8 @@ class _Problem:
         shape = (len(rows), self.count)
         self.incidence = sparse.coo_array((signs, places), shape).tocsr()
         # what is thought of light is said of all of a gain, not of its change
-        self.known_gains, self.light = log_gains, _STEADY
+        self.known_gains = log_gains
+        self.hold = light_prior(self.count, _STEADY)
         centred = ratios.log_ratio - np.median(ratios.log_ratio)
         noise = max(_scatter(centred), 1e-4)
         surface = basis.at(ratios.place_first) - basis.at(ratios.place_second)
@@ -168,12 +213,11 @@ class _Problem:
         incidence = self.incidence
         gains = incidence.T @ (incidence * weight[:, None])
         normal[surface:, surface:] = gains.toarray()
-        diagonal = np.arange(surface, size)
-        normal[diagonal, diagonal] += 1 / self.light**2
+        normal[surface:, surface:] += self.hold
         mixed = incidence.T @ weighted
         normal[surface:, :surface], normal[:surface, surface:] = mixed, mixed.T
         right[surface:] = incidence.T @ (weight * ratios.log_ratio)
-        right[surface:] -= self.known_gains / self.light**2
+        right[surface:] -= self.hold @ self.known_gains
         return normal, right
 
     def predict(self, coefficients: FloatArray, gains: FloatArray) -> FloatArray:
@@ -186,11 +230,7 @@ class _Problem:
     ) -> FloatArray:
         """Take shading and each pair's constant off the chosen ratios."""
         left = self.ratios.log_ratio - self.difference @ coefficients
-        left, pair = left[chosen], self.ratios.pair[chosen]
-        count = np.bincount(pair)
-        mean = np.bincount(pair, left) / np.maximum(count, 1)
-        centred: FloatArray = left - mean[pair]
-        return centred
+        return _centred(left[chosen], self.ratios.pair[chosen])
 
 
 def _thinned(ratios: BlockRatios) -> BlockRatios:
@@ -225,12 +265,66 @@ def fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
     return problem.solve(np.ones(len(thin.pair), bool), shaded=False)[1]
 
 
+def _beyond(scatter: float, ratios: BlockRatios, noise: float) -> float:
+    """Scatter that pixel noise does not explain."""
+    expected = noise**2 * float(np.median(1 / ratios.weight)) / BLOCK**4
+    return float(np.sqrt(max(scatter**2 - expected, 0.0)))
+
+
+def _undone(flat: FlatField, ratios: BlockRatios) -> FloatArray:
+    """Take a flat field out of the logarithms of ratios."""
+    log = np.log(np.maximum(flat.flat, MIN_FLAT))
+    first, second = (
+        ndimage.map_coordinates(log, place.T, order=1, mode="nearest")
+        for place in (ratios.place_first, ratios.place_second)
+    )
+    undone: FloatArray = ratios.log_ratio + first - second
+    return undone
+
+
+def without_flat(
+    prepared: Prepared, positions: FloatArray, pairs: Sequence[IntPair]
+) -> FlatField | None:
+    """Give up a first flat field that holds the sample rather than the light.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Frames, corrected by a first flat field.
+    positions : (N, 2) numpy.ndarray
+        Top-left corners, right to a pixel.
+    pairs : sequence of tuple of int
+        Placed frames that overlap.
+
+    Returns
+    -------
+    FlatField or None
+        No flat field, where overlaps differ less without one; else None.
+    """
+    flat = prepared.flat
+    if not flat.valid.all():
+        return None  # a field that ends within the frame is shaded beyond doubt
+    ratios = _thinned(block_ratios(prepared, positions, pairs))
+    if len(ratios.pair) < _ENOUGH_BLOCKS:
+        return None
+    plain = replace(ratios, log_ratio=_undone(flat, ratios))
+    before, after = (
+        _scatter(_centred(part.log_ratio, part.pair)) for part in (plain, ratios)
+    )
+    if after < before:
+        return None
+    ones = np.ones_like(flat.flat)
+    return FlatField(ones, flat.dark, ones > 0, "none is better")
+
+
 def refine_shading(
     prepared: Prepared,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     *,
     knots: int = COARSE_KNOTS,
+    noise: float = 0.0,
+    fixed: bool = False,
 ) -> Shading:
     """Fit shading and gains to all overlaps; keep the surface only if it proves itself.
 
@@ -244,6 +338,10 @@ def refine_shading(
         Placed frames that overlap.
     knots : int, default=6
         Intervals of the spline along each side of a frame.
+    noise : float, default=0
+        Pixel noise of the raw frames.
+    fixed : bool, default=False
+        Leave the flat field as it is, and fit the gains alone.
 
     Returns
     -------
@@ -252,32 +350,35 @@ def refine_shading(
     """
     count = len(positions)
     ratios = _thinned(block_ratios(prepared, positions, pairs))
-    if len(ratios.pair) < 100:
+    if len(ratios.pair) < _ENOUGH_BLOCKS:
         return Shading(prepared.flat, fit_gains(ratios, count), float("nan"), False)
     every = np.ones(len(ratios.pair), bool)
     basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
     problem = _Problem(ratios, np.log(prepared.gains), basis)
     _, gains = problem.solve(every, shaded=False)
+    nothing = np.zeros(problem.difference.shape[1])
+    if fixed:
+        left = _scatter(problem.residual(every, nothing))
+        return Shading(prepared.flat, gains, _beyond(left, ratios, noise), False)
     placed: NDArray[np.bool_] = ~np.isnan(positions[:, 0])
     shape, spread, place = _mean_shape(prepared, placed, basis)
     problem.expect(shape, spread, basis.shape_reader(place))
     flat_error, refined_error = [], []
-    nothing = np.zeros(problem.difference.shape[1])
     for half in (ratios.pair % 2 == 0, ratios.pair % 2 == 1):
         fitted, _ = problem.solve(~half, shaded=True)
         flat_error.append(problem.residual(half, nothing))
         refined_error.append(problem.residual(half, fitted))
     before, after = (_scatter(np.concatenate(e)) for e in (flat_error, refined_error))
     if not after < _BETTER * before:
-        return Shading(prepared.flat, gains, before, False)
+        return Shading(prepared.flat, gains, _beyond(before, ratios, noise), False)
     coefficients, gains = problem.solve(every, shaded=True)
     if problem.contradiction(coefficients) > _CONTRADICTS:
-        problem.light = _UNSTEADY
+        problem.hold = light_prior(count, _UNSTEADY)
         coefficients, gains = problem.solve(every, shaded=True)
     flat = _corrected_flat(prepared.flat, basis.surface(coefficients[:-1]))
     dark = flat.dark + float(coefficients[-1]) * problem.unit
     flat = replace(flat, dark=max(dark, 0.0))
-    return Shading(flat, gains, after, True)
+    return Shading(flat, gains, _beyond(after, ratios, noise), True)
 
 
 def _corrected_flat(flat: FlatField, surface: FloatArray) -> FlatField:

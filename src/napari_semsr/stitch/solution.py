@@ -118,7 +118,8 @@ class StitchSolution:
     estimated_pixel_size_nm : tuple of float or None
         Stage nanometres over solved pixels.
     shading_percent : float
-        Difference of overlapping blocks that the flat field leaves, in % of the mean.
+        Difference of overlapping blocks that flat field and noise leave, in % of the
+        mean.
     warnings : tuple of str
         What the user must know, one sentence each.
     notes : dict

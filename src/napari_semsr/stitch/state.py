@@ -35,6 +35,8 @@ class State:
         Expected corners.
     is_stated : bool
         Whether these came from the scan rather than from its images.
+    noise : float
+        Pixel noise of the raw frames.
     reach : tuple of int
         Of the last search.
     threshold : float
@@ -66,6 +68,7 @@ class State:
     prepared: Prepared
     nominal: FloatArray
     is_stated: bool
+    noise: float = 0.0
     reach: IntPair = (0, 0)
     threshold: float = 0.0
     is_periodic: bool = False
