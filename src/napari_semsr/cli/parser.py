@@ -16,7 +16,7 @@ VERBS = {
     "convert": "write any readable image in any writable format",
     "simulate": "make a folder of superlens frames whose truth is known",
     "stitch": "join a folder of frames to one calibrated mosaic",
-    "degrade": "blur and haze an image as published test sets do",
+    "degrade": "blur and haze an image as published test sets do, add noise and drift",
     "pairs": "cut aligned patches into disjoint training, validation and test sets",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",

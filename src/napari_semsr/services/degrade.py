@@ -1,13 +1,16 @@
-"""Degrade an image in one of the three ways of the published test sets."""
+"""Degrade an image as published test sets do, and as a scanning microscope does."""
 
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.options import Options
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import Provenance, software_versions
 from napari_semsr.services.opening import (
@@ -20,22 +23,24 @@ from napari_semsr.services.opening import (
 )
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.targets import check_image_target
+from napari_semsr.simulate.effects import EffectOptions, add_effects
 
 __all__ = ["DegradeOptions", "DegradedFile", "degrade", "degrade_image"]
 
 
-class DegradeOptions(Options):
+class DegradeOptions(EffectOptions):
     """How to degrade."""
 
-    kind: Literal["blur", "fog", "hybrid"] = Field(
+    kind: Literal["blur", "fog", "hybrid", "none"] = Field(
         default="blur",
-        description="Gaussian blur, blur with haze, or three blurs with haze",
+        description="Gaussian blur, blur with haze, three blurs with haze, or none of "
+        "these",
     )
     uniform_fog: bool = Field(
         default=False,
         description="haze of one strength instead of a smooth random field",
     )
-    seed: int = Field(default=0, ge=0, description="makes the random haze repeatable")
+    seed: int = Field(default=0, ge=0, description="makes what is random repeatable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def degrade(
     opening: OpenOptions | None = None,
     overwrite: bool = False,
 ) -> Job[DegradedFile]:
-    """Blur and haze an image, quantised to its own type.
+    """Blur and haze an image, let it drift, charge and be noisy, in its own type.
 
     Parameters
     ----------
@@ -80,7 +85,7 @@ def degrade(
     output : path
         Where the degraded one goes; its suffix names the format.
     options : DegradeOptions, optional
-        Kind and seed.
+        Kind, effects and seed.
     opening : OpenOptions, optional
         How to read a file.
     overwrite : bool, default=False
@@ -133,7 +138,7 @@ def degrade_image(
     image : Micrograph or path
         A sharp image.
     options : DegradeOptions, optional
-        Kind and seed.
+        Kind, effects and seed.
     opening : OpenOptions, optional
         How to read a file.
 
@@ -144,21 +149,50 @@ def degrade_image(
     parameters : dict
         Every number that shaped it.
     """
-    from napari_semsr.simulate import degrade as simulation
-
     chosen = options or DegradeOptions()
     source = open_image(image, opening)
-    degraded = simulation.degrade(
-        source.array(),
-        chosen.kind,
-        seed=chosen.seed,
-        uniform_fog=chosen.uniform_fog,
-    )
+    data, parameters = _degraded(source.array(), chosen)
     provenance = Provenance(
         job="degrade",
         options=chosen.model_dump(mode="json"),
         inputs=(input_record(image, source, opening),),
         versions=software_versions(),
     )
-    made = source.replace(data=degraded.image, provenance=provenance)
-    return made, jsonable(degraded.parameters)
+    made = source.replace(data=data, provenance=provenance)
+    return made, jsonable(parameters)
+
+
+def _degraded(
+    image: NDArray[Any], options: DegradeOptions
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Degrade grey values; those of integers are rounded once, at the end."""
+    from napari_semsr.simulate import degrade as simulation
+
+    kind = options.kind
+    said: dict[str, Any] = {
+        "seed": options.seed,
+        "uniform_fog": options.uniform_fog,
+    }
+    if not options.any and kind != "none":
+        made = simulation.degrade(image, kind, **said)
+        return made.image, made.parameters
+    if not np.all(np.isfinite(image)):
+        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
+        raise OptionError(msg)
+    low, high = _black_and_white(image)
+    grey, parameters = image.astype(np.float64), {}
+    if kind != "none":
+        blurred = simulation.degrade(grey, kind, **said)
+        grey, parameters = blurred.image, blurred.parameters
+    values, found = add_effects((grey - low) / (high - low), options, seed=options.seed)
+    made_grey = to_dtype(values * (high - low) + low, image.dtype)[0]
+    return made_grey, {**parameters, **found, "black": low, "white": high}
+
+
+def _black_and_white(image: NDArray[Any]) -> tuple[float, float]:
+    """Grey levels of black and white: of integers the type's, of floats their own."""
+    if image.dtype.kind in "iu":
+        info = np.iinfo(image.dtype)
+        return float(max(info.min, 0)), float(info.max)
+    low, high = float(image.min()), float(image.max())
+    return (low, high) if high > low else (low, low + 1.0)
