@@ -18,8 +18,14 @@ class Unveiled(nn.Module):
 
     Parameters
     ----------
-    width, fine_blocks, dilations, scale
+    width : int
+        Channels of the local part at half resolution.
+    fine_blocks : int
         As in `TwoScale`.
+    dilations : sequence of int
+        As in `TwoScale`.
+    scale : int
+        Output pixels per input pixel along each axis.
     veil_width : int
         Channels of `VeilNet`.
 

@@ -6,17 +6,17 @@ brings the clear image back. Both are read from block statistics of the whole fi
 tile is too small to tell a veiled region from a flat one. The statistics are those of
 blocks of 16 px, each by itself, so that they do not depend on how a field was cut.
 
-=======  ==========================================================  ==========
-part     layers                                                      resolution
-=======  ==========================================================  ==========
-input    mean and log energy in four bands of each block, and their  1/16
+=======  ============================================================  ==========
+part     layers                                                        resolution
+=======  ============================================================  ==========
+input    mean and log energy in four bands of each block, and their    1/16
          means over the field, 1x1 convolution to `width`
-down     two residual blocks each, then mean over 2x2                1/16-1/128
-bottom   two residual blocks, plus two dense layers on their mean    1/128
-up       bilinear, added to what went down, one residual block each  1/64-1/16
-output   1x1 convolution to the log of g, and to the airlight, whose  1/16, one
+down     two residual blocks each, then mean over 2x2                  1/16-1/128
+bottom   two residual blocks, plus two dense layers on their mean      1/128
+up       bilinear, added to what went down, one residual block each    1/64-1/16
+output   1x1 convolution to the log of g, and to the airlight, whose   1/16
          mean is taken and added to the field's mean
-=======  ==========================================================  ==========
+=======  ============================================================  ==========
 
 Every number here is chosen.
 """
