@@ -6,7 +6,8 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.services.restore import RestoreOptions, restore
+from napari_semsr.services.restore import RestoreOptions
+from napari_semsr.services.restore_stack import restore
 
 
 def test_memory_store_and_file_agree(scene, tmp_path):
@@ -70,3 +71,45 @@ def test_integers_are_rounded_and_clipped(scene, tmp_path):
 def test_missing_kernel_file_is_one_sentence(scene):
     with pytest.raises(napari_semsr.SemsrError, match=r"no file nowhere\.tif"):
         napari_semsr.restore_image(scene.first, psf="nowhere.tif")
+
+
+def test_stack_goes_plane_by_plane(scene, tmp_path):
+    import tifffile
+
+    planes = np.stack([scene.first.data, scene.second.data])
+    tifffile.imwrite(
+        tmp_path / "stack.tif", planes, metadata={"axes": "ZYX"}, imagej=True
+    )
+    made = napari_semsr.restore_image(
+        tmp_path / "stack.tif", tmp_path / "out.ome.tif", psf="1px", pixel_size_nm=10.0
+    )
+    assert made.shape == (2, 96, 128)
+    for plane, image in enumerate((scene.first, scene.second)):
+        found = napari_semsr.read(tmp_path / "out.ome.tif", plane=plane)
+        alone = napari_semsr.restore_image(image, psf="1px")
+        np.testing.assert_allclose(found.array(), alone.array(), atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.ome.tif", "stack.tif"]
+    with pytest.raises(WriteError, match="2 planes is written as"):
+        napari_semsr.restore_image(tmp_path / "stack.tif", tmp_path / "a.ome.zarr")
+
+
+def test_estimated_blur_is_told_with_a_warning(scene):
+    with pytest.warns(UserWarning, match="The blur was estimated as"):
+        made = napari_semsr.restore_image(scene.first, method="cls")
+    assert made.metadata["restore"]["psf"]["kind"] == "estimated"
+    napari_semsr.restore_image(scene.first, method="richardson-lucy", iterations=2)
+
+
+def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):
+    path = tmp_path / "microscope.json"
+    path.write_text('{"psf_fwhm_px": 2.0, "pixel_size_nm": [20.0, 20.0]}')
+    made = napari_semsr.restore_image(scene.first, psf=str(path))
+    sigma = made.metadata["restore"]["psf"]["sigma_px"]
+    assert sigma == pytest.approx([40 / 2.3548 / 10] * 2, rel=1e-3)
+    for text, needs in (
+        ("[]", "must hold psf_fwhm_px"),
+        ("{", "cannot be read as JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(napari_semsr.SemsrError, match=needs):
+            napari_semsr.restore_image(scene.first, psf=str(path))

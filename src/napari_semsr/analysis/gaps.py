@@ -296,15 +296,11 @@ def _points(start: Array, stop: Array, aside: float = 0.0) -> Array:
 
 def _dip(values: Array, line: _Line) -> _Dip:
     """Look at the grey levels between two particles."""
-    profile = np.mean(
-        [
-            ndimage.map_coordinates(
-                values, _points(line.start, line.stop, aside), order=1, mode="nearest"
-            )
-            for aside in _LINES
-        ],
-        axis=0,
+    points = [_points(line.start, line.stop, aside) for aside in _LINES]
+    levels = ndimage.map_coordinates(
+        values, np.concatenate(points, axis=1), order=1, mode="nearest"
     )
+    profile = levels.reshape(len(_LINES), -1).mean(axis=0)
     first, second = (
         int(np.argmax(np.where(inside, profile, -np.inf))) for inside in line.inside
     )

@@ -7,7 +7,8 @@ from napari_semsr.cli.arguments import add_options, options_from
 from napari_semsr.cli.inputs import add_image, add_opening, add_output, opening_from
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.progress import Job
-from napari_semsr.services.restore import RestoredFile, RestoreOptions, restore
+from napari_semsr.services.restore import RestoredFile, RestoreOptions
+from napari_semsr.services.restore_stack import restore
 
 __all__ = ["VERB"]
 

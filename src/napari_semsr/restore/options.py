@@ -27,7 +27,7 @@ class RestoreOptions(Options):
     psf: str = Field(
         default="estimate",
         description="blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, "
-        "an image file of the kernel, or estimate",
+        "an image file of the kernel, microscope.json of a simulation, or estimate",
     )
     iterations: int = Field(
         default=ITERATIONS,

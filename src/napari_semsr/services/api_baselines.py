@@ -86,7 +86,9 @@ def restore_image(
     if output is None:
         job = service.restore_in_memory(source, options=chosen, opening=opening)
         return run(job, progress)
-    writing = service.restore(
+    from napari_semsr.services.restore_stack import restore
+
+    writing = restore(
         source,
         output,
         options=chosen,

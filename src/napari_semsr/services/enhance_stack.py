@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.inference.report import EnhanceReport
 
-__all__ = ["count_planes", "enhance_stack"]
+__all__ = ["count_planes", "enhance_stack", "write_stack"]
 
 
 def count_planes(image: Image, opening: OpenOptions | None = None) -> int:
@@ -132,7 +132,7 @@ def enhance_stack(
             "options": {**history.options, "reading": chosen.model_dump(mode="json")}
         }
     )
-    _write_stack(first.replace(provenance=history), places, target)
+    write_stack(first.replace(provenance=history), places, target)
     for place in places:
         shutil.rmtree(place)
     return EnhancedFile(
@@ -181,8 +181,18 @@ def _summed(reports: "Sequence[EnhanceReport]") -> "EnhanceReport":
     )
 
 
-def _write_stack(first: Micrograph, places: Sequence[Path], target: Path) -> None:
-    """Write the planes as pages, with calibration and history."""
+def write_stack(first: Micrograph, places: Sequence[Path], target: Path) -> None:
+    """Write planes as the pages of one file, with calibration and history.
+
+    Parameters
+    ----------
+    first : Micrograph
+        The first plane, which tells name, calibration and history of all.
+    places : sequence of pathlib.Path
+        Stores of the planes.
+    target : pathlib.Path
+        Ends in ``.ome.tif`` or ``.tif``.
+    """
     import tifffile
 
     record = record_of(first).to_json()

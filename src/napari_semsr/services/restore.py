@@ -1,7 +1,8 @@
-"""Restore an image by a classical method, tile by tile, into a store or a file."""
+"""Restore a plane by a classical method, tile by tile, into a store or a file."""
 
 import os
 import shutil
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ from napari_semsr.services.opening import (
     open_image,
     paths_of,
 )
+from napari_semsr.services.psf_file import read_psf
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.targets import check_image_target, check_not_input
 
-__all__ = ["RestoreOptions", "RestoredFile", "restore", "restore_in_memory"]
+__all__ = ["RestoreOptions", "RestoredFile", "restore_in_memory", "restore_plane"]
 
 _KINDS = "uif"
 
@@ -57,7 +59,7 @@ class RestoredFile(Result):
     tiles : int
         Number of tiles.
     shape : tuple of int
-        Rows and columns.
+        Rows and columns; planes before them for a stack.
     dtype : str
         Type of the grey values in the output.
     clipped : int
@@ -72,7 +74,7 @@ class RestoredFile(Result):
     method: str
     parameters: dict[str, Any]
     tiles: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: str
     clipped: int
     pixel_size_nm: tuple[float, float] | None
@@ -91,7 +93,7 @@ class _Prepared:
     provenance: Provenance
 
 
-def restore(
+def restore_plane(
     image: Image,
     output: str | os.PathLike[str],
     *,
@@ -100,12 +102,12 @@ def restore(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Job[RestoredFile]:
-    """Undo an image's blur by a classical method.
+    """Undo the blur of one plane by a classical method.
 
     Parameters
     ----------
     image : Micrograph or path
-        What to restore.
+        What to restore; `opening` picks one plane of a stack.
     output : path
         Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
     options : RestoreOptions, optional
@@ -218,16 +220,18 @@ def _prepare(
     dtype = _dtype_of(options)
     yield Progress(0, 0, f"reading {name_of(image)}")
     source = open_image(image, opening)
-    choice = parse_psf(options.psf)
-    kernel = open_image(choice.path) if choice.kind == "file" else None
+    asked, kernel = read_psf(options.psf)
     yield Progress(0, 0, "measuring blur and noise")
-    restorer = choose(source, options, kernel)
+    restorer = choose(source, options.replace(psf=asked), kernel)
+    if restorer.psf.kind == "estimated" and restorer.taps is not None:
+        _warn(restorer.psf.sigma_px[0])
     plan = plan_field(source.shape, restorer, options.tile)
     tolerance = measure_tolerance(source.data, plan, restorer)
     reading = (opening or OpenOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading}
-    if kernel is not None:  # no input: two images do not share a source by it
-        said["psf_digest"] = digest_path(Path(choice.path))
+    if parse_psf(options.psf).kind == "file":
+        # no input: two images do not share a source by it
+        said["psf_digest"] = digest_path(Path(options.psf))
     provenance = Provenance(
         job="restore",
         options=said,
@@ -236,6 +240,16 @@ def _prepare(
     )
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _Prepared(source, restorer, plan, dtype, parameters, provenance)
+
+
+def _warn(sigma_px: float) -> None:
+    """Say what a result rests on when nobody gave the blur."""
+    warnings.warn(
+        f"The blur was estimated as {sigma_px:.2f} px, which cannot tell blur from a "
+        "soft sample; give --psf when it is known, or use richardson-lucy, "
+        "which errs less.",
+        stacklevel=2,
+    )
 
 
 def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:

@@ -13,7 +13,8 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job
 from napari_semsr.io.options import ReadOptions
 from napari_semsr.services.describe import describe
-from napari_semsr.services.restore import RestoredFile, RestoreOptions, restore
+from napari_semsr.services.restore import RestoredFile, RestoreOptions
+from napari_semsr.services.restore_stack import restore
 from napari_semsr.widgets._cache import new_store_path, require_room
 from napari_semsr.widgets._form import Form, OptionsForm, Row
 from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
