@@ -18,6 +18,20 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint"
     )
+    parser.add_argument(
+        "--pairs",
+        metavar="PAIRS.zarr",
+        help="learn from these pairs, made by semsr pairs, instead of the images",
+    )
+    parser.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="take over the weights of a bundled model or a model file",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="train this long; the schedule stretches"
+    )
+    parser.add_argument("--name", help="name of the model")
 
 
 def _start(arguments: argparse.Namespace) -> Job[Trained]:
@@ -27,6 +41,10 @@ def _start(arguments: argparse.Namespace) -> Job[Trained]:
         arguments.output,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        pairs=arguments.pairs,
+        start_from=arguments.start_from,
+        steps=arguments.steps,
+        name=arguments.name,
     )
 
 

@@ -392,6 +392,10 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    pairs: PathLike | None = None,
+    start_from: PathLike | None = None,
+    steps: int | None = None,
+    name: str | None = None,
     progress: Report | None = None,
 ) -> "Trained":
     """Train a model from a recipe.
@@ -406,6 +410,14 @@ def train(
         Go on from the last checkpoint.
     overwrite : bool, default=False
         Start anew in a folder that holds something.
+    pairs : path, optional
+        Store of pairs to learn from, in place of the recipe's images.
+    start_from : path or str, optional
+        Model whose weights are taken over, in place of the recipe's.
+    steps : int, optional
+        Length in place of the recipe's; its schedule is stretched.
+    name : str, optional
+        Name of the model in place of the recipe's.
     progress : callable, optional
         Receives every `Progress`.
 
@@ -416,7 +428,16 @@ def train(
     """
     from napari_semsr.services import train as service
 
-    job = service.train(recipe, run_dir, resume=resume, overwrite=overwrite)
+    job = service.train(
+        recipe,
+        run_dir,
+        resume=resume,
+        overwrite=overwrite,
+        pairs=pairs,
+        start_from=start_from,
+        steps=steps,
+        name=name,
+    )
     return run(job, progress)
 
 

@@ -3,12 +3,15 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.targets import check_target_folder
+
+if TYPE_CHECKING:
+    from napari_semsr.training.recipes import Recipe
 
 __all__ = ["Trained", "train"]
 
@@ -41,6 +44,10 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    pairs: str | os.PathLike[str] | None = None,
+    start_from: str | os.PathLike[str] | None = None,
+    steps: int | None = None,
+    name: str | None = None,
 ) -> Job[Trained]:
     """Train a model.
 
@@ -54,6 +61,14 @@ def train(
         Go on from the last checkpoint in the folder.
     overwrite : bool, default=False
         Start anew in a folder that holds something.
+    pairs : path, optional
+        Store of pairs to learn from, in place of the recipe's images.
+    start_from : path or str, optional
+        Model file, or name of a bundled model, in place of the recipe's.
+    steps : int, optional
+        Optimiser steps in place of the recipe's; its schedule is stretched.
+    name : str, optional
+        Name of the model in place of the recipe's.
 
     Returns
     -------
@@ -81,7 +96,8 @@ def train(
     folder = check_target_folder(run_dir, overwrite=True)  # the loop looks inside
     from napari_semsr.training import loop, recipes
 
-    plan = recipes.load_recipe(path)
+    changes = {"pairs": pairs, "start_from": start_from, "steps": steps, "name": name}
+    plan = _changed(recipes.load_recipe(path), changes)
     found = yield from loop.train(plan, folder, resume=resume, overwrite=overwrite)
     return Trained(
         steps=found.steps,
@@ -89,3 +105,22 @@ def train(
         model=str(found.model),
         run_dir=str(folder),
     )
+
+
+def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
+    """Put what the user gave in place of what the recipe says."""
+    from napari_semsr.models.cards import bundled
+    from napari_semsr.training.schedule import with_steps
+
+    given = {key: value for key, value in changes.items() if value is not None}
+    if "steps" in given:
+        if int(given["steps"]) < 1:
+            msg = f"steps must be at least 1, got {given['steps']}."
+            raise OptionError(msg)
+        plan = with_steps(plan, int(given.pop("steps")))
+    if "pairs" in given:
+        store = str(Path(given.pop("pairs")).resolve())
+        given["data"] = plan.data.replace(pairs=store)
+    if "start_from" in given and str(given["start_from"]) not in bundled():
+        given["start_from"] = str(Path(given["start_from"]).resolve())
+    return plan.replace(**given) if given else plan
