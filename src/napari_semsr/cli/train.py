@@ -26,7 +26,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start-from",
         metavar="MODEL",
-        help="take over the weights of a bundled model or a model file",
+        help="begin with the weights of a model: a name, or a model file",
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="train this long; the schedule stretches"

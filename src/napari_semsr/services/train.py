@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.services.results import Result, jsonable
+from napari_semsr.services.shelf import find_model
 from napari_semsr.services.targets import check_target_folder
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def train(
     pairs : path, optional
         Store of pairs to learn from, in place of the recipe's images.
     start_from : path or str, optional
-        Model file, or name of a bundled model, in place of the recipe's.
+        Model file, or name of a model on the shelf, in place of the recipe's.
     steps : int, optional
         Optimiser steps in place of the recipe's; its schedule is stretched.
     name : str, optional
@@ -109,7 +110,6 @@ def train(
 
 def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     """Put what the user gave in place of what the recipe says."""
-    from napari_semsr.models.cards import bundled
     from napari_semsr.training.schedule import with_steps
 
     given = {key: value for key, value in changes.items() if value is not None}
@@ -121,6 +121,6 @@ def _changed(plan: "Recipe", changes: dict[str, Any]) -> "Recipe":
     if "pairs" in given:
         store = str(Path(given.pop("pairs")).resolve())
         given["data"] = plan.data.replace(pairs=store)
-    if "start_from" in given and str(given["start_from"]) not in bundled():
-        given["start_from"] = str(Path(given["start_from"]).resolve())
+    if "start_from" in given:
+        given["start_from"] = str(find_model(given["start_from"]).resolve())
     return plan.replace(**given) if given else plan
