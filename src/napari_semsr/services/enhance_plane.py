@@ -4,6 +4,7 @@ A store is filled in place and stays resumable. Any other format is written from
 hidden store beside the output, which is removed once the output is whole.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import Provenance, software_versions
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from napari_semsr.models.checkpoint import LoadedModel
 
 __all__ = ["EnhancedFile", "enhance_plane", "provenance_of"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +164,14 @@ def enhance_plane(
         report = yield from engine.enhance_to_store(
             source, loaded, store, chosen, scheduler=scheduler, live=live
         )
-    except Exception:
+    except Exception as error:
         _discard(place, unless=lambda: len(store.pending()) < store.done.size)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            msg = (
+                f"{target} could not be written to its end ({error.strerror}): free "
+                "some space, then run again with --resume; what is finished is kept."
+            )
+            raise WriteError(msg) from error
         raise
     finished = open_image(place)
     if place != target:

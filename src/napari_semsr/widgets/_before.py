@@ -11,7 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core.tiling import Box
-from napari_semsr.widgets._layers import HELPER
+from napari_semsr.widgets._layers import HELPER, outline
 from napari_semsr.widgets._live import field_in_view
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class BeforeAfter(QObject):
                 rgb=False,
                 metadata={HELPER: True},
             )
-            self.layer.bounding_box.visible = True
+            outline(self.layer)
             self._viewer.layers.selection = chosen
             return
         self.layer.data = pixels

@@ -23,6 +23,7 @@ __all__ = [
     "layer_keywords",
     "micrograph_from_layer",
     "nm_per_unit",
+    "outline",
     "shapes_layers",
     "show_scale_bar",
     "without_cache",
@@ -34,6 +35,7 @@ HELPER = "semsr helper"
 LIVE = "semsr live"
 """Key of a layer's metadata while it is being enhanced."""
 
+_AMBER = "#e3b617"
 _SAMPLE = 1024
 _TOLERANCE = 1e-6
 
@@ -289,6 +291,20 @@ def without_cache(layer: Layer) -> None:
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     if hasattr(data, "dask"):
         layer.dask_optimized_slicing = nullcontext
+
+
+def outline(layer: Layer) -> None:
+    """Draw a thin line around a layer.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Any layer.
+    """
+    box = layer.bounding_box
+    box.line_color = _AMBER
+    box.points = False
+    box.visible = True
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:

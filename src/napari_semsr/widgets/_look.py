@@ -40,14 +40,16 @@ class Look(Form):
     ) -> None:
         super().__init__()
         self._viewer, self._source = viewer, source
-        self.pointing = CheckBox(name="pointing", value=False, text="")
+        self.pointing = CheckBox(
+            name="pointing", value=False, text="Preview at the mouse"
+        )
         self.split = Slider(name="split", value=0, min=0, max=100, readout=False)
-        self.beside = CheckBox(name="beside", value=False, text="")
+        self.beside = CheckBox(name="beside", value=False, text="Side by side")
         self.preview = MousePreview(viewer, read, say, self)
         self.before = BeforeAfter(viewer, self)
         self.add(
             "pointing",
-            "Preview at the mouse",
+            "",
             self.pointing,
             "Enhance a small box under the mouse, to try models and options.",
         )
@@ -59,7 +61,7 @@ class Look(Form):
         )
         self.add(
             "beside",
-            "Side by side",
+            "",
             self.beside,
             "Show the layers beside each other; they move together.",
         )

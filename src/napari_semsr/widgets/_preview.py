@@ -11,7 +11,7 @@ from napari_semsr.core.errors import SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box
 from napari_semsr.services.preview import PreviewDesk, preview
-from napari_semsr.widgets._layers import HELPER, layer_keywords
+from napari_semsr.widgets._layers import HELPER, layer_keywords, outline
 from napari_semsr.widgets._runner import JobRunner
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class MousePreview(QObject):
                 **keywords
                 | {"scale": pitch, "translate": corner, "metadata": {HELPER: True}},
             )
-            self.layer.bounding_box.visible = True
+            outline(self.layer)
             self._viewer.layers.selection = chosen
             return
         self.layer.data = pixels

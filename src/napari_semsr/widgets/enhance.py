@@ -54,6 +54,11 @@ _ROWS = {
         "Normalisation",
         "How statistics of normalising layers are taken; exact leaves no seams.",
     ),
+    "haze": Row(
+        "Lift haze",
+        "Let a model that looks for haze over the whole field lift it; untick where "
+        "contrast differs across the sample by nature.",
+    ),
 }
 
 
@@ -81,7 +86,7 @@ class EnhancePanel(Panel):
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )
-        self.whole = CheckBox(name="whole", value=True, text="")
+        self.whole = CheckBox(name="whole", value=True, text="Whole field")
         self.output = FileEdit(
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
         )
@@ -110,7 +115,7 @@ class EnhancePanel(Panel):
         where = Form()
         where.add(
             "whole",
-            "Whole field",
+            "",
             self.whole,
             "What is in view always comes first. Unticked, the rest waits until it is "
             "looked at, or until this is ticked again.",
