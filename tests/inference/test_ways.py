@@ -63,6 +63,14 @@ def test_lockstep_knows_missing_pixels_types_and_lazy_input(make_loaded, rng):
     assert run(enhance_array(Micrograph(image), loaded, options)).dtype == np.uint8
 
 
+def test_lockstep_runs_in_mixed_precision(make_loaded, whole, rng):
+    image, loaded = _uneven(rng, (72, 60)), make_loaded("norm")
+    expected = whole(image, loaded)
+    options = SMALL.replace(norm="exact", precision="bf16")
+    result = run(enhance_array(Micrograph(image), loaded, options))
+    assert np.abs(result.data - expected).max() <= 0.03 * np.ptp(expected)
+
+
 def test_exact_statistics_serve_a_lazy_field(make_loaded, whole, rng):
     image, loaded = _uneven(rng, (90, 75)), make_loaded("norm")
     expected = whole(image, loaded)

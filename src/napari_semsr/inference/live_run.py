@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class LiveSink:
     def array(self) -> Any:
         """The finest level."""
         return _LiveTarget(self.inner.array, self.live)
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
+        return self.inner.folder
 
     def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
         """Refuse a store that does not fit the run, then let it be drawn.

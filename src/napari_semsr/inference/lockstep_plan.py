@@ -130,7 +130,12 @@ def _cut(tiles: TilePlan, core: int, halo: int) -> TilePlan:
 
 
 def plan_lockstep(
-    predictor: Predictor, tiles: TilePlan, budget: int, *, core: int | None = None
+    predictor: Predictor,
+    tiles: TilePlan,
+    budget: int,
+    *,
+    host: int | None = None,
+    core: int | None = None,
 ) -> LockstepPlan | None:
     """Plan a run in lockstep.
 
@@ -141,7 +146,10 @@ def plan_lockstep(
     tiles : TilePlan
         The output's tiles.
     budget : int
-        Bytes of memory that the run may take.
+        Bytes of the device's memory that the run may take.
+    host : int, optional
+        Bytes that layers and waiting tiles may take, in the machine's memory; as
+        `budget` by default. On a CPU the network needs part of them.
     core : int, optional
         Side of a core, a multiple of that of the output's tiles. By default as many
         tiles are run as one as it takes to make the halos cheap, if memory allows.
@@ -163,12 +171,14 @@ def plan_lockstep(
         if more > _WINDOW_SHARE * budget:
             break
         chosen, peak = larger, more
+    room = budget if host is None else host
+    shared = predictor.device.type == "cpu"
     return LockstepPlan(
         tiles=chosen,
         script=script,
         work=work_of(chosen),
         room_bytes=_room(script, chosen),
-        memory_bytes=max(0, budget - peak),
+        memory_bytes=max(0, room - peak if shared else room),
     )
 
 

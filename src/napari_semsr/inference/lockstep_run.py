@@ -58,7 +58,6 @@ def run_lockstep(
     places: Places,
     found: LockstepPlan,
     target: Sink,
-    folder: Path | None = None,
 ) -> Generator[list[Piece] | Progress]:
     """Enhance a field in lockstep and write it tile by tile.
 
@@ -77,10 +76,7 @@ def run_lockstep(
     found : LockstepPlan
         How it is done.
     target : Sink
-        Where statistics are kept.
-    folder : pathlib.Path, optional
-        Where layers go that do not fit into memory; by default where temporary files
-        go.
+        Where statistics are kept; what does not fit into memory lies in its folder.
 
     Yields
     ------
@@ -91,7 +87,7 @@ def run_lockstep(
         return
     known = target.kept(STATISTICS)
     statistics = None if known is None else Statistics.from_json(known)
-    lockstep = _lockstep(run, predictor, found, statistics, folder)
+    lockstep = _lockstep(run, predictor, found, statistics, target.folder)
     needed = _needed(run, predictor, places, found, partial=statistics is not None)
     live = sum(point.live for point in found.script.points)
     told = statistics is not None or not live
@@ -131,7 +127,7 @@ def exact_statistics(
     Progress
         Steps between layers.
     """
-    lockstep = _lockstep(run, predictor, found, None, None)
+    lockstep = _lockstep(run, predictor, found, None, Path(tempfile.gettempdir()))
     for event in lockstep.run(found.tiles.tiles, until_end=False):
         if not isinstance(event, Landed):
             yield _step(event)
@@ -143,7 +139,7 @@ def _lockstep(
     predictor: Predictor,
     found: LockstepPlan,
     statistics: Statistics | None,
-    folder: Path | None,
+    folder: Path,
 ) -> Lockstep:
     """Set tiles up."""
     return Lockstep(
@@ -151,7 +147,7 @@ def _lockstep(
         found.script,
         found.tiles,
         lambda tile: input_of(run, predictor, tile),
-        Room(found.memory_bytes, folder or Path(tempfile.gettempdir())),
+        Room(found.memory_bytes, folder),
         predictor.device,
         computing=lambda: predictor.computing("tiles in lockstep"),
         known=statistics,

@@ -261,7 +261,7 @@ class Shelf:
         size = value.nbytes
         dense = _dense(value)  # in memory too: the layout decides how sums are rounded
         if self.room.take(size):
-            self._slots[key] = _slot(dense, dense, -1)
+            self._slots[key] = _slot(dense, dense.to("cpu"), -1)
             return
         if self._file is None:
             self._file = self.room.open()
@@ -288,7 +288,9 @@ class Shelf:
         """
         slot = self._slots[key]
         found = slot.held
-        if found is None:
+        if found is not None:
+            found = found.to(slot.device)
+        else:
             flat = torch.empty(slot.size // slot.dtype.itemsize, dtype=slot.dtype)
             if self._file is not None:
                 data = _bytes_of(flat)

@@ -1,6 +1,8 @@
 """Where tiles go: an array in memory, or a store that remembers what is done."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -22,6 +24,10 @@ class Sink(Protocol):
     @property
     def array(self) -> Any:
         """What cores are written into."""
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
 
     def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
         """Refuse a target that does not fit the run.
@@ -96,6 +102,11 @@ class ArraySink:
     """
 
     array: NDArray[Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
+        return Path(tempfile.gettempdir())
 
     def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
         """Refuse a target that does not fit the run.
@@ -178,6 +189,11 @@ class StoreSink:
     def array(self) -> Any:
         """The finest level."""
         return self.store.level0
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
+        return self.store.path.resolve().parent
 
     def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
         """Refuse a store that does not fit the run, or was begun by another one.

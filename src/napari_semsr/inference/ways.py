@@ -1,10 +1,10 @@
 """Decide how a network gets over a field: in tiles, whole, or in lockstep."""
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from napari_semsr.core.errors import DeviceMemoryError, OptionError
 from napari_semsr.core.progress import Job
@@ -134,6 +134,13 @@ def _budget(predictor: Predictor, options: EnhanceOptions) -> int:
     return int(_SHARE * free_memory(predictor.device))
 
 
+def _host_budget(predictor: Predictor, options: EnhanceOptions) -> int:
+    """Bytes that layers and waiting tiles may take."""
+    if predictor.device.type == "cpu" or options.memory_gb is not None:
+        return _budget(predictor, options)
+    return int(_SHARE * free_memory(torch.device("cpu")))
+
+
 def _fits(predictor: Predictor, options: EnhanceOptions, plan: TilePlan) -> bool:
     if options.memory_gb is None:
         return predictor.fits(plan.padded_shape)
@@ -157,7 +164,13 @@ def _exact(
     if fits and repeated.get("kind") != "lockstep":
         return Way(norm, "whole")
     core = repeated.get("core")
-    found = plan_lockstep(predictor, plan, _budget(predictor, options), core=core)
+    found = plan_lockstep(
+        predictor,
+        plan,
+        _budget(predictor, options),
+        host=_host_budget(predictor, options),
+        core=core,
+    )
     if found is None:
         if norm == "none":
             return Way("none", "tiles")
@@ -232,7 +245,7 @@ def frozen_statistics(
     known = halo_and_script(predictor)
     if known is None:
         raise _no_sample(predictor)
-    room = _budget(predictor, options) // 2, Path(tempfile.gettempdir())
+    room = _host_budget(predictor, options) // 2, target.folder
     found = yield from measure_frozen(run, predictor, known[1], room)
     target.keep(_FROZEN, found.to_json())
     return found
