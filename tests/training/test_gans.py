@@ -193,3 +193,15 @@ def test_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> No
         run(loop.train(wild, tmp_path, resume=True))
     kept = _state(tmp_path)
     assert all(torch.equal(good[k], kept[k]) for k in good)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_mixed_precision_trains_and_leaves_fp32_weights(
+    name: str, tmp_path: Path
+) -> None:
+    changed = recipe(name, precision="bf16", steps=2, validate_every=2)
+    result = run(loop.train(changed, tmp_path))
+    held = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    floating = [v for v in held.values() if v.is_floating_point()]
+    assert {v.dtype for v in floating} == {torch.float32}
+    assert load_model(result.model).card.name == "tiny"
