@@ -15,30 +15,27 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from napari_semsr.core.intensity import any_finite
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
 from napari_semsr.core.tiling import TilePlan
-from napari_semsr.inference.haze import find_haze
+from napari_semsr.inference.frozen import Frozen
 from napari_semsr.inference.here import run_here
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.live_run import LiveSink, run_live
 from napari_semsr.inference.lockstep_run import run_lockstep
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.planning import (
-    choose_tiles,
     create_output,
-    identity_of,
     output_frame,
 )
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.preparing import Prepared, prepare
 from napari_semsr.inference.report import EnhanceReport, MemoryWatch
-from napari_semsr.inference.scaling import measure_scaling
 from napari_semsr.inference.seams import SeamMeter
 from napari_semsr.inference.sinks import ArraySink, Places, Sink, StoreSink
 from napari_semsr.inference.tasks import Piece, Run
-from napari_semsr.inference.ways import choose_way, frozen_statistics
+from napari_semsr.inference.ways import frozen_statistics
 from napari_semsr.inference.whole import run_whole
 from napari_semsr.io.zarr_store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
@@ -52,7 +49,6 @@ __all__ = [
     "output_frame",
 ]
 
-_WAY = "way"
 _Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
 
 
@@ -200,44 +196,17 @@ def _enhance(
     scheduler: str | None = None,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
-    """Plan, run, and sum up."""
+    """Prepare, run, and sum up."""
     begun = time.perf_counter()
     with MemoryWatch() as memory:
-        yield Progress(0, 0, "Measuring the grey values")
-        predictor = Predictor(
-            loaded, device=options.device, precision=options.precision
+        ready = yield from prepare(micrograph, loaded, options, target)
+        run, predictor, way, places = (
+            ready.run,
+            ready.predictor,
+            ready.way,
+            ready.places,
         )
-        plan = _plan(micrograph, predictor, options)
-        way = choose_way(predictor, options, plan, target.kept(_WAY))
-        yield from (Progress(0, 0, note) for note in way.notes)
-        scaling = measure_scaling(
-            micrograph.data,
-            loaded.card.input_percentiles,
-            back=loaded.card.grey == "input",
-        )
-        haze = None
-        if options.haze:
-            yield Progress(0, 0, "Looking for haze")
-            haze = find_haze(micrograph.data, loaded.module, scaling)
-        identity = identity_of(micrograph, loaded, options, scaling)
-        target.prepare(plan, loaded.card.scale, identity)
-        if target.kept(_WAY) is None:
-            target.keep(_WAY, way.record())
-        run = Run(
-            data=micrograph.data,
-            target=target.array,
-            loaded=loaded,
-            plan=plan,
-            scaling=scaling,
-            haze=haze,
-            device=options.device,
-            precision=options.precision,
-            batch=options.batch,
-        )
-        places = target.pending(plan)
-        tally = _Tally(notes=list(way.notes))
-        if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
-            tally.notes.append("The image has no finite pixel, nor has the result.")
+        tally = _Tally(notes=list(ready.notes))
         frozen = None
         if way.norm == "frozen" and places:
             frozen = yield from frozen_statistics(run, predictor, options, target)
@@ -252,25 +221,36 @@ def _enhance(
             work = run_live(run, predictor, live)
         else:
             work = _independent(run, predictor, places, scheduler)
-        yield from _land(work, target, plan, tally, len(places))
-    seconds = time.perf_counter() - begun
+        yield from _land(work, target, run.plan, tally, len(places))
+    return _report(ready, tally, frozen, time.perf_counter() - begun, memory.peak_mb)
+
+
+def _report(
+    ready: Prepared,
+    tally: _Tally,
+    frozen: Frozen | None,
+    seconds: float,
+    peak_memory_mb: float,
+) -> EnhanceReport:
+    """Say what was done."""
+    run, way, plan = ready.run, ready.way, ready.run.plan
     return EnhanceReport(
         tiles=len(plan),
-        resumed=len(plan) - len(places),
+        resumed=len(plan) - len(ready.places),
         tile_px=plan.core,
         halo_px=plan.halo if way.lockstep is None else way.lockstep.tiles.halo,
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
-        peak_memory_mb=memory.peak_mb,
-        device=str(predictor.device),
-        precision=predictor.precision,
-        model=loaded.card.name,
+        peak_memory_mb=peak_memory_mb,
+        device=str(ready.predictor.device),
+        precision=ready.predictor.precision,
+        model=run.loaded.card.name,
         norm=way.norm,
         norm_error=None if frozen is None else frozen.error,
         tile_mismatch=tally.meter.mismatch,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
-        haze_gain=None if haze is None else haze.spread,
+        haze_gain=None if run.haze is None else run.haze.spread,
         notes=tuple(tally.notes),
     )
 
@@ -284,22 +264,6 @@ def _independent(
     from napari_semsr.inference.cluster import run_there  # dask starts slowly
 
     return run_there(run, predictor, places, scheduler)
-
-
-def _plan(
-    micrograph: Micrograph, predictor: Predictor, options: EnhanceOptions
-) -> TilePlan:
-    """Cut the field, and choose the batch."""
-    on_gpu = predictor.device.type != "cpu"
-    plan = choose_tiles(
-        micrograph.shape,
-        predictor.card,
-        predictor.probe,
-        tile=options.tile,
-        constant=on_gpu,
-    )
-    predictor.choose_batch(plan.tile(0, 0).window.shape, options.batch)
-    return plan
 
 
 def _land(
