@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from napari_semsr.stitch.offsets import NOISE_AREA, overlap_boxes
 from napari_semsr.stitch.prepared import Prepared
 
-__all__ = ["Agreement", "agreement", "misfits"]
+__all__ = [
+    "LEAST_SHARE",
+    "Agreement",
+    "agreement",
+    "misfits",
+    "overlap_sums",
+    "shared_part",
+]
 
 FloatArray = NDArray[np.float64]
 IntPair = tuple[int, int]
 
-LEAST_SHARE = 0.3
+LEAST_SHARE = 0.4
 _EVIDENT = 6.0
 _TINY = 1e-12
 
@@ -78,18 +85,54 @@ class Agreement:
             np.add.at(common, frame, self.common[asked])
             np.add.at(power, frame, self.power[asked])
             np.add.at(pixels, frame, self.pixels[asked])
-        detail = power - pixels * self.noise
-        doubt = self.noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
-        evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
-        shared: FloatArray = np.where(evident, common / np.maximum(detail, _TINY), 0)
-        shared[~evident] = np.nan
-        return shared
+        return shared_part(common, power, pixels, self.noise)
 
 
-def _sums(
+def shared_part(
+    common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
+) -> FloatArray:
+    """Part of the detail beyond noise that is common.
+
+    Parameters
+    ----------
+    common, power, pixels : numpy.ndarray
+        As in `Agreement`.
+    noise : float
+        Noise power of a pixel.
+
+    Returns
+    -------
+    numpy.ndarray
+        About 1 where both show the same; NaN where there is no detail beyond noise.
+    """
+    detail = power - pixels * noise
+    doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
+    evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
+    part: FloatArray = np.where(
+        evident, common / np.maximum(detail, _TINY), float("nan")
+    )
+    return part
+
+
+def overlap_sums(
     prepared: Prepared, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, int] | None:
-    """Sum products and squares over the overlap of two frames."""
+    """Sum products and squares over the overlap of two frames.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Corrected frames.
+    pair : tuple of int
+        Which two.
+    shift : tuple of int
+        Position of the second less that of the first.
+
+    Returns
+    -------
+    tuple or None
+        Sum of products, mean of both sums of squares, pixels; None without overlap.
+    """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
         return None
@@ -131,7 +174,7 @@ def agreement(
     kept, sums = [], []
     for pair in pairs:
         shift = np.round(positions[pair[1]] - positions[pair[0]])
-        found = _sums(prepared, pair, (int(shift[0]), int(shift[1])))
+        found = overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
         if found is not None:
             kept.append(pair)
             sums.append(found)

@@ -12,7 +12,7 @@ from napari_semsr.stitch.offsets import coefficient
 from napari_semsr.stitch.prepared import Prepared
 from napari_semsr.stitch.state import State
 
-__all__ = ["drop_misfits", "noise_level", "verify"]
+__all__ = ["band_noise", "drop_misfits", "noise_level", "verify"]
 
 FloatArray = NDArray[np.float64]
 IntPair = tuple[int, int]
@@ -58,6 +58,22 @@ def noise_level(prepared: Prepared) -> float:
     return max(float(np.median(levels)), 1e-9)
 
 
+def band_noise(noise: float) -> float:
+    """Noise power that a band-passed pixel keeps.
+
+    Parameters
+    ----------
+    noise : float
+        Pixel noise of the raw frames.
+
+    Returns
+    -------
+    float
+        Variance after the band-pass of `Prepared`.
+    """
+    return (_FINE_NOISE * noise) ** 2
+
+
 def _reason(state: State, index: int) -> str:
     """Why a frame could not be placed."""
     band = state.prepared.banded(index)
@@ -82,7 +98,7 @@ def drop_misfits(state: State) -> list[int]:
         The frames that were taken away.
     """
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
-    limit = _NOISE_DOUBT * (_FINE_NOISE * state.noise) ** 2
+    limit = _NOISE_DOUBT * band_noise(state.noise)
     found = agreement(state.prepared, state.positions, pairs, limit)
     lost = misfits(found, len(state.positions))
     for index in lost:

@@ -10,7 +10,13 @@ from napari_semsr.core.acquisition import Acquisition
 from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.stitch import nominal as places
-from napari_semsr.stitch.checks import drop_misfits, noise_level, verify
+from napari_semsr.stitch.checks import (
+    band_noise,
+    drop_misfits,
+    noise_level,
+    verify,
+)
+from napari_semsr.stitch.discovery import discover
 from napari_semsr.stitch.flatfield import GIVEN, FlatField, first_flat, valid_mask
 from napari_semsr.stitch.lattice import choices, doubt_at, resolve
 from napari_semsr.stitch.layout import solve_layout
@@ -100,7 +106,7 @@ def _begin(
     if nominal is None and acquisition.grid is not None:
         nominal = places.from_grid(acquisition, places.measure_grid(prepared))
     elif nominal is None:
-        nominal = places.discover(prepared)
+        nominal = discover(prepared, band_noise(noise_level(prepared)))
     return State(acquisition, options, prepared, nominal, is_stated)
 
 

@@ -1,0 +1,294 @@
+"""Frames of which nothing is known: placed by their images alone, one after another.
+
+Every pair is correlated at low resolution, and its best peaks are looked at closely.
+From the surest joint on, a frame is added where most joints want it, but only if it
+then shows what all the frames show that it would overlap: a chance match of one pair
+contradicts the others.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from napari_semsr.core.errors import RegistrationError
+from napari_semsr.stitch.agreement import overlap_sums, shared_part
+from napari_semsr.stitch.layout import Joint, least_squares
+from napari_semsr.stitch.offsets import NOISE_AREA, search
+from napari_semsr.stitch.prepared import Prepared
+
+__all__ = ["discover", "grow"]
+
+FloatArray = NDArray[np.float64]
+Spectra = list[NDArray[np.complex64]]
+IntPair = tuple[int, int]
+Judge = Callable[[int, FloatArray, FloatArray], float]
+
+_SMALL_SIDE = 96
+_PEAKS = 4
+_FEW_PAIRS, _FEW_SMALL_PAIRS = 150, 400
+_APART = 5
+_CANDIDATE = 3.5
+_SURE = 6.0
+_STRONG = 50.0
+_AGREE = 0.75
+_SHARED, _ALL_SHARED = 0.55, 0.8
+_SAME = 4.0
+_SEEDS = 6
+_LEAST_PIXELS = 300
+_SAMPLE = 16
+
+
+def discover(prepared: Prepared, noise: float) -> FloatArray:
+    """Find rough positions when neither positions nor a grid are known.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Frames.
+    noise : float
+        Noise power of a band-passed pixel.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray
+        Top-left corners in px; NaN for frames that fit none of the largest group.
+
+    Raises
+    ------
+    RegistrationError
+        If no two frames fit.
+    """
+    count = len(prepared.acquisition)
+    joints = _joints(prepared)
+
+    def judge(index: int, place: FloatArray, positions: FloatArray) -> float:
+        return _shared(prepared, index, place, positions, noise)
+
+    places = grow(count, joints, judge)
+    if not np.isfinite(places).any():
+        msg = (
+            f"{count} frames without positions must overlap to be placed, but no two "
+            "of them fit: give positions or a grid."
+        )
+        raise RegistrationError(msg)
+    _check(joints, places)
+    return _settled(joints, places)
+
+
+def _check(joints: Sequence[Joint], places: FloatArray) -> None:
+    """Refuse a layout that many strong matches contradict."""
+    strong = [
+        joint
+        for joint in joints
+        if joint.weight >= _SURE
+        and np.isfinite(places[[joint.first, joint.second], 0]).any()
+    ]
+    agreeing = sum(_away(joint, places) < 2 * _SAME for joint in strong)
+    if agreeing < _AGREE * len(strong):
+        msg = (
+            "Frames without positions need detail that occurs once, but of "
+            f"{len(strong)} strong matches between them only {agreeing} agree: give "
+            "positions or a grid."
+        )
+        raise RegistrationError(msg)
+
+
+def _away(joint: Joint, places: FloatArray) -> float:
+    """Find how far a joint is from a layout; infinite where a frame has no place."""
+    apart = np.abs(places[joint.second] - places[joint.first] - joint.shift).max()
+    return float(apart) if np.isfinite(apart) else float("inf")
+
+
+def _shared(
+    prepared: Prepared,
+    index: int,
+    place: FloatArray,
+    positions: FloatArray,
+    noise: float,
+) -> float:
+    """Part of a frame's detail that the placed frames show as well; 0 without any."""
+    total = np.zeros(3)
+    for other in np.flatnonzero(np.isfinite(positions[:, 0])):
+        shift = np.round(place - positions[other])
+        found = overlap_sums(
+            prepared, (int(other), index), (int(shift[0]), int(shift[1]))
+        )
+        if found is not None and found[2] >= _LEAST_PIXELS:
+            total += found
+    common, power, pixels = total[:, None]
+    return float(np.nan_to_num(shared_part(common, power, pixels, noise))[0])
+
+
+def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
+    """Place frames one after another, each where it agrees with all that are placed.
+
+    Parameters
+    ----------
+    count : int
+        Frames.
+    joints : sequence of Joint
+        Possible shifts; several of one pair exclude each other.
+    judge : callable
+        Tells of a frame, a place for it and the positions of the others which part of
+        its detail they show.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray
+        Corners of the largest group that is found; NaN for all others.
+    """
+    best = np.full((count, 2), np.nan)
+    tried = 0
+    for seed in sorted(joints, key=lambda joint: -joint.weight):
+        if tried == _SEEDS or seed.weight < _SURE:
+            break
+        if np.isfinite(best[[seed.first, seed.second]]).all():
+            continue
+        tried += 1
+        found = _grown(count, seed, joints, judge)
+        if np.isfinite(found).sum() > np.isfinite(best).sum():
+            best = found
+        if np.isfinite(best).all():
+            break
+    return best
+
+
+def _grown(
+    count: int, seed: Joint, joints: Sequence[Joint], judge: Judge
+) -> FloatArray:
+    """Grow a group from one joint."""
+    positions = np.full((count, 2), np.nan)
+    positions[seed.first] = 0.0
+    if judge(seed.second, np.array(seed.shift), positions) < _SHARED:
+        return np.full((count, 2), np.nan)
+    positions[seed.second] = seed.shift
+    refused: set[tuple[int, int, int]] = set()
+    while True:
+        for support, index, place in _proposals(joints, positions):
+            key = (index, round(place[0]), round(place[1]))
+            if key in refused:
+                continue
+            needed = _SHARED if support >= _SURE else _ALL_SHARED
+            if judge(index, place, positions) >= needed:
+                positions[index] = place
+                break
+            refused.add(key)
+        else:
+            return positions
+
+
+def _proposals(
+    joints: Sequence[Joint], positions: FloatArray
+) -> list[tuple[float, int, FloatArray]]:
+    """Places that joints propose for frames without one, best supported first."""
+    placed = np.isfinite(positions[:, 0])
+    wanted: dict[int, list[tuple[FloatArray, float]]] = {}
+    for joint in joints:
+        shift = np.array(joint.shift)
+        if placed[joint.first] and not placed[joint.second]:
+            where = (positions[joint.first] + shift, joint.weight)
+            wanted.setdefault(joint.second, []).append(where)
+        elif placed[joint.second] and not placed[joint.first]:
+            where = (positions[joint.second] - shift, joint.weight)
+            wanted.setdefault(joint.first, []).append(where)
+    proposals = []
+    for index, said in wanted.items():
+        places = np.stack([place for place, _ in said])
+        weights = np.array([weight for _, weight in said])
+        for place in places:
+            near = np.abs(places - place).max(axis=1) < _SAME
+            middle = np.average(places[near], axis=0, weights=weights[near])
+            proposals.append((float(weights[near].sum()), index, middle))
+    proposals.sort(key=lambda item: -item[0])
+    return proposals
+
+
+def _settled(joints: Sequence[Joint], places: FloatArray) -> FloatArray:
+    """Fit all joints that agree with a layout."""
+    agreeing = [joint for joint in joints if _away(joint, places) < 2 * _SAME]
+    weights = np.array([joint.weight for joint in agreeing])
+    solved = least_squares(len(places), agreeing, weights, places)
+    return np.where(np.isfinite(places), solved, np.nan)
+
+
+def _joints(prepared: Prepared) -> list[Joint]:
+    """Possible shifts of all pairs, looked at in full resolution.
+
+    Scores are in deviations of unrelated noise of a fine grain; that of the sample may
+    be coarser.
+    """
+    factor = max(1, min(prepared.frame_shape) // _SMALL_SIDE)
+    around = (factor + 2, factor + 2)
+    scale = np.sqrt(NOISE_AREA / max(_grain(prepared), NOISE_AREA))
+    joints: dict[tuple[int, int, int, int], Joint] = {}
+    few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
+    for first, second, shift in _trials(*_small_spectra(prepared, factor), few):
+        nominal = (shift[0] * factor, shift[1] * factor)
+        item = search(prepared, (first, second), nominal, around)
+        score = min(item.best * scale, _STRONG)
+        if score > _CANDIDATE:
+            y, x = (int(value) for value in item.shifts[0])
+            joint = Joint(first, second, (float(y), float(x)), score)
+            joints[first, second, y, x] = joint
+    return list(joints.values())
+
+
+def _grain(prepared: Prepared) -> float:
+    """Pixels over which band-passed frames are correlated."""
+    power = np.zeros(prepared.frame_shape)
+    count = len(prepared.acquisition)
+    for index in range(0, count, max(1, count // _SAMPLE)):
+        power += np.abs(fft.fft2(prepared.banded(index))) ** 2
+    return float(power.size * (power**2).sum() / max(power.sum() ** 2, 1e-30))
+
+
+def _small_spectra(prepared: Prepared, factor: int) -> tuple[Spectra, Spectra, IntPair]:
+    """Spectra of all frames reduced by `factor`, and of their squares."""
+    rows, columns = (side // factor for side in prepared.frame_shape)
+    size = (
+        fft.next_fast_len(2 * rows, real=True),
+        fft.next_fast_len(2 * columns, real=True),
+    )
+    spectra, powers = [], []
+    for index in range(len(prepared.acquisition)):
+        band = prepared.reduced(index, factor)
+        spectra.append(fft.rfft2(band, s=size))
+        powers.append(fft.rfft2(band**2, s=size))
+    return spectra, powers, size
+
+
+def _trials(
+    spectra: Spectra, powers: Spectra, size: IntPair, few: int
+) -> list[tuple[int, int, IntPair]]:
+    """Shifts of all pairs at which their correlation peaks; if not `few`, the best."""
+    found: list[tuple[float, int, int, IntPair]] = []
+    for first in range(len(spectra)):
+        for second in range(first + 1, len(spectra)):
+            cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
+            spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
+            floor = 0.03 * float(spread.max())
+            score = cross / np.sqrt(np.maximum(spread, floor))
+            score[spread <= floor] = 0
+            found += [(h, first, second, s) for h, s in _highest(score)]
+    if len(found) <= few:
+        return [item[1:] for item in found]
+    heights = np.array([item[0] for item in found])
+    middle = float(np.median(heights))
+    spread_of = 1.4826 * float(np.median(np.abs(heights - middle)))
+    return [item[1:] for item in found if item[0] > middle + 3 * spread_of]
+
+
+def _highest(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:
+    """Heights and shifts of the best peaks of a wrapped surface."""
+    around = ndimage.maximum_filter(score, _APART, mode="wrap")
+    places = np.flatnonzero(((score == around) & (score > 0)).ravel())
+    order = places[np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]]
+    peaks = []
+    for place in order:
+        y, x = divmod(int(place), score.shape[1])
+        y = y - score.shape[0] if y > score.shape[0] // 2 else y
+        x = x - score.shape[1] if x > score.shape[1] // 2 else x
+        peaks.append((float(score.flat[place]), (y, x)))
+    return peaks
