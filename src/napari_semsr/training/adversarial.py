@@ -1,11 +1,12 @@
 """How the scores of a discriminator become losses.
 
+Cross-entropy [1]_, least squares [2]_, or the relativistic average [3]_ of ESRGAN.
+
 References
 ----------
-.. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661 (cross-entropy).
-.. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076 (least squares).
-.. [3] A. Jolicoeur-Martineau, ICLR 2019, arXiv:1807.00734 (relativistic average), as
-   used in ESRGAN, arXiv:1809.00219.
+.. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661.
+.. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076.
+.. [3] A. Jolicoeur-Martineau, ICLR 2019, arXiv:1807.00734.
 """
 
 import torch

@@ -149,7 +149,8 @@ class Judge:
             if self.cross_frc:
                 row["frc_per_px"] = frc_cutoff_per_px(restored, truth)
             rows.append(row)
-        names = {name: None for row in rows for name in row}
+        given = {name: None for row in rows for name in row}
+        names = sorted(given, key=lambda name: not name.startswith("gain"))
         return {n: float(np.mean([r[n] for r in rows if n in r])) for n in names}
 
 

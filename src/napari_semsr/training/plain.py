@@ -13,17 +13,7 @@ __all__ = ["Supervised"]
 
 
 class Supervised(Learner):
-    """Training of any network by one loss between prediction and truth.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        What is trained.
-    recipe : Recipe
-        How; `Recipe.loss` names the loss.
-    pairs : list of ValidationPair
-        Fields that choose the checkpoint.
-    """
+    """Training of any network by the loss that the recipe names."""
 
     def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch.
