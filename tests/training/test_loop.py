@@ -4,12 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as lightning
 import torch
 
-from napari_semsr.core.errors import CheckpointError, SemsrError, WriteError
+from napari_semsr.core.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    SemsrError,
+    WriteError,
+)
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.training import loop, starting, supervised
+from napari_semsr.training import loop, recorder, starting, supervised
 from napari_semsr.training.judging import affine_psnr_db, restore_field
 from napari_semsr.training.recipes import DataOptions, Recipe
 from napari_semsr.training.schedule import learning_rate_factor
@@ -188,3 +194,48 @@ def test_overwrite_starts_anew_and_keeps_strangers(tmp_path: Path) -> None:
     run(loop.train(short, folder, overwrite=True))
     assert len((folder / "curve.csv").read_text().splitlines()) == 2
     assert (folder / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("what", ["model", "state"])
+def test_full_disk_is_said_and_the_last_state_kept(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
+    good = (tmp_path / "last.ckpt").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if what == "model":
+        monkeypatch.setattr(recorder, "save_model", full)
+        (tmp_path / "best.yaml").write_text("{}")
+    else:
+        monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
+    with pytest.raises(WriteError, match=r"No space left.*the last state is kept"):
+        run(loop.train(RECIPE, tmp_path, resume=True))
+    assert (tmp_path / "last.ckpt").read_bytes() == good
+    assert not (tmp_path / "last.ckpt.partial").exists()
+
+
+def test_damaged_state_is_refused(tmp_path: Path) -> None:
+    run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
+    (tmp_path / "last.ckpt").write_bytes(b"nothing of use")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged"):
+        run(loop.train(RECIPE, tmp_path, resume=True))
+
+
+def test_memory_that_ran_out_is_said() -> None:
+    found = loop._translated(RuntimeError("CUDA out of memory. Tried to allocate"))
+    assert isinstance(found, DeviceMemoryError)
+    assert "lower batch or patch_px" in str(found)
+
+
+def test_early_cut_resumes_exactly_too(tmp_path: Path) -> None:
+    recipe = RECIPE.replace(validate_every=1)
+    run(loop.train(recipe, tmp_path / "whole"))
+    run(loop.train(recipe.replace(stop_after=1), tmp_path / "cut"))
+    run(loop.train(recipe, tmp_path / "cut", resume=True))
+    whole, cut = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
+    assert all(torch.equal(whole[k], cut[k]) for k in whole)
+    curves = [(tmp_path / n / "curve.csv").read_text() for n in ("whole", "cut")]
+    assert curves[0] == curves[1]

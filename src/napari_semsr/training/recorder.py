@@ -22,7 +22,7 @@ from napari_semsr.training.guards import check_weights
 from napari_semsr.training.judging import PERCENTILES
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipes import Recipe
-from napari_semsr.training.run_dir import save_state
+from napari_semsr.training.run_dir import save_state, saving
 
 __all__ = ["Recorder", "card_of"]
 
@@ -93,14 +93,16 @@ class Recorder(Callback):
         step, measured = trainer.global_step, self.recipe.measure
         found = module.validate_pairs()
         terms = {name: float(value) for name, value in module.terms.items()}
-        self.board.add({"step": step, "loss": loss, **found, **terms})
+        with saving(self.run_dir):
+            self.board.add({"step": step, "loss": loss, **found, **terms})
         value = found.get(measured, math.inf)  # without a truth, the newest is best
         if value == math.inf or value > self.best.get(measured, -math.inf):
             self.best.clear()
             self.best.update(found, step=step)
             path = self.run_dir / f"{self.recipe.name}.safetensors"
             network = module.best_network
-            save_model(path, network, card_of(self.recipe, network, self.best))
+            with saving(self.run_dir):
+                save_model(path, network, card_of(self.recipe, network, self.best))
         save_state(trainer, self.run_dir, self.best)
 
     def _stale(self, step: int) -> bool:

@@ -6,17 +6,20 @@ and ``NAME.safetensors`` (the best model so far).
 """
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 import yaml
+from safetensors import SafetensorError
 
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.training.recipes import Recipe
 
-__all__ = ["STATE", "prepare", "save_state", "steps_done"]
+__all__ = ["STATE", "prepare", "save_state", "saving", "steps_done"]
 
 STATE = "last.ckpt"
 _PARTIAL = f"{STATE}.partial"
@@ -80,6 +83,36 @@ def prepare(
     return {}
 
 
+@contextmanager
+def saving(run_dir: Path) -> Iterator[None]:
+    """Turn what a disk refuses into a sentence.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    WriteError
+        If a file cannot be written; the last state is kept.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        msg = (
+            f"The run cannot be saved in {run_dir}: {first}; the last state is kept, "
+            "so make room and give --resume."
+        )
+        raise WriteError(msg) from error
+
+
 def save_state(
     trainer: lightning.Trainer, run_dir: Path, best: dict[str, float]
 ) -> None:
@@ -100,18 +133,14 @@ def save_state(
         If the disk refuses; the last state is kept.
     """
     partial = run_dir / _PARTIAL
-    try:
-        trainer.save_checkpoint(partial)
+    with saving(run_dir):
+        try:
+            trainer.save_checkpoint(partial)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(str(error)) from error
         partial.replace(run_dir / STATE)
         (run_dir / _BEST).write_text(yaml.safe_dump(dict(best)), encoding="utf-8")
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        first = str(error).splitlines()[0]
-        msg = (
-            f"The state of the run cannot be saved in {run_dir}: {first}; the last one "
-            "is kept."
-        )
-        raise WriteError(msg) from error
 
 
 def steps_done(state: Path) -> int:
