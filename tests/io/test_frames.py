@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.io.frames import natural_key, read_frames
+from napari_semsr.io.frames import natural_key, open_frames, read_frames
 
 
 @pytest.fixture
@@ -100,6 +100,41 @@ def test_read_frames_lists_what_positions_and_folder_do_not_share(folder):
     faults = {fault.frame: fault.reason for fault in scan.faults}
     assert "no such file" in faults["gone.tif"]
     assert "no position" in faults["frame10.tif"]
+
+
+def test_read_frames_leaves_out_frames_with_empty_cells(folder):
+    rows = [("frame1.tif", 0, 0), ("frame2.tif", "", ""), ("frame9.tif", 0, 18)]
+    table(folder, [*rows, ("frame10.tif", " ", "")])
+    scan = read_frames(folder)
+    assert scan.names == ("frame1.tif", "frame9.tif")
+    reasons = {fault.frame: fault.reason for fault in scan.faults}
+    assert set(reasons) == {"frame2.tif", "frame10.tif"}
+    assert all("empty" in reason for reason in reasons.values())
+
+
+def test_read_frames_leaves_out_pages_with_empty_cells(tmp_path):
+    path = tmp_path / "scan.tif"
+    data = np.arange(3, dtype=np.uint16)[:, None, None] * np.ones((3, 12, 16))
+    tifffile.imwrite(path, data.astype(np.uint16), photometric="minisblack")
+    listing = tmp_path / "at.csv"
+    listing.write_text("frame,y_px,x_px\nscan-0,0,0\nscan-1,,\nscan-2,0,9\n")
+    scan = read_frames(path, positions=listing)
+    assert scan.names == ("scan-0", "scan-2")
+    assert [int(scan.read(i)[0, 0]) for i in range(2)] == [0, 2]
+    assert scan.shape == (2, 12, 16)
+    assert [fault.frame for fault in scan.faults] == ["scan-1"]
+
+
+def test_half_a_position_is_refused(folder):
+    table(folder, [("frame1.tif", 0, 0), ("frame2.tif", 4, "")])
+    with pytest.raises(ReadError, match="line 3 must hold two finite numbers"):
+        read_frames(folder)
+
+
+def test_open_frames_can_be_stopped_between_frames(folder):
+    job = open_frames(folder)
+    assert [next(job).done for _ in range(3)] == [0, 1, 2]
+    job.close()
 
 
 def bad_sizes(folder):

@@ -201,3 +201,10 @@ def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan, monkeypatch)
     monkeypatch.setattr(checks, "_unfounded", lambda _state: everything)
     with pytest.raises(RegistrationError, match=r"none of \d+ does"):
         run(solve(square_scan.acquisition))
+
+
+def test_loose_places_are_told(square_scan, monkeypatch):
+    monkeypatch.setattr(checks, "_LOOSE", 1e-6)
+    solution = run(solve(square_scan.acquisition))
+    (warning,) = solution.warnings
+    assert warning.startswith("9 of 9 frames are held loosely")

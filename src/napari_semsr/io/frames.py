@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core.acquisition import (
     Acquisition,
@@ -18,10 +17,12 @@ from napari_semsr.core.acquisition import (
 )
 from napari_semsr.core.errors import ReadError, SemsrError
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
+from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.io import czi, registry
+from napari_semsr.io.frame_files import ChosenFrames, FileFrames, PageFrames
 from napari_semsr.io.scan_files import Positions, read_positions, read_scan
 
-__all__ = ["FileFrames", "PageFrames", "natural_key", "read_frames"]
+__all__ = ["natural_key", "open_frames", "read_frames"]
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
@@ -47,95 +48,6 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FileFrames:
-    """Frames in files of their own, all of one shape and type.
-
-    Attributes
-    ----------
-    paths : tuple of pathlib.Path
-        One for each frame.
-    shape : tuple of int
-        Frames, rows and columns.
-    dtype : numpy.dtype
-        Type of the grey values.
-    """
-
-    paths: tuple[Path, ...]
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
-        """
-        return _array(self.paths[index], None, self.shape[1:], self.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class PageFrames:
-    """Frames that are pages of one file.
-
-    Attributes
-    ----------
-    path : pathlib.Path
-        The file.
-    shape : tuple of int
-        Frames, rows and columns.
-    dtype : numpy.dtype
-        Type of the grey values.
-    """
-
-    path: Path
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
-        """
-        return _array(self.path, index, self.shape[1:], self.dtype)
-
-
-def _array(
-    path: Path, plane: int | None, shape: tuple[int, int], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Read one image that must still be what it was when the scan was opened."""
-    image = registry.read(path, plane=plane)
-    if image.shape != shape or image.dtype != dtype:
-        msg = (
-            f"{path} must be {shape[0]}x{shape[1]} {dtype} as when the scan was "
-            f"opened, but is {image.shape[0]}x{image.shape[1]} {image.dtype} now: open "
-            "it again."
-        )
-        raise ReadError(msg)
-    return image.array()
-
-
 def _listed(folder: Path) -> list[str]:
     """Image files of a folder, in natural order."""
     names = [
@@ -154,6 +66,7 @@ def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[
     if positions is None:
         return listed, []
     present = [name for name in positions.corners if (folder / name).is_file()]
+    unplaced = [name for name in positions.unplaced if (folder / name).is_file()]
     if not present:
         msg = (
             f"{positions.path.name} must name the frames of {folder}, but none of its "
@@ -161,9 +74,11 @@ def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[
         )
         raise ReadError(msg)
     missing = [name for name in positions.corners if name not in set(present)]
-    unnamed = [name for name in listed if name not in positions.corners]
+    named = {*positions.corners, *unplaced}
+    unnamed = [name for name in listed if name not in named]
     why = f"no position in {positions.path.name}"
     faults = [
+        *(Fault(name, f"{why}: its cells are empty") for name in unplaced),
         *(Fault(name, "has a position, but there is no such file") for name in missing),
         *(Fault(name, why) for name in unnamed),
     ]
@@ -186,10 +101,11 @@ def _unique(names: Sequence[str], folder: Path) -> None:
 
 def _described(
     folder: Path, names: Sequence[str]
-) -> tuple[list[str], list[registry.FileInfo], list[Fault]]:
+) -> Job[tuple[list[str], list[registry.FileInfo], list[Fault]]]:
     """Look at every frame; list those that cannot be read."""
     kept, infos, faults = [], [], []
-    for name in names:
+    for done, name in enumerate(names):
+        yield Progress(done, len(names), f"Opening the frames of {folder.name}")
         try:
             info = registry.describe(folder / name)
             if info.planes * info.channels > 1:
@@ -233,7 +149,9 @@ def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None
     raise ReadError(msg)
 
 
-def _from_folder(folder: Path, table: Path | None) -> tuple[Acquisition, list[str]]:
+def _from_folder(
+    folder: Path, table: Path | None
+) -> Job[tuple[Acquisition, list[str]]]:
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / "positions.csv"
     table = own if table is None and own.is_file() else table
@@ -244,7 +162,7 @@ def _from_folder(folder: Path, table: Path | None) -> tuple[Acquisition, list[st
         if len(single) == 1 and (czi.is_czi(single[0]) or _pages(single[0]) > 1):
             return _from_file(single[0], None), []
     _unique(names, folder)
-    kept, infos, broken = _described(folder, names)
+    kept, infos, broken = yield from _described(folder, names)
     faults += broken
     if len(kept) < 2:
         _too_few(folder, kept, faults)
@@ -276,6 +194,18 @@ def _acquisition(
     made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
     if positions is None:
         return made
+    empty = set(positions.unplaced)
+    if empty & set(names):
+        kept = [index for index, name in enumerate(names) if name not in empty]
+        chosen = [names[index] for index in kept]
+        if len(kept) < 2:
+            msg = f"{positions.path} must give at least two positions, got {len(kept)}."
+            raise ReadError(msg)
+        part = ChosenFrames(frames, tuple(kept))
+        why = f"no position in {positions.path.name}: its cells are empty"
+        faults = tuple(Fault(name, why) for name in names if name in empty)
+        left = replace(positions, unplaced=())
+        return _acquisition(part, chosen, size, title, left).replace(faults=faults)
     lacking = [name for name in names if name not in positions.corners]
     if lacking:
         msg = (
@@ -353,7 +283,7 @@ def _with_gaps(
     return values
 
 
-def read_frames(
+def open_frames(
     path: str | Path,
     *,
     grid: tuple[int, int] | None = None,
@@ -361,8 +291,8 @@ def read_frames(
     order: FrameOrder | None = None,
     overlap: float | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
-) -> Acquisition:
-    """Open the frames of a scan.
+) -> Job[Acquisition]:
+    """Open the frames of a scan, one after another.
 
     Parameters
     ----------
@@ -385,6 +315,11 @@ def read_frames(
         Frames in natural order, read when they are asked for. Those that cannot be
         read are listed in its `faults`.
 
+    Yields
+    ------
+    Progress
+        One for each file.
+
     Raises
     ------
     ReadError
@@ -401,9 +336,11 @@ def read_frames(
     names: list[str] = []
     is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
     if is_folder:
-        made, names = _from_folder(path, table)
+        made, names = yield from _from_folder(path, table)
     else:
         made = _from_file(path, table)
+        names = [*made.names, *(fault.frame for fault in made.faults)]
+        names.sort(key=natural_key)
     found = read_scan(path) if is_folder else {}
     values = _scan_values(found, path)
     given = {
@@ -421,3 +358,36 @@ def read_frames(
     if "grid" in values and made.faults:
         values = _with_gaps(made, values, names)
     return made.replace(metadata=found, **values)
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    grid: tuple[int, int] | None = None,
+    positions: str | Path | None = None,
+    order: FrameOrder | None = None,
+    overlap: float | None = None,
+    pixel_size_nm: float | Sequence[float] | None = None,
+) -> Acquisition:
+    """Open the frames of a scan at once.
+
+    Parameters
+    ----------
+    path, grid, positions, order, overlap, pixel_size_nm
+        As in `open_frames`.
+
+    Returns
+    -------
+    Acquisition
+        Frames in natural order, read when they are asked for.
+    """
+    return run(
+        open_frames(
+            path,
+            grid=grid,
+            positions=positions,
+            order=order,
+            overlap=overlap,
+            pixel_size_nm=pixel_size_nm,
+        )
+    )

@@ -32,11 +32,14 @@ class Positions:
         ``"px"`` or ``"nm"``.
     corners : dict
         ``(y, x)`` by name of the frame.
+    unplaced : tuple of str
+        Frames that are named, but whose cells are empty.
     """
 
     path: Path
     unit: str
     corners: dict[str, tuple[float, float]]
+    unplaced: tuple[str, ...] = ()
 
     def array(self, names: tuple[str, ...]) -> NDArray[np.float64]:
         """Corners in the order of frames.
@@ -94,7 +97,7 @@ def read_positions(path: Path, folder: Path) -> Positions:
     Returns
     -------
     Positions
-        Top-left corners by frame.
+        Top-left corners by frame; those with empty cells apart.
 
     Raises
     ------
@@ -116,16 +119,20 @@ def read_positions(path: Path, folder: Path) -> Positions:
         msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
         raise ReadError(msg)
     corners: dict[str, tuple[float, float]] = {}
+    unplaced: list[str] = []
     for line, row in enumerate(rows, start=2):
         name = _inside(folder, (row["frame"] or "").strip(), path)
-        if name in corners:
+        if name in corners or name in unplaced:
             msg = f"{path} names frame {name} twice (again in line {line}): keep one."
             raise ReadError(msg)
+        if not any((row[key] or "").strip() for key in header[1:3]):
+            unplaced.append(name)
+            continue
         corners[name] = (
             _number(row[header[1]], path, line),
             _number(row[header[2]], path, line),
         )
-    return Positions(path, unit, corners)
+    return Positions(path, unit, corners, tuple(unplaced))
 
 
 def read_scan(folder: Path) -> dict[str, Any]:

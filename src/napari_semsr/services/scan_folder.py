@@ -42,12 +42,12 @@ def open_scan(
     Progress
         While frames are opened.
     """
-    from napari_semsr.io.frames import read_frames
+    from napari_semsr.io.frames import open_frames
 
     yield Progress(0, 0, f"opening the frames of {folder.name}")
     names = ("grid", "order", "overlap", "pixel_size_nm")
     said = {} if options is None else {n: getattr(options, n) for n in names}
-    return read_frames(folder, positions=positions, **said)
+    return (yield from open_frames(folder, positions=positions, **said))
 
 
 def digest_scan(folder: Path, acquisition: Acquisition) -> str:

@@ -23,6 +23,7 @@ _NOISE_DOUBT = 4.0  # frames may scatter more than noise alone by such a factor
 _SAMPLE = 16
 _UNEVEN = 0.02
 _FEW_FRAMES = 6
+_LOOSE = 1.0
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
@@ -159,11 +160,9 @@ def verify(state: State) -> None:
         index = int(lost_index)
         state.reasons.setdefault(index, _reason(state, index))
     if len(lost):
-        names = [state.acquisition.names[i] for i in lost[:5]]
-        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         state.warnings.append(
             f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
-            f"left out: {', '.join(names)}{more}."
+            f"left out: {_named(state, lost)}."
         )
     if state.ambiguous:
         state.warnings.append(
@@ -171,9 +170,34 @@ def verify(state: State) -> None:
             "whole period away and were decided by the stage alone, so that positions "
             "may be wrong by whole periods."
         )
+    _warn_of_spread(state)
     _warn_of_shading(state)
     if state.is_stated:
         _against_nominal(state)
+
+
+def _warn_of_spread(state: State) -> None:
+    """Say which places the joints hardly hold."""
+    if state.refined is None:
+        return
+    spread = np.hypot(*state.refined.sigma_px.T)
+    placed = np.isfinite(state.positions).all(axis=1)
+    loose = np.flatnonzero(placed & (spread > _LOOSE))
+    if not len(loose):
+        return
+    names = _named(state, loose)
+    state.warnings.append(
+        f"{len(loose)} of {int(placed.sum())} frames are held loosely, with a standard "
+        f"deviation of up to {spread[loose].max():.2g} px, and may lie in a wrong "
+        f"place: {names}."
+    )
+
+
+def _named(state: State, frames: NDArray[np.intp]) -> str:
+    """Names of some frames, and how many more there are."""
+    names = [state.acquisition.names[i] for i in frames[:5]]
+    more = f" and {len(frames) - 5} more" if len(frames) > 5 else ""
+    return f"{', '.join(names)}{more}"
 
 
 def _warn_of_shading(state: State) -> None:
