@@ -70,8 +70,8 @@ def test_killed_runs_are_resumed_to_the_same_pixels(kills, image, expected):
         if read_complete(store):
             shutil.rmtree(store)
     child = semsr(image, "-o", store, "--resume")
-    child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 0
+    _, err = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 0, err
     np.testing.assert_array_equal(read(store).array(), expected)
     assert not list(store.rglob("*.partial"))
 
@@ -152,8 +152,8 @@ def test_a_small_file_system_that_fills_up(image, expected, tmp_path):
         larger = ["mount", "-o", "remount,size=20m", str(place)]
         subprocess.run(larger, check=True)
         child = semsr(image, "-o", store, "--resume")
-        child.communicate(timeout=PATIENCE_S)
-        assert child.returncode == 0
+        _, err = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 0, err
         np.testing.assert_array_equal(read(store).array(), expected)
     finally:
         subprocess.run(["umount", str(place)], check=False)
