@@ -62,6 +62,17 @@ def test_folder_says_what_it_holds(make, scan):
     assert panel.status.text() == "scan can be stitched."
 
 
+def test_stitching_again_replaces_the_layers(make, model, scan, run_panel):
+    panel = make(scan)
+    run_panel(panel)
+    model.add_image(np.zeros((8, 8)), name="of the user")
+    names = [layer.name for layer in model.layers]
+    first = model.layers["scan mosaic"]
+    run_panel(panel)
+    assert sorted(layer.name for layer in model.layers) == sorted(names)
+    assert model.layers["scan mosaic"] is not first
+
+
 def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     panel = make(scan)
     panel.show_button.click()

@@ -38,6 +38,7 @@ __all__ = ["StitchMosaicPanel", "StitchOutcome", "stitch_to_layers"]
 
 _EXISTING = {"refuse": False, "replace it": True}
 _FLAT_FILE = "file"
+_MADE_FROM = "semsr stitched from"
 _ROWS = {
     "order": Row(
         "Order", "How the grid was filled: row by row, or every second row backwards."
@@ -347,6 +348,9 @@ class StitchMosaicPanel(Panel):
             target = target.with_name(f"{target.name}.ome.zarr")
         table_path = _typed(self.positions)
 
+        def show(outcome: StitchOutcome) -> None:
+            self.show_outcome(outcome, folder)
+
         def make() -> Job[StitchOutcome]:
             return stitch_to_layers(
                 folder,
@@ -356,29 +360,43 @@ class StitchMosaicPanel(Panel):
                 overwrite=overwrite,
             )
 
-        return make, self.show_outcome
+        return make, show
 
-    def show_outcome(self, outcome: StitchOutcome) -> None:
+    def _remove_earlier(self, folder: Path) -> None:
+        """Take away the layers of an earlier run on the same folder."""
+        for layer in list(self.viewer.layers):
+            if layer.metadata.get(_MADE_FROM) == str(folder):
+                self.viewer.layers.remove(layer)
+
+    def show_outcome(self, outcome: StitchOutcome, folder: Path) -> None:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
+
+        Layers of an earlier run on the same folder are replaced.
 
         Parameters
         ----------
         outcome : StitchOutcome
             What was made.
+        folder : pathlib.Path
+            Where the frames are.
         """
         made, mosaic = outcome.made, outcome.opened.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
             if FOLDER_KEY in layer.metadata:
                 layer.visible = False
+        self._remove_earlier(folder)
         data = [item.data for item in outcome.opened.levels]
         many = len(data) > 1
         keywords = layer_keywords(mosaic, levels=data)
         image = self.viewer.add_image(
             data if many else data[0], multiscale=many, **keywords
         )
-        add_frame_layers(self.viewer, made, mosaic, name)
-        add_joint_layer(self.viewer, made, mosaic, name)
+        shapes = add_frame_layers(self.viewer, made, mosaic, name)
+        shapes.append(add_joint_layer(self.viewer, made, mosaic, name))
+        for layer in (image, *shapes):
+            if layer is not None:
+                layer.metadata[_MADE_FROM] = str(folder)
         self.viewer.layers.selection.active = image
         show_scale_bar(self.viewer)
         self._draw(made)
