@@ -32,6 +32,19 @@ def test_perfect_lattice_is_reported():
     assert any(pair.ambiguous for pair in solution.pairs)
 
 
+def test_a_perfect_grating_is_not_placed_worse_than_nominal():
+    x = np.indices((420, 420))[1]
+    scene = 0.5 + 0.3 * np.cos(2 * np.pi * x / PITCH)
+    flat = scans.square_flat(112)
+    scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
+    solution = run(solve(scan.acquisition))
+    placed = solution.placed
+    given = solution.positions_px[placed] - scan.acquisition.nominal_px[placed]
+    assert placed.sum() > 4
+    assert np.allclose(given, given[0])
+    assert any("nominal positions are given" in told for told in solution.warnings)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("disorder", [0.0, 0.01, 0.03], ids=str)
 def test_lattice_is_never_silently_wrong(disorder):

@@ -24,6 +24,7 @@ _SAMPLE = 16
 _UNEVEN = 0.02
 _FEW_FRAMES = 6
 _LOOSE = 1.0
+_MOSTLY = 0.3
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
@@ -172,7 +173,7 @@ def verify(state: State) -> None:
         )
     _warn_of_spread(state)
     _warn_of_shading(state)
-    if state.is_stated:
+    if state.is_stated and not _undecided(state):
         _against_nominal(state)
 
 
@@ -219,6 +220,40 @@ def _warn_of_shading(state: State) -> None:
         f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
         f"their brightness beyond noise; {remedy}."
     )
+
+
+def _period(state: State) -> float:
+    """Distance between candidates of the pairs that the images leave open, in px."""
+    nearest = []
+    for item in state.found:
+        if (item.first, item.second) in state.ambiguous and len(item.shifts) > 1:
+            apart = item.shifts[1:] - item.shifts[0]
+            nearest.append(float(np.hypot(*apart.T).min()))
+    return float(np.median(nearest)) if nearest else float("inf")
+
+
+def _undecided(state: State) -> bool:
+    """Give nominal positions, and say so, where the images decide nothing.
+
+    On a sample that only repeats itself a place within half a period of the nominal one
+    can always be had; one farther away is worse than what the stage says.
+    """
+    joints = 0 if state.layout is None else len(state.layout.joints)
+    if len(state.ambiguous) < _MOSTLY * max(joints, 1):
+        return False
+    away = state.positions - state.nominal
+    away = away - np.nanmedian(away, axis=0)
+    farthest = float(np.nanmax(np.abs(away)))
+    period = _period(state)
+    if farthest <= period / 2:
+        return False
+    placed = np.isfinite(state.positions).all(axis=1, keepdims=True)
+    state.positions = np.where(placed, state.nominal, np.nan)
+    state.warnings.append(
+        f"The images decide only up to a period of about {period:.3g} px and would "
+        f"move frames by as much as {farthest:.3g} px: the nominal positions are given."
+    )
+    return True
 
 
 def _against_nominal(state: State) -> None:
