@@ -121,10 +121,23 @@ def work(
 
 
 def whole(predictor: Predictor, run: Run) -> NDArray[np.float32]:
-    """Run the field in one pass."""
+    """Run the field in one pass, with the engine's memory layout."""
     padded = pad_to(run.data, run.plan.padded_shape)
     rows, columns = run.plan.shape
     return predictor.predict(padded, run.scaling)[:rows, :columns]
+
+
+def plain(run: Run) -> NDArray[np.float32]:
+    """Run the field in one pass of plain PyTorch, the definition of *whole*.
+
+    Channels do not come last here: torch's own group norm is off by 2e-5 otherwise.
+    """
+    padded = pad_to(run.data, run.plan.padded_shape)
+    rows, columns = run.plan.shape
+    with torch.no_grad():
+        x = torch.from_numpy(run.scaling.normalise(padded))[None, None]
+        y = run.loaded.module(x)[0, 0].numpy()
+    return run.scaling.restore(y[:rows, :columns].copy())
 
 
 def lockstep(
@@ -155,8 +168,9 @@ def exactness(
         halo_and_script(predictor)  # measured once for a network
         if expected is None:
             begun = time.process_time()
-            expected = whole(predictor, run)
+            whole(predictor, run)
             seconds = time.process_time() - begun
+            expected = plain(run)
         begun = time.process_time()
         meter, _ = lockstep(predictor, run, plan, PLENTY)
         spent = time.process_time() - begun

@@ -17,7 +17,7 @@ from napari_semsr.core.tiling import Box, plan_tiles
 from napari_semsr.inference.lockstep import Landed, Lockstep, Stepped
 from napari_semsr.inference.lockstep_script import Script, write_script
 from napari_semsr.inference.lockstep_storage import Layer, Room, Shelf
-from napari_semsr.inference.statistics import Statistics
+from napari_semsr.inference.statistics import MeasuredMoments, Statistics
 from napari_semsr.models.normalisation import FixedMoments
 from napari_semsr.models.receptive_field import smallest_side
 from napari_semsr.models.refreshed_reach import find_refreshes
@@ -263,6 +263,13 @@ def test_measured_statistics_make_tiles_exact_on_their_own(functional_net):
     short = FixedMoments(lockstep.measured[:1])
     with torch.no_grad(), short, pytest.raises(SemsrError, match="measure anew"):
         functional_net.network(functional_net.field)
+
+
+def test_moments_in_double_precision_change_nothing(prepared):
+    with torch.no_grad(), MeasuredMoments() as mode:
+        once = prepared.network(prepared.field)
+    assert mode.count == sum(p.live for p in prepared.script.points)
+    assert prepared.error(once) <= 1e-5
 
 
 def test_statistics_alone_need_no_end(functional_net):

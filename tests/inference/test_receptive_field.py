@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.core.errors import CheckpointError, ShapeError
+from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
+from napari_semsr.models.effective_field import effective_halo
 from napari_semsr.models.normalisation import WithoutNorms
 from napari_semsr.models.receptive_field import measure, probe, smallest_side
 
@@ -86,3 +87,27 @@ def test_smallest_side_is_found_and_bounded():
     assert smallest_side(reflecting, stride=1) == 4
     with pytest.raises(CheckpointError, match="refused all up to 64 px"):
         smallest_side(nn.Conv2d(3, 1, 3), stride=1)
+
+
+def test_the_effective_halo_follows_the_tolerance():
+    blur = nn.Conv2d(1, 1, 41, padding=20, bias=False)
+    offsets = torch.arange(41.0) - 20
+    taps = torch.exp(-(offsets**2) / 18)
+    with torch.no_grad():
+        blur.weight.copy_((taps[:, None] * taps)[None, None] / taps.sum() ** 2)
+    halos = [
+        effective_halo(blur, stride=1, halo=20, tolerance=t)
+        for t in (1e-1, 1e-3, 1e-12)
+    ]
+    assert halos == sorted(halos)
+    assert 3 <= halos[0] < halos[1] < halos[2] <= 20
+    with pytest.raises(OptionError, match="between 0 and 1"):
+        effective_halo(blur, stride=1, halo=20, tolerance=1.5)
+
+
+def test_an_effective_halo_keeps_its_promise(make_loaded):
+    module = make_loaded("strided").module
+    exact = probe(module, stride=4).halo
+    halo = effective_halo(module, stride=4, halo=exact, tolerance=1e-2)
+    assert 0 < halo <= exact
+    assert halo % 4 == 0

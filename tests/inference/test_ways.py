@@ -1,8 +1,12 @@
 """Networks with live normalisation through the engine: exact, frozen, resumed."""
 
+import dataclasses
+
 import dask.array as da
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
@@ -183,3 +187,22 @@ def test_strata_draw_evenly(rng):
     left = strata.without(drawn)
     assert not set(left.order) & set(drawn)
     assert left.draw(500, rng) == list(left.order)
+
+
+def test_a_tolerance_narrows_the_halo_and_says_so(make_loaded, whole, rng):
+    blur = nn.Conv2d(1, 1, 41, padding=20, bias=False)
+    taps = torch.exp(-((torch.arange(41.0) - 20) ** 2) / 32)
+    with torch.no_grad():
+        blur.weight.copy_((taps[:, None] * taps)[None, None] / taps.sum() ** 2)
+    image, plain = _uneven(rng, (90, 75)), make_loaded("plain")
+    loaded = dataclasses.replace(plain, module=blur)
+    expected = whole(image, loaded)
+    errors = []
+    for tolerance in (None, 0.01):
+        options = SMALL.replace(halo_tolerance=tolerance)
+        result = run(enhance_array(Micrograph(image), loaded, options))
+        errors.append(np.abs(result.data - expected).max() / np.ptp(expected))
+    report = result.metadata["enhance"]
+    assert 5 < report["halo_px"] < 21
+    assert "instead of the exact 21" in report["notes"][0]
+    assert errors[0] <= 1e-5 < errors[1] < 0.05

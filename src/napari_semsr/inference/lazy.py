@@ -131,9 +131,8 @@ def enhance_lazy(
     chosen = options or EnhanceOptions()
     with _one_at_a_time:
         predictor = _predictor(loaded, chosen.device, chosen.precision)
-    plan = choose_tiles(
-        micrograph.shape, loaded.card, predictor.probe, tile=chosen.tile
-    )
+    probe = predictor.probe_within(chosen.halo_tolerance)
+    plan = choose_tiles(micrograph.shape, loaded.card, probe, tile=chosen.tile)
     way = choose_way(predictor, chosen, plan)
     if way.kind == "whole" or predictor.probe.halo is None:
         side = max(plan.padded_shape)

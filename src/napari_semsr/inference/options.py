@@ -26,6 +26,9 @@ class EnhanceOptions(Options):
     memory_gb : float or None
         Memory that a run may take, in 10^9 bytes; None takes what is free. Beyond it,
         networks that look at the whole field are run in lockstep, on disk if need be.
+    halo_tolerance : float or None
+        Largest change, over the output's range, that pixels beyond a tile's halo may
+        make; None takes the exact halo. Narrower halos save work for deep networks.
     haze : bool
         Whether a model that looks for haze over the whole field lifts it. Switch it off
         where contrast differs across the sample by nature.
@@ -42,6 +45,7 @@ class EnhanceOptions(Options):
     tile: int | None = Field(default=None, ge=16, le=4096)
     norm: Literal["auto", "exact", "frozen", "tile"] = "auto"
     memory_gb: float | None = Field(default=None, gt=0)
+    halo_tolerance: float | None = Field(default=None, gt=0, lt=1)
     haze: bool = True
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -4,6 +4,7 @@ import copy
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +25,7 @@ from napari_semsr.inference.haze import local_part
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.inference.statistics import Statistics, on_device
 from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.effective_field import effective_halo
 from napari_semsr.models.normalisation import FixedMoments
 from napari_semsr.models.receptive_field import Probe, probe
 
@@ -87,6 +89,30 @@ class Predictor:
         if key not in known:
             known[key] = probe(self._source, stride=key)
         return known[key]
+
+    def probe_within(self, tolerance: float | None) -> Probe:
+        """Give the probe with the halo that suffices for a tolerance.
+
+        Parameters
+        ----------
+        tolerance : float or None
+            Over the output's range; None for the exact halo.
+
+        Returns
+        -------
+        Probe
+            With a halo that is not wider than the exact one.
+        """
+        exact = self.probe
+        if tolerance is None or exact.halo is None:
+            return exact
+        halo = effective_halo(
+            self._source,
+            stride=self.card.stride,
+            halo=exact.halo,
+            tolerance=tolerance,
+        )
+        return replace(exact, halo=halo)
 
     @property
     def source(self) -> nn.Module:

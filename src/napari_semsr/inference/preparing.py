@@ -117,7 +117,7 @@ def _plan(
     plan = choose_tiles(
         micrograph.shape,
         predictor.card,
-        predictor.probe,
+        predictor.probe_within(options.halo_tolerance),
         tile=options.tile,
         constant=on_gpu,
     )

@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from napari_semsr.core.errors import WriteError
-from napari_semsr.models.live_calls import Moments
+from napari_semsr.models.live_calls import LiveCall, Moments
+from napari_semsr.models.normalisation import Answering
 
-__all__ = ["Statistics", "Sums", "pooled", "sums_of"]
+__all__ = [
+    "MeasuredMoments",
+    "Statistics",
+    "Sums",
+    "on_device",
+    "pooled",
+    "sums_of",
+]
 
 _BLOCK_VALUES = 2**17
 
@@ -182,3 +190,33 @@ def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]
         The same values.
     """
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
+
+
+class MeasuredMoments(Answering):
+    """Answer the live calls of a pass from moments in double precision.
+
+    Torch's own group norm is off by 2e-5 of the output's range after 23 layers where
+    channels come last, ten times as much as all else.
+    """
+
+    def answer(self, call: LiveCall) -> Any:
+        """Measure the input's moments, image by image.
+
+        Parameters
+        ----------
+        call : LiveCall
+            The call.
+
+        Returns
+        -------
+        object
+            The normalised image, or a number for each channel.
+        """
+        here = call.input.device
+        made = [
+            call.answer(image, pooled([sums_of(image)], here))
+            for image in torch.split(call.input, 1)  # type: ignore[no-untyped-call]
+        ]
+        if isinstance(made[0], tuple):
+            return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
+        return torch.cat(made) if len(made) > 1 else made[0]

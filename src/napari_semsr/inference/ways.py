@@ -96,9 +96,10 @@ def choose_way(
         If the field must be run whole and does not fit.
     """
     probe = predictor.probe
-    deep = probe.halo is None or probe.halo > _DEEP_HALO
+    accepted = options.halo_tolerance is not None
+    deep = probe.halo is None or (probe.halo > _DEEP_HALO and not accepted)
     if not probe.norms and not deep:
-        return Way("none", "tiles")
+        return Way("none", "tiles", notes=_narrower(probe.halo, options, plan))
     looks_at_all = probe.norms > 0 or probe.halo is None
     if looks_at_all and options.norm in ("tile", "frozen"):
         if probe.halo is None:
@@ -111,6 +112,19 @@ def choose_way(
             return Way("tile", "tiles")
         return _frozen(predictor)
     return _exact(predictor, options, plan, before)
+
+
+def _narrower(
+    exact: int | None, options: EnhanceOptions, plan: TilePlan
+) -> tuple[str, ...]:
+    """Say so when the halo is not the exact one."""
+    if options.halo_tolerance is None or exact is None or plan.halo >= exact:
+        return ()
+    said = (
+        f"A halo of {plan.halo} px instead of the exact {exact}: tiles may differ from "
+        f"the whole by {options.halo_tolerance:g} of the output's range."
+    )
+    return (said,)
 
 
 def _frozen(predictor: Predictor) -> Way:

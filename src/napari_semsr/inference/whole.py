@@ -7,6 +7,7 @@ from napari_semsr.core.tiling import Box
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.scaling import set_missing
 from napari_semsr.inference.seams import edges_of, sample_of
+from napari_semsr.inference.statistics import MeasuredMoments
 from napari_semsr.inference.tasks import Piece, Run
 
 __all__ = ["run_whole"]
@@ -41,7 +42,8 @@ def run_whole(
     rows, columns = run.plan.padded_shape
     field = Box(0, rows, 0, columns)
     window, missing = run.read(field)
-    result = predictor.predict(window, run.scaling)
+    with MeasuredMoments():
+        result = predictor.predict(window, run.scaling)
     scale = run.loaded.card.scale
     set_missing(result, missing, scale)
     for place in places:

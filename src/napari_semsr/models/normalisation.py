@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.models.live_calls import LiveCall, Moments, live_call
 
-__all__ = ["FixedMoments", "WithoutNorms", "blank_moments"]
+__all__ = ["Answering", "FixedMoments", "WithoutNorms", "blank_moments"]
 
 
 def blank_moments(call: LiveCall) -> Moments:
@@ -34,10 +34,15 @@ def blank_moments(call: LiveCall) -> Moments:
     return Moments(float(call.input.shape[2:].numel()), zeros, zeros + 1)
 
 
-class _Answering(TorchFunctionMode):
+class Answering(TorchFunctionMode):
     """Answer the live calls of a pass, and count them.
 
     The mode acts in the thread that enters it.
+
+    Attributes
+    ----------
+    count : int
+        Live calls that were met.
     """
 
     def __init__(self) -> None:
@@ -45,7 +50,23 @@ class _Answering(TorchFunctionMode):
         self.count = 0
 
     def answer(self, call: LiveCall) -> Any:
-        """Give the result of one live call."""
+        """Give the result of one live call.
+
+        Parameters
+        ----------
+        call : LiveCall
+            The call.
+
+        Returns
+        -------
+        object
+            What the network gets.
+
+        Raises
+        ------
+        NotImplementedError
+            Always: this is for subclasses.
+        """
         raise NotImplementedError
 
     def __torch_function__(
@@ -82,7 +103,7 @@ class _Answering(TorchFunctionMode):
         return result
 
 
-class WithoutNorms(_Answering):
+class WithoutNorms(Answering):
     """Replace every live normalisation by the identity, and count them.
 
     Live reductions answer as for an image of mean 0 and variance 1.
@@ -111,7 +132,7 @@ class WithoutNorms(_Answering):
         return call.answer(call.input, blank_moments(call))
 
 
-class FixedMoments(_Answering):
+class FixedMoments(Answering):
     """Answer live calls from moments that were measured before.
 
     With the moments of a whole field, each tile is what it is in the whole field.
