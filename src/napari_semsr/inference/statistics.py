@@ -215,7 +215,7 @@ class MeasuredMoments(Answering):
         here = call.input.device
         made = [
             call.answer(image, pooled([sums_of(image)], here))
-            for image in torch.split(call.input, 1)  # type: ignore[no-untyped-call]
+            for image in torch.split(call.input, 1)
         ]
         if isinstance(made[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*made, strict=True))
