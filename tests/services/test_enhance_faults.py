@@ -99,7 +99,7 @@ def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
         job = enhance(image, store, options=TINY, scheduler=cluster.scheduler_address)
         killed, last = 0, 0
         for step in job:
-            if killed < kills and step.done >= last + 4:
+            if killed < kills and step.done >= last + 2:
                 last = step.done
                 nannies = [w for w in cluster.workers.values() if w.pid]
                 if nannies:

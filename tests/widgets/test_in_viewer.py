@@ -118,3 +118,41 @@ def test_closing_stops_the_job(viewer, qtbot, how):
     else:
         viewer.close()
     qtbot.waitUntil(closed.is_set, timeout=5000)
+
+
+def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
+    viewer, qtbot, add, monkeypatch
+):
+    from napari_semsr.inference.tasks import TileWorker
+
+    enhance, begun = TileWorker.enhance, []
+
+    def slow(self, places):
+        begun.extend(places)
+        time.sleep(0.3)
+        return enhance(self, places)
+
+    monkeypatch.setattr(TileWorker, "enhance", slow)
+    add(viewer, exposures_of((256, 256))[0])
+    panel = dock(viewer, "Enhance")
+    panel.form.set_values(tile=64, precision="fp32")
+    scene = getattr(viewer, "scene", viewer)
+    scene.camera.zoom *= 3
+    scene.camera.center = (0, 2560 * 0.2, 2560 * 0.8)
+    qtbot.wait(200)
+    panel.run_button.click()
+    pictures = []
+    for tiles in (1, 3):
+        qtbot.waitUntil(lambda n=tiles: panel.live.live.done >= n, timeout=60_000)
+        qtbot.wait(200)
+        shot = viewer.window.screenshot(canvas_only=True, flash=False)
+        pictures.append(shot.astype(int))
+    assert all(row < 2 and column > 1 for row, column in begun[:3])
+    changed = np.abs(pictures[1] - pictures[0]).max(axis=-1) > 2
+    assert changed.mean() > 0.05
+    viewer.close()
+    qtbot.wait(50)
+    left = len(begun)
+    assert left < 16
+    qtbot.wait(700)
+    assert len(begun) <= left + 1
