@@ -137,12 +137,14 @@ def overlap_sums(
     if boxes is None:
         return None
     one, two = boxes[0].slices, boxes[1].slices
-    mask = (prepared.root[one] > 0) & (prepared.root[two] > 0)
-    count = int(np.count_nonzero(mask))
+    first, second = prepared.banded(pair[0])[one], prepared.banded(pair[1])[two]
+    count = first.size
+    if not prepared.flat.valid.all():
+        mask = (prepared.root[one] > 0) & (prepared.root[two] > 0)
+        count = int(np.count_nonzero(mask))
+        first, second = first * mask, second * mask
     if not count:
         return None
-    first = prepared.banded(pair[0])[one] * mask
-    second = prepared.banded(pair[1])[two] * mask
     power = float(np.vdot(first, first)) + float(np.vdot(second, second))
     return float(np.vdot(first, second)), power / 2, count
 

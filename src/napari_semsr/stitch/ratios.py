@@ -127,7 +127,7 @@ def block_ratios(
     BlockRatios
         One row for each block that lies within both fields.
     """
-    resampled = Resampled(prepared, positions, _SIGMA)
+    resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
     parts: list[tuple[FloatArray, ...]] = []
     frames = []
     for first, second in pairs:

@@ -61,6 +61,14 @@ def resample(
     )
 
 
+def _moved(image: SingleArray, part: tuple[float, float], sigma: float) -> SingleArray:
+    """Smooth a frame and move it by part of a pixel, without derivatives."""
+    for axis in range(2):
+        smooth, _ = _kernels(sigma, part[axis])
+        image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
+    return image
+
+
 class Resampled:
     """Frames on the mosaic's own pixel grid, made when they are needed.
 
@@ -72,11 +80,21 @@ class Resampled:
         Top-left corners; frames with NaN must not be asked for.
     sigma : float
         Width of the Gaussian in px.
+    slopes : bool, default=True
+        Make the derivatives too.
     """
 
-    def __init__(self, prepared: Prepared, positions: FloatArray, sigma: float) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        positions: FloatArray,
+        sigma: float,
+        *,
+        slopes: bool = True,
+    ) -> None:
         self.prepared = prepared
         self.sigma = sigma
+        self.slopes = slopes
         self.corners = np.where(np.isfinite(positions), np.round(positions), 0)
         self.corners = self.corners.astype(np.int64)
         self.parts = np.nan_to_num(positions - self.corners)
@@ -95,7 +113,7 @@ class Resampled:
         Returns
         -------
         tuple of (Y, X) numpy.ndarray of float32
-            Weight, smoothed frame, and its derivatives along y and x.
+            Weight, smoothed frame, and its derivatives along y and x if wanted.
         """
         made: tuple[SingleArray, ...] = self._cache.get(
             index, lambda: self._make(index)
@@ -106,6 +124,8 @@ class Resampled:
         image, weight = self.prepared.corrected(index)
         filled = self._filled(image, weight)
         part = (float(self.parts[index, 0]), float(self.parts[index, 1]))
+        if not self.slopes:
+            return self._inner(weight), _moved(filled, part, self.sigma)
         planes = resample(filled, part, self.sigma)
         return (self._inner(weight), *planes)
 

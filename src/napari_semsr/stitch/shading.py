@@ -43,6 +43,7 @@ _DARK_PRIOR = 0.1  # as a change of the typical ratio
 _BETTER = 0.985
 _MAX_BLOCKS = 12000
 _ENOUGH_BLOCKS = 100
+_SOME_PAIRS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +193,11 @@ class _Problem:
             left = ratios.log_ratio - self.predict(coefficients, gains)
             scale = max(3 * _scatter(left[chosen]), 1e-6)
             robust = weight / (1 + (left / scale) ** 2)
-            normal, right = self._normal(robust, size, surface)
             if not shaded:
-                part = np.linalg.solve(normal[surface:, surface:], right[surface:])
+                part = np.linalg.solve(*self._normal_of_gains(robust))
                 gains = np.asarray(part, dtype=float)
             else:
+                normal, right = self._normal(robust, size, surface)
                 part = np.linalg.solve(normal, right)
                 coefficients = np.asarray(part[:surface], dtype=float)
                 gains = np.asarray(part[surface:], dtype=float)
@@ -210,15 +211,18 @@ class _Problem:
         weighted = design * weight[:, None]
         normal[:surface, :surface] = weighted.T @ design + self.prior
         right[:surface] = weighted.T @ ratios.log_ratio + self.pull
+        gains, right[surface:] = self._normal_of_gains(weight)
+        normal[surface:, surface:] = gains
+        mixed = self.incidence.T @ weighted
+        normal[surface:, :surface], normal[:surface, surface:] = mixed, mixed.T
+        return normal, right
+
+    def _normal_of_gains(self, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Make the part of the normal equations that holds gains alone."""
         incidence = self.incidence
         gains = incidence.T @ (incidence * weight[:, None])
-        normal[surface:, surface:] = gains.toarray()
-        normal[surface:, surface:] += self.hold
-        mixed = incidence.T @ weighted
-        normal[surface:, :surface], normal[:surface, surface:] = mixed, mixed.T
-        right[surface:] = incidence.T @ (weight * ratios.log_ratio)
-        right[surface:] -= self.hold @ self.known_gains
-        return normal, right
+        right = incidence.T @ (weight * self.ratios.log_ratio)
+        return gains.toarray() + self.hold, right - self.hold @ self.known_gains
 
     def predict(self, coefficients: FloatArray, gains: FloatArray) -> FloatArray:
         """Logarithms of ratios that shading and gains explain."""
@@ -304,7 +308,8 @@ def without_flat(
     flat = prepared.flat
     if not flat.valid.all():
         return None  # a field that ends within the frame is shaded beyond doubt
-    ratios = _thinned(block_ratios(prepared, positions, pairs))
+    some = pairs[:: max(1, len(pairs) // _SOME_PAIRS)]
+    ratios = block_ratios(prepared, positions, some)
     if len(ratios.pair) < _ENOUGH_BLOCKS:
         return None
     plain = replace(ratios, log_ratio=_undone(flat, ratios))
