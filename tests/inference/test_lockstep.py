@@ -16,7 +16,8 @@ from napari_semsr.core.errors import DeviceMemoryError, SemsrError
 from napari_semsr.core.tiling import Box, plan_tiles
 from napari_semsr.inference.lockstep import Landed, Lockstep, Stepped
 from napari_semsr.inference.lockstep_script import Script, write_script
-from napari_semsr.inference.lockstep_storage import Layer, Room, Shelf
+from napari_semsr.inference.lockstep_shelf import Shelf
+from napari_semsr.inference.lockstep_storage import Layer, Room
 from napari_semsr.inference.statistics import MeasuredMoments, Statistics
 from napari_semsr.models.normalisation import FixedMoments
 from napari_semsr.models.receptive_field import smallest_side

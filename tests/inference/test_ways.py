@@ -18,10 +18,11 @@ from napari_semsr.inference.engine import (
     enhance_array,
     enhance_to_store,
 )
-from napari_semsr.inference.frozen import Frozen, Strata
+from napari_semsr.inference.frozen import Frozen
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.planning import choose_tiles
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.sampling import Strata
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.ways import choose_way
 from napari_semsr.io.registry import read

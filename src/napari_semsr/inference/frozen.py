@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import Progress
-from napari_semsr.core.tiling import Tile, TilePlan, plan_tiles, round_up
+from napari_semsr.core.tiling import Tile, TilePlan
 from napari_semsr.inference.lockstep import Lockstep, Stepped
 from napari_semsr.inference.lockstep_run import input_of
 from napari_semsr.inference.lockstep_script import Script
 from napari_semsr.inference.lockstep_storage import Room
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.sampling import Strata, sample_plan
 from napari_semsr.inference.statistics import Statistics, on_device
 from napari_semsr.inference.tasks import Run
 from napari_semsr.models.normalisation import FixedMoments
 
-__all__ = ["Frozen", "Strata", "frozen_work", "measure_frozen"]
+__all__ = ["Frozen", "frozen_work", "measure_frozen"]
 
 SHARE = 0.1
-_SIDE = 256
 _FEWEST = 8
 _HELD = 8
 _PARTS = 4
@@ -123,93 +123,6 @@ class Frozen:
             raise WriteError(msg) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Strata:
-    """Tiles in the order of their local mean, then of their local spread.
-
-    Attributes
-    ----------
-    order : tuple of int
-        Numbers of tiles; neighbours in this order are alike.
-    """
-
-    order: tuple[int, ...]
-
-    @classmethod
-    def sorted_by(
-        cls, mean: NDArray[np.float64], spread: NDArray[np.float64], draws: int
-    ) -> "Strata":
-        """Sort tiles into bands of equal mean, and within a band by spread.
-
-        Parameters
-        ----------
-        mean, spread : (N,) numpy.ndarray
-            Of each tile.
-        draws : int
-            How many tiles will be drawn; there are about as many bands as draws in
-            one band.
-
-        Returns
-        -------
-        Strata
-            Every second band runs backwards, so that the order has no jumps.
-        """
-        bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
-        order: list[int] = []
-        for number, band in enumerate(bands):
-            ranked = band[np.argsort(spread[band], kind="stable")]
-            order += (ranked[::-1] if number % 2 else ranked).tolist()
-        return cls(tuple(order))
-
-    def draw(self, count: int, rng: np.random.Generator) -> list[int]:
-        """Draw one tile from each of equal stretches of the order.
-
-        Parameters
-        ----------
-        count : int
-            How many; all when there are not more.
-        rng : numpy.random.Generator
-            Source of chance.
-
-        Returns
-        -------
-        list of int
-            Different tiles, in this order.
-        """
-        if count >= len(self.order):
-            return list(self.order)
-        stretches = np.array_split(np.array(self.order), count)
-        return [int(rng.choice(stretch)) for stretch in stretches]
-
-    def without(self, taken: Sequence[int]) -> "Strata":
-        """Leave tiles out.
-
-        Parameters
-        ----------
-        taken : sequence of int
-            Which.
-
-        Returns
-        -------
-        Strata
-            The others, in the same order.
-        """
-        gone = set(taken)
-        return Strata(tuple(tile for tile in self.order if tile not in gone))
-
-
-def _sample_plan(plan: TilePlan, halo: int) -> TilePlan:
-    """Cut a field into small tiles; half of the exact halo leaves an error of 0.1 %."""
-    side = min(_SIDE, plan.core)
-    return plan_tiles(
-        plan.padded_shape,
-        core=round_up(side, plan.stride),
-        halo=round_up(halo // 2, plan.stride),
-        stride=plan.stride,
-        constant=False,
-    )
-
-
 def frozen_work(plan: TilePlan, halo: int) -> float:
     """Estimate the work of sampling.
 
@@ -225,7 +138,7 @@ def frozen_work(plan: TilePlan, halo: int) -> float:
     float
         Pixels that are computed, for each pixel of the padded field.
     """
-    cut = _sample_plan(plan, halo)
+    cut = sample_plan(plan, halo)
     window = (cut.core + 2 * cut.halo) ** 2
     count = min(len(cut), max(_FEWEST, round(SHARE * len(cut))))
     rows, columns = plan.padded_shape
@@ -268,7 +181,7 @@ def measure_frozen(
     Progress
         Steps.
     """
-    cut = _sample_plan(run.plan, predictor.probe.halo or 0)
+    cut = sample_plan(run.plan, predictor.probe.halo or 0)
     tiles = cut.tiles
     count = max(_FEWEST, round(share * len(tiles)))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from napari_semsr.core.tiling import Box, Tile, TilePlan
 from napari_semsr.inference.lockstep_replay import Answer, TilePass
 from napari_semsr.inference.lockstep_script import Point, Script
-from napari_semsr.inference.lockstep_storage import Layer, Room, Shelf
+from napari_semsr.inference.lockstep_shelf import Shelf
+from napari_semsr.inference.lockstep_storage import Layer, Room
 from napari_semsr.inference.statistics import Statistics, Sums, pooled, sums_of
 from napari_semsr.models.live_calls import Moments
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.inference.lockstep_script import INPUT, Point, Root, Script
-from napari_semsr.inference.lockstep_storage import Shelf
+from napari_semsr.inference.lockstep_shelf import Shelf
 from napari_semsr.models.live_calls import Moments, live_call
 
 __all__ = ["Answer", "TilePass"]

@@ -1,15 +1,15 @@
 """Where tiles that step together leave their pixels: in memory, then on disk.
 
 A layer is one tensor of the whole field, to which every tile writes its core and from
-which it reads its window. A shelf keeps, for each tile, what it must not forget while
-it waits. Both lie in memory while a budget lasts; what comes later lies in files that
-have no name, so that nothing is left behind however the process ends. Channels come
-last, which makes each row of a window one piece of the file.
+which it reads its window. Layers lie in memory while a budget lasts, which they share
+with the shelves of waiting tiles; what comes later lies in files that have no name, so
+that nothing is left behind however the process ends. Channels come last, which makes
+each row of a window one piece of the file.
 """
 
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.tiling import Box
 
-__all__ = ["Layer", "Room", "Shelf"]
+__all__ = ["Layer", "Room", "bytes_of", "read_all", "write_all"]
 
 
 @dataclass(slots=True)
@@ -147,7 +147,7 @@ class Layer:
             return
         data = rows.to("cpu").contiguous().view(torch.uint8).numpy()
         for y, row in zip(range(box.y0, box.y1), data, strict=True):
-            _write_all(self._open_file, self._place(y, box.x0), memoryview(row))
+            write_all(self._open_file, self._place(y, box.x0), memoryview(row))
 
     def read(self, box: Box) -> Tensor:
         """Read a region.
@@ -168,7 +168,7 @@ class Layer:
             rows = torch.empty(*box.shape, self._channels, dtype=self._dtype)
             data = rows.view(torch.uint8).numpy()
             for y, row in zip(range(box.y0, box.y1), data, strict=True):
-                _read_all(self._open_file, self._place(y, box.x0), memoryview(row))
+                read_all(self._open_file, self._place(y, box.x0), memoryview(row))
         return rows.permute(2, 0, 1)[None]
 
     def close(self) -> None:
@@ -192,22 +192,58 @@ class Layer:
         return (y * self._shape[1] + x) * self._pixel
 
 
-def _bytes_of(flat: Tensor) -> memoryview:
-    """Look at a vector's memory."""
+def bytes_of(flat: Tensor) -> memoryview:
+    """Look at a vector's memory.
+
+    Parameters
+    ----------
+    flat : (N,) torch.Tensor
+        Values side by side, on the CPU.
+
+    Returns
+    -------
+    memoryview
+        Their bytes.
+    """
     raw: Any = flat.view(torch.uint8).numpy()
     return memoryview(raw)
 
 
-def _write_all(stream: IO[bytes], place: int, data: memoryview) -> None:
-    """Write all bytes at a place; a raw file may take fewer at once."""
+def write_all(stream: IO[bytes], place: int, data: memoryview) -> None:
+    """Write all bytes at a place; a raw file may take fewer at once.
+
+    Parameters
+    ----------
+    stream : file
+        From `Room.open`.
+    place : int
+        Where to begin.
+    data : memoryview
+        What to write.
+    """
     stream.seek(place)
     flat = data.cast("B")
     while len(flat):
         flat = flat[stream.write(flat) :]
 
 
-def _read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
-    """Read all bytes at a place."""
+def read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
+    """Read all bytes at a place.
+
+    Parameters
+    ----------
+    stream : file
+        From `Room.open`.
+    place : int
+        Where to begin.
+    data : memoryview
+        What to fill.
+
+    Raises
+    ------
+    OSError
+        If the file ends early.
+    """
     stream.seek(place)
     flat = data.cast("B")
     while len(flat):
@@ -216,130 +252,3 @@ def _read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
             msg = "A file of layers ended early."
             raise OSError(msg)
         flat = flat[count:]
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One tensor on a shelf: itself, or where it lies in the shelf's file."""
-
-    held: Tensor | None
-    place: int
-    size: int
-    shape: torch.Size
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-
-@dataclass(slots=True)
-class Shelf:
-    """Tensors that tiles keep while they wait.
-
-    Attributes
-    ----------
-    room : Room
-        Where they lie.
-    """
-
-    room: Room
-    _slots: dict[Any, _Slot] = field(default_factory=dict)
-    _file: IO[bytes] | None = None
-    _end: int = 0
-    _free: dict[int, list[int]] = field(default_factory=dict)
-
-    def put(self, key: Any, value: Tensor) -> None:
-        """Keep a tensor under a key, in place of an older one.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name.
-        value : torch.Tensor
-            What to keep; not changed by anybody afterwards.
-        """
-        self.drop(key)
-        size = value.nbytes
-        dense = _dense(value)  # in memory too: the layout decides how sums are rounded
-        if self.room.take(size):
-            self._slots[key] = _slot(dense, dense.to("cpu"), -1)
-            return
-        if self._file is None:
-            self._file = self.room.open()
-        spare = self._free.get(size)
-        place = spare.pop() if spare else self._end
-        if place == self._end:
-            self._end += size
-        flat = torch.as_strided(dense.to("cpu"), (dense.numel(),), (1,))
-        _write_all(self._file, place, _bytes_of(flat))
-        self._slots[key] = _slot(dense, None, place)
-
-    def get(self, key: Any) -> Tensor:
-        """Fetch a tensor; it stays on the shelf.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name.
-
-        Returns
-        -------
-        torch.Tensor
-            As it was kept.
-        """
-        slot = self._slots[key]
-        found = slot.held
-        if found is not None:
-            found = found.to(slot.device)
-        else:
-            flat = torch.empty(slot.size // slot.dtype.itemsize, dtype=slot.dtype)
-            if self._file is not None:
-                data = _bytes_of(flat)
-                _read_all(self._file, slot.place, data)
-            found = torch.as_strided(flat, slot.shape, slot.stride).to(slot.device)
-        return found
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._slots
-
-    def drop(self, key: Any) -> None:
-        """Forget a tensor.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name; an unknown one is ignored.
-        """
-        slot = self._slots.pop(key, None)
-        if slot is None:
-            return
-        self.room.release(slot.size, in_memory=slot.held is not None)
-        if slot.held is None:
-            self._free.setdefault(slot.size, []).append(slot.place)
-
-    def close(self) -> None:
-        """Forget everything."""
-        for key in list(self._slots):
-            self.drop(key)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _dense(value: Tensor) -> Tensor:
-    """Copy a tensor whose values do not lie side by side in memory."""
-    whole = value.is_contiguous() or (
-        value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    )
-    return value if whole else value.contiguous()
-
-
-def _slot(value: Tensor, held: Tensor | None, place: int) -> _Slot:
-    return _Slot(
-        held,
-        place,
-        value.nbytes,
-        value.shape,
-        value.stride(),
-        value.dtype,
-        value.device,
-    )

@@ -1,0 +1,143 @@
+"""What tiles keep while they wait for the others, in memory and then on disk."""
+
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from napari_semsr.inference.lockstep_storage import (
+    Room,
+    bytes_of,
+    read_all,
+    write_all,
+)
+
+__all__ = ["Shelf"]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One tensor on a shelf: itself, or where it lies in the shelf's file."""
+
+    held: Tensor | None
+    place: int
+    size: int
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Tensors that tiles keep while they wait.
+
+    Attributes
+    ----------
+    room : Room
+        Where they lie.
+    """
+
+    room: Room
+    _slots: dict[Any, _Slot] = field(default_factory=dict)
+    _file: IO[bytes] | None = None
+    _end: int = 0
+    _free: dict[int, list[int]] = field(default_factory=dict)
+
+    def put(self, key: Any, value: Tensor) -> None:
+        """Keep a tensor under a key, in place of an older one.
+
+        Parameters
+        ----------
+        key : hashable
+            Its name.
+        value : torch.Tensor
+            What to keep; not changed by anybody afterwards.
+        """
+        self.drop(key)
+        size = value.nbytes
+        dense = _dense(value)  # in memory too: the layout decides how sums are rounded
+        if self.room.take(size):
+            self._slots[key] = _slot(dense, dense.to("cpu"), -1)
+            return
+        if self._file is None:
+            self._file = self.room.open()
+        spare = self._free.get(size)
+        place = spare.pop() if spare else self._end
+        if place == self._end:
+            self._end += size
+        flat = torch.as_strided(dense.to("cpu"), (dense.numel(),), (1,))
+        write_all(self._file, place, bytes_of(flat))
+        self._slots[key] = _slot(dense, None, place)
+
+    def get(self, key: Any) -> Tensor:
+        """Fetch a tensor; it stays on the shelf.
+
+        Parameters
+        ----------
+        key : hashable
+            Its name.
+
+        Returns
+        -------
+        torch.Tensor
+            As it was kept.
+        """
+        slot = self._slots[key]
+        found = slot.held
+        if found is not None:
+            found = found.to(slot.device)
+        else:
+            flat = torch.empty(slot.size // slot.dtype.itemsize, dtype=slot.dtype)
+            if self._file is not None:
+                data = bytes_of(flat)
+                read_all(self._file, slot.place, data)
+            found = torch.as_strided(flat, slot.shape, slot.stride).to(slot.device)
+        return found
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._slots
+
+    def drop(self, key: Any) -> None:
+        """Forget a tensor.
+
+        Parameters
+        ----------
+        key : hashable
+            Its name; an unknown one is ignored.
+        """
+        slot = self._slots.pop(key, None)
+        if slot is None:
+            return
+        self.room.release(slot.size, in_memory=slot.held is not None)
+        if slot.held is None:
+            self._free.setdefault(slot.size, []).append(slot.place)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for key in list(self._slots):
+            self.drop(key)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _dense(value: Tensor) -> Tensor:
+    """Copy a tensor whose values do not lie side by side in memory."""
+    whole = value.is_contiguous() or (
+        value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    )
+    return value if whole else value.contiguous()
+
+
+def _slot(value: Tensor, held: Tensor | None, place: int) -> _Slot:
+    return _Slot(
+        held,
+        place,
+        value.nbytes,
+        value.shape,
+        value.stride(),
+        value.dtype,
+        value.device,
+    )
