@@ -97,7 +97,11 @@ class Desk:
     def look(self, y: float, x: float) -> None:
         """Show a part at full resolution; (y, x) are shares of the field."""
         pixel = 10.0
-        self.viewer.scene.camera.center = (0, y * self.side * pixel, x * self.side * pixel)
+        self.viewer.scene.camera.center = (
+            0,
+            y * self.side * pixel,
+            x * self.side * pixel,
+        )
         self.viewer.scene.camera.zoom = 1 / pixel
 
     def wander(self, seconds: float) -> tuple[float, float]:
@@ -257,7 +261,11 @@ def hold(side: int) -> None:
         while worker.is_alive():
             turn += 1
             viewer.scene.camera.zoom = 2.0 ** -(turn % 6)
-            viewer.scene.camera.center = (0, side * (turn % 7) / 7, side * (turn % 11) / 11)
+            viewer.scene.camera.center = (
+                0,
+                side * (turn % 7) / 7,
+                side * (turn % 11) / 11,
+            )
             for _ in range(20):
                 QApplication.processEvents()
                 time.sleep(0.01)

@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_semsr.core.tiling import Box
 from napari_semsr.widgets._layers import HELPER, outline
 from napari_semsr.widgets._live import field_in_view
+from napari_semsr.widgets._runner import is_alive
 
 if TYPE_CHECKING:
     import napari.components
@@ -122,5 +123,5 @@ class BeforeAfter(QObject):
         self.layer = None
 
     def _on_moved(self, _: Any = None) -> None:
-        if self.layer is not None:
+        if is_alive(self) and self.layer is not None:
             self._later.start()

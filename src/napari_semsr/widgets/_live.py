@@ -21,6 +21,7 @@ from napari_semsr.widgets._layers import (
     layer_keywords,
     without_cache,
 )
+from napari_semsr.widgets._runner import is_alive
 
 if TYPE_CHECKING:
     import napari.components
@@ -262,7 +263,7 @@ class LiveLayer(QObject):
             shutil.rmtree(self.store.path, ignore_errors=True)
 
     def _on_removed(self, event: Any) -> None:
-        if event.value is self.layer:
+        if is_alive(self) and event.value is self.layer:
             self._timer.stop()
             self._removed()
 
