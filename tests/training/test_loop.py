@@ -154,6 +154,23 @@ def test_start_from_takes_over_what_fits(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in card
 
 
+def test_local_part_may_come_from_another_model(tmp_path: Path) -> None:
+    local = run(loop.train(RECIPE.replace(steps=1), tmp_path / "local")).model
+    wide = {"width": 4, "fine_blocks": 1, "dilations": [1], "veil_width": 4}
+    joined = RECIPE.replace(
+        architecture="unveiled",
+        architecture_options=wide,
+        local_from=str(local),
+        steps=1,
+        learning_rate=1e-12,
+    )
+    made = load_model(run(loop.train(joined, tmp_path / "joined")).model)
+    given = load_model(local).module.state_dict()
+    taken = made.module.local.state_dict()
+    assert all(torch.allclose(given[k], taken[k], atol=1e-9) for k in given)
+    assert made.card.training["recipe"]["local_from"] == local.name
+
+
 def test_start_from_a_stranger_is_refused(tmp_path: Path) -> None:
     first = run(loop.train(RECIPE, tmp_path / "first")).model
     other = {"width": 6, "fine_blocks": 1, "dilations": [1]}

@@ -19,6 +19,7 @@ from napari_semsr.io.registry import read
 from napari_semsr.models.veil import BLOCK
 from napari_semsr.simulate.phantoms import PHANTOMS, draw
 from napari_semsr.simulate.random_degrade import random_scene
+from napari_semsr.training.patchwork import patchwork
 from napari_semsr.training.recipes import ImageEntry, Recipe
 
 __all__ = ["SceneDataset", "Scenes", "load_clear"]
@@ -132,6 +133,14 @@ class SceneDataset(Dataset[Scenes]):
         (scene_px, scene_px) numpy.ndarray
             Image in [0, 1].
         """
+        image = self._varied(rng)
+        share = self.recipe.data.patchwork
+        if share > 0 and rng.random() < share:
+            image = patchwork(image, self._varied(rng), rng).astype(np.float32)
+        return image
+
+    def _varied(self, rng: np.random.Generator) -> Image:
+        """Draw or cut one scene, turn it, bend its greys, soften it."""
         side = self.recipe.data.scene_px
         if not self.images or rng.random() < self.recipe.data.phantoms:
             kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]

@@ -44,6 +44,9 @@ class DataOptions(Options):
         an edge may be soft by nature; otherwise it sharpens what was never sharper.
     soft_sigma_px : float
         Largest Gaussian sigma of that softening.
+    patchwork : float
+        Share of clear scenes that are put together of two, so that a network learns
+        that contrast may differ across a sample by nature.
     held_out : tuple of ImageEntry
         Images that neither train nor validate, named so that a benchmark may use them.
     scene_px : int
@@ -62,6 +65,7 @@ class DataOptions(Options):
     phantoms: float = Field(default=0.25, ge=0, le=1)
     soft: float = Field(default=0.3, ge=0, le=1)
     soft_sigma_px: float = Field(default=1.5, gt=0)
+    patchwork: float = Field(default=0.0, ge=0, le=1)
     scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)

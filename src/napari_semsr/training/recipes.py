@@ -40,6 +40,9 @@ class Recipe(Options):
     ema : float
         Decay of the running mean of the weights, which is then what is judged and
         saved; 0 for none.
+    local_from : str or None
+        Model file whose weights the local part takes over after that, where the
+        network looks at the whole field first.
     stop_after : int or None
         Stop at this step, before the schedule ends.
     early_stop : int or None
@@ -74,6 +77,7 @@ class Recipe(Options):
     seed: int = Field(default=0, ge=0)
     batch: int = Field(default=16, ge=1)
     start_from: str | None = None
+    local_from: str | None = None
     stop_after: int | None = Field(default=None, ge=1)
     early_stop: int | None = Field(default=None, ge=1)
     steps: int = Field(default=20000, ge=1)
@@ -174,10 +178,13 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     data = recipe.data.replace(root=resolved(recipe.data.root))
     if data.pairs is not None:
         data = data.replace(pairs=resolved(data.pairs))
-    start, kernel = recipe.start_from, recipe.gan.kernel
-    if start is not None and start not in bundled():
-        start = resolved(start)
+    kernel = recipe.gan.kernel
+    models = {
+        name: resolved(value)
+        for name in ("start_from", "local_from")
+        if (value := getattr(recipe, name)) is not None and value not in bundled()
+    }
     gan = recipe.gan
     if kernel is not None and kernel.file is not None:
         gan = gan.replace(kernel=kernel.replace(file=resolved(kernel.file)))
-    return recipe.replace(data=data, start_from=start, gan=gan)
+    return recipe.replace(data=data, gan=gan, **models)

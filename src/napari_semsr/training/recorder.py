@@ -171,8 +171,9 @@ def _probe_of(architecture: str, options: str) -> Probe:
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
     """Give the recipe as a card may carry it: no folder of this machine."""
     plain = recipe.model_dump(mode="json", exclude={"data": {"root"}})
-    if recipe.start_from is not None:
-        plain["start_from"] = Path(recipe.start_from).name
+    for name in ("start_from", "local_from"):
+        if plain[name] is not None:
+            plain[name] = Path(plain[name]).name
     if recipe.data.pairs is not None:
         plain["data"]["pairs"] = Path(recipe.data.pairs).name
     kernel = recipe.gan.kernel

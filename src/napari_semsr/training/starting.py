@@ -85,6 +85,8 @@ def first_network(recipe: Recipe) -> nn.Module:
     network = build(recipe.architecture, recipe.architecture_options)
     if recipe.start_from is not None:
         _take_over(network, recipe.start_from)
+    if recipe.local_from is not None:
+        _take_over(getattr(network, "local", network), recipe.local_from)
     return network
 
 
