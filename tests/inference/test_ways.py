@@ -151,7 +151,9 @@ def _way(loaded, shape, before=None, **options):
 
 def test_the_way_follows_from_network_memory_and_wish(make_loaded):
     norm, shape = make_loaded("norm"), (400, 400)
-    assert _way(norm, shape, memory_gb=8).kind == "whole"
+    once = _way(norm, shape, memory_gb=8)
+    assert once.kind == "whole"
+    assert "run whole" in once.notes[0]
     assert _way(norm, shape).kind == "lockstep"
     assert _way(norm, shape, norm="frozen").kind == "tiles"
     assert _way(norm, shape, norm="tile").norm == "tile"

@@ -61,10 +61,10 @@ class LockstepPlan:
             f"{len(self.tiles)} tiles of {self.tiles.core} px step together through "
             f"{len(self.script.points)} layers ({norms} of them take statistics of the "
             f"whole field), halo {self.tiles.halo} px, {self.work:.2f} times the work "
-            f"of a whole pass, {self.room_bytes / 2**30:.2f} GiB of layers"
+            f"of a whole pass, {self.room_bytes / 1e9:.2g} GB of layers"
         )
         if self.disk_bytes:
-            said += f", {self.disk_bytes / 2**30:.2f} GiB of them on disk"
+            said += f", {self.disk_bytes / 1e9:.2g} GB of them on disk"
         return f"{said}."
 
 

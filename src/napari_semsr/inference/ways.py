@@ -176,7 +176,9 @@ def _exact(
         return _frozen(predictor)
     fits = _fits(predictor, options, plan)
     if fits and repeated.get("kind") != "lockstep":
-        return Way(norm, "whole")
+        need = predictor.peak_bytes(plan.padded_shape) / 1e9
+        said = f"The field is run whole, with {need:.2g} GB of layers."
+        return Way(norm, "whole", notes=(said,))
     core = repeated.get("core")
     found = plan_lockstep(
         predictor,
