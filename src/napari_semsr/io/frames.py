@@ -373,8 +373,18 @@ def read_frames(
 
     Parameters
     ----------
-    path, grid, positions, order, overlap, pixel_size_nm
-        As in `open_frames`.
+    path : str or pathlib.Path
+        A folder of frames, one multi-page TIFF, or one CZI.
+    grid : tuple of int, optional
+        As in `open_frames`, like all that follow.
+    positions : str or pathlib.Path, optional
+        Table of nominal top-left corners.
+    order : {"row", "serpentine"}, optional
+        How the grid was filled.
+    overlap : float, optional
+        Share of a frame that its neighbour repeats.
+    pixel_size_nm : float or sequence of float, optional
+        Overrides or supplies the calibration.
 
     Returns
     -------
