@@ -208,3 +208,17 @@ def test_loose_places_are_told(square_scan, monkeypatch):
     solution = run(solve(square_scan.acquisition))
     (warning,) = solution.warnings
     assert warning.startswith("9 of 9 frames are held loosely")
+
+
+def test_many_frames_without_a_place_cast_doubt_on_the_others(square_scan):
+    data = np.array(square_scan.acquisition.frames.data)
+    for seed, index in enumerate((0, 2, 6)):
+        other = scans.texture(data.shape[1:], 90 + seed)
+        data[index] = 2000 + other * square_scan.flat * scans.FULL
+    solution = run(solve(square_scan.acquisition.replace(frames=ArrayFrames(data))))
+    assert len(solution.left_out) == 3
+    assert any("chance fits as well" in warning for warning in solution.warnings)
+
+
+def test_few_bad_frames_cast_no_doubt(spoilt):
+    assert not any("chance fits" in warning for warning in run(solve(spoilt)).warnings)

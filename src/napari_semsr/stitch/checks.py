@@ -24,6 +24,7 @@ _SAMPLE = 16
 _UNEVEN = 0.02
 _FEW_FRAMES = 6
 _LOOSE = 1.0
+_MANY = 0.2  # share of frames without a place from which none is to be trusted
 _MOSTLY = 0.3
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
@@ -164,6 +165,13 @@ def verify(state: State) -> None:
         state.warnings.append(
             f"{len(lost)} of {len(state.positions)} frames could not be placed and are "
             f"left out: {_named(state, lost)}."
+        )
+    doubtful = [i for i in lost if not state.reasons[int(i)].startswith("blank")]
+    if len(doubtful) > _MANY * len(state.positions):
+        state.warnings.append(
+            "Where so many frames find no place, chance fits as well as truth: the "
+            "placed ones may lie wrong, by whole periods too; compare them with the "
+            "stage, or scan with more overlap."
         )
     if state.ambiguous:
         state.warnings.append(
