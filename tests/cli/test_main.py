@@ -19,7 +19,7 @@ from napari_semsr.services.results import Result
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 LATER = {
     *("register", "decorrelation", "error-map", "profile", "trust", "report"),
-    *("replay", "pairs", "restore", "gaps"),
+    "replay",
 }
 
 
