@@ -22,7 +22,7 @@ from napari_semsr.models.veil import BLOCK, block_statistics
 
 __all__ = ["HazeMap", "find_haze", "local_part", "read_input"]
 
-_WINDOW = 2048
+_WINDOW = 1024
 _LARGEST_MAP = 256
 _KNOWN = 0.5
 
