@@ -3,6 +3,7 @@ import os
 import pytest
 
 from napari_semsr.core.errors import WriteError
+from napari_semsr.services import targets
 from napari_semsr.services.targets import (
     check_image_target,
     check_target_file,
@@ -82,3 +83,17 @@ def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path
     folder = tmp_path / "frames"
     folder.mkdir()
     assert check_image_target(folder / "b.tif", inputs=[folder])
+
+
+def test_check_tiled_target_lets_a_store_be_completed(tmp_path):
+    store = tmp_path / "a.ome.zarr"
+    store.mkdir()
+    assert targets.check_tiled_target(store, resume=True) == store
+    with pytest.raises(WriteError):
+        targets.check_tiled_target(store)
+    with pytest.raises(WriteError):
+        targets.check_tiled_target(store, inputs=[store], resume=True)
+    assert targets.filling_store(store) == store
+    beside = targets.filling_store(tmp_path / "a.tif")
+    assert beside.parent == tmp_path
+    assert beside.name.startswith(".")

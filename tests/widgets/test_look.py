@@ -58,7 +58,8 @@ def test_changed_options_are_shown(panel, model, qtbot):
     panel.look.pointing.value = True
     qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=TIMEOUT_MS)
     panel.form.set_values(tile=128)
-    qtbot.waitUntil(lambda: seen == [64, 128], timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: len(seen) > 1, timeout=TIMEOUT_MS)
+    assert seen == [64, 128]
     panel.look.stop_preview()
     qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=TIMEOUT_MS)
 

@@ -1,4 +1,4 @@
-"""The tiled engine: a field of any size through a network, on dask.
+"""The tiled engine: a field of any size through a network.
 
 The field is scaled by percentiles measured over all of it. Tiles are planned so that
 each result equals the same pixels of an untiled pass, run with bounded memory, and

@@ -16,6 +16,7 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import Provenance, software_versions
+from napari_semsr.io.registry import write
 from napari_semsr.services.enhance_resume import as_begun
 from napari_semsr.services.opening import (
     Image,
@@ -27,7 +28,7 @@ from napari_semsr.services.opening import (
 )
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.shelf import DEFAULT_MODEL, find_model
-from napari_semsr.services.targets import check_image_target, check_not_input
+from napari_semsr.services.targets import check_tiled_target, filling_store
 
 if TYPE_CHECKING:
     from napari_semsr.inference.engine import EnhanceReport
@@ -136,7 +137,9 @@ def enhance_plane(
         If the image cannot be read, the output not be made, or the model not be run.
     """
     yield Progress(0, 0, "checking")
-    target = _check(image, output, overwrite=overwrite, resume=resume)
+    target = check_tiled_target(
+        output, inputs=paths_of(image), overwrite=overwrite, resume=resume
+    )
     path = find_model(model)
     source = open_image(image, opening)
     yield Progress(0, 0, f"loading the model {path.stem}")
@@ -148,7 +151,7 @@ def enhance_plane(
     loaded = load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
     provenance = provenance_of(image, source, loaded, chosen, opening)
-    place = _store_of(target)
+    place = filling_store(target)
     if resume:
         source, provenance = as_begun(place, image, source, provenance)
     store = planning.create_output(
@@ -176,7 +179,7 @@ def enhance_plane(
     finished = open_image(place)
     if place != target:
         yield Progress(0, 0, f"writing {target.name}")
-        _write(finished, target, overwrite=overwrite)
+        write(finished, target, overwrite=overwrite)
         shutil.rmtree(place)
     return EnhancedFile(
         output=str(target),
@@ -186,24 +189,6 @@ def enhance_plane(
         report=report,
         provenance=provenance,
     )
-
-
-def _check(
-    image: Image, output: str | os.PathLike[str], *, overwrite: bool, resume: bool
-) -> Path:
-    """Refuse an output that cannot or must not be made."""
-    path = Path(output)
-    if resume and path.exists() and _store_of(path) == path:
-        check_not_input(path, paths_of(image))
-        return path
-    return check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
-
-
-def _store_of(target: Path) -> Path:
-    """Give the store that is filled on the way to an output."""
-    if target.name.lower().endswith(".zarr"):
-        return target
-    return target.with_name(f".{target.name}.part.ome.zarr")
 
 
 def _discard(place: Path, *, unless: Callable[[], bool]) -> None:
@@ -248,10 +233,3 @@ def provenance_of(
         model_digest=loaded.digest,
         versions=software_versions(),
     )
-
-
-def _write(image: Micrograph, path: Path, *, overwrite: bool) -> None:
-    """Write an image in the format of its suffix."""
-    from napari_semsr.io import registry
-
-    registry.write(image, path, overwrite=overwrite)

@@ -15,6 +15,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import Provenance, digest_path, software_versions
 from napari_semsr.core.tiling import TilePlan
+from napari_semsr.io.registry import write
 from napari_semsr.io.zarr_store import OmeZarrStore, create_store
 from napari_semsr.restore.field import (
     Piece,
@@ -35,7 +36,7 @@ from napari_semsr.services.opening import (
 )
 from napari_semsr.services.psf_file import read_psf
 from napari_semsr.services.results import Result, jsonable
-from napari_semsr.services.targets import check_image_target, check_not_input
+from napari_semsr.services.targets import check_tiled_target, filling_store
 
 __all__ = ["RestoreOptions", "RestoredFile", "restore_in_memory", "restore_plane"]
 
@@ -135,10 +136,12 @@ def restore_plane(
         If the image cannot be read, the output not be made, or the blur not be used.
     """
     yield Progress(0, 0, "checking")
-    target = _check(image, output, overwrite=overwrite, resume=resume)
+    target = check_tiled_target(
+        output, inputs=paths_of(image), overwrite=overwrite, resume=resume
+    )
     chosen = options or RestoreOptions()
     made = yield from _prepare(image, chosen, opening)
-    place = _store_of(target)
+    place = filling_store(target)
     store = create_store(
         place,
         shape=made.source.shape,
@@ -161,7 +164,7 @@ def restore_plane(
     finished = open_image(place)
     if place != target:
         yield Progress(0, 0, f"writing {target.name}")
-        _write(finished, target, overwrite=overwrite)
+        write(finished, target, overwrite=overwrite)
         shutil.rmtree(place)
     return RestoredFile(
         output=str(target),
@@ -288,28 +291,3 @@ def _step(piece: Piece, plan: TilePlan) -> Progress:
     """Say how far the tiles are."""
     row, column = piece.tile.index
     return Progress(row * plan.grid[1] + column + 1, len(plan), "Restoring tiles")
-
-
-def _check(
-    image: Image, output: str | os.PathLike[str], *, overwrite: bool, resume: bool
-) -> Path:
-    """Refuse an output that cannot or must not be made."""
-    path = Path(output)
-    if resume and path.exists() and _store_of(path) == path:
-        check_not_input(path, paths_of(image))
-        return path
-    return check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
-
-
-def _store_of(target: Path) -> Path:
-    """Give the store that is filled on the way to an output."""
-    if target.name.lower().endswith(".zarr"):
-        return target
-    return target.with_name(f".{target.name}.part.ome.zarr")
-
-
-def _write(image: Micrograph, path: Path, *, overwrite: bool) -> None:
-    """Write an image in the format of its suffix."""
-    from napari_semsr.io import registry
-
-    registry.write(image, path, overwrite=overwrite)

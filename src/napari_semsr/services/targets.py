@@ -12,6 +12,8 @@ __all__ = [
     "check_not_input",
     "check_target_file",
     "check_target_folder",
+    "check_tiled_target",
+    "filling_store",
 ]
 
 
@@ -47,6 +49,61 @@ def check_image_target(
     _check_parent(path)
     check_target(path, overwrite=overwrite)
     return path
+
+
+def check_tiled_target(
+    output: str | os.PathLike[str],
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Path:
+    """Refuse a place for an image made tile by tile, unless it goes on there.
+
+    Parameters
+    ----------
+    output : path
+        Where the image shall go; its suffix names the format.
+    inputs : iterable of path, optional
+        Files that the job reads; none of them may be the output.
+    overwrite : bool, default=False
+        Whether an existing output may be replaced.
+    resume : bool, default=False
+        Whether an existing store may be completed.
+
+    Returns
+    -------
+    pathlib.Path
+        The output.
+
+    Raises
+    ------
+    WriteError
+        If the output exists, is an input, or cannot be made.
+    """
+    path = Path(output)
+    if resume and path.exists() and filling_store(path) == path:
+        check_not_input(path, inputs)
+        return path
+    return check_image_target(output, inputs=inputs, overwrite=overwrite)
+
+
+def filling_store(target: Path) -> Path:
+    """Give the store that is filled on the way to an output.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        The output.
+
+    Returns
+    -------
+    pathlib.Path
+        The output itself if it is a store, else a hidden store beside it.
+    """
+    if target.name.lower().endswith(".zarr"):
+        return target
+    return target.with_name(f".{target.name}.part.ome.zarr")
 
 
 def check_target_file(
