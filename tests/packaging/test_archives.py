@@ -56,6 +56,13 @@ def test_wheel_holds_every_bundled_model(in_wheel):
     assert models <= in_wheel
 
 
+def test_wheel_holds_the_recipes_that_learn_from_pairs(in_wheel):
+    recipes = {str(p.relative_to(SOURCE.parent)) for p in SOURCE.rglob("recipes/**/*")}
+    files = {name for name in recipes if name.endswith(".yaml")}
+    assert "napari_semsr/recipes/fine-tune.yaml" in files
+    assert files <= in_wheel
+
+
 def test_wheel_holds_nothing_but_the_package(in_wheel):
     tops = {name.partition("/")[0] for name in in_wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"napari_semsr"}
