@@ -8,6 +8,7 @@ alone. Networks with live normalisation layers are run whole, in lockstep, or wi
 statistics from a sample (`napari_semsr.inference.ways`).
 """
 
+import logging
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
 from napari_semsr.core.tiling import TilePlan
+from napari_semsr.inference.fallback import run_whole_or_lockstep
 from napari_semsr.inference.frozen import Frozen
 from napari_semsr.inference.here import run_here
 from napari_semsr.inference.live import LiveField
@@ -35,8 +37,7 @@ from napari_semsr.inference.report import EnhanceReport, MemoryWatch
 from napari_semsr.inference.seams import SeamMeter
 from napari_semsr.inference.sinks import ArraySink, Places, Sink, StoreSink
 from napari_semsr.inference.tasks import Piece, Run
-from napari_semsr.inference.ways import frozen_statistics
-from napari_semsr.inference.whole import run_whole
+from napari_semsr.inference.ways import frozen_statistics, memory_budget
 from napari_semsr.io.zarr_store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
 
@@ -49,6 +50,7 @@ __all__ = [
     "output_frame",
 ]
 
+_logger = logging.getLogger(__name__)
 _Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
 
 
@@ -67,7 +69,10 @@ class _Tally:
         rows, columns = plan.tile(*piece.index).core.shape
         self.pixels += rows * columns
         self.meter.add(piece.index, piece.edges, piece.sample)
-        self.notes += [note for note in piece.notes if note not in self.notes]
+        for note in piece.notes:
+            if note not in self.notes:
+                _logger.warning(note)
+                self.notes.append(note)
 
 
 def enhance_to_store(
@@ -214,7 +219,10 @@ def _enhance(
             run = replace(run, statistics=frozen.statistics)
             predictor.statistics = frozen.statistics
         if way.kind == "whole":
-            work: _Work = run_whole(run, predictor, places)
+            budget = memory_budget(predictor, options)
+            work: _Work = run_whole_or_lockstep(
+                run, predictor, places, target, budget
+            )
         elif way.lockstep is not None:
             work = run_lockstep(run, predictor, places, way.lockstep, target)
         elif live is not None:

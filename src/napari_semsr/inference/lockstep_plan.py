@@ -2,19 +2,20 @@
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from napari_semsr.core.tiling import TilePlan, plan_tiles
+from napari_semsr.core.tiling import TilePlan, plan_tiles, round_up
 from napari_semsr.inference.lockstep_script import Script, write_script
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.models.refreshed_reach import Refreshes, find_refreshes
 
-__all__ = ["LockstepPlan", "halo_and_script", "plan_lockstep", "work_of"]
+__all__ = ["LockstepPlan", "halo_and_script", "halved", "plan_lockstep", "work_of"]
 
 _SENSIBLE_WORK = 1.3
 _WINDOW_SHARE = 0.5
+_SMALLEST_CORE = 32
 _known: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Refreshes, Script] | None]]
 _known = weakref.WeakKeyDictionary()
 
@@ -179,6 +180,47 @@ def plan_lockstep(
         work=work_of(chosen),
         room_bytes=_room(script, chosen),
         memory_bytes=max(0, room - peak if shared else room),
+    )
+
+
+def halved(predictor: Predictor, found: LockstepPlan, core: int) -> LockstepPlan | None:
+    """Plan the same with smaller tiles, because memory ran out.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network on its device.
+    found : LockstepPlan
+        What did not fit.
+    core : int
+        Side of the output's tiles.
+
+    Returns
+    -------
+    LockstepPlan or None
+        Cores of half the side or less, several to an output tile or the other way
+        round, and on a CPU half the memory for layers. None when there is none above
+        32 px.
+    """
+    stride = found.tiles.stride
+    before = min(found.tiles.core, max(found.tiles.padded_shape))
+    wanted = max(before // 2, stride)
+    if wanted >= core:
+        side = wanted // core * core
+    else:
+        parts = range(1, core // stride + 1)
+        sides = [core // n for n in parts if (core // stride) % n == 0]
+        side = next((s for s in sides if s <= wanted), 0)
+    if side >= before or side < round_up(min(_SMALLEST_CORE, core), stride):
+        return None
+    tiles = _cut(found.tiles, side, found.tiles.halo)
+    shared = predictor.device.type == "cpu"
+    return replace(
+        found,
+        tiles=tiles,
+        work=work_of(tiles),
+        room_bytes=_room(found.script, tiles),
+        memory_bytes=found.memory_bytes // 2 if shared else found.memory_bytes,
     )
 
 

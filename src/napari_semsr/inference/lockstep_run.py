@@ -2,31 +2,38 @@
 
 import tempfile
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_semsr.core.errors import CheckpointError
-from napari_semsr.core.intensity import to_dtype
+from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.tiling import Tile
 from napari_semsr.inference.lockstep import Landed, Lockstep, Stepped
-from napari_semsr.inference.lockstep_plan import LockstepPlan
-from napari_semsr.inference.lockstep_storage import Room
+from napari_semsr.inference.lockstep_land import Landing, by_output, needed
+from napari_semsr.inference.lockstep_plan import LockstepPlan, halved
+from napari_semsr.inference.lockstep_storage import NoRoomError, Room
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.scaling import set_missing
-from napari_semsr.inference.seams import edges_of, sample_of
 from napari_semsr.inference.sinks import Sink
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.tasks import Piece, Run
 
-__all__ = ["STATISTICS", "exact_statistics", "input_of", "run_lockstep"]
+__all__ = [
+    "STATISTICS",
+    "WAY",
+    "exact_statistics",
+    "input_of",
+    "note_of",
+    "run_lockstep",
+    "smaller_or_raise",
+    "step_of",
+    "tiles_for",
+]
 
 STATISTICS = "statistics"
+WAY = "way"
 Places = Sequence[tuple[int, int]]
 
 
@@ -63,7 +70,7 @@ def run_lockstep(
 
     The statistics are kept with the target as soon as they are known; a run that is
     resumed takes them from there, and only computes what is missing and its
-    surroundings.
+    surroundings. Where memory runs out, the run begins anew with smaller tiles.
 
     Parameters
     ----------
@@ -82,25 +89,147 @@ def run_lockstep(
     ------
     Progress or list of Piece
         Steps between layers, then tiles that are in the target.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If memory does not even hold the smallest tile.
     """
-    if not places:
-        return
+    left, chosen, note = list(places), found, None
+    while left:
+        short: DeviceMemoryError | None = None
+        with closing(_once(run, predictor, left, chosen, target)) as events:
+            try:
+                for event in events:
+                    if isinstance(event, Progress):
+                        yield event
+                        continue
+                    left = [p for p in left if p not in {e.index for e in event}]
+                    yield [e.with_note(note) for e in event]
+            except NoRoomError:
+                raise
+            except DeviceMemoryError as error:
+                short = error.with_traceback(None)  # its frames hold tensors
+        if short is None:
+            return
+        chosen = smaller_or_raise(predictor, chosen, run.plan.core, short)
+        target.keep(WAY, {**(target.kept(WAY) or {}), "core": chosen.tiles.core})
+        note = note_of(chosen)
+        yield Progress(0, 0, note)
+
+
+def smaller_or_raise(
+    predictor: Predictor, found: LockstepPlan, core: int, error: DeviceMemoryError
+) -> LockstepPlan:
+    """Plan smaller tiles, because memory ran out.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network on its device.
+    found : LockstepPlan
+        What did not fit.
+    core : int
+        Side of the output's tiles.
+    error : DeviceMemoryError
+        What is raised when there is nothing smaller.
+
+    Returns
+    -------
+    LockstepPlan
+        With half as wide cores, or still smaller ones that divide the output's tiles.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If tiles are as small as they may be.
+    """
+    smaller = halved(predictor, found, core)
+    if smaller is None:
+        side = found.tiles.core + 2 * found.tiles.halo
+        msg = (
+            f"{str(error).rstrip('.')}, although tiles in lockstep were cut to windows "
+            f"of {side} px: free some memory, or use another device."
+        )
+        raise DeviceMemoryError(msg) from error
+    return smaller
+
+
+def note_of(found: LockstepPlan) -> str:
+    """Say that tiles were cut.
+
+    Parameters
+    ----------
+    found : LockstepPlan
+        How the run goes on.
+
+    Returns
+    -------
+    str
+        For the user.
+    """
+    side = found.tiles.core
+    return f"Memory was short: tiles in lockstep were cut to {side} px."
+
+
+def _once(
+    run: Run,
+    predictor: Predictor,
+    places: Places,
+    found: LockstepPlan,
+    target: Sink,
+) -> Generator[list[Piece] | Progress]:
+    """Enhance a field with tiles of one size."""
     known = target.kept(STATISTICS)
     statistics = None if known is None else Statistics.from_json(known)
     lockstep = _lockstep(run, predictor, found, statistics, target.folder)
-    needed = _needed(run, predictor, places, found, partial=statistics is not None)
+    tiles = tiles_for(run, predictor, places, found, partial=statistics is not None)
+    landing = Landing(run, set(places))
     live = sum(point.live for point in found.script.points)
     told = statistics is not None or not live
-    for event in lockstep.run(needed):
-        if not told and len(lockstep.measured) == live:
-            target.keep(
-                STATISTICS, Statistics(tuple(lockstep.measured), exact=True).to_json()
-            )
-            told = True
-        if isinstance(event, Landed):
-            yield _land(run, predictor, event, places)
-        else:
-            yield _step(event)
+    with closing(lockstep.run(tiles)) as events:
+        for event in events:
+            if not told and len(lockstep.measured) == live:
+                measured = Statistics(tuple(lockstep.measured), exact=True)
+                target.keep(STATISTICS, measured.to_json())
+                told = True
+            pieces = landing.take(event) if isinstance(event, Landed) else []
+            yield pieces or step_of(event, len(found.script.points))
+
+
+def tiles_for(
+    run: Run,
+    predictor: Predictor,
+    places: Places,
+    found: LockstepPlan,
+    *,
+    partial: bool,
+) -> list[Tile]:
+    """Choose the tiles to run, those of one output tile side by side.
+
+    Parameters
+    ----------
+    run : Run
+        The work.
+    predictor : Predictor
+        The network on its device.
+    places : sequence of tuple of int
+        Rows and columns of the output's tiles that are missing.
+    found : LockstepPlan
+        How it is done.
+    partial : bool
+        Whether statistics are known, so that tiles far from the missing ones can be
+        left out.
+
+    Returns
+    -------
+    list of Tile
+        In the order in which they are run.
+    """
+    missing = [run.plan.tile(*place).core for place in places]
+    reach = predictor.probe.halo if partial else None
+    tiles = needed(found.tiles, missing, reach)
+    return [tile for group in by_output(tiles, run.plan.core) for tile in group]
 
 
 def exact_statistics(
@@ -127,10 +256,10 @@ def exact_statistics(
     Progress
         Steps between layers.
     """
+    points = len(found.script.points)
     lockstep = _lockstep(run, predictor, found, None, Path(tempfile.gettempdir()))
     for event in lockstep.run(found.tiles.tiles, until_end=False):
-        if not isinstance(event, Landed):
-            yield _step(event)
+        yield step_of(event, points)
     return Statistics(tuple(lockstep.measured), exact=True)
 
 
@@ -154,78 +283,22 @@ def _lockstep(
     )
 
 
-def _step(event: Stepped) -> Progress:
-    """Say how far the tiles are."""
-    said = f"Layer {event.point} of {event.points}: tiles step together"
+def step_of(event: Stepped | Landed, points: int) -> Progress:
+    """Say how far the tiles are.
+
+    Parameters
+    ----------
+    event : Stepped or Landed
+        What has happened.
+    points : int
+        Where tiles meet, all in all.
+
+    Returns
+    -------
+    Progress
+        For the user.
+    """
+    if isinstance(event, Landed):
+        return Progress(0, 0, "Joining the parts of a tile")
+    said = f"Layer {event.point} of {points}: tiles step together"
     return Progress(event.tile, event.tiles, said)
-
-
-def _needed(
-    run: Run,
-    predictor: Predictor,
-    places: Places,
-    found: LockstepPlan,
-    *,
-    partial: bool,
-) -> list[Tile]:
-    """Choose the tiles to run: all, or the missing ones and what they look at."""
-    reach = predictor.probe.halo
-    if not partial or reach is None:
-        return list(found.tiles)
-    missing = [run.plan.tile(*place).core for place in places]
-    return [
-        tile
-        for tile in found.tiles
-        if any(
-            tile.core.y0 < m.y1 + reach
-            and m.y0 - reach < tile.core.y1
-            and tile.core.x0 < m.x1 + reach
-            and m.x0 - reach < tile.core.x1
-            for m in missing
-        )
-    ]
-
-
-def _plane(run: Run, predictor: Predictor, event: Landed) -> NDArray[np.float32]:
-    """Bring an output back to grey values."""
-    scale = run.loaded.card.scale
-    plane = event.output[0, 0].to("cpu", torch.float32).numpy().copy()
-    rows, columns = event.tile.window.scaled(scale).shape
-    if plane.shape != (rows, columns):
-        msg = (
-            f"By its card the model {predictor.card.name} makes {(rows, columns)} of "
-            f"{event.tile.window.shape} px, got {plane.shape}; correct its scale."
-        )
-        raise CheckpointError(msg)
-    restored: NDArray[np.float32] = run.scaling.restore(plane)
-    if np.dtype(run.data.dtype).kind == "f":
-        set_missing(restored, run.read(event.tile.window)[1], scale)
-    return restored
-
-
-def _land(run: Run, predictor: Predictor, event: Landed, places: Places) -> list[Piece]:
-    """Write the output's tiles that lie in one tile of the run."""
-    result = _plane(run, predictor, event)
-    scale, side = run.loaded.card.scale, run.plan.core
-    outer, pieces = event.tile.core, []
-    wanted: set[Any] = set(places)
-    rows, columns = run.plan.grid
-    for row in range(outer.y0 // side, min(-(-outer.y1 // side), rows)):
-        for column in range(outer.x0 // side, min(-(-outer.x1 // side), columns)):
-            if (row, column) not in wanted:
-                continue
-            core = run.plan.tile(row, column).core
-            inner = core.within(event.tile.window).scaled(scale)
-            converted, clipped = to_dtype(result[inner.slices], run.target.dtype)
-            run.target[core.scaled(scale).slices] = converted
-            outside = {
-                "above": core.y0 == outer.y0,
-                "below": core.y1 == outer.y1,
-                "left": core.x0 == outer.x0,
-                "right": core.x1 == outer.x1,
-            }
-            edges = edges_of(result, inner)
-            kept = {name: edge for name, edge in edges.items() if outside[name]}
-            sample = sample_of(result[inner.slices])
-            pieces.append(Piece((row, column), clipped, kept, sample))
-    return pieces

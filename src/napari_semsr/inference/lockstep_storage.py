@@ -19,7 +19,11 @@ from torch import Tensor
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.tiling import Box
 
-__all__ = ["Layer", "Room", "bytes_of", "read_all", "write_all"]
+__all__ = ["Layer", "NoRoomError", "Room", "bytes_of", "read_all", "write_all"]
+
+
+class NoRoomError(DeviceMemoryError):
+    """Neither memory nor disk holds the layers; smaller tiles do not help."""
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class Room:
 
         Raises
         ------
-        DeviceMemoryError
+        NoRoomError
             If neither memory nor disk holds them.
         """
         if self.used + size <= self.budget:
@@ -70,7 +74,7 @@ class Room:
                 f"into memory, and {self.folder} has {free / 2**30:.1f} GiB free: "
                 "free some space, or use --norm frozen."
             )
-            raise DeviceMemoryError(msg)
+            raise NoRoomError(msg)
         self._on_disk += size
         self.spilled = max(self.spilled, self._on_disk)
         return False

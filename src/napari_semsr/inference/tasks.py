@@ -8,7 +8,7 @@ keeps dask from pickling their surroundings into every task.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,21 @@ class Piece:
     edges: dict[str, Edge]
     sample: NDArray[np.float32]
     notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str | None) -> "Piece":
+        """Add what the user should be told.
+
+        Parameters
+        ----------
+        note : str or None
+            One sentence; None for nothing.
+
+        Returns
+        -------
+        Piece
+            The same piece.
+        """
+        return self if note is None else replace(self, notes=(*self.notes, note))
 
 
 @dataclass(slots=True)

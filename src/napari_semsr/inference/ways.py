@@ -22,7 +22,7 @@ from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sinks import Sink
 from napari_semsr.inference.tasks import Run
 
-__all__ = ["Way", "choose_way", "frozen_statistics"]
+__all__ = ["Way", "choose_way", "frozen_statistics", "memory_budget"]
 
 _SHARE = 0.9
 _TOO_DEAR = 3.0
@@ -141,8 +141,21 @@ def _no_sample(predictor: Predictor) -> OptionError:
     return OptionError(msg)
 
 
-def _budget(predictor: Predictor, options: EnhanceOptions) -> int:
-    """Bytes that a run may take."""
+def memory_budget(predictor: Predictor, options: EnhanceOptions) -> int:
+    """Give the bytes that a run may take.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network on its device.
+    options : EnhanceOptions
+        What the user asked for.
+
+    Returns
+    -------
+    int
+        What was asked for, else most of what is free.
+    """
     if options.memory_gb is not None:
         return int(options.memory_gb * 1e9)
     return int(_SHARE * free_memory(predictor.device))
@@ -151,7 +164,7 @@ def _budget(predictor: Predictor, options: EnhanceOptions) -> int:
 def _host_budget(predictor: Predictor, options: EnhanceOptions) -> int:
     """Bytes that layers and waiting tiles may take."""
     if predictor.device.type == "cpu" or options.memory_gb is not None:
-        return _budget(predictor, options)
+        return memory_budget(predictor, options)
     return int(_SHARE * free_memory(torch.device("cpu")))
 
 
@@ -183,7 +196,7 @@ def _exact(
     found = plan_lockstep(
         predictor,
         plan,
-        _budget(predictor, options),
+        memory_budget(predictor, options),
         host=_host_budget(predictor, options),
         core=core,
     )
