@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from napari_semsr.simulate import degrade as gao
 from napari_semsr.simulate.phantoms import draw
 from napari_semsr.simulate.random_degrade import DegradationRanges, random_scene
 
@@ -72,3 +73,19 @@ def test_the_stated_gain_lifts_the_haze(clear: np.ndarray) -> None:
     lifted = scene.airlight + (scene.low - scene.airlight) * np.exp(scene.log_gain)
     assert np.abs(lifted - scene.high).max() < 2e-3
     assert np.abs(scene.low - scene.high).max() > 0.02
+
+
+@pytest.mark.parametrize("kind", gao.KINDS)
+def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
+    clear = draw("particles", (96, 96), seed=3)
+    shares = {name: float(name == kind) for name in gao.KINDS}
+    ranges = DegradationRanges(**shares, as_paper=1.0)  # type: ignore[arg-type]
+    scene = random_scene(clear, ranges, np.random.default_rng(1))
+    eight = np.rint(clear * 255).astype(np.uint8)
+    if kind == "blur":  # the others have a haze of their own chance
+        low = gao.degrade(eight, kind).image
+        assert np.corrcoef(low.ravel(), scene.low.ravel())[0, 1] > 0.9999
+    assert len(np.unique(scene.low)) <= 257
+    assert (np.ptp(scene.log_gain) == 0) == (kind == "blur")
+    truth = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
+    assert truth == pytest.approx(1, abs=1e-5)

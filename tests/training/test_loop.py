@@ -256,3 +256,30 @@ def test_early_cut_resumes_exactly_too(tmp_path: Path) -> None:
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
     curves = [(tmp_path / n / "curve.csv").read_text() for n in ("whole", "cut")]
     assert curves[0] == curves[1]
+
+
+def test_run_of_given_minutes_ends_in_time_and_its_rate_has_fallen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    factor = learning_rate_factor
+
+    def seen(step: int, recipe: Recipe) -> float:
+        rates.append(factor(step, recipe))
+        return rates[-1]
+
+    monkeypatch.setattr("napari_semsr.training.learner.learning_rate_factor", seen)
+    asked = RECIPE.replace(
+        steps=100_000, decay_steps=90_000, validate_every=50_000, minutes=0.01
+    )
+    result = run(loop.train(asked, tmp_path / "run"))
+    assert 0 < result.steps < 10_000
+    assert rates[0] == 1
+    assert rates[-1] < 0.2
+    assert load_model(result.model).card.name == "tiny"
+
+
+def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
+    asked = RECIPE.replace(minutes=10.0, stop_after=3)
+    run(loop.train(asked, tmp_path / "run"))
+    assert 0 < float(_weights(tmp_path / "run")["spent"]) < 600

@@ -28,6 +28,7 @@ __all__ = [
     "disk_kernel",
     "fog",
     "gaussian_kernel",
+    "kernels_of",
     "motion_kernel",
     "smooth_field",
 ]
@@ -219,14 +220,30 @@ def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def _blurred(image: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:
+def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
+    """Give the blur kernels of a set, in the order in which they are applied.
+
+    Parameters
+    ----------
+    kind : {"blur", "fog", "hybrid"}
+        Set A, B or C.
+
+    Returns
+    -------
+    list of (K, L) numpy.ndarray
+        Each sums to 1.
+    """
     kernels = [gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)]
     if kind == "hybrid":
         kernels += [
             motion_kernel(MOTION_LENGTH_PX, 0.0),
             disk_kernel(DEFOCUS_RADIUS_PX),
         ]
-    for kernel in kernels:
+    return kernels
+
+
+def _blurred(image: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:
+    for kernel in kernels_of(kind):
         image = ndimage.convolve(image, kernel, mode="reflect")
     return image
 

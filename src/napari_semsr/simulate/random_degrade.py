@@ -17,6 +17,7 @@ from napari_semsr.simulate import degrade as gao
 __all__ = ["DegradationRanges", "Scene", "random_scene"]
 
 Array = NDArray[np.float64]
+_WHITE = 255.0
 
 
 class DegradationRanges(Options):
@@ -28,6 +29,8 @@ class DegradationRanges(Options):
         Relative shares of the three kinds.
     near_paper : float
         Share of draws whose blur lies close to the paper's numbers.
+    as_paper : float
+        Share of draws that are the paper's sets to the last number, without noise.
     sigma_px, motion_px, defocus_px : tuple of float
         Gaussian sigma, motion length, defocus radius.
     beta : tuple of float
@@ -46,6 +49,7 @@ class DegradationRanges(Options):
     fog: float = Field(default=0.3, ge=0)
     hybrid: float = Field(default=0.4, ge=0)
     near_paper: float = Field(default=0.5, ge=0, le=1)
+    as_paper: float = Field(default=0.0, ge=0, le=1)
     sigma_px: tuple[float, float] = (0.3, 2.2)
     motion_px: tuple[float, float] = (0.0, 14.0)
     defocus_px: tuple[float, float] = (0.0, 6.0)
@@ -186,8 +190,9 @@ def random_scene(
     Scene
         Degraded and clear image on one grey scale.
     """
-    shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
-    kind = str(rng.choice(gao.KINDS, p=shares / shares.sum()))
+    if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
+        return _as_paper(clear, ranges, rng)
+    kind = _kind_of(ranges, rng)
     truth = clear.astype(float)
     low = _blurred(truth, _blur_kernel(kind, ranges, rng))
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
@@ -200,13 +205,62 @@ def random_scene(
             _dimmed(truth, veil),
         )
     low = _noise(low, ranges, rng)
-    bottom, top = np.percentile(low, (0.1, 99.9))
-    span = max(top - bottom, 1e-6)
+    bottom, span = _range_of(low)
     if rng.random() < ranges.eight_bit:
         step = span / rng.uniform(80, 255)
         low = np.rint(low / step) * step
     bottom += span * rng.normal(0, 0.04)
     span *= rng.uniform(0.85, 1.1)
+    return _scene(low, truth, log_gain, airlight, (bottom, span))
+
+
+def _as_paper(
+    clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
+) -> Scene:
+    """Degrade as `napari_semsr.simulate.degrade.degrade` does, the truth alongside."""
+    kind = _kind_of(ranges, rng)
+    low = truth = clear.astype(float)
+    for kernel in gao.kernels_of(kind):
+        low = _blurred(low, kernel)
+    log_gain, airlight = np.zeros(low.shape), float(low.mean())
+    if kind != "blur":
+        first, last = gao.BETA_RANGE
+        correlation = gao.FOG_SCALE * min(low.shape)
+        field = gao.smooth_field((low.shape[0], low.shape[1]), correlation, rng)
+        veil = _Veil(np.exp(-(first + (last - first) * field)), airlight)
+        log_gain = np.log(veil.transmission.mean() / veil.transmission)
+        veiled = gao.fog(low, -np.log(veil.transmission), airlight)
+        truth = _dimmed(truth, veil)
+        gain = low.std() / max(float(veiled.std()), 1e-9)
+        offset = low.mean() - gain * veiled.mean()
+        low, truth, airlight = (
+            gain * part + offset for part in (veiled, truth, airlight)
+        )
+    low = np.clip(np.rint(low * _WHITE), 0, _WHITE) / _WHITE
+    return _scene(low, truth, log_gain, airlight, _range_of(low))
+
+
+def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> gao.Kind:
+    """Draw one of the three kinds."""
+    shares = np.array([ranges.blur, ranges.fog, ranges.hybrid], dtype=float)
+    return gao.KINDS[int(rng.choice(len(shares), p=shares / shares.sum()))]
+
+
+def _range_of(low: Array) -> tuple[float, float]:
+    """Give the grey level that becomes 0, and the span that becomes 1."""
+    bottom, top = np.percentile(low, (0.1, 99.9))
+    return float(bottom), max(float(top - bottom), 1e-6)
+
+
+def _scene(
+    low: Array,
+    truth: Array,
+    log_gain: Array,
+    airlight: float,
+    scale: tuple[float, float],
+) -> Scene:
+    """Bring both images onto the scale of the degraded one."""
+    bottom, span = scale
     return Scene(
         ((low - bottom) / span).astype(np.float32),
         ((truth - bottom) / span).astype(np.float32),

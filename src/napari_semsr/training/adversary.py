@@ -150,7 +150,8 @@ class AdversarialLearner(Learner, ABC):
         return cast("list[LightningOptimizer]", self.optimizers())
 
     def _set_rates(self, step: int) -> None:
-        full = self.recipe.learning_rate * learning_rate_factor(step, self.recipe)
+        factor = learning_rate_factor(self.reached(step), self.recipe)
+        full = self.recipe.learning_rate * factor
         rates = (full, full * self.gan.discriminator_rate)
         for optimizer, rate in zip(self._both(), rates, strict=True):
             for group in optimizer.param_groups:

@@ -54,6 +54,13 @@ class DataOptions(Options):
         from all of it.
     patch_px, patches_per_scene : int
         Side of the patches that the loss is taken on, and how many to a scene.
+    bank : int
+        Scenes that are made ahead by `workers` processes, kept on disk, and drawn from
+        at random; 0 makes a new scene for every step. For a GPU, which learns faster
+        than scenes are made. One of 512 px takes 1 MiB.
+    bank_folder : str
+        Where banks are kept, relative to the recipe; runs that want the same scenes
+        share them.
     """
 
     pairs: str | None = None
@@ -69,3 +76,5 @@ class DataOptions(Options):
     scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
     patch_px: int = Field(default=128, ge=16, le=2048)
     patches_per_scene: int = Field(default=2, ge=1, le=64)
+    bank: int = Field(default=0, ge=0)
+    bank_folder: str = "../runs/banks"

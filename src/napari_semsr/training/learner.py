@@ -1,7 +1,8 @@
 """What all kinds of training share: mean weights and judging."""
 
 import copy
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,7 +39,11 @@ class Learner(lightning.LightningModule):
     ----------
     terms : dict
         Parts of the last loss, for the curve.
+    spent : torch.Tensor
+        Seconds of the run before it was resumed, where the recipe gives it `minutes`.
     """
+
+    spent: Tensor
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
@@ -48,6 +53,9 @@ class Learner(lightning.LightningModule):
         self.recipe = recipe
         self.judge = Judge(pairs, cross_frc=recipe.cross_frc)
         self.terms: dict[str, Tensor] = {}
+        self._began: float | None = None
+        if recipe.minutes is not None:
+            self.register_buffer("spent", torch.zeros((), dtype=torch.float64))
         self.averaged: nn.Module | None = None
         if recipe.ema > 0:
             self.averaged = copy.deepcopy(network).requires_grad_(False).eval()
@@ -56,6 +64,44 @@ class Learner(lightning.LightningModule):
     def best_network(self) -> nn.Module:
         """The network that is judged and saved: the mean one where there is one."""
         return self.network if self.averaged is None else self.averaged
+
+    def on_train_start(self) -> None:
+        """Start the clock, and lay weights out as a GPU wants them."""
+        if self.device.type == "cuda":
+            self.to(memory_format=torch.channels_last)
+        if self.recipe.minutes is not None:
+            self._began = time.monotonic() - float(self.spent)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time spent with the state.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            What is about to be saved.
+        """
+        if self._began is not None:
+            spent = time.monotonic() - self._began
+            checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, spent)
+
+    def reached(self, step: int) -> int:
+        """Tell where on the recipe's schedule a step is.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+
+        Returns
+        -------
+        int
+            The same, or what share of the recipe's minutes is over, in steps, if that
+            is more.
+        """
+        if self._began is None or self.recipe.minutes is None:
+            return step
+        share = (time.monotonic() - self._began) / (60 * self.recipe.minutes)
+        return max(step, min(int(share * self.recipe.steps), self.recipe.steps))
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
         """Seed what is drawn within the step.
@@ -112,6 +158,24 @@ class Learner(lightning.LightningModule):
         judged.train(learning)
         return found
 
+    def quick(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Give the way to run a network in a step: compiled, if the recipe says so.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            What is trained, or a part of it.
+
+        Returns
+        -------
+        callable
+            Not a module, so that the names of weights stay as they are.
+        """
+        if not self.recipe.compiled:
+            return network.forward
+        compiled: Callable[[Tensor], Tensor] = torch.compile(network.forward)
+        return compiled
+
     def exact(self) -> AbstractContextManager[Any]:
         """Leave mixed precision, for losses that 16 bits do not hold.
 
@@ -149,7 +213,8 @@ class Learner(lightning.LightningModule):
         """
         optimizer = self.adam(self.network.parameters(), self.recipe.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, self.recipe)
+            optimizer,
+            lambda step: learning_rate_factor(self.reached(step), self.recipe),
         )
         return {
             "optimizer": optimizer,

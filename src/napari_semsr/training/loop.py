@@ -68,6 +68,7 @@ def _trainer(recipe: Recipe, run_dir: Path, recorder: Recorder) -> lightning.Tra
         precision="bf16-mixed" if bf16 else "32-true",
         default_root_dir=run_dir,
         callbacks=[recorder],
+        benchmark=torch.cuda.is_available(),  # all batches are of one shape
         gradient_clip_val=None if manual else recipe.clip_norm,
         logger=False,
         enable_checkpointing=False,
@@ -100,7 +101,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         trainer.fit(
             learner,
-            batches(recipe, network, done),
+            batches(recipe, network, done, recorder.making_scenes),
             ckpt_path=state,
             weights_only=True,
         )

@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 from napari_semsr.training.data import SceneDataset
 from napari_semsr.training.recipes import Recipe
 
-__all__ = ["Patches", "ScenePatches", "binned", "flat"]
+__all__ = ["Patches", "ScenePairs", "ScenePatches", "binned", "flat"]
+
+Image = NDArray[np.float32]
 
 _CORNERS, _OTHER = 1, 2  # streams of chance beside that of the scene itself
 
@@ -75,14 +77,13 @@ def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)
 
 
-class ScenePatches(Dataset[Patches]):
-    """Patches of endless random scenes.
+class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
+    """Endless random scenes, degraded and clear.
 
     Parameters
     ----------
     recipe : Recipe
-        What to draw. Scenes for the kind `cycle-gan` are unpaired: the clear patches
-        come from another scene than the degraded ones.
+        What to draw.
     scale : int
         Clear pixels per degraded pixel along each axis: the scene is degraded on the
         fine grid, and then seen at a multiple of its pitch.
@@ -100,17 +101,74 @@ class ScenePatches(Dataset[Patches]):
     def __len__(self) -> int:
         return self.count
 
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        low, high = self.pair(index)
+        return torch.from_numpy(low[None]), torch.from_numpy(high[None])
+
+    def pair(self, index: int) -> tuple[Image, Image]:
+        """Make a scene.
+
+        Parameters
+        ----------
+        index : int
+            Its number, counted from `first`.
+
+        Returns
+        -------
+        low : (scene_px, scene_px) numpy.ndarray of float32
+            Degraded image on the scale where its percentiles are about 0 and 1.
+        high : (scene_px * scale, scene_px * scale) numpy.ndarray of float32
+            Clear image on the same scale.
+        """
+        scene = self.scenes[index]
+        return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
+
+    def other(self, place: int) -> Image:
+        """Make a clear image that belongs to no degraded one.
+
+        Parameters
+        ----------
+        place : int
+            Number of the scene that it is not.
+
+        Returns
+        -------
+        (scene_px * scale, scene_px * scale) numpy.ndarray of float32
+            Its percentiles are 0 and 1.
+        """
+        rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
+        return _unit(self.scenes.clear(rng))
+
+
+class ScenePatches(Dataset[Patches]):
+    """Patches of endless random scenes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to draw. Scenes for the kind `cycle-gan` are unpaired: the clear patches
+        come from another scene than the degraded ones.
+    scale : int
+        Clear pixels per degraded pixel along each axis.
+    first, count : int
+        Index of the first scene, and how many there are.
+    """
+
+    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
+        self.recipe, self.scale = recipe, scale
+        self.first, self.count = first, count
+        self.scenes = ScenePairs(recipe, scale=scale, first=first, count=count)
+
+    def __len__(self) -> int:
+        return self.count
+
     def __getitem__(self, index: int) -> Patches:
         place = self.first + index
-        scene = self.scenes[index]
-        low = binned(scene.low[0].numpy(), self.scale)
-        high = scene.high[0].numpy()
+        low, high = self.scenes.pair(index)
         corners = self._corners(place, _CORNERS)
         if self.recipe.kind != "cycle-gan":
             return Patches(self._cut(low, corners, 1), self._cut(high, corners, None))
-        rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
-        other = _unit(self.scenes.clear(rng))
-        elsewhere = self._corners(place, _OTHER)
+        other, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
         return Patches(self._cut(low, corners, 1), self._cut(other, elsewhere, None))
 
     def _corners(self, place: int, stream: int) -> NDArray[np.int64]:

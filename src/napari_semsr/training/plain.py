@@ -1,19 +1,37 @@
 """Training of any network by one loss between the prediction and the clear image."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.blocks import bicubic
 from napari_semsr.training.guards import check_loss
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.patches import Patches, flat
+from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.supervised import relative_l1
+from napari_semsr.training.validation import ValidationPair
 
 __all__ = ["Supervised"]
 
 
 class Supervised(Learner):
-    """Training of any network by the loss that the recipe names."""
+    """Training of any network by the loss that the recipe names.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    recipe : Recipe
+        How.
+    pairs : list of ValidationPair
+        Fields that choose the checkpoint.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        self.run = self.quick(network)
 
     def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch.
@@ -36,7 +54,7 @@ class Supervised(Learner):
             If the loss is not finite.
         """
         low, high = flat(batch)
-        prediction = self.network(low)
+        prediction = self.run(low)
         with self.exact():
             loss = self._loss(prediction.float(), low, high)
         check_loss(loss, self.global_step)

@@ -50,6 +50,9 @@ class Recipe(Options):
     steps, warmup_steps, decay_steps : int
         Optimiser steps; the learning rate rises over the first, stays, and falls to
         zero over the last.
+    minutes : float or None
+        Time that the run may take; the schedule then follows the clock where that is
+        further than the steps. Such a run depends on the machine.
     schedule : {"cosine", "linear", "milestones"}
         Form of the fall; the last multiplies by `milestone_factor` at each of the
         steps in `milestones`.
@@ -61,6 +64,8 @@ class Recipe(Options):
         Held-out figure that chooses the checkpoint.
     cross_frc : bool
         Whether the Fourier ring correlation with the truth is among the figures.
+    compiled : bool
+        Compile the local network, which takes a minute at the start and pays on a GPU.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
@@ -83,6 +88,7 @@ class Recipe(Options):
     steps: int = Field(default=20000, ge=1)
     warmup_steps: int = Field(default=200, ge=0)
     decay_steps: int = Field(default=6000, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
     schedule: Literal["cosine", "linear", "milestones"] = "cosine"
     milestones: tuple[int, ...] = ()
     milestone_factor: float = Field(default=0.5, gt=0, le=1)
@@ -97,6 +103,7 @@ class Recipe(Options):
     gan: GanOptions = GanOptions()
     veil_weight: float = Field(default=0.3, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compiled: bool = False
     workers: int = Field(default=1, ge=0, le=64)
 
     @model_validator(mode="after")
@@ -175,7 +182,9 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     def resolved(name: str) -> str:
         return str((folder / name).resolve())
 
-    data = recipe.data.replace(root=resolved(recipe.data.root))
+    data = recipe.data.replace(
+        root=resolved(recipe.data.root), bank_folder=resolved(recipe.data.bank_folder)
+    )
     if data.pairs is not None:
         data = data.replace(pairs=resolved(data.pairs))
     kernel = recipe.gan.kernel

@@ -12,6 +12,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+from napari_semsr.core.errors import Cancelled
 from napari_semsr.core.progress import Progress
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import save_model
@@ -59,6 +60,23 @@ class Recorder(Callback):
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
 
+    def making_scenes(self, done: int, count: int) -> None:
+        """Report how far the making of scenes ahead is.
+
+        Parameters
+        ----------
+        done, count : int
+            Scenes made, and asked for.
+
+        Raises
+        ------
+        Cancelled
+            If the run is to end.
+        """
+        if self.stop.is_set():
+            raise Cancelled
+        self.reports.put(Progress(done, count, "making scenes ahead"))
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
     ) -> None:
@@ -77,14 +95,15 @@ class Recorder(Callback):
         """
         step, loss = trainer.global_step, float(outputs["loss"])
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
-        if step % self.recipe.validate_every == 0 or step >= last:
+        reached = module.reached(step)
+        if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
         elif self.stop.is_set():
             check_weights(module, trainer.global_step)
             save_state(trainer, self.run_dir, self.best)
-        if self.stop.is_set() or self._stale(step):
+        if self.stop.is_set() or self._stale(step) or reached >= last:
             trainer.should_stop = True
-        self.reports.put(Progress(step, last, f"loss {loss:.4f}, {self._praise()}"))
+        self.reports.put(Progress(reached, last, f"loss {loss:.4f}, {self._praise()}"))
 
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float
@@ -170,7 +189,7 @@ def _probe_of(architecture: str, options: str) -> Probe:
 
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
     """Give the recipe as a card may carry it: no folder of this machine."""
-    plain = recipe.model_dump(mode="json", exclude={"data": {"root"}})
+    plain = recipe.model_dump(mode="json", exclude={"data": {"root", "bank_folder"}})
     for name in ("start_from", "local_from"):
         if plain[name] is not None:
             plain[name] = Path(plain[name]).name

@@ -12,6 +12,8 @@ from napari_semsr.models.cards import read_card, resolve
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
 from napari_semsr.models.unveiled import Unveiled
+from napari_semsr.training.bank import Report, open_bank
+from napari_semsr.training.bank_batches import BankBatches
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.data import SceneDataset
 from napari_semsr.training.learner import Learner
@@ -140,7 +142,13 @@ def _judged(recipe: Recipe, scale: int) -> list[ValidationPair]:
     return coarse_pairs(validation_pairs(recipe), scale)
 
 
-def batches(recipe: Recipe, network: nn.Module, done: int) -> DataLoader[Any]:
+def _unheard(_done: int, _count: int) -> None:
+    """Tell nobody."""
+
+
+def batches(
+    recipe: Recipe, network: nn.Module, done: int, report: Report = _unheard
+) -> DataLoader[Any] | BankBatches:
     """Batches from the first one that a run of `done` steps has not seen.
 
     Parameters
@@ -151,14 +159,18 @@ def batches(recipe: Recipe, network: nn.Module, done: int) -> DataLoader[Any]:
         Its scale says how clear and degraded patches are related.
     done : int
         Steps before this start.
+    report : Report
+        Told how far the making of a bank of scenes is.
 
     Returns
     -------
-    torch.utils.data.DataLoader
+    torch.utils.data.DataLoader or BankBatches
         As many batches as the whole run has steps, since Lightning counts on from
         `done`.
     """
     whole = recipe.data.pairs is not None
+    if recipe.data.bank and not whole:
+        return BankBatches(open_bank(recipe, _scale(network), report), recipe, done)
     per_item = 1 if whole else recipe.data.patches_per_scene
     per_step = max(1, recipe.batch // per_item)
     span = {"first": done * per_step, "count": recipe.steps * per_step}

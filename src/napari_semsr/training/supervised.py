@@ -119,6 +119,7 @@ class SupervisedL1(Learner):
     ) -> None:
         ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(ordered, recipe, pairs)
+        self.run = self.quick(getattr(network, "local", network))
 
     def training_step(self, batch: Scenes, _index: int) -> Tensor:
         """Return the loss of one batch of scenes.
@@ -142,17 +143,17 @@ class SupervisedL1(Learner):
         """
         scenes = Scenes(*batch)
         size = self.recipe.data.patch_px
-        local, seen = self.network, scenes.low
+        seen = scenes.low
         loss = scenes.low.new_zeros(())
         if isinstance(self.network, Unveiled):
-            local, veil = self.network.local, self.network.veil_of(scenes.low)
+            veil = self.network.veil_of(scenes.low)
             seen = lift(scenes.low, veil)
             loss = self.recipe.veil_weight * veil_loss(veil, scenes)
         low, high, seen = (
             cut_patches(part, scenes.corners, size)
             for part in (scenes.low, scenes.high, seen)
         )
-        prediction = local(seen.contiguous(memory_format=torch.channels_last))
+        prediction = self.run(seen.contiguous(memory_format=torch.channels_last))
         loss = loss + relative_l1(prediction.float(), low, high)
         check_loss(loss, self.global_step)
         return loss
