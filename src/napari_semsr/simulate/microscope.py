@@ -33,11 +33,13 @@ __all__ = [
     "MicroscopeOptions",
     "blur_by_height",
     "blur_by_width",
+    "blur_widths",
     "distort",
     "field_mask",
     "illumination_field",
     "psf_fwhm_nm",
     "reflectance",
+    "width_share",
 ]
 
 FWHM = 2 * float(np.sqrt(2 * np.log(2)))
@@ -263,13 +265,13 @@ def blur_by_width(image: Plane, fwhm_px: NDArray[np.floating]) -> Plane:
         Light shared out among at most seven widths, each divided by its own cover.
     """
     sigma = (fwhm_px / FWHM).astype(np.float32)
-    levels = _depths(float(sigma.min()), float(sigma.max()))
+    levels = blur_widths(float(sigma.min()), float(sigma.max()))
     if len(levels) == 1:
         return _gaussian(image, levels[0])
     light = np.zeros(image.shape, np.float32)
     share = np.zeros(image.shape, np.float32)
     for index, level in enumerate(levels):
-        part = _hat(sigma, levels, index)
+        part = width_share(sigma, levels, index)
         light += _gaussian(image * part, level)
         share += _gaussian(part, level)
     return light / share
@@ -281,8 +283,19 @@ def _gaussian(image: Plane, sigma: float) -> Plane:
     return np.asarray(blurred, dtype=np.float32)
 
 
-def _depths(low: float, high: float) -> list[float]:
-    """Widths, in even ratios, between which the blur is shared out."""
+def blur_widths(low: float, high: float) -> list[float]:
+    """Choose the widths, in even ratios, between which a blur is shared out.
+
+    Parameters
+    ----------
+    low, high : float
+        Least and greatest standard deviation that occur, in any unit.
+
+    Returns
+    -------
+    list of float
+        Rising; one where both are nearly equal.
+    """
     if high / low < 1.01:
         return [(low * high) ** 0.5]
     count = 1 + min(
@@ -291,8 +304,23 @@ def _depths(low: float, high: float) -> list[float]:
     return [float(v) for v in np.geomspace(low, high, count)]
 
 
-def _hat(sigma: Plane, levels: Sequence[float], index: int) -> Plane:
-    """Share of one width where the wanted one lies between two: variances add up."""
+def width_share(sigma: Plane, levels: Sequence[float], index: int) -> Plane:
+    """Find the share of one width where the wanted one lies between two.
+
+    Parameters
+    ----------
+    sigma : (Y, X) numpy.ndarray
+        Standard deviation wanted at each pixel.
+    levels : sequence of float
+        Widths as `blur_widths` gives them.
+    index : int
+        Which of them.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        In [0, 1]; over all widths they add up to 1, their variances to that wanted.
+    """
     squares = np.square(levels)
     peak = np.zeros(len(levels))
     peak[index] = 1

@@ -1,0 +1,355 @@
+"""Pairs of one sample: what a superlens mosaic shows, and what an electron beam sees.
+
+The grid is that of the simulated scan: 20 nm for a pixel of the mosaic (a camera pixel
+of 6.5 um over 325 times magnification), and the sample is drawn on half of that, as
+`scan` draws it. The electron image lies on the mosaic's pixels (scale 1) or on half of
+them (scale 2, 10 nm, the pixel of the electron image that `simulate` writes). The
+centre of pixel ``i`` of the mosaic is at ``(i + 1/2)`` times its size from the border,
+and so it is for the electron image: at scale 2 its pixels ``2 i`` and ``2 i + 1`` lie
+on pixel ``i``. Nothing is shifted or distorted.
+
+The optics are those of `microscope`: reflectance by material, interference and steep
+edges; a blur that widens with the distance from the focal plane. Resolution, depth of
+field and the height in focus are drawn for each picture, the wavelength for each
+sample; noise is a mosaic's (`ssum_look`).
+
+Grey levels carry no unit: either picture is put on the scale where its own percentiles
+0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron image cannot be
+known from light, so results are to be judged after an affine match.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.simulate.canvas import Plane
+from napari_semsr.simulate.microscope import reflectance
+from napari_semsr.simulate.objects import Surface
+from napari_semsr.simulate.sem import SemOptions, sem_contrast
+from napari_semsr.simulate.ssum_look import (
+    Look,
+    SsumPairOptions,
+    random_look,
+    record,
+    see,
+)
+from napari_semsr.simulate.ssum_samples import random_surface
+
+__all__ = [
+    "Look",
+    "SsumPair",
+    "SsumPairOptions",
+    "pair_of_surface",
+    "random_ssum_pair",
+    "random_ssum_pairs",
+    "ssum_validation",
+    "surface_shape",
+]
+
+FINE = 2
+"""Pixels of the drawn sample per pixel of the mosaic, along an axis."""
+VALIDATION_STREAM = 9_600_017
+"""First number of the seeds of the fixed fields; training must not use it."""
+_MARGIN = 16  # mosaic pixels drawn around a field, so that blur has something to blur
+_PERCENTILES = (0.1, 99.9)
+
+
+@dataclass(frozen=True, slots=True)
+class SsumPair:
+    """Two pictures of one field.
+
+    Attributes
+    ----------
+    low : (side, side) numpy.ndarray of float32
+        Superlens mosaic; its percentiles 0.1 and 99.9 are 0 and 1.
+    high : (scale * side, scale * side) numpy.ndarray of float32
+        Electron image without noise, on a like scale of its own.
+    low_range, high_range : tuple of float
+        What 0 and 1 stand for: reflectance, and brightness of `sem_contrast`.
+    pixel_nm : float
+        Pixel of `low`.
+    scale : int
+        Pixels of `high` per pixel of `low`.
+    kind : str
+        What the sample is.
+    look : Look
+        How `low` was taken.
+    """
+
+    low: Plane
+    high: Plane
+    low_range: tuple[float, float]
+    high_range: tuple[float, float]
+    pixel_nm: float
+    scale: int
+    kind: str
+    look: Look
+
+
+def surface_shape(side: int) -> tuple[int, int]:
+    """Give the size of the drawn sample that a field needs.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns; the field lies in the middle.
+    """
+    full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
+    full += (full - side) % 2
+    return FINE * full, FINE * full
+
+
+def pair_of_surface(
+    surface: Surface,
+    side: int,
+    look: Look,
+    rng: np.random.Generator,
+    *,
+    scale: int = 1,
+) -> SsumPair:
+    """Take both pictures of a given sample.
+
+    Parameters
+    ----------
+    surface : Surface
+        Of `surface_shape`; its pixel is half of the mosaic's.
+    side : int
+        Side of the field in pixels of the mosaic.
+    look : Look
+        How the superlens picture is taken.
+    rng : numpy.random.Generator
+        Source of noise and shading.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+
+    Returns
+    -------
+    SsumPair
+        Of the middle of the sample.
+
+    Raises
+    ------
+    OptionError
+        If `scale` is neither 1 nor 2.
+    ShapeError
+        If the sample has another size.
+    """
+    field = _prepared(surface, side, scale, look.microscope.wavelength_nm)
+    return _pair(field, look, rng)
+
+
+def random_ssum_pairs(
+    side: int,
+    rng: np.random.Generator,
+    options: SsumPairOptions | None = None,
+    count: int = 1,
+    *,
+    scale: int = 1,
+    held_out: bool = False,
+) -> Iterator[SsumPair]:
+    """Draw one sample and take it several times.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+    rng : numpy.random.Generator
+        Source of every choice: same state, same pairs.
+    options : SsumPairOptions, optional
+        Ranges.
+    count : int, default=1
+        Pictures of the sample in one light; each has a focus, resolution and noise of
+        its own. The electron image is the same for all. Drawing a sample takes several
+        times as long as taking it.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+    held_out : bool, default=False
+        Take samples that training never draws.
+
+    Yields
+    ------
+    SsumPair
+        One for each picture.
+
+    Raises
+    ------
+    OptionError
+        If `scale` is neither 1 nor 2.
+    """
+    chosen = options or SsumPairOptions()
+    surface = random_surface(
+        surface_shape(side),
+        pixel_nm=chosen.pixel_nm / FINE,
+        rng=rng,
+        ranges=chosen,
+        held_out=held_out,
+    )
+    wavelength = float(rng.uniform(*chosen.wavelength_nm))
+    field = _prepared(surface, side, scale, wavelength)
+    for _ in range(count):
+        yield _pair(field, random_look(surface, rng, chosen, wavelength), rng)
+
+
+def random_ssum_pair(
+    side: int,
+    rng: np.random.Generator,
+    options: SsumPairOptions | None = None,
+    *,
+    scale: int = 1,
+) -> SsumPair:
+    """Draw one pair: a random sample, taken once.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+    rng : numpy.random.Generator
+        Source of every choice: same state, same pair.
+    options : SsumPairOptions, optional
+        Ranges.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+
+    Returns
+    -------
+    SsumPair
+        Registered pixel by pixel.
+
+    Raises
+    ------
+    OptionError
+        If `scale` is neither 1 nor 2.
+    """
+    return next(random_ssum_pairs(side, rng, options, scale=scale))
+
+
+def ssum_validation(
+    count: int,
+    side: int,
+    *,
+    scale: int = 1,
+    options: SsumPairOptions | None = None,
+    first: int = 0,
+) -> list[SsumPair]:
+    """Make the fixed fields that choose a checkpoint and train nothing.
+
+    Field ``i`` comes from ``default_rng([VALIDATION_STREAM, i])`` and shows one kind
+    of sample, in the order of ``options.kinds``, over and over; seeds of its objects
+    lie from 2**31 on, where training draws none. Fields from 1000 on are kept for what
+    judges a finished model.
+
+    Parameters
+    ----------
+    count : int
+        Number of fields.
+    side : int
+        Side in pixels of the mosaic.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+    options : SsumPairOptions, optional
+        Ranges.
+    first : int, default=0
+        Number of the first field.
+
+    Returns
+    -------
+    list of SsumPair
+        The same at every call.
+    """
+    chosen = options or SsumPairOptions()
+    pairs: list[SsumPair] = []
+    for index in range(first, first + count):
+        one = chosen.replace(kinds=(chosen.kinds[index % len(chosen.kinds)],))
+        rng = np.random.default_rng([VALIDATION_STREAM, index])
+        pairs += random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A sample on the mosaic's pixels, margin included, and its electron image."""
+
+    light: Plane
+    height_nm: Plane
+    electrons: Plane
+    side: int
+    pixel_nm: float
+    kind: str
+
+
+def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> _Field:
+    """Do once what all pictures of a sample share."""
+    if scale not in (1, FINE):
+        msg = f"scale must be 1 or {FINE}, got {scale}."
+        raise OptionError(msg)
+    need = surface_shape(side)
+    if surface.height_nm.shape != need:
+        rows, columns = surface.height_nm.shape
+        msg = (
+            f"A field of {side} px needs a sample of {need[0]} x {need[1]} px, got "
+            f"{rows} x {columns}."
+        )
+        raise ShapeError(msg)
+    light = reflectance(
+        surface.height_nm,
+        surface.material,
+        surface.pixel_nm,
+        wavelength_nm=wavelength_nm,
+    )
+    fine = sem_contrast(surface, SemOptions())
+    return _Field(
+        light=_binned(light),
+        height_nm=_binned(surface.height_nm),
+        electrons=_middle(fine if scale == FINE else _binned(fine), scale * side),
+        side=side,
+        pixel_nm=FINE * surface.pixel_nm,
+        kind=surface.kind,
+    )
+
+
+def _pair(field: _Field, look: Look, rng: np.random.Generator) -> SsumPair:
+    """Take the superlens picture and put both on their scales."""
+    light = _middle(
+        see(field.light, field.height_nm, field.pixel_nm, look.microscope), field.side
+    )
+    low, low_range = _unit(record(light, field.pixel_nm, look, rng))
+    if look.bits == 8:
+        low = np.asarray(np.rint(low * 255) / 255, np.float32)
+    high, high_range = _unit(field.electrons)
+    return SsumPair(
+        low,
+        high,
+        low_range,
+        high_range,
+        field.pixel_nm,
+        high.shape[0] // field.side,
+        field.kind,
+        look,
+    )
+
+
+def _binned(image: Plane) -> Plane:
+    """Average over the mosaic's pixels."""
+    rows = image[::FINE] + image[1::FINE]
+    return np.asarray((rows[:, ::FINE] + rows[:, 1::FINE]) / FINE**2, np.float32)
+
+
+def _middle(image: Plane, side: int) -> Plane:
+    """Leave out the margin."""
+    first = (image.shape[0] - side) // 2
+    return image[first : first + side, first : first + side]
+
+
+def _unit(image: Plane) -> tuple[Plane, tuple[float, float]]:
+    """Put an image on the scale of its own percentiles."""
+    low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
+    span = max(high - low, 1e-6)
+    return np.asarray((image - low) / span, dtype=np.float32), (low, high)
