@@ -84,7 +84,9 @@ def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
     eight = np.rint(clear * 255).astype(np.uint8)
     if kind == "blur":  # the others have a haze of their own chance
         low = gao.degrade(eight, kind).image
-        assert np.corrcoef(low.ravel(), scene.low.ravel())[0, 1] > 0.9999
+        inner = (slice(4, -4), slice(4, -4))  # borders are reflected otherwise
+        both = low[inner].ravel(), scene.low[inner].ravel()
+        assert np.corrcoef(*both)[0, 1] > 0.9999
     assert len(np.unique(scene.low)) <= 257
     assert (np.ptp(scene.log_gain) == 0) == (kind == "blur")
     truth = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
