@@ -1,4 +1,4 @@
-"""``semsr train RECIPE.yaml -o RUN_DIR``: train a model."""
+"""``semsr train RECIPE -o RUN_DIR``: train a model."""
 
 import argparse
 
@@ -6,6 +6,7 @@ from napari_semsr.cli import text
 from napari_semsr.cli.inputs import add_output
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.progress import Job
+from napari_semsr.services.recipe_list import bundled_recipes
 from napari_semsr.services.train import Trained, train
 
 __all__ = ["VERB"]
@@ -13,7 +14,12 @@ __all__ = ["VERB"]
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to train, and how")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="what to train, and how: a YAML file, or a recipe of the package "
+        f"({', '.join(bundled_recipes())})",
+    )
     add_output(parser, "folder of the run: checkpoints, log, model")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint"
@@ -32,6 +38,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--steps", type=int, metavar="N", help="train this long; the schedule stretches"
     )
     parser.add_argument("--name", help="name of the model")
+    parser.add_argument(
+        "--patch",
+        type=int,
+        metavar="PX",
+        help="side of the patches to learn from, no larger than those of the pairs",
+    )
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="begin with fresh weights although the recipe names a model",
+    )
 
 
 def _start(arguments: argparse.Namespace) -> Job[Trained]:
@@ -45,6 +62,8 @@ def _start(arguments: argparse.Namespace) -> Job[Trained]:
         start_from=arguments.start_from,
         steps=arguments.steps,
         name=arguments.name,
+        patch=arguments.patch,
+        anew=arguments.anew,
     )
 
 

@@ -396,14 +396,16 @@ def train(
     start_from: PathLike | None = None,
     steps: int | None = None,
     name: str | None = None,
+    patch: int | None = None,
+    anew: bool = False,
     progress: Report | None = None,
 ) -> "Trained":
     """Train a model from a recipe.
 
     Parameters
     ----------
-    recipe : path
-        A YAML file.
+    recipe : path or str
+        A YAML file, or the name of a recipe of the package.
     run_dir : path
         Folder for checkpoints, log and model.
     resume : bool, default=False
@@ -418,6 +420,10 @@ def train(
         Length in place of the recipe's; its schedule is stretched.
     name : str, optional
         Name of the model in place of the recipe's.
+    patch : int, optional
+        Side in pixels of the patches to learn from, in place of the recipe's.
+    anew : bool, default=False
+        Begin with fresh weights although the recipe names a model.
     progress : callable, optional
         Receives every `Progress`.
 
@@ -437,6 +443,8 @@ def train(
         start_from=start_from,
         steps=steps,
         name=name,
+        patch=patch,
+        anew=anew,
     )
     return run(job, progress)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
 from napari_semsr.io.registry import write
 from napari_semsr.pairs.store import open_pairs
 from napari_semsr.training.judging import restore_field
@@ -107,8 +107,9 @@ def _beside(parts: list[Image]) -> NDArray[np.float32]:
     return np.concatenate(row, axis=1).astype(np.float32)
 
 
-def _pixel_size(recipe: Recipe) -> tuple[float, float] | None:
+def _pixel_size(recipe: Recipe) -> PixelSize | None:
     """Pixel of the clear images, where the store knows it."""
     if recipe.data.pairs is None:
         return None
-    return parse_pixel_size(open_pairs(Path(recipe.data.pairs)).record["pixel_size_nm"])
+    record = open_pairs(Path(recipe.data.pairs)).record
+    return parse_pixel_size(record.get("pixel_size_nm"))

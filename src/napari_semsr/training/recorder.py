@@ -4,6 +4,7 @@ import functools
 import math
 import queue
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
-from napari_semsr.core.errors import Cancelled
+from napari_semsr.core.errors import Cancelled, SemsrError
 from napari_semsr.core.progress import Progress
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import save_model
@@ -22,16 +23,30 @@ from napari_semsr.training.board import Board
 from napari_semsr.training.guards import check_weights
 from napari_semsr.training.judging import PERCENTILES
 from napari_semsr.training.learner import Learner
+from napari_semsr.training.preview import keep_preview
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.run_dir import save_state, saving
 
-__all__ = ["Recorder", "card_of"]
+__all__ = ["Recorder", "StepReport", "card_of"]
 
 _NAMES = {
     "gain_db": "gain {:+.2f} dB",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport(Progress):
+    """How far a run has come.
+
+    Attributes
+    ----------
+    loss : float
+        Of the step that was done.
+    """
+
+    loss: float
 
 
 class Recorder(Callback):
@@ -103,7 +118,8 @@ class Recorder(Callback):
             save_state(trainer, self.run_dir, self.best)
         if self.stop.is_set() or self._stale(step) or reached >= last:
             trainer.should_stop = True
-        self.reports.put(Progress(reached, last, f"loss {loss:.4f}, {self._praise()}"))
+        said = f"loss {loss:.4f}, {self._praise()}"
+        self.reports.put(StepReport(reached, last, said, loss))
 
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float
@@ -115,6 +131,12 @@ class Recorder(Callback):
         with saving(self.run_dir):
             self.board.add({"step": step, "loss": loss, **found, **terms})
         value = found.get(measured, math.inf)  # without a truth, the newest is best
+        if math.isnan(value):
+            msg = (
+                f"The held-out {measured} must be a number, got none at step {step}; "
+                "look for NaN pixels in the pairs for validation."
+            )
+            raise SemsrError(msg)
         if value == math.inf or value > self.best.get(measured, -math.inf):
             self.best.clear()
             self.best.update(found, step=step)
@@ -123,6 +145,10 @@ class Recorder(Callback):
             with saving(self.run_dir):
                 save_model(path, network, card_of(self.recipe, network, self.best))
         save_state(trainer, self.run_dir, self.best)
+        with saving(self.run_dir):
+            keep_preview(
+                self.run_dir, module.best_network, self.recipe, module.judge.pairs
+            )
 
     def _stale(self, step: int) -> bool:
         """Whether the best model is too old to go on."""

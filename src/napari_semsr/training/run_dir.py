@@ -1,8 +1,9 @@
 """The folder of a run: what may be in it, and how its state is put there.
 
 It holds ``recipe.yaml`` (what was asked), ``last.ckpt`` (the state to resume from),
-``best.yaml`` (figures of the best model), ``curve.csv`` (one row for each validation)
-and ``NAME.safetensors`` (the best model so far).
+``best.yaml`` (figures of the best model), ``curve.csv`` (one row for each validation),
+``preview.tif`` (a held-out patch, as restored at the last one) and ``NAME.safetensors``
+(the best model so far).
 """
 
 import pickle
@@ -17,6 +18,7 @@ import yaml
 from safetensors import SafetensorError
 
 from napari_semsr.core.errors import CheckpointError, WriteError
+from napari_semsr.training.preview import PREVIEW
 from napari_semsr.training.recipes import Recipe
 
 __all__ = ["STATE", "prepare", "save_state", "saving", "steps_done"]
@@ -25,7 +27,7 @@ STATE = "last.ckpt"
 _PARTIAL = f"{STATE}.partial"
 _RECIPE = "recipe.yaml"
 _BEST = "best.yaml"
-_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST)
+_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW)
 
 
 def prepare(
