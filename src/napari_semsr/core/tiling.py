@@ -185,19 +185,44 @@ class TilePlan:
 
     def _span(self, index: int, axis: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Core and window of one axis."""
-        size, padded = self.shape[axis], self.padded_shape[axis]
+        size = self.shape[axis]
         start = index * self.core
         core = start, min(start + self.core, size)
-        if self.constant:
-            width = min(self.core + 2 * self.halo, padded)
-            first = min(max(start - self.halo, 0), padded - width)
-            return core, (first, first + width)
-        return core, self._context(*core, axis)
+        return core, self._window(*core, axis)
 
     def _context(self, start: int, stop: int, axis: int) -> tuple[int, int]:
         """Add a halo to a part of one axis, cut where the padded field ends."""
         end = round_up(stop, self.stride) + self.halo
         return max(start - self.halo, 0), min(end, self.padded_shape[axis])
+
+    def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
+        """Give any part of the field a window.
+
+        Parameters
+        ----------
+        core : Box
+            Part of the field that starts on the stride.
+        index : tuple of int, default=(0, 0)
+            Place of the tile.
+
+        Returns
+        -------
+        Tile
+            With the window that a tile has; of the plan's one size where there is one
+            and the part is not larger than a core.
+        """
+        rows = self._window(core.y0, core.y1, 0)
+        columns = self._window(core.x0, core.x1, 1)
+        return Tile(index, core, Box(*rows, *columns))
+
+    def _window(self, start: int, stop: int, axis: int) -> tuple[int, int]:
+        """Window of a part of one axis."""
+        if not self.constant or stop - start > self.core:
+            return self._context(start, stop, axis)
+        padded = self.padded_shape[axis]
+        width = min(self.core + 2 * self.halo, padded)
+        first = min(max(start - self.halo, 0), padded - width)
+        return first, first + width
 
     def pieces(self, tile: Tile, side: int) -> Iterator[Tile]:
         """Cut one tile into smaller ones, each with its own halo.

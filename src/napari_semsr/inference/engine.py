@@ -9,6 +9,7 @@ statistics from a sample (`napari_semsr.inference.ways`).
 """
 
 import logging
+import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -25,6 +26,7 @@ from napari_semsr.inference.frozen import Frozen
 from napari_semsr.inference.here import run_here
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.live_run import LiveSink, run_live
+from napari_semsr.inference.lockstep_plan import LockstepPlan
 from napari_semsr.inference.lockstep_run import run_lockstep
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.planning import (
@@ -33,6 +35,7 @@ from napari_semsr.inference.planning import (
 )
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.preparing import Prepared, prepare
+from napari_semsr.inference.regrid_run import run_regridded
 from napari_semsr.inference.report import EnhanceReport, MemoryWatch
 from napari_semsr.inference.seams import SeamMeter
 from napari_semsr.inference.sinks import ArraySink, Places, Sink, StoreSink
@@ -103,7 +106,8 @@ def enhance_to_store(
         process.
     live : LiveField, optional
         What a viewer draws meanwhile; it chooses the order, and the work is done in
-        the thread that asks for it. Not together with `scheduler`.
+        the thread that asks for it. Together with `scheduler` it only draws what the
+        cluster has written.
 
     Returns
     -------
@@ -211,6 +215,8 @@ def _enhance(
             ready.way,
             ready.places,
         )
+        if scheduler is not None:
+            run = replace(run, target=target.shared)
         tally = _Tally(notes=list(ready.notes))
         frozen = None
         if way.norm == "frozen" and places:
@@ -218,18 +224,15 @@ def _enhance(
             tally.notes.append(frozen.sentence())
             run = replace(run, statistics=frozen.statistics)
             predictor.statistics = frozen.statistics
-        if way.kind == "whole":
-            budget = memory_budget(predictor, options)
-            work: _Work = run_whole_or_lockstep(
-                run, predictor, places, target, budget
+        if way.kind != "tiles":
+            work: _Work = _as_one(
+                replace(ready, run=run), options, target, scheduler
             )
-        elif way.lockstep is not None:
-            work = run_lockstep(run, predictor, places, way.lockstep, target)
-        elif live is not None:
+        elif live is not None and scheduler is None:
             work = run_live(run, predictor, live)
         else:
             work = _independent(run, predictor, places, scheduler)
-        yield from _land(work, target, run.plan, tally, len(places))
+        yield from _land(work, target, run.outputs, tally, len(places))
     return _report(ready, tally, frozen, time.perf_counter() - begun, memory.peak_mb)
 
 
@@ -241,12 +244,13 @@ def _report(
     peak_memory_mb: float,
 ) -> EnhanceReport:
     """Say what was done."""
-    run, way, plan = ready.run, ready.way, ready.run.plan
+    run, way, plan = ready.run, ready.way, ready.run.outputs
+    halo = (run.plan if way.lockstep is None else way.lockstep.tiles).halo
     return EnhanceReport(
         tiles=len(plan),
         resumed=len(plan) - len(ready.places),
         tile_px=plan.core,
-        halo_px=plan.halo if way.lockstep is None else way.lockstep.tiles.halo,
+        halo_px=math.ceil(halo / ready.fit.factor),
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
         peak_memory_mb=peak_memory_mb,
@@ -259,8 +263,44 @@ def _report(
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
         haze_gain=None if run.haze is None else run.haze.spread,
+        seen_pixel_size_nm=ready.fit.seen_nm,
         notes=tuple(tally.notes),
     )
+
+
+def _as_one(
+    ready: Prepared, options: EnhanceOptions, target: Sink, scheduler: str | None
+) -> _Work:
+    """Run tiles that depend on each other: whole, or in lockstep."""
+    run, predictor, lockstep = ready.run, ready.predictor, ready.way.lockstep
+    budget = memory_budget(predictor, options)
+
+    def begin(run: Run, places: Places) -> _Work:
+        if scheduler is not None:
+            return _as_one_there(run, predictor, places, lockstep, target, scheduler)
+        if lockstep is not None:
+            return run_lockstep(run, predictor, places, lockstep, target)
+        return run_whole_or_lockstep(run, predictor, places, target, budget)
+
+    if run.regrid is None:
+        return begin(run, ready.places)
+    return run_regridded(run, run.regrid, ready.places, target.folder, begin)
+
+
+def _as_one_there(
+    run: Run,
+    predictor: Predictor,
+    places: Places,
+    lockstep: LockstepPlan | None,
+    target: Sink,
+    scheduler: str,
+) -> _Work:
+    """Run tiles that depend on each other on a cluster."""
+    from napari_semsr.inference import lockstep_there as there  # dask starts slowly
+
+    if lockstep is None:
+        return there.run_whole_there(run, places, scheduler)
+    return there.run_lockstep_there(run, predictor, places, lockstep, target, scheduler)
 
 
 def _independent(

@@ -1,5 +1,6 @@
 """Shape, calibration and chunks of an enhanced image; importable without torch."""
 
+import math
 from dataclasses import dataclass
 
 from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
@@ -64,7 +65,12 @@ def output_frame(micrograph: Micrograph, scale: int) -> Frame:
 
 
 def core_side(
-    shape: tuple[int, int], *, scale: int, stride: int, tile: int | None = None
+    shape: tuple[int, int],
+    *,
+    scale: int,
+    stride: int,
+    tile: int | None = None,
+    factor: float = 1.0,
 ) -> int:
     """Choose the side of a tile's core.
 
@@ -77,6 +83,9 @@ def core_side(
     tile : int, optional
         Side that was asked for; rounded up to the stride. The default is the largest
         whose output chunk is sensible.
+    factor : float, default=1
+        Pixels that the network sees for one of the field: the default side is halved,
+        or doubled, so that the network's tiles stay about as large.
 
     Returns
     -------
@@ -86,6 +95,7 @@ def core_side(
     whole = round_up(max(shape), stride)
     if tile is not None:
         return min(round_up(tile, stride), whole)
-    wanted = min(_CORE, _LARGEST_CHUNK // scale)
+    core = round(_CORE / 2.0 ** round(math.log2(factor)))
+    wanted = min(core, _LARGEST_CHUNK // scale)
     fitting = wanted // stride * stride
     return min(max(stride, fitting), whole)

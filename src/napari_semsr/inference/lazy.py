@@ -19,17 +19,12 @@ from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run as finish
 from napari_semsr.core.tiling import Box, Tile, TilePlan
-from napari_semsr.inference.haze import HazeMap, find_haze, read_input
+from napari_semsr.inference.haze import HazeMap, find_haze
 from napari_semsr.inference.lockstep_run import exact_statistics
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.planning import choose_tiles
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.scaling import (
-    Scaling,
-    measure_scaling,
-    set_missing,
-    source_box,
-)
+from napari_semsr.inference.regrid import Regrid, ResampledField, show
+from napari_semsr.inference.scaling import Scaling, measure_scaling, source_box
 from napari_semsr.inference.sinks import ArraySink
 from napari_semsr.inference.statistics import Statistics
 from napari_semsr.inference.tasks import Run
@@ -61,6 +56,11 @@ class _Part:
     corner: tuple[int, int]
     shape: tuple[int, int]
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return self.block.dtype
+
     def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
         rows, columns = (
             slice(s.start - first, s.stop - first)
@@ -77,27 +77,69 @@ def _predictor(loaded: LoadedModel, device: str, precision: str) -> Predictor:
     return made[device, precision]
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was measured on the whole field, and how it is cut.
+
+    Attributes
+    ----------
+    scaling : Scaling
+        The field's scaling.
+    haze : HazeMap or None
+        Haze that is lifted.
+    statistics : Statistics or None
+        What live normalisations use.
+    plan : TilePlan
+        Tiles of what the network sees.
+    regrid : Regrid or None
+        How the output's tiles lie on that grid.
+    mean : float
+        Mean of a field that is resampled.
+    """
+
+    scaling: Scaling
+    haze: HazeMap | None
+    statistics: Statistics | None
+    plan: TilePlan
+    regrid: Regrid | None
+    mean: float
+
+    def run(self, part: Any, loaded: LoadedModel) -> Run:
+        """Set up the work for a part of the field that answers for all of it."""
+        data = part
+        if self.regrid is not None:
+            data = ResampledField(part, self.regrid.there, self.mean)
+        return Run(
+            data,
+            None,
+            loaded,
+            self.plan,
+            self.scaling,
+            self.haze,
+            statistics=self.statistics,
+            regrid=self.regrid,
+        )
+
+
 def _enhance_part(
     block: NDArray[Any],
     loaded: LoadedModel,
     place: tuple[Tile, Box, tuple[int, int]],
-    known: tuple[Scaling, HazeMap | None, Statistics | None],
+    known: _Known,
     options: EnhanceOptions,
 ) -> NDArray[Any]:
     """Enhance one tile from the pixels that it needs."""
     tile, source, shape = place
-    scaling, haze, statistics = known
-    part = _Part(block, (source.y0, source.x0), shape)
-    window, missing = read_input(part, tile.window, scaling, haze)
+    run = known.run(_Part(block, (source.y0, source.x0), shape), loaded)
+    window, missing = run.read(tile.window)
     with _one_at_a_time:
         predictor = _predictor(loaded, options.device, options.precision)
-        predictor.statistics = statistics
-        result = predictor.predict(window, scaling)
+        predictor.statistics = known.statistics
+        result = predictor.predict(window, known.scaling)
         predictor.statistics = None
-    scale = loaded.card.scale
-    set_missing(result, missing, scale)
-    core = result[tile.inner.scaled(scale).slices]
-    return to_dtype(core, np.dtype(options.dtype or np.float32))[0]
+    core = run.outputs.tile(*tile.index).core
+    made, inner = run.deliver(core, result, tile.window, missing)
+    return to_dtype(made[inner.slices], np.dtype(options.dtype or np.float32))[0]
 
 
 def enhance_lazy(
@@ -131,20 +173,25 @@ def enhance_lazy(
     chosen = options or EnhanceOptions()
     with _one_at_a_time:
         predictor = _predictor(loaded, chosen.device, chosen.precision)
-    probe = predictor.probe_within(chosen.halo_tolerance)
-    plan = choose_tiles(micrograph.shape, loaded.card, probe, tile=chosen.tile)
-    way = choose_way(predictor, chosen, plan)
+    card, probe = loaded.card, predictor.probe_within(chosen.halo_tolerance)
+    shown = show(micrograph, card, probe, chosen)
+    way = choose_way(predictor, chosen, shown.plan)
     if way.kind == "whole" or predictor.probe.halo is None:
-        side = max(plan.padded_shape)
-        plan = choose_tiles(micrograph.shape, loaded.card, predictor.probe, tile=side)
-    card = loaded.card
-    scaling = measure_scaling(
-        micrograph.data, card.input_percentiles, back=card.grey == "input"
+        side = max(*micrograph.shape, *shown.plan.padded_shape)
+        shown = show(micrograph, card, predictor.probe, chosen, tile=side)
+    data, back = shown.data, card.grey == "input"
+    scaling = measure_scaling(data, card.input_percentiles, back=back)
+    haze = find_haze(data, loaded.module, scaling) if chosen.haze else None
+    run = Run(data, None, loaded, shown.plan, scaling, haze, regrid=shown.regrid)
+    known = _Known(
+        scaling=scaling,
+        haze=haze,
+        statistics=_statistics(run, predictor, way, chosen),
+        plan=shown.plan,
+        regrid=shown.regrid,
+        mean=data.mean if isinstance(data, ResampledField) else 0.0,
     )
-    haze = find_haze(micrograph.data, loaded.module, scaling) if chosen.haze else None
-    run = Run(micrograph.data, None, loaded, plan, scaling, haze)
-    statistics = _statistics(run, predictor, way, chosen)
-    return _assemble(micrograph, loaded, plan, (scaling, haze, statistics), chosen)
+    return _assemble(micrograph, run, known, chosen)
 
 
 def _statistics(
@@ -160,33 +207,34 @@ def _statistics(
 
 
 def _assemble(
-    micrograph: Micrograph,
-    loaded: LoadedModel,
-    plan: TilePlan,
-    known: tuple[Scaling, HazeMap | None, Statistics | None],
-    options: EnhanceOptions,
+    micrograph: Micrograph, run: Run, known: _Known, options: EnhanceOptions
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
-    data = micrograph.data
+    loaded, data, outputs = run.loaded, micrograph.data, run.outputs
     if not micrograph.is_lazy:
-        data = da.from_array(data, chunks=plan.core)
+        data = da.from_array(data, chunks=outputs.core)
     told = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-    token = tokenize(data.name, loaded.digest, told, plan.core, known[0])
+    steps = None if run.regrid is None else run.regrid.record()
+    token = tokenize(data.name, loaded.digest, told, outputs.core, known.scaling, steps)
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     task = delayed(_enhance_part, traverse=False)
     dtype = np.dtype(options.dtype or np.float32)
     rows: list[list[da.Array]] = []
-    for tile in plan:
-        source = source_box(tile.window, plan.shape)
+    for output in outputs:
+        tile = run.tile(output.index)
+        if run.regrid is None:
+            source = source_box(tile.window, outputs.shape)
+        else:
+            source = run.regrid.source(tile.window)
         made = task(
             data[source.slices],
             model,
-            (tile, source, plan.shape),
+            (tile, source, outputs.shape),
             known,
             options,
             dask_key_name=f"semsr-tile-{token}-{tile.index[0]}-{tile.index[1]}",
         )
-        shape = tile.core.scaled(loaded.card.scale).shape
+        shape = output.core.scaled(loaded.card.scale).shape
         if tile.index[1] == 0:
             rows.append([])
         rows[-1].append(da.from_delayed(made, shape=shape, dtype=dtype))

@@ -10,6 +10,7 @@ from napari_semsr.core.provenance import Provenance
 from napari_semsr.core.tiling import TilePlan, plan_tiles
 from napari_semsr.inference.geometry import Frame, core_side, output_frame
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.pixel_fit import PixelFit, Trained, fit_pixels
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.io.zarr_store import OmeZarrStore, create_store
 from napari_semsr.models.cards import ModelCard
@@ -21,6 +22,7 @@ __all__ = [
     "choose_tiles",
     "chunk_of",
     "create_output",
+    "fit_of",
     "identity_of",
     "output_frame",
 ]
@@ -127,7 +129,11 @@ def create_output(
     frame = output_frame(micrograph, loaded.card.scale)
     card = loaded.card
     core = core_side(
-        micrograph.shape, scale=card.scale, stride=card.stride, tile=options.tile
+        micrograph.shape,
+        scale=card.scale,
+        stride=card.stride,
+        tile=options.tile,
+        factor=fit_of(micrograph, card, options).factor,
     )
     return create_store(
         path,
@@ -144,11 +150,35 @@ def create_output(
     )
 
 
+def fit_of(
+    micrograph: Micrograph, card: ModelCard, options: EnhanceOptions
+) -> PixelFit:
+    """Compare a field's pixel size with that of a model.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The field.
+    card : ModelCard
+        The model's card.
+    options : EnhanceOptions
+        Whether the field may be resampled.
+
+    Returns
+    -------
+    PixelFit
+        What is done.
+    """
+    trained = Trained.from_card(card.model_dump())
+    return fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
+
+
 def identity_of(
     micrograph: Micrograph,
     loaded: LoadedModel,
     options: EnhanceOptions,
     scaling: Scaling,
+    resampling: list[str] | None = None,
 ) -> dict[str, Any]:
     """Tell what must be equal for a run to be resumed, in JSON types.
 
@@ -162,6 +192,8 @@ def identity_of(
         How it is run.
     scaling : Scaling
         As measured; it stands for the grey values of the input.
+    resampling : list of str, optional
+        From `Regrid.record`.
 
     Returns
     -------
@@ -173,5 +205,6 @@ def identity_of(
     return {
         "input": [*micrograph.shape, micrograph.dtype.str, *measured],
         "model": loaded.digest,
+        "resampling": resampling,
         **{f"option {name}": value for name, value in chosen.items()},
     }

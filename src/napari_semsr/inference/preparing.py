@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from napari_semsr.core.intensity import any_finite
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
-from napari_semsr.core.tiling import TilePlan
 from napari_semsr.inference.haze import find_haze
+from napari_semsr.inference.lockstep_run import WAY
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.planning import choose_tiles, identity_of
+from napari_semsr.inference.pixel_fit import PixelFit
+from napari_semsr.inference.planning import identity_of
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.regrid import Shown, show
 from napari_semsr.inference.scaling import measure_scaling
 from napari_semsr.inference.sinks import Places, Sink
 from napari_semsr.inference.tasks import Run
@@ -17,9 +19,6 @@ from napari_semsr.inference.ways import Way, choose_way
 from napari_semsr.models.checkpoint import LoadedModel
 
 __all__ = ["Prepared", "prepare"]
-
-_WAY = "way"
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -37,6 +36,8 @@ class Prepared:
         Tiles that are not done.
     notes : tuple of str
         What the user should know.
+    fit : PixelFit
+        How the field's pixel size meets the model's.
     """
 
     run: Run
@@ -44,6 +45,7 @@ class Prepared:
     way: Way
     places: Places
     notes: tuple[str, ...]
+    fit: PixelFit
 
 
 def prepare(
@@ -79,19 +81,22 @@ def prepare(
     """
     yield Progress(0, 0, "Measuring the grey values")
     predictor = Predictor(loaded, device=options.device, precision=options.precision)
-    plan = _plan(micrograph, predictor, options)
-    way = choose_way(predictor, options, plan, target.kept(_WAY))
-    yield from (Progress(0, 0, note) for note in way.notes)
-    card, data = loaded.card, micrograph.data
+    shown = _show(micrograph, predictor, options)
+    data, plan = shown.data, shown.plan
+    way = choose_way(predictor, options, plan, target.kept(WAY))
+    notes = (*((shown.fit.note,) if shown.fit.note else ()), *way.notes)
+    yield from (Progress(0, 0, note) for note in notes)
+    card = loaded.card
     scaling = measure_scaling(data, card.input_percentiles, back=card.grey == "input")
     haze = None
     if options.haze:
         yield Progress(0, 0, "Looking for haze")
         haze = find_haze(data, loaded.module, scaling)
-    identity = identity_of(micrograph, loaded, options, scaling)
-    target.prepare(plan, card.scale, identity)
-    if target.kept(_WAY) is None:
-        target.keep(_WAY, way.record())
+    made = None if shown.regrid is None else shown.regrid.record()
+    identity = identity_of(micrograph, loaded, options, scaling, made)
+    target.prepare(shown.outputs, card.scale, identity)
+    if target.kept(WAY) is None:
+        target.keep(WAY, way.record())
     run = Run(
         data=data,
         target=target.array,
@@ -102,24 +107,24 @@ def prepare(
         device=options.device,
         precision=options.precision,
         batch=options.batch,
+        regrid=shown.regrid,
     )
-    notes = way.notes
-    if scaling.low == scaling.high == 0 and not any_finite(data):
+    if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
         notes += ("The image has no finite pixel, nor has the result.",)
-    return Prepared(run, predictor, way, target.pending(plan), notes)
+    pending = target.pending(shown.outputs)
+    return Prepared(run, predictor, way, pending, notes, shown.fit)
 
 
-def _plan(
+def _show(
     micrograph: Micrograph, predictor: Predictor, options: EnhanceOptions
-) -> TilePlan:
+) -> Shown:
     """Cut the field, and choose the batch."""
-    on_gpu = predictor.device.type != "cpu"
-    plan = choose_tiles(
-        micrograph.shape,
+    shown = show(
+        micrograph,
         predictor.card,
         predictor.probe_within(options.halo_tolerance),
-        tile=options.tile,
-        constant=on_gpu,
+        options,
+        constant=predictor.device.type != "cpu",
     )
-    predictor.choose_batch(plan.tile(0, 0).window.shape, options.batch)
-    return plan
+    predictor.choose_batch(shown.plan.tile(0, 0).window.shape, options.batch)
+    return shown

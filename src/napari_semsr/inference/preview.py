@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.tiling import Box, Tile
+from napari_semsr.core.tiling import Box
 from napari_semsr.inference.haze import find_haze
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.planning import choose_tiles
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.scaling import measure_scaling, set_missing
+from napari_semsr.inference.regrid import show
+from napari_semsr.inference.scaling import measure_scaling
 from napari_semsr.inference.tasks import Run
 from napari_semsr.models.checkpoint import LoadedModel
 
@@ -55,21 +55,18 @@ class BoxPreview:
             Its pixels, `scale` times finer.
         """
         place = self._settle(box)
-        plan, scale = self.run.plan, self.predictor.card.scale
-        side = max(place.shape) + plan.stride
-        tile = next(plan.pieces(Tile((0, 0), place, place), side - side % plan.stride))
+        tile = self.run.around(place)
         window, missing = self.run.read(tile.window)
         result = self.predictor.predict(window, self.run.scaling)
-        set_missing(result, missing, scale)
-        core = result[tile.inner.scaled(scale).slices]
-        return place, to_dtype(core, self.run.target.dtype)[0]
+        made, inner = self.run.deliver(place, result, tile.window, missing)
+        return place, to_dtype(made[inner.slices], self.run.target.dtype)[0]
 
     def _settle(self, box: Box) -> Box:
         """Move a box onto the stride and into the field, cutting what is too large."""
-        stride = self.run.plan.stride
+        stride = self.run.outputs.stride
         spans = []
         for first, last, size in zip(
-            (box.y0, box.x0), (box.y1, box.x1), self.run.plan.shape, strict=True
+            (box.y0, box.x0), (box.y1, box.x1), self.run.outputs.shape, strict=True
         ):
             start = min(max(first, 0), max(0, size - (last - first)))
             start -= start % stride
@@ -99,19 +96,19 @@ def preview_boxes(
     chosen, card = options or EnhanceOptions(), loaded.card
     predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
     found = predictor.probe
-    plan = choose_tiles(micrograph.shape, card, found, tile=chosen.tile)
-    scaling = measure_scaling(
-        micrograph.data, card.input_percentiles, back=card.grey == "input"
-    )
-    haze = find_haze(micrograph.data, loaded.module, scaling) if chosen.haze else None
+    shown = show(micrograph, card, found, chosen)
+    data, back = shown.data, card.grey == "input"
+    scaling = measure_scaling(data, card.input_percentiles, back=back)
+    haze = find_haze(data, loaded.module, scaling) if chosen.haze else None
     run = Run(
-        data=micrograph.data,
+        data=data,
         target=np.empty((0, 0), np.dtype(chosen.dtype or np.float32)),
         loaded=loaded,
-        plan=plan,
+        plan=shown.plan,
         scaling=scaling,
         haze=haze,
         device=chosen.device,
         precision=chosen.precision,
+        regrid=shown.regrid,
     )
     return BoxPreview(run, predictor, not found.norms and found.halo is not None)

@@ -49,6 +49,9 @@ class EnhanceReport:
         Pixels that the output's type could not hold.
     haze_gain : tuple of float or None
         Least and largest gain that lifted haze; None when it was not looked for.
+    seen_pixel_size_nm : tuple of float or None
+        ``(y, x)`` pixel size that the network saw: the field's own, or the one that the
+        field was resampled to; None when the field has none.
     norm_error : float or None
         Estimated root mean square error of ``frozen`` statistics, over the standard
         deviation of the output; None for other ways.
@@ -71,6 +74,7 @@ class EnhanceReport:
     seam_index: float
     clipped: int
     haze_gain: tuple[float, float] | None = None
+    seen_pixel_size_nm: tuple[float, float] | None = None
     norm_error: float | None = None
     notes: tuple[str, ...] = ()
 

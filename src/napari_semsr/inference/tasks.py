@@ -19,6 +19,7 @@ from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.tiling import Box, Tile, TilePlan, round_up
 from napari_semsr.inference.haze import HazeMap, read_input
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.regrid import Regrid
 from napari_semsr.inference.scaling import Scaling, set_missing
 from napari_semsr.inference.seams import Edge, edges_of, sample_of
 from napari_semsr.inference.statistics import Statistics
@@ -42,14 +43,14 @@ class Run:
 
     Attributes
     ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
+    data : (Y, X) numpy.ndarray, dask.array.Array, zarr.Array or ResampledField
+        The field as the network sees it.
     target : (Y * scale, X * scale) numpy.ndarray or zarr.Array
         Where cores are written.
     loaded : LoadedModel
         The network.
     plan : TilePlan
-        The tiles.
+        The tiles of what the network sees.
     scaling : Scaling
         The field's scaling.
     haze : HazeMap or None
@@ -60,6 +61,9 @@ class Run:
         Windows in one pass.
     statistics : Statistics or None
         What live normalisations use instead of a tile's own statistics.
+    regrid : Regrid or None
+        How the output's tiles lie on the grid that the network sees; None where it
+        sees the input's own.
     """
 
     data: Any
@@ -72,6 +76,82 @@ class Run:
     precision: str = "auto"
     batch: int | None = None
     statistics: Statistics | None = None
+    regrid: Regrid | None = None
+
+    @property
+    def outputs(self) -> TilePlan:
+        """The output's tiles, in pixels of the input."""
+        return self.plan if self.regrid is None else self.regrid.outputs
+
+    def tile(self, place: tuple[int, int]) -> Tile:
+        """Find what the network is shown for a tile of the output.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Row and column of the tile.
+
+        Returns
+        -------
+        Tile
+            In pixels of what the network sees.
+        """
+        if self.regrid is None:
+            return self.plan.tile(*place)
+        return self.around(self.outputs.tile(*place).core, place)
+
+    def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
+        """Find what the network is shown for any part of the output.
+
+        Parameters
+        ----------
+        core : Box
+            In pixels of the input; it starts on the stride where the network sees
+            the input's own grid.
+        index : tuple of int, default=(0, 0)
+            Place of the tile.
+
+        Returns
+        -------
+        Tile
+            In pixels of what the network sees.
+        """
+        if self.regrid is None:
+            return self.plan.around(core, index)
+        return self.regrid.around(self.plan, core, index)
+
+    def deliver(
+        self,
+        core: Box,
+        values: NDArray[np.float32],
+        box: Box,
+        missing: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Make a part of the output of what the network gave.
+
+        Parameters
+        ----------
+        core : Box
+            The part, in pixels of the input.
+        values : (Y * scale, X * scale) numpy.ndarray of float32
+            What the network gave, in grey values; it may be changed.
+        box : Box
+            What it was given, in pixels of what the network sees.
+        missing : (Y, X) numpy.ndarray of bool, optional
+            Where pixels of that were missing.
+
+        Returns
+        -------
+        numpy.ndarray of float32
+            The output for the part and its surroundings.
+        Box
+            Where in it the part lies.
+        """
+        scale = self.loaded.card.scale
+        if self.regrid is not None:
+            return self.regrid.deliver(self.data.source, core, values, box)
+        set_missing(values, missing, scale)
+        return values, core.within(box).scaled(scale)
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Read what the network is shown of a window, and what is missing in it.
@@ -171,7 +251,7 @@ class TileWorker:
             If memory does not even hold the smallest piece.
         """
         with self._working():
-            tiles = [self.run.plan.tile(*place) for place in places]
+            tiles = [self.run.tile(place) for place in places]
             try:
                 return self._together(tiles)
             except RuntimeError as error:
@@ -229,10 +309,10 @@ class TileWorker:
             results = [self.predictor.predict(w, self.run.scaling) for w, _ in read]
         pieces = []
         for tile, (_, missing), result in zip(tiles, read, results, strict=True):
-            set_missing(result, missing, self.scale)
-            inner = tile.inner.scaled(self.scale)
+            core = self.run.outputs.tile(*tile.index).core
+            made, inner = self.run.deliver(core, result, tile.window, missing)
             pieces.append(
-                self._write(tile, result[inner.slices], edges_of(result, inner))
+                self._write(tile.index, core, made[inner.slices], edges_of(made, inner))
             )
         return pieces
 
@@ -245,11 +325,13 @@ class TileWorker:
         """Compute one tile part by part, cutting smaller when memory runs out."""
         while True:
             try:
-                core = self._assemble(tile)
+                joined = self._assemble(tile)
             except DeviceMemoryError:
                 self._cut_smaller()
             else:
-                piece = self._write(tile, core, {})
+                core = self.run.outputs.tile(*tile.index).core
+                made, inner = self.run.deliver(core, joined, tile.core)
+                piece = self._write(tile.index, core, made[inner.slices], {})
                 side = self._side
                 note = f"Memory was short: tiles are computed in pieces of {side} px."
                 return Piece(tile.index, piece.clipped, {}, piece.sample, (note,))
@@ -287,12 +369,16 @@ class TileWorker:
         return core
 
     def _write(
-        self, tile: Tile, core: NDArray[np.float32], edges: dict[str, Edge]
+        self,
+        index: tuple[int, int],
+        core: Box,
+        values: NDArray[np.float32],
+        edges: dict[str, Edge],
     ) -> Piece:
         """Put a core into the target."""
-        converted, clipped = to_dtype(core, self.run.target.dtype)
-        self.run.target[tile.core.scaled(self.scale).slices] = converted
-        return Piece(tile.index, clipped, edges, sample_of(core))
+        converted, clipped = to_dtype(values, self.run.target.dtype)
+        self.run.target[core.scaled(self.scale).slices] = converted
+        return Piece(index, clipped, edges, sample_of(values))
 
 
 _workers: dict[str, TileWorker] = {}

@@ -20,6 +20,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20
 
 _Percentile = Annotated[float, Field(ge=0, le=100)]
+_Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ModelCard(BaseModel):
@@ -45,7 +46,11 @@ class ModelCard(BaseModel):
     input_percentiles : tuple of float
         Percentiles of the field that are mapped to 0 and 1.
     pixel_size_nm : tuple of float or None
-        Range of pixel sizes that it was trained for; None when it does not matter.
+        Least and largest pixel size that it was trained for; None when it does not
+        matter. A field at another one is resampled to the nearest of them.
+    resample_factors : tuple of float
+        Least and largest pixel size of a field that is resampled, over the trained one;
+        a field beyond them is run as it is, with a warning.
     grey : str
         ``"input"``: the output is in the grey scale of the input.
     training : dict
@@ -65,7 +70,8 @@ class ModelCard(BaseModel):
     receptive_field: int = Field(ge=0, le=65536)
     norms: bool = False
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
-    pixel_size_nm: tuple[float, float] | None = None
+    pixel_size_nm: tuple[_Length, _Length] | None = None
+    resample_factors: tuple[_Length, _Length] = (0.5, 2.0)
     grey: Literal["input", "unit"] = "input"
     training: dict[str, Any] = Field(default_factory=dict)
     limits: str = ""
@@ -76,6 +82,24 @@ class ModelCard(BaseModel):
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if value[0] >= value[1]:
             msg = f"the low percentile must be below the high one, got {value}"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("pixel_size_nm")
+    @classmethod
+    def _sizes_ordered(
+        cls, value: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        if value is not None and value[0] > value[1]:
+            msg = f"the least pixel size must not exceed the largest, got {value}"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("resample_factors")
+    @classmethod
+    def _around_one(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] <= 1 <= value[1]:
+            msg = f"the factors of resampling must lie on both sides of 1, got {value}"
             raise ValueError(msg)
         return value
 

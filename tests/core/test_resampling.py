@@ -1,0 +1,85 @@
+"""A resampled pixel is the same wherever it is made, and means what it says."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_semsr.core.resampling import Resampling, working_type
+from napari_semsr.core.tiling import Box
+
+STEPS = [Fraction(1, 2), Fraction(2), Fraction(5, 3), Fraction(337, 1000)]
+
+
+def _all(image, resampling):
+    rows, columns = resampling.shape
+    place = Box(0, image.shape[0], 0, image.shape[1])
+    return resampling.make(image, place, Box(0, rows, 0, columns))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    steps=st.tuples(
+        st.fractions("1/4", 4, max_denominator=40),
+        st.fractions("1/4", 4, max_denominator=40),
+    ),
+    data=st.data(),
+)
+def test_parts_equal_the_whole_to_the_last_bit(size, steps, data):
+    image = np.random.default_rng(1).random(size).astype(np.float32)
+    resampling = Resampling(size, steps)
+    whole = _all(image, resampling)
+    spans = []
+    for count in resampling.shape:
+        start = data.draw(st.integers(0, count - 1))
+        spans += [start, data.draw(st.integers(start + 1, count))]
+    box = Box(*spans)
+    place = resampling.source(box)
+    assert min(place.y0, place.x0) >= 0
+    assert place.y1 <= size[0]
+    assert place.x1 <= size[1]
+    part = resampling.make(image[place.slices], place, box)
+    np.testing.assert_array_equal(part, whole[box.slices])
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_a_wave_keeps_its_place(step):
+    pixels = np.arange(200)
+    image = np.sin(2 * np.pi * (pixels[:, None] + 0.5) / 31) + np.zeros((1, 9))
+    made = _all(image, Resampling(image.shape, (step, Fraction(1))))
+    assert made.shape == (-(-200 // step), 9)
+    centres = (np.arange(made.shape[0]) + 0.5) * float(step)
+    expected = np.sin(2 * np.pi * centres / 31)
+    inner = slice(int(8 / step) + 8, -int(8 / step) - 8)
+    np.testing.assert_allclose(made[inner, 4], expected[inner], atol=0.015)
+
+
+def test_a_coarser_grid_does_not_alias():
+    wave = np.cos(2 * np.pi * np.arange(256) / 2.5)[:, None] + np.zeros((1, 256))
+    made = _all(wave, Resampling(wave.shape, (Fraction(2), Fraction(2))))
+    assert np.abs(made[8:-8]).max() < 0.05
+    assert np.abs(wave[::2]).max() > 0.9
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_a_constant_stays_the_same_number(step):
+    image = np.full((37, 21), np.float32(40000.123))
+    made = _all(image, Resampling(image.shape, (step, step)))
+    assert made.dtype == np.float32
+    assert np.all(made == image[0, 0])
+
+
+def test_the_field_itself_is_returned_for_a_step_of_one(rng):
+    image = (rng.random((19, 23)) * 65535).astype(np.uint16)
+    made = _all(image, Resampling(image.shape, (Fraction(1), Fraction(1))))
+    np.testing.assert_array_equal(made, image)
+
+
+def test_double_precision_is_kept_where_single_would_lose():
+    kinds = {"u1": "f4", "u2": "f4", "?": "f4", "f2": "f4", "f4": "f4"}
+    kinds |= {"i4": "f8", "u8": "f8", "f8": "f8"}
+    for kind, working in kinds.items():
+        assert working_type(np.dtype(kind)) == np.dtype(working)

@@ -1,0 +1,97 @@
+"""When a field is resampled, to what, and what is said."""
+
+import pytest
+from pydantic import ValidationError
+
+from napari_semsr.core.micrograph import parse_pixel_size
+from napari_semsr.inference.pixel_fit import Trained, fit_pixels
+from napari_semsr.models.cards import ModelCard
+
+TEN = Trained("ten", (10.0, 10.0))
+
+
+def _fit(size, trained=TEN, resample="auto"):
+    return fit_pixels(parse_pixel_size(size), trained, resample)
+
+
+@pytest.mark.parametrize(
+    ("size", "steps"),
+    [(5, "2"), (20, "1/2"), (15, "2/3"), (12.5, "4/5")],
+)
+def test_a_field_is_resampled_to_the_trained_size(size, steps):
+    fit = _fit(size)
+    assert [str(step) for step in fit.steps] == [steps, steps]
+    assert fit.seen_nm == pytest.approx((10.0, 10.0))
+    assert fit.factor == pytest.approx(size / 10)
+    assert not fit.beyond
+    assert "resampled to 10 nm" in fit.note
+
+
+def test_axes_are_resampled_each_by_its_own_step():
+    fit = _fit((10.2, 15.0))
+    assert [str(step) for step in fit.steps] == ["1", "2/3"]
+    assert fit.seen_nm == pytest.approx((10.2, 10.0))
+    assert fit.factor == 1.5
+
+
+@pytest.mark.parametrize("size", [10, 9.6, 10.5, None])
+def test_a_field_that_will_do_is_let_be(size):
+    fit = _fit(size)
+    assert (fit.steps, fit.note, fit.factor) == (None, "", 1.0)
+    assert fit.seen_nm == parse_pixel_size(size)
+
+
+def test_a_card_without_a_pixel_size_takes_any():
+    assert _fit(3000, Trained("any", None)).note == ""
+
+
+def test_a_trained_range_is_met_at_its_nearest_end():
+    trained = Trained("range", (8.0, 16.0))
+    assert _fit(12, trained).steps is None
+    assert _fit(4, trained).seen_nm == pytest.approx((8, 8))
+    assert _fit(32, trained).seen_nm == pytest.approx((16, 16))
+    assert "8 to 16 nm" in _fit(32, trained).note
+
+
+@pytest.mark.parametrize("size", [4.9, 20.1, (10, 50)])
+def test_beyond_the_range_one_sentence_warns(size):
+    fit = _fit(size)
+    assert fit.steps is None
+    assert fit.beyond
+    assert "should not be trusted" in fit.note
+    assert fit.note.count("nm") == 2
+    wide = Trained("wide", (10.0, 10.0), (0.1, 10.0))
+    assert _fit(size, wide).steps is not None
+
+
+def test_the_ends_of_the_range_belong_to_it():
+    for size in (5, 20, 20.000001, 4.999999):
+        assert not _fit(size).beyond
+
+
+def test_never_leaves_the_field_alone_and_says_so():
+    fit = _fit(20, resample="never")
+    assert fit.steps is None
+    assert "not resampled, as was asked" in fit.note
+
+
+def test_lost_detail_is_said_where_the_network_sees_less():
+    assert "no detail finer than 20 nm" in _fit(6).note
+    double = Trained("double", (10.0, 10.0), scale=2)
+    assert "no detail finer than 10 nm" in _fit(6, double).note
+    assert "finer" not in _fit(19).note
+
+
+def test_cards_refuse_sizes_that_mean_nothing():
+    values = {"name": "x", "architecture": "y", "receptive_field": 3}
+    card = ModelCard(**values, pixel_size_nm=(8, 12))
+    assert Trained.from_card(card.model_dump()) == Trained("x", (8.0, 12.0))
+    assert Trained.from_card({}) == Trained("the model", None)
+    for bad in (
+        {"pixel_size_nm": (12, 8)},
+        {"pixel_size_nm": (0, 8)},
+        {"resample_factors": (1.2, 2)},
+        {"resample_factors": (0.5, float("inf"))},
+    ):
+        with pytest.raises(ValidationError):
+            ModelCard(**values, **bad)
