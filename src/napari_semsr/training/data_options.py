@@ -1,11 +1,15 @@
 """Options of the images that a model learns from and is judged on."""
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from napari_semsr.core.options import Options
 from napari_semsr.pairs.augment import AugmentOptions
 
 __all__ = ["DataOptions", "ImageEntry"]
+
+Source = Literal["images", "superlens", "gold"]
 
 
 class ImageEntry(Options):
@@ -31,6 +35,10 @@ class DataOptions(Options):
     pairs : str or None
         Store of pairs, made by ``semsr pairs``, relative to the recipe; in place of
         images that are degraded.
+    sources : dict
+        Relative shares of scenes that are degraded ``images``, or what a simulated
+        instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
+        magnifications). Kind `supervised-l1` takes images alone.
     augment : AugmentOptions
         How the pairs of a store are varied.
     root : str
@@ -64,6 +72,7 @@ class DataOptions(Options):
     """
 
     pairs: str | None = None
+    sources: dict[Source, NonNegativeFloat] = Field(default={"images": 1.0})
     augment: AugmentOptions = AugmentOptions()
     root: str = "."
     train: tuple[ImageEntry, ...] = ()
@@ -78,3 +87,10 @@ class DataOptions(Options):
     patches_per_scene: int = Field(default=2, ge=1, le=64)
     bank: int = Field(default=0, ge=0)
     bank_folder: str = "../runs/banks"
+
+    @model_validator(mode="after")
+    def _some_source(self) -> Self:
+        if sum(self.sources.values()) <= 0:
+            msg = "sources must name one whose share is above 0"
+            raise ValueError(msg)
+        return self

@@ -10,12 +10,16 @@ from torch.utils.data import Dataset
 
 from napari_semsr.training.data import SceneDataset
 from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.sources import simulated
 
 __all__ = ["Patches", "ScenePairs", "ScenePatches", "binned", "flat"]
 
 Image = NDArray[np.float32]
 
-_CORNERS, _OTHER = 1, 2  # streams of chance beside that of the scene itself
+_CORNERS, _OTHER, _SOURCE = 1, 2, 3  # streams of chance beside the scene's own
+_IMAGES = "images"
+_SHARED = 4  # consecutive scenes that come from one source
+_AWAY = 1 << 30  # between a scene and the one that it is compared with, unpaired
 
 
 class Patches(NamedTuple):
@@ -95,8 +99,18 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         self.recipe, self.scale = recipe, scale
         self.first, self.count = first, count
         data = recipe.data
-        fine = recipe.replace(data=data.replace(scene_px=data.scene_px * scale))
-        self.scenes = SceneDataset(fine, first=first, count=count)
+        shares = {str(n): share for n, share in data.sources.items() if share > 0}
+        self.names = sorted(shares)
+        whole = sum(shares.values())
+        self.shares = [shares[name] / whole for name in self.names]
+        self.instruments = {
+            name: simulated(name, data.scene_px, scale, recipe.seed)
+            for name in self.names
+            if name != _IMAGES
+        }
+        if _IMAGES in self.names:
+            fine = recipe.replace(data=data.replace(scene_px=data.scene_px * scale))
+            self.scenes = SceneDataset(fine, first=first, count=count)
 
     def __len__(self) -> int:
         return self.count
@@ -120,8 +134,18 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         high : (scene_px * scale, scene_px * scale) numpy.ndarray of float32
             Clear image on the same scale.
         """
+        source = self._source(self.first + index)
+        if source != _IMAGES:
+            return self.instruments[source].pair(self.first + index)
         scene = self.scenes[index]
         return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
+
+    def _source(self, place: int) -> str:
+        """Draw what a scene comes from, for runs of places that share a sample."""
+        if len(self.names) == 1:
+            return self.names[0]
+        seed = [self.recipe.seed, place // _SHARED, _SOURCE]
+        return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
 
     def other(self, place: int) -> Image:
         """Make a clear image that belongs to no degraded one.
@@ -136,6 +160,9 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         (scene_px * scale, scene_px * scale) numpy.ndarray of float32
             Its percentiles are 0 and 1.
         """
+        source = self._source(place)
+        if source != _IMAGES:
+            return _unit(self.instruments[source].pair(place + _AWAY)[1])
         rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
         return _unit(self.scenes.clear(rng))
 

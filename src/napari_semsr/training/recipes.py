@@ -121,6 +121,9 @@ class Recipe(Options):
                 "kind: supervised and loss: relative-l1"
             )
             raise ValueError(msg)
+        if self.kind == "supervised-l1" and set(self.data.sources) != {"images"}:
+            msg = "kind supervised-l1 learns from images alone, not from other sources"
+            raise ValueError(msg)
         if self.data.pairs is None and self.data.patch_px > self.data.scene_px:
             msg = (
                 f"patch_px must not exceed scene_px, got {self.data.patch_px} and "

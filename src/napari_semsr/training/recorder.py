@@ -26,6 +26,7 @@ from napari_semsr.training.learner import Learner
 from napari_semsr.training.preview import keep_preview
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.run_dir import save_state, saving
+from napari_semsr.training.sources import pixel_nm_of
 
 __all__ = ["Recorder", "StepReport", "card_of"]
 
@@ -185,6 +186,7 @@ def card_of(
         The card; it names no folder of this machine.
     """
     stride = int(getattr(network, "stride", 1))
+    pixel = None if recipe.data.pairs else pixel_nm_of(recipe.data.sources)
     probed = _probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
     return ModelCard(
         name=recipe.name,
@@ -198,6 +200,7 @@ def card_of(
         receptive_field=probed.halo or 0,
         norms=probed.norms > 0,
         input_percentiles=PERCENTILES,
+        pixel_size_nm=None if pixel is None else (pixel, pixel),
         training={
             "recipe": _without_paths(recipe),
             "validation": {k: round(float(v), 4) for k, v in validation.items()},

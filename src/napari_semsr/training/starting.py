@@ -26,6 +26,7 @@ from napari_semsr.training.supervised import SupervisedL1
 from napari_semsr.training.validation import (
     ValidationPair,
     coarse_pairs,
+    simulated_pairs,
     validation_pairs,
 )
 
@@ -139,7 +140,13 @@ def _judged(recipe: Recipe, scale: int) -> list[ValidationPair]:
     """Gather the fields whose truth is known."""
     if recipe.data.pairs is not None:
         return stored_validation(recipe, scale)
-    return coarse_pairs(validation_pairs(recipe), scale)
+    made: list[ValidationPair] = []
+    for name, share in recipe.data.sources.items():
+        if share > 0 and name == "images":
+            made += coarse_pairs(validation_pairs(recipe), scale)
+        elif share > 0:
+            made += simulated_pairs(recipe, name, scale)
+    return made
 
 
 def _unheard(_done: int, _count: int) -> None:

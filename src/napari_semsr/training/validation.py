@@ -12,10 +12,13 @@ from napari_semsr.simulate.phantoms import PHANTOMS, draw
 from napari_semsr.training.data import PHANTOM_SEED, load_clear
 from napari_semsr.training.patches import binned
 from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.sources import simulated
 
-__all__ = ["ValidationPair", "coarse_pairs", "validation_pairs"]
+__all__ = ["ValidationPair", "coarse_pairs", "simulated_pairs", "validation_pairs"]
 
 Image = NDArray[np.float32]
+_WHITE = 255.0
+_FIELDS = 14  # of a simulated instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,30 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
         ValidationPair(kind, degrade(image, kind, seed=index).image, image)
         for index, image in enumerate(eight)
         for kind in kinds
+    ]
+
+
+def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
+    """Make the fixed pairs of a simulated instrument.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Gives the size of fields.
+    name : {"superlens", "gold"}
+        Which instrument.
+    scale : int
+        Clear pixels per degraded pixel of the network.
+
+    Returns
+    -------
+    list of ValidationPair
+        On samples that training never draws.
+    """
+    instrument = simulated(name, recipe.data.scene_px, scale, recipe.seed)
+    return [
+        ValidationPair(name, low * _WHITE, high * _WHITE)
+        for low, high in instrument.validation(_FIELDS)
     ]
 
 
