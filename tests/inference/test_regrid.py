@@ -257,6 +257,43 @@ def test_a_changed_resampling_is_not_resumed(make_loaded, rng, tmp_path):
         run(enhance_to_store(field, loaded, again, never))
 
 
+@pytest.mark.parametrize("size", CASES)
+@pytest.mark.parametrize("kind", ["plain", "double", "strided", "norm"])
+def test_a_result_may_be_left_on_the_grid_of_the_model(
+    kind, size, make_loaded, rng, tmp_path
+):
+    pixel, steps = CASES[size]
+    field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
+    scale, there = loaded.card.scale, Resampling(field.shape, steps)
+    seen = Micrograph(_resample(field.array(), there, there.shape))
+    expected = run(enhance_array(seen, loaded, FP32)).data
+    options = FP32.replace(resample="keep")
+    result = run(enhance_array(field, loaded, options))
+    np.testing.assert_allclose(result.data, expected, atol=1e-5 * np.ptp(expected))
+    for axis in (0, 1):
+        pitch = field.pixel_size_nm[axis] * float(steps[axis]) / scale
+        assert result.pixel_size_nm[axis] == pytest.approx(pitch)
+        border = field.origin[axis] - field.pixel_size_nm[axis] / 2
+        assert result.origin[axis] - pitch / 2 == pytest.approx(border)
+        extent = field.shape[axis] * field.pixel_size_nm[axis]
+        assert 0 <= result.shape[axis] * pitch - extent < pitch * scale
+    lazy = enhance_lazy(field, loaded, options).compute()
+    np.testing.assert_allclose(lazy, result.data, atol=1e-3)
+    store = create_output(tmp_path / "kept.zarr", field, loaded, options)
+    report = run(enhance_to_store(field, loaded, store, options))
+    np.testing.assert_array_equal(store.level0[:], result.data)
+    assert "is left on that grid" in report.notes[0]
+
+
+def test_missing_pixels_are_missing_on_the_grid_of_the_model(make_loaded, rng):
+    field = _field(rng, (60, 64), 20.0, np.float32)
+    field.data[20:23, 30:33] = np.nan
+    options = FP32.replace(resample="keep")
+    made = run(enhance_array(field, make_loaded("double", **TRAINED), options))
+    gaps = np.isnan(field.data).repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(np.isnan(made.data), gaps)
+
+
 def test_a_resampled_field_reads_like_an_array(rng):
     image = (rng.random((1300, 40)) * 255).astype(np.uint8)
     there = Resampling(image.shape, (Fraction(2, 3), Fraction(3, 2)))

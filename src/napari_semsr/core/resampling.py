@@ -79,6 +79,31 @@ class Resampling:
             spans.append((int(folded.min()), int(folded.max()) + 1))
         return Box(*spans[0], *spans[1])
 
+    def under(self, place: Box, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Find the pixels of the field under the centres of some new pixels.
+
+        Parameters
+        ----------
+        place : Box
+            Region of the field that holds ``source(box)``.
+        box : Box
+            Region of the new grid.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Open index into an array of that region, with shape ``box.shape``.
+        """
+        found = []
+        spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
+        for axis, (start, stop, corner) in enumerate(spans):
+            step = self.steps[axis]
+            twice = 2 * np.arange(start, stop, dtype=np.int64) + 1
+            at = twice * step.numerator // (2 * step.denominator)
+            found.append(np.minimum(at, self.size[axis] - 1) - corner)
+        rows, columns = np.ix_(*found)
+        return rows, columns
+
     def make(self, block: NDArray[Any], place: Box, box: Box) -> NDArray[Any]:
         """Make some pixels of the new grid.
 

@@ -31,6 +31,7 @@ from napari_semsr.inference.lockstep_run import run_lockstep
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.planning import (
     create_output,
+    fit_of,
     output_frame,
 )
 from napari_semsr.inference.predictor import Predictor
@@ -171,7 +172,8 @@ def enhance_array(
         If the device's memory does not even hold the smallest piece.
     """
     chosen = options or EnhanceOptions()
-    frame = output_frame(micrograph, loaded.card.scale)
+    fit = fit_of(micrograph, loaded.card, chosen)
+    frame = output_frame(micrograph, loaded.card.scale, fit)
     result = np.empty(frame.shape, dtype=np.dtype(chosen.dtype or np.float32))
     report = yield from _enhance(micrograph, loaded, chosen, ArraySink(result))
     record = InputRecord(
@@ -225,9 +227,7 @@ def _enhance(
             run = replace(run, statistics=frozen.statistics)
             predictor.statistics = frozen.statistics
         if way.kind != "tiles":
-            work: _Work = _as_one(
-                replace(ready, run=run), options, target, scheduler
-            )
+            work: _Work = _as_one(replace(ready, run=run), options, target, scheduler)
         elif live is not None and scheduler is None:
             work = run_live(run, predictor, live)
         else:

@@ -6,7 +6,7 @@ a retrained model never meets tiles that were cached for the old one.
 
 import threading
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -93,8 +93,8 @@ class _Known:
         Tiles of what the network sees.
     regrid : Regrid or None
         How the output's tiles lie on that grid.
-    mean : float
-        Mean of a field that is resampled.
+    resampled : ResampledField or None
+        How that grid is made of the field, without the field.
     """
 
     scaling: Scaling
@@ -102,15 +102,13 @@ class _Known:
     statistics: Statistics | None
     plan: TilePlan
     regrid: Regrid | None
-    mean: float
+    resampled: ResampledField | None
 
     def run(self, part: Any, loaded: LoadedModel) -> Run:
         """Set up the work for a part of the field that answers for all of it."""
-        data = part
-        if self.regrid is not None:
-            data = ResampledField(part, self.regrid.there, self.mean)
+        seen = self.resampled
         return Run(
-            data,
+            part if seen is None else replace(seen, source=part),
             None,
             loaded,
             self.plan,
@@ -189,7 +187,9 @@ def enhance_lazy(
         statistics=_statistics(run, predictor, way, chosen),
         plan=shown.plan,
         regrid=shown.regrid,
-        mean=data.mean if isinstance(data, ResampledField) else 0.0,
+        resampled=(
+            replace(data, source=None) if isinstance(data, ResampledField) else None
+        ),
     )
     return _assemble(micrograph, run, known, chosen)
 
@@ -214,7 +214,8 @@ def _assemble(
     if not micrograph.is_lazy:
         data = da.from_array(data, chunks=outputs.core)
     told = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-    steps = None if run.regrid is None else run.regrid.record()
+    seen = run.data if isinstance(run.data, ResampledField) else None
+    steps = None if seen is None else [str(step) for step in seen.there.steps]
     token = tokenize(data.name, loaded.digest, told, outputs.core, known.scaling, steps)
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     task = delayed(_enhance_part, traverse=False)
@@ -222,14 +223,14 @@ def _assemble(
     rows: list[list[da.Array]] = []
     for output in outputs:
         tile = run.tile(output.index)
-        if run.regrid is None:
-            source = source_box(tile.window, outputs.shape)
+        if seen is None:
+            source = source_box(tile.window, micrograph.shape)
         else:
-            source = run.regrid.source(tile.window)
+            source = seen.needed(tile.window)
         made = task(
             data[source.slices],
             model,
-            (tile, source, outputs.shape),
+            (tile, source, micrograph.shape),
             known,
             options,
             dask_key_name=f"semsr-tile-{token}-{tile.index[0]}-{tile.index[1]}",

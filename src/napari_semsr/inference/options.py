@@ -32,10 +32,11 @@ class EnhanceOptions(Options):
     haze : bool
         Whether a model that looks for haze over the whole field lifts it. Switch it off
         where contrast differs across the sample by nature.
-    resample : {"auto", "never"}
-        Whether a field at another pixel size than the model was trained for is
-        resampled to that, within the range on the model's card, and the result brought
-        back to the field's grid.
+    resample : {"auto", "keep", "never"}
+        What is done with a field at another pixel size than the model was trained for:
+        resample it to that, within the range on the model's card, and the result back
+        to the field's grid (``auto``), or leave the result on the model's (``keep``);
+        or run the network on the field as it is (``never``).
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     precision : {"auto", "fp32", "bf16"}
@@ -51,7 +52,7 @@ class EnhanceOptions(Options):
     memory_gb: float | None = Field(default=None, gt=0)
     halo_tolerance: float | None = Field(default=None, gt=0, lt=1)
     haze: bool = True
-    resample: Literal["auto", "never"] = "auto"
+    resample: Literal["auto", "keep", "never"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     dtype: str | None = None

@@ -74,23 +74,28 @@ class PixelFit:
         What the user should know; empty when there is nothing to say.
     beyond : bool
         Whether the pixel size is one that the model cannot be trusted with.
+    keep : bool
+        Whether the result stays on the grid that the network saw.
     """
 
     steps: tuple[Fraction, Fraction] | None
     seen_nm: PixelSize | None
     note: str = ""
     beyond: bool = False
+    keep: bool = False
 
     @property
     def factor(self) -> float:
-        """Pixels that the network sees for one of the field, on the denser axis."""
-        return 1.0 if self.steps is None else float(1 / min(self.steps))
+        """Pixels that the network sees for one of the run's, on the denser axis."""
+        if self.steps is None or self.keep:
+            return 1.0
+        return float(1 / min(self.steps))
 
 
 def fit_pixels(
     pixel_size_nm: PixelSize | None,
     trained: Trained,
-    resample: Literal["auto", "never"] = "auto",
+    resample: Literal["auto", "keep", "never"] = "auto",
 ) -> PixelFit:
     """Compare a field's pixel size with the one that a model was trained for.
 
@@ -100,8 +105,8 @@ def fit_pixels(
         ``(y, x)`` of the field.
     trained : Trained
         What the model's card says.
-    resample : {"auto", "never"}
-        Whether the field may be resampled.
+    resample : {"auto", "keep", "never"}
+        Whether the field may be resampled, and the result then left on that grid.
 
     Returns
     -------
@@ -136,7 +141,11 @@ def fit_pixels(
     seen = parse_pixel_size(
         tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
     )
-    said += f": it is resampled to {_size(*wanted)}, and the result to its own grid"
+    said += f": it is resampled to {_size(*wanted)}, and the result "
+    if resample == "keep":
+        said += "is left on that grid."
+        return PixelFit(steps, seen, said, keep=True)
+    said += "to its own grid"
     if max(steps) > 1:
         finest = 2 * max(wanted) / trained.scale
         said += f", where it holds no detail finer than {finest:.3g} nm"

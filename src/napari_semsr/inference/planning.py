@@ -8,7 +8,7 @@ import numpy as np
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import Provenance
 from napari_semsr.core.tiling import TilePlan, plan_tiles
-from napari_semsr.inference.geometry import Frame, core_side, output_frame
+from napari_semsr.inference.geometry import Frame, core_side, output_frame, unit_side
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.pixel_fit import PixelFit, Trained, fit_pixels
 from napari_semsr.inference.scaling import Scaling
@@ -126,20 +126,17 @@ def create_output(
     WriteError
         If the path cannot be written, or an existing store is of another making.
     """
-    frame = output_frame(micrograph, loaded.card.scale)
     card = loaded.card
-    core = core_side(
-        micrograph.shape,
-        scale=card.scale,
-        stride=card.stride,
-        tile=options.tile,
-        factor=fit_of(micrograph, card, options).factor,
+    fit = fit_of(micrograph, card, options)
+    frame = output_frame(micrograph, card.scale, fit)
+    chunk = unit_side(
+        frame, fit, scale=card.scale, stride=card.stride, tile=options.tile
     )
     return create_store(
         path,
         shape=frame.shape,
         dtype=np.dtype(options.dtype or np.float32),
-        chunk=core * loaded.card.scale,
+        chunk=chunk,
         pixel_size_nm=frame.pixel_size_nm,
         origin=frame.origin,
         spacing_px=frame.spacing_px,

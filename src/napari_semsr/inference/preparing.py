@@ -20,6 +20,7 @@ from napari_semsr.models.checkpoint import LoadedModel
 
 __all__ = ["Prepared", "prepare"]
 
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A run that is ready to begin.
@@ -92,8 +93,8 @@ def prepare(
     if options.haze:
         yield Progress(0, 0, "Looking for haze")
         haze = find_haze(data, loaded.module, scaling)
-    made = None if shown.regrid is None else shown.regrid.record()
-    identity = identity_of(micrograph, loaded, options, scaling, made)
+    resampling = shown.record()
+    identity = identity_of(micrograph, loaded, options, scaling, resampling)
     target.prepare(shown.outputs, card.scale, identity)
     if target.kept(WAY) is None:
         target.keep(WAY, way.record())

@@ -96,6 +96,8 @@ def preview_boxes(
     chosen, card = options or EnhanceOptions(), loaded.card
     predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
     found = predictor.probe
+    if chosen.resample == "keep":  # a box lies on the field's own grid all the same
+        chosen = chosen.replace(resample="auto")
     shown = show(micrograph, card, found, chosen)
     data, back = shown.data, card.grey == "input"
     scaling = measure_scaling(data, card.input_percentiles, back=back)

@@ -46,11 +46,14 @@ class ResampledField:
         From the field's grid to the network's.
     mean : float
         The field's mean.
+    gaps : bool
+        Whether a pixel is missing where the pixel of the field under its centre is.
     """
 
     source: Any
     there: Resampling
     mean: float = 0.0
+    gaps: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,7 +62,7 @@ class ResampledField:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values; all of them are finite."""
+        """Type of the grey values."""
         return working_type(np.dtype(self.source.dtype))
 
     def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
@@ -74,10 +77,28 @@ class ResampledField:
             below = min(top + _STRIP, rows.stop)
             box = Box(top, below, columns.start, columns.stop)
             place = self.there.source(box)
-            block, _ = read_window(self.source, place, self.mean)
-            strip = slice(top - rows.start, below - rows.start)
-            made[strip] = self.there.make(block, place, box)
+            block, missing = read_window(self.source, place, self.mean)
+            strip = self.there.make(block, place, box)
+            if self.gaps and missing is not None:
+                strip[missing[self.there.under(place, box)]] = np.nan
+            made[top - rows.start : below - rows.start] = strip
         return made
+
+    def needed(self, window: Box) -> Box:
+        """Find what of the field a window is made of.
+
+        Parameters
+        ----------
+        window : Box
+            In pixels of this array; it may reach over its end.
+
+        Returns
+        -------
+        Box
+            Region inside the field, with the neighbours of missing pixels.
+        """
+        inside = self.there.source(source_box(window, self.shape))
+        return source_box(inside, self.there.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,32 +192,6 @@ class Regrid:
             set_missing(made, missing, self.scale)
         return made, core.within(grown).scaled(self.scale)
 
-    def source(self, window: Box) -> Box:
-        """Find what of the field a window of the network is made of.
-
-        Parameters
-        ----------
-        window : Box
-            On the network's grid; it may reach over its end.
-
-        Returns
-        -------
-        Box
-            Region inside the field, with the neighbours of missing pixels.
-        """
-        inside = self.there.source(source_box(window, self.there.shape))
-        return source_box(inside, self.there.size)
-
-    def record(self) -> list[str]:
-        """Say what must be equal for a run to be resumed, in JSON types.
-
-        Returns
-        -------
-        list of str
-            Pixels of the field in one of the network's, on each axis.
-        """
-        return [str(step) for step in self.there.steps]
-
     def _grown(self, core: Box) -> Box:
         """Add a pixel around, inside the field."""
         rows, columns = self.there.size
@@ -231,6 +226,17 @@ class Shown:
     outputs: TilePlan
     regrid: Regrid | None
     fit: PixelFit
+
+    def record(self) -> list[str] | None:
+        """Say what must be equal for a run to be resumed, in JSON types.
+
+        Returns
+        -------
+        list of str or None
+            Pixels of the field in one of the network's, on each axis.
+        """
+        steps = self.fit.steps
+        return None if steps is None else [str(step) for step in steps]
 
 
 def show(
@@ -269,6 +275,12 @@ def show(
     if fit.steps is None:
         plan = choose_tiles(micrograph.shape, card, probe, tile=side, constant=constant)
         return Shown(micrograph.data, plan, plan, None, fit)
+    data, there = micrograph.data, Resampling(micrograph.shape, fit.steps)
+    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    seen = ResampledField(data, there, mean, gaps=fit.keep)
+    if fit.keep:
+        plan = choose_tiles(there.shape, card, probe, tile=side, constant=constant)
+        return Shown(seen, plan, plan, None, fit)
     core = core_side(
         micrograph.shape,
         scale=card.scale,
@@ -277,7 +289,6 @@ def show(
         factor=fit.factor,
     )
     outputs = plan_tiles(micrograph.shape, core=core, halo=0, constant=False)
-    there = Resampling(micrograph.shape, fit.steps)
     rows, columns = there.shape
     back = Resampling(
         (rows * card.scale, columns * card.scale),
@@ -291,9 +302,7 @@ def show(
         tile=_widest(regrid, card.stride),
         constant=constant,
     )
-    data = micrograph.data
-    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
-    return Shown(ResampledField(data, there, mean), plan, outputs, regrid, fit)
+    return Shown(seen, plan, outputs, regrid, fit)
 
 
 def _widest(regrid: Regrid, stride: int) -> int:

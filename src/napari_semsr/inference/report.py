@@ -23,7 +23,8 @@ class EnhanceReport:
     resumed : int
         Those of them that an earlier run had finished.
     tile_px, halo_px : int
-        Side of a core and context around it, in input pixels.
+        Side of a core and context around it, in input pixels; in those of the model's
+        grid where the result is left on it.
     seconds : float
         Time from the first look at the field to the last tile.
     megapixels_per_second : float
