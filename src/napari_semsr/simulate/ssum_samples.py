@@ -34,7 +34,7 @@ _PITCHES: dict[Kind, tuple[float, float]] = {
     "circuit": (110.0, 700.0),
     "fracture": (400.0, 1600.0),
 }
-_STEEPEST = 1.0  # relief over half of the pitch
+_STEEPEST = 1.0  # relief over the pitch
 
 
 class SampleRanges(Options):
@@ -159,7 +159,7 @@ def _drawn(
     low, high = _PITCHES[known]
     low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)
     pitch = max(_log_uniform((low, high), rng), 2 * canvas.pixel_nm)
-    relief = min(_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch / 2)
+    relief = min(_log_uniform(ranges.relief_nm, rng), _STEEPEST * pitch)
     if kind == "particles":
         relief = pitch * float(rng.uniform(0.4, 1))
     options = ObjectOptions(
