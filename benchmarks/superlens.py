@@ -1,0 +1,468 @@
+"""What a model makes of superlens images, held against the electron image.
+
+Run: ``python benchmarks/superlens.py --model ssum-sem -o OUT_DIR``. Prints tables in
+Markdown; with ``-o`` writes ``superlens.json`` and pictures (needs matplotlib).
+
+Samples are simulated, drawn with seeds that training never uses; the Siemens star and
+the letters are of kinds that it never draws. Peers: the optical image itself and the
+oracle linear filter (21 x 21 taps and an offset, fitted by least squares to the truth
+of that very image), which no real filter reaches. 16 px of border are left out.
+
+PSNR and SSIM are taken after an affine match to the electron image, whose percentiles
+0.1 and 99.9 are black and white. The cross-FRC to the noise-free electron image has the
+threshold of a noise-free reference; an image that follows it up to Nyquist's frequency
+counts as two pixels. A gap counts as resolved where its dip below the weaker neighbour,
+over that one's height above the ground, is at least Rayleigh's 26.4 %.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from restoration import oracle
+from scipy import ndimage
+from superlens_fields import (
+    DIP,
+    SIDE,
+    Sites,
+    chip,
+    chip_sites,
+    dips,
+    letters,
+    margin_nm,
+    moved,
+    series,
+    star,
+    star_sites,
+)
+from superlens_figures import draw_figures
+
+from napari_semsr.analysis.frc import FrcOptions, frc
+from napari_semsr.analysis.metrics import match_affine, structural_similarity
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.simulate.microscope import MicroscopeOptions
+from napari_semsr.simulate.objects import Surface
+from napari_semsr.simulate.ssum_look import Look
+from napari_semsr.simulate.ssum_pair import (
+    SsumPair,
+    SsumPairOptions,
+    pair_of_surface,
+    ssum_validation,
+)
+from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS
+
+Image = NDArray[np.float64]
+BORDER = 16
+PHOTONS = 4500.0  # of a mosaic whose frames have 2000 in full light
+SIZES = (50, 60, 80, 100, 150, 200, 300)
+STAR_WIDTHS = (50, 60, 70, 80, 90, 100, 120, 150, 200)
+HEIGHTS = tuple(range(-400, 401, 50))
+STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
+FEATURE_NM = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model, and what it is measured with."""
+
+    loaded: LoadedModel
+    fields: int
+    with_oracle: bool
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per pixel of the optical image."""
+        return self.loaded.card.scale
+
+    def images(self, pair: SsumPair, *, stack: Image | None = None) -> dict[str, Image]:
+        """Optical, filtered and enhanced image, and the truth, on one grid."""
+        low = Micrograph(pair.low, (pair.pixel_nm,) * 2)
+        made = run(enhance_array(low, self.loaded, EnhanceOptions(dtype="float32")))
+        truth = np.clip(pair.high, 0, 1).astype(float) * 255
+        images = {"optical": enlarged(pair.low, self.scale)}
+        if self.with_oracle:
+            images["linear"] = oracle(images["optical"] * 255, truth)
+        if stack is not None:
+            images["stack"] = enlarged(stack, self.scale)
+        images["enhanced"] = made.array().astype(float)
+        return {**images, "truth": truth}
+
+
+def enlarged(image: NDArray[Any], scale: int) -> Image:
+    """Put an image on finer pixels by a cubic spline; areas stay where they are."""
+    if scale == 1:
+        return np.asarray(image, np.float64)
+    zoomed = ndimage.zoom(
+        image.astype(np.float64), scale, order=3, mode="nearest", grid_mode=True
+    )
+    return np.asarray(zoomed)
+
+
+def inner(image: Image, scale: int) -> Image:
+    """Leave out the border."""
+    border = BORDER * scale
+    return image[border:-border, border:-border]
+
+
+def look(focus_nm: float, *, photons: float = PHOTONS) -> Look:
+    """Take a picture as the simulator's microscope does, by default."""
+    microscope = MicroscopeOptions(resolution_nm=80, focus_nm=focus_nm, photons=photons)
+    return Look(microscope, shading=0.01, correlation_px=0.3, bits=12)
+
+
+def in_focus(surface: Surface, judge: Judge, seed: int) -> SsumPair:
+    """Focus in the middle of the relief."""
+    low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
+    rng = np.random.default_rng([77, seed])
+    return pair_of_surface(
+        surface, SIDE, look((low + high) / 2), rng, scale=judge.scale
+    )
+
+
+def scores(images: dict[str, Image], pixel_nm: float, scale: int) -> dict[str, Any]:
+    """PSNR, SSIM and resolution of each image but the truth."""
+    truth = inner(images["truth"], scale)
+    found: dict[str, Any] = {}
+    for name, image in images.items():
+        if name == "truth":
+            continue
+        part = inner(image, scale)
+        gain, offset = match_affine(part, truth)
+        fitted = np.clip(gain * part + offset, 0, 255)
+        error = float(np.mean((fitted - truth) ** 2))
+        result = frc(
+            Micrograph(fitted, (pixel_nm,) * 2),
+            Micrograph(truth, (pixel_nm,) * 2),
+            FrcOptions(reference=True),
+        )
+        resolution = result.resolution_nm
+        if resolution is None and result.reason == "beyond-nyquist":
+            resolution = 2 * pixel_nm
+        found[name] = {
+            "psnr_db": 10 * np.log10(255**2 / error),
+            "ssim": structural_similarity(fitted, truth, data_range=255.0),
+            "resolution_nm": resolution,
+        }
+    return found
+
+
+def held_out_pairs(
+    kind: str, judge: Judge, options: SsumPairOptions
+) -> Iterable[SsumPair]:
+    """Yield fields of one kind that nothing was trained or chosen on."""
+    one = options.replace(kinds=(kind,))
+    yield from ssum_validation(
+        judge.fields,
+        SIDE,
+        scale=judge.scale,
+        options=one,
+        first=1000 + 100 * SAMPLE_KINDS.index(kind),
+    )
+
+
+def pairs_by_kind(judge: Judge) -> dict[str, list[SsumPair]]:
+    """Fields in focus of every kind, and of kinds that training never draws."""
+    sharp = SsumPairOptions(
+        resolution_nm=(80, 80),
+        depth_of_field_nm=(100, 100),
+        wavelength_nm=(550, 550),
+        defocus_nm=0,
+        photons=(PHOTONS, PHOTONS),
+        shading=0.01,
+        joined=0,
+        eight_bit=0,
+    )
+    found = {k: list(held_out_pairs(k, judge, sharp)) for k in SAMPLE_KINDS}
+    found["any focus"] = [
+        pair
+        for kind in SAMPLE_KINDS
+        for pair in held_out_pairs(kind, judge, SsumPairOptions())
+    ]
+    found["chip, 80 nm lines"] = [
+        in_focus(chip(160, i, 160), judge, i) for i in range(judge.fields)
+    ]
+    found["letters"] = [in_focus(letters(60, i), judge, i) for i in range(judge.fields)]
+    found["Siemens star"] = [
+        in_focus(star(60, 36 - 4 * i), judge, i) for i in range(judge.fields)
+    ]
+    return found
+
+
+def quality(judge: Judge) -> tuple[dict[str, Any], dict[str, dict[str, Image]]]:
+    """Scores by kind of sample, and the first field of each kind."""
+    table: dict[str, Any] = {}
+    shown: dict[str, dict[str, Image]] = {}
+    for kind, pairs in pairs_by_kind(judge).items():
+        rows = []
+        for index, pair in enumerate(pairs):
+            images = judge.images(pair)
+            if index == 0:
+                shown[kind] = images
+            rows.append(scores(images, pair.pixel_nm / judge.scale, judge.scale))
+        table[kind] = summary(rows)
+    return table, shown
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of PSNR and SSIM, worst gain, medians of resolution."""
+    found: dict[str, Any] = {"fields": len(rows)}
+    for name in rows[0]:
+        found[name] = {
+            measure: float(np.mean([row[name][measure] for row in rows]))
+            for measure in ("psnr_db", "ssim")
+        }
+        found[name]["resolution_nm"] = median([r[name]["resolution_nm"] for r in rows])
+        found[name]["no_crossing"] = sum(r[name]["resolution_nm"] is None for r in rows)
+    gains = [r["enhanced"]["psnr_db"] - r["optical"]["psnr_db"] for r in rows]
+    found["worst_gain_db"] = float(min(gains))
+    ratios = [
+        (r["optical"]["resolution_nm"] or np.inf) / r["enhanced"]["resolution_nm"]
+        for r in rows
+        if r["enhanced"]["resolution_nm"]
+    ]
+    ratio = float(np.median(ratios)) if len(ratios) == len(rows) else None
+    found["resolution_ratio"] = ratio if ratio and np.isfinite(ratio) else None
+    return found
+
+
+def median(values: list[float | None]) -> float | None:
+    """Median in which a missing resolution is worse than any; None if it is that."""
+    middle = float(np.median([np.inf if v is None else v for v in values]))
+    return middle if np.isfinite(middle) else None
+
+
+def site_dips(
+    images: dict[str, Image], sites: Sites, pixel_nm: float
+) -> dict[str, Image]:
+    """Dips of every image at sites of the drawn sample."""
+    inside = moved(sites, margin_nm(), SIDE * 20.0)
+    return {name: dips(image, inside, pixel_nm) for name, image in images.items()}
+
+
+def resolved(found: dict[str, list[Image]]) -> dict[str, Any]:
+    """Mean dip and share of sites whose dip is deep enough."""
+    pooled = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {
+        name: {
+            "dip": float(all_dips.mean()),
+            "resolved": float(np.mean(all_dips >= DIP)),
+            "sites": int(all_dips.size),
+        }
+        for name, all_dips in pooled.items()
+    }
+
+
+def collected(judge: Judge, fields: Iterable[tuple[Surface, Sites]]) -> dict[str, Any]:
+    """Dips over several fields in focus."""
+    found: dict[str, list[Image]] = {}
+    for index, (surface, sites) in enumerate(fields):
+        images = judge.images(in_focus(surface, judge, 50 + index))
+        for name, values in site_dips(images, sites, 20.0 / judge.scale).items():
+            found.setdefault(name, []).append(values)
+    return resolved(found)
+
+
+def sizes(judge: Judge) -> dict[str, Any]:
+    """Dips between lines and between discs of each size, of a chip and a star."""
+    table: dict[str, Any] = {"lines": {}, "discs": {}, "star": {}, "chip": {}}
+    for form in ("lines", "discs"):
+        for size in SIZES:
+            made = [series(size, form, 60) for _ in range(judge.fields)]
+            table[form][size] = collected(judge, made)
+    for width in STAR_WIDTHS:
+        drawn = [(star(60), star_sites(width)) for _ in range(judge.fields)]
+        table["star"][width] = collected(judge, drawn)
+    for width in (60, 70, 80, 100):
+        chips = [chip(2 * width, i, 160) for i in range(judge.fields)]
+        table["chip"][width] = collected(
+            judge, [(c, chip_sites(c, 2 * width)) for c in chips]
+        )
+    return table
+
+
+def focus_stack(pictures: list[NDArray[Any]]) -> Image:
+    """Take each place from the picture with the greatest local contrast there."""
+    stack = np.stack(pictures).astype(float)
+    smooth = np.stack([ndimage.gaussian_filter(p, 1.0) for p in stack])
+    means = np.stack([ndimage.gaussian_filter(p, 6.0) for p in smooth])
+    contrast = np.stack(
+        [
+            ndimage.gaussian_filter((s - m) ** 2, 6.0)
+            for s, m in zip(smooth, means, strict=True)
+        ]
+    )
+    best = contrast.argmax(axis=0)
+    return np.asarray(np.take_along_axis(stack, best[None], axis=0)[0])
+
+
+def depth(judge: Judge) -> dict[str, Any]:
+    """Resolution and dips of 100 nm lines against their height above the focus."""
+    surfaces = [chip(2 * FEATURE_NM, 200 + i, 30) for i in range(judge.fields)]
+    table: dict[str, Any] = {}
+    for height in HEIGHTS:
+        rows, found = [], dict[str, list[Image]]()
+        for index, surface in enumerate(surfaces):
+            focal = [height + away for away in STACK]
+
+            def picture(
+                above: float, number: int, surface: Surface = surface
+            ) -> SsumPair:
+                rng = np.random.default_rng([78, number, round(above) + 1000])
+                middle = float(surface.height_nm.max()) / 2
+                return pair_of_surface(
+                    surface, SIDE, look(middle - above), rng, scale=judge.scale
+                )
+
+            pair = picture(height, index)
+            stack = focus_stack([picture(a, index).low for a in focal])
+            images = judge.images(pair, stack=stack)
+            rows.append(scores(images, 20.0 / judge.scale, judge.scale))
+            sites = chip_sites(surface, 2 * FEATURE_NM)
+            for name, values in site_dips(images, sites, 20.0 / judge.scale).items():
+                found.setdefault(name, []).append(values)
+        table[str(height)] = {
+            name: {**summary(rows).get(name, {}), **dip}
+            for name, dip in resolved(found).items()
+        }
+    return {"heights": table, "range_nm": depth_ranges(table)}
+
+
+def depth_ranges(table: dict[str, Any]) -> dict[str, Any]:
+    """Heights over which 100 nm lines stay apart, by two measures."""
+    heights = np.array([float(h) for h in table])
+    names = list(next(iter(table.values())))
+    found: dict[str, Any] = {}
+    for name in names:
+        if name == "truth":
+            continue
+        rows = [row[name] for row in table.values()]
+        shares = np.array([row["resolved"] for row in rows])
+        # a period of two features, read as a frequency so that no crossing is 0
+        sharp = np.array(
+            [2 * FEATURE_NM / (r["resolution_nm"] or np.inf) for r in rows]
+        )
+        found[name] = {
+            "nine_of_ten_gaps": extent(heights, shares, 0.9),
+            "cross_frc": extent(heights, sharp, 1.0),
+        }
+    return found
+
+
+def extent(heights: Image, values: Image, level: float) -> float:
+    """Width of the run around the focus in which values reach a level, in nm."""
+    middle = int(np.argmin(np.abs(heights)))
+    if values[middle] < level:
+        return 0.0
+    ends = []
+    for step in (-1, 1):
+        at = middle
+        while 0 <= at + step < len(heights) and values[at + step] >= level:
+            at += step
+        edge = heights[at]
+        if 0 <= at + step < len(heights):
+            share = (values[at] - level) / (values[at] - values[at + step])
+            edge += share * (heights[at + step] - heights[at])
+        ends.append(edge)
+    return float(ends[1] - ends[0])
+
+
+def print_quality(table: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print PSNR, SSIM and resolution by kind."""
+    say(
+        "\n| sample | PSNR optical | linear | enhanced | gain | worst | SSIM optical "
+        "| linear | enhanced | cross-FRC nm: optical | linear | enhanced | ratio |"
+    )
+    say("|---|" + "---:|" * 12)
+    for kind, row in table.items():
+        names = ("optical", "linear", "enhanced")
+        parts = [row.get(name, {}) for name in names]
+        cells = [number(p.get("psnr_db"), 2) for p in parts]
+        gain = row["enhanced"]["psnr_db"] - row["optical"]["psnr_db"]
+        cells += [f"{gain:+.2f}", f"{row['worst_gain_db']:+.2f}"]
+        cells += [number(p.get("ssim"), 3) for p in parts]
+        cells += [number(p.get("resolution_nm"), 0) for p in parts]
+        cells.append(number(row["resolution_ratio"], 2))
+        say(f"| {kind} ({row['fields']}) | " + " | ".join(cells) + " |")
+
+
+def print_sizes(table: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print dips and shares of resolved gaps by size."""
+    for form, rows in table.items():
+        names = [n for n in next(iter(rows.values())) if n != "truth"]
+        say(f"\nGaps between {form}: mean dip (share of gaps resolved)\n")
+        say("| size nm | " + " | ".join([*names, "truth"]) + " |")
+        say("|---|" + "---:|" * (len(names) + 1))
+        for size, row in rows.items():
+            cells = [
+                f"{row[n]['dip']:.2f} ({100 * row[n]['resolved']:.0f} %)"
+                for n in (*names, "truth")
+            ]
+            say(f"| {size} | " + " | ".join(cells) + " |")
+
+
+def print_depth(found: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print resolution and dips by height."""
+    names = list(found["range_nm"])
+    say("\nHeight above the focus: cross-FRC nm, share of 100 nm gaps resolved\n")
+    say("| height nm | " + " | ".join(names) + " |")
+    say("|---|" + "---:|" * len(names))
+    for height, row in found["heights"].items():
+        cells = [
+            f"{number(row[n]['resolution_nm'], 0)}, {100 * row[n]['resolved']:.0f} %"
+            for n in names
+        ]
+        say(f"| {height} | " + " | ".join(cells) + " |")
+    for measure in ("nine_of_ten_gaps", "cross_frc"):
+        cells = [f"{found['range_nm'][n][measure]:.0f}" for n in names]
+        say(f"| range, {measure.replace('_', ' ')} | " + " | ".join(cells) + " |")
+
+
+def number(value: float | None, digits: int) -> str:
+    """Write a number, or a dash for none."""
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
+
+
+def main() -> None:
+    """Measure each model and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", nargs="+", default=["ssum-sem"])
+    parser.add_argument("--fields", type=int, default=3, help="of each sample")
+    parser.add_argument("--no-oracle", action="store_true")
+    parser.add_argument("--parts", nargs="+", default=["quality", "sizes", "depth"])
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    everything: dict[str, Any] = {}
+    for model in arguments.model:
+        judge = Judge(load_model(model), arguments.fields, not arguments.no_oracle)
+        print(f"\n## {judge.loaded.card.name}, {judge.scale}x", flush=True)
+        result: dict[str, Any] = {"digest": judge.loaded.digest}
+        shown: dict[str, dict[str, Image]] = {}
+        if "quality" in arguments.parts:
+            result["quality"], shown = quality(judge)
+            print_quality(result["quality"], print)
+        if "sizes" in arguments.parts:
+            result["sizes"] = sizes(judge)
+            print_sizes(result["sizes"], print)
+        if "depth" in arguments.parts:
+            result["depth"] = depth(judge)
+            print_depth(result["depth"], print)
+        name = judge.loaded.card.name
+        everything[name] = result
+        if arguments.output:
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            draw_figures(arguments.output, name, result, shown)
+    if arguments.output:
+        text = json.dumps(everything, indent=1)
+        (arguments.output / "superlens.json").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""Samples that judge a superlens model: known places of lines, discs and gaps.
+
+Coordinates ``(y, x)`` in nm count from the corner of the drawn sample; `Sites` are
+moved to the field's own corner before they are read.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.simulate.canvas import Canvas, Plane, box_distance
+from napari_semsr.simulate.objects import ObjectOptions, Surface, draw_object
+from napari_semsr.simulate.ssum_pair import surface_shape
+
+FINE_NM = 10.0
+SIDE = 384
+DIP = 0.264
+"""Dip between two Airy discs at Rayleigh's distance, over their peaks."""
+KEPT_SEED = 2**31 + 77_000
+"""Samples from here on are drawn neither in training nor to choose a checkpoint."""
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Places where a gap of one width lies between two features of that width.
+
+    Attributes
+    ----------
+    first, gap, second : (N, 2) numpy.ndarray
+        Centres of a feature, the gap, and the next feature, in nm.
+    ground : (M, 2) numpy.ndarray
+        Places far from any feature, in nm.
+    size_nm : float
+        Width of the features and of the gap.
+    """
+
+    first: Points
+    gap: Points
+    second: Points
+    ground: Points
+    size_nm: float
+
+
+def levels(image: Plane, places: Points, pixel_nm: float, size_nm: float) -> Points:
+    """Mean brightness of squares half as wide as a feature."""
+    near = np.linspace(-size_nm / 4, size_nm / 4, 5)
+    dy, dx = np.meshgrid(near, near, indexing="ij")
+    y = places[:, :1] + dy.reshape(1, -1)
+    x = places[:, 1:] + dx.reshape(1, -1)
+    at = [y / pixel_nm - 0.5, x / pixel_nm - 0.5]
+    values = ndimage.map_coordinates(
+        np.asarray(image, np.float64), at, order=1, mode="nearest"
+    )
+    return np.asarray(values.mean(axis=1))
+
+
+def dips(image: Plane, sites: Sites, pixel_nm: float) -> Points:
+    """Depth of each gap below the weaker of its neighbours, over that one's height.
+
+    Heights count from the ground, so gain and offset of the image do not matter, and
+    neither does whether features are bright or dark: an image has one sign for all.
+    1 is a gap as deep as the ground, 0 and less is none.
+    """
+    size = sites.size_nm
+    ground = np.median(levels(image, sites.ground, pixel_nm, 40.0))
+    first, gap, second = (
+        levels(image, places, pixel_nm, size) - ground
+        for places in (sites.first, sites.gap, sites.second)
+    )
+    both = np.concatenate([first, second])
+    sign = 1.0 if np.median(both) >= 0 else -1.0
+    weaker = np.minimum(sign * first, sign * second)
+    enough = 0.1 * abs(float(np.median(both)))
+    depth = (weaker - sign * gap) / np.maximum(weaker, max(enough, 1e-9))
+    return np.asarray(np.clip(np.where(weaker > enough, depth, 0.0), -1, 1.5))
+
+
+def moved(sites: Sites, by_nm: float, side_nm: float) -> Sites:
+    """Count from the field's corner; leave out what is not well inside of it."""
+    room = sites.size_nm + 60
+    triples = np.stack([sites.first, sites.gap, sites.second]) - by_nm
+    inside = np.all((triples > room) & (triples < side_nm - room), axis=(0, 2))
+    ground = sites.ground - by_nm
+    kept = np.all((ground > 60) & (ground < side_nm - 60), axis=1)
+    first, gap, second = triples[:, inside]
+    return Sites(first, gap, second, ground[kept], sites.size_nm)
+
+
+def margin_nm(side: int = SIDE) -> float:
+    """Distance from the corner of the drawn sample to that of the field."""
+    return (surface_shape(side)[0] - 2 * side) / 2 * FINE_NM
+
+
+def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Surface:
+    """Draw wiring whose lines and gaps are half as wide as its pitch."""
+    options = ObjectOptions(phantom="circuit", pitch_nm=pitch_nm, relief_nm=relief_nm)
+    return draw_object(
+        "circuit",
+        surface_shape(side),
+        pixel_nm=FINE_NM,
+        options=options,
+        seed=KEPT_SEED + seed,
+    )
+
+
+def chip_sites(surface: Surface, pitch_nm: float) -> Sites:
+    """Find where two wires of a chip run side by side with nothing between."""
+    metal = surface.material
+    count = int(min(metal.shape) * FINE_NM / pitch_nm) - 2
+    tracks, along = np.meshgrid(
+        np.arange(1, count), np.arange(1, count) + 0.5, indexing="ij"
+    )
+    found: list[Points] = []
+    for swap in (False, True):
+        places = [
+            np.stack([tracks.ravel() + shift, along.ravel()], axis=1) * pitch_nm
+            for shift in (0.5, 1.0, 1.5)
+        ]
+        if swap:
+            places = [p[:, ::-1] for p in places]
+        covers = [_run(metal, p, pitch_nm, vertical=swap) for p in places]
+        good = (covers[0].min(1) > 0.9) & (covers[2].min(1) > 0.9)
+        good &= covers[1].max(1) < 0.05
+        found.append(np.stack([p[good] for p in places]))
+    first, gap, second = np.concatenate(found, axis=1)
+    return Sites(first, gap, second, _ground(metal, 110.0), pitch_nm / 2)
+
+
+def _run(metal: Plane, places: Points, pitch_nm: float, *, vertical: bool) -> Points:
+    """Cover by metal at five places along a wire, over one pitch."""
+    step = np.linspace(-0.5, 0.5, 5) * pitch_nm
+    at = [
+        places[:, :1] + (step if vertical else 0 * step),
+        places[:, 1:] + (0 * step if vertical else step),
+    ]
+    where = [a / FINE_NM - 0.5 for a in at]
+    cover = ndimage.map_coordinates(metal, where, order=1, mode="nearest")
+    return np.asarray(cover, np.float64)
+
+
+def _ground(material: Plane, away_nm: float) -> Points:
+    """Places at least so far from any feature, on a coarse raster."""
+    far = ndimage.distance_transform_edt(material < 0.02) * FINE_NM
+    places = np.argwhere(far >= min(away_nm, 0.8 * float(far.max())))
+    return (places[:: max(1, len(places) // 4000)] + 0.5) * FINE_NM
+
+
+def _flat(material: Plane, relief_nm: float, kind: str) -> Surface:
+    """Raise a drawing of one material by one height."""
+    cover = material.astype(np.float32)
+    return Surface(np.float32(relief_nm) * cover, cover, FINE_NM, kind)
+
+
+def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Surface:
+    """Draw a Siemens star: lines that narrow towards the middle."""
+    canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
+    y, x = canvas.grid()
+    middle = canvas.extent_nm[0] / 2
+    radius = np.hypot(y - middle, x - middle)
+    turn = np.arctan2(y - middle, x - middle)
+    period = 2 * np.pi / sectors
+    off = np.abs(np.mod(turn, period) - period / 2) - period / 4
+    rim = side * 2 * FINE_NM * 0.46
+    return _flat(
+        canvas.cover(np.maximum(radius * off, radius - rim)), relief_nm, "star"
+    )
+
+
+def star_sites(width_nm: float, sectors: int = 36, side: int = SIDE) -> Sites:
+    """Find the gaps of a star where its lines have a width."""
+    middle = surface_shape(side)[0] * FINE_NM / 2
+    radius = width_nm * sectors / np.pi
+    step = np.pi / sectors
+    start = step * (2 * np.arange(sectors) + 1)
+
+    def places(turn: Points, reach: float) -> Points:
+        return middle + reach * np.stack([np.sin(turn), np.cos(turn)], axis=1)
+
+    rim = side * 2 * FINE_NM * 0.46
+    corners = places(np.pi / 4 + np.pi / 2 * np.arange(4), rim * 1.22)
+    spread = np.stack(np.meshgrid(*2 * [np.linspace(-300, 300, 9)]), axis=-1)
+    ground = (corners[:, None] + spread.reshape(1, -1, 2)).reshape(-1, 2)
+    return Sites(
+        places(start, radius),
+        places(start + step, radius),
+        places(start + 2 * step, radius),
+        ground,
+        width_nm,
+    )
+
+
+_STROKES = {
+    "A": "00-21 21-40 11-31",
+    "E": "00-02 00-40 01-31 02-42",
+    "F": "00-02 02-42 01-31",
+    "H": "00-02 40-42 01-41",
+    "K": "00-02 01-42 01-40",
+    "M": "00-02 02-21 21-42 42-40",
+    "N": "00-02 02-40 40-42",
+    "S": "00-40 40-41 41-01 01-02 02-42",
+    "X": "00-42 02-40",
+    "Z": "02-42 42-00 00-40",
+}
+"""Letters as strokes between points ``xy`` of a 5 x 3 grid, y upwards."""
+
+
+def letters(relief_nm: float, seed: int, side: int = SIDE) -> Surface:
+    """Draw lines of letters, strokes from 60 to 140 nm wide."""
+    canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
+    rng = np.random.default_rng([KEPT_SEED, seed])
+    cover = np.zeros(canvas.shape, np.float32)
+    top = 150.0
+    while top < canvas.extent_nm[0]:
+        stroke = float(rng.uniform(60, 140))
+        height, left = 6.5 * stroke, float(rng.uniform(0, 400))
+        while left < canvas.extent_nm[1]:
+            letter = str(rng.choice(list(_STROKES)))
+            _letter(canvas, cover, letter, (top, left), stroke)
+            left += 7.2 * stroke
+        top += 1.5 * height
+    return _flat(cover, relief_nm, "letters")
+
+
+def _letter(
+    canvas: Canvas,
+    onto: Plane,
+    letter: str,
+    corner: tuple[float, float],
+    stroke: float,
+) -> None:
+    """Draw one letter."""
+    for line in _STROKES[letter].split():
+        (x0, y0), (x1, y1) = ((int(p[0]), int(p[1])) for p in line.split("-"))
+        ends = np.array([[(2 - y0) * 2.6, x0 * 1.1], [(2 - y1) * 2.6, x1 * 1.1]])
+        start, stop = ends * stroke + corner
+        middle, half = (start + stop) / 2, (stop - start) / 2
+        reach = np.abs(half) + stroke
+        box = canvas.window((middle[0], middle[1]), (reach[0], reach[1]))
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        length = float(np.hypot(*half))
+        along = ((y - middle[0]) * half[0] + (x - middle[1]) * half[1]) / length
+        aside = ((y - middle[0]) * half[1] - (x - middle[1]) * half[0]) / length
+        beyond = np.maximum(np.abs(along) - length, 0)
+        inside = canvas.cover(np.hypot(beyond, aside) - stroke / 2)
+        np.maximum(onto[box], inside, out=onto[box])
+
+
+def series(
+    size_nm: float, form: str, relief_nm: float, side: int = SIDE
+) -> tuple[Surface, Sites]:
+    """Draw groups of lines or discs of one size, as far apart as they are wide."""
+    canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
+    cover = np.zeros(canvas.shape, np.float32)
+    number = 5
+    block = (2 * number - 1) * size_nm
+    step = block + 500
+    starts = np.arange(300, canvas.extent_nm[0] - block, step)
+    triples: list[Points] = []
+    for k, (top, left) in enumerate((a, b) for a in starts for b in starts):
+        centres = (2 * np.arange(number) + 0.5) * size_nm
+        if form == "discs":
+            places = np.stack(np.meshgrid(top + centres, left + centres), axis=-1)
+            half = (size_nm / 2, size_nm / 2)
+        else:
+            middle = np.full(number, top + block / 2)
+            places = np.stack([middle, left + centres], axis=1)[None]
+            half = (block / 2, size_nm / 2)
+        turned = k % 2 == 1
+        if turned and form == "lines":
+            places = places[..., ::-1] - (left - top, top - left)
+            half = half[::-1]
+        for place in places.reshape(-1, 2):
+            _feature(canvas, cover, place, half, form)
+        rows = places.reshape(-1, number, 2)
+        triples.append(
+            np.stack(
+                [rows[:, :-1], (rows[:, :-1] + rows[:, 1:]) / 2, rows[:, 1:]]
+            ).reshape(3, -1, 2)
+        )
+    first, gap, second = np.concatenate(triples, axis=1)
+    sites = Sites(first, gap, second, _ground(cover, 200.0), size_nm)
+    return _flat(cover, relief_nm, f"{form} {size_nm:g}"), sites
+
+
+def _feature(
+    canvas: Canvas, onto: Plane, place: Points, half: tuple[float, float], form: str
+) -> None:
+    """Draw one disc or line."""
+    box = canvas.window((place[0], place[1]), half)
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    dy, dx = y - place[0], x - place[1]
+    distance = (
+        np.hypot(dy, dx) - half[0] if form == "discs" else box_distance(dy, dx, half)
+    )
+    np.maximum(onto[box], canvas.cover(distance), out=onto[box])
