@@ -64,6 +64,13 @@ def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> 
     assert heard
 
 
+def test_recipes_of_one_instrument_share_its_scenes(tmp_path: Path) -> None:
+    gold = {"sources": {"gold": 1.0}, "bank": 2}
+    open_bank(recipe(tmp_path, **gold), 2, silent)
+    open_bank(recipe(tmp_path, **gold, soft=0.0, phantoms=0.5), 2, silent)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_stopped_making_leaves_nothing_behind(tmp_path: Path) -> None:
     def stop(_done: int, _count: int) -> None:
         raise KeyboardInterrupt

@@ -94,6 +94,9 @@ def _name(recipe: Recipe, scale: int) -> str:
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
     haze = recipe.kind == _LOOKS_FOR_HAZE
     degradations = recipe.degradations.model_dump(mode="json")
+    if not recipe.data.sources.get("images"):  # what happens to images says nothing
+        data = {name: data[name] for name in ("sources", "scene_px", "bank")}
+        degradations = {}
     told = json.dumps([data, degradations, recipe.seed, scale, haze], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

@@ -49,6 +49,7 @@ class Learner(lightning.LightningModule):
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         super().__init__()
+        self._constructed = time.monotonic()
         self.network = network
         self.recipe = recipe
         self.judge = Judge(pairs, cross_frc=recipe.cross_frc)
@@ -70,7 +71,7 @@ class Learner(lightning.LightningModule):
         if self.device.type == "cuda":
             self.to(memory_format=torch.channels_last)
         if self.recipe.minutes is not None:
-            self._began = time.monotonic() - float(self.spent)
+            self._began = self._constructed - float(self.spent)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the time spent with the state.
