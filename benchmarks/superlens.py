@@ -17,7 +17,7 @@ over that one's height above the ground, is at least Rayleigh's 26.4 %.
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from restoration import oracle
 from scipy import ndimage
 from superlens_fields import (
     DIP,
+    KEPT_SEED,
     SIDE,
     Sites,
     chip,
@@ -41,6 +42,9 @@ from superlens_fields import (
     star_sites,
 )
 from superlens_figures import draw_figures
+from superlens_mosaic import stitched_pair
+from superlens_presence import presence
+from superlens_tables import print_depth, print_presence, print_quality, print_sizes
 
 from napari_semsr.analysis.frc import FrcOptions, frc
 from napari_semsr.analysis.metrics import match_affine, structural_similarity
@@ -50,6 +54,7 @@ from napari_semsr.inference.engine import EnhanceOptions, enhance_array
 from napari_semsr.models.checkpoint import LoadedModel, load_model
 from napari_semsr.simulate.microscope import MicroscopeOptions
 from napari_semsr.simulate.objects import Surface
+from napari_semsr.simulate.scan import ScanOptions
 from napari_semsr.simulate.ssum_look import Look
 from napari_semsr.simulate.ssum_pair import (
     SsumPair,
@@ -61,12 +66,13 @@ from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS
 
 Image = NDArray[np.float64]
 BORDER = 16
-PHOTONS = 4500.0  # of a mosaic whose frames have 2000 in full light
+PHOTONS = 3500.0  # of a mosaic whose frames have 2000 in full light
 SIZES = (50, 60, 80, 100, 150, 200, 300)
 STAR_WIDTHS = (50, 60, 70, 80, 90, 100, 120, 150, 200)
 HEIGHTS = tuple(range(-400, 401, 50))
 STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
 FEATURE_NM = 100.0
+PARTS = ("quality", "sizes", "depth", "presence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +195,21 @@ def pairs_by_kind(judge: Judge) -> dict[str, list[SsumPair]]:
     found["chip, 80 nm lines"] = [
         in_focus(chip(160, i, 160), judge, i) for i in range(judge.fields)
     ]
+    found["chip, stitched scan"] = [
+        stitched_pair(stitched_chip(i), judge.scale) for i in range(judge.fields)
+    ]
     found["letters"] = [in_focus(letters(60, i), judge, i) for i in range(judge.fields)]
     found["Siemens star"] = [
         in_focus(star(60, 36 - 4 * i), judge, i) for i in range(judge.fields)
     ]
     return found
+
+
+def stitched_chip(index: int) -> ScanOptions:
+    """Scan wiring of the default size with the default microscope, half-way focused."""
+    return ScanOptions(
+        frames_grid=(3, 3), frame_px=256, focus_nm=80.0, seed=KEPT_SEED + index
+    )
 
 
 def quality(judge: Judge) -> tuple[dict[str, Any], dict[str, dict[str, Image]]]:
@@ -288,6 +304,17 @@ def sizes(judge: Judge) -> dict[str, Any]:
     return table
 
 
+def shown_discs(judge: Judge) -> dict[str, Any]:
+    """Whether discs put into samples are shown, and ones taken out are not."""
+
+    def take(surface: Surface, index: int) -> dict[str, Image]:
+        images = judge.images(in_focus(surface, judge, 900 + index))
+        images.pop("linear", None)  # fitted to the truth, it has seen the discs
+        return images
+
+    return presence(take, 3 * judge.fields, 20.0 / judge.scale)
+
+
 def focus_stack(pictures: list[NDArray[Any]]) -> Image:
     """Take each place from the picture with the greatest local contrast there."""
     stack = np.stack(pictures).astype(float)
@@ -374,69 +401,13 @@ def extent(heights: Image, values: Image, level: float) -> float:
     return float(ends[1] - ends[0])
 
 
-def print_quality(table: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Print PSNR, SSIM and resolution by kind."""
-    say(
-        "\n| sample | PSNR optical | linear | enhanced | gain | worst | SSIM optical "
-        "| linear | enhanced | cross-FRC nm: optical | linear | enhanced | ratio |"
-    )
-    say("|---|" + "---:|" * 12)
-    for kind, row in table.items():
-        names = ("optical", "linear", "enhanced")
-        parts = [row.get(name, {}) for name in names]
-        cells = [number(p.get("psnr_db"), 2) for p in parts]
-        gain = row["enhanced"]["psnr_db"] - row["optical"]["psnr_db"]
-        cells += [f"{gain:+.2f}", f"{row['worst_gain_db']:+.2f}"]
-        cells += [number(p.get("ssim"), 3) for p in parts]
-        cells += [number(p.get("resolution_nm"), 0) for p in parts]
-        cells.append(number(row["resolution_ratio"], 2))
-        say(f"| {kind} ({row['fields']}) | " + " | ".join(cells) + " |")
-
-
-def print_sizes(table: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Print dips and shares of resolved gaps by size."""
-    for form, rows in table.items():
-        names = [n for n in next(iter(rows.values())) if n != "truth"]
-        say(f"\nGaps between {form}: mean dip (share of gaps resolved)\n")
-        say("| size nm | " + " | ".join([*names, "truth"]) + " |")
-        say("|---|" + "---:|" * (len(names) + 1))
-        for size, row in rows.items():
-            cells = [
-                f"{row[n]['dip']:.2f} ({100 * row[n]['resolved']:.0f} %)"
-                for n in (*names, "truth")
-            ]
-            say(f"| {size} | " + " | ".join(cells) + " |")
-
-
-def print_depth(found: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Print resolution and dips by height."""
-    names = list(found["range_nm"])
-    say("\nHeight above the focus: cross-FRC nm, share of 100 nm gaps resolved\n")
-    say("| height nm | " + " | ".join(names) + " |")
-    say("|---|" + "---:|" * len(names))
-    for height, row in found["heights"].items():
-        cells = [
-            f"{number(row[n]['resolution_nm'], 0)}, {100 * row[n]['resolved']:.0f} %"
-            for n in names
-        ]
-        say(f"| {height} | " + " | ".join(cells) + " |")
-    for measure in ("nine_of_ten_gaps", "cross_frc"):
-        cells = [f"{found['range_nm'][n][measure]:.0f}" for n in names]
-        say(f"| range, {measure.replace('_', ' ')} | " + " | ".join(cells) + " |")
-
-
-def number(value: float | None, digits: int) -> str:
-    """Write a number, or a dash for none."""
-    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
-
-
 def main() -> None:
     """Measure each model and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=["ssum-sem"])
     parser.add_argument("--fields", type=int, default=3, help="of each sample")
     parser.add_argument("--no-oracle", action="store_true")
-    parser.add_argument("--parts", nargs="+", default=["quality", "sizes", "depth"])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     everything: dict[str, Any] = {}
@@ -454,6 +425,9 @@ def main() -> None:
         if "depth" in arguments.parts:
             result["depth"] = depth(judge)
             print_depth(result["depth"], print)
+        if "presence" in arguments.parts:
+            result["presence"] = shown_discs(judge)
+            print_presence(result["presence"], print)
         name = judge.loaded.card.name
         everything[name] = result
         if arguments.output:

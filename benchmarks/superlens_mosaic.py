@@ -1,0 +1,88 @@
+"""Pairs whose superlens image is what stitching makes of a simulated scan."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import Box
+from napari_semsr.services.demo_placing import gap_free_box, place_truth
+from napari_semsr.simulate.scan import Scan, ScanOptions, cut_scan
+from napari_semsr.simulate.sem import sem_contrast
+from napari_semsr.simulate.ssum_look import Look
+from napari_semsr.simulate.ssum_pair import SsumPair
+from napari_semsr.stitch.fuse import fuse
+from napari_semsr.stitch.mosaic import solve
+
+PERCENTILES = (0.1, 99.9)
+
+
+def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
+    """Scan a drawn sample, stitch the frames, and lay the electron image on it."""
+    scan = cut_scan(None, options)
+    acquisition = Acquisition(
+        frames=ArrayFrames(scan.frames),
+        names=scan.names,
+        nominal_px=scan.nominal_px,
+        pixel_size_nm=scan.pixel_size_nm,
+    )
+    solution = run(solve(acquisition))
+    mosaic, coverage = (
+        part.compute(scheduler="synchronous")
+        for plan in [fuse(acquisition, solution)]
+        for part in (plan.lazy(), plan.lazy_coverage())
+    )
+    placement = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)
+    origin = placement.origin_px + np.nanmin(solution.positions_px, axis=0)
+    box = gap_free_box(coverage > 0)
+    truth = electrons(scan, origin, box, scale)
+    low, low_range = unit(mosaic[box.slices])
+    high, high_range = unit(truth)
+    return SsumPair(
+        low,
+        high,
+        low_range,
+        high_range,
+        options.magnified_pixel_nm,
+        scale,
+        f"stitched {options.phantom}",
+        Look(options),
+    )
+
+
+def electrons(
+    scan: Scan, origin_px: NDArray[np.float64], box: Box, scale: int
+) -> NDArray[np.float32]:
+    """Sample the noise-free electron image on a mosaic's pixels, or half of them."""
+    surface, fine = scan.scene.surface, scan.scene.oversampling
+    if surface is None or fine % scale:
+        msg = f"Needs a drawn sample and an oversampling that {scale} divides."
+        raise ValueError(msg)
+    smooth = ndimage.spline_filter(sem_contrast(surface), order=3, output=np.float32)
+    parts = fine // scale
+    step = 1 / fine
+    corner = np.array([box.y0, box.x0]) + origin_px - scan.scene.origin_px
+    shape = (scale * box.shape[0], scale * box.shape[1])
+    total = np.zeros(shape, np.float32)
+    for y, x in np.ndindex(parts, parts):
+        # centres of the fine pixels that share one pixel of the result
+        first = (corner - 0.5 + step * (np.array([y, x]) + 0.5)) * fine
+        total += ndimage.affine_transform(
+            smooth,
+            (float(parts), float(parts)),
+            first,
+            output_shape=shape,
+            order=3,
+            mode="nearest",
+            prefilter=False,
+        )
+    return total / np.float32(parts**2)
+
+
+def unit(
+    image: NDArray[np.floating],
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Put an image on the scale of its percentiles."""
+    low, high = (float(v) for v in np.percentile(image, PERCENTILES))
+    return np.asarray((image - low) / (high - low), np.float32), (low, high)

@@ -1,0 +1,75 @@
+"""Tables of `superlens.py` in Markdown."""
+
+from collections.abc import Callable
+from typing import Any
+
+
+def print_presence(found: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print shares of discs rightly shown and rightly not shown, by radius."""
+    names = [name for name in found if name != "truth"]
+    say("\nDiscs rightly shown / rightly not shown, by radius\n")
+    say("| radius nm | discs | " + " | ".join(names) + " |")
+    say("|---|" + "---:|" * (len(names) + 1))
+    for radius, first in found[names[0]].items():
+        cells = [
+            f"{100 * found[n][radius]['inserted']:.0f} % / "
+            f"{100 * found[n][radius]['erased']:.0f} %"
+            for n in names
+        ]
+        say(f"| {radius:.0f} | {first['discs']} | " + " | ".join(cells) + " |")
+
+
+def print_quality(table: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print PSNR, SSIM and resolution by kind."""
+    say(
+        "\n| sample | PSNR optical | linear | enhanced | gain | worst | SSIM optical "
+        "| linear | enhanced | cross-FRC nm: optical | linear | enhanced | ratio |"
+    )
+    say("|---|" + "---:|" * 12)
+    for kind, row in table.items():
+        names = ("optical", "linear", "enhanced")
+        parts = [row.get(name, {}) for name in names]
+        cells = [number(p.get("psnr_db"), 2) for p in parts]
+        gain = row["enhanced"]["psnr_db"] - row["optical"]["psnr_db"]
+        cells += [f"{gain:+.2f}", f"{row['worst_gain_db']:+.2f}"]
+        cells += [number(p.get("ssim"), 3) for p in parts]
+        cells += [number(p.get("resolution_nm"), 0) for p in parts]
+        cells.append(number(row["resolution_ratio"], 2))
+        say(f"| {kind} ({row['fields']}) | " + " | ".join(cells) + " |")
+
+
+def print_sizes(table: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print dips and shares of resolved gaps by size."""
+    for form, rows in table.items():
+        names = [n for n in next(iter(rows.values())) if n != "truth"]
+        say(f"\nGaps between {form}: mean dip (share of gaps resolved)\n")
+        say("| size nm | " + " | ".join([*names, "truth"]) + " |")
+        say("|---|" + "---:|" * (len(names) + 1))
+        for size, row in rows.items():
+            cells = [
+                f"{row[n]['dip']:.2f} ({100 * row[n]['resolved']:.0f} %)"
+                for n in (*names, "truth")
+            ]
+            say(f"| {size} | " + " | ".join(cells) + " |")
+
+
+def print_depth(found: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print resolution and dips by height."""
+    names = list(found["range_nm"])
+    say("\nHeight above the focus: cross-FRC nm, share of 100 nm gaps resolved\n")
+    say("| height nm | " + " | ".join(names) + " |")
+    say("|---|" + "---:|" * len(names))
+    for height, row in found["heights"].items():
+        cells = [
+            f"{number(row[n]['resolution_nm'], 0)}, {100 * row[n]['resolved']:.0f} %"
+            for n in names
+        ]
+        say(f"| {height} | " + " | ".join(cells) + " |")
+    for measure in ("nine_of_ten_gaps", "cross_frc"):
+        cells = [f"{found['range_nm'][n][measure]:.0f}" for n in names]
+        say(f"| range, {measure.replace('_', ' ')} | " + " | ".join(cells) + " |")
+
+
+def number(value: float | None, digits: int) -> str:
+    """Write a number, or a dash for none."""
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}"
