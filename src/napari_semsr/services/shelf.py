@@ -21,6 +21,7 @@ __all__ = [
     "import_model",
     "list_models",
     "model_info",
+    "on_shelf",
     "shelf_folder",
 ]
 
@@ -110,6 +111,26 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     if is_name and imported.is_file():
         return imported
     return cards.resolve(name)
+
+
+def on_shelf(name: str) -> str | None:
+    """Tell whether a name is taken.
+
+    Parameters
+    ----------
+    name : str
+        Name of a model.
+
+    Returns
+    -------
+    {"bundled", "imported"} or None
+        Whose it is.
+    """
+    from napari_semsr.models import cards
+
+    if name in cards.bundled():
+        return "bundled"
+    return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
 
 
 def list_models() -> Job[ModelList]:

@@ -1,17 +1,20 @@
 """Choose a model and read its card; torch is not needed for that."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from magicgui.widgets import ComboBox
 from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core.errors import SemsrError
+from napari_semsr.core.micrograph import PixelSize
 from napari_semsr.core.progress import run
 from napari_semsr.services.shelf import list_models, model_info
 from napari_semsr.widgets._form import Form
 from napari_semsr.widgets._note import Note
+from napari_semsr.widgets._runner import is_alive
+from napari_semsr.widgets._shelf_news import NEWS
 from napari_semsr.widgets._text import TIMES, table
 
 __all__ = ["ModelChooser", "card_text"]
@@ -19,27 +22,33 @@ __all__ = ["ModelChooser", "card_text"]
 _AMBER = "#e3b617"
 
 
-def card_text(card: dict[str, Any], pixel_size_nm: float | None) -> str:
+def card_text(
+    card: dict[str, Any],
+    pixel_size_nm: PixelSize | None,
+    resample: Literal["auto", "keep", "never"] = "auto",
+) -> str:
     """Write a card for people.
 
     Parameters
     ----------
     card : dict
         The model's card.
-    pixel_size_nm : float or None
-        Of the layer that it would be run on.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the layer that it would be run on.
+    resample : {"auto", "keep", "never"}
+        As in `EnhanceOptions`.
 
     Returns
     -------
     str
-        Rich text; a pixel size outside the trained range is said in amber.
+        Rich text; what is done about a pixel size that the model was not trained for
+        stands below, in amber where the model is run on it all the same.
     """
-    trained = card.get("pixel_size_nm")
-    size = (
-        "any pixel size" if trained is None else f"{trained[0]:g} to {trained[1]:g} nm"
-    )
+    from napari_semsr.inference.pixel_fit import Trained, fit_pixels
+
+    trained = Trained.from_card(card)
     rows = {
-        "Trained on": f"{size} per pixel" if trained else size,
+        "Trained on": trained.sentence(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
         "Receptive field": f"{card.get('receptive_field')} px each side",
         "Architecture": str(card.get("architecture")),
@@ -49,13 +58,10 @@ def card_text(card: dict[str, Any], pixel_size_nm: float | None) -> str:
     text = f"<p>{about}</p>{table(rows, strong=False)}"
     if card.get("limits"):
         text += f"<p><i>Limits: {card['limits']}</i></p>"
-    if trained is not None and pixel_size_nm is not None:
-        low, high = trained
-        if not low <= pixel_size_nm <= high:
-            text += (
-                f'<p style="color:{_AMBER}">The layer has {pixel_size_nm:.4g} nm per '
-                "pixel, outside what this model was trained on.</p>"
-            )
+    fit = fit_pixels(pixel_size_nm, trained, resample)
+    if fit.note:
+        colour = f' style="color:{_AMBER}"' if fit.steps is None else ""
+        text += f"<p{colour}>{fit.note}</p>"
     return text
 
 
@@ -74,7 +80,8 @@ class ModelChooser(QWidget):
         super().__init__(parent)
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
-        self.pixel_size_nm: float | None = None
+        self.pixel_size_nm: PixelSize | None = None
+        self.resample: Literal["auto", "keep", "never"] = "auto"
         self.box = ComboBox(name="model", choices=self._choices)
         self.box.native.setSizeAdjustPolicy(
             self.box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -91,6 +98,7 @@ class ModelChooser(QWidget):
         column.addWidget(self.text)
         self.box.reset_choices()
         self.box.changed.connect(lambda _: self.refresh())
+        NEWS.changed.connect(self._renew)
         self.refresh()
 
     @property
@@ -108,6 +116,12 @@ class ModelChooser(QWidget):
             (str(row["name"]), str(row["name"])) for row in rows if not row["fault"]
         ]
         return known + [(Path(file).name, file) for file in self._files]
+
+    def _renew(self) -> None:
+        """List a model that came to the shelf; the chosen one may have changed."""
+        if is_alive(self):
+            self.box.reset_choices()
+            self.refresh()
 
     def add_file(self, path: str | Path) -> None:
         """Offer a model that is not on the shelf, and choose it.
@@ -130,15 +144,21 @@ class ModelChooser(QWidget):
         if chosen:
             self.add_file(chosen)
 
-    def show_for(self, pixel_size_nm: float | None) -> None:
+    def show_for(
+        self,
+        pixel_size_nm: PixelSize | None,
+        resample: Literal["auto", "keep", "never"] = "auto",
+    ) -> None:
         """Compare the card with the pixel size of a layer.
 
         Parameters
         ----------
-        pixel_size_nm : float or None
-            Of the layer that is chosen.
+        pixel_size_nm : tuple of float or None
+            ``(y, x)`` of the layer that is chosen.
+        resample : {"auto", "keep", "never"}
+            As in `EnhanceOptions`.
         """
-        self.pixel_size_nm = pixel_size_nm
+        self.pixel_size_nm, self.resample = pixel_size_nm, resample
         self._write()
 
     def refresh(self) -> None:
@@ -154,6 +174,6 @@ class ModelChooser(QWidget):
 
     def _write(self) -> None:
         if self.card:
-            self.text.setText(card_text(self.card, self.pixel_size_nm))
+            self.text.setText(card_text(self.card, self.pixel_size_nm, self.resample))
         else:
             self.text.setText("No model is on the shelf; add a model file.")
