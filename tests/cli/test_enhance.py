@@ -12,6 +12,7 @@ from napari_semsr.core.errors import IncompleteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.registry import read, write
 from napari_semsr.services.shelf import DEFAULT_MODEL
+from tests.tiny_models import write_tiny_model
 
 SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
 
@@ -155,3 +156,60 @@ def test_stack_into_a_format_of_one_plane_is_refused(refused, images):
     line = refused("enhance", "stack.tif", "-o", "out.ome.zarr")
     assert "5 planes" in line
     assert "--plane" in line
+
+
+def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images):
+    write_tiny_model(images, pixel_size_nm=(16, 16))
+    line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors", "-o")
+    auto = semsr(*line, "auto.ome.zarr", "--json").record
+    assert auto["seen_pixel_size_nm"] == pytest.approx([16, 16])
+    assert auto["pixel_size_nm"] == [10, 10]
+    assert auto["shape"] == [*read(images / "first.tif").shape]
+    assert "is resampled to 16 nm" in auto["notes"][0]
+    never = semsr(*line, "a.tif", "--no-resample", "--json").record
+    also = semsr(*line, "b.tif", "--resample", "never", "--json").record
+    assert never["seen_pixel_size_nm"] == also["seen_pixel_size_nm"] == [10, 10]
+    one, other = (read(images / f"{name}.tif") for name in ("a", "b"))
+    np.testing.assert_array_equal(one.array(), other.array())
+    assert one.provenance.options["resample"] == "never"
+    assert np.any(one.array() != read(images / "auto.ome.zarr").array())
+    kept = semsr(*line, "kept.ome.tif", "--resample", "keep", "--json").record
+    assert kept["pixel_size_nm"] == pytest.approx([16, 16])
+    assert read(images / "kept.ome.tif").pixel_size_nm == pytest.approx((16, 16))
+
+
+def test_enhance_warns_of_a_pixel_size_beyond_the_range(semsr, images):
+    write_tiny_model(images, pixel_size_nm=(25, 40))
+    line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors")
+    said = semsr(*line, "-o", "out.ome.zarr")
+    assert said.code == 0
+    assert said.out.count("should not be trusted") == 1
+    assert "trained for 25 to 40 nm" in said.out
+    unknown = ("enhance", "uncalibrated.tif", *SMALL, "--model", "tiny.safetensors")
+    assert "trained" not in semsr(*unknown, "-o", "other.ome.zarr").out
+
+
+def test_enhance_resamples_every_plane_of_a_stack(semsr, images):
+    write_tiny_model(images, pixel_size_nm=(16, 16))
+    planes = [read(images / f"{n}.tif").array() for n in ("first", "second")]
+    meta = {"axes": "ZYX"}
+    tifffile.imwrite(images / "stack.tif", np.stack(planes), imagej=True, metadata=meta)
+    how = (*SMALL, "--model", "tiny.safetensors", "--pixel-size-nm", "10", "--json")
+    record = semsr("enhance", "stack.tif", "-o", "out.ome.tif", *how).record
+    assert len(record["notes"]) == 1
+    for plane, name in enumerate(("first", "second")):
+        assert semsr("enhance", f"{name}.tif", "-o", f"{name}-e.tif", *how).code == 0
+        made = tifffile.imread(images / "out.ome.tif", key=plane)
+        np.testing.assert_array_equal(made, read(images / f"{name}-e.tif").array())
+
+
+def test_enhance_does_not_resume_at_another_pixel_size(semsr, refused, images):
+    write_tiny_model(images, pixel_size_nm=(16, 16))
+    line = ("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
+    line += ("--model", "tiny.safetensors", "--resume")
+    assert semsr(*line).code == 0
+    assert semsr(*line).code == 0
+    said = refused(*line, "--pixel-size-nm", "12")
+    assert "the pixel size and the option pixel_size_nm changed" in said
+    said = refused(*line, "--no-resample")
+    assert "and the option resample changed" in said

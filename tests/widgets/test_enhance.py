@@ -12,6 +12,7 @@ from napari_semsr.widgets import enhance as enhance_module
 from napari_semsr.widgets._layers import micrograph_from_layer
 from napari_semsr.widgets._model_card import card_text
 from napari_semsr.widgets.enhance import EnhancePanel
+from tests.tiny_models import write_tiny_model
 
 
 @pytest.fixture
@@ -40,10 +41,21 @@ def test_card_is_shown(panel):
 
 
 def test_card_warns_of_an_untrained_pixel_size():
-    card = {"pixel_size_nm": (5.0, 20.0), "receptive_field": 8}
-    assert "outside" in card_text(card, 100.0)
-    assert "outside" not in card_text(card, 10.0)
-    assert "outside" not in card_text(card, None)
+    card = {"name": "sharp", "pixel_size_nm": (5.0, 20.0), "receptive_field": 8}
+    amber = "color:"
+
+    def text(size, *resample):
+        return card_text(card, parse_pixel_size(size), *resample)
+
+    assert "not be trusted" in text(100)
+    assert amber in text(100)
+    assert "5 to 20 nm per pixel" in text(10)
+    assert "The field has" not in text(10) + text(None)
+    assert "is resampled to 20 nm" in text(30)
+    assert amber not in text(30)
+    assert "left on that grid" in text(30, "keep")
+    assert "not resampled, as was asked" in text(30, "never")
+    assert amber in text(30, "never")
 
 
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
@@ -191,4 +203,44 @@ def test_preferences_fill_the_form(model, qtbot, monkeypatch):
 def test_pixel_size_of_the_layer_is_compared(panel, model, add):
     add(model, Micrograph(np.eye(32), parse_pixel_size(7.0), "other"))
     panel.layer.value = model.layers["other"]
-    assert panel.model.pixel_size_nm == pytest.approx(7.0)
+    assert panel.model.pixel_size_nm == pytest.approx((7.0, 7.0))
+
+
+@pytest.mark.parametrize("resample", ["auto", "keep"])
+def test_a_layer_at_another_pixel_size_is_resampled(
+    resample, panel, model, run_panel, tmp_path
+):
+    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(16, 16)))
+    panel.form.set_values(tile=32, precision="fp32", resample=resample)
+    assert "is resampled to 16 nm" in panel.model.text.text()
+    assert "megapixels/s" in run_panel(panel)
+    layer, source = model.layers["field enhanced"], model.layers["field"]
+    found = micrograph_from_layer(layer)
+    if resample == "auto":
+        assert found.shape == (96, 96)
+        assert found.pixel_size_nm == (10.0, 10.0)
+        np.testing.assert_array_equal(layer.extent.world, source.extent.world)
+    else:
+        assert found.shape == (60, 60)
+        assert found.pixel_size_nm == pytest.approx((16.0, 16.0))
+    borders = [
+        np.asarray(item.translate) - np.asarray(item.scale) / 2
+        for item in (layer, source)
+    ]
+    np.testing.assert_allclose(*borders)
+    assert "is resampled to 16 nm" in panel.figures.text()
+
+
+def test_the_row_for_other_pixel_sizes_is_shown_for_models_that_have_one(
+    panel, tmp_path
+):
+    row = panel.form._rows["resample"]
+    assert row.isHidden()
+    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(30, 30)))
+    assert not row.isHidden()
+    assert "should not be trusted" in panel.model.text.text()
+    panel.model.add_file(write_tiny_model(tmp_path, name="b", pixel_size_nm=(20, 20)))
+    assert "is resampled" in panel.model.text.text()
+    panel.form.set_values(resample="never")
+    assert "not resampled, as was asked" in panel.model.text.text()
+    assert panel.form.options().resample == "never"

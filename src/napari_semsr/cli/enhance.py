@@ -33,6 +33,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on with an interrupted output"
     )
     add_options(parser, EnhanceOptions, title="tiles")
+    group.add_argument(
+        "--no-resample",
+        dest="resample",
+        action="store_const",
+        const="never",
+        default=argparse.SUPPRESS,
+        help="run the model at the field's own pixel size, as --resample never does",
+    )
     add_opening(parser)
 
 

@@ -411,9 +411,19 @@ def _changed(found: Record | None, wanted: Record) -> list[str]:
         return ["record"]
     before, now = _making(found), _making(wanted)
     old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
-    pairs = [(before, now), (old, new)]
+    asked = _asked(old), _asked(new)
+    pairs = [(before, now), (old, new), asked]
     keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
     return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
+
+
+def _asked(made: dict[str, Any]) -> dict[str, Any]:
+    """Take the options, those of reading among them, out of a history."""
+    options = made.pop("options", None) or {}
+    reading = options.get("reading")
+    if isinstance(reading, dict):
+        options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
+    return {f"option {name}": value for name, value in options.items()}
 
 
 def _making(record: Record) -> dict[str, Any]:

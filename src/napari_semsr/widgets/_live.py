@@ -26,7 +26,9 @@ from napari_semsr.widgets._runner import is_alive
 if TYPE_CHECKING:
     import napari.components
 
+    from napari_semsr.inference.geometry import Frame
     from napari_semsr.inference.live import LiveField
+    from napari_semsr.inference.pixel_fit import PixelFit
     from napari_semsr.widgets._enhance_job import Target
 
 __all__ = ["LiveLayer", "field_in_view", "live_field", "live_keywords"]
@@ -63,20 +65,30 @@ def live_field(
     LiveField
         The levels.
     """
-    from napari_semsr.inference.geometry import core_side, output_frame
+    from napari_semsr.inference.geometry import unit_side
     from napari_semsr.inference.live import LiveField
 
-    scale = int(card.get("scale", 1))
-    shape = output_frame(micrograph, scale).shape
+    frame, fit = _frame(micrograph, card, options)
+    shape, scale = frame.shape, int(card.get("scale", 1))
     stride = int(card.get("stride", 1))
-    side = scale * core_side(
-        micrograph.shape, scale=scale, stride=stride, tile=options.tile
-    )
+    side = unit_side(frame, fit, scale=scale, stride=stride, tile=options.tile)
     sources = _in_memory(micrograph, layer)
     grey = None if card.get("grey", "input") == "input" else contrast_limits(sources)
     unit = min(side, shape[0]), min(side, shape[1])
     kind = np.dtype(options.dtype or np.float32)
     return LiveField(shape, unit, kind, sources, grey=grey, whole=whole)
+
+
+def _frame(
+    micrograph: Micrograph, card: dict[str, Any], options: Any
+) -> "tuple[Frame, PixelFit]":
+    """Lay out the result of a run."""
+    from napari_semsr.inference.geometry import output_frame
+    from napari_semsr.inference.pixel_fit import Trained, fit_pixels
+
+    trained = Trained.from_card(card)
+    fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
+    return output_frame(micrograph, int(card.get("scale", 1)), fit), fit
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
@@ -101,6 +113,7 @@ def live_keywords(
     micrograph: Micrograph,
     layer: Image | None,
     card: dict[str, Any],
+    options: Any,
 ) -> dict[str, Any]:
     """Keywords with which a viewer shows the result calibrated, from the start.
 
@@ -114,15 +127,15 @@ def live_keywords(
         Where it is shown; its contrast is taken over.
     card : dict
         The model's card.
+    options : EnhanceOptions
+        How the model is run.
 
     Returns
     -------
     dict
         For ``viewer.add_image``.
     """
-    from napari_semsr.inference.geometry import output_frame
-
-    frame = output_frame(micrograph, int(card.get("scale", 1)))
+    frame, _ = _frame(micrograph, card, options)
     result = Micrograph(
         data=live.levels[-1][:, :],
         pixel_size_nm=frame.pixel_size_nm,

@@ -59,6 +59,17 @@ _ROWS = {
         "Let a model that looks for haze over the whole field lift it; untick where "
         "contrast differs across the sample by nature.",
     ),
+    "resample": Row(
+        "Other pixel size",
+        "What is done with a layer at another pixel size than the model was trained "
+        "for: bring it to that and the result back, leave the result there, or run "
+        "the model on the layer as it is.",
+        {
+            "resample, and back": "auto",
+            "resample, leave result there": "keep",
+            "run as it is": "never",
+        },
+    ),
 }
 
 
@@ -99,7 +110,8 @@ class EnhancePanel(Panel):
         self._made: tuple[Any, ...] = ()
         self._fill()
         self.layer.changed.connect(self._compare)
-        self.model.changed.connect(self._show_norm)
+        self.model.changed.connect(self._show_rows)
+        self.form.on_change("resample", lambda _: self._compare(self.layer.value))
         self.whole.changed.connect(self._set_whole)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
@@ -107,7 +119,7 @@ class EnhancePanel(Panel):
             self.form.on_change(name, self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
         self._compare(self.layer.value)
-        self._show_norm()
+        self._show_rows()
 
     def _fill(self) -> None:
         which = Form()
@@ -143,13 +155,15 @@ class EnhancePanel(Panel):
 
     def _compare(self, layer: Any) -> None:
         try:
-            size = self.micrograph(layer).mean_pixel_size_nm
+            size = self.micrograph(layer).pixel_size_nm
         except SemsrError:
             size = None
-        self.model.show_for(size)
+        self.model.show_for(size, self.form.values()["resample"])
 
-    def _show_norm(self) -> None:
+    def _show_rows(self) -> None:
         self.form.show_row("norm", bool(self.model.card.get("norms")))
+        sized = self.model.card.get("pixel_size_nm") is not None
+        self.form.show_row("resample", sized)
 
     def _set_whole(self, whole: bool) -> None:
         if self.live is not None:
@@ -212,6 +226,7 @@ class EnhancePanel(Panel):
             The run, and what shows its result.
         """
         source, micrograph, model, options = self._subject()
+        self._compare(source)
         self.look.stop_preview()
         made = (source, model, options)
         target = self._goes_on(made) or self._target(micrograph)
@@ -239,7 +254,7 @@ class EnhancePanel(Panel):
             options,
             whole=bool(self.whole.value),
         )
-        keywords = live_keywords(field, micrograph, source, self.model.card)
+        keywords = live_keywords(field, micrograph, source, self.model.card, options)
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
         self._made = made
         show_scale_bar(self.viewer)

@@ -1,0 +1,45 @@
+"""Files of small random models, whose cards say what a test wants."""
+
+from pathlib import Path
+from typing import Any
+
+
+def write_tiny_model(folder: Path, **card: Any) -> Path:
+    """Write a model of a few thousand weights into a folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it goes, under the name on its card.
+    **card : object
+        What its card says besides.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    import torch
+
+    from napari_semsr.models.cards import ModelCard
+    from napari_semsr.models.checkpoint import save_model
+    from napari_semsr.models.registry import build
+
+    options = {"width": 4, "fine_blocks": 1, "dilations": [1]}
+    made = ModelCard(
+        **{
+            "name": "tiny",
+            "architecture": "two-scale",
+            "options": options,
+            "stride": 4,
+            "receptive_field": 24,
+            **card,
+        }
+    )
+    torch.manual_seed(3)
+    network = build("two-scale", options)
+    for weights in network.parameters():
+        torch.nn.init.normal_(weights, std=0.05)
+    path = folder / f"{made.name}.safetensors"
+    save_model(path, network, made)
+    return path
