@@ -59,6 +59,19 @@ class Trained:
         )
 
 
+    def sentence(self) -> str:
+        """Say for which pixel sizes the model was trained.
+
+        Returns
+        -------
+        str
+            A part of a sentence.
+        """
+        if self.pixel_size_nm is None:
+            return "any pixel size"
+        return f"{_range(*self.pixel_size_nm)} per pixel"
+
+
 @dataclass(frozen=True, slots=True)
 class PixelFit:
     """How a field is brought before a network.
