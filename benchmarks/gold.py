@@ -1,0 +1,374 @@
+"""How well gold on carbon is seen at half the magnification: de Haan's task.
+
+Run: ``python benchmarks/gold.py --model sem-2x -o OUT``.
+
+The fields are those of ``gold_rng("judging", …)``, which train nothing and choose
+nothing. Each is seen at 14.2 nm per pixel; every method brings it to 7.1 nm, where the
+truth is, and is judged by
+
+- the gaps between islands, by the definition of ``semsr gaps``: the share of the
+  truth's gaps that it does not show, the mean error of the widths of the others, and
+  the share of its own gaps that the truth does not have;
+- PSNR and SSIM, on the scale where the percentiles 0.1 and 99.9 of the coarse image are
+  0 and 1, with 16 px of border left out;
+- its amplitudes in rings of spatial frequency, over those of the truth, and their
+  correlation with the truth (1: all of it is right; what lies beyond the coarse
+  image's own Nyquist frequency, 0.25 per fine pixel, is inferred).
+
+Baselines: cubic splines (the input, on which the simulation was tuned), bicubic and
+Lanczos interpolation, a Wiener filter and Richardson-Lucy of ``semsr restore`` after
+bicubic interpolation, given the blur that the coarse image has beyond the truth, and
+the best linear filter: 11 x 11 coarse pixels for each of the four fine pixels, fitted
+to the truth of other fields.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _gold_figures import draw_fields, draw_spectra, draw_widths
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.analysis.frc import FrcOptions, frc
+from napari_semsr.analysis.gaps import measure_gaps
+from napari_semsr.analysis.metrics import compare
+from napari_semsr.analysis.spectrum import radial_spectrum
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.models.cards import bundled
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.restore.field import plan_field, restore_tiles
+from napari_semsr.restore.method import choose
+from napari_semsr.restore.options import RestoreOptions
+from napari_semsr.simulate.gold import (
+    COARSE_NM,
+    FINE_NM,
+    GoldOptions,
+    GoldPair,
+    gold_rng,
+    random_gold_pair,
+)
+
+Image = NDArray[np.float64]
+Method = Callable[[Image], Image]
+BORDER = 16
+BANDS = ((0.0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5))
+TAPS = 11
+FITTED_ON = 6
+FIT_SEED = 20190819
+THEIRS = {
+    "input": (13.9, 3.8),
+    "network": (3.7, 2.1),
+}
+
+
+def fine(image: Image) -> Micrograph:
+    """Name the pixel size of an image on the fine grid."""
+    return Micrograph(
+        np.asarray(image, np.float32), pixel_size_nm=(FINE_NM, FINE_NM), name="fine"
+    )
+
+
+def splines(low: Image) -> Image:
+    """Interpolate by cubic splines; pixel areas stay where they are."""
+    return np.asarray(ndimage.zoom(low, 2, order=3, mode="reflect", grid_mode=True))
+
+
+def _keys(x: Image) -> Image:
+    """Bicubic kernel of Keys, a = -0.5."""
+    x = np.abs(x)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def _lanczos(x: Image) -> Image:
+    """Lanczos kernel of three lobes."""
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+
+
+def by_kernel(kernel: Callable[[Image], Image]) -> Method:
+    """Interpolate with a kernel; pixel areas stay where they are."""
+
+    def apply(low: Image) -> Image:
+        image = low
+        for axis in (0, 1):
+            shape = [*image.shape]
+            shape[axis] *= 2
+            doubled = np.empty(shape)
+            for phase, off in enumerate((0.25, -0.25)):
+                taps = kernel(np.arange(-3, 4) + off)
+                part: list[Any] = [slice(None), slice(None)]
+                part[axis] = slice(phase, None, 2)
+                doubled[tuple(part)] = ndimage.correlate1d(
+                    image, taps / taps.sum(), axis=axis, mode="reflect"
+                )
+            image = doubled
+        return image
+
+    return apply
+
+
+def restored(method: str, sigma_px: float) -> Method:
+    """``semsr restore`` after bicubic interpolation, the blur given."""
+    options = RestoreOptions.parse({"method": method, "psf": f"{sigma_px:.4f}px"})
+
+    def apply(low: Image) -> Image:
+        image = fine(by_kernel(_keys)(low))
+        restorer = choose(image, options, None)
+        result = np.empty(image.shape)
+        for piece in restore_tiles(
+            image.data, plan_field(image.shape, restorer, None), restorer
+        ):
+            result[piece.tile.core.slices] = piece.values
+        return result
+
+    return apply
+
+
+def blur_beyond_truth(options: GoldOptions) -> float:
+    """Blur of the coarse image that the truth has not: probe and pixel, fine pixels."""
+    probe = float(np.mean(options.coarse_probe_nm))
+    variance = (probe**2 - options.fine_probe_nm**2) / (8 * np.log(2))
+    variance += (COARSE_NM**2 - FINE_NM**2) / 12
+    return float(np.sqrt(variance)) / FINE_NM
+
+
+def _windows(low: Image) -> Image:
+    padded = np.pad(low, TAPS // 2, mode="reflect")
+    flat = sliding_window_view(padded, (TAPS, TAPS)).reshape(-1, TAPS**2)
+    return np.column_stack([flat, np.ones(len(flat))])
+
+
+def best_linear(options: GoldOptions, side: int) -> Method:
+    """Fit the best linear filter to fields that are not judged."""
+    count = TAPS**2 + 1
+    normal, right = np.zeros((count, count)), np.zeros((count, 4))
+    for index in range(FITTED_ON):
+        rng = np.random.default_rng([FIT_SEED, index])
+        pair = random_gold_pair(side, rng, options)
+        rows = _windows(pair.low.astype(float))
+        targets = [pair.high[i::2, j::2].ravel() for i in (0, 1) for j in (0, 1)]
+        normal += rows.T @ rows
+        right += rows.T @ np.stack(targets, axis=1)
+    weights = np.linalg.solve(normal + 1e-6 * np.eye(count), right)
+
+    def apply(low: Image) -> Image:
+        phases = (_windows(low) @ weights).T.reshape(2, 2, *low.shape)
+        rows, columns = low.shape
+        return phases.transpose(2, 0, 3, 1).reshape(2 * rows, 2 * columns)
+
+    return apply
+
+
+def network(name: str) -> Method:
+    """Enhance with a model; one of scale 1 after bicubic interpolation."""
+    loaded = load_model(name)
+
+    def apply(low: Image) -> Image:
+        if loaded.card.scale == 1:
+            image = fine(by_kernel(_keys)(low))
+        else:
+            image = Micrograph(
+                low.astype(np.float32), pixel_size_nm=(COARSE_NM, COARSE_NM)
+            )
+        result = run(enhance_array(image, loaded, EnhanceOptions(device="cpu")))
+        return result.array().astype(float)
+
+    return apply
+
+
+@dataclass
+class Score:
+    """What is gathered of one method, field by field."""
+
+    gaps: list[int] = field(default_factory=list)
+    missed: list[int] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)
+    invented: list[int] = field(default_factory=list)
+    errors_nm: list[Image] = field(default_factory=list)
+    widths_nm: list[float] = field(default_factory=list)
+    psnr_db: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+    amplitude: list[Image] = field(default_factory=list)
+    correlation: list[Image] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, image: Image, truth: Image) -> None:
+        """Judge one field."""
+        made, true = fine(image), fine(truth)
+        found = measure_gaps(made, true)
+        self.gaps.append(len(found.found))
+        self.missed.append(len(found.found) - found.detected)
+        self.errors_nm.append(found.width_errors("nm"))
+        self.widths_nm += [g.width_nm for g in found.found if g.width_nm is not None]
+        back = measure_gaps(true, made)
+        self.own.append(len(back.found))
+        self.invented.append(len(back.found) - back.detected)
+        inner = (slice(BORDER, -BORDER),) * 2
+        near = compare(fine(image[inner]), fine(truth[inner]), data_range=1.0)
+        self.psnr_db.append(float(near.psnr_db or 0.0))
+        self.ssim.append(float(near.ssim or 0.0))
+        power, wanted = radial_spectrum(made).power, radial_spectrum(true).power
+        self.amplitude.append(np.sqrt(power / wanted))
+        self.correlation.append(
+            frc(made, true, FrcOptions(estimator="plain")).correlation
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Give the figures."""
+        errors = np.concatenate(self.errors_nm)
+        shares = 100 * np.array(self.missed) / np.maximum(self.gaps, 1)
+        rings = len(self.amplitude[0])
+        frequency = np.arange(1, rings + 1) / (2 * rings)
+        amplitude = np.mean(self.amplitude, axis=0)
+        correlation = np.mean(self.correlation, axis=0)
+        bands = [(frequency > low) & (frequency <= high) for low, high in BANDS]
+        return {
+            "gaps": sum(self.gaps),
+            "undetected_percent": 100 * sum(self.missed) / max(sum(self.gaps), 1),
+            "undetected_spread_percent": float(shares.std()),
+            "width_error_nm": float(np.abs(errors).mean()),
+            "signed_width_error_nm": float(errors.mean()),
+            "invented_percent": 100 * sum(self.invented) / max(sum(self.own), 1),
+            "psnr_db": float(np.mean(self.psnr_db)),
+            "ssim": float(np.mean(self.ssim)),
+            "amplitude_in_bands": [float(amplitude[band].mean()) for band in bands],
+            "correlation_in_bands": [float(correlation[band].mean()) for band in bands],
+            "seconds_per_field": self.seconds / len(self.gaps),
+            "frequency_per_px": frequency.tolist(),
+            "amplitude": amplitude.tolist(),
+            "correlation": correlation.tolist(),
+        }
+
+
+def chosen_options(settings: list[str]) -> GoldOptions:
+    """Read ``name=value`` and ``name=low,high``."""
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        numbers = [float(part) for part in text.split(",")]
+        changes[name] = tuple(numbers) if len(numbers) > 1 else numbers[0]
+    return GoldOptions.parse(changes)
+
+
+def methods_of(arguments: argparse.Namespace, options: GoldOptions) -> dict[str, Any]:
+    """List what is compared, the input first."""
+    methods: dict[str, Method] = {"cubic splines (input)": splines}
+    if not arguments.no_peers:
+        sigma = blur_beyond_truth(options)
+        methods |= {
+            "bicubic": by_kernel(_keys),
+            "Lanczos": by_kernel(_lanczos),
+            "bicubic, Wiener": restored("wiener", sigma),
+            "bicubic, Richardson-Lucy": restored("richardson-lucy", sigma),
+            "best linear filter": best_linear(options, min(arguments.side, 192)),
+        }
+    return methods | {Path(name).stem: network(name) for name in arguments.model}
+
+
+def judge(
+    methods: dict[str, Method], pairs: list[GoldPair]
+) -> tuple[dict[str, Score], dict[str, Image]]:
+    """Run every method on every field; keep the first results."""
+    scores = {name: Score() for name in methods}
+    first: dict[str, Image] = {}
+    for pair in pairs:
+        for name, method in methods.items():
+            begun = time.perf_counter()
+            made = method(pair.low.astype(float))
+            scores[name].seconds += time.perf_counter() - begun
+            scores[name].add(made, pair.high.astype(float))
+            first.setdefault(name, made)
+    return scores, first
+
+
+def table(records: dict[str, dict[str, Any]]) -> str:
+    """Write the figures as markdown."""
+    head = (
+        "| method | undetected gaps, % | width error, nm (signed) | invented gaps, % "
+        "| PSNR, dB | SSIM | amplitude over truth in bands | correlation in bands |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    rows = [head]
+    for name, r in records.items():
+        bands = [
+            " ".join(f"{v:.2f}" for v in r[key])
+            for key in ("amplitude_in_bands", "correlation_in_bands")
+        ]
+        rows.append(
+            f"| {name} | {r['undetected_percent']:.1f} "
+            f"± {r['undetected_spread_percent']:.1f} | {r['width_error_nm']:.2f} "
+            f"({r['signed_width_error_nm']:+.2f}) | {r['invented_percent']:.1f} "
+            f"| {r['psnr_db']:.2f} | {r['ssim']:.3f} | {bands[0]} | {bands[1]} |"
+        )
+    rows += [
+        f"| de Haan et al., {name}: theirs, on their data | {missed} | {error} "
+        "| | | | | |"
+        for name, (missed, error) in THEIRS.items()
+    ]
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Print the table; with ``-o`` write figures, and the numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    own = [name for name in bundled() if name == "sem-2x"]
+    parser.add_argument("--model", nargs="*", default=own, help="names or files")
+    parser.add_argument("--fields", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="index of the first field")
+    parser.add_argument("--side", type=int, default=256, help="coarse pixels")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other samples and probes: options of GoldOptions, such as "
+        "fine_electrons=2000 (a truth with noise) or coarse_probe_nm=12,14",
+    )
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+    options = chosen_options(arguments.set)
+    methods = methods_of(arguments, options)
+    pairs = [
+        random_gold_pair(arguments.side, gold_rng("judging", index), options)
+        for index in range(arguments.first, arguments.first + arguments.fields)
+    ]
+    scores, first = judge(methods, pairs)
+    records = {name: score.record() for name, score in scores.items()}
+    print(
+        f"{arguments.fields} fields of {arguments.side} x {arguments.side} px at "
+        f"{COARSE_NM} nm, {records[next(iter(records))]['gaps']} gaps; bands end at "
+        f"{', '.join(f'{high:g}' for _, high in BANDS)} per fine pixel; ± is the "
+        "spread between fields.\n"
+    )
+    print(table(records))
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        figures = {"arguments": vars(arguments), "theirs": THEIRS, "methods": records}
+        (arguments.output / "gold.json").write_text(
+            json.dumps(figures, indent=1, default=str)
+        )
+        draw_fields(arguments.output / "gold.png", pairs[0], first)
+        draw_spectra(arguments.output / "gold-spectra.png", records, BANDS)
+        truth = [
+            g.width_nm
+            for pair in pairs
+            for g in measure_gaps(fine(pair.high)).found
+            if g.width_nm is not None
+        ]
+        widths = {name: score.widths_nm for name, score in scores.items()}
+        draw_widths(arguments.output / "gold-widths.png", truth, widths)
+
+
+if __name__ == "__main__":
+    main()
