@@ -8,7 +8,7 @@ from distributed import Client
 from distributed.protocol.pickle import dumps
 
 from napari_semsr.core.errors import Cancelled, OptionError
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.inference import cluster, tasks
 from napari_semsr.inference.engine import (
@@ -125,3 +125,20 @@ def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address):
     assert not tasks._workers
     assert report.tiles == 16
     np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["strided", "norm"])
+def test_a_resampled_field_is_the_same_on_a_cluster(
+    kind, make_loaded, rng, tmp_path, address
+):
+    loaded = make_loaded(kind, pixel_size_nm=(10, 10))
+    data = rng.random((90, 75)).astype(np.float32)
+    image = Micrograph(data, parse_pixel_size(16.0))
+    options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
+    here = create_output(tmp_path / "here.zarr", image, loaded, options)
+    run(enhance_to_store(image, loaded, here, options))
+    there = create_output(tmp_path / "there.zarr", image, loaded, options)
+    report = run(enhance_to_store(image, loaded, there, options, scheduler=address))
+    assert report.tiles == 9
+    assert report.seen_pixel_size_nm == pytest.approx((10, 10))
+    np.testing.assert_allclose(there.level0[:], here.level0[:], atol=1e-5)
