@@ -1,5 +1,6 @@
 """Training of any network by one loss between the prediction and the clear image."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +31,8 @@ class Supervised(Learner):
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
-        super().__init__(network, recipe, pairs)
+        ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(ordered, recipe, pairs)
         self.run = self.quick(network)
 
     def training_step(self, batch: Patches, _index: int) -> Tensor:
@@ -54,7 +56,7 @@ class Supervised(Learner):
             If the loss is not finite.
         """
         low, high = flat(batch)
-        prediction = self.run(low)
+        prediction = self.run(low.contiguous(memory_format=torch.channels_last))
         with self.exact():
             loss = self._loss(prediction.float(), low, high)
         check_loss(loss, self.global_step)

@@ -96,11 +96,13 @@ def first_network(recipe: Recipe) -> nn.Module:
 def _take_over(network: nn.Module, name: str) -> None:
     """Copy the weights of another model where names and shapes agree.
 
-    One that does not look for haze starts the local part of one that does.
+    Of two of which one alone looks for haze, the local parts are taken.
     """
     module = load_model(name).module
     if isinstance(network, Unveiled) and not isinstance(module, Unveiled):
         network = network.local
+    elif isinstance(module, Unveiled) and not isinstance(network, Unveiled):
+        module = module.local
     given = module.state_dict()
     own = network.state_dict()
     same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}

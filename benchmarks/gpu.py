@@ -1,0 +1,129 @@
+"""What networks do on a GPU: megapixels per second, and images of de Haan's size.
+
+Run: ``python benchmarks/gpu.py`` (where there is no CUDA device it says so and ends).
+
+For the default model and for a nine-block generator with fixed statistics: the network
+alone on tiles that lie on the GPU, in fp32 and bf16, eager and compiled; and the whole
+engine, from an array in memory to an array in memory. De Haan et al. give 3.66 images
+of 780 x 780 a second, on another GPU of 2017 and their own network: ours is beside it.
+TF32 stays off, so that fp32 is what it says.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.registry import build
+
+TILE, BATCH = 1024, 4
+DE_HAAN = 780
+THEIRS = 3.66
+
+
+def seconds(way: Callable[[], Any], rounds: int) -> float:
+    """Least time of a call, after warming up."""
+    for _ in range(3):
+        way()
+    found = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        way()
+        torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def alone(network: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str, float]:
+    """Time a network by itself, in each precision, eager and compiled."""
+    field = torch.rand(shape, device="cuda")
+    field = field.contiguous(memory_format=torch.channels_last)
+    ordered = network.cuda().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    made: dict[str, float] = {}
+    for compiled in (False, True):
+        net = torch.compile(ordered) if compiled else ordered
+        for name, mixed in (("fp32", False), ("bf16", True)):
+
+            def way(net: Any = net, mixed: bool = mixed) -> Any:  # noqa: FBT001
+                with (
+                    torch.inference_mode(),
+                    torch.autocast("cuda", torch.bfloat16, enabled=mixed),
+                ):
+                    return net(field)
+
+            made[f"{name}{', compiled' if compiled else ''}"] = seconds(way, rounds)
+    return made
+
+
+def engine(model: str, side: int, precision: str) -> float:
+    """Megapixels per second of the whole engine."""
+    rng = np.random.default_rng(0)
+    field = Micrograph(rng.integers(0, 255, (side, side), dtype=np.uint8))
+    loaded = load_model(model)
+    options = EnhanceOptions(device="cuda", precision=precision, tile=TILE)
+    run(enhance_array(field, loaded, options))
+    start = time.perf_counter()
+    run(enhance_array(field, loaded, options))
+    return side**2 / 1e6 / (time.perf_counter() - start)
+
+
+def main() -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("-o", "--output", type=Path)
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("There is no CUDA device here.")
+        return 0
+    print(torch.cuda.get_device_name())
+    torch.backends.cudnn.benchmark = True
+    default = load_model("sem-restore").module
+    networks: dict[str, tuple[nn.Module, int]] = {
+        "default model, local part": (getattr(default, "local", default), 1),
+        "nine blocks, batch norm": (
+            build("multi-residual", {"width": 64, "blocks": 9, "norm": "batch"}),
+            1,
+        ),
+    }
+    table: dict[str, Any] = {}
+    for name, (network, _) in networks.items():
+        found = alone(network, (BATCH, 1, TILE, TILE), given.rounds)
+        pixels = BATCH * TILE**2 / 1e6
+        table[name] = {way: pixels / spent for way, spent in found.items()}
+        for way, rate in table[name].items():
+            print(f"{name}, {way}: {rate:.0f} megapixels/s", flush=True)
+    generator = build("de-haan-unet", {"width": 32, "levels": 4, "scale": 2})
+    padded = -(-DE_HAAN // generator.stride) * generator.stride
+    found = alone(generator, (1, 1, padded, padded), given.rounds)
+    table["de Haan's network, images/s"] = {w: 1 / s for w, s in found.items()}
+    for way, spent in found.items():
+        print(
+            f"de Haan's network on {DE_HAAN} px, {way}: {1 / spent:.0f} images/s "
+            f"(theirs {THEIRS} on a GTX 1080 Ti)",
+            flush=True,
+        )
+    for precision in ("fp32", "bf16"):
+        rate = engine("sem-restore", given.side, precision)
+        table[f"engine, {precision}"] = rate
+        print(f"engine, {given.side}², {precision}: {rate:.0f} megapixels/s")
+    if given.output:
+        given.output.write_text(json.dumps(table, indent=1), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
