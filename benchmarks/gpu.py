@@ -56,7 +56,7 @@ def alone(network: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str, 
         net = torch.compile(ordered) if compiled else ordered
         for name, mixed in (("fp32", False), ("bf16", True)):
 
-            def way(net: Any = net, mixed: bool = mixed) -> Any:  # noqa: FBT001
+            def way(net: Any = net, mixed: bool = mixed) -> Any:
                 with (
                     torch.inference_mode(),
                     torch.autocast("cuda", torch.bfloat16, enabled=mixed),

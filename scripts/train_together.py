@@ -22,7 +22,6 @@ from napari_semsr.training.bank import open_bank
 from napari_semsr.training.loop import train
 from napari_semsr.training.recipes import load_recipe
 
-
 LAST_SECONDS = 15.0  # for the last validation
 
 
