@@ -10,6 +10,7 @@ from napari_semsr.simulate.gold import (
     FINE_NM,
     GoldOptions,
     gold_rng,
+    random_gold_options,
     random_gold_pair,
 )
 
@@ -79,6 +80,16 @@ def test_streams_of_chance_differ():
     draws = [gold_rng("validation", 0), gold_rng("validation", 1)]
     draws += [gold_rng("judging", 0), np.random.default_rng(0)]
     assert len({float(rng.random()) for rng in draws}) == 4
+
+
+def test_half_of_what_is_learnt_from_is_the_tuned_sample(rng):
+    drawn = [random_gold_options(rng) for _ in range(100)]
+    assert 30 < sum(options == GoldOptions() for options in drawn) < 70
+    assert {options.fine_probe_nm for options in drawn} == {GoldOptions().fine_probe_nm}
+    for options in drawn[:6]:
+        pair = random_gold_pair(24, rng, options)
+        assert np.isfinite(pair.low).all()
+        assert np.isfinite(pair.high).all()
 
 
 def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():

@@ -44,6 +44,7 @@ __all__ = [
     "GoldOptions",
     "GoldPair",
     "gold_rng",
+    "random_gold_options",
     "random_gold_pair",
 ]
 
@@ -56,6 +57,18 @@ _LEAST = {
     "edges": 0.0,
     "coarse_probe_nm": 0.0,
     "electrons": 1.0,
+}
+_TUNED = 0.5  # share of the tuned options among those to learn from
+_VARIED = {
+    "gap_nm": (7.0, 25.0),
+    "gap_spread": (0.3, 0.7),
+    "missing": (0.03, 0.4),
+    "grains": (0.03, 0.35),
+    "corner": (0.1, 0.3),
+    "sidewall_nm": (8.0, 24.0),
+    "line_jitter_px": (0.02, 0.2),
+    "coarse_probe_nm": (8.5, 14.0),
+    "electrons": (250.0, 6000.0),
 }
 _FWHM = 2 * np.sqrt(2 * np.log(2))
 _LEAST_SIDE = 16
@@ -161,6 +174,41 @@ def gold_rng(
         The same for the same arguments.
     """
     return np.random.default_rng([index, _STREAMS[purpose]])
+
+
+def random_gold_options(rng: np.random.Generator) -> GoldOptions:
+    """Draw a sample and a probe to learn from, over more than the tuned ranges.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of the choice.
+
+    Returns
+    -------
+    GoldOptions
+        In half of the draws the tuned ones; else other sizes, gaps, bare patches,
+        flanks, grains, wider coarse probes, fewer or more electrons. The probe of the
+        fine image stays: it says how sharp a result should be.
+    """
+    if rng.random() < _TUNED:
+        return GoldOptions()
+    drawn = {name: _between(rng, *ends) for name, ends in _VARIED.items()}
+    probe, dose = drawn.pop("coarse_probe_nm"), drawn.pop("electrons")
+    return GoldOptions.parse(
+        drawn
+        | {
+            "pitch_nm": (80.0, 350.0),
+            "edges": (0.0, 0.7),
+            "coarse_probe_nm": (probe, probe),
+            "electrons": (dose, dose),
+        }
+    )
+
+
+def _between(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw log-uniformly."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def random_gold_pair(
