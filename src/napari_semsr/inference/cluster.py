@@ -2,14 +2,18 @@
 
 import itertools
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client, WorkerPlugin, as_completed
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
 
-from napari_semsr.core.errors import OptionError
+from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.inference.here import grouped
+from napari_semsr.inference.lockstep_step import Meeting, join, leave
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tasks import (
     Piece,
@@ -19,10 +23,11 @@ from napari_semsr.inference.tasks import (
     unregister,
 )
 
-__all__ = ["RunPlugin", "run_there"]
+__all__ = ["Call", "Cluster", "RunPlugin", "joined", "run_there"]
 
 _WAITING_PER_THREAD = 2
 _PATIENCE = "10s"
+Call = tuple[str, Callable[..., Any], tuple[Any, ...]]
 
 
 class RunPlugin(WorkerPlugin):
@@ -34,12 +39,15 @@ class RunPlugin(WorkerPlugin):
         Name of the run.
     run : Run
         The work.
+    meeting : Meeting, optional
+        Where tiles meet that step together.
     """
 
-    def __init__(self, token: str, run: Run) -> None:
+    def __init__(self, token: str, run: Run, meeting: Meeting | None = None) -> None:
         self.name = f"semsr-{token}"
         self.token = token
         self.run = run
+        self.meeting = meeting
 
     def setup(self, worker: Any) -> None:
         """Register the run on a worker.
@@ -50,6 +58,8 @@ class RunPlugin(WorkerPlugin):
             The worker that has just joined.
         """
         register(self.token, self.run)
+        if self.meeting is not None:
+            join(self.token, self.meeting)
 
     def teardown(self, worker: Any) -> None:
         """Stop the run on a worker.
@@ -60,6 +70,7 @@ class RunPlugin(WorkerPlugin):
             The worker that is leaving, or where the run is over.
         """
         unregister(self.token)
+        leave(self.token)
 
 
 @contextmanager
@@ -76,6 +87,123 @@ def _remote_client(address: str) -> Iterator[Client]:
         client.close()
 
 
+class Cluster:
+    """A run that is registered on a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connection to the cluster.
+    token : str
+        Name of the run.
+    address : str
+        Of the scheduler, to be named in sentences.
+    """
+
+    def __init__(self, client: Client, token: str, address: str) -> None:
+        self.token = token
+        self._client, self._address = client, address
+
+    def results(self, calls: Iterable[Call]) -> Generator[Any]:
+        """Make calls on the workers, and yield what they return as it comes.
+
+        Only a few calls wait at a time, so that memory does not grow with their
+        number. Closing this iterator cancels what waits.
+
+        Parameters
+        ----------
+        calls : iterable of tuple
+            A name that is unique in the run, an importable function, its arguments.
+
+        Yields
+        ------
+        object
+            Results, in the order in which they come.
+
+        Raises
+        ------
+        SemsrError
+            If the cluster is lost, or a call takes down one worker after the other.
+        """
+        waiting = iter(calls)
+        workers = max(1, sum(self._client.nthreads().values()))
+        first = itertools.islice(waiting, _WAITING_PER_THREAD * workers)
+        futures = as_completed(
+            [self._submit(call) for call in first], loop=self._client.loop
+        )
+        try:
+            for future in futures:
+                result = self._result(future)
+                future.release()
+                following = next(waiting, None)
+                if following is not None:
+                    futures.add(self._submit(following))
+                yield result
+        finally:
+            self._client.cancel(list(futures.futures))
+
+    def _submit(self, call: Call) -> Any:
+        name, function, arguments = call
+        key = f"{name}-{self.token[:8]}"
+        return self._client.submit(function, *arguments, pure=False, key=key)
+
+    def _result(self, future: Any) -> Any:
+        """Fetch a result; say in a sentence what stands in its way."""
+        try:
+            return future.result()
+        except KilledWorker as error:
+            msg = (
+                f"A task was lost with each of {error.allowed_failures + 1} workers, "
+                "which were killed or ran out of memory: give them more memory or a "
+                "smaller --tile, then run again with --resume; finished tiles are kept."
+            )
+            raise SemsrError(msg) from error
+        except (CancelledError, CommClosedError) as error:
+            msg = (
+                f"The dask cluster at {self._address} was lost: start it again, then "
+                "run again with --resume; finished tiles are kept."
+            )
+            raise SemsrError(msg) from error
+
+
+@contextmanager
+def joined(
+    run: Run, scheduler: str, meeting: Meeting | None = None
+) -> Iterator[Cluster]:
+    """Register a run on a cluster, and take it away again.
+
+    Parameters
+    ----------
+    run : Run
+        The work.
+    scheduler : str
+        Address of a running cluster.
+    meeting : Meeting, optional
+        Where tiles meet that step together.
+
+    Yields
+    ------
+    Cluster
+        Makes calls there. At the end what runs is waited for.
+
+    Raises
+    ------
+    OptionError
+        If no cluster answers at the address.
+    """
+    token = uuid.uuid4().hex
+    with _remote_client(scheduler) as client:
+        plugin = RunPlugin(token, run, meeting)
+        client.register_plugin(plugin)
+        try:
+            yield Cluster(client, token, scheduler)
+        finally:
+            if client.status == "running":
+                client.unregister_worker_plugin(plugin.name)
+            unregister(token)
+            leave(token)
+
+
 def run_there(
     run: Run,
     predictor: Predictor,
@@ -84,7 +212,6 @@ def run_there(
 ) -> Generator[list[Piece]]:
     """Enhance tiles on a dask cluster and yield what is said of them as they land.
 
-    Only a few tasks wait at a time, so that memory does not grow with the field.
     Closing this iterator cancels what waits and waits for what runs.
 
     Parameters
@@ -110,44 +237,10 @@ def run_there(
     """
     if not places:
         return
-    token = uuid.uuid4().hex
-    with _remote_client(scheduler) as client:
-        plugin = RunPlugin(token, run)
-        client.register_plugin(plugin)
-        try:
-            workers = max(1, sum(client.nthreads().values()))
-            groups = grouped(places, predictor)
-            yield from _bounded(client, token, groups, _WAITING_PER_THREAD * workers)
-        finally:
-            client.unregister_worker_plugin(plugin.name)
-
-
-def _bounded(
-    client: Client,
-    token: str,
-    groups: Sequence[Sequence[tuple[int, int]]],
-    limit: int,
-) -> Generator[list[Piece]]:
-    """Keep at most `limit` tasks in the cluster."""
-    waiting = iter(groups)
-
-    def submit(group: Sequence[tuple[int, int]]) -> object:
-        row, column = group[0]
-        return client.submit(
-            run_tiles, token, group, pure=False, key=f"tile-{token[:8]}-{row}-{column}"
+    groups = grouped(places, predictor)
+    with joined(run, scheduler) as cluster:
+        calls = (
+            (f"tile-{group[0][0]}-{group[0][1]}", run_tiles, (cluster.token, group))
+            for group in groups
         )
-
-    futures = as_completed(
-        [submit(g) for g in itertools.islice(waiting, limit)], loop=client.loop
-    )
-    try:
-        for future in futures:
-            pieces = future.result()
-            future.release()
-            following = next(waiting, None)
-            if following is not None:
-                futures.add(submit(following))
-            yield pieces
-    finally:
-        client.cancel(list(futures.futures))
-        unregister(token)
+        yield from cluster.results(calls)

@@ -210,7 +210,9 @@ def _enhance(
     """Prepare, run, and sum up."""
     begun = time.perf_counter()
     with MemoryWatch() as memory:
-        ready = yield from prepare(micrograph, loaded, options, target)
+        ready = yield from prepare(
+            micrograph, loaded, options, target, scattered=scheduler is not None
+        )
         run, predictor, way, places = (
             ready.run,
             ready.predictor,

@@ -152,6 +152,18 @@ class LiveField:
         self.land(box, np.asarray(self._store.level0[box.slices]))
         return True
 
+    def fetch(self, place: Place) -> None:
+        """Draw a tile that another process has written into the store.
+
+        Parameters
+        ----------
+        place : tuple of int
+            Row and column of the tile; nothing happens if it is drawn already.
+        """
+        if self._store is not None and not self._landed[place]:
+            box = self._box(place)
+            self.land(box, np.asarray(self._store.level0[box.slices]))
+
     def land(self, box: Box, tile: NDArray[Any]) -> None:
         """Draw a tile that is in the store now.
 

@@ -60,6 +60,11 @@ class LiveSink:
         return _LiveTarget(self.inner.array, self.live)
 
     @property
+    def shared(self) -> Any:
+        """The finest level, without the viewer: what other processes write into."""
+        return self.inner.array
+
+    @property
     def folder(self) -> Path:
         """Where a run may put large files that it needs for a while."""
         return self.inner.folder
@@ -122,7 +127,7 @@ class LiveSink:
         return self.inner.kept(key)
 
     def finish_tile(self, index: tuple[int, int]) -> None:
-        """Mark a tile whose pixels are on disk.
+        """Mark a tile whose pixels are on disk, and draw it if that is still to do.
 
         Parameters
         ----------
@@ -130,6 +135,7 @@ class LiveSink:
             Row and column of the tile.
         """
         self.inner.finish_tile(index)
+        self.live.fetch(index)
 
 
 def run_live(run: Run, predictor: Predictor, live: LiveField) -> Generator[list[Piece]]:

@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.inference.lockstep_script import INPUT, Point, Root, Script
-from napari_semsr.inference.lockstep_shelf import Shelf
+from napari_semsr.inference.lockstep_shelf import Keeping
 from napari_semsr.models.live_calls import Moments, live_call
 
-__all__ = ["Answer", "TilePass"]
+__all__ = ["SAVED_FORMS", "Answer", "PassState", "TilePass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,25 @@ class Answer:
     moments: Moments | None
 
 
+@dataclass(frozen=True, slots=True)
+class PassState:
+    """Where a pass was left, so that another process can take it up.
+
+    Attributes
+    ----------
+    results : list
+        What each call made so far returned: a form without values.
+    window : object
+        Form of the input.
+    reached : int
+        Points that it has come to.
+    """
+
+    results: list[Any]
+    window: Any
+    reached: int
+
+
 class _Left(BaseException):
     """The pass is left at a point; passes by every ``except Exception``."""
 
@@ -67,7 +86,7 @@ class TilePass:
         The network, in evaluation mode.
     script : Script
         Its calls.
-    shelf : Shelf
+    shelf : Keeping
         Where tensors lie while the tile waits.
     key : hashable
         Name of the tile on the shelf.
@@ -79,11 +98,27 @@ class TilePass:
 
     network: nn.Module
     script: Script
-    shelf: Shelf
+    shelf: Keeping
     key: Any
     results: list[Any] = field(default_factory=list)
     _window: _Ghost | None = None
     reached: int = 0
+
+    @property
+    def state(self) -> PassState:
+        """Where the pass was left, beside what lies on the shelf."""
+        return PassState(self.results, self._window, self.reached)
+
+    def take_up(self, state: PassState) -> None:
+        """Go on where another process left the pass.
+
+        Parameters
+        ----------
+        state : PassState
+            From there; the shelf must hold what it held there.
+        """
+        self.results, self._window = state.results, state.window
+        self.reached = state.reached
 
     def begin(self, window: Tensor) -> Tensor:
         """Run from the start to the first point, or to the end.
@@ -311,6 +346,9 @@ class _Several:
     def rebuilt(self, ghost: Callable[[_Ghost], Tensor]) -> Any:
         """Fill the form with stand-ins."""
         return tree_map(lambda x: ghost(x) if isinstance(x, _Ghost) else x, self.forms)
+
+
+SAVED_FORMS = (_Ghost, _Several)
 
 
 def _answered(

@@ -1,7 +1,7 @@
 """What tiles keep while they wait for the others, in memory and then on disk."""
 
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,47 @@ from napari_semsr.inference.lockstep_storage import (
     write_all,
 )
 
-__all__ = ["Shelf"]
+__all__ = ["Keeping", "Shelf", "dense"]
+
+
+class Keeping(Protocol):
+    """Where a tile keeps tensors while it waits."""
+
+    def put(self, key: Any, value: Tensor) -> None:
+        """Keep a tensor under a key, in place of an older one.
+
+        Parameters
+        ----------
+        key : hashable
+            Its name.
+        value : torch.Tensor
+            What to keep.
+        """
+
+    def get(self, key: Any) -> Tensor:
+        """Fetch a tensor; it stays there.
+
+        Parameters
+        ----------
+        key : hashable
+            Its name.
+
+        Returns
+        -------
+        torch.Tensor
+            As it was kept.
+        """
+
+    def drop(self, key: Any) -> None:
+        """Forget a tensor.
+
+        Parameters
+        ----------
+        key : hashable
+            Its name; an unknown one is ignored.
+        """
+
+    def __contains__(self, key: Any) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -57,9 +97,9 @@ class Shelf:
         """
         self.drop(key)
         size = value.nbytes
-        dense = _dense(value)  # in memory too: the layout decides how sums are rounded
+        whole = dense(value)  # in memory too: the layout decides how sums are rounded
         if self.room.take(size):
-            self._slots[key] = _slot(dense, dense.to("cpu"), -1)
+            self._slots[key] = _slot(whole, whole.to("cpu"), -1)
             return
         if self._file is None:
             self._file = self.room.open()
@@ -67,9 +107,9 @@ class Shelf:
         place = spare.pop() if spare else self._end
         if place == self._end:
             self._end += size
-        flat = torch.as_strided(dense.to("cpu"), (dense.numel(),), (1,))
+        flat = torch.as_strided(whole.to("cpu"), (whole.numel(),), (1,))
         write_all(self._file, place, bytes_of(flat))
-        self._slots[key] = _slot(dense, None, place)
+        self._slots[key] = _slot(whole, None, place)
 
     def get(self, key: Any) -> Tensor:
         """Fetch a tensor; it stays on the shelf.
@@ -123,8 +163,19 @@ class Shelf:
             self._file = None
 
 
-def _dense(value: Tensor) -> Tensor:
-    """Copy a tensor whose values do not lie side by side in memory."""
+def dense(value: Tensor) -> Tensor:
+    """Copy a tensor whose values do not lie side by side in memory.
+
+    Parameters
+    ----------
+    value : torch.Tensor
+        Any tensor.
+
+    Returns
+    -------
+    torch.Tensor
+        The same values; the same tensor where nothing has to be done.
+    """
     whole = value.is_contiguous() or (
         value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
     )

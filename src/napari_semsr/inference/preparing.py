@@ -50,7 +50,12 @@ class Prepared:
 
 
 def prepare(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions, target: Sink
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    target: Sink,
+    *,
+    scattered: bool = False,
 ) -> Job[Prepared]:
     """Measure what holds for the whole field, and make the target ready.
 
@@ -64,6 +69,8 @@ def prepare(
         How it is run.
     target : Sink
         Where tiles go.
+    scattered : bool, default=False
+        Whether tiles are run on several workers, that share no memory.
 
     Returns
     -------
@@ -84,7 +91,7 @@ def prepare(
     predictor = Predictor(loaded, device=options.device, precision=options.precision)
     shown = _show(micrograph, predictor, options)
     data, plan = shown.data, shown.plan
-    way = choose_way(predictor, options, plan, target.kept(WAY))
+    way = choose_way(predictor, options, plan, target.kept(WAY), scattered=scattered)
     notes = (*((shown.fit.note,) if shown.fit.note else ()), *way.notes)
     yield from (Progress(0, 0, note) for note in notes)
     card = loaded.card

@@ -26,6 +26,10 @@ class Sink(Protocol):
         """What cores are written into."""
 
     @property
+    def shared(self) -> Any:
+        """What other processes write cores into."""
+
+    @property
     def folder(self) -> Path:
         """Where a run may put large files that it needs for a while."""
 
@@ -102,6 +106,11 @@ class ArraySink:
     """
 
     array: NDArray[Any]
+
+    @property
+    def shared(self) -> Any:
+        """The array, which only this process can write into."""
+        return self.array
 
     @property
     def folder(self) -> Path:
@@ -187,6 +196,11 @@ class StoreSink:
 
     @property
     def array(self) -> Any:
+        """The finest level."""
+        return self.store.level0
+
+    @property
+    def shared(self) -> Any:
         """The finest level."""
         return self.store.level0
 

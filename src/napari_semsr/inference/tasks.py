@@ -30,6 +30,7 @@ __all__ = [
     "Run",
     "TileWorker",
     "register",
+    "registered",
     "run_tiles",
     "unregister",
 ]
@@ -250,7 +251,7 @@ class TileWorker:
         DeviceMemoryError
             If memory does not even hold the smallest piece.
         """
-        with self._working():
+        with self.working():
             tiles = [self.run.tile(place) for place in places]
             try:
                 return self._together(tiles)
@@ -265,7 +266,19 @@ class TileWorker:
             self._idle.wait_for(lambda: self._busy == 0)
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def working(self) -> Iterator[None]:
+        """Surround a task, so that `stop` waits for it.
+
+        Yields
+        ------
+        None
+            Control, for the work.
+
+        Raises
+        ------
+        Cancelled
+            If the run was stopped before this task began.
+        """
         with self._idle:
             if self._cancelled.is_set():
                 msg = "The run was stopped; finished tiles are kept."
@@ -427,6 +440,31 @@ def unregister(token: str) -> None:
         worker.stop()
 
 
+def registered(token: str) -> TileWorker:
+    """Find a run of this process.
+
+    Parameters
+    ----------
+    token : str
+        Name of the run.
+
+    Returns
+    -------
+    TileWorker
+        The one worker of this run in this process.
+
+    Raises
+    ------
+    Cancelled
+        If the run is no longer registered.
+    """
+    worker = _workers.get(token)
+    if worker is None:
+        msg = "The run was stopped; finished tiles are kept."
+        raise Cancelled(msg)
+    return worker
+
+
 def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
     """Enhance and write some tiles of a registered run: the task of a worker.
 
@@ -447,8 +485,4 @@ def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
     Cancelled
         If the run is no longer registered.
     """
-    worker = _workers.get(token)
-    if worker is None:
-        msg = "The run was stopped; finished tiles are kept."
-        raise Cancelled(msg)
-    return worker.enhance(places)
+    return registered(token).enhance(places)

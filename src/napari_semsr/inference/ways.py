@@ -69,6 +69,8 @@ def choose_way(
     options: EnhanceOptions,
     plan: TilePlan,
     before: Mapping[str, Any] | None = None,
+    *,
+    scattered: bool = False,
 ) -> Way:
     """Choose the cheapest way that gives what the user asked for.
 
@@ -82,6 +84,9 @@ def choose_way(
         The output's tiles.
     before : dict, optional
         `Way.record` of the run that is resumed, which is repeated if it can be.
+    scattered : bool, default=False
+        Whether tiles are run on several workers, that share no memory: lockstep is
+        then preferred to one pass, and takes place on disk.
 
     Returns
     -------
@@ -111,7 +116,7 @@ def choose_way(
         if options.norm == "tile":
             return Way("tile", "tiles")
         return _frozen(predictor)
-    return _exact(predictor, options, plan, before)
+    return _exact(predictor, options, plan, before, scattered=scattered)
 
 
 def _narrower(
@@ -179,6 +184,8 @@ def _exact(
     options: EnhanceOptions,
     plan: TilePlan,
     before: Mapping[str, Any] | None,
+    *,
+    scattered: bool,
 ) -> Way:
     """Run a field so that it is as if it were run whole."""
     norm: Literal["none", "exact"] = "exact" if predictor.probe.norms else "none"
@@ -188,7 +195,9 @@ def _exact(
     if repeated.get("norm") == "frozen" and options.norm == "auto":
         return _frozen(predictor)
     fits = _fits(predictor, options, plan)
-    if fits and repeated.get("kind") != "lockstep":
+    parts = scattered and len(plan) > 1 and halo_and_script(predictor) is not None
+    wanted = repeated.get("kind") or ("lockstep" if parts else "whole")
+    if fits and wanted != "lockstep":
         need = predictor.peak_bytes(plan.padded_shape) / 1e9
         said = f"The field is run whole, with {need:.2g} GB of layers."
         return Way(norm, "whole", notes=(said,))
@@ -197,7 +206,7 @@ def _exact(
         predictor,
         plan,
         memory_budget(predictor, options),
-        host=_host_budget(predictor, options),
+        host=0 if scattered else _host_budget(predictor, options),
         core=core,
     )
     if found is None:
