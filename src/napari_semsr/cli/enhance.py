@@ -3,6 +3,7 @@
 import argparse
 
 from napari_semsr.cli import text
+from napari_semsr.cli.allocator import compact_memory
 from napari_semsr.cli.arguments import add_options, options_from
 from napari_semsr.cli.inputs import add_image, add_opening, add_output, opening_from
 from napari_semsr.cli.verb import Verb
@@ -48,6 +49,7 @@ def _start(arguments: argparse.Namespace) -> Job[EnhancedFile]:
     """Make the job."""
     from napari_semsr.inference.options import EnhanceOptions
 
+    compact_memory()
     return enhance(
         arguments.image,
         arguments.output,

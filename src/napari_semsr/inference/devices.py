@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import psutil
 import torch
-from distributed.system import MEMORY_LIMIT
 
 from napari_semsr.core.errors import DeviceMemoryError, OptionError, SemsrError
 
@@ -104,6 +103,8 @@ def free_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    from distributed.system import MEMORY_LIMIT  # 20 MB, and most runs never ask
+
     left = int(MEMORY_LIMIT or 0) - int(psutil.Process().memory_info().rss)
     return max(0, min(int(psutil.virtual_memory().available), left))
 

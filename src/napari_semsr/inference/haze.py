@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
@@ -188,6 +187,8 @@ def _completed(
     lacking = known < _KNOWN
     if not lacking.any() or lacking.all():
         return statistics
+    from scipy import ndimage  # 15 MB, and most images are complete
+
     nearest = ndimage.distance_transform_edt(
         lacking, return_distances=False, return_indices=True
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.intensity import field_range, finite_mean
@@ -174,6 +173,8 @@ def read_window(
     missing = ~np.isfinite(window)
     if not missing.any():
         return window, None
+    from scipy import ndimage  # 15 MB, and most images are complete
+
     wide = read_box(data, _grown(box))
     known = np.isfinite(wide)
     ones = np.ones(2 * _REACH + 1)

@@ -58,7 +58,8 @@ class ResidualBlock(nn.Module):
         (B, C, H, W) torch.Tensor
             Features.
         """
-        return x + cast("Tensor", self.second(torch.relu(self.first(x))))
+        correction = self.second(torch.relu_(self.first(x)))
+        return x + cast("Tensor", correction)
 
 
 class TwoScale(nn.Module):
@@ -124,12 +125,16 @@ class TwoScale(nn.Module):
         (B, 1, H * scale, W * scale) torch.Tensor
             Restored image on the same scale.
         """
-        fine = self.encoder(self.stem(functional.pixel_unshuffle(x, 2)))
+        fine = self.stem(functional.pixel_unshuffle(x, 2))
+        for block in self.encoder:  # a call of the Sequential would hold its input
+            fine = block(fine)
         coarse = self.down(fine)
         if self.wide_out is not None:
             coarse = coarse + self._seen_wide(coarse, self.wide_out)
-        coarse = self.up(self.context(coarse))
-        fine = self.decoder(fine + functional.pixel_shuffle(coarse, 2))
+        fine = fine + functional.pixel_shuffle(self.up(self.context(coarse)), 2)
+        del coarse
+        for block in self.decoder:
+            fine = block(fine)
         correction = functional.pixel_shuffle(self.head(fine), 2 * self.scale)
         base = x if self.scale == 1 else _enlarged(x, self.scale)
         return base + correction
