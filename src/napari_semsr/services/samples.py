@@ -19,6 +19,7 @@ __all__ = [
     "degraded_and_truth",
     "draw_specimen",
     "expose",
+    "gold_pair",
     "superlens_scan",
     "two_exposures",
 ]
@@ -26,6 +27,8 @@ __all__ = [
 PIXEL_NM = 10.0
 SHAPE = (640, 896)
 PITCH_PX = 13.0
+GOLD_PX = 320
+_SHOWN_GOLD = 100_000  # far from the fields that compare models
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,47 @@ def two_exposures(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     truth = draw_specimen(seed=seed)
     first = expose(truth, seed=seed, noise_seed=1, name="first exposure")
     return first, expose(truth, seed=seed, noise_seed=2, name="second exposure")
+
+
+def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
+    """Make the sample "gold on carbon at two magnifications".
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Same seed, same images.
+
+    Returns
+    -------
+    coarse : Micrograph
+        8-bit scan with noise, pixels of 14.2 nm.
+    fine : Micrograph
+        The same place without noise on the same grey scale, pixels of 7.1 nm.
+    """
+    from napari_semsr.simulate.gold import (
+        COARSE_NM,
+        FINE_NM,
+        gold_rng,
+        random_gold_pair,
+    )
+
+    pair = random_gold_pair(GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))
+    made = _made("gold", {"side": GOLD_PX, "seed": seed})
+    off = (FINE_NM - COARSE_NM) / 2
+    coarse, fine = (
+        Micrograph(
+            np.clip(np.rint(25 + 205 * image), 0, 255).astype(np.uint8),
+            parse_pixel_size(pixel_nm),
+            name,
+            provenance=made,
+            origin=origin,
+        )
+        for image, pixel_nm, name, origin in (
+            (pair.low, COARSE_NM, "gold, 14.2 nm", (0.0, 0.0)),
+            (pair.high, FINE_NM, "gold, 7.1 nm", (off, off)),
+        )
+    )
+    return coarse, fine
 
 
 def superlens_scan(folder: Path, *, seed: int = 0) -> "Job[SimulatedScan]":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["degraded_and_truth", "superlens_scan", "two_exposures"]
+__all__ = ["degraded_and_truth", "gold_pair", "superlens_scan", "two_exposures"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -37,6 +37,19 @@ def two_exposures() -> list[LayerData]:
     from napari_semsr.services import samples
 
     return _layers(samples.two_exposures())
+
+
+def gold_pair() -> list[LayerData]:
+    """Make gold on carbon at two magnifications, one over the other.
+
+    Returns
+    -------
+    list of tuple
+        Fine and coarse image, as layer data.
+    """
+    from napari_semsr.services import samples
+
+    return _layers(reversed(samples.gold_pair()))
 
 
 def superlens_scan() -> list[LayerData]:
