@@ -34,10 +34,19 @@ class BankBatches:
         patches are of other scenes than the degraded ones.
     done : int
         Steps before this start.
+    share : tuple of int, default=(0, 1)
+        Number of this process, and how many learn together.
     """
 
-    def __init__(self, bank: Bank, recipe: Recipe, done: int) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        recipe: Recipe,
+        done: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.recipe, self.done = recipe, done
+        self.stream = _STREAM + share[0]
         data = recipe.data
         self.per_step = max(1, recipe.batch // data.patches_per_scene)
         self.scale = bank.high.shape[-1] // bank.low.shape[-1]
@@ -72,7 +81,7 @@ class BankBatches:
             What the recipe's kind learns from.
         """
         data = self.recipe.data
-        rng = np.random.default_rng([self.recipe.seed, step, _STREAM])
+        rng = np.random.default_rng([self.recipe.seed, step, self.stream])
         numbers = rng.integers(0, self.count, self.per_step)
         last = self.low.shape[-1] - data.patch_px
         many = (self.per_step, data.patches_per_scene, 2)

@@ -19,11 +19,11 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError
 from napari_semsr.core.progress import Job, Progress
+from napari_semsr.training.feed import Feed, is_first
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import STATE, prepare, steps_done
 from napari_semsr.training.starting import (
-    batches,
     first_network,
     make_learner,
     settled,
@@ -63,10 +63,16 @@ def _trainer(recipe: Recipe, run_dir: Path, recorder: Recorder) -> lightning.Tra
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
     manual = recipe.kind.endswith("-gan")  # which clip their gradients themselves
+    several = recipe.devices * recipe.nodes > 1
+    # With discriminators, each backward pass leaves some weights without gradients.
+    together = "ddp_find_unused_parameters_true" if manual else "ddp"
     return lightning.Trainer(
         max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
         precision="bf16-mixed" if bf16 else "32-true",
         default_root_dir=run_dir,
+        devices=recipe.devices if several or torch.cuda.is_available() else "auto",
+        num_nodes=recipe.nodes,
+        strategy=together if several else "auto",
         callbacks=[recorder],
         benchmark=torch.cuda.is_available(),  # all batches are of one shape
         gradient_clip_val=None if manual else recipe.clip_norm,
@@ -101,7 +107,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         trainer.fit(
             learner,
-            batches(recipe, network, done, recorder.making_scenes),
+            datamodule=Feed(recipe, network, done, recorder.making_scenes),
             ckpt_path=state,
             weights_only=True,
         )
@@ -145,8 +151,10 @@ def train(
     start = time.monotonic()
     recipe = settled(recipe)
     network = first_network(recipe)
-    best = prepare(recipe, run_dir, resume=resume, overwrite=overwrite)
-    recorder = Recorder(run_dir, recipe, best)
+    first, best = is_first(recipe), {}
+    if first:
+        best = prepare(recipe, run_dir, resume=resume, overwrite=overwrite)
+    recorder = Recorder(run_dir, recipe, best, writes=first)
     trainer = _trainer(recipe, run_dir, recorder)
     failures: list[Exception] = []
 

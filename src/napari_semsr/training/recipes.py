@@ -64,6 +64,9 @@ class Recipe(Options):
         Held-out figure that chooses the checkpoint.
     cross_frc : bool
         Whether the Fourier ring correlation with the truth is among the figures.
+    devices, nodes : int
+        Processors and machines that learn together, each from a batch of its own: the
+        gradients of all are averaged, as if the batch were that many times as large.
     compiled : bool
         Compile the local network, which takes a minute at the start and pays on a GPU.
     """
@@ -104,6 +107,8 @@ class Recipe(Options):
     veil_weight: float = Field(default=0.3, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
+    devices: int = Field(default=1, ge=1, le=1024)
+    nodes: int = Field(default=1, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
 
     @model_validator(mode="after")

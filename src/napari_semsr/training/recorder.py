@@ -61,6 +61,8 @@ class Recorder(Callback):
         How often it validates, and what chooses the best model.
     best : dict
         What is known of the best model; kept up to date.
+    writes : bool, default=True
+        Whether this process judges and writes; of several that learn together one does.
 
     Attributes
     ----------
@@ -70,8 +72,16 @@ class Recorder(Callback):
         Set from outside to end the run after its present step.
     """
 
-    def __init__(self, run_dir: Path, recipe: Recipe, best: dict[str, float]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        recipe: Recipe,
+        best: dict[str, float],
+        *,
+        writes: bool = True,
+    ) -> None:
         self.run_dir, self.recipe, self.best = run_dir, recipe, best
+        self.writes = writes
         self.board = Board(run_dir)
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
@@ -111,13 +121,14 @@ class Recorder(Callback):
         """
         step, loss = trainer.global_step, float(outputs["loss"])
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
-        reached = module.reached(step)
+        reached = int(_agreed(trainer, module.reached(step)))
+        stopped = bool(_agreed(trainer, self.stop.is_set()))
         if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
-        elif self.stop.is_set():
+        elif stopped:
             check_weights(module, trainer.global_step)
             save_state(trainer, self.run_dir, self.best)
-        if self.stop.is_set() or self._stale(step) or reached >= last:
+        if stopped or reached >= last or _agreed(trainer, self._stale(step)):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
         self.reports.put(StepReport(reached, last, said, loss))
@@ -126,6 +137,9 @@ class Recorder(Callback):
         self, trainer: lightning.Trainer, module: Learner, loss: float
     ) -> None:
         check_weights(module, trainer.global_step)
+        if not self.writes:
+            save_state(trainer, self.run_dir, self.best)
+            return
         step, measured = trainer.global_step, self.recipe.measure
         found = module.validate_pairs()
         terms = {name: float(value) for name, value in module.terms.items()}
@@ -164,6 +178,13 @@ class Recorder(Callback):
         if measured not in self.best:
             return "not yet judged" if not self.best else "no truth to judge by"
         return "best " + _NAMES[measured].format(self.best[measured])
+
+
+def _agreed(trainer: lightning.Trainer, value: float) -> float:
+    """Take the first process's word, where several learn together."""
+    if trainer.world_size == 1:
+        return value
+    return float(trainer.strategy.broadcast(value))
 
 
 def card_of(

@@ -141,6 +141,8 @@ def save_state(
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise OSError(str(error)) from error
+        if not trainer.is_global_zero:
+            return  # of processes that learn together, the first one has written it
         partial.replace(run_dir / STATE)
         (run_dir / _BEST).write_text(yaml.safe_dump(dict(best)), encoding="utf-8")
 

@@ -155,8 +155,26 @@ def _unheard(_done: int, _count: int) -> None:
     """Tell nobody."""
 
 
+class _Shared(Dataset[Any]):
+    """Every n-th item of a dataset, for one of n processes."""
+
+    def __init__(self, dataset: Dataset[Any], share: tuple[int, int]) -> None:
+        self.dataset, (self.number, self.of) = dataset, share
+
+    def __len__(self) -> int:
+        return len(self.dataset) // self.of  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index * self.of + self.number]
+
+
 def batches(
-    recipe: Recipe, network: nn.Module, done: int, report: Report = _unheard
+    recipe: Recipe,
+    network: nn.Module,
+    done: int,
+    report: Report = _unheard,
+    *,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader[Any] | BankBatches:
     """Batches from the first one that a run of `done` steps has not seen.
 
@@ -170,6 +188,8 @@ def batches(
         Steps before this start.
     report : Report
         Told how far the making of a bank of scenes is.
+    share : tuple of int, default=(0, 1)
+        Number of this process, and how many learn together.
 
     Returns
     -------
@@ -179,10 +199,12 @@ def batches(
     """
     whole = recipe.data.pairs is not None
     if recipe.data.bank and not whole:
-        return BankBatches(open_bank(recipe, _scale(network), report), recipe, done)
+        bank = open_bank(recipe, _scale(network), report)
+        return BankBatches(bank, recipe, done, share)
     per_item = 1 if whole else recipe.data.patches_per_scene
     per_step = max(1, recipe.batch // per_item)
-    span = {"first": done * per_step, "count": recipe.steps * per_step}
+    of_all = per_step * share[1]
+    span = {"first": done * of_all, "count": recipe.steps * of_all}
     dataset: Dataset[Any]
     if whole:
         dataset = StoredPatches(recipe, scale=_scale(network), **span)
@@ -191,7 +213,7 @@ def batches(
     else:
         dataset = ScenePatches(recipe, scale=_scale(network), **span)
     return DataLoader(
-        dataset,
+        dataset if share[1] == 1 else _Shared(dataset, share),
         batch_size=per_step,
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,

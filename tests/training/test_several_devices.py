@@ -1,0 +1,82 @@
+"""Several processes learn together as one with a larger batch would."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from napari_semsr.core.progress import run
+from napari_semsr.training.feed import is_first
+from napari_semsr.training.loop import train
+from napari_semsr.training.recipes import Recipe
+
+SMALL = {
+    "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
+    "data": {
+        "phantoms": 1.0,
+        "scene_px": 32,
+        "patch_px": 32,
+        "patches_per_scene": 1,
+    },
+    "kind": "supervised",
+    "batch": 2,
+    "steps": 3,
+    "warmup_steps": 0,
+    "decay_steps": 0,
+    "clip_norm": None,
+    "validate_every": 2,
+    "precision": "fp32",
+    "workers": 0,
+}
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    return {k: v for k, v in state.items() if k.startswith("network")}
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    together = SMALL | {"name": "two", "devices": 2}
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(yaml.safe_dump(together))
+    call = [sys.executable, "-m", "napari_semsr", "train", str(recipe)]
+    done = subprocess.run(
+        [*call, "-o", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    alone = Recipe.parse(SMALL | {"name": "one", "batch": 4})
+    run(train(alone, tmp_path / "one"))
+    one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=2e-5, rtol=1e-3)
+    rows = (tmp_path / "two" / "curve.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, False),
+    ],
+)
+def test_one_of_several_processes_writes(
+    environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first(Recipe(name="n", devices=2, nodes=2)) == first
+    assert is_first(Recipe(name="n"))
