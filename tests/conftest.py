@@ -16,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(_name, "1")
 _SETTINGS = Path(tempfile.mkdtemp(prefix="semsr-settings-"))
 os.environ["NAPARI_CONFIG"] = str(_SETTINGS / "settings.yaml")
+os.environ["SEMSR_CACHE"] = str(_SETTINGS / "cache")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import hypothesis  # noqa: E402

@@ -8,8 +8,9 @@ from torch import nn
 
 from napari_semsr.core.tiling import TilePlan, plan_tiles, round_up
 from napari_semsr.inference.lockstep_script import Script, write_script
+from napari_semsr.inference.measured import measured_of
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.models.refreshed_reach import Refreshes, find_refreshes
+from napari_semsr.models.refreshed_reach import Refreshes
 
 __all__ = ["LockstepPlan", "halo_and_script", "halved", "plan_lockstep", "work_of"]
 
@@ -85,7 +86,7 @@ def halo_and_script(predictor: Predictor) -> tuple[Refreshes, Script] | None:
     made = _known.setdefault(predictor.source, {})
     stride = predictor.card.stride
     if stride not in made:
-        found = find_refreshes(predictor.source, stride=stride)
+        found = measured_of(predictor.source).refreshes(stride)
         script = None
         if found is not None:
             script = write_script(

@@ -1,7 +1,6 @@
 """A network on a device: windows of grey values in, enhanced grey values out."""
 
 import copy
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -22,19 +21,17 @@ from napari_semsr.inference.devices import (
 )
 from napari_semsr.inference.footprint import estimate_peak
 from napari_semsr.inference.haze import local_part
+from napari_semsr.inference.measured import measured_of
 from napari_semsr.inference.scaling import Scaling
 from napari_semsr.inference.statistics import Statistics, on_device
 from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.effective_field import effective_halo
 from napari_semsr.models.normalisation import FixedMoments
-from napari_semsr.models.receptive_field import Probe, probe
+from napari_semsr.models.receptive_field import Probe
 
 __all__ = ["Predictor"]
 
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
-_probes: weakref.WeakKeyDictionary[nn.Module, dict[int, Probe]]
-_probes = weakref.WeakKeyDictionary()
 
 
 class Predictor:
@@ -83,12 +80,8 @@ class Predictor:
 
     @cached_property
     def probe(self) -> Probe:
-        """Measured halo, live norms and smallest side; measured once for a network."""
-        key = self.card.stride
-        known = _probes.setdefault(self._source, {})
-        if key not in known:
-            known[key] = probe(self._source, stride=key)
-        return known[key]
+        """Measured halo, live norms and smallest side; kept for the next start."""
+        return measured_of(self._source).probe(self.card.stride)
 
     def probe_within(self, tolerance: float | None) -> Probe:
         """Give the probe with the halo that suffices for a tolerance.
@@ -106,11 +99,8 @@ class Predictor:
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
-        halo = effective_halo(
-            self._source,
-            stride=self.card.stride,
-            halo=exact.halo,
-            tolerance=tolerance,
+        halo = measured_of(self._source).effective_halo(
+            self.card.stride, exact.halo, tolerance
         )
         return replace(exact, halo=halo)
 
