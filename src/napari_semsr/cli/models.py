@@ -73,10 +73,13 @@ def _summarise(result: _Found) -> str:
         ]
         return text.columns(rows) or "no models"
     rows = [("path", result.path), ("size", f"{text.number(result.megabytes)} MB")]
+    hidden = {"training"}
+    if result.card.get("pixel_size_nm") is None:
+        hidden.add("resample_factors")
     rows += [
         (name, str(value))
         for name, value in result.card.items()
-        if value not in (None, "", {}, []) and name != "training"
+        if value not in (None, "", {}, []) and name not in hidden
     ]
     return text.columns([*rows, ("digest", result.digest)])
 

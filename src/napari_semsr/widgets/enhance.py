@@ -60,15 +60,11 @@ _ROWS = {
         "contrast differs across the sample by nature.",
     ),
     "resample": Row(
-        "Other pixel size",
-        "What is done with a layer at another pixel size than the model was trained "
-        "for: bring it to that and the result back, leave the result there, or run "
-        "the model on the layer as it is.",
-        {
-            "resample, and back": "auto",
-            "resample, leave result there": "keep",
-            "run as it is": "never",
-        },
+        "Resample",
+        "A layer at another pixel size than the model was trained for is resampled to "
+        "that, and the result brought back or kept there; never runs the model on the "
+        "layer as it is.",
+        {"and back": "auto", "keep there": "keep", "never": "never"},
     ),
 }
 

@@ -1,0 +1,125 @@
+"""A field at other pixel sizes than a model's: tiles against the whole, time, and loss.
+
+The bundled weights are given a card that says they were trained at 10 nm. *Difference*
+is the largest between tiles of 128 px and the same by hand (resample the field, enhance
+it whole, resample the result), over its range. *Time* is processor time over that of a
+run without resampling on the same field. *Loss* is what the way there and back alone
+takes from the image: an identity in place of the network, the root mean square
+difference over the image's standard deviation; for a drawn image with detail of single
+pixels, and for the same blurred by a Gaussian of 1 px.
+
+    OMP_NUM_THREADS=1 python benchmarks/pixel_size.py
+
+Exit code 1 means that a difference exceeds 1e-5.
+"""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
+from napari_semsr.core.resampling import Resampling
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.pixel_fit import Trained, fit_pixels
+from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.simulate.phantoms import draw
+
+GATE = 1e-5
+TRAINED_NM = 10.0
+SIZES_NM = (5.0, 7.3, 9.0, 12.5, 14.0, 20.0)
+
+
+def stating(loaded: LoadedModel, module: nn.Module) -> LoadedModel:
+    """Give a network a card that states a pixel size."""
+    size = {"pixel_size_nm": (TRAINED_NM, TRAINED_NM)}
+    return LoadedModel(module, loaded.card.model_copy(update=size), loaded.digest)
+
+
+def resampled(
+    image: NDArray[Any], grid: Resampling, shape: tuple[int, int]
+) -> NDArray[Any]:
+    """Resample a whole image."""
+    place = Box(0, image.shape[0], 0, image.shape[1])
+    return grid.make(image, place, Box(0, shape[0], 0, shape[1]))
+
+
+def by_hand(
+    field: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+) -> NDArray[Any]:
+    """Resample, enhance whole, resample back."""
+    trained = Trained.from_card(loaded.card.model_dump())
+    steps = fit_pixels(field.pixel_size_nm, trained).steps
+    if steps is None:
+        return np.asarray(run(enhance_array(field, loaded, options)).data)
+    there = Resampling(field.shape, steps)
+    seen = Micrograph(resampled(field.array(), there, there.shape))
+    made = run(enhance_array(seen, loaded, options)).data
+    back = Resampling(made.shape, (1 / steps[0], 1 / steps[1]))
+    return resampled(made, back, field.shape)
+
+
+def timed(field: Micrograph, loaded: LoadedModel, options: EnhanceOptions) -> float:
+    """Least processor time of three runs."""
+    found = []
+    for _ in range(3):
+        begun = time.process_time()
+        run(enhance_array(field, loaded, options))
+        found.append(time.process_time() - begun)
+    return min(found)
+
+
+def loss(
+    field: Micrograph, identity: LoadedModel, options: EnhanceOptions, blur: float
+) -> float:
+    """Measure what the way there and back takes from an image."""
+    image = ndimage.gaussian_filter(field.array(), blur) if blur else field.array()
+    same = run(enhance_array(field.replace(data=image), identity, options)).data
+    return float(np.sqrt(np.mean((same - image) ** 2)) / image.std())
+
+
+def main() -> int:
+    """Print one row for each pixel size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=701, help="columns of the field")
+    side = parser.parse_args().side
+    loaded = load_model("sem-restore")
+    options = EnhanceOptions(tile=128, device="cpu", precision="fp32")
+    whole = options.replace(tile=2048)
+    image = draw("fracture", (side * 3 // 4, side), seed=2) * 200
+    network, identity = stating(loaded, loaded.module), stating(loaded, nn.Identity())
+    worst = 0.0
+    head = f"{'pixel':>8} {'seen':>12} {'difference':>11} {'time':>6}"
+    print(head, f"{'loss':>6} {'soft':>6}")
+    for size in SIZES_NM:
+        field = Micrograph(image, parse_pixel_size(size))
+        made = run(enhance_array(field, network, options))
+        expected = by_hand(field, network, whole)
+        error = float(np.abs(made.data - expected).max() / np.ptp(expected))
+        worst = max(worst, error)
+        alone = options.replace(tile=None, resample="never")
+        ratio = timed(field, network, options.replace(tile=None))
+        ratio /= timed(field, network, alone)
+        lost = [loss(field, identity, options, blur) for blur in (0, 1)]
+        seen = "x".join(str(n) for n in made_shape(field, network))
+        row = f"{size:5.1f} nm {seen:>12} {error:11.1e} {ratio:6.2f}"
+        print(row, *(f"{value:6.3f}" for value in lost), flush=True)
+    return int(worst > GATE)
+
+
+def made_shape(field: Micrograph, loaded: LoadedModel) -> tuple[int, int]:
+    """Rows and columns that the network sees."""
+    trained = Trained.from_card(loaded.card.model_dump())
+    steps = fit_pixels(field.pixel_size_nm, trained).steps
+    return field.shape if steps is None else Resampling(field.shape, steps).shape
+
+
+if __name__ == "__main__":
+    sys.exit(main())
