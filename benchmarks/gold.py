@@ -25,7 +25,7 @@ to the truth of other fields.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def splines(low: Image) -> Image:
     return np.asarray(ndimage.zoom(low, 2, order=3, mode="reflect", grid_mode=True))
 
 
-def _keys(x: Image) -> Image:
+def keys(x: Image) -> Image:
     """Bicubic kernel of Keys, a = -0.5."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
@@ -90,7 +90,7 @@ def _keys(x: Image) -> Image:
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-def _lanczos(x: Image) -> Image:
+def lanczos(x: Image) -> Image:
     """Lanczos kernel of three lobes."""
     return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
 
@@ -122,7 +122,7 @@ def restored(method: str, sigma_px: float) -> Method:
     options = RestoreOptions.parse({"method": method, "psf": f"{sigma_px:.4f}px"})
 
     def apply(low: Image) -> Image:
-        image = fine(by_kernel(_keys)(low))
+        image = fine(by_kernel(keys)(low))
         restorer = choose(image, options, None)
         result = np.empty(image.shape)
         for piece in restore_tiles(
@@ -148,18 +148,17 @@ def _windows(low: Image) -> Image:
     return np.column_stack([flat, np.ones(len(flat))])
 
 
-def best_linear(options: GoldOptions, side: int) -> Method:
-    """Fit the best linear filter to fields that are not judged."""
+def linear_fit(pairs: Iterable[tuple[Image, Image]]) -> Method:
+    """Fit the best linear filter to pairs of a coarse image and the truth."""
     count = TAPS**2 + 1
     normal, right = np.zeros((count, count)), np.zeros((count, 4))
-    for index in range(FITTED_ON):
-        rng = np.random.default_rng([FIT_SEED, index])
-        pair = random_gold_pair(side, rng, options)
-        rows = _windows(pair.low.astype(float))
-        targets = [pair.high[i::2, j::2].ravel() for i in (0, 1) for j in (0, 1)]
+    for low, truth in pairs:
+        rows = _windows(low)
+        targets = [truth[i::2, j::2].ravel() for i in (0, 1) for j in (0, 1)]
         normal += rows.T @ rows
         right += rows.T @ np.stack(targets, axis=1)
-    weights = np.linalg.solve(normal + 1e-6 * np.eye(count), right)
+    small = 1e-9 * np.trace(normal) / count
+    weights = np.linalg.solve(normal + small * np.eye(count), right)
 
     def apply(low: Image) -> Image:
         phases = (_windows(low) @ weights).T.reshape(2, 2, *low.shape)
@@ -169,13 +168,22 @@ def best_linear(options: GoldOptions, side: int) -> Method:
     return apply
 
 
+def best_linear(options: GoldOptions, side: int) -> Method:
+    """Fit the best linear filter to fields that are not judged."""
+    drawn = (
+        random_gold_pair(side, np.random.default_rng([FIT_SEED, index]), options)
+        for index in range(FITTED_ON)
+    )
+    return linear_fit((pair.low.astype(float), pair.high) for pair in drawn)
+
+
 def network(name: str) -> Method:
     """Enhance with a model; one of scale 1 after bicubic interpolation."""
     loaded = load_model(name)
 
     def apply(low: Image) -> Image:
         if loaded.card.scale == 1:
-            image = fine(by_kernel(_keys)(low))
+            image = fine(by_kernel(keys)(low))
         else:
             image = Micrograph(
                 low.astype(np.float32), pixel_size_nm=(COARSE_NM, COARSE_NM)
@@ -266,8 +274,8 @@ def methods_of(arguments: argparse.Namespace, options: GoldOptions) -> dict[str,
     if not arguments.no_peers:
         sigma = blur_beyond_truth(options)
         methods |= {
-            "bicubic": by_kernel(_keys),
-            "Lanczos": by_kernel(_lanczos),
+            "bicubic": by_kernel(keys),
+            "Lanczos": by_kernel(lanczos),
             "bicubic, Wiener": restored("wiener", sigma),
             "bicubic, Richardson-Lucy": restored("richardson-lucy", sigma),
             "best linear filter": best_linear(options, min(arguments.side, 192)),
