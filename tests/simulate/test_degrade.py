@@ -143,3 +143,10 @@ def test_smooth_field_window_is_a_part_of_the_whole() -> None:
     whole = gao.smooth_field((60, 80), 12.0, np.random.default_rng(5))
     part = gao.smooth_field((60, 80), 12.0, np.random.default_rng(5), window=box)
     assert np.allclose(part, whole[box])
+
+
+def test_blur_width_is_that_of_the_gaussian_and_wider_with_motion_and_defocus() -> None:
+    gaussian = 2 * np.sqrt(2 * np.log(2)) * gao.BLUR_SIGMA_PX
+    assert gao.blur_width_px("blur") == pytest.approx(gaussian, abs=0.15)
+    assert gao.blur_width_px("fog") == gao.blur_width_px("blur")
+    assert gao.MOTION_LENGTH_PX < gao.blur_width_px("hybrid") < 13

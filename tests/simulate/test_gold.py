@@ -9,6 +9,8 @@ from napari_semsr.simulate.gold import (
     COARSE_NM,
     FINE_NM,
     GoldOptions,
+    gold_emission,
+    gold_pair_of,
     gold_rng,
     random_gold_options,
     random_gold_pair,
@@ -123,3 +125,11 @@ def test_refuses_what_cannot_be_drawn(changes):
 def test_refuses_a_tiny_field(rng):
     with pytest.raises(OptionError, match="at least 16 px wide, got 8"):
         random_gold_pair(8, rng)
+
+
+def test_a_pair_is_an_emission_looked_at_twice():
+    pair = random_gold_pair(32, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    again = gold_pair_of(gold_emission(32, rng), rng)
+    assert np.array_equal(pair.low, again.low)
+    assert np.array_equal(pair.high, again.high)

@@ -11,12 +11,13 @@ that the image had before the fog. That reading is the default, and `airlight` t
 any other level. ``benchmarks/fog_readings.py`` prints the comparison.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from napari_semsr.core.errors import OptionError
 
@@ -24,6 +25,7 @@ __all__ = [
     "FOG_SCALE",
     "KINDS",
     "Degraded",
+    "blur_width_px",
     "degrade",
     "disk_kernel",
     "fog",
@@ -240,6 +242,36 @@ def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
             disk_kernel(DEFOCUS_RADIUS_PX),
         ]
     return kernels
+
+
+def blur_width_px(kind: Kind) -> float:
+    """Give the width of a set's blur, along the axis on which it is wider.
+
+    Parameters
+    ----------
+    kind : {"blur", "fog", "hybrid"}
+        Set A, B or C.
+
+    Returns
+    -------
+    float
+        Width at half maximum of all kernels together.
+    """
+    kernel = functools.reduce(signal.convolve, kernels_of(kind))
+    half = [n // 2 for n in kernel.shape]
+    lines = kernel[half[0]], kernel[:, half[1]]
+    return max(_width(line) for line in lines)
+
+
+def _width(line: NDArray[np.float64]) -> float:
+    """Width of a profile at half of its maximum, interpolated."""
+    level = line.max() / 2
+    above = np.flatnonzero(line >= level)
+    first, last = int(above[0]), int(above[-1])
+    padded = np.pad(line, 1)
+    rise = (padded[first + 1] - level) / (padded[first + 1] - padded[first])
+    fall = (padded[last + 1] - level) / (padded[last + 1] - padded[last + 2])
+    return float(last - first + rise + fall)
 
 
 def _blurred(image: NDArray[np.float64], kind: Kind) -> NDArray[np.float64]:

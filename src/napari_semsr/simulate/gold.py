@@ -43,7 +43,10 @@ __all__ = [
     "FINE_NM",
     "GoldOptions",
     "GoldPair",
+    "gold_emission",
+    "gold_pair_of",
     "gold_rng",
+    "gold_truth",
     "random_gold_options",
     "random_gold_pair",
 ]
@@ -235,12 +238,80 @@ def random_gold_pair(
     OptionError
         If the side is below 16 px.
     """
+    chosen = options or GoldOptions()
+    return gold_pair_of(gold_emission(side, rng, chosen), rng, chosen)
+
+
+def gold_emission(
+    side: int, rng: np.random.Generator, options: GoldOptions | None = None
+) -> Plane:
+    """Draw what a random field emits, before anything looks at it.
+
+    Parameters
+    ----------
+    side : int
+        Rows and columns of the coarse image.
+    rng : numpy.random.Generator
+        Source of every random choice.
+    options : GoldOptions, optional
+        Sample.
+
+    Returns
+    -------
+    (2 side, 2 side) numpy.ndarray of float32
+        Gold near 0.8, carbon near 0.1, on the fine grid.
+
+    Raises
+    ------
+    OptionError
+        If the side is below 16 px.
+    """
     if side < _LEAST_SIDE:
         msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
         raise OptionError(msg)
+    return _emission(2 * side, options or GoldOptions(), rng)
+
+
+def gold_truth(emitted: Plane, options: GoldOptions | None = None) -> Plane:
+    """See an emission through the fine probe, without noise.
+
+    Parameters
+    ----------
+    emitted : (Y, X) numpy.ndarray of float32
+        Of `gold_emission`.
+    options : GoldOptions, optional
+        Probe.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        On the scale of the emission.
+    """
+    return _probed(emitted, (options or GoldOptions()).fine_probe_nm)
+
+
+def gold_pair_of(
+    emitted: Plane, rng: np.random.Generator, options: GoldOptions | None = None
+) -> GoldPair:
+    """Look twice at a given emission.
+
+    Parameters
+    ----------
+    emitted : (2 S, 2 S) numpy.ndarray of float32
+        Of `gold_emission`.
+    rng : numpy.random.Generator
+        Source of probe, jitter and noise.
+    options : GoldOptions, optional
+        Probe and dose.
+
+    Returns
+    -------
+    GoldPair
+        The coarse image and the fine one.
+    """
     chosen = options or GoldOptions()
-    emitted = _emission(2 * side, chosen, rng)
-    high = _probed(emitted, chosen.fine_probe_nm)
+    side = emitted.shape[0] // 2
+    high = gold_truth(emitted, chosen)
     wide = _probed(emitted, rng.uniform(*chosen.coarse_probe_nm))
     low = wide.reshape(side, 2, side, 2).mean((1, 3)).astype(np.float64)
     if chosen.drift_px > 0 or chosen.line_jitter_px > 0:

@@ -1,0 +1,176 @@
+"""Whether an image shows what is there, and only that.
+
+A truth is changed before an instrument looks at it: discs are put in at some places
+and taken out at others. An image of the changed truth shows a disc where its local
+contrast, after an affine match of grey levels to that truth, lies past the middle
+between those of the truth without the disc and with it. It is right where it shows
+what was put in, and where it does not show what was taken out.
+
+An image without any contrast shows nothing: it is wrong on every inserted disc and
+right on every erased one. Only both together tell something.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.discs import Change, Discs, Places, disc_contrast
+from napari_semsr.analysis.metrics import match_affine
+
+__all__ = ["PresenceRow", "Trial", "Verdict", "make_trial", "tally"]
+
+Image = NDArray[np.float64]
+_PLAIN = 0.45  # of a disc's contrast that its place may have without it
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A truth before and after it was changed, and where.
+
+    Attributes
+    ----------
+    original, changed : (Y, X) numpy.ndarray
+        What a perfect image would show, on one grey scale.
+    places : Places
+        Discs that were put in, and taken out.
+    """
+
+    original: Image
+    changed: Image
+    places: Places
+
+    def judge(self, image: Image) -> dict[Change, NDArray[np.bool_]]:
+        """Tell where an image of the changed truth is right.
+
+        Parameters
+        ----------
+        image : (Y, X) numpy.ndarray
+            On the grid of the truth, in any grey scale.
+
+        Returns
+        -------
+        dict
+            For each change, whether each of its discs is shown rightly.
+        """
+        gain, offset = match_affine(image, self.changed)
+        seen = gain * image + offset
+
+        def shown(discs: Discs, absent: Image, present: Image) -> NDArray[np.bool_]:
+            without, having, found = (
+                disc_contrast(one, discs) for one in (absent, present, seen)
+            )
+            share = (found - without) / (having - without)
+            return np.asarray(share > 0.5)
+
+        places = self.places
+        return {
+            "inserted": shown(places.inserted, self.original, self.changed),
+            "erased": ~shown(places.erased, self.changed, self.original),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where an enhanced image, and the one that it was made of, are right.
+
+    Attributes
+    ----------
+    places : Places
+        The discs.
+    enhanced, degraded : dict
+        As `Trial.judge` gives them.
+    """
+
+    places: Places
+    enhanced: dict[Change, NDArray[np.bool_]]
+    degraded: dict[Change, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceRow:
+    """How many discs of one radius are shown rightly.
+
+    Attributes
+    ----------
+    radius_px : int
+        Radius.
+    change : {"inserted", "erased"}
+        What was done to the truth.
+    discs : int
+        How many there were.
+    enhanced, degraded : int
+        On how many of them each image is right.
+    """
+
+    radius_px: int
+    change: Change
+    discs: int
+    enhanced: int
+    degraded: int
+
+
+def make_trial(
+    original: Image, changed: Image, places: Places, *, least: float = 0.0
+) -> Trial:
+    """Keep the discs by which a truth can be told.
+
+    Parameters
+    ----------
+    original, changed : (Y, X) numpy.ndarray
+        The truth before and after.
+    places : Places
+        Discs that were put in and taken out.
+    least : float, default=0
+        Contrast that a disc must have made or lost.
+
+    Returns
+    -------
+    Trial
+        Without discs that made less, or whose places have nearly half of the disc's
+        contrast without it: an image that shows nothing must not pass for showing them.
+    """
+
+    def kept(discs: Discs, absent: Image, present: Image) -> Discs:
+        without = disc_contrast(absent, discs)
+        step = np.abs(disc_contrast(present, discs) - without)
+        clear = (step > least) & (np.abs(without) <= _PLAIN * step)
+        return discs.chosen(clear)
+
+    inserted = kept(places.inserted, original, changed)
+    erased = kept(places.erased, changed, original)
+    return Trial(original, changed, Places(inserted, erased))
+
+
+def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:
+    """Count by radius and change.
+
+    Parameters
+    ----------
+    verdicts : iterable of Verdict
+        Of several images.
+
+    Returns
+    -------
+    tuple of PresenceRow
+        By radius; inserted ones before erased ones.
+    """
+    counts: dict[tuple[int, Change], list[int]] = {}
+    for verdict in verdicts:
+        discs: dict[Change, Discs] = {
+            "inserted": verdict.places.inserted,
+            "erased": verdict.places.erased,
+        }
+        for change, where in discs.items():
+            rows = (where.radii, verdict.enhanced[change], verdict.degraded[change])
+            for radius, enhanced, degraded in zip(*rows, strict=True):
+                row = counts.setdefault((int(radius), change), [0, 0, 0])
+                row[0] += 1
+                row[1] += bool(enhanced)
+                row[2] += bool(degraded)
+    order: tuple[Change, ...] = ("inserted", "erased")
+    keys = sorted(counts, key=lambda key: (key[0], order.index(key[1])))
+    return tuple(
+        PresenceRow(radius, change, *counts[radius, change]) for radius, change in keys
+    )
