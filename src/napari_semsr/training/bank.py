@@ -95,7 +95,9 @@ def _name(recipe: Recipe, scale: int) -> str:
     haze = recipe.kind == _LOOKS_FOR_HAZE
     degradations = recipe.degradations.model_dump(mode="json")
     if not recipe.data.sources.get("images"):  # what happens to images says nothing
-        data = {name: data[name] for name in ("sources", "scene_px", "bank")}
+        data = {
+            name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
+        }
         degradations = {}
     told = json.dumps([data, degradations, recipe.seed, scale, haze], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 
 from napari_semsr.core.options import Options
 from napari_semsr.pairs.augment import AugmentOptions
+from napari_semsr.simulate.ssum_pair import SsumPairOptions
 
 __all__ = ["DataOptions", "ImageEntry"]
 
@@ -39,6 +40,8 @@ class DataOptions(Options):
         Relative shares of scenes that are degraded ``images``, or what a simulated
         instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
         magnifications). Kind `supervised-l1` takes images alone.
+    superlens : SsumPairOptions
+        Samples, microscope and noise that the source ``superlens`` draws from.
     augment : AugmentOptions
         How the pairs of a store are varied.
     root : str
@@ -73,6 +76,7 @@ class DataOptions(Options):
 
     pairs: str | None = None
     sources: dict[Source, NonNegativeFloat] = Field(default={"images": 1.0})
+    superlens: SsumPairOptions = SsumPairOptions()
     augment: AugmentOptions = AugmentOptions()
     root: str = "."
     train: tuple[ImageEntry, ...] = ()

@@ -104,7 +104,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         whole = sum(shares.values())
         self.shares = [shares[name] / whole for name in self.names]
         self.instruments = {
-            name: simulated(name, data.scene_px, scale, recipe.seed)
+            name: simulated(recipe, name, scale)
             for name in self.names
             if name != _IMAGES
         }

@@ -17,6 +17,7 @@ from napari_semsr.simulate.ssum_pair import (
     random_ssum_pairs,
     ssum_validation,
 )
+from napari_semsr.training.recipes import Recipe
 
 __all__ = ["Gold", "Simulated", "Superlens", "pixel_nm_of", "simulated"]
 
@@ -80,14 +81,24 @@ class Superlens(Simulated):
 
     Consecutive pairs share a sample, of which drawing takes longer than looking; they
     differ in focus, resolution and noise.
+
+    Parameters
+    ----------
+    side, scale, seed : int
+        As `Simulated` takes them.
+    ranges : SsumPairOptions, optional
+        Samples, microscope and noise to draw from.
     """
 
     name = "superlens"
     pixel_nm = SsumPairOptions().pixel_nm
     _LOOKS = 4
 
-    def __init__(self, side: int, scale: int, seed: int) -> None:
+    def __init__(
+        self, side: int, scale: int, seed: int, ranges: SsumPairOptions | None = None
+    ) -> None:
         super().__init__(side, scale, seed)
+        self.ranges = ranges or SsumPairOptions()
         self._sample = -1
         self._pairs: list[Pair] = []
 
@@ -108,7 +119,7 @@ class Superlens(Simulated):
         if sample != self._sample:
             rng = np.random.default_rng([self.seed, sample, _LEARNT])
             made = random_ssum_pairs(
-                self.side, rng, count=self._LOOKS, scale=self.scale
+                self.side, rng, self.ranges, self._LOOKS, scale=self.scale
             )
             self._pairs = [(p.low, p.high) for p in made]
             self._sample = sample
@@ -127,7 +138,9 @@ class Superlens(Simulated):
         list of tuple
             As `pair` gives them.
         """
-        fields = ssum_validation(count, self.side, scale=self.scale)
+        fields = ssum_validation(
+            count, self.side, scale=self.scale, options=self.ranges
+        )
         return [(p.low, p.high) for p in fields]
 
 
@@ -184,21 +197,26 @@ class Gold(Simulated):
 _KINDS: dict[str, type[Simulated]] = {kind.name: kind for kind in (Superlens, Gold)}
 
 
-def simulated(name: str, side: int, scale: int, seed: int) -> Simulated:
-    """Give an instrument.
+def simulated(recipe: Recipe, name: str, scale: int) -> Simulated:
+    """Give an instrument as a recipe wants it.
 
     Parameters
     ----------
+    recipe : Recipe
+        Gives size, seed and ranges.
     name : {"superlens", "gold"}
         Which one.
-    side, scale, seed : int
-        As `Simulated` takes them.
+    scale : int
+        Clear pixels per degraded pixel along each axis.
 
     Returns
     -------
     Simulated
         The instrument.
     """
+    side, seed = recipe.data.scene_px, recipe.seed
+    if name == Superlens.name:
+        return Superlens(side, scale, seed, recipe.data.superlens)
     return _KINDS[name](side, scale, seed)
 
 

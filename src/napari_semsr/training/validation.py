@@ -89,7 +89,7 @@ def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPai
     list of ValidationPair
         On samples that training never draws.
     """
-    instrument = simulated(name, recipe.data.scene_px, scale, recipe.seed)
+    instrument = simulated(recipe, name, scale)
     return [
         ValidationPair(name, low * _WHITE, high * _WHITE)
         for low, high in instrument.validation(_FIELDS)
