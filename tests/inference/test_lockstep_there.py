@@ -269,7 +269,7 @@ def test_killed_workers_lose_nothing(kills, field, tmp_path):
         receptive_field=0,
     )
     loaded = LoadedModel(build("resnet", options).eval(), card, "sha256:0")
-    small = SMALL.replace(tile=24)
+    small = SMALL.replace(tile=40)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as dask does in its workers: sums are rounded alike
     expected = run(enhance_array(field, loaded, small))
@@ -281,7 +281,7 @@ def test_killed_workers_lose_nothing(kills, field, tmp_path):
         killed = count = 0
         for step in job:
             count += step.message.startswith("Layer")
-            if killed < kills and count >= 30 * (killed + 1):
+            if killed < kills and count >= 8 * (killed + 1):
                 workers = [w for w in cluster.workers.values() if w.pid]
                 if len(workers) == 2:
                     for worker in workers:

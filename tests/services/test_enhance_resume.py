@@ -10,6 +10,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.registry import read, write
 from napari_semsr.services.enhance import enhance
+from napari_semsr.services.enhance_resume import unfinished
 
 SMALL = EnhanceOptions(tile=64, precision="fp32", device="cpu")
 
@@ -31,6 +32,34 @@ def test_a_store_of_a_layer_is_completed_from_its_file(folder):
     assert read(output).name == "as a layer"
     other = run(enhance(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
     np.testing.assert_array_equal(read(output).array(), read(other.output).array())
+
+
+def test_a_store_of_a_file_is_completed_from_a_layer(folder):
+    output = folder / "left.ome.zarr"
+    _begin(folder / "first.tif", output, 2)
+    begun = unfinished(output)
+    assert begun is not None
+    assert (begun.model, begun.done, begun.options["tile"]) == ("sem-restore", 2, 64)
+    assert EnhanceOptions.parse(begun.options) == SMALL
+    layer = read(folder / "first.tif").replace(name="as a layer")
+    made = run(enhance(layer, output, options=SMALL, resume=True))
+    assert made.report.resumed == 2
+    assert read(output).name == read(folder / "first.tif").name
+    assert unfinished(output) is None
+    other = run(enhance(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
+    np.testing.assert_array_equal(read(output).array(), read(other.output).array())
+
+
+def test_a_store_of_a_file_is_not_completed_from_another_layer(folder):
+    output = folder / "left.ome.zarr"
+    _begin(folder / "first.tif", output, 2)
+    layer = read(folder / "first.tif")
+    values = layer.array().copy()
+    values[0, 0] += 1
+    with pytest.raises(WriteError, match="input"):
+        run(enhance(layer.replace(data=values), output, options=SMALL, resume=True))
+    assert unfinished(folder) is None
+    assert unfinished(folder / "first.tif") is None
 
 
 @pytest.mark.parametrize("change", ["input", "model", "option"])

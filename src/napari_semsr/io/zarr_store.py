@@ -29,10 +29,10 @@ from napari_semsr.io.targets import check_target, remove_target
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["ATTRIBUTE", "OmeZarrStore", "create_store", "recorded"]
+__all__ = ["ATTRIBUTE", "DONE", "OmeZarrStore", "create_store", "recorded"]
 
 ATTRIBUTE = "semsr"
-_DONE = "done"
+DONE = "done"
 _logger = logging.getLogger(__name__)
 Extent = tuple[int, int]
 
@@ -164,7 +164,7 @@ class OmeZarrStore:
         self.group.attrs["ome"] = _multiscales(self.record, levels)
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
-        del self.group[_DONE]
+        del self.group[DONE]
 
     def _build(self) -> Iterator[Progress]:
         """Write levels 1 and up, each from the one before it, unit by unit.
@@ -358,7 +358,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             dimension_names=("y", "x"),
         )
         done = group.create_array(
-            _DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
+            DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
         )
     except OSError as error:
         reason = error.strerror or str(error)
@@ -447,9 +447,9 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     try:
         group = zarr.open_group(path, mode="r+")
         level0 = group["0"]
-        if _attribute(group).get("complete") and _DONE in group:
-            del group[_DONE]  # killed between completing and tidying up
-        done = _blank(plan.grid) if _attribute(group).get("complete") else group[_DONE]
+        if _attribute(group).get("complete") and DONE in group:
+            del group[DONE]  # killed between completing and tidying up
+        done = _blank(plan.grid) if _attribute(group).get("complete") else group[DONE]
         found = Record.from_dict(_attribute(group).get(RECORD_KEY))
     except (OSError, KeyError, ValueError, TypeError) as error:
         msg = f"{path} is no store that can be resumed: use --overwrite to start anew."

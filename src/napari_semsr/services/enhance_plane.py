@@ -17,10 +17,11 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import Provenance, software_versions
 from napari_semsr.io.registry import write
-from napari_semsr.services.enhance_resume import as_begun
+from napari_semsr.services.enhance_resume import VALUES, as_begun
 from napari_semsr.services.opening import (
     Image,
     OpenOptions,
+    digest_values,
     input_record,
     name_of,
     open_image,
@@ -163,6 +164,8 @@ def enhance_plane(
         overwrite=overwrite or place != target,
         resume=resume,
     )
+    if VALUES not in store.notes() and not isinstance(image, Micrograph):
+        store.note(VALUES, digest_values(source))
     try:
         report = yield from engine.enhance_to_store(
             source, loaded, store, chosen, scheduler=scheduler, live=live

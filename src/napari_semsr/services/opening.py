@@ -157,7 +157,7 @@ def input_record(
         With the history that the image itself carries.
     """
     if isinstance(image, Micrograph):
-        digest = _digest_data(opened)
+        digest = digest_values(opened)
     else:
         digest = digest_path(Path(image)) + _selection(options or OpenOptions())
     return InputRecord(
@@ -176,8 +176,19 @@ def _selection(options: OpenOptions) -> str:
     return "#" + ",".join(said) if said else ""
 
 
-def _digest_data(micrograph: Micrograph) -> str:
-    """Digest grey values in memory, block by block when they are lazy."""
+def digest_values(micrograph: Micrograph) -> str:
+    """Digest grey values, in bands of rows.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+
+    Returns
+    -------
+    str
+        ``sha256:`` and 64 hexadecimal digits.
+    """
     import hashlib
 
     import numpy as np
@@ -186,6 +197,8 @@ def _digest_data(micrograph: Micrograph) -> str:
     digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
     data: Any = micrograph.data
     step = max(1, (1 << 22) // micrograph.shape[1])
+    if micrograph.is_lazy and step < data.chunks[0][0] <= 8 * step:
+        step = int(data.chunks[0][0])  # so that no chunk is read twice
     for row in range(0, micrograph.shape[0], step):
         rows = np.ascontiguousarray(np.asarray(data[row : row + step]))
         digest.update(rows.tobytes())
