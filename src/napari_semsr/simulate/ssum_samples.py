@@ -1,8 +1,9 @@
 """Random samples for pairs of superlens and electron images.
 
 What `objects` draws of a kind, at random sizes, reliefs and angles; strewn shapes of
-many sizes; fields in which two samples meet. No choice is made by look: a raised line
-of a bright material and a trench in it are both samples.
+many sizes; fields in which two samples meet. Light alone cannot tell a hill from a
+hollow; a sample's kind can. So kinds are drawn the way up that they have, and in their
+own materials: `turned_over` and `exchanged` change that, and teach a network to doubt.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,7 @@ _PITCHES: dict[Kind, tuple[float, float]] = {
     "circuit": (110.0, 700.0),
     "fracture": (400.0, 1600.0),
 }
+_COVER = (0.75, 1.0)  # of the second material; less, and interference outshines it
 _STEEPEST = 1.0  # relief over the pitch
 
 
@@ -48,10 +50,10 @@ class SampleRanges(Options):
         description="period; narrowed to what suits each kind, drawn log-uniformly",
     )
     relief_nm: tuple[float, float] = Field(
-        default=(15.0, 320.0), description="height of features, drawn log-uniformly"
+        default=(40.0, 250.0), description="height of features, drawn log-uniformly"
     )
     sidewall_nm: tuple[float, float] = Field(
-        default=(5.0, 30.0), description="width over which edges fall"
+        default=(8.0, 18.0), description="width over which edges fall"
     )
     disorder: tuple[float, float] = Field(
         default=(0.0, 0.5), description="unrest of edges and places"
@@ -67,16 +69,16 @@ class SampleRanges(Options):
         default=0.2, ge=0, le=1, description="share of samples with shapes on them"
     )
     turned_over: float = Field(
-        default=0.25, ge=0, le=1, description="share with heights upside down"
+        default=0.0, ge=0, le=1, description="share with heights upside down"
     )
     exchanged: float = Field(
-        default=0.25, ge=0, le=1, description="share with materials exchanged"
+        default=0.0, ge=0, le=1, description="share with materials exchanged"
     )
     bent: float = Field(
-        default=0.4, ge=0, le=1, description="share of fields that are not level"
+        default=0.25, ge=0, le=1, description="share of fields that are not level"
     )
     bend_nm: float = Field(
-        default=120.0, ge=0, description="greatest rise of such a field"
+        default=80.0, ge=0, description="greatest rise of such a field"
     )
 
 
@@ -144,7 +146,7 @@ def _one(
         height = height.max() - height
     if rng.random() < ranges.exchanged:
         material = 1 - material
-    return height, material * np.float32(rng.uniform(0.35, 1)), kind
+    return height, material * np.float32(rng.uniform(*_COVER)), kind
 
 
 def _drawn(
