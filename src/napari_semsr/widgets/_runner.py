@@ -69,6 +69,7 @@ class _Run:
         self.cancel = Event()
         self.value: Any = None
         self.error: BaseException | None = None
+        self.shown = True
         self._make: Callable[[], Job[Any]] | None = make
         self._signals: _Signals | None = signals
 
@@ -95,8 +96,9 @@ class _Run:
             while not self.cancel.is_set() and is_alive(self._owner()):
                 step = next(job)
                 now = time.monotonic()
-                if now - reported >= _REPORT_EVERY_S:
-                    reported = now
+                # napari's bar handles events while it moves: steps must not pile up
+                if self.shown and now - reported >= _REPORT_EVERY_S:
+                    reported, self.shown = now, False
                     signals.stepped.emit(self, step)
         except StopIteration as end:
             return end.value
@@ -185,11 +187,11 @@ class JobRunner(QObject):
             self._run.cancel.set()
 
     def _on_step(self, run: _Run, step: Progress) -> None:
-        if run is not self._run or run.cancel.is_set():
-            return
-        self._show_in_activity(run, step)
-        if run is self._run:
-            self.stepped.emit(step)
+        if run is self._run and not run.cancel.is_set():
+            self._show_in_activity(run, step)
+            if run is self._run:
+                self.stepped.emit(step)
+        run.shown = True
 
     def _show_in_activity(self, run: _Run, step: Progress) -> None:
         """Move napari's own bar, which handles events: the job may end meanwhile."""

@@ -31,7 +31,7 @@ _SOURCES = [
     ("what the recipe names", OWN),
 ]
 _FILE = "a YAML file …"
-_AS_IT_SAYS, _FRESH = "\0recipe", "\0fresh"
+_AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
 _FIRST = "fine-tune"
 _LARGEST_PATCH = 2048
 
@@ -148,7 +148,7 @@ class RecipeForm(QWidget):
         self.file = FileEdit(
             name="file", mode=FileDialogMode.EXISTING_FILE, filter="*.yaml *.yml"
         )
-        self.start = _narrow(ComboBox(name="start", choices=self._starts))
+        self.start = _narrow(ComboBox(name="start", choices=[]))
         self.text = Note()
         form, below = Form(), Form()
         form.add("recipe", "Recipe", self.box, "How the model is made.")
@@ -175,10 +175,17 @@ class RecipeForm(QWidget):
         return str(self.file.value if self.box.value == _FILE else self.box.value)
 
     def _renew(self) -> None:
+        """List a model that came to the shelf."""
         if is_alive(self):
-            self.start.reset_choices()
+            self._list_starts(self.start.value)
 
-    def _starts(self, _: Any) -> list[tuple[str, str]]:
+    def _list_starts(self, chosen: str) -> None:
+        """List anew, in this order: a list that is changed keeps what it had first."""
+        self.start.choices = []
+        self.start.choices = self._starts()
+        self.start.value = chosen
+
+    def _starts(self) -> list[tuple[str, str]]:
         own = self.facts.start_from if self.facts else None
         first = "fresh weights, as the recipe says"
         if own is not None:
@@ -203,8 +210,7 @@ class RecipeForm(QWidget):
         else:
             self.fault = "A recipe must be chosen, a YAML file."
         self.text.setText(_about(self.facts) if self.facts else self.fault)
-        self.start.reset_choices()
-        self.start.value = _AS_IT_SAYS
+        self._list_starts(_AS_IT_SAYS)
         self.changed.emit()
 
     def required(self) -> RecipeFacts:
