@@ -162,6 +162,98 @@ def test_existing_store_is_treated_as_chosen(panel, finish, monkeypatch, existin
     assert seen["resume"] is (existing == "resume")
 
 
+def test_advanced_options_are_folded_away_and_reach_the_run(panel, finish, monkeypatch):
+    seen = {}
+
+    def note(*_: object, **options: object):
+        seen.update(options)
+        yield Progress(0, 1, "Enhancing tiles")
+        msg = "enough"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(_enhance_job, "enhance", note)
+    assert not panel.advanced.isExpanded()
+    panel.run_button.click()
+    finish(panel)
+    assert seen["scheduler"] is None
+    assert seen["options"].memory_gb is None
+    panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
+    panel.advanced.scheduler = " tcp://127.0.0.1:8786 "
+    assert panel.advanced.isExpanded()
+    panel.run_button.click()
+    finish(panel)
+    assert seen["scheduler"] == "tcp://127.0.0.1:8786"
+    assert seen["options"].memory_gb == 2.5
+    assert seen["options"].halo_tolerance == 0.001
+
+
+def test_an_absent_cluster_is_told(panel, run_panel, monkeypatch):
+    monkeypatch.setattr("napari_semsr.inference.cluster._PATIENCE", "200ms")
+    panel.form.set_values(tile=64, precision="fp32")
+    panel.advanced.scheduler = "tcp://127.0.0.1:9"
+    assert "No dask scheduler answers at tcp://127.0.0.1:9" in run_panel(panel)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
+    from distributed import Client
+
+    panel.model.add_file(write_tiny_model(tmp_path))
+    panel.form.set_values(tile=32, precision="fp32")
+    assert "megapixels/s" in run_panel(panel)
+    expected = micrograph_from_layer(model.layers["field enhanced"]).array()
+    model.layers.remove("field enhanced")
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        set_as_default=False,
+    ) as client:
+        panel.advanced.scheduler = client.cluster.scheduler_address
+        assert "megapixels/s" in run_panel(panel)
+    assert panel.live.live.done == 9
+    found = micrograph_from_layer(model.layers["field enhanced"]).array()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_the_command_left_unfinished_is_resumed(
+    panel, model, run_panel, field, tmp_path
+):
+    from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.io.registry import read, write
+    from napari_semsr.services.enhance import enhance
+
+    file, output = tmp_path / "field.ome.tif", tmp_path / "left.ome.zarr"
+    write(field, file)
+    tiny = write_tiny_model(tmp_path)
+    options = EnhanceOptions(
+        tile=32, precision="fp32", device="cpu", dtype="uint8", memory_gb=1.0
+    )
+    job = enhance(file, output, model=tiny, options=options)
+    for step in job:
+        if step.message.startswith("Enhancing") and step.done >= 3:
+            break
+    job.close()
+    panel.model.add_file(tiny)
+    panel.output.value = output
+    panel.existing.value = "resume"
+    assert "megapixels/s" in run_panel(panel)
+    shown = panel.form.options()
+    assert (shown.tile, shown.precision, shown.device) == (32, "fp32", "cpu")
+    assert panel.advanced.values()["memory_gb"] == 1.0
+    layer = model.layers["field enhanced"]
+    assert micrograph_from_layer(layer).dtype == np.uint8
+    made = read(output)
+    assert made.provenance.inputs[0].name == "field.ome.tif"
+    whole = enhance(file, tmp_path / "b.ome.zarr", model=tiny, options=options)
+    for _ in whole:
+        pass
+    np.testing.assert_array_equal(made.array(), read(tmp_path / "b.ome.zarr").array())
+
+
 def test_out_of_memory_is_told(panel, finish, monkeypatch):
     def fails(*_: object, **__: object):
         yield Progress(0, 1, "Enhancing tiles")

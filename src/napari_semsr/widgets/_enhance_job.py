@@ -61,6 +61,7 @@ def enhance_layer(
     model: str,
     options: Any,
     live: "LiveField",
+    scheduler: str | None = None,
 ) -> Job[EnhanceOutcome]:
     """Enhance an image into a store, and open what was written.
 
@@ -76,6 +77,8 @@ def enhance_layer(
         Device, tile, precision, normalisation.
     live : LiveField
         What the viewer draws meanwhile.
+    scheduler : str, optional
+        Address of a dask cluster that runs the tiles.
 
     Returns
     -------
@@ -97,6 +100,7 @@ def enhance_layer(
             overwrite=target.existing == "replace",
             resume=target.existing == "resume",
             live=live,
+            scheduler=scheduler,
         )
     except BaseException:
         if target.temporary and not live.done:

@@ -137,6 +137,17 @@ class ModelChooser(QWidget):
         self.box.reset_choices()
         self.box.value = file
 
+    def choose(self, name: str) -> None:
+        """Choose a model by its name, if the shelf has it.
+
+        Parameters
+        ----------
+        name : str
+            As on its card; the chosen model stays if that is its name.
+        """
+        if self.card.get("name") != name and name in self.box.choices:
+            self.box.value = name
+
     def _choose_file(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(
             self, "Model", "", "Models (*.safetensors)"

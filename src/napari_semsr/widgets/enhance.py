@@ -11,7 +11,9 @@ from magicgui.widgets import CheckBox, ComboBox, FileEdit
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job
+from napari_semsr.services.enhance_resume import unfinished
 from napari_semsr.services.targets import check_image_target
+from napari_semsr.widgets._advanced import Advanced
 from napari_semsr.widgets._cache import new_store_path, require_room
 from napari_semsr.widgets._enhance_job import (
     EnhanceOutcome,
@@ -93,6 +95,7 @@ class EnhancePanel(Panel):
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )
+        self.advanced = Advanced()
         self.whole = CheckBox(name="whole", value=True, text="Whole field")
         self.output = FileEdit(
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
@@ -113,6 +116,7 @@ class EnhancePanel(Panel):
             change.connect(self.look.preview.change)
         for name in self.form.names:
             self.form.on_change(name, self.look.preview.change)
+        self.advanced.on_change(self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
         self._compare(self.layer.value)
         self._show_rows()
@@ -139,12 +143,13 @@ class EnhancePanel(Panel):
             "existing",
             "If it exists",
             self.existing,
-            "Leave an existing store alone, go on with one that was interrupted, or "
-            "replace it.",
+            "Leave an existing store alone, go on with one that was interrupted, here "
+            "or by the command, with the settings that it was begun with, or replace "
+            "it.",
         )
         self.add_group("Image", which)
         self.add_group("Model", self.model)
-        self.add_group("How", self.form, where)
+        self.add_group("How", self.form, where, self.advanced)
         self.add_group("Compare", self.look)
         self.results = self.add_group("Result", self.figures)
         self.results.setVisible(False)
@@ -172,7 +177,8 @@ class EnhancePanel(Panel):
         if model is None:
             msg = "A model must be chosen, but none is on the shelf; add a model file."
             raise OptionError(msg)
-        return layer, micrograph, model, self.form.options()
+        options = self.form.options(**self.advanced.values())
+        return layer, micrograph, model, options
 
     # -- where it goes ---------------------------------------------------------
 
@@ -193,6 +199,23 @@ class EnhancePanel(Panel):
             made = new_store_path(f"{micrograph.name}-enhanced")
             return Target(made, temporary=True)
         return Target(path, existing=str(self.existing.value))
+
+    def _begun(self) -> Any:
+        """Show how a store was begun that is to be resumed, and give its options."""
+        path = self._typed()
+        found = None
+        if path is not None and self.existing.value == "resume":
+            found = unfinished(path)
+        if found is None:
+            return None
+        from napari_semsr.inference.options import EnhanceOptions
+
+        options = EnhanceOptions.parse(found.options)
+        shown = options.model_dump()
+        self.form.set_values(**{name: shown[name] for name in self.form.names})
+        self.advanced.set_values(**shown)
+        self.model.choose(found.model)
+        return options
 
     def _goes_on(self, made: tuple[Any, ...]) -> Target | None:
         """Find the store of a layer that was left half done by the same settings."""
@@ -221,7 +244,10 @@ class EnhancePanel(Panel):
         tuple of callable
             The run, and what shows its result.
         """
+        begun = self._begun()
         source, micrograph, model, options = self._subject()
+        options = begun or options
+        scheduler = self.advanced.scheduler
         self._compare(source)
         self.look.stop_preview()
         made = (source, model, options)
@@ -229,7 +255,12 @@ class EnhancePanel(Panel):
         live = self._draw(micrograph, made, target)
         return (
             lambda: enhance_layer(
-                micrograph, target, model=model, options=options, live=live.live
+                micrograph,
+                target,
+                model=model,
+                options=options,
+                live=live.live,
+                scheduler=scheduler,
             ),
             self.show_outcome,
         )
