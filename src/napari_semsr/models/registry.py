@@ -8,6 +8,7 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures import DISCRIMINATORS, PUBLISHED
+from napari_semsr.models.correction import Correction
 from napari_semsr.models.two_scale import TwoScale
 from napari_semsr.models.unveiled import Unveiled
 
@@ -16,6 +17,7 @@ __all__ = ["ARCHITECTURES", "DISCRIMINATORS", "build", "build_discriminator"]
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
     "unveiled": Unveiled,
+    "correction": Correction,
     **PUBLISHED,
 }
 
