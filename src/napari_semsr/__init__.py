@@ -26,7 +26,12 @@ if TYPE_CHECKING:
         spectrum,
         train,
     )
-    from napari_semsr.services.api_baselines import cut_pairs, gaps, restore_image
+    from napari_semsr.services.api_baselines import (
+        check_model,
+        cut_pairs,
+        gaps,
+        restore_image,
+    )
     from napari_semsr.services.api_frames import simulate_scan, stitch_frames
 
     __version__: str
@@ -37,6 +42,7 @@ __all__ = [
     "Provenance",
     "SemsrError",
     "__version__",
+    "check_model",
     "convert",
     "cut_pairs",
     "degrade",
@@ -64,6 +70,7 @@ _HOMES = {
     "Progress": "core.progress",
     "Provenance": "core.provenance",
     "SemsrError": "core.errors",
+    "check_model": "services.api_baselines",
     "cut_pairs": "services.api_baselines",
     "gaps": "services.api_baselines",
     "read": "io.registry",

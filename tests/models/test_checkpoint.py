@@ -9,7 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.cards import ModelCard, bundled, file_digest, read_card
+from napari_semsr.models.cards import (
+    ModelCard,
+    bundled,
+    file_digest,
+    read_card,
+    write_card,
+)
 from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.models.registry import build
 
@@ -132,3 +138,16 @@ def test_card_with_percentiles_out_of_order_is_refused(percentiles) -> None:
         ModelCard.model_validate(
             {**CARD.model_dump(), "input_percentiles": percentiles}
         )
+
+
+def test_write_card_keeps_every_byte_of_the_weights(model_file):
+    before = load_model(model_file)
+    longer = before.card.model_copy(update={"limits": "below 1 \N{MICRO SIGN}m " * 9})
+    write_card(model_file, longer)
+    after = load_model(model_file)
+    assert after.card == longer
+    assert after.digest == file_digest(model_file) != before.digest
+    for name, weights in before.module.state_dict().items():
+        assert torch.equal(weights, after.module.state_dict()[name])
+    write_card(model_file, before.card)
+    assert load_model(model_file).card == before.card

@@ -1,13 +1,16 @@
-"""``semsr models list|info|export|import|architectures``: the model shelf."""
+"""``semsr models list|info|export|import|check|architectures``: the model shelf."""
 
 import argparse
 
 from napari_semsr.cli import text
+from napari_semsr.cli.arguments import add_options, options_from
 from napari_semsr.cli.inputs import add_overwrite
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import Job
 from napari_semsr.services.architectures import ArchitectureList, list_architectures
+from napari_semsr.services.check import CheckOptions, check_model
+from napari_semsr.services.check_results import ModelCheck, check_lines, check_rows
 from napari_semsr.services.shelf import (
     DEFAULT_MODEL,
     ModelFile,
@@ -20,8 +23,9 @@ from napari_semsr.services.shelf import (
 
 __all__ = ["VERB"]
 
-_ACTIONS = ("list", "info", "export", "import", "architectures")
-_Found = ModelFile | ModelList | ArchitectureList
+_ACTIONS = ("list", "info", "export", "import", "check", "architectures")
+_Found = ModelFile | ModelList | ArchitectureList | ModelCheck
+_CHECKING = ("images", "held_out", "write", *CheckOptions.model_fields)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +42,60 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="OUT", help="where export writes, a .safetensors file"
     )
     add_overwrite(parser)
+    _configure_check(parser)
+
+
+def _configure_check(parser: argparse.ArgumentParser) -> None:
+    """Add what `check` alone understands."""
+    group = parser.add_argument_group(
+        "check", "whether a model shows discs put into truths, and none taken out"
+    )
+    nothing = argparse.SUPPRESS
+    group.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        default=nothing,
+        help="clear images to degrade (default: drawn samples)",
+    )
+    group.add_argument(
+        "--held-out",
+        metavar="FOLDER",
+        default=nothing,
+        help="folder of the clear images that the card names as held out",
+    )
+    group.add_argument(
+        "--write",
+        action="store_true",
+        default=nothing,
+        help="write what is found into the model's card; its weights stay, the digest "
+        "of the file changes",
+    )
+    add_options(parser, CheckOptions, title="check: options")
+
+
+def _start_check(arguments: argparse.Namespace) -> Job[ModelCheck]:
+    """Make the job of `check`."""
+    given = vars(arguments)
+    return check_model(
+        arguments.model or DEFAULT_MODEL,
+        given.get("images", ()),
+        held_out=given.get("held_out"),
+        options=options_from(arguments, CheckOptions),
+        write="write" in given,
+    )
 
 
 def _start(arguments: argparse.Namespace) -> Job[_Found]:
     """Make the job of one action."""
     action, model = arguments.action, arguments.model
+    if action == "check":
+        return _start_check(arguments)
+    foreign = [name for name in _CHECKING if name in vars(arguments)]
+    if foreign:
+        flag = "--" + foreign[0].replace("_", "-")
+        msg = f"{flag} belongs to `models check`, got `models {action}`."
+        raise OptionError(msg)
     if action == "list":
         return list_models()
     if action == "architectures":
@@ -72,8 +125,10 @@ def _summarise(result: _Found) -> str:
             for row in result.models
         ]
         return text.columns(rows) or "no models"
+    if isinstance(result, ModelCheck):
+        return _say_check(result)
     rows = [("path", result.path), ("size", f"{text.number(result.megabytes)} MB")]
-    hidden = {"training"}
+    hidden = {"training", "checks"}
     if result.card.get("pixel_size_nm") is None:
         hidden.add("resample_factors")
     rows += [
@@ -81,7 +136,25 @@ def _summarise(result: _Found) -> str:
         for name, value in result.card.items()
         if value not in (None, "", {}, []) and name not in hidden
     ]
+    for kind, record in result.card.get("checks", {}).get("discs", {}).items():
+        rows += [
+            (f"discs, {kind.replace('_', ' ')}", line) for line in check_lines(record)
+        ]
     return text.columns([*rows, ("digest", result.digest)])
+
+
+def _say_check(result: ModelCheck) -> str:
+    """Say a check as a table."""
+    rows = list(check_rows(result.to_card()))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    kind = result.images.replace("_", " ")
+    head = f"{result.model}: discs rightly shown, rightly not shown ({kind} images)"
+    tail = [f"written into the card of {result.path}"] if result.written else []
+    return "\n".join([head, "", *(line.rstrip() for line in lines), *tail])
 
 
 def _say_architectures(result: ArchitectureList) -> str:

@@ -27,7 +27,7 @@ VERBS = {
     "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
     "gaps": "count and measure the gaps between particles",
     "histogram": "grey-level distributions and their distance",
-    "models": "list, describe, export and import models",
+    "models": "list, describe, export, import and check models",
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }
 """What each verb does, in the order of the help."""

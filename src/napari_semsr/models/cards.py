@@ -6,15 +6,24 @@ Nothing in it is code and nothing is unpickled.
 
 import hashlib
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from napari_semsr.core.errors import CheckpointError
+from napari_semsr.core.errors import CheckpointError, WriteError
 
-__all__ = ["WEIGHTS", "ModelCard", "bundled", "file_digest", "read_card", "resolve"]
+__all__ = [
+    "WEIGHTS",
+    "ModelCard",
+    "bundled",
+    "file_digest",
+    "read_card",
+    "resolve",
+    "write_card",
+]
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20
@@ -55,6 +64,9 @@ class ModelCard(BaseModel):
         ``"input"``: the output is in the grey scale of the input.
     training : dict
         What it was trained on, and how it did on images that it had not seen.
+    checks : dict
+        What tests of the finished model found; ``discs`` is written by
+        ``semsr models check``.
     limits : str
         What it cannot do.
     """
@@ -74,6 +86,7 @@ class ModelCard(BaseModel):
     resample_factors: tuple[_Length, _Length] = (0.5, 2.0)
     grey: Literal["input", "unit"] = "input"
     training: dict[str, Any] = Field(default_factory=dict)
+    checks: dict[str, Any] = Field(default_factory=dict)
     limits: str = ""
     licence: str = "BSD-3-Clause"
 
@@ -209,6 +222,43 @@ def read_card(path: Path) -> ModelCard:
             f"{first['msg'].removeprefix('Value error, ')}."
         )
         raise CheckpointError(msg) from None
+
+
+def write_card(path: Path, card: ModelCard) -> None:
+    """Replace the card of a model file; the bytes of its weights stay.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.safetensors`` file, replaced in one step.
+    card : ModelCard
+        The new card.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no safetensors file.
+    WriteError
+        If it cannot be written.
+    """
+    header = _header(path)
+    metadata = header.get("__metadata__") or {}
+    header["__metadata__"] = {**metadata, "card": card.model_dump_json()}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # weights begin on a multiple of eight bytes
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with path.open("rb") as source, partial.open("wb") as target:
+            (length,) = struct.unpack("<Q", source.read(8))
+            source.seek(8 + length)
+            target.write(struct.pack("<Q", len(text)) + text)
+            shutil.copyfileobj(source, target)
+        shutil.copymode(path, partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        msg = f"The card of {path.name} cannot be written: {error.strerror or error}."
+        raise WriteError(msg) from error
 
 
 def file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The Python interface to what models learn from, and are compared with."""
+"""The Python interface to what models learn from, and are judged by."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -19,10 +19,11 @@ from napari_semsr.services.opening import OpenOptions
 
 if TYPE_CHECKING:
     from napari_semsr.analysis.gaps import Gaps
+    from napari_semsr.services.check_results import ModelCheck
     from napari_semsr.services.pairs import PairsMade
     from napari_semsr.services.restore import RestoredFile
 
-__all__ = ["cut_pairs", "gaps", "restore_image"]
+__all__ = ["check_model", "cut_pairs", "gaps", "restore_image"]
 
 
 @overload
@@ -170,6 +171,53 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
         as_source(image), as_optional(reference), options=chosen, opening=opening
     )
     return run(job).result
+
+
+def check_model(
+    model: PathLike = "sem-restore",
+    images: Sequence[Source] = (),
+    *,
+    held_out: PathLike | None = None,
+    write: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "ModelCheck":
+    """Ask a model for discs put into truths, and for those taken out.
+
+    The command is ``semsr models check``.
+
+    Parameters
+    ----------
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    images : sequence of Micrograph, (Y, X) numpy.ndarray or path, optional
+        Clear images; drawn samples serve without them.
+    held_out : path, optional
+        Folder of the clear images that the model's card names as held out.
+    write : bool, default=False
+        Write what is found into the model's card.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``task``, ``discs``, ``size_px``, ``seed``, ``device``, and reading options.
+
+    Returns
+    -------
+    ModelCheck
+        Shares of discs that are right, by radius, in enhanced and degraded images.
+    """
+    from napari_semsr.services import check
+
+    chosen, opening = parse_each(options, check.CheckOptions, OpenOptions)
+    job = check.check_model(
+        model,
+        [as_source(image) for image in images],
+        held_out=held_out,
+        options=chosen,
+        opening=opening,
+        write=write,
+    )
+    return run(job, progress)
 
 
 def _side(images: Source | Sequence[Micrograph]) -> Any:

@@ -1,0 +1,204 @@
+"""Drawn samples with discs put in and taken out, as an instrument sees them.
+
+A superlens and an electron microscope look at the same surface; gold on carbon is
+looked at twice, at half the magnification and at the full one.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.discs import (
+    Discs,
+    Places,
+    choose_places,
+    disc_steps,
+    erase_discs,
+    insert_discs,
+    local_contrast,
+)
+from napari_semsr.analysis.presence import make_trial
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.services.check_sources import Scene, Source, stream_of
+from napari_semsr.simulate.gold import (
+    COARSE_NM,
+    FINE_NM,
+    GoldOptions,
+    gold_emission,
+    gold_pair_of,
+    gold_truth,
+)
+from napari_semsr.simulate.microscope import MicroscopeOptions
+from napari_semsr.simulate.objects import Surface
+from napari_semsr.simulate.ssum_look import Look, SsumPairOptions
+from napari_semsr.simulate.ssum_pair import SsumPair, pair_of_surface, surface_shape
+from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS, random_surface
+
+__all__ = ["DrawnGold", "DrawnSurfaces"]
+
+Array = NDArray[np.float64]
+_RESOLUTION_NM, _PHOTONS = 80.0, 3500.0
+_LEAST_RELIEF_NM = 20.0
+_FAINT = 0.02  # of the electron image's full brightness
+
+
+class DrawnSurfaces(Source):
+    """Drawn samples under a superlens and an electron microscope.
+
+    Discs are put into height and material: half of the local relief up or down, and
+    half of the way to the other material. Where they are told apart is decided by the
+    electron image, free of noise.
+
+    Parameters
+    ----------
+    side : int
+        Rows and columns of the superlens image.
+    scale : {1, 2}
+        Pixels of the electron image for one of the superlens image.
+    seed : int
+        Makes it repeatable.
+    """
+
+    def __init__(self, side: int, *, scale: int, seed: int) -> None:
+        self.side, self.scale, self.seed = side, scale, seed
+        self._pixel_nm = SsumPairOptions().pixel_nm
+        self._fine = 2
+        if scale not in (1, self._fine):
+            msg = f"The superlens' task needs a network of scale 1 or 2, got {scale}."
+            raise OptionError(msg)
+        self.widths_px = {"superlens": _RESOLUTION_NM * scale / self._pixel_nm}
+
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        """Change one sample, and take it.
+
+        Parameters
+        ----------
+        index : int
+            Which sample.
+        counts : tuple of int
+            Discs to insert and to erase, at most.
+
+        Returns
+        -------
+        list of Scene
+            One, taken in focus.
+        """
+        rng = stream_of(self.seed, index)
+        kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
+        ranges = SsumPairOptions(kinds=(kind,), joined=0, bent=0)
+        surface = random_surface(
+            surface_shape(self.side),
+            pixel_nm=self._pixel_nm / self._fine,
+            rng=rng,
+            ranges=ranges,
+            held_out=True,
+        )
+        original = _brightness(self._taken(surface, rng))
+        places = choose_places(original, counts, rng)
+        changed = self._changed(surface, places, rng)
+        pair = self._taken(changed, rng)
+        trial = make_trial(original, _brightness(pair), places, least=_FAINT)
+        size = parse_pixel_size(pair.pixel_nm)
+        return [Scene("superlens", Micrograph(pair.low, size, "superlens"), trial)]
+
+    def _taken(self, surface: Surface, rng: np.random.Generator) -> SsumPair:
+        """Focus in the middle of the relief."""
+        middle = float(surface.height_nm.max() + surface.height_nm.min()) / 2
+        microscope = MicroscopeOptions(
+            resolution_nm=_RESOLUTION_NM, focus_nm=middle, photons=_PHOTONS
+        )
+        look = Look(microscope, shading=0.01, correlation_px=0.3, bits=12)
+        return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
+
+    def _changed(
+        self, surface: Surface, places: Places, rng: np.random.Generator
+    ) -> Surface:
+        """Put discs into a sample, and take some out."""
+        factor = self._fine // self.scale
+        margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
+        inserted, erased = (
+            discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
+        )
+        height, material = (
+            erase_discs(plane.astype(np.float64), erased)
+            for plane in (surface.height_nm, surface.material)
+        )
+        rise = _relief(height[::factor, ::factor], inserted, factor)
+        at = tuple(np.rint(inserted.centres).astype(int).T)
+        up = rng.random(len(inserted)) < 0.5
+        up |= height[at] < rise
+        height = insert_discs(height, inserted, np.where(up, rise, -rise))
+        other = np.where(material[at] < 0.5, 1.0, 0.0)
+        material = insert_discs(material, inserted, 0.5 * (other - material[at]))
+        return Surface(
+            height.astype(np.float32),
+            np.clip(material, 0, 1).astype(np.float32),
+            surface.pixel_nm,
+            surface.kind,
+        )
+
+
+def _relief(height_nm: Array, discs: Discs, factor: int) -> Array:
+    """Half of the local relief at each disc, in nm."""
+    at = tuple((discs.centres / factor).astype(int).T)
+    return np.asarray(0.5 * np.maximum(local_contrast(height_nm)[at], _LEAST_RELIEF_NM))
+
+
+def _brightness(pair: SsumPair) -> Array:
+    """Electron image on the scale where 1 is full brightness."""
+    low, high = pair.high_range
+    return np.asarray(pair.high * (high - low) + low, dtype=np.float64)
+
+
+class DrawnGold(Source):
+    """Gold on carbon at half the magnification.
+
+    Parameters
+    ----------
+    side : int
+        Rows and columns of the coarse image.
+    scale : {2}
+        Of the network.
+    seed : int
+        Makes it repeatable.
+    """
+
+    def __init__(self, side: int, *, scale: int, seed: int) -> None:
+        if scale != 2:
+            msg = f"The task of gold needs a network of scale 2, got {scale}."
+            raise OptionError(msg)
+        self.side, self.seed = side, seed
+        probe = float(np.mean(GoldOptions().coarse_probe_nm))
+        self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
+
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        """Change one field, and look at it coarsely.
+
+        Parameters
+        ----------
+        index : int
+            Which field.
+        counts : tuple of int
+            Discs to insert and to erase, at most.
+
+        Returns
+        -------
+        list of Scene
+            One.
+        """
+        rng = stream_of(self.seed, index)
+        emitted = gold_emission(self.side, rng).astype(np.float64)
+        places = choose_places(emitted, counts, rng)
+        changed = erase_discs(emitted, places.erased)
+        top = float(emitted.max())
+        steps = disc_steps(emitted, places.inserted, rng, bounds=(0.02, top))
+        changed = np.maximum(insert_discs(changed, places.inserted, steps), 0.0)
+        seen = changed.astype(np.float32)
+        pair = gold_pair_of(seen, rng)
+        original, truth = (
+            gold_truth(plane.astype(np.float32)).astype(np.float64)
+            for plane in (emitted, seen)
+        )
+        trial = make_trial(original, truth, places)
+        size = parse_pixel_size(COARSE_NM)
+        return [Scene("gold", Micrograph(pair.low, size, "gold"), trial)]
