@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from magicgui.widgets import LineEdit
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
@@ -25,6 +26,9 @@ _ROWS = {
         step=0.0001,
     ),
 }
+_RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+_DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
+_HEADER = "QPushButton { background: transparent; text-align: left; }"
 _SCHEDULER = (
     "Address of a dask scheduler, such as tcp://127.0.0.1:8786, whose workers see the "
     "same files under the same paths; all of the layer is enhanced then, in no order "
@@ -45,6 +49,10 @@ class Advanced(QCollapsible):
         super().__init__("Advanced", parent)
         from napari_semsr.inference.options import EnhanceOptions
 
+        self.toggleButton().setStyleSheet(_HEADER)
+        for choose in (self.setExpandedIcon, self.setCollapsedIcon):
+            choose(QIcon())  # the library's own are black on dark
+        self.toggled.connect(self._show_state)
         self.form = OptionsForm(EnhanceOptions, _ROWS)
         self._scheduler = LineEdit(name="scheduler")
         self._scheduler.native.setPlaceholderText("none: in napari itself")
@@ -52,8 +60,16 @@ class Advanced(QCollapsible):
         where.add("scheduler", "Scheduler", self._scheduler, _SCHEDULER)
         for part in (self.form, where):
             self.addWidget(part)
+        for box in (self.layout(), self.content().layout()):
+            if box is not None:
+                box.setContentsMargins(0, 0, 0, 0)
         self.setToolTip("Memory, tolerance and cluster; few runs need them.")
         self.collapse(animate=False)
+        self._show_state(False)
+
+    def _show_state(self, unfolded: bool) -> None:
+        """Point down where there is something below."""
+        self.setText(f"{_DOWN if unfolded else _RIGHT} Advanced")
 
     @property
     def scheduler(self) -> str | None:

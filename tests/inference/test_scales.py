@@ -1,0 +1,174 @@
+"""Networks that enlarge: tiles, lockstep and the live layer against the whole."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
+from napari_semsr.inference.engine import (
+    EnhanceOptions,
+    create_output,
+    enhance_array,
+    enhance_to_store,
+)
+from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.inference.live import LiveField
+from napari_semsr.io.registry import read
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import LoadedModel
+
+FP32 = EnhanceOptions(tile=16, precision="fp32", device="cpu")
+LOCKSTEP = FP32.replace(memory_gb=1e-6, norm="exact")
+SHAPES = [(51, 37), (33, 70)]
+SIZE_NM = 10.0
+
+
+class _SubPixel(nn.Module):
+    """Convolves on the coarse grid and shuffles channels into pixels."""
+
+    def __init__(self, scale: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.first, self.norm = nn.Conv2d(1, 4, 3, padding=1), norm(4)
+        self.last = nn.Conv2d(4, scale**2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = functional.leaky_relu(self.norm(self.first(x)), 0.1)
+        base = functional.interpolate(x, scale_factor=self.scale, mode="nearest")
+        return base + functional.pixel_shuffle(self.last(y), self.scale)
+
+
+class _Doubling(nn.Module):
+    """Doubles step by step, with a normalisation on each grid, after a halving."""
+
+    def __init__(self, scale: int, norm: type[nn.Module]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, 4, 4, 2, 1), norm(4), nn.ReLU()]
+        for _ in range(scale.bit_length()):
+            layers += [nn.ConvTranspose2d(4, 4, 4, 2, 1), norm(4), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(4, 1, 3, padding=1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+def _network(kind: str, scale: int) -> nn.Module:
+    norm = nn.InstanceNorm2d if kind.endswith("norm") else nn.Identity
+    made = _SubPixel if kind.startswith("sub-pixel") else _Doubling
+    return made(scale, norm)
+
+
+def _loaded(kind: str, scale: int) -> LoadedModel:
+    torch.manual_seed(4)
+    network = _network(kind, scale).eval()
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.3)
+    card = ModelCard(
+        name=f"{kind}-x{scale}",
+        architecture=kind,
+        scale=scale,
+        stride=1 if kind.startswith("sub-pixel") else 2,
+        receptive_field=0,
+        input_percentiles=(1.0, 99.0),
+    )
+    digest = hashlib.sha256(card.name.encode()).hexdigest()
+    return LoadedModel(network, card, f"sha256:{digest}")
+
+
+@pytest.fixture
+def image(rng, request):
+    shape = getattr(request, "param", SHAPES[0])
+    values = rng.random(shape) * np.linspace(50, 250, shape[1])
+    size = parse_pixel_size(SIZE_NM)
+    return Micrograph(values.astype(np.uint8), size, "field", origin=(300.0, -70.0))
+
+
+KINDS = ["sub-pixel", "doubling", "sub-pixel-norm", "doubling-norm"]
+
+
+def _is_right(found, expected, image, scale):
+    """Compare grey values with the whole pass, and the frame with the input's."""
+    assert found.shape == tuple(scale * n for n in image.shape)
+    assert np.abs(found.array() - expected).max() <= 1e-5 * np.ptp(expected)
+    assert found.pixel_size_nm == pytest.approx((SIZE_NM / scale,) * 2)
+    for axis in (0, 1):
+        border = image.origin[axis] - SIZE_NM / 2
+        assert found.origin[axis] - SIZE_NM / scale / 2 == pytest.approx(border)
+
+
+@pytest.mark.parametrize("image", SHAPES, indirect=True, ids=str)
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_and_lockstep_equal_the_whole(kind, scale, image, whole):
+    loaded = _loaded(kind, scale)
+    expected = whole(image.array(), loaded)
+    options = LOCKSTEP if kind.endswith("norm") else FP32
+    for tile in (16, 22):
+        made = run(enhance_array(image, loaded, options.replace(tile=tile)))
+        _is_right(made, expected, image, scale)
+        report = made.metadata["enhance"]
+        assert report["norm"] == ("exact" if kind.endswith("norm") else "none")
+        assert report["tiles"] > 5
+        assert report["tile_mismatch"] <= 1e-5
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("kind", ["sub-pixel", "doubling-norm"])
+def test_a_live_store_and_a_lazy_field_equal_the_whole(
+    kind, scale, image, whole, tmp_path
+):
+    loaded = _loaded(kind, scale)
+    expected = whole(image.array(), loaded)
+    options = LOCKSTEP if kind.endswith("norm") else FP32
+    path = tmp_path / "live.ome.zarr"
+    store = create_output(path, image, loaded, options)
+    shape = tuple(scale * n for n in image.shape)
+    live = LiveField(shape, store.unit, np.float32, [image.array()])
+    drawn = live.levels[0][:, :]
+    assert drawn.shape == shape
+    np.testing.assert_array_equal(drawn[::scale, ::scale], image.array())
+    run(enhance_to_store(image, loaded, store, options, live=live))
+    np.testing.assert_array_equal(live.levels[0][:, :], store.level0[:])
+    _is_right(read(path), expected, image, scale)
+    lazy = enhance_lazy(image, loaded, options)
+    assert lazy.shape == shape
+    assert np.abs(lazy.compute() - expected).max() <= 1e-5 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("kind", ["sub-pixel", "doubling-norm"])
+def test_an_enlarged_field_is_resumed_to_the_same_bits(kind, image, tmp_path):
+    loaded = _loaded(kind, 2)
+    options = LOCKSTEP if kind.endswith("norm") else FP32
+    expected = run(enhance_array(image, loaded, options)).array()
+    path = tmp_path / "half.ome.zarr"
+    store = create_output(path, image, loaded, options)
+    job = enhance_to_store(image, loaded, store, options)
+    while len(store.pending()) > 5:
+        next(job)
+    job.close()
+    again = create_output(path, image, loaded, options, resume=True)
+    run(enhance_to_store(image, loaded, again, options))
+    np.testing.assert_array_equal(again.level0[:], expected)
+
+
+@pytest.mark.parametrize("image", [(99, 75)], indirect=True, ids=str)
+def test_memory_that_is_short_cuts_enlarging_tiles(image, whole, monkeypatch):
+    from napari_semsr.inference.lockstep_replay import TilePass
+
+    begin = TilePass.begin
+
+    def guarded(self, window):
+        if window.numel() > 60 * 60:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return begin(self, window)
+
+    monkeypatch.setattr(TilePass, "begin", guarded)
+    loaded = _loaded("doubling-norm", 4)
+    made = run(enhance_array(image, loaded, LOCKSTEP.replace(tile=64)))
+    _is_right(made, whole(image.array(), loaded), image, 4)
+    assert any("cut to" in note for note in made.metadata["enhance"]["notes"])
