@@ -1,7 +1,6 @@
 """Train a model from a recipe, in a folder that keeps what is needed to go on."""
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,8 +169,8 @@ def _check_pairs(path: Path) -> None:
         )
         raise OptionError(msg)
     if store.paired and not counts["validation"]:
-        warnings.warn(
-            f"{path.name} has no pairs for validation, so no figure chooses the model: "
-            "the newest is kept.",
-            stacklevel=2,
+        msg = (
+            "Training needs pairs for validation, which choose the model, got none in "
+            f"{path.name}; cut them with --validation above 0."
         )
+        raise OptionError(msg)
