@@ -9,9 +9,12 @@ import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import napari_semsr
 from napari_semsr.cli.parser import build_parser
+from napari_semsr.models.cards import bundled, read_card, resolve
+from napari_semsr.services.check_results import check_rows
 
 PACKAGE = Path(napari_semsr.__file__).parent
 ROOMS = {
@@ -34,6 +37,7 @@ def write_reference(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     os.environ["COLUMNS"] = "80"  # the width to which argparse wraps
     pages = {"commands.md": command_page(), "python.md": python_page()}
+    pages["checks.md"] = checks_page()
     pages |= {f"{room}.md": room_page(room) for room in ROOMS}
     for name, text in pages.items():
         path = folder / name
@@ -109,6 +113,32 @@ def escape(text: str) -> str:
     for character in "\\*_<>[]$|":
         text = text.replace(character, "\\" + character)
     return text
+
+
+def checks_page() -> str:
+    """Tables of the checks that the cards of the bundled models hold."""
+    lines = [
+        "# What the bundled models show",
+        "",
+        "Written from the models' cards, which `semsr models check NAME --write`",
+        "fills. [Models and their limits](../models.md#does-it-show-what-is-there)",
+        "tells how discs are chosen and judged. Shares are of discs that the enhanced",
+        "image shows rightly, in brackets those of the degraded image. A radius in",
+        "brackets is one that the blur does not resolve.",
+        "",
+    ]
+    for name in bundled():
+        for kind, record in read_card(resolve(name)).checks.get("discs", {}).items():
+            lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
+            lines += [*check_table(record), ""]
+    return "\n".join(lines)
+
+
+def check_table(record: dict[str, Any]) -> Iterator[str]:
+    """One row for each condition and radius."""
+    head, *rows = check_rows(record)
+    for row in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(row)} |"
 
 
 def python_page() -> str:

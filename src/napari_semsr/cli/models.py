@@ -152,7 +152,10 @@ def _say_check(result: ModelCheck) -> str:
         for row in rows
     ]
     kind = result.images.replace("_", " ")
-    head = f"{result.model}: discs rightly shown, rightly not shown ({kind} images)"
+    head = (
+        f"{result.model}: discs that are rightly shown or not ({kind} images); in "
+        "brackets, in the degraded image"
+    )
     tail = [f"written into the card of {result.path}"] if result.written else []
     return "\n".join([head, "", *(line.rstrip() for line in lines), *tail])
 

@@ -244,7 +244,7 @@ def _quota(left: list[int], truths: int | None) -> tuple[int, int]:
     """
     if truths is None:
         return min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
-    return math.ceil(left[0] / truths), min(left[1], math.ceil(2 * left[1] / truths))
+    return math.ceil(left[0] / truths), min(left[1], math.ceil(3 * left[1] / truths))
 
 
 def _verdict(

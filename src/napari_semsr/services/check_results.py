@@ -213,4 +213,4 @@ def _cell(shares: Mapping[str, Any]) -> str:
     if not shares["discs"]:
         return "\N{EN DASH}"
     enhanced, degraded = 100 * shares["enhanced"], 100 * shares["degraded"]
-    return f"{enhanced:.1f} % (before {degraded:.1f} %) of {shares['discs']}"
+    return f"{enhanced:.1f} % ({degraded:.1f} %) of {shares['discs']}"
