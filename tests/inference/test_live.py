@@ -129,10 +129,12 @@ def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
 @pytest.mark.parametrize("limit", [0, 1 << 20], ids=["file", "memory"])
 def test_a_shelf_gives_back_what_was_put_in(limit, monkeypatch, rng):
     monkeypatch.setattr(live_levels, "_IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(live_levels, "_BLOCK", 16)
     shelf = Shelf((70, 90), np.dtype(np.float32))
     block = rng.random((20, 30)).astype(np.float32)
     shelf.write(Box(11, 31, 60, 90), block)
     np.testing.assert_array_equal(shelf.read(Box(11, 31, 60, 90)), block)
+    np.testing.assert_array_equal(shelf.read(Box(16, 30, 63, 80)), block[5:19, 3:20])
     assert not shelf.read(Box(0, 11, 0, 90)).any()
 
 

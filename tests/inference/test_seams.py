@@ -57,3 +57,13 @@ def test_long_borders_are_sampled(rng):
     assert len(edges["left"].first) == 256
     assert len(edges["above"].first) == 8
     assert edges["above"].outer is None
+
+
+def test_samples_of_many_tiles_are_thinned_evenly():
+    meter = SeamMeter()
+    for number in range(5000):
+        meter.add((0, number), {}, np.full(1, number, np.float32))
+    kept = np.concatenate(meter._samples)
+    assert 500 < kept.size <= 1024
+    assert np.ptp(np.diff(kept)) == 0
+    assert kept[-1] > 4900

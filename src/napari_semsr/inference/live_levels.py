@@ -8,8 +8,8 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,6 +22,7 @@ __all__ = ["Backdrop", "LiveLevel", "Shelf", "TileCache"]
 
 _IN_MEMORY_BYTES = 16 << 20
 _STRIP = 256
+_BLOCK = 256
 Extent = tuple[int, int]
 
 
@@ -124,7 +125,9 @@ def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[
 class Shelf:
     """Pixels of one level: in memory when small, else in a scratch file.
 
-    The file is mapped only while it is used, so that memory stays flat.
+    The file is mapped only while it is used, and holds square blocks one after the
+    other: the system maps what lies around a page too, which for rows of a wide field
+    would be all of them. Thus memory stays flat.
 
     Parameters
     ----------
@@ -135,26 +138,16 @@ class Shelf:
     """
 
     def __init__(self, shape: Extent, dtype: np.dtype[Any]) -> None:
-        self._shape, self._dtype = shape, dtype
+        self._dtype = dtype
         self._array: NDArray[Any] | None = None
         self._file: Any = None
-        size = shape[0] * shape[1] * dtype.itemsize
-        if size <= _IN_MEMORY_BYTES:
+        if shape[0] * shape[1] * dtype.itemsize <= _IN_MEMORY_BYTES:
             self._array = np.zeros(shape, dtype)
             return
+        self._grid = -(-shape[0] // _BLOCK), -(-shape[1] // _BLOCK)
         self._file = tempfile.TemporaryFile(prefix="semsr-level-")  # noqa: SIM115
-        self._file.truncate(size)
+        self._file.truncate(self._grid[0] * self._grid[1] * _BLOCK**2 * dtype.itemsize)
         weakref.finalize(self, self._file.close)
-
-    def _rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Give rows as an array that writes through."""
-        if self._array is not None:
-            return self._array[start:stop]
-        width = self._shape[1]
-        offset = start * width * self._dtype.itemsize
-        return np.memmap(
-            self._file, self._dtype, "r+", offset, (stop - start, width), "C"
-        )
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
         """Put a block in.
@@ -166,7 +159,11 @@ class Shelf:
         block : (Y, X) numpy.ndarray
             Its pixels.
         """
-        self._rows(box.y0, box.y1)[:, box.x0 : box.x1] = block
+        if self._array is not None:
+            self._array[box.slices] = block
+            return
+        for part, stored in self._parts(box, "r+"):
+            stored[...] = block[part]
 
     def read(self, box: Box) -> NDArray[Any]:
         """Copy a block out.
@@ -181,7 +178,40 @@ class Shelf:
         (Y, X) numpy.ndarray
             A new array.
         """
-        return np.array(self._rows(box.y0, box.y1)[:, box.x0 : box.x1])
+        if self._array is not None:
+            return self._array[box.slices].copy()
+        values = np.empty(box.shape, self._dtype)
+        for part, stored in self._parts(box, "r"):
+            values[part] = stored
+        return values
+
+    def _parts(
+        self, box: Box, mode: Literal["r", "r+"]
+    ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
+        """Give each part of a region, and the same part of the file."""
+        blocks = np.memmap(
+            self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
+        )
+        for row in range(box.y0 // _BLOCK, -(-box.y1 // _BLOCK)):
+            rows, down = _cut((box.y0, box.y1), row)
+            for column in range(box.x0 // _BLOCK, -(-box.x1 // _BLOCK)):
+                columns, across = _cut((box.x0, box.x1), column)
+                yield (rows, columns), blocks[row, column, down, across]
+
+
+def _cut(span: Extent, number: int) -> tuple[slice, slice]:
+    """Find what of a range lies in a block: within the range, and within the block."""
+    start, stop = (min(max(n, span[0]), span[1]) for n in _ends(number))
+    corner = number * _BLOCK
+    return (
+        slice(start - span[0], stop - span[0]),
+        slice(start - corner, stop - corner),
+    )
+
+
+def _ends(number: int) -> Extent:
+    """First pixel of a block, and of the one after it."""
+    return number * _BLOCK, (number + 1) * _BLOCK
 
 
 class TileCache:

@@ -13,6 +13,7 @@ __all__ = ["Edge", "SeamMeter", "edges_of", "sample_of"]
 
 _SAMPLES = 256
 _GRID = 16
+_TILES = 1024
 _ABOVE, _BELOW, _LEFT, _RIGHT = "above", "below", "left", "right"
 _FACING = {
     _ABOVE: (-1, 0, _BELOW),
@@ -102,6 +103,8 @@ def sample_of(core: NDArray[np.float32]) -> Line:
 class SeamMeter:
     """Collect edges as tiles land; what was compared is forgotten.
 
+    Samples are kept of at most 1024 tiles, evenly chosen.
+
     Attributes
     ----------
     compared : int
@@ -111,6 +114,8 @@ class SeamMeter:
     compared: int = 0
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
     _samples: list[Line] = field(default_factory=list)
+    _added: int = 0
+    _pitch: int = 1
     _squares: float = 0.0
     _pixels: int = 0
     _steps: float = 0.0
@@ -128,7 +133,12 @@ class SeamMeter:
         sample : numpy.ndarray
             From `sample_of`.
         """
-        self._samples.append(sample)
+        if self._added % self._pitch == 0:
+            self._samples.append(sample)
+        self._added += 1
+        if len(self._samples) > _TILES:
+            self._samples = self._samples[::2]
+            self._pitch *= 2
         for side, edge in edges.items():
             down, right, facing = _FACING[side]
             key = index[0] + down, index[1] + right, facing
