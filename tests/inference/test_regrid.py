@@ -18,8 +18,11 @@ from napari_semsr.inference.engine import (
     enhance_to_store,
 )
 from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.preview import preview_boxes
-from napari_semsr.inference.regrid import ResampledField
+from napari_semsr.inference.regrid import ResampledField, show
+from napari_semsr.inference.scaling import measure_scaling
+from napari_semsr.inference.tasks import Run, TileWorker
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 TRAINED = {"pixel_size_nm": (10.0, 10.0)}
@@ -240,6 +243,23 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bits(
     report = run(enhance_to_store(field, loaded, again, options))
     assert report.resumed == 4
     np.testing.assert_array_equal(again.level0[:], whole.level0[:])
+
+
+@pytest.mark.parametrize("kind", ["double", "strided"])
+@pytest.mark.parametrize("size", [6.0, 17.0])
+def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng):
+    field, loaded = _field(rng, (140, 110), size), make_loaded(kind, **TRAINED)
+    expected = run(enhance_array(field, loaded, FP32)).data
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    shown = show(field, loaded.card, predictor.probe, FP32, constant=True)
+    card, made = loaded.card, np.zeros_like(expected)
+    scaling = measure_scaling(shown.data, card.input_percentiles)
+    work = Run(shown.data, made, loaded, shown.plan, scaling, regrid=shown.regrid)
+    places = [tile.index for tile in shown.outputs]
+    assert len({work.tile(place).window.shape for place in places}) == 1
+    predictor.batch = 3
+    TileWorker(work, predictor).enhance(places)
+    np.testing.assert_allclose(made, expected, atol=1e-5 * np.ptp(expected))
 
 
 def test_a_changed_resampling_is_not_resumed(make_loaded, rng, tmp_path):
