@@ -39,9 +39,10 @@ def test_a_second_start_measures_nothing(kind, make_loaded, monkeypatch):
     assert _figures(again) == first
 
 
-def test_what_a_card_claims_is_not_believed(make_loaded):
+def test_what_a_card_claims_is_not_believed(make_loaded, caplog):
     loaded = make_loaded("plain", receptive_field=1)
     assert Predictor(loaded, device="cpu").probe.halo == 3
+    assert "claims a receptive field of 1 px; 3 px were measured" in caplog.text
 
 
 def test_the_digest_knows_weights_structure_and_code(make_loaded):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
-from napari_semsr.models.effective_field import effective_halo
+from napari_semsr.models.effective_field import effective_fields, effective_halo
 from napari_semsr.models.normalisation import WithoutNorms
 from napari_semsr.models.receptive_field import measure, probe, smallest_side
 
@@ -103,6 +103,16 @@ def test_the_effective_halo_follows_the_tolerance():
     assert 3 <= halos[0] < halos[1] < halos[2] <= 20
     with pytest.raises(OptionError, match="between 0 and 1"):
         effective_halo(blur, stride=1, halo=20, tolerance=1.5)
+
+
+def test_a_card_tells_the_effective_field(make_loaded):
+    module = make_loaded("strided").module
+    exact = probe(module, stride=4).halo
+    found = effective_fields(module, stride=4, halo=exact)
+    assert list(found) == ["0.01", "0.001"]
+    assert 0 < found["0.01"] <= found["0.001"] <= exact
+    assert effective_fields(module, stride=4, halo=None) == {}
+    assert effective_fields(module, stride=4, halo=512) == {}
 
 
 def test_an_effective_halo_keeps_its_promise(make_loaded):

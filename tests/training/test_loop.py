@@ -59,6 +59,7 @@ def test_run_leaves_a_model_a_curve_and_a_state(tmp_path: Path) -> None:
     assert loaded.card.name == "tiny"
     assert loaded.card.receptive_field % loaded.card.stride == 0
     assert loaded.card.receptive_field > 0
+    assert 0 <= loaded.card.effective_field["0.01"] <= loaded.card.receptive_field
 
 
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A network on a device: windows of grey values in, enhanced grey values out."""
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -30,6 +31,7 @@ from napari_semsr.models.receptive_field import Probe
 
 __all__ = ["Predictor"]
 
+_logger = logging.getLogger(__name__)
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
 
@@ -81,7 +83,17 @@ class Predictor:
     @cached_property
     def probe(self) -> Probe:
         """Measured halo, live norms and smallest side; kept for the next start."""
-        return measured_of(self._source).probe(self.card.stride)
+        found = measured_of(self._source).probe(self.card.stride)
+        claimed = self.card.receptive_field
+        if claimed and claimed != (found.halo or 0):
+            _logger.warning(
+                "The card of %s claims a receptive field of %d px; %s were measured, "
+                "and are used.",
+                self.card.name,
+                claimed,
+                "no bounds" if found.halo is None else f"{found.halo} px",
+            )
+        return found
 
     def probe_within(self, tolerance: float | None) -> Probe:
         """Give the probe with the halo that suffices for a tolerance.

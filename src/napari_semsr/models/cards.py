@@ -50,6 +50,9 @@ class ModelCard(BaseModel):
     receptive_field : int
         Pixels on each side that an output pixel depends on, aligned to the stride;
         measured, not computed by hand.
+    effective_field : dict
+        Pixels on each side beyond which the input changes the output by less than a
+        tolerance, by that tolerance over the output's range; measured on the weights.
     norms : bool
         Whether a normalisation layer computes statistics from the image itself.
     input_percentiles : tuple of float
@@ -80,6 +83,7 @@ class ModelCard(BaseModel):
     scale: int = Field(default=1, ge=1, le=8)
     stride: int = Field(default=1, ge=1, le=1024)
     receptive_field: int = Field(ge=0, le=65536)
+    effective_field: dict[str, int] = Field(default_factory=dict)
     norms: bool = False
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
     pixel_size_nm: tuple[_Length, _Length] | None = None

@@ -17,9 +17,11 @@ from napari_semsr.core.tiling import round_up
 from napari_semsr.models.normalisation import WithoutNorms
 from napari_semsr.models.receptive_field import smallest_side
 
-__all__ = ["effective_halo"]
+__all__ = ["effective_fields", "effective_halo"]
 
 _TRIALS = 2
+_TOLERANCES = (0.01, 0.001)
+_WIDEST = 256
 
 
 def effective_halo(
@@ -73,6 +75,36 @@ def effective_halo(
                 scale = 2 * len(change) // side
                 reach = max(reach, -(-(int(far.max()) + 1) // scale) if len(far) else 0)
     return min(halo, round_up(reach, stride))
+
+
+def effective_fields(
+    module: nn.Module, *, stride: int, halo: int | None
+) -> dict[str, int]:
+    """Measure what a card says of a network's effective field.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    stride : int
+        The network's total stride.
+    halo : int or None
+        The exact halo; None when it is not bounded.
+
+    Returns
+    -------
+    dict
+        Input pixels for tolerances of 0.01 and 0.001; empty where the exact halo is
+        above 256 px, which takes long.
+    """
+    if halo is None or halo > _WIDEST:
+        return {}
+    return {
+        f"{tolerance:g}": effective_halo(
+            module, stride=stride, halo=halo, tolerance=tolerance
+        )
+        for tolerance in _TOLERANCES
+    }
 
 
 def _noise(shape: tuple[int, int], rng: torch.Generator) -> Tensor:

@@ -30,6 +30,7 @@ def public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
         Its card, with the file's name.
     """
     from napari_semsr.models.cards import ModelCard
+    from napari_semsr.models.effective_field import effective_fields
     from napari_semsr.models.esrgan_weights import load_esrgan
     from napari_semsr.models.receptive_field import probe
 
@@ -43,6 +44,9 @@ def public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
         scale=network.scale,
         stride=network.stride,
         receptive_field=probed.halo or 0,
+        effective_field=effective_fields(
+            network, stride=network.stride, halo=probed.halo
+        ),
         training={"source": path.name},
         limits="Not trained here. Published weights of this kind learned from "
         "photographs and draw texture that may not be in the sample.",

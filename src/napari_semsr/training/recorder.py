@@ -17,6 +17,7 @@ from napari_semsr.core.errors import Cancelled, SemsrError
 from napari_semsr.core.progress import Progress
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import save_model
+from napari_semsr.models.effective_field import effective_fields
 from napari_semsr.models.receptive_field import Probe, probe
 from napari_semsr.models.registry import build
 from napari_semsr.training.board import Board
@@ -219,6 +220,9 @@ def card_of(
         scale=int(getattr(network, "scale", 1)),
         stride=stride,
         receptive_field=probed.halo or 0,
+        effective_field=effective_fields(
+            getattr(network, "local", network), stride=stride, halo=probed.halo
+        ),
         norms=probed.norms > 0,
         input_percentiles=PERCENTILES,
         pixel_size_nm=None if pixel is None else (pixel, pixel),

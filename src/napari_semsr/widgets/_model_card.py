@@ -20,6 +20,7 @@ from napari_semsr.widgets._text import TIMES, table
 __all__ = ["ModelChooser", "card_text"]
 
 _AMBER = "#e3b617"
+_TOLERANCE = 0.001
 
 
 def card_text(
@@ -50,7 +51,7 @@ def card_text(
     rows = {
         "Trained on": trained.sentence(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
-        "Receptive field": f"{card.get('receptive_field')} px each side",
+        "Receptive field": _field(card),
         "Architecture": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
@@ -63,6 +64,15 @@ def card_text(
         colour = f' style="color:{_AMBER}"' if fit.steps is None else ""
         text += f"<p{colour}>{fit.note}</p>"
     return text
+
+
+def _field(card: dict[str, Any]) -> str:
+    """Say how far a model looks: exactly, and in effect."""
+    said = f"{card.get('receptive_field')} px each side"
+    for tolerance, reach in (card.get("effective_field") or {}).items():
+        if float(tolerance) == _TOLERANCE:
+            said += f", {reach} px within {tolerance} of the range"
+    return said
 
 
 class ModelChooser(QWidget):
