@@ -49,3 +49,15 @@ def test_dropout_is_left_out_on_demand() -> None:
         dropping, plain = PatchGAN(width=4, dropout=0.5), PatchGAN(width=4, dropout=0)
         assert not torch.equal(dropping(image), dropping(image))
         assert torch.equal(plain(image), plain(image))
+
+
+def test_a_keen_one_sees_detail_that_a_shift_of_grey_leaves_alone() -> None:
+    keen = PatchGAN(width=4, dropout=0, keen=True)
+    first = _convolutions(keen)[0]
+    assert first.in_channels == 2
+    with torch.no_grad():
+        first.weight[:, 0] = 0  # leaves the detail alone
+        image = torch.rand(1, 1, 64, 64)
+        torch.testing.assert_close(keen(image + 0.3), keen(image), rtol=0, atol=1e-5)
+        assert not torch.allclose(keen(image), keen(0.2 * image.square()))
+    assert patch_px(PatchGAN(width=4, keen=True), 128) == 72
