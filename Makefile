@@ -11,7 +11,7 @@ DEMO_DIR ?= demo-output
 WITH_DISPLAY := scripts/with_display.sh
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: help .venv demo test soak lint format bench docs screenshots clean
+.PHONY: help .venv demo test soak lint format bench tables docs screenshots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,11 @@ format: $(STAMP)  ## rewrite the code in the project's style
 bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]" --no-build-isolation
 	BIN="$(BIN)" scripts/bench.sh
+
+tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (MINUTES=60)
+	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(JOBS),--jobs $(JOBS))
+	PYTHONPATH=benchmarks $(BIN)/python -m paper_tables evaluate
 
 docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

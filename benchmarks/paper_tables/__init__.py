@@ -1,0 +1,1 @@
+"""The tables of the four papers beside ours: train, evaluate, write docs/results.md."""

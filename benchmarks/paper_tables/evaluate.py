@@ -1,0 +1,162 @@
+"""Judge every trained and bundled model on the same held-out sets, part by part.
+
+Each part is kept as JSON beside the runs, so that the page can be written again, or one
+part be measured anew, without the others.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.models.cards import bundled
+from paper_tables.gao import SETS, gao_sets, measure_sets
+from paper_tables.gold_part import measure_gold
+from paper_tables.lens import judges_of, measure_quality, measure_sizes
+from paper_tables.plan import EDGE_WEIGHTS, FOLDER, RECIPES, edge_run
+from paper_tables.runs import Say, finished
+
+__all__ = ["PARTS", "Extent", "evaluate", "records_of", "results_of"]
+
+PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes")
+RESTORERS = ("sem-restore", "sem-restore-small", "sem-restore-large")
+LENS_RUNS = (
+    "sun",
+    "pix2pix-ssum",
+    "srgan-ssum",
+    "esrgan-ssum",
+    "wang",
+    "wang-attention",
+)
+Models = dict[str, Path | str]
+_IMAGES = FOLDER / "gao-a.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is judged.
+
+    Attributes
+    ----------
+    side : int
+        Largest side of Gao's images.
+    fields : int
+        Superlens fields of each kind.
+    gold_fields, gold_side : int
+        Fields of gold, and their side in coarse pixels.
+    """
+
+    side: int = 512
+    fields: int = 1
+    gold_fields: int = 4
+    gold_side: int = 256
+
+
+def _trained(runs: Path, names: tuple[str, ...]) -> Models:
+    """Find the models of finished runs."""
+    found = {n: runs / n / f"{n}.safetensors" for n in names if finished(runs / n)}
+    return {name: path for name, path in found.items() if path.exists()}
+
+
+def _with_bundled(models: Models, names: tuple[str, ...]) -> Models:
+    """Add bundled models, where they are there."""
+    return {**models, **{n: n for n in names if n in bundled()}}
+
+
+def _gao(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models: dict[str, Models] = {}
+    for name in SETS:
+        letter = name.lower()
+        own = tuple(f"{kind}-{letter}" for kind in ("gao", "kernel", "restore"))
+        models[name] = _with_bundled(_trained(runs, own), RESTORERS)
+    return measure_sets(gao_sets(_IMAGES, extent.side), models, say)
+
+
+def _edge(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    found = _trained(runs, tuple(edge_run(weight) for weight in EDGE_WEIGHTS))
+    models: Models = {
+        str(w): found[edge_run(w)] for w in EDGE_WEIGHTS if edge_run(w) in found
+    }
+    if not models:
+        return {}
+    sets = {"A": gao_sets(_IMAGES, extent.side)["A"]}
+    rows = measure_sets(sets, {"A": models}, say, peers=False)["A"]
+    return {name: rows[name] for name in models}
+
+
+def _gold(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, ("de-haan-gold",)), ("sem-2x",))
+    size = {"fields": extent.gold_fields, "side": extent.gold_side}
+    return measure_gold(models, say, **size)
+
+
+def _superlens(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, LENS_RUNS), ("ssum-sem",))
+    if not models:
+        return {}
+    return measure_quality(judges_of(models, extent.fields), say)
+
+
+def _superlens_2x(_runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled({}, ("ssum-sem-2x",))
+    if not models:
+        return {}
+    return measure_quality(judges_of(models, extent.fields), say)
+
+
+def _sizes(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    own = _trained(runs, ("wang", "wang-attention"))
+    models = _with_bundled(own, ("ssum-sem",))
+    if not models:
+        return {}
+    return measure_sizes(judges_of(models, extent.fields), say)
+
+
+_MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
+    "gao": _gao,
+    "edge": _edge,
+    "gold": _gold,
+    "superlens": _superlens,
+    "superlens_2x": _superlens_2x,
+    "sizes": _sizes,
+}
+
+
+def evaluate(runs: Path, parts: tuple[str, ...], extent: Extent, say: Say) -> None:
+    """Measure parts, and keep each as JSON.
+
+    Parameters
+    ----------
+    runs : pathlib.Path
+        Where the runs' folders are.
+    parts : tuple of str
+        Of `PARTS`.
+    extent : Extent
+        How much is judged.
+    say : callable
+        Told what is done.
+    """
+    folder = runs / "measured"
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        found = _MEASURES[part](runs, extent, say)
+        text = json.dumps(found, indent=1)
+        (folder / f"{part}.json").write_text(text, encoding="utf-8")
+
+
+def results_of(runs: Path) -> dict[str, Any]:
+    """Read what was measured; parts without a model are left out."""
+    found = {}
+    for part in PARTS:
+        path = runs / "measured" / f"{part}.json"
+        if path.exists() and (held := json.loads(path.read_text(encoding="utf-8"))):
+            found[part] = held
+    return found
+
+
+def records_of(runs: Path) -> dict[str, dict[str, Any]]:
+    """Read how the finished runs went, in the order of the plan."""
+    names = (*RECIPES, *(edge_run(weight) for weight in EDGE_WEIGHTS))
+    found = {name: finished(runs / name) for name in names}
+    return {name: record for name, record in found.items() if record is not None}

@@ -1,0 +1,229 @@
+"""Sun's and Wang's tables: superlens images brought to what an electron beam sees.
+
+Samples, scores and sites are those of ``benchmarks/superlens.py``. All models of one
+scale see the same fields, which are drawn once.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from superlens import (
+    SIDE,
+    SIZES,
+    Judge,
+    held_out_pairs,
+    in_focus,
+    inner,
+    median,
+    resolved,
+    scores,
+    site_dips,
+)
+from superlens_fields import chip, series
+
+from napari_semsr.analysis.frc_map import FrcMapOptions, frc_map
+from napari_semsr.analysis.histogram import histogram
+from napari_semsr.analysis.metrics import match_affine
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.simulate.ssum_pair import SsumPair
+from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS
+from napari_semsr.training.recipes import load_recipe
+from paper_tables.plan import FOLDER
+
+__all__ = ["Shown", "judges_of", "measure_quality", "measure_sizes", "sharpness_map"]
+
+Image = NDArray[np.float64]
+Say = Callable[[str], None]
+PIXEL_NM = 20.0
+CHIP = "chip, 80 nm lines"
+BLOCK, STEP = 64, 32  # of a resolution map
+FORMS = ("lines", "discs")
+RELIEF_NM = 60
+SEED = 50
+_LEARNT = FOLDER / "sun.yaml"  # whose microscope all learn from
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One field as everything shows it.
+
+    Attributes
+    ----------
+    images : dict
+        The optical image, the oracle's, that of each model, and the truth.
+    pixel_nm : float
+        Of all of them.
+    scale : int
+        Their pixels per pixel of the optical image.
+    """
+
+    images: dict[str, Image]
+    pixel_nm: float
+    scale: int
+
+
+def judges_of(models: dict[str, Path | str], fields: int) -> dict[str, Judge]:
+    """Load models; the first one's judge fits the oracle too.
+
+    Parameters
+    ----------
+    models : dict
+        Model files and bundled models, of one scale, by what they are called.
+    fields : int
+        Fields of each kind of sample.
+    """
+    return {
+        name: Judge(load_model(model), fields, number == 0)
+        for number, (name, model) in enumerate(models.items())
+    }
+
+
+def _shown(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
+    """Enhance a field by all models."""
+    images: dict[str, Image] = {}
+    base: dict[str, Image] = {}
+    for name, judge in judges.items():
+        made = judge.images(pair)
+        base = base or {k: made[k] for k in ("optical", "linear") if k in made}
+        images[name], truth = made["enhanced"], made["truth"]
+    scale = next(iter(judges.values())).scale
+    everything = {**base, **images, "truth": truth}
+    return Shown(everything, pair.pixel_nm / scale, scale)
+
+
+def _fields(judge: Judge) -> Iterable[tuple[str, SsumPair]]:
+    """Yield held-out fields in any focus, and a chip in focus."""
+    microscope = load_recipe(_LEARNT).data.superlens
+    for kind in SAMPLE_KINDS:
+        for pair in held_out_pairs(kind, judge, microscope):
+            yield kind, pair
+    for index in range(judge.fields):
+        yield CHIP, in_focus(chip(160, index, 160), judge, index)
+
+
+def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
+    """Judge models on held-out fields.
+
+    Parameters
+    ----------
+    judges : dict
+        As `judges_of` gives them.
+    say : callable
+        Told what is done.
+
+    Returns
+    -------
+    dict
+        By group of fields (``all``, and the chip) and image: means of PSNR, SSIM,
+        earth mover's distance of grey levels and of the map of resolutions; medians of
+        the resolution.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for kind, pair in _fields(next(iter(judges.values()))):
+        say(f"superlens, {kind}")
+        shown = _shown(pair, judges)
+        found = scores(shown.images, shown.pixel_nm, shown.scale)
+        for name, row in found.items():
+            row["emd"] = grey_distance(shown, name)
+            row |= sharpness_map(shown, name)
+        rows.setdefault("chip" if kind == CHIP else "all", []).append(found)
+    return {group: _summary(found) for group, found in rows.items()}
+
+
+def _matched(shown: Shown, name: str) -> tuple[Image, Image]:
+    """Bring an image's greys to those of the truth; leave out the border of both."""
+    image, truth = (inner(shown.images[n], shown.scale) for n in (name, "truth"))
+    gain, offset = match_affine(image, truth)
+    return np.clip(gain * image + offset, 0, 255), truth
+
+
+def grey_distance(shown: Shown, name: str) -> float:
+    """Earth mover's distance of grey levels from the truth's, of 255.
+
+    Parameters
+    ----------
+    shown : Shown
+        A field.
+    name : str
+        Which image of it.
+    """
+    image, truth = (
+        Micrograph(np.rint(part).astype(np.uint8)) for part in _matched(shown, name)
+    )
+    return float(histogram(image, truth).emd or 0.0)
+
+
+def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
+    """Median resolution over the blocks of a map, and the share with an answer.
+
+    Parameters
+    ----------
+    shown : Shown
+        A field.
+    name : str
+        Which image of it.
+    """
+    size = (shown.pixel_nm,) * 2
+    image, truth = (Micrograph(part, size) for part in _matched(shown, name))
+    scale = shown.scale
+    options = FrcMapOptions(block=BLOCK * scale, step=STEP * scale, reference=True)
+    found = run(frc_map(image, truth, options))
+    answered = 100 * (1 - found.failed / found.blocks)
+    return {"map_median_nm": found.median_nm, "map_answered": answered}
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Put the scores of several fields together."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in rows[0]:
+        mine = [row[name] for row in rows]
+        gains = [row[name]["psnr_db"] - row["optical"]["psnr_db"] for row in rows]
+        found[name] = {
+            measure: float(np.mean([row[measure] for row in mine]))
+            for measure in ("psnr_db", "ssim", "emd", "map_answered")
+        }
+        found[name] |= {
+            "gain_db": float(np.mean(gains)),
+            "worst_gain_db": float(min(gains)),
+            "resolution_nm": median([row["resolution_nm"] for row in mine]),
+            "map_median_nm": median([row["map_median_nm"] for row in mine]),
+            "fields": len(rows),
+        }
+    return found
+
+
+def measure_sizes(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
+    """Measure the gaps between lines and discs of 50 to 300 nm.
+
+    Parameters
+    ----------
+    judges : dict
+        As `judges_of` gives them, of scale 1.
+    say : callable
+        Told what is done.
+
+    Returns
+    -------
+    dict
+        By form, size and image: mean dip, share of gaps resolved, and their number.
+    """
+    table: dict[str, Any] = {}
+    first = next(iter(judges.values()))
+    for form in FORMS:
+        for size in SIZES:
+            say(f"superlens, {form} of {size} nm")
+            found: dict[str, list[Image]] = {}
+            surface, sites = series(size, form, RELIEF_NM, SIDE)
+            for index in range(first.fields):
+                shown = _shown(in_focus(surface, first, SEED + index), judges)
+                dips = site_dips(shown.images, sites, shown.pixel_nm)
+                for name, values in dips.items():
+                    found.setdefault(name, []).append(values)
+            table.setdefault(form, {})[str(size)] = resolved(found)
+    return table

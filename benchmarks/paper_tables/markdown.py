@@ -1,0 +1,99 @@
+"""Markdown: numbers, tables, and what a row says of its training."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["how_trained", "number", "pair", "paragraphs", "table"]
+
+DASH = "\N{EN DASH}"
+
+
+def number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """Write a number; a dash for none, and for what is not a number.
+
+    Parameters
+    ----------
+    value : float or None
+        The number.
+    digits : int
+        After the point.
+    sign : bool, default=False
+        Write a plus too.
+    """
+    if value is None or value != value:
+        return DASH
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def pair(first: float | None, second: float | None, digits: int) -> str:
+    """Write two numbers with a slash between them."""
+    return f"{number(first, digits)} / {number(second, digits)}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table whose first column is text and the others are numbers.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Names of the columns.
+    rows : iterable of sequence of str
+        Cells; as many in each as there are columns.
+
+    Raises
+    ------
+    ValueError
+        If a row has another number of cells.
+    """
+    lines = [_line(head), "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        if len(row) != len(head):
+            msg = f"A row must have {len(head)} cells, got {len(row)}: {list(row)}"
+            raise ValueError(msg)
+        lines.append(_line(row))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def paragraphs(*parts: str) -> str:
+    """Join what is not empty by empty lines."""
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def how_trained(record: dict[str, Any]) -> list[str]:
+    """Say how a model was trained: network, weights, steps, batch, minutes, device.
+
+    Parameters
+    ----------
+    record : dict
+        ``finished.json`` of a run.
+    """
+    options = dict(record["options"])
+    name = str(record["architecture"])
+    if name == "correction":
+        name = f"{options['network']}, as a correction"
+        options = dict(options.get("options") or {})
+    width = options.get("width", options.get("widths"))
+    if width is not None:
+        name += f", width {' and '.join(map(str, _listed(width)))}"
+    if "blocks" in options:
+        name += f", {options['blocks']} blocks"
+    device = record["device"]
+    if record["threads"] is not None:
+        threads = record["threads"]
+        device += f", {threads} thread{'s' if threads != 1 else ''}"
+    return [
+        name,
+        f"{record['weights'] / 1e6:.3f}",
+        f"{record['batch']} of {record['patch_px']} px",
+        str(record["steps"]),
+        number(record["minutes"], 1),
+        device,
+    ]
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

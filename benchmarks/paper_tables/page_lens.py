@@ -1,0 +1,115 @@
+"""Sun's, Wang's and de Haan's tables in markdown."""
+
+from typing import Any
+
+from paper_tables.markdown import number, table
+from paper_tables.theirs import HAAN, SUN_GAIN_DB
+
+__all__ = ["fields", "gold", "sizes"]
+
+_NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
+
+
+def fields(groups: dict[str, Any]) -> str:
+    """Write PSNR, SSIM and resolution, groups of fields one below another."""
+    head = (
+        "image",
+        "PSNR, dB",
+        "gain, dB",
+        "worst field, dB",
+        "SSIM",
+        "cross-FRC, nm",
+        "median of the FRC map, nm",
+        "blocks with an answer",
+        "grey levels: distance",
+    )
+    parts = []
+    for group, rows in groups.items():
+        count = next(iter(rows.values()))["fields"]
+        called = "Held-out fields of all kinds, any focus"
+        if group == "chip":
+            called = "Chip with 80 nm lines, in focus"
+        parts.append(f"**{called}** ({count} fields)")
+        cells = [_field_row(name, r) for name, r in rows.items()]
+        cells.append(
+            [
+                "*Sun et al.: theirs, on their data*",
+                "",
+                number(SUN_GAIN_DB, 2, sign=True),
+                *[""] * 6,
+            ]
+        )
+        parts.append(table(head, cells))
+    return "\n\n".join(parts)
+
+
+def _field_row(name: str, r: dict[str, Any]) -> list[str]:
+    optical = name == "optical"
+    return [
+        _NAMES.get(name, name),
+        number(r["psnr_db"], 2),
+        "" if optical else number(r["gain_db"], 2, sign=True),
+        "" if optical else number(r["worst_gain_db"], 2, sign=True),
+        number(r["ssim"], 3),
+        number(r["resolution_nm"], 0),
+        number(r["map_median_nm"], 0),
+        f"{number(r['map_answered'], 0)} %",
+        number(r["emd"], 1),
+    ]
+
+
+def sizes(series: dict[str, Any]) -> str:
+    """Write dips and shares of resolved gaps by size, lines and discs."""
+    parts = []
+    for form, rows in series.items():
+        names = list(next(iter(rows.values())))
+        head = ["nm", *(_NAMES.get(name, name) for name in names)]
+        cells = [
+            [
+                size,
+                *(_dip(row[name]) for name in names),
+            ]
+            for size, row in rows.items()
+        ]
+        parts += [f"**{form.capitalize()}**", table(head, cells)]
+    return "\n\n".join(parts)
+
+
+def _dip(found: dict[str, float]) -> str:
+    return f"{found['dip']:.2f} ({100 * found['resolved']:.0f} %)"
+
+
+def gold(rows: dict[str, Any]) -> str:
+    """Write gap statistics and spectra."""
+    head = (
+        "method",
+        "undetected gaps, %",
+        "width error, nm",
+        "signed, nm",
+        "invented gaps, %",
+        "PSNR, dB",
+        "SSIM",
+        "amplitude over the truth's, by band",
+        "correlation with the truth, by band",
+    )
+    cells = []
+    for name, r in rows.items():
+        missed = number(r["undetected_percent"], 1)
+        spread = number(r["undetected_spread_percent"], 1)
+        cells.append(
+            [
+                name,
+                f"{missed} ± {spread}",
+                number(r["width_error_nm"], 2),
+                number(r["signed_width_error_nm"], 2, sign=True),
+                number(r["invented_percent"], 1),
+                number(r["psnr_db"], 2),
+                number(r["ssim"], 3),
+                " ".join(number(v, 2) for v in r["amplitude_in_bands"]),
+                " ".join(number(v, 2) for v in r["correlation_in_bands"]),
+            ]
+        )
+    for name, (missed, error) in HAAN.items():
+        said = f"*de Haan et al., {name}: theirs, on their data*"
+        cells.append([said, number(missed, 1), number(error, 1), *[""] * 6])
+    return table(head, cells)

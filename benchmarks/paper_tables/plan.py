@@ -1,0 +1,164 @@
+"""What is trained for the tables: recipes, their short forms, and their minutes.
+
+On a GPU the recipes of ``recipes/tables`` are run as they are. Without one, the files
+of the same name in ``recipes/tables/narrow`` stand in their place: each includes the
+full recipe and says which numbers are smaller. The minutes that all of them may take
+are shared out by `WEIGHTS`.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.training.recipes import Recipe, load_recipe
+
+__all__ = [
+    "EDGE_WEIGHTS",
+    "FOLDER",
+    "NARROW",
+    "RECIPES",
+    "RUNS",
+    "Planned",
+    "edge_run",
+    "key_of",
+    "plan",
+    "shared_out",
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "recipes" / "tables"
+NARROW = FOLDER / "narrow"
+RUNS = ROOT / "runs" / "tables"
+
+RECIPES = (
+    "gao-a",
+    "gao-b",
+    "gao-c",
+    "kernel-a",
+    "restore-a",
+    "restore-b",
+    "restore-c",
+    "sun",
+    "pix2pix-ssum",
+    "srgan-ssum",
+    "esrgan-ssum",
+    "wang",
+    "wang-attention",
+    "de-haan-gold",
+)
+EDGE_WEIGHTS = (0, 5, 10, 20)
+"""Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
+WEIGHTS = {"gao-a": 1.5, "gao-b": 1.5, "gao-c": 1.5}
+ABLATION_WEIGHT = 0.35
+_BASE = "gao-a"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One training.
+
+    Attributes
+    ----------
+    name : str
+        Of the run and its model.
+    path : pathlib.Path
+        Recipe.
+    edge_weight : float or None
+        Weight of the edge loss in place of the recipe's.
+    weight : float
+        Share of the minutes of all.
+    narrow : bool
+        Whether it is the short form.
+    """
+
+    name: str
+    path: Path
+    edge_weight: float | None
+    weight: float
+    narrow: bool
+
+    def recipe(self) -> Recipe:
+        """Read the recipe, and change what is to be compared."""
+        recipe = load_recipe(self.path).replace(name=self.name)
+        if self.edge_weight is None:
+            return recipe
+        minutes = recipe.minutes
+        return recipe.replace(
+            gan=recipe.gan.replace(edge_weight=self.edge_weight),
+            minutes=None if minutes is None else minutes * self.weight,
+        )
+
+
+def plan(*, narrow: bool, only: tuple[str, ...] = ()) -> list[Planned]:
+    """List the trainings.
+
+    Parameters
+    ----------
+    narrow : bool
+        Take the short forms.
+    only : tuple of str
+        Names, or beginnings of names, to keep; all if empty.
+    """
+    folder = NARROW if narrow else FOLDER
+    found = [
+        Planned(name, folder / f"{name}.yaml", None, WEIGHTS.get(name, 1.0), narrow)
+        for name in RECIPES
+    ]
+    found += [
+        Planned(
+            edge_run(weight),
+            folder / f"{_BASE}.yaml",
+            float(weight),
+            ABLATION_WEIGHT,
+            narrow,
+        )
+        for weight in EDGE_WEIGHTS
+    ]
+    return [p for p in found if not only or p.name.startswith(only)]
+
+
+def edge_run(weight: float) -> str:
+    """Name the run of a weight of the edge loss."""
+    return f"{_BASE}-edge-{weight:g}"
+
+
+def shared_out(planned: list[Planned], minutes: float, jobs: int) -> dict[str, float]:
+    """Share out the minutes of the clock among trainings, `jobs` of them at a time.
+
+    Parameters
+    ----------
+    planned : list of Planned
+        What is to be trained.
+    minutes : float
+        Of the clock, for all.
+    jobs : int
+        How many run at once.
+
+    Returns
+    -------
+    dict
+        Minutes of each by name. The last to start may have to wait, so that the whole
+        can take as long as the longest more.
+    """
+    whole = sum(p.weight for p in planned)
+    at_once = min(jobs, len(planned))
+    return {p.name: minutes * at_once * p.weight / whole for p in planned}
+
+
+def key_of(planned: Planned, minutes: float | None) -> str:
+    """Name what decides a training: two with one key need not be done twice.
+
+    Parameters
+    ----------
+    planned : Planned
+        The training.
+    minutes : float or None
+        What was asked for all trainings; None for the recipes' own.
+    """
+    plain: dict[str, Any] = planned.recipe().model_dump(
+        mode="json", exclude={"workers": True, "data": {"root", "bank_folder"}}
+    )
+    told = json.dumps([plain, planned.weight, minutes], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
