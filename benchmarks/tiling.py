@@ -1,4 +1,4 @@
-"""Tiles against the whole field: exactness and time, with MONAI's window beside them.
+"""Tiles against the whole field: exactness and time, with peers beside them.
 
 Run it twice, with the default allocator and with one that keeps its memory::
 
@@ -7,8 +7,9 @@ Run it twice, with the default allocator and with one that keeps its memory::
 
 All ways take turns within each round, and the least time of several rounds counts.
 *Whole* is plain PyTorch on the field reflected to the stride, in the same precision and
-memory layout, grey values scaled and restored just as the engine does. MONAI is timed
-where it is installed (extra ``bench``). On a machine that is busy with other work,
+memory layout, grey values scaled and restored just as the engine does. MONAI and
+bioimageio.core (``tiling_peers.py``) are timed where they are installed, or lie in the
+folder that ``--packages`` names. On a machine that is busy with other work,
 ``OMP_NUM_THREADS=1 ... --clock cpu`` compares the work done instead of the time.
 Exit code 1 means that a gate was missed.
 """
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tiling_peers
 import torch
 from numpy.typing import NDArray
 
@@ -81,29 +83,29 @@ def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -
     return run(enhance_array(Micrograph(image), loaded, options))
 
 
-def monai_way(
+def peer_ways(
     loaded: LoadedModel, predictor: Predictor, image: NDArray[Any]
-) -> Way | None:
-    """Set up MONAI's sliding window on the same network."""
-    try:
-        from monai.inferers import sliding_window_inference
-    except ImportError:
-        return None
-    mixed = predictor.precision == "bf16"
+) -> dict[str, Way]:
+    """Set up what others do with the same network, where they are installed."""
+    network = getattr(loaded.module, "local", loaded.module)
+    card = loaded.card
+    found = {
+        "monai 256, overlap 0.25": tiling_peers.monai(predictor),
+        f"bioimageio.core {tiling_peers.BLOCK}, fp32": tiling_peers.bioimageio(
+            network, card.receptive_field, card.stride
+        ),
+    }
 
-    def way() -> NDArray[Any]:
-        scaling, haze = survey(loaded, image)
-        box = Box(0, image.shape[0], 0, image.shape[1])
-        clear, _ = read_input(image, box, scaling, haze)
-        x = torch.from_numpy(scaling.normalise(clear))[None, None]
-        with (
-            torch.inference_mode(),
-            torch.autocast(predictor.device.type, torch.bfloat16, enabled=mixed),
-        ):
-            y = sliding_window_inference(x, (256, 256), 1, predictor._module, 0.25)
-        return scaling.restore(y[0, 0].float().numpy())
+    def told(peer: tiling_peers.Way) -> Way:
+        def way() -> NDArray[Any]:
+            scaling, haze = survey(loaded, image)
+            box = Box(0, image.shape[0], 0, image.shape[1])
+            clear, _ = read_input(image, box, scaling, haze)
+            return scaling.restore(peer(scaling.normalise(clear)))
 
-    return way
+        return way
+
+    return {name: told(peer) for name, peer in found.items() if peer is not None}
 
 
 def exactness(loaded: LoadedModel) -> list[dict[str, Any]]:
@@ -140,9 +142,7 @@ def timing(
     ways: dict[str, Way] = {"whole": lambda: whole(loaded, predictor, image)}
     for tile in (256, 512, 1024):
         ways[f"tile {tile}"] = lambda t=tile: tiled(loaded, image, t, precision)  # type: ignore[misc]
-    other = monai_way(loaded, predictor, image)
-    if other is not None:
-        ways["monai 256, overlap 0.25"] = other
+    ways |= peer_ways(loaded, predictor, image)
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(rounds):
         for name, way in ways.items():
@@ -160,8 +160,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", nargs="*", default=["bf16", "fp32"])
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
+    parser.add_argument("--packages", help="folder of packages to compare with")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if chosen.packages:
+        sys.path.append(chosen.packages)
     loaded = load_model(chosen.model)
     found: dict[str, Any] = {
         "model": loaded.card.name,
