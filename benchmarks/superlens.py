@@ -23,10 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from restoration import oracle
-from scipy import ndimage
-from superlens_fields import (
+from _superlens_fields import (
     DIP,
     KEPT_SEED,
     SIDE,
@@ -41,10 +38,12 @@ from superlens_fields import (
     star,
     star_sites,
 )
-from superlens_figures import draw_figures
-from superlens_mosaic import stitched_pair
-from superlens_presence import presence
-from superlens_tables import print_depth, print_presence, print_quality, print_sizes
+from _superlens_figures import draw_figures
+from _superlens_mosaic import stitched_pair
+from _superlens_tables import print_depth, print_quality, print_sizes
+from numpy.typing import NDArray
+from restoration import oracle
+from scipy import ndimage
 
 from napari_semsr.analysis.frc import FrcOptions, frc
 from napari_semsr.analysis.metrics import match_affine, structural_similarity
@@ -72,7 +71,7 @@ STAR_WIDTHS = (50, 60, 70, 80, 90, 100, 120, 150, 200)
 HEIGHTS = tuple(range(-400, 401, 50))
 STACK = (-200.0, -100.0, 0.0, 100.0, 200.0)
 FEATURE_NM = 100.0
-PARTS = ("quality", "sizes", "depth", "presence")
+PARTS = ("quality", "sizes", "depth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +207,7 @@ def pairs_by_kind(judge: Judge) -> dict[str, list[SsumPair]]:
 def stitched_chip(index: int) -> ScanOptions:
     """Scan wiring of the default size with the default microscope, half-way focused."""
     return ScanOptions(
-        frames_grid=(3, 3), frame_px=256, focus_nm=80.0, seed=KEPT_SEED + index
+        frames_grid=(3, 3), overlap=0.5, focus_nm=80.0, seed=KEPT_SEED + index
     )
 
 
@@ -302,17 +301,6 @@ def sizes(judge: Judge) -> dict[str, Any]:
             judge, [(c, chip_sites(c, 2 * width)) for c in chips]
         )
     return table
-
-
-def shown_discs(judge: Judge) -> dict[str, Any]:
-    """Whether discs put into samples are shown, and ones taken out are not."""
-
-    def take(surface: Surface, index: int) -> dict[str, Image]:
-        images = judge.images(in_focus(surface, judge, 900 + index))
-        images.pop("linear", None)  # fitted to the truth, it has seen the discs
-        return images
-
-    return presence(take, 3 * judge.fields, 20.0 / judge.scale)
 
 
 def focus_stack(pictures: list[NDArray[Any]]) -> Image:
@@ -425,9 +413,6 @@ def main() -> None:
         if "depth" in arguments.parts:
             result["depth"] = depth(judge)
             print_depth(result["depth"], print)
-        if "presence" in arguments.parts:
-            result["presence"] = shown_discs(judge)
-            print_presence(result["presence"], print)
         name = judge.loaded.card.name
         everything[name] = result
         if arguments.output:

@@ -4,21 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 
-def print_presence(found: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Print shares of discs rightly shown and rightly not shown, by radius."""
-    names = [name for name in found if name != "truth"]
-    say("\nDiscs rightly shown / rightly not shown, by radius\n")
-    say("| radius nm | discs | " + " | ".join(names) + " |")
-    say("|---|" + "---:|" * (len(names) + 1))
-    for radius, first in found[names[0]].items():
-        cells = [
-            f"{100 * found[n][radius]['inserted']:.0f} % / "
-            f"{100 * found[n][radius]['erased']:.0f} %"
-            for n in names
-        ]
-        say(f"| {radius:.0f} | {first['discs']} | " + " | ".join(cells) + " |")
-
-
 def print_quality(table: dict[str, Any], say: Callable[[str], None]) -> None:
     """Print PSNR, SSIM and resolution by kind."""
     say(
