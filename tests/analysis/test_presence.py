@@ -61,7 +61,7 @@ def test_make_trial_drops_discs_that_made_no_difference(trial):
     changed = trial.changed.copy()
     changed[20:60, 20:60] = trial.original[20:60, 20:60]
     more = Places(Discs(centres, radii), trial.places.erased)
-    kept = make_trial(trial.original, changed, more, least=1.0)
+    kept = make_trial(trial.original, changed, more)
     assert [40.0, 40.0] not in kept.places.inserted.centres.tolist()
 
 

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.discs import Change, Discs, Places, disc_contrast
+from napari_semsr.analysis.discs import (
+    Change,
+    Discs,
+    Places,
+    disc_contrast,
+    local_contrast,
+)
 from napari_semsr.analysis.metrics import match_affine
 
 __all__ = ["PresenceRow", "Trial", "Verdict", "make_trial", "tally"]
@@ -112,7 +118,7 @@ class PresenceRow:
 
 
 def make_trial(
-    original: Image, changed: Image, places: Places, *, least: float = 0.0
+    original: Image, changed: Image, places: Places, *, least: float = 1 / 3
 ) -> Trial:
     """Keep the discs by which a truth can be told.
 
@@ -122,8 +128,9 @@ def make_trial(
         The truth before and after.
     places : Places
         Discs that were put in and taken out.
-    least : float, default=0
-        Contrast that a disc must have made or lost.
+    least : float, default=1/3
+        Contrast that a disc must have made or lost, over the local contrast of the
+        original.
 
     Returns
     -------
@@ -131,11 +138,13 @@ def make_trial(
         Without discs that made less, or whose places have nearly half of the disc's
         contrast without it: an image that shows nothing must not pass for showing them.
     """
+    local = local_contrast(original)
 
     def kept(discs: Discs, absent: Image, present: Image) -> Discs:
+        at = tuple(np.rint(discs.centres).astype(int).T)
         without = disc_contrast(absent, discs)
         step = np.abs(disc_contrast(present, discs) - without)
-        clear = (step > least) & (np.abs(without) <= _PLAIN * step)
+        clear = (step > least * local[at]) & (np.abs(without) <= _PLAIN * step)
         return discs.chosen(clear)
 
     inserted = kept(places.inserted, original, changed)

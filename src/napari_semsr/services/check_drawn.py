@@ -4,6 +4,8 @@ A superlens and an electron microscope look at the same surface; gold on carbon 
 looked at twice, at half the magnification and at the full one.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from napari_semsr.analysis.discs import (
     Discs,
     Places,
     choose_places,
+    disc_contrast,
     disc_steps,
     erase_discs,
     insert_discs,
@@ -39,15 +42,33 @@ __all__ = ["DrawnGold", "DrawnSurfaces"]
 Array = NDArray[np.float64]
 _RESOLUTION_NM, _PHOTONS = 80.0, 3500.0
 _LEAST_RELIEF_NM = 20.0
-_FAINT = 0.02  # of the electron image's full brightness
+_HALF = 0.5  # of the local contrast
+_TRIES = 2
+_SCALES = (0.2, 4.0)  # of what is put in, over half of relief and material
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What discs add to a surface."""
+
+    discs: Discs
+    height_nm: Array
+    material: Array
+
+    def onto(self, height: Array, material: Array, scale: Array) -> tuple[Array, Array]:
+        """Add it, each disc more or less."""
+        return (
+            insert_discs(height, self.discs, scale * self.height_nm),
+            np.clip(insert_discs(material, self.discs, scale * self.material), 0, 1),
+        )
 
 
 class DrawnSurfaces(Source):
     """Drawn samples under a superlens and an electron microscope.
 
-    Discs are put into height and material: half of the local relief up or down, and
-    half of the way to the other material. Where they are told apart is decided by the
-    electron image, free of noise.
+    Discs are put into height and material: up or down, and towards the other material.
+    They are as strong as makes about half of the local contrast in the electron image,
+    free of noise, which is the truth.
 
     Parameters
     ----------
@@ -95,9 +116,8 @@ class DrawnSurfaces(Source):
         )
         original = _brightness(self._taken(surface, rng))
         places = choose_places(original, counts, rng)
-        changed = self._changed(surface, places, rng)
-        pair = self._taken(changed, rng)
-        trial = make_trial(original, _brightness(pair), places, least=_FAINT)
+        pair = self._taken(self._changed(surface, original, places, rng), rng)
+        trial = make_trial(original, _brightness(pair), places)
         size = parse_pixel_size(pair.pixel_nm)
         return [Scene("superlens", Micrograph(pair.low, size, "superlens"), trial)]
 
@@ -111,7 +131,11 @@ class DrawnSurfaces(Source):
         return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
 
     def _changed(
-        self, surface: Surface, places: Places, rng: np.random.Generator
+        self,
+        surface: Surface,
+        original: Array,
+        places: Places,
+        rng: np.random.Generator,
     ) -> Surface:
         """Put discs into a sample, and take some out."""
         factor = self._fine // self.scale
@@ -123,25 +147,45 @@ class DrawnSurfaces(Source):
             erase_discs(plane.astype(np.float64), erased)
             for plane in (surface.height_nm, surface.material)
         )
-        rise = _relief(height[::factor, ::factor], inserted, factor)
-        at = tuple(np.rint(inserted.centres).astype(int).T)
-        up = rng.random(len(inserted)) < 0.5
-        up |= height[at] < rise
-        height = insert_discs(height, inserted, np.where(up, rise, -rise))
-        other = np.where(material[at] < 0.5, 1.0, 0.0)
-        material = insert_discs(material, inserted, 0.5 * (other - material[at]))
-        return Surface(
-            height.astype(np.float32),
-            np.clip(material, 0, 1).astype(np.float32),
-            surface.pixel_nm,
-            surface.kind,
-        )
+        steps = _steps(height, material, inserted, factor, rng)
+        scale = np.ones(len(inserted))
+        wanted = _HALF * local_contrast(original)[_at(places.inserted)]
+        without = disc_contrast(original, places.inserted)
+        for _ in range(_TRIES):
+            tried = _surface(surface, *steps.onto(height, material, scale))
+            seen = _brightness(self._taken(tried, rng))
+            made = np.abs(disc_contrast(seen, places.inserted) - without)
+            scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
+        return _surface(surface, *steps.onto(height, material, scale))
 
 
-def _relief(height_nm: Array, discs: Discs, factor: int) -> Array:
-    """Half of the local relief at each disc, in nm."""
-    at = tuple((discs.centres / factor).astype(int).T)
-    return np.asarray(0.5 * np.maximum(local_contrast(height_nm)[at], _LEAST_RELIEF_NM))
+def _at(discs: Discs) -> tuple[NDArray[np.int64], ...]:
+    """Index of the pixels at the discs' centres."""
+    return tuple(np.rint(discs.centres).astype(np.int64).T)
+
+
+def _steps(
+    height: Array,
+    material: Array,
+    discs: Discs,
+    factor: int,
+    rng: np.random.Generator,
+) -> _Steps:
+    """Draw half of the local relief, up or down, and half of the way to the other."""
+    coarse = tuple((discs.centres / factor).astype(int).T)
+    relief = local_contrast(height[::factor, ::factor])[coarse]
+    rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
+    up = (rng.random(len(discs)) < _HALF) | (height[_at(discs)] < rise)
+    own = material[_at(discs)]
+    other = np.where(own < _HALF, 1.0, 0.0)
+    return _Steps(discs, np.where(up, rise, -rise), _HALF * (other - own))
+
+
+def _surface(like: Surface, height: Array, material: Array) -> Surface:
+    """Make a surface of a changed height and material."""
+    return Surface(
+        height.astype(np.float32), material.astype(np.float32), like.pixel_nm, like.kind
+    )
 
 
 def _brightness(pair: SsumPair) -> Array:
