@@ -215,6 +215,7 @@ def quality(judge: Judge) -> tuple[dict[str, Any], dict[str, dict[str, Image]]]:
     """Scores by kind of sample, and the first field of each kind."""
     table: dict[str, Any] = {}
     shown: dict[str, dict[str, Image]] = {}
+    trained: list[dict[str, Any]] = []
     for kind, pairs in pairs_by_kind(judge).items():
         rows = []
         for index, pair in enumerate(pairs):
@@ -223,7 +224,8 @@ def quality(judge: Judge) -> tuple[dict[str, Any], dict[str, dict[str, Image]]]:
                 shown[kind] = images
             rows.append(scores(images, pair.pixel_nm / judge.scale, judge.scale))
         table[kind] = summary(rows)
-    return table, shown
+        trained += rows if kind in SAMPLE_KINDS else []
+    return {"all seven kinds": summary(trained), **table}, shown
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
