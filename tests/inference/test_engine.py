@@ -222,6 +222,18 @@ def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
     assert [s.done for s in tiles] == list(range(10))
 
 
+def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
+    make_loaded, rng, tmp_path
+):
+    image = _field(rng, (4, 4)).repeat(16, 0).repeat(16, 1)
+    loaded, options = make_loaded("identity"), FP32.replace(tile=16)
+    store = _store(tmp_path, Micrograph(image), loaded, options)
+    report = run(enhance_to_store(Micrograph(image), loaded, store, options))
+    assert report.seam_index == np.inf
+    assert store.complete
+    assert store.notes()["report"]["seam_index"] is None
+
+
 def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     image, loaded = Micrograph(_field(rng, (130, 100))), make_loaded("strided")
     store = _store(tmp_path, image, loaded)

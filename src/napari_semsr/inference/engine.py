@@ -136,9 +136,17 @@ def enhance_to_store(
         micrograph, loaded, chosen, sink, scheduler=scheduler, live=live
     )
     if not store.complete:
-        store.note("report", asdict(report))
+        store.note("report", _plain(report))
         yield from store.finish()
     return report
+
+
+def _plain(report: EnhanceReport) -> dict[str, object]:
+    """Give a report in JSON types, which have no infinite seam index."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(report).items()
+    }
 
 
 def enhance_array(
