@@ -19,6 +19,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
+from napari_semsr.core.background import in_background
 from napari_semsr.core.errors import Cancelled, SemsrError
 from napari_semsr.core.progress import Job, Progress
 
@@ -85,7 +86,8 @@ class _Run:
             return
         self._make = self._signals = None
         try:
-            self.value = self._drive(make(), signals)
+            with in_background():
+                self.value = self._drive(make(), signals)
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
         signals.ended.emit(self)

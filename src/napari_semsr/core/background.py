@@ -1,0 +1,76 @@
+"""Work behind a viewer, so that its main thread is served first.
+
+A thread that draws shares the cores with the threads that compute, and Python's
+interpreter with the one that cuts, compresses and writes tiles. The first yields to a
+lower priority of the others; the second by handing over the interpreter after half a
+millisecond where five are usual, since drawing asks for it hundreds of times a frame.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["in_background"]
+
+_INTERVAL_S = 5e-4
+_NICE = 5
+
+
+class _Haste:
+    """The interval of the interpreter, shortened while any run needs it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._before = 0.0
+
+    def begin(self) -> None:
+        """Shorten the interval for one run more."""
+        with self._lock:
+            if self._runs == 0:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, _INTERVAL_S))
+            self._runs += 1
+
+    def end(self) -> None:
+        """Restore the interval when the last run ends."""
+        with self._lock:
+            self._runs -= 1
+            if self._runs == 0:
+                sys.setswitchinterval(self._before)
+
+
+_haste = _Haste()
+
+
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Let this thread, and those that it starts, stand back behind the main thread.
+
+    The priority of a thread can be lowered on Linux alone, and stays lowered, since a
+    user may not raise it again. In the main thread it is left as it is.
+
+    Yields
+    ------
+    None
+        Control, for the work.
+    """
+    _haste.begin()
+    try:
+        _lower_priority()
+        yield
+    finally:
+        _haste.end()
+
+
+def _lower_priority() -> None:
+    """Make this thread nicer, once."""
+    main = threading.current_thread() is threading.main_thread()
+    if main or not sys.platform.startswith("linux"):
+        return
+    own = threading.get_native_id()
+    usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    if os.getpriority(os.PRIO_PROCESS, own) <= usual:
+        os.setpriority(os.PRIO_PROCESS, own, min(19, usual + _NICE))

@@ -1,0 +1,61 @@
+import os
+import sys
+import threading
+
+import pytest
+
+from napari_semsr.core.background import in_background
+
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="threads have no priority of their own"
+)
+
+
+def test_the_interpreter_is_handed_over_sooner_while_any_run_goes_on():
+    usual = sys.getswitchinterval()
+    first, second = in_background(), in_background()
+    with first:
+        second.__enter__()
+        assert sys.getswitchinterval() < usual
+    assert sys.getswitchinterval() < usual
+    second.__exit__(None, None, None)
+    assert sys.getswitchinterval() == usual
+
+
+def test_the_interval_is_restored_after_an_error():
+    usual = sys.getswitchinterval()
+    with pytest.raises(ValueError, match="stop"), in_background():
+        raise ValueError("stop")
+    assert sys.getswitchinterval() == usual
+
+
+@LINUX
+def test_only_the_thread_and_those_it_starts_are_lowered():
+    found = []
+
+    def note():
+        own = threading.get_native_id()
+        found.append(os.getpriority(os.PRIO_PROCESS, own))
+
+    def work():
+        for _ in range(2):
+            with in_background():
+                note()
+        helper = threading.Thread(target=note)
+        helper.start()
+        helper.join()
+
+    before = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(set(found)) == 1
+    assert found[0] > before or before == 19
+    assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
+
+
+@LINUX
+def test_the_main_thread_keeps_its_priority():
+    before = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    with in_background():
+        assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
