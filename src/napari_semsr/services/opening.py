@@ -197,9 +197,9 @@ def digest_values(micrograph: Micrograph) -> str:
     digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
     data: Any = micrograph.data
     step = max(1, (1 << 22) // micrograph.shape[1])
-    if micrograph.is_lazy and step < data.chunks[0][0] <= 8 * step:
+    if micrograph.is_lazy and step < data.chunks[0][0] <= 4 * step:
         step = int(data.chunks[0][0])  # so that no chunk is read twice
     for row in range(0, micrograph.shape[0], step):
         rows = np.ascontiguousarray(np.asarray(data[row : row + step]))
-        digest.update(rows.tobytes())
+        digest.update(memoryview(rows).cast("B"))
     return f"sha256:{digest.hexdigest()}"
