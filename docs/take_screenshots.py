@@ -9,9 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
-# Before napari is imported: no user's settings are read or changed.
+# Before napari is imported: no user's settings, models or runs are read or changed.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="semsr-pictures-")
-os.environ["NAPARI_CONFIG"] = str(Path(_SCRATCH.name) / "settings.yaml")
+for _name, _place in (
+    ("NAPARI_CONFIG", "settings.yaml"),
+    ("SEMSR_MODELS", "models"),
+    ("SEMSR_RUNS", "runs"),
+):
+    os.environ[_name] = str(Path(_SCRATCH.name) / _place)
 
 import napari  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -76,17 +81,23 @@ def _shrink(path: Path) -> None:
 
 def keep(viewer: napari.Viewer, name: str) -> None:
     """Write one picture and close the window."""
+    photograph(viewer, name)
+    viewer.close()
+    settle()
+
+
+def photograph(viewer: napari.Viewer, name: str, *, fit: bool = True) -> None:
+    """Write one picture, of all layers or of what is in view."""
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.canvas.overlays.scale_bar.font_size = 14
-    viewer.reset_view()
+    if fit:
+        viewer.reset_view()
     settle(0.6)
     IMAGES.mkdir(exist_ok=True)
     path = IMAGES / f"{name}.png"
     viewer.window.screenshot(str(path), canvas_only=False, flash=False)
     _shrink(path)
     print(path)
-    viewer.close()
-    settle()
 
 
 def photograph_open_mosaic() -> None:
@@ -121,6 +132,30 @@ def photograph_enhance() -> None:
     panel.run()
     finish(panel)
     keep(viewer, "enhance")
+
+
+def photograph_train() -> None:
+    """Fine-tune the bundled model on the degraded sample, and look at a patch."""
+    viewer = new_viewer("degraded")
+    panel = dock(viewer, "Train")
+    panel.pairs.low.value = viewer.layers["degraded"]
+    panel.pairs.high.value = viewer.layers["truth"]
+    panel.steps.value = 300
+    panel.run()
+    end = time.monotonic() + PATIENCE_S
+    while panel.runner.busy and len(panel.view.curve.get("step", ())) < 5:
+        if time.monotonic() > end:
+            msg = f"No model was judged within {PATIENCE_S} s."
+            raise TimeoutError(msg)
+        settle(0.2)
+    panel.reveal(panel.results)
+    panel.view.poll()
+    panel.view.look()
+    photograph(viewer, "train", fit=False)
+    panel.cancel()
+    finish(panel)
+    viewer.close()
+    settle()
 
 
 def photograph_frc_map() -> None:
@@ -159,6 +194,7 @@ def main() -> None:
     photograph_open_mosaic()
     photograph_stitch()
     photograph_enhance()
+    photograph_train()
     photograph_frc_map()
     photograph_spectrum()
     photograph_metrics()

@@ -12,6 +12,10 @@ stdout is a JSON object with one key:
 ``failed``  ``[class, sentence]`` of an error
 ``ended``   true: it was stopped
 ==========  ==========================================================================
+
+Where several devices learn together, Lightning starts the same command again for each
+of the others. Those take the request from the environment, say nothing, and stop with
+the first.
 """
 
 import json
@@ -36,6 +40,8 @@ __all__ = ["main"]
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _REPORT_EVERY_S = 0.05
 _MODULE = "napari_semsr"
+_REQUEST = "SEMSR_TRAIN_REQUEST"
+_RANK = "LOCAL_RANK"
 
 Say = Callable[[str, Any], None]
 
@@ -51,8 +57,12 @@ def main() -> int:
     source, say = _take_over_streams()
     # A process started in the background may have been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    request, rest = _first_line(source)
-    threading.Thread(target=_await_stop, args=(source, rest), daemon=True).start()
+    if _RANK in os.environ and _REQUEST in os.environ:
+        request, say = os.environ[_REQUEST], lambda *_: None
+    else:
+        line, rest = _first_line(source)
+        request = os.environ[_REQUEST] = line.decode()
+        threading.Thread(target=_await_stop, args=(source, rest), daemon=True).start()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, _kind, file, *_: (

@@ -47,16 +47,22 @@ def draw_training(
 def _draw_loss(
     axes: "Axes", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
 ) -> None:
-    """Draw every loss that was told, pale, and its running mean."""
+    """Draw every loss that was told, pale, and its running mean.
+
+    Before the first of them, in a run that was resumed, those of the validations.
+    """
     axes.set_ylabel("Loss")
+    begun = np.inf
     if len(losses):
         step, loss = losses.T
+        begun = step[0]
         axes.plot(step, loss, color=_LOSS, lw=0.8, alpha=0.35)
         width = max(1, len(loss) // _SMOOTH_SHARE)
         mean = np.convolve(loss, np.ones(width) / width, mode="valid")
         axes.plot(step[width - 1 :], mean, color=_LOSS, lw=1.5)
     if "loss" in curve:
-        axes.plot(curve["step"], curve["loss"], "o", color=_LOSS, ms=3.5)
+        early = curve["step"] < begun
+        axes.plot(curve["step"][early], curve["loss"][early], "o", color=_LOSS, ms=3.5)
 
 
 def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
