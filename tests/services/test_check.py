@@ -18,7 +18,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
 from napari_semsr.services.check import CheckOptions, check_model, judge_source
 from napari_semsr.services.check_drawn import DrawnGold, DrawnSurfaces
-from napari_semsr.services.check_results import check_lines, check_rows
+from napari_semsr.services.check_results import check_lines, check_rows, check_summary
 from napari_semsr.services.check_sources import ClearImages, Scene, Source, drawn
 from tests.tiny_models import write_tiny_model
 
@@ -149,6 +149,9 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     weights = before.module.state_dict(), after.module.state_dict()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert after.digest == again.digest != found.digest != before.digest
+    assert check_summary({}) == ""
+    assert "blur" in check_summary(after.card.model_dump())
+    assert "given images" in check_summary(after.card.model_dump())
     checks = after.card.checks["discs"]
     assert checks == {"drawn": found.to_card(), "given": again.to_card()}
     assert after.card.model_copy(update={"checks": {}}) == before.card

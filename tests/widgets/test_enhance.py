@@ -58,6 +58,14 @@ def test_card_warns_of_an_untrained_pixel_size():
     assert amber in text(30, "never")
 
 
+def test_card_tells_what_the_check_with_discs_found():
+    shares = {"discs": 9, "enhanced": 0.978, "degraded": 0.5}
+    both = {"radii": [], "resolved": {"together": shares}}
+    card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": both}}}}}
+    assert "fog 97.8 % (drawn images)" in card_text(card, None)
+    assert "Discs" not in card_text({"name": "n"}, None)
+
+
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
     output = tmp_path / "made.ome.zarr"
     panel.output.value = output

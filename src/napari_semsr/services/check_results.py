@@ -7,9 +7,10 @@ from typing import Any
 from napari_semsr.analysis.presence import PresenceRow
 from napari_semsr.services.results import Result
 
-__all__ = ["ConditionCheck", "ModelCheck", "check_lines", "check_rows"]
+__all__ = ["ConditionCheck", "ModelCheck", "check_lines", "check_rows", "check_summary"]
 
 _CHANGES = ("inserted", "erased")
+_KINDS = ("held_out", "given", "drawn")
 _DIGITS = 4
 
 
@@ -206,6 +207,33 @@ def check_lines(record: Mapping[str, Any]) -> Iterator[str]:
         both = found["resolved"]
         parts = (f"{change} {_cell(both[change])}" for change in _CHANGES)
         yield f"{name}: {', '.join(parts)}"
+
+
+def check_summary(card: Mapping[str, Any]) -> str:
+    """Say in a few words what a card tells of discs.
+
+    Parameters
+    ----------
+    card : mapping
+        A model's card.
+
+    Returns
+    -------
+    str
+        Share of discs that are right over the radii that the blur resolves, for each
+        condition, on real images where there are any; empty for a model that was not
+        checked.
+    """
+    records = (card.get("checks") or {}).get("discs") or {}
+    kind = next((kind for kind in _KINDS if kind in records), None)
+    if kind is None:
+        return ""
+    parts = []
+    for name, found in records[kind]["conditions"].items():
+        share = found["resolved"]["together"]["enhanced"]
+        if share is not None:
+            parts.append(f"{name} {100 * share:.1f} %")
+    return f"{', '.join(parts)} ({kind.replace('_', ' ')} images)"
 
 
 def _cell(shares: Mapping[str, Any]) -> str:

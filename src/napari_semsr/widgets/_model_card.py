@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.core.micrograph import PixelSize
 from napari_semsr.core.progress import run
+from napari_semsr.services.check_results import check_summary
 from napari_semsr.services.shelf import list_models, model_info
 from napari_semsr.widgets._form import Form
 from napari_semsr.widgets._note import Note
@@ -55,6 +56,9 @@ def card_text(
         "Architecture": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
+    discs = check_summary(card)
+    if discs:
+        rows["Discs shown rightly"] = discs
     about = card.get("description") or "No description."
     text = f"<p>{about}</p>{table(rows, strong=False)}"
     if card.get("limits"):
