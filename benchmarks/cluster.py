@@ -2,6 +2,10 @@
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/cluster.py``. Every worker has one thread, so
 that two of them do twice the work of one on two cores, unless something else binds.
+With ``--lockstep`` a residual generator with instance norm, 16 channels wide, steps
+from layer to layer; its layers lie on disk in all cases. The processor time of a
+cluster inside this process, over that of no cluster, then tells what steps as tasks
+cost beside the computation, also on a busy machine.
 """
 
 import argparse
@@ -10,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from distributed import LocalCluster
 
 from napari_semsr.core.micrograph import Micrograph
@@ -17,30 +22,80 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import EnhanceOptions, enhance_to_store
 from napari_semsr.inference.planning import create_output
 from napari_semsr.io.registry import read, write
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.models.registry import build
 
 
-def seconds(source: Micrograph, path: Path, scheduler: str | None) -> float:
+def generator() -> LoadedModel:
+    """Make a generator whose normalisations look at the whole field."""
+    torch.manual_seed(0)
+    options = {"width": 16}
+    card = ModelCard(
+        name="resnet",
+        architecture="resnet",
+        options=options,
+        stride=4,
+        receptive_field=0,
+    )
+    return LoadedModel(build("resnet", options).eval(), card, "sha256:none")
+
+
+def seconds(
+    source: Micrograph, path: Path, scheduler: str | None, *, lockstep: bool
+) -> float:
     """Time one run, from the first look at the field to the finished pyramid."""
-    loaded, options = load_model("sem-restore"), EnhanceOptions(precision="fp32")
+    if lockstep:
+        loaded = generator()
+        options = EnhanceOptions(
+            precision="fp32", norm="exact", memory_gb=1e-6, tile=256
+        )
+    else:
+        loaded, options = load_model("sem-restore"), EnhanceOptions(precision="fp32")
     store = create_output(path, source, loaded, options)
     begun = time.perf_counter()
     run(enhance_to_store(source, loaded, store, options, scheduler=scheduler))
     return time.perf_counter() - begun
 
 
+def overhead(source: Micrograph, folder: Path) -> tuple[float, float]:
+    """Take the processor time of a run in lockstep without and with a cluster."""
+    took = []
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        warm = source.replace(data=np.asarray(source.data[:256, :256]))
+        seconds(warm, folder / "warm.ome.zarr", None, lockstep=True)
+        for name, address in (("none", None), ("inside", cluster.scheduler_address)):
+            begun = time.process_time()
+            path = folder / f"{name}.ome.zarr"
+            seconds(source, path, address, lockstep=True)
+            took.append(time.process_time() - begun)
+    return took[0], took[1]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=4096)
-    side = parser.parse_args().side
+    parser.add_argument("--lockstep", action="store_true")
+    given = parser.parse_args()
+    side, lockstep = given.side, given.lockstep
     image = np.random.default_rng(0).integers(0, 256, (side, side)).astype(np.uint8)
     show = print
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(Micrograph(image), folder / "field.ome.zarr")
         source = read(folder / "field.ome.zarr")
-        alone = seconds(source, folder / "alone.ome.zarr", None)
+        if lockstep:
+            none, inside = overhead(source, folder)
+            show(f"processor time {none:.1f} s, {inside / none:.2f} times on a cluster")
+        alone = seconds(source, folder / "alone.ome.zarr", None, lockstep=lockstep)
         show(f"this process alone  {alone:6.1f} s")
         for workers in (1, 2):
             with LocalCluster(
@@ -51,9 +106,13 @@ def main() -> None:
             ) as cluster:
                 cluster.wait_for_workers(workers)
                 address = cluster.scheduler_address
-                took = seconds(source, folder / f"{workers}.ome.zarr", address)
+                path = folder / f"{workers}.ome.zarr"
+                took = seconds(source, path, address, lockstep=lockstep)
+                first = read(folder / "alone.ome.zarr").array()
+                off = float(np.abs(read(path).array() - first).max() / np.ptp(first))
             show(
-                f"{workers} worker process(es) {took:6.1f} s, {alone / took:.2f} times"
+                f"{workers} worker process(es) {took:6.1f} s, {alone / took:.2f} times,"
+                f" {off:.1e} of the range from this process"
             )
 
 

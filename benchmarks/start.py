@@ -1,8 +1,8 @@
 """What a run measures of a network before its first tile, at the first start and later.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/start.py``. Every start is a process of its
-own; loading torch and the weights is not counted. The figures are kept in an empty
-folder that is removed.
+own; loading torch and the weights is not counted. Times are processor times. The
+figures are kept in an empty folder that is removed.
 """
 
 import os
@@ -19,7 +19,7 @@ CASES = {
 
 
 def start(kind: str) -> float:
-    """Time what is measured in this process."""
+    """Take the processor time of what is measured in this process."""
     import torch
 
     from napari_semsr.inference.lockstep_plan import halo_and_script
@@ -37,11 +37,11 @@ def start(kind: str) -> float:
         card = ModelCard(name=kind, architecture=kind, stride=stride, receptive_field=0)
         loaded = LoadedModel(module, card, "sha256:none")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    begun = time.perf_counter()
+    begun = time.process_time()
     deep = predictor.probe.halo is None or predictor.probe.halo > 192
     if predictor.probe.norms or deep:
         halo_and_script(predictor)
-    return time.perf_counter() - begun
+    return time.process_time() - begun
 
 
 def main() -> None:

@@ -237,6 +237,27 @@ def test_an_error_on_a_worker_is_told(
     assert not _left(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["norm", "plain"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_that_vanishes_is_a_sentence(kind, make_loaded, field, tmp_path):
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, silence_logs=50, **LOOPBACK
+    )
+    small = SMALL.replace(tile=16)
+    address = cluster.scheduler_address
+    store, job = _begin(tmp_path, field, make_loaded(kind), small, address)
+    seen = 0
+    while seen < 5:
+        seen += next(job).message.startswith(("Layer", "Enhancing"))
+    cluster.close(timeout=1)
+    with pytest.raises(SemsrError, match=r"was lost.*--resume") as caught:
+        run(job)
+    assert "\n" not in str(caught.value)
+    assert not _left(tmp_path)
+    assert not tasks._workers
+    assert len(store.pending()) < 35 or kind == "norm"
+
+
 def test_a_folder_that_is_not_shared_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("napari_semsr.inference.lockstep_files._PATIENCE_S", 0.0)
     shelf = FileShelf(tmp_path, 1, {"a": ("keep-0/0-0-1-0.pt", "cpu")})
