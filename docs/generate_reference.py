@@ -7,14 +7,14 @@ import argparse
 import ast
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import napari_semsr
 from napari_semsr.cli.parser import build_parser
 from napari_semsr.models.cards import bundled, read_card, resolve
-from napari_semsr.services.check_results import check_rows
+from napari_semsr.services.check_results import check_rows, disc_records
 
 PACKAGE = Path(napari_semsr.__file__).parent
 ROOMS = {
@@ -128,13 +128,14 @@ def checks_page() -> str:
         "",
     ]
     for name in bundled():
-        for kind, record in read_card(resolve(name)).checks.get("discs", {}).items():
+        card = read_card(resolve(name)).model_dump()
+        for kind, record in disc_records(card).items():
             lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
             lines += [*check_table(record), ""]
     return "\n".join(lines)
 
 
-def check_table(record: dict[str, Any]) -> Iterator[str]:
+def check_table(record: Mapping[str, Any]) -> Iterator[str]:
     """One row for each condition and radius."""
     head, *rows = check_rows(record)
     for row in (head, ("---",) * len(head), *rows):

@@ -18,7 +18,12 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
 from napari_semsr.services.check import CheckOptions, check_model, judge_source
 from napari_semsr.services.check_drawn import DrawnGold, DrawnSurfaces
-from napari_semsr.services.check_results import check_lines, check_rows, check_summary
+from napari_semsr.services.check_results import (
+    check_lines,
+    check_rows,
+    check_summary,
+    disc_records,
+)
 from napari_semsr.services.check_sources import ClearImages, Scene, Source, drawn
 from tests.tiny_models import write_tiny_model
 
@@ -233,6 +238,18 @@ def test_tables_hold_every_radius(tiny):
         "fog",
         "hybrid",
     ]
+
+
+@pytest.mark.parametrize(
+    "discs", [3, [], {"drawn": 1}, {"drawn": {"conditions": {"blur": {}}}}]
+)
+def test_a_card_that_tells_nonsense_tells_nothing(discs, tmp_path, capsys):
+    card = {"checks": {"discs": discs}}
+    assert disc_records(card) == {}
+    assert check_summary(card) == ""
+    path = write_tiny_model(tmp_path, **card)
+    assert main(["models", "info", str(path)]) == 0
+    assert "discs" not in capsys.readouterr().out
 
 
 def test_command_checks_writes_and_tells(tiny, capsys):

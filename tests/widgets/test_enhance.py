@@ -60,8 +60,9 @@ def test_card_warns_of_an_untrained_pixel_size():
 
 def test_card_tells_what_the_check_with_discs_found():
     shares = {"discs": 9, "enhanced": 0.978, "degraded": 0.5}
-    both = {"radii": [], "resolved": {"together": shares}}
-    card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": both}}}}}
+    wide = dict.fromkeys(("inserted", "erased", "together"), shares)
+    fog = {"radii": [], "resolved": wide}
+    card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
     assert "fog 97.8 % (drawn images)" in card_text(card, None)
     assert "Discs" not in card_text({"name": "n"}, None)
 

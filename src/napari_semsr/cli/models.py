@@ -10,7 +10,12 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import Job
 from napari_semsr.services.architectures import ArchitectureList, list_architectures
 from napari_semsr.services.check import CheckOptions, check_model
-from napari_semsr.services.check_results import ModelCheck, check_lines, check_rows
+from napari_semsr.services.check_results import (
+    ModelCheck,
+    check_lines,
+    check_rows,
+    disc_records,
+)
 from napari_semsr.services.shelf import (
     DEFAULT_MODEL,
     ModelFile,
@@ -136,7 +141,7 @@ def _summarise(result: _Found) -> str:
         for name, value in result.card.items()
         if value not in (None, "", {}, []) and name not in hidden
     ]
-    for kind, record in result.card.get("checks", {}).get("discs", {}).items():
+    for kind, record in disc_records(result.card).items():
         rows += [
             (f"discs, {kind.replace('_', ' ')}", line) for line in check_lines(record)
         ]

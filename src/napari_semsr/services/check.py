@@ -23,7 +23,7 @@ from napari_semsr.core.options import Options
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.services.check_drawn import DrawnGold, DrawnSurfaces
 from napari_semsr.services.check_images import ClearSet, recipe_data
-from napari_semsr.services.check_results import ConditionCheck, ModelCheck
+from napari_semsr.services.check_results import ConditionCheck, ModelCheck, disc_records
 from napari_semsr.services.check_sources import ClearImages, Scene, Source, drawn
 from napari_semsr.services.opening import Image, OpenOptions
 from napari_semsr.services.shelf import DEFAULT_MODEL, find_model
@@ -137,7 +137,8 @@ def check_model(
     )
     if not write:
         return result
-    discs = {**loaded.card.checks.get("discs", {}), clear.kind: result.to_card()}
+    known = disc_records(loaded.card.model_dump())
+    discs = {**known, clear.kind: result.to_card()}
     checks = {**loaded.card.checks, "discs": discs}
     cards.write_card(path, loaded.card.model_copy(update={"checks": checks}))
     return replace(result, digest=cards.file_digest(path))

@@ -7,7 +7,14 @@ from typing import Any
 from napari_semsr.analysis.presence import PresenceRow
 from napari_semsr.services.results import Result
 
-__all__ = ["ConditionCheck", "ModelCheck", "check_lines", "check_rows", "check_summary"]
+__all__ = [
+    "ConditionCheck",
+    "ModelCheck",
+    "check_lines",
+    "check_rows",
+    "check_summary",
+    "disc_records",
+]
 
 _CHANGES = ("inserted", "erased")
 _KINDS = ("held_out", "given", "drawn")
@@ -204,9 +211,35 @@ def check_lines(record: Mapping[str, Any]) -> Iterator[str]:
         Over the radii that the blur resolves.
     """
     for name, found in record["conditions"].items():
-        both = found["resolved"]
-        parts = (f"{change} {_cell(both[change])}" for change in _CHANGES)
+        wide = found["resolved"]
+        parts = (f"{change} {_cell(wide[change])}" for change in _CHANGES)
         yield f"{name}: {', '.join(parts)}"
+
+
+def disc_records(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Give the records of a card that can be told.
+
+    Parameters
+    ----------
+    card : mapping
+        A model's card, from a file that anybody may have written.
+
+    Returns
+    -------
+    dict
+        By kind of images, those on real images first; what is no such record is left
+        out.
+    """
+    records = (card.get("checks") or {}).get("discs")
+    found = {}
+    for kind in _KINDS:
+        record = records.get(kind) if isinstance(records, dict) else None
+        try:
+            if record and list(check_rows(record)) and list(check_lines(record)):
+                found[kind] = record
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+    return found
 
 
 def check_summary(card: Mapping[str, Any]) -> str:
@@ -224,15 +257,15 @@ def check_summary(card: Mapping[str, Any]) -> str:
         condition, on real images where there are any; empty for a model that was not
         checked.
     """
-    records = (card.get("checks") or {}).get("discs") or {}
-    kind = next((kind for kind in _KINDS if kind in records), None)
-    if kind is None:
+    records = disc_records(card)
+    if not records:
         return ""
+    kind, record = next(iter(records.items()))
     parts = []
-    for name, found in records[kind]["conditions"].items():
-        share = found["resolved"]["together"]["enhanced"]
-        if share is not None:
-            parts.append(f"{name} {100 * share:.1f} %")
+    for name, found in record["conditions"].items():
+        both = found["resolved"]["together"]
+        if both["discs"]:
+            parts.append(f"{name} {100 * both['enhanced']:.1f} %")
     return f"{', '.join(parts)} ({kind.replace('_', ' ')} images)"
 
 
