@@ -261,8 +261,7 @@ def hold(side: int) -> None:
     import threading
 
     import napari
-    import torch
-    import zarr
+    from memory import identity, make_repeated
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.core.micrograph import Micrograph
@@ -273,19 +272,13 @@ def hold(side: int) -> None:
         enhance_to_store,
     )
     from napari_semsr.inference.live import LiveField
-    from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import LoadedModel
     from napari_semsr.widgets._enhance_job import Target
     from napari_semsr.widgets._live import LiveLayer
 
-    card = ModelCard(name="identity", architecture="identity", receptive_field=0)
-    loaded = LoadedModel(torch.nn.Identity(), card, "sha256:0")
-    data = zarr.create_array(
-        {}, shape=(side, side), chunks=(512, 512), dtype="u1", fill_value=9
-    )
-    image, options = Micrograph(data), EnhanceOptions(device="cpu", precision="fp32")
+    loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "out.ome.zarr"
+        data = make_repeated(Path(folder) / "in.zarr", side)
+        image, path = Micrograph(data), Path(folder) / "out.ome.zarr"
         store = create_output(path, image, loaded, options)
         live = LiveField(data.shape, (512, 512), "f4", [data[::64, ::64]])
         viewer = napari.Viewer(show=True)
@@ -331,7 +324,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=4096)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192])
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 32768])
     parser.add_argument("--only", choices=["feel", "memory"])
     parser.add_argument("--hold", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

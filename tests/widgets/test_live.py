@@ -7,11 +7,13 @@ import pytest
 
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.tiling import Box
+from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.tasks import TileWorker
 from napari_semsr.io.registry import read
 from napari_semsr.widgets import _cache, _live
+from napari_semsr.widgets._enhance_job import Target
 from napari_semsr.widgets._layers import LIVE, micrograph_from_layer
-from napari_semsr.widgets._live import field_in_view
+from napari_semsr.widgets._live import LiveLayer, field_in_view
 from napari_semsr.widgets.enhance import EnhancePanel
 
 TIMEOUT_MS = 60_000
@@ -146,6 +148,26 @@ def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel.whole.value = True
     finish(panel)
     assert len(slow) == 9
+
+
+def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_path):
+    image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    live = LiveField(image.shape, (32, 32), np.float32, [image])
+    keywords = {"contrast_limits": (0, 4096), "rgb": False}
+    target = Target(tmp_path / "out.ome.zarr")
+    shown = LiveLayer(model, live, keywords, target, lambda: None)
+    shown.pause()
+    drawn, view = [], Box(0, 32, 0, 32)
+    monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
+    monkeypatch.setattr(_live, "field_in_view", lambda _: view)
+    live.average()
+    shown.tick()
+    assert not drawn
+    shown.tick()
+    assert drawn == [view]
+    shown.tick()
+    assert drawn == [view]
+    shown.discard()
 
 
 def test_what_is_in_view_is_in_pixels_of_the_finest_level(model):

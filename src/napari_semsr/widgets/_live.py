@@ -226,9 +226,10 @@ class LiveLayer(QObject):
     def tick(self) -> None:
         """Tell the run what is looked at, and draw what is new of it."""
         view = field_in_view(self.layer)
-        if view != self._view:
+        if view != self._view:  # then napari has just read all of it anew
             self._view = view
             self.live.look_at(view)
+            return
         news = self.live.take_news()
         if news is not None and view is not None and _overlap(news, view):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)

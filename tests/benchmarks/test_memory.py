@@ -1,0 +1,46 @@
+"""Tests of what measures memory, and in `make soak` the gates themselves."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from memory import CHUNK, command, growth, make_repeated
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def ran(script, *words):
+    """Run a benchmark in a process of its own; what it says stands in the log."""
+    words = [sys.executable, str(BENCHMARKS / script), *words]
+    return subprocess.run(words, check=False).returncode
+
+
+def test_make_repeated_gives_chunks_that_are_all_one_file(tmp_path):
+    array = make_repeated(tmp_path / "in.zarr", 2 * CHUNK)
+    chunk = array[:CHUNK, :CHUNK]
+    assert np.ptp(chunk) > 100
+    np.testing.assert_array_equal(array[:], np.tile(chunk, (2, 2)))
+    files = list((tmp_path / "in.zarr" / "c").rglob("*"))
+    assert len({file.stat().st_ino for file in files if file.is_file()}) == 1
+
+
+@pytest.mark.slow
+def test_semsr_enhance_keeps_below_its_gate():
+    assert command(8192, "sem-restore", None) == 0
+
+
+@pytest.mark.slow
+def test_memory_of_the_engine_is_flat_from_4096_to_32768():
+    assert growth([4096, 32768]) == 0
+
+
+@pytest.mark.slow
+def test_memory_of_a_viewer_open_on_a_run_is_flat_from_4096_to_32768():
+    assert ran("live.py", "--only", "memory", "--sides", "4096", "32768") == 0
+
+
+@pytest.mark.slow
+def test_a_field_of_16384_runs_in_lockstep_on_disk():
+    assert ran("memory.py", "--lockstep") == 0
