@@ -196,8 +196,8 @@ class _Pace:
 
 
 def _command() -> list[str]:
-    """Give the command of the other process."""
-    return [sys.executable, "-m", _MODULE]
+    """Give the command of the other process, which imports nothing from where it is."""
+    return [sys.executable, "-P", "-m", _MODULE]
 
 
 class _Child:

@@ -61,7 +61,8 @@ def preview(
     Returns
     -------
     Micrograph or None
-        float32, in the grey levels of the fields; None where there is nothing to show.
+        In float32, on the grey scale of the fields; None where there is nothing to
+        show.
     """
     low, high = _chosen(recipe, pairs)
     if low is None:

@@ -1,5 +1,6 @@
 """Train: make or fine-tune a model in a process of its own, and watch it learn."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.progress import Job, Progress
+from napari_semsr.services.recipe_list import recipe_facts
 from napari_semsr.services.shelf import ModelFile, import_model, on_shelf
 from napari_semsr.services.train_apart import (
     TrainRequest,
@@ -180,8 +182,11 @@ class TrainPanel(Panel):
 
     def _check_name(self, name: str, *, replace: bool) -> None:
         """Refuse a name under which the model could not be put on the shelf."""
-        if not name:
-            msg = "The model needs a name, under which it is listed."
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            msg = (
+                "The model needs a name of letters, digits, '_', '-', '+' and '.', "
+                f"under which it is listed, got {name!r}."
+            )
             raise OptionError(msg)
         taken = on_shelf(name)
         if taken == "bundled" or (taken and not replace):
@@ -302,11 +307,11 @@ class TrainPanel(Panel):
 
     def _show_cancelled(self) -> None:
         self._settle()
-        request = self._request
-        if request is None or not (Path(request.run_dir) / _STATE).is_file():
-            self.show_status("Stopped before the first step; there is nothing to keep.")
+        run_dir = None if self._request is None else Path(self._request.run_dir)
+        if run_dir is None or not self._reached or not (run_dir / _STATE).is_file():
+            self.show_status("Stopped before a step was done; nothing has changed.")
             return
-        model = self._best(Path(request.run_dir))
+        model = _best(run_dir)
         if model is None or self._left:
             self.show_status(
                 f"Stopped after step {self._reached}, before a model was judged; "
@@ -315,11 +320,6 @@ class TrainPanel(Panel):
             return
         self.start(lambda: import_model(model, overwrite=True), self._kept, "Keep")
 
-    def _best(self, run_dir: Path) -> Path | None:
-        """Find the best model of a run so far."""
-        found = sorted(run_dir.glob("*.safetensors"))
-        return found[0] if found else None
-
     def _kept(self, model: ModelFile) -> None:
         """Say what the stopped run has given."""
         NEWS.changed.emit()
@@ -327,3 +327,10 @@ class TrainPanel(Panel):
             f"Stopped after step {self._reached}. The best {model.card['name']} so far "
             "is in the list of Enhance, and Resume goes on from here."
         )
+
+
+def _best(run_dir: Path) -> Path | None:
+    """Find the best model of a run so far."""
+    name = recipe_facts(run_dir / "recipe.yaml").name
+    path = run_dir / f"{name}.safetensors"
+    return path if path.is_file() else None
