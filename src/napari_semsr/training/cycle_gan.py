@@ -61,7 +61,7 @@ class CycleGan(AdversarialLearner):
         gan, side = self.gan, recipe.data.patch_px
         names = ["high"] if gan.kernel else ["high", "low"]
         self.back: nn.Module = (
-            Blur(kernel_of(gan.kernel))
+            Blur(kernel_of(gan.kernel), gan.kernel.noise)
             if gan.kernel
             else build(recipe.architecture, recipe.architecture_options)
         )

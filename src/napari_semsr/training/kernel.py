@@ -65,18 +65,21 @@ def _measured(path: Path) -> NDArray[np.float64]:
 
 
 class Blur(nn.Module):
-    """Convolution with a kernel; edges are reflected.
+    """Convolution with a kernel, and noise; edges are reflected.
 
     Parameters
     ----------
     kernel : (N, M) numpy.ndarray
         Odd sides; adds up to 1.
+    noise : float
+        Standard deviation of the noise, while the network learns.
     """
 
     kernel: Tensor
 
-    def __init__(self, kernel: NDArray[np.float32]) -> None:
+    def __init__(self, kernel: NDArray[np.float32], noise: float = 0.0) -> None:
         super().__init__()
+        self.noise = noise
         flipped = np.ascontiguousarray(kernel[::-1, ::-1])
         self.register_buffer("kernel", torch.from_numpy(flipped)[None, None])
 
@@ -97,4 +100,6 @@ class Blur(nn.Module):
         padded = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
         with torch.autocast(x.device.type, enabled=False):
             blurred: Tensor = functional.conv2d(padded.float(), self.kernel)
+        if self.noise and self.training:
+            blurred = blurred + self.noise * torch.randn_like(blurred)
         return blurred

@@ -23,11 +23,16 @@ class KernelOptions(Options):
     file : str or None
         Image or array (``.npy``) of a measured point-spread function, relative to the
         recipe, in place of the Gaussian.
+    noise : float
+        Standard deviation of noise that is added after the blur, on the unit scale.
+        A blur alone loses little, and the generator would learn to raise detail of
+        which a real image, rounded to 8 bits (about 0.0015), has none left.
     """
 
     sigma_px: float = Field(default=1.0, gt=0, le=50)
     size_px: int = Field(default=7, ge=1, le=301)
     file: str | None = None
+    noise: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
