@@ -13,6 +13,7 @@ from typing import Any
 from paper_tables.evaluate import PARTS, Extent, evaluate, records_of, results_of
 from paper_tables.page import page
 from paper_tables.plan import ABLATION_WEIGHT, ROOT, RUNS, key_of, plan
+from paper_tables.profiles import draw_profiles
 from paper_tables.runs import train_all, train_one
 
 DEFAULT_MINUTES = 60.0
@@ -106,8 +107,13 @@ def _evaluate(given: argparse.Namespace) -> None:
         "edge_share": ABLATION_WEIGHT,
         **_kept(given.runs),
     }
-    text = page(results_of(given.runs), records_of(given.runs), made)
+    results = results_of(given.runs)
+    text = page(results, records_of(given.runs), made)
     given.page.write_text(text, encoding="utf-8")
+    if "profiles" in results:
+        folder = given.page.parent / "images"
+        folder.mkdir(exist_ok=True)
+        draw_profiles(folder / "results-superlens.png", results["profiles"])
     _say(f"wrote {given.page}")
 
 

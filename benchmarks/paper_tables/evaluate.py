@@ -15,11 +15,12 @@ from paper_tables.gao import SETS, gao_sets, measure_sets
 from paper_tables.gold_part import measure_gold
 from paper_tables.lens import judges_of, measure_quality, measure_sizes
 from paper_tables.plan import EDGE_WEIGHTS, FOLDER, RECIPES, edge_run
+from paper_tables.profiles import measure_profiles
 from paper_tables.runs import Say, finished
 
 __all__ = ["PARTS", "Extent", "evaluate", "records_of", "results_of"]
 
-PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes")
+PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes", "profiles")
 RESTORERS = ("sem-restore", "sem-restore-small", "sem-restore-large")
 LENS_RUNS = (
     "sun",
@@ -113,6 +114,13 @@ def _sizes(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
     return measure_sizes(judges_of(models, extent.fields), say)
 
 
+def _profiles(runs: Path, extent: Extent, say: Say) -> dict[str, Any]:
+    models = _with_bundled(_trained(runs, ("sun", "pix2pix-ssum")), ("ssum-sem",))
+    if not models:
+        return {}
+    return measure_profiles(judges_of(models, extent.fields), say)
+
+
 _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "gao": _gao,
     "edge": _edge,
@@ -120,6 +128,7 @@ _MEASURES: dict[str, Callable[[Path, Extent, Say], dict[str, Any]]] = {
     "superlens": _superlens,
     "superlens_2x": _superlens_2x,
     "sizes": _sizes,
+    "profiles": _profiles,
 }
 
 

@@ -36,12 +36,21 @@ from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS
 from napari_semsr.training.recipes import load_recipe
 from paper_tables.plan import FOLDER
 
-__all__ = ["Shown", "judges_of", "measure_quality", "measure_sizes", "sharpness_map"]
+__all__ = [
+    "CHIP_PITCH_NM",
+    "Shown",
+    "judges_of",
+    "matched",
+    "measure_quality",
+    "measure_sizes",
+    "sharpness_map",
+    "show",
+]
 
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 PIXEL_NM = 20.0
-CHIP = "chip, 80 nm lines"
+CHIP, CHIP_PITCH_NM = "chip, 80 nm lines", 160.0
 BLOCK, STEP = 64, 32  # of a resolution map
 FORMS = ("lines", "discs")
 RELIEF_NM = 60
@@ -84,8 +93,16 @@ def judges_of(models: dict[str, Path | str], fields: int) -> dict[str, Judge]:
     }
 
 
-def _shown(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
-    """Enhance a field by all models."""
+def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
+    """Enhance a field by all models.
+
+    Parameters
+    ----------
+    pair : SsumPair
+        The field.
+    judges : dict
+        As `judges_of` gives them.
+    """
     images: dict[str, Image] = {}
     base: dict[str, Image] = {}
     for name, judge in judges.items():
@@ -104,7 +121,7 @@ def _fields(judge: Judge) -> Iterable[tuple[str, SsumPair]]:
         for pair in held_out_pairs(kind, judge, microscope):
             yield kind, pair
     for index in range(judge.fields):
-        yield CHIP, in_focus(chip(160, index, 160), judge, index)
+        yield CHIP, in_focus(chip(CHIP_PITCH_NM, index, 160), judge, index)
 
 
 def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
@@ -127,7 +144,7 @@ def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for kind, pair in _fields(next(iter(judges.values()))):
         say(f"superlens, {kind}")
-        shown = _shown(pair, judges)
+        shown = show(pair, judges)
         found = scores(shown.images, shown.pixel_nm, shown.scale)
         for name, row in found.items():
             row["emd"] = grey_distance(shown, name)
@@ -136,8 +153,16 @@ def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
     return {group: _summary(found) for group, found in rows.items()}
 
 
-def _matched(shown: Shown, name: str) -> tuple[Image, Image]:
-    """Bring an image's greys to those of the truth; leave out the border of both."""
+def matched(shown: Shown, name: str) -> tuple[Image, Image]:
+    """Bring an image's greys to those of the truth; leave out the border of both.
+
+    Parameters
+    ----------
+    shown : Shown
+        A field.
+    name : str
+        Which image of it.
+    """
     image, truth = (inner(shown.images[n], shown.scale) for n in (name, "truth"))
     gain, offset = match_affine(image, truth)
     return np.clip(gain * image + offset, 0, 255), truth
@@ -154,7 +179,7 @@ def grey_distance(shown: Shown, name: str) -> float:
         Which image of it.
     """
     image, truth = (
-        Micrograph(np.rint(part).astype(np.uint8)) for part in _matched(shown, name)
+        Micrograph(np.rint(part).astype(np.uint8)) for part in matched(shown, name)
     )
     return float(histogram(image, truth).emd or 0.0)
 
@@ -170,7 +195,7 @@ def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
         Which image of it.
     """
     size = (shown.pixel_nm,) * 2
-    image, truth = (Micrograph(part, size) for part in _matched(shown, name))
+    image, truth = (Micrograph(part, size) for part in matched(shown, name))
     scale = shown.scale
     options = FrcMapOptions(block=BLOCK * scale, step=STEP * scale, reference=True)
     found = run(frc_map(image, truth, options))
@@ -221,7 +246,7 @@ def measure_sizes(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
             found: dict[str, list[Image]] = {}
             surface, sites = series(size, form, RELIEF_NM, SIDE)
             for index in range(first.fields):
-                shown = _shown(in_focus(surface, first, SEED + index), judges)
+                shown = show(in_focus(surface, first, SEED + index), judges)
                 dips = site_dips(shown.images, sites, shown.pixel_nm)
                 for name, values in dips.items():
                     found.setdefault(name, []).append(values)

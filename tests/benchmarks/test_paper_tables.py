@@ -170,10 +170,12 @@ def test_summary_gives_means_and_the_worst_gain() -> None:
 def test_goals_say_what_was_not_reached() -> None:
     own = {"gao-a": 1.39, "oracle linear filter": 5.0, "sem-restore": 4.1}
     sets = {"A": rows(degraded=0.0, **own)}
-    text = goals({"gao": sets})
+    text = goals({"gao": sets}, narrow=True)
     assert "+1.40 dB | +1.39 dB | no |" in text
+    full = goals({"gao": sets}, narrow=False)
+    assert "the paper's system, set A: its gain | +2.80 dB | +1.39 dB | no |" in full
     assert "+4.00 dB | +4.10 dB | yes |" in text
-    assert goals({}) == ""
+    assert goals({}, narrow=True) == ""
 
 
 def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
