@@ -201,5 +201,5 @@ def digest_values(micrograph: Micrograph) -> str:
         step = int(data.chunks[0][0])  # so that no chunk is read twice
     for row in range(0, micrograph.shape[0], step):
         rows = np.ascontiguousarray(np.asarray(data[row : row + step]))
-        digest.update(memoryview(rows).cast("B"))
+        digest.update(rows.reshape(-1).view(np.uint8).data)
     return f"sha256:{digest.hexdigest()}"
