@@ -47,7 +47,15 @@ def test_the_original_is_wrong_everywhere(trial):
 
 
 def test_a_constant_image_shows_nothing(trial):
-    assert shares(trial, np.full_like(trial.changed, 3.0)) == (0, 1)
+    flat = np.full_like(trial.changed, 3.0)
+    assert shares(trial, flat) == (0, 1)
+    assert shares(trial, np.nextafter(flat, trial.changed)) == (0, 1)
+
+
+def test_false_texture_does_not_pass_for_showing_nothing(trial, rng):
+    false = ndimage.gaussian_filter(rng.standard_normal(trial.changed.shape), 2.2)
+    false *= trial.original.std() / false.std()
+    assert shares(trial, trial.original + false)[1] < 0.6
 
 
 def test_blur_loses_inserted_discs(trial):

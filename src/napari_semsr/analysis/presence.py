@@ -2,9 +2,14 @@
 
 A truth is changed before an instrument looks at it: discs are put in at some places
 and taken out at others. An image of the changed truth shows a disc where its local
-contrast, after an affine match of grey levels to that truth, lies past the middle
-between those of the truth without the disc and with it. It is right where it shows
-what was put in, and where it does not show what was taken out.
+contrast lies past the middle between those of the truth without the disc and with it.
+It is right where it shows what was put in, and where it does not show what was taken
+out.
+
+Grey levels are matched to the truth first, by the gain and offset that give its mean
+and standard deviation, with a negative gain where the two are anticorrelated. A gain by
+least squares would shrink with all that an image has wrong, so that one full of false
+structure would seem to show nothing, and pass on all that was taken out.
 
 An image without any contrast shows nothing: it is wrong on every inserted disc and
 right on every erased one. Only both together tell something.
@@ -23,11 +28,11 @@ from napari_semsr.analysis.discs import (
     disc_contrast,
     local_contrast,
 )
-from napari_semsr.analysis.metrics import match_affine
 
 __all__ = ["PresenceRow", "Trial", "Verdict", "make_trial", "tally"]
 
 Image = NDArray[np.float64]
+_ROUNDING = 1e-6
 _PLAIN = 0.45  # of a disc's contrast that its place may have without it
 
 
@@ -60,8 +65,7 @@ class Trial:
         dict
             For each change, whether each of its discs is shown rightly.
         """
-        gain, offset = match_affine(image, self.changed)
-        seen = gain * image + offset
+        seen = _gain(image, self.changed) * image
 
         def shown(discs: Discs, absent: Image, present: Image) -> NDArray[np.bool_]:
             without, having, found = (
@@ -75,6 +79,19 @@ class Trial:
             "inserted": shown(places.inserted, self.original, self.changed),
             "erased": ~shown(places.erased, self.changed, self.original),
         }
+
+
+def _gain(image: Image, truth: Image) -> float:
+    """Give the gain that makes two standard deviations equal; contrast needs no more.
+
+    That of an image that is constant but for rounding is 0.
+    """
+    off, wanted = image - image.mean(), truth - truth.mean()
+    spread = float(off.std())
+    if spread <= _ROUNDING * float(np.abs(image).max()):
+        return 0.0
+    sign = -1.0 if float((off * wanted).sum()) < 0 else 1.0
+    return sign * float(wanted.std()) / spread
 
 
 @dataclass(frozen=True, slots=True)

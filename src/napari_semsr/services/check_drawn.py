@@ -44,7 +44,7 @@ _RESOLUTION_NM, _PHOTONS = 80.0, 3500.0
 _LEAST_RELIEF_NM = 20.0
 _HALF = 0.5  # of the local contrast
 _TRIES = 2
-_SCALES = (0.2, 4.0)  # of what is put in, over half of relief and material
+_SCALES = (0.2, 2.0)  # of what is put in, over half of relief and material
 
 
 @dataclass(frozen=True, slots=True)
