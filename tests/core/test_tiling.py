@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -109,3 +112,15 @@ def test_plans_refuse_what_cannot_be_cut():
         plan_blocks((30, 100), block=64, step=16)
     with pytest.raises(OptionError, match="1 px or more"):
         plan_blocks((30, 100), block=8, step=0)
+
+
+def test_reading_a_dask_field_does_not_import_the_whole_of_dask():
+    code = """
+import sys
+import dask.array as da
+from napari_semsr.core.tiling import Box, read_box
+found = read_box(da.ones((9, 9), chunks=4), Box(-2, 5, 0, 9))
+assert found.sum() == 63
+assert "distributed" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -454,7 +454,9 @@ def read_box(data: Any, box: Box) -> NDArray[Any]:
     top, left = int(rows.min()), int(columns.min())
     block = data[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
     if hasattr(block, "compute"):
-        block = block.compute(scheduler="synchronous", callbacks=())
+        from dask.local import get_sync  # its name would import distributed: 20 MB
+
+        block = block.compute(scheduler=get_sync, callbacks=())
     block = np.asarray(block)
     if block.shape == box.shape and box.y0 == top and box.x0 == left:
         return block
