@@ -153,6 +153,31 @@ def test_layers_are_cut_and_the_model_comes_to_the_lists(
     assert models.card["architecture"] == "two-scale"
 
 
+def test_layers_of_two_pitches_serve_a_network_that_enlarges(
+    panel, model, training, run_panel, add
+):
+    coarse = model.layers["soft"].data.reshape(64, 2, 64, 2).mean((1, 3))
+    add(model, Micrograph(coarse, parse_pixel_size(10.0), "coarse"))
+    panel.pairs.low.value = model.layers["coarse"]
+    panel.pairs.patch.value = 16
+    panel.recipe.box.value = "de-haan"
+    run_panel(panel)
+    store = open_pairs(Path(training.requests[0].pairs))
+    assert (store.record["scale"], store.record["patch"]) == (2, 16)
+    assert store.arrays("train")[1].shape[1:] == (32, 32)
+
+
+def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
+    panel.pairs.source.value = "store"
+    panel.pairs.store.value = folder / "given.zarr"
+    panel.pairs.patch.value = 0
+    panel.recipe.start.value = "<fresh>"
+    run_panel(panel)
+    (asked,) = training.requests
+    assert (asked.pairs, asked.patch) == (str(folder / "given.zarr"), None)
+    assert asked.anew
+
+
 def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel):
     run_panel(panel)
     layer = panel.view.layer
@@ -206,6 +231,7 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     finish(panel)
     asked = training.requests[-1]
     assert asked.resume
+    assert sum("low |" in layer.name for layer in panel.viewer.layers) == 1
     assert asked.recipe == str(folder / "runs" / "mine" / "recipe.yaml")
 
 
