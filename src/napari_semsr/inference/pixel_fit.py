@@ -58,7 +58,6 @@ class Trained:
             scale=int(card.get("scale") or 1),
         )
 
-
     def sentence(self) -> str:
         """Say for which pixel sizes the model was trained.
 
