@@ -46,7 +46,7 @@ def _all(results: dict[str, Any], narrow: bool) -> Iterator[Row]:
     yield from _unpaired(sets, narrow)
     yield from _over_oracle(sets)
     yield from _blind(sets)
-    yield from _superlens(results.get("superlens", {}).get("all", {}))
+    yield from _superlens(results.get("superlens", {}).get("in focus", {}))
     yield from _gold(results.get("gold", {}))
 
 
@@ -113,7 +113,7 @@ def _superlens(rows: Any) -> Iterator[Row]:
         return
     gain, more = own["gain_db"], own["ssim"] - before["ssim"]
     yield (
-        f"`ssum-sem` over the optical image (Sun: {_decibels(SUN_GAIN_DB)})",
+        f"`ssum-sem` in focus, over the optical image (Sun: {_decibels(SUN_GAIN_DB)})",
         _decibels(_SSUM_GAIN_DB),
         _decibels(gain),
         gain >= _SSUM_GAIN_DB,

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _superlens_fields import chip, series
 from numpy.typing import NDArray
 from superlens import (
+    PHOTONS,
     SIDE,
     SIZES,
     Judge,
@@ -23,7 +25,6 @@ from superlens import (
     scores,
     site_dips,
 )
-from superlens_fields import chip, series
 
 from napari_semsr.analysis.frc_map import FrcMapOptions, frc_map
 from napari_semsr.analysis.histogram import histogram
@@ -38,6 +39,7 @@ from paper_tables.plan import FOLDER
 
 __all__ = [
     "CHIP_PITCH_NM",
+    "CHIP_RELIEF_NM",
     "Shown",
     "judges_of",
     "matched",
@@ -50,7 +52,7 @@ __all__ = [
 Image = NDArray[np.float64]
 Say = Callable[[str], None]
 PIXEL_NM = 20.0
-CHIP, CHIP_PITCH_NM = "chip, 80 nm lines", 160.0
+CHIP_PITCH_NM, CHIP_RELIEF_NM = 160.0, 60.0
 BLOCK, STEP = 64, 32  # of a resolution map
 FORMS = ("lines", "discs")
 RELIEF_NM = 60
@@ -114,14 +116,26 @@ def show(pair: SsumPair, judges: dict[str, Judge]) -> Shown:
     return Shown(everything, pair.pixel_nm / scale, scale)
 
 
-def _fields(judge: Judge) -> Iterable[tuple[str, SsumPair]]:
-    """Yield held-out fields in any focus, and a chip in focus."""
-    microscope = load_recipe(_LEARNT).data.superlens
-    for kind in SAMPLE_KINDS:
-        for pair in held_out_pairs(kind, judge, microscope):
-            yield kind, pair
+def _fields(judge: Judge) -> Iterable[tuple[str, str, SsumPair]]:
+    """Yield held-out fields by group and kind: in focus, in any focus, and a chip."""
+    learnt = load_recipe(_LEARNT).data.superlens
+    sharp = learnt.replace(
+        resolution_nm=(80, 80),
+        depth_of_field_nm=(100, 100),
+        wavelength_nm=(550, 550),
+        defocus_nm=0,
+        photons=(PHOTONS, PHOTONS),
+        shading=0.01,
+        joined=0,
+        eight_bit=0,
+    )
+    for group, options in (("in focus", sharp), ("any focus", learnt)):
+        for kind in SAMPLE_KINDS:
+            for pair in held_out_pairs(kind, judge, options):
+                yield group, kind, pair
     for index in range(judge.fields):
-        yield CHIP, in_focus(chip(CHIP_PITCH_NM, index, 160), judge, index)
+        surface = chip(CHIP_PITCH_NM, index, CHIP_RELIEF_NM)
+        yield "chip", "80 nm lines", in_focus(surface, judge, index)
 
 
 def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
@@ -137,19 +151,19 @@ def measure_quality(judges: dict[str, Judge], say: Say) -> dict[str, Any]:
     Returns
     -------
     dict
-        By group of fields (``all``, and the chip) and image: means of PSNR, SSIM,
-        earth mover's distance of grey levels and of the map of resolutions; medians of
-        the resolution.
+        By group of fields (``in focus``, ``any focus``, ``chip``) and image: means of
+        PSNR, SSIM and the earth mover's distance of grey levels; medians of the
+        resolution, of the whole field and over the blocks of a map.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for kind, pair in _fields(next(iter(judges.values()))):
-        say(f"superlens, {kind}")
+    for group, kind, pair in _fields(next(iter(judges.values()))):
+        say(f"superlens, {group}: {kind}")
         shown = show(pair, judges)
         found = scores(shown.images, shown.pixel_nm, shown.scale)
         for name, row in found.items():
             row["emd"] = grey_distance(shown, name)
             row |= sharpness_map(shown, name)
-        rows.setdefault("chip" if kind == CHIP else "all", []).append(found)
+        rows.setdefault(group, []).append(found)
     return {group: _summary(found) for group, found in rows.items()}
 
 

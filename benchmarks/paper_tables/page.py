@@ -37,8 +37,9 @@ as in the papers.
 
 The short forms of `gao-a`, `gao-b` and `gao-c` are not the paper's system: they are
 **given the blur** in place of the second generator, which needs longer to learn than
-there is, and have L1 as cycle loss. They see no pairs, and nothing tells them of the
-haze. `kernel-a` is the same with the paper's similarity as cycle loss.
+there is, and have L1 as cycle loss, beside which the others are weighed down. They see
+no pairs, and nothing tells them of the haze. `kernel-a` is the same with the losses and
+the weights of the paper, but for the adversarial one.
 """
 
 _TRAINED = """
@@ -75,10 +76,10 @@ The paper's are of one image in each set. Noise and invented structure raise all
 _EDGE = """
 ### Weight of the edge loss
 
-Set A, the recipe of `gao-a` with other weights (the paper's gamma) and {share:.0%} of
-the time of a training. The paper sweeps them from 0 to 20, finds both of its figures
-best at 10, and prints no numbers; it names Kirsch's operator as no worse than Sobel's,
-which is not repeated here.
+Set A, the recipe of `gao-a` with other weights (the paper's gamma), each for {share:g}
+of the time that one training has on average. The paper sweeps them from 0 to 20, finds
+both of its figures best at 10, and prints no numbers; it names Kirsch's operator as no
+worse than Sobel's, which is not repeated here.
 """
 
 _GOLD = """
@@ -95,7 +96,9 @@ _SUN = """
 
 By `benchmarks/superlens.py`, which says how everything is scored: PSNR and SSIM after
 an affine match to the electron image, cross-FRC to it without noise. The map is of
-blocks of 64 optical pixels; the distance of grey levels is the earth mover's, of 255.
+blocks of 64 optical pixels; one that follows the electron image up to Nyquist's
+frequency, or nowhere, has no answer. The distance of grey levels is the earth mover's,
+of 255.
 """
 
 _PROFILES = """

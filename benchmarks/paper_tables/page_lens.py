@@ -10,6 +10,13 @@ __all__ = ["fields", "gold", "sizes"]
 _NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
 
 
+_GROUPS = {
+    "in focus": "Held-out fields of seven kinds, focus in the middle of the relief",
+    "any focus": "Held-out fields of seven kinds, any focus and any noise learnt from",
+    "chip": "Chip with 80 nm lines, 60 nm high, in focus",
+}
+
+
 def fields(groups: dict[str, Any]) -> str:
     """Write PSNR, SSIM and resolution, groups of fields one below another."""
     head = (
@@ -26,9 +33,7 @@ def fields(groups: dict[str, Any]) -> str:
     parts = []
     for group, rows in groups.items():
         count = next(iter(rows.values()))["fields"]
-        called = "Held-out fields of all kinds, any focus"
-        if group == "chip":
-            called = "Chip with 80 nm lines, in focus"
+        called = _GROUPS[group]
         parts.append(f"**{called}** ({count} fields)")
         cells = [_field_row(name, r) for name, r in rows.items()]
         cells.append(

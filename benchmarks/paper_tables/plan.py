@@ -48,10 +48,10 @@ RECIPES = (
     "wang-attention",
     "de-haan-gold",
 )
-EDGE_WEIGHTS = (0, 5, 10, 20)
+EDGE_WEIGHTS = (0, 1, 5, 10, 20)
 """Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
-WEIGHTS = {"gao-a": 1.5, "gao-b": 1.5, "gao-c": 1.5}
-ABLATION_WEIGHT = 0.35
+WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 1.5}
+ABLATION_WEIGHT = 0.4
 _BASE = "gao-a"
 
 

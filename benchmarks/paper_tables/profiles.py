@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _superlens_fields import chip
 from numpy.typing import NDArray
 from superlens import Judge, in_focus
-from superlens_fields import chip
 
 from napari_semsr.analysis.spectrum import radial_spectrum
 from napari_semsr.core.micrograph import Micrograph
-from paper_tables.lens import CHIP_PITCH_NM, matched, show
+from paper_tables.lens import CHIP_PITCH_NM, CHIP_RELIEF_NM, matched, show
 
 __all__ = ["draw_profiles", "measure_profiles"]
 
 Image = NDArray[np.float64]
 LINE_PX = 100
 BINS = 52
-RELIEF_NM = 160.0
 INDEX = 3  # a chip that no other part judges
 _BESIDE = {"linear": "oracle linear filter", "optical": "optical image"}
 
@@ -44,7 +43,7 @@ def measure_profiles(
     """
     say("superlens, profiles")
     first = next(iter(judges.values()))
-    surface = chip(CHIP_PITCH_NM, INDEX, RELIEF_NM)
+    surface = chip(CHIP_PITCH_NM, INDEX, CHIP_RELIEF_NM)
     shown = show(in_focus(surface, first, INDEX), judges)
     images: dict[str, Any] = {}
     frequency: Image = np.zeros(0)

@@ -99,7 +99,7 @@ def test_every_recipe_has_a_short_form_of_the_same_kind_and_data(name: str) -> N
 
 def test_runs_that_compare_the_edge_loss_differ_in_nothing_else() -> None:
     found = [p.recipe() for p in plan(narrow=True, only=("gao-a-edge",))]
-    assert [r.gan.edge_weight for r in found] == [0, 5, 10, 20]
+    assert [r.gan.edge_weight for r in found] == [0, 1, 5, 10, 20]
     same = {
         r.replace(name="n", gan=r.gan.replace(edge_weight=1)).model_dump_json()
         for r in found
