@@ -11,6 +11,15 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 Image = NDArray[np.float64]
+_EXAMPLES = (
+    "circuit",
+    "chip, 80 nm lines, 60 nm high",
+    "chip, stitched scan",
+    "particles",
+    "lattice",
+    "pits",
+    "Siemens star",
+)
 _COLOURS = {
     "optical": "tab:gray",
     "linear": "tab:blue",
@@ -25,7 +34,8 @@ def draw_figures(
 ) -> None:
     """Write a picture for each part that was measured."""
     if shown:
-        _examples(folder / f"{name}-examples.png", shown)
+        chosen = {kind: shown[kind] for kind in _EXAMPLES if kind in shown}
+        _examples(folder / f"{name}-examples.jpg", chosen)
     if "sizes" in result:
         _sizes(folder / f"{name}-sizes.png", result["sizes"])
     if "depth" in result:
@@ -49,7 +59,7 @@ def _examples(path: Path, shown: dict[str, dict[str, Image]]) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
-                axis.set_title(kind, fontsize=8)
+                axis.set_title(kind.replace(", ", "\n", 1), fontsize=8)
             if column == 0:
                 axis.set_ylabel("electron image" if name == "truth" else name)
     figure.savefig(path, dpi=110)

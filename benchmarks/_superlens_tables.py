@@ -50,7 +50,7 @@ def print_depth(found: dict[str, Any], say: Callable[[str], None]) -> None:
             for n in names
         ]
         say(f"| {height} | " + " | ".join(cells) + " |")
-    for measure in ("nine_of_ten_gaps", "cross_frc"):
+    for measure in next(iter(found["range_nm"].values())):
         cells = [f"{found['range_nm'][n][measure]:.0f}" for n in names]
         say(f"| range, {measure.replace('_', ' ')} | " + " | ".join(cells) + " |")
 
