@@ -375,13 +375,12 @@ def depth_ranges(table: dict[str, Any]) -> dict[str, Any]:
             continue
         rows = [row[name] for row in table.values()]
         shares = np.array([row["resolved"] for row in rows])
-        # a period of two features, read as a frequency so that no crossing is 0
-        sharp = np.array(
-            [2 * FEATURE_NM / (r["resolution_nm"] or np.inf) for r in rows]
-        )
+        # as a frequency, so that no crossing is 0
+        sharp = np.array([1 / (row["resolution_nm"] or np.inf) for row in rows])
         found[name] = {
             "nine_of_ten_gaps": extent(heights, shares, 0.9),
-            "cross_frc": extent(heights, sharp, 1.0),
+            "cross_frc_200_nm": extent(heights, sharp, 0.5 / FEATURE_NM),
+            "cross_frc_100_nm": extent(heights, sharp, 1 / FEATURE_NM),
         }
     return found
 
