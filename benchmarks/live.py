@@ -258,14 +258,12 @@ def _stalls(idle: list[tuple[float, ...]], busy: list[tuple[float, ...]]) -> flo
 def hold(side: int) -> None:
     """Print the peak memory of a viewer on a run of an identity."""
     import resource
-    import threading
 
     import napari
     from memory import identity, make_repeated
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.core.progress import run
     from napari_semsr.inference.engine import (
         EnhanceOptions,
         create_output,
@@ -274,6 +272,7 @@ def hold(side: int) -> None:
     from napari_semsr.inference.live import LiveField
     from napari_semsr.widgets._enhance_job import Target
     from napari_semsr.widgets._live import LiveLayer
+    from napari_semsr.widgets._runner import JobRunner
 
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
@@ -285,10 +284,10 @@ def hold(side: int) -> None:
         keywords = {"contrast_limits": (0, 255), "rgb": False}
         layer = LiveLayer(viewer, live, keywords, Target(path), lambda: None)
         job = enhance_to_store(image, loaded, store, options, live=live)
-        worker = threading.Thread(target=run, args=(job,))
-        worker.start()
-        turn = 0
-        while worker.is_alive():
+        runner, turn, failures = JobRunner(), 0, []
+        runner.failed.connect(failures.append)
+        runner.start("Enhance", lambda: job)
+        while runner.busy:
             turn += 1
             viewer.scene.camera.zoom = 2.0 ** -(turn % 6)
             viewer.scene.camera.center = (
@@ -301,6 +300,8 @@ def hold(side: int) -> None:
                 time.sleep(0.01)
         layer.pause()
         viewer.close()
+        if failures:
+            raise SystemExit(failures[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 * 1.048576
     show(json.dumps({"peak_mb": peak}))
 

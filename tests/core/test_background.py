@@ -1,10 +1,12 @@
 import os
+import platform
+import subprocess
 import sys
 import threading
 
 import pytest
 
-from napari_semsr.core.background import in_background
+from napari_semsr.core.background import in_background, return_free_memory
 
 LINUX = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="threads have no priority of their own"
@@ -59,3 +61,28 @@ def test_the_main_thread_keeps_its_priority():
     before = os.getpriority(os.PRIO_PROCESS, os.getpid())
     with in_background():
         assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
+
+
+PINNED = """
+import psutil
+from napari_semsr.core.background import return_free_memory
+blocks = [bytearray(100_000) for _ in range(1000)]
+pins = blocks[::50]
+del blocks
+before = psutil.Process().memory_info().rss
+return_free_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc only")
+def test_memory_between_what_stays_is_returned():
+    said = subprocess.run(
+        [sys.executable, "-c", PINNED], check=True, capture_output=True, text=True
+    )
+    assert int(said.stdout) > 50e6
+
+
+def test_returning_memory_needs_no_glibc(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    return_free_memory()

@@ -6,13 +6,14 @@ lower priority of the others; the second by handing over the interpreter after h
 millisecond where five are usual, since drawing asks for it hundreds of times a frame.
 """
 
+import ctypes
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["in_background"]
+__all__ = ["in_background", "return_free_memory"]
 
 _INTERVAL_S = 5e-4
 _NICE = 5
@@ -74,3 +75,15 @@ def _lower_priority() -> None:
     usual = os.getpriority(os.PRIO_PROCESS, os.getpid())
     if os.getpriority(os.PRIO_PROCESS, own) <= usual:
         os.setpriority(os.PRIO_PROCESS, own, min(19, usual + _NICE))
+
+
+def return_free_memory() -> None:
+    """Give memory that was freed back to the system, where the C library can.
+
+    glibc keeps, for each thread that ever allocated, what lies between the small
+    objects that stay. In a viewer, which has many threads, that grows for a long time.
+    """
+    if sys.platform.startswith("linux"):
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)

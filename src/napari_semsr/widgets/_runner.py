@@ -19,7 +19,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
-from napari_semsr.core.background import in_background
+from napari_semsr.core.background import in_background, return_free_memory
 from napari_semsr.core.errors import Cancelled, SemsrError
 from napari_semsr.core.progress import Job, Progress
 
@@ -27,6 +27,7 @@ __all__ = ["JobRunner", "is_alive"]
 
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
+_RETURN_EVERY_S = 1.0
 
 
 def is_alive(item: QObject | None) -> bool:
@@ -93,7 +94,7 @@ class _Run:
         signals.ended.emit(self)
 
     def _drive(self, job: Job[Any], signals: _Signals) -> Any:
-        reported = 0.0
+        reported = returned = 0.0
         try:
             while not self.cancel.is_set() and is_alive(self._owner()):
                 step = next(job)
@@ -102,6 +103,9 @@ class _Run:
                 if self.shown and now - reported >= _REPORT_EVERY_S:
                     reported, self.shown = now, False
                     signals.stepped.emit(self, step)
+                if now - returned >= _RETURN_EVERY_S:
+                    returned = now
+                    return_free_memory()
         except StopIteration as end:
             return end.value
         finally:
