@@ -43,7 +43,7 @@ MARGIN_PX = 24
 _SHARE = 0.5  # of the local contrast
 _PLAIN = 0.25  # of a disc's contrast that its place may have without it
 _LEAST = 0.125  # local contrast over that of the whole image
-_WINDOW, _STEP = 49, 8
+_WINDOW, _STEP = 49, 16
 _PERCENTILES = (5, 95)
 _APART_PX = 2
 
@@ -125,7 +125,7 @@ def local_contrast(image: Image) -> Image:
     Returns
     -------
     (Y, X) numpy.ndarray
-        Taken on every eighth pixel in squares of 49 px within the image, and from the
+        Taken on every sixteenth pixel in squares of 49 px within the image, and from the
         nearest of them elsewhere.
     """
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
