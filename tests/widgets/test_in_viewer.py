@@ -56,6 +56,7 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
         "FRC map",
         "Spectrum",
         "Metrics and histogram",
+        "Train",
     )
     for name in names:
         panel = dock(viewer, name)

@@ -21,6 +21,7 @@ PANELS = {
     "frc_map": "FrcMapPanel",
     "spectrum": "SpectrumPanel",
     "metrics": "MetricsPanel",
+    "train": "TrainPanel",
 }
 MEASURING = ["enhance", "restore", "frc_map", "spectrum", "metrics"]
 
