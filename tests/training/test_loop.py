@@ -284,3 +284,17 @@ def test_time_spent_before_a_stop_counts(tmp_path: Path) -> None:
     asked = RECIPE.replace(minutes=10.0, stop_after=3)
     run(loop.train(asked, tmp_path / "run"))
     assert 0 < float(_weights(tmp_path / "run")["spent"]) < 600
+
+
+def test_fine_tuned_model_that_never_beats_its_start_is_the_start(
+    tmp_path: Path,
+) -> None:
+    first = run(loop.train(RECIPE, tmp_path / "first")).model
+    harmful = RECIPE.replace(
+        name="worse", kind="supervised", start_from=str(first), learning_rate=3.0
+    )
+    result = run(loop.train(harmful, tmp_path / "worse"))
+    assert result.validation["step"] == 0
+    start, kept = load_model(first).module, load_model(result.model).module
+    for name, value in start.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], value)

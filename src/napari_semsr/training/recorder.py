@@ -31,6 +31,7 @@ from napari_semsr.training.sources import pixel_nm_of
 
 __all__ = ["Recorder", "StepReport", "card_of"]
 
+_SUPERVISED = ("supervised", "supervised-l1")
 _NAMES = {
     "gain_db": "gain {:+.2f} dB",
     "ssim": "SSIM {:.4f}",
@@ -104,6 +105,23 @@ class Recorder(Callback):
             raise Cancelled
         self.reports.put(Progress(done, count, "making scenes ahead"))
 
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Judge the model that a supervised run starts from: only better ones are kept.
+
+        Parameters
+        ----------
+        trainer : pytorch_lightning.Trainer
+            Knows the step.
+        module : Learner
+            What learns.
+        """
+        begins = self.recipe.start_from is not None and trainer.global_step == 0
+        if not (begins and self.writes and self.recipe.kind in _SUPERVISED):
+            return
+        found = module.validate_pairs()
+        if not math.isnan(found.get(self.recipe.measure, math.nan)):
+            self._keep(module.best_network, found, 0)
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
     ) -> None:
@@ -154,17 +172,20 @@ class Recorder(Callback):
             )
             raise SemsrError(msg)
         if value == math.inf or value > self.best.get(measured, -math.inf):
-            self.best.clear()
-            self.best.update(found, step=step)
-            path = self.run_dir / f"{self.recipe.name}.safetensors"
-            network = module.best_network
-            with saving(self.run_dir):
-                save_model(path, network, card_of(self.recipe, network, self.best))
+            self._keep(module.best_network, found, step)
         save_state(trainer, self.run_dir, self.best)
         with saving(self.run_dir):
             keep_preview(
                 self.run_dir, module.best_network, self.recipe, module.judge.pairs
             )
+
+    def _keep(self, network: nn.Module, found: dict[str, float], step: int) -> None:
+        """Save a network as the best one so far."""
+        self.best.clear()
+        self.best.update(found, step=step)
+        path = self.run_dir / f"{self.recipe.name}.safetensors"
+        with saving(self.run_dir):
+            save_model(path, network, card_of(self.recipe, network, self.best))
 
     def _stale(self, step: int) -> bool:
         """Whether the best model is too old to go on."""
