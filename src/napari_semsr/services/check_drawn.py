@@ -41,6 +41,7 @@ __all__ = ["DrawnGold", "DrawnSurfaces"]
 
 Array = NDArray[np.float64]
 _RESOLUTION_NM, _PHOTONS = 80.0, 3500.0
+_SHARP_NM = 50.0  # from the focus, half of the depth of field: blur is 1.12 times wider
 _LEAST_RELIEF_NM = 20.0
 _HALF = 0.5  # of the local contrast
 _TRIES = 2
@@ -68,7 +69,8 @@ class DrawnSurfaces(Source):
 
     Discs are put into height and material: up or down, and towards the other material.
     They are as strong as makes about half of the local contrast in the electron image,
-    free of noise, which is the truth.
+    free of noise, which is the truth. The median height is in focus, and only discs are
+    judged whose height is within half of the depth of field of it.
 
     Parameters
     ----------
@@ -102,7 +104,7 @@ class DrawnSurfaces(Source):
         Returns
         -------
         list of Scene
-            One, taken in focus.
+            One.
         """
         rng = stream_of(self.seed, index)
         kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
@@ -114,18 +116,30 @@ class DrawnSurfaces(Source):
             ranges=ranges,
             held_out=True,
         )
-        original = _brightness(self._taken(surface, rng))
+        focus = float(np.median(surface.height_nm))
+        original = _brightness(self._taken(surface, focus, rng))
         places = choose_places(original, counts, rng)
-        pair = self._taken(self._changed(surface, original, places, rng), rng)
-        trial = make_trial(original, _brightness(pair), places)
+        changed = self._changed(surface, original, places, rng)
+        pair = self._taken(changed, focus, rng)
+        sharp = Places(
+            *(
+                discs.chosen(np.abs(self._height(changed, discs) - focus) <= _SHARP_NM)
+                for discs in (places.inserted, places.erased)
+            )
+        )
+        trial = make_trial(original, _brightness(pair), sharp)
         size = parse_pixel_size(pair.pixel_nm)
         return [Scene("superlens", Micrograph(pair.low, size, "superlens"), trial)]
 
-    def _taken(self, surface: Surface, rng: np.random.Generator) -> SsumPair:
-        """Focus in the middle of the relief."""
-        middle = float(surface.height_nm.max() + surface.height_nm.min()) / 2
+    def _taken(
+        self, surface: Surface, focus_nm: float, rng: np.random.Generator
+    ) -> SsumPair:
+        """Look at a surface with both microscopes."""
         microscope = MicroscopeOptions(
-            resolution_nm=_RESOLUTION_NM, focus_nm=middle, photons=_PHOTONS
+            resolution_nm=_RESOLUTION_NM,
+            depth_of_field_nm=2 * _SHARP_NM,
+            focus_nm=focus_nm,
+            photons=_PHOTONS,
         )
         look = Look(microscope, shading=0.01, correlation_px=0.3, bits=12)
         return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
@@ -139,9 +153,8 @@ class DrawnSurfaces(Source):
     ) -> Surface:
         """Put discs into a sample, and take some out."""
         factor = self._fine // self.scale
-        margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
         inserted, erased = (
-            discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
+            self._drawn(surface, discs) for discs in (places.inserted, places.erased)
         )
         height, material = (
             erase_discs(plane.astype(np.float64), erased)
@@ -153,10 +166,19 @@ class DrawnSurfaces(Source):
         without = disc_contrast(original, places.inserted)
         for _ in range(_TRIES):
             tried = _surface(surface, *steps.onto(height, material, scale))
-            seen = _brightness(self._taken(tried, rng))
+            seen = _brightness(self._taken(tried, 0.0, rng))
             made = np.abs(disc_contrast(seen, places.inserted) - without)
             scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
         return _surface(surface, *steps.onto(height, material, scale))
+
+    def _drawn(self, surface: Surface, discs: Discs) -> Discs:
+        """Give discs on the grid of the drawn surface."""
+        margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
+        return discs.on_grid(self._fine // self.scale, margin)
+
+    def _height(self, surface: Surface, discs: Discs) -> Array:
+        """Height of a surface at the middles of discs."""
+        return surface.height_nm[_at(self._drawn(surface, discs))].astype(np.float64)
 
 
 def _at(discs: Discs) -> tuple[NDArray[np.int64], ...]:
