@@ -80,7 +80,10 @@ def _train(given: argparse.Namespace) -> int:
     """Train what is planned; 1 if something failed."""
     planned = plan(narrow=given.narrow, only=tuple(given.names))
     minutes = _minutes(given)
-    made = {"minutes": minutes, "jobs": given.jobs}
+    command = "make tables"
+    if given.minutes is not None:
+        command += f" MINUTES={given.minutes:g}"
+    made = {"command": command, "minutes": minutes, "jobs": given.jobs}
     _keep(given.runs, made)
     failed = train_all(planned, given.runs, minutes=minutes, jobs=given.jobs, say=_say)
     return 1 if failed else 0

@@ -77,7 +77,7 @@ _EDGE = """
 ### Weight of the edge loss
 
 Set A, the recipe of `gao-a` with other weights (the paper's gamma), each for {share:g}
-of the time that one training has on average. The paper sweeps them from 0 to 20, finds
+of the time that most trainings have. The paper sweeps them from 0 to 20, finds
 both of its figures best at 10, and prints no numbers; it names Kirsch's operator as no
 worse than Sobel's, which is not repeated here.
 """
