@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.progress import run
 from napari_semsr.training.feed import is_first
 from napari_semsr.training.loop import train
@@ -59,6 +60,13 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], value, atol=2e-5, rtol=1e-3)
     rows = (tmp_path / "two" / "curve.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "3"]
+
+
+def test_more_devices_than_there_are_are_refused(tmp_path: Path) -> None:
+    asked = Recipe.parse(SMALL | {"name": "n", "devices": 1000})
+    with pytest.raises(OptionError, match="must not exceed"):
+        run(train(asked, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

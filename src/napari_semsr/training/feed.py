@@ -4,13 +4,15 @@ import os
 from typing import Any
 
 import pytorch_lightning as lightning
+import torch
 from torch import nn
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.training.bank import Report
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.starting import batches
 
-__all__ = ["Feed", "is_first"]
+__all__ = ["Feed", "check_devices", "is_first"]
 
 _WHOLE_RANKS = ("RANK", "SLURM_PROCID")
 _PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
@@ -49,6 +51,29 @@ class Feed(lightning.LightningDataModule):
         trainer = self.trainer
         share = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         return batches(self.recipe, self.network, self.done, self.report, share=share)
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Refuse more devices than this machine has, before processes are started.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Says how many are wanted on each machine.
+
+    Raises
+    ------
+    OptionError
+        If there are fewer.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
+    if recipe.devices > there:
+        msg = (
+            f"devices must not exceed the {there} {what} of this machine, got "
+            f"{recipe.devices}."
+        )
+        raise OptionError(msg)
 
 
 def is_first(recipe: Recipe) -> bool:

@@ -19,7 +19,7 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError
 from napari_semsr.core.progress import Job, Progress
-from napari_semsr.training.feed import Feed, is_first
+from napari_semsr.training.feed import Feed, check_devices, is_first
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import STATE, prepare, steps_done
@@ -141,6 +141,8 @@ def train(
 
     Raises
     ------
+    OptionError
+        If there are fewer devices than the recipe wants.
     WriteError, CheckpointError
         If the run directory is in use, or there is nothing to resume.
     SemsrError
@@ -149,6 +151,7 @@ def train(
         If memory ran out.
     """
     start = time.monotonic()
+    check_devices(recipe)
     recipe = settled(recipe)
     network = first_network(recipe)
     first, best = is_first(recipe), {}
