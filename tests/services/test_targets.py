@@ -73,6 +73,10 @@ def test_check_target_folder_laws(tmp_path):
         check_target_folder(new / "a", overwrite=True)
     with pytest.raises(WriteError, match="does not exist"):
         check_target_folder(tmp_path / "x" / "y", overwrite=False)
+    deep = tmp_path / "x" / "y" / "z"
+    assert check_target_folder(deep, overwrite=False, parents=True) == deep
+    with pytest.raises(WriteError, match="is a file, so nothing"):
+        check_target_folder(new / "a" / "b" / "c", overwrite=False, parents=True)
 
 
 def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path):

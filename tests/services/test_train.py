@@ -14,6 +14,7 @@ from napari_semsr.core.errors import (
     OptionError,
     ReadError,
     SemsrError,
+    WriteError,
 )
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
@@ -92,6 +93,18 @@ def test_fresh_weights_keep_the_network_of_the_model(
     assert told["data"]["patch_px"] == 20
     with pytest.raises(OptionError, match="not both"):
         run(train(tuned, tmp_path / "c", start_from=first, anew=True))
+
+
+def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
+    recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path / "runs" / "of" / "mine"
+    assert run(train(recipe, deep, pairs=pairs, steps=1)).run_dir == str(deep)
+    held = sorted(item.name for item in pairs.iterdir())
+    for folder in (pairs, pairs / "run"):
+        with pytest.raises(WriteError, match="input"):
+            run(train(recipe, folder, pairs=pairs, steps=1, overwrite=True))
+    assert sorted(item.name for item in pairs.iterdir()) == held
 
 
 def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ def check_target_file(
     return path
 
 
-def check_target_folder(output: str | os.PathLike[str], *, overwrite: bool) -> Path:
+def check_target_folder(
+    output: str | os.PathLike[str], *, overwrite: bool, parents: bool = False
+) -> Path:
     """Refuse a folder that holds something already.
 
     Parameters
@@ -161,6 +163,8 @@ def check_target_folder(output: str | os.PathLike[str], *, overwrite: bool) -> P
         The folder; made when the job starts.
     overwrite : bool
         Whether files inside may be replaced.
+    parents : bool, default=False
+        Whether the job makes the folders above it, too, where they are missing.
 
     Returns
     -------
@@ -170,10 +174,13 @@ def check_target_folder(output: str | os.PathLike[str], *, overwrite: bool) -> P
     Raises
     ------
     WriteError
-        If it is a file, holds files, or its parent is missing.
+        If it is a file, holds files, or the folder above it is missing or read-only.
     """
     path = Path(output)
-    _check_parent(path)
+    first = path
+    while parents and not first.absolute().parent.exists():
+        first = first.absolute().parent
+    _check_parent(first)
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file; name a folder."
         raise WriteError(msg)

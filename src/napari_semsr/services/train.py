@@ -11,7 +11,7 @@ from napari_semsr.pairs.store import open_pairs
 from napari_semsr.services.recipe_list import RECIPES, find_recipe
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.shelf import find_model
-from napari_semsr.services.targets import check_target_folder
+from napari_semsr.services.targets import check_not_input, check_target_folder
 
 if TYPE_CHECKING:
     from napari_semsr.training.recipes import Recipe
@@ -109,12 +109,14 @@ def train(
     if pairs is None and path.parent == RECIPES:
         msg = f"The recipe {path.stem} of the package learns from pairs; give --pairs."
         raise OptionError(msg)
-    folder = check_target_folder(run_dir, overwrite=True)  # the loop looks inside
+    # The loop looks inside.
+    folder = check_target_folder(run_dir, overwrite=True, parents=True)
     from napari_semsr.training import recipes
 
     changes = {"pairs": pairs, "start_from": start_from, "steps": steps, "name": name}
     plan = _changed(recipes.load_recipe(path), {**changes, "patch": patch}, anew=anew)
     if plan.data.pairs is not None:
+        check_not_input(folder, [plan.data.pairs])
         _check_pairs(Path(plan.data.pairs))
     from napari_semsr.training import loop
 
