@@ -125,8 +125,8 @@ def local_contrast(image: Image) -> Image:
     Returns
     -------
     (Y, X) numpy.ndarray
-        Taken on every sixteenth pixel in squares of 49 px within the image, and from the
-        nearest of them elsewhere.
+        Taken on every sixteenth pixel in squares of 49 px within the image, and from
+        the nearest of them elsewhere.
     """
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
     flat = windows.reshape(*windows.shape[:2], -1)
