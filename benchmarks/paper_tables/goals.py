@@ -44,7 +44,7 @@ def goals(results: dict[str, Any], *, narrow: bool) -> str:
 def _all(results: dict[str, Any], narrow: bool) -> Iterator[Row]:
     sets = results.get("gao", {})
     yield from _unpaired(sets, narrow)
-    yield from _over_oracle(sets)
+    yield from _over_oracle(sets, narrow)
     yield from _blind(sets)
     yield from _superlens(results.get("superlens", {}).get("in focus", {}))
     yield from _gold(results.get("gold", {}))
@@ -72,15 +72,16 @@ def _unpaired(sets: Any, narrow: bool) -> Iterator[Row]:
         )
 
 
-def _over_oracle(sets: Any) -> Iterator[Row]:
+def _over_oracle(sets: Any, narrow: bool) -> Iterator[Row]:
     """Say what a restorer of one set gains over the oracle."""
+    form = " (short form)" if narrow else ""
     for name, rows in sets.items():
         own, best = rows.get(f"restore-{name.lower()}"), rows.get(_ORACLE)
         if own is None or best is None:
             continue
         over = own["gain"] - best["gain"]
         yield (
-            f"a restorer trained for set {name} alone, over the oracle",
+            f"a restorer trained for set {name} alone{form}, over the oracle",
             _decibels(_OVER_ORACLE[name]),
             _decibels(over),
             over >= _OVER_ORACLE[name],

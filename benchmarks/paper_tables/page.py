@@ -6,6 +6,7 @@ from typing import Any
 from paper_tables import page_gao, page_lens
 from paper_tables.goals import goals
 from paper_tables.markdown import how_trained, paragraphs, table
+from paper_tables.plan import edge_run
 
 __all__ = ["page"]
 
@@ -48,8 +49,13 @@ _TRAINED = """
 *As a correction*: the network's output is added to its input, and begins at zero. That
 is in none of the papers; without it, a short training is spent on learning to repeat
 the input. The checkpoint was chosen by the gain in PSNR on validation images, whose
-truth is known; that uses pairs, even where the training did not.
+truth is known; that uses pairs, even where the training did not. A run has minutes, not
+steps: where runs of one network and equal minutes differ in steps, the machine had other
+work.
 """
+
+_NOTHING_DB = 0.05
+_WIENER = "Wiener, true kernel"
 
 _GAO = """
 ## Gao et al. 2024: degraded SEM images
@@ -138,9 +144,11 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     str
         Markdown.
     """
+    narrow = any(record["narrow"] for record in runs.values())
     parts = [
         _HEAD.format(command=made["command"], trained=_said(runs, made)),
-        goals(results, narrow=any(r["narrow"] for r in runs.values())),
+        goals(results, narrow=narrow),
+        _caution(results) if narrow else "",
         _trained(runs.values()),
     ]
     if "gao" in results:
@@ -149,12 +157,16 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
         parts += [_SHARP, page_gao.sharpness(sets)]
     if results.get("edge"):
         parts += [_EDGE.format(share=made["edge_share"])]
-        parts.append(page_gao.ablation(results["edge"]))
+        steps = {
+            w: runs.get(edge_run(float(w)), {}).get("steps") for w in results["edge"]
+        }
+        parts.append(page_gao.ablation(results["edge"], steps))
     if "gold" in results:
         asked = {"fields": made["gold_fields"], "side": made["gold_side"]}
         parts += [_GOLD.format(**asked), page_lens.gold(results["gold"])]
     if "superlens" in results:
-        parts += [_SUN, page_lens.fields(results["superlens"])]
+        parts += [_SUN, _idle(results["superlens"])]
+        parts.append(page_lens.fields(results["superlens"]))
     if "profiles" in results:
         parts.append(_PROFILES)
     if "superlens_2x" in results:
@@ -163,6 +175,39 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
     if "sizes" in results:
         parts += [_WANG, page_lens.sizes(results["sizes"])]
     return paragraphs(*parts) + "\n"
+
+
+def _caution(results: dict[str, Any]) -> str:
+    """Say where the classical filter that is given the same blur gains more."""
+    better = [
+        f"{name} ({rows[_WIENER]['gain']:+.2f} dB against {rows[own]['gain']:+.2f} dB)"
+        for name, rows in results.get("gao", {}).items()
+        if {own := f"gao-{name.lower()}", _WIENER} <= rows.keys()
+        and rows[_WIENER]["gain"] > rows[own]["gain"]
+    ]
+    if not better:
+        return ""
+    sets = "set" if len(better) == 1 else "sets"
+    return (
+        f"The Wiener filter, which is given the same blur, gains more on {sets} "
+        f"{', '.join(better)}."
+    )
+
+
+def _idle(groups: dict[str, Any]) -> str:
+    """Name the models that change next to nothing in their short forms."""
+    rows = groups.get("in focus", {})
+    names = [
+        f"`{name}`"
+        for name, row in rows.items()
+        if name not in ("optical", "linear") and abs(row["gain_db"]) < _NOTHING_DB
+    ]
+    if not names:
+        return ""
+    return (
+        f"{' and '.join(names)} changed next to nothing in the time that there was: "
+        "that says how long the training was, not what the system is worth."
+    )
 
 
 def _said(runs: dict[str, dict[str, Any]], made: Any) -> str:

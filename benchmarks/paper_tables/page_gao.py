@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from paper_tables.markdown import number, paragraphs, table
+from paper_tables.markdown import DASH, number, paragraphs, table
 from paper_tables.theirs import GAO_SHORT, GAO_TABLE_1, GAO_TABLE_2
 
 __all__ = ["ablation", "sharpness", "similarity"]
@@ -87,12 +87,13 @@ def sharpness(sets: Sets) -> str:
     return table(head, cells)
 
 
-def ablation(rows: dict[str, Any]) -> str:
+def ablation(rows: dict[str, Any], steps: dict[str, int | None]) -> str:
     """Write the weights of the edge loss beside what each gives on set A."""
-    head = ("weight", "SSIM, K₂ = 0.02", "PSNR matched, dB", "gain, dB", "AG")
+    head = ("weight", "steps", "SSIM, K₂ = 0.02", "PSNR matched, dB", "gain, dB", "AG")
     cells = [
         [
             f"{name} (no edge loss)" if float(name) == 0 else name,
+            str(steps.get(name) or DASH),
             number(r["ssim_gao"], 3),
             number(r["psnr_matched"], 2),
             number(r["gain"], 2, sign=True),

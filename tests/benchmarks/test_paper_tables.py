@@ -179,8 +179,13 @@ def test_goals_say_what_was_not_reached() -> None:
 
 
 def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
-    sets = {name: rows(degraded=0.0, truth=9.0) for name in SETS}
+    sets = {
+        name: rows(degraded=0.0, truth=9.0, **{"Wiener, true kernel": 2.0})
+        for name in SETS
+    }
+    sets["A"] |= rows(**{"Wiener, true kernel": 2.0, "gao-a": 1.5})
     text = page({"gao": sets}, {"gao-a": RECORD}, MADE)
+    assert "more on set A (+2.00 dB against +1.50 dB)." in text
     assert "*Written by `make tables`." in text
     assert "Short forms" in text
     assert "700" in text
