@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io.registry import write as save
 from napari_semsr.training.data import SceneDataset, load_clear
 from napari_semsr.training.recipes import DataOptions, ImageEntry, Recipe
 from napari_semsr.training.validation import validation_pairs
@@ -61,6 +63,14 @@ def test_constant_training_image_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / "flat.png")
     with pytest.raises(ReadError, match=r"contrast.*flat\.png"):
         load_clear(tmp_path, ImageEntry(file="flat.png"))
+
+
+def test_unusable_training_images_are_named(tmp_path: Path) -> None:
+    save(Micrograph(np.full((20, 20), np.nan, np.float32)), tmp_path / "a.tif")
+    with pytest.raises(ReadError, match=r"finite.*a\.tif"):
+        load_clear(tmp_path, ImageEntry(file="a.tif"))
+    with pytest.raises(OptionError, match=r"some of the 20 rows.*got 20"):
+        load_clear(tmp_path, ImageEntry(file="a.tif", crop_bottom=20))
 
 
 def test_validation_pairs_hold_every_image_in_every_degradation(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from napari_semsr.core.errors import (
     CheckpointError,
     DeviceMemoryError,
+    OptionError,
     SemsrError,
     WriteError,
 )
@@ -233,6 +234,17 @@ def test_full_disk_is_said_and_the_last_state_kept(
         run(loop.train(RECIPE, tmp_path, resume=True))
     assert (tmp_path / "last.ckpt").read_bytes() == good
     assert not (tmp_path / "last.ckpt.partial").exists()
+
+
+def test_refusals_leave_the_run_as_it_is(tmp_path: Path) -> None:
+    run(loop.train(RECIPE.replace(stop_after=3), tmp_path))
+    held = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
+    odd = RECIPE.replace(data=RECIPE.data.replace(patch_px=30))
+    with pytest.raises(OptionError, match=r"multiple of the network's 4 px.*28 would"):
+        run(loop.train(odd, tmp_path, overwrite=True))
+    with pytest.raises(CheckpointError, match=r"makes the model tiny.*--name tiny"):
+        run(loop.train(RECIPE.replace(name="other"), tmp_path, resume=True))
+    assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == held
 
 
 def test_damaged_state_is_refused(tmp_path: Path) -> None:

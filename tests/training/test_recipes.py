@@ -58,14 +58,28 @@ def test_root_is_relative_to_the_recipe(tmp_path: Path) -> None:
         ("- a\n", OptionError, "YAML table.*got list"),
         ("a: [", ReadError, "cannot be read as YAML"),
         ("name: a\nkind: cyclegan\n", OptionError, "kind"),
+        ("name: a\nbetas: [2, 3]\n", OptionError, "betas.*less than 1"),
+        ("name: a\ninclude: r.yaml\n", OptionError, "must not include itself"),
+        ("name: a\ninclude: shared.yaml\ndata: 5\n", OptionError, "data must be"),
     ],
-    ids=["unknown", "range", "missing", "list", "broken", "kind"],
+    ids=[
+        "unknown",
+        "range",
+        "missing",
+        "list",
+        "broken",
+        "kind",
+        "betas",
+        "circle",
+        "data",
+    ],
 )
 def test_bad_recipes_are_refused(
     tmp_path: Path, text: str, error: type[Exception], message: str
 ) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(text)
+    (tmp_path / "shared.yaml").write_text("steps: 3\n")
     with pytest.raises(error, match=message):
         load_recipe(path)
 

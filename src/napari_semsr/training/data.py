@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.io.registry import read
 from napari_semsr.models.veil import BLOCK
 from napari_semsr.simulate.phantoms import PHANTOMS, draw
@@ -44,9 +44,23 @@ def load_clear(root: Path, entry: ImageEntry) -> Image:
     -------
     (Y, X) numpy.ndarray of float32
         Image in [0, 1].
+
+    Raises
+    ------
+    SemsrError
+        If nothing is left of it, or it is constant or not finite.
     """
     image = read(root / entry.file).array().astype(np.float32)
+    if entry.crop_bottom >= image.shape[0]:
+        msg = (
+            f"crop_bottom must leave some of the {image.shape[0]} rows of "
+            f"{entry.file}, got {entry.crop_bottom}."
+        )
+        raise OptionError(msg)
     image = image[: image.shape[0] - entry.crop_bottom]
+    if not np.isfinite(image).all():
+        msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
+        raise ReadError(msg)
     low, high = np.percentile(image, (0.05, 99.95))
     if high <= low:
         msg = (

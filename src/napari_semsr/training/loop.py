@@ -24,6 +24,7 @@ from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import STATE, prepare, steps_done
 from napari_semsr.training.starting import (
+    check_patches,
     first_network,
     make_learner,
     settled,
@@ -141,8 +142,9 @@ def train(
 
     Raises
     ------
-    OptionError
-        If there are fewer devices than the recipe wants.
+    OptionError, ShapeError
+        If there are fewer devices than the recipe wants, or the network cannot take
+        its patches.
     WriteError, CheckpointError
         If the run directory is in use, or there is nothing to resume.
     SemsrError
@@ -154,6 +156,7 @@ def train(
     check_devices(recipe)
     recipe = settled(recipe)
     network = first_network(recipe)
+    check_patches(network, recipe)
     first, best = is_first(recipe), {}
     if first:
         best = prepare(recipe, run_dir, resume=resume, overwrite=overwrite)

@@ -1,7 +1,7 @@
 """Recipes: YAML files that say how a model is made, validated before any work."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -16,6 +16,8 @@ from napari_semsr.training.objectives import GanOptions
 __all__ = ["SAME", "DataOptions", "ImageEntry", "Recipe", "load_recipe"]
 
 SAME = "same"
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(Options):
@@ -96,9 +98,9 @@ class Recipe(Options):
     milestones: tuple[int, ...] = ()
     milestone_factor: float = Field(default=0.5, gt=0, le=1)
     learning_rate: float = Field(default=1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip_norm: float | None = Field(default=1.0, gt=0)
-    ema: float = Field(default=0.0, ge=0, lt=1)
+    ema: Decay = 0.0
     validate_every: int = Field(default=500, ge=1)
     measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
     cross_frc: bool = False
@@ -164,8 +166,9 @@ def load_recipe(path: Path) -> Recipe:
     return _absolute(Recipe.parse(_values(path)), path.parent)
 
 
-def _values(path: Path) -> dict[str, Any]:
+def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a table of options, and what it includes, which it may override."""
+    above = (*above, path.resolve())
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -179,9 +182,16 @@ def _values(path: Path) -> dict[str, Any]:
     other = values.pop("include", None)
     if other is None:
         return values
-    shared = _values(path.parent / str(other))
-    data = {**shared.get("data", {}), **(values.get("data") or {})}
-    return {**shared, **values, "data": data}
+    source = path.parent / str(other)
+    if source.resolve() in above:
+        msg = f"A recipe must not include itself, got {source} in {path}."
+        raise OptionError(msg)
+    shared = _values(source, above)
+    tables = [table.get("data") or {} for table in (shared, values)]
+    if not all(isinstance(table, dict) for table in tables):
+        msg = f"Option data must be a table of options, in {path} and in {source}."
+        raise OptionError(msg)
+    return {**shared, **values, "data": {**tables[0], **tables[1]}}
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:

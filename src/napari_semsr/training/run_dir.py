@@ -54,7 +54,7 @@ def prepare(
     Raises
     ------
     CheckpointError
-        If there is nothing to resume.
+        If there is nothing to resume, or it makes a model of another name.
     WriteError
         If the folder is in use or cannot be made.
     """
@@ -64,6 +64,8 @@ def prepare(
             f"There is no run to resume in {run_dir}; leave out --resume to start one."
         )
         raise CheckpointError(msg)
+    if resume:
+        _check_name(recipe, run_dir)
     held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
     if not (resume or overwrite) and held - {_RECIPE}:
         remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
@@ -83,6 +85,21 @@ def prepare(
     if resume and best.exists():
         return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
     return {}
+
+
+def _check_name(recipe: Recipe, run_dir: Path) -> None:
+    """See that a run goes on with its model, of which the best figures are known."""
+    try:
+        text = (run_dir / _RECIPE).read_text(encoding="utf-8")
+        name = yaml.safe_load(text)["name"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return  # a run can go on without it
+    if name != recipe.name:
+        msg = (
+            f"The run in {run_dir} makes the model {name}, got the name {recipe.name}: "
+            f"resume with --name {name}."
+        )
+        raise CheckpointError(msg)
 
 
 @contextmanager

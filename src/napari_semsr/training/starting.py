@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from napari_semsr.core.errors import CheckpointError
+from napari_semsr.core.errors import CheckpointError, OptionError
 from napari_semsr.models.cards import read_card, resolve
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
@@ -21,7 +21,11 @@ from napari_semsr.training.paired_gan import PairedGan
 from napari_semsr.training.patches import ScenePatches
 from napari_semsr.training.plain import Supervised
 from napari_semsr.training.recipes import SAME, Recipe
-from napari_semsr.training.stored_pairs import StoredPatches, stored_validation
+from napari_semsr.training.stored_pairs import (
+    StoredPatches,
+    fitting_store,
+    stored_validation,
+)
 from napari_semsr.training.supervised import SupervisedL1
 from napari_semsr.training.validation import (
     ValidationPair,
@@ -30,7 +34,7 @@ from napari_semsr.training.validation import (
     validation_pairs,
 )
 
-__all__ = ["batches", "first_network", "make_learner", "settled"]
+__all__ = ["batches", "check_patches", "first_network", "make_learner", "settled"]
 
 _LEARNERS: dict[str, type[Learner]] = {
     "supervised-l1": SupervisedL1,
@@ -118,6 +122,35 @@ def _take_over(network: nn.Module, name: str) -> None:
 def _scale(network: nn.Module) -> int:
     """Output pixels of a network per input pixel."""
     return int(getattr(network, "scale", 1))
+
+
+def check_patches(network: nn.Module, recipe: Recipe) -> None:
+    """Refuse patches that the network cannot take, before a run's folder is touched.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its `stride` and `scale`, if any, say which sides and pairs it takes.
+    recipe : Recipe
+        Says how large patches are, and names a store of pairs or none.
+
+    Raises
+    ------
+    OptionError
+        If the side of a patch is no multiple of the network's stride.
+    ShapeError
+        If the pairs of the store do not fit.
+    """
+    if recipe.data.pairs is not None:
+        fitting_store(recipe, _scale(network))
+    stride, side = int(getattr(network, "stride", 1)), recipe.data.patch_px
+    if side % stride:
+        near = max(side // stride, 1) * stride
+        msg = (
+            f"Patches must be a multiple of the network's {stride} px, got patch_px = "
+            f"{side}; {near} would do."
+        )
+        raise OptionError(msg)
 
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:

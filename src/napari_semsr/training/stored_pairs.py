@@ -17,7 +17,7 @@ from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.validation import ValidationPair
 
-__all__ = ["StoredPatches", "stored_validation"]
+__all__ = ["StoredPatches", "fitting_store", "stored_validation"]
 
 _IN_MEMORY = 1 << 30
 _MOST_VALIDATED = 64
@@ -68,7 +68,7 @@ class StoredPatches(Dataset[Patches]):
     def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
         self.recipe, self.scale = recipe, scale
         self.first, self.count = first, count
-        self.store = _open(recipe, scale)
+        self.store = fitting_store(recipe, scale)
         self.unpaired = recipe.kind == "cycle-gan"
         if not (self.unpaired or self.store.paired):
             msg = (
@@ -129,8 +129,26 @@ class StoredPatches(Dataset[Patches]):
         return Patches(part(low, 1), part(high, self.scale))
 
 
-def _open(recipe: Recipe, scale: int) -> PairStore:
-    """Open the store and see that it fits the recipe and the network."""
+def fitting_store(recipe: Recipe, scale: int) -> PairStore:
+    """Open the store and see that it fits the recipe and the network.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the store, and how large patches are.
+    scale : int
+        Clear pixels per degraded pixel of the network.
+
+    Returns
+    -------
+    PairStore
+        The store.
+
+    Raises
+    ------
+    ShapeError
+        If its scale is not the network's, or its patches are smaller than the recipe's.
+    """
     store = open_pairs(Path(str(recipe.data.pairs)))
     given, side = int(store.record["scale"]), int(store.record["patch"])
     if given != scale:
@@ -163,7 +181,7 @@ def stored_validation(recipe: Recipe, scale: int) -> list[ValidationPair]:
     list of ValidationPair
         Up to 64 whole patches, evenly picked; none if the store is unpaired.
     """
-    store = _open(recipe, scale)
+    store = fitting_store(recipe, scale)
     if not store.paired:
         return []
     low, high = store.arrays("validation")
