@@ -49,9 +49,9 @@ _TRAINED = """
 *As a correction*: the network's output is added to its input, and begins at zero. That
 is in none of the papers; without it, a short training is spent on learning to repeat
 the input. The checkpoint was chosen by the gain in PSNR on validation images, whose
-truth is known; that uses pairs, even where the training did not. A run has minutes, not
-steps: where runs of one network and equal minutes differ in steps, the machine had other
-work.
+truth is known; that uses pairs, even where the training did not. A run has minutes,
+not steps: where runs of one network and equal minutes differ in steps, the machine had
+other work.
 """
 
 _NOTHING_DB = 0.05
@@ -173,7 +173,8 @@ def page(results: dict[str, Any], runs: dict[str, dict[str, Any]], made: Any) ->
         parts.append("### On pixels half as wide")
         parts.append(page_lens.fields(results["superlens_2x"]))
     if "sizes" in results:
-        parts += [_WANG, page_lens.sizes(results["sizes"])]
+        series = results["sizes"]
+        parts += [_WANG, page_lens.sizes(series), page_lens.fewer(series)]
     return paragraphs(*parts) + "\n"
 
 

@@ -5,11 +5,12 @@ from typing import Any
 from paper_tables.markdown import number, table
 from paper_tables.theirs import HAAN, SUN_GAIN_DB
 
-__all__ = ["fields", "gold", "sizes"]
+__all__ = ["fewer", "fields", "gold", "sizes"]
 
 _NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
 
 
+_CLEARLY = 0.05  # of all gaps
 _GROUPS = {
     "in focus": "Held-out fields of seven kinds, focus in the middle of the relief",
     "any focus": "Held-out fields of seven kinds, any focus and any noise learnt from",
@@ -78,6 +79,24 @@ def sizes(series: dict[str, Any]) -> str:
         ]
         parts += [f"**{form.capitalize()}**", table(head, cells)]
     return "\n\n".join(parts)
+
+
+def fewer(series: dict[str, Any]) -> str:
+    """Say which models show clearly fewer gaps than the image that they were given."""
+    found: dict[str, list[str]] = {}
+    for form, rows in series.items():
+        for name in next(iter(rows.values())):
+            worse = [
+                size
+                for size, row in rows.items()
+                if row[name]["resolved"] < row["optical"]["resolved"] - _CLEARLY
+            ]
+            if worse and name not in ("optical", "linear", "truth"):
+                found.setdefault(name, []).append(f"{form} of {', '.join(worse)} nm")
+    told = [f"`{name}` ({'; '.join(where)})" for name, where in found.items()]
+    if not told:
+        return ""
+    return f"Fewer gaps than the optical image itself shows: {', '.join(told)}."
 
 
 def _dip(found: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from paper_tables.gao import SETS, measure_sets, score, summary
 from paper_tables.goals import goals
 from paper_tables.markdown import how_trained, number, table
 from paper_tables.page import page
+from paper_tables.page_lens import fewer
 from paper_tables.plan import NARROW, RECIPES, Planned, key_of, plan, shared_out
 from paper_tables.theirs import GAO_TABLE_1
 
@@ -200,6 +201,15 @@ def test_page_marks_the_papers_figures_and_leaves_out_what_is_missing() -> None:
             assert marked, method
     assert "de Haan et al., network" not in text
     assert "de Haan et al. 2019" not in text.split("## ")[-1]
+
+
+def test_models_that_show_fewer_gaps_than_they_were_given_are_named() -> None:
+    def row(optical: float, mine: float) -> dict[str, dict[str, float]]:
+        return {"optical": {"resolved": optical}, "mine": {"resolved": mine}}
+
+    series = {"discs": {"50": row(0.2, 0.5), "60": row(0.9, 0.2), "80": row(1.0, 0.96)}}
+    assert fewer(series).endswith("shows: `mine` (discs of 60 nm).")
+    assert fewer({"lines": {"50": row(0.2, 0.2)}}) == ""
 
 
 def test_finished_runs_are_not_trained_again(
