@@ -70,7 +70,7 @@ def test_wheel_holds_nothing_but_the_package(in_wheel):
 
 def test_wheel_is_small_enough_to_download(archives):
     (wheel,) = archives.glob("*.whl")
-    assert wheel.stat().st_size < 10e6
+    assert wheel.stat().st_size < 40e6  # the bundled models are most of it
 
 
 @pytest.mark.parametrize(

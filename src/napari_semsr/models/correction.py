@@ -36,7 +36,9 @@ class Correction(nn.Module):
 
     rest: Tensor
 
-    def __init__(self, network: str, options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, network: str = "srcnn", options: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
         if network not in PUBLISHED:
             known = ", ".join(PUBLISHED)

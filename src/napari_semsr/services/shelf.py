@@ -139,7 +139,8 @@ def list_models() -> Job[ModelList]:
     Returns
     -------
     ModelList
-        Bundled models first. A file without a valid card is listed with its fault.
+        The default model first, then the other bundled ones, then the user's own. A
+        file without a valid card is listed with its fault.
 
     Yields
     ------
@@ -149,7 +150,8 @@ def list_models() -> Job[ModelList]:
     from napari_semsr.models import cards
 
     yield Progress(0, 1, "reading cards")
-    paths = [cards.resolve(name) for name in cards.bundled()]
+    names = sorted(cards.bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
+    paths = [cards.resolve(name) for name in names]
     folder = shelf_folder()
     own = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
     rows = [_row(path, bundled=True) for path in paths]
