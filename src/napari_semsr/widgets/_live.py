@@ -213,6 +213,10 @@ class LiveLayer(QObject):
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE] = True
         viewer.layers.events.removed.connect(self._on_removed)
+        seen = field_in_view(self.layer)
+        if seen is not None and seen.shape > (1, 1):  # else it was not drawn yet
+            self._view = seen
+            live.look_at(seen)
         self._timer = QTimer(self)
         self._timer.setInterval(_TICK_MS)
         self._timer.timeout.connect(self.tick)
