@@ -34,7 +34,7 @@ def test_axes_are_resampled_each_by_its_own_step():
     assert fit.factor == 1.5
 
 
-@pytest.mark.parametrize("size", [10, 9.6, 10.5, None])
+@pytest.mark.parametrize("size", [10, 9.6, 10.5])
 def test_a_field_that_will_do_is_let_be(size):
     fit = _fit(size)
     assert (fit.steps, fit.note, fit.factor) == (None, "", 1.0)
@@ -95,3 +95,10 @@ def test_cards_refuse_sizes_that_mean_nothing():
     ):
         with pytest.raises(ValidationError):
             ModelCard(**values, **bad)
+
+
+def test_field_of_unknown_pixel_size_is_taken_as_it_is_and_that_is_said() -> None:
+    fit = _fit(None)
+    assert fit.steps is None
+    assert not fit.beyond
+    assert "pixel size is unknown" in fit.note

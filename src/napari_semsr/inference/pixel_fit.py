@@ -127,8 +127,15 @@ def fit_pixels(
         each other. Else the field is resampled to the nearest trained pixel size, if
         that lies within the card's range on both axes.
     """
-    if pixel_size_nm is None or trained.pixel_size_nm is None:
+    if trained.pixel_size_nm is None:
         return PixelFit(None, pixel_size_nm)
+    if pixel_size_nm is None:
+        said = (
+            f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} per "
+            "pixel and the field's pixel size is unknown: it is taken as it is; give "
+            "its pixel size."
+        )
+        return PixelFit(None, None, said)
     wanted = [_nearest(size, trained.pixel_size_nm) for size in pixel_size_nm]
     ratios = [size / aim for size, aim in zip(pixel_size_nm, wanted, strict=True)]
     if all(ratio == 1 for ratio in ratios):

@@ -84,8 +84,8 @@ class Recipe(Options):
     architecture_options: dict[str, Any] = Field(default_factory=dict)
     data: DataOptions = DataOptions()
     degradations: DegradationRanges = DegradationRanges()
-    seed: int = Field(default=0, ge=0)
-    batch: int = Field(default=16, ge=1)
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
+    batch: int = Field(default=16, ge=1, le=4096)
     start_from: str | None = None
     local_from: str | None = None
     stop_after: int | None = Field(default=None, ge=1)
