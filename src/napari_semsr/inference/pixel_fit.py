@@ -127,15 +127,8 @@ def fit_pixels(
         each other. Else the field is resampled to the nearest trained pixel size, if
         that lies within the card's range on both axes.
     """
-    if trained.pixel_size_nm is None:
-        return PixelFit(None, pixel_size_nm)
-    if pixel_size_nm is None:
-        said = (
-            f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} per "
-            "pixel and the field's pixel size is unknown: it is taken as it is; give "
-            "its pixel size."
-        )
-        return PixelFit(None, None, said)
+    if pixel_size_nm is None or trained.pixel_size_nm is None:
+        return PixelFit(None, pixel_size_nm, _of_unknown(trained))
     wanted = [_nearest(size, trained.pixel_size_nm) for size in pixel_size_nm]
     ratios = [size / aim for size, aim in zip(pixel_size_nm, wanted, strict=True)]
     if all(ratio == 1 for ratio in ratios):
@@ -195,3 +188,13 @@ def _size(y: float, x: float) -> str:
 def _range(low: float, high: float) -> str:
     """Write a range of pixel sizes."""
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
+
+
+def _of_unknown(trained: Trained) -> str:
+    """Say that a field's pixel size is missing, where a model was trained for one."""
+    if trained.pixel_size_nm is None:
+        return ""
+    return (
+        f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} per pixel and "
+        "the field's pixel size is unknown: it is taken as it is; give its pixel size."
+    )
