@@ -22,7 +22,8 @@ def number(value: float | None, digits: int, *, sign: bool = False) -> str:
     """
     if value is None or value != value:
         return DASH
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    rounded = round(value, digits) + 0.0  # which makes -0.0 plain
+    return f"{rounded:{'+' if sign else ''}.{digits}f}"
 
 
 def pair(first: float | None, second: float | None, digits: int) -> str:

@@ -120,6 +120,7 @@ def test_key_tells_apart_what_is_trained_differently() -> None:
     [
         (1.236, 2, False, "1.24"),
         (0.5, 1, True, "+0.5"),
+        (-0.001, 2, True, "+0.00"),
         (None, 1, False, "\N{EN DASH}"),
         (float("nan"), 1, True, "\N{EN DASH}"),
     ],
