@@ -196,5 +196,6 @@ def _of_unknown(trained: Trained) -> str:
         return ""
     return (
         f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} per pixel "
-        "and the field's pixel size is unknown: it is taken as it is; give its pixel size."
+        "and the field's pixel size is unknown: it is taken as it is; give "
+        "its pixel size."
     )
