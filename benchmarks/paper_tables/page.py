@@ -31,8 +31,8 @@ _FULL = "The recipes of `recipes/tables` were run as they are, on {devices}."
 _NARROW = """
 **Short forms.** There was no GPU. The files in `recipes/tables/narrow` stand in for
 those in `recipes/tables`: narrower networks, smaller patches, fewer scenes and steps,
-{minutes:g} minutes of the clock for all {count} trainings together, {jobs} at a time.
-Each file says what it leaves out. Such figures say that the systems work and what they
+and minutes of the clock in place of hours: {count} trainings, {jobs} at a time, whose
+minutes are in the table of runs. {note}Each file says what it leaves out. Such figures say that the systems work and what they
 are worth after a minute or two; they say nothing of what they reach when they are run
 as in the papers.
 
@@ -216,8 +216,9 @@ def _said(runs: dict[str, dict[str, Any]], made: Any) -> str:
     if not runs:
         return "No model was trained for this page: only bundled ones are judged."
     if any(record["narrow"] for record in runs.values()):
-        asked = {k: made[k] for k in ("minutes", "jobs")}
-        return _NARROW.format(count=len(runs), **asked).strip()
+        note = f"{made['note']} " if made.get("note") else ""
+        said = _NARROW.format(count=len(runs), jobs=made["jobs"], note=note)
+        return said.strip()
     devices = sorted({str(record["device"]) for record in runs.values()})
     return _FULL.format(devices=", ".join(devices))
 
