@@ -12,8 +12,6 @@ whatever region it is asked for. Pixels are weighted by the Lanczos kernel of th
 lobes [1]_. It is stretched by the step where the new grid is coarser, which takes out
 the frequencies that this grid cannot hold.
 
-References
-----------
 .. [1] C. E. Duchon, J. Appl. Meteorol. 18, 1016 (1979),
    doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.
 """

@@ -19,8 +19,6 @@ Seeds: what chooses a checkpoint is drawn by ``gold_rng("validation", index)``, 
 compares models by ``gold_rng("judging", index)``: streams of chance of their own, which
 no seed of training leads to.
 
-References
-----------
 .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 """
 

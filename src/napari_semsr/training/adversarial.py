@@ -2,8 +2,6 @@
 
 Cross-entropy [1]_, least squares [2]_, or the relativistic average [3]_ of ESRGAN.
 
-References
-----------
 .. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661.
 .. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076.
 .. [3] A. Jolicoeur-Martineau, ICLR 2019, arXiv:1807.00734.
