@@ -32,9 +32,10 @@ _NARROW = """
 **Short forms.** There was no GPU. The files in `recipes/tables/narrow` stand in for
 those in `recipes/tables`: narrower networks, smaller patches, fewer scenes and steps,
 and minutes of the clock in place of hours: {count} trainings, {jobs} at a time, whose
-minutes are in the table of runs. {note}Each file says what it leaves out. Such figures say that the systems work and what they
-are worth after a minute or two; they say nothing of what they reach when they are run
-as in the papers.
+minutes are in the table of runs. {note}Each file says what it leaves out.
+
+Such figures say that the systems work and what they are worth after a minute or two;
+they say nothing of what they reach when they are run as in the papers.
 
 The short forms of `gao-a`, `gao-b` and `gao-c` are not the paper's system: they are
 **given the blur** in place of the second generator, which needs longer to learn than

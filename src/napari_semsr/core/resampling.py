@@ -162,7 +162,7 @@ def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     Returns
     -------
     numpy.dtype
-        float32, or float64 for types that float32 does not hold.
+        Float32, or float64 for types that float32 does not hold.
     """
     narrow = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
