@@ -1,3 +1,4 @@
+import ctypes
 import os
 import platform
 import subprocess
@@ -84,5 +85,11 @@ def test_memory_between_what_stays_is_returned():
 
 
 def test_returning_memory_needs_no_glibc(monkeypatch):
+    opened = []
+    monkeypatch.setattr(ctypes, "CDLL", opened.append)
     monkeypatch.setattr(sys, "platform", "darwin")
     return_free_memory()
+    assert not opened
+    monkeypatch.setattr(sys, "platform", "linux")
+    return_free_memory()  # a library without the call, as musl's is
+    assert opened == [None]

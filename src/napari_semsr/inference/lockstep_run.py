@@ -1,7 +1,7 @@
 """A field in lockstep, from the input to the output's tiles."""
 
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -30,11 +30,13 @@ __all__ = [
     "smaller_or_raise",
     "step_of",
     "tiles_for",
+    "with_smaller_tiles",
 ]
 
 STATISTICS = "statistics"
 WAY = "way"
 Places = Sequence[tuple[int, int]]
+Work = Generator[list[Piece] | Progress]
 
 
 def input_of(run: Run, predictor: Predictor, tile: Tile) -> Tensor:
@@ -57,6 +59,59 @@ def input_of(run: Run, predictor: Predictor, tile: Tile) -> Tensor:
     window, _ = run.read(tile.window)
     scaled = torch.from_numpy(run.scaling.normalise(window))
     return scaled[None, None].to(predictor.device)
+
+
+def with_smaller_tiles(
+    attempt: Callable[[Places, LockstepPlan], Work],
+    of: tuple[Run, Predictor, Sink],
+    places: Places,
+    found: LockstepPlan,
+) -> Work:
+    """Try again with smaller tiles, and for what is missing, where memory runs out.
+
+    Parameters
+    ----------
+    attempt : callable
+        Enhances places by a plan.
+    of : tuple of Run, Predictor and Sink
+        The work, the network, and the target, which keeps the size of tiles.
+    places : sequence of tuple of int
+        Rows and columns of the tiles to write.
+    found : LockstepPlan
+        How it is done at first.
+
+    Yields
+    ------
+    Progress or list of Piece
+        What the attempts yield; pieces say that tiles were made smaller.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If memory does not even hold the smallest tile.
+    """
+    run, predictor, target = of
+    left, chosen, note = list(places), found, None
+    while left:
+        short: DeviceMemoryError | None = None
+        with closing(attempt(left, chosen)) as events:
+            try:
+                for event in events:
+                    if isinstance(event, Progress):
+                        yield event
+                        continue
+                    left = [p for p in left if p not in {e.index for e in event}]
+                    yield [e.with_note(note) for e in event]
+            except NoRoomError:
+                raise
+            except DeviceMemoryError as error:
+                short = error.with_traceback(None)  # its frames hold tensors
+        if short is None:
+            return
+        chosen = smaller_or_raise(predictor, chosen, run.plan.core, short)
+        target.keep(WAY, {**(target.kept(WAY) or {}), "core": chosen.tiles.core})
+        note = note_of(chosen)
+        yield Progress(0, 0, note)
 
 
 def run_lockstep(
@@ -95,27 +150,12 @@ def run_lockstep(
     DeviceMemoryError
         If memory does not even hold the smallest tile.
     """
-    left, chosen, note = list(places), found, None
-    while left:
-        short: DeviceMemoryError | None = None
-        with closing(_once(run, predictor, left, chosen, target)) as events:
-            try:
-                for event in events:
-                    if isinstance(event, Progress):
-                        yield event
-                        continue
-                    left = [p for p in left if p not in {e.index for e in event}]
-                    yield [e.with_note(note) for e in event]
-            except NoRoomError:
-                raise
-            except DeviceMemoryError as error:
-                short = error.with_traceback(None)  # its frames hold tensors
-        if short is None:
-            return
-        chosen = smaller_or_raise(predictor, chosen, run.plan.core, short)
-        target.keep(WAY, {**(target.kept(WAY) or {}), "core": chosen.tiles.core})
-        note = note_of(chosen)
-        yield Progress(0, 0, note)
+    yield from with_smaller_tiles(
+        lambda left, chosen: _once(run, predictor, left, chosen, target),
+        (run, predictor, target),
+        places,
+        found,
+    )
 
 
 def smaller_or_raise(

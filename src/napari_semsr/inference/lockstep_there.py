@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.progress import Progress
 from napari_semsr.core.tiling import Tile
 from napari_semsr.inference.cluster import Cluster, joined
@@ -23,10 +22,8 @@ from napari_semsr.inference.lockstep_land import by_output
 from napari_semsr.inference.lockstep_plan import LockstepPlan, halo_and_script
 from napari_semsr.inference.lockstep_run import (
     STATISTICS,
-    WAY,
-    note_of,
-    smaller_or_raise,
     tiles_for,
+    with_smaller_tiles,
 )
 from napari_semsr.inference.lockstep_step import (
     Meeting,
@@ -36,7 +33,7 @@ from napari_semsr.inference.lockstep_step import (
     make_step,
     make_whole,
 )
-from napari_semsr.inference.lockstep_storage import NoRoomError, Room
+from napari_semsr.inference.lockstep_storage import Room
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.sinks import Sink
 from napari_semsr.inference.statistics import Statistics, Sums, pooled
@@ -121,28 +118,12 @@ def run_lockstep_there(
     DeviceMemoryError
         If a worker's memory does not even hold the smallest tile.
     """
-    left, chosen, note = list(places), found, None
-    while left:
-        short: DeviceMemoryError | None = None
-        work = _once(run, predictor, left, chosen, target, scheduler)
-        with closing(work) as events:
-            try:
-                for event in events:
-                    if isinstance(event, Progress):
-                        yield event
-                        continue
-                    left = [p for p in left if p not in {e.index for e in event}]
-                    yield [e.with_note(note) for e in event]
-            except NoRoomError:
-                raise
-            except DeviceMemoryError as error:
-                short = error
-        if short is None:
-            return
-        chosen = smaller_or_raise(predictor, chosen, run.plan.core, short)
-        target.keep(WAY, {**(target.kept(WAY) or {}), "core": chosen.tiles.core})
-        note = note_of(chosen)
-        yield Progress(0, 0, note)
+    yield from with_smaller_tiles(
+        lambda left, chosen: _once(run, predictor, left, chosen, target, scheduler),
+        (run, predictor, target),
+        places,
+        found,
+    )
 
 
 def _once(
