@@ -231,7 +231,7 @@ def quality(judge: Judge) -> tuple[dict[str, Any], dict[str, dict[str, Image]]]:
             rows.append(scores(images, pair.pixel_nm / judge.scale, judge.scale))
         table[kind] = summary(rows)
         trained += rows if kind in SAMPLE_KINDS else []
-    return {"all seven kinds": summary(trained), **table}, shown
+    return {"all kinds": summary(trained), **table}, shown
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ _NAMES = {"linear": "oracle linear filter", "optical": "optical image"}
 
 _CLEARLY = 0.05  # of all gaps
 _GROUPS = {
-    "in focus": "Held-out fields of seven kinds, focus in the middle of the relief",
-    "any focus": "Held-out fields of seven kinds, any focus and any noise learnt from",
+    "in focus": "Held-out fields of every kind, focus in the middle of the relief",
+    "any focus": "Held-out fields of every kind, any focus and any noise learnt from",
     "chip": "Chip with 80 nm lines, 60 nm high, in focus",
 }
 

@@ -136,6 +136,27 @@ def test_relative_l1_is_one_for_a_network_that_does_nothing() -> None:
     assert torch.isfinite(supervised.relative_l1(low, high, high))
 
 
+def test_log_mse_counts_decibels_whatever_the_error() -> None:
+    high = torch.rand(2, 1, 16, 16)
+    slight, heavy = (high + error for error in (0.03, 0.3))
+    gained = supervised.log_mse(heavy, high) - supervised.log_mse(slight, high)
+    assert float(gained) == pytest.approx(np.log(100), rel=0.15)  # 20 dB
+    exact = high.clone().requires_grad_()
+    supervised.log_mse(exact, high).backward()
+    assert exact.grad is not None
+    assert torch.isfinite(exact.grad).all()
+
+
+@pytest.mark.parametrize("kind", ["supervised", "supervised-l1"])
+def test_log_mse_is_a_loss_of_both_kinds_without_discriminators(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("relative_l1", "veil_loss"):
+        monkeypatch.setattr(supervised, name, lambda *_: pytest.fail("not asked for"))
+    recipe = RECIPE.replace(kind=kind, loss="log-mse", stop_after=2)
+    assert run(loop.train(recipe, tmp_path / "run")).steps == 2
+
+
 def test_stop_after_ends_the_run_before_the_schedule(tmp_path: Path) -> None:
     result = run(loop.train(RECIPE.replace(stop_after=4), tmp_path / "run"))
     assert result.steps == 4

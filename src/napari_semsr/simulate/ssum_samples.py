@@ -9,6 +9,7 @@ own materials: `turned_over` and `exchanged` change that, and teach a network to
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from napari_semsr.core.options import Options
@@ -23,10 +24,12 @@ from napari_semsr.simulate.objects import (
 
 __all__ = ["HELD_OUT_SEED", "SAMPLE_KINDS", "SampleRanges", "random_surface"]
 
-SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes")
-"""Kinds of `objects.draw_object`, and strewn bars, discs and rings."""
+SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
+"""Kinds of `objects.draw_object`; strewn bars, discs and rings; rows of raised dots."""
 HELD_OUT_SEED = 2**31
 """Samples with seeds from here on are kept from training."""
+Distance = Callable[[Plane, Plane], Plane]
+Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
 _PITCHES: dict[Kind, tuple[float, float]] = {
     "grating": (100.0, 700.0),
     "pits": (180.0, 900.0),
@@ -36,6 +39,8 @@ _PITCHES: dict[Kind, tuple[float, float]] = {
     "fracture": (400.0, 1600.0),
 }
 _COVER = (0.75, 1.0)  # of the second material; less, and interference outshines it
+_ON_GROUND = ("shapes", "dots")  # raised on bare, slightly rough ground
+_SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays
 _STEEPEST = 1.0  # relief over the pitch
 
 
@@ -134,12 +139,14 @@ def _one(
     """Draw one sample over the whole canvas: height, material, kind."""
     kind = str(rng.choice(ranges.kinds))
     relief = _log_uniform(ranges.relief_nm, rng)
-    if kind == "shapes":
+    if kind in _ON_GROUND:
         height = relief * 0.15 * canvas.rough(float(rng.uniform(60, 600)), rng)
         material = np.zeros(canvas.shape, np.float32)
     else:
         surface = _drawn(kind, canvas, ranges, rng, first_seed)
         height, material = surface.height_nm, surface.material
+    if kind == "dots":
+        _array(canvas, height, material, relief, ranges, rng)
     if kind == "shapes" or rng.random() < ranges.strewn:
         _strew(canvas, height, material, relief, ranges, rng)
     if rng.random() < ranges.turned_over:
@@ -201,26 +208,72 @@ def _strew(
         width = _log_uniform(spread, rng)
         turn = rng.uniform(0, np.pi) if free else rng.choice(turns)
         top = relief_nm * float(rng.uniform(0.4, 1))
-        distance, reach = _FORMS[int(rng.integers(len(_FORMS)))](width, turn, rng)
-        cy, cx = rng.uniform(0, canvas.extent_nm)
-        box = canvas.window((cy, cx), (reach, reach))
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
-        inside = canvas.cover(distance(y - cy, x - cx))
-        ground = float(np.median(height[box]))
-        raised = (ground + top) * inside + height[box] * (1 - inside)
-        np.maximum(height[box], raised, out=height[box])
-        np.maximum(material[box], inside, out=material[box])
+        form = _FORMS[int(rng.integers(len(_FORMS)))](width, turn, rng)
+        centre = rng.uniform(0, canvas.extent_nm)
+        _raise(canvas, height, material, form, centre, top)
 
 
-Distance = Callable[[Plane, Plane], Plane]
-Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
+def _array(
+    canvas: Canvas,
+    height: Plane,
+    material: Plane,
+    relief_nm: float,
+    ranges: SampleRanges,
+    rng: np.random.Generator,
+) -> None:
+    """Raise discs or squares of one size in rows, square or hexagonal, in place."""
+    width = _log_uniform(ranges.shape_nm, rng)
+    pitch = width * float(rng.uniform(1.4, 3))
+    turn = np.deg2rad(rng.uniform(*ranges.angle_deg))
+    unrest = pitch / 8 * float(rng.uniform(*ranges.disorder))
+    form = (_square if rng.random() < _SQUARES else _disc)(width, turn, rng)
+    along = pitch * np.array([np.sin(turn), np.cos(turn)])
+    angle = turn + np.pi / (3 if rng.random() < _HEXAGONAL else 2)
+    across = pitch * np.array([np.sin(angle), np.cos(angle)])
+    middle = np.array(canvas.extent_nm) / 2 + rng.uniform(-pitch / 2, pitch / 2, 2)
+    reach = int(np.hypot(*canvas.extent_nm) / pitch) + 1
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            centre = middle + row * across + column * along + rng.normal(0, unrest, 2)
+            _raise(canvas, height, material, form, centre, relief_nm)
+
+
+def _raise(
+    canvas: Canvas,
+    height: Plane,
+    material: Plane,
+    form: tuple[Distance, float],
+    centre_nm: NDArray[np.float64],
+    top_nm: float,
+) -> None:
+    """Raise one shape above the ground about it, in place."""
+    distance, reach = form
+    cy, cx = centre_nm
+    box = canvas.window((cy, cx), (reach, reach))
+    if box is None:
+        return
+    y, x = canvas.grid(box)
+    inside = canvas.cover(distance(y - cy, x - cx))
+    ground = float(np.median(height[box]))
+    raised = (ground + top_nm) * inside + height[box] * (1 - inside)
+    np.maximum(height[box], raised, out=height[box])
+    np.maximum(material[box], inside, out=material[box])
 
 
 def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance, float]:
     """Make a bar up to eight times as long as wide."""
-    half = width / 2, width / 2 * float(rng.uniform(1, 8))
+    return _turned_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
+
+
+def _square(
+    width: float, turn: float, _: np.random.Generator
+) -> tuple[Distance, float]:
+    """Make a square."""
+    return _turned_box((width / 2, width / 2), turn)
+
+
+def _turned_box(half: tuple[float, float], turn: float) -> tuple[Distance, float]:
+    """Make a turned rectangle of two half sides."""
     cos, sin = np.cos(turn), np.sin(turn)
 
     def distance(dy: Plane, dx: Plane) -> Plane:

@@ -9,7 +9,7 @@ from napari_semsr.training.guards import check_loss
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipes import Recipe
-from napari_semsr.training.supervised import relative_l1
+from napari_semsr.training.supervised import log_mse, relative_l1
 from napari_semsr.training.validation import ValidationPair
 
 __all__ = ["Supervised"]
@@ -68,5 +68,7 @@ class Supervised(Learner):
             return functional.mse_loss(prediction, high)
         if self.recipe.loss == "l1":
             return functional.l1_loss(prediction, high)
+        if self.recipe.loss == "log-mse":
+            return log_mse(prediction, high)
         scale = high.shape[-1] // low.shape[-1]
         return relative_l1(prediction, bicubic(low, scale), high)

@@ -28,8 +28,9 @@ class Recipe(Options):
     kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan"}
         Which training it is: a restorer that may look for haze; a plain loss; generator
         and discriminator on pairs; two generators without pairs.
-    loss : {"l1", "mse", "relative-l1"}
-        Loss of the kind `supervised`.
+    loss : {"l1", "mse", "log-mse", "relative-l1"}
+        Loss of the kind `supervised`. `supervised-l1` takes ``relative-l1`` whatever
+        stands here, but for ``log-mse``.
     gan : GanOptions
         What the kinds with discriminators minimise.
     architecture, architecture_options : str, dict
@@ -104,7 +105,7 @@ class Recipe(Options):
     validate_every: int = Field(default=500, ge=1)
     measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
     cross_frc: bool = False
-    loss: Literal["l1", "mse", "relative-l1"] = "l1"
+    loss: Literal["l1", "mse", "log-mse", "relative-l1"] = "l1"
     gan: GanOptions = GanOptions()
     veil_weight: float = Field(default=0.3, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from napari_semsr.core.errors import OptionError
 from napari_semsr.simulate.gold import (
     COARSE_NM,
+    GoldOptions,
     gold_rng,
+    random_gold_options,
     random_gold_pair,
 )
 from napari_semsr.simulate.ssum_pair import (
@@ -145,7 +147,11 @@ class Superlens(Simulated):
 
 
 class Gold(Simulated):
-    """Gold on carbon at two magnifications."""
+    """Gold on carbon at two magnifications.
+
+    Half of what is learnt from has sizes, gaps, probes and doses of its own; what
+    chooses the checkpoint is as the samples are tuned.
+    """
 
     name = "gold"
     pixel_nm = COARSE_NM
@@ -169,7 +175,8 @@ class Gold(Simulated):
         OptionError
             If the network does not double the number of pixels.
         """
-        return self._drawn(np.random.default_rng([self.seed, place, _LEARNT]))
+        rng = np.random.default_rng([self.seed, place, _LEARNT])
+        return self._drawn(rng, random_gold_options(rng))
 
     def validation(self, count: int) -> list[Pair]:
         """Make fixed pairs that training never draws.
@@ -186,11 +193,13 @@ class Gold(Simulated):
         """
         return [self._drawn(gold_rng("validation", i)) for i in range(count)]
 
-    def _drawn(self, rng: np.random.Generator) -> Pair:
+    def _drawn(
+        self, rng: np.random.Generator, options: GoldOptions | None = None
+    ) -> Pair:
         if self.scale != self._SCALE:
             msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
             raise OptionError(msg)
-        pair = random_gold_pair(self.side, rng)
+        pair = random_gold_pair(self.side, rng, options)
         return pair.low, pair.high
 
 
