@@ -67,7 +67,12 @@ class Learner(lightning.LightningModule):
         return self.network if self.averaged is None else self.averaged
 
     def on_train_start(self) -> None:
-        """Start the clock, and lay weights out as a GPU wants them."""
+        """Start the clock, and lay weights out as a GPU wants them.
+
+        A run that goes on takes the recipe's learning rate, not that of its state.
+        """
+        for held in () if self._trainer is None else self.trainer.lr_scheduler_configs:
+            _set_rate(held.scheduler, self.recipe.learning_rate)
         if self.device.type == "cuda":
             self.to(memory_format=torch.channels_last)
         if self.recipe.minutes is not None:
@@ -221,3 +226,14 @@ class Learner(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def _set_rate(scheduler: Any, rate: float) -> None:
+    """Give a scheduler another full rate, and its optimiser the rate of now."""
+    if all(base == rate for base in scheduler.base_lrs):
+        return
+    scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+    groups = scheduler.optimizer.param_groups
+    for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"] = rate
+        group["lr"] = rate * factor(scheduler.last_epoch)

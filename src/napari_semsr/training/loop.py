@@ -11,18 +11,31 @@ import threading
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as lightning
 import torch
 from torch import nn
 
-from napari_semsr.core.errors import CheckpointError, DeviceMemoryError, SemsrError
+from napari_semsr.core.errors import (
+    Cancelled,
+    CheckpointError,
+    DeviceMemoryError,
+    SemsrError,
+)
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.training.feed import Feed, check_devices, is_first
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
-from napari_semsr.training.run_dir import STATE, prepare, steps_done
+from napari_semsr.training.run_dir import (
+    STATE,
+    begin,
+    check_folder,
+    leave_nothing,
+    steps_done,
+)
+from napari_semsr.training.same_run import check_inputs, inputs_of
 from napari_semsr.training.starting import (
     check_patches,
     first_network,
@@ -101,8 +114,16 @@ def _fit(
     resume: bool,
 ) -> None:
     learner = make_learner(network, recipe)
-    state = recorder.run_dir / STATE if resume else None
+    run_dir = recorder.run_dir
+    if recorder.writes:
+        inputs = inputs_of(recipe)
+        if resume:
+            check_inputs(run_dir, inputs)
+        recorder.begin = partial(begin, recipe, run_dir, inputs, resume=resume)
+    state = run_dir / STATE if resume else None
     done = 0 if state is None else steps_done(state)
+    if recorder.stop.is_set():
+        raise Cancelled
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -159,7 +180,7 @@ def train(
     check_patches(network, recipe)
     first, best = is_first(recipe), {}
     if first:
-        best = prepare(recipe, run_dir, resume=resume, overwrite=overwrite)
+        best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
     recorder = Recorder(run_dir, recipe, best, writes=first)
     trainer = _trainer(recipe, run_dir, recorder)
     failures: list[Exception] = []
@@ -183,6 +204,7 @@ def train(
         recorder.stop.set()
         thread.join()
         recorder.board.close()
+        leave_nothing(run_dir)
     if failures:
         raise _translated(failures[0]) from failures[0]
     return TrainResult(
@@ -193,9 +215,18 @@ def train(
     )
 
 
+def _from_worker(error: SemsrError) -> SemsrError:
+    """Leave out the traceback that torch puts around what a worker process raised."""
+    said = str(error)
+    if "Original Traceback" not in said:
+        return error
+    last = said.rstrip().splitlines()[-1]
+    return type(error)(last.partition(f"{type(error).__name__}: ")[2] or last)
+
+
 def _translated(error: Exception) -> Exception:
     if isinstance(error, SemsrError):
-        return error
+        return _from_worker(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         msg = "Memory ran out while training; lower batch or patch_px in the recipe."
         return DeviceMemoryError(msg)

@@ -1,12 +1,13 @@
 """What watches a run: it validates, keeps the best model and the state, and reports."""
 
+import copy
 import functools
 import math
 import queue
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as lightning
 import yaml
@@ -28,6 +29,9 @@ from napari_semsr.training.preview import keep_preview
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.run_dir import save_state, saving
 from napari_semsr.training.sources import pixel_nm_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Recorder", "StepReport", "card_of"]
 
@@ -72,6 +76,8 @@ class Recorder(Callback):
         What to tell, from the thread of the training.
     stop : threading.Event
         Set from outside to end the run after its present step.
+    begin : callable
+        Called once, when the first step is done and before anything is written.
     """
 
     def __init__(
@@ -87,6 +93,9 @@ class Recorder(Callback):
         self.board = Board(run_dir)
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
+        self.begin: Callable[[], None] = _nothing
+        self._begun = False
+        self._start: tuple[nn.Module, dict[str, float]] | None = None
 
     def making_scenes(self, done: int, count: int) -> None:
         """Report how far the making of scenes ahead is.
@@ -120,7 +129,7 @@ class Recorder(Callback):
             return
         found = module.validate_pairs()
         if not math.isnan(found.get(self.recipe.measure, math.nan)):
-            self._keep(module.best_network, found, 0)
+            self._start = copy.deepcopy(module.best_network), found
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
@@ -142,6 +151,10 @@ class Recorder(Callback):
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
         reached = int(_agreed(trainer, module.reached(step)))
         stopped = bool(_agreed(trainer, self.stop.is_set()))
+        if stopped and not self._begun:
+            trainer.should_stop = True
+            return
+        self._begin()
         if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
         elif stopped:
@@ -151,6 +164,17 @@ class Recorder(Callback):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
         self.reports.put(StepReport(reached, last, said, loss))
+
+    def _begin(self) -> None:
+        """Take over the folder, now that there is a run to put into it."""
+        if self._begun:
+            return
+        self._begun = True
+        self.begin()
+        if self._start is not None:
+            network, found = self._start
+            self._start = None
+            self._keep(network, found, 0)
 
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float
@@ -200,6 +224,10 @@ class Recorder(Callback):
         if measured not in self.best:
             return "not yet judged" if not self.best else "no truth to judge by"
         return "best " + _NAMES[measured].format(self.best[measured])
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _agreed(trainer: lightning.Trainer, value: float) -> float:

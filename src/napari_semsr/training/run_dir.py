@@ -1,14 +1,17 @@
 """The folder of a run: what may be in it, and how its state is put there.
 
-It holds ``recipe.yaml`` (what was asked), ``last.ckpt`` (the state to resume from),
-``best.yaml`` (figures of the best model), ``curve.csv`` (one row for each validation),
-``preview.tif`` (a held-out patch, as restored at the last one) and ``NAME.safetensors``
-(the best model so far).
+It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is learnt
+from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
+model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out patch,
+as restored at the last one) and ``NAME.safetensors`` (the best model so far). Nothing
+in it changes before the first step is done, so that a run that cannot start leaves an
+earlier one as it was.
 """
 
+import os
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,17 @@ from safetensors import SafetensorError
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.training.preview import PREVIEW
 from napari_semsr.training.recipes import Recipe
+from napari_semsr.training.same_run import INPUTS, Digests, check_recipe
 
-__all__ = ["STATE", "prepare", "save_state", "saving", "steps_done"]
+__all__ = [
+    "STATE",
+    "begin",
+    "check_folder",
+    "leave_nothing",
+    "save_state",
+    "saving",
+    "steps_done",
+]
 
 STATE = "last.ckpt"
 _PARTIAL = f"{STATE}.partial"
@@ -30,10 +42,10 @@ _BEST = "best.yaml"
 _RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW)
 
 
-def prepare(
+def check_folder(
     recipe: Recipe, run_dir: Path, *, resume: bool, overwrite: bool
 ) -> dict[str, float]:
-    """Check the folder of a run and write the recipe into it.
+    """See that a run can go into its folder, and make that if it is not there.
 
     Parameters
     ----------
@@ -42,9 +54,9 @@ def prepare(
     run_dir : pathlib.Path
         New or empty folder; the run's own when resuming.
     resume : bool
-        Whether a state must be there.
+        Whether a state must be there, of the same recipe.
     overwrite : bool
-        Whether an earlier run's files are removed.
+        Whether an earlier run may go.
 
     Returns
     -------
@@ -54,9 +66,9 @@ def prepare(
     Raises
     ------
     CheckpointError
-        If there is nothing to resume, or it makes a model of another name.
+        If there is nothing to resume, or it is the run of another recipe.
     WriteError
-        If the folder is in use or cannot be made.
+        If the folder is in use or cannot be made or written to.
     """
     state = run_dir / STATE
     if resume and not state.exists():
@@ -65,9 +77,9 @@ def prepare(
         )
         raise CheckpointError(msg)
     if resume:
-        _check_name(recipe, run_dir)
+        _check_same(recipe, run_dir)
     held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
-    if not (resume or overwrite) and held - {_RECIPE}:
+    if not (resume or overwrite) and held - {_RECIPE, INPUTS}:
         remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
         msg = f"The run directory {run_dir} is not empty; give {remedy} or another one."
         raise WriteError(msg)
@@ -76,23 +88,64 @@ def prepare(
     except OSError as error:
         msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
         raise WriteError(msg) from error
-    if not resume:
-        for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
-            (run_dir / name).unlink(missing_ok=True)
-    plain = recipe.model_dump(mode="json")
-    (run_dir / _RECIPE).write_text(yaml.safe_dump(plain), encoding="utf-8")
+    if not os.access(run_dir, os.W_OK | os.X_OK):
+        msg = f"The run directory {run_dir} must be one that you may write to."
+        raise WriteError(msg)
     best = run_dir / _BEST
     if resume and best.exists():
         return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
     return {}
 
 
-def _check_name(recipe: Recipe, run_dir: Path) -> None:
-    """See that a run goes on with its model, of which the best figures are known."""
+def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> None:
+    """Put a run into its folder, in place of an earlier one unless that goes on.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is asked.
+    run_dir : pathlib.Path
+        As `check_folder` left it.
+    inputs : dict
+        Digests of what is learnt from.
+    resume : bool
+        Whether the run there goes on.
+
+    Raises
+    ------
+    WriteError
+        If the disk refuses.
+    """
+    with saving(run_dir):
+        if not resume:
+            for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
+                (run_dir / name).unlink(missing_ok=True)
+        for name, plain in (
+            (_RECIPE, recipe.model_dump(mode="json")),
+            (INPUTS, inputs),
+        ):
+            (run_dir / name).write_text(yaml.safe_dump(plain), encoding="utf-8")
+
+
+def leave_nothing(run_dir: Path) -> None:
+    """Remove the folder of a run that could not start, if it is empty.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        The folder.
+    """
+    with suppress(OSError):
+        run_dir.rmdir()
+
+
+def _check_same(recipe: Recipe, run_dir: Path) -> None:
+    """See that a run goes on with its model and its recipe."""
     try:
         text = (run_dir / _RECIPE).read_text(encoding="utf-8")
-        name = yaml.safe_load(text)["name"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        before = dict(yaml.safe_load(text))
+        name = before["name"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return  # a run can go on without it
     if name != recipe.name:
         msg = (
@@ -100,6 +153,7 @@ def _check_name(recipe: Recipe, run_dir: Path) -> None:
             f"resume with --name {name}."
         )
         raise CheckpointError(msg)
+    check_recipe(recipe, before, run_dir)
 
 
 @contextmanager

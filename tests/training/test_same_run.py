@@ -1,0 +1,182 @@
+"""A run that cannot start leaves an earlier one alone, and goes on with its own."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage import io
+
+from napari_semsr.core.errors import CheckpointError, ReadError, SemsrError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.pairs.options import PairOptions
+from napari_semsr.services.pairs import cut_pairs
+from napari_semsr.simulate.phantoms import draw
+from napari_semsr.training import loop, plain, same_run
+from napari_semsr.training.recipes import Recipe
+
+RECIPE = Recipe.parse(
+    {
+        "name": "tiny",
+        "kind": "supervised",
+        "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
+        "data": {"pairs": "a.zarr", "patch_px": 16},
+        "batch": 2,
+        "steps": 2,
+        "warmup_steps": 0,
+        "decay_steps": 0,
+        "validate_every": 1,
+        "precision": "fp32",
+        "workers": 0,
+    }
+)
+
+
+def _cut(store: Path, seed: int = 0) -> Path:
+    high = draw("particles", (96, 96), seed=seed)
+    low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
+    images = [Micrograph(part, name="field") for part in (low, high)]
+    run(cut_pairs(*images, store, options=PairOptions(patch=24, min_correlation=0)))
+    return store
+
+
+def _from(store: Path, **changes: Any) -> Recipe:
+    return RECIPE.replace(data=RECIPE.data.replace(pairs=str(store)), **changes)
+
+
+def _held(folder: Path) -> dict[str, bytes]:
+    return {item.name: item.read_bytes() for item in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store and a run of one step, of two, for all tests of this file."""
+    folder = tmp_path_factory.mktemp("made")
+    run(loop.train(_from(_cut(folder / "a.zarr"), stop_after=1), folder / "run"))
+    return folder
+
+
+@pytest.fixture
+def begun(made: Path, tmp_path: Path) -> Path:
+    """The run, to be spoilt."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kind": "paired-gan", "gan": {"discriminator": "no-such"}}, "no-such"),
+        ({"data": {"train": [{"file": "no.png"}]}}, r"no\.png"),
+        ({"data": {"train": [{"file": "flat.png"}], "phantoms": 0}}, "contrast"),
+    ],
+    ids=["discriminator", "missing image", "constant image"],
+)
+def test_failed_start_leaves_the_earlier_run_as_it_was(
+    change: dict[str, Any], told: str, begun: Path, tmp_path: Path
+) -> None:
+    io.imsave(tmp_path / "flat.png", np.zeros((64, 64), np.uint8), check_contrast=False)
+    held = _held(begun)
+    data = {"root": str(tmp_path), "patch_px": 16, "scene_px": 32}
+    plain_recipe = RECIPE.model_dump(exclude={"data"})
+    asked = Recipe.parse(
+        {**plain_recipe, **change, "data": data | change.get("data", {})}
+    )
+    with pytest.raises(SemsrError, match=told):
+        run(loop.train(asked, begun, overwrite=True))
+    assert _held(begun) == held
+    with pytest.raises(SemsrError, match=told):
+        run(loop.train(asked, tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_fault_in_the_first_step_leaves_the_earlier_run_as_it_was(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = _held(begun)
+
+    def nowhere(*_: object) -> torch.Tensor:
+        return torch.tensor(torch.nan)
+
+    monkeypatch.setattr(plain.functional, "l1_loss", nowhere)
+    asked = _from(tmp_path / "a.zarr", start_from=str(begun / "tiny.safetensors"))
+    with pytest.raises(SemsrError, match="not finite at step 0"):
+        run(loop.train(asked, begun, overwrite=True))
+    assert _held(begun) == held
+
+
+def test_run_that_is_closed_before_its_first_step_changes_nothing(
+    begun: Path, tmp_path: Path
+) -> None:
+    held = _held(begun)
+    job = loop.train(_from(tmp_path / "a.zarr"), begun, overwrite=True)
+    next(job)
+    job.close()
+    assert _held(begun) == held
+
+
+def test_other_pairs_are_refused_and_the_same_elsewhere_are_not(
+    begun: Path, tmp_path: Path
+) -> None:
+    held = _held(begun)
+    other = _cut(tmp_path / "b.zarr", seed=1)
+    with pytest.raises(CheckpointError, match=r"the pairs a\.zarr, got b\.zarr"):
+        run(loop.train(_from(other), begun, resume=True))
+    assert _held(begun) == held
+    moved = (tmp_path / "a.zarr").rename(tmp_path / "moved.zarr")
+    other.rename(tmp_path / "a.zarr")
+    with pytest.raises(CheckpointError, match=r"the pairs a\.zarr have changed"):
+        run(loop.train(_from(tmp_path / "a.zarr"), begun, resume=True))
+    assert run(loop.train(_from(moved), begun, resume=True)).steps == 2
+
+
+def test_other_recipe_is_refused_by_what_differs(begun: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    with pytest.raises(CheckpointError, match=r"seed was 0, got 3; loss was l1, got m"):
+        run(loop.train(_from(store, loss="mse", seed=3), begun, resume=True))
+    free = _from(store, batch=3, steps=3, learning_rate=1e-5, workers=1)
+    assert run(loop.train(free, begun, resume=True)).steps == 3
+
+
+def test_resumed_run_takes_the_new_learning_rate(begun: Path, tmp_path: Path) -> None:
+    asked = _from(tmp_path / "a.zarr", learning_rate=1e-5)
+    run(loop.train(asked, begun, resume=True))
+    state = torch.load(begun / "last.ckpt", weights_only=True)
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-5)
+
+
+def test_changed_image_is_refused(tmp_path: Path) -> None:
+    image = tmp_path / "clear.png"
+    io.imsave(image, (255 * draw("particles", (64, 64), seed=0)).astype(np.uint8))
+    entry = [{"file": image.name}]
+    data = {"root": str(tmp_path), "train": entry, "phantoms": 0, "scene_px": 32}
+    asked = RECIPE.replace(
+        data=data | {"patch_px": 16, "validation": entry}, stop_after=1
+    )
+    run(loop.train(asked, tmp_path / "run"))
+    io.imsave(image, (255 * draw("particles", (64, 64), seed=1)).astype(np.uint8))
+    with pytest.raises(CheckpointError, match=r"the image clear\.png have changed"):
+        run(loop.train(asked, tmp_path / "run", resume=True))
+
+
+def test_recipe_of_an_earlier_version_is_no_other(tmp_path: Path) -> None:
+    before = RECIPE.model_dump(mode="json")
+    del before["loss"]
+    before["gone"] = 5
+    same_run.check_recipe(RECIPE, before, tmp_path)
+    with pytest.raises(CheckpointError, match="minutes"):
+        same_run.check_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
+
+
+def test_fault_in_a_worker_process_is_one_sentence() -> None:
+    said = (
+        "Caught ReadError in DataLoader worker process 0.\n"
+        "Original Traceback (most recent call last):\n  File x\n"
+        "napari_semsr.core.errors.ReadError: Pairs must be finite: see it.\n"
+    )
+    found = loop._translated(ReadError(said))
+    assert isinstance(found, ReadError)
+    assert str(found) == "Pairs must be finite: see it."
