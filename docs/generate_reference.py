@@ -22,6 +22,7 @@ ROOMS = {
     "io": "Files in and out",
     "simulate": "Phantoms, microscope, scans, degradations",
     "stitch": "Frames to mosaics",
+    "register": "Images onto each other",
     "pairs": "Patches to learn from",
     "restore": "Classical restoration",
     "analysis": "Measures",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         gaps,
         restore_image,
     )
+    from napari_semsr.services.api_crop import crop
     from napari_semsr.services.api_frames import simulate_scan, stitch_frames
 
     __version__: str
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "check_model",
     "convert",
+    "crop",
     "cut_pairs",
     "degrade",
     "demo",
@@ -71,6 +73,7 @@ _HOMES = {
     "Provenance": "core.provenance",
     "SemsrError": "core.errors",
     "check_model": "services.api_baselines",
+    "crop": "services.api_crop",
     "cut_pairs": "services.api_baselines",
     "gaps": "services.api_baselines",
     "read": "io.registry",

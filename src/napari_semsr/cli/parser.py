@@ -14,6 +14,7 @@ __all__ = ["VERBS", "build_parser", "load_verb"]
 VERBS = {
     "info": "say what a file is: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
+    "crop": "cut out a box, or what another image shows, on the grid of that image",
     "simulate": "make a folder of superlens frames whose truth is known",
     "stitch": "join a folder of frames to one calibrated mosaic",
     "degrade": "blur and haze an image as published test sets do, add noise and drift",

@@ -1,14 +1,16 @@
 """A grid of another pitch over the same field: where its pixels lie, what they are.
 
-One axis. The outer borders of both grids coincide at the top and left; the last pixel
-of the new grid may reach over the field's end, where the field is reflected::
+One axis. The outer borders of both grids coincide at the top and left, but for an
+offset; the last pixel of the new grid may reach over the field's end, where the field
+is reflected::
 
     field   |  0  |  1  |  2  |  3  |  4  |       a new pixel is 5/3 as long
     grid    |    0    |    1    |    2    |       as a pixel of the field
 
-The centre of new pixel `i` is at ``(i + 1/2) step - 1/2`` in pixels of the field. The
-step is a fraction, so that places are found in integers and a pixel is the same in
-whatever region it is asked for. Pixels are weighted by the Lanczos kernel of three
+The centre of new pixel `i` is at ``offset + (i + 1/2) step - 1/2`` in pixels of the
+field, where the offset moves the new grid's border into the field. Both are fractions,
+so that places are found in integers and a pixel is the same in whatever region it is
+asked for. Pixels are weighted by the Lanczos kernel of three
 lobes [1]_. It is stretched by the step where the new grid is coarser, which takes out
 the frequencies that this grid cannot hold.
 
@@ -29,6 +31,7 @@ from napari_semsr.core.tiling import Box, reflect_indices
 __all__ = ["Resampling", "working_type"]
 
 _LOBES = 3
+_TOGETHER = Fraction(0), Fraction(0)
 Step = Fraction
 Span = tuple[int, int]
 
@@ -43,16 +46,20 @@ class Resampling:
         Rows and columns of the field.
     steps : tuple of fractions.Fraction
         ``(y, x)`` pixels of the field in one pixel of the new grid.
+    offsets : tuple of fractions.Fraction
+        ``(y, x)`` pixels of the field from its border to that of the new grid.
     """
 
     size: tuple[int, int]
     steps: tuple[Step, Step]
+    offsets: tuple[Fraction, Fraction] = _TOGETHER
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the new grid; it covers the field."""
+        """Rows and columns of the new grid; it reaches to the field's end."""
         rows, columns = (
-            math.ceil(n / step) for n, step in zip(self.size, self.steps, strict=True)
+            math.ceil((n - offset) / step)
+            for n, step, offset in zip(self.size, self.steps, self.offsets, strict=True)
         )
         return rows, columns
 
@@ -71,7 +78,7 @@ class Resampling:
         """
         spans = []
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
-            first, _ = _taps(span, self.steps[axis])
+            first, _ = _taps(span, self.steps[axis], self.offsets[axis])
             last = int(first[-1]) + _width(self.steps[axis])
             folded = reflect_indices(int(first[0]), last, self.size[axis])
             spans.append((int(folded.min()), int(folded.max()) + 1))
@@ -95,10 +102,11 @@ class Resampling:
         found = []
         spans = (box.y0, box.y1, place.y0), (box.x0, box.x1, place.x0)
         for axis, (start, stop, corner) in enumerate(spans):
-            step = self.steps[axis]
-            twice = 2 * np.arange(start, stop, dtype=np.int64) + 1
-            at = twice * step.numerator // (2 * step.denominator)
-            found.append(np.minimum(at, self.size[axis] - 1) - corner)
+            numerator, denominator = _centres(
+                (start, stop), self.steps[axis], self.offsets[axis]
+            )
+            at = (2 * numerator + denominator) // (2 * denominator)
+            found.append(np.clip(at, 0, self.size[axis] - 1) - corner)
         rows, columns = np.ix_(*found)
         return rows, columns
 
@@ -136,12 +144,13 @@ class Resampling:
 
     def _weights(self, axis: int, span: Span, place: Span) -> Any:
         """Weights of one axis as a matrix; None where both grids are one."""
-        step, size = self.steps[axis], self.size[axis]
-        if step == 1 and span[0] >= place[0] and span[1] <= place[1]:
+        step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
+        together = step == 1 and offset == 0
+        if together and span[0] >= place[0] and span[1] <= place[1]:
             return None
         from scipy import sparse  # most fields are never resampled
 
-        first, weights = _taps(span, step)
+        first, weights = _taps(span, step, offset)
         width = _width(step)
         low = int(first[0])
         folded = reflect_indices(low, int(first[-1]) + width, size) - place[0]
@@ -173,13 +182,23 @@ def _width(step: Step) -> int:
     return 2 * math.ceil(_LOBES * max(step, Fraction(1)))
 
 
-def _taps(span: Span, step: Step) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _centres(span: Span, step: Step, offset: Fraction) -> tuple[NDArray[np.int64], int]:
+    """Centres of new pixels in pixels of the field: numerators, and what is below."""
+    below = 2 * step.denominator * offset.denominator
+    twice = 2 * np.arange(*span, dtype=np.int64) + 1
+    above = twice * (step.numerator * offset.denominator)
+    moved = 2 * offset.numerator - offset.denominator
+    return above + step.denominator * moved, below
+
+
+def _taps(
+    span: Span, step: Step, offset: Fraction
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """First pixel, and the weights of it and those that follow, for each new pixel."""
-    up, down = step.numerator, step.denominator
     width = _width(step)
-    centre = (2 * np.arange(*span, dtype=np.int64) + 1) * up - down  # over 2 * down
-    below = centre // (2 * down)
-    share = (centre - below * (2 * down)) / (2 * down)
+    centre, over = _centres(span, step, offset)
+    below = centre // over
+    share = (centre - below * over) / over
     first = below - width // 2 + 1
     distance = (np.arange(width) - width // 2 + 1) - share[:, None]
     distance /= max(1.0, float(step))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr.core import areas
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box
@@ -120,26 +121,9 @@ def gap_free_box(covered: NDArray[np.bool_]) -> Box:
     ShapeError
         If less than 64 px are left on a side.
     """
-    gaps = np.pad(np.cumsum(np.cumsum(~covered, 0), 1), ((1, 0), (1, 0)))
-
-    def missing(y0: int, y1: int, x0: int, x1: int) -> float:
-        count = gaps[y1, x1] - gaps[y0, x1] - gaps[y1, x0] + gaps[y0, x0]
-        return float(count / max(1, (y1 - y0) * (x1 - x0)))
-
-    y0, x0 = 0, 0
-    y1, x1 = covered.shape
-    while min(y1 - y0, x1 - x0) >= _LEAST_PX:
-        if missing(y0, y1, x0, x1) == 0:
-            return Box(y0, y1, x0, x1)
-        sides = (
-            missing(y0, y0 + 1, x0, x1),
-            missing(y1 - 1, y1, x0, x1),
-            missing(y0, y1, x0, x0 + 1),
-            missing(y0, y1, x1 - 1, x1),
-        )
-        worst = int(np.argmax(sides))
-        y0, y1 = y0 + (worst == 0), y1 - (worst == 1)
-        x0, x1 = x0 + (worst == 2), x1 - (worst == 3)
+    box = areas.gap_free_box(covered, least=_LEAST_PX)
+    if box is not None:
+        return box
     msg = (
         f"The mosaic must have {_LEAST_PX} px without a gap on each side to be "
         "measured, and has not: take another seed or larger frames."

@@ -32,6 +32,7 @@ __all__ = [
     "COVERAGE",
     "Written",
     "coverage_path",
+    "hidden_store",
     "write_mosaic",
     "write_positions",
 ]
@@ -88,8 +89,24 @@ def coverage_path(target: Path) -> Path:
 
 
 @contextmanager
-def _hidden(target: Path) -> Iterator[Path]:
-    """Give a hidden store beside the output; whatever is left of it is removed."""
+def hidden_store(target: Path) -> Iterator[Path]:
+    """Give a hidden store beside the output; whatever is left of it is removed.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        The output.
+
+    Yields
+    ------
+    pathlib.Path
+        Where a store can be made; it does not exist yet.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses what is done meanwhile.
+    """
     stem = target.name.partition(".")[0]
     place = target.with_name(f".{stem}-{uuid.uuid4().hex[:8]}.ome.zarr")
     try:
@@ -133,7 +150,7 @@ def write_mosaic(
     WriteError
         If the system refuses.
     """
-    with _hidden(target) as place:
+    with hidden_store(target) as place:
         store = _new_store(place, plan.shape, about, dtype)
         coverage = _new_coverage(store)
         clipped, empty = yield from _fill(plan, store, coverage)

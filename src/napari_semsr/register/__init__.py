@@ -1,0 +1,1 @@
+"""Images brought onto each other."""
