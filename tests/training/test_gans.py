@@ -61,7 +61,14 @@ KERNEL = {
     "architecture": "resnet",
     "gan": {"discriminator_options": {"width": 4}, "kernel": {"sigma_px": 1.0}},
 }
-KINDS = {"paired": PAIRED, "cycle": CYCLE, "kernel": KERNEL}
+BLIND = {
+    **KERNEL,
+    "gan": {
+        "discriminator_options": {"width": 4},
+        "kernel": {"size_px": 5, "learnt": True, "noise": 0.01},
+    },
+}
+KINDS = {"paired": PAIRED, "cycle": CYCLE, "kernel": KERNEL, "blind": BLIND}
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
@@ -105,7 +112,7 @@ def test_saved_model_is_the_running_mean(name: str, tmp_path: Path) -> None:
         not torch.equal(w, state[f"network.{k}"])
         for k, w in loaded.module.state_dict().items()
     )
-    assert loaded.card.norms is (name == "kernel")
+    assert loaded.card.norms is (name in {"kernel", "blind"})
 
 
 def _learner(name: str, **changes: Any) -> Any:
@@ -158,6 +165,17 @@ def test_discriminator_of_degraded_images_goes_with_the_generator_it_teaches() -
     learner = _learner("kernel")
     assert set(learner.judges) == {"high"}
     assert not list(learner.back.parameters())
+
+
+def test_learnt_kernel_is_taught_by_spectrum_and_discriminator() -> None:
+    learner = _learner("blind")
+    assert set(learner.judges) == {"high", "low"}
+    low, high = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 32, 32)
+    learner.teach_generators(low, high, 0).backward()
+    assert "spectrum" in learner.terms
+    (raised,) = learner.back.parameters()
+    assert raised.grad is not None
+    assert float(raised.grad.abs().max()) > 0
 
 
 def test_both_images_at_once_give_the_same_loss() -> None:

@@ -1,9 +1,9 @@
-"""Two generators without pairs: the systems of Sun and of Gao, and a known blur.
+"""Two generators without pairs: the systems of Sun and of Gao, and a blur for one.
 
 The cycle runs from the degraded images and from the clear ones. With a kernel, the way
-back to the degraded images is a convolution that is known and not learnt, and the
-discriminator of the degraded images goes: nothing would learn from it (Lim et al.
-2020, arXiv:1908.09414).
+back to the degraded images is a convolution (Lim et al. 2020, arXiv:1908.09414). It is
+learnt, or known; then the discriminator of the degraded images goes, since nothing
+would learn from it.
 """
 
 from typing import cast
@@ -20,7 +20,7 @@ from napari_semsr.training.adversarial import generator_loss, telling_apart
 from napari_semsr.training.adversary import AdversarialLearner
 from napari_semsr.training.guards import frozen
 from napari_semsr.training.history import History
-from napari_semsr.training.kernel import Blur, kernel_of
+from napari_semsr.training.kernel import LearntBlur, blur_of
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -59,9 +59,10 @@ class CycleGan(AdversarialLearner):
             msg = f"Kind cycle-gan needs a network of scale 1, got scale {scale}."
             raise OptionError(msg)
         gan, side = self.gan, recipe.data.patch_px
-        names = ["high"] if gan.kernel else ["high", "low"]
+        known = gan.kernel is not None and not gan.kernel.learnt
+        names = ["high"] if known else ["high", "low"]
         self.back: nn.Module = (
-            Blur(kernel_of(gan.kernel), gan.kernel.noise)
+            blur_of(gan.kernel, side)
             if gan.kernel
             else build(recipe.architecture, recipe.architecture_options)
         )
@@ -123,6 +124,8 @@ class CycleGan(AdversarialLearner):
             terms = self._terms(
                 (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
             )
+            if isinstance(self.back, LearntBlur):
+                terms["spectrum"] = self.back.spectrum_loss(low, high)
         terms["adversarial"] = adversarial
         self.terms = {name: value.detach() for name, value in terms.items()}
         return torch.stack(list(terms.values())).sum()

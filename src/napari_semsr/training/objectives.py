@@ -12,7 +12,7 @@ Adversarial = Literal["least-squares", "cross-entropy", "relativistic"]
 
 
 class KernelOptions(Options):
-    """A known blur that stands for the second generator of a cycle.
+    """A blur that stands for the second generator of a cycle, known or learnt.
 
     Attributes
     ----------
@@ -27,12 +27,20 @@ class KernelOptions(Options):
         Standard deviation of noise that is added after the blur, on the unit scale.
         A blur alone loses little, and the generator would learn to raise detail of
         which a real image, rounded to 8 bits (about 0.0015), has none left.
+    learnt : bool
+        The Gaussian is where it begins; what it is, is learnt from both sets of images,
+        as their spectra and a discriminator tell.
+    spectrum_weight : float
+        Weight of the loss between the spectrum of the degraded images and that of the
+        clear ones through the kernel, where it is learnt.
     """
 
     sigma_px: float = Field(default=1.0, gt=0, le=50)
     size_px: int = Field(default=7, ge=1, le=301)
     file: str | None = None
     noise: float = Field(default=0.0, ge=0, le=1)
+    learnt: bool = False
+    spectrum_weight: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
