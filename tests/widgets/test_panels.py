@@ -91,7 +91,7 @@ def test_pair_of_different_shapes_is_refused(module, model, qtbot):
     second = panel.second if module == "frc_map" else panel.reference
     second.value = model.layers["a"]
     panel.run()
-    assert "crop or register" in panel.status.text()
+    assert "onto one grid" in panel.status.text()
 
 
 @pytest.mark.parametrize("module", ["frc_map", "spectrum"])

@@ -196,7 +196,7 @@ def measure_gaps(
     if reference is not None and reference.shape != image.shape:
         msg = (
             f"Image and reference must have the same shape, got {image.shape} and "
-            f"{reference.shape}; register and crop them first."
+            f"{reference.shape}; bring them onto one grid with semsr crop."
         )
         raise ShapeError(msg)
     values, background = _above_background(image, dark=chosen.dark)

@@ -28,7 +28,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
     if a.shape != b.shape:
         msg = (
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
-            f"and {b.shape[0]}x{b.shape[1]} px; register and crop them first."
+            f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (semsr crop)."
         )
         raise ShapeError(msg)
     if a.pixel_size_nm is None or b.pixel_size_nm is None:

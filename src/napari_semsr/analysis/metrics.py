@@ -262,7 +262,7 @@ def compare(
     if reference is not None and reference.shape != image.shape:
         msg = (
             f"Image and reference must have the same shape, got {image.shape} and "
-            f"{reference.shape}; register and crop them first."
+            f"{reference.shape}; bring them onto one grid with semsr crop."
         )
         raise ShapeError(msg)
     if match is not None and reference is None:

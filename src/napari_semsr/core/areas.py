@@ -4,6 +4,7 @@ A pixel is an area: pixel (0, 0) reaches half a pixel to each side of the origin
 is its centre. Lengths are in one unit, nanometres for calibrated images.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
@@ -117,7 +118,7 @@ class Grid:
             In pixels of the grid; it may reach over its border, or be empty.
         """
         spans = [
-            [round((v - c) / p) for v in pair]
+            [math.floor((v - c) / p + 0.5) for v in pair]
             for pair, c, p in zip(
                 zip(start, stop, strict=True), self.corner, self.pitch, strict=True
             )

@@ -5,10 +5,11 @@ nothing of the place) and windowed; the phase correlation [1]_ is looked at with
 search alone, and its best place is refined on the overlap by an upsampled Fourier
 transform [2]_. Contrast may be inverted: only the size of the correlation counts.
 
-Three figures tell how sure the shift is. The runner-up is the highest correlation at
-another place, over the best: near 1 on a lattice, where a whole period more fits as
-well. Each quarter of the field is searched on its own; the shift is believed where at
-least three of the four find the same place, and their spread is its standard error.
+Three figures tell how sure the shift is. The runner-up is the correlation coefficient
+at the next best place, over that at the best: near 1 on a lattice, where a whole period
+more fits as well. Each quarter of the field is searched on its own; the shift is
+believed where at least three of the four find the same place, and their spread is its
+standard error. It knows nothing of what moves all quarters alike, such as shadows.
 
 References
 ----------
@@ -34,6 +35,7 @@ LEAST_PX = 64
 _FINE_PX, _COARSE_PX = 2.0, 16.0
 _TAPER = 0.25
 _FLOOR = 1e-3  # of the largest cross power: weaker frequencies are noise
+_FLAT = 1e-9  # rounding alone
 _UPSAMPLING = 50
 _NEAR_PX = 2.0
 _APART_PX = 12  # peaks of one structure are not two places
@@ -56,7 +58,7 @@ class Shift:
     quarters : int
         Quarters of the field that find this place by themselves, of four.
     runner_up : float
-        Height of the next best place over that of the best, in [0, 1].
+        Correlation at the next best place over that at the best, without sign.
     correlation : float
         Pearson's r of the band-passed images when moved; negative where contrast is
         inverted.
@@ -98,18 +100,22 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
     """
     _check(fixed.shape, moving.shape, reach)
     first, second = _banded(fixed), _banded(moving)
-    coarse, runner_up = _peak(first, second, reach)
-    if max(abs(v) for v in coarse) >= reach:
+    if not (first.any() and second.any()):
+        msg = "A shift is found by structure, but one of both images shows none there."
+        raise RegistrationError(msg)
+    coarse, other = _peaks(first, second, reach)
+    rest = _rest(*_laid(first, second, coarse))
+    found = np.array(coarse) + rest
+    if np.abs(coarse).max() >= reach or np.abs(rest).max() > _NEAR_PX:
         msg = (
-            f"The best shift lies at the border of the search of {reach} px; search "
-            "further (--search), or check origins and pixel sizes."
+            f"The best shift lies beyond the search of {reach} px; search further "
+            "(--search), or check origins and pixel sizes."
         )
         raise RegistrationError(msg)
-    found = np.array(coarse) + _rest(*_laid(first, second, coarse))
     places = []
     for part in _quarters(first.shape):
         one, two = first[part], second[part]
-        own, _ = _peak(one, two, reach)
+        own, _ = _peaks(one, two, reach)
         place = np.array(own) + _rest(*_laid(one, two, own))
         if np.hypot(*(place - found)) < _NEAR_PX:
             places.append(place)
@@ -121,13 +127,13 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
         )
         raise RegistrationError(msg)
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
-    one, two = _laid(first, second, coarse)
+    fit, next_fit = (_coefficient(first, second, at) for at in (coarse, other))
     return Shift(
         shift_px=(float(found[0]), float(found[1])),
         error_px=float(error),
         quarters=len(places),
-        runner_up=runner_up,
-        correlation=float(np.corrcoef(one.ravel(), two.ravel())[0, 1]),
+        runner_up=abs(next_fit / fit) if fit else 1.0,
+        correlation=fit,
     )
 
 
@@ -153,7 +159,9 @@ def _banded(image: NDArray[Any]) -> FloatArray:
     filled = np.where(known, values, mean)
     fine = ndimage.gaussian_filter(filled, _FINE_PX, mode="nearest")
     coarse = ndimage.gaussian_filter(filled, _COARSE_PX, mode="nearest")
-    return np.where(known, fine - coarse, 0.0)
+    banded = np.where(known, fine - coarse, 0.0)
+    flat = np.abs(banded).max() <= _FLAT * np.abs(filled).max()
+    return np.zeros_like(banded) if flat else banded
 
 
 def _windowed(part: FloatArray) -> FloatArray:
@@ -162,24 +170,42 @@ def _windowed(part: FloatArray) -> FloatArray:
     return faded
 
 
-def _peak(
+def _peaks(
     fixed: FloatArray, moving: FloatArray, reach: int
-) -> tuple[tuple[int, int], float]:
-    """Best whole shift within reach, and the runner-up's height over its own."""
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Best whole shift within reach by phase, and the next best by plain product."""
     cross = fft.rfft2(_windowed(fixed)) * np.conj(fft.rfft2(_windowed(moving)))
     power = np.abs(cross)
     floor = max(_FLOOR * float(power.max()), np.finfo(np.float64).tiny)
-    surface = np.abs(fft.irfft2(cross / np.maximum(power, floor), s=fixed.shape))
     lags = np.arange(-reach, reach + 1)
-    near = surface[np.ix_(lags % fixed.shape[0], lags % fixed.shape[1])]
-    row, column = (int(v) for v in np.unravel_index(near.argmax(), near.shape))
-    best = float(near[row, column])
-    near[
+    window = np.ix_(lags % fixed.shape[0], lags % fixed.shape[1])
+    by_phase, plain = (
+        np.abs(fft.irfft2(plane, s=fixed.shape)[window])
+        for plane in (cross / np.maximum(power, floor), cross)
+    )
+    row, column = _highest(by_phase)
+    plain[
         max(0, row - _APART_PX) : row + _APART_PX + 1,
         max(0, column - _APART_PX) : column + _APART_PX + 1,
     ] = 0
-    runner_up = float(near.max()) / best if best > 0 else 1.0
-    return (row - reach, column - reach), runner_up
+    other = _highest(plain)
+    return (row - reach, column - reach), (other[0] - reach, other[1] - reach)
+
+
+def _highest(surface: FloatArray) -> tuple[int, int]:
+    """Place of the largest value."""
+    row, column = np.unravel_index(int(surface.argmax()), surface.shape)
+    return int(row), int(column)
+
+
+def _coefficient(
+    fixed: FloatArray, moving: FloatArray, shift: tuple[int, int]
+) -> float:
+    """Pearson's r of two images after a whole shift; 0 where one is flat."""
+    one, two = _laid(fixed, moving, shift)
+    one, two = one - one.mean(), two - two.mean()
+    power = float(np.vdot(one, one)) * float(np.vdot(two, two))
+    return float(np.vdot(one, two)) / np.sqrt(power) if power > 0 else 0.0
 
 
 def _laid(
@@ -197,6 +223,8 @@ def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
     """Shift that is left between two images, to a fiftieth of a pixel."""
     from skimage.registration import phase_cross_correlation
 
+    if not (fixed.any() and moving.any()):
+        return np.full(2, np.inf)
     shift, _, _ = phase_cross_correlation(
         _windowed(fixed),
         _windowed(moving),

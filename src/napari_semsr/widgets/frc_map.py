@@ -235,7 +235,8 @@ def _check_pair(first: Micrograph, second: Micrograph) -> None:
     if first.shape != second.shape:
         msg = (
             "Both images must have the same shape, got "
-            f"{first.shape} and {second.shape} px; crop or register them first."
+            f"{first.shape} and {second.shape} px; bring them onto one grid in the "
+            "panel Crop."
         )
         raise ShapeError(msg)
     same_unit([first, second])

@@ -148,7 +148,7 @@ class MetricsPanel(Panel):
             if reference.shape != image.shape:
                 msg = (
                     f"The reference must have the image's shape {image.shape}, got "
-                    f"{reference.shape}; crop or register it first."
+                    f"{reference.shape}; bring them onto one grid in the panel Crop."
                 )
                 raise ShapeError(msg)
         options, bins = self.form.options(), self.bins.options()
