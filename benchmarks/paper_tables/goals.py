@@ -57,7 +57,7 @@ def _decibels(value: float) -> str:
 def _unpaired(sets: Any, narrow: bool) -> Iterator[Row]:
     """Compare with the paper's own gains; with half of them in the short form."""
     share, text = (_HALF, "half of the paper's gain") if narrow else (1.0, "its gain")
-    form = "the blur known (short form)" if narrow else "the paper's system"
+    form = "a learnt blur (short form)" if narrow else "the paper's system"
     for name, rows in sets.items():
         own = rows.get(f"gao-{name.lower()}")
         if own is None:

@@ -37,11 +37,11 @@ minutes are in the table of runs. {note}Each file says what it leaves out.
 Such figures say that the systems work and what they are worth after a minute or two;
 they say nothing of what they reach when they are run as in the papers.
 
-The short forms of `gao-a`, `gao-b` and `gao-c` are not the paper's system: they are
-**given the blur** in place of the second generator, which needs longer to learn than
-there is, and have L1 as cycle loss, beside which the others are weighed down. They see
-no pairs, and nothing tells them of the haze. `kernel-a` is the same with the losses and
-the weights of the paper, but for the adversarial one.
+The short forms of `gao-a`, `gao-b` and `gao-c` are not the paper's system: in place of
+the second generator, which needs longer to learn than there is, they learn **a blur**
+([](training.md)), and have L1 as cycle loss, beside which the others are weighed down.
+They see no pairs, and nothing tells them of blur or haze. `kernel-a` is given the blur,
+and has the losses and the weights of the paper, but for the adversarial one.
 """
 
 _TRAINED = """
