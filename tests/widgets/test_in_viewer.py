@@ -56,6 +56,7 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
         "FRC map",
         "Spectrum",
         "Metrics and histogram",
+        "Crop",
         "Train",
     )
     for name in names:

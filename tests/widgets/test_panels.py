@@ -21,9 +21,10 @@ PANELS = {
     "frc_map": "FrcMapPanel",
     "spectrum": "SpectrumPanel",
     "metrics": "MetricsPanel",
+    "crop": "CropPanel",
     "train": "TrainPanel",
 }
-MEASURING = ["enhance", "restore", "frc_map", "spectrum", "metrics"]
+MEASURING = ["enhance", "restore", "frc_map", "spectrum", "metrics", "crop"]
 
 
 def make(module: str, viewer: object, qtbot) -> object:

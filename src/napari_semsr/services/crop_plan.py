@@ -191,7 +191,8 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
             f"{_sides(source.pitch)} and {_sides(target.pitch)} nm: check both."
         )
         raise ShapeError(msg)
-    if image.origin == reference.origin == (0.0, 0.0):
+    placed = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
+    if not placed and source.pitch != target.pitch:
         warnings.warn(
             f"Neither {image.name} nor {reference.name} says where it lies, so their "
             "outer corners are taken to coincide.",

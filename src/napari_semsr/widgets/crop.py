@@ -1,0 +1,307 @@
+"""Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import CheckBox
+from napari.layers import Image, Layer, Shapes
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job
+from napari_semsr.io.options import ReadOptions
+from napari_semsr.services.crop import CropOptions, Cropped, crop
+from napari_semsr.services.describe import describe
+from napari_semsr.widgets._cache import new_store_path, require_room
+from napari_semsr.widgets._form import Form, OptionsForm, Row
+from napari_semsr.widgets._layers import (
+    grey_layers,
+    layer_keywords,
+    nm_per_unit,
+    shapes_layers,
+    show_scale_bar,
+)
+from napari_semsr.widgets._note import Note
+from napari_semsr.widgets._panel import Panel
+from napari_semsr.widgets._text import TIMES, table
+from napari_semsr.widgets.open_mosaic import Opened, open_levels
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["CropOutcome", "CropPanel", "crop_layers", "drawn_box"]
+
+_ROWS = {
+    "align": Row(
+        "Find the shift between both",
+        "For images whose origins are not to be trusted, such as a stitched mosaic: "
+        "the layer is moved onto the reference by what both show.",
+    ),
+    "search": Row("Search (px)", "Largest shift looked for, in reference pixels."),
+    "gap_free": Row(
+        "Leave empty places out",
+        "Shrinks the area to a rectangle in which no pixel is empty, as measures "
+        "need it.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CropOutcome:
+    """What was cut, opened again.
+
+    Attributes
+    ----------
+    made : Cropped
+        Area and shift.
+    opened : tuple of Opened
+        The part, and that of the reference where there is one.
+    """
+
+    made: Cropped
+    opened: tuple[Opened, ...]
+
+
+def drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
+    """Read the bounds of the last shape that was drawn.
+
+    Parameters
+    ----------
+    shapes : napari.layers.Shapes
+        Where it was drawn; without a unit of its own it has that of the image.
+    layer : napari.layers.Image
+        What will be cut.
+    image : Micrograph
+        The same, as it is read.
+
+    Returns
+    -------
+    CropOptions
+        A box in nm for a calibrated image, else in its pixels.
+
+    Raises
+    ------
+    ShapeError
+        If nothing is drawn, or in nm over an image without a pixel size.
+    """
+    if not len(shapes.data):
+        msg = f"Layer {shapes.name!r} must hold a rectangle; draw one first."
+        raise ShapeError(msg)
+    points = np.asarray(shapes.data[-1])
+    world = np.array([shapes.data_to_world(point)[-2:] for point in points])
+    low, high = world.min(axis=0), world.max(axis=0)
+    drawn = [nm_per_unit(unit) for unit in shapes.units[-2:]]
+    if image.pixel_size_nm is not None:
+        own = [nm_per_unit(unit) for unit in layer.units[-2:]]
+        factors = np.array([a or b for a, b in zip(drawn, own, strict=True)], float)
+        corners = (*(low * factors).tolist(), *(high * factors).tolist())
+        return CropOptions.parse({"box_nm": corners})
+    if any(drawn):
+        msg = (
+            f"Layer {image.name!r} must have a pixel size, since {shapes.name!r} was "
+            "drawn in nm; give it one in Open mosaic, under Calibrate a layer."
+        )
+        raise ShapeError(msg)
+    origin, pitch = np.array(image.origin), np.array(image.scale)
+    first, last = (
+        np.floor((edge - origin) / pitch + 1).astype(int) for edge in (low, high)
+    )
+    return CropOptions.parse({"box": (*first.tolist(), *last.tolist())})
+
+
+def crop_layers(
+    image: Micrograph, reference: Micrograph | None, options: CropOptions
+) -> Job[CropOutcome]:
+    """Cut an image, and its reference alike, into temporary stores.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What is cut.
+    reference : Micrograph or None
+        Whose area and grid are taken; a box without one.
+    options : CropOptions
+        Box, shift, gaps.
+
+    Returns
+    -------
+    CropOutcome
+        Both parts.
+
+    Yields
+    ------
+    Progress
+        Searching, cutting, opening.
+    """
+    place = new_store_path(f"{image.name}-cropped")
+    beside = None
+    if reference is not None:
+        beside = new_store_path(f"{reference.name}-cropped-alike")
+    made = yield from crop(
+        image, place, like=reference, like_output=beside, options=options
+    )
+    opened = yield from _open(place)
+    if beside is None:
+        return CropOutcome(made, (opened,))
+    return CropOutcome(made, (opened, (yield from _open(beside))))
+
+
+def _open(path: Path) -> Job[Opened]:
+    """Open a store with its pyramid."""
+    facts = yield from describe(path)
+    levels = int(facts.facts.get("levels") or 1)
+    return (yield from open_levels(path, ReadOptions(), levels=levels))
+
+
+class CropPanel(Panel):
+    """Cuts a layer to a drawn rectangle, or to the area and grid of another.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Crop", "Crop")
+        self.layer = self.new_layer_box("layer")
+        self.like = self.new_layer_box("like", lambda: _areas(viewer))
+        self.form = OptionsForm(CropOptions, _ROWS)
+        self.keep = CheckBox(name="keep", text="Hide the layers that were cut")
+        self.figures = Note()
+        self._fill()
+        self.like.changed.connect(self._show_rows)
+        self.form.on_change("align", lambda _: self._show_rows())
+        self._choose_two()
+        self._show_rows()
+
+    def _fill(self) -> None:
+        form, after = Form(), Form()
+        form.add("layer", "Layer", self.layer, "The grey image to cut.")
+        form.add(
+            "like",
+            "To the area of",
+            self.like,
+            "An image: both are cut to what they have in common, on its pixels. Or a "
+            "Shapes layer: the layer is cut to the last rectangle drawn there.",
+        )
+        after.add("keep", "", self.keep, "Only the parts stay in view.")
+        self.add_group("Area", form, self.form, after)
+        self.results = self.add_group("Result", self.figures)
+        self.results.setVisible(False)
+
+    def _choose_two(self) -> None:
+        """Offer the two topmost images, rather than one of them twice."""
+        images = grey_layers(self.viewer)
+        if len(images) > 1:
+            self.layer.value, self.like.value = images[-1], images[-2]
+
+    def _show_rows(self, _: object = None) -> None:
+        image = not isinstance(self.like.value, Shapes)
+        self.form.show_row("align", image)
+        self.form.show_row("search", image and bool(self.form.values()["align"]))
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        tuple of callable
+            The run, and what shows its result.
+        """
+        layer, like = self.layer.value, self.like.value
+        image = self.micrograph(layer)
+        values = self.form.values()
+        reference, more = None, {}
+        if like is None or like is layer:
+            msg = (
+                "A layer is cut to the area of another: open a second image, or draw a "
+                "rectangle in a Shapes layer, and choose it."
+            )
+            raise ShapeError(msg)
+        if isinstance(like, Shapes):
+            box = drawn_box(like, layer, image)
+            more = {"box": box.box, "box_nm": box.box_nm}
+            values |= {"align": False}
+        else:
+            reference = self.micrograph(like)
+        options = CropOptions.parse({**values, **more})
+        for one in (image, reference):
+            if one is not None:
+                require_room(one.shape, 1)
+        return (
+            lambda: crop_layers(image, reference, options),
+            lambda outcome: self.show_outcome(outcome, layer, like),
+        )
+
+    def show_outcome(self, outcome: CropOutcome, layer: Layer, like: Layer) -> None:
+        """Add the parts as layers, and say where they lie.
+
+        Parameters
+        ----------
+        outcome : CropOutcome
+            What was cut.
+        layer, like : napari.layers.Layer
+            What was chosen.
+        """
+        pairs = list(zip(outcome.opened, (layer, like), strict=False))
+        for opened, source in reversed(pairs):
+            data = [item.data for item in opened.levels]
+            many = len(data) > 1
+            keywords = layer_keywords(
+                opened.micrograph,
+                levels=data,
+                name=f"{source.name} cropped",
+                colormap=getattr(source, "colormap", "gray"),
+            )
+            self.viewer.add_image(
+                data if many else data[0], multiscale=many, **keywords
+            )
+        if self.keep.value:
+            for _, source in pairs:
+                source.visible = False
+        show_scale_bar(self.viewer)
+        self.figures.setText(table(figures(outcome.made, like.name)))
+        self.reveal(self.results)
+        rows, columns = outcome.made.shape
+        self.show_status(f"Cut {layer.name} to {rows} {TIMES} {columns} px.")
+
+
+def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
+    """Layers that a layer can be cut to; images are offered first."""
+    return [*shapes_layers(viewer), *grey_layers(viewer)]
+
+
+def figures(made: Cropped, like: str) -> dict[str, str]:
+    """Say what was cut in words and numbers.
+
+    Parameters
+    ----------
+    made : Cropped
+        What was done.
+    like : str
+        Name of the layer whose area was taken.
+
+    Returns
+    -------
+    dict
+        Names and values, for the panel.
+    """
+    y0, x0, y1, x1 = made.area
+    whose = like if made.like_output else "the layer"
+    rows = {
+        "Area": f"rows {y0} to {y1}, columns {x0} to {x1} of {whose}",
+        "Grey values": "interpolated" if made.resampled else "as they are",
+    }
+    if made.shift_px is not None and made.shift_nm is not None:
+        px = ", ".join(f"{v:+.2f}" for v in made.shift_px)
+        nm = ", ".join(f"{v:+.1f}" for v in made.shift_nm)
+        rows["Moved by"] = f"({px}) px = ({nm}) nm, down and right"
+        rows["Standard error"] = f"{made.shift_error_px:.2g} px"
+        rows["Found by"] = f"{made.quarters} of 4 quarters"
+        rows["Next best"] = f"{made.runner_up:.2f} of the best"
+        rows["Correlation"] = f"{made.correlation:.2f}"
+    return rows

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets.crop import CropPanel
+from tests.widgets.scenes import grain
+
+WIDE = grain((320, 300), seed=3)
+
+
+@pytest.fixture
+def panel(model, qtbot, add) -> CropPanel:
+    size = parse_pixel_size(10)
+    add(model, Micrograph(WIDE, size, "wide", origin=(0.0, 0.0)))
+    # says that it lies 30 nm higher than it does
+    add(model, Micrograph(WIDE[40:260, 50:270], size, "part", origin=(370.0, 500.0)))
+    made = CropPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def _shown(model, name) -> Micrograph:
+    return micrograph_from_layer(model.layers[name])
+
+
+def test_two_layers_are_cut_alike(panel, model, run_panel):
+    assert (panel.layer.value.name, panel.like.value.name) == ("part", "wide")
+    assert "Cut part to 220 × 220 px." in run_panel(panel)  # noqa: RUF001
+    one, two = (_shown(model, f"{name} cropped") for name in ("part", "wide"))
+    assert one.origin == two.origin == (370, 500)
+    np.testing.assert_array_equal(two.array(), WIDE[37:257, 50:270])
+    assert "rows 37 to 257" in panel.figures.text()
+    assert model.layers["part"].visible
+
+
+def test_shift_is_found_and_said(panel, model, run_panel):
+    panel.form.set_values(align=True, search=16)
+    panel.keep.value = True
+    assert "Cut part" in run_panel(panel)
+    one, two = (_shown(model, f"{name} cropped") for name in ("part", "wide"))
+    assert one.shape == two.shape
+    np.testing.assert_allclose(one.array(), two.array(), atol=0.05)
+    assert "Found by" in panel.figures.text()
+    assert "+30" in panel.figures.text()
+    assert not model.layers["wide"].visible
+
+
+@pytest.mark.parametrize("unit", ["nm", "pixel"])
+def test_layer_is_cut_to_a_drawn_rectangle(panel, model, run_panel, unit):
+    corners = np.array([[95, 205], [95, 405], [305, 405], [305, 205]])
+    shapes = model.add_shapes(corners, name="drawn", units=(unit, unit))
+    panel.layer.value, panel.like.value = model.layers["wide"], shapes
+    assert not panel.form.widget("align").native.isVisibleTo(panel)
+    run_panel(panel)
+    found = _shown(model, "wide cropped")
+    np.testing.assert_array_equal(found.array(), WIDE[10:31, 21:41])
+    assert found.origin == (100, 210)
+
+
+def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
+    bare = add(model, Micrograph(WIDE, name="bare"))
+    shapes = model.add_shapes(np.array([[1.6, 2.4], [9.7, 8.2]]), shape_type="line")
+    panel.layer.value, panel.like.value = bare, shapes
+    run_panel(panel)
+    found = _shown(model, "bare cropped")
+    np.testing.assert_array_equal(found.array(), WIDE[2:10, 3:9])
+    assert found.pixel_size_nm is None
+    assert found.origin == (2, 3)
+
+
+def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):
+    panel.like.value = panel.layer.value
+    assert "open a second image" in run_panel(panel)
+    far = add(model, Micrograph(WIDE, parse_pixel_size(10), "far", origin=(9e4, 0)))
+    panel.like.value = far
+    assert "do not overlap" in run_panel(panel)
+    panel.like.value = model.add_shapes(name="empty")
+    assert "draw one first" in run_panel(panel)
