@@ -51,6 +51,7 @@ RECIPES = (
 EDGE_WEIGHTS = (0, 1, 5, 10, 20)
 """Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
 WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 1.5}
+WEIGHTS |= dict.fromkeys(("restore-a", "restore-b", "restore-c"), 2.0)
 ABLATION_WEIGHT = 0.4
 _BASE = "gao-a"
 
