@@ -23,8 +23,11 @@ from PIL import Image  # noqa: E402
 from qtpy.QtCore import Qt  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
+from napari_semsr.core.progress import run  # noqa: E402
 from napari_semsr.io.registry import write  # noqa: E402
 from napari_semsr.services import samples  # noqa: E402
+from napari_semsr.services.simulate import SimulateOptions, simulate  # noqa: E402
+from napari_semsr.services.stitch import stitch  # noqa: E402
 from napari_semsr.widgets._panel import Panel  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
@@ -189,6 +192,29 @@ def photograph_metrics() -> None:
     keep(viewer, "metrics")
 
 
+def photograph_crop() -> None:
+    """Lay the electron image of a simulated scan on its mosaic."""
+    folder = Path(_SCRATCH.name) / "chip"
+    options = SimulateOptions(
+        frames_grid=(3, 3), overlap=0.5, focus_nm=80, seed=1, sem=True
+    )
+    run(simulate(folder, options=options))
+    mosaic = Path(_SCRATCH.name) / "mosaic.ome.zarr"
+    run(stitch(folder, mosaic))
+    viewer = new_viewer()
+    for path in (mosaic, folder / "sem" / "sem.ome.tif"):
+        viewer.open(str(path), plugin=PLUGIN)
+    viewer.layers[-1].name = "electron image"
+    panel = dock(viewer, "Crop")
+    panel.form.set_values(align=True, gap_free=True)
+    panel.keep.value = True
+    panel.run()
+    finish(panel)
+    upper, lower = viewer.layers[-1], viewer.layers[-2]
+    upper.colormap, lower.colormap, upper.blending = "magenta", "green", "additive"
+    keep(viewer, "crop")
+
+
 def main() -> None:
     """Take every picture."""
     photograph_open_mosaic()
@@ -198,6 +224,7 @@ def main() -> None:
     photograph_frc_map()
     photograph_spectrum()
     photograph_metrics()
+    photograph_crop()
     _SCRATCH.cleanup()
 
 
