@@ -4,7 +4,7 @@ import json
 import pytest
 
 from napari_semsr.cli.console import Console
-from napari_semsr.core.progress import Progress
+from napari_semsr.core.progress import Progress, Waiting
 
 
 class Terminal(io.StringIO):
@@ -49,6 +49,14 @@ def test_report_off_a_terminal_waits_for_counted_work():
     made.report(Progress(0, 0, "reading"))
     made.report(Progress(0, 9, "tiles"))
     assert made.err.getvalue() == ""
+
+
+@pytest.mark.parametrize("err", [io.StringIO, Terminal])
+def test_what_is_waited_for_is_said_at_once_in_full_and_once(err):
+    made = console(err())
+    for _ in range(3):
+        made.report(Waiting(0, 0, "connecting " + "far " * 40))
+    assert made.err.getvalue() == f"semsr: connecting {'far ' * 40}".strip() + "\n"
 
 
 def test_quiet_silences_progress_and_warnings_but_not_errors():

@@ -209,3 +209,17 @@ def test_entry_point_is_installed():
     done = subprocess.run([tool, "--version"], capture_output=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith(b"semsr ")
+
+
+def test_process_that_helps_to_train_leaves_talking_to_the_first(
+    semsr, monkeypatch, tmp_path
+):
+    def job():
+        yield Progress(0, 0, "learning")
+        return Result()
+
+    monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(job))
+    assert semsr("train", "r.yaml", "-o", tmp_path / "run").out == "done\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    said = semsr("train", "r.yaml", "-o", tmp_path / "run")
+    assert (said.code, said.out, said.err) == (0, "", "")

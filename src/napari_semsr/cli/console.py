@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from napari_semsr.core.progress import Progress
+from napari_semsr.core.progress import Progress, Waiting
 
 __all__ = ["Console"]
 
@@ -41,6 +41,7 @@ class Console:
     _started: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
+    _awaited: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self._started = self.clock()
@@ -60,7 +61,9 @@ class Console:
             return
         now = self.clock()
         since = now - self._last
-        if self.err.isatty():
+        if isinstance(step, Waiting):
+            self._wait(step.message)
+        elif self.err.isatty():
             finished = bool(step.total) and step.done >= step.total
             if finished or since >= _TTY_INTERVAL_S:
                 self._last = now
@@ -69,6 +72,12 @@ class Console:
             self._last = now
             self.err.write(f"{_printable(_line(step), self.err)}\n")
             self.err.flush()
+
+    def _wait(self, message: str) -> None:
+        """Say once, and in full, what is waited for."""
+        if message != self._awaited:
+            self._awaited = message
+            self._say(f"semsr: {message}")
 
     def _is_due(self, now: float, since: float) -> bool:
         """Tell whether a line would not come too soon or too often."""

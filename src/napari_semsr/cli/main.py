@@ -36,14 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 2 bad input or usage, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    console = Console(as_json="--json" in words, quiet="--quiet" in words)
     debug = "--debug" in words
     verb = next((word for word in words if word in VERBS), None)
+    quiet = "--quiet" in words or _helps(verb)
+    console = Console(as_json="--json" in words, quiet=quiet)
     try:
         with _terminable(), _quiet_logging(debug=debug):
             return _run(words, verb, console, debug=debug)
     except KeyboardInterrupt:
-        console.error("Interrupted; what was finished is kept.", verb)
+        if not _helps(verb):
+            console.error("Interrupted; what was finished is kept.", verb)
         return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
@@ -55,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             console.error(_sentence(error), verb)
         return BAD_INPUT
+
+
+def _helps(verb: str | None) -> bool:
+    """Whether this process learns along with another one, which speaks for both."""
+    return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
@@ -75,7 +82,8 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     own = record.get("warnings")  # a job may return what it has to say
     told = [str(item) for item in own] if isinstance(own, list) else []
     said = list(dict.fromkeys([*told, *_ours(caught, debug=debug)]))
-    console.emit({**record, "warnings": said}, summary)
+    if not _helps(verb):
+        console.emit({**record, "warnings": said}, summary)
     for message in said:
         console.warn(message)
     return DONE

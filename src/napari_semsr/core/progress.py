@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Job", "Progress", "run"]
+__all__ = ["Job", "Progress", "Waiting", "run"]
 
 T = TypeVar("T")
 
@@ -33,6 +33,11 @@ class Progress:
     def fraction(self) -> float:
         """Share of the work that is finished, in [0, 1]; 0 while unknown."""
         return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Progress):
+    """Something outside this process is waited for; the user must know it at once."""
 
 
 Job = Generator[Progress, None, T]

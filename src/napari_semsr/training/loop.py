@@ -26,6 +26,7 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.training.feed import Feed, check_devices, is_first
+from napari_semsr.training.meeting import Meeting, check_machines
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import (
@@ -78,15 +79,21 @@ def _trainer(recipe: Recipe, run_dir: Path, recorder: Recorder) -> lightning.Tra
         logging.getLogger(name).setLevel(logging.WARNING)
     manual = recipe.kind.endswith("-gan")  # which clip their gradients themselves
     several = recipe.devices * recipe.nodes > 1
-    # With discriminators, each backward pass leaves some weights without gradients.
-    together = "ddp_find_unused_parameters_true" if manual else "ddp"
     return lightning.Trainer(
         max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
         precision="bf16-mixed" if bf16 else "32-true",
         default_root_dir=run_dir,
         devices=recipe.devices if several or torch.cuda.is_available() else "auto",
         num_nodes=recipe.nodes,
-        strategy=together if several else "auto",
+        strategy=Meeting(
+            recipe.nodes,
+            recorder.stop,
+            recorder.reports,
+            # With discriminators, a backward pass leaves some weights without gradients
+            find_unused_parameters=manual,
+        )
+        if several
+        else "auto",
         callbacks=[recorder],
         benchmark=torch.cuda.is_available(),  # all batches are of one shape
         gradient_clip_val=None if manual else recipe.clip_norm,
@@ -175,6 +182,7 @@ def train(
     """
     start = time.monotonic()
     check_devices(recipe)
+    check_machines(recipe.nodes)
     recipe = settled(recipe)
     network = first_network(recipe)
     check_patches(network, recipe)
