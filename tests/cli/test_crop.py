@@ -80,7 +80,7 @@ def test_wrong_input_is_refused_in_one_line(refused, tmp_path):
     assert "--like-pixel-size-nm" in refused(*start, "--like", "bare.png")
     assert "no file nothing.tif" in refused(*start, "--like", "nothing.tif")
     assert "An area is needed" in refused(*start)
-    assert "valid integer" in refused(*start, "--box", 0, 0, "x", 4)
+    assert "got 'x'" in refused(*start, "--box", 0, 0, "x", 4)
     assert "4 arguments" in refused(*start, "--box", 0, 0)
     assert "not both" in refused(*start, "--box", 0, 0, 4, 4, "--like", "a.ome.tif")
     assert "search less far" in refused(*start, "--like", "a.ome.tif", "--align")
