@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from napari_semsr.core.background import in_background, return_free_memory
+from napari_semsr.core import background
+from napari_semsr.core.background import Returning, in_background, return_free_memory
 
 LINUX = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="threads have no priority of their own"
@@ -93,3 +94,14 @@ def test_returning_memory_needs_no_glibc(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     return_free_memory()  # a library without the call, as musl's is
     assert opened == [None]
+
+
+def test_memory_is_returned_now_and_then_while_a_job_runs(monkeypatch):
+    returned, now = [], [100.0]
+    monkeypatch.setattr(background, "return_free_memory", lambda: returned.append(1))
+    monkeypatch.setattr(background.time, "monotonic", lambda: now[0])
+    returning = Returning(every_s=2.0)
+    for at in (100.0, 101.0, 101.9, 102.0, 103.0, 104.5):
+        now[0] = at
+        returning.now_and_then()
+    assert len(returned) == 3

@@ -1,11 +1,15 @@
 """Memory that runs out while tiles step together."""
 
 import logging
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from napari_semsr.core.background import Returning
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
@@ -18,9 +22,12 @@ from napari_semsr.inference.engine import (
 )
 from napari_semsr.inference.lockstep_plan import halved, plan_lockstep
 from napari_semsr.inference.lockstep_replay import TilePass
+from napari_semsr.inference.lockstep_shelf import Shelf
 from napari_semsr.inference.lockstep_storage import NoRoomError, Room
 from napari_semsr.inference.planning import choose_tiles
 from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.report import MemoryWatch
+from napari_semsr.inference.statistics import Gathered, pooled, sums_of
 
 SMALL = EnhanceOptions(
     tile=64, precision="fp32", device="cpu", memory_gb=1e-6, norm="exact"
@@ -139,3 +146,117 @@ def test_halves_divide_the_tiles_of_the_output(make_loaded):
         cores.append(found.tiles.core)
         found = halved(predictor, found, 96)
     assert cores == [480, 192, 96, 48]
+
+
+def test_what_the_run_holds_already_is_not_there_for_layers(
+    make_loaded, rng, monkeypatch
+):
+    budgets = []
+    made = Room.__init__
+
+    def note(self, budget, folder):
+        budgets.append(budget)
+        made(self, budget, folder)
+
+    monkeypatch.setattr(Room, "__init__", note)
+    image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
+    need = Predictor(loaded, device="cpu").peak_bytes((148, 132)) / 1e9
+    asked = SMALL.replace(memory_gb=0.99 * need)
+    for held in (0, 1000, 10**9):
+        monkeypatch.setattr(MemoryWatch, "grown_bytes", held)
+        run(enhance_array(image, loaded, asked))
+    assert budgets[0] > 1000
+    assert budgets == [budgets[0], budgets[0] - 1000, 0]
+
+
+def test_a_shelf_holds_no_more_than_it_was_given(tmp_path):
+    room = Room(2**30, tmp_path)
+    shelf = Shelf(room)
+    whole = torch.randn(4, 3, 80, 90)
+    shelf.put("part", whole[1:2])
+    whole.zero_()
+    kept = shelf.get("part")
+    assert kept.untyped_storage().nbytes() == kept.nbytes == room.used
+    assert kept.std() > 0.9
+    assert kept.data_ptr() != whole[1:2].data_ptr()
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_gathered_sums_are_pooled_in_the_order_of_tiles(channels):
+    places = [(2, 0), (0, 1), (1, 7), (0, 0)]
+    found = [sums_of(torch.randn(1, channels, 6 + r, 5 + c)) for r, c in places]
+    gathered = Gathered(9, channels)
+    for place, sums in zip(places, found, strict=True):
+        gathered.add(place, sums)
+    made = gathered.pooled(torch.device("cpu"))
+    expected = pooled([found[i] for i in (3, 1, 2, 0)], torch.device("cpu"))
+    assert made.count == expected.count == sum((6 + r) * (5 + c) for r, c in places)
+    assert torch.equal(made.mean, expected.mean)
+    assert torch.equal(made.variance, expected.variance)
+
+
+MANY_TILES = """
+import sys
+from pathlib import Path
+import psutil, torch
+from torch.nn import functional
+from napari_semsr.core import background
+from napari_semsr.core.tiling import plan_tiles
+from napari_semsr.inference.lockstep import Lockstep
+from napari_semsr.inference.lockstep_script import write_script
+from napari_semsr.inference.lockstep_storage import Room
+from napari_semsr.models.refreshed_reach import find_refreshes
+
+class Norms(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 8, 3, padding=1)
+        self.last = torch.nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x):
+        y = functional.relu(functional.instance_norm(self.first(x)))
+        return x + self.last(functional.instance_norm(2 * y))
+
+background.return_free_memory = lambda: None  # nothing is to be in pieces to begin with
+torch.set_num_threads(1)
+network = Norms().eval().requires_grad_(False)
+found = find_refreshes(network, stride=1)
+script = write_script(network, found, stride=1, smallest=4)
+side, core = int(sys.argv[1]), 128
+plan = plan_tiles((side, side), core=core, halo=found.halo, stride=1, constant=False)
+lockstep = Lockstep(
+    network, script, plan,
+    source=lambda tile: torch.rand(1, 1, *tile.window.shape),
+    room=Room(16 << 20, Path(sys.argv[2])), device=torch.device("cpu"),
+)
+own = psutil.Process()
+before = most = own.memory_info().rss
+for _ in lockstep.run(plan.tiles):
+    most = max(most, own.memory_info().rss)
+print(len(plan), lockstep.room.spilled / 1e6, (most - before) / 1e6)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc only")
+def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
+    said = subprocess.run(
+        [sys.executable, "-c", MANY_TILES, "1792", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    tiles, spilled, grown = (float(word) for word in said.stdout.split())
+    assert tiles == 196
+    assert spilled > 150
+    assert grown < 60
+
+
+def test_freed_memory_is_returned_after_every_tile(make_loaded, rng, monkeypatch):
+    returned = []
+    monkeypatch.setattr(Returning, "now_and_then", lambda _: returned.append(1))
+    image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    plan = choose_tiles((145, 130), loaded.card, predictor.probe, tile=64)
+    found = plan_lockstep(predictor, plan, 0, core=64)
+    run(enhance_array(image, loaded, SMALL))
+    assert len(returned) == (len(found.script.points) + 1) * len(found.tiles)

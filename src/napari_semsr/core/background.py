@@ -10,13 +10,16 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-__all__ = ["in_background", "return_free_memory"]
+__all__ = ["Returning", "in_background", "return_free_memory"]
 
 _INTERVAL_S = 5e-4
 _NICE = 5
+_RETURN_EVERY_S = 0.5
 
 
 class _Haste:
@@ -87,3 +90,24 @@ def return_free_memory() -> None:
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
             library.malloc_trim(0)
+
+
+@dataclass(slots=True)
+class Returning:
+    """Gives freed memory back while a job runs, not too often.
+
+    Attributes
+    ----------
+    every_s : float
+        Least time from one call that does it to the next, in seconds.
+    """
+
+    every_s: float = _RETURN_EVERY_S
+    _last: float = 0.0
+
+    def now_and_then(self) -> None:
+        """Give back what is free, unless that was done just before."""
+        now = time.monotonic()
+        if now - self._last >= self.every_s:
+            self._last = now
+            return_free_memory()

@@ -237,7 +237,11 @@ def _enhance(
             run = replace(run, statistics=frozen.statistics)
             predictor.statistics = frozen.statistics
         if way.kind != "tiles":
-            work: _Work = _as_one(replace(ready, run=run), options, target, scheduler)
+            asked = options.memory_gb is not None  # counts from the start of the run
+            held = memory.grown_bytes if asked else 0
+            work: _Work = _as_one(
+                replace(ready, run=run), options, target, scheduler, held
+            )
         elif live is not None and scheduler is None:
             work = run_live(run, predictor, live)
         else:
@@ -279,11 +283,21 @@ def _report(
 
 
 def _as_one(
-    ready: Prepared, options: EnhanceOptions, target: Sink, scheduler: str | None
+    ready: Prepared,
+    options: EnhanceOptions,
+    target: Sink,
+    scheduler: str | None,
+    held: int,
 ) -> _Work:
-    """Run tiles that depend on each other: whole, or in lockstep."""
+    """Run tiles that depend on each other: whole, or in lockstep.
+
+    Bytes that the run holds already, libraries among them, are not there for layers.
+    """
     run, predictor, lockstep = ready.run, ready.predictor, ready.way.lockstep
-    budget = memory_budget(predictor, options)
+    budget = max(0, memory_budget(predictor, options) - held)
+    if lockstep is not None:
+        left = max(0, lockstep.memory_bytes - held)
+        lockstep = replace(lockstep, memory_bytes=left)
 
     def begin(run: Run, places: Places) -> _Work:
         if scheduler is not None:

@@ -15,12 +15,13 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
+from napari_semsr.core.background import Returning
 from napari_semsr.core.tiling import Box, Tile, TilePlan
 from napari_semsr.inference.lockstep_replay import Answer, TilePass
 from napari_semsr.inference.lockstep_script import Point, Script
 from napari_semsr.inference.lockstep_shelf import Shelf
 from napari_semsr.inference.lockstep_storage import Layer, Room
-from napari_semsr.inference.statistics import Statistics, Sums, pooled, sums_of
+from napari_semsr.inference.statistics import Gathered, Statistics, sums_of
 from napari_semsr.models.live_calls import Moments
 
 __all__ = ["Landed", "Lockstep", "Stepped", "scaled_box"]
@@ -117,7 +118,7 @@ class Lockstep:
     known: Statistics | None = None
     refresh: bool = True
     measured: list[Moments] = field(default_factory=list)
-    _sums: dict[tuple[int, int], Sums] = field(default_factory=dict)
+    _gathered: Gathered | None = None
 
     def run(
         self, tiles: Sequence[Tile], *, until_end: bool = True
@@ -145,6 +146,7 @@ class Lockstep:
         before: Layer | None = None
         after: Layer | None = None
         live = sum(point.live for point in points)
+        returning = Returning()
         try:
             for number in range(len(points) + 1):
                 moments = self._moments(points[number - 1]) if number else None
@@ -162,6 +164,7 @@ class Lockstep:
                     else:
                         yield Stepped(number + 1, len(points), count, len(tiles))
                     del made
+                    returning.now_and_then()
                 if before is not None:
                     before.close()
                 before, after = after, None
@@ -179,10 +182,11 @@ class Lockstep:
             found = self.known.moments[len(self.measured)]
             here = self.device
             found = Moments(found.count, found.mean.to(here), found.variance.to(here))
+        elif self._gathered is None:
+            return None
         else:
-            ordered = [self._sums[index] for index in sorted(self._sums)]
-            found = pooled(ordered, self.device)
-        self._sums.clear()
+            found = self._gathered.pooled(self.device)
+        self._gathered = None
         self.measured.append(found)
         return found
 
@@ -220,7 +224,9 @@ class Lockstep:
         point = self.script.points[number]
         core = made[(..., *scaled_box(tile.inner, point.ratio).slices)]
         if point.live and self.known is None:
-            self._sums[tile.index] = sums_of(core)
+            if self._gathered is None:
+                self._gathered = Gathered(len(self.plan), core.shape[1])
+            self._gathered.add(tile.index, sums_of(core))
         if point.kind == "pool":
             return None
         if not self.refresh:

@@ -16,6 +16,7 @@ __all__ = ["LockstepPlan", "halo_and_script", "halved", "plan_lockstep", "work_o
 
 _SENSIBLE_WORK = 1.3
 _WINDOW_SHARE = 0.5
+_KEPT_SHARE = 0.85  # the rest: codecs, and free pieces of the heap between two tidyings
 _SMALLEST_CORE = 32
 _known: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Refreshes, Script] | None]]
 _known = weakref.WeakKeyDictionary()
@@ -180,7 +181,7 @@ def plan_lockstep(
         script=script,
         work=work_of(chosen),
         room_bytes=_room(script, chosen),
-        memory_bytes=max(0, room - peak if shared else room),
+        memory_bytes=int(_KEPT_SHARE * max(0, room - peak if shared else room)),
     )
 
 

@@ -12,6 +12,7 @@ from napari_semsr.inference.lockstep_storage import (
     read_all,
     write_all,
 )
+from napari_semsr.inference.pages import Pages, as_tensor, blank
 
 __all__ = ["Keeping", "Shelf", "dense"]
 
@@ -58,9 +59,9 @@ class Keeping(Protocol):
 
 @dataclass(slots=True)
 class _Slot:
-    """One tensor on a shelf: itself, or where it lies in the shelf's file."""
+    """One tensor on a shelf: its values, or where they lie in the shelf's file."""
 
-    held: Tensor | None
+    held: Pages | None
     place: int
     size: int
     shape: torch.Size
@@ -99,7 +100,7 @@ class Shelf:
         size = value.nbytes
         whole = dense(value)  # in memory too: the layout decides how sums are rounded
         if self.room.take(size):
-            self._slots[key] = _slot(whole, whole.to("cpu"), -1)
+            self._slots[key] = _slot(whole, _copied(whole), -1)
             return
         if self._file is None:
             self._file = self.room.open()
@@ -125,16 +126,13 @@ class Shelf:
             As it was kept.
         """
         slot = self._slots[key]
-        found = slot.held
-        if found is not None:
-            found = found.to(slot.device)
+        if slot.held is not None:
+            flat = as_tensor(slot.held, slot.dtype)
         else:
             flat = torch.empty(slot.size // slot.dtype.itemsize, dtype=slot.dtype)
             if self._file is not None:
-                data = bytes_of(flat)
-                read_all(self._file, slot.place, data)
-            found = torch.as_strided(flat, slot.shape, slot.stride).to(slot.device)
-        return found
+                read_all(self._file, slot.place, bytes_of(flat))
+        return torch.as_strided(flat, slot.shape, slot.stride).to(slot.device)
 
     def __contains__(self, key: Any) -> bool:
         return key in self._slots
@@ -182,7 +180,15 @@ def dense(value: Tensor) -> Tensor:
     return value if whole else value.contiguous()
 
 
-def _slot(value: Tensor, held: Tensor | None, place: int) -> _Slot:
+def _copied(value: Tensor) -> Pages:
+    """Copy a dense tensor's values to pages of their own."""
+    pages = blank(value.nbytes)
+    flat = as_tensor(pages, value.dtype)
+    torch.as_strided(flat, value.shape, value.stride()).copy_(value)
+    return pages
+
+
+def _slot(value: Tensor, held: Pages | None, place: int) -> _Slot:
     return _Slot(
         held,
         place,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.tiling import Box
+from napari_semsr.inference.pages import as_tensor, blank
 
 __all__ = ["Layer", "NoRoomError", "Room", "bytes_of", "read_all", "write_all"]
 
@@ -130,7 +131,7 @@ class Layer:
         self._held: Tensor | None = None
         self._file: IO[bytes] | None = None
         if room.take(self._size):
-            self._held = torch.zeros(*shape, channels, dtype=dtype)
+            self._held = as_tensor(blank(self._size), dtype).view(*shape, channels)
         else:
             self._file = room.open()
             self._file.truncate(self._size)

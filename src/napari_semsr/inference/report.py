@@ -94,6 +94,12 @@ class MemoryWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.peak_mb = 0.0
+        self._first = 0
+
+    @property
+    def grown_bytes(self) -> int:
+        """What this process holds now beyond what it held when the block began."""
+        return max(0, int(self._process.memory_info().rss) - self._first)
 
     def _look(self) -> None:
         self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
@@ -103,6 +109,7 @@ class MemoryWatch:
             self._look()
 
     def __enter__(self) -> Self:
+        self._first = int(self._process.memory_info().rss)
         self._look()
         self._thread.start()
         return self

@@ -14,6 +14,7 @@ from napari_semsr.models.live_calls import LiveCall, Moments
 from napari_semsr.models.normalisation import Answering
 
 __all__ = [
+    "Gathered",
     "MeasuredMoments",
     "Statistics",
     "Sums",
@@ -92,6 +93,60 @@ def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
     second = torch.stack([t.second for t in listed]).sum(0) / count
     variance = (second - mean**2).clamp_min_(0)
     return Moments(count, mean.to(device), variance.to(device))
+
+
+class Gathered:
+    """Sums of the tiles that have come to a point, side by side in memory.
+
+    A tensor for each tile would lie between the maps of the network, and stay.
+
+    Parameters
+    ----------
+    tiles : int
+        How many may come.
+    channels : int
+        Of the point.
+    """
+
+    def __init__(self, tiles: int, channels: int) -> None:
+        self._sums = torch.zeros(tiles, 2, channels, dtype=torch.float64)
+        self._counts: dict[tuple[int, int], float] = {}
+
+    def add(self, index: tuple[int, int], sums: Sums) -> None:
+        """Take in what one tile adds.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Row and column of the tile, which has not come before.
+        sums : Sums
+            What it adds.
+        """
+        row = self._sums[len(self._counts)]
+        row[0].copy_(sums.first)
+        row[1].copy_(sums.second)
+        self._counts[index] = sums.count
+
+    def pooled(self, device: torch.device) -> Moments:
+        """Pool the tiles in the order of their index, whatever that of their coming.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the moments are needed.
+
+        Returns
+        -------
+        Moments
+            Of all pixels together.
+        """
+        found = {
+            index: Sums(count, first, second)
+            for (index, count), (first, second) in zip(
+                self._counts.items(), self._sums, strict=False
+            )
+        }
+        return pooled([found[index] for index in sorted(found)], device)
 
 
 @dataclass(frozen=True, slots=True)
