@@ -59,6 +59,33 @@ def test_same_seed_same_store(scene, made, tmp_path):
         assert same == all(np.array_equal(before[k], after[k]) for k in before)
 
 
+@pytest.mark.parametrize(
+    ("low_nm", "asked", "scale", "told"),
+    [
+        (20.0, {}, 2, "--scale 1"),
+        (20.0, {"scale": 1}, 1, None),
+        (13.0, {}, 1, "--scale N"),
+        (10.0, {}, 1, None),
+    ],
+    ids=["twice", "asked", "odd", "same"],
+)
+def test_scale_is_what_the_pixel_sizes_state(
+    scene, tmp_path, low_nm, asked, scale, told
+):
+    step = 2 if low_nm == 20 else 1
+    low = scene.first.replace(
+        data=scene.first.data[::step, ::step], pixel_size_nm=low_nm
+    )
+    made = napari_semsr.cut_pairs(
+        low, scene.truth, tmp_path / "p.zarr", patch=16, min_correlation=0.0, **asked
+    )
+    store = open_pairs(tmp_path / "p.zarr")
+    assert (made.scale, store.record["scale"]) == (scale, scale)
+    assert store.arrays("train")[1].shape[-1] == 16 * scale
+    assert (told is None) == (made.scale_note is None)
+    assert told is None or told in made.scale_note
+
+
 def test_lazy_and_calibrated_images_are_brought_together(scene, tmp_path):
     """LOW at half the resolution, from a store; HIGH has twice its pixels."""
     low = scene.truth.replace(

@@ -37,6 +37,9 @@ def _summarise(result: PairsMade) -> str:
     """Say what was cut."""
     rows = [(f"  {name}", str(getattr(result, name))) for name in _SETS]
     rows += [(f"  left out: {k}", str(n)) for k, n in result.rejected.items()]
+    if result.scale != 1 or result.scale_note:
+        why = f" ({result.scale_note})" if result.scale_note else ""
+        rows.append(("  scale", f"{result.scale}{why}"))
     if result.pixel_size_nm is not None:
         rows.append(("  pixel", f"{text.number(result.pixel_size_nm, 4)} nm"))
     rows.append(("  contact sheet", result.sheet))

@@ -13,9 +13,11 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.pairs.options import PairOptions
 
-__all__ = ["Source", "align", "one_side", "rescale"]
+__all__ = ["Source", "align", "one_side", "rescale", "stated_scale"]
 
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
+_STATED = 0.02  # how far a ratio of pixel sizes may be from a whole number
+_MOST = 4  # as `PairOptions.scale`
 _PERCENTILES = (0.1, 99.9)
 
 
@@ -59,6 +61,32 @@ class Source:
         return read_box(self.low.data, box), read_box(self.high.data, fine)
 
 
+def stated_scale(low: Micrograph, high: Micrograph) -> int | None:
+    """Tell how many HIGH pixels a LOW pixel has, by what both images say.
+
+    Parameters
+    ----------
+    low, high : Micrograph
+        Two images of one field.
+
+    Returns
+    -------
+    int or None
+        1 to 4, by the pixel sizes, or by the numbers of pixels where neither has one;
+        None where that is no whole number.
+    """
+    sizes = low.pixel_size_nm, high.pixel_size_nm
+    if sizes == (None, None):
+        ratio = np.array(high.shape) / np.array(low.shape)
+    elif sizes[0] is None or sizes[1] is None:
+        return None
+    else:
+        ratio = np.array(sizes[0]) / np.array(sizes[1])
+    whole = int(np.round(ratio[0]))
+    fits = 1 <= whole <= _MOST and bool(np.all(np.abs(ratio / whole - 1) < _STATED))
+    return whole if fits else None
+
+
 def align(low: Micrograph, high: Micrograph, options: PairOptions) -> Source:
     """Bring two images of one field onto one grid.
 
@@ -91,14 +119,14 @@ def align(low: Micrograph, high: Micrograph, options: PairOptions) -> Source:
         low, high = _to_one_pixel(low, high, options, shrink)
         resampled = True
     rows, columns = (
-        min(a, b // options.scale) for a, b in zip(low.shape, high.shape, strict=True)
+        min(a, b // options.factor) for a, b in zip(low.shape, high.shape, strict=True)
     )
     return Source(
         low=low.replace(data=low.data[:rows, :columns]),
         high=high.replace(
-            data=high.data[: rows * options.scale, : columns * options.scale]
+            data=high.data[: rows * options.factor, : columns * options.factor]
         ),
-        scale=options.scale,
+        scale=options.factor,
         low_range=field_range(low.data, *_PERCENTILES),
         high_range=field_range(high.data, *_PERCENTILES),
         resampled=resampled,
@@ -107,13 +135,13 @@ def align(low: Micrograph, high: Micrograph, options: PairOptions) -> Source:
 
 def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
     """Whether two images fit pixel by pixel."""
-    wanted = tuple(n * options.scale for n in low.shape)
+    wanted = tuple(n * options.factor for n in low.shape)
     if wanted != high.shape:
         return False
     a, b = low.pixel_size_nm, high.pixel_size_nm
     if a is None or b is None:
         return options.pixel_nm is None
-    ratio = np.array(a) / np.array(b) / options.scale
+    ratio = np.array(a) / np.array(b) / options.factor
     same = bool(np.all(np.abs(ratio - 1) < _SAME))
     target = options.pixel_nm
     return same and (target is None or bool(np.allclose(b, target, rtol=_SAME)))
@@ -128,7 +156,7 @@ def _to_one_pixel(
         bare = low.name if a is None else high.name
         msg = (
             f"Two images of {_sides(low)} and {_sides(high)} px can be paired at scale "
-            f"{options.scale} by their pixel sizes, but {bare} has none: give "
+            f"{options.factor} by their pixel sizes, but {bare} has none: give "
             "--low-pixel-nm and --high-pixel-nm, or crop them to one grid."
         )
         raise ShapeError(msg)
@@ -136,7 +164,7 @@ def _to_one_pixel(
     corners = _corners(low, high)
     start = np.maximum(*(corner[0] for corner in corners))
     stop = np.minimum(*(corner[1] for corner in corners))
-    coarse = fine * options.scale
+    coarse = fine * options.factor
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
     if min(rows, columns) < 1:
         msg = (
@@ -147,7 +175,7 @@ def _to_one_pixel(
     made = []
     for image, corner, pitch, shape in (
         (low, corners[0][0], coarse, (rows, columns)),
-        (high, corners[1][0], fine, (rows * options.scale, columns * options.scale)),
+        (high, corners[1][0], fine, (rows * options.factor, columns * options.factor)),
     ):
         made.append(_resample(image, start - corner, pitch, shape))
     return made[0], made[1]

@@ -30,8 +30,12 @@ class PairOptions(Options):
         description="distance between patches in px; the patch's side if not given, "
         "less lets them overlap within one set",
     )
-    scale: int = Field(
-        default=1, ge=1, le=4, description="HIGH pixels for each LOW pixel"
+    scale: int | None = Field(
+        default=None,
+        ge=1,
+        le=4,
+        description="HIGH pixels for each LOW pixel; if not given, what the pixel "
+        "sizes of pairs state (2 for 14.2 and 7.1 nm), else 1",
     )
     pixel_nm: float | None = Field(
         default=None,
@@ -94,6 +98,11 @@ class PairOptions(Options):
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def factor(self) -> int:
+        """HIGH pixels for each LOW pixel, 1 if not given."""
+        return self.scale or 1
 
     @property
     def prepares(self) -> bool:

@@ -137,7 +137,7 @@ def choose_paired(
         kind="paired",
         sets={name: [(place, place) for place in sets[name]] for name in SPLITS},
         images=images,
-        scale=options.scale,
+        scale=options.factor,
         sources={side: _told(images[side], ranges_of[side]) for side in images},
         candidates=len(places),
         rejected=dict(rejected),
@@ -181,8 +181,8 @@ def choose_unpaired(
     candidates, resampled = 0, False
     pitch = options.pixel_nm or _common_pixel(highs)
     for salt, (side, given) in enumerate((("low", lows), ("high", highs))):
-        scale = options.scale if side == "high" else 1
-        coarse = None if pitch is None else pitch * options.scale / scale
+        scale = options.factor if side == "high" else 1
+        coarse = None if pitch is None else pitch * options.factor / scale
         sides = [one_side(image, coarse, options) for image in given]
         images[side] = [image for image, _, _ in sides]
         ranges[side] = [value_range for _, value_range, _ in sides]
@@ -208,7 +208,7 @@ def choose_unpaired(
         kind="unpaired",
         sets=sets,
         images=images,
-        scale=options.scale,
+        scale=options.factor,
         sources={side: _told(images[side], ranges[side]) for side in images},
         candidates=candidates,
         rejected=dict(rejected),

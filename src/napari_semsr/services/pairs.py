@@ -16,6 +16,7 @@ from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
 from napari_semsr.core.tiling import Box
 from napari_semsr.io.targets import remove_target
+from napari_semsr.pairs.grid import stated_scale
 from napari_semsr.pairs.options import SPLITS, PairOptions
 from napari_semsr.pairs.prepare import NUMBERS, prepare
 from napari_semsr.pairs.store import ATTRIBUTE, FORMAT, SetWriter, open_pairs
@@ -59,6 +60,8 @@ class PairsMade(Result):
         Pixel of HIGH; None when unknown, or when images differ in it.
     resampled : bool
         Whether any image was brought to another grid.
+    scale_note : str or None
+        Why this scale, and what gives another, where none was asked for.
     """
 
     output: str
@@ -73,6 +76,7 @@ class PairsMade(Result):
     scale: int
     pixel_size_nm: float | None
     resampled: bool
+    scale_note: str | None = None
 
 
 def cut_pairs(
@@ -129,6 +133,7 @@ def cut_pairs(
     )
     records = [record for side in opened for record, _ in side]
     images = [[image for _, image in side] for side in opened]
+    chosen, scale_note = _scaled(chosen, images, paired=paired)
     choose = choose_paired if paired else choose_unpaired
     choice = yield from choose(images[0], images[1], chosen)
     _require(choice)
@@ -156,10 +161,33 @@ def cut_pairs(
         candidates=choice.candidates,
         rejected=dict(choice.rejected),
         patch=chosen.patch,
-        scale=chosen.scale,
+        scale=chosen.factor,
         pixel_size_nm=choice.pixel_nm,
         resampled=choice.resampled,
+        scale_note=scale_note,
     )
+
+
+def _scaled(
+    options: PairOptions, images: list[list[Micrograph]], *, paired: bool
+) -> tuple[PairOptions, str | None]:
+    """Choose the scale that the images state, where none was asked for."""
+    if options.scale is not None:
+        return options, None
+    both = list(zip(*images, strict=True)) if paired else []
+    stated = {stated_scale(low, high) for low, high in both}
+    scale = stated.pop() if len(stated) == 1 else None
+    chosen = options.replace(scale=scale or 1)
+    sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
+    if not both or sizes[0] is None or sizes[1] is None:
+        said = None if chosen.factor == 1 else "by the numbers of pixels"
+    else:
+        said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
+    if said is None or sizes[0] == sizes[1]:
+        return chosen, None
+    if chosen.factor == 1:
+        return chosen, f"{said}; both are brought to one pixel; --scale N keeps N to 1"
+    return chosen, f"{said}; --scale 1 brings both to one pixel"
 
 
 def _targets(
@@ -280,7 +308,7 @@ def _write(
         "complete": False,
         "kind": choice.kind,
         "patch": options.patch,
-        "scale": options.scale,
+        "scale": options.factor,
         "pixel_size_nm": choice.pixel_nm,
         "counts": {name: len(pairs) for name, pairs in choice.sets.items()},
         "candidates": choice.candidates,
@@ -300,7 +328,7 @@ def _write(
                     low=choice.read("low", first.source, first.box),
                     high=choice.read("high", second.source, second.box),
                     low_places=_place(first.source, first.box, 1),
-                    high_places=_place(second.source, second.box, options.scale),
+                    high_places=_place(second.source, second.box, options.factor),
                 )
                 done += 1
                 yield Progress(done, total, "writing pairs")
