@@ -55,7 +55,7 @@ def test_options_from_changes_win_over_flags():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        (("--side-px", "1"), r"side_px.*greater than or equal to 2"),
+        (("--side-px", "1"), r"side_px must be at least 2"),
         (("--side-px", "many"), r"side_px.*many"),
         (("--share", "nan"), r"share.*finite"),
     ],

@@ -1,7 +1,9 @@
 """Options are frozen, complete, and refuse what they do not know in one sentence."""
 
+from typing import Literal, Self
+
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options
@@ -35,8 +37,86 @@ def test_parse_refuses_in_one_sentence(values, words):
         Sample.parse(values)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.endswith(".")
+    assert message.endswith((".", "?"))
     assert [word for word in words if word not in message] == []
+
+
+class Inner(Options):
+    """A table within another."""
+
+    side_px: int = Field(8, multiple_of=4)
+    kind: Literal["wide", "narrow"] = "wide"
+    least: float = 0.0
+    most: float = 1.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.least > self.most:
+            msg = f"least must not exceed most, got {self.least} and {self.most}"
+            raise ValueError(msg)
+        return self
+
+
+class Outer(Options):
+    """A table with others in it."""
+
+    inner: Inner = Inner()
+    many: tuple[Inner, ...] = ()
+    pair: tuple[float, float] = (0, 1)
+    shares: dict[Literal["a", "b"], float] = Field(default_factory=dict)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    count: int = 3
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"devise": "cpu"}, "Unknown option 'devise'; did you mean device?"),
+        (
+            {"inner": {"side": 3}},
+            "Unknown option 'inner.side'; did you mean inner.side_px?",
+        ),
+        (
+            {"many": [{}, {"zzz": 1}]},
+            "Unknown option 'many[1].zzz'; there are side_px, kind, least, most.",
+        ),
+        (
+            {"device": "tpu"},
+            "Option device must be auto, cpu, cuda or cuda:N, got 'tpu'.",
+        ),
+        ({"count": "few"}, "Option count must be a whole number, got 'few'."),
+        ({"count": 2.5}, "Option count must be a whole number, got 2.5."),
+        ({"pair": 5}, "Option pair must be a list, got 5."),
+        ({"pair": [1, 2, 3]}, "Option pair must have at most 2 items, got [1, 2, 3]."),
+        ({"inner": "wide"}, "Option inner must be a table of options, got 'wide'."),
+        (
+            {"inner": {"side_px": 6}},
+            "Option inner.side_px must be a multiple of 4, got 6.",
+        ),
+        (
+            {"inner": {"kind": "both"}},
+            "Option inner.kind must be 'wide' or 'narrow', got 'both'.",
+        ),
+        (
+            {"shares": {"c": 1}},
+            "A key of option shares must be 'a' or 'b', got 'c'.",
+        ),
+        (
+            {"inner": {"least": 3}},
+            "In inner: least must not exceed most, got 3.0 and 1.0.",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value),
+)
+def test_faults_are_said_plainly_and_once(values, said):
+    with pytest.raises(OptionError) as caught:
+        Outer.parse(values)
+    assert str(caught.value) == said
+
+
+def test_rule_that_begins_with_an_option_keeps_its_spelling():
+    with pytest.raises(OptionError, match=r"^Option least must not exceed most"):
+        Inner.parse({"least": 2})
 
 
 def test_options_are_frozen():

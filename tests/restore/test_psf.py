@@ -35,7 +35,7 @@ def test_width_without_unit_or_sign_is_no_width(text):
 
 
 def test_option_is_refused_in_one_sentence():
-    with pytest.raises(OptionError, match=r"Option psf: A blur is .* got '1.5'"):
+    with pytest.raises(OptionError, match=r"Option psf: a blur is .* got '1.5'"):
         RestoreOptions.parse({"psf": "1.5"})
 
 

@@ -1,23 +1,153 @@
 """Options: what a user edits and a store records, frozen and validated once."""
 
-from typing import Any, Self
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from napari_semsr.core.errors import OptionError
 
-__all__ = ["Options"]
+__all__ = ["Options", "first_fault"]
+
+_WORDS = {
+    "missing": "must be given",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "finite_number": "must be a finite number",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+}
+_KINDS = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be a text",
+    "tuple": "must be a list",
+    "list": "must be a list",
+    "dict": "must be a table of options",
+    "model": "must be a table of options",
+}
+_PATTERNS = {
+    r"^(auto|cpu|cuda(:\d+)?)$": "must be auto, cpu, cuda or cuda:N",
+    r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
+}
+_KEY = "[key]"
+_LONGEST = 60
+_MOST_NAMED = 8
 
 
-def _sentence(error: ValidationError) -> str:
-    """Say the first fault of a pydantic error as one line."""
+def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first fault that was found as one sentence.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+        What was found.
+    model : type of pydantic.BaseModel
+        What was to be made.
+
+    Returns
+    -------
+    str
+        It names the option, what it must be, and what was given.
+    """
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if not where:  # a rule between options: the sentence names them itself
-        return f"{message[:1].upper()}{message[1:].rstrip('.')}."
-    given = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return f"Option {where}: {message}{given}."
+    if first["type"] == "extra_forbidden":
+        return _unknown(first, model)
+    where = _spelt(first["loc"])
+    message = _message(first)
+    table = isinstance(first["input"], (Mapping, BaseModel))
+    if first["type"] == "value_error" and (table or not where):
+        return _rule(message, where, model)
+    if first["type"] != "missing" and ", got " not in message:
+        message = f"{message}, got {_shown(first['input'])}"
+    if first["loc"][-1:] == (_KEY,):
+        return f"A key of option {_spelt(first['loc'][:-2])} {message}."
+    joint = " " if message.startswith("must ") else ": "
+    return f"Option {where}{joint}{message}."
+
+
+def _message(first: ErrorDetails) -> str:
+    """Say what an option must be."""
+    kind, told = first["type"], first.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS.get(told["pattern"], "must be of another form")
+    group = re.split(r"_(?:type|parsing|from|attributes|instance)", kind)[0]
+    words = _WORDS.get(kind) or (_KINDS.get(group) if group != kind else None)
+    told = {k: f"{v:g}" if isinstance(v, float) else v for k, v in told.items()}
+    if words is not None:
+        words = words.replace("{min_length} items", _items(told.get("min_length")))
+        return words.format(**told).replace("at least 1 characters", "a character")
+    said = first["msg"].removeprefix("Value error, ").rstrip(".")
+    plain = said[:1].isupper() and not said[1:2].isupper()
+    return said[:1].lower() + said[1:] if plain else said
+
+
+def _items(count: int | None) -> str:
+    """Count items."""
+    return f"{count} item" if count == 1 else f"{count} items"
+
+
+def _rule(message: str, where: str, model: type[BaseModel]) -> str:
+    """Say a rule between options, which names them itself."""
+    if where:
+        return f"In {where}: {message}."
+    word = re.split(r"[\s:,]", message)[0]
+    if word in model.model_fields:
+        return f"Option {message}."
+    return f"{message[:1].upper()}{message[1:]}."
+
+
+def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
+    """Say that there is no such option, and which may be meant."""
+    *above, name = first["loc"]
+    known = _names(model, above)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    said = f"Unknown option '{_spelt(first['loc'])}'"
+    if near:
+        return f"{said}; did you mean {_spelt((*above, near[0]))}?"
+    if 0 < len(known) <= _MOST_NAMED:
+        return f"{said}; there are {', '.join(known)}."
+    return f"{said}."
+
+
+def _names(model: type[BaseModel], above: list[Any]) -> list[str]:
+    """Options of the table at a place."""
+    found: type[BaseModel] | None = model
+    for part in above:
+        if found is not None and isinstance(part, str):
+            info = found.model_fields.get(part)
+            found = None if info is None else _model_in(info.annotation)
+    return [] if found is None else list(found.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Give the option set that a field holds, alone or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(part) for part in get_args(annotation))
+    return next((part for part in found if part is not None), None)
+
+
+def _spelt(place: tuple[Any, ...]) -> str:
+    """Write where an option is: ``data.train[0].file``."""
+    parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
+    return "".join(parts).removeprefix(".")
+
+
+def _shown(value: object) -> str:
+    """Write what was given, not too much of it."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 class Options(BaseModel):
@@ -47,7 +177,7 @@ class Options(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise OptionError(_sentence(error)) from None
+            raise OptionError(first_fault(error, cls)) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some values changed.
