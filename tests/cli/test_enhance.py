@@ -213,3 +213,25 @@ def test_enhance_does_not_resume_at_another_pixel_size(semsr, refused, images):
     assert "the pixel size and the option pixel_size_nm changed" in said
     said = refused(*line, "--no-resample")
     assert "and the option resample changed" in said
+
+
+def test_scheduler_is_named_while_it_is_called(semsr, images, monkeypatch):
+    from napari_semsr.inference import cluster
+
+    monkeypatch.setattr(cluster, "_PATIENCE", "0.1s")
+    words = ("enhance", images / "first.tif", "-o", images / "o.tif")
+    said = semsr(*words, "--scheduler", "tcp://127.0.0.1:9")
+    assert said.code == 2
+    lines = said.err.splitlines()
+    assert lines[0] == "semsr: connecting to the dask scheduler at tcp://127.0.0.1:9"
+    assert "No dask scheduler answers" in lines[1]
+    assert len(lines) == 2
+
+
+def test_memory_that_cannot_be_kept_is_told(semsr, images):
+    words = ("enhance", images / "first.tif", "--device", "cpu", "--memory-gb")
+    said = semsr(*words, "1e-6", "-o", images / "o.tif")
+    assert said.code == 0
+    assert "could not keep within the 1e-06 GB" in " ".join(said.out.split())
+    said = semsr(*words, "50", "-o", images / "p.tif")
+    assert "could not keep" not in " ".join(said.out.split())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.core.errors import OptionError, WriteError
+from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.registry import read
 from napari_semsr.services.simulate import SimulateOptions, simulate
@@ -161,6 +161,13 @@ def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
     with pytest.raises(OptionError, match=said):
         napari_semsr.simulate_scan(tmp_path / "scan", scene.truth, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_path):
+    options = SimulateOptions(frames_grid=(300, 300))
+    with pytest.raises(DeviceMemoryError, match=r"300 x 300.*lower --frames-grid, --f"):
+        run(simulate(tmp_path / "scan", options=options))
+    assert not list(tmp_path.iterdir())
 
 
 def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):

@@ -8,13 +8,15 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job, Progress
+from napari_semsr.core.progress import Job, Progress, Waiting
 from napari_semsr.core.provenance import Provenance, software_versions
 from napari_semsr.io.registry import write
 from napari_semsr.services.enhance_resume import VALUES, as_begun
@@ -137,6 +139,7 @@ def enhance_plane(
     ReadError, WriteError, CheckpointError, DeviceMemoryError
         If the image cannot be read, the output not be made, or the model not be run.
     """
+    held = psutil.Process().memory_info().rss
     yield Progress(0, 0, "checking")
     target = check_tiled_target(
         output, inputs=paths_of(image), overwrite=overwrite, resume=resume
@@ -166,6 +169,8 @@ def enhance_plane(
     )
     if VALUES not in store.notes() and not isinstance(image, Micrograph):
         store.note(VALUES, digest_values(source))
+    if scheduler is not None:
+        yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
     try:
         report = yield from engine.enhance_to_store(
             source, loaded, store, chosen, scheduler=scheduler, live=live
@@ -179,6 +184,8 @@ def enhance_plane(
             )
             raise WriteError(msg) from error
         raise
+    if scheduler is None:
+        report = _told_of_memory(report, chosen, held)
     finished = open_image(place)
     if place != target:
         yield Progress(0, 0, f"writing {target.name}")
@@ -192,6 +199,22 @@ def enhance_plane(
         report=report,
         provenance=provenance,
     )
+
+
+def _told_of_memory(
+    report: "EnhanceReport", options: "EnhanceOptions", held: int
+) -> "EnhanceReport":
+    """Add a note where a run took more than it was to take."""
+    if options.memory_gb is None or report.device != "cpu":
+        return report
+    taken = report.peak_memory_mb / 1e3 - held / 1e9
+    if taken <= options.memory_gb:
+        return report
+    said = (
+        f"The run took {taken:.2g} GB, libraries included, and could not keep within "
+        f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB."
+    )
+    return replace(report, notes=(*report.notes, said))
 
 
 def _discard(place: Path, *, unless: Callable[[], bool]) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import psutil
 from pydantic import Field
 
-from napari_semsr.core.errors import OptionError, WriteError
+from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["SimulateOptions", "SimulatedScan", "simulate"]
 
 _MARK = Path("truth") / "microscope.json"
+_FRAME_BYTES = 2
+_SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
 _OURS = ("positions.csv", "scan.json", "truth", "exposures", "focal", "sem")
 
 
@@ -137,6 +140,8 @@ def simulate(
     ReadError, WriteError, OptionError, ShapeError
         If the image cannot be used, the folder not be written, or options contradict
         each other.
+    DeviceMemoryError
+        If memory does not hold the scan.
     """
     from napari_semsr.simulate.scan import simulate_scan
 
@@ -144,7 +149,11 @@ def simulate(
     yield Progress(0, 0, "checking")
     target = _checked(folder, image, chosen, overwrite=overwrite)
     source, inputs, chosen = _source(image, chosen, opening)
-    scan = yield from simulate_scan(chosen, source)
+    _check_memory(chosen)
+    try:
+        scan = yield from simulate_scan(chosen, source)
+    except MemoryError as error:
+        raise _too_large(chosen, None) from error
     with _whole_folder(target) as place:
         writer = _Writer(place, scan, chosen, inputs)
         yield from writer.frames()
@@ -216,6 +225,32 @@ def _source(
         )
         raise OptionError(msg)
     return opened.array(), (input_record(image, opened, opening),), options
+
+
+def _check_memory(options: SimulateOptions) -> None:
+    """Refuse a scan that cannot be held, before anything is drawn."""
+    from napari_semsr.simulate.scene import fine_grid
+    from napari_semsr.simulate.stage import scan_extent
+
+    shape, _ = fine_grid(scan_extent(options), options.fine)
+    rows, columns = options.frames_grid
+    frames = rows * columns * options.frame_px**2 * _FRAME_BYTES
+    least = shape[0] * shape[1] * _SCENE_BYTES + frames
+    if least > psutil.virtual_memory().available:
+        raise _too_large(options, least)
+
+
+def _too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError:
+    """Say which options make a scan smaller."""
+    rows, columns = options.frames_grid
+    need = "more memory than is free"
+    if least is not None:
+        need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
+    msg = (
+        f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
+        "lower --frames-grid, --frame-px or --oversampling."
+    )
+    return DeviceMemoryError(msg)
 
 
 @contextmanager
