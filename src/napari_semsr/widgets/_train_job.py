@@ -129,22 +129,50 @@ def train_to_shelf(
     Progress
         Patches, then steps.
     """
-    if cut is not None:
-        yield from cut_pairs(
-            cut.low,
-            cut.high,
-            str(request.pairs),
-            options=cut.options,
-            overwrite=request.overwrite,
-        )
+    store, before = Path(str(request.pairs)), _stamp(request.run_dir)
+    aside = _set_aside(store) if cut is not None and request.overwrite else None
     try:
+        if cut is not None:
+            yield from cut_pairs(cut.low, cut.high, str(store), options=cut.options)
         trained = yield from train_apart(request, device=device)
     except BaseException:
-        if cut is not None and not (Path(request.run_dir) / _RUN_FILE).is_file():
-            _forget(Path(str(request.pairs)))
+        if cut is not None and _stamp(request.run_dir) == before:
+            _forget(store)
+            _put_back(store, aside)
         raise
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     model = yield from import_model(trained.model, overwrite=True)
     return TrainOutcome(trained, model)
+
+
+def _stamp(run_dir: str) -> int | None:
+    """When a run last began in a folder."""
+    file = Path(run_dir) / _RUN_FILE
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def _set_aside(store: Path) -> Path | None:
+    """Keep the pairs of an earlier run until the new one has begun."""
+    if not store.is_dir():
+        return None
+    aside = store.with_name(f".{store.name}.earlier")
+    shutil.rmtree(aside, ignore_errors=True)
+    store.rename(aside)
+    sheet = store.with_suffix(".png")
+    if sheet.is_file():
+        sheet.rename(aside / sheet.name)
+    return aside
+
+
+def _put_back(store: Path, aside: Path | None) -> None:
+    """Give an earlier run its pairs again."""
+    if aside is not None and aside.is_dir():
+        aside.rename(store)
+        sheet = store.with_suffix(".png")
+        if (store / sheet.name).is_file():
+            (store / sheet.name).rename(sheet)
 
 
 def _forget(store: Path) -> None:
