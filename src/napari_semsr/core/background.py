@@ -19,7 +19,7 @@ __all__ = ["Returning", "in_background", "return_free_memory"]
 
 _INTERVAL_S = 5e-4
 _NICE = 5
-_RETURN_EVERY_S = 0.5
+_RETURN_EVERY_S = 1.0
 
 
 class _Haste:
@@ -96,10 +96,13 @@ def return_free_memory() -> None:
 class Returning:
     """Gives freed memory back while a job runs, not too often.
 
+    What was given back must be fetched anew, hence the time that counts is the one
+    that this thread has computed, and not the one for which it waited.
+
     Attributes
     ----------
     every_s : float
-        Least time from one call that does it to the next, in seconds.
+        Least processor time from one call that does it to the next, in seconds.
     """
 
     every_s: float = _RETURN_EVERY_S
@@ -107,7 +110,7 @@ class Returning:
 
     def now_and_then(self) -> None:
         """Give back what is free, unless that was done just before."""
-        now = time.monotonic()
-        if now - self._last >= self.every_s:
+        now = time.thread_time()
+        if not 0 <= now - self._last < self.every_s:  # less: it is another thread
             self._last = now
             return_free_memory()
