@@ -106,7 +106,7 @@ def test_statistics_are_kept_and_a_resumed_run_is_identical(
     kept = notes["statistics" if norm == "exact" else "frozen"]
     if norm == "exact":
         assert Statistics.from_json(kept).exact
-        monkeypatch.setattr(stepping, "pooled", None)  # nothing is measured again
+        monkeypatch.setattr(stepping.Gathered, "pooled", None)  # nothing measured again
     else:
         assert Frozen.from_json(kept).sampled >= 8
         monkeypatch.setattr("napari_semsr.inference.ways.measure_frozen", None)
