@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulate.canvas import Canvas
-from napari_semsr.simulate.defects import add_defects
 from napari_semsr.simulate.microscope import (
     MicroscopeOptions,
     blur_by_height,
@@ -179,28 +177,3 @@ def test_a_wrong_scale_or_size_is_refused() -> None:
         random_ssum_pair(64, np.random.default_rng(0), scale=3)
     with pytest.raises(ShapeError, match="needs a sample of"):
         pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
-
-
-def test_defects_change_spots_and_leave_the_rest() -> None:
-    canvas = Canvas((256, 256), 10.0, 12.0)
-    height = np.full(canvas.shape, 50, np.float32)
-    height[64:192] = 90
-    material = (height > 60).astype(np.float32)
-    before = height.copy(), material.copy()
-    add_defects(canvas, height, material, 40.0, np.random.default_rng(5))
-    changed = height != before[0]
-    assert 0.005 < changed.mean() < 0.5
-    assert height.min() >= 0
-    assert material.min() >= -1e-6
-    assert material.max() <= 1 + 1e-6
-    assert 0.005 < (material != before[1]).mean() < 0.5
-
-
-def test_share_of_defects_leaves_other_draws_as_they_are() -> None:
-    options = SsumPairOptions(kinds=("dots",), joined=0, bent=0, strewn=0)
-    without, again, with_defects = (
-        random_ssum_pair(64, np.random.default_rng(3), options.replace(defects=share))
-        for share in (0, 0, 1)
-    )
-    assert np.array_equal(without.high, again.high)
-    assert not np.array_equal(without.high, with_defects.high)

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from napari_semsr.core.options import Options
 from napari_semsr.simulate.canvas import Canvas, Plane, box_distance
-from napari_semsr.simulate.defects import add_defects
 from napari_semsr.simulate.objects import (
     KINDS,
     Kind,
@@ -73,9 +72,6 @@ class SampleRanges(Options):
     )
     strewn: float = Field(
         default=0.2, ge=0, le=1, description="share of samples with shapes on them"
-    )
-    defects: float = Field(
-        default=0.0, ge=0, le=1, description="share with spots put in and taken out"
     )
     turned_over: float = Field(
         default=0.0, ge=0, le=1, description="share with heights upside down"
@@ -153,8 +149,6 @@ def _one(
         _array(canvas, height, material, relief, ranges, rng)
     if kind == "shapes" or rng.random() < ranges.strewn:
         _strew(canvas, height, material, relief, ranges, rng)
-    if ranges.defects > 0 and rng.random() < ranges.defects:
-        add_defects(canvas, height, material, relief, rng)
     if rng.random() < ranges.turned_over:
         height = height.max() - height
     if rng.random() < ranges.exchanged:

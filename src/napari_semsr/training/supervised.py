@@ -17,7 +17,7 @@ __all__ = ["SupervisedL1", "cut_patches", "log_mse", "relative_l1", "veil_loss"]
 LEAST_VEIL = 0.05  # haze that varies by less counts little
 VEIL_FLOOR = 0.02  # weight of a block without contrast
 FLOOR = 0.005  # a patch that needs no change must not outweigh all others
-SQUARE_FLOOR = 1e-5  # likewise, of the mean square: rounding to 8 bits leaves as much
+SQUARE_FLOOR = 1e-4  # likewise, of the mean square: 40 dB below the range
 
 
 def cut_patches(scenes: Tensor, corners: Tensor, size: int) -> Tensor:
