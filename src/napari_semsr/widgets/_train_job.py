@@ -131,12 +131,13 @@ def train_to_shelf(
     """
     store, before = Path(str(request.pairs)), _stamp(request.run_dir)
     aside = _set_aside(store) if cut is not None and request.overwrite else None
+    ours = cut is not None and not _sheet_of(store).exists() and not store.exists()
     try:
         if cut is not None:
             yield from cut_pairs(cut.low, cut.high, str(store), options=cut.options)
         trained = yield from train_apart(request, device=device)
     except BaseException:
-        if cut is not None and _stamp(request.run_dir) == before:
+        if ours and _stamp(request.run_dir) == before:
             _forget(store)
             _put_back(store, aside)
         raise
@@ -160,7 +161,7 @@ def _set_aside(store: Path) -> Path | None:
     aside = store.with_name(f".{store.name}.earlier")
     shutil.rmtree(aside, ignore_errors=True)
     store.rename(aside)
-    sheet = store.with_suffix(".png")
+    sheet = _sheet_of(store)
     if sheet.is_file():
         sheet.rename(aside / sheet.name)
     return aside
@@ -170,7 +171,7 @@ def _put_back(store: Path, aside: Path | None) -> None:
     """Give an earlier run its pairs again."""
     if aside is not None and aside.is_dir():
         aside.rename(store)
-        sheet = store.with_suffix(".png")
+        sheet = _sheet_of(store)
         if (store / sheet.name).is_file():
             (store / sheet.name).rename(sheet)
 
@@ -178,7 +179,12 @@ def _put_back(store: Path, aside: Path | None) -> None:
 def _forget(store: Path) -> None:
     """Remove pairs that were cut for a run that never began."""
     shutil.rmtree(store, ignore_errors=True)
-    store.with_suffix(".png").unlink(missing_ok=True)
+    _sheet_of(store).unlink(missing_ok=True)
+
+
+def _sheet_of(store: Path) -> Path:
+    """Where pairs have their contact sheet."""
+    return store.with_suffix(".png")
 
 
 def spell_time(seconds: float) -> str:
