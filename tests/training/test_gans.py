@@ -199,6 +199,9 @@ def test_network_that_enlarges_has_no_cycle(tmp_path: Path) -> None:
 
 def test_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     run(loop.train(recipe("kernel", stop_after=3), tmp_path))
+    with pytest.raises(SemsrError, match="another recipe: architecture was resnet"):
+        run(loop.train(recipe("cycle"), tmp_path, resume=True))
+    (tmp_path / "recipe.yaml").unlink()  # then the state itself tells
     with pytest.raises(SemsrError, match="another network or recipe"):
         run(loop.train(recipe("cycle"), tmp_path, resume=True))
 

@@ -165,10 +165,40 @@ def test_changed_image_is_refused(tmp_path: Path) -> None:
 def test_recipe_of_an_earlier_version_is_no_other(tmp_path: Path) -> None:
     before = RECIPE.model_dump(mode="json")
     del before["loss"]
-    before["gone"] = 5
+    before["gone"] = before["data"]["gone"] = 5
     same_run.check_recipe(RECIPE, before, tmp_path)
     with pytest.raises(CheckpointError, match="minutes"):
         same_run.check_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
+
+
+def test_blur_of_an_earlier_version_is_the_same_and_none_is_another(
+    tmp_path: Path,
+) -> None:
+    blurred = RECIPE.replace(kind="cycle-gan", gan={"kernel": {}, "history": 0})
+    before = blurred.model_dump(mode="json")
+    del before["gan"]["kernel"]["learnt"], before["gan"]["kernel"]["spectrum_weight"]
+    same_run.check_recipe(blurred, before, tmp_path)
+    bare = blurred.replace(gan={"history": 0})
+    with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was 1\.0, got null"):
+        same_run.check_recipe(bare, before, tmp_path)
+    with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was null, got 1\.0"):
+        same_run.check_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(
+    learnt: bool, tmp_path: Path
+) -> None:
+    asked = RECIPE.replace(
+        kind="cycle-gan", gan={"kernel": {"learnt": learnt}, "history": 0}
+    )
+    before = asked.model_dump(mode="json")
+    larger = asked.replace(data=asked.data.replace(patch_px=24))
+    if learnt:
+        with pytest.raises(CheckpointError, match=r"patch_px was 16, got 24"):
+            same_run.check_recipe(larger, before, tmp_path)
+    else:
+        same_run.check_recipe(larger, before, tmp_path)
 
 
 def test_fault_in_a_worker_process_is_one_sentence() -> None:

@@ -5,6 +5,7 @@ fast and how long it learns may change when it is resumed, and files may have mo
 the rest may not.
 """
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.core.provenance import digest_path
@@ -80,15 +82,17 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
         If they differ in what is learnt.
     """
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
-    if recipe.kind.endswith("-gan") and recipe.gan.history:
-        free = free - {"data.patch_px"}  # remembered images have this side
-    now, then = _flat(recipe.model_dump(mode="json")), _flat(before)
-    usual = _flat(Recipe(name=recipe.name).model_dump(mode="json"))
+    kernel = recipe.gan.kernel
+    if recipe.kind.endswith("-gan") and (
+        recipe.gan.history or (kernel is not None and kernel.learnt)
+    ):
+        free = free - {"data.patch_px"}  # remembered images and spectra have this side
+    now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _completed(before)))
     told = []
-    for key, value in now.items():
-        held = then.get(key, usual.get(key))
-        if key not in free and _plain(key, held) != _plain(key, value):
-            told.append(_difference(key, _plain(key, held), _plain(key, value)))
+    for key in {**now, **then}:
+        held, value = (_plain(key, table.get(key)) for table in (then, now))
+        if key not in free and held != value:
+            told.append(_difference(key, held, value))
     if told:
         more = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
         msg = (
@@ -96,6 +100,25 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
             f"{'; '.join(told[:_MOST_TOLD])}{more}. {_REMEDY}."
         )
         raise CheckpointError(msg)
+
+
+def _completed(before: dict[str, Any]) -> dict[str, Any]:
+    """Take options that are no more out of a kept recipe, and put defaults for new."""
+    known = copy.deepcopy(before)
+    try:
+        Recipe.model_validate(known)
+    except ValidationError as error:
+        for fault in error.errors():
+            if fault["type"] == "extra_forbidden":
+                *above, name = fault["loc"]
+                table: Any = known
+                for part in above:
+                    table = table[part]
+                del table[name]
+    try:
+        return Recipe.model_validate(known).model_dump(mode="json")
+    except ValidationError:
+        return known
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -191,7 +214,7 @@ def check_inputs(run_dir: Path, now: Digests) -> None:
     try:
         before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
         pairs = [(kind, dict(before[kind]), held) for kind, held in now.items()]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return
     for kind, then, held in pairs:
         changed = [name for name in held if held[name] not in then.values()]
