@@ -136,6 +136,23 @@ def test_machine_without_an_address_is_refused(
         check_machines(2)
 
 
+@pytest.mark.parametrize("value", ["soon", "nan", "-1", "inf"])
+def test_time_to_wait_is_a_number_of_seconds(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEMSR_WAIT_S", value)
+    with pytest.raises(OptionError, match=f"SEMSR_WAIT_S must be .* got '{value}'"):
+        check_machines(2)
+
+
+@pytest.mark.parametrize("port", ["web", "0", "70000"])
+def test_port_is_a_number(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", port)
+    check_machines(1)
+    with pytest.raises(OptionError, match=f"MASTER_PORT must be .* got '{port}'"):
+        check_machines(2)
+
+
 def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(yaml.safe_dump(NODES))
     call = [sys.executable, "-m", "napari_semsr", "train", str(tmp_path / "n.yaml")]

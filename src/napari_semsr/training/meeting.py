@@ -29,6 +29,8 @@ _LOOPBACK_NAMES = ("lo", "lo0")
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _WAIT = "SEMSR_WAIT_S"
 _WAIT_S = 600.0
+_LONGEST_S = 1e6
+_LAST_PORT = 65535
 _CALL_S = 1.0
 _LOOK_S = 0.2
 _LATER_S = 15.0  # the first process of a machine speaks before the others
@@ -47,9 +49,17 @@ def check_machines(nodes: int) -> None:
     Raises
     ------
     OptionError
-        If its number is not one of them, or it is not the first and has no address.
+        If its number is not one of them, if it is not the first and has no address, or
+        if the port or the time to wait is no number.
     """
-    if nodes == 1 or any(name in os.environ for name in _OUTSIDE):
+    if nodes == 1:
+        return
+    _patience_s()
+    port = os.environ.get("MASTER_PORT", "1")
+    if not (port.isdecimal() and 0 < int(port) <= _LAST_PORT):
+        msg = f"MASTER_PORT must be a number from 1 to {_LAST_PORT}, got {port!r}."
+        raise OptionError(msg)
+    if any(name in os.environ for name in _OUTSIDE):
         return
     number = os.environ.get("NODE_RANK", "0")
     if number not in map(str, range(nodes)):
@@ -64,6 +74,22 @@ def check_machines(nodes: int) -> None:
             "environment: those that the first one, NODE_RANK=0, says it waits at."
         )
         raise OptionError(msg)
+
+
+def _patience_s() -> float:
+    """How long to wait for others, in seconds."""
+    given = os.environ.get(_WAIT, "")
+    try:
+        seconds = float(given or _WAIT_S)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_S:
+        msg = (
+            f"{_WAIT} must be a number of seconds above 0 and at most "
+            f"{_LONGEST_S:g}, got {given!r}."
+        )
+        raise OptionError(msg)
+    return seconds
 
 
 class Meeting(DDPStrategy):
@@ -90,7 +116,7 @@ class Meeting(DDPStrategy):
     ) -> None:
         super().__init__(**options)
         self._nodes, self._stop, self._reports = nodes, stop, reports
-        self._patience_s = float(os.environ.get(_WAIT, _WAIT_S))
+        self._patience_s = _patience_s()
         if nodes == 1:
             _stay_inside()
 
