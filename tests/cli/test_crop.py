@@ -83,6 +83,6 @@ def test_wrong_input_is_refused_in_one_line(refused, tmp_path):
     assert "got 'x'" in refused(*start, "--box", 0, 0, "x", 4)
     assert "4 arguments" in refused(*start, "--box", 0, 0)
     assert "not both" in refused(*start, "--box", 0, 0, 4, 4, "--like", "a.ome.tif")
-    assert "search less far" in refused(*start, "--like", "a.ome.tif", "--align")
+    assert "less than 64 px" in refused(*start, "--like", "a.ome.tif", "--align")
     assert "suffix" in refused("crop", "a.ome.tif", "-o", "a.jpg", "--box", 0, 0, 4, 4)
     assert not (tmp_path / "out.ome.zarr").exists()

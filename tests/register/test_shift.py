@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import RegistrationError, ShapeError
+from napari_semsr.register import shift
 from napari_semsr.register.shift import find_shift
 
 
@@ -64,8 +65,18 @@ def test_lattice_is_ambiguous_or_refused():
     assert found.is_ambiguous
 
 
+def test_refinement_that_contradicts_is_not_believed(field, monkeypatch):
+    fixed = field[30:-30, 30:-30]
+    for rest in (5.0, np.inf):
+        monkeypatch.setattr(shift, "_rest", lambda *_, r=rest: np.full(2, r))
+        with pytest.raises(RegistrationError, match="can be believed: 0 of 4"):
+            find_shift(fixed, fixed, reach=16)
+
+
 def test_small_or_unequal_fields_are_refused(field):
-    with pytest.raises(ShapeError, match="common area of 132 px"):
+    with pytest.raises(ShapeError, match=r"common area of 132 px.*search less far"):
         find_shift(field[:100, :100], field[:100, :100], reach=32)
+    with pytest.raises(ShapeError, match="no search does with less than 64 px"):
+        find_shift(field[:60, :100], field[:60, :100], reach=4)
     with pytest.raises(ShapeError, match="one shape"):
         find_shift(field, field[1:], reach=8)

@@ -19,7 +19,7 @@ from napari_semsr.core.tiling import Box
 __all__ = ["Grid", "common_box", "gap_free_box", "lay_grid", "on_one_grid"]
 
 _SLACK_PX = 0.01  # less than this is no shift, and no reach over a border
-_STEP_PARTS = 10_000
+_STEP_PARTS = 10_000_000  # else the far end of a large field would drift
 _OFFSET_PARTS = 1000
 
 

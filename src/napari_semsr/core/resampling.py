@@ -10,9 +10,9 @@ is reflected::
 The centre of new pixel `i` is at ``offset + (i + 1/2) step - 1/2`` in pixels of the
 field, where the offset moves the new grid's border into the field. Both are fractions,
 so that places are found in integers and a pixel is the same in whatever region it is
-asked for. Pixels are weighted by the Lanczos kernel of three
-lobes [1]_. It is stretched by the step where the new grid is coarser, which takes out
-the frequencies that this grid cannot hold.
+asked for. Pixels are weighted by the Lanczos kernel of three lobes [1]_. It is
+stretched by the step where the new grid is coarser, which takes out the frequencies
+that this grid cannot hold.
 
 .. [1] C. E. Duchon, J. Appl. Meteorol. 18, 1016 (1979),
    doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2.
@@ -184,11 +184,11 @@ def _width(step: Step) -> int:
 
 def _centres(span: Span, step: Step, offset: Fraction) -> tuple[NDArray[np.int64], int]:
     """Centres of new pixels in pixels of the field: numerators, and what is below."""
-    below = 2 * step.denominator * offset.denominator
+    parts = math.lcm(step.denominator, offset.denominator)
     twice = 2 * np.arange(*span, dtype=np.int64) + 1
-    above = twice * (step.numerator * offset.denominator)
-    moved = 2 * offset.numerator - offset.denominator
-    return above + step.denominator * moved, below
+    above = twice * (step.numerator * (parts // step.denominator))
+    moved = 2 * offset.numerator * (parts // offset.denominator) - parts
+    return above + moved, 2 * parts
 
 
 def _taps(

@@ -106,14 +106,15 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
     coarse, other = _peaks(first, second, reach)
     rest = _rest(*_laid(first, second, coarse))
     found = np.array(coarse) + rest
-    if np.abs(coarse).max() >= reach or np.abs(rest).max() > _NEAR_PX:
+    if np.abs(coarse).max() >= reach:
         msg = (
             f"The best shift lies beyond the search of {reach} px; search further "
             "(--search), or check origins and pixel sizes."
         )
         raise RegistrationError(msg)
     places = []
-    for part in _quarters(first.shape):
+    found_twice = np.abs(rest).max() <= _NEAR_PX  # else the finer search contradicts
+    for part in _quarters(first.shape) if found_twice else ():
         one, two = first[part], second[part]
         own, _ = _peaks(one, two, reach)
         place = np.array(own) + _rest(*_laid(one, two, own))
@@ -144,9 +145,13 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
         raise ShapeError(msg)
     need = max(LEAST_PX, 4 * (reach + 1))
     if min(fixed) < need:
+        smaller = min(fixed) >= LEAST_PX
+        remedy = "search less far (--search)"
+        if not smaller:
+            remedy = f"no search does with less than {LEAST_PX} px"
         msg = (
             f"A search of {reach} px needs a common area of {need} px or more on each "
-            f"side, got {fixed[0]} x {fixed[1]} px: search less far (--search)."
+            f"side, got {fixed[0]} x {fixed[1]} px: {remedy}."
         )
         raise ShapeError(msg)
 
