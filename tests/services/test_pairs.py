@@ -66,18 +66,20 @@ def test_same_seed_same_store(scene, made, tmp_path):
         (20.0, {"scale": 1}, 1, None),
         (13.0, {}, 1, "--scale N"),
         (10.0, {}, 1, None),
+        (None, {}, 2, "by the numbers of pixels"),
     ],
-    ids=["twice", "asked", "odd", "same"],
+    ids=["twice", "asked", "odd", "same", "unknown"],
 )
 def test_scale_is_what_the_pixel_sizes_state(
     scene, tmp_path, low_nm, asked, scale, told
 ):
-    step = 2 if low_nm == 20 else 1
+    step = 2 if low_nm in (20, None) else 1
     low = scene.first.replace(
         data=scene.first.data[::step, ::step], pixel_size_nm=low_nm
     )
+    high = scene.truth if low_nm else scene.truth.replace(pixel_size_nm=None)
     made = napari_semsr.cut_pairs(
-        low, scene.truth, tmp_path / "p.zarr", patch=16, min_correlation=0.0, **asked
+        low, high, tmp_path / "p.zarr", patch=16, min_correlation=0.0, **asked
     )
     store = open_pairs(tmp_path / "p.zarr")
     assert (made.scale, store.record["scale"]) == (scale, scale)

@@ -180,11 +180,10 @@ def _scaled(
     chosen = options.replace(scale=scale or 1)
     sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
     if not both or sizes[0] is None or sizes[1] is None:
-        said = None if chosen.factor == 1 else "by the numbers of pixels"
-    else:
-        said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
-    if said is None or sizes[0] == sizes[1]:
+        return chosen, None if chosen.factor == 1 else "by the numbers of pixels"
+    if sizes[0] == sizes[1]:
         return chosen, None
+    said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
     if chosen.factor == 1:
         return chosen, f"{said}; both are brought to one pixel; --scale N keeps N to 1"
     return chosen, f"{said}; --scale 1 brings both to one pixel"
