@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import ndimage, signal
 from skimage import restoration
 
 from napari_semsr.core.micrograph import Micrograph
@@ -131,6 +131,13 @@ def main() -> None:
         "--airlight", type=float, help="fog level, 0-255; default: mean"
     )
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument(
+        "--sigma-px",
+        type=float,
+        nargs="*",
+        default=(),
+        help="Gaussian blurs besides the sets, without peers",
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     table = evaluate(arguments)
@@ -155,7 +162,38 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     for kind in gao.KINDS:
         table[kind] = row = measure(kind, clear, loaded, arguments)
         print(f"{kind:8s}" + "".join(f"{v:8.2f}" for v in row.values()), flush=True)
+    for sigma in arguments.sigma_px:
+        pairs = [(np.rint(ndimage.gaussian_filter(t, sigma)), t) for t in clear]
+        name = f"{sigma:g} px"
+        table[name], _ = row, _ = gains(pairs, loaded)
+        print(f"{name:8s}" + "".join(f"{v:8.2f}" for v in row.values()), flush=True)
     return table
+
+
+def gains(
+    pairs: list[tuple[Image, Image]], loaded: object
+) -> tuple[dict[str, float], float]:
+    """Mean PSNR of input and model, mean and least gain; and seconds."""
+    before = np.array([psnr_db(low, truth) for low, truth in pairs])
+    start = time.perf_counter()
+    restored = [
+        run(
+            enhance_array(Micrograph(low.astype(np.uint8)), loaded, EnhanceOptions())  # type: ignore[arg-type]
+        ).array()
+        for low, _ in pairs
+    ]
+    seconds = time.perf_counter() - start
+    after = [
+        psnr_db(r.astype(float), t) for r, (_, t) in zip(restored, pairs, strict=True)
+    ]
+    gain = np.array(after) - before
+    row = {
+        "degraded": float(before.mean()),
+        "model": float(np.mean(after)),
+        "gain": float(gain.mean()),
+        "worst": float(gain.min()),
+    }
+    return row, seconds
 
 
 def measure(
@@ -171,34 +209,17 @@ def measure(
             airlight=arguments.airlight,
         ).image
         pairs.append((low.astype(float), truth))
-    before = np.array([psnr_db(low, truth) for low, truth in pairs])
-    start = time.perf_counter()
-    options = EnhanceOptions()
-    restored = [
-        run(enhance_array(Micrograph(low.astype(np.uint8)), loaded, options)).array()  # type: ignore[arg-type]
-        for low, _ in pairs
-    ]
-    seconds = time.perf_counter() - start
-    after = [
-        psnr_db(r.astype(float), t) for r, (_, t) in zip(restored, pairs, strict=True)
-    ]
-    gain = np.array(after) - before
-    row = {
-        "degraded": before.mean(),
-        "model": np.mean(after),
-        "gain": gain.mean(),
-        "worst": gain.min(),
-    }
+    row, seconds = gains(pairs, loaded)
     nothing = float("nan")
     row |= dict.fromkeys(("wiener", "richardson_lucy", "oracle"), nothing)
     if not arguments.no_peers:
         kernel = true_kernel(kind)
         _, scores = tuned(wiener(kernel), BALANCES, pairs)
-        row["wiener"] = np.mean(scores) - before.mean()
+        row["wiener"] = np.mean(scores) - row["degraded"]
         _, scores = tuned(richardson_lucy(kernel), ITERATIONS, pairs)
-        row["richardson_lucy"] = np.mean(scores) - before.mean()
+        row["richardson_lucy"] = np.mean(scores) - row["degraded"]
         row["oracle"] = (
-            np.mean([psnr_db(oracle(*p), p[1]) for p in pairs]) - before.mean()
+            np.mean([psnr_db(oracle(*p), p[1]) for p in pairs]) - row["degraded"]
         )
     pixels = sum(truth.size for truth in clear)
     return {k: float(v) for k, v in (row | {"mp_s": pixels / seconds / 1e6}).items()}

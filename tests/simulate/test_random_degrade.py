@@ -91,3 +91,18 @@ def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
     assert (np.ptp(scene.log_gain) == 0) == (kind == "blur")
     truth = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
     assert truth == pytest.approx(1, abs=1e-5)
+
+
+def test_share_of_sharp_images_is_hardly_blurred() -> None:
+    clear = draw("particles", (96, 96), seed=1)
+    ranges = DegradationRanges(blur=1, fog=0, hybrid=0, near_paper=0, noisy=0)
+    still = ranges.replace(sigma_px=(1.5, 1.8))
+
+    def errors(share: float) -> list[float]:
+        scenes = [
+            random_scene(clear, still.replace(sharp=share), np.random.default_rng(seed))
+            for seed in range(6)
+        ]
+        return [float(np.abs(s.low - s.high).mean()) for s in scenes]
+
+    assert max(errors(1.0)) < min(errors(0.0)) / 2

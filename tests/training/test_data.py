@@ -81,3 +81,13 @@ def test_validation_pairs_hold_every_image_in_every_degradation(tmp_path: Path) 
     assert [p.kind for p in pairs[:3]] == ["blur", "fog", "hybrid"]
     assert len(pairs) == 3 * (1 + 5)
     assert all(p.low.dtype == np.uint8 and p.low.shape == p.high.shape for p in pairs)
+
+
+def test_sharp_images_are_validated_where_they_are_learnt(tmp_path: Path) -> None:
+    plain = recipe(root=str(tmp_path), validation=())
+    sharp = plain.replace(degradations=plain.degradations.replace(sharp=0.2))
+    before, after = (validation_pairs(r, side=64) for r in (plain, sharp))
+    assert [p.kind for p in after[: len(before)]] == [p.kind for p in before]
+    assert {p.kind for p in after[len(before) :]} == {"sharp"}
+    apart = np.abs(after[-1].low.astype(float) - after[-1].high)
+    assert 0 < apart.mean() < 5

@@ -18,6 +18,7 @@ __all__ = ["DegradationRanges", "Scene", "random_scene"]
 
 Array = NDArray[np.float64]
 _WHITE = 255.0
+_SHARP_PX = (0.1, 0.65)  # Gaussian sigma of what counts as sharp
 
 
 class DegradationRanges(Options):
@@ -29,6 +30,9 @@ class DegradationRanges(Options):
         Relative shares of the three kinds.
     near_paper : float
         Share of draws whose blur lies close to the paper's numbers.
+    sharp : float
+        Share of draws that would be blurred by a Gaussian alone and hardly are, so that
+        a network learns to leave sharp images as they are.
     as_paper : float
         Share of draws that are the paper's sets to the last number, without noise.
     sigma_px, motion_px, defocus_px : tuple of float
@@ -50,6 +54,7 @@ class DegradationRanges(Options):
     hybrid: float = Field(default=0.4, ge=0)
     near_paper: float = Field(default=0.5, ge=0, le=1)
     as_paper: float = Field(default=0.0, ge=0, le=1)
+    sharp: float = Field(default=0.0, ge=0, le=1)
     sigma_px: tuple[float, float] = (0.3, 2.2)
     motion_px: tuple[float, float] = (0.0, 14.0)
     defocus_px: tuple[float, float] = (0.0, 6.0)
@@ -91,6 +96,8 @@ class _Veil:
 def _blur_kernel(
     kind: str, ranges: DegradationRanges, rng: np.random.Generator
 ) -> Array:
+    if kind != "hybrid" and ranges.sharp > 0 and rng.random() < ranges.sharp:
+        return gao.gaussian_kernel(rng.uniform(*_SHARP_PX), gao.BLUR_SIZE_PX)
     near = rng.random() < ranges.near_paper
     sigma = rng.uniform(0.75, 1.25) if near else rng.uniform(*ranges.sigma_px)
     size = 7 if near or rng.random() < 0.5 else 2 * int(np.ceil(3 * sigma)) + 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from napari_semsr.simulate.degrade import KINDS, degrade
 from napari_semsr.simulate.phantoms import PHANTOMS, draw
@@ -18,6 +19,7 @@ __all__ = ["ValidationPair", "coarse_pairs", "simulated_pairs", "validation_pair
 
 Image = NDArray[np.float32]
 _WHITE = 255.0
+_HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
 
 
@@ -56,7 +58,8 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     Returns
     -------
     list of ValidationPair
-        Every clear image in each of the paper's degradations that the recipe has.
+        Every clear image in each of the paper's degradations that the recipe has, and
+        hardly blurred where it has sharp images.
     """
     root = Path(recipe.data.root)
     clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
@@ -65,11 +68,20 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
         clear += [draw(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
-    return [
+    pairs = [
         ValidationPair(kind, degrade(image, kind, seed=index).image, image)
         for index, image in enumerate(eight)
         for kind in kinds
     ]
+    if recipe.degradations.sharp > 0:
+        pairs += [ValidationPair("sharp", _hardly_blurred(i), i) for i in eight]
+    return pairs
+
+
+def _hardly_blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blur by less than a pixel."""
+    soft = ndimage.gaussian_filter(image.astype(np.float32), _HARDLY_PX)
+    return np.rint(soft).astype(np.uint8)
 
 
 def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
