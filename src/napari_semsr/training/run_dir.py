@@ -117,6 +117,7 @@ def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> No
         If the disk refuses.
     """
     with saving(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)  # another start may have left it
         if not resume:
             for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
                 (run_dir / name).unlink(missing_ok=True)
