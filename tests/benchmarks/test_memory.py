@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memory import CHUNK, command, growth, make_repeated
+from memory import CHUNK, growth, make_repeated
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -28,7 +28,9 @@ def test_make_repeated_gives_chunks_that_are_all_one_file(tmp_path):
 
 @pytest.mark.slow
 def test_semsr_enhance_keeps_below_its_gate():
-    assert command(8192, "sem-restore", None) == 0
+    # A child's peak is no less than what its parent held when it was started, and the
+    # tests before may have made this process large.
+    assert ran("memory.py") == 0
 
 
 @pytest.mark.slow
