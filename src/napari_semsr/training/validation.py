@@ -81,7 +81,7 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
 def _hardly_blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blur by less than a pixel."""
     soft = ndimage.gaussian_filter(image.astype(np.float32), _HARDLY_PX)
-    return np.rint(soft).astype(np.uint8)
+    return np.asarray(np.rint(soft), dtype=np.uint8)
 
 
 def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
