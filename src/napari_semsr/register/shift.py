@@ -11,8 +11,6 @@ more fits as well. Each quarter of the field is searched on its own; the shift i
 believed where at least three of the four find the same place, and their spread is its
 standard error. It knows nothing of what moves all quarters alike, such as shadows.
 
-References
-----------
 .. [1] C. D. Kuglin, D. C. Hines, Proc. IEEE Conf. Cybernetics and Society, 163 (1975).
 .. [2] M. Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008), doi:10.1364/OL.33.000156.
 """
