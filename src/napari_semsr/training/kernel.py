@@ -107,10 +107,7 @@ class Blur(nn.Module):
         (B, 1, H, W) torch.Tensor
             Blurred images.
         """
-        blurred = _convolved(x, self.kernel)
-        if self.noise and self.training:
-            blurred = blurred + self.noise * torch.randn_like(blurred)
-        return blurred
+        return _blurred(x, self.kernel, self.noise if self.training else 0.0)
 
 
 class LearntBlur(nn.Module):
@@ -169,10 +166,7 @@ class LearntBlur(nn.Module):
         (B, 1, H, W) torch.Tensor
             Blurred images.
         """
-        blurred = _convolved(x, self.kernel())
-        if self.noise and self.training:
-            blurred = blurred + self.noise * torch.randn_like(blurred)
-        return blurred
+        return _blurred(x, self.kernel(), self.noise if self.training else 0.0)
 
     def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
         """Compare the spectrum of blurred images with that of clear ones blurred.
@@ -204,8 +198,8 @@ class LearntBlur(nn.Module):
         varying = images[:, 0].float()
         varying = (varying - varying.mean((-1, -2), keepdim=True)) * self.window
         power = torch.fft.rfft2(varying, norm="ortho").abs().square().mean(0)
-        begun = bool(mean.any())
-        mean.copy_(torch.lerp(power, mean, _MEMORY) if begun else power)
+        # No branch on a value: it would make a GPU wait at every step.
+        mean.copy_(torch.where(mean.any(), torch.lerp(power, mean, _MEMORY), power))
 
 
 def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
@@ -242,9 +236,10 @@ def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
     return LearntBlur(kernel, options.noise, side, options.spectrum_weight)
 
 
-def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve with reflected edges, in fp32."""
+def _blurred(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
+    """Convolve with reflected edges, in fp32, and add noise."""
     rows, columns = (n // 2 for n in kernel.shape[-2:])
     padded = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
     with torch.autocast(x.device.type, enabled=False):
-        return functional.conv2d(padded.float(), kernel)
+        blurred: Tensor = functional.conv2d(padded.float(), kernel)
+    return blurred + noise * torch.randn_like(blurred) if noise else blurred
