@@ -209,6 +209,23 @@ def test_recipe_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_run_closed_at_its_first_word_leaves_no_folder(tmp_path: Path) -> None:
+    job = loop.train(RECIPE, tmp_path / "runs" / "mine")
+    next(job)
+    job.close()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_run_closed_at_its_first_word_keeps_a_folder_that_was_there(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run").mkdir()
+    job = loop.train(RECIPE, tmp_path / "run")
+    next(job)
+    job.close()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_run_that_saved_nothing_can_be_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Several processes learn together as one with a larger batch would."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 import torch
 import yaml
 
-from napari_semsr.core.errors import OptionError
+from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.progress import run
+from napari_semsr.training import loop
 from napari_semsr.training.feed import is_first
 from napari_semsr.training.loop import train
 from napari_semsr.training.recipes import Recipe
@@ -60,6 +62,29 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], value, atol=2e-5, rtol=1e-3)
     rows = (tmp_path / "two" / "curve.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "3"]
+
+
+def test_environment_is_as_before_when_a_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "chosen")
+    asked, before = Recipe.parse(SMALL | {"name": "n", "devices": 2}), dict(os.environ)
+    job = train(asked, tmp_path / "closed")
+    next(job)
+    assert os.environ["GLOO_SOCKET_IFNAME"] in ("lo", "lo0")
+    job.close()
+    assert dict(os.environ) == before
+
+    def fail(*_: object, **__: object) -> None:
+        os.environ.update(LOCAL_RANK="0", MASTER_PORT="9")  # as Lightning does
+        msg = "no"
+        raise WriteError(msg)
+
+    monkeypatch.setattr(loop, "make_learner", fail)
+    with pytest.raises(WriteError, match="no"):
+        run(train(asked, tmp_path / "failed"))
+    assert dict(os.environ) == before
 
 
 def test_more_devices_than_there_are_are_refused(tmp_path: Path) -> None:

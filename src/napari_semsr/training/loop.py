@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 import warnings
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,14 +27,14 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.training.feed import Feed, check_devices, is_first
-from napari_semsr.training.meeting import Meeting, check_machines
+from napari_semsr.training.meeting import Meeting, check_machines, environment_kept
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import (
     STATE,
     begin,
     check_folder,
-    leave_nothing,
+    leaving_no_empty,
     steps_done,
 )
 from napari_semsr.training.same_run import check_inputs, inputs_of
@@ -187,32 +188,20 @@ def train(
     network = first_network(recipe)
     check_patches(network, recipe)
     first, best = is_first(recipe), {}
-    if first:
-        best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
-    recorder = Recorder(run_dir, recipe, best, writes=first)
-    trainer = _trainer(recipe, run_dir, recorder)
     failures: list[Exception] = []
+    with environment_kept(), leaving_no_empty(run_dir):
+        if first:
+            best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
+        recorder = Recorder(run_dir, recipe, best, writes=first)
+        trainer = _trainer(recipe, run_dir, recorder)
 
-    def work() -> None:
-        try:
-            _fit(network, recipe, recorder, trainer, resume=resume)
-        except Exception as error:  # noqa: BLE001 - carried to the caller's thread
-            failures.append(error)
-
-    thread = threading.Thread(target=work, name="semsr-train", daemon=True)
-    yield Progress(0, recipe.steps, "Preparing images")
-    thread.start()
-    try:
-        while thread.is_alive() or not recorder.reports.empty():
+        def work() -> None:
             try:
-                yield recorder.reports.get(timeout=0.2)
-            except queue.Empty:
-                continue
-    finally:
-        recorder.stop.set()
-        thread.join()
-        recorder.board.close()
-        leave_nothing(run_dir)
+                _fit(network, recipe, recorder, trainer, resume=resume)
+            except Exception as error:  # noqa: BLE001 - carried to the caller's thread
+                failures.append(error)
+
+        yield from _watched(work, recorder)
     if failures:
         raise _translated(failures[0]) from failures[0]
     return TrainResult(
@@ -221,6 +210,26 @@ def train(
         run_dir / f"{recipe.name}.safetensors",
         time.monotonic() - start,
     )
+
+
+def _watched(
+    work: Callable[[], None], recorder: Recorder
+) -> Generator[Progress, None, None]:
+    """Work in a thread, and hand on what is reported; closing ends the work."""
+    thread = threading.Thread(target=work, name="semsr-train", daemon=True)
+    try:
+        yield Progress(0, recorder.recipe.steps, "Preparing images")
+        thread.start()
+        while thread.is_alive() or not recorder.reports.empty():
+            try:
+                yield recorder.reports.get(timeout=0.2)
+            except queue.Empty:
+                continue
+    finally:
+        recorder.stop.set()
+        if thread.ident is not None:  # else it was never started
+            thread.join()
+        recorder.board.close()
 
 
 def _from_worker(error: SemsrError) -> SemsrError:

@@ -9,6 +9,8 @@ import atexit
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +24,21 @@ if TYPE_CHECKING:
     import queue
     import threading
 
-__all__ = ["Meeting", "check_machines"]
+__all__ = ["Meeting", "check_machines", "environment_kept"]
 
 _LOOPBACK = "127.0.0.1"
 _LOOPBACK_NAMES = ("lo", "lo0")
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+_LIGHTNINGS = (
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "NODE_RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "OMP_NUM_THREADS",
+)
+"""What Lightning writes into the environment for the processes that it starts."""
+
 _WAIT = "SEMSR_WAIT_S"
 _WAIT_S = 600.0
 _LONGEST_S = 1e6
@@ -90,6 +102,29 @@ def _patience_s() -> float:
         )
         raise OptionError(msg)
     return seconds
+
+
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """Put the environment back that processes which learn together are given.
+
+    Else whatever is run next would keep to the loopback interface, and take itself for
+    one of several processes.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    before = {name: os.environ.get(name) for name in (*_INTERFACES, *_LIGHTNINGS)}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class Meeting(DDPStrategy):

@@ -29,7 +29,7 @@ __all__ = [
     "STATE",
     "begin",
     "check_folder",
-    "leave_nothing",
+    "leaving_no_empty",
     "save_state",
     "saving",
     "steps_done",
@@ -128,16 +128,28 @@ def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> No
             (run_dir / name).write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
-def leave_nothing(run_dir: Path) -> None:
-    """Remove the folder of a run that could not start, if it is empty.
+@contextmanager
+def leaving_no_empty(run_dir: Path) -> Iterator[None]:
+    """Remove folders that were made for a run which put nothing into them.
 
     Parameters
     ----------
     run_dir : pathlib.Path
-        The folder.
+        Folder of the run; where it was there before, it stays.
+
+    Yields
+    ------
+    None
+        Nothing.
     """
-    with suppress(OSError):
-        run_dir.rmdir()
+    path = run_dir.absolute()
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _check_same(recipe: Recipe, run_dir: Path) -> None:
