@@ -7,6 +7,8 @@ import napari_semsr
 from napari_semsr.core.errors import OptionError, SemsrError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
+from napari_semsr.core.provenance import InputRecord, Provenance
+from napari_semsr.io.registry import write
 from napari_semsr.services.crop import CropOptions, crop
 
 
@@ -167,6 +169,10 @@ def test_images_without_a_place_share_their_corner():
         (None, {"box_nm": (0, 0, 1, 1)}, "holds no pixel"),
         (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "does not overlap image"),
         (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
+        (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "needs a reference"),
+        (None, {"like_pixel_size_nm": (0, 5)}, "positive numbers"),
+        (None, {"search": 9, "box": (0, 0, 5, 5)}, "only made with --align"),
+        ({}, {"search": 9}, "only made with --align"),
     ],
     ids=str,
 )
@@ -204,6 +210,55 @@ def test_outputs_are_kept_and_cleared_away(tmp_path):
                  options=options))  # fmt: skip
     with pytest.raises(OptionError, match="beside an output"):
         napari_semsr.crop(image, like=image, like_output=tmp_path / "c.tif")
-    with pytest.raises(SemsrError, match="the input itself"):
-        run(crop(image, tmp_path / "c.tif", like=image,
-                 like_output=tmp_path / "c.tif"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "beside"), [("c.tif", "c.tif"), ("s.ome.zarr/c.tif", "s.ome.zarr")]
+)
+def test_one_output_does_not_replace_the_other(tmp_path, part, beside):
+    image = _image()
+    napari_semsr.crop(image, tmp_path / "s.ome.zarr", box=(0, 0, 9, 9))
+    with pytest.raises(SemsrError, match="two places"):
+        napari_semsr.crop(
+            image,
+            tmp_path / part,
+            like=image,
+            like_output=tmp_path / beside,
+            overwrite=True,
+        )
+    assert napari_semsr.read(tmp_path / "s.ome.zarr").shape == (9, 9)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_are_called_by_their_names(tmp_path):
+    for name, place in (("one.ome.tif", (0.0, 0.0)), ("two.ome.tif", (9e3, 0.0))):
+        write(_image(origin=place), tmp_path / name)
+    one, two = tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"
+    with pytest.raises(ShapeError, match=r"one.ome.tif covers .* and two.ome.tif y 89"):
+        napari_semsr.crop(one, like=two)
+    assert napari_semsr.crop(one, box=(0, 0, 9, 9)).name == "image"
+
+
+@pytest.mark.parametrize("enhanced", ["image", "reference"])
+def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
+    data = rng.normal(size=(150, 150))
+    made = Provenance(job="enhance", model_digest="sha256:0")
+    record = InputRecord(role="image", name="enhanced", provenance=made)
+    images = {
+        name: Micrograph(
+            data,
+            parse_pixel_size(10.0),
+            name,
+            provenance=Provenance(
+                job="crop", inputs=(record,) if name == enhanced else ()
+            ),
+        )
+        for name in ("image", "reference")
+    }
+    one, two = images.values()
+    with pytest.warns(UserWarning, match=f"{enhanced}, made by a network") as caught:
+        napari_semsr.crop(one, like=two, align=True, search=16)
+    assert len(caught) == 1
+    plain = images["image" if enhanced == "reference" else "reference"]
+    napari_semsr.crop(plain, like=plain, align=True, search=16)
+    napari_semsr.crop(one, like=two)

@@ -44,6 +44,10 @@ def test_shift_is_found_and_said(panel, model, run_panel):
     assert "Found by" in panel.figures.text()
     assert "+30" in panel.figures.text()
     assert not model.layers["wide"].visible
+    panel.form.set_values(align=False)
+    panel.layer.value, panel.like.value = model.layers["part"], model.layers["wide"]
+    assert "Cut part" in run_panel(panel)
+    assert "Found by" not in panel.figures.text()
 
 
 @pytest.mark.parametrize("unit", ["nm", "pixel"])

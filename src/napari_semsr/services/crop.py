@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_semsr.core.errors import OptionError
+from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.intensity import to_dtype
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Job, Progress
@@ -30,7 +30,7 @@ from napari_semsr.services.opening import (
 )
 from napari_semsr.services.results import Result, jsonable
 from napari_semsr.services.stitch_output import hidden_store
-from napari_semsr.services.targets import check_image_target, check_not_input
+from napari_semsr.services.targets import check_image_target
 
 __all__ = ["CropOptions", "Cropped", "crop", "crop_in_memory"]
 
@@ -155,7 +155,7 @@ def crop(
     beside = None
     if like_output is not None:
         beside = check_image_target(like_output, inputs=inputs, overwrite=overwrite)
-        check_not_input(beside, [target])
+        _check_apart(target, beside)
     cut = yield from _prepare(image, like, chosen, opening, both=beside is not None)
     plan = cut.plan
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
@@ -215,6 +215,17 @@ def crop_in_memory(
     return cut.about.replace(data=np.array(data), metadata=about)
 
 
+def _check_apart(target: Path, beside: Path) -> None:
+    """Refuse two outputs of which the second would replace the first."""
+    one, two = target.resolve(), beside.resolve()
+    if one == two or one in two.parents or two in one.parents:
+        msg = (
+            "The part and that of the reference are written to two places, got "
+            f"{target} and {beside}: choose another for one of them."
+        )
+        raise WriteError(msg)
+
+
 def _prepare(
     image: Image,
     like: Image | None,
@@ -231,11 +242,12 @@ def _prepare(
         if both:
             msg = "An area of a reference needs a reference: give --like as well."
             raise OptionError(msg)
-        plan = yield from plan_box(source, options)
+        plan = yield from plan_box(_called(source, image), options)
         return _Cut(plan, _about(source, plan.area, record, options, opening), None)
     reading = OpenOptions(pixel_size_nm=options.like_pixel_size_nm)
     reference = open_image(like, reading)
-    plan = yield from plan_common(source, reference, options)
+    called = _called(reference, like)
+    plan = yield from plan_common(_called(source, image), called, options)
     kept = input_record(like, reference, reading, role="image")
     # no input: two images do not share a source by where one of them lies
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
@@ -243,10 +255,15 @@ def _prepare(
     if plan.reference is None:
         return _Cut(plan, about, None)
     if not both and plan.box.shape != reference.shape:
-        _tell_part(plan, reference)
+        _tell_part(plan, called)
     box = options.replace(box=_corners(plan.box), align=False, gap_free=False)
     beside = _about(reference, plan.reference, kept, box, reading)
     return _Cut(plan, about, beside)
+
+
+def _called(opened: Micrograph, image: Image) -> Micrograph:
+    """Call an image as the user does: parts of one image share the name inside."""
+    return opened.replace(name=name_of(image))
 
 
 def _about(

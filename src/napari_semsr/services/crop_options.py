@@ -53,8 +53,8 @@ class CropOptions(Options):
     @field_validator("like_pixel_size_nm", mode="before")
     @classmethod
     def _size_of_text(cls, value: object) -> object:
-        """Accept one number, or text of one or two."""
-        if value is None or isinstance(value, tuple):
+        """Accept one number, or text of one or two; refuse what no image can have."""
+        if value is None:
             return value
         try:
             text = str(value) if isinstance(value, int | float) else value

@@ -73,7 +73,7 @@ def plan_box(image: Micrograph, options: CropOptions) -> Job[CropPlan]:
     Raises
     ------
     OptionError
-        If there is no box, or a search is asked for without a reference.
+        If there is no box, or an option is given that is for a reference.
     ShapeError
         If the box lies outside, or in nm where there is no calibration.
     """
@@ -140,7 +140,7 @@ def plan_common(
     Raises
     ------
     OptionError
-        If a box is asked for as well.
+        If a box is asked for as well, or a search that is not made.
     ShapeError
         If a pixel size is missing, or nothing is in common.
     RegistrationError
@@ -149,6 +149,7 @@ def plan_common(
     if options.box or options.box_nm:
         msg = "An area is a box or that of a reference (--like), not both."
         raise OptionError(msg)
+    _check_search(options)
     target, source = _grids(image, reference)
     box = _common(image, reference, target, source)
     shift = None
@@ -165,12 +166,27 @@ def plan_common(
 
 
 def _check_alone(options: CropOptions) -> None:
-    """Refuse to cut without an area, or to search without a reference."""
+    """Refuse to cut without an area, and what only a reference gives a sense."""
+    if options.like_pixel_size_nm is not None:
+        msg = (
+            "The pixel size of a reference needs a reference: give --like REFERENCE "
+            "as well, or --pixel-size-nm for the image."
+        )
+        raise OptionError(msg)
     if options.box is None and options.box_nm is None:
         msg = "An area is needed: --like REFERENCE, --box or --box-nm."
         raise OptionError(msg)
     if options.align:
         msg = "A shift is found against a reference: give --like REFERENCE as well."
+        raise OptionError(msg)
+    _check_search(options)
+
+
+def _check_search(options: CropOptions) -> None:
+    """Refuse to be told how far to search where no shift is looked for."""
+    usual = CropOptions.model_fields["search"].default
+    if options.search != usual and not options.align:
+        msg = "A search for the shift is only made with --align: give it as well."
         raise OptionError(msg)
 
 
@@ -228,6 +244,7 @@ def _find(
     window = Box(y0, y0 + high, x0, x0 + wide)
     fixed = cut_area(reference, Grid.of(reference)).part(window)
     moving = cut_area(image, fixed.grid, source)
+    _tell_networks(image, reference)
     found = find_shift(fixed.read(), moving.read(), reach=search)
     if found.is_ambiguous:
         warnings.warn(
@@ -236,6 +253,18 @@ def _find(
             stacklevel=2,
         )
     return found
+
+
+def _tell_networks(*images: Micrograph) -> None:
+    """Say that a network can move what it draws, which no quarter shows."""
+    made = [one.name for one in images if one.provenance and one.provenance.networks()]
+    if made:
+        warnings.warn(
+            f"The shift is found with {' and '.join(made)}, made by a network that can "
+            "move all details alike, so it can be off by more than its standard error: "
+            "find it with the image before the network.",
+            stacklevel=2,
+        )
 
 
 def _without_gaps(plan: CropPlan) -> Job[CropPlan]:

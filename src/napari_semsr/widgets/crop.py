@@ -228,6 +228,8 @@ class CropPanel(Panel):
             values |= {"align": False}
         else:
             reference = self.micrograph(like)
+        if not values["align"]:
+            del values["search"]  # its row is hidden then
         options = CropOptions.parse({**values, **more})
         for one in (image, reference):
             if one is not None:
