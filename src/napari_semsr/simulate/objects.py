@@ -18,6 +18,8 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options
 from napari_semsr.simulate import shapes
 from napari_semsr.simulate.canvas import Canvas, Plane
+from napari_semsr.simulate.circuit import circuit
+from napari_semsr.simulate.fracture import fracture
 
 __all__ = ["KINDS", "Kind", "ObjectOptions", "Surface", "draw_object"]
 
@@ -94,8 +96,8 @@ _HABITS: dict[Kind, _Habit] = {
     "pits": _Habit(320.0, 70.0, shapes.pits),
     "particles": _Habit(220.0, 220.0, shapes.particles),
     "lattice": _Habit(300.0, 120.0, shapes.lattice),
-    "circuit": _Habit(260.0, 160.0, shapes.circuit),
-    "fracture": _Habit(700.0, 300.0, shapes.fracture),
+    "circuit": _Habit(260.0, 160.0, circuit),
+    "fracture": _Habit(700.0, 300.0, fracture),
 }
 KINDS: tuple[Kind, ...] = tuple(_HABITS)
 

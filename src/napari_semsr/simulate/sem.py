@@ -13,8 +13,8 @@ from pydantic import Field
 from scipy import ndimage
 
 from napari_semsr.core.options import Options
+from napari_semsr.simulate.blur import blur_by_width
 from napari_semsr.simulate.canvas import Plane
-from napari_semsr.simulate.microscope import blur_by_width
 from napari_semsr.simulate.objects import Surface
 
 __all__ = ["SemOptions", "acquire_sem", "sem_contrast"]

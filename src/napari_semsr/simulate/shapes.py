@@ -5,12 +5,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.simulate.canvas import Canvas, Plane, box_distance
+from napari_semsr.simulate.canvas import Canvas, Plane
 
-__all__ = ["Sizes", "circuit", "fracture", "grating", "lattice", "particles", "pits"]
+__all__ = [
+    "Drawn",
+    "Points",
+    "Sizes",
+    "disc",
+    "grating",
+    "lattice",
+    "particles",
+    "pits",
+]
 
 Drawn = tuple[Plane, Plane]
+"""Height in nm, and cover by the second material."""
 Points = NDArray[np.float64]
+"""Places ``(y, x)`` in nm."""
 
 _CHANNEL_BIT = 74.5 / 320  # of an optical disc, over its track pitch
 _PIT_WIDTH = 130 / 320
@@ -150,14 +161,28 @@ def lattice(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     )
     holes = np.zeros(canvas.shape, np.float32)
     for (cy, cx), radius in zip(centres, np.maximum(radii, 0), strict=True):
-        _disc(canvas, holes, (cy, cx), radius, 1.0)
+        disc(canvas, holes, (cy, cx), radius, 1.0)
     return sizes.relief_nm * (1 - holes), 1 - holes
 
 
-def _disc(
+def disc(
     canvas: Canvas, onto: Plane, centre: tuple[float, float], radius: float, top: float
 ) -> None:
-    """Raise a round plateau; where it meets another, the higher wins."""
+    """Raise a round plateau; where it meets another, the higher wins.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        Grid to draw on.
+    onto : (Y, X) numpy.ndarray of float32
+        What is drawn on, in place.
+    centre : tuple of float
+        ``(y, x)`` in nm.
+    radius : float
+        In nm.
+    top : float
+        Value of the plateau.
+    """
     box = canvas.window(centre, (radius, radius))
     if box is None:
         return
@@ -278,162 +303,3 @@ def _ball(
     ground = height[box]
     np.maximum(ground, ground * (1 - inside) + inside * top, out=ground)
     np.maximum(material[box], inside, out=material[box])
-
-
-def circuit(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
-    """Two layers of wires at right angles on a routing grid, with vias and pads.
-
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Routing pitch, height of the upper layer.
-    rng : numpy.random.Generator
-        Source of the routing.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample.
-    """
-    pitch = sizes.pitch_nm
-    rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
-    height = np.zeros(canvas.shape, np.float32)
-    metal = np.zeros(canvas.shape, np.float32)
-    lower, upper = 0.45 * sizes.relief_nm, sizes.relief_nm
-    for across, top in ((False, lower), (True, upper)):
-        tracks, length = (columns, rows) if across else (rows, columns)
-        for track in range(tracks):
-            for first, last in _segments(length, rng):
-                box = _wire(track, first, last, pitch, across=across)
-                _plate(canvas, height, metal, *box, top)
-    for _ in range(rows * columns // 7):
-        cell = (rng.integers(0, (rows, columns)) + 0.5) * pitch
-        radius = 0.24 * pitch
-        _disc(canvas, height, (cell[0], cell[1]), radius, 0.8 * upper)
-        _disc(canvas, metal, (cell[0], cell[1]), radius, 1.0)
-    for _ in range(max(1, rows * columns // 90)):
-        middle = np.asarray((rng.integers(0, (rows, columns)) + 0.5) * pitch, float)
-        half = pitch * rng.uniform(0.8, 1.6, 2)
-        _plate(canvas, height, metal, middle, half, upper)
-    return height, metal
-
-
-def _segments(length: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Wires along one track: runs of metal between runs of nothing."""
-    found, at = [], int(rng.integers(0, 6))
-    while at < length:
-        end = at + int(rng.integers(0, 9))
-        if rng.random() < 0.45:
-            found.append((at, end))
-        at = end + int(rng.integers(2, 6))
-    return found
-
-
-def _wire(
-    track: int, first: int, last: int, pitch: float, *, across: bool
-) -> tuple[Points, Points]:
-    """Centre and half size of a wire."""
-    centre = np.array([track + 0.5, (first + last + 1) / 2]) * pitch
-    half = np.array([0.25, (last - first) / 2 + 0.3]) * pitch
-    return (centre[::-1], half[::-1]) if across else (centre, half)
-
-
-def _plate(
-    canvas: Canvas,
-    height: Plane,
-    metal: Plane,
-    centre: Points,
-    half: Points,
-    top: float,
-) -> None:
-    """Draw one rectangle of metal."""
-    box = canvas.window((centre[0], centre[1]), (half[0], half[1]))
-    if box is None:
-        return
-    y, x = canvas.grid(box)
-    inside = canvas.cover(
-        box_distance(y - centre[0], x - centre[1], (half[0], half[1]))
-    )
-    np.maximum(height[box], np.float32(top) * inside, out=height[box])
-    np.maximum(metal[box], inside, out=metal[box])
-
-
-def fracture(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
-    """Tilted facets that meet in steps, with fine ripples, as on a broken metal.
-
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Size of the facets, spread of their heights.
-    rng : numpy.random.Generator
-        Source of the facets.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample; the second material is inclusions.
-    """
-    pitch = sizes.pitch_nm
-    rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
-    j, i = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-    seeds = np.stack([j, i], axis=-1).reshape(-1, 2) - 1.5
-    seeds = (seeds + rng.uniform(-0.45, 0.45, seeds.shape)) * pitch
-    levels = rng.uniform(0.1, 0.8, len(seeds)) * sizes.relief_nm
-    slopes = rng.uniform(-0.35, 0.35, (len(seeds), 2)) * sizes.relief_nm / pitch
-    warp = [0.07 * pitch * canvas.rough(0.3 * pitch, rng) for _ in range(2)]
-    facets = _Facets(seeds, levels, slopes, 2.4 * pitch)
-    height = _facets(canvas, facets, (warp[0], warp[1]))
-    height += 0.02 * sizes.relief_nm * canvas.rough(0.05 * pitch, rng)
-    height -= height.min()
-    grains = np.zeros(canvas.shape, np.float32)
-    for _ in range(len(seeds) // 2):
-        place = rng.uniform(0, canvas.extent_nm)
-        _disc(
-            canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0
-        )
-    return height, grains
-
-
-@dataclass(frozen=True, slots=True)
-class _Facets:
-    """Seeds of the facets, their heights and slopes, and how far they reach."""
-
-    seeds: Points
-    levels: NDArray[np.float64]
-    slopes: Points
-    reach_nm: float
-
-
-def _facets(canvas: Canvas, facets: _Facets, warp: tuple[Plane, Plane]) -> Plane:
-    """Height of the nearest seed's plane, blended over a sidewall at borders."""
-    near = np.full((2, *canvas.shape), np.inf, np.float32)
-    tops = np.zeros((2, *canvas.shape), np.float32)
-    half = (facets.reach_nm, facets.reach_nm)
-    for (sy, sx), level, (gy, gx) in zip(
-        facets.seeds, facets.levels, facets.slopes, strict=True
-    ):
-        box = canvas.window((sy, sx), half)
-        if box is None:
-            continue
-        y, x = canvas.grid(box)
-        dy = (y - sy + warp[0][box]).astype(np.float32)
-        dx = (x - sx + warp[1][box]).astype(np.float32)
-        distance = np.hypot(dy, dx)
-        top = level + gy * dy + gx * dx
-        _keep_two(near[(slice(None), *box)], tops[(slice(None), *box)], distance, top)
-    border = (near[1] - near[0]) / 2
-    own = canvas.cover(-np.where(np.isfinite(border), border, 1e9))
-    return np.asarray(own * tops[0] + (1 - own) * tops[1], dtype=np.float32)
-
-
-def _keep_two(near: Plane, tops: Plane, distance: Plane, top: Plane) -> None:
-    """Enter a seed among the two nearest of each pixel, in place."""
-    first = distance < near[0]
-    second = ~first & (distance < near[1])
-    for stack, value in ((near, distance), (tops, top)):
-        stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
-        stack[0] = np.where(first, value, stack[0])

@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import fft, ndimage
 
+from napari_semsr.simulate.blur import FWHM, blur_widths, width_share
 from napari_semsr.simulate.canvas import Canvas, Plane
-from napari_semsr.simulate.microscope import (
-    FWHM,
-    MicroscopeOptions,
-    blur_widths,
-    psf_fwhm_nm,
-    width_share,
-)
+from napari_semsr.simulate.microscope import MicroscopeOptions, psf_fwhm_nm
 from napari_semsr.simulate.objects import Surface
 from napari_semsr.simulate.ssum_samples import SampleRanges
 
