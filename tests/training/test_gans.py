@@ -14,6 +14,7 @@ from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
 from napari_semsr.training import loop, starting
 from napari_semsr.training.cycle_gan import CycleGan
+from napari_semsr.training.judge_size import check_judged
 from napari_semsr.training.paired_gan import PairedGan
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.validation import ValidationPair
@@ -195,6 +196,18 @@ def test_network_that_enlarges_has_no_cycle(tmp_path: Path) -> None:
     )
     with pytest.raises(OptionError, match="scale 1, got scale 2"):
         run(loop.train(wrong, tmp_path))
+
+
+def test_discriminator_too_deep_for_the_patches_is_refused(tmp_path: Path) -> None:
+    asked = recipe("cycle", data={**BASE["data"], "patch_px": 16})
+    told = r"patch-gan is too deep for patch_px = 16: it needs at least 24\."
+    with pytest.raises(OptionError, match=told):
+        next(loop.train(asked, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    before = torch.get_rng_state()
+    check_judged(asked, 2, 4)  # 32 px are judged
+    check_judged(asked.replace(data=asked.data.replace(patch_px=24)), 1, 4)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_state_of_another_recipe_is_refused(tmp_path: Path) -> None:

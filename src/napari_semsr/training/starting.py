@@ -16,6 +16,7 @@ from napari_semsr.training.bank import Report, open_bank
 from napari_semsr.training.bank_batches import BankBatches
 from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.data import SceneDataset
+from napari_semsr.training.judge_size import check_judged
 from napari_semsr.training.learner import Learner
 from napari_semsr.training.paired_gan import PairedGan
 from napari_semsr.training.patches import ScenePatches
@@ -137,7 +138,8 @@ def check_patches(network: nn.Module, recipe: Recipe) -> None:
     Raises
     ------
     OptionError
-        If the side of a patch is no multiple of the network's stride.
+        If the side of a patch is no multiple of the network's stride, or too small for
+        the discriminator.
     ShapeError
         If the pairs of the store do not fit.
     """
@@ -151,6 +153,7 @@ def check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"{side}; {near} would do."
         )
         raise OptionError(msg)
+    check_judged(recipe, _scale(network), stride)
 
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
