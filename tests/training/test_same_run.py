@@ -2,20 +2,22 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from skimage import io
 
-from napari_semsr.core.errors import CheckpointError, ReadError, SemsrError
+from napari_semsr.core.errors import CheckpointError, ReadError, SemsrError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.pairs.options import PairOptions
 from napari_semsr.services.pairs import cut_pairs
 from napari_semsr.simulate.phantoms import draw
-from napari_semsr.training import loop, plain, same_run
+from napari_semsr.training import loop, plain, run_dir, same_run
 from napari_semsr.training.recipes import Recipe
 
 RECIPE = Recipe.parse(
@@ -158,8 +160,59 @@ def test_changed_image_is_refused(tmp_path: Path) -> None:
     )
     run(loop.train(asked, tmp_path / "run"))
     io.imsave(image, (255 * draw("particles", (64, 64), seed=1)).astype(np.uint8))
-    with pytest.raises(CheckpointError, match=r"the image clear\.png have changed"):
+    with pytest.raises(CheckpointError, match=r"the training image clear\.png have"):
         run(loop.train(asked, tmp_path / "run", resume=True))
+
+
+@pytest.mark.parametrize("kept", ["both lists", "one list", "no recipe"])
+def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> None:
+    digests = {"a.png": "1", "b.png": "2"}
+    then = {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
+    if kept == "one list":  # as earlier versions wrote it
+        then = {"images": digests}
+    (tmp_path / same_run.INPUTS).write_text(yaml.safe_dump(then))
+    same_run.check_inputs(
+        tmp_path, {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
+    )
+    now = {"train": {"a.png": "2"}, "validation": {"b.png": "1"}}
+    told = r"the training image a\.png have changed"
+    if kept == "no recipe":  # which would tell by its lists
+        now = {"train": {"b.png": "2"}, "validation": {"a.png": "1"}}
+        told = r"the training image a\.png, got b\.png, of other contents"
+    with pytest.raises(CheckpointError, match=told):
+        same_run.check_inputs(tmp_path, now)
+
+
+def test_digests_of_both_lists_are_kept_apart(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    lists = {"train": [{"file": "a.png"}], "validation": [{"file": "b.png"}]}
+    found = same_run.inputs_of(RECIPE.replace(data=lists | {"root": str(tmp_path)}))
+    assert [list(found[kind]) for kind in ("train", "validation")] == [
+        ["a.png"],
+        ["b.png"],
+    ]
+
+
+def test_tables_of_a_run_are_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = SimpleNamespace(save_checkpoint=Path.touch, is_global_zero=True)
+    run_dir.begin(RECIPE, tmp_path, {}, resume=False)
+    run_dir.save_state(saved, tmp_path, {"step": 1})  # type: ignore[arg-type]
+    held = _held(tmp_path)
+    assert set(held) == {"recipe.yaml", "inputs.yaml", "best.yaml", "last.ckpt"}
+
+    def half(path: Path, text: str, **_: object) -> None:
+        path.write_bytes(text[:3].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(WriteError, match="No space left"):
+        run_dir.begin(RECIPE.replace(seed=1), tmp_path, {}, resume=True)
+    with pytest.raises(WriteError, match="No space left"):
+        run_dir.save_state(saved, tmp_path, {"step": 2})  # type: ignore[arg-type]
+    assert _held(tmp_path) == held
 
 
 def test_recipe_of_an_earlier_version_is_no_other(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import yaml
 from safetensors import SafetensorError
 
 from napari_semsr.core.errors import CheckpointError, WriteError
+from napari_semsr.io.targets import replacing
 from napari_semsr.training.preview import PREVIEW
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.same_run import INPUTS, Digests, check_recipe
@@ -125,7 +126,7 @@ def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> No
             (_RECIPE, recipe.model_dump(mode="json")),
             (INPUTS, inputs),
         ):
-            (run_dir / name).write_text(yaml.safe_dump(plain), encoding="utf-8")
+            _put(run_dir / name, plain)
 
 
 @contextmanager
@@ -228,7 +229,13 @@ def save_state(
         if not trainer.is_global_zero:
             return  # of processes that learn together, the first one has written it
         partial.replace(run_dir / STATE)
-        (run_dir / _BEST).write_text(yaml.safe_dump(dict(best)), encoding="utf-8")
+        _put(run_dir / _BEST, dict(best))
+
+
+def _put(path: Path, plain: Any) -> None:
+    """Write a table in one step, so that no half of one is read by a resumed run."""
+    with replacing(path) as beside:
+        beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
 def steps_done(state: Path) -> int:

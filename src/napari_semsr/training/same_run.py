@@ -60,7 +60,14 @@ _FILES = {"start_from", "local_from", "data.pairs", "gan.kernel.file"}
 _MODEL = ".safetensors"
 _MOST_TOLD = 3
 _LONGEST = 30
-_KINDS = {"pairs": "pairs", "images": "image", "kernel": "kernel"}
+_KINDS = {
+    "pairs": "pairs",
+    "train": "training image",
+    "validation": "validation image",
+    "kernel": "kernel",
+}
+_LISTS = ("train", "validation")
+_ONE_LIST = "images"  # earlier versions kept the digests of both lists in one
 _REMEDY = "Give what it was begun with, or start anew with --overwrite"
 
 
@@ -159,7 +166,8 @@ def inputs_of(recipe: Recipe) -> Digests:
     Returns
     -------
     dict
-        By kind and name. Of a store its record and a few patches are digested, of
+        By kind and name; what is learnt from and what chooses the model are kept
+        apart. Of a store its record and a few patches are digested, of
         images all; files that are missing are left out.
     """
     found: Digests = {}
@@ -168,8 +176,9 @@ def inputs_of(recipe: Recipe) -> Digests:
         path = Path(data.pairs)
         found["pairs"] = {path.name: _digest_of_pairs(path)}
     elif data.sources.get("images"):
-        entries = (*data.train, *data.validation)
-        found["images"] = _digests(Path(data.root), {entry.file for entry in entries})
+        for kind in _LISTS:
+            names = {entry.file for entry in getattr(data, kind)}
+            found[kind] = _digests(Path(data.root), names)
     if kernel is not None and kernel.file is not None:
         file = Path(kernel.file)
         found["kernel"] = _digests(file.parent, {file.name})
@@ -209,15 +218,20 @@ def check_inputs(run_dir: Path, now: Digests) -> None:
     Raises
     ------
     CheckpointError
-        If contents differ; names and places may.
+        If contents differ, or have changed places; names and folders may differ.
     """
     try:
         before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
-        pairs = [(kind, dict(before[kind]), held) for kind, held in now.items()]
+        pairs = [(kind, _kept(before, kind), held) for kind, held in now.items()]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return
     for kind, then, held in pairs:
-        changed = [name for name in held if held[name] not in then.values()]
+        known = set(then.values())
+        changed = [
+            name
+            for name, digest in held.items()
+            if then.get(name, digest) != digest or digest not in known
+        ]
         if changed:
             new, old = changed[0], next(iter(then), changed[0])
             msg = (
@@ -228,3 +242,9 @@ def check_inputs(run_dir: Path, now: Digests) -> None:
                 f"got {new}, of other contents. {_REMEDY}."
             )
             raise CheckpointError(msg)
+
+
+def _kept(before: dict[str, Any], kind: str) -> dict[str, str]:
+    """Give the digests of a kind that a run keeps."""
+    one = kind in _LISTS and kind not in before
+    return dict(before[_ONE_LIST if one else kind])
