@@ -50,6 +50,33 @@ def test_small_image_is_reflected_to_a_scene(tmp_path: Path) -> None:
     assert {dataset[i].low.shape for i in range(9)} == {(1, 48, 48)}
 
 
+def _images(folder: Path, **sides: int) -> dict[str, object]:
+    """Options that name images of given sides."""
+    rng = np.random.default_rng(0)
+    for name, side in sides.items():
+        grey = rng.integers(0, 255, (side, 60)).astype(np.uint8)
+        Image.fromarray(grey).save(folder / f"{name}.png")
+    train = tuple(ImageEntry(file=f"{name}.png") for name in sides)
+    return {"root": str(folder), "train": train, "phantoms": 0.5}
+
+
+def test_image_smaller_than_a_scene_is_left_out_by_name(tmp_path: Path) -> None:
+    named = DATA.replace(**_images(tmp_path, large=50, small=20, least=27))
+    told = r"at least 27 px .* scenes of 48 px are left out: small\.png \(20 x 60\)\.$"
+    with pytest.warns(UserWarning, match=told):
+        dataset = SceneDataset(Recipe(name="r", data=named), first=0, count=1)
+    assert {min(image.shape) for image in dataset.images} == {50, 38, 27}
+    unused = Recipe(name="r", data=named.replace(phantoms=1.0))
+    SceneDataset(unused, first=0, count=1)  # a warning would be an error
+
+
+def test_images_that_are_all_smaller_than_a_scene_are_refused(tmp_path: Path) -> None:
+    named = DATA.replace(**_images(tmp_path, a=20, b=26))
+    told = r"at least 27 px .* got a\.png \(20 x 60\), b\.png \(26 x 60\); lower"
+    with pytest.raises(OptionError, match=told):
+        SceneDataset(Recipe(name="r", data=named), first=0, count=1)
+
+
 def test_data_bar_is_left_out(tmp_path: Path) -> None:
     grey = np.zeros((60, 50), np.uint8)
     grey[:40] = np.random.default_rng(0).integers(100, 200, (40, 50))

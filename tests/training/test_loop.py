@@ -14,8 +14,11 @@ from napari_semsr.core.errors import (
     SemsrError,
     WriteError,
 )
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress, run
+from napari_semsr.io.registry import write
 from napari_semsr.models.checkpoint import load_model
+from napari_semsr.simulate.phantoms import draw
 from napari_semsr.training import loop, recorder, starting, supervised
 from napari_semsr.training.judging import affine_psnr_db, restore_field
 from napari_semsr.training.recipes import DataOptions, Recipe
@@ -96,6 +99,19 @@ def test_missing_images_stop_the_run_in_one_sentence(tmp_path: Path) -> None:
     data = RECIPE.data.replace(root=str(tmp_path), train=({"file": "no.png"},))
     with pytest.raises(SemsrError, match=r"no\.png"):
         run(loop.train(RECIPE.replace(data=data), tmp_path / "run"))
+
+
+def test_image_that_is_left_out_is_told_by_the_run(tmp_path: Path) -> None:
+    for name, side in (("large", 60), ("small", 20)):
+        image = draw("particles", (side, side), seed=0)
+        write(Micrograph(image.astype(np.float32)), tmp_path / f"{name}.tif")
+    train = ({"file": "large.tif"}, {"file": "small.tif"})
+    data = RECIPE.data.replace(root=str(tmp_path), train=train, phantoms=0.5)
+    asked = RECIPE.replace(data=data, stop_after=1)
+    with pytest.warns(UserWarning, match=r"left out: small\.tif \(20 x 20\)") as told:
+        run(loop.train(asked, tmp_path / "run"))
+    ours = [item for item in told if "left out" in str(item.message)]
+    assert ["napari_semsr" in item.filename for item in ours] == [True]
 
 
 def test_loss_that_is_not_finite_stops_the_run(

@@ -4,6 +4,8 @@ Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what 
 uninterrupted one would have seen, whatever the number of workers.
 """
 
+import math
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ from napari_semsr.io.registry import read
 from napari_semsr.models.veil import BLOCK
 from napari_semsr.simulate.phantoms import PHANTOMS, draw
 from napari_semsr.simulate.random_degrade import random_scene
+from napari_semsr.training.data_options import DataOptions
 from napari_semsr.training.patchwork import patchwork
 from napari_semsr.training.recipes import ImageEntry, Recipe
 
@@ -26,6 +29,7 @@ __all__ = ["SceneDataset", "Scenes", "load_clear"]
 
 Image = NDArray[np.float32]
 _ZOOMS = (1.0, 1.0, 0.75, 0.5)
+_MOST_NAMED = 5
 _LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
 PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
 
@@ -103,14 +107,22 @@ class SceneDataset(Dataset[Scenes]):
         What to draw.
     first, count : int
         Index of the first scene, and how many there are.
+
+    Raises
+    ------
+    OptionError
+        If all images are too small for a scene; a warning names those that are left
+        out where some are.
     """
 
     def __init__(self, recipe: Recipe, *, first: int, count: int) -> None:
         self.recipe, self.first, self.count = recipe, first, count
         root = Path(recipe.data.root)
+        clear = [load_clear(root, entry) for entry in recipe.data.train]
+        _tell_small(recipe.data, clear)
         self.images = [
             ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
-            for image in (load_clear(root, entry) for entry in recipe.data.train)
+            for image in clear
             for zoom in _ZOOMS
             if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
         ]
@@ -170,6 +182,27 @@ class SceneDataset(Dataset[Scenes]):
             sigma = rng.uniform(0.3, self.recipe.data.soft_sigma_px)
             image = ndimage.gaussian_filter(image, sigma)
         return 1 - image if rng.random() < 0.2 else image
+
+
+def _tell_small(data: DataOptions, clear: list[Image]) -> None:
+    """Name the images that are too small to be of use, and refuse if all are."""
+    least = math.ceil(data.scene_px * _LEAST_SHARE)
+    small = [
+        f"{entry.file} ({' x '.join(map(str, image.shape))})"
+        for entry, image in zip(data.train, clear, strict=True)
+        if min(image.shape) < least
+    ]
+    if not small or data.phantoms == 1:  # then no image is ever asked for
+        return
+    more = len(small) - _MOST_NAMED
+    named = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    wanted = f"at least {least} px on each side for scenes of {data.scene_px} px"
+    if len(small) == len(clear):
+        msg = f"Training images must have {wanted}, got {named}; lower data.scene_px."
+        raise OptionError(msg)
+    warnings.warn(
+        f"Training images without {wanted} are left out: {named}.", stacklevel=3
+    )
 
 
 def _cut(whole: Image, side: int, rng: np.random.Generator) -> Image:
