@@ -17,13 +17,8 @@ if TYPE_CHECKING:
         degrade,
         demo,
         enhance,
-        frc,
-        frc_map,
-        histogram,
         info,
         list_models,
-        metrics,
-        spectrum,
         train,
     )
     from napari_semsr.services.api_baselines import (
@@ -34,6 +29,13 @@ if TYPE_CHECKING:
     )
     from napari_semsr.services.api_crop import crop
     from napari_semsr.services.api_frames import simulate_scan, stitch_frames
+    from napari_semsr.services.api_measure import (
+        frc,
+        frc_map,
+        histogram,
+        metrics,
+        spectrum,
+    )
 
     __version__: str
 
@@ -75,11 +77,16 @@ _HOMES = {
     "check_model": "services.api_baselines",
     "crop": "services.api_crop",
     "cut_pairs": "services.api_baselines",
+    "frc": "services.api_measure",
+    "frc_map": "services.api_measure",
     "gaps": "services.api_baselines",
+    "histogram": "services.api_measure",
+    "metrics": "services.api_measure",
     "read": "io.registry",
     "restore_image": "services.api_baselines",
     "run": "core.progress",
     "simulate_scan": "services.api_frames",
+    "spectrum": "services.api_measure",
     "stitch_frames": "services.api_frames",
     "write": "io.registry",
 }
