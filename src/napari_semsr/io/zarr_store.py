@@ -22,7 +22,9 @@ from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.core.provenance import Provenance
-from napari_semsr.io.pyramid import halve, level_origin, level_shapes
+from napari_semsr.io.making import changed_parts
+from napari_semsr.io.multiscales import multiscales
+from napari_semsr.io.pyramid import halve, level_shapes
 from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.targets import check_target, remove_target
 
@@ -161,7 +163,7 @@ class OmeZarrStore:
             yield step
         shape = _extent(self.level0.shape)
         levels = len(level_shapes(shape, smallest=max(self.level0.chunks)))
-        self.group.attrs["ome"] = _multiscales(self.record, levels)
+        self.group.attrs["ome"] = multiscales(self.record, levels)
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[DONE]
@@ -219,30 +221,6 @@ def _make_array(
         dimension_names=("y", "x"),
         overwrite=True,
     )
-
-
-def _multiscales(record: Record, levels: int) -> dict[str, Any]:
-    """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
-
-    Units stand in the axes when the image is calibrated; without a calibration there
-    is no unit, and the scale counts pixels of the parent image.
-    """
-    unit = {} if record.pixel_size_nm is None else {"unit": "nanometer"}
-    pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
-    datasets = []
-    for level in range(levels):
-        origin = level_origin(record.origin, pitch, level)
-        scale = [pitch[0] * 2**level, pitch[1] * 2**level]
-        transformations = [
-            {"type": "scale", "scale": scale},
-            {"type": "translation", "translation": list(origin)},
-        ]
-        datasets.append(
-            {"path": str(level), "coordinateTransformations": transformations}
-        )
-    axes = [{"name": name, "type": "space", **unit} for name in ("y", "x")]
-    image = {"name": record.name, "axes": axes, "datasets": datasets, "type": "mean"}
-    return {"version": "0.5", "multiscales": [image]}
 
 
 def create_store(
@@ -347,7 +325,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     try:
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
-        group.attrs["ome"] = _multiscales(record, 1)
+        group.attrs["ome"] = multiscales(record, 1)
         level0 = group.create_array(
             "0",
             shape=plan.shape,
@@ -396,47 +374,6 @@ def _blank(grid: Extent) -> "zarr.Array[Any]":
     return zarr.create_array({}, shape=grid, dtype="uint8", chunks=(1, 1))
 
 
-_PARTS = {
-    "inputs": "input",
-    "model_name": "model",
-    "model_digest": "model",
-    "pixel_size_nm": "pixel size",
-    "spacing_px": "pixel size",
-}
-
-
-def _changed(found: Record | None, wanted: Record) -> list[str]:
-    """Name what is not as it was when a store was begun."""
-    if found is None:
-        return ["record"]
-    before, now = _making(found), _making(wanted)
-    old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
-    asked = _asked(old), _asked(new)
-    pairs = [(before, now), (old, new), asked]
-    keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
-    return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
-
-
-def _asked(made: dict[str, Any]) -> dict[str, Any]:
-    """Take the options, those of reading among them, out of a history."""
-    options = made.pop("options", None) or {}
-    reading = options.get("reading")
-    if isinstance(reading, dict):
-        options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
-    return {f"option {name}": value for name, value in options.items()}
-
-
-def _making(record: Record) -> dict[str, Any]:
-    """Tell what must be equal for a run to be resumed."""
-    values = record.to_dict()
-    made = values["provenance"]
-    if made is not None:
-        values["provenance"] = {
-            key: made[key] for key in made if key not in ("created", "versions")
-        }
-    return values
-
-
 def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Open an interrupted store and make sure that it is of the same making."""
     import zarr
@@ -463,7 +400,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         and (level0.shards or level0.chunks) == plan.unit
         and done.shape == plan.grid
     )
-    changed = ["shape, type or chunk"] if not same else _changed(found, record)
+    changed = ["shape, type or chunk"] if not same else changed_parts(found, record)
     if changed or found is None:
         msg = (
             f"{path} can only be resumed as it was begun, and the "
