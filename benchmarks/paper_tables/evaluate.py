@@ -21,7 +21,7 @@ from paper_tables.runs import Say, finished
 __all__ = ["PARTS", "Extent", "evaluate", "records_of", "results_of"]
 
 PARTS = ("gao", "edge", "gold", "superlens", "superlens_2x", "sizes", "profiles")
-RESTORERS = ("sem-restore", "sem-restore-small")
+RESTORERS = ("sem-restore", "sem-restore-medium", "sem-restore-small")
 LENS_RUNS = (
     "sun",
     "pix2pix-ssum",

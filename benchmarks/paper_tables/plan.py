@@ -50,8 +50,8 @@ RECIPES = (
 )
 EDGE_WEIGHTS = (0, 1, 5, 10, 20)
 """Weights of the edge loss that are compared on set A, as in Gao's figure 5."""
-WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 1.5}
-WEIGHTS |= dict.fromkeys(("restore-a", "restore-b", "restore-c"), 2.0)
+WEIGHTS = {"gao-a": 2.5, "gao-b": 2.5, "gao-c": 2.0}
+WEIGHTS |= {"restore-a": 4.0, "restore-b": 2.0, "restore-c": 2.0}
 ABLATION_WEIGHT = 0.4
 _BASE = "gao-a"
 

@@ -9,6 +9,7 @@ from torch import nn
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures import DISCRIMINATORS, PUBLISHED
 from napari_semsr.models.correction import Correction
+from napari_semsr.models.deblurred import Deblurred
 from napari_semsr.models.two_scale import TwoScale
 from napari_semsr.models.unveiled import Unveiled
 
@@ -18,6 +19,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
     "unveiled": Unveiled,
     "correction": Correction,
+    "deblurred": Deblurred,
     **PUBLISHED,
 }
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from napari_semsr.core.errors import CheckpointError, OptionError
 from napari_semsr.models.cards import read_card, resolve
 from napari_semsr.models.checkpoint import load_model
+from napari_semsr.models.deblurred import Deblurred
 from napari_semsr.models.registry import build
 from napari_semsr.models.unveiled import Unveiled
 from napari_semsr.training.bank import Report, open_bank
@@ -101,13 +102,12 @@ def first_network(recipe: Recipe) -> nn.Module:
 def _take_over(network: nn.Module, name: str) -> None:
     """Copy the weights of another model where names and shapes agree.
 
-    Of two of which one alone looks for haze, the local parts are taken.
+    Of two of which one alone looks for haze, or filters, the parts that both have are
+    taken.
     """
     module = load_model(name).module
-    if isinstance(network, Unveiled) and not isinstance(module, Unveiled):
-        network = network.local
-    elif isinstance(module, Unveiled) and not isinstance(network, Unveiled):
-        module = module.local
+    if type(network) is not type(module):
+        network, module = _within(network), _within(module)
     given = module.state_dict()
     own = network.state_dict()
     same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
@@ -118,6 +118,13 @@ def _take_over(network: nn.Module, name: str) -> None:
         )
         raise CheckpointError(msg)
     network.load_state_dict({**own, **same})
+
+
+def _within(network: nn.Module) -> nn.Module:
+    """Give the part that works on what a look for haze or a filter has prepared."""
+    if isinstance(network, Unveiled):
+        return network.local
+    return network.corrector if isinstance(network, Deblurred) else network
 
 
 def _scale(network: nn.Module) -> int:
