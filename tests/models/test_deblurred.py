@@ -1,4 +1,4 @@
-"""Wiener filters of a known blur, mixed, and a network that corrects what they leave."""
+"""Wiener filters of a known blur, mixed; a network corrects what they leave."""
 
 import numpy as np
 import pytest

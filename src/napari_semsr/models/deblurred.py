@@ -34,7 +34,11 @@ class Deblurred(nn.Module):
     balances : sequence of float
         Weights of the squared Laplacian, one for each filter. The first filter alone
         acts before training.
-    width, fine_blocks, dilations
+    width : int
+        As in `TwoScale`.
+    fine_blocks : int
+        As in `TwoScale`.
+    dilations : sequence of int
         As in `TwoScale`.
 
     Attributes
