@@ -167,6 +167,7 @@ def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
         assert line.startswith("semsr: waiting for at most 600 s for the other mach")
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-        assert process.wait(60) == 130
+        status = process.wait(60)
     assert rest == "semsr train: Interrupted; what was finished is kept.\n"
+    assert status == 130
     assert not (tmp_path / "run").exists()
