@@ -28,6 +28,7 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.training.feed import Feed, check_devices, is_first
 from napari_semsr.training.meeting import Meeting, check_machines, environment_kept
+from napari_semsr.training.precision import takes_bf16
 from napari_semsr.training.recipes import Recipe
 from napari_semsr.training.recorder import Recorder
 from napari_semsr.training.run_dir import (
@@ -72,10 +73,9 @@ class TrainResult:
     seconds: float
 
 
-def _trainer(recipe: Recipe, run_dir: Path, recorder: Recorder) -> lightning.Trainer:
-    bf16 = recipe.precision == "bf16" or (
-        recipe.precision == "auto" and _has_fast_bf16()
-    )
+def _trainer(
+    recipe: Recipe, run_dir: Path, recorder: Recorder, *, bf16: bool
+) -> lightning.Trainer:
     for name in _CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
     manual = recipe.kind.endswith("-gan")  # which clip their gradients themselves
@@ -104,13 +104,6 @@ def _trainer(recipe: Recipe, run_dir: Path, recorder: Recorder) -> lightning.Tra
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-def _has_fast_bf16() -> bool:
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _fit(
@@ -187,13 +180,14 @@ def train(
     recipe = settled(recipe)
     network = first_network(recipe)
     check_patches(network, recipe)
+    bf16 = takes_bf16(recipe, network)
     first, best = is_first(recipe), {}
     failures: list[Exception] = []
     with environment_kept(), leaving_no_empty(run_dir):
         if first:
             best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
         recorder = Recorder(run_dir, recipe, best, writes=first)
-        trainer = _trainer(recipe, run_dir, recorder)
+        trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
 
         def work() -> None:
             try:

@@ -1,0 +1,50 @@
+"""bf16 where the processor is fast at it, and never where its gradients are wrong."""
+
+import pytest
+import torch
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.models.registry import build
+from napari_semsr.training import precision
+from napari_semsr.training.precision import takes_bf16
+from napari_semsr.training.recipes import Recipe
+
+ODD, EVEN, PLAIN = (
+    build("two-scale", {"width": width, "fine_blocks": 1, "dilations": dilations})
+    for width, dilations in ((12, [1, 2]), (16, [1, 2]), (12, [1]))
+)
+
+
+@pytest.fixture(autouse=True)
+def _fast_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "_is_fast_on_cpu", lambda: True)
+
+
+def _recipe(wanted: str) -> Recipe:
+    return Recipe(
+        name="a", kind="supervised", data={"pairs": "p.zarr"}, precision=wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "taken"), [(ODD, False), (EVEN, True), (PLAIN, True)]
+)
+def test_auto_leaves_bf16_where_gradients_would_be_wrong(network, taken) -> None:
+    assert takes_bf16(_recipe("auto"), network) is taken
+
+
+def test_bf16_is_refused_where_it_fails() -> None:
+    with pytest.raises(OptionError, match="has 24 channels, not a multiple of 16"):
+        takes_bf16(_recipe("bf16"), ODD)
+    assert takes_bf16(_recipe("bf16"), EVEN)
+
+
+def test_fp32_is_kept() -> None:
+    assert not takes_bf16(_recipe("fp32"), EVEN)
+
+
+def test_a_slow_processor_keeps_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_is_fast_on_cpu", lambda: False)
+    assert not takes_bf16(_recipe("auto"), EVEN)
+    assert takes_bf16(_recipe("bf16"), EVEN)
