@@ -1,5 +1,8 @@
 """Wiener filters of a known blur, mixed; a network corrects what they leave."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +67,11 @@ def test_its_reach_counts_the_filter() -> None:
 def test_wrong_options_are_named(options, message) -> None:
     with pytest.raises(CheckpointError, match=message):
         build("deblurred", {**SMALL, **options})
+
+
+def test_other_models_load_without_the_filters_library() -> None:
+    code = "import sys, napari_semsr.models.registry; print('skimage' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "False"

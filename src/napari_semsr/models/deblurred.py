@@ -6,15 +6,16 @@ and detail, which differ from place to place: a small network mixes three filter
 which weigh the misfit against a Laplacian.
 """
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.two_scale import TwoScale
-from napari_semsr.restore.linear import Taps, smoothing_taps
-from napari_semsr.simulate.degrade import gaussian_kernel
+
+if TYPE_CHECKING:
+    from napari_semsr.restore.linear import Taps
 
 __all__ = ["Deblurred"]
 
@@ -67,6 +68,10 @@ class Deblurred(nn.Module):
         fine_blocks: int = 2,
         dilations: tuple[int, ...] = (1, 2, 1),
     ) -> None:
+        # Here, since scikit-image would take 50 MB of every process that loads a model
+        from napari_semsr.restore.linear import smoothing_taps
+        from napari_semsr.simulate.degrade import gaussian_kernel
+
         super().__init__()
         if not balances or min(sigma_px, *balances) <= 0:
             msg = (
@@ -111,7 +116,7 @@ class Deblurred(nn.Module):
         return restored
 
 
-def _stacked(taps: list[Taps]) -> Tensor:
+def _stacked(taps: "list[Taps]") -> Tensor:
     """Bring filters to one size."""
     radius = max(one.radius for one in taps)
     planes = []
