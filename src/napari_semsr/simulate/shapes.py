@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 from napari_semsr.simulate.canvas import Canvas, Plane
 
 __all__ = [
-    "Drawn",
-    "Points",
     "Sizes",
     "disc",
     "grating",
@@ -18,10 +16,8 @@ __all__ = [
     "pits",
 ]
 
-Drawn = tuple[Plane, Plane]
-"""Height in nm, and cover by the second material."""
-Points = NDArray[np.float64]
-"""Places ``(y, x)`` in nm."""
+Drawn = tuple[Plane, Plane]  # height in nm, and cover by the second material
+Points = NDArray[np.float64]  # places (y, x) in nm
 
 _CHANNEL_BIT = 74.5 / 320  # of an optical disc, over its track pitch
 _PIT_WIDTH = 130 / 320
