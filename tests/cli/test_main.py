@@ -137,6 +137,21 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
     assert len(said.err.splitlines()) == 1
 
 
+def test_nothing_is_said_after_an_interrupt() -> None:
+    code = """
+import atexit, importlib, logging
+door = importlib.import_module("napari_semsr.cli.main")
+atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
+def stop(*_, **__):
+    raise KeyboardInterrupt
+door._run = stop
+raise SystemExit(door.main(["info", "x"]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 130
+    assert run.stderr == "semsr info: Interrupted; what was finished is kept.\n"
+
+
 def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
     def job():
         yield Progress(0, 1, "working")

@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if not _helps(verb):
             console.error("Interrupted; what was finished is kept.", verb)
+        if not debug:
+            _leave_quietly()
         return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
@@ -165,6 +167,18 @@ def _quiet_logging(*, debug: bool) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _leave_quietly() -> None:
+    """Keep the logs of libraries off stderr while the interpreter ends.
+
+    A write that was cut short leaves a task behind, of which asyncio would complain
+    after the last sentence.
+    """
+    import atexit
+    import logging
+
+    atexit.register(logging.disable, logging.CRITICAL)
 
 
 def _abandon_stdout() -> None:
