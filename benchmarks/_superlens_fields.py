@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.simulate.canvas import Canvas, Plane, box_distance
-from napari_semsr.simulate.objects import ObjectOptions, Surface, draw_object
-from napari_semsr.simulate.ssum_pair import surface_shape
+from napari_semsr.core.types import Float32Array
+from napari_semsr.simulation.phantoms.canvas import Canvas, box_distance
+from napari_semsr.simulation.phantoms.draw import ObjectOptions, Surface, draw_object
+from napari_semsr.simulation.superlens.pairs import surface_shape
 
 FINE_NM = 10.0
 SIDE = 384
@@ -44,7 +45,9 @@ class Sites:
     size_nm: float
 
 
-def levels(image: Plane, places: Points, pixel_nm: float, size_nm: float) -> Points:
+def levels(
+    image: Float32Array, places: Points, pixel_nm: float, size_nm: float
+) -> Points:
     """Mean brightness of squares half as wide as a feature."""
     near = np.linspace(-size_nm / 4, size_nm / 4, 5)
     dy, dx = np.meshgrid(near, near, indexing="ij")
@@ -57,7 +60,7 @@ def levels(image: Plane, places: Points, pixel_nm: float, size_nm: float) -> Poi
     return np.asarray(values.mean(axis=1))
 
 
-def dips(image: Plane, sites: Sites, pixel_nm: float) -> Points:
+def dips(image: Float32Array, sites: Sites, pixel_nm: float) -> Points:
     """Depth of each gap below the weaker of its neighbours, over that one's height.
 
     Heights count from the ground, so gain and offset of the image do not matter, and
@@ -129,7 +132,9 @@ def chip_sites(surface: Surface, pitch_nm: float) -> Sites:
     return Sites(first, gap, second, _ground(metal, 110.0), pitch_nm / 2)
 
 
-def _run(metal: Plane, places: Points, pitch_nm: float, *, vertical: bool) -> Points:
+def _run(
+    metal: Float32Array, places: Points, pitch_nm: float, *, vertical: bool
+) -> Points:
     """Cover by metal at five places along a wire, over one pitch."""
     step = np.linspace(-0.5, 0.5, 5) * pitch_nm
     at = [
@@ -141,14 +146,14 @@ def _run(metal: Plane, places: Points, pitch_nm: float, *, vertical: bool) -> Po
     return np.asarray(cover, np.float64)
 
 
-def _ground(material: Plane, away_nm: float) -> Points:
+def _ground(material: Float32Array, away_nm: float) -> Points:
     """Places at least so far from any feature, on a coarse raster."""
     far = ndimage.distance_transform_edt(material < 0.02) * FINE_NM
     places = np.argwhere(far >= min(away_nm, 0.8 * float(far.max())))
     return (places[:: max(1, len(places) // 4000)] + 0.5) * FINE_NM
 
 
-def _flat(material: Plane, relief_nm: float, kind: str) -> Surface:
+def _flat(material: Float32Array, relief_nm: float, kind: str) -> Surface:
     """Raise a drawing of one material by one height."""
     cover = material.astype(np.float32)
     return Surface(np.float32(relief_nm) * cover, cover, FINE_NM, kind)
@@ -226,7 +231,7 @@ def letters(relief_nm: float, seed: int, side: int = SIDE) -> Surface:
 
 def _letter(
     canvas: Canvas,
-    onto: Plane,
+    onto: Float32Array,
     letter: str,
     corner: tuple[float, float],
     stroke: float,
@@ -288,7 +293,11 @@ def series(
 
 
 def _feature(
-    canvas: Canvas, onto: Plane, place: Points, half: tuple[float, float], form: str
+    canvas: Canvas,
+    onto: Float32Array,
+    place: Points,
+    half: tuple[float, float],
+    form: str,
 ) -> None:
     """Draw one disc or line."""
     box = canvas.window((place[0], place[1]), half)

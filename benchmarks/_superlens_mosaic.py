@@ -7,13 +7,13 @@ from scipy import ndimage
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
-from napari_semsr.services.demo_placing import gap_free_box, place_truth
-from napari_semsr.simulate.scan import Scan, ScanOptions, cut_scan
-from napari_semsr.simulate.sem import sem_contrast
-from napari_semsr.simulate.ssum_look import Look
-from napari_semsr.simulate.ssum_pair import SsumPair
-from napari_semsr.stitch.fuse import fuse
-from napari_semsr.stitch.mosaic import solve
+from napari_semsr.demonstration.runs import gap_free_box, place_truth
+from napari_semsr.simulation.sem import sem_contrast
+from napari_semsr.simulation.superlens.pairs import Look, SsumPair
+from napari_semsr.simulation.superlens.scan import Scan, cut_scan
+from napari_semsr.simulation.superlens.stage import ScanOptions
+from napari_semsr.stitching.fuse import plan_fusion
+from napari_semsr.stitching.solve import solve_mosaic
 
 PERCENTILES = (0.1, 99.9)
 
@@ -27,10 +27,10 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
         nominal_px=scan.nominal_px,
         pixel_size_nm=scan.pixel_size_nm,
     )
-    solution = run(solve(acquisition))
+    solution = run(solve_mosaic(acquisition))
     mosaic, coverage = (
         part.compute(scheduler="synchronous")
-        for plan in [fuse(acquisition, solution)]
+        for plan in [plan_fusion(acquisition, solution)]
         for part in (plan.lazy(), plan.lazy_coverage())
     )
     placement = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)

@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from restoration import psnr_db, true_kernel
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.restore.field import plan_field, restore_tiles
-from napari_semsr.restore.method import choose
-from napari_semsr.restore.options import RestoreOptions
-from napari_semsr.simulate import degrade as gao
-from napari_semsr.training.data import load_clear
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.restoration.method import RestoreOptions, choose
+from napari_semsr.restoration.tiles import plan_field, restore_tiles
+from napari_semsr.simulation import degrade as gao
+from napari_semsr.training.data.scenes import load_clear
+from napari_semsr.training.recipe import load_recipe
+from restoration import psnr_db, true_kernel
 
 METHODS = ("wiener", "unsupervised-wiener", "cls", "richardson-lucy", "blind")
 
@@ -59,7 +58,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for kind in gao.KINDS:
         kernel = Micrograph(true_kernel(kind), name="kernel")
-        low = [gao.degrade(c, kind, seed=100 + i).image for i, c in enumerate(clear)]
+        low = [
+            gao.degrade_plane(c, kind, seed=100 + i).image for i, c in enumerate(clear)
+        ]
         before = [
             psnr_db(b.astype(float), a.astype(float))
             for a, b in zip(clear, low, strict=True)

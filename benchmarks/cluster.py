@@ -19,9 +19,10 @@ from distributed import LocalCluster
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import EnhanceOptions, enhance_to_store
-from napari_semsr.inference.planning import create_output
-from napari_semsr.io.registry import read, write
+from napari_semsr.inference.engine import enhance_to_store
+from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io.formats import read, write
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
 from napari_semsr.models.registry import build

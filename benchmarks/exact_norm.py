@@ -33,17 +33,17 @@ from torch import nn
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
-from napari_semsr.inference.frozen import measure_frozen
-from napari_semsr.inference.lockstep_plan import halo_and_script, plan_lockstep
-from napari_semsr.inference.lockstep_run import run_lockstep
-from napari_semsr.inference.planning import choose_tiles
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.exact.plan import halo_and_script, plan_lockstep
+from napari_semsr.inference.exact.run import run_lockstep
+from napari_semsr.inference.exact.sampled import measure_frozen
+from napari_semsr.inference.layout import choose_tiles
+from napari_semsr.inference.normalise import measure_scaling
+from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.report import MemoryWatch
-from napari_semsr.inference.scaling import measure_scaling
-from napari_semsr.inference.seams import SeamMeter
-from napari_semsr.inference.sinks import ArraySink
-from napari_semsr.inference.tasks import Run
+from napari_semsr.inference.tiles.output import ArraySink
+from napari_semsr.inference.tiles.seams import SeamMeter
+from napari_semsr.inference.tiles.worker import Run
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.registry import build

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from napari_semsr.simulate import degrade as gao
-from napari_semsr.training.data import load_clear
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.simulation import degrade as gao
+from napari_semsr.training.data.scenes import load_clear
+from napari_semsr.training.recipe import load_recipe
 
 SIDE = 512
 READINGS = {
@@ -54,10 +54,10 @@ def main() -> None:
     for entry in recipe.data.held_out:
         image = load_clear(Path(recipe.data.root), entry)[:SIDE, :SIDE]
         clear.append(np.rint(image * 255).astype(np.uint8))
-    rows = {"blur alone": [gao.degrade(c, "blur").image for c in clear]}
+    rows = {"blur alone": [gao.degrade_plane(c, "blur").image for c in clear]}
     for name, level in READINGS.items():
         rows[name] = [
-            gao.degrade(c, "fog", seed=i, airlight=level).image
+            gao.degrade_plane(c, "fog", seed=i, airlight=level).image
             for i, c in enumerate(clear)
         ]
     print(f"{'reading':24s}  PSNR/dB   SSIM   PSNR less than blur alone")

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_semsr.analysis.frc import frc
-from napari_semsr.analysis.measurement import measure
+from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.core.micrograph import Micrograph
 
 CONTRASTS = (10, 30, 100)
@@ -182,7 +182,7 @@ def real_images(side: int) -> list[np.ndarray]:
     """Middles of the real SEM images beside the checkout, blurred by one pixel."""
     from scipy.ndimage import gaussian_filter
 
-    from napari_semsr.io.registry import read
+    from napari_semsr.io.formats import read
 
     found = []
     for path in sorted((SHARED / "sem").glob("*/*.*")):
@@ -200,7 +200,7 @@ def report_traps(side: int, count: int, goal: float) -> bool:
     print(f"\nTraps, whole images of {side} px, {count} of each; goal {goal:g} %")
     for name, (right, make) in cases(side, rng).items():
         found = Counter(
-            str(frc(*(Micrograph(image) for image in make())).reason)
+            str(measure_frc(*(Micrograph(image) for image in make())).reason)
             for _ in range(count)
         )
         share = 100 * found[right] / count
@@ -209,7 +209,7 @@ def report_traps(side: int, count: int, goal: float) -> bool:
         print(f"{name:26s} {right:17s} {share:5.1f} %  {rest or ''}")
     source = ordinary(side, rng)
     found = Counter(
-        str(frc(*(Micrograph(image) for image in next(source))).reason)
+        str(measure_frc(*(Micrograph(image) for image in next(source))).reason)
         for _ in range(count)
     )
     share = 100 * found["None"] / count

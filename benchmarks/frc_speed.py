@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_semsr.analysis.frc_map import FrcMapOptions, frc_map
-from napari_semsr.analysis.measurement import measure
+from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 
@@ -78,7 +78,7 @@ def time_map(pair: list[Micrograph], estimator: str) -> tuple[float, int]:
     """Seconds of a whole map, and its blocks."""
     options = FrcMapOptions(block=BLOCK, step=STEP, estimator=estimator)
     start = time.perf_counter()
-    found = run(frc_map(*pair, options))
+    found = run(measure_frc_map(*pair, options))
     return time.perf_counter() - start, found.blocks
 
 

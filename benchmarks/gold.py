@@ -36,19 +36,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.analysis.frc import FrcOptions, frc
+from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.analysis.metrics import compare
+from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.analysis.spectrum import radial_spectrum
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.cards import bundled
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.restore.field import plan_field, restore_tiles
-from napari_semsr.restore.method import choose
-from napari_semsr.restore.options import RestoreOptions
-from napari_semsr.simulate.gold import (
+from napari_semsr.restoration.method import RestoreOptions, choose
+from napari_semsr.restoration.tiles import plan_field, restore_tiles
+from napari_semsr.simulation.phantoms.gold import (
     COARSE_NM,
     FINE_NM,
     GoldOptions,
@@ -222,13 +222,13 @@ class Score:
         self.own.append(len(back.found))
         self.invented.append(len(back.found) - back.detected)
         inner = (slice(BORDER, -BORDER),) * 2
-        near = compare(fine(image[inner]), fine(truth[inner]), data_range=1.0)
+        near = measure_metrics(fine(image[inner]), fine(truth[inner]), data_range=1.0)
         self.psnr_db.append(float(near.psnr_db or 0.0))
         self.ssim.append(float(near.ssim or 0.0))
         power, wanted = radial_spectrum(made).power, radial_spectrum(true).power
         self.amplitude.append(np.sqrt(power / wanted))
         self.correlation.append(
-            frc(made, true, FrcOptions(estimator="plain")).correlation
+            measure_frc(made, true, FrcOptions(estimator="plain")).correlation
         )
 
     def record(self) -> dict[str, Any]:

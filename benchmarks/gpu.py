@@ -24,7 +24,8 @@ from torch import nn
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
 

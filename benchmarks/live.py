@@ -78,7 +78,7 @@ class Desk:
         from qtpy.QtCore import QTimer
 
         from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-        from napari_semsr.widgets._layers import layer_keywords
+        from napari_semsr.widgets.layers import layer_keywords
 
         rng = np.random.default_rng(0)
         coarse = rng.integers(40, 215, (side // 16, side // 16))
@@ -158,7 +158,7 @@ def processor_time() -> float:
 
 def watch_first_tile(desk: Desk) -> dict[str, float]:
     """Press Enhance and wait until an enhanced tile is drawn."""
-    from napari_semsr.widgets._live import LiveLayer
+    from napari_semsr.widgets.enhance.live import LiveLayer
 
     drawn: list[float] = []
     tick = LiveLayer.tick
@@ -223,7 +223,7 @@ def feel(side: int, seconds: float, rounds: int) -> int:
 
 def _timed_tiles() -> list[float]:
     """Note from now on how long each tile takes."""
-    from napari_semsr.inference.tasks import TileWorker
+    from napari_semsr.inference.tiles.worker import TileWorker
 
     took: list[float] = []
     enhance = TileWorker.enhance
@@ -264,15 +264,13 @@ def hold(side: int) -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.inference.engine import (
-        EnhanceOptions,
-        create_output,
-        enhance_to_store,
-    )
-    from napari_semsr.inference.live import LiveField
-    from napari_semsr.widgets._enhance_job import Target
-    from napari_semsr.widgets._live import LiveLayer
-    from napari_semsr.widgets._runner import JobRunner
+    from napari_semsr.inference.engine import enhance_to_store
+    from napari_semsr.inference.layout import create_output
+    from napari_semsr.inference.live.field import LiveField
+    from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.widgets.base.runner import JobRunner
+    from napari_semsr.widgets.enhance.job import Target
+    from napari_semsr.widgets.enhance.live import LiveLayer
 
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:

@@ -18,11 +18,11 @@ import numpy as np
 from gold import BORDER, Image, by_kernel, keys, lanczos, linear_fit, network, splines
 from scipy import ndimage
 
-from napari_semsr.analysis.metrics import compare
+from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.models.cards import bundled
-from napari_semsr.training.data import load_clear
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.training.data.scenes import load_clear
+from napari_semsr.training.recipe import load_recipe
 
 SEED = 41
 
@@ -58,7 +58,9 @@ def score(image: Image, truth: Image) -> tuple[float, float]:
     """PSNR and SSIM of an image rounded to 8 bits."""
     inner = (slice(BORDER, -BORDER),) * 2
     eight = np.clip(np.rint(image), 0, 255)[inner].astype(np.uint8)
-    found = compare(Micrograph(eight), Micrograph(truth[inner].astype(np.uint8)))
+    found = measure_metrics(
+        Micrograph(eight), Micrograph(truth[inner].astype(np.uint8))
+    )
     return float(found.psnr_db or 0.0), float(found.ssim or 0.0)
 
 

@@ -40,7 +40,7 @@ def make(path: Path, side: int) -> None:
     """Write a noisy field, chunk by chunk."""
     import numpy as np
 
-    from napari_semsr.io.zarr_store import create_store
+    from napari_semsr.io.zarr.store import create_store
 
     rng = np.random.default_rng(0)
     store = create_store(path, shape=(side, side), dtype="uint16", chunk=CHUNK)
@@ -88,16 +88,14 @@ def hold(folder: Path, side: int) -> None:
     """Send a field through the engine in this process, and print what it took."""
     import dask.array as da
 
-    from napari_semsr.cli.allocator import compact_memory
+    from napari_semsr.cli._main import compact_memory
     from napari_semsr.core.micrograph import Micrograph
     from napari_semsr.core.progress import run
 
     compact_memory()
-    from napari_semsr.inference.engine import (
-        EnhanceOptions,
-        create_output,
-        enhance_to_store,
-    )
+    from napari_semsr.inference.engine import enhance_to_store
+    from napari_semsr.inference.layout import create_output
+    from napari_semsr.inference.options import EnhanceOptions
 
     image = Micrograph(da.from_zarr(make_repeated(folder / "in.zarr", side)))
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
@@ -117,11 +115,9 @@ def lockstep(side: int) -> int:
 
     from napari_semsr.core.micrograph import Micrograph
     from napari_semsr.core.progress import run
-    from napari_semsr.inference.engine import (
-        EnhanceOptions,
-        create_output,
-        enhance_to_store,
-    )
+    from napari_semsr.inference.engine import enhance_to_store
+    from napari_semsr.inference.layout import create_output
+    from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.models.cards import ModelCard
     from napari_semsr.models.checkpoint import LoadedModel
     from napari_semsr.models.registry import build

@@ -27,10 +27,11 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.resampling import Resampling
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
-from napari_semsr.inference.pixel_fit import Trained, fit_pixels
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.layout import Trained, fit_pixels
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulate.phantoms import draw
+from napari_semsr.simulation.phantoms.draw import draw
 
 GATE = 1e-5
 TRAINED_NM = 10.0

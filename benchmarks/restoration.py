@@ -23,11 +23,12 @@ from skimage import restoration
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.simulate import degrade as gao
-from napari_semsr.training.data import load_clear
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.simulation import degrade as gao
+from napari_semsr.training.data.scenes import load_clear
+from napari_semsr.training.recipe import load_recipe
 
 Image = NDArray[np.float64]
 BORDER = 16
@@ -202,7 +203,7 @@ def measure(
     """One row: mean PSNR of input and model, gains of the model and of the peers."""
     pairs = []
     for index, truth in enumerate(clear):
-        low = gao.degrade(
+        low = gao.degrade_plane(
             truth.astype(np.uint8),
             kind,
             seed=arguments.seed + index,

@@ -22,7 +22,7 @@ def start(kind: str) -> float:
     """Take the processor time of what is measured in this process."""
     import torch
 
-    from napari_semsr.inference.lockstep_plan import halo_and_script
+    from napari_semsr.inference.exact.plan import halo_and_script
     from napari_semsr.inference.predictor import Predictor
     from napari_semsr.models.cards import ModelCard, bundled
     from napari_semsr.models.checkpoint import LoadedModel, load_model

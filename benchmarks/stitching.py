@@ -35,8 +35,8 @@ sys.path.insert(0, str(ROOT))
 
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames, grid_cells  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
-from napari_semsr.stitch.mosaic import solve  # noqa: E402
-from tests.stitch import scans  # noqa: E402
+from napari_semsr.stitching.solve import solve_mosaic  # noqa: E402
+from tests.stitching import scans  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data" / "sem"
 IMAGES = (
@@ -236,7 +236,7 @@ def one(
         scan, bad = spoil(scan, bad_share, seed)
     limit, each = bound(scan, scene, bad)
     start, start_cpu = time.perf_counter(), time.process_time()
-    solution = run(solve(scan.acquisition))
+    solution = run(solve_mosaic(scan.acquisition))
     seconds = time.perf_counter() - start
     cpu_seconds = time.process_time() - start_cpu
     unnamed = sum(bool(np.isfinite(solution.positions_px[k]).all()) for k in bad)
@@ -344,7 +344,7 @@ def solve_large(count: int) -> None:
     acquisition = Acquisition(frames, names, nominal_px=nominal)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
-    solution = run(solve(acquisition))
+    solution = run(solve_mosaic(acquisition))
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rms = scans.errors(solution.positions_px, corners.astype(float))[1]

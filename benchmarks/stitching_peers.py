@@ -17,8 +17,11 @@ import numpy as np
 
 def multiview_stitcher(frames, nominal, cells):
     """Positions by multiview-stitcher at full resolution."""
-    from multiview_stitcher import msi_utils, registration
-    from multiview_stitcher import spatial_image_utils as si_utils
+    from multiview_stitcher import (
+        msi_utils,
+        registration,
+        spatial_image_utils as si_utils,
+    )
 
     msims = []
     for frame, (y, x) in zip(frames, nominal, strict=True):

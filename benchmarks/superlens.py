@@ -43,26 +43,27 @@ from _superlens_figures import draw_figures
 from _superlens_mosaic import stitched_pair
 from _superlens_tables import print_depth, print_quality, print_sizes
 from numpy.typing import NDArray
-from restoration import oracle
 from scipy import ndimage
 
-from napari_semsr.analysis.frc import FrcOptions, frc
+from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
 from napari_semsr.analysis.metrics import match_affine, structural_similarity
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulate.microscope import MicroscopeOptions
-from napari_semsr.simulate.objects import Surface
-from napari_semsr.simulate.scan import ScanOptions
-from napari_semsr.simulate.ssum_look import Look
-from napari_semsr.simulate.ssum_pair import (
+from napari_semsr.simulation.phantoms.draw import Surface
+from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
+from napari_semsr.simulation.superlens.pairs import (
+    Look,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
     ssum_validation,
 )
-from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS
+from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS
+from napari_semsr.simulation.superlens.stage import ScanOptions
+from restoration import oracle
 
 Image = NDArray[np.float64]
 BORDER = 16
@@ -147,7 +148,7 @@ def scores(images: dict[str, Image], pixel_nm: float, scale: int) -> dict[str, A
         gain, offset = match_affine(part, truth)
         fitted = np.clip(gain * part + offset, 0, 255)
         error = float(np.mean((fitted - truth) ** 2))
-        result = frc(
+        result = measure_frc(
             Micrograph(fitted, (pixel_nm,) * 2),
             Micrograph(truth, (pixel_nm,) * 2),
             FrcOptions(reference=True),

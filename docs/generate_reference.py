@@ -13,23 +13,23 @@ from typing import Any
 
 import napari_semsr
 from napari_semsr.cli.parser import build_parser
+from napari_semsr.jobs.check.job import check_rows, disc_records
 from napari_semsr.models.cards import bundled, read_card, resolve
-from napari_semsr.services.check_results import check_rows, disc_records
 
 PACKAGE = Path(napari_semsr.__file__).parent
 ROOMS = {
     "core": "Shared values and arithmetic",
     "io": "Files in and out",
-    "simulate": "Phantoms, microscope, scans, degradations",
-    "stitch": "Frames to mosaics",
-    "register": "Images onto each other",
-    "pairs": "Patches to learn from",
-    "restore": "Classical restoration",
+    "simulation": "Phantoms, microscope, scans, degradations",
+    "stitching": "Frames to mosaics",
+    "pairing": "Patches to learn from",
+    "restoration": "Classical restoration",
     "analysis": "Measures",
     "models": "Networks and model files",
     "training": "Training",
     "inference": "Running a model tile by tile",
-    "services": "Jobs",
+    "jobs": "Jobs",
+    "reporting": "Report pages",
 }
 
 
@@ -183,31 +183,27 @@ def top_level_entries() -> Iterator[str]:
 
 
 def room_page(room: str) -> str:
-    """Every public name of one room, module by module."""
+    """Every name on the face of one room, module by module."""
     lines = [f"# {ROOMS[room]}: `napari_semsr.{room}`", ""]
     package = importlib.import_module(f"napari_semsr.{room}")
     lines += [" ".join((package.__doc__ or "").split()), ""]
-    for path in sorted((PACKAGE / room).glob("[!_]*.py")):
-        if not exported(path):
-            continue
-        module = f"napari_semsr.{room}.{path.stem}"
+    for module, names in sorted(face(PACKAGE / room / "__init__.pyi").items()):
         lines += [
-            f"## {path.stem}",
+            f"## {module}",
             "",
             "```{eval-rst}",
-            f".. automodule:: {module}",
-            "    :members:",
+            f".. automodule:: napari_semsr.{room}.{module}",
+            f"    :members: {', '.join(names)}",
             "```",
             "",
         ]
     return "\n".join(lines)
 
 
-def exported(path: Path) -> bool:
-    """Whether a module lists public names."""
-    return any(
-        isinstance(node, ast.Assign)
-        and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
-        and bool(getattr(node.value, "elts", ()))
-        for node in ast.parse(path.read_text()).body
-    )
+def face(stub: Path) -> dict[str, list[str]]:
+    """Names that a package exports, by the module that defines them."""
+    return {
+        node.module: [alias.name for alias in node.names]
+        for node in ast.parse(stub.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.module
+    }

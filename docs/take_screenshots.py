@@ -24,11 +24,12 @@ from qtpy.QtCore import Qt  # noqa: E402
 from qtpy.QtWidgets import QApplication  # noqa: E402
 
 from napari_semsr.core.progress import run  # noqa: E402
-from napari_semsr.io.registry import write  # noqa: E402
-from napari_semsr.services import samples  # noqa: E402
-from napari_semsr.services.simulate import SimulateOptions, simulate  # noqa: E402
-from napari_semsr.services.stitch import stitch  # noqa: E402
-from napari_semsr.widgets._panel import Panel  # noqa: E402
+from napari_semsr.io.formats import write  # noqa: E402
+from napari_semsr.jobs import samples  # noqa: E402
+from napari_semsr.jobs.simulate import simulate_job  # noqa: E402
+from napari_semsr.jobs.simulate_folder import SimulateOptions  # noqa: E402
+from napari_semsr.jobs.stitch import stitch_job  # noqa: E402
+from napari_semsr.widgets.base.panel import Panel  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 PLUGIN = "napari-semsr"
@@ -198,9 +199,9 @@ def photograph_crop() -> None:
     options = SimulateOptions(
         frames_grid=(3, 3), overlap=0.5, focus_nm=80, seed=1, sem=True
     )
-    run(simulate(folder, options=options))
+    run(simulate_job(folder, options=options))
     mosaic = Path(_SCRATCH.name) / "mosaic.ome.zarr"
-    run(stitch(folder, mosaic))
+    run(stitch_job(folder, mosaic))
     viewer = new_viewer()
     for path in (mosaic, folder / "sem" / "sem.ome.tif"):
         viewer.open(str(path), plugin=PLUGIN)

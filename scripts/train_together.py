@@ -18,9 +18,9 @@ from pathlib import Path
 
 from napari_semsr.core.progress import run
 from napari_semsr.models.registry import build
-from napari_semsr.training.bank import open_bank
-from napari_semsr.training.loop import train
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.training.data.scene_cache import open_bank
+from napari_semsr.training.fit import train
+from napari_semsr.training.recipe import load_recipe
 
 LAST_SECONDS = 15.0  # for the last validation
 

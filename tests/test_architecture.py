@@ -1,6 +1,5 @@
-"""The walls of the house: layers, lazy imports, module sizes, the manifest."""
+"""The walls of the house: layers, faces, lazy imports, unique names, the manifest."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -33,14 +32,6 @@ def run_python(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
-
-
-def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function's body, its docstring left out."""
-    body = function.body
-    if ast.get_docstring(function) is not None:
-        body = body[1:]
-    return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +77,13 @@ def test_manifest_contributions_name_declared_commands(manifest):
     assert used <= declared
 
 
-@pytest.mark.parametrize("module", ["napari_semsr", "napari_semsr.io.hooks"])
+@pytest.mark.parametrize("module", ["napari_semsr", "napari_semsr.io.napari_hooks"])
 def test_import_loads_nothing_heavy(module):
     assert run_python(LOADED_AFTER.format(module=module, names=HEAVY)) == ""
 
 
 def test_command_line_help_loads_no_torch():
-    code = LOADED_AFTER.format(module="napari_semsr.cli.main", names=("torch", "qtpy"))
+    code = LOADED_AFTER.format(module="napari_semsr.cli._main", names=("torch", "qtpy"))
     assert run_python(code) == ""
 
 
@@ -100,26 +91,3 @@ def test_import_takes_less_than_60_ms():
     # Processor time, so that other work on the machine does not count.
     best = min(float(run_python(SECONDS_TO_IMPORT)) for _ in range(5))
     assert best < 0.060
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_module_stays_small(path):
-    text = path.read_text()
-    assert text.count("\n") <= 500
-    long = [
-        f"{node.name}: {lines} lines"
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (lines := body_lines(node)) > 60
-    ]
-    assert long == []
-
-
-@pytest.mark.parametrize(
-    "path",
-    [p for p in MODULES if p.name == "__init__.py" and p.parent != SOURCE],
-    ids=lambda p: p.parent.name,
-)
-def test_init_of_a_room_holds_only_a_docstring(path):
-    body = ast.parse(path.read_text()).body
-    assert len(body) <= 1

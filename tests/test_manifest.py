@@ -61,7 +61,7 @@ def test_reader_patterns_are_narrow(manifest):
 
 
 def test_preferences_have_the_defaults_that_the_panels_know(manifest):
-    from napari_semsr.widgets._settings import DEFAULTS
+    from napari_semsr.widgets.base.panel import DEFAULTS
 
     declared = {
         key: {name: item.default for name, item in group.properties.items()}

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from classical import clear_images
-from classical import restored as by_classic
+from classical import clear_images, restored as by_classic
 from numpy.typing import NDArray
-from restoration import inner, oracle, true_kernel
 
 from napari_semsr.analysis.metrics import (
     average_gradient,
@@ -24,10 +22,12 @@ from napari_semsr.analysis.metrics import (
 )
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.restore.options import RestoreOptions
-from napari_semsr.simulate import degrade as gao
+from napari_semsr.restoration.method import RestoreOptions
+from napari_semsr.simulation import degrade as gao
+from restoration import inner, oracle, true_kernel
 
 __all__ = ["SETS", "by_model", "gao_sets", "measure_sets", "score", "summary"]
 
@@ -58,7 +58,10 @@ def gao_sets(recipe: Path, side: int) -> dict[str, list[Pair]]:
     clear = clear_images(recipe, side)
     return {
         name: [
-            (gao.degrade(c, kind, seed=FIRST_SEED + i).image.astype(float), c * 1.0)
+            (
+                gao.degrade_plane(c, kind, seed=FIRST_SEED + i).image.astype(float),
+                c * 1.0,
+            )
             for i, c in enumerate(clear)
         ]
         for name, kind in SETS.items()

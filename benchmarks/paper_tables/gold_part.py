@@ -7,7 +7,11 @@ from typing import Any
 
 from gold import judge, methods_of, network
 
-from napari_semsr.simulate.gold import GoldOptions, gold_rng, random_gold_pair
+from napari_semsr.simulation.phantoms.gold import (
+    GoldOptions,
+    gold_rng,
+    random_gold_pair,
+)
 
 __all__ = ["measure_gold"]
 

@@ -26,15 +26,14 @@ from superlens import (
     site_dips,
 )
 
-from napari_semsr.analysis.frc_map import FrcMapOptions, frc_map
-from napari_semsr.analysis.histogram import histogram
-from napari_semsr.analysis.metrics import match_affine
+from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
+from napari_semsr.analysis.metrics import match_affine, measure_histogram
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.simulate.ssum_pair import SsumPair
-from napari_semsr.simulate.ssum_samples import SAMPLE_KINDS
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.simulation.superlens.pairs import SsumPair
+from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS
+from napari_semsr.training.recipe import load_recipe
 from paper_tables.plan import FOLDER
 
 __all__ = [
@@ -195,7 +194,7 @@ def grey_distance(shown: Shown, name: str) -> float:
     image, truth = (
         Micrograph(np.rint(part).astype(np.uint8)) for part in matched(shown, name)
     )
-    return float(histogram(image, truth).emd or 0.0)
+    return float(measure_histogram(image, truth).emd or 0.0)
 
 
 def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
@@ -212,7 +211,7 @@ def sharpness_map(shown: Shown, name: str) -> dict[str, float | None]:
     image, truth = (Micrograph(part, size) for part in matched(shown, name))
     scale = shown.scale
     options = FrcMapOptions(block=BLOCK * scale, step=STEP * scale, reference=True)
-    found = run(frc_map(image, truth, options))
+    found = run(measure_frc_map(image, truth, options))
     answered = 100 * (1 - found.failed / found.blocks)
     return {"map_median_nm": found.median_nm, "map_answered": answered}
 

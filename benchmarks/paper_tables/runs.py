@@ -18,9 +18,9 @@ from typing import Any
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
-from napari_semsr.training.bank import open_bank
-from napari_semsr.training.loop import train
-from napari_semsr.training.run_dir import STATE
+from napari_semsr.training.data.scene_cache import open_bank
+from napari_semsr.training.fit import train
+from napari_semsr.training.run_folder import STATE
 from paper_tables.plan import Planned, key_of, shared_out
 
 __all__ = ["Say", "finished", "train_all", "train_one"]

@@ -2,7 +2,7 @@
 
 import sys
 
-from napari_semsr.cli.main import main
+from napari_semsr.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

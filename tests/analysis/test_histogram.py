@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import wasserstein_distance
 
-from napari_semsr.analysis.histogram import earth_movers_distance, histogram
+from napari_semsr.analysis.metrics import earth_movers_distance, measure_histogram
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph
 
@@ -34,7 +33,7 @@ def test_distance_is_a_metric_and_measures_a_shift() -> None:
 def test_counts_hold_every_pixel_on_common_bins() -> None:
     image = Micrograph(np.arange(64, dtype=np.uint8).reshape(8, 8))
     other = Micrograph(np.full((5, 5), 200, np.uint8))
-    found = histogram(image, other, bins=300)
+    found = measure_histogram(image, other, bins=300)
     assert found.counts.sum() == 64
     assert found.reference_counts.sum() == 25
     assert found.bins.size == found.counts.size + 1
@@ -44,7 +43,7 @@ def test_counts_hold_every_pixel_on_common_bins() -> None:
 
 def test_bins_of_deep_images_hold_whole_levels() -> None:
     image = np.arange(0, 60_000, 7, dtype=np.uint16)[None, :]
-    found = histogram(Micrograph(image), bins=100)
+    found = measure_histogram(Micrograph(image), bins=100)
     assert found.counts.size <= 100
     assert (np.diff(found.bins) % 1 == 0).all()
     assert found.counts.sum() == image.size
@@ -53,17 +52,17 @@ def test_bins_of_deep_images_hold_whole_levels() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -2.5])
 def test_constant_floats_fall_into_one_bin(value: float) -> None:
-    found = histogram(Micrograph(np.full((3, 3), value)), bins=4)
+    found = measure_histogram(Micrograph(np.full((3, 3), value)), bins=4)
     assert sorted(found.counts) == [0, 0, 0, 9]
 
 
 def test_missing_pixels_are_left_out() -> None:
     image = Micrograph(np.array([[1.0, np.nan], [np.inf, 2.0]]))
-    assert histogram(image, bins=2).counts.sum() == 2
+    assert measure_histogram(image, bins=2).counts.sum() == 2
 
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(OptionError, match="got 0"):
-        histogram(Micrograph(np.eye(2)), bins=0)
+        measure_histogram(Micrograph(np.eye(2)), bins=0)
     with pytest.raises(ReadError, match="got none"):
-        histogram(Micrograph(np.full((2, 2), np.nan)))
+        measure_histogram(Micrograph(np.full((2, 2), np.nan)))

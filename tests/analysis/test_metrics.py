@@ -3,13 +3,13 @@ import pytest
 from skimage.metrics import (
     normalized_root_mse,
     peak_signal_noise_ratio,
+    structural_similarity as skimage_ssim,
 )
-from skimage.metrics import structural_similarity as skimage_ssim
 
 from napari_semsr.analysis.metrics import (
     average_gradient,
-    compare,
     contrast,
+    measure_metrics,
     spatial_frequency,
     structural_similarity,
 )
@@ -42,7 +42,7 @@ def test_ssim_equals_scikit_image(images, k2: float) -> None:
 
 def test_psnr_and_nrmse_equal_scikit_image(images) -> None:
     a, b = images
-    found = compare(Micrograph(a), Micrograph(b))
+    found = measure_metrics(Micrograph(a), Micrograph(b))
     assert found.data_range == 255
     assert found.psnr_db == pytest.approx(
         peak_signal_noise_ratio(b, a, data_range=255), rel=1e-9
@@ -51,7 +51,7 @@ def test_psnr_and_nrmse_equal_scikit_image(images) -> None:
 
 
 def test_identical_images_have_no_finite_psnr(images) -> None:
-    found = compare(Micrograph(images[1]), Micrograph(images[1]))
+    found = measure_metrics(Micrograph(images[1]), Micrograph(images[1]))
     assert found.psnr_db is None
     assert found.identical
     assert found.ssim == pytest.approx(1)
@@ -73,8 +73,8 @@ def test_gradient_of_a_plane_is_its_slope() -> None:
 
 
 def test_no_reference_figures_are_on_the_scale_of_255(images) -> None:
-    small = compare(Micrograph(images[0]))
-    deep = compare(Micrograph(images[0].astype(np.uint16) * 257))
+    small = measure_metrics(Micrograph(images[0]))
+    deep = measure_metrics(Micrograph(images[0].astype(np.uint16) * 257))
     assert deep.data_range == 65535
     assert deep.contrast == pytest.approx(small.contrast)
     assert deep.average_gradient == pytest.approx(small.average_gradient)
@@ -84,8 +84,8 @@ def test_no_reference_figures_are_on_the_scale_of_255(images) -> None:
 def test_affine_match_undoes_gain_and_offset(images) -> None:
     clean = images[1].astype(float)
     changed = Micrograph(0.5 * clean + 40)
-    plain = compare(changed, Micrograph(clean))
-    matched = compare(changed, Micrograph(clean), match="affine")
+    plain = measure_metrics(changed, Micrograph(clean))
+    matched = measure_metrics(changed, Micrograph(clean), match="affine")
     assert plain.match is None
     assert matched.match == "affine"
     assert (matched.gain, matched.offset) == pytest.approx((2, -80))
@@ -94,13 +94,13 @@ def test_affine_match_undoes_gain_and_offset(images) -> None:
 
 def test_float_range_is_that_of_the_reference(images) -> None:
     clean = images[1] / 255
-    found = compare(Micrograph(clean * 9), Micrograph(clean))
+    found = measure_metrics(Micrograph(clean * 9), Micrograph(clean))
     assert found.data_range == pytest.approx(np.ptp(clean))
 
 
 def test_images_too_small_for_ssim_still_have_psnr() -> None:
     a, b = np.zeros((1, 3)), np.array([[0.0, 1.0, 2.0]])
-    found = compare(Micrograph(a), Micrograph(b))
+    found = measure_metrics(Micrograph(a), Micrograph(b))
     assert found.ssim is None
     assert found.psnr_db is not None
     assert found.average_gradient == 0
@@ -109,13 +109,13 @@ def test_images_too_small_for_ssim_still_have_psnr() -> None:
 def test_bad_input_is_refused(images) -> None:
     a, b = images
     with pytest.raises(ShapeError, match="same shape"):
-        compare(Micrograph(a), Micrograph(b[1:]))
+        measure_metrics(Micrograph(a), Micrograph(b[1:]))
     with pytest.raises(OptionError, match="data_range"):
-        compare(Micrograph(a), data_range=-1)
+        measure_metrics(Micrograph(a), data_range=-1)
     with pytest.raises(OptionError, match="constant"):
-        compare(Micrograph(np.ones((3, 3))))
+        measure_metrics(Micrograph(np.ones((3, 3))))
     with pytest.raises(ReadError, match="got 1 NaN"):
-        compare(Micrograph(np.array([[np.nan, 1.0]])))
+        measure_metrics(Micrograph(np.array([[np.nan, 1.0]])))
 
 
 @pytest.mark.parametrize("factor", [1e-150, 1e150, 1e300])
@@ -123,8 +123,10 @@ def test_figures_do_not_depend_on_the_unit_of_grey_levels(
     images, factor: float
 ) -> None:
     a, b = (image.astype(float) for image in images)
-    plain = compare(Micrograph(a), Micrograph(b), match="affine")
-    other = compare(Micrograph(a * factor), Micrograph(b * factor), match="affine")
+    plain = measure_metrics(Micrograph(a), Micrograph(b), match="affine")
+    other = measure_metrics(
+        Micrograph(a * factor), Micrograph(b * factor), match="affine"
+    )
     for name in ("psnr_db", "ssim", "nrmse", "contrast", "gain"):
         assert getattr(other, name) == pytest.approx(getattr(plain, name))
     assert other.offset == pytest.approx(plain.offset * factor)
@@ -133,9 +135,9 @@ def test_figures_do_not_depend_on_the_unit_of_grey_levels(
 @pytest.mark.parametrize("span", [1e-300, 1e300])
 def test_data_range_out_of_all_proportion_is_refused(images, span: float) -> None:
     with pytest.raises(OptionError, match="of the order of the grey values"):
-        compare(Micrograph(images[0]), data_range=span)
+        measure_metrics(Micrograph(images[0]), data_range=span)
 
 
 def test_match_needs_a_reference(images) -> None:
     with pytest.raises(OptionError, match="needs a reference"):
-        compare(Micrograph(images[0]), match="affine")
+        measure_metrics(Micrograph(images[0]), match="affine")

@@ -17,8 +17,8 @@ from paper_tables.page_lens import fewer
 from paper_tables.plan import NARROW, RECIPES, Planned, key_of, plan, shared_out
 from paper_tables.theirs import GAO_TABLE_1
 
-from napari_semsr.simulate.degrade import degrade
-from napari_semsr.simulate.phantoms import draw
+from napari_semsr.simulation.degrade import degrade_plane
+from napari_semsr.simulation.phantoms.draw import draw
 
 MADE = {
     "command": "make tables",
@@ -264,7 +264,7 @@ def test_short_run_ends_in_a_row_of_the_page(tmp_path: Path) -> None:
     assert running.finished(folder, "other") is None
     assert record["steps"] == 3
     truth = np.rint(draw("circuit", (64, 64), seed=3) * 255)
-    low = degrade(truth.astype(np.uint8), "blur").image.astype(float)
+    low = degrade_plane(truth.astype(np.uint8), "blur").image.astype(float)
     models = {"A": {"gao-a": folder / "gao-a.safetensors"}}
     said: list[str] = []
     found = measure_sets({"A": [(low, truth)]}, models, said.append, peers=False)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.cli.main import main
+from napari_semsr.cli._main import main
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io.registry import write
+from napari_semsr.io.formats import write
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.cli import main as main_module
-from napari_semsr.cli.main import main
-from napari_semsr.cli.parser import VERBS, build_parser
-from napari_semsr.cli.verb import Verb
+from napari_semsr.cli import _main as main_module
+from napari_semsr.cli._main import main
+from napari_semsr.cli.parser import VERBS, Verb, build_parser
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
-from napari_semsr.services.results import Result
+from napari_semsr.jobs.outputs import Result
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 LATER = {
@@ -140,7 +139,7 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
 def test_nothing_is_said_after_an_interrupt() -> None:
     code = """
 import atexit, importlib, logging
-door = importlib.import_module("napari_semsr.cli.main")
+door = importlib.import_module("napari_semsr.cli._main")
 atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
 def stop(*_, **__):
     raise KeyboardInterrupt
@@ -207,7 +206,7 @@ def test_closed_stdout_ends_in_silence(images):
 
 def test_help_and_info_load_no_torch(images):
     code = (
-        "import sys; from napari_semsr.cli.main import main; main(['--help']); "
+        "import sys; from napari_semsr.cli._main import main; main(['--help']); "
         f"main(['info', {str(images / 'first.tif')!r}]); "
         "print([n for n in ('torch', 'qtpy', 'napari', 'matplotlib') "
         "if n in sys.modules])"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.io.registry import read, write
+from napari_semsr.io.formats import read, write
 
 KEYS = {
     "info": "shape dtype pixel_size_nm vendor levels databar_rows metadata",

@@ -4,7 +4,7 @@ import pytest
 
 from napari_semsr.core import errors
 
-ERRORS = [getattr(errors, name) for name in errors.__all__]
+ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: e.__name__)

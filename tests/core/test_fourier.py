@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.fourier import (

@@ -1,8 +1,7 @@
 """Jobs run to their end, report on the way, and clean up when stopped."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import Cancelled
 from napari_semsr.core.progress import Progress, run

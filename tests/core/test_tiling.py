@@ -4,8 +4,7 @@ import sys
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import (

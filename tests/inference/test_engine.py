@@ -16,14 +16,11 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.inference import engine
-from napari_semsr.inference.engine import (
-    EnhanceOptions,
-    create_output,
-    enhance_array,
-    enhance_to_store,
-)
-from napari_semsr.io.registry import read
-from napari_semsr.io.zarr_store import create_store
+from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io.formats import read
+from napari_semsr.io.zarr.store import create_store
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 

@@ -10,12 +10,13 @@ import torch
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box, pad_to
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.haze import HazeMap, find_haze, local_part, read_input
 from napari_semsr.inference.lazy import enhance_lazy
-from napari_semsr.inference.scaling import Scaling, measure_scaling
+from napari_semsr.inference.normalise import Scaling, measure_scaling
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.models.architectures.haze import lift
 from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.veil import lift
 
 Make = Callable[..., LoadedModel]
 Whole = Callable[[np.ndarray, LoadedModel], np.ndarray]

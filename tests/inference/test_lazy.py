@@ -5,8 +5,9 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference import lazy
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.lazy import enhance_lazy
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel
 
 OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")

@@ -13,21 +13,15 @@ from napari_semsr.core.background import Returning
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference import whole as once
-from napari_semsr.inference.engine import (
-    EnhanceOptions,
-    create_output,
-    enhance_array,
-    enhance_to_store,
-)
-from napari_semsr.inference.lockstep_plan import halved, plan_lockstep
-from napari_semsr.inference.lockstep_replay import TilePass
-from napari_semsr.inference.lockstep_shelf import Shelf
-from napari_semsr.inference.lockstep_storage import NoRoomError, Room
-from napari_semsr.inference.planning import choose_tiles
+from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.exact.buffers import NoRoomError, Room, Shelf
+from napari_semsr.inference.exact.plan import halved, plan_lockstep
+from napari_semsr.inference.exact.replay import TilePass
+from napari_semsr.inference.exact.statistics import Gathered, pooled, sums_of
+from napari_semsr.inference.layout import choose_tiles, create_output
+from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.report import MemoryWatch
-from napari_semsr.inference.statistics import Gathered, pooled, sums_of
+from napari_semsr.inference.tiles import whole as once
 
 SMALL = EnhanceOptions(
     tile=64, precision="fp32", device="cpu", memory_gb=1e-6, norm="exact"
@@ -202,10 +196,10 @@ import psutil, torch
 from torch.nn import functional
 from napari_semsr.core import background
 from napari_semsr.core.tiling import plan_tiles
-from napari_semsr.inference.lockstep import Lockstep
-from napari_semsr.inference.lockstep_script import write_script
-from napari_semsr.inference.lockstep_storage import Room
-from napari_semsr.models.refreshed_reach import find_refreshes
+from napari_semsr.inference.exact.step import Lockstep
+from napari_semsr.inference.exact.graph import write_script
+from napari_semsr.inference.exact.buffers import Room
+from napari_semsr.models.probing.refresh import find_refreshes
 
 class Norms(torch.nn.Module):
     def __init__(self):

@@ -13,16 +13,13 @@ from distributed import Client, LocalCluster
 from napari_semsr.core.errors import SemsrError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference import cluster as clusters
-from napari_semsr.inference import lockstep_step, tasks
-from napari_semsr.inference.engine import (
-    EnhanceOptions,
-    create_output,
-    enhance_array,
-    enhance_to_store,
-)
+from napari_semsr.inference import lockstep_step
+from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.exact.replay import TilePass
+from napari_semsr.inference.layout import create_output
 from napari_semsr.inference.lockstep_files import FileShelf
-from napari_semsr.inference.lockstep_replay import TilePass
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.tiles import cluster as clusters, worker as tasks
 
 SMALL = EnhanceOptions(
     tile=32, precision="fp32", device="cpu", memory_gb=1e-6, norm="exact"

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.inference.pixel_fit import Trained, fit_pixels
+from napari_semsr.inference.layout import Trained, fit_pixels
 from napari_semsr.models.cards import ModelCard
 
 TEN = Trained("ten", (10.0, 10.0))

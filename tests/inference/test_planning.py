@@ -1,7 +1,7 @@
 import pytest
 
-from napari_semsr.inference.planning import choose_tiles, chunk_of
-from napari_semsr.models.receptive_field import Probe
+from napari_semsr.inference.layout import choose_tiles, chunk_of
+from napari_semsr.models.probing.receptive_field import Probe
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from napari_semsr.core.errors import (
     OptionError,
     SemsrError,
 )
-from napari_semsr.inference.devices import (
+from napari_semsr.inference.normalise import Scaling
+from napari_semsr.inference.predictor import (
+    Predictor,
+    estimate_peak,
     free_memory,
     resolve_device,
     resolve_precision,
 )
-from napari_semsr.inference.footprint import estimate_peak
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.scaling import Scaling
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import EnhanceOptions, enhance_array
-from napari_semsr.inference.preview import preview_boxes
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.lazy import preview_boxes
+from napari_semsr.inference.options import EnhanceOptions
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 BOXES = [Box(8, 40, 12, 44), Box(-30, 2, 90, 122), Box(0, 500, 0, 500)]

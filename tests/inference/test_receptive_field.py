@@ -6,9 +6,14 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
-from napari_semsr.models.effective_field import effective_fields, effective_halo
-from napari_semsr.models.normalisation import WithoutNorms
-from napari_semsr.models.receptive_field import measure, probe, smallest_side
+from napari_semsr.models.probing.receptive_field import (
+    effective_fields,
+    effective_halo,
+    measure,
+    probe,
+    smallest_side,
+)
+from napari_semsr.models.probing.statistics import WithoutNorms
 
 CASES = {
     "identity": (nn.Identity(), 1, 0),

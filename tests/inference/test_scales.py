@@ -10,15 +10,12 @@ from torch.nn import functional
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import (
-    EnhanceOptions,
-    create_output,
-    enhance_array,
-    enhance_to_store,
-)
+from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.layout import create_output
 from napari_semsr.inference.lazy import enhance_lazy
-from napari_semsr.inference.live import LiveField
-from napari_semsr.io.registry import read
+from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io.formats import read
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 
@@ -158,7 +155,7 @@ def test_an_enlarged_field_is_resumed_to_the_same_bits(kind, image, tmp_path):
 
 @pytest.mark.parametrize("image", [(99, 75)], indirect=True, ids=str)
 def test_memory_that_is_short_cuts_enlarging_tiles(image, whole, monkeypatch):
-    from napari_semsr.inference.lockstep_replay import TilePass
+    from napari_semsr.inference.exact.replay import TilePass
 
     begin = TilePass.begin
 

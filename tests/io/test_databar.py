@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.io.databar import suggest_databar
+from napari_semsr.io.read_image import suggest_databar
 
 
 def _with_bar(image, rows, ground, letter):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.io.grey import native, to_grey
+from napari_semsr.io.read_image import native, to_grey
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import tifffile
 from napari_semsr.core.errors import IncompleteError, OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import Provenance
-from napari_semsr.io import hooks, registry
-from napari_semsr.io.ome_zarr import create_store
+from napari_semsr.io import formats as registry, napari_hooks as hooks
+from napari_semsr.io.zarr.store import create_store
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_napari_round_trip(tmp_path, image):
 
 def test_importing_the_hooks_imports_nothing_heavy():
     code = (
-        "import sys, napari_semsr.io.hooks, napari_semsr.io.registry; "
+        "import sys, napari_semsr.io.napari_hooks, napari_semsr.io.formats; "
         "heavy = {'torch', 'qtpy', 'napari', 'zarr', 'tifffile', 'dask', 'PIL'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -10,8 +10,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.io import registry
-from napari_semsr.io.png_chunks import physical_chunk, split_chunks
+from napari_semsr.io import formats as registry
+from napari_semsr.io.png import physical_chunk, split_chunks
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

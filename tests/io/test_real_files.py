@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from napari_semsr.io import registry
-from napari_semsr.io.databar import suggest_databar
+from napari_semsr.io import formats as registry
+from napari_semsr.io.read_image import suggest_databar
 
 
 @pytest.mark.parametrize(

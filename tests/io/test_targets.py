@@ -3,7 +3,7 @@
 import pytest
 
 from napari_semsr.core.errors import WriteError
-from napari_semsr.io.targets import check_target, output_kind, remove_target, replacing
+from napari_semsr.io.files import check_target, output_kind, remove_target, replacing
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.models import losses
-from napari_semsr.models.similarity import ssim
-from napari_semsr.models.slopes import sobel_magnitude
+from napari_semsr.models.losses import sobel_magnitude, ssim
 
 PAIR = {
     "cycle_l1": (losses.cycle_l1, losses.CycleL1()),

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from napari_semsr.models.esrgan import RRDBNet
-from napari_semsr.models.pix2pix import Pix2PixUNet
-from napari_semsr.models.resnet import ResNetGenerator
-from napari_semsr.models.srgan import SRResNet
+from napari_semsr.models.architectures.esrgan import RRDBNet
+from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
+from napari_semsr.models.architectures.resnet import ResNetGenerator
+from napari_semsr.models.architectures.srgan import SRResNet
 from tests.models.reach import count_weights
 
 

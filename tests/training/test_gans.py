@@ -12,11 +12,11 @@ from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
-from napari_semsr.training import loop, starting
-from napari_semsr.training.cycle_gan import CycleGan
-from napari_semsr.training.judge_size import check_judged
-from napari_semsr.training.paired_gan import PairedGan
-from napari_semsr.training.recipes import Recipe
+from napari_semsr.training import fit as loop, setup as starting
+from napari_semsr.training.learners.cycle_gan import CycleGan
+from napari_semsr.training.learners.paired_gan import PairedGan
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.setup import check_judged
 from napari_semsr.training.validation import ValidationPair
 
 BASE: dict[str, Any] = {

@@ -16,14 +16,18 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import Progress, run
-from napari_semsr.io.registry import write
+from napari_semsr.io.formats import write
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.simulate.phantoms import draw
-from napari_semsr.training import loop, recorder, starting, supervised
-from napari_semsr.training.judging import affine_psnr_db, restore_field
-from napari_semsr.training.recipes import DataOptions, Recipe
-from napari_semsr.training.schedule import learning_rate_factor
-from napari_semsr.training.validation import ValidationPair
+from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.training import callbacks as recorder, fit as loop, setup as starting
+from napari_semsr.training.learners import supervised
+from napari_semsr.training.learners.base import learning_rate_factor
+from napari_semsr.training.recipe import DataOptions, Recipe
+from napari_semsr.training.validation import (
+    ValidationPair,
+    affine_psnr_db,
+    restore_field,
+)
 
 RECIPE = Recipe(
     name="tiny",
@@ -335,7 +339,9 @@ def test_run_of_given_minutes_ends_in_time_and_its_rate_has_fallen(
         rates.append(factor(step, recipe))
         return rates[-1]
 
-    monkeypatch.setattr("napari_semsr.training.learner.learning_rate_factor", seen)
+    monkeypatch.setattr(
+        "napari_semsr.training.learners.base.learning_rate_factor", seen
+    )
     asked = RECIPE.replace(
         steps=100_000, decay_steps=90_000, validate_every=50_000, minutes=0.01
     )

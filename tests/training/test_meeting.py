@@ -16,8 +16,8 @@ from torch import distributed
 
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.progress import Waiting
-from napari_semsr.training import meeting
-from napari_semsr.training.meeting import Meeting, check_machines
+from napari_semsr.training import distributed as meeting
+from napari_semsr.training.distributed import Meeting, check_machines
 
 NODES = {
     "name": "n",

@@ -7,16 +7,21 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.training.adversarial import discriminator_loss, generator_loss
-from napari_semsr.training.board import Board, append_row
-from napari_semsr.training.history import History
-from napari_semsr.training.judging import Judge, frc_cutoff_per_px
-from napari_semsr.training.kernel import Blur, kernel_of
-from napari_semsr.training.learner import Learner
-from napari_semsr.training.objectives import KernelOptions
-from napari_semsr.training.recipes import Recipe
-from napari_semsr.training.schedule import learning_rate_factor
-from napari_semsr.training.validation import ValidationPair, coarse_pairs
+from napari_semsr.training.callbacks import Board, append_row
+from napari_semsr.training.learners.adversarial import (
+    History,
+    discriminator_loss,
+    generator_loss,
+)
+from napari_semsr.training.learners.base import Learner, learning_rate_factor
+from napari_semsr.training.learners.cycle_gan import Blur, kernel_of
+from napari_semsr.training.recipe import KernelOptions, Recipe
+from napari_semsr.training.validation import (
+    Judge,
+    ValidationPair,
+    coarse_pairs,
+    frc_cutoff_per_px,
+)
 
 
 def test_history_shows_what_is_new_until_it_is_full_and_then_half_old() -> None:
@@ -140,7 +145,7 @@ def test_tensorboard_gets_the_figures(
 
         def close(self) -> None: ...
 
-    from napari_semsr.training import board
+    from napari_semsr.training import callbacks as board
 
     monkeypatch.setattr(board, "_tensorboard", lambda _folder: Writer())
     written = Board(tmp_path)

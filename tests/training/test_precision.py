@@ -5,9 +5,9 @@ import torch
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.models.registry import build
-from napari_semsr.training import precision
-from napari_semsr.training.precision import takes_bf16
-from napari_semsr.training.recipes import Recipe
+from napari_semsr.training import fit as precision
+from napari_semsr.training.fit import takes_bf16
+from napari_semsr.training.recipe import Recipe
 
 ODD, EVEN, PLAIN = (
     build("two-scale", {"width": width, "fine_blocks": 1, "dilations": dilations})

@@ -8,12 +8,12 @@ from torch import nn
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.registry import read, write
-from napari_semsr.pairs.options import PairOptions
-from napari_semsr.services.pairs import cut_pairs
-from napari_semsr.simulate.phantoms import draw
-from napari_semsr.training.preview import PREVIEW, keep_preview, preview
-from napari_semsr.training.recipes import DataOptions, Recipe
+from napari_semsr.io.formats import read, write
+from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.pairing.options import PairOptions
+from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.training.recipe import DataOptions, Recipe
+from napari_semsr.training.run_folder import PREVIEW, keep_preview, preview
 from napari_semsr.training.validation import ValidationPair
 
 RECIPE = Recipe(name="tiny", kind="supervised")
@@ -68,7 +68,7 @@ def test_unpaired_store_shows_no_truth(paired: bool, tmp_path: Path) -> None:
         write(micrograph, folder / "a.tif")
         folders.append(folder / "a.tif" if paired else folder)
     store = tmp_path / "pairs.zarr"
-    run(cut_pairs(*folders, store, options=PairOptions(patch=16, min_correlation=0)))
+    run(pairs_job(*folders, store, options=PairOptions(patch=16, min_correlation=0)))
     recipe = RECIPE.replace(kind="cycle-gan", data=DataOptions(pairs=str(store)))
     truth = [pair(np.eye(16), np.eye(16))] if paired else []
     keep_preview(tmp_path, nn.Identity(), recipe, truth)

@@ -9,9 +9,9 @@ import torch
 
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.models.receptive_field import Probe
-from napari_semsr.training import loop, recorder, starting
-from napari_semsr.training.recipes import Recipe, load_recipe
+from napari_semsr.models.probing.receptive_field import Probe
+from napari_semsr.training import callbacks as recorder, fit as loop, setup as starting
+from napari_semsr.training.recipe import Recipe, load_recipe
 from napari_semsr.training.validation import ValidationPair
 
 RECIPES = Path(__file__).parents[2] / "recipes"

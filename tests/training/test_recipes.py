@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.training.recipes import load_recipe
+from napari_semsr.training.recipe import load_recipe
 
 BUNDLED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 

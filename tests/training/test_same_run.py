@@ -14,11 +14,16 @@ from skimage import io
 from napari_semsr.core.errors import CheckpointError, ReadError, SemsrError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.pairs.options import PairOptions
-from napari_semsr.services.pairs import cut_pairs
-from napari_semsr.simulate.phantoms import draw
-from napari_semsr.training import loop, plain, run_dir, same_run
-from napari_semsr.training.recipes import Recipe
+from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.pairing.options import PairOptions
+from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.training import (
+    fit as loop,
+    run_folder as run_dir,
+    run_folder as same_run,
+)
+from napari_semsr.training.learners import supervised as plain
+from napari_semsr.training.recipe import Recipe
 
 RECIPE = Recipe.parse(
     {
@@ -41,7 +46,7 @@ def _cut(store: Path, seed: int = 0) -> Path:
     high = draw("particles", (96, 96), seed=seed)
     low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
     images = [Micrograph(part, name="field") for part in (low, high)]
-    run(cut_pairs(*images, store, options=PairOptions(patch=24, min_correlation=0)))
+    run(pairs_job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
     return store
 
 

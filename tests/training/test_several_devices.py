@@ -11,10 +11,10 @@ import yaml
 
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.training import loop
-from napari_semsr.training.feed import is_first
-from napari_semsr.training.loop import train
-from napari_semsr.training.recipes import Recipe
+from napari_semsr.training import fit as loop
+from napari_semsr.training.distributed import is_first
+from napari_semsr.training.fit import train
+from napari_semsr.training.recipe import Recipe
 
 SMALL = {
     "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},

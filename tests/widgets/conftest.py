@@ -15,8 +15,8 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.widgets._layers import layer_keywords
-from napari_semsr.widgets._panel import Panel
+from napari_semsr.widgets.base.panel import Panel
+from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of
 
 TIMEOUT_MS = 60_000

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.widgets._calibrate import apply_pixel_size, line_length
-from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 IMAGE = np.zeros((40, 60), np.uint8)

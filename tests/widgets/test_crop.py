@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.widgets._layers import micrograph_from_layer
 from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.layers import micrograph_from_layer
 from tests.widgets.scenes import grain
 
 WIDE = grain((320, 300), seed=3)

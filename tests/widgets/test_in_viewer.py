@@ -125,7 +125,7 @@ def test_closing_stops_the_job(viewer, qtbot, how):
 def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     viewer, qtbot, add, monkeypatch
 ):
-    from napari_semsr.inference.tasks import TileWorker
+    from napari_semsr.inference.tiles.worker import TileWorker
 
     enhance, begun = TileWorker.enhance, []
 

@@ -1,15 +1,14 @@
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.provenance import Provenance
-from napari_semsr.widgets._layers import (
+from napari_semsr.widgets.layers import (
     contrast_limits,
     layer_keywords,
     micrograph_from_layer,

@@ -3,8 +3,8 @@ import pytest
 import tifffile
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.io.registry import write
-from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.io.formats import write
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)

@@ -15,16 +15,23 @@ from napari_semsr.core.progress import Progress
 
 PANELS = {
     "open_mosaic": "OpenMosaicPanel",
-    "stitch_mosaic": "StitchMosaicPanel",
-    "enhance": "EnhancePanel",
+    "stitch.panel": "StitchMosaicPanel",
+    "enhance.panel": "EnhancePanel",
     "restore": "RestorePanel",
-    "frc_map": "FrcMapPanel",
-    "spectrum": "SpectrumPanel",
-    "metrics": "MetricsPanel",
+    "measure.frc_map": "FrcMapPanel",
+    "measure.spectrum": "SpectrumPanel",
+    "measure.metrics": "MetricsPanel",
     "crop": "CropPanel",
-    "train": "TrainPanel",
+    "train.panel": "TrainPanel",
 }
-MEASURING = ["enhance", "restore", "frc_map", "spectrum", "metrics", "crop"]
+MEASURING = [
+    "enhance.panel",
+    "restore",
+    "measure.frc_map",
+    "measure.spectrum",
+    "measure.metrics",
+    "crop",
+]
 
 
 def make(module: str, viewer: object, qtbot) -> object:
@@ -84,24 +91,24 @@ def test_run_refuses_colour_and_turned_layers(module, model, qtbot):
     assert not panel.runner.busy
 
 
-@pytest.mark.parametrize("module", ["frc_map", "metrics"])
+@pytest.mark.parametrize("module", ["measure.frc_map", "measure.metrics"])
 def test_pair_of_different_shapes_is_refused(module, model, qtbot):
     model.add_image(np.zeros((40, 50)), name="a")
     model.add_image(np.zeros((40, 40)), name="b")
     panel = make(module, model, qtbot)
-    second = panel.second if module == "frc_map" else panel.reference
+    second = panel.second if module == "measure.frc_map" else panel.reference
     second.value = model.layers["a"]
     panel.run()
     assert "onto one grid" in panel.status.text()
 
 
-@pytest.mark.parametrize("module", ["frc_map", "spectrum"])
+@pytest.mark.parametrize("module", ["measure.frc_map", "measure.spectrum"])
 def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
     grain = np.random.default_rng(0).random((64, 64))
     add(model, Micrograph(grain, parse_pixel_size(5.0), "sized"))
     model.add_image(grain, name="bare")
     panel = make(module, model, qtbot)
-    if module == "spectrum":
+    if module == "measure.spectrum":
         panel.layers.value = list(model.layers)
     else:
         panel.second.value = model.layers["sized"]
@@ -126,7 +133,7 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
 
 
 def test_run_while_running_is_refused(model, qtbot, finish):
-    panel = make("metrics", model, qtbot)
+    panel = make("measure.metrics", model, qtbot)
 
     def endless():
         while True:
@@ -150,7 +157,7 @@ def test_run_while_running_is_refused(model, qtbot, finish):
 def test_leaving_the_dock_cancels(model, qtbot, finish):
     from qtpy.QtWidgets import QWidget
 
-    panel, dock = make("metrics", model, qtbot), QWidget()
+    panel, dock = make("measure.metrics", model, qtbot), QWidget()
     qtbot.addWidget(dock)
     panel.setParent(dock)
     closed = []
@@ -173,7 +180,7 @@ def test_leaving_the_dock_cancels(model, qtbot, finish):
 def test_result_that_cannot_be_shown_is_told(model, qtbot, finish):
     from napari_semsr.core.errors import ShapeError
 
-    panel = make("metrics", model, qtbot)
+    panel = make("measure.metrics", model, qtbot)
 
     def show(_: object) -> None:
         msg = "The layer is gone."

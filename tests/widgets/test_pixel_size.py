@@ -1,8 +1,7 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from napari_semsr.widgets._pixel_size import PixelSizeEdit, format_nm
+from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
 
 
 @pytest.fixture

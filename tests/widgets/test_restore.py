@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.widgets._layers import micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.restore import RestorePanel
 
 

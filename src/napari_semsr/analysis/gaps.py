@@ -23,13 +23,8 @@ from pydantic import Field
 from scipy import ndimage, spatial
 from skimage import filters, morphology, segmentation
 
-from napari_semsr.core.errors import ReadError, ShapeError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.options import Options
+from napari_semsr.core import FloatArray, Micrograph, Options, ReadError, ShapeError
 
-__all__ = ["Gap", "GapOptions", "Gaps", "measure_gaps"]
-
-Array = NDArray[np.float64]
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
 _SMOOTH_PX = 1.0
@@ -114,7 +109,7 @@ class Gaps:
             return None
         return 1 - self.detected / len(self.found)
 
-    def width_errors(self, unit: str) -> Array:
+    def width_errors(self, unit: str) -> FloatArray:
         """Give the widths in the image less those in the reference.
 
         Parameters
@@ -139,8 +134,8 @@ class Gaps:
 class _Line:
     """From the centre of one particle to that of another."""
 
-    start: Array
-    stop: Array
+    start: FloatArray
+    stop: FloatArray
     inside: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
     @property
@@ -216,7 +211,7 @@ def measure_gaps(
     return Gaps(count, len(lines), excluded, tuple(found), background, guide_background)
 
 
-def _above_background(image: Micrograph, *, dark: bool) -> tuple[Array, float]:
+def _above_background(image: Micrograph, *, dark: bool) -> tuple[FloatArray, float]:
     """Grey levels above the background, and the background."""
     values = image.array().astype(float)
     if not np.isfinite(values).all():
@@ -231,7 +226,9 @@ def _above_background(image: Micrograph, *, dark: bool) -> tuple[Array, float]:
     return turned - level, -level if dark else level
 
 
-def _particles(values: Array, options: GapOptions) -> tuple[NDArray[np.int32], int]:
+def _particles(
+    values: FloatArray, options: GapOptions
+) -> tuple[NDArray[np.int32], int]:
     """Label particles from 1 upwards."""
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
     if smooth.max() <= smooth.min():
@@ -270,7 +267,10 @@ def _lines(labels: NDArray[np.int32], count: int, options: GapOptions) -> list[_
 
 
 def _line(
-    labels: NDArray[np.int32], start: Array, stop: Array, ends: tuple[int, int]
+    labels: NDArray[np.int32],
+    start: FloatArray,
+    stop: FloatArray,
+    ends: tuple[int, int],
 ) -> _Line | None:
     """Join two centres; None where another particle lies between."""
     passed = ndimage.map_coordinates(
@@ -284,7 +284,7 @@ def _line(
     return _Line(start, stop, inside)
 
 
-def _points(start: Array, stop: Array, aside: float = 0.0) -> Array:
+def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:
     """Points along a line, shifted aside by some pixels."""
     along = stop - start
     length = max(float(np.hypot(*along)), 1e-9)
@@ -294,7 +294,7 @@ def _points(start: Array, stop: Array, aside: float = 0.0) -> Array:
     return np.asarray((start + aside * across)[:, None] + along[:, None] * share)
 
 
-def _dip(values: Array, line: _Line) -> _Dip:
+def _dip(values: FloatArray, line: _Line) -> _Dip:
     """Look at the grey levels between two particles."""
     points = [_points(line.start, line.stop, aside) for aside in _LINES]
     levels = ndimage.map_coordinates(
@@ -320,7 +320,7 @@ def _dip(values: Array, line: _Line) -> _Dip:
     return _Dip(equal, deep, ends)
 
 
-def _crossing(rising: Array, level: float) -> float | None:
+def _crossing(rising: FloatArray, level: float) -> float | None:
     """Find where a profile that starts below a level first reaches it."""
     above = np.flatnonzero(rising >= level)
     if not above.size or above[0] == 0:

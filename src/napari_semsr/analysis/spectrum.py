@@ -11,20 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc import finite_array
-from napari_semsr.analysis.ring_sums import available_cores
-from napari_semsr.core.fourier import mean_pitch, plan_rings, window_plane
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.options import Options
-
-__all__ = [
-    "RadialSpectrum",
-    "Spectrum",
-    "SpectrumOptions",
-    "centred_spectrum",
-    "measure_spectrum",
-    "radial_spectrum",
-]
+from napari_semsr.analysis.frc import available_cores, finite_array
+from napari_semsr.core import Micrograph, Options, mean_pitch, plan_rings, window_plane
 
 _FLOOR = 1e-12
 

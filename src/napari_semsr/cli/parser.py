@@ -1,15 +1,255 @@
 """The parser of ``semsr``: verbs are named here and configured by their own modules."""
 
 import argparse
+import inspect
+import types
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
-from napari_semsr.core.errors import OptionError
+from pydantic.fields import FieldInfo
 
-if TYPE_CHECKING:
-    from napari_semsr.cli.verb import Verb
+from napari_semsr.core import Job, OptionError, Options
+from napari_semsr.jobs import OpenOptions, Result
 
-__all__ = ["VERBS", "build_parser", "load_verb"]
+# Flags made from the frozen option models, so that nothing is said twice.
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    model: type[Options],
+    *,
+    title: str = "options",
+    exclude: Collection[str] = (),
+) -> None:
+    """Add one flag for each field of an option model.
+
+    Values are handed on as typed: the model itself checks them, so that a command, a
+    panel and a store refuse the same values in the same words.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Receives a group of flags.
+    model : type of Options
+        Its field descriptions become the help.
+    title : str, default="options"
+        Heading of the group.
+    exclude : collection of str, optional
+        Fields that another flag or a positional argument serves.
+    """
+    group = parser.add_argument_group(title)
+    told = _attributes_of(model)
+    for name, info in model.model_fields.items():
+        if name not in exclude:
+            _add_field(group, name, info, info.description or told.get(name, ""))
+
+
+def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) -> O:
+    """Make options of what was typed.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Parsed arguments; a flag that was not typed is absent.
+    model : type of Options
+        The model whose flags `add_options` added.
+    **changes : object
+        Values that come from elsewhere; they win over flags.
+
+    Returns
+    -------
+    Options
+        Validated options; fields that nobody gave have their defaults.
+
+    Raises
+    ------
+    OptionError
+        If a value is out of range or of the wrong kind.
+    """
+    given = vars(arguments)
+    values = {name: given[name] for name in model.model_fields if name in given}
+    return model.parse({**values, **changes})
+
+
+def _add_field(
+    group: argparse._ArgumentGroup, name: str, info: FieldInfo, description: str
+) -> None:
+    """Add the flag of one field."""
+    kind = _without_none(info.annotation)
+    text = _help(info, description)
+    flag = "--" + name.replace("_", "-")
+    if kind is bool:
+        action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
+        group.add_argument(
+            flag, dest=name, action=action, default=argparse.SUPPRESS, help=text
+        )
+        return
+    extra: dict[str, Any] = {"metavar": _metavar(name, kind)}
+    if get_origin(kind) is Literal:
+        extra = {"choices": [str(item) for item in get_args(kind)]}
+    group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text, **extra)
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return the type of an optional field without its None."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
+        return kinds[0] if len(kinds) == 1 else str
+    return annotation
+
+
+def _metavar(name: str, kind: Any) -> str:
+    """Choose a short word for a value."""
+    if kind is int:
+        return "N"
+    if kind is float:
+        return "X"
+    return name.split("_")[0].upper()
+
+
+def _attributes_of(model: type[Options]) -> dict[str, str]:
+    """Read what a model's docstring tells of its attributes."""
+    lines = inspect.cleandoc(model.__doc__ or "").splitlines()
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in lines[lines.index("Attributes") + 2 :] if "Attributes" in lines else []:
+        if line[:1].strip():
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+        elif line.strip():
+            text = line.strip().replace("``", "")
+            found.update(
+                {name: f"{found.get(name, '')} {text}".strip() for name in names}
+            )
+    return found
+
+
+def _help(info: FieldInfo, description: str) -> str:
+    """Join a field's description and its default."""
+    text = description.rstrip(".")
+    text = text[:1].lower() + text[1:] if text[1:2].islower() else text
+    default = info.get_default(call_default_factory=False)
+    shown = not info.is_required() and default is not None and default is not False
+    text = f"{text} (default: {default})" if shown else text
+    return text.replace("%", "%%")
+
+
+# Arguments that several verbs share: how to open an image, how to write one.
+
+
+def add_image(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add the positional path of an image.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The verb's parser.
+    name : str
+        Name of the argument, lower case; shown in capitals.
+    text : str
+        Its help.
+    """
+    parser.add_argument(name, metavar=name.upper(), type=_path, help=text)
+
+
+def add_second(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add the positional path of a second image that may be left out.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The verb's parser.
+    name : str
+        Name of the argument, lower case; shown in capitals.
+    text : str
+        Its help.
+    """
+    parser.add_argument(name, metavar=name.upper(), type=_path, nargs="?", help=text)
+
+
+def add_output(
+    parser: argparse.ArgumentParser, text: str, *, required: bool = True
+) -> None:
+    """Add ``-o`` and ``--overwrite``.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The verb's parser.
+    text : str
+        Help of the output.
+    required : bool, default=True
+        Whether the verb needs one.
+    """
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=_path, required=required, help=text
+    )
+    add_overwrite(parser)
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The verb's parser.
+    """
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing output"
+    )
+
+
+def add_opening(
+    parser: argparse.ArgumentParser, *, exclude: Collection[str] = ()
+) -> None:
+    """Add the flags that say how to read an image.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The verb's parser.
+    exclude : collection of str, optional
+        Fields of `OpenOptions` to leave out.
+    """
+    add_options(parser, OpenOptions, title="reading", exclude=exclude)
+
+
+def opening_from(arguments: argparse.Namespace) -> OpenOptions:
+    """Make reading options of what was typed.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Parsed arguments.
+
+    Returns
+    -------
+    OpenOptions
+        Validated.
+    """
+    return options_from(arguments, OpenOptions)
+
+
+def _path(text: str) -> str:
+    """Refuse an empty path, which would mean the current folder."""
+    if not text.strip():
+        msg = "a path must not be empty"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
 
 VERBS = {
     "info": "say what a file is: size, type, pixel size, vendor, metadata",
@@ -32,6 +272,18 @@ VERBS = {
     "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
 }
 """What each verb does, in the order of the help."""
+
+_FAMILIES = {
+    "info": "files",
+    "convert": "files",
+    "frc": "measure",
+    "frc-map": "measure",
+    "spectrum": "measure",
+    "metrics": "measure",
+    "gaps": "measure",
+    "histogram": "measure",
+}
+"""Modules that serve several verbs; every other bears its verb's name."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +308,9 @@ def load_verb(name: str) -> "Verb[Any]":
     Verb
         What to do.
     """
-    verb: Verb[Any] = import_module(f"napari_semsr.cli.{name.replace('-', '_')}").VERB
+    word = name.replace("-", "_")
+    module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")
+    verb: Verb[Any] = getattr(module, word.upper())
     return verb
 
 
@@ -108,3 +362,27 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             flag, action="store_true", default=argparse.SUPPRESS, help=text
         )
+
+
+# What a verb is: arguments, a job, and a summary of its result.
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True, slots=True)
+class Verb(Generic[R]):
+    """One sub-command of ``semsr``.
+
+    Attributes
+    ----------
+    configure : callable
+        Adds the verb's arguments to its parser.
+    start : callable
+        Makes the job of parsed arguments, without running it.
+    summarise : callable
+        Says a result in one or more lines.
+    """
+
+    configure: Callable[[argparse.ArgumentParser], None]
+    start: Callable[[argparse.Namespace], Job[R]]
+    summarise: Callable[[R], str]

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["columns", "length", "number", "pixel_size", "shape"]
-
 _MISSING = "\N{EN DASH}"
 
 

@@ -10,15 +10,6 @@ from numpy.typing import NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
 
-__all__ = [
-    "Acquisition",
-    "ArrayFrames",
-    "Fault",
-    "FrameOrder",
-    "Frames",
-    "grid_cells",
-]
-
 FrameOrder = Literal["row", "serpentine"]
 
 

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Returning", "in_background", "return_free_memory"]
-
 _INTERVAL_S = 5e-4
 _NICE = 5
 _RETURN_EVERY_S = 1.0

@@ -4,19 +4,6 @@ Each message is one sentence: what was required, what was given, and the remedy
 when it is known. None derives from `RuntimeError`: Qt generator workers swallow it.
 """
 
-__all__ = [
-    "Cancelled",
-    "CheckpointError",
-    "DeviceMemoryError",
-    "IncompleteError",
-    "OptionError",
-    "ReadError",
-    "RegistrationError",
-    "SemsrError",
-    "ShapeError",
-    "WriteError",
-]
-
 
 class SemsrError(Exception):
     """Base of every error that this package raises for its user."""

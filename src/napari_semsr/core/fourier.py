@@ -18,17 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-
-__all__ = [
-    "Rings",
-    "mean_pitch",
-    "plan_rings",
-    "radial_frequency",
-    "tukey",
-    "window_plane",
-]
-
-FloatArray = NDArray[np.float64]
+from napari_semsr.core.types import FloatArray
 
 
 def tukey(size: int, alpha: float) -> FloatArray:

@@ -18,15 +18,6 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import Box, read_box
 
-__all__ = [
-    "any_finite",
-    "count_clipped",
-    "data_range",
-    "field_range",
-    "finite_mean",
-    "to_dtype",
-]
-
 _BINS = 1 << 16
 _BLOCK = 2048
 _SIGN = np.uint32(1 << 31)

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.provenance import Provenance
 
-__all__ = ["Micrograph", "PixelSize", "parse_pixel_size"]
-
 PixelSize = NewType("PixelSize", tuple[float, float])
 """``(y, x)`` in nanometres, finite and positive; made only by `parse_pixel_size`."""
 

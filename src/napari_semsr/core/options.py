@@ -10,8 +10,6 @@ from pydantic_core import ErrorDetails
 
 from napari_semsr.core.errors import OptionError
 
-__all__ = ["Options", "first_fault"]
-
 _WORDS = {
     "missing": "must be given",
     "greater_than": "must be more than {gt}",

@@ -8,8 +8,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Job", "Progress", "Waiting", "run"]
-
 T = TypeVar("T")
 
 

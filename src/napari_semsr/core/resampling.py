@@ -27,13 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.tiling import Box, reflect_indices
-
-__all__ = ["Resampling", "working_type"]
+from napari_semsr.core.types import IntPair
 
 _LOBES = 3
 _TOGETHER = Fraction(0), Fraction(0)
 Step = Fraction
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,7 @@ class Resampling:
             values = values[:, box.x0 - place.x0 : box.x1 - place.x0]
         return np.ascontiguousarray(values, dtype=kind)
 
-    def _weights(self, axis: int, span: Span, place: Span) -> Any:
+    def _weights(self, axis: int, span: IntPair, place: IntPair) -> Any:
         """Weights of one axis as a matrix; None where both grids are one."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
         together = step == 1 and offset == 0
@@ -182,7 +180,9 @@ def _width(step: Step) -> int:
     return 2 * math.ceil(_LOBES * max(step, Fraction(1)))
 
 
-def _centres(span: Span, step: Step, offset: Fraction) -> tuple[NDArray[np.int64], int]:
+def _centres(
+    span: IntPair, step: Step, offset: Fraction
+) -> tuple[NDArray[np.int64], int]:
     """Centres of new pixels in pixels of the field: numerators, and what is below."""
     parts = math.lcm(step.denominator, offset.denominator)
     twice = 2 * np.arange(*span, dtype=np.int64) + 1
@@ -192,7 +192,7 @@ def _centres(span: Span, step: Step, offset: Fraction) -> tuple[NDArray[np.int64
 
 
 def _taps(
-    span: Span, step: Step, offset: Fraction
+    span: IntPair, step: Step, offset: Fraction
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """First pixel, and the weights of it and those that follow, for each new pixel."""
     width = _width(step)

@@ -24,19 +24,6 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 
-__all__ = [
-    "BlockPlan",
-    "Box",
-    "Tile",
-    "TilePlan",
-    "pad_to",
-    "plan_blocks",
-    "plan_tiles",
-    "read_box",
-    "reflect_indices",
-    "round_up",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Box:

@@ -5,54 +5,249 @@ each result equals the same pixels of an untiled pass, run with bounded memory, 
 written straight into the output, one writer to a chunk. A tile is marked as done
 after its pixels are written, so that an interrupted run can be resumed from the store
 alone. Networks with live normalisation layers are run whole, in lockstep, or with
-statistics from a sample (`napari_semsr.inference.ways`).
+statistics from a sample (`napari_semsr.inference.strategy`).
 """
 
 import logging
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job, Progress
-from napari_semsr.core.provenance import InputRecord, Provenance, software_versions
-from napari_semsr.core.tiling import TilePlan
-from napari_semsr.inference.fallback import run_whole_or_lockstep
-from napari_semsr.inference.frozen import Frozen
-from napari_semsr.inference.here import run_here
-from napari_semsr.inference.live import LiveField
-from napari_semsr.inference.live_run import LiveSink, run_live
-from napari_semsr.inference.lockstep_plan import LockstepPlan
-from napari_semsr.inference.lockstep_run import run_lockstep
-from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.planning import (
-    create_output,
+from napari_semsr.core import (
+    DeviceMemoryError,
+    InputRecord,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    TilePlan,
+    any_finite,
+    software_versions,
+)
+from napari_semsr.inference.exact import (
+    WAY,
+    Frozen,
+    LockstepPlan,
+    plan_lockstep,
+    run_lockstep,
+)
+from napari_semsr.inference.haze import find_haze
+from napari_semsr.inference.layout import (
+    PixelFit,
     fit_of,
+    identity_of,
     output_frame,
 )
+from napari_semsr.inference.live import LiveField, LiveSink, run_live
+from napari_semsr.inference.normalise import measure_scaling
+from napari_semsr.inference.options import EnhanceOptions, EnhanceReport, MemoryWatch
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.preparing import Prepared, prepare
-from napari_semsr.inference.regrid_run import run_regridded
-from napari_semsr.inference.report import EnhanceReport, MemoryWatch
-from napari_semsr.inference.seams import SeamMeter
-from napari_semsr.inference.sinks import ArraySink, Places, Sink, StoreSink
-from napari_semsr.inference.tasks import Piece, Run
-from napari_semsr.inference.ways import frozen_statistics, memory_budget
-from napari_semsr.io.zarr_store import OmeZarrStore
-from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.inference.resample import Shown, show
+from napari_semsr.inference.strategy import (
+    Way,
+    choose_way,
+    frozen_statistics,
+    memory_budget,
+)
+from napari_semsr.inference.tiles import (
+    ArraySink,
+    Piece,
+    Places,
+    Run,
+    SeamMeter,
+    Sink,
+    StoreSink,
+    run_here,
+    run_regridded,
+    run_whole,
+)
+from napari_semsr.io import OmeZarrStore
+from napari_semsr.models import LoadedModel
 
-__all__ = [
-    "EnhanceOptions",
-    "EnhanceReport",
-    "create_output",
-    "enhance_array",
-    "enhance_to_store",
-    "output_frame",
-]
+# A field whole; in lockstep when memory does not hold it after all.
+
+
+def run_whole_or_lockstep(
+    run: Run,
+    predictor: Predictor,
+    places: Sequence[tuple[int, int]],
+    target: Sink,
+    budget: int,
+) -> Generator[list[Piece] | Progress]:
+    """Enhance a field in one pass; in lockstep where memory runs out.
+
+    Parameters
+    ----------
+    run : Run
+        The work.
+    predictor : Predictor
+        The network on its device.
+    places : sequence of tuple of int
+        Rows and columns of the tiles to write.
+    target : Sink
+        Where it is kept which way was taken.
+    budget : int
+        Bytes that tiles in lockstep may take.
+
+    Yields
+    ------
+    Progress or list of Piece
+        Tiles that are in the target.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If memory holds neither the field nor the smallest tile.
+    """
+    short: DeviceMemoryError | None = None
+    with closing(run_whole(run, predictor, places)) as pieces:
+        try:
+            yield from pieces
+        except DeviceMemoryError as error:
+            short = error.with_traceback(None)  # its frames hold tensors
+    if short is None:
+        return
+    found = plan_lockstep(predictor, run.plan, budget, core=run.plan.core)
+    if found is None:
+        raise short
+    record = {**(target.kept(WAY) or {}), "kind": "lockstep", "core": found.tiles.core}
+    target.keep(WAY, record)
+    note = (
+        "Memory was short: the field is not run whole, but tiles of "
+        f"{found.tiles.core} px step together."
+    )
+    yield Progress(0, 0, note)
+    with closing(run_lockstep(run, predictor, places, found, target)) as events:
+        for event in events:
+            if isinstance(event, Progress):
+                yield event
+            else:
+                yield [replace(e, notes=(note, *e.notes)) for e in event]
+
+
+# What is measured and decided before the first tile of a run.
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that is ready to begin.
+
+    Attributes
+    ----------
+    run : Run
+        The work.
+    predictor : Predictor
+        The network on its device.
+    way : Way
+        How the field is run.
+    places : sequence of tuple of int
+        Tiles that are not done.
+    notes : tuple of str
+        What the user should know.
+    fit : PixelFit
+        How the field's pixel size meets the model's.
+    """
+
+    run: Run
+    predictor: Predictor
+    way: Way
+    places: Places
+    notes: tuple[str, ...]
+    fit: PixelFit
+
+
+def prepare(
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    target: Sink,
+    *,
+    scattered: bool = False,
+) -> Job[Prepared]:
+    """Measure what holds for the whole field, and make the target ready.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions
+        How it is run.
+    target : Sink
+        Where tiles go.
+    scattered : bool, default=False
+        Whether tiles are run on several workers, that share no memory.
+
+    Returns
+    -------
+    Prepared
+        A run that is ready to begin.
+
+    Yields
+    ------
+    Progress
+        What is being measured.
+
+    Raises
+    ------
+    WriteError
+        If the target was begun with another input, model or option.
+    """
+    yield Progress(0, 0, "Measuring the grey values")
+    predictor = Predictor(loaded, device=options.device, precision=options.precision)
+    shown = _show(micrograph, predictor, options)
+    data, plan = shown.data, shown.plan
+    way = choose_way(predictor, options, plan, target.kept(WAY), scattered=scattered)
+    notes = (*((shown.fit.note,) if shown.fit.note else ()), *way.notes)
+    yield from (Progress(0, 0, note) for note in notes)
+    card = loaded.card
+    scaling = measure_scaling(data, card.input_percentiles, back=card.grey == "input")
+    haze = None
+    if options.haze:
+        yield Progress(0, 0, "Looking for haze")
+        haze = find_haze(data, loaded.module, scaling)
+    resampling = shown.record()
+    identity = identity_of(micrograph, loaded, options, scaling, resampling)
+    target.prepare(shown.outputs, card.scale, identity)
+    if target.kept(WAY) is None:
+        target.keep(WAY, way.record())
+    run = Run(
+        data=data,
+        target=target.array,
+        loaded=loaded,
+        plan=plan,
+        scaling=scaling,
+        haze=haze,
+        device=options.device,
+        precision=options.precision,
+        batch=options.batch,
+        regrid=shown.regrid,
+    )
+    if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
+        notes += ("The image has no finite pixel, nor has the result.",)
+    pending = target.pending(shown.outputs)
+    return Prepared(run, predictor, way, pending, notes, shown.fit)
+
+
+def _show(
+    micrograph: Micrograph, predictor: Predictor, options: EnhanceOptions
+) -> Shown:
+    """Cut the field, and choose the batch."""
+    shown = show(
+        micrograph,
+        predictor.card,
+        predictor.probe_within(options.halo_tolerance),
+        options,
+        constant=predictor.device.type != "cpu",
+    )
+    predictor.choose_batch(shown.plan.tile(0, 0).window.shape, options.batch)
+    return shown
+
 
 _logger = logging.getLogger(__name__)
 _Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
@@ -320,11 +515,14 @@ def _as_one_there(
     scheduler: str,
 ) -> _Work:
     """Run tiles that depend on each other on a cluster."""
-    from napari_semsr.inference import lockstep_there as there  # dask starts slowly
+    from napari_semsr.inference.lockstep_there import (
+        run_lockstep_there,
+        run_whole_there,
+    )  # dask starts slowly
 
     if lockstep is None:
-        return there.run_whole_there(run, places, scheduler)
-    return there.run_lockstep_there(run, predictor, places, lockstep, target, scheduler)
+        return run_whole_there(run, places, scheduler)
+    return run_lockstep_there(run, predictor, places, lockstep, target, scheduler)
 
 
 def _independent(
@@ -333,7 +531,7 @@ def _independent(
     """Run tiles that need nothing of each other, here or on a cluster."""
     if scheduler is None:
         return run_here(run, predictor, places)
-    from napari_semsr.inference.cluster import run_there  # dask starts slowly
+    from napari_semsr.inference.tiles import run_there  # dask starts slowly
 
     return run_there(run, predictor, places, scheduler)
 

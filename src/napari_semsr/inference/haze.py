@@ -1,8 +1,9 @@
 """Haze over a whole field: found once, lifted window by window.
 
-A network that looks for haze (`napari_semsr.models.veil`) is shown statistics of blocks
-of the whole field; what it finds is a small map of gains and one grey level. Each
-window is then lifted by the part of the map that lies under it, so that tiles agree.
+A network that looks for haze (`napari_semsr.models.architectures.haze`) is shown
+statistics of blocks of the whole field; what it finds is a small map of gains and one
+grey level. Each window is then lifted by the part of the map that lies under it, so
+that tiles agree.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from napari_semsr.core.tiling import Box, round_up
-from napari_semsr.inference.scaling import Scaling, read_window
-from napari_semsr.models.unveiled import Unveiled
-from napari_semsr.models.veil import BLOCK, block_statistics
-
-__all__ = ["HazeMap", "find_haze", "local_part", "read_input"]
+from napari_semsr.core import Box, round_up
+from napari_semsr.inference.normalise import Scaling, read_window
+from napari_semsr.models import BLOCK, Unveiled, block_statistics
 
 _WINDOW = 1024
 _LARGEST_MAP = 256

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_semsr.core.errors import SemsrError
-from napari_semsr.core.tiling import Box, Tile, TilePlan
-from napari_semsr.inference.lockstep import scaled_box
-from napari_semsr.inference.lockstep_replay import SAVED_FORMS, PassState
-from napari_semsr.inference.lockstep_script import Point
-from napari_semsr.inference.lockstep_shelf import dense
-
-__all__ = ["FileLayer", "FileShelf", "read_state", "write_file", "write_state"]
+from napari_semsr.core import Box, SemsrError, Tile, TilePlan
+from napari_semsr.inference.exact import (
+    SAVED_FORMS,
+    PassState,
+    Point,
+    dense,
+    scaled_box,
+)
 
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.05

@@ -16,37 +16,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_semsr.core.errors import Cancelled, SemsrError
-from napari_semsr.core.tiling import Tile, TilePlan
-from napari_semsr.inference.lockstep import Landed, scaled_box
+from napari_semsr.core import Cancelled, SemsrError, Tile, TilePlan
+from napari_semsr.inference.exact import (
+    Answer,
+    Landed,
+    Landing,
+    Script,
+    Sums,
+    TilePass,
+    input_of,
+    scaled_box,
+    sums_of,
+    write_script,
+)
 from napari_semsr.inference.lockstep_files import (
     FileLayer,
     FileShelf,
     read_state,
     write_state,
 )
-from napari_semsr.inference.lockstep_land import Landing
-from napari_semsr.inference.lockstep_replay import Answer, TilePass
-from napari_semsr.inference.lockstep_run import input_of
-from napari_semsr.inference.lockstep_script import Script, write_script
-from napari_semsr.inference.statistics import Sums, sums_of
-from napari_semsr.inference.tasks import Piece, Run, TileWorker, registered
-from napari_semsr.inference.whole import run_whole
-from napari_semsr.models.live_calls import Moments
-from napari_semsr.models.refreshed_reach import Refreshes
-
-__all__ = [
-    "Ended",
-    "Meeting",
-    "Parcel",
-    "Stepper",
-    "Told",
-    "join",
-    "leave",
-    "make_end",
-    "make_step",
-    "make_whole",
-]
+from napari_semsr.inference.tiles import Piece, Run, TileWorker, registered, run_whole
+from napari_semsr.models import Moments, Refreshes
 
 _Places = Sequence[tuple[int, int]]
 

@@ -15,13 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_semsr.core.progress import Progress
-from napari_semsr.core.tiling import Tile
-from napari_semsr.inference.cluster import Cluster, joined
-from napari_semsr.inference.lockstep_land import by_output
-from napari_semsr.inference.lockstep_plan import LockstepPlan, halo_and_script
-from napari_semsr.inference.lockstep_run import (
+from napari_semsr.core import Progress, Tile
+from napari_semsr.inference.exact import (
     STATISTICS,
+    LockstepPlan,
+    Room,
+    Statistics,
+    Sums,
+    by_output,
+    halo_and_script,
+    pooled,
     tiles_for,
     with_smaller_tiles,
 )
@@ -33,14 +36,9 @@ from napari_semsr.inference.lockstep_step import (
     make_step,
     make_whole,
 )
-from napari_semsr.inference.lockstep_storage import Room
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.sinks import Sink
-from napari_semsr.inference.statistics import Statistics, Sums, pooled
-from napari_semsr.inference.tasks import Piece, Run
-from napari_semsr.models.live_calls import Moments
-
-__all__ = ["run_lockstep_there", "run_whole_there"]
+from napari_semsr.inference.tiles import Cluster, Piece, Run, Sink, joined
+from napari_semsr.models import Moments
 
 _FOLDER = "layers"
 _CPU = torch.device("cpu")

@@ -2,34 +2,225 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from napari_semsr.core.errors import CheckpointError, DeviceMemoryError
-from napari_semsr.inference.devices import (
-    free_memory,
-    resolve_device,
-    resolve_precision,
-    translated,
+from napari_semsr.core import (
+    CheckpointError,
+    DeviceMemoryError,
+    OptionError,
+    SemsrError,
 )
-from napari_semsr.inference.footprint import estimate_peak
+from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.haze import local_part
-from napari_semsr.inference.measured import measured_of
-from napari_semsr.inference.scaling import Scaling
-from napari_semsr.inference.statistics import Statistics, on_device
-from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.normalisation import FixedMoments
-from napari_semsr.models.receptive_field import Probe
+from napari_semsr.inference.network_cache import measured_of
+from napari_semsr.inference.normalise import Scaling
+from napari_semsr.models import FixedMoments, LoadedModel, Probe
 
-__all__ = ["Predictor"]
+# Which device, which precision, how much memory.
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Choose a device by the name that a user gave.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns
+    -------
+    torch.device
+        A device that is there.
+
+    Raises
+    ------
+    OptionError
+        If the device is unknown or absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        msg = f"A device must be auto, cpu, cuda or cuda:N, got {name!r}."
+        raise OptionError(msg) from None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        msg = (
+            f"Device {name} needs a CUDA GPU, and torch sees {count}: use --device cpu."
+        )
+        raise OptionError(msg)
+    if device.type not in ("cpu", "cuda"):
+        msg = f"A device must be auto, cpu, cuda or cuda:N, got {name!r}."
+        raise OptionError(msg)
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Choose the arithmetic.
+
+    Parameters
+    ----------
+    name : {"auto", "fp32", "bf16"}
+        ``auto`` is bf16 where the device computes it in hardware.
+    device : torch.device
+        Where the network runs.
+
+    Returns
+    -------
+    {"fp32", "bf16"}
+        The precision to use.
+
+    Raises
+    ------
+    OptionError
+        If the name is none of these.
+    """
+    if name in ("fp32", "bf16"):
+        return name
+    if name != "auto":
+        msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
+        raise OptionError(msg)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        fast = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return "bf16" if fast else "fp32"
+
+
+def free_memory(device: torch.device) -> int:
+    """Measure the memory that a device can still give.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network runs.
+
+    Returns
+    -------
+    int
+        Bytes; on a CPU within the limit of the container, if there is one.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    from distributed.system import MEMORY_LIMIT  # 20 MB, and most runs never ask
+
+    left = int(MEMORY_LIMIT or 0) - int(psutil.Process().memory_info().rss)
+    return max(0, min(int(psutil.virtual_memory().available), left))
+
+
+@contextmanager
+def translated(device: torch.device, what: str) -> Iterator[None]:
+    """Turn torch's errors into ours, since a `RuntimeError` is lost in Qt threads.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the work is done.
+    what : str
+        What is being computed, to name in the sentence.
+
+    Yields
+    ------
+    None
+        Control, for the work.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the device ran out of memory.
+    SemsrError
+        If torch failed otherwise.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if memory or any(mark in str(error).lower() for mark in _NO_MEMORY):
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            msg = f"Device {device} has no memory left for {what}."
+            raise DeviceMemoryError(msg) from error
+        msg = f"The network could not compute {what} on {device}: {first}"
+        raise SemsrError(msg) from error
+
+
+# How much memory a pass takes, known beforehand.
+#
+# The network is run on torch's meta device, which has shapes but no numbers: nothing is
+# allocated and nothing computed, while every tensor that is alive is counted.
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count the bytes of all tensors that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live: int = 0
+        self.peak: int = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def _release(self, size: int) -> None:
+        self.live -= size
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if storage not in self._seen:
+                    self._seen.add(storage)
+                    size = storage.nbytes()
+                    self.live += size
+                    weakref.finalize(storage, self._release, size)
+        self.peak = max(self.peak, self.live)
+        return result
+
+
+def estimate_peak(module: nn.Module, shape: tuple[int, int]) -> int:
+    """Estimate the activations that a pass in fp32 holds at its peak.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    shape : tuple of int
+        Rows and columns of the field.
+
+    Returns
+    -------
+    int
+        Bytes, with the input, without weights and without what kernels use inside.
+    """
+    ghost = copy.deepcopy(module).to("meta").eval()
+    with torch.no_grad(), _LiveBytes() as mode:
+        ghost(torch.zeros(1, 1, *shape, device="meta"))
+    peak: int = mode.peak
+    return peak
+
 
 _logger = logging.getLogger(__name__)
 _LARGEST_BATCH = 8

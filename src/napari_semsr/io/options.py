@@ -6,13 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
-from napari_semsr.core.options import Options
-from napari_semsr.io.lengths import LARGEST_NM, SMALLEST_NM
+from napari_semsr.core import OptionError, Options, PixelSize, parse_pixel_size
 from napari_semsr.io.record import Record
-
-__all__ = ["FileInfo", "ReadOptions", "Source"]
+from napari_semsr.io.tiff import LARGEST_NM, SMALLEST_NM
 
 
 class ReadOptions(Options):

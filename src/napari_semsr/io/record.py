@@ -8,11 +8,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from napari_semsr.core.errors import OptionError
-from napari_semsr.core.micrograph import Micrograph, PixelSize, parse_pixel_size
-from napari_semsr.core.provenance import Provenance
-
-__all__ = ["RECORD_KEY", "Record", "record_of"]
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    PixelSize,
+    Provenance,
+    parse_pixel_size,
+)
 
 RECORD_KEY = "napari-semsr"
 _FORMAT = 1

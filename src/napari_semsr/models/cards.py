@@ -13,17 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from napari_semsr.core.errors import CheckpointError, WriteError
-
-__all__ = [
-    "WEIGHTS",
-    "ModelCard",
-    "bundled",
-    "file_digest",
-    "read_card",
-    "resolve",
-    "write_card",
-]
+from napari_semsr.core import CheckpointError, WriteError
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20

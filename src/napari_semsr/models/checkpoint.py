@@ -7,11 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
-from napari_semsr.core.errors import CheckpointError
+from napari_semsr.core import CheckpointError
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.registry import build
-
-__all__ = ["LoadedModel", "load_model", "save_model"]
 
 SIZE_LIMIT = 2 * 2**30
 

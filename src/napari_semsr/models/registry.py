@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.architectures import DISCRIMINATORS, PUBLISHED
-from napari_semsr.models.correction import Correction
-from napari_semsr.models.deblurred import Deblurred
-from napari_semsr.models.two_scale import TwoScale
-from napari_semsr.models.unveiled import Unveiled
-
-__all__ = ["ARCHITECTURES", "DISCRIMINATORS", "build", "build_discriminator"]
+from napari_semsr.core import CheckpointError
+from napari_semsr.models.architectures import (
+    DISCRIMINATORS,
+    PUBLISHED,
+    Correction,
+    Deblurred,
+    TwoScale,
+    Unveiled,
+)
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,

@@ -1,24 +1,28 @@
 """Fields whose truth is known, which choose the checkpoint and train nothing."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import nn
 
-from napari_semsr.simulate.degrade import KINDS, degrade
-from napari_semsr.simulate.phantoms import PHANTOMS, draw
-from napari_semsr.training.data import PHANTOM_SEED, load_clear
-from napari_semsr.training.patches import binned
-from napari_semsr.training.recipes import Recipe
-from napari_semsr.training.sources import simulated
+from napari_semsr.analysis import (
+    FrcOptions,
+    match_affine,
+    measure_frc,
+    structural_similarity,
+)
+from napari_semsr.core import Float32Array, Micrograph
+from napari_semsr.models import bicubic
+from napari_semsr.simulation import KINDS, PHANTOMS, degrade_plane, draw
+from napari_semsr.training.data import PHANTOM_SEED, binned, load_clear, simulated
+from napari_semsr.training.recipe import Recipe
 
-__all__ = ["ValidationPair", "coarse_pairs", "simulated_pairs", "validation_pairs"]
-
-Image = NDArray[np.float32]
-_WHITE = 255.0
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
 
@@ -40,7 +44,7 @@ class ValidationPair:
     high: NDArray[Any]
 
 
-def _centre(image: Image, side: int) -> Image:
+def _centre(image: Float32Array, side: int) -> Float32Array:
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
@@ -69,7 +73,7 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
     pairs = [
-        ValidationPair(kind, degrade(image, kind, seed=index).image, image)
+        ValidationPair(kind, degrade_plane(image, kind, seed=index).image, image)
         for index, image in enumerate(eight)
         for kind in kinds
     ]
@@ -131,3 +135,144 @@ def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair
         rows, columns = (n * scale for n in low.shape)
         made.append(ValidationPair(pair.kind, low, pair.high[:rows, :columns]))
     return made
+
+
+# Figures of a network on fields whose truth is known.
+
+PERCENTILES = (0.1, 99.9)
+_WHITE = 255.0
+_NYQUIST = 0.5
+
+
+def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
+    """PSNR on the 0-255 scale after the best gain and offset.
+
+    Parameters
+    ----------
+    image, truth : (Y, X) numpy.ndarray
+        Image to judge, and the clear one on a 0-255 scale.
+
+    Returns
+    -------
+    float
+        Decibels.
+    """
+    error = truth.astype(float) - _matched(image, truth)
+    return 10 * math.log10(_WHITE**2 / max(float(np.mean(error**2)), 1e-12))
+
+
+def _matched(image: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """Bring an image as near to the truth as gain and offset can."""
+    x = image.astype(float)
+    gain, offset = match_affine(x, truth.astype(float))
+    return np.asarray(gain * x + offset)
+
+
+def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Find the frequency up to which an image agrees with its truth.
+
+    Parameters
+    ----------
+    image, truth : (Y, X) numpy.ndarray
+        Image to judge, and the clear one.
+
+    Returns
+    -------
+    float
+        Cycles per pixel at which their Fourier ring correlation falls below the
+        criterion for a reference without noise; 0.5 where it never does, 0 where there
+        is no answer.
+    """
+    a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
+    found = measure_frc(a, b, FrcOptions(reference=True))
+    if found.resolution_px:
+        return min(1 / found.resolution_px, _NYQUIST)
+    return _NYQUIST if found.reason in ("beyond-nyquist", "identical") else 0.0
+
+
+@torch.inference_mode()
+def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]:
+    """Run a network on one small field, whole, in fp32.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Network whose `stride` and `scale` attributes, if any, say which sides it takes
+        and how it enlarges.
+    image : (Y, X) numpy.ndarray
+        Grey values on any scale.
+
+    Returns
+    -------
+    (Y * scale, X * scale) numpy.ndarray of float32
+        Restored image on the same grey scale.
+    """
+    low, high = np.percentile(image, PERCENTILES)
+    span = max(float(high - low), 1e-6)
+    stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
+    lacking = [(0, -n % stride) for n in image.shape]
+    padded = np.pad((image.astype(np.float32) - low) / span, lacking, mode="reflect")
+    scaled = torch.from_numpy(padded.astype(np.float32)).to(_device_of(module))
+    rows, columns = (n * scale for n in image.shape)
+    restored = module(scaled[None, None])[0, 0, :rows, :columns]
+    return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    """Tell where a network lies."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+class Judge:
+    """Compares what networks make of fixed fields with the truth.
+
+    Parameters
+    ----------
+    pairs : list of ValidationPair
+        The fields; none if there is no truth.
+    cross_frc : bool, default=False
+        Correlate with the truth too, which takes longer.
+    """
+
+    def __init__(self, pairs: list[ValidationPair], *, cross_frc: bool = False) -> None:
+        self.pairs, self.cross_frc = pairs, cross_frc
+        self._before = [affine_psnr_db(_enlarged(p), p.high) for p in pairs]
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Judge a network.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            In evaluation mode.
+
+        Returns
+        -------
+        dict
+            ``gain_db`` in PSNR over the degraded image, the same as ``gain_db_KIND``
+            for each degradation, ``psnr_db`` and ``ssim``, all after the best gain and
+            offset, and ``frc_per_px`` if asked for; means over the fields.
+        """
+        rows: list[dict[str, float]] = []
+        for pair, before in zip(self.pairs, self._before, strict=True):
+            restored = restore_field(network, pair.low)
+            psnr = affine_psnr_db(restored, pair.high)
+            gain = psnr - before
+            row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
+            truth = pair.high.astype(float)
+            similar = structural_similarity(_matched(restored, truth), truth, _WHITE)
+            if similar is not None:
+                row["ssim"] = similar
+            if self.cross_frc:
+                row["frc_per_px"] = frc_cutoff_per_px(restored, truth)
+            rows.append(row)
+        given = {name: None for row in rows for name in row}
+        names = sorted(given, key=lambda name: not name.startswith("gain"))
+        return {n: float(np.mean([r[n] for r in rows if n in r])) for n in names}
+
+
+def _enlarged(pair: ValidationPair) -> NDArray[Any]:
+    """Bring the degraded image to the size of the truth by cubic interpolation."""
+    scale = pair.high.shape[0] // pair.low.shape[0]
+    low = torch.from_numpy(pair.low.astype(np.float32))
+    return np.asarray(bicubic(low[None, None], scale)[0, 0].numpy())

@@ -9,30 +9,31 @@ import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer, Shapes
 
-from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job
-from napari_semsr.io.options import ReadOptions
-from napari_semsr.services.crop import CropOptions, Cropped, crop
-from napari_semsr.services.describe import describe
-from napari_semsr.widgets._cache import new_store_path, require_room
-from napari_semsr.widgets._form import Form, OptionsForm, Row
-from napari_semsr.widgets._layers import (
+from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import CropOptions, Cropped, crop_job, describe_job
+from napari_semsr.widgets.base import (
+    TIMES,
+    Form,
+    Note,
+    OptionsForm,
+    Panel,
+    Row,
+    new_store_path,
+    require_room,
+    table,
+)
+from napari_semsr.widgets.layers import (
     grey_layers,
     layer_keywords,
     nm_per_unit,
     shapes_layers,
     show_scale_bar,
 )
-from napari_semsr.widgets._note import Note
-from napari_semsr.widgets._panel import Panel
-from napari_semsr.widgets._text import TIMES, table
 from napari_semsr.widgets.open_mosaic import Opened, open_levels
 
 if TYPE_CHECKING:
     import napari.viewer
-
-__all__ = ["CropOutcome", "CropPanel", "crop_layers", "drawn_box"]
 
 _ROWS = {
     "align": Row(
@@ -140,7 +141,7 @@ def crop_layers(
     beside = None
     if reference is not None:
         beside = new_store_path(f"{reference.name}-cropped-alike")
-    made = yield from crop(
+    made = yield from crop_job(
         image, place, like=reference, like_output=beside, options=options
     )
     opened = yield from _open(place)
@@ -151,7 +152,7 @@ def crop_layers(
 
 def _open(path: Path) -> Job[Opened]:
     """Open a store with its pyramid."""
-    facts = yield from describe(path)
+    facts = yield from describe_job(path)
     levels = int(facts.facts.get("levels") or 1)
     return (yield from open_levels(path, ReadOptions(), levels=levels))
 

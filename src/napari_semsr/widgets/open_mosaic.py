@@ -9,25 +9,24 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog, QPushButton
 
-from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job, Progress
-from napari_semsr.io.options import ReadOptions
-from napari_semsr.io.registry import read
-from napari_semsr.services.describe import describe
-from napari_semsr.widgets._calibrate import CalibrateGroup
-from napari_semsr.widgets._form import Form, OptionsForm, Row
-from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
-from napari_semsr.widgets._note import Note
-from napari_semsr.widgets._panel import Panel
-from napari_semsr.widgets._pixel_size import PixelSizeEdit, format_nm
-from napari_semsr.widgets._pyramid import FACTOR, coarse_levels
-from napari_semsr.widgets._text import TIMES
+from napari_semsr.core import Job, Micrograph, OptionError, Progress, ReadError
+from napari_semsr.io import ReadOptions, read
+from napari_semsr.jobs import describe_job
+from napari_semsr.widgets.base import (
+    FACTOR,
+    TIMES,
+    Form,
+    Note,
+    OptionsForm,
+    Panel,
+    Row,
+    coarse_levels,
+)
+from napari_semsr.widgets.calibrate import CalibrateGroup, PixelSizeEdit, format_nm
+from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
-
-__all__ = ["OpenMosaicPanel", "Opened", "open_levels"]
 
 _ROWS = {
     "series": Row("Series", "Image of a file that holds several; the first is 0."),
@@ -180,7 +179,7 @@ class OpenMosaicPanel(Panel):
         if path == Path() or not path.exists():
             return
         self._described = None
-        self.start(lambda: describe(path), self._show_facts, "Look into file")
+        self.start(lambda: describe_job(path), self._show_facts, "Look into file")
 
     def _show_facts(self, description: Any) -> None:
         facts = self.facts = dict(description.facts)

@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Any
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import Job
-from napari_semsr.io.options import ReadOptions
-from napari_semsr.services.describe import describe
-from napari_semsr.services.restore import RestoredFile, RestoreOptions
-from napari_semsr.services.restore_stack import restore
-from napari_semsr.widgets._cache import new_store_path, require_room
-from napari_semsr.widgets._form import Form, OptionsForm, Row
-from napari_semsr.widgets._layers import layer_keywords, show_scale_bar
-from napari_semsr.widgets._note import Note
-from napari_semsr.widgets._panel import Panel
-from napari_semsr.widgets._text import table
+from napari_semsr.core import Job, Micrograph
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import RestoredFile, describe_job, restore_job
+from napari_semsr.restoration import RestoreOptions
+from napari_semsr.widgets.base import (
+    Form,
+    Note,
+    OptionsForm,
+    Panel,
+    Row,
+    new_store_path,
+    require_room,
+    table,
+)
+from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
 from napari_semsr.widgets.open_mosaic import Opened, open_levels
 
 if TYPE_CHECKING:
     import napari.viewer
-
-__all__ = ["RestoreOutcome", "RestorePanel", "restore_layer"]
 
 _ITERATIVE = ("richardson-lucy", "blind")
 _ROWS = {
@@ -107,14 +108,14 @@ def restore_layer(
         Measuring, tiles, pyramid.
     """
     try:
-        made = yield from restore(
+        made = yield from restore_job(
             micrograph, path, options=options, overwrite=overwrite
         )
     except BaseException:
         if temporary:
             shutil.rmtree(path, ignore_errors=True)
         raise
-    facts = yield from describe(made.output)
+    facts = yield from describe_job(made.output)
     levels = int(facts.facts.get("levels") or 1)
     opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
     return RestoreOutcome(made, opened)

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-__all__ = ["degraded_and_truth", "gold_pair", "superlens_scan", "two_exposures"]
-
 LayerData = tuple[Any, dict[str, Any], str]
 
 
 def _layers(micrographs: Any) -> list[LayerData]:
-    from napari_semsr.widgets._layers import layer_keywords
+    from napari_semsr.widgets.layers import layer_keywords
 
     return [(item.data, layer_keywords(item), "image") for item in micrographs]
 
@@ -21,9 +19,9 @@ def degraded_and_truth() -> list[LayerData]:
     list of tuple
         Truth and degraded image, as layer data.
     """
-    from napari_semsr.services import samples
+    from napari_semsr.jobs import degraded_and_truth as draw_degraded_and_truth
 
-    return _layers(reversed(samples.degraded_and_truth()))
+    return _layers(reversed(draw_degraded_and_truth()))
 
 
 def two_exposures() -> list[LayerData]:
@@ -34,9 +32,9 @@ def two_exposures() -> list[LayerData]:
     list of tuple
         Both exposures, as layer data.
     """
-    from napari_semsr.services import samples
+    from napari_semsr.jobs import two_exposures as draw_two_exposures
 
-    return _layers(samples.two_exposures())
+    return _layers(draw_two_exposures())
 
 
 def gold_pair() -> list[LayerData]:
@@ -47,9 +45,9 @@ def gold_pair() -> list[LayerData]:
     list of tuple
         Fine and coarse image, as layer data.
     """
-    from napari_semsr.services import samples
+    from napari_semsr.jobs import gold_pair as draw_gold_pair
 
-    return _layers(reversed(samples.gold_pair()))
+    return _layers(reversed(draw_gold_pair()))
 
 
 def superlens_scan() -> list[LayerData]:
@@ -61,11 +59,11 @@ def superlens_scan() -> list[LayerData]:
         Frames at their nominal places and their outlines, as layer data; the panel
         *Stitch mosaic* finds the folder by them.
     """
-    from napari_semsr.core.progress import run
-    from napari_semsr.io.scan_layers import read_scan_layers
-    from napari_semsr.services import samples
-    from napari_semsr.widgets._cache import new_folder_path
+    from napari_semsr.core import run
+    from napari_semsr.io import read_scan_layers
+    from napari_semsr.jobs import superlens_scan as draw_superlens_scan
+    from napari_semsr.widgets.base import new_folder_path
 
     folder = new_folder_path("ssum-scan")
-    run(samples.superlens_scan(folder))
+    run(draw_superlens_scan(folder))
     return read_scan_layers(str(folder))

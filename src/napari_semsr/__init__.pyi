@@ -1,0 +1,45 @@
+"""The public interface; every name is imported when it is first used."""
+
+from .api import (
+    check_model as check_model,
+    convert as convert,
+    crop as crop,
+    degrade as degrade,
+    enhance as enhance,
+    export_model as export_model,
+    frc as frc,
+    frc_map as frc_map,
+    gaps as gaps,
+    histogram as histogram,
+    import_model as import_model,
+    info as info,
+    list_models as list_models,
+    metrics as metrics,
+    model_info as model_info,
+    pairs as pairs,
+    restore as restore,
+    simulate as simulate,
+    spectrum as spectrum,
+    stitch as stitch,
+    train as train,
+)
+from .core.errors import (
+    SemsrError as SemsrError,
+)
+from .core.micrograph import (
+    Micrograph as Micrograph,
+)
+from .core.progress import (
+    Progress as Progress,
+    run as run,
+)
+from .core.provenance import (
+    Provenance as Provenance,
+)
+from .demonstration.job import demo as demo
+from .io.formats import (
+    read as read,
+    write as write,
+)
+
+__version__: str

@@ -1,0 +1,52 @@
+from .frc.correlation import (
+    FrcOptions as FrcOptions,
+    FrcResult as FrcResult,
+    measure_frc as measure_frc,
+)
+from .frc.map import (
+    FrcMap as FrcMap,
+    FrcMapOptions as FrcMapOptions,
+    measure_frc_map as measure_frc_map,
+)
+from .frc.validity import (
+    REASONS as REASONS,
+    code_of as code_of,
+)
+from .gaps import (
+    GapOptions as GapOptions,
+    Gaps as Gaps,
+    measure_gaps as measure_gaps,
+)
+from .hallucination.discs import (
+    MARGIN_PX as MARGIN_PX,
+    Discs as Discs,
+    Places as Places,
+    choose_places as choose_places,
+    disc_contrast as disc_contrast,
+    disc_steps as disc_steps,
+    erase_discs as erase_discs,
+    insert_discs as insert_discs,
+    local_contrast as local_contrast,
+)
+from .hallucination.score import (
+    PresenceRow as PresenceRow,
+    Trial as Trial,
+    Verdict as Verdict,
+    make_trial as make_trial,
+    tally as tally,
+)
+from .metrics import (
+    Histogram as Histogram,
+    Metrics as Metrics,
+    match_affine as match_affine,
+    measure_histogram as measure_histogram,
+    measure_metrics as measure_metrics,
+    structural_similarity as structural_similarity,
+)
+from .spectrum import (
+    RadialSpectrum as RadialSpectrum,
+    SpectrumOptions as SpectrumOptions,
+    centred_spectrum as centred_spectrum,
+    measure_spectrum as measure_spectrum,
+    radial_spectrum as radial_spectrum,
+)

@@ -1,0 +1,5 @@
+"""Fourier ring correlation: curves, crossings, blocks, maps, and when none is valid."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

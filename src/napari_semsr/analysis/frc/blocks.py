@@ -1,0 +1,377 @@
+"""From ring sums to a crossing, its spread and a reason, for a batch of pairs."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.frc.crossing import (
+    Fit,
+    first_crossing,
+    fit_crossing,
+    slope_at,
+)
+from napari_semsr.analysis.frc.periodicity import is_periodic
+from napari_semsr.analysis.frc.rings import (
+    NYQUIST_SHARE,
+    Geometry,
+    RingSums,
+    diagonal_sums,
+    equivalent,
+    half_threshold,
+    is_coloured,
+    plan_geometry,
+    standardise,
+    sum_rings,
+)
+from napari_semsr.analysis.frc.validity import (
+    Criterion,
+    Reason,
+    code_of,
+    judge,
+    reason_of,
+    threshold_curve,
+)
+from napari_semsr.core import FloatArray
+
+Estimator = Literal["plain", "exact"]
+
+MODEL_FLOOR = 0.03
+"""Relative error of a crossing that no ring statistics explain (one sigma)."""
+
+SMALLEST_RING = 2.0
+"""A crossing inside this ring is coarser than the block can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a curve.
+
+    Attributes
+    ----------
+    criterion : {"1/7", "half-bit", "3-sigma"}
+        Threshold.
+    estimator : {"plain", "exact"}
+        Ring by ring, or the likelihood fit.
+    reference : bool
+        The second image is nearly free of noise.
+    single : bool
+        The pair are the diagonal halves of one image, whose own crossing is wanted.
+    """
+
+    criterion: Criterion
+    estimator: Estimator
+    reference: bool
+    single: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Crossings of a batch of pairs.
+
+    Attributes
+    ----------
+    crossing : (B,) numpy.ndarray
+        Cycles per mean pixel; NaN where there is none.
+    spread : (B,) numpy.ndarray
+        Standard deviation of the crossing's logarithm.
+    code : (B,) numpy.ndarray of uint8
+        Codes of reasons; 0 where there is a crossing.
+    """
+
+    crossing: FloatArray
+    spread: FloatArray
+    code: NDArray[np.uint8]
+
+
+def _plain(
+    curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
+) -> Fit:
+    """First crossing of the rings and its spread from noise over slope."""
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    crossing = first_crossing(curve, threshold, frequency, start=start)
+    slope = slope_at(curve, crossing, frequency, geometry.effective[:rings])
+    level = np.interp(np.nan_to_num(crossing), frequency, threshold)
+    count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
+    noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
+    steep = np.maximum(-slope, 1e-9)
+    above = np.asarray((curve[:, start:] >= threshold[start:]).any(axis=1))
+    return Fit(crossing, noise / (steep * crossing), above)
+
+
+def _read(
+    curve: FloatArray,
+    geometry: Geometry,
+    threshold: FloatArray,
+    question: Question,
+) -> Fit:
+    """Read curves by the estimator that was asked for."""
+    if question.estimator == "plain":
+        start = 2 if question.criterion == "3-sigma" else 1
+        return _plain(curve, geometry, threshold, start)
+    return fit_crossing(
+        curve,
+        geometry,
+        threshold,
+        reference=question.reference,
+        copies=2.0 if question.single else 1.0,
+    )
+
+
+def estimate(
+    sums: RingSums, geometry: Geometry, code: NDArray[np.uint8], question: Question
+) -> Estimates:
+    """Find the crossing of each curve that may be read.
+
+    Parameters
+    ----------
+    sums : RingSums
+        Ring sums of the pairs.
+    geometry : Geometry
+        Their rings.
+    code : (B,) numpy.ndarray of uint8
+        What the status rules said; only pairs of code 0 are read.
+    question : Question
+        Criterion and estimator.
+
+    Returns
+    -------
+    Estimates
+        Crossings, their spread, and the reasons of those that have none.
+    """
+    rings = geometry.rings.complete
+    curve = sums.correlation[:, :rings]
+    threshold = threshold_curve(
+        question.criterion, geometry.rings.samples[:rings], reference=question.reference
+    )
+    if question.single:
+        threshold = half_threshold(threshold)
+    final = code.copy()
+    crossing = np.full(code.shape, np.nan)
+    spread = np.full(code.shape, np.nan)
+    ready = np.flatnonzero(code == 0)
+    if ready.size:
+        found = _read(curve[ready], geometry, threshold, question)
+        crossing[ready], spread[ready] = found.crossing, found.spread
+        small = found.crossing < SMALLEST_RING * geometry.rings.bin_width
+        missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
+        final[ready[small]] = code_of("too-small")
+        lost = ~np.isfinite(found.crossing)
+        final[ready[lost]] = missing[lost]
+    kept = final == 0
+    return Estimates(
+        np.where(kept, crossing, np.nan),
+        np.where(kept, np.hypot(spread, MODEL_FLOOR), np.nan),
+        final,
+    )
+
+
+# Correlate batches of blocks: the one path that whole images and maps both take.
+
+MINIMUM_SIDE = 16
+"""Smallest side of a pair of blocks that is measured at all, in pixels.
+
+Of oblong pixels, the coarser axis counts: what matters is the number of rings.
+"""
+
+_SMALLEST_PLANE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Correlations of a batch of block pairs on one grid.
+
+    Attributes
+    ----------
+    crossing, spread : (B,) numpy.ndarray
+        Frequency of the crossing in cycles per mean pixel of the images, NaN where
+        there is none, and the standard deviation of its logarithm.
+    code : (B,) numpy.ndarray of uint8
+        Codes of reasons; 0 where there is a crossing.
+    frequency, threshold, samples : (K,) numpy.ndarray
+        Rings up to Nyquist, ring 0 left out.
+    correlation : (B, K) numpy.ndarray
+        Ring correlations; for split images that of two exposures like them.
+    sums : RingSums
+        The sums behind them, all rings.
+    """
+
+    crossing: FloatArray
+    spread: FloatArray
+    code: NDArray[np.uint8]
+    frequency: FloatArray
+    threshold: FloatArray
+    samples: FloatArray
+    correlation: FloatArray
+    sums: RingSums
+
+    @property
+    def reasons(self) -> tuple[Reason | None, ...]:
+        """Reason of each pair in words."""
+        return tuple(reason_of(int(code)) for code in self.code)
+
+
+def _reduced(stack: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Crop to even sides, which a split needs."""
+    rows, columns = (size - size % 2 for size in stack.shape[1:])
+    return stack[:, :rows, :columns]
+
+
+def _periodic(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32] | None,
+    mask: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Test the pairs of a mask for gratings; halves of one image when it is alone."""
+    found = np.zeros(mask.shape, bool)
+    a = first[mask]
+    found[mask] = (
+        is_periodic(a[:, ::2, ::2], a[:, 1::2, 1::2], diagonal=True)
+        if second is None
+        else is_periodic(a, second[mask])
+    )
+    return found
+
+
+def measure(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating] | None,
+    *,
+    pitch: tuple[float, float] = (1.0, 1.0),
+    tukey: float = 0.5,
+    criterion: Criterion = "1/7",
+    estimator: Estimator = "exact",
+    reference: bool = False,
+) -> Measurement:
+    """Correlate a batch of blocks pair by pair, or each with itself split.
+
+    Parameters
+    ----------
+    first : (B, Y, X) numpy.ndarray of float
+        Blocks. Double precision, or single with the field's mean already off.
+    second : (B, Y, X) numpy.ndarray of float or None
+        Their partners; None splits each block into diagonal halves.
+    pitch : tuple of float
+        ``(y, x)`` relative pixel pitch.
+    tukey : float
+        Tapered share of the window.
+    criterion : {"1/7", "half-bit", "3-sigma"}
+        Threshold.
+    estimator : {"plain", "exact"}
+        Ring by ring, or the likelihood fit.
+    reference : bool
+        `second` is nearly free of noise.
+
+    Returns
+    -------
+    Measurement
+        Crossings, reasons and curves.
+    """
+    if second is None:
+        first = _reduced(first)
+    shape = (first.shape[1], first.shape[2])
+    half = (shape[0] // 2, shape[1] // 2)
+    if min(half if second is None else shape) < _SMALLEST_PLANE:
+        return _too_small(len(first))
+    geometry = plan_geometry(half if second is None else shape, pitch, tukey)
+    a, sd = standardise(first)
+    valid = np.isfinite(sd) & (sd > 0)
+    question = Question(criterion, estimator, reference, second is None)
+    if second is None:
+        sums = diagonal_sums(a, geometry)
+        code = _status(sums, geometry, valid, a, None)
+        found = estimate(sums, geometry, code, question)
+        found = _accept(found, geometry, a, plan_geometry(shape, pitch, tukey))
+        return _report(found, sums, geometry, question, scale=0.5)
+    b, other = standardise(second)
+    valid &= np.isfinite(other) & (other > 0)
+    sums = sum_rings(a, b, geometry)
+    code = _status(sums, geometry, valid, a, b, reference=reference)
+    found = estimate(sums, geometry, code, question)
+    return _report(found, sums, geometry, question, scale=1.0)
+
+
+def _too_small(count: int) -> Measurement:
+    """Say that blocks are too small to have a single ring."""
+    none, empty = np.full(count, np.nan), np.zeros((count, 0))
+    return Measurement(
+        crossing=none,
+        spread=none,
+        code=np.full(count, code_of("too-small"), np.uint8),
+        frequency=empty[0],
+        threshold=empty[0],
+        samples=empty[0],
+        correlation=empty,
+        sums=RingSums(empty, empty, empty, np.zeros(count), np.zeros((count, 2))),
+    )
+
+
+def _status(
+    sums: RingSums,
+    geometry: Geometry,
+    valid: NDArray[np.bool_],
+    a: NDArray[np.float32],
+    b: NDArray[np.float32] | None,
+    *,
+    reference: bool = False,
+) -> NDArray[np.uint8]:
+    """Codes of the status rules, blocks that are too small included."""
+    difference = np.ones(valid.shape)
+    if b is not None:
+        apart = (a - b).reshape(len(a), -1)
+        difference = np.vecdot(apart, apart) / np.float64(apart.shape[1])
+    code = judge(
+        sums,
+        geometry,
+        valid=valid,
+        difference=difference,
+        periodic=partial(_periodic, a, b),
+        reference=reference,
+    )
+    if geometry.rings.complete <= MINIMUM_SIDE // 2:
+        code[valid & (code != code_of("identical"))] = code_of("too-small")
+    return code
+
+
+def _accept(
+    found: Estimates, geometry: Geometry, a: NDArray[np.float32], whole: Geometry
+) -> Estimates:
+    """Keep crossings of split images only where the split can be trusted."""
+    code = found.code.copy()
+    code[(code == 0) & is_coloured(a, whole)] = code_of("correlated-noise")
+    high = found.crossing > NYQUIST_SHARE * geometry.rings.nyquist
+    code[(code == 0) & high] = code_of("beyond-nyquist")
+    return Estimates(
+        np.where(code == 0, found.crossing, np.nan),
+        np.where(code == 0, found.spread, np.nan),
+        code,
+    )
+
+
+def _report(
+    found: Estimates,
+    sums: RingSums,
+    geometry: Geometry,
+    question: Question,
+    *,
+    scale: float,
+) -> Measurement:
+    """Cut the curves at Nyquist and state them for the whole image's pixels."""
+    rings = slice(1, geometry.rings.complete)
+    samples = geometry.rings.samples[rings]
+    curve = sums.correlation[:, rings]
+    return Measurement(
+        crossing=found.crossing * scale,
+        spread=found.spread,
+        code=found.code,
+        frequency=geometry.rings.frequency[rings] * scale,
+        threshold=threshold_curve(
+            question.criterion, samples, reference=question.reference
+        ),
+        samples=samples,
+        correlation=equivalent(curve) if question.single else curve,
+        sums=sums,
+    )

@@ -1,0 +1,285 @@
+"""Fourier ring correlation of two images, or of one image with itself split.
+
+The resolution is the inverse of the frequency at which the correlation falls below a
+threshold. Each result says how it was made, and when there is none, why.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from napari_semsr.analysis.frc.blocks import Estimator, Measurement, measure
+from napari_semsr.analysis.frc.validity import (
+    Criterion,
+    Reason,
+    check_grids,
+    not_independent,
+)
+from napari_semsr.core import Micrograph, OptionError, Options, ReadError, mean_pitch
+
+WHOLE: Estimator = "exact"
+Z95 = 1.959964
+
+
+class FrcOptions(Options):
+    """How to read a Fourier ring correlation."""
+
+    criterion: Criterion = Field(
+        default="1/7", description="Threshold of the correlation."
+    )
+    estimator: Estimator | None = Field(
+        default=None,
+        description="Ring by ring (plain) or likelihood fit (exact, the default).",
+    )
+    tukey: float = Field(
+        default=0.5, ge=0, le=1, description="Tapered share of the window."
+    )
+    reference: bool = Field(
+        default=False, description="The second image is nearly free of noise."
+    )
+    allow_self: bool = Field(
+        default=False,
+        description="Give the number for images that a network made from one "
+        "acquisition: repeatability, not resolution.",
+    )
+
+    @model_validator(mode="after")
+    def _reference_needs_fixed_threshold(self) -> "FrcOptions":
+        if self.reference and self.criterion != "1/7":
+            msg = "a noise-free reference needs the criterion 1/7"
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FrcResult:
+    """A correlation curve and the resolution read from it.
+
+    Attributes
+    ----------
+    resolution_px, resolution_nm : float or None
+        Inverse of the crossing, in mean pixels and nm; None without a crossing, and
+        in nm without a pixel size.
+    interval_px, interval_nm : tuple of float or None
+        95 % interval of the resolution.
+    criterion : str
+        Threshold: ``1/7``, ``half-bit`` or ``3-sigma``.
+    estimator : str
+        ``plain`` or ``exact``.
+    method : str
+        What was done, in words, for people to quote.
+    reason : str or None
+        Why there is no resolution; None when there is one.
+    frequency_per_px : (K,) numpy.ndarray
+        Centres of the rings up to Nyquist, cycles per mean pixel; ring 0 left out.
+    correlation, threshold : (K,) numpy.ndarray
+        Measured correlation and what it is held against.
+    samples : (K,) numpy.ndarray
+        FFT samples of each ring in the full plane.
+    tukey : float
+        Tapered share of the window.
+    shape : tuple of int
+        Rows and columns that were transformed.
+    """
+
+    resolution_px: float | None
+    resolution_nm: float | None
+    interval_px: tuple[float, float] | None
+    interval_nm: tuple[float, float] | None
+    criterion: Criterion
+    estimator: Estimator
+    method: str
+    reason: Reason | None
+    frequency_per_px: NDArray[np.float64]
+    correlation: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+    samples: NDArray[np.float64]
+    tukey: float
+    shape: tuple[int, int]
+
+
+def check_options(b: Micrograph | None, options: FrcOptions) -> None:
+    """Refuse options that make no sense for the images given.
+
+    Parameters
+    ----------
+    b : Micrograph or None
+        Second image, if any.
+    options : FrcOptions
+        What was asked for.
+
+    Raises
+    ------
+    OptionError
+        If a noise-free reference is claimed but there is no second image, or the
+        criterion is not 1/7.
+    """
+    if options.reference and options.criterion != "1/7":
+        msg = (
+            f"A noise-free reference needs the criterion 1/7, got {options.criterion}; "
+            "choose 1/7 or drop the reference option."
+        )
+        raise OptionError(msg)
+    if options.reference and b is None:
+        msg = "A noise-free reference needs a second image, got one image."
+        raise OptionError(msg)
+
+
+def describe_method(
+    options: FrcOptions, estimator: Estimator, *, single: bool, self_made: bool
+) -> str:
+    """Say in words how a correlation was made.
+
+    Parameters
+    ----------
+    options : FrcOptions
+        Criterion, window, reference.
+    estimator : {"plain", "exact"}
+        The estimator that was used.
+    single : bool
+        One image was split.
+    self_made : bool
+        Networks made both images from one acquisition.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    what = (
+        "single-image FRC (diagonal split, white noise assumed)"
+        if single
+        else "two-image FRC against a noise-free reference"
+        if options.reference
+        else "two-image FRC"
+    )
+    level = "√(1/7)" if options.reference else options.criterion
+    how = "first crossing of the rings" if estimator == "plain" else "likelihood fit"
+    line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
+    if self_made:
+        line += "; images made from one acquisition by a network: repeatability, "
+        line += "not resolution"
+    return line
+
+
+def finite_array(m: Micrograph) -> NDArray[np.float64]:
+    """Read a whole image in double precision and refuse missing pixels.
+
+    Parameters
+    ----------
+    m : Micrograph
+        The image.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Grey values.
+
+    Raises
+    ------
+    ReadError
+        If a pixel is NaN or infinite.
+    """
+    data = m.array().astype(np.float64)
+    missing = data.size - int(np.count_nonzero(np.isfinite(data)))
+    if missing:
+        msg = (
+            f"A whole-image measure needs finite pixels, got {missing} NaN or infinite "
+            f"pixels in {m.name}; crop them away or use an FRC map."
+        )
+        raise ReadError(msg)
+    return data
+
+
+def measure_frc(
+    a: Micrograph, b: Micrograph | None = None, options: FrcOptions | None = None
+) -> FrcResult:
+    """Measure the resolution of two exposures, or of one, by ring correlation.
+
+    Parameters
+    ----------
+    a : Micrograph
+        First image.
+    b : Micrograph, optional
+        Second, independent image of the same field on the same grid; without it, `a`
+        is split into diagonal halves.
+    options : FrcOptions, optional
+        Criterion, estimator, window.
+
+    Returns
+    -------
+    FrcResult
+        Curve, resolution with its interval, method, and the reason when there is none.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+    OptionError
+        If pixel sizes differ or options contradict each other.
+    ReadError
+        If a pixel is NaN or infinite.
+    """
+    options = options or FrcOptions()
+    check_options(b, options)
+    if b is not None:
+        check_grids(a, b)
+    estimator = options.estimator or (WHOLE if b is not None else "exact")
+    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    outcome = measure(
+        finite_array(a)[None],
+        None if b is None else finite_array(b)[None],
+        pitch=mean_pitch(calibrated.scale),
+        tukey=options.tukey,
+        criterion=options.criterion,
+        estimator=estimator,
+        reference=options.reference,
+    )
+    return _result(outcome, a, b, options, estimator, calibrated)
+
+
+def _result(
+    outcome: Measurement,
+    a: Micrograph,
+    b: Micrograph | None,
+    options: FrcOptions,
+    estimator: Estimator,
+    calibrated: Micrograph,
+) -> FrcResult:
+    """Put units and words to the measurement of one pair."""
+    self_made = not_independent(a, b)
+    reason = outcome.reasons[0]
+    if self_made and not options.allow_self:
+        reason = "not-independent"
+    frequency = None if reason else float(outcome.crossing[0])
+    spread = float(outcome.spread[0])
+    pixels = None if frequency is None else 1 / frequency
+    interval = (
+        None
+        if pixels is None
+        else (pixels * math.exp(-Z95 * spread), pixels * math.exp(Z95 * spread))
+    )
+    nm = calibrated.mean_pixel_size_nm
+    return FrcResult(
+        resolution_px=pixels,
+        resolution_nm=None if pixels is None or nm is None else pixels * nm,
+        interval_px=interval,
+        interval_nm=None
+        if interval is None or nm is None
+        else (interval[0] * nm, interval[1] * nm),
+        criterion=options.criterion,
+        estimator=estimator,
+        method=describe_method(
+            options, estimator, single=b is None, self_made=self_made
+        ),
+        reason=reason,
+        frequency_per_px=outcome.frequency,
+        correlation=outcome.correlation[0],
+        threshold=outcome.threshold,
+        samples=outcome.samples,
+        tukey=options.tukey,
+        shape=a.shape,
+    )

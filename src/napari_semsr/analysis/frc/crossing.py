@@ -1,0 +1,498 @@
+"""Plain crossing: where the measured rings first fall below the threshold."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.frc.rings import Geometry
+from napari_semsr.core import BoolArray, FloatArray, Rings, tukey
+
+
+def first_crossing(
+    curve: FloatArray,
+    threshold: FloatArray,
+    frequency: FloatArray,
+    *,
+    start: int = 1,
+) -> FloatArray:
+    """Find the first downward crossing of each curve, interpolated between rings.
+
+    Parameters
+    ----------
+    curve : (B, K) numpy.ndarray
+        Ring correlations.
+    threshold, frequency : (K,) numpy.ndarray
+        Threshold and frequency of each ring.
+    start : int, default=1
+        First ring to look at; ring 0 is the mean, which was taken off.
+
+    Returns
+    -------
+    (B,) numpy.ndarray
+        Frequencies; NaN where no ring lies above the threshold with the next below.
+    """
+    excess = curve[:, start:] - threshold[start:]
+    down = (excess[:, :-1] >= 0) & (excess[:, 1:] < 0)
+    found = down.any(axis=1)
+    place = np.argmax(down, axis=1)
+    rows = np.arange(curve.shape[0])
+    above, below = excess[rows, place], excess[rows, place + 1]
+    share = above / np.where(found, above - below, 1)
+    left = frequency[start + place]
+    crossing: FloatArray = left + share * (frequency[start + place + 1] - left)
+    return np.where(found, crossing, np.nan)
+
+
+def slope_at(
+    curve: FloatArray,
+    crossing: FloatArray,
+    frequency: FloatArray,
+    weight: FloatArray,
+) -> FloatArray:
+    """Slope of each curve around its crossing, by weighted least squares.
+
+    Parameters
+    ----------
+    curve : (B, K) numpy.ndarray
+        Ring correlations.
+    crossing : (B,) numpy.ndarray
+        Frequencies of the crossings; NaN gives NaN.
+    frequency, weight : (K,) numpy.ndarray
+        Frequency and effective samples of each ring.
+
+    Returns
+    -------
+    (B,) numpy.ndarray
+        Change of correlation with frequency, over a quarter of the crossing on each
+        side and three rings at least.
+    """
+    step = frequency[1] - frequency[0]
+    reach = np.maximum(0.25 * crossing, 1.5 * step)
+    offset = frequency[None, :] - crossing[:, None]
+    w = np.where(np.abs(offset) <= reach[:, None], weight, 0.0)
+    w[:, 0] = 0
+    total = np.maximum(w.sum(axis=1), 1e-12)
+    mean_x = (w * np.nan_to_num(offset)).sum(axis=1) / total
+    mean_y = (w * curve).sum(axis=1) / total
+    dx = np.nan_to_num(offset) - mean_x[:, None]
+    spread = np.maximum((w * dx**2).sum(axis=1), 1e-12)
+    slope: FloatArray = (w * dx * (curve - mean_y[:, None])).sum(axis=1) / spread
+    return np.where(np.isfinite(crossing), slope, np.nan)
+
+
+# What a window does to the spectrum of a small block: leakage between rings.
+#
+# The expected power of a windowed, mean-free block at frequency k is the true spectral
+# density smeared by a kernel that depends on the window and the block alone,
+#
+#     E |F(k)|² = ∫ S(f) |W(k - f) - W(k) D(f)|² df,
+#
+# with W the transform of the window and D that of the block's own outline (the second
+# term is the mean that was taken off). For a density that depends on radius only, ring
+# means of the smeared density are linear in the density at a set of radial nodes: a
+# matrix, worked out once for each block size.
+
+NODES_PER_RING = 4
+"""Radial nodes per ring."""
+
+_FINE = 2
+_MARGIN = 2
+
+_REACH_SMALL = 16
+_REACH_LARGE = 8
+_SMALL = 160
+_WHOLE = 24
+_ANGLES = 6
+_KEPT = 8
+
+
+def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
+    """Transform of a symmetric window about its middle, at offsets in bins."""
+    size = weights.size
+    place = np.arange(size) - (size - 1) / 2
+    phase = np.outer(offset, place) * (2 * np.pi / size)
+    response: FloatArray = np.cos(phase) @ weights
+    return response
+
+
+class _Axis:
+    """Responses of one axis, tabulated on the kernel's grid of fractions of a bin."""
+
+    def __init__(self, size: int, taper: float, reach: int) -> None:
+        self.size = size
+        limit = size // 2 + reach + 1
+        grid = np.arange(-limit * _FINE, limit * _FINE + 1)
+        self.zero = limit * _FINE
+        self.window = _response(tukey(size, taper), grid / _FINE)
+        self.outline = _response(np.ones(size), grid / _FINE) / size
+
+    def near(
+        self, place: int, reach: int
+    ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
+        """Window and outline around one sample, and where they were taken (bins)."""
+        shift = np.arange(-reach * _FINE, reach * _FINE + 1)
+        at = place * _FINE + shift
+        return (
+            self.window[self.zero - shift],
+            self.outline[self.zero + at],
+            float(self.window[self.zero + place * _FINE]),
+            at / _FINE,
+        )
+
+
+def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
+    """Choose samples ``(n, 2)`` that stand for a ring, and how much each counts.
+
+    The kernel is the same in all four quadrants, so one is enough. Small rings are
+    taken whole, large ones at evenly spread angles.
+    """
+    sides = [
+        n * p * rings.bin_width for n, p in zip(rings.shape, rings.pitch, strict=True)
+    ]
+    if ring <= _WHOLE:
+        limits = [int((ring + 1) * side) + 1 for side in sides]
+        quadrant = rings.index[: limits[0], : limits[1]]
+        quadrant = quadrant[: rings.shape[0] // 2 + 1]
+        places: NDArray[np.intp] = np.argwhere(quadrant == ring)
+        weight = np.prod(np.where(places == 0, 1.0, 2.0), axis=1)
+    else:
+        angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
+        circle = np.stack([np.sin(angle) * sides[0], np.cos(angle) * sides[1]], axis=1)
+        places = np.rint(ring * circle).astype(np.intp)
+        weight = np.ones(len(places))
+    return places, weight / weight.sum()
+
+
+_CACHE: dict[tuple[object, ...], tuple[FloatArray, FloatArray]] = {}
+
+
+def mix_rings(
+    geometry: Geometry, first: int = 1, last: int | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Matrix from spectral density at radial nodes to mean ring density.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        Rings and window of a block.
+    first, last : int, optional
+        Range of rings that are wanted; all up to Nyquist by default.
+
+    Returns
+    -------
+    (last - first, I) numpy.ndarray
+        Rows sum to about 1.
+    (I,) numpy.ndarray
+        Frequencies of the nodes, cycles per mean pixel.
+    """
+    complete = geometry.rings.complete
+    last = complete if last is None else last
+    if complete > _SMALL // 2 + 1:
+        return _compute(geometry, first, last)
+    key = (geometry.rings.shape, geometry.rings.pitch, geometry.tukey)
+    if key not in _CACHE:
+        if len(_CACHE) >= _KEPT:
+            _CACHE.clear()
+        _CACHE[key] = _compute(geometry, 1, complete)
+    matrix, nodes = _CACHE[key]
+    used = min((last + _MARGIN) * NODES_PER_RING, nodes.size)
+    return matrix[first - 1 : last - 1, :used], nodes[:used]
+
+
+def _compute(
+    geometry: Geometry, first: int, last: int
+) -> tuple[FloatArray, FloatArray]:
+    """Sum the kernel over the radial nodes for a few samples of every ring."""
+    rings = geometry.rings
+    rows, columns = rings.shape
+    reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
+    reach = min(reach, min(rings.shape) // 2)
+    axes = (_Axis(rows, geometry.tukey, reach), _Axis(columns, geometry.tukey, reach))
+    spacing = rings.bin_width / NODES_PER_RING
+    lowest = max(0, (first - reach) * NODES_PER_RING)
+    count = (last + _MARGIN) * NODES_PER_RING - lowest
+    steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
+    matrix = np.zeros((last - first, count))
+    norm = float((rows * columns * _FINE) ** 2)
+    norm *= float(np.mean(tukey(rows, geometry.tukey) ** 2))
+    norm *= float(np.mean(tukey(columns, geometry.tukey) ** 2))
+    for ring in range(first, last):
+        for (y, x), share in zip(*_choose(rings, ring), strict=True):
+            wy, dy, own_y, fy = axes[0].near(int(y), reach)
+            wx, dx, own_x, fx = axes[1].near(int(x), reach)
+            kernel = np.outer(wy, wx) - own_y * own_x * np.outer(dy, dx)
+            radius = np.hypot(fy[:, None] * steps[0], fx[None, :] * steps[1])
+            node = np.rint(radius / spacing).astype(int) - lowest
+            matrix[ring - first] += share * np.bincount(
+                np.clip(node, 0, count - 1).ravel(),
+                weights=(kernel**2).ravel(),
+                minlength=count,
+            )
+    nodes = (lowest + np.arange(count, dtype=np.float64)) * spacing
+    return matrix / norm, nodes
+
+
+# The exact estimator: a likelihood fit of the signal-to-noise spectrum of a block.
+#
+# The spectral signal-to-noise near the crossing is modelled as
+# ``ln s(u) = a - b u - c u²`` of the frequency u. The window's leakage mixes it into
+# ring values (`mixing`), a ring's correlation follows from those, and the parameters
+# maximise the likelihood of the measured correlations. `docs/frc.md` derives every
+# step.
+
+WIDEST, NARROWEST = 0.55, 0.15
+_RINGS_WANTED = 12.0
+_LOWER_SHARE = 5 / 6
+STEPS = 12
+_STRIDE = 3.0
+_SETTLED = 3e-3
+_FEWEST = 5
+_LIMIT = 30.0
+_RIDGE = np.array([1e-4, 4e-2, 4e-3])
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Crossings of a batch by likelihood.
+
+    Attributes
+    ----------
+    crossing : (B,) numpy.ndarray
+        Frequency, cycles per mean pixel; NaN where the model does not cross.
+    spread : (B,) numpy.ndarray
+        Standard deviation of its logarithm from the Fisher information.
+    above : (B,) numpy.ndarray of bool
+        Whether the model lies above the threshold anywhere below Nyquist.
+    """
+
+    crossing: FloatArray
+    spread: FloatArray
+    above: BoolArray
+
+
+def _smoothing(effective: FloatArray) -> FloatArray:
+    """Matrix that averages each ring with those within a tenth of its frequency."""
+    place = np.arange(effective.size)
+    reach = np.maximum(1.0, 0.1 * place)
+    near = np.abs(place[:, None] - place[None, :]) <= reach[:, None]
+    weight = np.where(near, effective[None, :], 0.0)
+    weight[:, 0] = 0
+    smooth: FloatArray = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+    return smooth
+
+
+def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArray:
+    """Rough crossing of each curve, by smoothing over neighbouring rings."""
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    smooth = curve @ _smoothing(geometry.effective[:rings]).T
+    crossing = first_crossing(smooth, level, frequency)
+    low, high = 3 * geometry.rings.bin_width, geometry.rings.nyquist
+    above = (smooth[:, 1:] >= level[1:]).any(axis=1)
+    crossing = np.where(np.isnan(crossing), np.where(above, high, low), crossing)
+    return np.clip(crossing, low, high)
+
+
+def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
+    """Weight of each ring by its distance from the pilot crossing ``(B, K)``.
+
+    The model is local. Small blocks need rings out to 1.55 times the crossing; where
+    rings abound, fewer and nearer ones serve, and the model's shape matters less.
+    """
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    wanted = _RINGS_WANTED * geometry.rings.bin_width / pilot
+    half = np.clip(wanted, NARROWEST, WIDEST)[:, None]
+    v = frequency[None, :] / pilot[:, None]
+    lower = half * _LOWER_SHARE
+    weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
+    inside = (v <= 1 + half) | (np.arange(rings) <= _FEWEST)
+    weight = np.where(inside, weight, 0.0)
+    weight[:, 0] = 0
+    return weight
+
+
+def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArray:
+    """First parameters: a weighted straight line of logit correlation over u²."""
+    clipped = np.clip(curve, 0.03, 0.98)
+    value = np.log(clipped / (1 - clipped))
+    w = weight * (clipped * (1 - clipped)) ** 2
+    x = basis**2
+    total = np.maximum(w.sum(axis=1), 1e-9)
+    mean_x, mean_y = (w * x).sum(axis=1) / total, (w * value).sum(axis=1) / total
+    dx = x - mean_x[:, None]
+    slope = (w * dx * (value - mean_y[:, None])).sum(axis=1)
+    slope /= np.maximum((w * dx**2).sum(axis=1), 1e-9)
+    slope = np.minimum(slope, -0.3)
+    return np.stack([mean_y - slope * mean_x, np.zeros_like(slope), -slope], axis=1)
+
+
+def _expected(
+    theta: FloatArray, nodes: FloatArray, matrix: FloatArray, power: float
+) -> tuple[FloatArray, FloatArray]:
+    """Ring correlations of the model ``(B, J)`` and their derivatives ``(B, 3, J)``."""
+    u = nodes
+    exponent = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
+    density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
+    stack = np.stack([density, -density * u, -density * u * u], axis=1)
+    mixed = stack @ matrix.T
+    ratio = mixed[:, 0]
+    base = ratio / (1 + ratio)
+    rho = np.minimum(base**power, 1 - _CLOSE)
+    chain = power * rho / np.maximum(ratio * (1 + ratio), 1e-30)
+    return rho, mixed * chain[:, None, :]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Where the search stands: parameters, likelihood, gradient and information."""
+
+    theta: FloatArray
+    value: FloatArray
+    gradient: FloatArray
+    fisher: FloatArray
+
+    def adopt(
+        self, other: "_State", places: NDArray[np.intp], better: BoolArray
+    ) -> None:
+        """Take over what another state, of the pairs at `places`, has improved."""
+        to = places[better]
+        self.theta[to] = other.theta[better]
+        self.value[to] = other.value[better]
+        self.gradient[to] = other.gradient[better]
+        self.fisher[to] = other.fisher[better]
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """Curves to be fitted and what they are fitted with."""
+
+    curve: FloatArray
+    weight: FloatArray
+    u: FloatArray
+    matrix: FloatArray
+    power: float
+
+    def only(self, places: NDArray[np.intp]) -> "_Problem":
+        """Keep some of the curves."""
+        return replace(
+            self,
+            curve=self.curve[places],
+            weight=self.weight[places],
+            u=self.u[places],
+        )
+
+    def at(self, theta: FloatArray) -> _State:
+        """Evaluate the penalised likelihood and its derivatives."""
+        rho, jacobian = _expected(theta, self.u, self.matrix, self.power)
+        narrow = 1 - rho**2
+        wide = 1 - rho * self.curve
+        value = np.vecdot(self.weight, np.log(narrow) - 2 * np.log(wide))
+        value -= 0.5 * (theta**2 @ _RIDGE)
+        pull = 2 * self.weight * (self.curve - rho) / (narrow * wide)
+        gradient = np.vecdot(pull[:, None, :], jacobian) - theta * _RIDGE
+        scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
+        fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(_RIDGE)
+        return _State(theta, value, gradient, fisher)
+
+
+def _maximise(problem: _Problem, theta: FloatArray) -> _State:
+    """Fisher scoring, damped wherever a step would lower the likelihood.
+
+    Pairs leave the batch as soon as their steps have become small.
+    """
+    state = problem.at(theta)
+    damping = np.full(theta.shape[0], 1e-2)
+    active = np.arange(theta.shape[0])
+    diagonal = np.arange(3)
+    for _ in range(STEPS):
+        system = state.fisher[active]
+        system[:, diagonal, diagonal] *= 1 + damping[active, None]
+        step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]
+        moved = state.theta[active] + np.clip(step, -_STRIDE, _STRIDE)
+        trial = problem.at(moved)
+        better = trial.value >= state.value[active]
+        state.adopt(trial, active, better)
+        damping[active] *= np.where(better, 0.1, 10.0)
+        going = np.flatnonzero(np.abs(step).max(axis=1) >= _SETTLED)
+        if not going.size:
+            break
+        if going.size < active.size:
+            active, problem = active[going], problem.only(going)
+    return state
+
+
+def fit_crossing(
+    curve: FloatArray,
+    geometry: Geometry,
+    threshold: FloatArray,
+    *,
+    reference: bool,
+    copies: float = 1.0,
+) -> Fit:
+    """Fit each curve around its crossing and give the model's crossing.
+
+    Parameters
+    ----------
+    curve : (B, K) numpy.ndarray
+        Ring correlations up to Nyquist, ring 0 included.
+    geometry : Geometry
+        Rings and window.
+    threshold : (K,) numpy.ndarray
+        Threshold of each ring.
+    reference : bool
+        The second image is nearly free of noise, so a ring's correlation is the root
+        of what two noisy images would give.
+    copies : float, default=1.0
+        Pairs with independent noise that were pooled into each curve.
+
+    Returns
+    -------
+    Fit
+        Crossings and their spread.
+    """
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    power = 0.5 if reference else 1.0
+    pilot_level = np.maximum(threshold, 1 / 7)
+    pilot = _pilot(curve, pilot_level, geometry)
+    weight = copies * geometry.effective[:rings] * _influence(pilot, geometry)
+    used = np.flatnonzero(weight.any(axis=0))
+    first, last = int(used[0]), int(used[-1]) + 1
+    matrix, nodes = mix_rings(geometry, first, last)
+    weight = weight[:, first:last]
+    part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
+    theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
+    problem = _Problem(part, weight, nodes[None, :] / pilot[:, None], matrix, power)
+    best = _maximise(problem, theta)
+    return _read(best.theta, best.fisher, pilot, frequency, threshold, power)
+
+
+def _read(
+    theta: FloatArray,
+    fisher: FloatArray,
+    pilot: FloatArray,
+    frequency: FloatArray,
+    threshold: FloatArray,
+    power: float,
+) -> Fit:
+    """Crossing of the fitted model and its spread by the delta method."""
+    fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
+    level = np.interp(fine, frequency, threshold)
+    base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
+    target = np.where(level < 1, np.log(base / (1 - base)), np.inf)
+    start = max(int(np.argmax(np.isfinite(target))), 1)
+    target[~np.isfinite(target)] = target[start]
+    u = fine[None, :] / pilot[:, None]
+    model = theta[:, :1] - u * (theta[:, 1:2] + u * theta[:, 2:])
+    crossing = first_crossing(model, target, fine, start=start)
+    above: BoolArray = np.asarray((model[:, start:] >= target[start:]).any(axis=1))
+    v = crossing / pilot
+    steep = theta[:, 1] + 2 * theta[:, 2] * v
+    vector = np.nan_to_num(np.stack([np.ones_like(v), -v, -v * v], axis=1))
+    solved = np.linalg.solve(fisher, vector[:, :, None])[:, :, 0]
+    variance = np.maximum((vector * solved).sum(axis=1), 0)
+    spread = np.sqrt(variance) / np.maximum(steep * v, 1e-6)
+    return Fit(crossing, spread, above)

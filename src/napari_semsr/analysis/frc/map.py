@@ -1,0 +1,470 @@
+"""Local resolution: the Fourier ring correlation of every block of a field.
+
+The field is read strip by strip, so memory stays bounded however large or lazy it is.
+Blocks without a crossing stay NaN and carry a reason; filling them is a separate step
+that leaves both visible.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.ndimage import distance_transform_edt
+
+from napari_semsr.analysis.frc.blocks import Estimator, Measurement, measure
+from napari_semsr.analysis.frc.correlation import (
+    FrcOptions,
+    check_options,
+    describe_method,
+)
+from napari_semsr.analysis.frc.rings import (
+    Geometry,
+    RingSums,
+    available_cores,
+    plan_geometry,
+)
+from napari_semsr.analysis.frc.validity import (
+    REASONS,
+    Reason,
+    check_grids,
+    code_of,
+    has_plateau,
+    not_independent,
+)
+from napari_semsr.core import (
+    BlockPlan,
+    Box,
+    Float32Array,
+    InputRecord,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    Provenance,
+    mean_pitch,
+    parse_pixel_size,
+    plan_blocks,
+    read_box,
+    software_versions,
+)
+
+# What a map of local resolution holds.
+
+
+@dataclass(frozen=True, slots=True)
+class FrcMap:
+    """Local resolution over a field.
+
+    Attributes
+    ----------
+    map : Micrograph
+        Resolution of each block, float32, in nm (in px when uncalibrated), filled if
+        that was asked for; its pixel size is the step, its origin the centre of the
+        first block.
+    measured : (Y, X) numpy.ndarray of float32
+        The same before filling: NaN where there is no crossing.
+    filled : (Y, X) numpy.ndarray of bool
+        Blocks whose number in `map` comes from a neighbour.
+    reasons : (Y, X) numpy.ndarray of uint8
+        0 where there is a crossing, else the place in `reason_names` plus one.
+    reason_names : tuple of str
+        The closed list of reasons.
+    relative_sd : (Y, X) numpy.ndarray of float32
+        Standard deviation of the resolution's logarithm.
+    block, step : int
+        Side of a block and distance between blocks, px.
+    unit : str
+        ``nm`` or ``px``: unit of `map`.
+    method : str
+        What was done, in words.
+    field_reason : str or None
+        Shared noise that is seen in all blocks pooled, although single blocks may be
+        too small to show it; None when there is none.
+    """
+
+    map: Micrograph
+    measured: Float32Array
+    filled: NDArray[np.bool_]
+    reasons: NDArray[np.uint8]
+    relative_sd: Float32Array
+    block: int
+    step: int
+    unit: str
+    method: str
+    field_reason: str | None = None
+    reason_names: tuple[str, ...] = REASONS
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return int(self.reasons.size)
+
+    @property
+    def failed(self) -> int:
+        """Number of blocks without a crossing."""
+        return int(np.count_nonzero(self.reasons))
+
+    @property
+    def reason_counts(self) -> dict[str, int]:
+        """Blocks for each reason that occurs."""
+        counts = np.bincount(self.reasons.ravel(), minlength=len(REASONS) + 1)[1:]
+        return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
+
+    def percentile(self, share: float) -> float | None:
+        """Percentile of the measured resolutions, blocks without one left out.
+
+        Parameters
+        ----------
+        share : float
+            Percentile in [0, 100].
+
+        Returns
+        -------
+        float or None
+            Resolution in `unit`; None when every block failed.
+        """
+        kept = self.measured[np.isfinite(self.measured)]
+        return float(np.percentile(kept, share)) if kept.size else None
+
+    def _nm(self, share: float) -> float | None:
+        return self.percentile(share) if self.unit == "nm" else None
+
+    @property
+    def median_nm(self) -> float | None:
+        """Median resolution in nm; None when uncalibrated or all blocks failed."""
+        return self._nm(50)
+
+    @property
+    def p10_nm(self) -> float | None:
+        """Tenth percentile in nm: the finest places."""
+        return self._nm(10)
+
+    @property
+    def p90_nm(self) -> float | None:
+        """Ninetieth percentile in nm: the coarsest places."""
+        return self._nm(90)
+
+
+PAIR_BLOCK = 64
+SINGLE_BLOCK = 128
+SMALLEST_BLOCK = 16
+BLOCKS: Estimator = "exact"
+_BATCH_PIXELS = 1 << 18
+_STRIP_PIXELS = 1 << 23
+_STRIP_BLOCKS = 1 << 14
+
+
+class FrcMapOptions(FrcOptions):
+    """How to lay blocks over a field and read their correlations."""
+
+    block: int | None = Field(
+        default=None,
+        ge=16,
+        description="Side of a block, px; 64, or 128 for one image.",
+    )
+    step: int = Field(
+        default=16, ge=1, description="Distance between neighbouring blocks, px."
+    )
+    blocks_per_axis: int | None = Field(
+        default=None,
+        ge=1,
+        description="This many blocks side by side along the shorter side, without "
+        "overlap, in place of block and step.",
+    )
+    fill: Literal["none", "nearest"] = Field(
+        default="none", description="What to put where a block has no resolution."
+    )
+
+
+def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> BlockPlan:
+    """Blocks that the options ask for."""
+    if options.blocks_per_axis is not None:
+        side = min(shape) // options.blocks_per_axis
+        side -= side % 2 if single else 0
+        if side < SMALLEST_BLOCK:
+            raise OptionError(_too_many(shape, options.blocks_per_axis))
+        return plan_blocks(shape, block=side, step=max(side, 1))
+    block = options.block or (SINGLE_BLOCK if single else PAIR_BLOCK)
+    return plan_blocks(shape, block=block, step=options.step)
+
+
+def _too_many(shape: tuple[int, int], wanted: int) -> str:
+    """Say why so many blocks do not fit along the shorter side of a field."""
+    field = f"{shape[0]}x{shape[1]} px"
+    most = min(shape) // SMALLEST_BLOCK
+    if not most:
+        return (
+            f"A block has {SMALLEST_BLOCK} px or more and the field only {field}: "
+            "a map needs a larger field."
+        )
+    return (
+        f"{wanted} blocks side by side do not fit: the field has {field} and a block "
+        f"{SMALLEST_BLOCK} px or more, so ask for {most} or fewer."
+    )
+
+
+def _strips(plan: BlockPlan, columns: int) -> Iterator[tuple[int, int]]:
+    """Ranges of block rows whose pixels fit the memory of one strip."""
+    fitting = (_STRIP_PIXELS // columns - plan.block) // plan.step + 1
+    rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
+    for start in range(0, plan.grid[0], rows):
+        yield start, min(start + rows, plan.grid[0])
+
+
+def _read_strip(m: Micrograph, plan: BlockPlan, rows: tuple[int, int]) -> Float32Array:
+    """Grey values of a strip of blocks, its mean taken off in float64.
+
+    They are scaled to at most 1, since squares of single precision overflow early;
+    every block is standardised anyway.
+    """
+    y0 = rows[0] * plan.step
+    y1 = (rows[1] - 1) * plan.step + plan.block
+    pixels = read_box(m.data, Box(y0, y1, 0, m.shape[1])).astype(np.float64)
+    good = np.isfinite(pixels)
+    if good.any():
+        pixels -= pixels.mean(where=good)
+    peak = float(np.abs(pixels).max(where=good, initial=0.0))
+    return (pixels / (peak or 1.0)).astype(np.float32)
+
+
+def _blocks_of(strip: Float32Array, plan: BlockPlan) -> Float32Array:
+    """All blocks of a strip as a view ``(rows, columns, block, block)``."""
+    view = sliding_window_view(strip, (plan.block, plan.block))
+    return view[:: plan.step, :: plan.step]
+
+
+def _batches(rows: int, columns: int, block: int) -> list[NDArray[np.intp]]:
+    """Flat block numbers of a strip, cut into batches that stay in cache."""
+    size = max(1, _BATCH_PIXELS // block**2)
+    count = rows * columns
+    return [np.arange(k, min(k + size, count)) for k in range(0, count, size)]
+
+
+@dataclass(slots=True)
+class _Grids:
+    """Results as they come in, one number per block."""
+
+    crossing: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    code: NDArray[np.uint8]
+    pooled: RingSums | None = None
+
+    def put(self, first: int, numbers: NDArray[np.intp], found: Measurement) -> None:
+        """Store a batch of a strip whose first block has the number `first`."""
+        self.crossing.ravel()[first + numbers] = found.crossing
+        self.spread.ravel()[first + numbers] = found.spread
+        self.code.ravel()[first + numbers] = found.code
+        part = found.sums.pooled()
+        self.pooled = part if self.pooled is None else self.pooled + part
+
+
+def _measure_batch(
+    numbers: NDArray[np.intp],
+    first: Float32Array,
+    second: Float32Array | None,
+    ask: "partial[Measurement]",
+) -> Measurement:
+    """Gather the blocks of one batch and measure them."""
+    places = np.unravel_index(numbers, first.shape[:2])
+    return ask(first[places], None if second is None else second[places])
+
+
+def _fill(measured: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+    """Give each failed block the number of the nearest measured one."""
+    missing = ~np.isfinite(measured)
+    if missing.all() or not missing.any():
+        return measured.copy(), np.zeros_like(missing)
+    nearest = distance_transform_edt(
+        missing, return_distances=False, return_indices=True
+    )
+    return measured[tuple(nearest)], missing
+
+
+def measure_frc_map(
+    a: Micrograph, b: Micrograph | None = None, options: FrcMapOptions | None = None
+) -> Job[FrcMap]:
+    """Measure the local resolution of two exposures, or of one, block by block.
+
+    Parameters
+    ----------
+    a : Micrograph
+        First image, numpy or dask.
+    b : Micrograph, optional
+        Second, independent image of the same field on the same grid; without it, the
+        blocks of `a` are split into diagonal halves.
+    options : FrcMapOptions, optional
+        Blocks, criterion, estimator, filling.
+
+    Returns
+    -------
+    FrcMap
+        Map, reasons and statistics.
+
+    Yields
+    ------
+    Progress
+        Blocks done.
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ or no block fits.
+    OptionError
+        If pixel sizes differ or options contradict each other.
+    """
+    options = options or FrcMapOptions()
+    check_options(b, options)
+    if b is not None:
+        check_grids(a, b)
+    plan = _plan(a.shape, options, single=b is None)
+    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    self_made = not_independent(a, b)
+    grids = _Grids(
+        np.full(plan.grid, np.nan),
+        np.full(plan.grid, np.nan),
+        np.zeros(plan.grid, np.uint8),
+    )
+    if self_made and not options.allow_self:
+        grids.code[:] = code_of("not-independent")
+    else:
+        yield from _run(grids, a, b, plan, options, mean_pitch(calibrated.scale))
+    method = describe_method(
+        options,
+        options.estimator or BLOCKS,
+        single=b is None,
+        self_made=self_made,
+    )
+    return _result(grids, a, b, plan, options, method)
+
+
+def _geometry(
+    a: Micrograph, b: Micrograph | None, plan: BlockPlan, options: FrcMapOptions
+) -> Geometry:
+    """Rings of the blocks, or of their halves for one image."""
+    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    side = plan.block if b is not None else plan.block // 2
+    return plan_geometry((side, side), mean_pitch(calibrated.scale), options.tukey)
+
+
+def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
+    """Look for shared noise in all blocks together, where one block is too small."""
+    if grids.pooled is None or np.all(grids.code == code_of("identical")):
+        return None
+    share = min(1.0, (plan.step / plan.block) ** 2)
+    copies = max(1.0, grids.code.size * share)
+    found = bool(has_plateau(grids.pooled, geometry, copies=copies)[0])
+    return "correlated-noise" if found else None
+
+
+def _run(
+    grids: _Grids,
+    a: Micrograph,
+    b: Micrograph | None,
+    plan: BlockPlan,
+    options: FrcMapOptions,
+    pitch: tuple[float, float],
+) -> Job[None]:
+    """Measure every block, strip by strip, on all cores."""
+    ask = partial(
+        measure,
+        pitch=pitch,
+        tukey=options.tukey,
+        criterion=options.criterion,
+        estimator=options.estimator or BLOCKS,
+        reference=options.reference,
+    )
+    total = plan.grid[0] * plan.grid[1]
+    done = 0
+    yield Progress(0, total, "Reading the field")
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for rows in _strips(plan, a.shape[1]):
+            first = _blocks_of(_read_strip(a, plan, rows), plan)
+            second = None if b is None else _blocks_of(_read_strip(b, plan, rows), plan)
+            batches = _batches(first.shape[0], first.shape[1], plan.block)
+            work = partial(_measure_batch, first=first, second=second, ask=ask)
+            try:
+                for numbers, found in zip(
+                    batches, pool.map(work, batches), strict=True
+                ):
+                    grids.put(rows[0] * plan.grid[1], numbers, found)
+                    done += numbers.size
+                    yield Progress(done, total, "Correlating blocks")
+            except GeneratorExit:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _result(
+    grids: _Grids,
+    a: Micrograph,
+    b: Micrograph | None,
+    plan: BlockPlan,
+    options: FrcMapOptions,
+    method: str,
+) -> FrcMap:
+    """Turn crossings into a calibrated map."""
+    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    nm = calibrated.mean_pixel_size_nm
+    measured = ((nm or 1.0) / grids.crossing).astype(np.float32)
+    shown, filled = (
+        _fill(measured)
+        if options.fill == "nearest"
+        else (measured.copy(), np.zeros(plan.grid, bool))
+    )
+    pitch = calibrated.scale
+    spacing = (plan.step * pitch[0], plan.step * pitch[1])
+    image = Micrograph(
+        data=shown,
+        pixel_size_nm=None if nm is None else parse_pixel_size(spacing),
+        name=f"{a.name} FRC map",
+        provenance=_provenance(a, b, options),
+        origin=(
+            calibrated.origin[0] + plan.origin[0] * pitch[0],
+            calibrated.origin[1] + plan.origin[1] * pitch[1],
+        ),
+        spacing_px=spacing if nm is None else (1.0, 1.0),
+        metadata={
+            "quantity": "resolution",
+            "unit": "px" if nm is None else "nm",
+            "method": method,
+            "block_px": plan.block,
+            "step_px": plan.step,
+        },
+    )
+    return FrcMap(
+        map=image,
+        measured=measured,
+        filled=filled,
+        reasons=grids.code,
+        relative_sd=grids.spread.astype(np.float32),
+        block=plan.block,
+        step=plan.step,
+        unit="px" if nm is None else "nm",
+        method=method,
+        field_reason=(
+            None
+            if options.reference
+            else _field_reason(grids, plan, _geometry(a, b, plan, options))
+        ),
+    )
+
+
+def _provenance(
+    a: Micrograph, b: Micrograph | None, options: FrcMapOptions
+) -> Provenance:
+    """Record what the map was made from."""
+    inputs = [InputRecord(role="a", name=a.name, provenance=a.provenance)]
+    if b is not None:
+        inputs.append(InputRecord(role="b", name=b.name, provenance=b.provenance))
+    return Provenance(
+        job="frc-map",
+        options=options.model_dump(),
+        inputs=tuple(inputs),
+        versions=software_versions(),
+    )

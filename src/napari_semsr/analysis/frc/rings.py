@@ -1,0 +1,428 @@
+"""Ring sums of many blocks at once: one batched real FFT, one matrix product.
+
+For a pair of windowed blocks with transforms ``A`` and ``B`` the three sums that every
+Fourier ring correlation is made of are Σ Re(A B*), Σ |A|² and Σ |B|² over each ring of
+the full plane. Rings beyond the Nyquist frequency, in the corners of the plane, are
+kept: they tell shared noise from signal.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, sparse
+
+from napari_semsr.core import Float32Array, FloatArray, Rings, plan_rings, window_plane
+
+_LARGEST = 150_000
+_TINY = 1e-30
+_CENTRE = 3
+LINE_BAND = 0.42
+"""Where the frequency axes are searched for stripes, cycles per pixel and above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """All that depends only on the shape of a block, its pixels and its window.
+
+    Attributes
+    ----------
+    rings : Rings
+        Rings of the block's Fourier plane.
+    tukey : float
+        Tapered share of the window.
+    window : (Y, X) numpy.ndarray of float32
+        The window, with a mean square of one.
+    effective : (K,) numpy.ndarray
+        Independent complex samples in each ring: half of all samples, times what the
+        window leaves of them, (Σw²)² / (n Σw⁴).
+    projection : (K, Y * (X // 2 + 1)) scipy.sparse.csr_array of float32 or None
+        Matrix whose product with a flat half-plane gives its ring sums; None for
+        large images, which come alone and are summed directly. It is sparse: that is
+        faster here than a dense product, and does not contend for the threads of BLAS.
+    """
+
+    rings: Rings
+    tukey: float
+    window: Float32Array
+    effective: FloatArray
+    projection: sparse.csr_array | None
+
+    @property
+    def relative(self) -> FloatArray:
+        """Ring frequencies with the smaller Nyquist frequency at 0.5."""
+        scaled: FloatArray = self.rings.frequency * (0.5 / self.rings.nyquist)
+        return scaled
+
+
+@dataclass(frozen=True)
+class RingSums:
+    """Ring sums of a batch of block pairs.
+
+    Attributes
+    ----------
+    cross : (B, K) numpy.ndarray
+        Σ Re(A B*).
+    power_a, power_b : (B, K) numpy.ndarray
+        Σ |A|² and Σ |B|².
+    peak : (B,) numpy.ndarray
+        Share of the cross-power in its strongest sample; 0 where that lies within
+        three rings of the zero frequency.
+    lines : (B, 2) numpy.ndarray
+        Correlation on the two frequency axes alone (horizontal, vertical) between
+        0.42 and 0.5 cycles per pixel, where stripes of a detector show.
+    """
+
+    cross: FloatArray
+    power_a: FloatArray
+    power_b: FloatArray
+    peak: FloatArray
+    lines: FloatArray
+
+    @cached_property
+    def correlation(self) -> FloatArray:
+        """Fourier ring correlation ``(B, K)``; 0 where a ring has no power."""
+        power = np.sqrt(self.power_a * self.power_b)
+        ratio = self.cross / np.maximum(power, _TINY)
+        curve: FloatArray = np.clip(ratio, -1.0, 1.0)
+        return curve
+
+    def pooled(self) -> "RingSums":
+        """Pool all pairs into one.
+
+        Returns
+        -------
+        RingSums
+            Sums of a batch of one.
+        """
+        return RingSums(
+            self.cross.sum(axis=0, keepdims=True),
+            self.power_a.sum(axis=0, keepdims=True),
+            self.power_b.sum(axis=0, keepdims=True),
+            self.peak.max(keepdims=True),
+            self.lines.mean(axis=0, keepdims=True),
+        )
+
+    def __add__(self, other: "RingSums") -> "RingSums":
+        """Pool the numerators and denominators of two measurements."""
+        return RingSums(
+            self.cross + other.cross,
+            self.power_a + other.power_a,
+            self.power_b + other.power_b,
+            np.maximum(self.peak, other.peak),
+            (self.lines + other.lines) / 2,
+        )
+
+
+@lru_cache(maxsize=6)
+def plan_geometry(
+    shape: tuple[int, int], pitch: tuple[float, float], tukey: float
+) -> Geometry:
+    """Prepare what all blocks of one shape have in common.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of a block.
+    pitch : tuple of float
+        ``(y, x)`` relative pixel pitch.
+    tukey : float
+        Tapered share of the window.
+
+    Returns
+    -------
+    Geometry
+        Window, rings and projection.
+    """
+    rings = plan_rings(shape, pitch)
+    plane = window_plane(shape, tukey)
+    plane /= np.sqrt(np.mean(plane**2))
+    kept = 1 / float(np.mean(plane**4))
+    projection = None
+    if rings.index.size <= _LARGEST:
+        place = np.arange(rings.index.size)
+        projection = sparse.csr_array(
+            (
+                rings.multiplicity.ravel().astype(np.float32),
+                (rings.index.ravel(), place),
+            ),
+            shape=(rings.frequency.size, rings.index.size),
+        )
+    return Geometry(
+        rings,
+        tukey,
+        plane.astype(np.float32),
+        rings.samples / 2 * kept,
+        projection,
+    )
+
+
+def standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
+    """Take off each block's mean and divide by its standard deviation.
+
+    Parameters
+    ----------
+    stack : (B, Y, X) numpy.ndarray
+        Blocks; single precision is enough once the field's own mean is off.
+
+    Returns
+    -------
+    (B, Y, X) numpy.ndarray of float32
+        Blocks of mean 0 and deviation 1; constant blocks are all 0, blocks with NaN
+        or infinite pixels too.
+    (B,) numpy.ndarray
+        The deviations; 0 for constant blocks, NaN where a pixel was not finite.
+    """
+    flat = stack.reshape(stack.shape[0], -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = flat.mean(axis=1)
+        centred = flat - mean[:, None]
+        peak = np.ones(len(flat))
+        if stack.dtype != np.float32:
+            peak = np.abs(centred).max(axis=1)
+            centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
+        centred = centred.astype(np.float32, copy=False)
+        sd = np.sqrt(np.vecdot(centred, centred).astype(np.float64) / flat.shape[1])
+    level = np.where(np.isfinite(mean), np.abs(mean), 0)
+    good = np.isfinite(sd) & (sd * peak > level * 1e-6)
+    if not good.all():
+        centred[~good] = 0
+    centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
+    deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
+    return centred.reshape(stack.shape), deviation
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use.
+
+    Returns
+    -------
+    int
+        One or more.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def transform(stack: Float32Array, geometry: Geometry) -> NDArray[np.complex64]:
+    """Window a batch of blocks and take their real FFT.
+
+    Parameters
+    ----------
+    stack : (B, Y, X) numpy.ndarray of float32
+        Blocks with their mean off.
+    geometry : Geometry
+        Their window.
+
+    Returns
+    -------
+    (B, Y, X // 2 + 1) numpy.ndarray of complex64
+        Unnormalised half-plane spectra.
+    """
+    workers = available_cores() if stack[0].size >= 1 << 18 else 1
+    spectrum: NDArray[np.complex64] = fft.rfft2(
+        stack * geometry.window, axes=(1, 2), workers=workers
+    )
+    return spectrum
+
+
+def project(planes: Float32Array, geometry: Geometry) -> FloatArray:
+    """Sum half-plane quantities over every ring.
+
+    Parameters
+    ----------
+    planes : (B, Y, X // 2 + 1) numpy.ndarray of float32
+        Real quantities, even in frequency.
+    geometry : Geometry
+        Their rings.
+
+    Returns
+    -------
+    (B, K) numpy.ndarray
+        Ring sums over the full plane.
+    """
+    if geometry.projection is None:
+        return np.stack([geometry.rings.sums(plane) for plane in planes])
+    sums = geometry.projection @ planes.reshape(planes.shape[0], -1).T
+    return np.ascontiguousarray(sums.T, dtype=np.float64)
+
+
+def _axis_lines(
+    cross: Float32Array, power_a: Float32Array, power_b: Float32Array
+) -> FloatArray:
+    """Correlation on each frequency axis near its end."""
+    rows, half = cross.shape[1:]
+    x = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
+    y = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]
+    found = []
+    for axis in (x, y):
+        c, p, q = (
+            plane[axis].sum(axis=1, dtype=np.float64)
+            for plane in (cross, power_a, power_b)
+        )
+        found.append(c / np.sqrt(np.maximum(p * q, _TINY)))
+    return np.stack(found, axis=1)
+
+
+def sum_rings(
+    first: Float32Array,
+    second: Float32Array,
+    geometry: Geometry,
+    phase: NDArray[np.complex64] | None = None,
+) -> RingSums:
+    """Ring sums of a batch of block pairs.
+
+    Parameters
+    ----------
+    first, second : (B, Y, X) numpy.ndarray of float32
+        Blocks with their mean off.
+    geometry : Geometry
+        Window and rings of the blocks.
+    phase : (Y, X // 2 + 1) numpy.ndarray of complex64, optional
+        Factor that moves the second block onto the grid of the first.
+
+    Returns
+    -------
+    RingSums
+        The three sums of every ring and pair.
+    """
+    a = transform(first, geometry)
+    b = transform(second, geometry)
+    if phase is not None:
+        b *= phase
+    planes = np.empty((3, *a.shape), np.float32)
+    cross, power_a, power_b = planes
+    spare = np.empty(a.shape, np.float32)
+    for target, p, q in ((cross, a, b), (power_a, a, a), (power_b, b, b)):
+        np.multiply(p.real, q.real, out=target)
+        np.multiply(p.imag, q.imag, out=spare)
+        target += spare
+    sums = project(planes.reshape(-1, *a.shape[1:]), geometry)
+    sums = sums.reshape(3, a.shape[0], -1)
+    flat = cross.reshape(cross.shape[0], -1)
+    place = flat.argmax(axis=1)
+    peak = flat[np.arange(len(flat)), place].astype(np.float64)
+    peak[geometry.rings.index.ravel()[place] <= _CENTRE] = 0
+    return RingSums(
+        sums[0],
+        sums[1],
+        sums[2],
+        peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
+        _axis_lines(cross, power_a, power_b),
+    )
+
+
+# Single-image correlation: diagonal halves of one image, put back on one grid.
+#
+# One image is split into its four interleaved sub-images. Those on a diagonal make a
+# pair: (even, even) with (odd, odd), and (even, odd) with (odd, even). The halves of a
+# pair are half a sub-image pixel apart on both axes; a phase ramp takes the shift off.
+#
+# A half samples the signal four times more sparsely at the same noise per pixel, so
+# below its own Nyquist frequency its spectral signal-to-noise is a quarter of that of
+# the image. Both are tied by arithmetic, not by an empirical curve: the correlation c
+# of the halves stands for the 4c / (1 + 3c) that two exposures like this one would
+# have. That holds for noise that is white from pixel to pixel, and only there.
+
+GAIN = 4.0
+"""Spectral signal-to-noise of the image over that of one of its halves."""
+
+NYQUIST_SHARE = 0.7
+"""Crossings above this share of the halves' Nyquist frequency are refused."""
+
+WHITE_TOLERANCE = 0.15
+
+NoiseColour = NDArray[np.float64]
+
+
+def diagonal_sums(stack: NDArray[np.float32], geometry: Geometry) -> RingSums:
+    """Ring sums of both diagonal pairs, pooled.
+
+    Parameters
+    ----------
+    stack : (B, 2Y, 2X) numpy.ndarray of float32
+        Blocks of even size with their mean off.
+    geometry : Geometry
+        Window and rings of the halves ``(Y, X)``.
+
+    Returns
+    -------
+    RingSums
+        Sums over both pairs.
+    """
+    ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
+    oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
+    rows = np.fft.fftfreq(geometry.rings.shape[0])[:, None]
+    columns = np.fft.rfftfreq(geometry.rings.shape[1])[None, :]
+    main = np.exp(-1j * np.pi * (rows + columns)).astype(np.complex64)
+    anti = np.exp(-1j * np.pi * (rows - columns)).astype(np.complex64)
+    return sum_rings(ee, oo, geometry, main) + sum_rings(eo, oe, geometry, anti)
+
+
+def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bool_]:
+    """Test whether the noise floor of each block is flat.
+
+    Parameters
+    ----------
+    stack : (B, Y, X) numpy.ndarray of float32
+        Blocks with their mean off.
+    geometry : Geometry
+        Window and rings of the whole blocks.
+
+    Returns
+    -------
+    (B,) numpy.ndarray of bool
+        True where the power between 0.38 and 0.5 cycles per pixel differs from that
+        in the corners beyond Nyquist by more than 15 % and three standard errors:
+        resampling, filters and lossy compression colour the noise.
+    """
+    spectrum = transform(stack, geometry)
+    power = project(np.square(np.abs(spectrum)), geometry) / geometry.rings.samples
+    x = geometry.relative
+    inner, corner = (x >= 0.38) & (x < 0.48), (x >= 0.52) & (x < 0.68)
+    weight = geometry.effective
+    if not (inner.any() and corner.any()):
+        return np.zeros(len(stack), bool)
+    low, high = (
+        power[:, band] @ weight[band] / weight[band].sum() for band in (inner, corner)
+    )
+    error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
+    ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
+    coloured: NDArray[np.bool_] = np.abs(ratio) > max(WHITE_TOLERANCE, 3 * error)
+    return coloured
+
+
+def equivalent(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation that two exposures like the split image would have.
+
+    Parameters
+    ----------
+    curve : numpy.ndarray
+        Correlation of the halves.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``4c / (1 + 3c)``, for negative c mirrored to keep noise symmetric about 0.
+    """
+    size = np.abs(curve)
+    result: NDArray[np.float64] = np.sign(curve) * GAIN * size / (1 + (GAIN - 1) * size)
+    return result
+
+
+def half_threshold(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation of the halves at which the image itself meets a threshold.
+
+    Parameters
+    ----------
+    threshold : numpy.ndarray
+        Threshold for two exposures.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``t / (4 - 3t)``, the inverse of `equivalent`.
+    """
+    result: NDArray[np.float64] = threshold / (GAIN - (GAIN - 1) * threshold)
+    return result

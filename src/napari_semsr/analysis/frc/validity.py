@@ -1,0 +1,345 @@
+"""Resolution criteria and the closed list of reasons for having no resolution."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.frc.rings import LINE_BAND, Geometry, RingSums
+from napari_semsr.core import BoolArray, FloatArray, Micrograph, OptionError, ShapeError
+
+Criterion = Literal["1/7", "half-bit", "3-sigma"]
+
+Reason = Literal[
+    "no-signal",
+    "correlated-noise",
+    "identical",
+    "periodic",
+    "too-small",
+    "beyond-nyquist",
+    "not-independent",
+]
+
+REASONS: tuple[Reason, ...] = (
+    "no-signal",
+    "correlated-noise",
+    "identical",
+    "periodic",
+    "too-small",
+    "beyond-nyquist",
+    "not-independent",
+)
+"""Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
+
+FIXED = 1 / 7
+
+
+def code_of(reason: Reason | None) -> int:
+    """Code of a reason in a map.
+
+    Parameters
+    ----------
+    reason : str or None
+        A member of `REASONS`; None where there is a resolution.
+
+    Returns
+    -------
+    int
+        0 for None, else the place in `REASONS` plus one.
+    """
+    return 0 if reason is None else REASONS.index(reason) + 1
+
+
+def reason_of(code: int) -> Reason | None:
+    """Reason that a code stands for.
+
+    Parameters
+    ----------
+    code : int
+        A code made by `code_of`.
+
+    Returns
+    -------
+    str or None
+        The reason; None for code 0.
+    """
+    return None if code == 0 else REASONS[code - 1]
+
+
+def threshold_curve(
+    criterion: Criterion, samples: NDArray[np.float64], *, reference: bool = False
+) -> NDArray[np.float64]:
+    """Correlation that a ring must reach.
+
+    Parameters
+    ----------
+    criterion : {"1/7", "half-bit", "3-sigma"}
+        Fixed threshold, half a bit of information per sample [1]_, or three standard
+        deviations of the correlation of noise.
+    samples : (K,) numpy.ndarray
+        FFT samples of each ring in the full plane.
+    reference : bool, default=False
+        The second image is nearly free of noise: √(1/7) in place of 1/7.
+
+    Returns
+    -------
+    (K,) numpy.ndarray
+        Threshold of each ring; values of 1 and above cannot be reached.
+
+    Raises
+    ------
+    OptionError
+        If `reference` is asked for with another criterion than 1/7.
+
+    References
+    ----------
+    .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
+       doi:10.1016/j.jsb.2005.05.009.
+    """
+    if reference and criterion != "1/7":
+        msg = (
+            f"A noise-free reference needs the criterion 1/7, got {criterion}; "
+            "choose 1/7 or drop the reference option."
+        )
+        raise OptionError(msg)
+    count = np.maximum(samples, 1)
+    if criterion == "half-bit":
+        return (0.2071 + 1.9102 / np.sqrt(count)) / (1.2071 + 0.9102 / np.sqrt(count))
+    if criterion == "3-sigma":
+        return 3 / np.sqrt(count / 2)
+    return np.full(count.shape, FIXED**0.5 if reference else FIXED)
+
+
+# Whether two images may be correlated at all: grids, pixel sizes, provenance.
+
+PIXEL_TOLERANCE = 1e-3
+
+
+def check_grids(a: Micrograph, b: Micrograph) -> None:
+    """Refuse two images that do not share one grid.
+
+    Parameters
+    ----------
+    a, b : Micrograph
+        Images to correlate.
+
+    Raises
+    ------
+    ShapeError
+        If their shapes differ.
+    OptionError
+        If their pixel sizes differ by more than 0.1 %.
+    """
+    if a.shape != b.shape:
+        msg = (
+            f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
+            f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (semsr crop)."
+        )
+        raise ShapeError(msg)
+    if a.pixel_size_nm is None or b.pixel_size_nm is None:
+        return
+    ratios = [p / q for p, q in zip(a.pixel_size_nm, b.pixel_size_nm, strict=True)]
+    if any(abs(math.log(ratio)) > PIXEL_TOLERANCE for ratio in ratios):
+        msg = (
+            f"Both images must have the same pixel size, got {a.pixel_size_nm} nm and "
+            f"{b.pixel_size_nm} nm; resample one of them or correct its calibration."
+        )
+        raise OptionError(msg)
+
+
+def not_independent(a: Micrograph, b: Micrograph | None) -> bool:
+    """Tell from provenance whether networks made both images from one acquisition.
+
+    Parameters
+    ----------
+    a : Micrograph
+        First image.
+    b : Micrograph or None
+        Second image; None for two halves of the first.
+
+    Returns
+    -------
+    bool
+        True when both images (or the one that would be split) went through a network
+        and a source file is common to both histories. Images without provenance are
+        taken as independent: nothing is known against them.
+    """
+    if a.provenance is None or not a.provenance.networks():
+        return False
+    if b is None:
+        return True
+    if b.provenance is None or not b.provenance.networks():
+        return False
+    return b is a or bool(a.provenance.sources() & b.provenance.sources())
+
+
+# Status rules: when a correlation curve has no resolution to give, and why.
+#
+# The rules run in the order in which they can be trusted: blocks without contrast or
+# with missing pixels, identical blocks, pure gratings, no signal at all, shared
+# noise. What is left
+# may have a crossing.
+
+POOLED_Z = 3.5
+BEST_RING_Z = 4.2
+PLATEAU_Z = 4.0
+IDENTICAL = 1e-8
+SUSPECT_PEAK = 0.04
+STRIPE_Z = 4.5
+
+
+def has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
+    """Tell correlation from the correlation of noise.
+
+    Parameters
+    ----------
+    curve : (B, K) numpy.ndarray
+        Ring correlations.
+    effective : (K,) or (B, K) numpy.ndarray
+        Independent complex samples of each ring.
+    rings : int
+        Rings below the Nyquist frequency.
+
+    Returns
+    -------
+    (B,) numpy.ndarray of bool
+        True where the rings 1 to 4, 8, 16, … pooled, or the best single ring, stand
+        out of what independent noise gives: under noise a ring's correlation has
+        the variance 1 / (2 · effective).
+    """
+    weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
+    values = curve[:, 1:rings]
+    if not values.shape[1]:
+        return np.zeros(len(curve), bool)
+    best = (values * np.sqrt(2 * weight)).max(axis=1, initial=0)
+    pooled = np.cumsum(values * weight, axis=1)
+    norm = np.sqrt(np.maximum(np.cumsum(weight, axis=1), 1e-12) / 2)
+    last = [4 << k for k in range(16) if 4 << k < rings] or [rings - 1]
+    places = np.array(last) - 1
+    z = (pooled[:, places] / norm[:, places]).max(axis=1)
+    signal: BoolArray = (best >= BEST_RING_Z) | (z >= POOLED_Z)
+    return signal
+
+
+def _band(
+    values: FloatArray, geometry: Geometry, low: float, high: float
+) -> tuple[FloatArray, float]:
+    """Mean of a ring quantity over a band, and the effective samples behind it."""
+    inside = slice(*np.searchsorted(geometry.relative, [low, high]))
+    weight = geometry.effective[inside]
+    total = float(weight.sum())
+    mean: FloatArray = values[:, inside] @ weight / max(total, 1e-12)
+    return mean, total
+
+
+def has_plateau(
+    sums: RingSums, geometry: Geometry, *, copies: float = 1.0
+) -> BoolArray:
+    """Find correlation that does not fall where no lens has signal left.
+
+    Parameters
+    ----------
+    sums : RingSums
+        Ring sums of the pairs.
+    geometry : Geometry
+        Their rings.
+    copies : float, default=1.0
+        Independent blocks that were pooled into each of the sums.
+
+    Returns
+    -------
+    (B,) numpy.ndarray of bool
+        True where the correlation between 0.42 and 0.66 cycles per pixel stands out
+        of noise, and neither it nor the cross-power falls towards the corner beyond
+        Nyquist: shared white noise does so, a signal does not.
+    """
+    curve = sums.correlation
+    density = sums.cross / geometry.rings.samples
+    band, count = _band(curve, geometry, 0.42, 0.66)
+    inner, _ = _band(curve, geometry, 0.40, 0.50)
+    corner, corner_count = _band(curve, geometry, 0.52, 0.66)
+    inner_power, _ = _band(density, geometry, 0.40, 0.50)
+    corner_power, _ = _band(density, geometry, 0.52, 0.66)
+    plateau: BoolArray = (
+        (band * np.sqrt(2 * copies * count) > PLATEAU_Z)
+        & (corner * np.sqrt(2 * copies * corner_count) > PLATEAU_Z - 1)
+        & (corner > 0.6 * inner)
+        & (corner_power > 0.6 * inner_power)
+    )
+    return plateau
+
+
+def has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
+    """Find stripes that both images share: row or column offsets of a detector.
+
+    Parameters
+    ----------
+    sums : RingSums
+        Ring sums of the pairs.
+    geometry : Geometry
+        Their rings.
+
+    Returns
+    -------
+    (B,) numpy.ndarray of bool
+        True where one of the frequency axes is correlated near its end and the rings
+        at the same frequencies are not. Only fields of some 200 px and more have
+        enough samples on an axis to tell.
+    """
+    band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
+    kept = np.sqrt(float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2))
+    found = np.zeros(band.shape, bool)
+    for axis, size in enumerate(reversed(geometry.rings.shape)):
+        line = sums.lines[:, axis]
+        z = line * np.sqrt(2 * kept * (0.5 - LINE_BAND) * size)
+        found |= (z > STRIPE_Z) & (line > 0.4) & (band < 0.4 * line)
+    return found
+
+
+def judge(
+    sums: RingSums,
+    geometry: Geometry,
+    *,
+    valid: BoolArray,
+    difference: FloatArray,
+    periodic: Callable[[BoolArray], BoolArray],
+    reference: bool = False,
+) -> NDArray[np.uint8]:
+    """Decide for each pair whether its curve may be read.
+
+    Parameters
+    ----------
+    sums : RingSums
+        Ring sums of the pairs.
+    geometry : Geometry
+        Their rings.
+    valid : (B,) numpy.ndarray of bool
+        False for constant blocks and blocks with pixels that are not finite.
+    difference : (B,) numpy.ndarray
+        Mean square difference of the standardised blocks.
+    periodic : callable
+        Takes a mask of pairs worth testing and returns a mask of those that are pure
+        gratings or lattices; called at most once, for few pairs.
+    reference : bool, default=False
+        The partner is nearly free of noise, so that there is none to share: a
+        correlation that stays up is then the object's own.
+
+    Returns
+    -------
+    (B,) numpy.ndarray of uint8
+        Codes of reasons; 0 where the curve may be read.
+    """
+    signal = has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
+    plateau = has_plateau(sums, geometry) | has_stripes(sums, geometry)
+    plateau &= not reference
+    suspect = signal & valid & (difference >= IDENTICAL) & (sums.peak > SUSPECT_PEAK)
+    code = np.zeros(valid.shape, np.uint8)
+    code[plateau] = code_of("correlated-noise")
+    code[~signal & ~plateau] = code_of("no-signal")
+    if suspect.any():
+        code[periodic(suspect)] = code_of("periodic")
+    code[difference < IDENTICAL] = code_of("identical")
+    code[~valid] = code_of("no-signal")
+    return code

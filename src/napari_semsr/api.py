@@ -1,0 +1,959 @@
+"""The Python interface: one function for each command, run to its end.
+
+Every function takes a `Micrograph`, a NumPy array or the path of an image. Options are
+keywords with the names of the command's flags, ``pixel_size_nm`` and the other reading
+options among them. `progress` receives every `Progress`.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Micrograph, OptionError, Options, Progress, run
+from napari_semsr.jobs import DEFAULT_MODEL, OpenOptions
+
+if TYPE_CHECKING:
+    from napari_semsr.analysis import FrcMap, FrcResult, Gaps, Histogram, Metrics
+    from napari_semsr.jobs import (
+        Converted,
+        Cropped,
+        Description,
+        EnhancedFile,
+        ModelCheck,
+        ModelFile,
+        ModelList,
+        PairsMade,
+        RestoredFile,
+        SimulatedScan,
+        SpectrumReport,
+        StitchedFile,
+        Trained,
+    )
+
+# What every function of the Python interface takes, and how it is made of keywords.
+
+PathLike = str | os.PathLike[str]
+Source = Micrograph | NDArray[Any] | PathLike
+Report = Callable[[Progress], None]
+
+
+def parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
+    """Give each model the options that it knows, and refuse those that none knows.
+
+    Parameters
+    ----------
+    options : mapping
+        Keywords of a call.
+    *models : type of Options
+        Models that share them.
+
+    Returns
+    -------
+    tuple of Options
+        One for each model.
+
+    Raises
+    ------
+    OptionError
+        If no model knows a name, or a value is out of range.
+    """
+    known = {name for model in models for name in model.model_fields}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        msg = f"Options are {', '.join(sorted(known))}, got {', '.join(unknown)}."
+        raise OptionError(msg)
+    return tuple(
+        model.parse({k: v for k, v in options.items() if k in model.model_fields})
+        for model in models
+    )
+
+
+def as_source(image: Source) -> Micrograph | PathLike:
+    """Wrap an array as an uncalibrated micrograph.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What a caller gave.
+
+    Returns
+    -------
+    Micrograph or path
+        What a job takes.
+    """
+    return Micrograph(image) if isinstance(image, np.ndarray) else image
+
+
+def as_optional(image: Source | None) -> Micrograph | PathLike | None:
+    """Wrap an array that may be left out.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray, path or None
+        What a caller gave.
+
+    Returns
+    -------
+    Micrograph, path or None
+        What a job takes.
+    """
+    return None if image is None else as_source(image)
+
+
+def info(path: PathLike, **options: Any) -> "Description":
+    """Say what a file is.
+
+    Parameters
+    ----------
+    path : path
+        An image, a store or a folder of frames.
+    **options : object
+        Reading options; ``pixel_size_nm`` overrides the file's.
+
+    Returns
+    -------
+    Description
+        Its ``facts`` hold shape, type, pixel size, vendor and metadata.
+    """
+    from napari_semsr.jobs import describe_job
+
+    (opening,) = parse_each(options, OpenOptions)
+    return run(describe_job(os.fspath(path), options=opening))
+
+
+def convert(
+    image: Source,
+    output: PathLike,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> "Converted":
+    """Write an image in the format that the output's suffix names.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What to convert.
+    output : path
+        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
+    dtype : str, optional
+        Type of the grey values in the output.
+    overwrite : bool, default=False
+        Replace an existing output.
+    **options : object
+        Reading options.
+
+    Returns
+    -------
+    Converted
+        What was written.
+    """
+    from napari_semsr.jobs import convert_job
+
+    (opening,) = parse_each(options, OpenOptions)
+    job = convert_job(
+        as_source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
+    )
+    return run(job)
+
+
+def degrade(image: Source, **options: Any) -> Micrograph:
+    """Blur and haze an image as published test sets do.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        A sharp image.
+    **options : object
+        ``kind``, ``uniform_fog``, ``seed``, and reading options.
+
+    Returns
+    -------
+    Micrograph
+        In the input's own type.
+    """
+    from napari_semsr.jobs import DegradeOptions, degrade_image
+
+    chosen, opening = parse_each(options, DegradeOptions, OpenOptions)
+    return degrade_image(as_source(image), options=chosen, opening=opening)[0]
+
+
+@overload
+def enhance(
+    image: Source,
+    output: None = None,
+    *,
+    model: PathLike = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> Micrograph: ...
+@overload
+def enhance(
+    image: Source,
+    output: PathLike,
+    *,
+    model: PathLike = ...,
+    overwrite: bool = ...,
+    resume: bool = ...,
+    scheduler: str | None = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> "EnhancedFile": ...
+def enhance(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    model: PathLike = DEFAULT_MODEL,
+    overwrite: bool = False,
+    resume: bool = False,
+    scheduler: str | None = None,
+    progress: Report | None = None,
+    **options: Any,
+) -> "Micrograph | EnhancedFile":
+    """Sharpen and clean an image tile by tile with a model.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What to enhance.
+    output : path, optional
+        Where the result is written; kept in memory without it.
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with an output that was interrupted.
+    scheduler : str, optional
+        Address of a dask scheduler.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``tile``, ``norm``, ``device``, ``precision``, ``dtype``, and reading options.
+
+    Returns
+    -------
+    Micrograph or EnhancedFile
+        The image itself, or what was written and what it cost.
+    """
+    from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.jobs import enhance_in_memory, enhance_job
+
+    chosen, opening = parse_each(options, EnhanceOptions, OpenOptions)
+    source = as_source(image)
+    if output is None:
+        return run(
+            enhance_in_memory(source, model=model, options=chosen, opening=opening),
+            progress,
+        )
+    job = enhance_job(
+        source,
+        output,
+        model=model,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+        resume=resume,
+        scheduler=scheduler,
+    )
+    return run(job, progress)
+
+
+def list_models() -> "ModelList":
+    """List bundled and imported models.
+
+    Returns
+    -------
+    ModelList
+        Name, origin, architecture and description of each.
+    """
+    from napari_semsr.jobs import list_models_job
+
+    return run(list_models_job())
+
+
+def model_info(model: PathLike) -> "ModelFile":
+    """Read the card of a model.
+
+    Parameters
+    ----------
+    model : str or path
+        A name on the shelf, or a ``.safetensors`` file.
+
+    Returns
+    -------
+    ModelFile
+        The card, with where and how large the file is.
+    """
+    from napari_semsr.jobs import model_info_job
+
+    return run(model_info_job(os.fspath(model)))
+
+
+def export_model(
+    model: PathLike, output: PathLike, *, overwrite: bool = False
+) -> "ModelFile":
+    """Copy a model, card included, out of the shelf.
+
+    Parameters
+    ----------
+    model : str or path
+        A name on the shelf, or a ``.safetensors`` file.
+    output : path
+        A ``.safetensors`` file.
+    overwrite : bool, default=False
+        Replace an existing file.
+
+    Returns
+    -------
+    ModelFile
+        The copy.
+    """
+    from napari_semsr.jobs import export_model_job
+
+    return run(export_model_job(os.fspath(model), output, overwrite=overwrite))
+
+
+def import_model(file: PathLike, *, overwrite: bool = False) -> "ModelFile":
+    """Put a model file on the shelf, after reading its card and trying its weights.
+
+    Parameters
+    ----------
+    file : path
+        A ``.safetensors`` file with a card, or a ``.pth`` file with the published
+        weights of an ESRGAN generator.
+    overwrite : bool, default=False
+        Replace an imported model of the same name.
+
+    Returns
+    -------
+    ModelFile
+        The model on the shelf, under the name on its card.
+    """
+    from napari_semsr.jobs import import_model_job
+
+    return run(import_model_job(file, overwrite=overwrite))
+
+
+def train(
+    recipe: PathLike,
+    run_dir: PathLike,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    pairs: PathLike | None = None,
+    start_from: PathLike | None = None,
+    steps: int | None = None,
+    name: str | None = None,
+    patch: int | None = None,
+    anew: bool = False,
+    progress: Report | None = None,
+) -> "Trained":
+    """Train a model from a recipe.
+
+    Parameters
+    ----------
+    recipe : path or str
+        A YAML file, or the name of a recipe of the package.
+    run_dir : path
+        Folder for checkpoints, log and model.
+    resume : bool, default=False
+        Go on from the last checkpoint.
+    overwrite : bool, default=False
+        Start anew in a folder that holds something.
+    pairs : path, optional
+        Store of pairs to learn from, in place of the recipe's images.
+    start_from : path or str, optional
+        Model whose weights are taken over, in place of the recipe's.
+    steps : int, optional
+        Length in place of the recipe's; its schedule is stretched.
+    name : str, optional
+        Name of the model in place of the recipe's.
+    patch : int, optional
+        Side in pixels of the patches to learn from, in place of the recipe's.
+    anew : bool, default=False
+        Begin with fresh weights although the recipe names a model.
+    progress : callable, optional
+        Receives every `Progress`.
+
+    Returns
+    -------
+    Trained
+        Steps, held-out figures, and the model's path.
+    """
+    from napari_semsr.jobs import train_job
+
+    job = train_job(
+        recipe,
+        run_dir,
+        resume=resume,
+        overwrite=overwrite,
+        pairs=pairs,
+        start_from=start_from,
+        steps=steps,
+        name=name,
+        patch=patch,
+        anew=anew,
+    )
+    return run(job, progress)
+
+
+# The Python interface to what models learn from, and are judged by.
+
+
+@overload
+def restore(
+    image: Source,
+    output: None = None,
+    *,
+    progress: Report | None = ...,
+    **options: Any,
+) -> Micrograph: ...
+@overload
+def restore(
+    image: Source,
+    output: PathLike,
+    *,
+    overwrite: bool = ...,
+    resume: bool = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> "RestoredFile": ...
+def restore(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "Micrograph | RestoredFile":
+    """Undo an image's blur by a classical method.
+
+    The command is ``semsr restore``; the name ``restore`` belongs to the package of
+    the methods.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What to restore.
+    output : path, optional
+        Where the result is written; kept in memory without it.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with a store that was interrupted.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``method``, ``psf`` and ``iterations``, and
+        reading options.
+
+    Returns
+    -------
+    Micrograph or RestoredFile
+        The image itself, with its parameters in ``metadata["restore"]``, or what was
+        written.
+    """
+    from napari_semsr.jobs import restore_in_memory
+    from napari_semsr.restoration import RestoreOptions
+
+    chosen, opening = parse_each(options, RestoreOptions, OpenOptions)
+    source = as_source(image)
+    if output is None:
+        job = restore_in_memory(source, options=chosen, opening=opening)
+        return run(job, progress)
+    from napari_semsr.jobs import restore_job
+
+    writing = restore_job(
+        source,
+        output,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    return run(writing, progress)
+
+
+def pairs(
+    low: Source | Sequence[Micrograph],
+    high: Source | Sequence[Micrograph],
+    output: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "PairsMade":
+    """Cut aligned patches into disjoint training, validation and test sets.
+
+    The command is ``semsr pairs``; the name ``pairs`` belongs to the package of its
+    parts, where ``pairs.store.open_pairs`` reads what is written here.
+
+    Parameters
+    ----------
+    low, high : Micrograph, (Y, X) numpy.ndarray, path or sequence of Micrograph
+        Two images of one field, or two folders.
+    output : path
+        Ends in ``.zarr``; a contact sheet goes beside it.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``patch``, ``scale`` and ``seed``, and reading
+        options.
+
+    Returns
+    -------
+    PairsMade
+        Numbers of pairs, and of what was left out.
+    """
+    from napari_semsr.jobs import pairs_job
+    from napari_semsr.pairing import PairOptions
+
+    chosen, opening = parse_each(options, PairOptions, OpenOptions)
+    job = pairs_job(
+        _side(low),
+        _side(high),
+        output,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gaps":
+    """Count and measure the gaps between particles.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image of particles.
+    reference : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A better image of the same field, on the same grid.
+    **options : object
+        ``dark``, ``min_diameter_px``, ``reach``, and reading options.
+
+    Returns
+    -------
+    Gaps
+        Every gap, and how many of the reference's the image shows.
+    """
+    from napari_semsr.analysis import GapOptions
+    from napari_semsr.jobs import gaps_job
+
+    chosen, opening = parse_each(options, GapOptions, OpenOptions)
+    job = gaps_job(
+        as_source(image), as_optional(reference), options=chosen, opening=opening
+    )
+    return run(job).result
+
+
+def check_model(
+    model: PathLike = "sem-restore",
+    images: Sequence[Source] = (),
+    *,
+    held_out: PathLike | None = None,
+    write: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "ModelCheck":
+    """Ask a model for discs put into truths, and for those taken out.
+
+    The command is ``semsr models check``.
+
+    Parameters
+    ----------
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    images : sequence of Micrograph, (Y, X) numpy.ndarray or path, optional
+        Clear images; drawn samples serve without them.
+    held_out : path, optional
+        Folder of the clear images that the model's card names as held out.
+    write : bool, default=False
+        Write what is found into the model's card.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``task``, ``discs``, ``size_px``, ``seed``, ``device``, and reading options.
+
+    Returns
+    -------
+    ModelCheck
+        Shares of discs that are right, by radius, in enhanced and degraded images.
+    """
+    from napari_semsr.jobs import CheckOptions, check_model_job
+
+    chosen, opening = parse_each(options, CheckOptions, OpenOptions)
+    job = check_model_job(
+        model,
+        [as_source(image) for image in images],
+        held_out=held_out,
+        options=chosen,
+        opening=opening,
+        write=write,
+    )
+    return run(job, progress)
+
+
+def _side(images: Source | Sequence[Micrograph]) -> Any:
+    """Wrap an array, and leave what is no single image alone."""
+    return as_source(images) if isinstance(images, np.ndarray) else images
+
+
+# The Python interface to parts of images, and to images on one grid.
+
+
+@overload
+def crop(
+    image: Source,
+    output: None = None,
+    *,
+    like: Source | None = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> Micrograph: ...
+@overload
+def crop(
+    image: Source,
+    output: PathLike,
+    *,
+    like: Source | None = ...,
+    like_output: PathLike | None = ...,
+    overwrite: bool = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> "Cropped": ...
+def crop(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    like: Source | None = None,
+    like_output: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "Micrograph | Cropped":
+    """Cut a box out of an image, or bring it onto the grid of another.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What is cut.
+    output : path, optional
+        Where the part is written; kept in memory without it.
+    like : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A reference: the area that both show is cut, on the reference's grid.
+    like_output : path, optional
+        Receives the same area of the reference.
+    overwrite : bool, default=False
+        Replace existing outputs.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``box`` or ``box_nm`` as ``(y0, x0, y1, x1)``, ``align``, ``search``,
+        ``gap_free``, ``dtype``, and reading options.
+
+    Returns
+    -------
+    Micrograph or Cropped
+        The part itself, with area and shift in ``metadata["crop"]``, or what was
+        written.
+
+    Raises
+    ------
+    OptionError
+        If a part of the reference is asked for that is not written.
+    """
+    from napari_semsr.core import OptionError
+    from napari_semsr.jobs import CropOptions, crop_in_memory, crop_job
+
+    chosen, opening = parse_each(options, CropOptions, OpenOptions)
+    source, reference = as_source(image), as_optional(like)
+    if output is None:
+        if like_output is not None:
+            msg = "A part of the reference is written beside an output: give one."
+            raise OptionError(msg)
+        job = crop_in_memory(source, like=reference, options=chosen, opening=opening)
+        return run(job, progress)
+    writing = crop_job(
+        source,
+        output,
+        like=reference,
+        like_output=like_output,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+    )
+    return run(writing, progress)
+
+
+# The Python interface to scans: frames made of a sample, and joined again.
+
+
+def simulate(
+    folder: PathLike,
+    image: Source | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "SimulatedScan":
+    """Make a folder of superlens frames whose truth is known.
+
+    The command is ``semsr simulate``; the name ``simulate`` belongs to the package of
+    the phantoms and the microscope.
+
+    Parameters
+    ----------
+    folder : path
+        Receives frames, nominal positions and the truth.
+    image : Micrograph, (Y, X) numpy.ndarray or path, optional
+        What is scanned; a phantom is drawn when not given.
+    overwrite : bool, default=False
+        Replace an earlier simulation.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``phantom``, ``frames_grid`` and ``seed``, and
+        reading options.
+
+    Returns
+    -------
+    SimulatedScan
+        Number of frames, and where the truth is.
+    """
+    from napari_semsr.jobs import SimulateOptions, simulate_job
+
+    chosen, opening = parse_each(options, SimulateOptions, OpenOptions)
+    job = simulate_job(
+        folder,
+        image=as_optional(image),
+        options=chosen,
+        opening=opening.replace(pixel_size_nm=None),
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+def stitch(
+    folder: PathLike,
+    output: PathLike,
+    *,
+    positions: PathLike | None = None,
+    positions_out: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "StitchedFile":
+    """Join the frames of a folder to one calibrated mosaic.
+
+    The command is ``semsr stitch``; the name ``stitch`` belongs to the package that
+    places the frames.
+
+    Parameters
+    ----------
+    folder : path
+        Frames, with ``positions.csv`` and ``scan.json`` where known.
+    output : path
+        Its suffix names the format.
+    positions : path, optional
+        Table of nominal positions, in place of the folder's own.
+    positions_out : path, optional
+        Receives the solved positions as a table.
+    overwrite : bool, default=False
+        Replace existing outputs.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Flags of the command, such as ``grid``, ``overlap`` and ``flat_field``.
+
+    Returns
+    -------
+    StitchedFile
+        Positions, joints, warnings, and what was written.
+    """
+    from napari_semsr.jobs import StitchFolderOptions, stitch_job
+
+    (chosen,) = parse_each(options, StitchFolderOptions)
+    job = stitch_job(
+        folder,
+        output,
+        positions=positions,
+        positions_out=positions_out,
+        options=chosen,
+        overwrite=overwrite,
+    )
+    return run(job, progress)
+
+
+# The Python interface to what is measured on an image, or between two.
+
+
+def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
+    """Measure resolution by Fourier ring correlation.
+
+    Parameters
+    ----------
+    a : Micrograph, (Y, X) numpy.ndarray or path
+        An image; alone, it is split into halves.
+    b : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A second, independent image of the same field.
+    **options : object
+        ``criterion``, ``estimator``, ``tukey``, ``reference``, ``allow_self``, and
+        reading options.
+
+    Returns
+    -------
+    FrcResult
+        Resolution and curve; without a crossing, the reason.
+    """
+    from napari_semsr.analysis import FrcOptions
+    from napari_semsr.jobs import frc_job
+
+    chosen, opening = parse_each(options, FrcOptions, OpenOptions)
+    job = frc_job(as_source(a), as_optional(b), options=chosen, opening=opening)
+    return run(job).result
+
+
+def frc_map(
+    a: Source,
+    b: Source | None = None,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "FrcMap":
+    """Map the resolution block by block.
+
+    Parameters
+    ----------
+    a : Micrograph, (Y, X) numpy.ndarray or path
+        An image; alone, its blocks are split into halves.
+    b : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A second, independent image of the same field.
+    output : path, optional
+        Where the map is written.
+    overwrite : bool, default=False
+        Replace an existing output.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        Those of `frc`, with ``block``, ``step``, ``blocks_per_axis`` and ``fill``.
+
+    Returns
+    -------
+    FrcMap
+        The map, its reasons and its spread.
+    """
+    from napari_semsr.analysis import FrcMapOptions
+    from napari_semsr.jobs import frc_map_job
+
+    chosen, opening = parse_each(options, FrcMapOptions, OpenOptions)
+    job = frc_map_job(
+        as_source(a),
+        as_optional(b),
+        output,
+        options=chosen,
+        opening=opening,
+        overwrite=overwrite,
+    )
+    return run(job, progress).result
+
+
+def spectrum(
+    image: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> "SpectrumReport":
+    """Measure the power spectrum of an image.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    output : path, optional
+        An image file for the centred 2-D spectrum, ``.csv`` for the radial curve.
+    overwrite : bool, default=False
+        Replace an existing output.
+    **options : object
+        ``tukey``, and reading options.
+
+    Returns
+    -------
+    SpectrumReport
+        The radial curve.
+    """
+    from napari_semsr.analysis import SpectrumOptions
+    from napari_semsr.jobs import spectrum_job
+
+    chosen, opening = parse_each(options, SpectrumOptions, OpenOptions)
+    job = spectrum_job(
+        as_source(image), output, options=chosen, opening=opening, overwrite=overwrite
+    )
+    return run(job)
+
+
+def metrics(
+    image: Source, reference: Source | None = None, **options: Any
+) -> "Metrics":
+    """Compare an image with a reference.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    reference : Micrograph, (Y, X) numpy.ndarray or path, optional
+        The truth, of the same shape.
+    **options : object
+        ``data_range``, ``match``, and reading options.
+
+    Returns
+    -------
+    Metrics
+        The figures.
+    """
+    from napari_semsr.jobs import MetricsOptions, metrics_job
+
+    chosen, opening = parse_each(options, MetricsOptions, OpenOptions)
+    job = metrics_job(
+        as_source(image), as_optional(reference), options=chosen, opening=opening
+    )
+    return run(job).result
+
+
+def histogram(
+    image: Source, reference: Source | None = None, **options: Any
+) -> "Histogram":
+    """Count grey levels, and the distance of two distributions.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        An image.
+    reference : Micrograph, (Y, X) numpy.ndarray or path, optional
+        Another, of any shape.
+    **options : object
+        ``bins``, and reading options.
+
+    Returns
+    -------
+    Histogram
+        Bins, counts, distance.
+    """
+    from napari_semsr.jobs import HistogramOptions, histogram_job
+
+    chosen, opening = parse_each(options, HistogramOptions, OpenOptions)
+    job = histogram_job(
+        as_source(image), as_optional(reference), options=chosen, opening=opening
+    )
+    return run(job).result

@@ -1,0 +1,395 @@
+"""Keep the memory of a command small, at no cost in time.
+
+glibc gives each thread an arena of its own, and what a thread has freed there does not
+serve another. Threads that compute, compress and write tiles in turn thus keep several
+times what they use at once. And between the maps of a network, which come and go, lie
+small objects that stay, so that the freed space is in pieces. Here all threads share
+one arena, and blocks of 4 MB and more come from the system and return to it. Fetching
+such a block anew for each layer would cost a fifth of the time in page faults, were it
+not for huge pages, which torch asks for when it is told to.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from napari_semsr.cli.parser import VERBS, build_parser, load_verb
+from napari_semsr.core import Progress, SemsrError, Waiting
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names in malloc.h
+_LARGE, _KEPT = 4 << 20, 96 << 20
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
+
+
+def compact_memory() -> bool:
+    """Set the allocator of this process; call it before torch is imported.
+
+    Nothing is done where the user has set the allocator by ``MALLOC_...`` or
+    ``GLIBC_TUNABLES``, or where the C library is not glibc.
+
+    Returns
+    -------
+    bool
+        Whether anything was set.
+    """
+    chosen = any(name.startswith("MALLOC_") for name in os.environ)
+    chosen |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if chosen or not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    library.mallopt(_ARENA_MAX, 1)
+    if _has_huge_pages():
+        os.environ.setdefault(_TORCH_ASKS, "1")
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)
+    return True
+
+
+def _has_huge_pages() -> bool:
+    """Whether the system gives huge pages to those who ask."""
+    try:
+        return "[never]" not in _HUGE_PAGES.read_text()
+    except OSError:
+        return False
+
+
+# What a command says: results on stdout, everything else on stderr.
+
+_BAR_WIDTH = 24
+_TTY_INTERVAL_S = 0.1
+_FIRST_LINE_S = 3.0
+_LINE_INTERVAL_S = 10.0
+
+
+@dataclass
+class Console:
+    """The two streams of a command and how talkative it is.
+
+    Attributes
+    ----------
+    as_json : bool
+        Print one JSON object instead of a summary.
+    quiet : bool
+        Say nothing on stderr but errors.
+    out, err : text streams
+        Looked up when the console is made, so that redirection works.
+    clock : callable
+        Tells seconds.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+    clock: Callable[[], float] = time.monotonic
+    _started: float = field(default=0.0, init=False)
+    _last: float = field(default=float("-inf"), init=False)
+    _open_line: int = field(default=0, init=False)
+    _awaited: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    def report(self, step: Progress) -> None:
+        """Show how far a job has come: a bar on a terminal, else a line now and then.
+
+        Lines wait until counted work is under way, so that a command that refuses its
+        input says one line and no more.
+
+        Parameters
+        ----------
+        step : Progress
+            What the service yielded.
+        """
+        if self.quiet:
+            return
+        now = self.clock()
+        since = now - self._last
+        if isinstance(step, Waiting):
+            self._wait(step.message)
+        elif self.err.isatty():
+            finished = bool(step.total) and step.done >= step.total
+            if finished or since >= _TTY_INTERVAL_S:
+                self._last = now
+                self._draw(step)
+        elif step.done and step.total and self._is_due(now, since):
+            self._last = now
+            self.err.write(f"{_printable(_line(step), self.err)}\n")
+            self.err.flush()
+
+    def _wait(self, message: str) -> None:
+        """Say once, and in full, what is waited for."""
+        if message != self._awaited:
+            self._awaited = message
+            self._say(f"semsr: {message}")
+
+    def _is_due(self, now: float, since: float) -> bool:
+        """Tell whether a line would not come too soon or too often."""
+        return now - self._started >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
+
+    def clear(self) -> None:
+        """Take an unfinished progress bar off the terminal."""
+        if self._open_line:
+            self.err.write("\r" + " " * self._open_line + "\r")
+            self.err.flush()
+            self._open_line = 0
+
+    def emit(self, record: dict[str, Any], summary: str) -> None:
+        """Print the result.
+
+        Parameters
+        ----------
+        record : dict
+            Printed as one JSON object when JSON was asked for.
+        summary : str
+            Printed otherwise.
+        """
+        self.clear()
+        if self.as_json:
+            text = json.dumps(record, allow_nan=False, ensure_ascii=False)
+            if _printable(text, self.out) != text:  # JSON escapes in its own way
+                text = json.dumps(record, allow_nan=False)
+        else:
+            text = _printable(summary, self.out)
+        self.out.write(text + "\n")
+        self.out.flush()
+
+    def warn(self, message: str) -> None:
+        """Print one line of warning.
+
+        Parameters
+        ----------
+        message : str
+            A sentence.
+        """
+        if not self.quiet:
+            self._say(f"semsr: warning: {message}")
+
+    def error(self, message: str, verb: str | None = None) -> None:
+        """Print the one line that says why a command failed.
+
+        Parameters
+        ----------
+        message : str
+            A sentence.
+        verb : str, optional
+            The command.
+        """
+        self._say(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
+
+    def _say(self, line: str) -> None:
+        """Print one line on stderr, whatever line breaks the message holds."""
+        self.clear()
+        self.err.write(_printable(" ".join(line.split()), self.err) + "\n")
+        self.err.flush()
+
+    def _draw(self, step: Progress) -> None:
+        """Redraw the bar in place."""
+        filled = round(step.fraction * _BAR_WIDTH)
+        bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        text = f"[{bar}] {_line(step)}"[:78]
+        pad = " " * max(0, self._open_line - len(text))
+        self.err.write(f"\r{_printable(text, self.err)}{pad}")
+        self.err.flush()
+        self._open_line = len(text)
+
+
+def _line(step: Progress) -> str:
+    """Say a progress step in one line."""
+    count = f"{step.done}/{step.total} " if step.total else ""
+    return f"{count}{step.message}"
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """Replace what the stream's encoding cannot hold (a Latin-1 terminal, say)."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors="backslashreplace").decode(encoding)
+
+
+# The ``semsr`` command: parse, run one service, print, set the exit code.
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 done, 2 bad input or usage, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    verb = next((word for word in words if word in VERBS), None)
+    quiet = "--quiet" in words or _helps(verb)
+    console = Console(as_json="--json" in words, quiet=quiet)
+    try:
+        with _terminable(), _quiet_logging(debug=debug):
+            return _run(words, verb, console, debug=debug)
+    except KeyboardInterrupt:
+        if not _helps(verb):
+            console.error("Interrupted; what was finished is kept.", verb)
+        if not debug:
+            _leave_quietly()
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+        return DONE
+    except Exception as error:  # noqa: BLE001 - the last door before the user
+        if debug:
+            console.clear()
+            traceback.print_exc(file=console.err)
+        else:
+            console.error(_sentence(error), verb)
+        return BAD_INPUT
+
+
+def _helps(verb: str | None) -> bool:
+    """Whether this process learns along with another one, which speaks for both."""
+    return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
+    """Parse and run; every failure is an exception."""
+    parser = build_parser(verb or "")
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as stop:  # --help has printed what was asked for
+        sys.stdout.flush()
+        return int(stop.code or 0)
+    if arguments.version:
+        return _print_version(console)
+    if arguments.verb is None:
+        parser.error(f"a verb is required, one of {', '.join(VERBS)}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        record, summary = _result(arguments, console)
+    own = record.get("warnings")  # a job may return what it has to say
+    told = [str(item) for item in own] if isinstance(own, list) else []
+    said = list(dict.fromkeys([*told, *_ours(caught, debug=debug)]))
+    if not _helps(verb):
+        console.emit({**record, "warnings": said}, summary)
+    for message in said:
+        console.warn(message)
+    return DONE
+
+
+def _result(
+    arguments: argparse.Namespace, console: Console
+) -> tuple[dict[str, object], str]:
+    """Run the job of a verb and give its record and its summary."""
+    from napari_semsr.core import run
+
+    verb = load_verb(arguments.verb)
+    result = run(verb.start(arguments), console.report)
+    return result.to_json(), verb.summarise(result)
+
+
+def _print_version(console: Console) -> int:
+    """Print the package's version."""
+    import napari_semsr
+
+    version = napari_semsr.__version__
+    console.emit({"version": version}, f"semsr {version}")
+    return DONE
+
+
+def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
+    """Pick the warnings that are meant for the user."""
+    for item in caught:
+        told = item.category is UserWarning and item.filename.startswith(_PACKAGE)
+        if debug or told:
+            yield " ".join(str(item.message).split())
+
+
+def _sentence(error: Exception) -> str:
+    """Say any error as one sentence."""
+    if isinstance(error, SemsrError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "Not enough memory for this image; try --level, --plane or .ome.zarr."
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        where = f" ({error.filename})" if error.filename else ""
+        return f"The system refused to read or write: {what}{where}."
+    return (
+        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; "
+        "run again with --debug to see where, and report it."
+    )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat a polite kill as Ctrl-C, so that clean-up runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Turn a signal into the exception of Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _quiet_logging(*, debug: bool) -> Iterator[None]:
+    """Keep library logs off stderr unless they were asked for."""
+    if debug:
+        yield
+        return
+    import logging
+
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _leave_quietly() -> None:
+    """Keep the logs of libraries off stderr while the interpreter ends.
+
+    A write that was cut short leaves a task behind, of which asyncio would complain
+    after the last sentence.
+    """
+    import atexit
+    import logging
+
+    atexit.register(logging.disable, logging.CRITICAL)
+
+
+def _abandon_stdout() -> None:
+    """Point a closed stdout elsewhere, so that the interpreter ends in silence."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a real stream, or closed already
+        return

@@ -1,0 +1,48 @@
+"""``semsr degrade IN OUT``: the three degradations of published test sets."""
+
+import argparse
+
+from napari_semsr.cli.parser import (
+    Verb,
+    add_image,
+    add_opening,
+    add_options,
+    add_overwrite,
+    opening_from,
+    options_from,
+)
+from napari_semsr.cli.text import columns, shape
+from napari_semsr.core import Job
+from napari_semsr.jobs import DegradedFile, DegradeOptions, degrade_job
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "image", "a sharp image")
+    add_image(
+        parser, "output", "where the degraded one goes; its suffix names the format"
+    )
+    add_options(parser, DegradeOptions, title="degradation")
+    add_overwrite(parser)
+    add_opening(parser)
+
+
+def _start(arguments: argparse.Namespace) -> Job[DegradedFile]:
+    """Make the job."""
+    return degrade_job(
+        arguments.image,
+        arguments.output,
+        options=options_from(arguments, DegradeOptions),
+        opening=opening_from(arguments),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: DegradedFile) -> str:
+    """Say what was done."""
+    head = f"{result.output}: {result.kind}, {shape(result.shape)}"
+    rows = [(f"  {name}", str(value)) for name, value in result.parameters.items()]
+    return "\n".join(filter(None, [head, columns(rows)]))
+
+
+DEGRADE = Verb(_configure, _start, _summarise)

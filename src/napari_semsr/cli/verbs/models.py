@@ -1,0 +1,176 @@
+"""``semsr models list|info|export|import|check|architectures``: the model shelf."""
+
+import argparse
+
+from napari_semsr.cli.parser import Verb, add_options, add_overwrite, options_from
+from napari_semsr.cli.text import columns, number
+from napari_semsr.core import Job, OptionError
+from napari_semsr.jobs import (
+    DEFAULT_MODEL,
+    ArchitectureList,
+    CheckOptions,
+    ModelCheck,
+    ModelFile,
+    ModelList,
+    check_lines,
+    check_model_job,
+    check_rows,
+    disc_records,
+    export_model_job,
+    import_model_job,
+    list_architectures_job,
+    list_models_job,
+    model_info_job,
+)
+
+_ACTIONS = ("list", "info", "export", "import", "check", "architectures")
+_Found = ModelFile | ModelList | ArchitectureList | ModelCheck
+_CHECKING = ("images", "held_out", "write", *CheckOptions.model_fields)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("action", choices=_ACTIONS, help="what to do")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help=f"a name on the shelf or a .safetensors file (default: {DEFAULT_MODEL}); "
+        "import also takes a .pth file with published weights of ESRGAN",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="where export writes, a .safetensors file"
+    )
+    add_overwrite(parser)
+    _configure_check(parser)
+
+
+def _configure_check(parser: argparse.ArgumentParser) -> None:
+    """Add what `check` alone understands."""
+    group = parser.add_argument_group(
+        "check", "whether a model shows discs put into truths, and none taken out"
+    )
+    nothing = argparse.SUPPRESS
+    group.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        default=nothing,
+        help="clear images to degrade (default: drawn samples)",
+    )
+    group.add_argument(
+        "--held-out",
+        metavar="FOLDER",
+        default=nothing,
+        help="folder of the clear images that the card names as held out",
+    )
+    group.add_argument(
+        "--write",
+        action="store_true",
+        default=nothing,
+        help="write what is found into the model's card; its weights stay, the digest "
+        "of the file changes",
+    )
+    add_options(parser, CheckOptions, title="check: options")
+
+
+def _start_check(arguments: argparse.Namespace) -> Job[ModelCheck]:
+    """Make the job of `check`."""
+    given = vars(arguments)
+    return check_model_job(
+        arguments.model or DEFAULT_MODEL,
+        given.get("images", ()),
+        held_out=given.get("held_out"),
+        options=options_from(arguments, CheckOptions),
+        write="write" in given,
+    )
+
+
+def _start(arguments: argparse.Namespace) -> Job[_Found]:
+    """Make the job of one action."""
+    action, model = arguments.action, arguments.model
+    if action == "check":
+        return _start_check(arguments)
+    foreign = [name for name in _CHECKING if name in vars(arguments)]
+    if foreign:
+        flag = "--" + foreign[0].replace("_", "-")
+        msg = f"{flag} belongs to `models check`, got `models {action}`."
+        raise OptionError(msg)
+    if action == "list":
+        return list_models_job()
+    if action == "architectures":
+        return list_architectures_job()
+    if action == "info":
+        return model_info_job(model or DEFAULT_MODEL)
+    if action == "export":
+        if arguments.output is None:
+            msg = "`models export` needs -o FILE.safetensors."
+            raise OptionError(msg)
+        return export_model_job(
+            model or DEFAULT_MODEL, arguments.output, overwrite=arguments.overwrite
+        )
+    if model is None:
+        msg = "`models import` needs the .safetensors file to put on the shelf."
+        raise OptionError(msg)
+    return import_model_job(model, overwrite=arguments.overwrite)
+
+
+def _summarise(result: _Found) -> str:
+    """Say a list of models or of architectures, or one card."""
+    if isinstance(result, ArchitectureList):
+        return _say_architectures(result)
+    if isinstance(result, ModelList):
+        rows = [
+            (row["name"], row["fault"] or row["description"] or row["architecture"])
+            for row in result.models
+        ]
+        return columns(rows) or "no models"
+    if isinstance(result, ModelCheck):
+        return _say_check(result)
+    rows = [("path", result.path), ("size", f"{number(result.megabytes)} MB")]
+    hidden = {"training", "checks"}
+    if result.card.get("pixel_size_nm") is None:
+        hidden.add("resample_factors")
+    rows += [
+        (name, str(value))
+        for name, value in result.card.items()
+        if value not in (None, "", {}, []) and name not in hidden
+    ]
+    for kind, record in disc_records(result.card).items():
+        rows += [
+            (f"discs, {kind.replace('_', ' ')}", line) for line in check_lines(record)
+        ]
+    return columns([*rows, ("digest", result.digest)])
+
+
+def _say_check(result: ModelCheck) -> str:
+    """Say a check as a table."""
+    rows = list(check_rows(result.to_card()))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    kind = result.images.replace("_", " ")
+    head = (
+        f"{result.model}: discs that are rightly shown or not ({kind} images); in "
+        "brackets, in the degraded image"
+    )
+    tail = [f"written into the card of {result.path}"] if result.written else []
+    return "\n".join([head, "", *(line.rstrip() for line in lines), *tail])
+
+
+def _say_architectures(result: ArchitectureList) -> str:
+    """Say what can be built, one line each."""
+    networks = []
+    for row in result.architectures:
+        facts = f"stride {row['stride']}, scale {row['scale']}: {row['summary']}"
+        networks.append((row["name"], f"{row['weights'] / 1e6:.2f} M weights, {facts}"))
+    judges = [
+        (row["name"], f"{row['weights'] / 1e6:.2f} M weights: {row['summary']}")
+        for row in result.discriminators
+    ]
+    return f"{columns(networks)}\n\ndiscriminators\n{columns(judges)}"
+
+
+MODELS: Verb[_Found] = Verb(_configure, _start, _summarise)

@@ -1,0 +1,56 @@
+"""``semsr pairs LOW HIGH -o PAIRS.zarr``: patches to train on, in disjoint sets."""
+
+import argparse
+
+from napari_semsr.cli.parser import (
+    Verb,
+    add_image,
+    add_opening,
+    add_options,
+    add_output,
+    opening_from,
+    options_from,
+)
+from napari_semsr.cli.text import columns, number
+from napari_semsr.core import Job
+from napari_semsr.jobs import PairsMade, pairs_job
+from napari_semsr.pairing import PairOptions
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "low", "the image to be improved, or a folder of such")
+    add_image(parser, "high", "what it should look like, or a folder of such")
+    add_output(parser, "store of the pairs, .zarr; a contact sheet goes beside it")
+    add_options(parser, PairOptions, title="pairs")
+    add_opening(parser)
+
+
+def _start(arguments: argparse.Namespace) -> Job[PairsMade]:
+    """Make the job."""
+    return pairs_job(
+        arguments.low,
+        arguments.high,
+        arguments.output,
+        options=options_from(arguments, PairOptions),
+        opening=opening_from(arguments),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: PairsMade) -> str:
+    """Say what was cut."""
+    rows = [(f"  {name}", str(getattr(result, name))) for name in _SETS]
+    rows += [(f"  left out: {k}", str(n)) for k, n in result.rejected.items()]
+    if result.scale != 1 or result.scale_note:
+        why = f" ({result.scale_note})" if result.scale_note else ""
+        rows.append(("  scale", f"{result.scale}{why}"))
+    if result.pixel_size_nm is not None:
+        rows.append(("  pixel", f"{number(result.pixel_size_nm, 4)} nm"))
+    rows.append(("  contact sheet", result.sheet))
+    head = f"{result.output}: {result.kind} patches of {result.patch} px"
+    return "\n".join([head, columns(rows)])
+
+
+_SETS = ("train", "validation", "test")
+PAIRS = Verb(_configure, _start, _summarise)

@@ -1,0 +1,66 @@
+"""``semsr stitch FRAMES_DIR -o OUT``: from a folder of frames to one mosaic."""
+
+import argparse
+
+from napari_semsr.cli.parser import (
+    Verb,
+    add_image,
+    add_options,
+    add_output,
+    options_from,
+)
+from napari_semsr.cli.text import columns, number, pixel_size, shape
+from napari_semsr.core import Job
+from napari_semsr.jobs import StitchedFile, StitchFolderOptions, stitch_job
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "frames_dir", "folder of frames, or one file of many pages")
+    add_output(parser, "where the mosaic goes; its suffix names the format")
+    group = parser.add_argument_group("positions")
+    group.add_argument(
+        "--positions",
+        metavar="CSV",
+        help="nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm "
+        "(default: positions.csv in the folder)",
+    )
+    group.add_argument(
+        "--positions-out", metavar="CSV", help="write the solved positions as a table"
+    )
+    add_options(parser, StitchFolderOptions, title="frames, joints and blending")
+
+
+def _start(arguments: argparse.Namespace) -> Job[StitchedFile]:
+    """Make the job."""
+    return stitch_job(
+        arguments.frames_dir,
+        arguments.output,
+        positions=arguments.positions,
+        positions_out=arguments.positions_out,
+        options=options_from(arguments, StitchFolderOptions),
+        overwrite=arguments.overwrite,
+    )
+
+
+def _summarise(result: StitchedFile) -> str:
+    """Say what was written, and how far to trust it."""
+    size = pixel_size(result.pixel_size_nm)
+    stage = pixel_size(result.stage_pixel_size_nm)
+    size = size if result.stage_pixel_size_nm is None else f"{size} (stage: {stage})"
+    placed = result.frames - len(result.left_out)
+    rows = [
+        ("output", f"{result.output} ({shape(result.shape)}, {result.dtype})"),
+        ("coverage", result.coverage),
+        ("pixel size", size),
+        ("frames", f"{placed} of {result.frames} placed"),
+        ("joints", f"{result.pairs_used} used, {result.pairs_rejected} rejected"),
+        ("residual", f"{number(result.residual_px)} px RMS"),
+        ("shading left", f"{number(result.shading_percent)} % of the mean"),
+        ("time", f"{number(result.seconds)} s"),
+    ]
+    rows += [("left out", f"{item.frame}: {item.reason}") for item in result.left_out]
+    return columns(rows)
+
+
+STITCH = Verb(_configure, _start, _summarise)

@@ -1,0 +1,83 @@
+"""``semsr train RECIPE -o RUN_DIR``: train a model."""
+
+import argparse
+
+from napari_semsr.cli.parser import Verb, add_output
+from napari_semsr.cli.text import columns, number
+from napari_semsr.core import Job
+from napari_semsr.jobs import Trained, bundled_recipes, train_job
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="what to train, and how: a YAML file, or a recipe of the package "
+        f"({', '.join(bundled_recipes())})",
+    )
+    add_output(parser, "folder of the run: checkpoints, log, model")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint"
+    )
+    parser.add_argument(
+        "--pairs",
+        metavar="PAIRS.zarr",
+        help="learn from these pairs, made by semsr pairs, instead of the images",
+    )
+    parser.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="begin with the weights of a model: a name, or a model file",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="train this long; the schedule stretches"
+    )
+    parser.add_argument("--name", help="name of the model")
+    parser.add_argument(
+        "--patch",
+        type=int,
+        metavar="PX",
+        help="side of the patches to learn from, no larger than those of the pairs",
+    )
+    parser.add_argument(
+        "--anew",
+        action="store_true",
+        help="begin with fresh weights although the recipe names a model",
+    )
+
+
+def _start(arguments: argparse.Namespace) -> Job[Trained]:
+    """Make the job."""
+    return train_job(
+        arguments.recipe,
+        arguments.output,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        pairs=arguments.pairs,
+        start_from=arguments.start_from,
+        steps=arguments.steps,
+        name=arguments.name,
+        patch=arguments.patch,
+        anew=arguments.anew,
+    )
+
+
+def _summarise(result: Trained) -> str:
+    """Say where the model is and how good."""
+    rows = [("model", result.model), ("steps", str(result.steps))]
+    figures = result.validation
+    if isinstance(figures, dict):
+        rows += [
+            (
+                f"  {name}",
+                number(value, 4) if isinstance(value, float) else str(value),
+            )
+            for name, value in figures.items()
+        ]
+    elif figures is not None:
+        rows.append(("held out", str(figures)))
+    return columns(rows)
+
+
+TRAIN = Verb(_configure, _start, _summarise)

@@ -1,0 +1,86 @@
+from .acquisition import (
+    Acquisition as Acquisition,
+    Fault as Fault,
+    FrameOrder as FrameOrder,
+    Frames as Frames,
+    grid_cells as grid_cells,
+)
+from .background import (
+    Returning as Returning,
+    in_background as in_background,
+    return_free_memory as return_free_memory,
+)
+from .errors import (
+    Cancelled as Cancelled,
+    CheckpointError as CheckpointError,
+    DeviceMemoryError as DeviceMemoryError,
+    IncompleteError as IncompleteError,
+    OptionError as OptionError,
+    ReadError as ReadError,
+    RegistrationError as RegistrationError,
+    SemsrError as SemsrError,
+    ShapeError as ShapeError,
+    WriteError as WriteError,
+)
+from .fourier import (
+    Rings as Rings,
+    mean_pitch as mean_pitch,
+    plan_rings as plan_rings,
+    tukey as tukey,
+    window_plane as window_plane,
+)
+from .grids import (
+    Grid as Grid,
+    common_box as common_box,
+    gap_free_box as gap_free_box,
+    lay_grid as lay_grid,
+    on_one_grid as on_one_grid,
+)
+from .intensity import (
+    any_finite as any_finite,
+    count_clipped as count_clipped,
+    data_range as data_range,
+    field_range as field_range,
+    finite_mean as finite_mean,
+    to_dtype as to_dtype,
+)
+from .micrograph import (
+    Micrograph as Micrograph,
+    PixelSize as PixelSize,
+    parse_pixel_size as parse_pixel_size,
+)
+from .options import Options as Options
+from .progress import (
+    Job as Job,
+    Progress as Progress,
+    Waiting as Waiting,
+    run as run,
+)
+from .provenance import (
+    InputRecord as InputRecord,
+    Provenance as Provenance,
+    digest_path as digest_path,
+    software_versions as software_versions,
+)
+from .resampling import (
+    Resampling as Resampling,
+    working_type as working_type,
+)
+from .tiling import (
+    BlockPlan as BlockPlan,
+    Box as Box,
+    Tile as Tile,
+    TilePlan as TilePlan,
+    plan_blocks as plan_blocks,
+    plan_tiles as plan_tiles,
+    read_box as read_box,
+    reflect_indices as reflect_indices,
+    round_up as round_up,
+)
+from .types import (
+    BoolArray as BoolArray,
+    Float32Array as Float32Array,
+    FloatArray as FloatArray,
+    FloatPair as FloatPair,
+    IntPair as IntPair,
+)

@@ -1,0 +1,241 @@
+"""Where images lie in one plane, and which of their pixels show the same area.
+
+A pixel is an area: pixel (0, 0) reaches half a pixel to each side of the origin, which
+is its centre. Lengths are in one unit, nanometres for calibrated images.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.resampling import Resampling
+from napari_semsr.core.tiling import Box
+
+_SLACK_PX = 0.01  # less than this is no shift, and no reach over a border
+_STEP_PARTS = 10_000_000  # else the far end of a large field would drift
+_OFFSET_PARTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Pixels in a plane.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    pitch : tuple of float
+        ``(y, x)`` side of a pixel.
+    corner : tuple of float
+        Outer border ``(y, x)`` of pixel (0, 0).
+    """
+
+    shape: tuple[int, int]
+    pitch: tuple[float, float]
+    corner: tuple[float, float]
+
+    @classmethod
+    def of(cls, image: Micrograph) -> Self:
+        """Take the grid of an image.
+
+        Parameters
+        ----------
+        image : Micrograph
+            In nm when calibrated, else in pixels of its parent.
+
+        Returns
+        -------
+        Grid
+            Where its pixels lie.
+        """
+        y, x = (o - p / 2 for o, p in zip(image.origin, image.scale, strict=True))
+        return cls(image.shape, image.scale, (y, x))
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """Outer border of the last pixel."""
+        y, x = (
+            c + n * p
+            for c, n, p in zip(self.corner, self.shape, self.pitch, strict=True)
+        )
+        return y, x
+
+    def moved(self, by: tuple[float, float]) -> Self:
+        """Move the grid.
+
+        Parameters
+        ----------
+        by : tuple of float
+            ``(y, x)`` to add to its place.
+
+        Returns
+        -------
+        Grid
+            The same pixels elsewhere.
+        """
+        corner = self.corner[0] + by[0], self.corner[1] + by[1]
+        return type(self)(self.shape, self.pitch, corner)
+
+    def centre(self, box: Box) -> tuple[float, float]:
+        """Find the centre of the first pixel of a part.
+
+        Parameters
+        ----------
+        box : Box
+            Part of the grid.
+
+        Returns
+        -------
+        tuple of float
+            ``(y, x)``: the origin of an image of that part.
+        """
+        y, x = (
+            c + (first + 0.5) * p
+            for c, first, p in zip(
+                self.corner, (box.y0, box.x0), self.pitch, strict=True
+            )
+        )
+        return y, x
+
+    def nearest(self, start: tuple[float, float], stop: tuple[float, float]) -> Box:
+        """Find the pixels between two corners, to the nearest border.
+
+        Parameters
+        ----------
+        start, stop : tuple of float
+            Corners ``(y, x)`` in the plane.
+
+        Returns
+        -------
+        Box
+            In pixels of the grid; it may reach over its border, or be empty.
+        """
+        spans = [
+            [math.floor((v - c) / p + 0.5) for v in pair]
+            for pair, c, p in zip(
+                zip(start, stop, strict=True), self.corner, self.pitch, strict=True
+            )
+        ]
+        return Box(*spans[0], *spans[1])
+
+
+def common_box(target: Grid, source: Grid) -> Box | None:
+    """Find the pixels of one grid that lie wholly in the area of another.
+
+    Parameters
+    ----------
+    target : Grid
+        Whose pixels are looked for.
+    source : Grid
+        What they lie in, but for a hundredth of a pixel.
+
+    Returns
+    -------
+    Box or None
+        In pixels of the target; None where there is none.
+    """
+    spans = []
+    for axis in (0, 1):
+        pitch, corner = target.pitch[axis], target.corner[axis]
+        first = np.ceil((source.corner[axis] - corner) / pitch - _SLACK_PX)
+        last = np.floor((source.end[axis] - corner) / pitch + _SLACK_PX)
+        spans += [max(0, int(first)), min(target.shape[axis], int(last))]
+    if spans[0] >= spans[1] or spans[2] >= spans[3]:
+        return None
+    return Box(*spans)
+
+
+def on_one_grid(target: Grid, source: Grid) -> Box | None:
+    """Find out whether two grids have their pixels in common.
+
+    Parameters
+    ----------
+    target, source : Grid
+        Two grids.
+
+    Returns
+    -------
+    Box or None
+        The target in pixels of the source, where each pixel of the one is a pixel of
+        the other to a hundredth; None otherwise.
+    """
+    spans = []
+    for axis in (0, 1):
+        pitch = source.pitch[axis]
+        first = (target.corner[axis] - source.corner[axis]) / pitch
+        last = (target.end[axis] - source.corner[axis]) / pitch
+        start, stop = round(first), round(last)
+        if max(abs(first - start), abs(last - stop)) > _SLACK_PX:
+            return None
+        if stop - start != target.shape[axis]:
+            return None
+        spans += [start, stop]
+    return Box(*spans)
+
+
+def lay_grid(target: Grid, source: Grid) -> Resampling:
+    """Lay a grid over an image that is to be resampled to it.
+
+    Parameters
+    ----------
+    target : Grid
+        The new grid; its border may lie anywhere.
+    source : Grid
+        Grid of the image.
+
+    Returns
+    -------
+    Resampling
+        Whose pixels are counted from the target's corner.
+    """
+    steps, offsets = [], []
+    for axis in (0, 1):
+        pitch = source.pitch[axis]
+        step = Fraction(target.pitch[axis] / pitch)
+        offset = Fraction((target.corner[axis] - source.corner[axis]) / pitch)
+        steps.append(step.limit_denominator(_STEP_PARTS))
+        offsets.append(offset.limit_denominator(_OFFSET_PARTS))
+    return Resampling(source.shape, (steps[0], steps[1]), (offsets[0], offsets[1]))
+
+
+def gap_free_box(covered: NDArray[np.bool_], *, least: int = 1) -> Box | None:
+    """Find a large rectangle without gaps, by taking off the worst side each time.
+
+    Parameters
+    ----------
+    covered : (Y, X) numpy.ndarray of bool
+        Where an image has grey values.
+    least : int, default=1
+        Smallest side of it.
+
+    Returns
+    -------
+    Box or None
+        The rectangle; None where none of that size is left.
+    """
+    gaps = np.pad(np.cumsum(np.cumsum(~covered, 0), 1), ((1, 0), (1, 0)))
+
+    def missing(y0: int, y1: int, x0: int, x1: int) -> float:
+        count = gaps[y1, x1] - gaps[y0, x1] - gaps[y1, x0] + gaps[y0, x0]
+        return float(count / max(1, (y1 - y0) * (x1 - x0)))
+
+    y0, x0 = 0, 0
+    y1, x1 = covered.shape
+    while min(y1 - y0, x1 - x0) >= least:
+        if missing(y0, y1, x0, x1) == 0:
+            return Box(y0, y1, x0, x1)
+        sides = (
+            missing(y0, y0 + 1, x0, x1),
+            missing(y1 - 1, y1, x0, x1),
+            missing(y0, y1, x0, x0 + 1),
+            missing(y0, y1, x1 - 1, x1),
+        )
+        worst = int(np.argmax(sides))
+        y0, y1 = y0 + (worst == 0), y1 - (worst == 1)
+        x0, x1 = x0 + (worst == 2), x1 - (worst == 3)
+    return None

@@ -1,0 +1,10 @@
+"""The array and tuple types that signatures share."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+IntPair = tuple[int, int]
+FloatPair = tuple[float, float]

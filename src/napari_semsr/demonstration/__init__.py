@@ -1,0 +1,5 @@
+"""The main job end to end on drawn samples, ending in a report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,9 @@
+from .job import (
+    DemoOptions as DemoOptions,
+    DemoResult as DemoResult,
+    demo_job as demo_job,
+)
+from .measure import (
+    Measured as Measured,
+    Version as Version,
+)

@@ -1,0 +1,269 @@
+"""What happens in one pass of a network, call by call, known before any tile runs.
+
+The network is run on torch's meta device, which has shapes but no numbers. Every torch
+function that it calls is recorded: which, where tiles meet, and which results are used
+again later. Two sizes are tried, so that a network whose calls depend on the size of
+its input, or whose tensors are no finer or coarser copies of it, is known at once.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from napari_semsr.core import IntPair, round_up
+from napari_semsr.models import Refreshes, blank_moments, live_call, ratio_of
+
+INPUT: IntPair = (-1, 0)
+_STRIDES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A call at which all tiles meet.
+
+    Attributes
+    ----------
+    call : int
+        Its number, counted from 0.
+    kind : {"norm", "pool", "halo"}
+        A live normalisation, a live reduction, or only a refresh of the halo.
+    root : tuple of int
+        The tensor that it looks at.
+    channels : int
+        Of that tensor.
+    ratio : fractions.Fraction
+        Its pixels for each input pixel, along each axis.
+    itemsize : int
+        Bytes of one of its values.
+    """
+
+    call: int
+    kind: Literal["norm", "pool", "halo"]
+    root: IntPair
+    channels: int
+    ratio: Fraction
+    itemsize: int
+
+    @property
+    def live(self) -> bool:
+        """Whether statistics are taken here."""
+        return self.kind != "halo"
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Bytes of the tensor for each pixel of the input."""
+        return float(self.channels * self.itemsize * self.ratio**2)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One pass, call by call.
+
+    Attributes
+    ----------
+    functions : tuple
+        What is called.
+    made : tuple of tuple of Root
+        The tensors that each call returns, by the call that made them first: a call
+        that works in place returns an old one.
+    last_use : dict
+        The last call that takes a tensor; the number of calls for the pass's output.
+    size : dict
+        Bytes of a tensor for each pixel of the input.
+    points : tuple of Point
+        Where tiles meet, in order.
+    """
+
+    functions: tuple[Any, ...]
+    made: tuple[tuple[IntPair, ...], ...]
+    last_use: dict[IntPair, int]
+    size: dict[IntPair, float]
+    points: tuple[Point, ...]
+
+    def kept(self, point: Point) -> tuple[IntPair, ...]:
+        """List what a tile must keep while it waits.
+
+        Parameters
+        ----------
+        point : Point
+            Where it waits.
+
+        Returns
+        -------
+        tuple of Root
+            Tensors made before and used then or later. The one that the point itself
+            refreshes is read anew, and is not among them.
+        """
+        found = []
+        for root, last in self.last_use.items():
+            own = root == point.root
+            needed = point.kind == "pool" and last > point.call if own else True
+            if root[0] < point.call <= last and needed:
+                found.append(root)
+        return tuple(found)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is collected while a pass is watched."""
+
+    functions: list[Any] = field(default_factory=list)
+    made: list[tuple[IntPair, ...]] = field(default_factory=list)
+    last_use: dict[IntPair, int] = field(default_factory=dict)
+    size: dict[IntPair, float] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+
+
+class _Watching(TorchFunctionMode):
+    """Record a pass on the meta device."""
+
+    def __init__(self, side: int, stride: int, points: frozenset[int]) -> None:
+        super().__init__()
+        self.record = _Record()
+        self.fault = False
+        self._side, self._stride, self._points = side, stride, points
+        self._roots: dict[int, IntPair] = {}
+        self._sharing: dict[int, list[IntPair]] = {}
+        self._changes: list[tuple[int, IntPair, int]] = []
+        self._alive: list[Tensor] = []  # so that no id is given twice
+
+    def name(self, x: Tensor, root: IntPair) -> IntPair:
+        """Remember where a tensor comes from."""
+        if id(x) not in self._roots:
+            self._roots[id(x)] = root
+            self._alive.append(x)
+            self.record.size[root] = x.nbytes / self._side**2
+            self._sharing.setdefault(id(x.untyped_storage()), []).append(root)
+        return self._roots[id(x)]
+
+    def use(self, value: Any, call: int) -> None:
+        """Remember that tensors are used."""
+        for leaf in tree_leaves(value):
+            if isinstance(leaf, Tensor) and id(leaf) in self._roots:
+                self.record.last_use[self._roots[id(leaf)]] = call
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Record one call and let it happen."""
+        named = kwargs or {}
+        number = len(self.record.functions)
+        self.record.functions.append(func)
+        self.use((args, named), number)
+        self._note_change(func, args, number)
+        call = live_call(func, args, named)
+        if call is not None:
+            self._meet(call.input, "norm" if call.norm else "pool", number)
+            result = call.answer(call.input, blank_moments(call))
+        else:
+            if number in self._points:
+                self._meet(args[0], "halo", number)
+            result = func(*args, **named)
+        leaves = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        made = tuple(self.name(x, (number, i)) for i, x in enumerate(leaves))
+        self.record.made.append(made)
+        return result
+
+    def _note_change(self, func: Any, args: tuple[Any, ...], number: int) -> None:
+        """Remember that a call works in place."""
+        name = getattr(func, "__name__", "")
+        within = name.endswith("_") and not name.endswith("__")
+        if not within and name != "__setitem__" and not name.startswith("__i"):
+            return
+        root = self._roots.get(id(args[0])) if args else None
+        if root is not None:
+            self._changes.append((number, root, id(args[0].untyped_storage())))
+
+    def entangled(self) -> bool:
+        """Whether a change must be seen through a view that was kept over a point.
+
+        A tile keeps copies while it waits: what shared memory does so no longer.
+        """
+        for number, changed, storage in self._changes:
+            views = self._sharing[storage]
+            first = min(views)[0]
+            apart = any(first < p.call <= number for p in self.record.points)
+            others = [v for v in views if v != changed]
+            if apart and any(self.record.last_use.get(v, -1) > number for v in others):
+                return True
+        return False
+
+    def _meet(
+        self, x: Tensor, kind: Literal["norm", "pool", "halo"], number: int
+    ) -> None:
+        """Record a point where tiles meet."""
+        ratios = {ratio_of(n, self._side, self._stride) for n in x.shape[2:]}
+        root = self._roots.get(id(x))
+        ratio = ratios.pop()
+        if ratios or ratio is None or root is None or len(x) != 1:
+            self.fault = True
+            return
+        self.record.points.append(
+            Point(number, kind, root, int(x.shape[1]), ratio, x.element_size())
+        )
+
+
+def _watch(
+    ghost: nn.Module, side: int, stride: int, points: frozenset[int]
+) -> Script | None:
+    """Record one pass over a field of one size."""
+    mode = _Watching(side, stride, points)
+    window = torch.zeros(1, 1, side, side, device="meta")
+    mode.name(window, INPUT)
+    with torch.no_grad(), mode:
+        output = ghost(window)
+    mode.use(output, len(mode.record.functions))
+    found = mode.record
+    if mode.fault or mode.entangled() or not isinstance(output, Tensor):
+        return None
+    return Script(
+        functions=tuple(found.functions),
+        made=tuple(found.made),
+        last_use=found.last_use,
+        size=found.size,
+        points=tuple(found.points),
+    )
+
+
+def write_script(
+    module: nn.Module, refreshes: Refreshes, *, stride: int, smallest: int
+) -> Script | None:
+    """Record a pass of a network, to be played for each tile.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    refreshes : Refreshes
+        From `find_refreshes`.
+    stride : int
+        The network's total stride.
+    smallest : int
+        Smallest side that it accepts.
+
+    Returns
+    -------
+    Script or None
+        None when the network's calls depend on the size of its input, or tiles cannot
+        meet where they would have to.
+    """
+    ghost = copy.deepcopy(module).to("meta").eval()
+    side = round_up(max(_STRIDES * stride, 2 * smallest), stride)
+    first, second = (
+        _watch(ghost, s, stride, refreshes.points) for s in (side, side + stride)
+    )
+    if first is None or second is None:
+        return None
+    same = first.functions == second.functions and first.points == second.points
+    return first if same else None

@@ -1,0 +1,379 @@
+"""One tile's pass through a network, in steps: left at a point, taken up again.
+
+A pass is left by an exception. To take it up, the network is called anew, and every
+torch call that was made before is answered from what was remembered: an empty tensor of
+the right shape where the result is of no more use, else a stand-in for what the tile
+kept. Nothing is computed twice, no thread waits, and what a waiting tile holds is known
+exactly, so that it can lie on disk.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from napari_semsr.core import IntPair, SemsrError
+from napari_semsr.inference.exact.buffers import Keeping
+from napari_semsr.inference.exact.graph import INPUT, Point, Script
+from napari_semsr.models import Moments, live_call
+
+
+@dataclass(frozen=True, slots=True)
+class _Ghost:
+    """A tensor that was made: its root, shape and type."""
+
+    root: IntPair
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tile is told at a point.
+
+    Attributes
+    ----------
+    window : (1, C, H, W) torch.Tensor or None
+        The point's tensor with a fresh halo; None where only its moments count.
+    moments : Moments or None
+        Of the whole field; None where only the halo is refreshed.
+    """
+
+    window: Tensor | None
+    moments: Moments | None
+
+
+@dataclass(frozen=True, slots=True)
+class PassState:
+    """Where a pass was left, so that another process can take it up.
+
+    Attributes
+    ----------
+    results : list
+        What each call made so far returned: a form without values.
+    window : object
+        Form of the input.
+    reached : int
+        Points that it has come to.
+    """
+
+    results: list[Any]
+    window: Any
+    reached: int
+
+
+class _Left(BaseException):
+    """The pass is left at a point; passes by every ``except Exception``."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor = tensor
+
+
+@dataclass(slots=True)
+class TilePass:
+    """One tile on its way through a network.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        The network, in evaluation mode.
+    script : Script
+        Its calls.
+    shelf : Keeping
+        Where tensors lie while the tile waits.
+    key : hashable
+        Name of the tile on the shelf.
+    results : list
+        What each call made so far returned: a form without values.
+    reached : int
+        Points that it has come to.
+    """
+
+    network: nn.Module
+    script: Script
+    shelf: Keeping
+    key: Any
+    results: list[Any] = field(default_factory=list)
+    _window: _Ghost | None = None
+    reached: int = 0
+
+    @property
+    def state(self) -> PassState:
+        """Where the pass was left, beside what lies on the shelf."""
+        return PassState(self.results, self._window, self.reached)
+
+    def take_up(self, state: PassState) -> None:
+        """Go on where another process left the pass.
+
+        Parameters
+        ----------
+        state : PassState
+            From there; the shelf must hold what it held there.
+        """
+        self.results, self._window = state.results, state.window
+        self.reached = state.reached
+
+    def begin(self, window: Tensor) -> Tensor:
+        """Run from the start to the first point, or to the end.
+
+        Parameters
+        ----------
+        window : (1, 1, H, W) torch.Tensor
+            The network's input.
+
+        Returns
+        -------
+        torch.Tensor
+            The first point's tensor, or the network's output.
+        """
+        self._window = _Ghost(INPUT, window.shape, window.dtype)
+        return self._step(window, _Segment(self, -1, None, {INPUT: window}))
+
+    def proceed(self, answer: Answer) -> Tensor:
+        """Run from the point where the tile waits to the next one, or to the end.
+
+        Parameters
+        ----------
+        answer : Answer
+            What the tile learns at the point.
+
+        Returns
+        -------
+        torch.Tensor
+            The next point's tensor, or the network's output.
+        """
+        if self._window is None:
+            msg = "A tile must begin before it proceeds."
+            raise SemsrError(msg)
+        point = self.script.points[self.reached - 1]
+        segment = _Segment(self, point.call, answer, {})
+        if answer.window is not None and self.script.last_use[point.root] > point.call:
+            segment.live[point.root] = answer.window
+        return self._step(segment.ghost(self._window), segment)
+
+    def _step(self, window: Tensor, segment: "_Segment") -> Tensor:
+        """Call the network until it ends or leaves."""
+        try:
+            with segment:
+                output = self.network(window)
+        except _Left as left:
+            tensor = left.tensor
+            left.__traceback__ = None  # its frames hold tensors
+        else:
+            if self.reached < len(self.script.points):
+                raise _deviation()
+            result: Tensor = segment.real(output)
+            self._forget(segment, None)
+            return result
+        point = self.script.points[self.reached]
+        self.reached += 1
+        self._forget(segment, point)
+        return tensor
+
+    def _forget(self, segment: "_Segment", point: Point | None) -> None:
+        """Put on the shelf what is used later, and take down what is not."""
+        kept = set(self.script.kept(point)) if point is not None else set()
+        for root in list(self.script.last_use):
+            if root not in kept:
+                self.shelf.drop((self.key, root))
+        for root in kept & segment.live.keys():
+            name = self.key, root
+            tensor = segment.live[root]
+            if name not in self.shelf or segment.changed(root):
+                self.shelf.put(name, tensor)
+        segment.live.clear()
+
+
+def _deviation() -> SemsrError:
+    msg = (
+        "This network does not make the same calls for every tile, so that tiles "
+        "cannot run in lockstep: use --norm frozen or tile."
+    )
+    return SemsrError(msg)
+
+
+class _Segment(TorchFunctionMode):
+    """Answer old calls from memory, one from the point, and make the new ones."""
+
+    def __init__(
+        self,
+        owner: TilePass,
+        resumed: int,
+        answer: Answer | None,
+        live: dict[IntPair, Tensor],
+    ) -> None:
+        super().__init__()
+        self.live = live
+        self._owner, self._resumed, self._answer = owner, resumed, answer
+        self._number = 0
+        self._stand_ins: dict[int, tuple[Tensor, IntPair]] = {}
+        self._versions: dict[IntPair, int] = {}
+        self._dying = _dying_after(owner.script)
+
+    def ghost(self, form: _Ghost) -> Tensor:
+        """Make a stand-in without values."""
+        made = torch.empty(form.shape, dtype=form.dtype, device="meta")
+        self._stand_ins[id(made)] = made, form.root
+        return made
+
+    @property
+    def _asked(self) -> IntPair:
+        """The tensor of the point that is being answered."""
+        return self._owner.script.points[self._owner.reached - 1].root
+
+    def real(self, value: Any, but: IntPair | None = None) -> Any:
+        """Return the tensor that a stand-in stands for; other values as they are."""
+        known = self._stand_ins.get(id(value))
+        if known is None or known[1] == but:
+            return value
+        root = known[1]
+        if root not in self.live:
+            name = self._owner.key, root
+            if name not in self._owner.shelf:
+                raise _deviation()
+            self.live[root] = self._owner.shelf.get(name)
+            self._versions[root] = _version(self.live[root])
+        return self.live[root]
+
+    def _stands_in(self, values: tuple[Any, ...]) -> bool:
+        """Whether a stand-in may be among the arguments of a call."""
+        known = self._stand_ins
+        return any(id(v) in known or isinstance(v, tuple | list) for v in values)
+
+    def changed(self, root: IntPair) -> bool:
+        """Whether a tensor is new, or was changed since it was fetched."""
+        return self._versions.get(root) != _version(self.live[root])
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Answer one call.
+
+        Parameters
+        ----------
+        func : callable
+            The torch function that is being called.
+        types : iterable of type
+            Tensor types involved.
+        args : tuple
+            Its arguments.
+        kwargs : dict, optional
+            Its named arguments.
+
+        Returns
+        -------
+        object
+            Its result, or a stand-in.
+        """
+        script, number = self._owner.script, self._number
+        if number >= len(script.functions) or func is not script.functions[number]:
+            raise _deviation()
+        self._number += 1
+        if number < self._resumed:
+            return self._recall(self._owner.results[number])
+        if self._stand_ins and self._stands_in((*args, *(kwargs or {}).values())):
+            own = self._asked if number == self._resumed else None
+            args, kwargs = tree_map(lambda x: self.real(x, own), (args, kwargs or {}))
+        result = self._make(number, func, args, kwargs or {})
+        self._remember(number, result)
+        return result
+
+    def _recall(self, memory: Any) -> Any:
+        """Answer an old call."""
+        if isinstance(memory, _Ghost):
+            return self.ghost(memory)
+        if isinstance(memory, _Several):
+            return memory.rebuilt(self.ghost)
+        return memory
+
+    def _make(
+        self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Make a call; leave the pass if it is a point not yet answered."""
+        owner = self._owner
+        if number == self._resumed and self._answer is not None:
+            return _answered(self._answer, func, args, kwargs)
+        points = owner.script.points
+        if owner.reached < len(points) and points[owner.reached].call == number:
+            call = live_call(func, args, kwargs)
+            raise _Left(args[0] if call is None else call.input)
+        return func(*args, **kwargs)
+
+    def _remember(self, number: int, result: Any) -> None:
+        """Note the form of a result, and hold it while it is of use."""
+        owner = self._owner
+        roots = iter(owner.script.made[number])
+        if isinstance(result, Tensor):
+            memory: Any = self._hold(result, next(roots))
+        elif any(isinstance(x, Tensor) for x in tree_leaves(result)):
+            memory = _Several(
+                tree_map(
+                    lambda x: (
+                        self._hold(x, next(roots)) if isinstance(x, Tensor) else x
+                    ),
+                    result,
+                )
+            )
+        else:
+            memory = result
+        owner.results.append(memory)
+        for root in self._dying.get(number, ()):
+            self.live.pop(root, None)
+
+    def _hold(self, tensor: Tensor, root: IntPair) -> _Ghost:
+        if self._owner.script.last_use.get(root, -1) > self._number - 1:
+            self.live[root] = tensor
+        return _Ghost(root, tensor.shape, tensor.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """The form of a result that holds more than one tensor."""
+
+    forms: Any
+
+    def rebuilt(self, ghost: Callable[[_Ghost], Tensor]) -> Any:
+        """Fill the form with stand-ins."""
+        return tree_map(lambda x: ghost(x) if isinstance(x, _Ghost) else x, self.forms)
+
+
+SAVED_FORMS = (_Ghost, _Several)
+
+
+def _answered(
+    answer: Answer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Make the call of a point with what the point has learnt."""
+    call = live_call(func, args, kwargs)
+    if call is None:
+        return func(answer.window, *args[1:], **kwargs)
+    if answer.moments is None:
+        raise _deviation()
+    image = answer.window
+    if image is None:  # a reduction: only the form of its input counts
+        like = answer.moments.mean
+        blank = torch.empty(1, dtype=call.input.dtype, device=like.device)
+        image = blank.expand(call.input.shape)
+    return call.answer(image, answer.moments)
+
+
+def _version(tensor: Tensor) -> int:
+    """Count the changes in place that torch has seen."""
+    return tensor._version  # noqa: SLF001 - torch documents it, but under this name
+
+
+def _dying_after(script: Script) -> dict[int, list[IntPair]]:
+    """List tensors by the call that uses them last."""
+    found: dict[int, list[IntPair]] = {}
+    for root, last in script.last_use.items():
+        found.setdefault(last, []).append(root)
+    return found

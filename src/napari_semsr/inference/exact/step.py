@@ -1,0 +1,429 @@
+"""All tiles through a network together, so that each is as in the whole field.
+
+Tiles step from one point to the next: a live normalisation, or a place where only the
+halo is refreshed. There every tile writes its core into a layer of the whole field and
+adds to its statistics; when all have, each reads its window back, with the neighbours'
+pixels as halo, and goes on with the statistics of the whole field. The halo thus only
+covers what lies between two points, and the cost is about that of one whole pass.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.core import (
+    Box,
+    CheckpointError,
+    Float32Array,
+    IntPair,
+    Returning,
+    Tile,
+    TilePlan,
+    to_dtype,
+)
+from napari_semsr.inference.exact.buffers import Layer, Room, Shelf
+from napari_semsr.inference.exact.graph import Point, Script
+from napari_semsr.inference.exact.replay import Answer, TilePass
+from napari_semsr.inference.exact.statistics import Gathered, Statistics, sums_of
+from napari_semsr.inference.normalise import set_missing
+from napari_semsr.inference.tiles import Piece, Run, edges_of, sample_of
+from napari_semsr.models import Moments
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One tile has come to one point.
+
+    Attributes
+    ----------
+    point, points : int
+        Number of the point, counted from 1, and of all points.
+    tile, tiles : int
+        Tiles that have come there, and all.
+    """
+
+    point: int
+    points: int
+    tile: int
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """One tile has come to the end.
+
+    Attributes
+    ----------
+    tile : Tile
+        Which.
+    output : (1, C, H * scale, W * scale) torch.Tensor
+        The network's output for its window.
+    """
+
+    tile: Tile
+    output: Tensor
+
+
+def scaled_box(box: Box, ratio: Fraction) -> Box:
+    """Give a region on the grid of a finer or coarser tensor.
+
+    Parameters
+    ----------
+    box : Box
+        Region whose corners are multiples of the stride.
+    ratio : fractions.Fraction
+        The tensor's pixels for each input pixel.
+
+    Returns
+    -------
+    Box
+        The same region.
+    """
+    return Box(*(int(side * ratio) for side in (box.y0, box.y1, box.x0, box.x1)))
+
+
+@dataclass(slots=True)
+class Lockstep:
+    """A set of tiles on their way.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        The network, in evaluation mode, on its device.
+    script : Script
+        Its calls.
+    plan : TilePlan
+        Cores partition the padded field.
+    source : callable
+        Gives the network's input for a tile.
+    room : Room
+        Where layers and waiting tiles lie.
+    device : torch.device
+        Where the network runs.
+    computing : callable
+        Makes what surrounds each computation: precision, errors translated.
+    known : Statistics or None
+        Taken as they are, instead of being measured.
+    refresh : bool
+        Whether halos are refreshed; otherwise each tile keeps what it made itself, and
+        only its statistics are pooled.
+    measured : list of Moments
+        Statistics of the points that all tiles have come to.
+    """
+
+    network: nn.Module
+    script: Script
+    plan: TilePlan
+    source: Callable[[Tile], Tensor]
+    room: Room
+    device: torch.device
+    computing: Callable[[], AbstractContextManager[object]] = torch.no_grad
+    known: Statistics | None = None
+    refresh: bool = True
+    measured: list[Moments] = field(default_factory=list)
+    _gathered: Gathered | None = None
+
+    def run(
+        self, tiles: Sequence[Tile], *, until_end: bool = True
+    ) -> Generator[Stepped | Landed]:
+        """Run tiles from the first point to the end.
+
+        Parameters
+        ----------
+        tiles : sequence of Tile
+            Tiles of the plan; those left out are as if they were not there, so that
+            the ones next to them are not as in the whole field.
+        until_end : bool, default=True
+            Whether to go on after the last statistics are known.
+
+        Yields
+        ------
+        Stepped or Landed
+            Tiles in their order, at each point and at the end.
+        """
+        shelf = Shelf(self.room)
+        passes = [
+            TilePass(self.network, self.script, shelf, tile.index) for tile in tiles
+        ]
+        points = self.script.points
+        before: Layer | None = None
+        after: Layer | None = None
+        live = sum(point.live for point in points)
+        returning = Returning()
+        try:
+            for number in range(len(points) + 1):
+                moments = self._moments(points[number - 1]) if number else None
+                if not until_end and len(self.measured) == live:
+                    return
+                for count, (tile, walk) in enumerate(
+                    zip(tiles, passes, strict=True), 1
+                ):
+                    with self.computing():
+                        made = self._advance(tile, walk, number, moments, before)
+                        if number < len(points):
+                            after = self._arrive(tile, walk, number, made, after)
+                    if number == len(points):
+                        yield Landed(tile, made)
+                    else:
+                        yield Stepped(number + 1, len(points), count, len(tiles))
+                    del made
+                    returning.now_and_then()
+                if before is not None:
+                    before.close()
+                before, after = after, None
+        finally:
+            for layer in (before, after):
+                if layer is not None:
+                    layer.close()
+            shelf.close()
+
+    def _moments(self, point: Point) -> Moments | None:
+        """Pool the statistics of the point that all tiles have come to."""
+        if not point.live:
+            return None
+        if self.known is not None:
+            found = self.known.moments[len(self.measured)]
+            here = self.device
+            found = Moments(found.count, found.mean.to(here), found.variance.to(here))
+        elif self._gathered is None:
+            return None
+        else:
+            found = self._gathered.pooled(self.device)
+        self._gathered = None
+        self.measured.append(found)
+        return found
+
+    def _advance(
+        self,
+        tile: Tile,
+        walk: TilePass,
+        number: int,
+        moments: Moments | None,
+        layer: Layer | None,
+    ) -> Tensor:
+        """Bring one tile from the point before to the one with a number."""
+        if not number:
+            return walk.begin(self.source(tile))
+        point = self.script.points[number - 1]
+        window = None
+        if point.kind != "pool":
+            if layer is not None:
+                window = layer.read(scaled_box(tile.window, point.ratio))
+                window = window.to(self.device)
+            else:
+                window = walk.shelf.get((tile.index, "own"))
+                walk.shelf.drop((tile.index, "own"))
+        return walk.proceed(Answer(window, moments))
+
+    def _arrive(
+        self,
+        tile: Tile,
+        walk: TilePass,
+        number: int,
+        made: Tensor,
+        layer: Layer | None,
+    ) -> Layer | None:
+        """Take in what a tile brings to a point."""
+        point = self.script.points[number]
+        core = made[(..., *scaled_box(tile.inner, point.ratio).slices)]
+        if point.live and self.known is None:
+            if self._gathered is None:
+                self._gathered = Gathered(len(self.plan), core.shape[1])
+            self._gathered.add(tile.index, sums_of(core))
+        if point.kind == "pool":
+            return None
+        if not self.refresh:
+            walk.shelf.put((tile.index, "own"), made)
+            return None
+        if layer is None:
+            whole = Box(0, self.plan.padded_shape[0], 0, self.plan.padded_shape[1])
+            shape = scaled_box(whole, point.ratio).shape
+            layer = Layer(self.room, shape, point.channels, made.dtype)
+        layer.write(scaled_box(tile.core, point.ratio), core)
+        return layer
+
+
+# The end of a run in lockstep: results become the output's tiles.
+
+
+def by_output(tiles: Sequence[Tile], side: int) -> list[list[Tile]]:
+    """Put the tiles together that make one tile of the output.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+        Those of the run, whose cores are multiples or parts of the output's.
+    side : int
+        Side of the output's cores.
+
+    Returns
+    -------
+    list of list of Tile
+        In the order in which the output's tiles first come up.
+    """
+    found: dict[IntPair, list[Tile]] = {}
+    for tile in tiles:
+        found.setdefault((tile.core.y0 // side, tile.core.x0 // side), []).append(tile)
+    return list(found.values())
+
+
+@dataclass(slots=True)
+class Landing:
+    """Writes the output's tiles as the tiles of a run come to the end.
+
+    A tile of the run holds several tiles of the output, or is a part of one. Parts are
+    joined in memory, so that each tile of the output is written once and as a whole.
+
+    Attributes
+    ----------
+    run : Run
+        The work; its plan says what is a tile of the output.
+    places : set of tuple of int
+        Rows and columns of the output's tiles that are wanted.
+    """
+
+    run: Run
+    places: set[IntPair]
+    _parts: dict[IntPair, tuple[Float32Array, int]] = field(default_factory=dict)
+
+    def take(self, event: Landed) -> list[Piece]:
+        """Write what is complete now.
+
+        Parameters
+        ----------
+        event : Landed
+            A tile that has come to the end.
+
+        Returns
+        -------
+        list of Piece
+            Tiles that are in the target now.
+        """
+        result = self._plane(event)
+        outer, side, plan = event.tile.core, self.run.plan.core, self.run.plan
+        rows, columns = plan.grid
+        pieces = []
+        for row in range(outer.y0 // side, min(-(-outer.y1 // side), rows)):
+            for column in range(outer.x0 // side, min(-(-outer.x1 // side), columns)):
+                if (row, column) not in self.places:
+                    continue
+                core = plan.tile(row, column).core
+                if _holds(outer, core):
+                    pieces.append(self._whole(event.tile, result, core))
+                else:
+                    pieces += self._part(event.tile, result, core)
+        return pieces
+
+    def _plane(self, event: Landed) -> Float32Array:
+        """Bring an output back to grey values."""
+        card = self.run.loaded.card
+        plane = event.output[0, 0].to("cpu", torch.float32).numpy().copy()
+        rows, columns = event.tile.window.scaled(card.scale).shape
+        if plane.shape != (rows, columns):
+            msg = (
+                f"By its card the model {card.name} makes {(rows, columns)} of "
+                f"{event.tile.window.shape} px, got {plane.shape}; correct its scale."
+            )
+            raise CheckpointError(msg)
+        restored: Float32Array = self.run.scaling.restore(plane)
+        if np.dtype(self.run.data.dtype).kind == "f":
+            missing = self.run.read(event.tile.window)[1]
+            set_missing(restored, missing, card.scale)
+        return restored
+
+    def _whole(self, tile: Tile, result: Float32Array, core: Box) -> Piece:
+        """Write one of the output's tiles that lie in a tile of the run."""
+        inner = core.within(tile.window).scaled(self.run.loaded.card.scale)
+        outer = tile.core
+        outside = {
+            "above": core.y0 == outer.y0,
+            "below": core.y1 == outer.y1,
+            "left": core.x0 == outer.x0,
+            "right": core.x1 == outer.x1,
+        }
+        edges = edges_of(result, inner)
+        kept = {name: edge for name, edge in edges.items() if outside[name]}
+        piece = self._write(core, result[inner.slices])
+        return Piece(piece.index, piece.clipped, kept, piece.sample)
+
+    def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[Piece]:
+        """Put a part beside the others of an output's tile; write it when complete."""
+        scale, plan = self.run.loaded.card.scale, self.run.plan
+        place = core.y0 // plan.core, core.x0 // plan.core
+        area = core.scaled(scale).shape
+        joined, left = self._parts.get(
+            place, (np.empty(area, dtype=np.float32), area[0] * area[1])
+        )
+        common = _common(tile.core, core)
+        source = common.within(tile.window).scaled(scale)
+        joined[common.within(core).scaled(scale).slices] = result[source.slices]
+        left -= source.shape[0] * source.shape[1]
+        if left:
+            self._parts[place] = joined, left
+            return []
+        self._parts.pop(place, None)
+        return [self._write(core, joined)]
+
+    def _write(self, core: Box, values: Float32Array) -> Piece:
+        """Put one tile of the output into the target."""
+        scale, side = self.run.loaded.card.scale, self.run.plan.core
+        converted, clipped = to_dtype(values, self.run.target.dtype)
+        self.run.target[core.scaled(scale).slices] = converted
+        return Piece((core.y0 // side, core.x0 // side), clipped, {}, sample_of(values))
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    """Whether one box lies in another."""
+    return (
+        outer.y0 <= inner.y0
+        and inner.y1 <= outer.y1
+        and outer.x0 <= inner.x0
+        and inner.x1 <= outer.x1
+    )
+
+
+def _common(one: Box, other: Box) -> Box:
+    """Where two boxes overlap."""
+    return Box(
+        max(one.y0, other.y0),
+        min(one.y1, other.y1),
+        max(one.x0, other.x0),
+        min(one.x1, other.x1),
+    )
+
+
+def needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:
+    """Choose the tiles to run: all, or the missing ones and what they look at.
+
+    Parameters
+    ----------
+    tiles : TilePlan
+        Those of the run.
+    missing : sequence of Box
+        Cores that are to be made.
+    reach : int or None
+        How far the network looks; None for all tiles.
+
+    Returns
+    -------
+    list of Tile
+        In the plan's order.
+    """
+    if reach is None:
+        return list(tiles)
+    return [
+        tile
+        for tile in tiles
+        if any(
+            tile.core.y0 < m.y1 + reach
+            and m.y0 - reach < tile.core.y1
+            and tile.core.x0 < m.x1 + reach
+            and m.x0 - reach < tile.core.x1
+            for m in missing
+        )
+    ]

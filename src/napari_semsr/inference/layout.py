@@ -1,0 +1,532 @@
+"""Shape, calibration and chunks of an enhanced image; importable without torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from napari_semsr.core import (
+    Micrograph,
+    PixelSize,
+    Provenance,
+    Resampling,
+    TilePlan,
+    parse_pixel_size,
+    plan_tiles,
+    round_up,
+)
+from napari_semsr.inference.normalise import Scaling
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io import OmeZarrStore, create_store
+from napari_semsr.models import LoadedModel, ModelCard, Probe
+
+# Does a field's pixel size suit a model, and if not, what is done; without torch.
+
+_TOLERANCE = 1.05
+_LARGEST_DENOMINATOR = 1000
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a model's card says of pixel sizes.
+
+    Attributes
+    ----------
+    name : str
+        The model's.
+    pixel_size_nm : tuple of float or None
+        Least and largest pixel size that it was trained for; None when it is open.
+    resample_factors : tuple of float
+        Least and largest pixel size of a field that is resampled, over the trained one.
+    scale : int
+        Output pixels per input pixel.
+    """
+
+    name: str
+    pixel_size_nm: tuple[float, float] | None
+    resample_factors: tuple[float, float] = (0.5, 2.0)
+    scale: int = 1
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> "Trained":
+        """Take what is said of pixel sizes from a card.
+
+        Parameters
+        ----------
+        card : mapping
+            The card's values by name; missing ones have their defaults.
+
+        Returns
+        -------
+        Trained
+            The same, without the rest.
+        """
+        size = card.get("pixel_size_nm")
+        low, high = card.get("resample_factors") or (0.5, 2.0)
+        return cls(
+            name=str(card.get("name") or "the model"),
+            pixel_size_nm=None if size is None else (float(size[0]), float(size[1])),
+            resample_factors=(float(low), float(high)),
+            scale=int(card.get("scale") or 1),
+        )
+
+    def sentence(self) -> str:
+        """Say for which pixel sizes the model was trained.
+
+        Returns
+        -------
+        str
+            A part of a sentence.
+        """
+        if self.pixel_size_nm is None:
+            return "any pixel size"
+        return f"{_range(*self.pixel_size_nm)} per pixel"
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFit:
+    """How a field is brought before a network.
+
+    Attributes
+    ----------
+    steps : tuple of fractions.Fraction or None
+        ``(y, x)`` pixels of the field in one pixel that the network sees; None when it
+        sees the field as it is.
+    seen_nm : tuple of float or None
+        ``(y, x)`` pixel size that the network sees; None when the field has none.
+    note : str
+        What the user should know; empty when there is nothing to say.
+    beyond : bool
+        Whether the pixel size is one that the model cannot be trusted with.
+    keep : bool
+        Whether the result stays on the grid that the network saw.
+    """
+
+    steps: tuple[Fraction, Fraction] | None
+    seen_nm: PixelSize | None
+    note: str = ""
+    beyond: bool = False
+    keep: bool = False
+
+    @property
+    def factor(self) -> float:
+        """Pixels that the network sees for one of the run's, on the denser axis."""
+        if self.steps is None or self.keep:
+            return 1.0
+        return float(1 / min(self.steps))
+
+
+def fit_pixels(
+    pixel_size_nm: PixelSize | None,
+    trained: Trained,
+    resample: Literal["auto", "keep", "never"] = "auto",
+) -> PixelFit:
+    """Compare a field's pixel size with the one that a model was trained for.
+
+    Parameters
+    ----------
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the field.
+    trained : Trained
+        What the model's card says.
+    resample : {"auto", "keep", "never"}
+        Whether the field may be resampled, and the result then left on that grid.
+
+    Returns
+    -------
+    PixelFit
+        Unchanged when either pixel size is unknown, or when they are within 5 % of
+        each other. Else the field is resampled to the nearest trained pixel size, if
+        that lies within the card's range on both axes.
+    """
+    if pixel_size_nm is None or trained.pixel_size_nm is None:
+        return PixelFit(None, pixel_size_nm, _of_unknown(trained))
+    wanted = [_nearest(size, trained.pixel_size_nm) for size in pixel_size_nm]
+    ratios = [size / aim for size, aim in zip(pixel_size_nm, wanted, strict=True)]
+    if all(ratio == 1 for ratio in ratios):
+        return PixelFit(None, pixel_size_nm)
+    least, most = trained.resample_factors
+    beyond = min(ratios) < least * (1 - _ROUNDING) or max(ratios) > most * (
+        1 + _ROUNDING
+    )
+    said = f"The field has {_size(*pixel_size_nm)} per pixel and {trained.name} was "
+    said += f"trained for {_range(*trained.pixel_size_nm)}"
+    if beyond:
+        said += (
+            f". That is beyond the {least:g} to {most:g} times for which it is "
+            "resampled: the network runs on the field as it is, and its result should "
+            "not be trusted."
+        )
+        return PixelFit(None, pixel_size_nm, said, beyond=True)
+    if resample == "never":
+        said += ": it is not resampled, as was asked."
+        return PixelFit(None, pixel_size_nm, said)
+    steps = _step(ratios[0]), _step(ratios[1])
+    seen = parse_pixel_size(
+        tuple(p * float(s) for p, s in zip(pixel_size_nm, steps, strict=True))
+    )
+    said += f": it is resampled to {_size(*wanted)}, and the result "
+    if resample == "keep":
+        said += "is left on that grid."
+        return PixelFit(steps, seen, said, keep=True)
+    said += "to its own grid"
+    if max(steps) > 1:
+        finest = 2 * max(wanted) / trained.scale
+        said += f", where it holds no detail finer than {finest:.3g} nm"
+    return PixelFit(steps, seen, f"{said}.")
+
+
+def _nearest(size: float, trained: tuple[float, float]) -> float:
+    """Give the pixel size itself where it will do, else the nearest trained one."""
+    low, high = trained
+    if low / _TOLERANCE <= size <= high * _TOLERANCE:
+        return size
+    return low if size < low else high
+
+
+def _step(ratio: float) -> Fraction:
+    """Turn field over trained pixel size into field pixels per network pixel."""
+    if ratio >= 1:
+        return 1 / Fraction(ratio).limit_denominator(_LARGEST_DENOMINATOR)
+    return Fraction(1 / ratio).limit_denominator(_LARGEST_DENOMINATOR)
+
+
+def _size(y: float, x: float) -> str:
+    """Write a pixel size."""
+    one, other = f"{y:.4g}", f"{x:.4g}"
+    return f"{one} nm" if one == other else f"{one} x {other} nm"
+
+
+def _range(low: float, high: float) -> str:
+    """Write a range of pixel sizes."""
+    return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
+
+
+def _of_unknown(trained: Trained) -> str:
+    """Say that a field's pixel size is missing, where a model was trained for one."""
+    if trained.pixel_size_nm is None:
+        return ""
+    return (
+        f"{trained.name} was trained for {_range(*trained.pixel_size_nm)} per pixel "
+        "and the field's pixel size is unknown: it is taken as it is; give "
+        "its pixel size."
+    )
+
+
+_CORE = 512
+_LARGEST_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Shape and calibration of an enhanced image.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    origin, spacing_px : tuple of float
+        As in `Micrograph`.
+    """
+
+    shape: tuple[int, int]
+    pixel_size_nm: PixelSize | None
+    origin: tuple[float, float]
+    spacing_px: tuple[float, float]
+
+
+def output_frame(
+    micrograph: Micrograph, scale: int, fit: PixelFit | None = None
+) -> Frame:
+    """Lay the grid of an enhanced image over the pixels of its input.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input.
+    scale : int
+        Output pixels per input pixel on each axis.
+    fit : PixelFit, optional
+        How the input is resampled; it counts where the result is left on that grid.
+
+    Returns
+    -------
+    Frame
+        The outer borders of both images coincide at the top and left, so that the
+        centre of pixel (0, 0) moves where the pitch is another. At the bottom and
+        right they coincide unless the input is resampled; then the last pixel may
+        reach over the border.
+    """
+    steps = fit.steps if fit is not None and fit.keep else None
+    rows, columns = micrograph.shape
+    fine = micrograph.scale[0] / scale, micrograph.scale[1] / scale
+    if steps is not None:
+        rows, columns = Resampling((rows, columns), steps).shape
+        fine = fine[0] * float(steps[0]), fine[1] * float(steps[1])
+    first, second = (
+        origin - (pitch - new) / 2
+        for origin, pitch, new in zip(
+            micrograph.origin, micrograph.scale, fine, strict=True
+        )
+    )
+    calibrated = micrograph.pixel_size_nm is not None
+    same = scale == 1 and steps is None
+    return Frame(
+        shape=(rows * scale, columns * scale),
+        pixel_size_nm=parse_pixel_size(fine) if calibrated else None,
+        origin=micrograph.origin if same else (first, second),
+        spacing_px=micrograph.spacing_px if calibrated else fine,
+    )
+
+
+def unit_side(
+    frame: Frame, fit: PixelFit, *, scale: int, stride: int, tile: int | None = None
+) -> int:
+    """Give the side of an output's tile.
+
+    Parameters
+    ----------
+    frame : Frame
+        The output.
+    fit : PixelFit
+        How the input is resampled.
+    scale, stride : int
+        Of the model, from its card.
+    tile : int, optional
+        Side of a core that was asked for.
+
+    Returns
+    -------
+    int
+        Output pixels.
+    """
+    shape = frame.shape[0] // scale, frame.shape[1] // scale
+    return scale * core_side(
+        shape, scale=scale, stride=stride, tile=tile, factor=fit.factor
+    )
+
+
+def core_side(
+    shape: tuple[int, int],
+    *,
+    scale: int,
+    stride: int,
+    tile: int | None = None,
+    factor: float = 1.0,
+) -> int:
+    """Choose the side of a tile's core.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the field.
+    scale, stride : int
+        Of the model, from its card.
+    tile : int, optional
+        Side that was asked for; rounded up to the stride. The default is the largest
+        whose output chunk is sensible.
+    factor : float, default=1
+        Pixels that the network sees for one of the field: the default side is halved,
+        or doubled, so that the network's tiles stay about as large.
+
+    Returns
+    -------
+    int
+        Input pixels; never more than the field, rounded up, has.
+    """
+    whole = round_up(max(shape), stride)
+    if tile is not None:
+        return min(round_up(tile, stride), whole)
+    core = round(_CORE / 2.0 ** round(math.log2(factor)))
+    wanted = min(core, _LARGEST_CHUNK // scale)
+    fitting = wanted // stride * stride
+    return min(max(stride, fitting), whole)
+
+
+# Decide how a field is run: tiles, precision, statistics, geometry of the output.
+
+
+def choose_tiles(
+    shape: tuple[int, int],
+    card: ModelCard,
+    probe: Probe,
+    *,
+    tile: int | None = None,
+    constant: bool = False,
+) -> TilePlan:
+    """Cut a field into tiles for a network.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the field.
+    card : ModelCard
+        Scale and stride of the network.
+    probe : Probe
+        What was measured on it.
+    tile : int, optional
+        Side of a core; rounded up to the stride. The default is 512 pixels, or what
+        gives output chunks of 1024: on a CPU, cores of 1024 take a sixth less time
+        and twice the memory.
+    constant : bool, default=False
+        Give all windows one size, for batches on a GPU.
+
+    Returns
+    -------
+    TilePlan
+        A core, scaled, is a chunk of the output.
+    """
+    return plan_tiles(
+        shape,
+        core=core_side(shape, scale=card.scale, stride=card.stride, tile=tile),
+        halo=probe.halo or 0,
+        stride=card.stride,
+        minimum=probe.smallest,
+        constant=constant,
+    )
+
+
+def chunk_of(plan: TilePlan, scale: int) -> tuple[int, int]:
+    """Give the output chunk of a plan.
+
+    Parameters
+    ----------
+    plan : TilePlan
+        The tiles.
+    scale : int
+        Output pixels per input pixel.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns of a chunk, cut to the output like the store cuts it.
+    """
+    side = plan.core * scale
+    return min(side, plan.shape[0] * scale), min(side, plan.shape[1] * scale)
+
+
+def create_output(
+    path: Path,
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    *,
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> OmeZarrStore:
+    """Make, or reopen, the store that `enhance_to_store` fills.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder to make; its name ends in ``.zarr``.
+    micrograph : Micrograph
+        The input.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions
+        How it is run.
+    provenance : Provenance, optional
+        What makes the image.
+    overwrite : bool, default=False
+        Replace an existing store.
+    resume : bool, default=False
+        Go on with an interrupted store of the same making.
+
+    Returns
+    -------
+    OmeZarrStore
+        Its write units are the tiles' cores.
+
+    Raises
+    ------
+    WriteError
+        If the path cannot be written, or an existing store is of another making.
+    """
+    card = loaded.card
+    fit = fit_of(micrograph, card, options)
+    frame = output_frame(micrograph, card.scale, fit)
+    chunk = unit_side(
+        frame, fit, scale=card.scale, stride=card.stride, tile=options.tile
+    )
+    return create_store(
+        path,
+        shape=frame.shape,
+        dtype=np.dtype(options.dtype or np.float32),
+        chunk=chunk,
+        pixel_size_nm=frame.pixel_size_nm,
+        origin=frame.origin,
+        spacing_px=frame.spacing_px,
+        name=micrograph.name,
+        provenance=provenance,
+        overwrite=overwrite,
+        resume=resume,
+    )
+
+
+def fit_of(
+    micrograph: Micrograph, card: ModelCard, options: EnhanceOptions
+) -> PixelFit:
+    """Compare a field's pixel size with that of a model.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The field.
+    card : ModelCard
+        The model's card.
+    options : EnhanceOptions
+        Whether the field may be resampled.
+
+    Returns
+    -------
+    PixelFit
+        What is done.
+    """
+    trained = Trained.from_card(card.model_dump())
+    return fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
+
+
+def identity_of(
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    scaling: Scaling,
+    resampling: list[str] | None = None,
+) -> dict[str, Any]:
+    """Tell what must be equal for a run to be resumed, in JSON types.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions
+        How it is run.
+    scaling : Scaling
+        As measured; it stands for the grey values of the input.
+    resampling : list of str, optional
+        From `Regrid.record`.
+
+    Returns
+    -------
+    dict
+        Values by what they are called in a sentence.
+    """
+    chosen = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    measured = (scaling.low, scaling.high, scaling.mean)
+    return {
+        "input": [*micrograph.shape, micrograph.dtype.str, *measured],
+        "model": loaded.digest,
+        "resampling": resampling,
+        **{f"option {name}": value for name, value in chosen.items()},
+    }

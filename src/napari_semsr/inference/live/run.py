@@ -1,0 +1,165 @@
+"""Run a field in the order in which it is looked at, in the thread that asks for it."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Box, TilePlan
+from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles import Piece, Places, Run, StoreSink, TileWorker
+
+_PATIENCE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveTarget:
+    """A store's finest level that tells a viewer of each tile written."""
+
+    array: Any
+    live: LiveField
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        kind: np.dtype[Any] = np.dtype(self.array.dtype)
+        return kind
+
+    def __setitem__(self, index: tuple[slice, slice], tile: NDArray[Any]) -> None:
+        self.array[index] = tile
+        rows, columns = index
+        box = Box(rows.start, rows.stop, columns.start, columns.stop)
+        self.live.land(box, np.array(tile))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSink:
+    """A store that is looked at while it is filled.
+
+    Attributes
+    ----------
+    inner : StoreSink
+        The store.
+    live : LiveField
+        What the viewer draws.
+    """
+
+    inner: StoreSink
+    live: LiveField
+
+    @property
+    def array(self) -> Any:
+        """The finest level."""
+        return _LiveTarget(self.inner.array, self.live)
+
+    @property
+    def shared(self) -> Any:
+        """The finest level, without the viewer: what other processes write into."""
+        return self.inner.array
+
+    @property
+    def folder(self) -> Path:
+        """Where a run may put large files that it needs for a while."""
+        return self.inner.folder
+
+    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+        """Refuse a store that does not fit the run, then let it be drawn.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+        scale : int
+            Output pixels per input pixel.
+        identity : dict
+            What must be equal for a run to be resumed.
+        """
+        self.inner.prepare(plan, scale, identity)
+        self.live.attach(self.inner.store)
+
+    def pending(self, plan: TilePlan) -> Places:
+        """List the tiles without a mark.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            The tiles.
+
+        Returns
+        -------
+        list of tuple of int
+            Rows and columns.
+        """
+        return self.inner.pending(plan)
+
+    def keep(self, key: str, value: Any) -> None:
+        """Keep a value in the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        value : object
+            JSON types.
+        """
+        self.inner.keep(key, value)
+
+    def kept(self, key: str) -> Any:
+        """Read a value from the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+
+        Returns
+        -------
+        object
+            None when nothing was kept.
+        """
+        return self.inner.kept(key)
+
+    def finish_tile(self, index: tuple[int, int]) -> None:
+        """Mark a tile whose pixels are on disk, and draw it if that is still to do.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Row and column of the tile.
+        """
+        self.inner.finish_tile(index)
+        self.live.fetch(index)
+
+
+def run_live(run: Run, predictor: Predictor, live: LiveField) -> Generator[list[Piece]]:
+    """Enhance what is looked at first, one task at a time.
+
+    Closing this iterator stops between tiles.
+
+    Parameters
+    ----------
+    run : Run
+        The work; its target tells `live` of what is written.
+    predictor : Predictor
+        The network on its device.
+    live : LiveField
+        Says which tiles are wanted.
+
+    Yields
+    ------
+    list of Piece
+        Tiles that are in the target; empty while nothing that is wanted is missing.
+    """
+    worker = TileWorker(run, predictor)
+    averaged = False
+    while len(live.queue):
+        places = live.queue.take(predictor.batch or 1, _PATIENCE_S)
+        fresh = [place for place in places if not live.restore(place)]
+        yield worker.enhance(fresh) if fresh else []
+        if not averaged:  # after the first tile, which someone waits for
+            live.average()
+            averaged = True

@@ -1,0 +1,273 @@
+"""What was measured of a network, kept for the next start.
+
+How far a network looks takes seconds to measure and does not change. The figures lie in
+the user's cache folder, in a file that is named by a digest of the network itself: its
+weights, its structure and the code that it is made of. A card's claims are never taken
+in place of a measurement, since anybody may have written them.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import uuid
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from napari_semsr.models import Probe, Refreshes, effective_halo, find_refreshes, probe
+
+_METHOD = 1  # raise it when a measurement changes
+_LARGEST = 2**20
+_T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+_known: weakref.WeakKeyDictionary[nn.Module, "Measured"]
+_known = weakref.WeakKeyDictionary()
+
+
+def cache_folder() -> Path:
+    """Give the folder where measurements are kept.
+
+    Returns
+    -------
+    pathlib.Path
+        ``$SEMSR_CACHE`` if set, else below the user's cache folder.
+    """
+    chosen = os.environ.get("SEMSR_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return Path(base or Path.home() / ".cache") / "napari-semsr"
+
+
+def network_digest(module: nn.Module) -> str:
+    """Make a digest of all that a network's reach may depend on.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; of weights, structure, the files that its classes come
+        from, and the versions of torch and of this package.
+    """
+    found = hashlib.sha256()
+    versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
+    found.update(repr((versions, module)).encode())
+    for name, tensor in module.state_dict().items():
+        plain = tensor.detach().cpu().contiguous()
+        found.update(repr((name, plain.dtype, tuple(plain.shape))).encode())
+        found.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
+    for path in sorted(_files_of(module)):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _files_of(module: nn.Module) -> set[Path]:
+    """List the files that a network's classes come from, torch's own left out."""
+    names = {type(part).__module__ for part in module.modules()}
+    files = (
+        getattr(sys.modules.get(name), "__file__", None)
+        for name in names
+        if name.split(".")[0] != "torch"
+    )
+    return {Path(name) for name in files if name and Path(name).is_file()}
+
+
+@dataclass(slots=True)
+class Measured:
+    """Figures of one network, from the cache or measured when they are asked for.
+
+    Attributes
+    ----------
+    module : weakref.ref
+        The network.
+    """
+
+    module: "weakref.ref[nn.Module]"
+    _path: Path | None = None
+    _entries: dict[str, Any] | None = None
+
+    def probe(self, stride: int) -> Probe:
+        """Give the exact halo, live norms and smallest side.
+
+        Parameters
+        ----------
+        stride : int
+            The network's total stride.
+
+        Returns
+        -------
+        Probe
+            As measured.
+        """
+        return self._recall(
+            f"probe, stride {stride}",
+            lambda: probe(self._network, stride=stride),
+            asdict,
+            lambda kept: _checked_probe(kept, stride),
+        )
+
+    def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
+        """Give the halo that suffices for a tolerance.
+
+        Parameters
+        ----------
+        stride : int
+            The network's total stride.
+        halo : int
+            The exact halo.
+        tolerance : float
+            Over the output's range.
+
+        Returns
+        -------
+        int
+            As measured; at most `halo`.
+        """
+        return self._recall(
+            f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
+            lambda: effective_halo(
+                self._network, stride=stride, halo=halo, tolerance=tolerance
+            ),
+            int,
+            lambda kept: _checked(kept, stride, halo),
+        )
+
+    def refreshes(self, stride: int) -> Refreshes | None:
+        """Give the places where tiles in lockstep exchange pixels.
+
+        Parameters
+        ----------
+        stride : int
+            The network's total stride.
+
+        Returns
+        -------
+        Refreshes or None
+            As measured; None when the network cannot run in lockstep.
+        """
+        return self._recall(
+            f"refreshes, stride {stride}",
+            lambda: find_refreshes(self._network, stride=stride),
+            _written_refreshes,
+            lambda kept: _checked_refreshes(kept, stride),
+        )
+
+    @property
+    def _network(self) -> nn.Module:
+        found = self.module()
+        if found is None:
+            msg = "A network was measured after it had been forgotten."
+            raise ValueError(msg)
+        return found
+
+    def _recall(
+        self,
+        key: str,
+        measure: Callable[[], _T],
+        write: Callable[[_T], Any],
+        read: Callable[[Any], _T],
+    ) -> _T:
+        """Take a figure from the cache, or measure and keep it."""
+        entries = self._load()
+        if key in entries:
+            try:
+                return read(entries[key])
+            except (KeyError, TypeError, ValueError):
+                _logger.info("A kept figure is not usable and is measured anew.")
+        found = measure()
+        entries[key] = write(found)
+        self._save()
+        return found
+
+    def _load(self) -> dict[str, Any]:
+        """Read what is kept of this network, once."""
+        if self._entries is None:
+            name = f"{network_digest(self._network)}.json"
+            self._path = cache_folder() / "networks" / name
+            self._entries = _read(self._path)
+        return self._entries
+
+    def _save(self) -> None:
+        """Write what is known; a cache that cannot be written is done without."""
+        if self._path is None or self._entries is None:
+            return
+        partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            merged = {**_read(self._path), **self._entries}
+            partial.write_text(json.dumps(merged), encoding="utf-8")
+            partial.replace(self._path)
+        except OSError as error:
+            _logger.info("Measurements are not kept: %s", error)
+
+
+def measured_of(module: nn.Module) -> Measured:
+    """Find the figures of a network; one set for each network of this process.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On the CPU, in evaluation mode; not changed afterwards.
+
+    Returns
+    -------
+    Measured
+        Its figures.
+    """
+    if module not in _known:
+        _known[module] = Measured(weakref.ref(module))
+    return _known[module]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file of figures; a damaged one counts as missing."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _checked(value: Any, stride: int, most: int = 65536) -> int:
+    """Refuse what cannot be a halo."""
+    if type(value) is not int or value % stride or not 0 <= value <= most:
+        msg = f"A halo must be a multiple of {stride} up to {most}, got {value!r}."
+        raise ValueError(msg)
+    return value
+
+
+def _checked_probe(kept: Any, stride: int) -> Probe:
+    halo = None if kept["halo"] is None else _checked(kept["halo"], stride)
+    norms = _checked(kept["norms"], 1)
+    smallest = _checked(kept["smallest"], stride)
+    if not smallest:
+        msg = "A field that a network accepts must have pixels."
+        raise ValueError(msg)
+    return Probe(halo, norms, smallest)
+
+
+def _written_refreshes(found: Refreshes | None) -> Any:
+    if found is None:
+        return None
+    return {"halo": found.halo, "points": sorted(found.points)}
+
+
+def _checked_refreshes(kept: Any, stride: int) -> Refreshes | None:
+    if kept is None:
+        return None
+    points = frozenset(_checked(point, 1, _LARGEST) for point in kept["points"])
+    return Refreshes(_checked(kept["halo"], stride), points)

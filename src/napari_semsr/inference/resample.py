@@ -1,0 +1,320 @@
+"""A field at another pixel size than the network's: there and back, tile by tile.
+
+A tile of the output lies on the field's own grid. It is made from what the network
+gives for a part of a coarser or finer grid, and that from a part of the field; each
+part is the wider by what the resampling looks at::
+
+    field    |----- resampled ----->|  network's grid  |----- network ----->|
+    output   |<---- resampled ------|  its output      |<-------------------|
+
+Both steps are local and find their places in integers (`core.resampling`), so that a
+tile's result is that of the whole field.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Box,
+    Micrograph,
+    Resampling,
+    Tile,
+    TilePlan,
+    finite_mean,
+    plan_tiles,
+    read_box,
+    working_type,
+)
+from napari_semsr.inference.layout import PixelFit, choose_tiles, core_side, fit_of
+from napari_semsr.inference.normalise import read_window, set_missing, source_box
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.models import ModelCard, Probe
+
+_STRIP = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ResampledField:
+    """A field on the network's grid: looks like an array, made where it is read.
+
+    Attributes
+    ----------
+    source : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field; missing pixels are filled before it is resampled.
+    there : Resampling
+        From the field's grid to the network's.
+    mean : float
+        The field's mean.
+    gaps : bool
+        Whether a pixel is missing where the pixel of the field under its centre is.
+    """
+
+    source: Any
+    there: Resampling
+    mean: float = 0.0
+    gaps: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.there.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return working_type(np.dtype(self.source.dtype))
+
+    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+        rows, columns = (
+            slice(*item.indices(size)[:2])
+            for item, size in zip(index, self.shape, strict=True)
+        )
+        made = np.empty(
+            (rows.stop - rows.start, columns.stop - columns.start), self.dtype
+        )
+        for top in range(rows.start, rows.stop, _STRIP):
+            below = min(top + _STRIP, rows.stop)
+            box = Box(top, below, columns.start, columns.stop)
+            place = self.there.source(box)
+            block, missing = read_window(self.source, place, self.mean)
+            strip = self.there.make(block, place, box)
+            if self.gaps and missing is not None:
+                strip[missing[self.there.under(place, box)]] = np.nan
+            made[top - rows.start : below - rows.start] = strip
+        return made
+
+    def needed(self, window: Box) -> Box:
+        """Find what of the field a window is made of.
+
+        Parameters
+        ----------
+        window : Box
+            In pixels of this array; it may reach over its end.
+
+        Returns
+        -------
+        Box
+            Region inside the field, with the neighbours of missing pixels.
+        """
+        inside = self.there.source(source_box(window, self.shape))
+        return source_box(inside, self.there.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Regrid:
+    """How tiles of the output lie on the network's grid.
+
+    Attributes
+    ----------
+    there, back : Resampling
+        From the field's grid to the network's; from the network's output to that of
+        the run.
+    outputs : TilePlan
+        Cores partition the field; scaled, they are the chunks of the output.
+    scale : int
+        Output pixels per input pixel.
+    """
+
+    there: Resampling
+    back: Resampling
+    outputs: TilePlan
+    scale: int
+
+    def core(self, core: Box) -> Box:
+        """Find what of the network's grid a part of the output is made of.
+
+        Parameters
+        ----------
+        core : Box
+            Part of the field.
+
+        Returns
+        -------
+        Box
+            On the network's grid.
+        """
+        fine = self.back.source(self._grown(core).scaled(self.scale))
+        k = self.scale
+        return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
+
+    def around(self, plan: TilePlan, core: Box, index: tuple[int, int]) -> Tile:
+        """Find what the network is shown for a part of the output.
+
+        Parameters
+        ----------
+        plan : TilePlan
+            Tiles of the network's grid, for stride and halo.
+        core : Box
+            Part of the field.
+        index : tuple of int
+            Place of the tile.
+
+        Returns
+        -------
+        Tile
+            On the network's grid.
+        """
+        found, stride = self.core(core), plan.stride
+        top, left = (v // stride * stride for v in (found.y0, found.x0))
+        return plan.around(Box(top, found.y1, left, found.x1), index)
+
+    def deliver(
+        self, source: Any, core: Box, values: NDArray[np.float32], box: Box
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Bring what the network gave back to the field's grid.
+
+        Parameters
+        ----------
+        source : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+            The field, for the pixels that are missing in it.
+        core : Box
+            Part of the field that is wanted.
+        values : (Y * scale, X * scale) numpy.ndarray
+            The network's output.
+        box : Box
+            What of the network's grid it covers.
+
+        Returns
+        -------
+        numpy.ndarray of float32
+            The output for the part and a pixel of the field around it.
+        Box
+            Where in it the part lies.
+        """
+        grown = self._grown(core)
+        wanted = grown.scaled(self.scale)
+        needed = self.back.source(wanted)
+        part = values[needed.within(box.scaled(self.scale)).slices]
+        made = self.back.make(part, needed, wanted)
+        if np.dtype(source.dtype).kind == "f":
+            missing = ~np.isfinite(read_box(source, grown))
+            set_missing(made, missing, self.scale)
+        return made, core.within(grown).scaled(self.scale)
+
+    def _grown(self, core: Box) -> Box:
+        """Add a pixel around, inside the field."""
+        rows, columns = self.there.size
+        return Box(
+            max(core.y0 - 1, 0),
+            min(core.y1 + 1, rows),
+            max(core.x0 - 1, 0),
+            min(core.x1 + 1, columns),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a network is shown of a field.
+
+    Attributes
+    ----------
+    data : (Y, X) array
+        The field on the network's grid.
+    plan : TilePlan
+        Its tiles there.
+    outputs : TilePlan
+        Tiles of the output, in pixels of the field.
+    regrid : Regrid or None
+        How one is made of the other; None where both grids are the field's.
+    fit : PixelFit
+        Why.
+    """
+
+    data: Any
+    plan: TilePlan
+    outputs: TilePlan
+    regrid: Regrid | None
+    fit: PixelFit
+
+    def record(self) -> list[str] | None:
+        """Say what must be equal for a run to be resumed, in JSON types.
+
+        Returns
+        -------
+        list of str or None
+            Pixels of the field in one of the network's, on each axis.
+        """
+        steps = self.fit.steps
+        return None if steps is None else [str(step) for step in steps]
+
+
+def show(
+    micrograph: Micrograph,
+    card: ModelCard,
+    probe: Probe,
+    options: EnhanceOptions,
+    *,
+    tile: int | None = None,
+    constant: bool = False,
+) -> Shown:
+    """Decide on which grid a network sees a field, and cut both into tiles.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The field.
+    card : ModelCard
+        Scale, stride and pixel size of the network.
+    probe : Probe
+        What was measured on it.
+    options : EnhanceOptions
+        Whether it may be resampled, and the side of a tile.
+    tile : int, optional
+        Side of a tile in pixels of the field, in place of that of the options.
+    constant : bool, default=False
+        Give all windows one size, for batches on a GPU.
+
+    Returns
+    -------
+    Shown
+        Data and tiles.
+    """
+    side = tile or options.tile
+    fit = fit_of(micrograph, card, options)
+    if fit.steps is None:
+        plan = choose_tiles(micrograph.shape, card, probe, tile=side, constant=constant)
+        return Shown(micrograph.data, plan, plan, None, fit)
+    data, there = micrograph.data, Resampling(micrograph.shape, fit.steps)
+    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    seen = ResampledField(data, there, mean, gaps=fit.keep)
+    if fit.keep:
+        plan = choose_tiles(there.shape, card, probe, tile=side, constant=constant)
+        return Shown(seen, plan, plan, None, fit)
+    core = core_side(
+        micrograph.shape,
+        scale=card.scale,
+        stride=card.stride,
+        tile=side,
+        factor=fit.factor,
+    )
+    outputs = plan_tiles(micrograph.shape, core=core, halo=0, constant=False)
+    rows, columns = there.shape
+    back = Resampling(
+        (rows * card.scale, columns * card.scale),
+        (1 / fit.steps[0], 1 / fit.steps[1]),
+    )
+    regrid = Regrid(there, back, outputs, card.scale)
+    plan = choose_tiles(
+        there.shape,
+        card,
+        probe,
+        tile=_widest(regrid, card.stride),
+        constant=constant,
+    )
+    return Shown(seen, plan, outputs, regrid, fit)
+
+
+def _widest(regrid: Regrid, stride: int) -> int:
+    """Side of a core on the network's grid that holds each tile of the output."""
+    rows, columns = regrid.outputs.grid
+    diagonal = [(row, 0) for row in range(rows)] + [(0, c) for c in range(columns)]
+    widest = 1
+    for place in diagonal:
+        box = regrid.core(regrid.outputs.tile(*place).core)
+        high = box.y1 - box.y0 // stride * stride
+        wide = box.x1 - box.x0 // stride * stride
+        widest = max(widest, high, wide)
+    return widest

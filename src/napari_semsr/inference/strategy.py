@@ -1,0 +1,285 @@
+"""Decide how a network gets over a field: in tiles, whole, or in lockstep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from napari_semsr.core import DeviceMemoryError, Job, OptionError, TilePlan
+from napari_semsr.inference.exact import (
+    Frozen,
+    LockstepPlan,
+    frozen_work,
+    halo_and_script,
+    measure_frozen,
+    plan_lockstep,
+    work_of,
+)
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.predictor import Predictor, free_memory
+from napari_semsr.inference.tiles import Run, Sink
+
+_SHARE = 0.9
+_TOO_DEAR = 3.0
+_DEEP_HALO = 192
+_DISK_WORK = 1.0
+_FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a field is run.
+
+    Attributes
+    ----------
+    norm : {"none", "exact", "frozen", "tile"}
+        Where live normalisations take their statistics; ``none`` without any.
+    kind : {"tiles", "whole", "lockstep"}
+        Independent tiles, one pass, or tiles that step together.
+    lockstep : LockstepPlan or None
+        For ``lockstep``.
+    notes : tuple of str
+        What the user should know of the choice.
+    """
+
+    norm: Literal["none", "exact", "frozen", "tile"]
+    kind: Literal["tiles", "whole", "lockstep"]
+    lockstep: LockstepPlan | None = None
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Give what a resumed run repeats, in JSON types.
+
+        Returns
+        -------
+        dict
+            For `choose_way`.
+        """
+        core = None if self.lockstep is None else self.lockstep.tiles.core
+        return {"norm": self.norm, "kind": self.kind, "core": core}
+
+
+def choose_way(
+    predictor: Predictor,
+    options: EnhanceOptions,
+    plan: TilePlan,
+    before: Mapping[str, Any] | None = None,
+    *,
+    scattered: bool = False,
+) -> Way:
+    """Choose the cheapest way that gives what the user asked for.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network on its device.
+    options : EnhanceOptions
+        What the user asked for.
+    plan : TilePlan
+        The output's tiles.
+    before : dict, optional
+        `Way.record` of the run that is resumed, which is repeated if it can be.
+    scattered : bool, default=False
+        Whether tiles are run on several workers, that share no memory: lockstep is
+        then preferred to one pass, and takes place on disk.
+
+    Returns
+    -------
+    Way
+        The choice.
+
+    Raises
+    ------
+    OptionError
+        If the asked-for way does not exist for this network.
+    DeviceMemoryError
+        If the field must be run whole and does not fit.
+    """
+    probe = predictor.probe
+    accepted = options.halo_tolerance is not None
+    deep = probe.halo is None or (probe.halo > _DEEP_HALO and not accepted)
+    if not probe.norms and not deep:
+        return Way("none", "tiles", notes=_narrower(probe.halo, options, plan))
+    looks_at_all = probe.norms > 0 or probe.halo is None
+    if looks_at_all and options.norm in ("tile", "frozen"):
+        if probe.halo is None:
+            msg = (
+                f"Tiles need a bounded receptive field, and {predictor.card.name} has "
+                "none: use --norm exact, which runs the field whole."
+            )
+            raise OptionError(msg)
+        if options.norm == "tile":
+            return Way("tile", "tiles")
+        return _frozen(predictor)
+    return _exact(predictor, options, plan, before, scattered=scattered)
+
+
+def _narrower(
+    exact: int | None, options: EnhanceOptions, plan: TilePlan
+) -> tuple[str, ...]:
+    """Say so when the halo is not the exact one."""
+    if options.halo_tolerance is None or exact is None or plan.halo >= exact:
+        return ()
+    said = (
+        f"A halo of {plan.halo} px instead of the exact {exact}: tiles may differ from "
+        f"the whole by {options.halo_tolerance:g} of the output's range."
+    )
+    return (said,)
+
+
+def _frozen(predictor: Predictor) -> Way:
+    if halo_and_script(predictor) is None:
+        raise _no_sample(predictor)
+    return Way("frozen", "tiles")
+
+
+def _no_sample(predictor: Predictor) -> OptionError:
+    msg = (
+        f"Statistics of {predictor.card.name} cannot be taken from a sample, got "
+        "--norm frozen: use exact, which runs the field whole, or tile."
+    )
+    return OptionError(msg)
+
+
+def memory_budget(predictor: Predictor, options: EnhanceOptions) -> int:
+    """Give the bytes that a run may take.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network on its device.
+    options : EnhanceOptions
+        What the user asked for.
+
+    Returns
+    -------
+    int
+        What was asked for, else most of what is free.
+    """
+    if options.memory_gb is not None:
+        return int(options.memory_gb * 1e9)
+    return int(_SHARE * free_memory(predictor.device))
+
+
+def _host_budget(predictor: Predictor, options: EnhanceOptions) -> int:
+    """Bytes that layers and waiting tiles may take."""
+    if predictor.device.type == "cpu" or options.memory_gb is not None:
+        return memory_budget(predictor, options)
+    return int(_SHARE * free_memory(torch.device("cpu")))
+
+
+def _fits(predictor: Predictor, options: EnhanceOptions, plan: TilePlan) -> bool:
+    if options.memory_gb is None:
+        return predictor.fits(plan.padded_shape)
+    return predictor.peak_bytes(plan.padded_shape) <= options.memory_gb * 1e9
+
+
+def _exact(
+    predictor: Predictor,
+    options: EnhanceOptions,
+    plan: TilePlan,
+    before: Mapping[str, Any] | None,
+    *,
+    scattered: bool,
+) -> Way:
+    """Run a field so that it is as if it were run whole."""
+    norm: Literal["none", "exact"] = "exact" if predictor.probe.norms else "none"
+    if predictor.probe.halo is None:
+        norm = "exact"
+    repeated = before or {}
+    if repeated.get("norm") == "frozen" and options.norm == "auto":
+        return _frozen(predictor)
+    fits = _fits(predictor, options, plan)
+    parts = scattered and len(plan) > 1 and halo_and_script(predictor) is not None
+    wanted = repeated.get("kind") or ("lockstep" if parts else "whole")
+    if fits and wanted != "lockstep":
+        need = predictor.peak_bytes(plan.padded_shape) / 1e9
+        said = f"The field is run whole, with {need:.2g} GB of layers."
+        return Way(norm, "whole", notes=(said,))
+    core = repeated.get("core")
+    found = plan_lockstep(
+        predictor,
+        plan,
+        memory_budget(predictor, options),
+        host=0 if scattered else _host_budget(predictor, options),
+        core=core,
+    )
+    if found is None:
+        if norm == "none":
+            return Way("none", "tiles")
+        raise _too_large(predictor, plan)
+    way = Way(norm, "lockstep", found, (found.sentence(),))
+    if norm == "exact" and options.norm == "auto" and not repeated:
+        return _cheaper(way, predictor, plan)
+    return way
+
+
+def _cheaper(way: Way, predictor: Predictor, plan: TilePlan) -> Way:
+    """Give up exactness where it costs over three times as much, and say so."""
+    found = way.lockstep
+    if found is None or predictor.probe.halo is None:
+        return way
+    spilled = found.disk_bytes / max(1, found.room_bytes)
+    exact = found.work * (1 + _DISK_WORK * spilled)
+    frozen = frozen_work(plan, predictor.probe.halo) + work_of(plan)
+    if exact <= _TOO_DEAR * frozen:
+        return way
+    said = (
+        f"Exact statistics would take {exact:.1f} passes and frozen ones "
+        f"{frozen:.1f}: they are taken from a sample; --norm exact insists."
+    )
+    return replace(_frozen(predictor), notes=(said,))
+
+
+def _too_large(predictor: Predictor, plan: TilePlan) -> DeviceMemoryError:
+    need = predictor.peak_bytes(plan.padded_shape) / 2**30
+    msg = (
+        f"{predictor.card.name} looks at the field as a whole, {need:.1f} GiB on "
+        f"{predictor.device}, and that is not free: crop the field, or use --norm "
+        "tile, which leaves seams."
+    )
+    return DeviceMemoryError(msg)
+
+
+def frozen_statistics(
+    run: Run, predictor: Predictor, options: EnhanceOptions, target: Sink
+) -> Job[Frozen]:
+    """Take the statistics that a target keeps, or measure them on a sample.
+
+    Parameters
+    ----------
+    run : Run
+        The work.
+    predictor : Predictor
+        The network on its device.
+    options : EnhanceOptions
+        Memory that may be taken.
+    target : Sink
+        Where the statistics are kept for a run that is resumed.
+
+    Returns
+    -------
+    Frozen
+        Statistics and their error.
+
+    Yields
+    ------
+    Progress
+        Steps of the measurement.
+
+    Raises
+    ------
+    OptionError
+        If statistics of this network cannot be taken from a sample.
+    """
+    before = target.kept(_FROZEN)
+    if before is not None:
+        return Frozen.from_json(before)
+    known = halo_and_script(predictor)
+    if known is None:
+        raise _no_sample(predictor)
+    room = _host_budget(predictor, options) // 2, target.folder
+    found = yield from measure_frozen(run, predictor, known[1], room)
+    target.keep(_FROZEN, found.to_json())
+    return found

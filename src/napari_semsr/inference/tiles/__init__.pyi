@@ -1,0 +1,27 @@
+from .cluster import (
+    Cluster as Cluster,
+    joined as joined,
+    run_there as run_there,
+)
+from .output import (
+    ArraySink as ArraySink,
+    Places as Places,
+    Sink as Sink,
+    StoreSink as StoreSink,
+)
+from .seams import (
+    SeamMeter as SeamMeter,
+    edges_of as edges_of,
+    sample_of as sample_of,
+)
+from .whole import (
+    run_regridded as run_regridded,
+    run_whole as run_whole,
+)
+from .worker import (
+    Piece as Piece,
+    Run as Run,
+    TileWorker as TileWorker,
+    registered as registered,
+    run_here as run_here,
+)

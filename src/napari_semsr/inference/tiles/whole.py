@@ -1,0 +1,157 @@
+"""A field in one pass: for networks whose statistics or reach are global."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Box, IntPair, Progress, TilePlan, to_dtype
+from napari_semsr.inference.exact import MeasuredMoments
+from napari_semsr.inference.normalise import set_missing
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.resample import Regrid
+from napari_semsr.inference.tiles.seams import edges_of, sample_of
+from napari_semsr.inference.tiles.worker import Piece, Run
+
+# Ways that run a field as one, for a network that sees it on another grid.
+#
+# Networks that are run whole or in lockstep give their output on their own grid into a
+# scratch array; a tile of the output is made as soon as all lies there that it needs.
+
+_IN_MEMORY_BYTES = 64 << 20
+_Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
+
+
+def run_regridded(
+    run: Run,
+    regrid: Regrid,
+    places: Sequence[IntPair],
+    folder: Path,
+    begin: Callable[[Run, list[IntPair]], _Work],
+) -> Generator[list[Piece] | Progress]:
+    """Enhance a field on the network's grid, and write it on its own.
+
+    Parameters
+    ----------
+    run : Run
+        The work.
+    regrid : Regrid
+        How both grids lie on each other.
+    places : sequence of tuple of int
+        Rows and columns of the output's tiles that are missing.
+    folder : pathlib.Path
+        Where the scratch file lies when memory is not to hold it.
+    begin : callable
+        Runs tiles of the network's grid.
+
+    Yields
+    ------
+    Progress or list of Piece
+        Steps, then tiles that are in the target.
+    """
+    waiting = {
+        place: _tiles_over(run.plan, regrid.core(run.outputs.tile(*place).core))
+        for place in places
+    }
+    needed = sorted(set().union(*waiting.values()))
+    if not needed:
+        return
+    rows, columns = (side * regrid.scale for side in run.plan.shape)
+    count = 0
+    with _scratch((rows, columns), folder) as array:
+        inner = replace(run, target=array, regrid=None)
+        with closing(begin(inner, needed)) as groups:
+            for group in groups:
+                if isinstance(group, Progress):
+                    yield group
+                    continue
+                landed = {piece.index for piece in group}
+                count += len(landed)
+                notes = tuple(dict.fromkeys(n for piece in group for n in piece.notes))
+                for missing in waiting.values():
+                    missing -= landed
+                ready = [place for place, missing in waiting.items() if not missing]
+                for place in ready:
+                    del waiting[place]
+                    yield [_write(run, place, array, notes)]
+                if not ready:
+                    yield Progress(count, len(needed), "Enhancing the resampled field")
+
+
+def _tiles_over(plan: TilePlan, box: Box) -> set[IntPair]:
+    """List the tiles whose cores share a pixel with a box."""
+    rows = range(box.y0 // plan.core, -(-box.y1 // plan.core))
+    columns = range(box.x0 // plan.core, -(-box.x1 // plan.core))
+    return set(itertools.product(rows, columns))
+
+
+def _write(
+    run: Run, place: IntPair, array: NDArray[Any], notes: tuple[str, ...]
+) -> Piece:
+    """Make one tile of the output."""
+    core = run.outputs.tile(*place).core
+    rows, columns = run.plan.shape
+    made, inner = run.deliver(core, array, Box(0, rows, 0, columns))
+    values = made[inner.slices]
+    converted, clipped = to_dtype(values, run.target.dtype)
+    run.target[core.scaled(run.loaded.card.scale).slices] = converted
+    return Piece(place, clipped, edges_of(made, inner), sample_of(values), notes)
+
+
+@contextmanager
+def _scratch(shape: tuple[int, int], folder: Path) -> Iterator[NDArray[Any]]:
+    """Make an array that lies in a nameless file when it is large."""
+    size = shape[0] * shape[1] * np.dtype(np.float32).itemsize
+    if size <= _IN_MEMORY_BYTES:
+        yield np.zeros(shape, np.float32)
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(size)
+        yield np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def run_whole(
+    run: Run, predictor: Predictor, places: Sequence[tuple[int, int]]
+) -> Generator[list[Piece]]:
+    """Enhance a field in one pass and write it tile by tile.
+
+    Parameters
+    ----------
+    run : Run
+        The work; its plan says what is a chunk of the target.
+    predictor : Predictor
+        The network on its device.
+    places : sequence of tuple of int
+        Rows and columns of the tiles to write.
+
+    Yields
+    ------
+    list of Piece
+        One tile that is in the target.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If the device has no memory for the field.
+    """
+    if not places:
+        return
+    rows, columns = run.plan.padded_shape
+    field = Box(0, rows, 0, columns)
+    window, missing = run.read(field)
+    with MeasuredMoments():
+        result = predictor.predict(window, run.scaling)
+    scale = run.loaded.card.scale
+    set_missing(result, missing, scale)
+    for place in places:
+        core = run.plan.tile(*place).core.scaled(scale)
+        converted, clipped = to_dtype(result[core.slices], run.target.dtype)
+        run.target[core.slices] = converted
+        sample = sample_of(result[core.slices])
+        yield [Piece(place, clipped, edges_of(result, core), sample)]

@@ -1,0 +1,305 @@
+"""The door to all files: what can be read and written, and by which module.
+
+A format is a module with ``matches(path, head)``, ``describe(path)`` and
+``read(path, options)``. Modules are imported when they are first needed; the first
+one that recognises the first bytes of a file reads it, whatever its name.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from napari_semsr.core import Micrograph, ReadError
+from napari_semsr.io.files import check_target, output_kind
+from napari_semsr.io.options import FileInfo, ReadOptions
+
+_HEAD = 16
+_READABLE = "TIFF, PNG, JPEG, BMP or OME-Zarr"
+
+
+class _Module(Protocol):
+    """What a format module offers."""
+
+    def matches(self, path: Path, head: bytes) -> bool: ...
+
+    def describe(self, path: Path) -> FileInfo: ...
+
+    def read(self, path: Path, options: ReadOptions) -> Micrograph: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A row of the table of formats.
+
+    Attributes
+    ----------
+    name : str
+        What users call it.
+    suffixes : tuple of str
+        Usual endings of file names.
+    module : str
+        Where the reader is.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    module: str
+
+    def load(self) -> _Module:
+        """Import the module.
+
+        Returns
+        -------
+        module
+            With `matches`, `describe` and `read`.
+        """
+        return cast("_Module", import_module(self.module))
+
+
+FORMATS = (
+    Format("OME-Zarr", (".ome.zarr", ".zarr"), "napari_semsr.io.zarr.image"),
+    Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff.read"),
+    Format("PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), "napari_semsr.io.png"),
+)
+
+
+def _head(path: Path) -> bytes:
+    """Read the first bytes of a file, or nothing of a folder."""
+    if not path.exists():
+        msg = f"{path} does not exist: check the path."
+        raise ReadError(msg)
+    if path.is_dir():
+        return b""
+    if not path.is_file():
+        msg = f"{path} must be a file or a store, not a pipe or device: copy it first."
+        raise ReadError(msg)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError as error:
+        msg = f"{path} cannot be opened ({error.strerror}): check its permissions."
+        raise ReadError(msg) from error
+    if not head:
+        msg = f"{path} must hold an image, but the file is empty: copy it again."
+        raise ReadError(msg)
+    return head
+
+
+def find_format(path: Path) -> Format:
+    """Find out what a file is, by its first bytes.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File or store.
+
+    Returns
+    -------
+    Format
+        The row of the table that reads it.
+
+    Raises
+    ------
+    ReadError
+        If there is nothing, or nothing that can be read.
+    """
+    head = _head(path)
+    for row in sorted(
+        FORMATS, key=lambda row: not path.name.lower().endswith(row.suffixes)
+    ):
+        if row.load().matches(path, head):
+            return row
+    if path.is_dir():
+        what = (
+            "an empty folder"
+            if not any(path.iterdir())
+            else "a folder without zarr data"
+        )
+        msg = f"{path} must be an image or an OME-Zarr store, but is {what}."
+    else:
+        msg = (
+            f"{path} must be a {_READABLE} image, but begins with {head[:8]!r}: "
+            "convert it to one of these."
+        )
+    raise ReadError(msg)
+
+
+def describe(path: str | Path) -> FileInfo:
+    """Say what a file is.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File or store.
+
+    Returns
+    -------
+    FileInfo
+        Shape, type, calibration, and what there is to choose from.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read.
+    """
+    path = Path(path)
+    return find_format(path).load().describe(path)
+
+
+def read(
+    path: str | Path,
+    *,
+    series: int = 0,
+    level: int = 0,
+    channel: int | None = None,
+    plane: int | None = None,
+    pixel_size_nm: float | Sequence[float] | None = None,
+    crop_databar: bool = True,
+    databar_rows: int | None = None,
+    colour: str = "refuse",
+) -> Micrograph:
+    """Read an image.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File or store; its first bytes tell the format, not its name.
+    series, level : int, default=0
+        Which image of the file, and which level of its pyramid.
+    channel, plane : int, optional
+        Must be given when there are several.
+    pixel_size_nm : float or sequence of float, optional
+        Overrides or supplies the calibration: one number, or ``(y, x)``.
+    crop_databar : bool, default=True
+        Cut off the data bar that the header tells of.
+    databar_rows : int, optional
+        Rows to cut off at the bottom, whatever the header says.
+    colour : {"refuse", "luminance"}
+        What to do with an image that is really in colour.
+
+    Returns
+    -------
+    Micrograph
+        Lazy (dask) when it is larger than 64 MB or in a store.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read as asked.
+    IncompleteError
+        If it is a store that was left unfinished.
+    OptionError
+        If an option has a value that it cannot have.
+    """
+    options = ReadOptions.parse(
+        {
+            "series": series,
+            "level": level,
+            "channel": channel,
+            "plane": plane,
+            "pixel_size_nm": pixel_size_nm,
+            "crop_databar": crop_databar,
+            "databar_rows": databar_rows,
+            "colour": colour,
+        }
+    )
+    path = Path(path)
+    return find_format(path).load().read(path, options)
+
+
+def read_planes(path: str | Path, **options: Any) -> Iterator[Micrograph]:
+    """Read the planes of a stack or time series, one after another.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File or store.
+    **options : object
+        As for `read`, but for `plane`.
+
+    Yields
+    ------
+    Micrograph
+        One plane, its number appended to the name when there are several.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read as asked.
+    """
+    planes = describe(path).planes
+    for plane in range(planes):
+        image = read(path, plane=plane, **options)
+        yield image if planes == 1 else image.replace(name=f"{image.name}-{plane}")
+
+
+def write(
+    image: Micrograph,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    dtype: DTypeLike | None = None,
+) -> None:
+    """Write an image in the format that the suffix names.
+
+    Parameters
+    ----------
+    image : Micrograph
+        Numpy or dask data.
+    path : str or pathlib.Path
+        ``.ome.zarr``, ``.ome.tif``, ``.tif`` (ImageJ-calibrated) or ``.png`` (8-bit).
+        It appears under this name only when it is whole.
+    overwrite : bool, default=False
+        Replace an existing image.
+    dtype : dtype-like, optional
+        Convert first, rounding and clipping.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written there.
+    """
+    path = Path(path)
+    check_target(path, overwrite=overwrite)
+    if dtype is not None and np.dtype(dtype) != image.dtype:
+        image = _converted(image, np.dtype(dtype))
+    kind = output_kind(path)
+    if kind == "ome-zarr":
+        from napari_semsr.io.zarr import write as write_zarr
+
+        write_zarr(image, path)
+    elif kind == "ome-tiff":
+        from napari_semsr.io.tiff import write_ome
+
+        write_ome(image, path)
+    elif kind == "tiff":
+        from napari_semsr.io.tiff import write_imagej
+
+        write_imagej(image, path)
+    else:
+        from napari_semsr.io.png import write_png
+
+        write_png(image, path)
+
+
+def _converted(image: Micrograph, dtype: np.dtype[Any]) -> Micrograph:
+    """Convert grey values, block by block when they are lazy."""
+    from napari_semsr.core import to_dtype
+
+    if image.is_lazy:
+        data = image.data.map_blocks(_convert_block, dtype, dtype=dtype)
+    else:
+        data, _ = to_dtype(image.data, dtype)
+    return image.replace(data=data)
+
+
+def _convert_block(block: Any, dtype: np.dtype[Any]) -> Any:
+    """Convert one dask block."""
+    from napari_semsr.core import to_dtype
+
+    return to_dtype(block, dtype)[0]

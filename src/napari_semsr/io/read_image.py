@@ -1,0 +1,378 @@
+"""The last steps that all formats share: grey, data bar, calibration, record."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Micrograph, PixelSize, ReadError, parse_pixel_size
+from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.tiff import read_sidecar
+
+# Find rows below an image that look like the data bar of a microscope.
+#
+# A guess for images whose header does not tell; it is shown, never applied unasked.
+# A bar is a band of one flat ground with letters in it, that begins along one straight
+# row over most of the width. No specimen does all of that.
+
+_SHARE = 0.25  # a bar takes at most this part of the height
+_SMALLEST = 8  # rows of a bar
+_LEVELS = 6 / 255  # JPEG blurs a flat ground by so much of the range
+_GROUND = 0.5  # least part of the bar's pixels that are ground
+_STEP = 0.4  # rise of that part from one side of the first row to the other
+_LETTERS = 0.004  # least part of pixels that stand out from the ground
+_CONTRAST = 0.4  # of the range, by which letters stand out
+_NEAR = 4  # rows on each side of the edge that are compared
+_LINE = 3  # rows of a ruled line, which have no ground
+_RULED = 0.8  # least part of such a row that has one value
+
+
+def _grounds(bottom: NDArray[np.float64]) -> list[float]:
+    """Most frequent grey values, at most three."""
+    counts, edges = np.histogram(bottom, bins=64, range=(0.0, 1.0))
+    best = np.argsort(counts)[::-1][:3]
+    found = []
+    for i in best:
+        upper = bottom <= edges[i + 1] if i == 63 else bottom < edges[i + 1]
+        inside = bottom[(bottom >= edges[i]) & upper]
+        if inside.size:
+            found.append(float(np.median(inside)))
+    return found
+
+
+def _first_row(part: NDArray[np.float64]) -> int | None:
+    """Find the row where the share of ground jumps up and then stays."""
+    best: tuple[float, int] | None = None
+    for row in range(_NEAR, part.size - _SMALLEST + 1):
+        rise = float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
+        if rise >= _STEP and (best is None or rise > best[0]):
+            best = (rise, row)
+    return None if best is None else best[1]
+
+
+def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
+    """Step over ruled lines above the ground: rows that are all of one value."""
+    for _ in range(_LINE):
+        line = bottom[row - 1]
+        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULED:
+            break
+        row -= 1
+    return row
+
+
+def _is_bar(
+    rows: NDArray[np.float64], ground: float, part: NDArray[np.float64]
+) -> bool:
+    """Whether rows are flat ground with letters in it."""
+    if rows.shape[0] < _SMALLEST or float(np.median(part)) < _GROUND:
+        return False
+    letters = float(np.mean(np.abs(rows - ground) > _CONTRAST))
+    return letters >= _LETTERS
+
+
+def suggest_databar(image: NDArray[Any]) -> int:
+    """Count the rows at the bottom that look like a data bar.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values with, perhaps, a bar below them.
+
+    Returns
+    -------
+    int
+        Rows from the bar's first one to the bottom; 0 when none is found.
+    """
+    height = image.shape[0]
+    depth = int(height * _SHARE)
+    if depth < _SMALLEST + _NEAR or image.shape[1] < 64:
+        return 0
+    bottom = np.asarray(image[height - depth :], dtype=np.float64)
+    finite = bottom[np.isfinite(bottom)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if high <= low:
+        return 0
+    bottom = (bottom - low) / (high - low)
+    bottom = np.nan_to_num(bottom, nan=0.0, posinf=1.0, neginf=0.0)
+    found = 0
+    for ground in _grounds(bottom):
+        part = np.mean(np.abs(bottom - ground) <= _LEVELS, axis=1)
+        first = _first_row(part)
+        if first is not None and _is_bar(bottom[first:], ground, part[first:]):
+            found = max(found, depth - _above_frame(bottom, first))
+    return found
+
+
+# Colour samples to grey values: grey stored as colour is grey, colour is refused.
+
+# Rec. 601 luma, the weights by which JPEG itself splits grey from colour
+_LUMA = (0.299, 0.587, 0.114)
+# JPEG moves equal channels apart by rounding: at most so many levels of 255
+_TOLERANCE = 3 / 255
+
+
+def _full_scale(dtype: np.dtype[Any]) -> float:
+    """Value of white."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+
+
+def _spread(samples: Any) -> NDArray[np.float64]:
+    """Largest difference between channels, one number for each block of rows."""
+    height = max(1, (1 << 24) // max(1, samples.shape[1]))
+    found = [0.0]
+    for top in range(0, samples.shape[0], height):
+        rows = np.asarray(samples[top : top + height, :, :3])
+        low, high = rows.min(axis=2), rows.max(axis=2)
+        gap = np.subtract(high, low, dtype=np.float64)
+        found.append(float(np.nanmax(gap)) if gap.size else 0.0)
+    return np.asarray(found)
+
+
+def _luma(samples: Any) -> Any:
+    """Weigh red, green and blue; integers are rounded."""
+    if samples.dtype.kind == "b":
+        return samples[..., 0]
+    work = np.float64 if samples.dtype.itemsize > 2 else np.float32
+    parts = [samples[..., i].astype(work) * w for i, w in enumerate(_LUMA)]
+    total = parts[0] + parts[1] + parts[2]
+    if samples.dtype.kind in "ui":
+        total = np.rint(total)
+    return total.astype(samples.dtype)
+
+
+def to_grey(path: Path, data: Any, *, colour: str) -> Any:
+    """Make one grey plane of what a file stores.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File that is being read.
+    data : (Y, X) or (Y, X, S) numpy.ndarray or dask.array.Array
+        S is 1 or 2 (grey, grey and alpha) or 3 or 4 (colour, colour and alpha).
+    colour : {"refuse", "luminance"}
+        What to do when the channels really differ.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray or dask.array.Array
+        Grey values in the type of the samples. Equal channels give the first one,
+        untouched.
+
+    Raises
+    ------
+    ReadError
+        If the image is in colour and `colour` is ``"refuse"``.
+    """
+    if data.ndim == 2:
+        return data
+    if data.shape[2] < 3:
+        return data[..., 0]
+    spread = float(_spread(data).max())
+    if spread == 0:
+        return data[..., 0]
+    scale = _full_scale(np.dtype(data.dtype))
+    if spread <= _TOLERANCE * scale or colour == "luminance":
+        return _luma(data[..., :3])
+    msg = (
+        f"{path} must be a grey image, but its colour channels differ by up to "
+        f"{spread:g} of {scale:g}: choose the option colour luminance to convert it."
+    )
+    raise ReadError(msg)
+
+
+def native(path: Path, data: Any) -> Any:
+    """Bring samples into this machine's byte order and refuse what is no image.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File that is being read.
+    data : numpy.ndarray or dask.array.Array
+        Samples of any type.
+
+    Returns
+    -------
+    numpy.ndarray or dask.array.Array
+        The same values.
+
+    Raises
+    ------
+    ReadError
+        If the samples are complex or of no numeric type, or there are none.
+    """
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        msg = (
+            f"{path} must hold real grey values, got {dtype}: export its magnitude "
+            "or its real part."
+        )
+        raise ReadError(msg)
+    if 0 in data.shape:
+        msg = f"{path} must hold at least one pixel, got shape {tuple(data.shape)}."
+        raise ReadError(msg)
+    return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
+
+
+LAZY_BYTES = 64 * 2**20
+_SUFFIXES = (".ome", ".zarr", ".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+def _display_name(path: Path) -> str:
+    """File name without the suffixes that are ours to read."""
+    name = path.name
+    while name.lower().endswith(_SUFFIXES):
+        stem, _, _ = name.rpartition(".")
+        if not stem:
+            break
+        name = stem
+    return name
+
+
+def _with_sidecar(path: Path, source: Source) -> Source:
+    """Take calibration and data bar from a JEOL text file beside the image."""
+    if source.vendor is not None or source.record is not None:
+        return source
+    found = read_sidecar(path, (source.data.shape[0], source.data.shape[1]))
+    if found is None:
+        return source
+    return replace(
+        source,
+        vendor="JEOL",
+        pixel_size_nm=found.pixel_size_nm or source.pixel_size_nm,
+        databar_rows=found.databar_rows,
+        metadata={**source.metadata, "jeol": found.keys},
+        warnings=source.warnings + found.warnings,
+    )
+
+
+def _bar(path: Path, source: Source, options: ReadOptions) -> int:
+    """Rows to cut off at the bottom."""
+    height = source.data.shape[0]
+    if options.databar_rows is not None:
+        if options.databar_rows >= height:
+            msg = (
+                f"{path} has {height} rows, of which {options.databar_rows} cannot all "
+                "be data bar: give fewer databar_rows."
+            )
+            raise ReadError(msg)
+        return options.databar_rows
+    return source.databar_rows if options.crop_databar else 0
+
+
+def _is_close(a: PixelSize, b: PixelSize) -> bool:
+    """Whether two pixel sizes are one, up to what a rational tag can hold."""
+    return bool(np.allclose(a, b, rtol=1e-6, atol=0))
+
+
+def _calibration(source: Source) -> PixelSize | None:
+    """Prefer the record's digits, unless someone recalibrated the file since."""
+    own = None if source.record is None else source.record.pixel_size_nm
+    stated = source.pixel_size_nm
+    if own is not None and (stated is None or _is_close(own, stated)):
+        return own
+    return stated
+
+
+def _metadata(source: Source, data: Any, bar: int) -> dict[str, Any]:
+    """Collect what the file said, and what was done to it."""
+    found = {**source.metadata, "format": source.format, "databar_rows_cropped": bar}
+    if source.vendor is not None:
+        found["vendor"] = source.vendor
+    if source.warnings:
+        found["warnings"] = list(source.warnings)
+    if isinstance(data, np.ndarray) and data.dtype.kind == "f":
+        finite = int(np.count_nonzero(np.isfinite(data)))
+        if finite != data.size:
+            found["nonfinite_pixels"] = data.size - finite
+    return found
+
+
+def to_micrograph(path: Path, source: Source, options: ReadOptions) -> Micrograph:
+    """Make the micrograph that a user asked for.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File that was read.
+    source : Source
+        What its format module found.
+    options : ReadOptions
+        What the user asked for.
+
+    Returns
+    -------
+    Micrograph
+        Grey, its data bar cropped, calibrated where the file or the user says how.
+
+    Raises
+    ------
+    ReadError
+        If the image is in colour, complex or empty.
+    """
+    source = _with_sidecar(path, source)
+    bar = _bar(path, source, options)
+    samples = native(path, source.data)[: source.data.shape[0] - bar]
+    data = to_grey(path, samples, colour=options.colour)
+    record = source.record
+    size = parse_pixel_size(options.pixel_size_nm) or _calibration(source)
+    name = source.name or (record.name if record is not None else _display_name(path))
+    origin = source.origin or (record.origin if record is not None else (0.0, 0.0))
+    spacing = source.spacing_px or (record.spacing_px if record is not None else (1, 1))
+    return Micrograph(
+        data=data,
+        pixel_size_nm=size,
+        name=name,
+        provenance=None if record is None else record.provenance,
+        origin=origin,
+        spacing_px=(float(spacing[0]), float(spacing[1])),
+        metadata=_metadata(source, data, bar),
+    )
+
+
+def to_info(path: Path, source: Source) -> FileInfo:
+    """Describe a file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File that was read.
+    source : Source
+        What its format module found.
+
+    Returns
+    -------
+    FileInfo
+        Shape, calibration and everything there is to choose from.
+    """
+    source = _with_sidecar(path, source)
+    stored = tuple(int(n) for n in source.data.shape)
+    suggested = 0
+    if not source.databar_rows and source.record is None:
+        suggested = _suggested(source.data)
+    metadata = dict(source.metadata)
+    if source.warnings:
+        metadata["warnings"] = list(source.warnings)
+    return FileInfo(
+        format=source.format,
+        shape=(stored[0] - source.databar_rows, stored[1]),
+        stored_shape=stored,
+        dtype=np.dtype(source.data.dtype).name,
+        pixel_size_nm=_calibration(source),
+        vendor=source.vendor,
+        levels=source.levels,
+        series=source.series,
+        channels=source.channels,
+        planes=source.planes,
+        databar_rows=source.databar_rows,
+        suggested_databar_rows=suggested,
+        metadata=metadata,
+    )
+
+
+def _suggested(data: Any) -> int:
+    """Look for a data bar, but only where the pixels are at hand."""
+    if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
+        return 0
+    return suggest_databar(data if data.ndim == 2 else data[..., 0])

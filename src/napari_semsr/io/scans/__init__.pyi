@@ -1,0 +1,1 @@
+from .frames import read_frames as read_frames

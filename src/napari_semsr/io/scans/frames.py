@@ -1,0 +1,541 @@
+"""A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Acquisition,
+    Fault,
+    FrameOrder,
+    Frames,
+    Job,
+    PixelSize,
+    Progress,
+    ReadError,
+    SemsrError,
+    grid_cells,
+    parse_pixel_size,
+    run,
+)
+from napari_semsr.io.formats import describe, read, read as read_any
+from napari_semsr.io.options import FileInfo
+from napari_semsr.io.scans.czi import is_czi, open_tiles
+from napari_semsr.io.scans.tables import Positions, read_positions, read_scan
+
+# Frames on the disk: in files of their own, pages of one file, or some of these.
+
+
+@dataclass(frozen=True, slots=True)
+class FileFrames:
+    """Frames in files of their own, all of one shape and type.
+
+    Attributes
+    ----------
+    paths : tuple of pathlib.Path
+        One for each frame.
+    shape : tuple of int
+        Frames, rows and columns.
+    dtype : numpy.dtype
+        Type of the grey values.
+    """
+
+    paths: tuple[Path, ...]
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which, from 0.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its grey values.
+        """
+        return _array(self.paths[index], None, self.shape[1:], self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class PageFrames:
+    """Frames that are pages of one file.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    shape : tuple of int
+        Frames, rows and columns.
+    dtype : numpy.dtype
+        Type of the grey values.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which, from 0.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its grey values.
+        """
+        return _array(self.path, index, self.shape[1:], self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenFrames:
+    """Some of many frames.
+
+    Attributes
+    ----------
+    whole : Frames
+        All of them.
+    chosen : tuple of int
+        Which are taken.
+    """
+
+    whole: Frames
+    chosen: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        return (len(self.chosen), *self.whole.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return self.whole.dtype
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index : int
+            Which of the chosen ones.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its grey values.
+        """
+        return self.whole.read(self.chosen[index])
+
+
+def _array(
+    path: Path, plane: int | None, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Read one image that must still be what it was when the scan was opened."""
+    image = read_any(path, plane=plane)
+    if image.shape != shape or image.dtype != dtype:
+        msg = (
+            f"{path} must be {shape[0]}x{shape[1]} {dtype} as when the scan was "
+            f"opened, but is {image.shape[0]}x{image.shape[1]} {image.dtype} now: open "
+            "it again."
+        )
+        raise ReadError(msg)
+    return image.array()
+
+
+_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key by which frame 10 comes after frame 9.
+
+    Parameters
+    ----------
+    name : str
+        A file name.
+
+    Returns
+    -------
+    tuple
+        Numbers compare as numbers, the rest without case.
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return tuple(
+        (0, int(part), "") if part.isdecimal() else (1, 0, part)
+        for part in parts
+        if part
+    )
+
+
+def _listed(folder: Path) -> list[str]:
+    """Image files of a folder, in natural order."""
+    names = [
+        item.name
+        for item in folder.iterdir()
+        if item.is_file()
+        and item.suffix.lower() in _SUFFIXES
+        and not item.name.startswith(".")
+    ]
+    return sorted(names, key=natural_key)
+
+
+def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[Fault]]:
+    """Frames of a folder, and those that cannot be used."""
+    listed = _listed(folder)
+    if positions is None:
+        return listed, []
+    present = [name for name in positions.corners if (folder / name).is_file()]
+    unplaced = [name for name in positions.unplaced if (folder / name).is_file()]
+    if not present:
+        msg = (
+            f"{positions.path.name} must name the frames of {folder}, but none of its "
+            f"{len(positions.corners)} names is there."
+        )
+        raise ReadError(msg)
+    missing = [name for name in positions.corners if name not in set(present)]
+    named = {*positions.corners, *unplaced}
+    unnamed = [name for name in listed if name not in named]
+    why = f"no position in {positions.path.name}"
+    faults = [
+        *(Fault(name, f"{why}: its cells are empty") for name in unplaced),
+        *(Fault(name, "has a position, but there is no such file") for name in missing),
+        *(Fault(name, why) for name in unnamed),
+    ]
+    return sorted(present, key=natural_key), faults
+
+
+def _unique(names: Sequence[str], folder: Path) -> None:
+    """Refuse names that would be confused."""
+    seen: dict[str, str] = {}
+    for name in names:
+        stem = Path(name).with_suffix("").as_posix().casefold()
+        if stem in seen:
+            msg = (
+                f"Frames of {folder} must have different names, but {seen[stem]} and "
+                f"{name} differ only in case or suffix: keep one."
+            )
+            raise ReadError(msg)
+        seen[stem] = name
+
+
+def _described(
+    folder: Path, names: Sequence[str]
+) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
+    """Look at every frame; list those that cannot be read."""
+    kept, infos, faults = [], [], []
+    for done, name in enumerate(names):
+        yield Progress(done, len(names), f"Opening the frames of {folder.name}")
+        try:
+            info = describe(folder / name)
+            if info.planes * info.channels > 1:
+                why = f"holds {info.planes * info.channels} images instead of one"
+                faults.append(Fault(name, why))
+                continue
+            # a file that is cut short shows it only when it is read
+            read(folder / name).array()
+        except SemsrError as error:
+            why = str(error).removeprefix(f"{folder / name} ").rstrip(".")
+            faults.append(Fault(name, why))
+            continue
+        kept.append(name)
+        infos.append(info)
+    return kept, infos, faults
+
+
+def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None:
+    """Refuse frames of different shape or type."""
+    kinds: dict[str, list[str]] = {}
+    for name, info in zip(names, infos, strict=True):
+        kind = f"{info.shape[0]}x{info.shape[1]} {info.dtype}"
+        kinds.setdefault(kind, []).append(name)
+    if len(kinds) > 1:
+        ordered = sorted(kinds.items(), key=lambda item: -len(item[1]))
+        told = "; ".join(
+            f"{len(members)} of {kind} (as {members[0]})"
+            for kind, members in ordered[:3]
+        )
+        msg = f"Frames of {folder} must have one shape and type, got {told}."
+        raise ReadError(msg)
+
+
+def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None:
+    """Refuse a scan that is no scan."""
+    given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
+    why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
+    msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}."
+    raise ReadError(msg)
+
+
+def _from_folder(
+    folder: Path, table: Path | None
+) -> Job[tuple[Acquisition, list[str]]]:
+    """Frames in files of their own, and the names of all that should be there."""
+    own = folder / "positions.csv"
+    table = own if table is None and own.is_file() else table
+    positions = None if table is None else read_positions(table, folder)
+    names, faults = _chosen(folder, positions)
+    if positions is None and len(names) < 2:
+        single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
+        if len(single) == 1 and (is_czi(single[0]) or _pages(single[0]) > 1):
+            return _from_file(single[0], None), []
+    _unique(names, folder)
+    kept, infos, broken = yield from _described(folder, names)
+    faults += broken
+    if len(kept) < 2:
+        _too_few(folder, kept, faults)
+    _same(folder, kept, infos)
+    paths = tuple(folder / name for name in kept)
+    shape = (len(kept), *infos[0].shape)
+    frames = FileFrames(paths, shape, np.dtype(infos[0].dtype))
+    size = infos[0].pixel_size_nm
+    made = _acquisition(frames, kept, size, folder.name, positions)
+    return made.replace(faults=tuple(faults)), names
+
+
+def _pages(path: Path) -> int:
+    """Planes that a file holds; 0 when it cannot be read."""
+    try:
+        return describe(path).planes
+    except SemsrError:
+        return 0
+
+
+def _acquisition(
+    frames: Frames,
+    names: Sequence[str],
+    size: PixelSize | None,
+    title: str,
+    positions: Positions | None,
+) -> Acquisition:
+    """Put frames and nominal positions together."""
+    made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
+    if positions is None:
+        return made
+    empty = set(positions.unplaced)
+    if empty & set(names):
+        kept = [index for index, name in enumerate(names) if name not in empty]
+        chosen = [names[index] for index in kept]
+        if len(kept) < 2:
+            msg = f"{positions.path} must give at least two positions, got {len(kept)}."
+            raise ReadError(msg)
+        part = ChosenFrames(frames, tuple(kept))
+        why = f"no position in {positions.path.name}: its cells are empty"
+        faults = tuple(Fault(name, why) for name in names if name in empty)
+        left = replace(positions, unplaced=())
+        return _acquisition(part, chosen, size, title, left).replace(faults=faults)
+    lacking = [name for name in names if name not in positions.corners]
+    if lacking:
+        msg = (
+            f"{positions.path} must give a position for every frame, but has none for "
+            f"{lacking[0]} ({len(lacking)} lack one)."
+        )
+        raise ReadError(msg)
+    return made.replace(**{f"nominal_{positions.unit}": positions.array(made.names)})
+
+
+def _from_file(path: Path, table: Path | None) -> Acquisition:
+    """Frames that are tiles of a CZI, or pages of a TIFF or store."""
+    positions = None if table is None else read_positions(table, path.parent)
+    if path.is_file() and is_czi(path):
+        tiles = open_tiles(path)
+        names = [f"tile-{index:03d}" for index in range(len(tiles))]
+        made = _acquisition(tiles, names, tiles.pixel_size_nm, path.stem, positions)
+        return made if positions else made.replace(nominal_px=tiles.corners)
+    info = describe(path)
+    if info.planes < 2:
+        msg = (
+            f"{path} must hold at least two frames to be joined, but is a single "
+            "image: give a folder of frames."
+        )
+        raise ReadError(msg)
+    width = len(str(info.planes - 1))
+    names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
+    frames = PageFrames(path, (info.planes, *info.shape), np.dtype(info.dtype))
+    return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
+
+
+def _scan_values(found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Take from ``scan.json`` what an acquisition has a place for."""
+    values: dict[str, Any] = {}
+    grid = found.get("grid")
+    if isinstance(grid, str):
+        grid = re.findall(r"\d+", grid)
+    try:
+        if grid is not None:
+            rows, columns = (int(part) for part in grid)
+            values["grid"] = (rows, columns)
+        if found.get("overlap") is not None:
+            values["overlap"] = float(found["overlap"])
+        if found.get("pixel_size_nm") is not None:
+            values["pixel_size_nm"] = parse_pixel_size(found["pixel_size_nm"])
+    except (SemsrError, TypeError, ValueError) as error:
+        msg = (
+            f"{folder / 'scan.json'} must give grid as two whole numbers, overlap as a "
+            f"share and pixel_size_nm in nm, got {found.get('grid')!r}, "
+            f"{found.get('overlap')!r} and {found.get('pixel_size_nm')!r}."
+        )
+        raise ReadError(msg) from error
+    if found.get("order") in ("row", "serpentine"):
+        values["order"] = found["order"]
+    return values
+
+
+def _with_gaps(
+    made: Acquisition, values: dict[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """Turn a grid some of whose frames cannot be read into positions with gaps."""
+    grid, overlap = values.pop("grid"), values.get("overlap")
+    broken = made.faults[0]
+    if overlap is None:
+        msg = (
+            f"A grid of {grid[0]}x{grid[1]} needs all of its frames, but "
+            f"{len(made.faults)} cannot be read ({broken.frame}: {broken.reason}): "
+            "give the overlap or positions for a scan with gaps."
+        )
+        raise ReadError(msg)
+    cells = grid_cells(len(names), grid, values.get("order", "row"))
+    step = np.array(made.frame_shape) * (1 - overlap)
+    place = {name: cell * step for name, cell in zip(names, cells, strict=True)}
+    values["nominal_px"] = np.array([place[name] for name in made.names])
+    return values
+
+
+def open_frames(
+    path: str | Path,
+    *,
+    grid: tuple[int, int] | None = None,
+    positions: str | Path | None = None,
+    order: FrameOrder | None = None,
+    overlap: float | None = None,
+    pixel_size_nm: float | Sequence[float] | None = None,
+) -> Job[Acquisition]:
+    """Open the frames of a scan, one after another.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A folder of frames, one multi-page TIFF, or one CZI.
+    grid : tuple of int, optional
+        Rows and columns; used instead of all that the scan says of positions.
+    positions : str or pathlib.Path, optional
+        Table of nominal top-left corners, instead of ``positions.csv`` in the folder.
+    order : {"row", "serpentine"}, optional
+        How the grid was filled; row by row when neither this nor the scan says.
+    overlap : float, optional
+        Share of a frame that its neighbour repeats.
+    pixel_size_nm : float or sequence of float, optional
+        Overrides or supplies the calibration.
+
+    Returns
+    -------
+    Acquisition
+        Frames in natural order, read when they are asked for. Those that cannot be
+        read are listed in its `faults`.
+
+    Yields
+    ------
+    Progress
+        One for each file.
+
+    Raises
+    ------
+    ReadError
+        If there are fewer than two usable frames, they differ in shape or type, have
+        confusable names, or the files beside them are wrong.
+    OptionError
+        If the grid does not hold the frames.
+    """
+    path = Path(path)
+    if not path.exists():
+        msg = f"{path} does not exist: check the path."
+        raise ReadError(msg)
+    table = None if positions is None else Path(positions)
+    names: list[str] = []
+    is_folder = path.is_dir() and not path.name.lower().endswith(".zarr")
+    if is_folder:
+        made, names = yield from _from_folder(path, table)
+    else:
+        made = _from_file(path, table)
+        names = [*made.names, *(fault.frame for fault in made.faults)]
+        names.sort(key=natural_key)
+    found = read_scan(path) if is_folder else {}
+    values = _scan_values(found, path)
+    given = {
+        "grid": grid,
+        "order": order,
+        "overlap": overlap,
+        "pixel_size_nm": pixel_size_nm,
+    }
+    values |= {name: value for name, value in given.items() if value is not None}
+    if made.nominal_px is not None or made.nominal_nm is not None:
+        if grid is None:
+            values.pop("grid", None)  # positions say more, and may have gaps
+        else:
+            made = made.replace(nominal_px=None, nominal_nm=None)
+    if "grid" in values and made.faults:
+        values = _with_gaps(made, values, names)
+    return made.replace(metadata=found, **values)
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    grid: tuple[int, int] | None = None,
+    positions: str | Path | None = None,
+    order: FrameOrder | None = None,
+    overlap: float | None = None,
+    pixel_size_nm: float | Sequence[float] | None = None,
+) -> Acquisition:
+    """Open the frames of a scan at once.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A folder of frames, one multi-page TIFF, or one CZI.
+    grid : tuple of int, optional
+        As in `open_frames`, like all that follow.
+    positions : str or pathlib.Path, optional
+        Table of nominal top-left corners.
+    order : {"row", "serpentine"}, optional
+        How the grid was filled.
+    overlap : float, optional
+        Share of a frame that its neighbour repeats.
+    pixel_size_nm : float or sequence of float, optional
+        Overrides or supplies the calibration.
+
+    Returns
+    -------
+    Acquisition
+        Frames in natural order, read when they are asked for.
+    """
+    return run(
+        open_frames(
+            path,
+            grid=grid,
+            positions=positions,
+            order=order,
+            overlap=overlap,
+            pixel_size_nm=pixel_size_nm,
+        )
+    )

@@ -1,0 +1,5 @@
+"""TIFF: pixels, calibration, the tags of SEM vendors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,175 @@
+"""TIFF out: OME-TIFF, and TIFF calibrated as ImageJ reads it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Micrograph, WriteError
+from napari_semsr.io.files import replacing
+from napari_semsr.io.record import RECORD_KEY, record_of
+from napari_semsr.io.zarr import halve, level_shapes
+
+_IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+_UNKNOWN_TO_OME = ("float16", "int64", "uint64")
+_TILE = 256
+_BAND = 2048
+_LARGEST_IMAGEJ = 2**31
+_PYRAMID_FROM = 4096
+
+
+def _resolution(image: Micrograph) -> dict[str, Any]:
+    """Arguments that write pixels per unit; ImageJ's unit stands in its description."""
+    if image.pixel_size_nm is None:
+        return {"resolution": (1, 1), "resolutionunit": 1}
+    y, x = image.pixel_size_nm
+    return {"resolution": (1 / x, 1 / y), "resolutionunit": 1}
+
+
+def write_imagej(image: Micrograph, path: Path) -> None:
+    """Write a TIFF whose calibration ImageJ and Fiji understand.
+
+    The record goes where Fiji shows it (Image > Show Info), so that all digits of the
+    pixel size, the origin and the provenance survive.
+
+    Parameters
+    ----------
+    image : Micrograph
+        Types that ImageJ does not know are written as plain TIFF, with the same
+        description.
+    path : pathlib.Path
+        File to make, already checked.
+
+    Raises
+    ------
+    WriteError
+        If the image is too large for the format, or the system refuses.
+    """
+    import tifffile
+
+    nbytes = image.shape[0] * image.shape[1] * image.dtype.itemsize
+    if nbytes >= _LARGEST_IMAGEJ:
+        msg = (
+            f"ImageJ's TIFF holds less than 2 GB, got {nbytes / 2**30:.1f} GB for "
+            f"{path}: write .ome.tif or .ome.zarr."
+        )
+        raise WriteError(msg)
+    info = f"{RECORD_KEY}={record_of(image).to_json()}"
+    dtype = image.dtype.newbyteorder("=")
+    options: dict[str, Any] = {"photometric": "minisblack", **_resolution(image)}
+    imagej = image.dtype.name in _IMAGEJ_TYPES
+    if imagej:
+        unit = "pixel" if image.pixel_size_nm is None else "nm"
+        options["metadata"] = {"unit": unit, "Info": info, "axes": "YX"}
+    else:
+        options |= {"metadata": None, "description": info, **_plain_resolution(image)}
+    with (
+        replacing(path) as temporary,
+        tifffile.TiffWriter(temporary, imagej=imagej) as tif,
+    ):
+        tif.write(np.ascontiguousarray(image.array(), dtype=dtype), **options)
+
+
+def _plain_resolution(image: Micrograph) -> dict[str, Any]:
+    """Resolution in pixels per centimetre, for readers that know no ImageJ."""
+    if image.pixel_size_nm is None:
+        return {}
+    y, x = image.pixel_size_nm
+    return {"resolution": (1e7 / x, 1e7 / y), "resolutionunit": 3}
+
+
+def _ome_metadata(image: Micrograph) -> dict[str, Any]:
+    """OME-XML attributes: sizes with units, and the record as a map annotation."""
+    found: dict[str, Any] = {
+        "axes": "YX",
+        "Name": image.name,
+        "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
+    }
+    if image.pixel_size_nm is not None:
+        y, x = image.pixel_size_nm
+        found |= {"PhysicalSizeY": y, "PhysicalSizeYUnit": "nm"}
+        found |= {"PhysicalSizeX": x, "PhysicalSizeXUnit": "nm"}
+    return found
+
+
+def _tiles(data: Any, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """Cut an image into whole tiles, computing it band by band.
+
+    Tiles at the edge are filled up here: left to tifffile, an image one pixel wide is
+    predicted before it is filled, and comes back changed.
+    """
+    rows, columns = data.shape
+    for top in range(0, rows, _BAND):
+        band = np.asarray(data[top : top + _BAND]).astype(dtype, copy=False)
+        for y in range(0, band.shape[0], _TILE):
+            for x in range(0, columns, _TILE):
+                part = band[y : y + _TILE, x : x + _TILE]
+                missing = [(0, _TILE - n) for n in part.shape]
+                yield np.pad(part, missing, mode="edge")
+
+
+def write_ome(image: Micrograph, path: Path) -> None:
+    """Write an OME-TIFF: tiled, compressed without loss, with levels when large.
+
+    Parameters
+    ----------
+    image : Micrograph
+        Dask data are computed band by band.
+    path : pathlib.Path
+        File to make, already checked.
+
+    Raises
+    ------
+    WriteError
+        If the type is unknown to OME, or the system refuses.
+    """
+    import tifffile
+
+    if image.dtype.name in _UNKNOWN_TO_OME:
+        msg = (
+            f"OME-TIFF has no {image.dtype.name}, as {path} would need: write float32 "
+            "(--dtype)."
+        )
+        raise WriteError(msg)
+    dtype = image.dtype.newbyteorder("=")
+    shapes = [image.shape]
+    if max(image.shape) >= _PYRAMID_FROM:
+        shapes = level_shapes(image.shape, smallest=1024)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "tile": (_TILE, _TILE),
+        "photometric": "minisblack",
+    }
+    if dtype.kind != "b":
+        options |= {"compression": "zlib", "predictor": dtype.kind in "uif"}
+    nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
+    with (
+        replacing(path) as temporary,
+        tifffile.TiffWriter(temporary, ome=True, bigtiff=nbytes >= 2**31) as tif,
+    ):
+        tif.write(
+            _tiles(image.data, dtype),
+            shape=image.shape,
+            subifds=len(shapes) - 1,
+            metadata=_ome_metadata(image),
+            **options,
+        )
+        coarse = image.data
+        for shape in shapes[1:]:
+            coarse = _halved(coarse)
+            tif.write(
+                _tiles(coarse, dtype),
+                shape=shape,
+                subfiletype=1,
+                metadata=None,
+                **options,
+            )
+
+
+def _halved(data: Any) -> NDArray[Any]:
+    """Halve an image band by band."""
+    rows = data.shape[0]
+    bands = range(0, rows, _BAND)
+    return np.concatenate([halve(np.asarray(data[t : t + _BAND])) for t in bands])

@@ -1,0 +1,5 @@
+from .image import write as write
+from .metadata import (
+    halve as halve,
+    level_shapes as level_shapes,
+)

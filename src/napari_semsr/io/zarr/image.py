@@ -1,0 +1,347 @@
+"""OME-Zarr 0.4 and 0.5: multiscale images, read lazily; written by `zarr_write`."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr.core import (
+    IncompleteError,
+    Micrograph,
+    PixelSize,
+    ReadError,
+    WriteError,
+)
+from napari_semsr.io.files import choose, decoding, remove_target
+from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.read_image import to_info, to_micrograph
+from napari_semsr.io.record import RECORD_KEY, Record, record_of
+from napari_semsr.io.tiff import pixel_size, to_nm
+from napari_semsr.io.zarr.store import ATTRIBUTE, create_store
+
+if TYPE_CHECKING:
+    import zarr
+
+# A whole image to OME-Zarr 0.5, block by block.
+
+_CHUNK = 512
+_CHUNKS_PER_SHARD = 4
+_SHARDED_FROM = 8 * _CHUNK
+
+
+def write(image: Micrograph, path: Path) -> None:
+    """Write an image as a complete OME-Zarr 0.5 pyramid.
+
+    The store is made beside the target and renamed when it is whole.
+
+    Parameters
+    ----------
+    image : Micrograph
+        Numpy data, or dask data that are computed block by block.
+    path : pathlib.Path
+        Folder to make, already checked.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    hidden = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    record = record_of(image)
+    large = min(image.shape) > _SHARDED_FROM
+    try:
+        store = create_store(
+            hidden,
+            shape=image.shape,
+            dtype=image.dtype.newbyteorder("="),
+            chunk=_CHUNK,
+            pixel_size_nm=record.pixel_size_nm,
+            origin=record.origin,
+            spacing_px=record.spacing_px,
+            name=record.name,
+            provenance=record.provenance,
+            chunks_per_shard=_CHUNKS_PER_SHARD if large else 1,
+        )
+        for row, column in store.pending():
+            top, left = row * store.unit[0], column * store.unit[1]
+            window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
+            store.level0[window] = np.asarray(image.data[window])
+            store.mark_done(row, column)
+        for _ in store.finish():
+            pass
+        remove_target(path)
+        hidden.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+    finally:
+        remove_target(hidden)
+
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+_HINT = "give the folder that ends in .ome.zarr and holds the image"
+_NO_IMAGE = "is a zarr group without OME-Zarr metadata (multiscales)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """One multiscale image of a store."""
+
+    group: "zarr.Group"
+    metadata: Mapping[str, Any]
+    version: str
+    count: int
+
+
+def matches(path: Path, head: bytes) -> bool:
+    """Tell a zarr store by its metadata files.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A folder.
+    head : bytes
+        Not used: a folder has no first bytes.
+
+    Returns
+    -------
+    bool
+        Whether this module can read it.
+    """
+    return not head and path.is_dir() and any((path / m).is_file() for m in _MARKS)
+
+
+def describe(path: Path) -> FileInfo:
+    """Say what a store is.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The store.
+
+    Returns
+    -------
+    FileInfo
+        Of its first image.
+
+    Raises
+    ------
+    ReadError
+        If it is no OME-Zarr image.
+    """
+    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
+
+
+def read(path: Path, options: ReadOptions) -> Micrograph:
+    """Read one plane of a store, lazily.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The store.
+    options : ReadOptions
+        Which plane, and how.
+
+    Returns
+    -------
+    Micrograph
+        With dask data, chunked as the store is.
+
+    Raises
+    ------
+    ReadError
+        If it is no OME-Zarr image.
+    IncompleteError
+        If the run that wrote it was interrupted.
+    """
+    return to_micrograph(path, _load(path, options), options)
+
+
+def _load(path: Path, options: ReadOptions) -> Source:
+    """Find the image, its level and plane."""
+    import zarr
+
+    with decoding(path, "OME-Zarr"):
+        node = zarr.open(path, mode="r")
+        if isinstance(node, zarr.Array):
+            msg = f"{path} is a bare zarr array, not an OME-Zarr image: {_HINT}."
+            raise ReadError(msg)
+        image = _find_image(path, node, options.series)
+        own = image.group.attrs.get(ATTRIBUTE)
+        own = own if isinstance(own, dict) else {}
+        if own.get("complete") is False:
+            msg = (
+                f"{path} is incomplete, since the run that wrote it was interrupted: "
+                "run the same command again with --resume."
+            )
+            raise IncompleteError(msg)
+        return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
+
+
+def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
+    """OME attributes of a group and their version, in either layout."""
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome")
+    if isinstance(ome, dict):
+        return ome, str(ome.get("version", "0.5"))
+    scales = attributes.get("multiscales")
+    version = "0.4"
+    if isinstance(scales, list) and scales and isinstance(scales[0], dict):
+        version = str(scales[0].get("version", "0.4"))
+    return attributes, version
+
+
+def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
+    """Find a multiscale image in a group, or in the numbered groups below it."""
+    import zarr
+
+    attributes, version = _attributes(group)
+    scales = attributes.get("multiscales")
+    if isinstance(scales, list) and scales:
+        number = choose(path, "series", series, len(scales))
+        return _Image(group, scales[number], version, len(scales))
+    if "plate" in attributes or "well" in attributes:
+        msg = f"{path} is a plate or well of many images: give the path of one field."
+        raise ReadError(msg)
+    names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
+    if not names:
+        msg = f"{path} {_NO_IMAGE}: {_HINT}."
+        raise ReadError(msg)
+    child = group[names[choose(path, "series", series, len(names))]]
+    if not isinstance(child, zarr.Group):
+        msg = f"{path} {_NO_IMAGE}: {_HINT}."
+        raise ReadError(msg)
+    found = _find_image(path, child, 0)
+    return _Image(found.group, found.metadata, found.version, len(names))
+
+
+def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
+    """Axes of an image, named; the last two must be y and x."""
+    stated = image.metadata.get("axes")
+    if stated is None and ndim == 5:  # before 0.3 the axes were always these
+        stated = list("tczyx")
+    axes = [{"name": a} if isinstance(a, str) else dict(a) for a in stated or ()]
+    names = [str(a.get("name", "")).lower() for a in axes]
+    if len(names) != ndim or names[-2:] != ["y", "x"]:
+        msg = (
+            f"{path} must have axes that end in y and x, got {names} for {ndim} "
+            "dimensions."
+        )
+        raise ReadError(msg)
+    return [{**a, "name": n} for a, n in zip(axes, names, strict=True)]
+
+
+def _combined(transformations: object, ndim: int) -> tuple[list[float], list[float]]:
+    """Scale and translation of a list of coordinate transformations."""
+    scale, shift = [1.0] * ndim, [0.0] * ndim
+    for step in transformations if isinstance(transformations, list) else ():
+        kind = step.get("type")
+        values = step.get(kind)
+        if kind not in ("scale", "translation") or not isinstance(values, list):
+            continue
+        if len(values) != ndim:
+            continue
+        numbers = [float(v) for v in values]
+        if kind == "scale":
+            scale = [s * v for s, v in zip(scale, numbers, strict=True)]
+            shift = [s * v for s, v in zip(shift, numbers, strict=True)]
+        else:
+            shift = [s + v for s, v in zip(shift, numbers, strict=True)]
+    return scale, shift
+
+
+def _placed(
+    image: _Image, dataset: Mapping[str, Any], ndim: int
+) -> tuple[list[float], list[float]]:
+    """Scale and translation of a level: its own, then the image's."""
+    own = dataset.get("coordinateTransformations") or []
+    common = image.metadata.get("coordinateTransformations") or []
+    return _combined([*own, *common], ndim)
+
+
+def _source(
+    path: Path, image: _Image, record: Record | None, options: ReadOptions
+) -> Source:
+    """Put the parts of one level together."""
+    import zarr
+
+    datasets = image.metadata.get("datasets") or []
+    level = choose(path, "level", options.level, max(1, len(datasets)))
+    array = image.group[str(datasets[level]["path"])]
+    if not isinstance(array, zarr.Array):
+        msg = f"{path} lacks the array of level {level}: copy the store again."
+        raise ReadError(msg)
+    axes = _axes(path, image, array.ndim)
+    outer = [str(a["name"]) for a in axes[:-2]]
+    sizes = array.shape[:-2]
+    channels = sizes[outer.index("c")] if "c" in outer else 1
+    others = [n for a, n in zip(outer, sizes, strict=True) if a != "c"]
+    planes = int(np.prod(others, dtype=int))
+    channel = choose(path, "channel", options.channel, channels)
+    plane = choose(path, "plane", options.plane, planes)
+    where = list(np.unravel_index(plane, others)) if others else []
+    index = tuple(channel if a == "c" else int(where.pop(0)) for a in outer)
+    size, origin, spacing, warnings = _calibration(image, level, axes, record)
+    return Source(
+        format=f"OME-Zarr {image.version}",
+        data=_lazy(path, array, index),
+        pixel_size_nm=size,
+        levels=len(datasets),
+        series=image.count,
+        channels=channels,
+        planes=planes,
+        record=record,
+        origin=origin,
+        spacing_px=spacing,
+        name=str(image.metadata.get("name") or "") or None,
+        metadata={"chunks": list(array.chunks[-2:])},
+        warnings=warnings,
+    )
+
+
+def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
+    """Wrap an array, one block for each chunk (or shard)."""
+    import dask.array as da
+    from dask.base import tokenize
+
+    marks = [path / mark for mark in _MARKS if (path / mark).is_file()]
+    changed = [mark.stat().st_mtime_ns for mark in marks]
+    name = f"zarr-{tokenize(str(path.resolve()), array.path, changed)}"
+    chunks = array.shards or array.chunks
+    return da.from_array(array, chunks=chunks, name=name, inline_array=True)[index]
+
+
+def _calibration(
+    image: _Image,
+    level: int,
+    axes: Sequence[Mapping[str, Any]],
+    record: Record | None,
+) -> tuple[PixelSize | None, tuple[float, float], tuple[float, float], tuple[str, ...]]:
+    """Pixel size, origin and spacing of a level, and what could not be used."""
+    datasets = image.metadata["datasets"]
+    scale, shift = _placed(image, datasets[level], len(axes))
+    finest, _ = _placed(image, datasets[0], len(axes))
+    units = [str(a.get("unit") or "") for a in axes[-2:]]
+    unitless = not any(units)
+    lengths = [to_nm(s, u) for s, u in zip(scale[-2:], units, strict=True)]
+    size = pixel_size(lengths)
+    if size is not None:
+        grow = [n / s for n, s in zip(size, scale[-2:], strict=True)]
+        origin = shift[-2] * grow[0], shift[-1] * grow[1]
+        return size, origin, (1.0, 1.0), ()
+    warnings: tuple[str, ...] = ()
+    if not unitless:
+        given = [f"{s:g} {u}" for s, u in zip(scale[-2:], units, strict=True)]
+        text = (
+            "The scale of y and x must be lengths above 0, got {}: the pixel size is "
+        )
+        warnings = (text.format(" and ".join(given)) + "left unknown.",)
+    if record is not None and unitless:
+        return None, (shift[-2], shift[-1]), (scale[-2], scale[-1]), ()
+    # without a unit the scale of a foreign store only tells levels apart
+    ratio = [s / f if f else 1.0 for s, f in zip(scale[-2:], finest[-2:], strict=True)]
+    return None, (0.0, 0.0), (ratio[0], ratio[1]), warnings

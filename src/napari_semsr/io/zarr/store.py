@@ -1,0 +1,514 @@
+"""Whether a store is of the same making as one that would be begun now."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from napari_semsr.core import (
+    IntPair,
+    OptionError,
+    PixelSize,
+    Progress,
+    Provenance,
+    WriteError,
+    parse_pixel_size,
+)
+from napari_semsr.io.files import check_target, remove_target
+from napari_semsr.io.record import RECORD_KEY, Record
+from napari_semsr.io.zarr.metadata import halve, level_shapes, multiscales
+
+if TYPE_CHECKING:
+    import zarr
+
+_PARTS = {
+    "inputs": "input",
+    "model_name": "model",
+    "model_digest": "model",
+    "pixel_size_nm": "pixel size",
+    "spacing_px": "pixel size",
+}
+
+
+def changed_parts(found: Record | None, wanted: Record) -> list[str]:
+    """Name what is not as it was when a store was begun.
+
+    Parameters
+    ----------
+    found : Record or None
+        What the store says of itself.
+    wanted : Record
+        What it would say if it were begun now.
+
+    Returns
+    -------
+    list of str
+        In a user's words; empty where the store can be resumed.
+    """
+    if found is None:
+        return ["record"]
+    before, now = _making(found), _making(wanted)
+    old, new = before.pop("provenance") or {}, now.pop("provenance") or {}
+    asked = _asked(old), _asked(new)
+    pairs = [(before, now), (old, new), asked]
+    keys = [k for a, b in pairs for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    return list(dict.fromkeys(_PARTS.get(key, key) for key in keys))
+
+
+def _asked(made: dict[str, Any]) -> dict[str, Any]:
+    """Take the options, those of reading among them, out of a history."""
+    options = made.pop("options", None) or {}
+    reading = options.get("reading")
+    if isinstance(reading, dict):
+        options = {**{k: v for k, v in options.items() if k != "reading"}, **reading}
+    return {f"option {name}": value for name, value in options.items()}
+
+
+def _making(record: Record) -> dict[str, Any]:
+    """Tell what must be equal for a run to be resumed."""
+    values = record.to_dict()
+    made = values["provenance"]
+    if made is not None:
+        values["provenance"] = {
+            key: made[key] for key in made if key not in ("created", "versions")
+        }
+    return values
+
+
+# The output store: OME-Zarr 0.5, written tile by tile, resumable.
+#
+# The group is an OME-Zarr image from the first moment, marked incomplete. Each write
+# unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
+# an array of one-element chunks, so that several writers never share a file. zarr
+# renames each file into place, so a killed run leaves no torn chunk; nothing is
+# flushed to the disk before that, so a power cut is not covered.
+
+ATTRIBUTE = "semsr"
+DONE = "done"
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OmeZarrStore:
+    """An OME-Zarr image that is being written.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+    group : zarr.Group
+        The image group.
+    level0 : zarr.Array
+        Finest level, ``(Y, X)``.
+    marks : zarr.Array of uint8
+        The done-map on disk while the store is incomplete; see `done`.
+    unit : tuple of int
+        Rows and columns of one write unit: only whole units may be written by
+        several writers at once.
+    record : Record
+        Name, calibration and provenance, as written.
+    """
+
+    path: Path
+    group: "zarr.Group"
+    level0: "zarr.Array[Any]"
+    marks: "zarr.Array[Any]"
+    unit: IntPair
+    record: Record = field(repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether `finish` has run to its end."""
+        return bool(_attribute(self.group).get("complete"))
+
+    @property
+    def done(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
+        """One entry for each write unit of `level0`; 1 where it is finished."""
+        return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
+
+    def mark_done(self, row: int, column: int) -> None:
+        """Record that a write unit is on disk; call it after writing the pixels.
+
+        Parameters
+        ----------
+        row, column : int
+            Place of the unit in the done-map.
+        """
+        self.marks[row, column] = 1
+
+    def pending(self) -> list[IntPair]:
+        """List the write units that are not finished.
+
+        Returns
+        -------
+        list of tuple of int
+            ``(row, column)`` in the done-map, row by row.
+        """
+        rows, columns = np.nonzero(np.asarray(self.done[:]) == 0)
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value in the store's own attributes.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; an earlier one of this name is replaced.
+        value : object
+            Anything that JSON can hold.
+
+        Raises
+        ------
+        WriteError
+            If the value is not JSON.
+        """
+        try:
+            plain = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            msg = f"A note in {self.path} must be finite JSON, got {key}: {error}."
+            raise WriteError(msg) from error
+        self.group.attrs[ATTRIBUTE] = {**_attribute(self.group), key: plain}
+
+    def notes(self) -> dict[str, Any]:
+        """Read everything that was noted.
+
+        Returns
+        -------
+        dict
+            The store's own attributes.
+        """
+        return _attribute(self.group)
+
+    def finish(
+        self, progress: Callable[[Progress], None] | None = None
+    ) -> Iterator[Progress]:
+        """Build the coarser levels, then mark the store complete.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Receives each `Progress` too.
+
+        Yields
+        ------
+        Progress
+            Bands of rows written.
+
+        Raises
+        ------
+        WriteError
+            If write units are missing.
+        """
+        missing = len(self.pending())
+        if missing:
+            msg = (
+                f"{self.path} needs all {self.done.size} tiles before it is complete, "
+                f"{missing} are missing: run again with --resume."
+            )
+            raise WriteError(msg)
+        for step in self._build():
+            if progress is not None:
+                progress(step)
+            yield step
+        shape = _extent(self.level0.shape)
+        levels = len(level_shapes(shape, smallest=max(self.level0.chunks)))
+        self.group.attrs["ome"] = multiscales(self.record, levels)
+        self.note("complete", True)
+        # the map has told all that it can, and is a file for each tile
+        del self.group[DONE]
+
+    def _build(self) -> Iterator[Progress]:
+        """Write levels 1 and up, each from the one before it, unit by unit.
+
+        A band across the whole width would grow with the image.
+        """
+        shape = _extent(self.level0.shape)
+        shapes = level_shapes(shape, smallest=max(self.level0.chunks))
+        grids = [list(_corners(each, self.unit)) for each in shapes[1:]]
+        total, count, source = sum(map(len, grids)), 0, self.level0
+        high, wide = self.unit
+        for level, corners in enumerate(grids, start=1):
+            target = _make_array(self.group, str(level), shapes[level], self.level0)
+            for y, x in corners:
+                fine = source[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
+                target[y : y + high, x : x + wide] = halve(np.asarray(fine))
+                count += 1
+                yield Progress(count, total, "Building the pyramid")
+            source = target
+
+
+def _corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
+    """Corners of the write units of a level, row by row."""
+    for y in range(0, shape[0], unit[0]):
+        for x in range(0, shape[1], unit[1]):
+            yield y, x
+
+
+def _extent(shape: tuple[int, ...]) -> IntPair:
+    """Narrow a shape to two sides."""
+    rows, columns = shape
+    return int(rows), int(columns)
+
+
+def _attribute(group: "zarr.Group") -> dict[str, Any]:
+    """Read our own attributes of a group."""
+    found = group.attrs.get(ATTRIBUTE)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _make_array(
+    group: "zarr.Group", name: str, shape: IntPair, like: "zarr.Array[Any]"
+) -> "zarr.Array[Any]":
+    """Create a level with the chunks, shards and type of another."""
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=like.dtype,
+        chunks=like.chunks,
+        shards=like.shards,
+        fill_value=0,
+        dimension_names=("y", "x"),
+        overwrite=True,
+    )
+
+
+def create_store(
+    path: Path,
+    *,
+    shape: IntPair,
+    dtype: DTypeLike,
+    chunk: int | IntPair,
+    pixel_size_nm: PixelSize | None = None,
+    origin: tuple[float, float] = (0.0, 0.0),
+    spacing_px: tuple[float, float] = (1.0, 1.0),
+    name: str = "image",
+    provenance: Provenance | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    chunks_per_shard: int = 1,
+) -> OmeZarrStore:
+    """Make a store to be filled tile by tile, or open one that was interrupted.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder to make; its name ends in ``.zarr``.
+    shape : tuple of int
+        Rows and columns.
+    dtype : dtype-like
+        Type of the grey values.
+    chunk : int or tuple of int
+        Rows and columns of a chunk; larger ones than the image are cut.
+    pixel_size_nm : tuple of float, optional
+        ``(y, x)``; None when unknown.
+    origin, spacing_px : tuple of float, optional
+        As in `Micrograph`.
+    name : str, default="image"
+        Name of the image.
+    provenance : Provenance, optional
+        What makes the image.
+    overwrite : bool, default=False
+        Replace an existing store.
+    resume : bool, default=False
+        Go on with an existing store of the same making; make it if there is none.
+    chunks_per_shard : int, default=1
+        Chunks of a shard along each axis; one writer must own a whole shard.
+
+    Returns
+    -------
+    OmeZarrStore
+        The store, incomplete until its `finish` has run.
+
+    Raises
+    ------
+    WriteError
+        If the path cannot be written, or an existing store is of another making.
+    OptionError
+        If the pixel size or the chunk is not usable.
+    """
+    path = Path(path)
+    rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
+    if min(rows, columns, chunks_per_shard) < 1:
+        msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
+        raise OptionError(msg)
+    size = parse_pixel_size(pixel_size_nm)
+    record = Record(name, size, origin, spacing_px, provenance)
+    plan = _Plan(
+        shape=_extent(shape),
+        dtype=np.dtype(dtype),
+        chunk=(min(rows, shape[0]), min(columns, shape[1])),
+        per_shard=chunks_per_shard,
+    )
+    if resume and path.exists():
+        return _reopen(path, plan, record)
+    check_target(path, overwrite=overwrite)
+    remove_target(path)
+    return _create(path, plan, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Layout of a store."""
+
+    shape: IntPair
+    dtype: np.dtype[Any]
+    chunk: IntPair
+    per_shard: int
+
+    @property
+    def unit(self) -> IntPair:
+        """Rows and columns of a write unit."""
+        return self.chunk[0] * self.per_shard, self.chunk[1] * self.per_shard
+
+    @property
+    def grid(self) -> IntPair:
+        """Write units down and across."""
+        rows, columns = self.shape
+        return math.ceil(rows / self.unit[0]), math.ceil(columns / self.unit[1])
+
+
+def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
+    """Write the metadata and empty arrays of a new store."""
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="w-", zarr_format=3)
+        group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
+        group.attrs["ome"] = multiscales(record, 1)
+        level0 = group.create_array(
+            "0",
+            shape=plan.shape,
+            dtype=plan.dtype,
+            chunks=plan.chunk,
+            shards=plan.unit if plan.per_shard > 1 else None,
+            fill_value=0,
+            dimension_names=("y", "x"),
+        )
+        done = group.create_array(
+            DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+    return OmeZarrStore(path, group, level0, done, plan.unit, record)
+
+
+def recorded(path: Path) -> Record | None:
+    """Read what a store says of itself, complete or not.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    Record or None
+        Name, calibration and history; None where there is no store of ours.
+    """
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        return Record.from_dict(_attribute(group).get(RECORD_KEY))
+    except (OSError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _blank(grid: IntPair) -> "zarr.Array[Any]":
+    """Make a done-map in memory, for a store that needs none any more."""
+    import zarr
+
+    return zarr.create_array({}, shape=grid, dtype="uint8", chunks=(1, 1))
+
+
+def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
+    """Open an interrupted store and make sure that it is of the same making."""
+    import zarr
+
+    for orphan in path.rglob("*.partial"):
+        _logger.info("Removing %s, left by an interrupted write.", orphan)
+        orphan.unlink(missing_ok=True)
+    try:
+        group = zarr.open_group(path, mode="r+")
+        level0 = group["0"]
+        if _attribute(group).get("complete") and DONE in group:
+            del group[DONE]  # killed between completing and tidying up
+        done = _blank(plan.grid) if _attribute(group).get("complete") else group[DONE]
+        found = Record.from_dict(_attribute(group).get(RECORD_KEY))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
+        raise WriteError(msg) from error
+    if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
+        msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
+        raise WriteError(msg)
+    same = (
+        level0.shape == plan.shape
+        and level0.dtype == plan.dtype
+        and (level0.shards or level0.chunks) == plan.unit
+        and done.shape == plan.grid
+    )
+    changed = ["shape, type or chunk"] if not same else changed_parts(found, record)
+    if changed or found is None:
+        msg = (
+            f"{path} can only be resumed as it was begun, and the "
+            f"{' and the '.join(changed)} changed: use --overwrite to start anew."
+        )
+        raise WriteError(msg)
+    return OmeZarrStore(path, group, level0, done, plan.unit, found)
+
+
+# What a store that is being filled says of itself, without opening it for writing.
+
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError)
+
+
+def noted(path: Path) -> dict[str, Any]:
+    """Read everything that was noted in a store, complete or not.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    dict
+        The store's own attributes; empty where there is no store of ours.
+    """
+    import zarr
+
+    try:
+        found = zarr.open_group(path, mode="r").attrs.get(ATTRIBUTE)
+    except _UNREADABLE:
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def done_of(path: Path) -> tuple[int, int] | None:
+    """Count the write units of a store that is being filled.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    tuple of int or None
+        Finished ones, and all; None where there is no such store.
+    """
+    import zarr
+
+    try:
+        marks = np.asarray(zarr.open_array(path / DONE, mode="r")[:])
+    except _UNREADABLE:
+        return None
+    return int(np.count_nonzero(marks)), int(marks.size)

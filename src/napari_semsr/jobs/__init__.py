@@ -1,0 +1,5 @@
+"""One generator of `Progress` per job; panels and commands consume the same."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

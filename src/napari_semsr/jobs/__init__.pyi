@@ -1,0 +1,122 @@
+from .check.job import (
+    CheckOptions as CheckOptions,
+    ModelCheck as ModelCheck,
+    check_lines as check_lines,
+    check_model_job as check_model_job,
+    check_rows as check_rows,
+    check_summary as check_summary,
+    disc_records as disc_records,
+)
+from .crop.areas import CropOptions as CropOptions
+from .crop.job import (
+    Cropped as Cropped,
+    crop_in_memory as crop_in_memory,
+    crop_job as crop_job,
+)
+from .degrade import (
+    DegradedFile as DegradedFile,
+    DegradeOptions as DegradeOptions,
+    degrade_image as degrade_image,
+    degrade_job as degrade_job,
+)
+from .enhance import (
+    EnhancedFile as EnhancedFile,
+    unfinished as unfinished,
+)
+from .images import (
+    DTYPES as DTYPES,
+    Converted as Converted,
+    Description as Description,
+    OpenOptions as OpenOptions,
+    convert_job as convert_job,
+    describe_job as describe_job,
+    open_image as open_image,
+)
+from .measure.grey import (
+    GapReport as GapReport,
+    HistogramOptions as HistogramOptions,
+    HistogramReport as HistogramReport,
+    MetricsOptions as MetricsOptions,
+    MetricsReport as MetricsReport,
+    gaps_job as gaps_job,
+    histogram_job as histogram_job,
+    metrics_job as metrics_job,
+)
+from .measure.resolution import (
+    FrcMapReport as FrcMapReport,
+    FrcReport as FrcReport,
+    SpectrumReport as SpectrumReport,
+    frc_job as frc_job,
+    frc_map_job as frc_map_job,
+    spectrum_job as spectrum_job,
+)
+from .models import (
+    DEFAULT_MODEL as DEFAULT_MODEL,
+    ArchitectureList as ArchitectureList,
+    ModelFile as ModelFile,
+    ModelList as ModelList,
+    export_model_job as export_model_job,
+    find_model as find_model,
+    import_model_job as import_model_job,
+    list_architectures_job as list_architectures_job,
+    list_models_job as list_models_job,
+    model_info_job as model_info_job,
+    on_shelf as on_shelf,
+)
+from .outputs import (
+    Result as Result,
+    check_image_target as check_image_target,
+    check_target_folder as check_target_folder,
+    jsonable as jsonable,
+)
+from .pairs import (
+    PairsMade as PairsMade,
+    pairs_job as pairs_job,
+)
+from .preview import (
+    PreviewDesk as PreviewDesk,
+    preview_job as preview_job,
+)
+from .restore import (
+    RestoredFile as RestoredFile,
+    restore_in_memory as restore_in_memory,
+)
+from .samples import (
+    Exposure as Exposure,
+    degraded_and_truth as degraded_and_truth,
+    draw_specimen as draw_specimen,
+    expose as expose,
+    gold_pair as gold_pair,
+    superlens_scan as superlens_scan,
+    two_exposures as two_exposures,
+)
+from .simulate import (
+    SimulatedScan as SimulatedScan,
+    simulate_job as simulate_job,
+)
+from .simulate_folder import SimulateOptions as SimulateOptions
+from .stacks import (
+    enhance_in_memory as enhance_in_memory,
+    enhance_job as enhance_job,
+    restore_job as restore_job,
+)
+from .stitch import (
+    StitchedFile as StitchedFile,
+    StitchFolderOptions as StitchFolderOptions,
+    open_scan as open_scan,
+    stitch_job as stitch_job,
+)
+from .train import (
+    RecipeFacts as RecipeFacts,
+    Trained as Trained,
+    bundled_recipes as bundled_recipes,
+    recipe_facts as recipe_facts,
+    train_job as train_job,
+)
+from .train_process import (
+    TrainRequest as TrainRequest,
+    TrainStep as TrainStep,
+    resumed as resumed,
+    runs_folder as runs_folder,
+    train_apart as train_apart,
+)

@@ -1,0 +1,620 @@
+"""Drawn samples with discs put in and taken out, as an instrument sees them.
+
+A superlens and an electron microscope look at the same surface; gold on carbon is
+looked at twice, at half the magnification and at the full one.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.analysis import (
+    MARGIN_PX,
+    Discs,
+    Places,
+    Trial,
+    choose_places,
+    disc_contrast,
+    disc_steps,
+    erase_discs,
+    insert_discs,
+    local_contrast,
+    make_trial,
+)
+from napari_semsr.core import (
+    FloatArray,
+    Micrograph,
+    OptionError,
+    ReadError,
+    parse_pixel_size,
+)
+from napari_semsr.jobs.images import Image, OpenOptions, name_of, open_image
+from napari_semsr.simulation import (
+    BLUR_SIGMA_PX,
+    BLUR_SIZE_PX,
+    COARSE_NM,
+    FINE_NM,
+    KINDS,
+    PHANTOMS,
+    SAMPLE_KINDS,
+    GoldOptions,
+    Look,
+    MicroscopeOptions,
+    SsumPair,
+    SsumPairOptions,
+    Surface,
+    blur_width_px,
+    degrade_plane,
+    draw,
+    expose,
+    gaussian_kernel,
+    gold_emission,
+    gold_pair_of,
+    gold_truth,
+    pair_of_surface,
+    random_surface,
+    surface_shape,
+)
+
+if TYPE_CHECKING:
+    from napari_semsr.models import ModelCard
+
+# Clear images to check a model with: given ones, or those held out from training.
+
+_CLIPPED = (0.05, 99.95)
+_WHITE = 255.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClearSet:
+    """Clear images that a user gives, or none.
+
+    Attributes
+    ----------
+    images : tuple of Micrograph or path
+        The images.
+    held_out : path or None
+        Folder of those that a model's card names as held out, in place of `images`.
+    opening : OpenOptions or None
+        How to read them.
+    """
+
+    images: tuple[Image, ...]
+    held_out: str | os.PathLike[str] | None
+    opening: OpenOptions | None
+
+    def __post_init__(self) -> None:
+        if self.images and self.held_out is not None:
+            msg = (
+                "Give either clear images or the folder of those that the card names "
+                "as held out, not both."
+            )
+            raise OptionError(msg)
+
+    @property
+    def kind(self) -> str:
+        """``"drawn"`` without images, else ``"given"`` or ``"held_out"``."""
+        if self.held_out is not None:
+            return "held_out"
+        return "given" if self.images else "drawn"
+
+    def load(self, card: "ModelCard", side: int) -> list[FloatArray]:
+        """Read the middles of all images.
+
+        Parameters
+        ----------
+        card : ModelCard
+            Names what is held out.
+        side : int
+            Rows and columns to cut out, at most.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Whole numbers from 0 to 255.
+
+        Raises
+        ------
+        OptionError
+            If the card names none.
+        ReadError
+            If one cannot be read, is too small, or has pixels that are not finite.
+        """
+        opening = self.opening or OpenOptions()
+        if self.held_out is None:
+            opened = [(image, opening, 0) for image in self.images]
+        else:
+            folder = Path(self.held_out)
+            opened = [
+                (folder / entry["file"], opening, int(entry.get("crop_bottom", 0)))
+                for entry in _held_out(card)
+            ]
+        return [
+            _clear_image(open_image(image, how), cropped, side, name_of(image))
+            for image, how, cropped in opened
+        ]
+
+
+def recipe_data(card: "ModelCard") -> dict[str, Any]:
+    """Give what a card tells of the data that the model learnt from.
+
+    Parameters
+    ----------
+    card : ModelCard
+        A card.
+
+    Returns
+    -------
+    dict
+        Options of `DataOptions`; empty where the card holds no recipe.
+    """
+    recipe = card.training.get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    return data if isinstance(data, dict) else {}
+
+
+def _held_out(card: "ModelCard") -> list[dict[str, Any]]:
+    """Give the images that a card names as held out."""
+    named = recipe_data(card).get("held_out") or []
+    if not named:
+        msg = f"The card of {card.name} names no held-out images; give clear images."
+        raise OptionError(msg)
+    return list(named)
+
+
+def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> FloatArray:
+    """Cut out the middle, and bring it to 0 to 255."""
+    rows, columns = image.shape[0] - cropped, image.shape[1]
+    y, x = ((n - min(n, side)) // 2 for n in (rows, columns))
+    part = np.asarray(image.data[y : min(rows, y + side), x : x + side], np.float64)
+    least = 4 * MARGIN_PX
+    if min(part.shape, default=0) < least:
+        msg = (
+            f"A clear image must be at least {least} px high and wide, got {rows} x "
+            f"{columns} px in {name}."
+        )
+        raise ReadError(msg)
+    if not np.isfinite(part).all():
+        msg = f"A clear image must be finite, got NaN or Inf pixels in {name}."
+        raise ReadError(msg)
+    low, high = np.percentile(part, _CLIPPED)
+    scaled = (part - low) * (_WHITE / max(high - low, 1e-12))
+    return np.asarray(np.clip(np.rint(scaled), 0, _WHITE))
+
+
+# Clear images with discs put in and taken out, degraded.
+#
+# A source gives one truth after the other. Each is changed, and then degraded in every
+# way that the source knows: clear images as Gao et al. degraded theirs, or seen at a
+# multiple of their pixel. Drawn samples under an instrument are in `check_drawn`.
+
+_STREAM = 0xD15C  # of chance; nothing is trained or chosen by it
+_PHANTOM_SEED = 1 << 33  # beyond those of training and validation
+_ELECTRONS = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a network sees, and what there is.
+
+    Attributes
+    ----------
+    condition : str
+        How it was degraded.
+    field : Micrograph
+        The degraded image.
+    trial : Trial
+        The truth, on the network's output grid.
+    """
+
+    condition: str
+    field: Micrograph
+    trial: Trial
+
+    def degraded(self, scale: int) -> FloatArray:
+        """Bring the degraded image to the grid of the truth by a cubic spline.
+
+        Parameters
+        ----------
+        scale : int
+            Pixels of the truth for one of the image.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Areas stay where they are.
+        """
+        image = self.field.array().astype(np.float64)
+        if scale == 1:
+            return image
+        return np.asarray(
+            ndimage.zoom(image, scale, order=3, mode="nearest", grid_mode=True)
+        )
+
+
+class Source(ABC):
+    """Where truths come from.
+
+    Attributes
+    ----------
+    widths_px : dict
+        Width at half maximum of the blur of each condition, in pixels of the truth.
+    count : int or None
+        How many truths there are; None for as many as are wanted.
+    """
+
+    widths_px: dict[str, float]
+    count: int | None = None
+
+    @abstractmethod
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        """Change one truth, and degrade it in every way.
+
+        Parameters
+        ----------
+        index : int
+            Which truth.
+        counts : tuple of int
+            Discs to insert and to erase, at most.
+
+        Returns
+        -------
+        list of Scene
+            One for each condition.
+        """
+
+
+def stream_of(seed: int, index: int) -> np.random.Generator:
+    """Give the chance of one truth.
+
+    Parameters
+    ----------
+    seed, index : int
+        Of the source, and which truth.
+
+    Returns
+    -------
+    numpy.random.Generator
+        From a stream that no training draws from.
+    """
+    return np.random.default_rng([seed, index, _STREAM])
+
+
+def drawn(side: int, seed: int) -> Callable[[int], FloatArray]:
+    """Give the drawn samples that stand for clear images.
+
+    Parameters
+    ----------
+    side : int
+        Rows and columns.
+    seed : int
+        Which samples.
+
+    Returns
+    -------
+    callable
+        Takes a number, gives an image from 0 to 255.
+    """
+
+    def one(index: int) -> FloatArray:
+        kind = PHANTOMS[index % len(PHANTOMS)]
+        place = _PHANTOM_SEED + 1000 * seed + index
+        return np.rint(_WHITE * draw(kind, (side, side), seed=place).astype(float))
+
+    return one
+
+
+class ClearImages(Source):
+    """Clear images, of 8 bits.
+
+    Parameters
+    ----------
+    images : sequence of numpy.ndarray, or callable
+        Images from 0 to 255; a callable gives any number of them.
+    scale : int
+        1 for the three degradations of Gao et al.; with more, images are blurred, seen
+        at that multiple of their pixel, and exposed to few electrons.
+    seed : int
+        Makes it repeatable.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[FloatArray] | Callable[[int], FloatArray],
+        *,
+        scale: int,
+        seed: int,
+    ) -> None:
+        self.scale, self.seed = scale, seed
+        self._image: Callable[[int], FloatArray]
+        if callable(images):
+            self._image = images
+        else:
+            self._image, self.count = images.__getitem__, len(images)
+        if scale == 1:
+            self.widths_px = {kind: blur_width_px(kind) for kind in KINDS}
+        else:
+            self.widths_px = {"binned": float(np.hypot(blur_width_px("blur"), scale))}
+
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        """Change one image, and degrade it in every way.
+
+        Parameters
+        ----------
+        index : int
+            Which image.
+        counts : tuple of int
+            Discs to insert and to erase, at most.
+
+        Returns
+        -------
+        list of Scene
+            One for each condition.
+        """
+        rng = stream_of(self.seed, index)
+        clear = self._image(index)
+        rows, columns = (n - n % self.scale for n in clear.shape)
+        clear = clear[:rows, :columns]
+        places = choose_places(clear, counts, rng)
+        changed = erase_discs(clear, places.erased)
+        steps = disc_steps(clear, places.inserted, rng, bounds=(0, _WHITE))
+        changed = insert_discs(changed, places.inserted, steps)
+        changed = np.clip(np.rint(changed), 0, _WHITE)
+        trial = make_trial(clear, changed, places)
+        grey = changed.astype(np.uint8)
+        if self.scale > 1:
+            low = self._binned(changed, rng)
+            return [Scene("binned", Micrograph(low, name="binned"), trial)]
+        return [
+            Scene(kind, Micrograph(low.image, name=kind), trial)
+            for kind in KINDS
+            for low in [degrade_plane(grey, kind, seed=self.seed + index)]
+        ]
+
+    def _binned(self, image: FloatArray, rng: np.random.Generator) -> NDArray[Any]:
+        """Blur, average over blocks, expose."""
+        kernel = gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)
+        soft = ndimage.convolve(image / _WHITE, kernel, mode="reflect")
+        rows, columns = (n // self.scale for n in soft.shape)
+        blocks = soft.reshape(rows, self.scale, columns, self.scale).mean((1, 3))
+        seen = expose(blocks, _ELECTRONS, 0.0, rng)
+        return np.clip(np.rint(_WHITE * seen), 0, _WHITE).astype(np.uint8)
+
+
+_RESOLUTION_NM, _PHOTONS = 80.0, 3500.0
+_SHARP_NM = 50.0  # from the focus, half of the depth of field: blur is 1.12 times wider
+_LEAST_RELIEF_NM = 20.0
+_HALF = 0.5  # of the local contrast
+_TRIES = 2
+_SCALES = (0.2, 2.0)  # of what is put in, over half of relief and material
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What discs add to a surface."""
+
+    discs: Discs
+    height_nm: FloatArray
+    material: FloatArray
+
+    def onto(
+        self, height: FloatArray, material: FloatArray, scale: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Add it, each disc more or less."""
+        return (
+            insert_discs(height, self.discs, scale * self.height_nm),
+            np.clip(insert_discs(material, self.discs, scale * self.material), 0, 1),
+        )
+
+
+class DrawnSurfaces(Source):
+    """Drawn samples under a superlens and an electron microscope.
+
+    Discs are put into height and material: up or down, and towards the other material.
+    They are as strong as makes about half of the local contrast in the electron image,
+    free of noise, which is the truth. The median height is in focus, and only discs are
+    judged whose height is within half of the depth of field of it.
+
+    Parameters
+    ----------
+    side : int
+        Rows and columns of the superlens image.
+    scale : {1, 2}
+        Pixels of the electron image for one of the superlens image.
+    seed : int
+        Makes it repeatable.
+    """
+
+    def __init__(self, side: int, *, scale: int, seed: int) -> None:
+        self.side, self.scale, self.seed = side, scale, seed
+        self._pixel_nm = SsumPairOptions().pixel_nm
+        self._fine = 2
+        if scale not in (1, self._fine):
+            msg = f"The superlens' task needs a network of scale 1 or 2, got {scale}."
+            raise OptionError(msg)
+        self.widths_px = {"superlens": _RESOLUTION_NM * scale / self._pixel_nm}
+
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        """Change one sample, and take it.
+
+        Parameters
+        ----------
+        index : int
+            Which sample.
+        counts : tuple of int
+            Discs to insert and to erase, at most.
+
+        Returns
+        -------
+        list of Scene
+            One.
+        """
+        rng = stream_of(self.seed, index)
+        kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
+        ranges = SsumPairOptions(kinds=(kind,), joined=0, bent=0)
+        surface = random_surface(
+            surface_shape(self.side),
+            pixel_nm=self._pixel_nm / self._fine,
+            rng=rng,
+            ranges=ranges,
+            held_out=True,
+        )
+        focus = float(np.median(surface.height_nm))
+        original = _brightness(self._taken(surface, focus, rng))
+        places = choose_places(original, counts, rng)
+        changed = self._changed(surface, original, places, rng)
+        pair = self._taken(changed, focus, rng)
+        sharp = Places(
+            *(
+                discs.chosen(np.abs(self._height(changed, discs) - focus) <= _SHARP_NM)
+                for discs in (places.inserted, places.erased)
+            )
+        )
+        trial = make_trial(original, _brightness(pair), sharp)
+        size = parse_pixel_size(pair.pixel_nm)
+        return [Scene("superlens", Micrograph(pair.low, size, "superlens"), trial)]
+
+    def _taken(
+        self, surface: Surface, focus_nm: float, rng: np.random.Generator
+    ) -> SsumPair:
+        """Look at a surface with both microscopes."""
+        microscope = MicroscopeOptions(
+            resolution_nm=_RESOLUTION_NM,
+            depth_of_field_nm=2 * _SHARP_NM,
+            focus_nm=focus_nm,
+            photons=_PHOTONS,
+        )
+        look = Look(microscope, shading=0.01, correlation_px=0.3, bits=12)
+        return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
+
+    def _changed(
+        self,
+        surface: Surface,
+        original: FloatArray,
+        places: Places,
+        rng: np.random.Generator,
+    ) -> Surface:
+        """Put discs into a sample, and take some out."""
+        factor = self._fine // self.scale
+        inserted, erased = (
+            self._drawn(surface, discs) for discs in (places.inserted, places.erased)
+        )
+        height, material = (
+            erase_discs(plane.astype(np.float64), erased)
+            for plane in (surface.height_nm, surface.material)
+        )
+        steps = _steps(height, material, inserted, factor, rng)
+        scale = np.ones(len(inserted))
+        wanted = _HALF * local_contrast(original)[_at(places.inserted)]
+        without = disc_contrast(original, places.inserted)
+        for _ in range(_TRIES):
+            tried = _surface(surface, *steps.onto(height, material, scale))
+            seen = _brightness(self._taken(tried, 0.0, rng))
+            made = np.abs(disc_contrast(seen, places.inserted) - without)
+            scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
+        return _surface(surface, *steps.onto(height, material, scale))
+
+    def _drawn(self, surface: Surface, discs: Discs) -> Discs:
+        """Give discs on the grid of the drawn surface."""
+        margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
+        return discs.on_grid(self._fine // self.scale, margin)
+
+    def _height(self, surface: Surface, discs: Discs) -> FloatArray:
+        """Height of a surface at the middles of discs."""
+        return surface.height_nm[_at(self._drawn(surface, discs))].astype(np.float64)
+
+
+def _at(discs: Discs) -> tuple[NDArray[np.int64], ...]:
+    """Index of the pixels at the discs' centres."""
+    return tuple(np.rint(discs.centres).astype(np.int64).T)
+
+
+def _steps(
+    height: FloatArray,
+    material: FloatArray,
+    discs: Discs,
+    factor: int,
+    rng: np.random.Generator,
+) -> _Steps:
+    """Draw half of the local relief, up or down, and half of the way to the other."""
+    coarse = tuple((discs.centres / factor).astype(int).T)
+    relief = local_contrast(height[::factor, ::factor])[coarse]
+    rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
+    up = (rng.random(len(discs)) < _HALF) | (height[_at(discs)] < rise)
+    own = material[_at(discs)]
+    other = np.where(own < _HALF, 1.0, 0.0)
+    return _Steps(discs, np.where(up, rise, -rise), _HALF * (other - own))
+
+
+def _surface(like: Surface, height: FloatArray, material: FloatArray) -> Surface:
+    """Make a surface of a changed height and material."""
+    return Surface(
+        height.astype(np.float32), material.astype(np.float32), like.pixel_nm, like.kind
+    )
+
+
+def _brightness(pair: SsumPair) -> FloatArray:
+    """Electron image on the scale where 1 is full brightness."""
+    low, high = pair.high_range
+    return np.asarray(pair.high * (high - low) + low, dtype=np.float64)
+
+
+class DrawnGold(Source):
+    """Gold on carbon at half the magnification.
+
+    Parameters
+    ----------
+    side : int
+        Rows and columns of the coarse image.
+    scale : {2}
+        Of the network.
+    seed : int
+        Makes it repeatable.
+    """
+
+    def __init__(self, side: int, *, scale: int, seed: int) -> None:
+        if scale != 2:
+            msg = f"The task of gold needs a network of scale 2, got {scale}."
+            raise OptionError(msg)
+        self.side, self.seed = side, seed
+        probe = float(np.mean(GoldOptions().coarse_probe_nm))
+        self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
+
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        """Change one field, and look at it coarsely.
+
+        Parameters
+        ----------
+        index : int
+            Which field.
+        counts : tuple of int
+            Discs to insert and to erase, at most.
+
+        Returns
+        -------
+        list of Scene
+            One.
+        """
+        rng = stream_of(self.seed, index)
+        emitted = gold_emission(self.side, rng).astype(np.float64)
+        places = choose_places(emitted, counts, rng)
+        changed = erase_discs(emitted, places.erased)
+        top = float(emitted.max())
+        steps = disc_steps(emitted, places.inserted, rng, bounds=(0.02, top))
+        changed = np.maximum(insert_discs(changed, places.inserted, steps), 0.0)
+        seen = changed.astype(np.float32)
+        pair = gold_pair_of(seen, rng)
+        original, truth = (
+            gold_truth(plane.astype(np.float32)).astype(np.float64)
+            for plane in (emitted, seen)
+        )
+        trial = make_trial(original, truth, places)
+        size = parse_pixel_size(COARSE_NM)
+        return [Scene("gold", Micrograph(pair.low, size, "gold"), trial)]

@@ -1,0 +1,1 @@
+"""Two images brought to one area and grid."""

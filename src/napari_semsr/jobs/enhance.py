@@ -1,0 +1,363 @@
+"""Enhance one plane tile by tile: read, run the model, write, tell what it cost.
+
+A store is filled in place and stays resumable. Any other format is written from a
+hidden store beside the output, which is removed once the output is whole.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    Waiting,
+    WriteError,
+    software_versions,
+)
+from napari_semsr.io import write
+from napari_semsr.jobs.images import (
+    Image,
+    OpenOptions,
+    digest_values,
+    input_record,
+    name_of,
+    open_image,
+    paths_of,
+)
+from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+from napari_semsr.jobs.outputs import (
+    Result,
+    check_tiled_target,
+    filling_store,
+    jsonable,
+)
+
+if TYPE_CHECKING:
+    from napari_semsr.inference import EnhanceOptions, EnhanceReport, LiveField
+    from napari_semsr.models import LoadedModel
+
+# Go on with a store that was begun another way: from a layer, or from a file.
+#
+# A layer is recorded by the digest of its grey values, a file by that of its bytes, and
+# the store notes that of its grey values too. When the grey values are those that a
+# store was begun with, it keeps what it says of its input.
+
+VALUES = "values"
+"""Key of a store's note: the digest of the grey values that it is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A result that was left before its end.
+
+    Attributes
+    ----------
+    model : str
+        Name of its model.
+    options : dict
+        How it was run, as an `EnhanceOptions` takes it.
+    done, tiles : int
+        Tiles that are finished, and all.
+    """
+
+    model: str
+    options: dict[str, Any]
+    done: int
+    tiles: int
+
+
+def unfinished(path: Path) -> Unfinished | None:
+    """Read how a store was begun that is not finished.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The store; it need not exist.
+
+    Returns
+    -------
+    Unfinished or None
+        None for what is finished, or was not made by `enhance`.
+    """
+    from napari_semsr.io import done_of, noted, recorded
+
+    found = recorded(path)
+    if found is None or noted(path).get("complete"):
+        return None
+    made, counts = found.provenance, done_of(path)
+    if made is None or made.job != "enhance" or counts is None:
+        return None
+    options = {k: v for k, v in made.options.items() if k != "reading"}
+    return Unfinished(made.model_name or "", options, *counts)
+
+
+def as_begun(
+    place: Path, image: Image, source: Micrograph, provenance: Provenance
+) -> tuple[Micrograph, Provenance]:
+    """Name an input as the store that is to be resumed names it.
+
+    Parameters
+    ----------
+    place : pathlib.Path
+        The store; it need not exist.
+    image : Micrograph or path
+        What was given.
+    source : Micrograph
+        The same, opened.
+    provenance : Provenance
+        What would be recorded of it.
+
+    Returns
+    -------
+    Micrograph
+        With the name that the store has, if its grey values are the same.
+    Provenance
+        With the input that the store has, if its grey values are the same.
+    """
+    from napari_semsr.io import noted, recorded
+
+    found = recorded(place)
+    if found is None or found.provenance is None or len(found.provenance.inputs) != 1:
+        return source, provenance
+    before = found.provenance.inputs[0]
+    of_file = not isinstance(image, Micrograph)
+    if of_file and before.digest == provenance.inputs[0].digest:
+        return source, provenance
+    if digest_values(source) not in (before.digest, noted(place).get(VALUES)):
+        return source, provenance
+    reading = found.provenance.options.get("reading")
+    same = provenance.model_copy(
+        update={
+            "inputs": (before,),
+            "options": {**provenance.options, "reading": reading},
+        }
+    )
+    return source.replace(name=found.name), same
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancedFile(Result):
+    """What was written, and what it cost.
+
+    Attributes
+    ----------
+    output : str
+        Path of the file or store.
+    shape : tuple of int
+        Rows and columns; planes before them for a stack.
+    dtype : str
+        Type of the grey values in the output.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the output; None when unknown.
+    report : EnhanceReport
+        Tiles, time, memory, device, model, and how well neighbouring tiles agree.
+    provenance : Provenance
+        Input, model, options, versions.
+    """
+
+    output: str
+    shape: tuple[int, ...]
+    dtype: str
+    pixel_size_nm: tuple[float, float] | None
+    report: "EnhanceReport"
+    provenance: Provenance = field(metadata={"json": False})
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the report as one flat record.
+
+        Returns
+        -------
+        dict
+            The engine's figures, with what was written.
+        """
+        return {
+            **jsonable(self.report),
+            "output": self.output,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "pixel_size_nm": jsonable(self.pixel_size_nm),
+            "model_digest": self.provenance.model_digest,
+        }
+
+
+def enhance_plane(
+    image: Image,
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    options: "EnhanceOptions | None" = None,
+    opening: OpenOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    scheduler: str | None = None,
+    live: "LiveField | None" = None,
+) -> Job[EnhancedFile]:
+    """Enhance a plane into a store or a file.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What to enhance; `opening` picks one plane of a stack.
+    output : path
+        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    options : EnhanceOptions, optional
+        Tile, normalisation, device, precision, type.
+    opening : OpenOptions, optional
+        How to read a file.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with an output that was interrupted.
+    scheduler : str, optional
+        Address of a dask scheduler.
+    live : LiveField, optional
+        What a viewer draws meanwhile; the output must be a store.
+
+    Returns
+    -------
+    EnhancedFile
+        What was written, and what it cost.
+
+    Yields
+    ------
+    Progress
+        Tiles.
+
+    Raises
+    ------
+    ReadError, WriteError, CheckpointError, DeviceMemoryError
+        If the image cannot be read, the output not be made, or the model not be run.
+    """
+    held = psutil.Process().memory_info().rss
+    yield Progress(0, 0, "checking")
+    target = check_tiled_target(
+        output, inputs=paths_of(image), overwrite=overwrite, resume=resume
+    )
+    path = find_model(model)
+    source = open_image(image, opening)
+    yield Progress(0, 0, f"loading the model {path.stem}")
+    from napari_semsr.inference import EnhanceOptions, create_output, enhance_to_store
+    from napari_semsr.models import load_model
+
+    chosen = options or EnhanceOptions()
+    loaded = load_model(path)
+    yield Progress(0, 0, f"recording the input {name_of(image)}")
+    provenance = provenance_of(image, source, loaded, chosen, opening)
+    place = filling_store(target)
+    if resume:
+        source, provenance = as_begun(place, image, source, provenance)
+    store = create_output(
+        place,
+        source,
+        loaded,
+        chosen,
+        provenance=provenance,
+        overwrite=overwrite or place != target,
+        resume=resume,
+    )
+    if VALUES not in store.notes() and not isinstance(image, Micrograph):
+        store.note(VALUES, digest_values(source))
+    if scheduler is not None:
+        yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
+    try:
+        report = yield from enhance_to_store(
+            source, loaded, store, chosen, scheduler=scheduler, live=live
+        )
+    except Exception as error:
+        _discard(place, unless=lambda: len(store.pending()) < store.done.size)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            msg = (
+                f"{target} could not be written to its end ({error.strerror}): free "
+                "some space, then run again with --resume; what is finished is kept."
+            )
+            raise WriteError(msg) from error
+        raise
+    if scheduler is None:
+        report = _told_of_memory(report, chosen, held)
+    finished = open_image(place)
+    if place != target:
+        yield Progress(0, 0, f"writing {target.name}")
+        write(finished, target, overwrite=overwrite)
+        shutil.rmtree(place)
+    return EnhancedFile(
+        output=str(target),
+        shape=finished.shape,
+        dtype="uint8" if target.suffix.lower() == ".png" else str(finished.dtype),
+        pixel_size_nm=finished.pixel_size_nm,
+        report=report,
+        provenance=provenance,
+    )
+
+
+def _told_of_memory(
+    report: "EnhanceReport", options: "EnhanceOptions", held: int
+) -> "EnhanceReport":
+    """Add a note where a run took more than it was to take."""
+    if options.memory_gb is None or report.device != "cpu":
+        return report
+    taken = report.peak_memory_mb / 1e3 - held / 1e9
+    if taken <= options.memory_gb:
+        return report
+    said = (
+        f"The run took {taken:.2g} GB, libraries included, and could not keep within "
+        f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB."
+    )
+    return replace(report, notes=(*report.notes, said))
+
+
+def _discard(place: Path, *, unless: Callable[[], bool]) -> None:
+    """Remove a store in which nothing was finished."""
+    if place.is_dir() and not unless():
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def provenance_of(
+    image: Image,
+    source: Micrograph,
+    loaded: "LoadedModel",
+    options: "EnhanceOptions",
+    opening: OpenOptions | None,
+) -> Provenance:
+    """Record what makes an enhanced image.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What was given.
+    source : Micrograph
+        The same, opened.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions
+        How it is run.
+    opening : OpenOptions or None
+        How the image was opened.
+
+    Returns
+    -------
+    Provenance
+        Input, model, options, versions.
+    """
+    reading = (opening or OpenOptions()).model_dump(mode="json")
+    return Provenance(
+        job="enhance",
+        options={**options.model_dump(mode="json"), "reading": reading},
+        inputs=(input_record(image, source, opening),),
+        model_name=loaded.card.name,
+        model_digest=loaded.digest,
+        versions=software_versions(),
+    )

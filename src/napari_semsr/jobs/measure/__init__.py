@@ -1,0 +1,1 @@
+"""Jobs that measure: resolution, spectra, grey levels, gaps."""

@@ -1,0 +1,285 @@
+"""Gaps between particles: how many an image shows, and how wide."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from napari_semsr.analysis import GapOptions, Gaps, Histogram, Metrics
+from napari_semsr.core import Job, Options, Progress
+from napari_semsr.jobs.images import (
+    Image,
+    OpenOptions,
+    calibrated_of,
+    names_of,
+    open_image,
+    open_pair,
+)
+from napari_semsr.jobs.outputs import Result, jsonable
+
+
+@dataclass(frozen=True, slots=True)
+class GapReport(Result):
+    """Gaps of a field.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of the image and, if given, the reference.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    result : Gaps
+        The gaps.
+    """
+
+    images: tuple[str, ...]
+    pixel_size_nm: tuple[float, float] | None
+    result: Gaps
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures as one flat record.
+
+        Returns
+        -------
+        dict
+            Numbers of gaps, mean errors of their widths, and every width; those in nm
+            are None without calibration.
+        """
+        found = self.result
+        record: dict[str, Any] = {
+            "images": list(self.images),
+            "particles": found.particles,
+            "pairs": found.pairs,
+            "excluded": found.excluded,
+            "gaps": len(found.found),
+            "detected": found.detected,
+            "undetected_fraction": found.undetected_fraction,
+            "background": found.background,
+            "reference_background": found.reference_background,
+        }
+        for unit in ("nm", "px"):
+            errors = found.width_errors(unit)
+            some = errors.size > 0
+            record |= {
+                f"mean_width_error_{unit}": float(np.abs(errors).mean())
+                if some
+                else None,
+                f"mean_signed_width_error_{unit}": float(errors.mean())
+                if some
+                else None,
+                f"widths_{unit}": [
+                    getattr(gap, f"width_{unit}") for gap in found.found
+                ],
+                f"reference_widths_{unit}": [
+                    getattr(gap, f"reference_{unit}") for gap in found.found
+                ],
+            }
+        record["places_px"] = [list(gap.place_px) for gap in found.found]
+        return record
+
+
+def gaps_job(
+    image: Image,
+    reference: Image | None = None,
+    *,
+    options: GapOptions | None = None,
+    opening: OpenOptions | None = None,
+) -> Job[GapReport]:
+    """Count and measure the gaps between particles.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        An image of particles.
+    reference : Micrograph or path, optional
+        A better image of the same field, on the same grid.
+    options : GapOptions, optional
+        Which pairs count.
+    opening : OpenOptions, optional
+        How to read files.
+
+    Returns
+    -------
+    GapReport
+        The gaps.
+
+    Yields
+    ------
+    Progress
+        Reading, measuring.
+
+    Raises
+    ------
+    ReadError, ShapeError
+        If images cannot be read or do not fit.
+    """
+    from napari_semsr.analysis import measure_gaps
+
+    yield Progress(0, 2, "reading")
+    first, second = open_pair(image, reference, opening)
+    size = calibrated_of(first, second).pixel_size_nm
+    yield Progress(1, 2, "looking for gaps")
+    sized = first if size is None else first.replace(pixel_size_nm=size)
+    found = measure_gaps(sized, second, options=options)
+    yield Progress(2, 2, "done")
+    return GapReport(names_of(image, reference), size, found)
+
+
+# Grey values of images or files: metrics against a reference, and histograms.
+
+
+class MetricsOptions(Options):
+    """How to compare two images."""
+
+    data_range: float | None = Field(
+        default=None,
+        gt=0,
+        description="span of the grey values; 255 for 8-bit, 65535 for 16-bit, "
+        "else the reference's own",
+    )
+    match: Literal["affine"] | None = Field(
+        default=None, description="fit gain and offset first"
+    )
+
+
+class HistogramOptions(Options):
+    """How to count grey levels."""
+
+    bins: int = Field(default=256, ge=2, le=65536, description="number of bins")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReport(Result):
+    """How an image compares with a reference.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of the image and, if given, the reference.
+    result : Metrics
+        The figures.
+    """
+
+    images: tuple[str, ...]
+    result: Metrics
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures as one flat record.
+
+        Returns
+        -------
+        dict
+            The figures, with the images' names.
+        """
+        return {"images": list(self.images), **jsonable(self.result)}
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramReport(Result):
+    """Grey-level distributions.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of the image and, if given, the reference.
+    result : Histogram
+        Bins, counts and distance.
+    """
+
+    images: tuple[str, ...]
+    result: Histogram
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the distributions as one flat record.
+
+        Returns
+        -------
+        dict
+            The distributions, with the images' names.
+        """
+        return {"images": list(self.images), **jsonable(self.result)}
+
+
+def metrics_job(
+    image: Image,
+    reference: Image | None = None,
+    *,
+    options: MetricsOptions | None = None,
+    opening: OpenOptions | None = None,
+) -> Job[MetricsReport]:
+    """Compare an image with a reference.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        An image.
+    reference : Micrograph or path, optional
+        The truth, of the same shape.
+    options : MetricsOptions, optional
+        Data range and matching.
+    opening : OpenOptions, optional
+        How to read files.
+
+    Returns
+    -------
+    MetricsReport
+        The figures; those that need a reference are None without one.
+
+    Yields
+    ------
+    Progress
+        Reading, comparing.
+    """
+    from napari_semsr.analysis import measure_metrics
+
+    chosen = options or MetricsOptions()
+    yield Progress(0, 2, "reading")
+    first = open_image(image, opening)
+    second = None if reference is None else open_image(reference, opening)
+    yield Progress(1, 2, "comparing")
+    result = measure_metrics(first, second, **chosen.model_dump())
+    yield Progress(2, 2, "done")
+    return MetricsReport(names_of(image, reference), result)
+
+
+def histogram_job(
+    image: Image,
+    reference: Image | None = None,
+    *,
+    options: HistogramOptions | None = None,
+    opening: OpenOptions | None = None,
+) -> Job[HistogramReport]:
+    """Count grey levels, and the distance of two distributions.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        An image.
+    reference : Micrograph or path, optional
+        Another, of any shape.
+    options : HistogramOptions, optional
+        Number of bins.
+    opening : OpenOptions, optional
+        How to read files.
+
+    Returns
+    -------
+    HistogramReport
+        The counts, and the earth mover's distance when there are two.
+
+    Yields
+    ------
+    Progress
+        Reading, counting.
+    """
+    from napari_semsr.analysis import measure_histogram
+
+    chosen = options or HistogramOptions()
+    yield Progress(0, 2, "reading")
+    first = open_image(image, opening)
+    second = None if reference is None else open_image(reference, opening)
+    yield Progress(1, 2, "counting")
+    result = measure_histogram(first, second, **chosen.model_dump())
+    yield Progress(2, 2, "done")
+    return HistogramReport(names_of(image, reference), result)

@@ -1,0 +1,382 @@
+"""The measuring jobs, one name each: what panels, commands and scripts call."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.analysis import (
+    FrcMap,
+    FrcMapOptions,
+    FrcOptions,
+    FrcResult,
+    RadialSpectrum,
+    SpectrumOptions,
+)
+from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_versions
+from napari_semsr.jobs.images import (
+    Image,
+    OpenOptions,
+    calibrated_of,
+    input_record,
+    name_of,
+    names_of,
+    open_image,
+    open_pair,
+    paths_of,
+)
+from napari_semsr.jobs.outputs import (
+    Result,
+    check_image_target,
+    check_target_file,
+    jsonable,
+)
+
+# Fourier ring correlation of one or two images or files.
+
+
+@dataclass(frozen=True, slots=True)
+class FrcReport(Result):
+    """Fourier ring correlation of one or two images.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of what was compared.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    result : FrcResult
+        Resolution, curve, criterion, method and reason.
+    """
+
+    images: tuple[str, ...]
+    pixel_size_nm: tuple[float, float] | None
+    result: FrcResult
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the result as one flat record.
+
+        Returns
+        -------
+        dict
+            The result's fields, with the images' names and pixel size.
+        """
+        return {
+            "images": list(self.images),
+            "pixel_size_nm": jsonable(self.pixel_size_nm),
+            **jsonable(self.result),
+        }
+
+
+def frc_job(
+    a: Image,
+    b: Image | None = None,
+    *,
+    options: FrcOptions | None = None,
+    opening: OpenOptions | None = None,
+) -> Job[FrcReport]:
+    """Measure resolution by Fourier ring correlation.
+
+    Parameters
+    ----------
+    a : Micrograph or path
+        An image.
+    b : Micrograph or path, optional
+        A second, independent image of the same field.
+    options : FrcOptions, optional
+        Criterion, estimator, window.
+    opening : OpenOptions, optional
+        How to read files.
+
+    Returns
+    -------
+    FrcReport
+        Without a crossing its resolution is None and its reason says why.
+
+    Yields
+    ------
+    Progress
+        Reading, correlating.
+    """
+    from napari_semsr.analysis import measure_frc
+
+    yield Progress(0, 2, "reading")
+    first, second = open_pair(a, b, opening)
+    calibrated = calibrated_of(first, second)
+    yield Progress(1, 2, "correlating")
+    result = measure_frc(first, second, options or FrcOptions())
+    yield Progress(2, 2, "done")
+    return FrcReport(names_of(a, b), calibrated.pixel_size_nm, result)
+
+
+# The FRC map of one or two images, written as an image in nm.
+
+
+@dataclass(frozen=True, slots=True)
+class FrcMapReport(Result):
+    """What the blocks of one or two images resolve.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Names of what was compared.
+    output : str or None
+        Path of the map, if it was written.
+    blocks, failed : int
+        Block positions, and those without a crossing.
+    median_nm, p10_nm, p90_nm : float or None
+        Spread of the blocks' resolution; None when uncalibrated.
+    median_px, p10_px, p90_px : float or None
+        The same in pixels of the images.
+    reasons : dict
+        How many blocks failed for each reason.
+    unit : str
+        Unit of the map's values, ``"nm"`` or ``"px"``.
+    block, step : int
+        Side of a block and distance between blocks, px.
+    shape : tuple of int
+        Rows and columns of the map.
+    method : str
+        What was done, in words.
+    field_reason : str or None
+        Noise that both images share, seen in all blocks pooled.
+    result : FrcMap
+        The map itself.
+    """
+
+    images: tuple[str, ...]
+    output: str | None
+    blocks: int
+    failed: int
+    median_nm: float | None
+    p10_nm: float | None
+    p90_nm: float | None
+    median_px: float | None
+    p10_px: float | None
+    p90_px: float | None
+    reasons: dict[str, int]
+    unit: str
+    block: int
+    step: int
+    shape: tuple[int, int]
+    method: str
+    field_reason: str | None
+    result: FrcMap = field(metadata={"json": False})
+
+
+def frc_map_job(
+    a: Image,
+    b: Image | None = None,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    options: FrcMapOptions | None = None,
+    opening: OpenOptions | None = None,
+    overwrite: bool = False,
+) -> Job[FrcMapReport]:
+    """Map the resolution of one or two images block by block.
+
+    Parameters
+    ----------
+    a : Micrograph or path
+        An image.
+    b : Micrograph or path, optional
+        A second, independent image of the same field.
+    output : path, optional
+        Where the map goes.
+    options : FrcMapOptions, optional
+        Block, step, criterion, filling.
+    opening : OpenOptions, optional
+        How to read files.
+    overwrite : bool, default=False
+        Replace an existing output.
+
+    Returns
+    -------
+    FrcMapReport
+        The map and its figures.
+
+    Yields
+    ------
+    Progress
+        Rows of blocks.
+    """
+    from napari_semsr.analysis import measure_frc_map
+    from napari_semsr.io import write
+
+    chosen = options or FrcMapOptions()
+    yield Progress(0, 0, "reading")
+    target = None
+    if output is not None:
+        inputs = paths_of(a, b)
+        target = check_image_target(output, inputs=inputs, overwrite=overwrite)
+    first, second = open_pair(a, b, opening)
+    calibrated = calibrated_of(first, second)
+    result = yield from measure_frc_map(first, second, chosen)
+    if target is not None:
+        pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
+        provenance = Provenance(
+            job="frc-map",
+            options=chosen.model_dump(mode="json"),
+            inputs=tuple(input_record(i, m, opening) for i, m in pairs),
+            versions=software_versions(),
+        )
+        made = result.map.replace(provenance=provenance)
+        write(made, target, overwrite=overwrite)
+    return FrcMapReport(
+        images=names_of(a, b),
+        output=None if target is None else str(target),
+        blocks=result.blocks,
+        failed=result.failed,
+        median_nm=result.median_nm,
+        p10_nm=result.p10_nm,
+        p90_nm=result.p90_nm,
+        reasons=dict(result.reason_counts),
+        median_px=_in_px(result, calibrated, 50),
+        p10_px=_in_px(result, calibrated, 10),
+        p90_px=_in_px(result, calibrated, 90),
+        unit=result.unit,
+        block=result.block,
+        step=result.step,
+        shape=result.map.shape,
+        method=result.method,
+        field_reason=result.field_reason,
+        result=result,
+    )
+
+
+def _in_px(result: FrcMap, image: Micrograph, share: float) -> float | None:
+    """Give a percentile in pixels of the images."""
+    value = result.percentile(share)
+    pixel = image.mean_pixel_size_nm
+    return value if value is None or pixel is None else value / pixel
+
+
+# The power spectrum of an image or file: radial curve and centred plane.
+
+
+@dataclass(frozen=True, slots=True)
+class SpectrumReport(Result):
+    """Power spectrum of an image.
+
+    Attributes
+    ----------
+    image : str
+        Name of the image.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    frequency_per_px, power : list of float
+        Radial mean power over spatial frequency.
+    frequency_per_um : list of float or None
+        The same frequencies per µm; None when uncalibrated.
+    centred : str or None
+        Path of the 2-D spectrum, if it was written.
+    table : str or None
+        Path of the radial curve, if it was written.
+    radial : RadialSpectrum
+        The curve itself.
+    """
+
+    image: str
+    pixel_size_nm: tuple[float, float] | None
+    frequency_per_px: list[float]
+    power: list[float]
+    frequency_per_um: list[float] | None
+    centred: str | None
+    table: str | None
+    radial: RadialSpectrum = field(metadata={"json": False})
+
+
+def spectrum_job(
+    image: Image,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    options: SpectrumOptions | None = None,
+    opening: OpenOptions | None = None,
+    overwrite: bool = False,
+) -> Job[SpectrumReport]:
+    """Measure the power spectrum of an image.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        An image.
+    output : path, optional
+        An image file gets the centred 2-D spectrum, a ``.csv`` file the radial curve.
+    options : SpectrumOptions, optional
+        Window.
+    opening : OpenOptions, optional
+        How to read a file.
+    overwrite : bool, default=False
+        Replace an existing output.
+
+    Returns
+    -------
+    SpectrumReport
+        The radial curve, and the path of what was written.
+
+    Yields
+    ------
+    Progress
+        Reading, transforming, writing.
+    """
+    from napari_semsr.analysis import measure_spectrum
+
+    yield Progress(0, 3, "checking")
+    target = _spectrum_target(output, paths_of(image), overwrite=overwrite)
+    source = open_image(image, opening)
+    yield Progress(1, 3, "transforming")
+    found = measure_spectrum(source, options or SpectrumOptions())
+    radial = found.radial
+    yield Progress(2, 3, "writing" if target else "done")
+    as_table = target is not None and target.suffix.lower() == ".csv"
+    if target is not None and as_table:
+        _write_curve(target, radial, source)
+    elif target is not None:
+        _write_image(found.image, target, overwrite=overwrite)
+    yield Progress(3, 3, "done")
+    return SpectrumReport(
+        image=name_of(image),
+        pixel_size_nm=source.pixel_size_nm,
+        frequency_per_px=jsonable(radial.frequency_per_px),
+        power=jsonable(radial.power),
+        frequency_per_um=jsonable(radial.frequency_per_um),
+        centred=str(target) if target and not as_table else None,
+        table=str(target) if target and as_table else None,
+        radial=radial,
+    )
+
+
+def _spectrum_target(
+    output: str | os.PathLike[str] | None, inputs: list[Path], *, overwrite: bool
+) -> Path | None:
+    """Check the output of `spectrum_job`."""
+    if output is None:
+        return None
+    if Path(output).suffix.lower() == ".csv":
+        return check_target_file(
+            output, suffixes=(".csv",), inputs=inputs, overwrite=overwrite
+        )
+    return check_image_target(output, inputs=inputs, overwrite=overwrite)
+
+
+def _write_image(micrograph: Micrograph, path: Path, *, overwrite: bool) -> None:
+    """Write an image in the format of its suffix."""
+    from napari_semsr.io import write
+
+    write(micrograph, path, overwrite=overwrite)
+
+
+def _write_curve(path: Path, radial: RadialSpectrum, source: Micrograph) -> None:
+    """Write a radial curve as CSV, with a column in µm⁻¹ when calibrated."""
+    from napari_semsr.io import replacing
+
+    pixel = source.mean_pixel_size_nm
+    header = "frequency_per_px,frequency_per_um,power"
+    rows = [
+        f"{q:.8g},{'' if pixel is None else f'{q * 1000 / pixel:.8g}'},{p:.8g}"
+        for q, p in zip(
+            radial.frequency_per_px.tolist(), radial.power.tolist(), strict=True
+        )
+    ]
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")

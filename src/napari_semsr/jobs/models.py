@@ -1,0 +1,418 @@
+"""The architectures that recipes and cards can name."""
+
+import inspect
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_semsr.core import CheckpointError, Job, Progress, WriteError
+from napari_semsr.jobs.outputs import Result, check_target_file, jsonable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from napari_semsr.models import ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureList(Result):
+    """What can be built.
+
+    Attributes
+    ----------
+    architectures : tuple of dict
+        Name, summary, weights, scale, stride and options with their defaults of each
+        network that maps an image to an image.
+    discriminators : tuple of dict
+        Name, summary, weights and options of each network that judges an image.
+    """
+
+    architectures: tuple[dict[str, Any], ...]
+    discriminators: tuple[dict[str, Any], ...]
+
+
+def list_architectures_job() -> Job[ArchitectureList]:
+    """List the architectures, with their default options.
+
+    Returns
+    -------
+    ArchitectureList
+        Networks and discriminators.
+
+    Yields
+    ------
+    Progress
+        One step.
+    """
+    from napari_semsr.models import ARCHITECTURES, DISCRIMINATORS
+
+    yield Progress(0, 1, "building without weights")
+    networks = tuple(_architecture_row(*item) for item in ARCHITECTURES.items())
+    judges = tuple(_architecture_row(*item) for item in DISCRIMINATORS.items())
+    yield Progress(1, 1, "done")
+    return ArchitectureList(networks, judges)
+
+
+def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
+    """Say one architecture; its weights are counted and never made."""
+    from napari_semsr.models import without_weights
+
+    network: Any = without_weights(factory)
+    options = inspect.signature(factory).parameters.items()
+    row = {
+        "name": name,
+        "summary": (inspect.getdoc(factory) or "").partition("\n")[0],
+        "weights": sum(weights.numel() for weights in network.parameters()),
+        "stride": int(network.stride),
+        "options": jsonable({key: value.default for key, value in options}),
+    }
+    scale = getattr(network, "scale", None)
+    return row if scale is None else {**row, "scale": int(scale)}
+
+
+# Weights that others published, turned into models of ours.
+
+PUBLIC_SUFFIXES = (".pth", ".pt")
+
+
+def public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
+    """Read published weights of an ESRGAN generator, and write their card.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.pth`` file; what is in it is not executed.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network for grey images, in evaluation mode.
+    ModelCard
+        Its card, with the file's name.
+    """
+    from napari_semsr.models import ModelCard, effective_fields, load_esrgan, probe
+
+    network, options = load_esrgan(path)
+    probed = probe(network, stride=network.stride)
+    card = ModelCard(
+        name=re.sub(r"[^\w.+-]+", "-", path.stem)[:100],
+        architecture="esrgan",
+        options=options,
+        description=f"ESRGAN generator, published weights of {path.name}, for grey",
+        scale=network.scale,
+        stride=network.stride,
+        receptive_field=probed.halo or 0,
+        effective_field=effective_fields(
+            network, stride=network.stride, halo=probed.halo
+        ),
+        training={"source": path.name},
+        limits="Not trained here. Published weights of this kind learned from "
+        "photographs and draw texture that may not be in the sample.",
+        licence="that of the published weights",
+    )
+    return network, card
+
+
+# The model shelf: bundled models, and those that a user imported.
+
+DEFAULT_MODEL = "sem-restore"
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile(Result):
+    """One model file.
+
+    Attributes
+    ----------
+    path : str
+        Where it is.
+    bundled : bool
+        Whether it came with the package.
+    digest : str
+        SHA-256 of the file.
+    megabytes : float
+        Size of the file.
+    card : dict
+        What the model is and how it is used.
+    """
+
+    path: str
+    bundled: bool
+    digest: str
+    megabytes: float
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList(Result):
+    """What is on the shelf.
+
+    Attributes
+    ----------
+    models : tuple of dict
+        Name, origin, architecture, scale and description of each.
+    shelf : str
+        Folder of imported models.
+    """
+
+    models: tuple[dict[str, Any], ...]
+    shelf: str
+
+
+def shelf_folder() -> Path:
+    """Give the folder where imported models are kept.
+
+    Returns
+    -------
+    pathlib.Path
+        ``$SEMSR_MODELS`` if set, else below the user's data folder.
+    """
+    chosen = os.environ.get("SEMSR_MODELS")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_DATA_HOME") or os.environ.get("LOCALAPPDATA")
+    return Path(base or Path.home() / ".local" / "share") / "napari-semsr" / "models"
+
+
+def find_model(name_or_path: str | os.PathLike[str]) -> Path:
+    """Find a model: bundled, imported, or a file.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A name on the shelf, or a ``.safetensors`` file.
+
+    Returns
+    -------
+    pathlib.Path
+        An existing file.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such model.
+    """
+    from napari_semsr.models import bundled, resolve
+
+    name = str(name_or_path)
+    imported = shelf_folder() / f"{name}{_SUFFIX}"
+    is_name = not any(mark in name for mark in "/\\") and name not in bundled()
+    if is_name and imported.is_file():
+        return imported
+    return resolve(name)
+
+
+def on_shelf(name: str) -> str | None:
+    """Tell whether a name is taken.
+
+    Parameters
+    ----------
+    name : str
+        Name of a model.
+
+    Returns
+    -------
+    {"bundled", "imported"} or None
+        Whose it is.
+    """
+    from napari_semsr.models import bundled
+
+    if name in bundled():
+        return "bundled"
+    return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
+
+
+def list_models_job() -> Job[ModelList]:
+    """List what is on the shelf.
+
+    Returns
+    -------
+    ModelList
+        The default model first, then the other bundled ones, then the user's own. A
+        file without a valid card is listed with its fault.
+
+    Yields
+    ------
+    Progress
+        One step.
+    """
+    from napari_semsr.models import bundled, resolve
+
+    yield Progress(0, 1, "reading cards")
+    names = sorted(bundled(), key=lambda name: (name != DEFAULT_MODEL, name))
+    paths = [resolve(name) for name in names]
+    folder = shelf_folder()
+    own = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
+    rows = [_row(path, bundled=True) for path in paths]
+    rows += [_row(path, bundled=False) for path in own]
+    yield Progress(1, 1, "done")
+    return ModelList(tuple(rows), str(folder))
+
+
+def model_info_job(name_or_path: str) -> Job[ModelFile]:
+    """Read the card of a model.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name on the shelf, or a file.
+
+    Returns
+    -------
+    ModelFile
+        The card, with where and how large the file is.
+
+    Yields
+    ------
+    Progress
+        One step.
+    """
+    yield Progress(0, 1, "reading card")
+    path = find_model(name_or_path)
+    found = _describe(path)
+    yield Progress(1, 1, "done")
+    return found
+
+
+def export_model_job(
+    name_or_path: str, output: str | os.PathLike[str], *, overwrite: bool = False
+) -> Job[ModelFile]:
+    """Copy a model, card included, out of the shelf.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A name on the shelf, or a file.
+    output : path
+        A ``.safetensors`` file.
+    overwrite : bool, default=False
+        Replace an existing file.
+
+    Returns
+    -------
+    ModelFile
+        The copy.
+
+    Yields
+    ------
+    Progress
+        One step.
+    """
+    yield Progress(0, 1, "copying")
+    path = find_model(name_or_path)
+    target = check_target_file(
+        output, suffixes=(_SUFFIX,), inputs=[path], overwrite=overwrite
+    )
+    _copy(path, target)
+    yield Progress(1, 1, "done")
+    return _describe(target)
+
+
+def import_model_job(
+    file: str | os.PathLike[str], *, overwrite: bool = False
+) -> Job[ModelFile]:
+    """Put a model file on the shelf, after reading its card and trying its weights.
+
+    Parameters
+    ----------
+    file : path
+        A ``.safetensors`` file with a card, or a ``.pth`` file with the published
+        weights of an ESRGAN generator.
+    overwrite : bool, default=False
+        Replace an imported model of the same name.
+
+    Returns
+    -------
+    ModelFile
+        The model on the shelf, under the name on its card.
+
+    Yields
+    ------
+    Progress
+        Checking, copying.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no model of ours, or its name is that of a bundled model.
+    """
+    from napari_semsr.models import load_model, save_model
+
+    yield Progress(0, 2, "checking")
+    path = Path(file)
+    if not path.is_file():
+        msg = f"There is no file {path}; give a {_SUFFIX} file."
+        raise CheckpointError(msg)
+    if path.suffix in PUBLIC_SUFFIXES:
+        module, card = public_model(path)
+        target = _place(path, card.name, overwrite=overwrite)
+        yield Progress(1, 2, "writing")
+        save_model(target, module, card)
+    else:
+        name = load_model(path).card.name
+        target = _place(path, name, overwrite=overwrite)
+        yield Progress(1, 2, "copying")
+        if target.resolve() != path.resolve():
+            _copy(path, target)
+    yield Progress(2, 2, "done")
+    return _describe(target)
+
+
+def _place(path: Path, name: str, *, overwrite: bool) -> Path:
+    """Find the place of an imported model on the shelf, and make its folder."""
+    from napari_semsr.models import bundled
+
+    if name in bundled():
+        msg = f"{path.name} has the name of the bundled model {name}; give it another."
+        raise CheckpointError(msg)
+    folder = shelf_folder()
+    target = folder / f"{name}{_SUFFIX}"
+    if target.exists() and not overwrite:
+        msg = f"The shelf holds a model {name} already; give --overwrite to replace it."
+        raise WriteError(msg)
+    folder.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file so that the target is whole or absent."""
+    from napari_semsr.io import replacing
+
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _describe(path: Path) -> ModelFile:
+    """Read the card of a file."""
+    from napari_semsr.models import WEIGHTS, file_digest, read_card
+
+    card = read_card(path)
+    return ModelFile(
+        path=str(path),
+        bundled=path.parent.resolve() == WEIGHTS.resolve(),
+        digest=file_digest(path),
+        megabytes=round(path.stat().st_size / 1e6, 3),
+        card=jsonable(card),
+    )
+
+
+def _row(path: Path, *, bundled: bool) -> dict[str, Any]:
+    """Say one model in the list."""
+    from napari_semsr.models import read_card
+
+    row: dict[str, Any] = {"name": path.stem, "bundled": bundled, "fault": None}
+    try:
+        card = read_card(path)
+    except CheckpointError as error:
+        return {**row, "fault": str(error)}
+    return {
+        **row,
+        "architecture": card.architecture,
+        "scale": card.scale,
+        "description": card.description,
+    }

@@ -1,0 +1,363 @@
+"""Cut pairs of patches from images or folders into a store, with a contact sheet."""
+
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import (
+    Box,
+    InputRecord,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    Provenance,
+    ReadError,
+    software_versions,
+)
+from napari_semsr.io import remove_target
+from napari_semsr.jobs.images import (
+    Image,
+    OpenOptions,
+    input_record,
+    open_image,
+    paths_of,
+)
+from napari_semsr.jobs.outputs import Result, check_image_target, check_target_file
+from napari_semsr.jobs.pair_sets import Choice, choose_paired, choose_unpaired
+from napari_semsr.pairing import (
+    ATTRIBUTE,
+    FORMAT,
+    NUMBERS,
+    SPLITS,
+    PairOptions,
+    SetWriter,
+    open_pairs,
+    prepare_image,
+    stated_scale,
+)
+
+_SKIPPED = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class PairsMade(Result):
+    """What was cut.
+
+    Attributes
+    ----------
+    output : str
+        Path of the store.
+    sheet : str
+        Path of the contact sheet.
+    kind : str
+        ``paired`` or ``unpaired``.
+    train, validation, test : int
+        Number of pairs of each set.
+    candidates : int
+        Patches that were looked at.
+    rejected : dict
+        How many were left out, by reason.
+    patch, scale : int
+        Side of a LOW patch, and HIGH pixels for each LOW pixel.
+    pixel_size_nm : float or None
+        Pixel of HIGH; None when unknown, or when images differ in it.
+    resampled : bool
+        Whether any image was brought to another grid.
+    scale_note : str or None
+        Why this scale, and what gives another, where none was asked for.
+    """
+
+    output: str
+    sheet: str
+    kind: str
+    train: int
+    validation: int
+    test: int
+    candidates: int
+    rejected: dict[str, int]
+    patch: int
+    scale: int
+    pixel_size_nm: float | None
+    resampled: bool
+    scale_note: str | None = None
+
+
+def pairs_job(
+    low: Image | Sequence[Micrograph],
+    high: Image | Sequence[Micrograph],
+    output: str | os.PathLike[str],
+    *,
+    options: PairOptions | None = None,
+    opening: OpenOptions | None = None,
+    overwrite: bool = False,
+) -> Job[PairsMade]:
+    """Cut patches that belong together, and deal them out to three disjoint sets.
+
+    Parameters
+    ----------
+    low, high : Micrograph, path or sequence of Micrograph
+        Two images of one field on one grid, or calibrated; or two folders.
+    output : path
+        Ends in ``.zarr``; the contact sheet goes beside it, with ``.png``.
+    options : PairOptions, optional
+        Patch, preparation, sets.
+    opening : OpenOptions, optional
+        How to read files.
+    overwrite : bool, default=False
+        Replace an existing output.
+
+    Returns
+    -------
+    PairsMade
+        Numbers of pairs, and of what was left out.
+
+    Yields
+    ------
+    Progress
+        Reading, judging, writing.
+
+    Raises
+    ------
+    ReadError, ShapeError, OptionError, WriteError
+        If images cannot be read or do not fit, too few patches pass, or the output
+        cannot be made.
+    """
+    chosen = options or PairOptions()
+    yield Progress(0, 0, "checking")
+    target, sheet = _targets(low, high, output, overwrite=overwrite)
+    lows, highs, folders = _images(low, high)
+    paired = not folders or chosen.match == "name"
+    if folders and paired:
+        lows, highs = _by_name(lows, highs)
+    yield Progress(0, 0, "reading")
+    opened = (
+        list(_open_each(lows, chosen, opening, "low")),
+        list(_open_each(highs, chosen, opening, "high")),
+    )
+    records = [record for side in opened for record, _ in side]
+    images = [[image for _, image in side] for side in opened]
+    chosen, scale_note = _scaled(chosen, images, paired=paired)
+    choose = choose_paired if paired else choose_unpaired
+    choice = yield from choose(images[0], images[1], chosen)
+    _require(choice)
+    provenance = Provenance(
+        job="pairs",
+        options={
+            **chosen.model_dump(mode="json"),
+            "preparation": NUMBERS if chosen.prepares else None,
+            "reading": (opening or OpenOptions()).model_dump(mode="json"),
+        },
+        inputs=tuple(records),
+        versions=software_versions(),
+    )
+    yield from _write(target, choice, chosen, provenance)
+    yield Progress(0, 0, "drawing the contact sheet")
+    _draw_sheet(target, sheet)
+    counts = {name: len(choice.sets[name]) for name in SPLITS}
+    return PairsMade(
+        output=str(target),
+        sheet=str(sheet),
+        kind="paired" if paired else "unpaired",
+        train=counts["train"],
+        validation=counts["validation"],
+        test=counts["test"],
+        candidates=choice.candidates,
+        rejected=dict(choice.rejected),
+        patch=chosen.patch,
+        scale=chosen.factor,
+        pixel_size_nm=choice.pixel_nm,
+        resampled=choice.resampled,
+        scale_note=scale_note,
+    )
+
+
+def _scaled(
+    options: PairOptions, images: list[list[Micrograph]], *, paired: bool
+) -> tuple[PairOptions, str | None]:
+    """Choose the scale that the images state, where none was asked for."""
+    if options.scale is not None:
+        return options, None
+    both = list(zip(*images, strict=True)) if paired else []
+    stated = {stated_scale(low, high) for low, high in both}
+    scale = stated.pop() if len(stated) == 1 else None
+    chosen = options.replace(scale=scale or 1)
+    sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
+    if not both or sizes[0] is None or sizes[1] is None:
+        return chosen, None if chosen.factor == 1 else "by the numbers of pixels"
+    if sizes[0] == sizes[1]:
+        return chosen, None
+    said = f"LOW has pixels of {sizes[0]:.4g} nm, HIGH of {sizes[1]:.4g} nm"
+    if chosen.factor == 1:
+        return chosen, f"{said}; both are brought to one pixel; --scale N keeps N to 1"
+    return chosen, f"{said}; --scale 1 brings both to one pixel"
+
+
+def _targets(
+    low: object, high: object, output: str | os.PathLike[str], *, overwrite: bool
+) -> tuple[Path, Path]:
+    """Refuse a place where the store or its sheet cannot go."""
+    given = [item for item in (low, high) if isinstance(item, (str, os.PathLike))]
+    inputs = paths_of(*given)
+    if not Path(output).name.lower().endswith(".zarr"):
+        msg = f"Pairs are stored in a folder that ends in .zarr, got {output}."
+        raise OptionError(msg)
+    target = check_image_target(output, inputs=inputs, overwrite=overwrite)
+    sheet = check_target_file(
+        target.with_suffix(".png"),
+        suffixes=[".png"],
+        inputs=inputs,
+        overwrite=overwrite,
+    )
+    return target, sheet
+
+
+def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
+    """List the images of both sides, and tell whether they come from folders."""
+    sides = [_listed(side) for side in (low, high)]
+    many = [isinstance(side, list) for side in sides]
+    if many[0] != many[1]:
+        msg = (
+            "Pairs need two images or two folders, got an image and a folder: give "
+            "the folders of both, or one file of each."
+        )
+        raise ReadError(msg)
+    first, second = ([s] if not isinstance(s, list) else s for s in sides)
+    return first, second, many[0]
+
+
+def _listed(side: Any) -> Any:
+    """Turn a folder into its files, in name order."""
+    if isinstance(side, (list, tuple)):
+        return list(side)
+    if isinstance(side, Micrograph) or not Path(side).is_dir():
+        return side
+    folder = Path(side)
+    if folder.name.lower().endswith(".zarr"):
+        return side
+    found = sorted(
+        item
+        for item in folder.iterdir()
+        if not item.name.startswith(".")
+        and item.suffix.lower() not in _SKIPPED
+        and (item.is_file() or item.name.lower().endswith(".zarr"))
+    )
+    if not found:
+        msg = f"The folder {folder} must hold images, got none."
+        raise ReadError(msg)
+    return found
+
+
+def _by_name(lows: list[Image], highs: list[Image]) -> tuple[list[Image], list[Image]]:
+    """Bring files of one name together."""
+    names = [{_stem(item): item for item in side} for side in (lows, highs)]
+    alone = sorted(set(names[0]) ^ set(names[1]))
+    if alone:
+        msg = (
+            "Folders that are matched by name must hold the same names, got "
+            f"{alone[0]} in one only ({len(alone)} in all)."
+        )
+        raise ReadError(msg)
+    both = sorted(names[0])
+    return [names[0][name] for name in both], [names[1][name] for name in both]
+
+
+def _stem(image: Image) -> str:
+    """Name of an image without its suffixes."""
+    name = image.name if isinstance(image, Micrograph) else Path(image).name
+    return name.split(".")[0]
+
+
+def _open_each(
+    images: Sequence[Image],
+    options: PairOptions,
+    opening: OpenOptions | None,
+    role: str,
+) -> Iterator[tuple[InputRecord, Micrograph]]:
+    """Open, calibrate and prepare the images of one side."""
+    size = options.low_pixel_nm if role == "low" else options.high_pixel_nm
+    for image in images:
+        made = open_image(image, opening)
+        record = input_record(image, made, opening, role=role)
+        if size is not None:
+            made = made.replace(pixel_size_nm=size)
+        if options.prepares and options.prepare in ("both", role):
+            made = prepare_image(made, options)
+        yield record, made
+
+
+def _require(choice: Choice) -> None:
+    """Refuse to write a store without pairs to train on."""
+    if choice.sets["train"]:
+        return
+    why = ", ".join(f"{reason} {count}" for reason, count in choice.rejected.items())
+    msg = (
+        f"None of {choice.candidates} patches can be learnt from ({why or 'no fit'}): "
+        "check that both images show one field, or lower --patch."
+    )
+    raise OptionError(msg)
+
+
+def _write(
+    target: Path, choice: Choice, options: PairOptions, provenance: Provenance
+) -> Iterator[Progress]:
+    """Write the store beside its place, and move it there when it is whole."""
+    import zarr
+
+    hidden = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
+    total = sum(len(pairs) for pairs in choice.sets.values())
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "complete": False,
+        "kind": choice.kind,
+        "patch": options.patch,
+        "scale": options.factor,
+        "pixel_size_nm": choice.pixel_nm,
+        "counts": {name: len(pairs) for name, pairs in choice.sets.items()},
+        "candidates": choice.candidates,
+        "rejected": dict(Counter(choice.rejected)),
+        "sources": choice.sources,
+        "options": options.model_dump(mode="json"),
+        "provenance": provenance.model_dump(mode="json"),
+    }
+    try:
+        group = zarr.open_group(hidden, mode="w-", zarr_format=3)
+        group.attrs[ATTRIBUTE] = record
+        done = 0
+        for name, pairs in choice.sets.items():
+            writer = SetWriter(group.create_group(name), len(pairs))
+            for first, second in pairs:
+                writer.add(
+                    low=choice.read("low", first.source, first.box),
+                    high=choice.read("high", second.source, second.box),
+                    low_places=_place(first.source, first.box, 1),
+                    high_places=_place(second.source, second.box, options.factor),
+                )
+                done += 1
+                yield Progress(done, total, "writing pairs")
+            writer.flush()
+        group.attrs[ATTRIBUTE] = {**record, "complete": True}
+        remove_target(target)
+        hidden.replace(target)
+    finally:
+        remove_target(hidden)
+
+
+def _place(source: int, box: Box, scale: int) -> Any:
+    """Join the number of the source and the corner of a patch."""
+    return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
+
+
+def _draw_sheet(target: Path, sheet: Path) -> None:
+    """Draw the contact sheet of a finished store."""
+    from napari_semsr.io import write
+    from napari_semsr.pairing import contact_sheet
+
+    picture = Micrograph(contact_sheet(open_pairs(target)), name=sheet.stem)
+    write(picture, sheet, overwrite=True)

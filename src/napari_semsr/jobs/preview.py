@@ -1,0 +1,115 @@
+"""Enhance a small box wherever the user points, again and again, until told to stop."""
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from napari_semsr.core import Box, Job, Progress
+from napari_semsr.jobs.images import Image, open_image
+from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
+
+if TYPE_CHECKING:
+    from napari_semsr.inference import EnhanceOptions
+
+_PATIENCE_S = 0.1
+Answer = tuple[Box, NDArray[Any]]
+
+
+class PreviewDesk:
+    """Where a box is asked for, and its pixels are fetched; only the latest counts."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._wish: Box | None = None
+        self._answer: Answer | None = None
+
+    def ask(self, box: Box) -> None:
+        """Ask for a box; an older wish is forgotten.
+
+        Parameters
+        ----------
+        box : Box
+            In pixels of the input.
+        """
+        with self._changed:
+            self._wish = box
+            self._changed.notify_all()
+
+    def take(self) -> Answer | None:
+        """Fetch what was enhanced last.
+
+        Returns
+        -------
+        tuple or None
+            The box and its pixels; None when there is nothing new.
+        """
+        with self._changed:
+            answer, self._answer = self._answer, None
+            return answer
+
+    def next_wish(self) -> Box | None:
+        """Wait a moment for a wish.
+
+        Returns
+        -------
+        Box or None
+            The box; None when nobody asked.
+        """
+        with self._changed:
+            if self._wish is None:
+                self._changed.wait(_PATIENCE_S)
+            wish, self._wish = self._wish, None
+            return wish
+
+    def put(self, answer: Answer) -> None:
+        """Leave the pixels of a box.
+
+        Parameters
+        ----------
+        answer : tuple
+            The box and its pixels.
+        """
+        with self._changed:
+            self._answer = answer
+
+
+def preview_job(
+    image: Image,
+    desk: PreviewDesk,
+    *,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    options: "EnhanceOptions | None" = None,
+) -> Job[None]:
+    """Enhance the boxes that are asked for; it ends when it is closed.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What is looked at.
+    desk : PreviewDesk
+        Where boxes are asked for.
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    options : EnhanceOptions, optional
+        Device, precision, haze.
+
+    Yields
+    ------
+    Progress
+        One step for each box, and while waiting.
+    """
+    yield Progress(0, 0, "preparing the preview")
+    path = find_model(model)
+    source = open_image(image)
+    from napari_semsr.inference import preview_boxes
+    from napari_semsr.models import load_model
+
+    boxes = preview_boxes(source, load_model(path), options)
+    said = "preview" if boxes.exact else "preview (with the statistics of the box)"
+    while True:
+        wish = desk.next_wish()
+        if wish is not None:
+            desk.put(boxes.enhance(wish))
+        yield Progress(0, 0, said)

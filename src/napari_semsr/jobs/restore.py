@@ -1,0 +1,353 @@
+"""Restore a plane by a classical method, tile by tile, into a store or a file."""
+
+import json
+import os
+import shutil
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    Provenance,
+    ReadError,
+    TilePlan,
+    digest_path,
+    software_versions,
+    to_dtype,
+)
+from napari_semsr.io import OmeZarrStore, create_store, write
+from napari_semsr.jobs.images import (
+    Image,
+    OpenOptions,
+    input_record,
+    name_of,
+    open_image,
+    paths_of,
+)
+from napari_semsr.jobs.outputs import (
+    Result,
+    check_tiled_target,
+    filling_store,
+    jsonable,
+)
+from napari_semsr.restoration import (
+    Piece,
+    RestoreOptions,
+    Restorer,
+    choose,
+    measure_tolerance,
+    parse_psf,
+    plan_field,
+    restore_tiles,
+)
+
+# The blur that a file tells: the image of a point, or a simulated microscope.
+
+_FWHM_PER_SIGMA = 2.354820045
+
+
+def read_psf(text: str) -> tuple[str, Micrograph | None]:
+    """Read the file of a blur, where one was named.
+
+    Parameters
+    ----------
+    text : str
+        What the option says.
+
+    Returns
+    -------
+    asked : str
+        The option, with the width in nm where the file tells it.
+    kernel : Micrograph or None
+        The image of a kernel.
+
+    Raises
+    ------
+    ReadError, OptionError
+        If the file cannot be read, or tells no blur.
+    """
+    choice = parse_psf(text)
+    if choice.kind != "file":
+        return text, None
+    if Path(choice.path).suffix.lower() != ".json":
+        return text, open_image(choice.path)
+    told = _read_json(Path(choice.path))
+    try:
+        width_px, pixel_nm = float(told["psf_fwhm_px"]), float(told["pixel_size_nm"][0])
+    except (KeyError, TypeError, ValueError, IndexError):
+        msg = (
+            "The file of a microscope must hold psf_fwhm_px and pixel_size_nm, as "
+            f"truth/microscope.json of a simulation does; {choice.path} does not."
+        )
+        raise OptionError(msg) from None
+    return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read as JSON ({error}); check the name."
+        raise ReadError(msg) from error
+    return found if isinstance(found, dict) else {}
+
+
+_KINDS = "uif"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredFile(Result):
+    """What was restored, and how.
+
+    Attributes
+    ----------
+    output : str
+        Path of the file or store.
+    method : str
+        The method.
+    parameters : dict
+        Its numbers: the blur, the noise, iterations, the halo, and whether tiles equal
+        the whole (`exact`) or by how much they may differ (`tolerance`, over the range
+        of grey values).
+    tiles : int
+        Number of tiles.
+    shape : tuple of int
+        Rows and columns; planes before them for a stack.
+    dtype : str
+        Type of the grey values in the output.
+    clipped : int
+        Pixels that had no place in it.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    provenance : Provenance
+        Input, options, versions.
+    """
+
+    output: str
+    method: str
+    parameters: dict[str, Any]
+    tiles: int
+    shape: tuple[int, ...]
+    dtype: str
+    clipped: int
+    pixel_size_nm: tuple[float, float] | None
+    provenance: Provenance = field(metadata={"json": False})
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An image and how it will be restored."""
+
+    source: Micrograph
+    restorer: Restorer
+    plan: TilePlan
+    dtype: np.dtype[Any]
+    parameters: dict[str, Any]
+    provenance: Provenance
+
+
+def restore_plane(
+    image: Image,
+    output: str | os.PathLike[str],
+    *,
+    options: RestoreOptions | None = None,
+    opening: OpenOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Job[RestoredFile]:
+    """Undo the blur of one plane by a classical method.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What to restore; `opening` picks one plane of a stack.
+    output : path
+        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
+    options : RestoreOptions, optional
+        Method and blur.
+    opening : OpenOptions, optional
+        How to read a file.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with a store that was interrupted.
+
+    Returns
+    -------
+    RestoredFile
+        What was done.
+
+    Yields
+    ------
+    Progress
+        Measuring, tiles, pyramid.
+
+    Raises
+    ------
+    ReadError, WriteError, OptionError
+        If the image cannot be read, the output not be made, or the blur not be used.
+    """
+    yield Progress(0, 0, "checking")
+    target = check_tiled_target(
+        output, inputs=paths_of(image), overwrite=overwrite, resume=resume
+    )
+    chosen = options or RestoreOptions()
+    made = yield from _prepare(image, chosen, opening)
+    place = filling_store(target)
+    store = create_store(
+        place,
+        shape=made.source.shape,
+        dtype=made.dtype,
+        chunk=made.plan.core,
+        pixel_size_nm=made.source.pixel_size_nm,
+        origin=made.source.origin,
+        spacing_px=made.source.spacing_px,
+        name=made.source.name,
+        provenance=made.provenance,
+        overwrite=overwrite or place != target,
+        resume=resume,
+    )
+    try:
+        clipped = yield from _fill(store, made)
+    except Exception:
+        if len(store.pending()) == store.done.size:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    finished = open_image(place)
+    if place != target:
+        yield Progress(0, 0, f"writing {target.name}")
+        write(finished, target, overwrite=overwrite)
+        shutil.rmtree(place)
+    return RestoredFile(
+        output=str(target),
+        method=chosen.method,
+        parameters=made.parameters,
+        tiles=len(made.plan),
+        shape=finished.shape,
+        dtype="uint8" if target.suffix.lower() == ".png" else str(finished.dtype),
+        clipped=clipped,
+        pixel_size_nm=finished.pixel_size_nm,
+        provenance=made.provenance,
+    )
+
+
+def restore_in_memory(
+    image: Image,
+    *,
+    options: RestoreOptions | None = None,
+    opening: OpenOptions | None = None,
+) -> Job[Micrograph]:
+    """Undo an image's blur in memory.
+
+    Parameters
+    ----------
+    image : Micrograph or path
+        What to restore.
+    options : RestoreOptions, optional
+        Method and blur.
+    opening : OpenOptions, optional
+        How to read a file.
+
+    Returns
+    -------
+    Micrograph
+        Calibrated, with its history; ``metadata["restore"]`` holds the parameters.
+
+    Yields
+    ------
+    Progress
+        Measuring, tiles.
+    """
+    chosen = options or RestoreOptions()
+    made = yield from _prepare(image, chosen, opening)
+    result = np.empty(made.source.shape, made.dtype)
+    for piece in restore_tiles(made.source.data, made.plan, made.restorer):
+        result[piece.tile.core.slices] = to_dtype(piece.values, made.dtype)[0]
+        yield _step(piece, made.plan)
+    about = {**made.source.metadata, "restore": made.parameters}
+    return made.source.replace(data=result, provenance=made.provenance, metadata=about)
+
+
+def _prepare(
+    image: Image, options: RestoreOptions, opening: OpenOptions | None
+) -> Job[_Prepared]:
+    """Open an image and measure what its restoration needs."""
+    dtype = _dtype_of(options)
+    yield Progress(0, 0, f"reading {name_of(image)}")
+    source = open_image(image, opening)
+    asked, kernel = read_psf(options.psf)
+    yield Progress(0, 0, "measuring blur and noise")
+    restorer = choose(source, options.replace(psf=asked), kernel)
+    if restorer.psf.kind == "estimated" and restorer.taps is not None:
+        _warn(restorer.psf.sigma_px[0])
+    plan = plan_field(source.shape, restorer, options.tile)
+    tolerance = measure_tolerance(source.data, plan, restorer)
+    reading = (opening or OpenOptions()).model_dump(mode="json")
+    said = {**options.model_dump(mode="json"), "reading": reading}
+    if parse_psf(options.psf).kind == "file":
+        # no input: two images do not share a source by it
+        said["psf_digest"] = digest_path(Path(options.psf))
+    provenance = Provenance(
+        job="restore",
+        options=said,
+        inputs=(input_record(image, source, opening),),
+        versions=software_versions(),
+    )
+    parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
+    return _Prepared(source, restorer, plan, dtype, parameters, provenance)
+
+
+def _warn(sigma_px: float) -> None:
+    """Say what a result rests on when nobody gave the blur."""
+    warnings.warn(
+        f"The blur was estimated as {sigma_px:.2f} px, which cannot tell blur from a "
+        "soft sample; give --psf when it is known, or use richardson-lucy, "
+        "which errs less.",
+        stacklevel=2,
+    )
+
+
+def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
+    """Understand the type that was asked for."""
+    try:
+        found = np.dtype(options.dtype or np.float32)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind not in _KINDS:
+        msg = (
+            "Grey values are stored as an integer or floating type such as uint8 or "
+            f"float32, got {options.dtype!r}."
+        )
+        raise OptionError(msg)
+    return found
+
+
+def _fill(store: OmeZarrStore, made: _Prepared) -> Job[int]:
+    """Restore the tiles that a store lacks, and finish it; count clipped pixels."""
+    clipped = 0
+    for piece in restore_tiles(
+        made.source.data, made.plan, made.restorer, store.pending()
+    ):
+        values, outside = to_dtype(piece.values, made.dtype)
+        store.level0[piece.tile.core.slices] = values
+        store.mark_done(*piece.tile.index)
+        clipped += outside
+        yield _step(piece, made.plan)
+    if not store.complete:
+        store.note("restore", made.parameters)
+        yield from store.finish()
+    return clipped
+
+
+def _step(piece: Piece, plan: TilePlan) -> Progress:
+    """Say how far the tiles are."""
+    row, column = piece.tile.index
+    return Progress(row * plan.grid[1] + column + 1, len(plan), "Restoring tiles")

@@ -1,0 +1,242 @@
+"""Sample images, drawn and never downloaded: the truth is known."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Micrograph,
+    Provenance,
+    parse_pixel_size,
+    software_versions,
+)
+
+if TYPE_CHECKING:
+    from napari_semsr.core import Job
+    from napari_semsr.jobs.simulate import SimulatedScan
+
+PIXEL_NM = 10.0
+SHAPE = (640, 896)
+PITCH_PX = 13.0
+GOLD_PX = 320
+_SHOWN_GOLD = 100_000  # far from the fields that compare models
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """How an electron image of a known specimen is taken.
+
+    Attributes
+    ----------
+    kind : str
+        Degradation, as in `napari_semsr.simulation.degrade`.
+    electrons : float
+        Electrons per pixel at white; their counting noise is added.
+    read_noise : float
+        Standard deviation of the detector's own noise, in grey levels of 255.
+    """
+
+    kind: str = "fog"
+    electrons: float = 1000.0
+    read_noise: float = 2.0
+
+
+def draw_specimen(shape: tuple[int, int] = SHAPE, *, seed: int = 0) -> Micrograph:
+    """Draw a wiring layer that meets a cracked film, as a sharp 8-bit image.
+
+    Parameters
+    ----------
+    shape : tuple of int, default=(640, 896)
+        Rows and columns.
+    seed : int, default=0
+        Same seed, same specimen.
+
+    Returns
+    -------
+    Micrograph
+        Pixels of 10 nm, named ``truth``.
+    """
+    from napari_semsr.simulation import draw
+
+    wiring = draw("circuit", shape, seed=seed, pitch_px=PITCH_PX)
+    film = draw("fracture", shape, seed=seed + 1)
+    rows, columns = np.indices(shape)
+    border = shape[1] * (0.62 + 0.05 * np.sin(rows / shape[0] * 5.0))
+    share = np.clip((columns - border) / 6.0, 0.0, 1.0)
+    grey = wiring * (1 - share) + (0.15 + 0.7 * film) * share
+    return Micrograph(
+        np.rint(25 + 205 * grey).astype(np.uint8),
+        parse_pixel_size(PIXEL_NM),
+        "truth",
+        provenance=_made("specimen", {"shape": list(shape), "seed": seed}),
+    )
+
+
+def expose(
+    truth: Micrograph,
+    exposure: Exposure | None = None,
+    *,
+    seed: int = 0,
+    noise_seed: int = 0,
+    name: str = "exposure",
+) -> Micrograph:
+    """Take a blurred, hazy, noisy image of a specimen.
+
+    Parameters
+    ----------
+    truth : Micrograph
+        The specimen, 8-bit.
+    exposure : Exposure, optional
+        Degradation and noise.
+    seed : int, default=0
+        Of the haze, which two exposures of one place share.
+    noise_seed : int, default=0
+        Of the noise, which they do not.
+    name : str, default="exposure"
+        Name of the image.
+
+    Returns
+    -------
+    Micrograph
+        8-bit, on the specimen's grid.
+    """
+    from napari_semsr.simulation import degrade_plane
+
+    chosen = exposure or Exposure()
+    blurred = degrade_plane(truth.array(), chosen.kind, seed=seed)  # type: ignore[arg-type]
+    noisy = _noisy(blurred.image, chosen, np.random.default_rng([seed, noise_seed]))
+    options = {
+        "kind": chosen.kind,
+        "electrons": chosen.electrons,
+        "read_noise": chosen.read_noise,
+        "seed": seed,
+        "noise_seed": noise_seed,
+    }
+    return truth.replace(data=noisy, name=name, provenance=_made("exposure", options))
+
+
+def degraded_and_truth(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
+    """Make the sample "SEM image, degraded and truth".
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Same seed, same images.
+
+    Returns
+    -------
+    degraded : Micrograph
+        Blurred, hazy and noisy.
+    truth : Micrograph
+        What it was made from.
+    """
+    truth = draw_specimen(seed=seed)
+    return expose(truth, seed=seed, noise_seed=1, name="degraded"), truth
+
+
+def two_exposures(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
+    """Make the sample "two noisy exposures".
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Same seed, same images.
+
+    Returns
+    -------
+    first : Micrograph
+        A noisy exposure.
+    second : Micrograph
+        The same place with independent noise, as FRC needs it.
+    """
+    truth = draw_specimen(seed=seed)
+    first = expose(truth, seed=seed, noise_seed=1, name="first exposure")
+    return first, expose(truth, seed=seed, noise_seed=2, name="second exposure")
+
+
+def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
+    """Make the sample "gold on carbon at two magnifications".
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Same seed, same images.
+
+    Returns
+    -------
+    coarse : Micrograph
+        8-bit scan with noise, pixels of 14.2 nm.
+    fine : Micrograph
+        The same place without noise on the same grey scale, pixels of 7.1 nm.
+    """
+    from napari_semsr.simulation import COARSE_NM, FINE_NM, gold_rng, random_gold_pair
+
+    pair = random_gold_pair(GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))
+    made = _made("gold", {"side": GOLD_PX, "seed": seed})
+    off = (FINE_NM - COARSE_NM) / 2
+    coarse, fine = (
+        Micrograph(
+            np.clip(np.rint(25 + 205 * image), 0, 255).astype(np.uint8),
+            parse_pixel_size(pixel_nm),
+            name,
+            provenance=made,
+            origin=origin,
+        )
+        for image, pixel_nm, name, origin in (
+            (pair.low, COARSE_NM, "gold, 14.2 nm", (0.0, 0.0)),
+            (pair.high, FINE_NM, "gold, 7.1 nm", (off, off)),
+        )
+    )
+    return coarse, fine
+
+
+def superlens_scan(folder: Path, *, seed: int = 0) -> "Job[SimulatedScan]":
+    """Make the sample "SSUM scan (simulated)": a folder of round, vignetted frames.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Receives the frames, with their truth.
+    seed : int, default=0
+        Same seed, same frames.
+
+    Returns
+    -------
+    SimulatedScan
+        What was written.
+
+    Yields
+    ------
+    Progress
+        Drawing, scanning, writing.
+    """
+    from napari_semsr.jobs.simulate import simulate_job
+    from napari_semsr.jobs.simulate_folder import SimulateOptions
+
+    options = SimulateOptions(
+        phantom="particles",
+        frames_grid=(4, 4),
+        frame_px=192,
+        jitter_px=8.0,
+        illumination_drift=0.2,
+        seed=seed,
+    )
+    return (yield from simulate_job(folder, options=options))
+
+
+def _noisy(
+    image: NDArray[np.uint8], exposure: Exposure, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Add counting and read noise to an 8-bit image."""
+    counts = rng.poisson(image / 255.0 * exposure.electrons)
+    grey = counts / exposure.electrons * 255.0
+    grey = grey + rng.normal(0.0, exposure.read_noise, image.shape)
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+
+
+def _made(job: str, options: dict[str, object]) -> Provenance:
+    """Record that an image was computed from nothing but numbers."""
+    return Provenance(job=job, options=options, versions=software_versions())

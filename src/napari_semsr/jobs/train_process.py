@@ -1,0 +1,430 @@
+"""Train in a process of its own, so that a viewer stays free and gives nothing away.
+
+The memory of the GPU, too, is free again when that process ends.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_semsr import core
+from napari_semsr.core import (
+    CheckpointError,
+    DeviceMemoryError,
+    Job,
+    Progress,
+    SemsrError,
+)
+from napari_semsr.jobs.models import shelf_folder
+from napari_semsr.jobs.outputs import jsonable
+from napari_semsr.jobs.train import Trained
+
+_MODULE = "napari_semsr.jobs.train_process"
+_LISTEN_S = 0.25
+_LAST_WORDS = 2000
+_FIRST_S = 1.0
+_KILL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What to train; the arguments of `napari_semsr.jobs.train.train_job`.
+
+    Attributes
+    ----------
+    recipe, run_dir : str
+        Recipe and folder of the run.
+    resume, overwrite : bool
+        Go on with the run in the folder, or start anew in place of it.
+    pairs, start_from, steps, name, patch
+        In place of the recipe's; None leaves that as it is.
+    anew : bool
+        Begin with fresh weights although the recipe names a model.
+    """
+
+    recipe: str
+    run_dir: str
+    resume: bool = False
+    overwrite: bool = False
+    pairs: str | None = None
+    start_from: str | None = None
+    steps: int | None = None
+    name: str | None = None
+    patch: int | None = None
+    anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStep(Progress):
+    """How far a training has come.
+
+    Attributes
+    ----------
+    loss : float or None
+        Of the last step that was told.
+    seconds_left : float or None
+        How long it takes still, at the pace so far.
+    """
+
+    loss: float | None = None
+    seconds_left: float | None = None
+
+
+def runs_folder() -> Path:
+    """Give the folder where runs are kept that were given no other.
+
+    Returns
+    -------
+    pathlib.Path
+        ``$SEMSR_RUNS`` if set, else ``runs`` beside the shelf of models.
+    """
+    chosen = os.environ.get("SEMSR_RUNS")
+    return Path(chosen) if chosen else shelf_folder().parent / "runs"
+
+
+def resumed(run_dir: str | os.PathLike[str]) -> TrainRequest:
+    """Ask for a run to go on, as its folder says.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of a run that was stopped or killed.
+
+    Returns
+    -------
+    TrainRequest
+        The request.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no run in the folder.
+    """
+    recipe = Path(run_dir) / "recipe.yaml"
+    if not recipe.is_file():
+        msg = f"There is no run to resume in {run_dir}; choose its folder, or train."
+        raise CheckpointError(msg)
+    return TrainRequest(str(recipe), str(run_dir), resume=True)
+
+
+def train_apart(
+    request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
+) -> Job[Trained]:
+    """Train in a process of its own; closing the job stops it with its state kept.
+
+    Parameters
+    ----------
+    request : TrainRequest
+        What to train.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        ``cpu`` hides the GPUs from that process.
+    patience_s : float, default=60
+        Seconds that it gets to save its state before it is killed; the state of the
+        last validation then remains.
+
+    Returns
+    -------
+    Trained
+        Steps, held-out figures, and the model's path.
+
+    Yields
+    ------
+    TrainStep
+        Steps, several times a second whether or not there is news, so that the job can
+        be closed at any time.
+
+    Raises
+    ------
+    SemsrError
+        What the training raised, or a sentence on how the process died.
+    """
+    child = _Child(request, device)
+    pace = _Pace()
+    last = TrainStep(0, 0, "starting a process for the training")
+    try:
+        yield last
+        while True:
+            for key, value in child.heard():
+                if key == "result":
+                    return Trained(**value)
+                last = _followed(last, key, value, pace)
+            yield last
+    finally:
+        child.stop(patience_s)
+
+
+def _followed(last: TrainStep, key: str, value: Any, pace: "_Pace") -> TrainStep:
+    """Act on what was heard, and give the newest step."""
+    if key == "step":
+        done, total, message, loss = value
+        return TrainStep(done, total, message, loss, pace.left(done, total))
+    if key == "warned":
+        warnings.warn(str(value), stacklevel=2)
+    elif key == "failed":
+        kind = getattr(core, str(value[0]), SemsrError)
+        raise kind(value[1])
+    elif key == "ended":
+        msg = "The training was stopped from outside; its state is kept, resume it."
+        raise SemsrError(msg)
+    return last
+
+
+class _Pace:
+    """Tells the time left from the steps so far."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[int, float] | None = None
+
+    def left(self, done: int, total: int) -> float | None:
+        """Seconds until the end, once there is a pace."""
+        now = time.monotonic()
+        if not done:
+            return None
+        if self._begun is None:
+            self._begun = done, now
+        first, since = self._begun
+        if done == first or now - since < _FIRST_S:
+            return None
+        return (total - done) * (now - since) / (done - first)
+
+
+def _command() -> list[str]:
+    """Give the command of the other process, which imports nothing from where it is."""
+    return [sys.executable, "-P", "-m", _MODULE]
+
+
+class _Child:
+    """The other process, what it says, and how it is stopped."""
+
+    def __init__(self, request: TrainRequest, device: str) -> None:
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+        windows = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+        self._said: queue.Queue[bytes | None] = queue.Queue()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            _command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **hidden},
+            start_new_session=True,  # Ctrl-C in a terminal is for the viewer
+            creationflags=windows,
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self._tell(json.dumps(asdict(request)).encode())
+
+    def _tell(self, line: bytes) -> None:
+        """Write a line; a process that is gone already is noticed elsewhere."""
+        stream = self._process.stdin
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.write(line + b"\n")
+                stream.flush()
+
+    def _listen(self) -> None:
+        for line in self._process.stdout or ():
+            self._said.put(line)
+        self._said.put(None)
+
+    def heard(self) -> Iterator[tuple[str, Any]]:
+        """Give what it said since the last time, waiting a little for the first."""
+        try:
+            line = self._said.get(timeout=_LISTEN_S)
+            while True:
+                if line is None:
+                    raise self._death()
+                yield from json.loads(line).items()
+                line = self._said.get_nowait()
+        except queue.Empty:
+            return
+
+    def _death(self) -> SemsrError:
+        """Say how it ended without a word."""
+        code = self._process.wait()
+        self._errors.seek(0)
+        words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
+        told = [line.strip() for line in words if line.strip()]
+        if code == -9 or not told:
+            return DeviceMemoryError(
+                f"The training process died (exit code {code}), most likely because "
+                "memory ran out: lower batch or patch size, then resume."
+            )
+        return SemsrError(f"The training process died (exit code {code}): {told[-1]}.")
+
+    def stop(self, patience_s: float) -> None:
+        """Let it save its state and end; kill it if it does not."""
+        self._tell(b"stop")
+        stdin = self._process.stdin
+        if stdin is not None:
+            with contextlib.suppress(OSError):
+                stdin.close()
+        for harder in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(timeout=patience_s)
+            except subprocess.TimeoutExpired:
+                patience_s = min(patience_s, _KILL_S)
+                harder()
+            else:
+                break
+        self._process.wait()
+        self._listener.join(timeout=5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+
+# A training in a process of its own: ``python -m napari_semsr.jobs.train_process``.
+#
+# The first line on stdin is a JSON object with the arguments of
+# `napari_semsr.jobs.train.train_job`. Another line, or the end of stdin (which comes
+# when the other process dies, too), ends the training with its state kept. Every line
+# on stdout is a JSON object with one key:
+#
+# ==========  ==========================================================================
+# ``step``    ``[done, total, message, loss]``; the loss is null until there is one
+# ``warned``  a warning
+# ``result``  what `train` returned
+# ``failed``  ``[class, sentence]`` of an error
+# ``ended``   true: it was stopped
+# ==========  ==========================================================================
+#
+# Where several devices learn together, Lightning starts the same command again for each
+# of the others. Those take the request from the environment, say nothing, and stop with
+# the first.
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_REPORT_EVERY_S = 0.05
+_PARENT = "napari_semsr"
+_REQUEST = "SEMSR_TRAIN_REQUEST"
+_RANK = "LOCAL_RANK"
+
+Say = Callable[[str, Any], None]
+
+
+def main() -> int:
+    """Train as stdin asks.
+
+    Returns
+    -------
+    int
+        0 when it ended or was stopped, 2 when it failed.
+    """
+    source, say = _take_over_streams()
+    # A process started in the background may have been told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _RANK in os.environ and _REQUEST in os.environ:
+        request, say = os.environ[_REQUEST], lambda *_: None
+    else:
+        line, rest = _first_line(source)
+        request = os.environ[_REQUEST] = line.decode()
+        threading.Thread(target=_await_stop, args=(source, rest), daemon=True).start()
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("always")
+    warnings.showwarning = lambda message, _kind, file, *_: (
+        say("warned", " ".join(str(message).split())) if _PARENT in file else None
+    )
+    try:
+        say("result", _trained(json.loads(request), say))
+    except KeyboardInterrupt:
+        say("ended", True)
+    except Exception as error:  # noqa: BLE001 - told to the other process
+        traceback.print_exc(file=sys.stderr)
+        say("failed", _said(error))
+        return 2
+    return 0
+
+
+def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Run the service, and tell its steps, not too many of them."""
+    from napari_semsr.jobs.train import train_job
+
+    job, told = train_job(**request), float("-inf")
+    try:
+        while True:
+            step = next(job)
+            now = time.monotonic()
+            if now - told >= _REPORT_EVERY_S or step.done == step.total:
+                told = now
+                say("step", _row(step))
+    except StopIteration as end:
+        return dict(end.value.to_json())
+    finally:
+        job.close()
+
+
+def _row(step: Progress) -> list[Any]:
+    """Write a step as JSON can hold it."""
+    loss = getattr(step, "loss", None)
+    return [step.done, step.total, step.message, jsonable(loss)]
+
+
+def _said(error: Exception) -> tuple[str, str]:
+    """Say an error in one line; ours are sentences already."""
+    if isinstance(error, SemsrError):
+        return type(error).__name__, str(error)
+    what = " ".join(str(error).split()) or "no message"
+    return "SemsrError", f"Training stopped because of {type(error).__name__}: {what}."
+
+
+def _take_over_streams() -> tuple[int, Say]:
+    """Keep stdin and stdout to ourselves: what libraries print goes to stderr.
+
+    Workers that are forked later close their `sys.stdin`; a thread that waits in it
+    would hold its lock, so the stream is read by its number, without a buffer.
+    """
+    source, speech = os.dup(_STDIN), os.dup(_STDOUT)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, _STDIN)
+    os.close(nothing)
+    os.dup2(_STDERR, _STDOUT)
+    lock = threading.Lock()
+
+    def say(key: str, value: Any) -> None:
+        line = json.dumps({key: value}, allow_nan=False).encode() + b"\n"
+        with lock:
+            while line:
+                try:
+                    line = line[os.write(speech, line) :]
+                except OSError:  # nobody listens any more; stdin ends it
+                    return
+
+    return source, say
+
+
+def _first_line(source: int) -> tuple[bytes, bytes]:
+    """Read the request; also give what was read beyond it."""
+    held = b""
+    while b"\n" not in held:
+        part = os.read(source, 1 << 16)
+        if not part:
+            break
+        held += part
+    line, _, rest = held.partition(b"\n")
+    return line, rest
+
+
+def _await_stop(source: int, rest: bytes) -> None:
+    """Wait for a second line or the end, then interrupt the training once."""
+    if not rest:
+        os.read(source, 1)
+    interrupt_main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

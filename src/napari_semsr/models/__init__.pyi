@@ -1,0 +1,62 @@
+from .architectures.blocks import bicubic as bicubic
+from .architectures.filtered import Deblurred as Deblurred
+from .architectures.haze import (
+    BLOCK as BLOCK,
+    Unveiled as Unveiled,
+    Veil as Veil,
+    block_statistics as block_statistics,
+    lift as lift,
+)
+from .architectures.published import (
+    DISCRIMINATORS as DISCRIMINATORS,
+    without_weights as without_weights,
+)
+from .cards import (
+    WEIGHTS as WEIGHTS,
+    ModelCard as ModelCard,
+    bundled as bundled,
+    file_digest as file_digest,
+    read_card as read_card,
+    resolve as resolve,
+    write_card as write_card,
+)
+from .checkpoint import (
+    LoadedModel as LoadedModel,
+    load_model as load_model,
+    save_model as save_model,
+)
+from .esrgan_import import load_esrgan as load_esrgan
+from .losses import (
+    cycle_l1 as cycle_l1,
+    cycle_ssim as cycle_ssim,
+    edge_loss as edge_loss,
+    identity_mse as identity_mse,
+    lsgan_discriminator as lsgan_discriminator,
+    lsgan_generator as lsgan_generator,
+    total_variation as total_variation,
+    weights_for_shares as weights_for_shares,
+)
+from .probing.receptive_field import (
+    Probe as Probe,
+    effective_fields as effective_fields,
+    effective_halo as effective_halo,
+    probe as probe,
+)
+from .probing.refresh import (
+    Refreshes as Refreshes,
+    find_refreshes as find_refreshes,
+    ratio_of as ratio_of,
+)
+from .probing.statistics import (
+    Answering as Answering,
+    FixedMoments as FixedMoments,
+    LiveCall as LiveCall,
+    Moments as Moments,
+    blank_moments as blank_moments,
+    live_call as live_call,
+)
+from .registry import (
+    ARCHITECTURES as ARCHITECTURES,
+    build as build,
+    build_discriminator as build_discriminator,
+)

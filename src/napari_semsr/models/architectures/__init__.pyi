@@ -1,0 +1,9 @@
+from .esrgan import RRDBNet as RRDBNet
+from .filtered import Deblurred as Deblurred
+from .haze import Unveiled as Unveiled
+from .published import (
+    DISCRIMINATORS as DISCRIMINATORS,
+    PUBLISHED as PUBLISHED,
+    Correction as Correction,
+)
+from .two_scale import TwoScale as TwoScale

@@ -1,0 +1,263 @@
+"""PatchGAN: a discriminator that judges overlapping patches of 70 x 70 px.
+
+=====  ======  ======  ========  =============  ===========
+layer  kernel  stride  channels  norm           activation
+=====  ======  ======  ========  =============  ===========
+1      4       2       64        instance       LeakyReLU
+2      4       2       128       instance       LeakyReLU
+3      4       2       256       instance       LeakyReLU
+4      4       1       512       instance       LeakyReLU
+5      4       1       1         none           none
+=====  ======  ======  ========  =============  ===========
+
+*Stated* by Sun et al. (SSUM): 70 x 70 patches; five convolutions; the first four with
+4x4 kernels and 64 to 512 maps, each followed by instance norm and LeakyReLU.
+*Chosen*: the strides. The text also says that all first four have stride 2, but such a
+network sees 94 px; the stride of the fourth gives way, so that 70 holds. *Chosen* too:
+padding 1, the slope 0.2, dropout after the layers 2 to 4 (the text names dropout as the
+guard against overfitting, and neither its place nor its rate).
+
+The textbook form (Isola et al. 2017, arXiv:1611.07004) leaves out the norm of the first
+layer and has no dropout: ``first_norm=False, dropout=0``. Given two images at once, as
+Pix2Pix does, it takes ``channels=2``.
+
+``keen=True`` shows it each image twice: as it is, and four times what a mean of 3x3
+takes from it. A discriminator has to find such a filter before it sees a blur, which
+takes thousands of steps; this one has it from the start. That is in no paper, and the
+short forms of recipes use it.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.architectures.blocks import (
+    LeakyReLU,
+    init_normal,
+    norm_layer,
+    sequence,
+)
+from napari_semsr.models.architectures.de_haan import double_convolution
+
+_KEEN = 4.0  # the detail of a clear SEM image is then about as strong as the image
+
+
+class PatchGAN(nn.Module):
+    """Five 4x4 convolutions, three of them with stride 2.
+
+    Parameters
+    ----------
+    width : int
+        Channels after the first layer; eight times as many after the fourth.
+    norm : {"batch", "instance", "none"}
+        Normalisation.
+    dropout : float
+        Share of whole maps that are dropped after each of the layers 2 to 4.
+    first_norm : bool
+        Whether the first layer is normalised too.
+    channels : int
+        Channels of what is judged.
+    keen : bool
+        Whether fine detail is shown beside the image.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        norm: str = "instance",
+        dropout: float = 0.2,
+        *,
+        first_norm: bool = True,
+        channels: int = 1,
+        keen: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.keen = 8, keen
+        layers, inputs = [], 2 * channels if keen else channels
+        for level in range(4):
+            outputs = width * 2**level
+            kind = norm if level or first_norm else "none"
+            # a bias is undone by a batch norm, which has one of its own
+            convolution = nn.Conv2d(
+                inputs,
+                outputs,
+                4,
+                stride=2 if level < 3 else 1,
+                padding=1,
+                bias=kind != "batch",
+            )
+            layers.append(
+                sequence(
+                    convolution,
+                    norm_layer(kind, outputs),
+                    LeakyReLU(),
+                    nn.Dropout2d(dropout) if dropout and level else None,
+                )
+            )
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Conv2d(inputs, 1, 4, padding=1)
+        init_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge an image.
+
+        Parameters
+        ----------
+        x : (B, channels, H, W) torch.Tensor
+            Image, true or generated; at least 24 px along each side.
+
+        Returns
+        -------
+        (B, 1, H / 8 - 2, W / 8 - 2) torch.Tensor
+            A score for each patch, without bounds.
+        """
+        if self.keen:
+            around = functional.pad(x, (1, 1, 1, 1), mode="reflect")
+            detail = x - functional.avg_pool2d(around, 3, stride=1)
+            x = torch.cat((x, _KEEN * detail), dim=1)
+        score: Tensor = self.head(self.features(x))
+        return score
+
+
+# VGG-type discriminators: one score for a whole patch.
+#
+# De Haan et al. 2019:
+#
+# =========  =============================================================
+# part       layers
+# =========  =============================================================
+# entry      3x3 convolution to 32, LeakyReLU
+# blocks     five of two 3x3 convolutions, LeakyReLU after each; the
+#            second has stride 2 and doubles the maps: 64 ... 1024
+# head       mean over the patch, dense to 1024, LeakyReLU, dense to 1
+# =========  =============================================================
+#
+# *Stated*: a modified VGG-type network; two convolutions in each block, each followed
+# by a LeakyReLU, the second changing the channels. *Chosen*: all numbers, the stride,
+# and the mean over the patch, so that patches of any size are judged.
+#
+# SRGAN (Ledig et al. 2017, arXiv:1609.04802):
+#
+# =========  =============================================================
+# part       layers
+# =========  =============================================================
+# 1          3x3 convolution to 64, LeakyReLU
+# 2 to 8     3x3 convolutions to 64, 128, 128, 256, 256, 512, 512, strides
+#            2, 1, 2, 1, 2, 1, 2 in turn, batch norm, LeakyReLU
+# head       dense to 1024, LeakyReLU, dense to 1
+# =========  =============================================================
+#
+# *Stated*: all of it, with the slope 0.2, for patches of 96 px. The sigmoid after it
+# belongs to the loss. *Chosen*: patches of another size are averaged to the 6 x 6
+# places that 96 px leave.
+
+_GRID = 6
+
+
+class VGGDiscriminator(nn.Module):
+    """De Haan's: blocks of two convolutions, a mean, two dense layers.
+
+    Parameters
+    ----------
+    width : int
+        Channels after the first block.
+    blocks : int
+        Blocks, each halving the resolution.
+    channels : int
+        Channels of what is judged.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 5, *, channels: int = 1) -> None:
+        super().__init__()
+        self.stride = 2**blocks
+        widths = [width // 2 * 2**i for i in range(blocks + 1)]
+        self.entry = nn.Sequential(
+            nn.Conv2d(channels, widths[0], 3, padding=1), LeakyReLU()
+        )
+        self.blocks = nn.Sequential(
+            *(double_convolution(a, b, stride=2) for a, b in pairwise(widths))
+        )
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(widths[-1], widths[-1]),
+            LeakyReLU(),
+            nn.Linear(widths[-1], 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge patches.
+
+        Parameters
+        ----------
+        x : (B, channels, H, W) torch.Tensor
+            Patches, true or generated.
+
+        Returns
+        -------
+        (B, 1) torch.Tensor
+            A score for each patch, without bounds.
+        """
+        score: Tensor = self.head(self.blocks(self.entry(x)))
+        return score
+
+
+class SRGANDiscriminator(nn.Module):
+    """SRGAN's: eight convolutions and two dense layers.
+
+    Parameters
+    ----------
+    width : int
+        Channels after the first convolution; eight times as many after the last.
+    channels : int
+        Channels of what is judged.
+    """
+
+    def __init__(self, width: int = 64, *, channels: int = 1) -> None:
+        super().__init__()
+        self.stride = 16
+        layers, inputs = [], channels
+        for index in range(8):
+            outputs = width * 2 ** (index // 2)
+            layers.append(
+                sequence(
+                    nn.Conv2d(
+                        inputs,
+                        outputs,
+                        3,
+                        stride=1 + index % 2,
+                        padding=1,
+                        bias=index == 0,
+                    ),
+                    nn.BatchNorm2d(outputs) if index else None,
+                    LeakyReLU(),
+                )
+            )
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(_GRID),
+            nn.Flatten(),
+            nn.Linear(inputs * _GRID**2, 16 * width),
+            LeakyReLU(),
+            nn.Linear(16 * width, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge patches.
+
+        Parameters
+        ----------
+        x : (B, channels, H, W) torch.Tensor
+            Patches, true or generated.
+
+        Returns
+        -------
+        (B, 1) torch.Tensor
+            A score for each patch, without bounds.
+        """
+        score: Tensor = self.head(self.features(x))
+        return score

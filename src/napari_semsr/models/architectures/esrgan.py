@@ -1,0 +1,138 @@
+"""RRDBNet, the generator of ESRGAN, for comparison (Wang et al. 2018).
+
+=========  ===========================================================  ==========
+part       layers                                                       resolution
+=========  ===========================================================  ==========
+unshuffle  by 4 / `scale`                                               scale / 4
+entry      3x3 convolution to 64                                        scale / 4
+trunk      23 residual-in-residual dense blocks, 3x3 convolution,       scale / 4
+           added to the entry
+up         twice: enlargement by repeating, 3x3 convolution, LeakyReLU  `scale`
+head       3x3 convolution, LeakyReLU, 3x3 convolution to 1             `scale`
+=========  ===========================================================  ==========
+
+A dense block has five 3x3 convolutions, each of which sees the block's input and all
+earlier results: four of 32 maps with LeakyReLU, one back to 64, times 0.2, added to the
+input. Three of them in a row, times 0.2, added to the input, are one
+residual-in-residual block. There is no norm.
+
+*Stated* (arXiv:1809.00219 and its code): all of it for ``scale=4``, three colours,
+23 blocks, growth 32, factor 0.2, slope 0.2, first weights a tenth of the usual. The
+smaller scales by unshuffling are those of Real-ESRGAN (Wang et al. 2021,
+arXiv:2107.10833). *Chosen*: one grey channel; ``channels=3`` gives the original.
+Public weights are read by `napari_semsr.models.esrgan_import`.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.architectures.blocks import LeakyReLU, check_scale, draw_normal
+
+_RESIDUAL = 0.2
+_FIRST = 0.1
+
+
+class _DenseBlock(nn.Module):
+    """Five convolutions that see all results before them."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        for index in range(5):
+            outputs = growth if index < 4 else width
+            layer = nn.Conv2d(width + index * growth, outputs, 3, padding=1)
+            usual = math.sqrt(2 / layer.weight[0].numel())
+            draw_normal(layer.weight, _FIRST * usual)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            setattr(self, f"conv{index + 1}", layer)
+        self.activation = LeakyReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for index in range(1, 5):
+            layer = self.get_submodule(f"conv{index}")
+            seen.append(self.activation(layer(torch.cat(seen, dim=1))))
+        correction: Tensor = self.get_submodule("conv5")(torch.cat(seen, dim=1))
+        return x + _RESIDUAL * correction
+
+
+class _Block(nn.Module):
+    """Three dense blocks in a row, added to the input."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.rdb1 = _DenseBlock(width, growth)
+        self.rdb2 = _DenseBlock(width, growth)
+        self.rdb3 = _DenseBlock(width, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        correction: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
+        return x + _RESIDUAL * correction
+
+
+class RRDBNet(nn.Module):
+    """Residual-in-residual dense network.
+
+    The names of its layers are those of the public weights of Real-ESRGAN.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the trunk.
+    blocks : int
+        Residual-in-residual dense blocks.
+    growth : int
+        Channels that each convolution of a dense block adds.
+    scale : int
+        Output pixels per input pixel along each axis: 1, 2 or 4.
+    channels : int
+        Channels in and out.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 23,
+        growth: int = 32,
+        scale: int = 4,
+        *,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.scale = check_scale(scale, (1, 2, 4))
+        self.stride = 4 // scale
+        inputs = channels * self.stride**2
+        self.conv_first = nn.Conv2d(inputs, width, 3, padding=1)
+        self.body = nn.Sequential(*(_Block(width, growth) for _ in range(blocks)))
+        self.conv_body = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_up1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_up2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_last = nn.Conv2d(width, channels, 3, padding=1)
+        self.activation = LeakyReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resolve a normalised image.
+
+        Parameters
+        ----------
+        x : (B, channels, H, W) torch.Tensor
+            Image on the unit scale; H and W are multiples of 4 / scale.
+
+        Returns
+        -------
+        (B, channels, H * scale, W * scale) torch.Tensor
+            Resolved image on the same scale.
+        """
+        if self.stride > 1:
+            x = functional.pixel_unshuffle(x, self.stride)
+        shallow = self.conv_first(x)
+        features = shallow + self.conv_body(self.body(shallow))
+        for layer in (self.conv_up1, self.conv_up2):
+            enlarged = functional.interpolate(features, scale_factor=2.0)
+            features = self.activation(layer(enlarged))
+        y: Tensor = self.conv_last(self.activation(self.conv_hr(features)))
+        return y

@@ -1,0 +1,251 @@
+"""The default restorer: haze lifted by a look at the whole field, then a local network.
+
+`VeilNet` sees the field once, in blocks; `TwoScale` then sees the lifted image. The
+second part alone decides the halo of a tile, and the first costs next to nothing.
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.architectures.two_scale import TwoScale
+
+# A small network that finds smooth haze from the contrast of a whole field.
+#
+# Haze dims contrast about one grey level, the airlight (Gao et al. 2024):
+# ``I = f t + A (1 - t)``, so that ``A + (I - A) g`` with ``g`` in proportion to ``1 /
+# t`` brings the clear image back. Both are read from block statistics of the whole
+# field: a tile is too small to tell a veiled region from a flat one. The statistics are
+# those of blocks of 16 px, each by itself, so that they do not depend on how a field
+# was cut.
+#
+# =======  ============================================================  ==========
+# part     layers                                                        resolution
+# =======  ============================================================  ==========
+# input    mean and log energy in four bands of each block, and their    1/16
+#          means over the field, 1x1 convolution to `width`
+# down     two residual blocks each, then mean over 2x2                  1/16-1/128
+# bottom   two residual blocks, plus two dense layers on their mean      1/128
+# up       bilinear, added to what went down, one residual block each    1/64-1/16
+# output   1x1 convolution to the log of g, and to the airlight, whose   1/16
+#          mean is taken and added to the field's mean
+# =======  ============================================================  ==========
+#
+# Every number here is chosen.
+
+BLOCK = 16
+_BANDS = 4
+_LEVELS = 4
+_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
+_LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
+
+
+class Veil(NamedTuple):
+    """Haze found in fields.
+
+    Attributes
+    ----------
+    log_gain : (B, 1, h, w) torch.Tensor
+        Log of the gain that lifts it, for each block.
+    airlight : (B, 1, 1, 1) torch.Tensor
+        Grey level that haze draws every pixel to, on the scale of the input.
+    """
+
+    log_gain: Tensor
+    airlight: Tensor
+
+
+def block_statistics(field: Tensor) -> Tensor:
+    """Take the mean and the energy in four bands of every block of 16 px.
+
+    The bands are differences between means over 1, 2, 4, 8 and 16 px.
+
+    Parameters
+    ----------
+    field : (B, 1, H, W) torch.Tensor
+        Images whose sides are multiples of 16, on any linear scale.
+
+    Returns
+    -------
+    (B, 5, H / 16, W / 16) torch.Tensor
+        Means, then mean squared differences from fine to coarse.
+    """
+    energies = []
+    for band in range(_BANDS):
+        coarse = functional.avg_pool2d(field, 2)
+        squares = functional.avg_pool2d(field.square(), 2) - coarse.square()
+        side = BLOCK >> (band + 1)
+        energies.append(functional.avg_pool2d(squares.clamp_min(0), side))
+        field = coarse
+    return torch.cat([field, *energies], dim=1)
+
+
+def lift(field: Tensor, veil: Veil) -> Tensor:
+    """Take haze off, with a gain that is bilinear between the centres of blocks.
+
+    Parameters
+    ----------
+    field : (B, 1, H, W) torch.Tensor
+        Images that the veil was found in, not larger than its blocks.
+    veil : Veil
+        From `VeilNet`.
+
+    Returns
+    -------
+    (B, 1, H, W) torch.Tensor
+        Images on the same grey scale.
+    """
+    gain = functional.interpolate(
+        veil.log_gain.exp(), scale_factor=BLOCK, mode="bilinear", align_corners=False
+    )[..., : field.shape[-2], : field.shape[-1]]
+    return veil.airlight + (field - veil.airlight) * gain
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions with replicated borders, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
+        self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(cast("Tensor", self.second.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast("Tensor", self.second(functional.gelu(self.first(x))))
+
+
+class VeilNet(nn.Module):
+    """Find haze from the block statistics of a field.
+
+    Parameters
+    ----------
+    width : int
+        Channels.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(2 * (_BANDS + 1), width, 1)
+        self.down = nn.ModuleList(
+            nn.Sequential(_Block(width), _Block(width)) for _ in range(_LEVELS)
+        )
+        self.all = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.up = nn.ModuleList(_Block(width) for _ in range(_LEVELS - 1))
+        self.leave = nn.Conv2d(width, 2, 1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast("Tensor", self.leave.bias))
+
+    def forward(self, statistics: Tensor) -> Veil:
+        """Find the veil.
+
+        Parameters
+        ----------
+        statistics : (B, 5, h, w) torch.Tensor
+            From `block_statistics` of images on the scale where the field's
+            percentiles are 0 and 1.
+
+        Returns
+        -------
+        Veil
+            Its log gain is within 1.5 of zero.
+        """
+        means, energies = statistics[:, :1], statistics[:, 1:]
+        logs = 0.3 * (energies + _LEAST_ENERGY).log()
+        seen = torch.cat([means, logs], dim=1)
+        overall = seen.mean((-1, -2), keepdim=True)
+        x = self.enter(torch.cat([seen - overall, overall.expand_as(seen)], dim=1))
+        kept: list[Tensor] = []
+        for level in self.down[:-1]:
+            x = level(x)
+            kept.append(x)
+            x = functional.avg_pool2d(x, 2, ceil_mode=True)
+        x = self.down[-1](x)
+        x = x + self.all(x.mean((-1, -2)))[..., None, None]
+        for level, fine in zip(self.up, reversed(kept), strict=True):
+            x = functional.interpolate(
+                x, size=fine.shape[-2:], mode="bilinear", align_corners=False
+            )
+            x = level(x + fine)
+        found = self.leave(x)
+        log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
+        airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
+        return Veil(log_gain, airlight)
+
+
+class Unveiled(nn.Module):
+    """`VeilNet` followed by `TwoScale`.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the local part at half resolution.
+    fine_blocks : int
+        As in `TwoScale`.
+    dilations : sequence of int
+        As in `TwoScale`.
+    scale : int
+        Output pixels per input pixel along each axis.
+    veil_width : int
+        Channels of `VeilNet`.
+
+    Attributes
+    ----------
+    survey : VeilNet
+        What looks at the whole field, once.
+    local : TwoScale
+        What runs on tiles of the lifted field.
+    """
+
+    def __init__(
+        self,
+        width: int = 48,
+        fine_blocks: int = 2,
+        dilations: tuple[int, ...] = (1, 2, 1),
+        scale: int = 1,
+        veil_width: int = 32,
+    ) -> None:
+        super().__init__()
+        self.survey = VeilNet(veil_width)
+        self.local = TwoScale(width, fine_blocks, dilations, scale)
+        self.scale = self.local.scale
+        self.stride = BLOCK
+
+    def veil_of(self, field: Tensor) -> Veil:
+        """Find the haze of whole fields, in fp32.
+
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            Images on a scale where their percentiles are 0 and 1; H and W are
+            multiples of 16.
+
+        Returns
+        -------
+        Veil
+            For blocks of 16 px.
+        """
+        with torch.autocast(field.device.type, enabled=False):
+            veil: Veil = self.survey(block_statistics(field.float()))
+        return veil
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Restore whole fields.
+
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            Images on a scale where their percentiles are 0 and 1; H and W are
+            multiples of 16.
+
+        Returns
+        -------
+        (B, 1, H * scale, W * scale) torch.Tensor
+            Restored images on the same scale.
+        """
+        restored: Tensor = self.local(lift(field, self.veil_of(field)))
+        return restored

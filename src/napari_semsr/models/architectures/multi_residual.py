@@ -1,0 +1,101 @@
+"""Multi-residual generator of the SSUM system (Sun et al.), a CycleGAN's generator.
+
+=========  ==========================================================  ==========
+part       layers                                                      resolution
+=========  ==========================================================  ==========
+entry      7x7 convolution to 64, norm, LeakyReLU                      1
+down       two 3x3 stride-2 convolutions, 64, norm, LeakyReLU          1/2, 1/4
+residual   nine blocks: 3x3 convolution, norm, LeakyReLU, dropout,     1/4
+           3x3 convolution, norm, added to the input; 64 channels
+up         two sub-pixel layers: 3x3 convolution to 256, shuffle by    1/2, 1
+           2, LeakyReLU
+head       7x7 convolution to 1                                        1
+=========  ==========================================================  ==========
+
+*Stated*: a down-sampling module, nine residual blocks for images of 256 px, two 3x3
+convolutions of 64 maps in each with batch norm and LeakyReLU, two learned sub-pixel
+layers after them; dropout as a guard against overfitting; shallow features taken by a
+convolution. *Chosen*, since the figure with the layers is not in the text: everything
+else, namely the 7x7 kernels, 64 maps throughout, two stride-2 convolutions (as many as
+the sub-pixel layers undo), where the activations stand, the slope 0.2, the rate of
+dropout, reflected edges, a linear output.
+
+``norm="instance"`` is the variant whose statistics come from the image, as in the
+textbook. With batch norm, what is stored in training is used afterwards, and a tile
+equals the same pixels of the whole.
+"""
+
+from torch import Tensor, nn
+
+from napari_semsr.models.architectures.blocks import (
+    LeakyReLU,
+    SubPixelUp,
+    init_normal,
+    norm_layer,
+)
+from napari_semsr.models.architectures.resnet import ResidualBlock
+
+
+class MultiResidual(nn.Module):
+    """Nine residual blocks of 64 maps at a quarter of the resolution.
+
+    Parameters
+    ----------
+    width : int
+        Channels throughout.
+    blocks : int
+        Residual blocks.
+    norm : {"batch", "instance", "none"}
+        Normalisation.
+    dropout : float
+        Share of values that are dropped inside each residual block.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        blocks: int = 9,
+        norm: str = "batch",
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.scale, self.stride = 1, 4
+        bias = norm != "batch"
+        self.entry = nn.Sequential(
+            nn.Conv2d(1, width, 7, padding=3, padding_mode="reflect", bias=bias),
+            norm_layer(norm, width),
+            LeakyReLU(),
+        )
+        self.down = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.Conv2d(width, width, 3, stride=2, padding=1, bias=bias),
+                    norm_layer(norm, width),
+                    LeakyReLU(),
+                )
+                for _ in range(2)
+            )
+        )
+        self.residual = nn.Sequential(
+            *(ResidualBlock(width, norm, LeakyReLU(), dropout) for _ in range(blocks))
+        )
+        self.up = nn.Sequential(*(SubPixelUp(width, LeakyReLU()) for _ in range(2)))
+        self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")
+        init_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate a normalised image.
+
+        Parameters
+        ----------
+        x : (B, 1, H, W) torch.Tensor
+            Image on the unit scale; H and W are multiples of 4.
+
+        Returns
+        -------
+        (B, 1, H, W) torch.Tensor
+            Translated image on the same scale.
+        """
+        features = self.residual(self.down(self.entry(x)))
+        y: Tensor = self.head(self.up(features))
+        return y

@@ -1,0 +1,174 @@
+"""U-Net with multi-scale blocks and its discriminator (Gao et al. 2024).
+
+==========  =======================================================  =============
+part        layers                                                   resolution
+==========  =======================================================  =============
+encoder     seven 4x4 stride-2 convolutions to 64, 128, 256, 512,    1/2 ... 1/128
+            512, 512, 512, each with norm and LeakyReLU, then a
+            multi-scale block
+bottom      eighth convolution, 3x3, stride 1; first transposed      1/128
+            one, 3x3, stride 1; norm and LeakyReLU after both
+decoder     a multi-scale block, the encoder's maps of that size     1/128 ... 1/2
+            beside it, a 4x4 transposed stride-2 convolution to
+            512, 512, 512, 256, 128, 64, norm, LeakyReLU
+head        eighth transposed convolution, 4x4, stride 2, to 1       1
+==========  =======================================================  =============
+
+A multi-scale block has three branches side by side: a 1x1 convolution to a quarter of
+the maps; a 1x1 to a quarter and a 3x3 to half; a 1x1 to an eighth and two 3x3 to a
+quarter. Norm and LeakyReLU follow.
+
+*Stated*: a U-Net with eight convolutions and eight transposed ones, stride 2 but for
+the eighth and the first transposed one; instance norm and LeakyReLU after each; 14
+multi-scale blocks of 1x1 and 3x3 kernels with stride 1; skips that join the scales.
+*Chosen*, since the figure with the numbers is not in the text: the channels, the 4x4
+kernels, what is inside a block, where the 14 stand (seven in the encoder, seven in the
+decoder), joining by concatenation, and a last layer without norm and activation.
+
+The discriminator is *stated* to have five convolutions, the first three with stride 2,
+instance norm and LeakyReLU after all but the last: a 70 x 70 PatchGAN. Its channels and
+4x4 kernels are *chosen* as usual.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.models.architectures.blocks import LeakyReLU, init_normal, norm_layer
+from napari_semsr.models.architectures.discriminators import PatchGAN
+
+_LEVELS = 7
+_WIDEST = 8
+
+
+class MultiScaleBlock(nn.Module):
+    """Branches of one, one and two scales of 3x3 around a point, side by side.
+
+    Parameters
+    ----------
+    width : int
+        Channels in and out, a multiple of 8.
+    norm : {"batch", "instance", "none"}
+        Normalisation of the result.
+    """
+
+    def __init__(self, width: int, norm: str) -> None:
+        super().__init__()
+        quarter, eighth = width // 4, width // 8
+        self.point = nn.Conv2d(width, quarter, 1)
+        self.near = nn.Sequential(
+            nn.Conv2d(width, quarter, 1),
+            LeakyReLU(),
+            nn.Conv2d(quarter, 2 * quarter, 3, padding=1),
+        )
+        self.far = nn.Sequential(
+            nn.Conv2d(width, eighth, 1),
+            LeakyReLU(),
+            nn.Conv2d(eighth, quarter, 3, padding=1),
+            LeakyReLU(),
+            nn.Conv2d(quarter, quarter, 3, padding=1),
+        )
+        self.after = nn.Sequential(norm_layer(norm, width), LeakyReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Look at several scales at once.
+
+        Parameters
+        ----------
+        x : (B, C, H, W) torch.Tensor
+            Features.
+
+        Returns
+        -------
+        (B, C, H, W) torch.Tensor
+            Features.
+        """
+        branches = (self.point(x), self.near(x), self.far(x))
+        y: Tensor = self.after(torch.cat(branches, dim=1))
+        return y
+
+
+def _stage(convolution: nn.Module, width: int, norm: str) -> nn.Sequential:
+    """Follow a convolution by norm and activation."""
+    return nn.Sequential(convolution, norm_layer(norm, width), LeakyReLU())
+
+
+class MultiScaleUNet(nn.Module):
+    """U-Net of total stride 128 with 14 multi-scale blocks.
+
+    Parameters
+    ----------
+    width : int
+        Channels at half resolution, a multiple of 8; eight times as many from a
+        sixteenth of the resolution on.
+    norm : {"batch", "instance", "none"}
+        Normalisation. Instance norm needs sides of at least 256 px.
+
+    Raises
+    ------
+    ValueError
+        If the width is no multiple of 8.
+    """
+
+    def __init__(self, width: int = 64, norm: str = "instance") -> None:
+        super().__init__()
+        if width % 8:
+            msg = f"width must be a multiple of 8, got {width}"
+            raise ValueError(msg)
+        self.scale, self.stride = 1, 2**_LEVELS
+        widths = [width * min(2**level, _WIDEST) for level in range(_LEVELS)]
+        self.encoder = nn.ModuleList(
+            nn.Sequential(
+                _stage(nn.Conv2d(a, b, 4, stride=2, padding=1), b, norm),
+                MultiScaleBlock(b, norm),
+            )
+            for a, b in zip([1, *widths], widths, strict=False)
+        )
+        deep = widths[-1]
+        self.bottom = nn.Sequential(
+            _stage(nn.Conv2d(deep, deep, 3, padding=1), deep, norm),
+            _stage(nn.ConvTranspose2d(deep, deep, 3, padding=1), deep, norm),
+        )
+        self.blocks = nn.ModuleList(MultiScaleBlock(w, norm) for w in reversed(widths))
+        self.decoder = nn.ModuleList(
+            _stage(nn.ConvTranspose2d(2 * b, a, 4, stride=2, padding=1), a, norm)
+            for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.head = nn.ConvTranspose2d(2 * width, 1, 4, stride=2, padding=1)
+        init_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate a normalised image.
+
+        Parameters
+        ----------
+        x : (B, 1, H, W) torch.Tensor
+            Image on the unit scale; H and W are multiples of 128.
+
+        Returns
+        -------
+        (B, 1, H, W) torch.Tensor
+            Translated image on the same scale.
+        """
+        skips: list[Tensor] = []
+        for down in self.encoder:
+            x = down(x)
+            skips.append(x)
+        x = self.bottom(x)
+        for block, up in zip(self.blocks, [*self.decoder, self.head], strict=True):
+            x = up(torch.cat((block(x), skips.pop()), dim=1))
+        return x
+
+
+class MultiScaleDiscriminator(PatchGAN):
+    """Five convolutions, the first three with stride 2, without dropout.
+
+    Parameters
+    ----------
+    width : int
+        Channels after the first layer.
+    norm : {"batch", "instance", "none"}
+        Normalisation after all layers but the last.
+    """
+
+    def __init__(self, width: int = 64, norm: str = "instance") -> None:
+        super().__init__(width, norm, dropout=0.0)

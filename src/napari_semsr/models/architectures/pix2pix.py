@@ -1,0 +1,129 @@
+"""U-Net generator of Pix2Pix, for comparison (Isola et al. 2017, arXiv:1611.07004).
+
+=======  =====================================================  ============
+part     layers                                                 resolution
+=======  =====================================================  ============
+encoder  eight 4x4 stride-2 convolutions to 64, 128, 256, 512,  1/2 ... 1/256
+         512, 512, 512, 512; batch norm but after the first
+         and the last; LeakyReLU 0.2
+decoder  seven 4x4 transposed stride-2 convolutions to 512,     1/128 ... 1/2
+         512, 512, 512, 256, 128, 64; batch norm; dropout of
+         a half after the first three; ReLU; each joined with
+         the encoder's maps of that size
+head     4x4 transposed stride-2 convolution to 1, tanh         1
+=======  =====================================================  ============
+
+All of it is *stated*, in the paper's appendix or, for the missing norm of the innermost
+layer, in its code; weights from N(0, 0.02). *Chosen*: one grey channel instead of three
+(``channels=3`` gives the original), and the scale: the network works on [-1, 1], and
+here the unit scale is mapped to that and back. Its output can therefore not leave
+[0, 1]; ``bounded=False`` leaves the tanh out. The paper keeps dropout as noise when the
+network is used; here a network that is used has none, so that it repeats itself.
+
+Its discriminator is the PatchGAN of `napari_semsr.models.architectures.discriminators`
+on input and output together: ``channels=2, norm="batch", first_norm=False, dropout=0``.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.architectures.blocks import init_normal, norm_layer, sequence
+
+_WIDEST = 8
+_WITH_DROPOUT = 3
+_SLOPE = 0.2
+
+
+class Pix2PixUNet(nn.Module):
+    """U-Net whose every level halves the resolution.
+
+    Parameters
+    ----------
+    width : int
+        Channels at half resolution; at most eight times as many below.
+    levels : int
+        Times that the resolution is halved; 8 brings 256 px to 1.
+    norm : {"batch", "instance", "none"}
+        Normalisation.
+    dropout : float
+        Share of values that are dropped in the three innermost layers of the decoder.
+    bounded : bool
+        Whether a tanh keeps the output within [0, 1].
+    channels : int
+        Channels in and out.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two levels.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        levels: int = 8,
+        norm: str = "batch",
+        dropout: float = 0.5,
+        *,
+        bounded: bool = True,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        if levels < 2:
+            msg = f"levels must be at least 2, got {levels}"
+            raise ValueError(msg)
+        self.scale, self.stride, self.bounded = 1, 2**levels, bounded
+        widths = [width * min(2**level, _WIDEST) for level in range(levels)]
+        self.encoder = nn.ModuleList()
+        inputs = channels
+        for level, outputs in enumerate(widths):
+            kind = norm if 0 < level < levels - 1 else "none"
+            bias = kind != "batch"
+            self.encoder.append(
+                sequence(
+                    nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias),
+                    norm_layer(kind, outputs),
+                )
+            )
+            inputs = outputs
+        self.decoder = nn.ModuleList()
+        for step, outputs in enumerate(reversed(widths[:-1])):
+            bias = norm != "batch"
+            drops = dropout and step < _WITH_DROPOUT
+            self.decoder.append(
+                sequence(
+                    nn.ConvTranspose2d(
+                        inputs, outputs, 4, stride=2, padding=1, bias=bias
+                    ),
+                    norm_layer(norm, outputs),
+                    nn.Dropout(dropout) if drops else None,
+                )
+            )
+            inputs = 2 * outputs
+        self.head = nn.ConvTranspose2d(inputs, channels, 4, stride=2, padding=1)
+        init_normal(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate a normalised image.
+
+        Parameters
+        ----------
+        x : (B, channels, H, W) torch.Tensor
+            Image on the unit scale; H and W are multiples of the stride.
+
+        Returns
+        -------
+        (B, channels, H, W) torch.Tensor
+            Translated image on the same scale.
+        """
+        x = 2 * x - 1
+        skips: list[Tensor] = []
+        for level, down in enumerate(self.encoder):
+            x = down(functional.leaky_relu(x, _SLOPE) if level else x)
+            skips.append(x)
+        skips.pop()
+        for up in self.decoder:
+            x = torch.cat((up(torch.relu(x)), skips.pop()), dim=1)
+        y: Tensor = self.head(torch.relu(x))
+        return (torch.tanh(y) if self.bounded else y) / 2 + 0.5

@@ -1,0 +1,134 @@
+"""The published networks: generators that a card may name, and discriminators."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.models.architectures.blocks import bicubic
+from napari_semsr.models.architectures.de_haan import DeHaanUNet
+from napari_semsr.models.architectures.discriminators import (
+    PatchGAN,
+    SRGANDiscriminator,
+    VGGDiscriminator,
+)
+from napari_semsr.models.architectures.esrgan import RRDBNet
+from napari_semsr.models.architectures.multi_residual import MultiResidual
+from napari_semsr.models.architectures.multi_scale_unet import (
+    MultiScaleDiscriminator,
+    MultiScaleUNet,
+)
+from napari_semsr.models.architectures.pix2pix import Pix2PixUNet
+from napari_semsr.models.architectures.resnet import ResNetGenerator
+from napari_semsr.models.architectures.srcnn import SRCNN, AttentionSRCNN
+from napari_semsr.models.architectures.srgan import SRResNet
+
+PUBLISHED: dict[str, Callable[..., nn.Module]] = {
+    "multi-residual": MultiResidual,
+    "multi-scale-unet": MultiScaleUNet,
+    "de-haan-unet": DeHaanUNet,
+    "srcnn": SRCNN,
+    "srcnn-attention": AttentionSRCNN,
+    "resnet": ResNetGenerator,
+    "pix2pix": Pix2PixUNet,
+    "srgan": SRResNet,
+    "esrgan": RRDBNet,
+}
+"""Networks that map an image to an image, by the names that cards and recipes use."""
+
+DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
+    "patch-gan": PatchGAN,
+    "multi-scale": MultiScaleDiscriminator,
+    "vgg": VGGDiscriminator,
+    "srgan": SRGANDiscriminator,
+}
+"""Networks that judge an image, by the names that recipes use."""
+
+
+def without_weights(factory: Callable[..., nn.Module]) -> nn.Module:
+    """Build a network whose weights take no memory and no time.
+
+    Parameters
+    ----------
+    factory : callable
+        A value of `PUBLISHED` or `DISCRIMINATORS`.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network with default options, on the meta device.
+    """
+    with torch.device("meta"):
+        return factory()
+
+
+# A published network as a correction to its input.
+#
+# Most published generators make an image from nothing, and need thousands of steps
+# until they give back what they were given. Here a network's output is added to its
+# input, enlarged where the network enlarges, and its last convolution starts at zero:
+# before training, the result is the input. That is no part of any of the papers; it is
+# what the short forms of the recipes for the tables rest on.
+
+
+class Correction(nn.Module):
+    """A network whose output is added to its input.
+
+    Parameters
+    ----------
+    network : str
+        Key of `napari_semsr.models.architectures.published.PUBLISHED`.
+    options : dict, optional
+        Its arguments.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
+    """
+
+    rest: Tensor
+
+    def __init__(
+        self, network: str = "srcnn", options: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        if network not in PUBLISHED:
+            known = ", ".join(PUBLISHED)
+            msg = f"network must be one of {known}, got {network!r}"
+            raise ValueError(msg)
+        self.inner = PUBLISHED[network](**(options or {}))
+        self.scale = int(getattr(self.inner, "scale", 1))
+        self.stride = int(getattr(self.inner, "stride", 1))
+        kinds = (nn.Conv2d, nn.ConvTranspose2d)
+        last = [m for m in self.inner.modules() if isinstance(m, kinds)][-1]
+        nn.init.zeros_(last.weight)
+        if last.bias is not None:
+            nn.init.zeros_(last.bias)
+        self.register_buffer("rest", self._at_rest())
+
+    @torch.no_grad()
+    def _at_rest(self) -> Tensor:
+        """Give the level that the network puts out while its last layer is zero."""
+        learning = self.inner.training
+        side = max(self.stride, 32 // self.stride * self.stride)
+        made: Tensor = self.inner.eval()(torch.zeros(1, 1, side, side))
+        self.inner.train(learning)
+        return made.mean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Correct a normalised image.
+
+        Parameters
+        ----------
+        x : (B, 1, H, W) torch.Tensor
+            Image on the unit scale; H and W are multiples of the stride.
+
+        Returns
+        -------
+        (B, 1, H * scale, W * scale) torch.Tensor
+            Corrected image on the same scale.
+        """
+        corrected: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
+        return corrected

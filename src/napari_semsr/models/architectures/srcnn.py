@@ -1,0 +1,175 @@
+"""SRCNN, and SRCNN with attention (Z. Wang, microsphere nanoscopy).
+
+=========  ======================================  ==========================
+layer      kernel, channels                        activation
+=========  ======================================  ==========================
+1          9x9, 64                                 ReLU, then attention
+2          1x1, 32                                 ReLU, then attention
+3          5x5, 1                                  none
+=========  ======================================  ==========================
+
+*Stated* by Dong et al. (ECCV 2014, arXiv:1501.00092), whom Wang cites for the network:
+kernels 9-1-5, maps 64 and 32, 8 032 weights, weights from N(0, 0.001), and that the
+image is enlarged by cubic interpolation first. Wang gives no layers of his own, and
+proposes attention for objects of 50 to 60 nm without saying which. *Chosen* is the
+attention: each map is weighed by its local mean, and each place by what its
+surroundings of 7x7 hold, both between 0 and 2 and both 1 before training. The mean is
+taken over `window` pixels, not over the field: a mean of all would make every pixel
+depend on the whole image, and tiles would differ from it. Edges are repeated.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models.architectures.blocks import bicubic, check_scale, draw_normal
+
+_FIRST_STD = 0.001
+
+
+def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """Make a convolution that repeats edges, with the paper's first weights."""
+    layer = nn.Conv2d(
+        inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate"
+    )
+    draw_normal(layer.weight, _FIRST_STD)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class SRCNN(nn.Module):
+    """Three convolutions after cubic enlargement.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels after the first two layers.
+    scale : int
+        Output pixels per input pixel along each axis.
+    residual : bool
+        Whether the output is a correction to the enlarged image. The original is not;
+        a correction is learnt faster.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int] = (64, 32),
+        scale: int = 1,
+        *,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scale, self.stride = check_scale(scale, (1, 2, 3, 4)), 1
+        self.residual = residual
+        first, second = widths
+        self.patches = _convolution(1, first, 9)
+        self.mapping = _convolution(first, second, 1)
+        self.head = _convolution(second, 1, 5)
+        self.first_attention: nn.Module = nn.Identity()
+        self.second_attention: nn.Module = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sharpen a normalised image.
+
+        Parameters
+        ----------
+        x : (B, 1, H, W) torch.Tensor
+            Image on the unit scale.
+
+        Returns
+        -------
+        (B, 1, H * scale, W * scale) torch.Tensor
+            Sharpened image on the same scale.
+        """
+        base = bicubic(x, self.scale)
+        features = self.first_attention(torch.relu(self.patches(base)))
+        features = self.second_attention(torch.relu(self.mapping(features)))
+        y: Tensor = self.head(features)
+        return base + y if self.residual else y
+
+
+class LocalAttention(nn.Module):
+    """Weigh maps by their local means, then places by what surrounds them.
+
+    Parameters
+    ----------
+    width : int
+        Channels in and out.
+    window : int
+        Side of the square over which means are taken; odd.
+    reduction : int
+        Channels per channel of the hidden layer.
+    """
+
+    def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
+        super().__init__()
+        if window % 2 == 0:
+            msg = f"window must be odd, got {window}"
+            raise ValueError(msg)
+        self.window = window
+        hidden = max(4, width // reduction)
+        self.squeeze = nn.Conv2d(width, hidden, 1)
+        self.maps = nn.Conv2d(hidden, width, 1)
+        self.places = nn.Conv2d(2, 1, 7, padding=3, padding_mode="replicate")
+        for weights in (*self.maps.parameters(), *self.places.parameters()):
+            nn.init.zeros_(weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Weigh features.
+
+        Parameters
+        ----------
+        x : (B, C, H, W) torch.Tensor
+            Features.
+
+        Returns
+        -------
+        (B, C, H, W) torch.Tensor
+            Features.
+        """
+        # the mean of few maps made of many is the same as few made of the means
+        means = self._local_mean(self.squeeze(x))
+        x = x * 2 * torch.sigmoid(self.maps(torch.relu(means)))
+        about = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
+        return x * 2 * torch.sigmoid(self.places(about))
+
+    def _local_mean(self, x: Tensor) -> Tensor:
+        """Average over the window, along one axis and then the other."""
+        for size in ((self.window, 1), (1, self.window)):
+            x = functional.avg_pool2d(
+                x,
+                size,
+                stride=1,
+                padding=(size[0] // 2, size[1] // 2),
+                count_include_pad=False,
+            )
+        return x
+
+
+class AttentionSRCNN(SRCNN):
+    """SRCNN whose features are weighed by local attention.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels after the first two layers.
+    scale : int
+        Output pixels per input pixel along each axis.
+    residual : bool
+        Whether the output is a correction to the enlarged image.
+    window : int
+        Side of the square over which attention takes means; odd.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int] = (64, 32),
+        scale: int = 1,
+        *,
+        residual: bool = False,
+        window: int = 31,
+    ) -> None:
+        super().__init__(widths, scale, residual=residual)
+        self.first_attention = LocalAttention(widths[0], window)
+        self.second_attention = LocalAttention(widths[1], window)

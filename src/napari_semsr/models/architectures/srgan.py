@@ -1,0 +1,90 @@
+"""SRResNet, the generator of SRGAN, for comparison (Ledig et al. 2017).
+
+=========  ==========================================================  ==========
+part       layers                                                      resolution
+=========  ==========================================================  ==========
+entry      9x9 convolution to 64, PReLU                                1
+residual   16 blocks: 3x3 convolution, batch norm, PReLU, 3x3          1
+           convolution, batch norm, added to the input
+trunk      3x3 convolution, batch norm, added to the entry             1
+up         one for each doubling: 3x3 convolution to 256, shuffle      2, 4
+           by 2, PReLU
+head       9x9 convolution to 1                                        `scale`
+=========  ==========================================================  ==========
+
+All of it is *stated* (arXiv:1609.04802), for ``scale=4``. *Chosen*: one grey channel
+instead of three (``channels=3`` gives the original), a linear output, and that smaller
+scales have fewer layers for going up. Sun et al. compare with it at ``scale=1``, the
+optical and the SEM image being on one grid; so do we.
+"""
+
+from torch import Tensor, nn
+
+from napari_semsr.models.architectures.blocks import SubPixelUp, check_scale
+
+
+class _Block(nn.Module):
+    """Two normalised 3x3 convolutions, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.PReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        correction: Tensor = self.body(x)
+        return x + correction
+
+
+class SRResNet(nn.Module):
+    """Residual network at the input's resolution, enlarged at its end.
+
+    Parameters
+    ----------
+    width : int
+        Channels throughout.
+    blocks : int
+        Residual blocks.
+    scale : int
+        Output pixels per input pixel along each axis: 1, 2 or 4.
+    channels : int
+        Channels in and out.
+    """
+
+    def __init__(
+        self, width: int = 64, blocks: int = 16, scale: int = 1, *, channels: int = 1
+    ) -> None:
+        super().__init__()
+        self.scale, self.stride = check_scale(scale, (1, 2, 4)), 1
+        self.entry = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
+        self.residual = nn.Sequential(*(_Block(width) for _ in range(blocks)))
+        self.trunk = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.up = nn.Sequential(
+            *(SubPixelUp(width, nn.PReLU()) for _ in range(scale.bit_length() - 1))
+        )
+        self.head = nn.Conv2d(width, channels, 9, padding=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resolve a normalised image.
+
+        Parameters
+        ----------
+        x : (B, channels, H, W) torch.Tensor
+            Image on the unit scale.
+
+        Returns
+        -------
+        (B, channels, H * scale, W * scale) torch.Tensor
+            Resolved image on the same scale.
+        """
+        shallow = self.entry(x)
+        features = shallow + self.trunk(self.residual(shallow))
+        y: Tensor = self.head(self.up(features))
+        return y

@@ -1,0 +1,298 @@
+"""How far a network looks: measured by letting NaN spread.
+
+Half of a field is filled with NaN up to a multiple of the stride; whatever output
+becomes NaN on the other half depends on that side. This sees every tap, also those
+whose weight is tiny, and does not depend on the weights. Live normalisations are
+replaced by the identity, since they would spread NaN everywhere. It is done in fp32:
+bf16 kernels in channels_last order leak NaN into their neighbours. Operations that
+swallow NaN (``torch.where``, ``nan_to_num``) hide what passes through them.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.core import CheckpointError, OptionError, ShapeError, round_up
+from napari_semsr.models.probing.statistics import WithoutNorms
+
+_FIRST_SIDE = 64
+_LAST_SIDE = 4096
+_LARGEST_MINIMUM = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was measured on a network.
+
+    Attributes
+    ----------
+    halo : int or None
+        Context for a tile, a multiple of the stride: what an output depends on, and one
+        pixel more, so that both tiles at a border know the pixels on either side of it.
+        None when every output depends on the whole field.
+    norms : int
+        Live normalisations in one pass.
+    smallest : int
+        Smallest side, a multiple of the stride, that the network accepts.
+    """
+
+    halo: int | None
+    norms: int
+    smallest: int
+
+
+def _cpu_copy(module: nn.Module) -> nn.Module:
+    """Copy a network for probing in fp32."""
+    return copy.deepcopy(module).to("cpu", torch.float32).eval()
+
+
+def _pass(module: nn.Module, field: torch.Tensor) -> torch.Tensor:
+    """Run once without gradients and without live norms."""
+    with torch.no_grad(), WithoutNorms():
+        output: torch.Tensor = module(field)
+    return output
+
+
+def smallest_side(module: nn.Module, *, stride: int) -> int:
+    """Find the smallest field that a network accepts.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    stride : int
+        The network's total stride.
+
+    Returns
+    -------
+    int
+        Side in pixels, a multiple of the stride.
+
+    Raises
+    ------
+    CheckpointError
+        If the network accepts no field up to 64 strides.
+    """
+    probed = module.eval()
+    for multiple in (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM):
+        side = multiple * stride
+        try:
+            with torch.no_grad():
+                probed(torch.zeros(1, 1, side, side))
+        except (RuntimeError, ValueError):
+            continue
+        return side
+    msg = (
+        f"A network must accept fields whose sides are multiples of its stride "
+        f"{stride}, and this one refused all up to {_LARGEST_MINIMUM * stride} px."
+    )
+    raise CheckpointError(msg)
+
+
+def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
+    """Greatest distance over which NaN spreads, in four directions."""
+    middle = round_up(side // 2, stride)
+    reach = 0
+    for axis in (2, 3):
+        shape = (1, 1, side, across) if axis == 2 else (1, 1, across, side)
+        for start, length in ((0, middle), (middle, side - middle)):
+            field = torch.zeros(shape)
+            field.narrow(axis, start, length).fill_(torch.nan)
+            output = _pass(module, field)
+            scale = output.shape[axis] // side
+            hit = output.isnan().any(dim=1).any(dim=1 if axis == 3 else 2)[0]
+            edge = middle * scale
+            beyond = hit[edge:] if start == 0 else hit[:edge].flip(0)
+            far = beyond.nonzero()
+            spread = int(far.max()) + 1 if far.numel() else 0
+            reach = max(reach, -(-spread // scale))
+    return reach
+
+
+def measure(module: nn.Module, *, stride: int) -> int:
+    """Measure the halo that makes tiles exact.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    stride : int
+        The network's total stride.
+
+    Returns
+    -------
+    int
+        Input pixels on each side, a multiple of the stride.
+
+    Raises
+    ------
+    ShapeError
+        If every output depends on the whole field, however large.
+    """
+    return round_up(_measure(_cpu_copy(module), stride), stride)
+
+
+def _measure(probed: nn.Module, stride: int) -> int:
+    """Measure the reach in pixels, on fields that grow until it is seen to end."""
+    across = smallest_side(probed, stride=stride)
+    side = round_up(max(_FIRST_SIDE, 4 * across), stride)
+    while side <= _LAST_SIDE:
+        reach = _reach(probed, side, across, stride)
+        if reach < side // 2 - stride:
+            return reach
+        side *= 2
+    msg = (
+        f"A network that is tiled must have a bounded receptive field, and this one "
+        f"depends on more than {_LAST_SIDE // 2} px on each side."
+    )
+    raise ShapeError(msg)
+
+
+def probe(module: nn.Module, *, stride: int) -> Probe:
+    """Measure all that tiling needs to know of a network.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    stride : int
+        The network's total stride.
+
+    Returns
+    -------
+    Probe
+        Halo, live normalisations and smallest side.
+    """
+    probed = _cpu_copy(module)
+    smallest = smallest_side(probed, stride=stride)
+    with torch.no_grad(), WithoutNorms() as mode:
+        probed(torch.zeros(1, 1, smallest, smallest))
+    try:
+        halo: int | None = round_up(_measure(probed, stride) + 1, stride)
+    except ShapeError:
+        halo = None
+    return Probe(halo, mode.count, smallest)
+
+
+# How far a network looks in effect: the halo that suffices for a stated tolerance.
+#
+# The exact receptive field of a deep network is far wider than what changes its output
+# noticeably. Here a field is changed beyond a line, and the change of the output behind
+# the line is measured against the output's range: the effective field ends where it
+# falls below the tolerance. Gradients say the same to first order, but their mass falls
+# off faster than the change by real contents does, and gives halos that are too narrow.
+
+_TRIALS = 2
+_TOLERANCES = (0.01, 0.001)
+_WIDEST = 256
+
+
+def effective_halo(
+    module: nn.Module, *, stride: int, halo: int, tolerance: float, seed: int = 0
+) -> int:
+    """Measure the halo beyond which the input changes the output by little.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    stride : int
+        The network's total stride.
+    halo : int
+        The exact halo, from `receptive_field.probe`.
+    tolerance : float
+        Largest change that is allowed, over the range of the output.
+    seed : int, default=0
+        Of the noise that the network is shown.
+
+    Returns
+    -------
+    int
+        Input pixels, a multiple of the stride, at most `halo`.
+
+    Raises
+    ------
+    OptionError
+        If the tolerance is not between 0 and 1.
+
+    Notes
+    -----
+    Noise with structure at several scales stands for real images, and live
+    normalisations are left out, as for the exact field.
+    """
+    if not 0 < tolerance < 1:
+        msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
+        raise OptionError(msg)
+    probed = copy.deepcopy(module).to("cpu", torch.float32).eval()
+    across = smallest_side(probed, stride=stride)
+    side = 2 * round_up(halo + across, stride)
+    rng = torch.Generator().manual_seed(seed)
+    reach = 0
+    for _ in range(_TRIALS):
+        for axis in (2, 3):
+            shape = (side, across) if axis == 2 else (across, side)
+            one, other = (_noise(shape, rng) for _ in range(2))
+            for low in (True, False):
+                change = _change(probed, one, other, axis=axis, low=low)
+                far = (change > tolerance).nonzero()
+                scale = 2 * len(change) // side
+                reach = max(reach, -(-(int(far.max()) + 1) // scale) if len(far) else 0)
+    return min(halo, round_up(reach, stride))
+
+
+def effective_fields(
+    module: nn.Module, *, stride: int, halo: int | None
+) -> dict[str, int]:
+    """Measure what a card says of a network's effective field.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
+    stride : int
+        The network's total stride.
+    halo : int or None
+        The exact halo; None when it is not bounded.
+
+    Returns
+    -------
+    dict
+        Input pixels for tolerances of 0.01 and 0.001; empty where the exact halo is
+        above 256 px, which takes long.
+    """
+    if halo is None or halo > _WIDEST:
+        return {}
+    return {
+        f"{tolerance:g}": effective_halo(
+            module, stride=stride, halo=halo, tolerance=tolerance
+        )
+        for tolerance in _TOLERANCES
+    }
+
+
+def _noise(shape: tuple[int, int], rng: torch.Generator) -> Tensor:
+    """Draw values in [0, 1] with structure at several scales."""
+    total = torch.zeros(1, 1, *shape)
+    for step in (1, 4, 16):
+        coarse = torch.rand(1, 1, *(-(-n // step) for n in shape), generator=rng)
+        fine = coarse.repeat_interleave(step, 2).repeat_interleave(step, 3)
+        total += fine[..., : shape[0], : shape[1]]
+    return total / 3
+
+
+def _change(
+    module: nn.Module, one: Tensor, other: Tensor, *, axis: int, low: bool
+) -> Tensor:
+    """Change of the output by distance from a line, over the output's range."""
+    half = one.shape[axis] // 2
+    mixed = one.clone()
+    start = 0 if low else half
+    mixed.narrow(axis, start, half).copy_(other.narrow(axis, start, half))
+    with torch.no_grad(), WithoutNorms():
+        before, after = module(one), module(mixed)
+    spread = (before.max() - before.min()).clamp_min(torch.finfo(before.dtype).tiny)
+    largest: Tensor = ((after - before).abs() / spread).amax(dim=(0, 1, 5 - axis))
+    middle = len(largest) // 2
+    return largest[middle:] if low else largest[:middle].flip(0)

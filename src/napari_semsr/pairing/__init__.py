@@ -1,0 +1,5 @@
+"""Patches to learn from: cut, checked, split, stored, varied."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,168 @@
+"""Variations of a pair of patches, the same for both, repeatable by seed.
+
+Sun et al. flip, turn by 30, 45, 60 and 90 degrees, and scale; grey levels may be varied
+too. Turns by right angles and flips move pixels without changing them; all else is one
+cubic resampling, reflected at the border.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from napari_semsr.core import Options
+
+ANGLES = (0, 30, 45, 60, 90)
+
+
+class AugmentOptions(Options):
+    """What is varied, and how much."""
+
+    flips: bool = Field(default=True, description="mirror up-down and left-right")
+    angles_deg: tuple[int, ...] = Field(
+        default=ANGLES, min_length=1, description="turns, in either direction"
+    )
+    zoom: tuple[float, float] = Field(
+        default=(0.8, 1.25), description="range of the magnification"
+    )
+    gain: float = Field(default=0.1, ge=0, lt=1, description="largest change of gain")
+    offset: float = Field(
+        default=0.05, ge=0, description="largest change of grey level, over the range"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One draw.
+
+    Attributes
+    ----------
+    up_down, left_right : bool
+        Mirrors.
+    angle_deg : float
+        Turn, counter-clockwise as seen on a screen.
+    zoom : float
+        Magnification.
+    gain, offset : float
+        Change of grey levels: ``gain * value + offset * range``.
+    """
+
+    up_down: bool = False
+    left_right: bool = False
+    angle_deg: float = 0.0
+    zoom: float = 1.0
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+def draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
+    """Draw a variation.
+
+    Parameters
+    ----------
+    options : AugmentOptions
+        Ranges.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    Variation
+        What to do to both patches.
+    """
+    flips = rng.random(2) < 0.5
+    sign = 1 if rng.random() < 0.5 else -1
+    low, high = np.log(options.zoom[0]), np.log(options.zoom[1])
+    return Variation(
+        up_down=bool(flips[0]) and options.flips,
+        left_right=bool(flips[1]) and options.flips,
+        angle_deg=float(sign * rng.choice(options.angles_deg)),
+        zoom=float(np.exp(rng.uniform(low, high))),
+        gain=float(1 + rng.uniform(-options.gain, options.gain)),
+        offset=float(rng.uniform(-options.offset, options.offset)),
+    )
+
+
+def vary(
+    patch: NDArray[Any],
+    variation: Variation,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> NDArray[np.float32]:
+    """Vary one patch.
+
+    Parameters
+    ----------
+    patch : (N, N) numpy.ndarray
+        Grey values.
+    variation : Variation
+        What to do.
+    value_range : tuple of float, default=(0.0, 1.0)
+        Grey levels of black and white.
+
+    Returns
+    -------
+    (N, N) numpy.ndarray of float32
+        The varied patch; its centre stays where it was.
+    """
+    made = patch.astype(np.float32)
+    made = made[::-1] if variation.up_down else made
+    made = made[:, ::-1] if variation.left_right else made
+    quarter, rest = divmod(variation.angle_deg, 90)
+    if rest == 0 and variation.zoom == 1:
+        made = np.rot90(made, int(quarter))
+    else:
+        made = _turned(made, variation)
+    if variation.gain == 1 and variation.offset == 0:
+        return np.ascontiguousarray(made)
+    low, high = value_range
+    changed = variation.gain * (made - low) + low + variation.offset * (high - low)
+    return np.ascontiguousarray(changed, dtype=np.float32)
+
+
+def _turned(patch: NDArray[np.float32], variation: Variation) -> NDArray[np.float32]:
+    """Turn and magnify about the centre."""
+    angle = np.deg2rad(variation.angle_deg)
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[cos, sin], [-sin, cos]]) / variation.zoom
+    centre = (np.array(patch.shape) - 1) / 2
+    made: NDArray[np.float32] = ndimage.affine_transform(
+        patch, matrix, offset=centre - matrix @ centre, order=3, mode="mirror"
+    )
+    return made
+
+
+def augment_pair(
+    low: NDArray[Any],
+    high: NDArray[Any],
+    seed: int | tuple[int, ...],
+    *,
+    options: AugmentOptions | None = None,
+    low_range: tuple[float, float] = (0.0, 1.0),
+    high_range: tuple[float, float] = (0.0, 1.0),
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Vary both patches of a pair alike.
+
+    Parameters
+    ----------
+    low : (N, N) numpy.ndarray
+        Patch of LOW.
+    high : (N * scale, N * scale) numpy.ndarray
+        Patch of HIGH.
+    seed : int or tuple of int
+        For instance seed and number of the sample: the same gives the same.
+    options : AugmentOptions, optional
+        What is varied.
+    low_range, high_range : tuple of float, default=(0.0, 1.0)
+        Grey levels of black and white in each.
+
+    Returns
+    -------
+    low, high : numpy.ndarray of float32
+        The varied patches.
+    """
+    rng = np.random.default_rng(seed)
+    variation = draw_variation(options or AugmentOptions(), rng)
+    return vary(low, variation, low_range), vary(high, variation, high_range)

@@ -1,0 +1,345 @@
+"""Which patches are worth learning from: not empty, finite, and one on the other."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage import filters
+
+from napari_semsr.core import Box, Micrograph, OptionError, read_box
+from napari_semsr.pairing.options import SPLITS, PairOptions
+
+# Unpaired sets of equal pattern density.
+#
+# Where two sets show different amounts of pattern, a network that is trained between
+# them learns to add or remove pattern. Density is the share of a patch's pixels whose
+# gradient is an edge's, by Otsu's threshold over the whole image; it does not mind
+# which phase is the bright one.
+
+_SIGMA_PX = 1.5
+_SAMPLE = 1024
+_BINS = 5
+
+
+class DensityMeter:
+    """Measures how much pattern patches of one image hold.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image; up to 1024 x 1024 px in its middle decide what an edge is.
+    """
+
+    def __init__(self, image: Micrograph) -> None:
+        corners = [max(0, (n - _SAMPLE) // 2) for n in image.shape]
+        ends = [min(n, c + _SAMPLE) for n, c in zip(image.shape, corners, strict=True)]
+        sample = read_box(image.data, Box(corners[0], ends[0], corners[1], ends[1]))
+        edges = _gradient(sample)
+        flat = float(edges.max()) <= float(edges.min())
+        self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
+
+    def measure(self, patch: NDArray[Any]) -> float:
+        """Measure a patch.
+
+        Parameters
+        ----------
+        patch : (Y, X) numpy.ndarray
+            Grey values.
+
+        Returns
+        -------
+        float
+            Share of edge pixels, in [0, 1].
+        """
+        return float((_gradient(patch) > self._threshold).mean())
+
+
+def _gradient(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Gradient magnitude of smoothed grey values; NaN counts as 0."""
+    known = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
+    made: NDArray[np.float64] = ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX)
+    return made
+
+
+def balance(
+    low: Sequence[float], high: Sequence[float], rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Choose equally many patches of equal density from two sets.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        Densities of the patches of both sets.
+    rng : numpy.random.Generator
+        Chooses among patches of one class of density.
+
+    Returns
+    -------
+    low, high : list of int
+        Indices of the chosen patches, of equal number, ordered by class of density:
+        fifths of all densities together.
+    """
+    both = np.array([*low, *high])
+    if not both.size:
+        return [], []
+    edges = np.quantile(both, np.linspace(0, 1, _BINS + 1)[1:-1])
+    first, second = (np.searchsorted(edges, np.array(side)) for side in (low, high))
+    chosen: tuple[list[int], list[int]] = ([], [])
+    for number in range(_BINS):
+        members = [np.flatnonzero(side == number) for side in (first, second)]
+        count = min(len(members[0]), len(members[1]))
+        for kept, found in zip(chosen, members, strict=True):
+            kept += [int(i) for i in rng.permutation(found)[:count]]
+    return chosen
+
+
+REASONS = {
+    "not-finite": "pixels are NaN or infinite",
+    "empty": "hardly any contrast in LOW or HIGH",
+    "uncorrelated": "LOW and HIGH do not show the same",
+    "shifted": "LOW and HIGH fit better when moved",
+}
+"""Why a patch is left out."""
+
+_SMOOTH_PX = 1.0
+_BETTER = 0.02  # by how much a moved pair must correlate better
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A patch before it is cut.
+
+    Attributes
+    ----------
+    source : int
+        Which image, or pair of images.
+    block : tuple of int
+        Row and column of the block that it lies in; a block goes to one set.
+    box : Box
+        In pixels of LOW.
+    """
+
+    source: int
+    block: tuple[int, int]
+    box: Box
+
+
+def lay_out(
+    source: int, shape: tuple[int, int], options: PairOptions
+) -> Iterator[Place]:
+    """Lay patches over an image, in blocks that share no pixel.
+
+    Without overlap a block is one patch; with overlap it holds as many patches as fit
+    into two sides.
+
+    Parameters
+    ----------
+    source : int
+        Number of the image.
+    shape : tuple of int
+        Its rows and columns.
+    options : PairOptions
+        Patch and step.
+
+    Yields
+    ------
+    Place
+        Block by block, row by row.
+    """
+    side, step = options.patch, options.step or options.patch
+    within = 1 if step >= side else 1 + side // step
+    block = side + (within - 1) * step
+    if min(shape) < block:  # small images: blocks of one patch
+        within, block = 1, side
+    pitch = max(block, step) if within == 1 else block
+    counts = [max(0, (n - block) // pitch + 1) for n in shape]
+    spare = [
+        (n - (c - 1) * pitch - block) // 2 for n, c in zip(shape, counts, strict=True)
+    ]
+    for row, column in np.ndindex(counts[0], counts[1]):
+        for i, j in np.ndindex(within, within):
+            y = spare[0] + row * pitch + i * step
+            x = spare[1] + column * pitch + j * step
+            yield Place(source, (row, column), Box(y, y + side, x, x + side))
+
+
+def judge_one(
+    patch: NDArray[Any], value_range: tuple[float, float], options: PairOptions
+) -> str | None:
+    """Tell why one patch is of no use.
+
+    Parameters
+    ----------
+    patch : (Y, X) numpy.ndarray
+        Grey values.
+    value_range : tuple of float
+        Low and high percentile of its field.
+    options : PairOptions
+        The least contrast.
+
+    Returns
+    -------
+    str or None
+        A key of `REASONS`; None for a good one.
+    """
+    values = patch.astype(float)
+    if not np.isfinite(values).all():
+        return "not-finite"
+    span = value_range[1] - value_range[0]
+    spread = float(values.std())
+    return "empty" if spread == 0 or spread < options.min_contrast * span else None
+
+
+def judge(
+    low: NDArray[Any],
+    high: NDArray[Any],
+    ranges: tuple[tuple[float, float], tuple[float, float]],
+    options: PairOptions,
+) -> str | None:
+    """Tell why a pair of patches is of no use.
+
+    Parameters
+    ----------
+    low : (Y, X) numpy.ndarray
+        Patch of LOW.
+    high : (Y * scale, X * scale) numpy.ndarray
+        Patch of HIGH.
+    ranges : tuple
+        Percentiles of both fields.
+    options : PairOptions
+        What is demanded.
+
+    Returns
+    -------
+    str or None
+        A key of `REASONS`; None for a good pair.
+    """
+    for patch, value_range in zip((low, high), ranges, strict=True):
+        wrong = judge_one(patch, value_range, options)
+        if wrong is not None:
+            return wrong
+    a, b = _plain(low), _plain(_binned(high, high.shape[0] // low.shape[0]))
+    here = abs(float((a * b).mean()))
+    if here < options.min_correlation:
+        return "uncorrelated"
+    moved, best = _best_shift(a, b)
+    further = float(np.hypot(*moved)) > options.max_shift_px
+    return "shifted" if further and best > here + _BETTER else None
+
+
+def _binned(patch: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Average blocks of pixels."""
+    if scale == 1:
+        return patch
+    rows, columns = (n // scale for n in patch.shape)
+    blocks = patch.reshape(rows, scale, columns, scale).astype(float)
+    return np.asarray(blocks.mean(axis=(1, 3)))
+
+
+def _plain(patch: NDArray[Any]) -> NDArray[np.float64]:
+    """Smooth a patch, and bring it to mean 0 and deviation 1."""
+    values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
+    values -= values.mean()
+    return np.asarray(values / max(float(values.std()), 1e-300))
+
+
+def _best_shift(
+    a: NDArray[np.float64], b: NDArray[np.float64]
+) -> tuple[tuple[int, int], float]:
+    """Find the shift, up to an eighth of the side, of the strongest correlation.
+
+    Only what both share at a shift is compared, so that the border costs nothing.
+    """
+    reach = max(1, a.shape[0] // 8)
+    inner = b[reach:-reach, reach:-reach]
+    inner = inner - inner.mean()
+    size = [m + n - 1 for m, n in zip(a.shape, inner.shape, strict=True)]
+    product = np.fft.rfft2(a, size) * np.fft.rfft2(inner[::-1, ::-1], size)
+    full = np.fft.irfft2(product, size)
+    top, left = (n - 1 for n in inner.shape)
+    sums = full[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
+    window = np.ones(inner.shape)
+    spread = _window_deviation(a, window.shape)
+    found = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
+    y, x = np.unravel_index(int(np.argmax(found)), found.shape)
+    return (int(y) - reach, int(x) - reach), float(found[y, x])
+
+
+def _window_deviation(
+    values: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Compute the standard deviation of every window that lies inside."""
+    sums = []
+    for part in (values, values**2):
+        table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        rows, columns = shape
+        sums.append(
+            table[rows:, columns:]
+            - table[:-rows, columns:]
+            - table[rows:, :-columns]
+            + table[:-rows, :-columns]
+        )
+    count = shape[0] * shape[1]
+    variance = sums[1] / count - (sums[0] / count) ** 2
+    return np.asarray(np.sqrt(np.maximum(variance, 0)))
+
+
+# Three sets of patches such that no pixel of one lies within a patch of another.
+
+
+def split(
+    places: Sequence[Place], options: PairOptions, *, salt: int = 0
+) -> dict[str, list[Place]]:
+    """Deal blocks of patches out to the three sets.
+
+    All patches of a block go to one set, and blocks share no pixel. The dealing is a
+    draw that depends on the seed alone.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        Patches that passed.
+    options : PairOptions
+        Shares and seed.
+    salt : int, default=0
+        Makes a second draw of the same seed another one.
+
+    Returns
+    -------
+    dict
+        Patches by set, in the order of `SPLITS`, shuffled.
+
+    Raises
+    ------
+    OptionError
+        If there are fewer blocks than sets that must not be empty.
+    """
+    blocks: dict[tuple[int, tuple[int, int]], list[Place]] = {}
+    for place in places:
+        blocks.setdefault((place.source, place.block), []).append(place)
+    wanted = [name for name in SPLITS if options.shares[name] > 0]
+    if len(blocks) < len(wanted):
+        msg = (
+            f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
+            f"of {options.patch} px, got {len(blocks)}: lower --patch or --step, or "
+            "set --validation 0 and --test 0."
+        )
+        raise OptionError(msg)
+    rng = np.random.default_rng([options.seed, salt])
+    keys = sorted(blocks)
+    order = [keys[i] for i in rng.permutation(len(keys))]
+    found: dict[str, list[Place]] = {}
+    for name in reversed(SPLITS):
+        share = options.shares[name]
+        count = len(order) if name == "train" else round(share * len(keys))
+        if name != "train" and share > 0:
+            count = max(1, count)
+        left = 1 if name != "train" else 0
+        count = min(count, max(len(order) - left, 0))
+        taken, order = order[:count], order[count:]
+        members = [place for key in taken for place in blocks[key]]
+        found[name] = [members[i] for i in rng.permutation(len(members))]
+    return {name: found[name] for name in SPLITS}

@@ -1,0 +1,273 @@
+"""A store of pairs: a zarr group with one sub-group for each set.
+
+::
+
+    PAIRS.zarr
+      attributes "semsr-pairs": kind, patch, scale, pixel size, options, counts,
+                                rejected, sources with their grey ranges, provenance
+      train, validation, test
+        low          (N, P, P)
+        high         (N, P * scale, P * scale)
+        low_places   (N, 3)  number of the source, row and column of the corner
+        high_places  (N, 3)  the same in pixels of HIGH
+
+Patches keep the grey values, and where nothing was resampled the type, of their image.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core import FloatPair, IncompleteError, ReadError
+from napari_semsr.pairing.options import SPLITS
+
+if TYPE_CHECKING:
+    import zarr
+
+ATTRIBUTE = "semsr-pairs"
+FORMAT = 1
+_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(slots=True)
+class SetWriter:
+    """Writes the patches of one set, a chunk at a time.
+
+    Attributes
+    ----------
+    group : zarr.Group
+        Sub-group of the set; its arrays are made with the first patch.
+    count : int
+        How many pairs there will be.
+    """
+
+    group: "zarr.Group"
+    count: int
+    _waiting: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    _written: int = 0
+
+    def add(self, **patches: NDArray[Any]) -> None:
+        """Add one patch to every array.
+
+        Parameters
+        ----------
+        **patches : numpy.ndarray
+            ``low``, ``high``, ``low_places`` and ``high_places``.
+        """
+        for name, patch in patches.items():
+            self._waiting.setdefault(name, []).append(np.asarray(patch))
+        if len(self._waiting["low"]) == self._batch():
+            self.flush()
+
+    def _batch(self) -> int:
+        """Patches of one chunk: of the larger array."""
+        largest = max(part[0].nbytes for part in self._waiting.values())
+        return int(np.clip(_CHUNK_BYTES // max(largest, 1), 1, self.count))
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if not self._waiting:
+            return
+        stop = self._written
+        for name, part in self._waiting.items():
+            block = np.stack(part)
+            if name not in self.group:
+                self.group.create_array(
+                    name,
+                    shape=(self.count, *block.shape[1:]),
+                    chunks=(self._batch(), *block.shape[1:]),
+                    dtype=block.dtype,
+                )
+            stop = self._written + len(block)
+            array: Any = self.group[name]
+            array[self._written : stop] = block
+        self._written = stop
+        self._waiting.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class PairStore:
+    """A store of pairs, open for reading.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Its folder.
+    record : dict
+        Its attributes.
+    group : zarr.Group
+        Its group.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    group: "zarr.Group"
+
+    @property
+    def paired(self) -> bool:
+        """Whether LOW and HIGH of one number show the same place."""
+        return bool(self.record["kind"] == "paired")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of pairs of each set."""
+        return {name: int(self.record["counts"][name]) for name in SPLITS}
+
+    def arrays(self, name: str) -> tuple[Any, Any]:
+        """Give the arrays of a set, which read patch by patch.
+
+        Parameters
+        ----------
+        name : {"train", "validation", "test"}
+            The set.
+
+        Returns
+        -------
+        low, high : zarr.Array
+            ``(N, Y, X)``.
+
+        Raises
+        ------
+        ReadError
+            If the set is empty or not one of the three.
+        """
+        if name not in SPLITS or not self.counts[name]:
+            held = ", ".join(f"{k} {n}" for k, n in self.counts.items())
+            msg = f"{self.path.name} has no set {name!r} with pairs in it, got {held}."
+            raise ReadError(msg)
+        return self.group[f"{name}/low"], self.group[f"{name}/high"]
+
+    def ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
+        """Give the grey range of the fields that a pair was cut from.
+
+        Parameters
+        ----------
+        name : {"train", "validation", "test"}
+            The set.
+        index : int
+            Number of the pair.
+
+        Returns
+        -------
+        low, high : tuple of float
+            Percentiles 0.1 and 99.9 of each field.
+        """
+        found = []
+        for side in ("low", "high"):
+            places: Any = self.group[f"{name}/{side}_places"]
+            source = int(np.asarray(places[index])[0])
+            low, high = self.record["sources"][side][source]["range"]
+            found.append((float(low), float(high)))
+        return found[0], found[1]
+
+
+def open_pairs(path: Path) -> PairStore:
+    """Open a store of pairs.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder that `semsr pairs` made.
+
+    Returns
+    -------
+    PairStore
+        Patches are read when they are asked for.
+
+    Raises
+    ------
+    ReadError
+        If it is no store of pairs.
+    IncompleteError
+        If it was left unfinished.
+    """
+    import zarr
+
+    try:
+        group = zarr.open_group(path, mode="r")
+        record = group.attrs.get(ATTRIBUTE)
+    except (OSError, ValueError, KeyError):
+        record = None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        msg = f"{path} is no store of pairs; make one with `semsr pairs`."
+        raise ReadError(msg)
+    if not record.get("complete"):
+        msg = f"{path} was left unfinished; make it again with --overwrite."
+        raise IncompleteError(msg)
+    return PairStore(Path(path), dict(record), group)
+
+
+# A contact sheet: some pairs of each set side by side, to be looked at.
+
+_THUMB = 96
+_ACROSS = 6
+_MOST = {"train": 24, "validation": 12, "test": 12}
+_GAP, _BETWEEN = 2, 8
+_WHITE = 255
+
+
+def contact_sheet(store: PairStore) -> NDArray[np.uint8]:
+    """Draw a contact sheet.
+
+    Parameters
+    ----------
+    store : PairStore
+        The pairs.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of uint8
+        LOW left and HIGH right of each pair, evenly picked; training above validation
+        above test, white lines between them.
+    """
+    bands = [_band(store, name) for name in SPLITS if store.counts[name]]
+    line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
+    parts = [part for band in bands for part in (line, band)]
+    return np.concatenate([*parts, line])
+
+
+def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
+    """Draw the pairs of one set."""
+    count = store.counts[name]
+    shown = min(_MOST[name], count)
+    picked = np.unique(np.linspace(0, count - 1, shown).astype(int))
+    arrays = store.arrays(name)
+    cells = []
+    for index in picked:
+        ranges = store.ranges(name, int(index))
+        pair = [
+            _thumbnail(np.asarray(array[int(index)]), value_range)
+            for array, value_range in zip(arrays, ranges, strict=True)
+        ]
+        cells.append(np.pad(np.hstack(pair), ((0, _GAP), (0, _BETWEEN))))
+    rows = []
+    for first in range(0, len(cells), _ACROSS):
+        row = cells[first : first + _ACROSS]
+        blank = np.zeros_like(cells[0])
+        rows.append(np.hstack([*row, *[blank] * (_ACROSS - len(row))]))
+    return np.vstack(rows)
+
+
+def _thumbnail(
+    patch: NDArray[np.generic], value_range: tuple[float, float]
+) -> NDArray[np.uint8]:
+    """Shrink a patch and bring it to 8 bits."""
+    low, high = value_range
+    values = (patch.astype(float) - low) / max(high - low, 1e-300)
+    ratio = patch.shape[0] / _THUMB
+    if ratio > 1:
+        values = ndimage.gaussian_filter(values, (ratio - 1) / 2)
+    small = ndimage.affine_transform(
+        values,
+        [ratio, ratio],
+        offset=(ratio - 1) / 2,
+        output_shape=(_THUMB, _THUMB),
+        order=1,
+        mode="nearest",
+    )
+    shown = np.rint(np.clip(small, 0, 1) * _WHITE)
+    return np.asarray(shown, dtype=np.uint8)

@@ -1,1 +1,0 @@
-"""Patches to learn from: cut, checked, split, stored, varied."""

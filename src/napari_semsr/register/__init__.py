@@ -1,1 +1,0 @@
-"""Images brought onto each other."""

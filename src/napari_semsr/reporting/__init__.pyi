@@ -1,0 +1,25 @@
+from .figures import (
+    Curve as Curve,
+    Joint as Joint,
+    curves_png as curves_png,
+    errors_png as errors_png,
+    image_png as image_png,
+    joints_png as joints_png,
+    lay_frames as lay_frames,
+    map_png as map_png,
+)
+from .page import (
+    Facts as Facts,
+    Gallery as Gallery,
+    Page as Page,
+    Part as Part,
+    Picture as Picture,
+    Section as Section,
+    Table as Table,
+    Text as Text,
+    fixed as fixed,
+    length as length,
+    resolution as resolution,
+    signed as signed,
+    write_page as write_page,
+)

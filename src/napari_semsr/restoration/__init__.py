@@ -1,0 +1,5 @@
+"""Classical restoration: Wiener, Richardson-Lucy, blind, constrained least squares."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

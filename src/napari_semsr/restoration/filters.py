@@ -1,0 +1,349 @@
+"""Iterative restoration: Richardson-Lucy with total variation, and blind.
+
+Grey values are at least 0. One iteration reaches twice the kernel's radius, and one
+pixel more for each difference of total variation, so that a halo of that many pixels
+times the iterations makes a tile equal to the whole.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, signal
+from skimage import restoration
+
+from napari_semsr.core import FloatArray
+from napari_semsr.restoration.estimate import Grain, Rings
+
+_TINY = 1e-12
+_STEEPEST = 4.0  # total variation may change a pixel by this factor at most
+_EDGE = 1e-4  # gradient below which total variation sees none, over the range
+_TV_REACH = 2
+
+
+def reach_of(radius: int, iterations: int, *, tv: bool) -> int:
+    """Say how far a result looks.
+
+    Parameters
+    ----------
+    radius : int
+        Radius of the kernel.
+    iterations : int
+        Number of iterations.
+    tv : bool
+        Whether total variation takes part.
+
+    Returns
+    -------
+    int
+        Pixels on each side.
+    """
+    return iterations * (2 * radius + (_TV_REACH if tv else 0))
+
+
+def richardson_lucy(
+    image: FloatArray, kernel: FloatArray, *, iterations: int, tv: float = 0.0
+) -> FloatArray:
+    """Restore by Richardson-Lucy, scikit-image's where total variation has no part.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values in [0, 1].
+    kernel : (N, M) numpy.ndarray
+        Blur.
+    iterations : int
+        Number of iterations.
+    tv : float, default=0.0
+        Weight of total variation [1]_.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Restored; the border of the kernel's reach sees darkness beyond.
+
+    References
+    ----------
+    .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
+       doi:10.1002/jemt.20294.
+    """
+    if not tv:
+        made = restoration.richardson_lucy(image, kernel, iterations, clip=False)
+        return np.asarray(made)
+    mirrored = kernel[::-1, ::-1]
+    found = np.full(image.shape, 0.5)
+    for _ in range(iterations):
+        blurred = signal.convolve(found, kernel, mode="same") + _TINY
+        factor = signal.convolve(image / blurred, mirrored, mode="same")
+        damping = np.clip(1 - tv * _curvature(found), 1 / _STEEPEST, _STEEPEST)
+        found = np.maximum(found * factor / damping, 0)
+    return found
+
+
+def _curvature(image: FloatArray) -> FloatArray:
+    """Divergence of the normalised gradient."""
+    down = np.diff(image, axis=0, append=image[-1:])
+    right = np.diff(image, axis=1, append=image[:, -1:])
+    length = np.sqrt(down**2 + right**2 + _EDGE**2)
+    down, right = down / length, right / length
+    return np.asarray(
+        np.diff(down, axis=0, prepend=0) + np.diff(right, axis=1, prepend=0)
+    )
+
+
+def estimate_kernel(
+    block: FloatArray, start: FloatArray, *, iterations: int
+) -> FloatArray:
+    """Estimate the blur together with the sample, in turns [1]_.
+
+    Parameters
+    ----------
+    block : (N, N) numpy.ndarray
+        A part of the field, in [0, 1].
+    start : (2 R + 1, 2 R + 1) numpy.ndarray
+        Where the kernel starts; it keeps this size.
+    iterations : int
+        Turns; each updates the kernel, then the sample.
+
+    Returns
+    -------
+    (2 R + 1, 2 R + 1) numpy.ndarray
+        Weights that sum to one.
+
+    References
+    ----------
+    .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
+       doi:10.1364/JOSAA.12.000058.
+    """
+    pad = [(n // 2, n // 2) for n in start.shape]
+    kernel, sample = start.copy(), np.maximum(block, _TINY)
+    for _ in range(iterations):
+        wide = np.pad(sample, pad, mode="reflect")
+        ratio = block / np.maximum(signal.fftconvolve(wide, kernel, "valid"), _TINY)
+        kernel = (
+            kernel * signal.fftconvolve(wide, ratio[::-1, ::-1], "valid")[::-1, ::-1]
+        )
+        kernel = np.maximum(kernel, 0)
+        kernel /= kernel.sum()
+        ratio = block / np.maximum(signal.fftconvolve(wide, kernel, "valid"), _TINY)
+        wide = np.pad(ratio, pad, mode="reflect")
+        factor = signal.fftconvolve(wide, kernel[::-1, ::-1], "valid")
+        sample = np.maximum(sample * factor, _TINY)
+    return np.asarray(kernel)
+
+
+# Linear restoration as one finite filter: Wiener, and constrained least squares.
+#
+# A Wiener filter computed on a whole field depends on all of it, wrap-around included.
+# Here its impulse response is cut off where the rest weighs less than `TOLERANCE`: a
+# finite filter gives the same pixels however a field is tiled.
+
+TOLERANCE = 1e-3
+"""Weight of the taps that are left out, over the weight of all: an error bound."""
+
+MISMATCH = 0.1
+"""Share of the blurred sample's power that is put down to a wrong kernel; chosen."""
+
+_UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
+_NEIGHBOURS = 3.0  # rings
+_SIDE = 256
+_BURNIN = 15
+_LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
+_BALANCES = (-12.0, 6.0)  # decimal exponents between which a balance is sought
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """A finite filter.
+
+    Attributes
+    ----------
+    weights : (2 R + 1, 2 R + 1) numpy.ndarray
+        Weights that sum to one: a constant field stays as it is.
+    left_out : float
+        Weight of what was cut off, over the weight of all.
+    """
+
+    weights: FloatArray
+    left_out: float
+
+    @property
+    def radius(self) -> int:
+        """Reach in pixels."""
+        return int(self.weights.shape[0]) // 2
+
+
+def _side_for(kernel: FloatArray) -> int:
+    """Side of the plane on which a filter is computed."""
+    return max(_SIDE, 4 * int(max(kernel.shape)))
+
+
+def _cut(response: FloatArray) -> Taps:
+    """Cut an impulse response off where little is left."""
+    half = response.shape[0] // 2
+    y, x = np.indices(response.shape) - half
+    reach = np.maximum(np.abs(y), np.abs(x)).ravel()
+    inside = np.cumsum(np.bincount(reach, np.abs(response).ravel()))
+    beyond = 1 - inside / inside[-1]
+    radius = int(np.argmax(beyond <= TOLERANCE))
+    radius = min(max(radius, 1), half - 1)
+    part = slice(half - radius, half + radius + 1)
+    kept = response[part, part]
+    return Taps(kept / kept.sum(), float(beyond[radius]))
+
+
+def _response(
+    kernel: FloatArray, balance: float, regulariser: FloatArray | None
+) -> FloatArray:
+    """Impulse response of scikit-image's Wiener filter."""
+    side = _side_for(kernel)
+    point = np.zeros((side, side))
+    point[side // 2, side // 2] = 1
+    reg = None if regulariser is None else regulariser.astype(complex)
+    return np.asarray(restoration.wiener(point, kernel, balance, reg=reg, clip=False))
+
+
+def wiener_taps(kernel: FloatArray, grain: Grain, rings: Rings) -> Taps:
+    """Make the Wiener filter for a power-law sample under white noise.
+
+    A blur is never known exactly. What is wrong with it counts as noise too: a
+    tenth of the blurred sample's power, averaged over neighbouring frequencies.
+    That matters where a kernel lets nothing pass, and nowhere else.
+
+    Parameters
+    ----------
+    kernel : (N, M) numpy.ndarray
+        Blur.
+    grain : Grain
+        Spectrum of sample and noise.
+    rings : Rings
+        Frequencies on which the transfer function is averaged.
+
+    Returns
+    -------
+    Taps
+        The finite filter.
+    """
+    side = _side_for(kernel)
+    y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
+    frequency = np.hypot(y, x)
+    passed = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
+    wrong = MISMATCH * np.interp(frequency, rings.frequency, passed)
+    ratio = grain.noise_to_signal(frequency) + wrong
+    return _cut(_response(kernel, 1.0, np.sqrt(ratio)))
+
+
+def smoothing_taps(kernel: FloatArray, balance: float) -> Taps:
+    """Make the filter that weighs a Laplacian against the misfit.
+
+    Parameters
+    ----------
+    kernel : (N, M) numpy.ndarray
+        Blur.
+    balance : float
+        Weight of the squared Laplacian.
+
+    Returns
+    -------
+    Taps
+        The finite filter.
+    """
+    return _cut(_response(kernel, balance, None))
+
+
+def cls_balance(kernel: FloatArray, rings: Rings, noise: float) -> float:
+    """Choose the weight of smoothness so that the misfit equals the noise.
+
+    The constraint of constrained least squares [1]_: the mean square of
+    ``image - blur * result`` is the noise's variance, and a little more for a blur that
+    is not known exactly: a hundred-thousandth of the image's variance.
+
+    Parameters
+    ----------
+    kernel : (N, M) numpy.ndarray
+        Blur.
+    rings : Rings
+        Spectrum of the image.
+    noise : float
+        Variance of the noise.
+
+    Returns
+    -------
+    float
+        Weight of the squared Laplacian.
+
+    References
+    ----------
+    .. [1] B. R. Hunt, IEEE Trans. Comput. C-22, 805 (1973),
+       doi:10.1109/TC.1973.5009169.
+    """
+    blur = rings.transfer(kernel)
+    rough = rings.transfer(_LAPLACIAN)
+    total = rings.weight.sum()
+    allowed = noise + _UNSURE * float((rings.power * rings.weight).sum() / total)
+
+    def excess(exponent: float) -> float:
+        damped = 10**exponent * rough
+        missing = (damped / np.maximum(blur + damped, 1e-300)) ** 2
+        return float((missing * rings.power * rings.weight).sum() / total) - allowed
+
+    low, high = _BALANCES
+    if excess(low) >= 0 or excess(high) <= 0:
+        return float(10 ** (low if excess(low) >= 0 else high))
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+    return float(10 ** ((low + high) / 2))
+
+
+def unsupervised_balance(
+    kernel: FloatArray, block: FloatArray, noise: float, seed: int
+) -> float:
+    """Draw the weight of smoothness together with the image, by Gibbs sampling [1]_.
+
+    Parameters
+    ----------
+    kernel : (N, M) numpy.ndarray
+        Blur.
+    block : (N, N) numpy.ndarray
+        A part of the field.
+    noise : float
+        Variance of the noise that the chain starts near, in squared grey levels.
+    seed : int
+        Makes it repeatable.
+
+    Returns
+    -------
+    float
+        Ratio of the two precisions, averaged after the burn-in.
+
+    References
+    ----------
+    .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
+       doi:10.1364/JOSAA.27.001593.
+    """
+    line = signal.windows.tukey(block.shape[0], 0.5)
+    scale = max(float(np.sqrt(noise)), 1e-12)
+    tapered = (block - block.mean()) * np.outer(line, line) / scale
+    _, chains = restoration.unsupervised_wiener(
+        tapered, kernel, clip=False, rng=np.random.default_rng(seed)
+    )
+    prior, quiet = (np.mean(chains[k][_BURNIN:]) for k in ("prior", "noise"))
+    return float(prior / quiet)
+
+
+def apply_taps(window: FloatArray, taps: Taps) -> FloatArray:
+    """Filter a window; what the filter's reach touches from outside is left out.
+
+    Parameters
+    ----------
+    window : (Y, X) numpy.ndarray
+        Grey values, with a halo of the filter's radius.
+    taps : Taps
+        The filter.
+
+    Returns
+    -------
+    (Y - 2 R, X - 2 R) numpy.ndarray
+        The window without its halo, restored.
+    """
+    return np.asarray(signal.oaconvolve(window, taps.weights, mode="valid"))

@@ -1,0 +1,227 @@
+"""Point-spread functions: kernels of odd sides whose weights sum to one."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import FloatArray, OptionError, PixelSize
+
+LARGEST = 129
+"""Largest side of a kernel in pixels."""
+
+_WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
+_NUMBER = re.compile(r"^\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*$")
+_REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
+_SHARPEST = 0.05
+_ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves
+
+
+@dataclass(frozen=True, slots=True)
+class PsfChoice:
+    """What was asked for.
+
+    Attributes
+    ----------
+    kind : {"gaussian", "file", "estimate"}
+        Where the kernel comes from.
+    sigma : float
+        Standard deviation of a Gaussian in `unit`; 0 for the others.
+    unit : {"px", "nm"}
+        Unit of `sigma`.
+    path : str
+        The file; empty for the others.
+    """
+
+    kind: Literal["gaussian", "file", "estimate"]
+    sigma: float = 0.0
+    unit: str = "px"
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PointSpread:
+    """A blur kernel and where it comes from.
+
+    Attributes
+    ----------
+    kernel : (N, M) numpy.ndarray
+        Weights, odd sides, summing to one.
+    kind : str
+        ``gaussian``, ``file``, ``estimated`` or ``blind``.
+    sigma_px : tuple of float
+        Root mean square width ``(y, x)``.
+    """
+
+    kernel: FloatArray
+    kind: str
+    sigma_px: tuple[float, float]
+
+    @property
+    def radius(self) -> int:
+        """Reach of the kernel in pixels."""
+        return int(max(self.kernel.shape)) // 2
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe the kernel.
+
+        Returns
+        -------
+        dict
+            Kind, width and size.
+        """
+        return {
+            "kind": self.kind,
+            "sigma_px": [round(s, 4) for s in self.sigma_px],
+            "size_px": list(self.kernel.shape),
+        }
+
+
+def parse_psf(text: str) -> PsfChoice:
+    """Understand what a user typed for a blur.
+
+    Parameters
+    ----------
+    text : str
+        ``1.5px``, ``12nm``, ``estimate``, or a file name.
+
+    Returns
+    -------
+    PsfChoice
+        What it means.
+
+    Raises
+    ------
+    OptionError
+        If it is a number without unit, or not positive.
+    """
+    found = _WIDTH.match(text)
+    if found is not None and float(found[1]) > 0:
+        return PsfChoice("gaussian", float(found[1]), found[2])
+    if found is not None or _NUMBER.match(text) or not text.strip():
+        msg = (
+            "A blur is a positive width with its unit, such as 1.5px or 12nm, a file, "
+            f"or estimate; got {text!r}"
+        )
+        raise OptionError(msg)
+    if text.strip() == "estimate":
+        return PsfChoice("estimate")
+    return PsfChoice("file", path=text)
+
+
+def gaussian(sigma_px: tuple[float, float], *, kind: str = "gaussian") -> PointSpread:
+    """Make a Gaussian kernel, cut off at four standard deviations.
+
+    Parameters
+    ----------
+    sigma_px : tuple of float
+        Standard deviations ``(y, x)``.
+    kind : str, default="gaussian"
+        Where the width comes from.
+
+    Returns
+    -------
+    PointSpread
+        Its kernel.
+
+    Raises
+    ------
+    OptionError
+        If the kernel would be larger than `LARGEST`.
+    """
+    lines = []
+    for sigma in sigma_px:
+        reach = max(1, math.ceil(_REACH * sigma))
+        if 2 * reach + 1 > LARGEST:
+            most = (LARGEST // 2) / _REACH
+            msg = f"A Gaussian blur may have sigma up to {most:.0f} px, got {sigma:g}."
+            raise OptionError(msg)
+        x = np.arange(-reach, reach + 1)
+        lines.append(np.exp(-0.5 * (x / max(sigma, _SHARPEST)) ** 2))
+    kernel = np.outer(*lines)
+    return PointSpread(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
+
+
+def sigma_in_px(choice: PsfChoice, pixel_size: PixelSize | None) -> tuple[float, float]:
+    """Convert the width of a Gaussian to pixels.
+
+    Parameters
+    ----------
+    choice : PsfChoice
+        A Gaussian.
+    pixel_size : tuple of float or None
+        ``(y, x)`` of the image in nm.
+
+    Returns
+    -------
+    tuple of float
+        ``(y, x)`` in pixels.
+
+    Raises
+    ------
+    OptionError
+        If a width in nm meets an image without pixel size.
+    """
+    if choice.unit == "px":
+        return choice.sigma, choice.sigma
+    if pixel_size is None:
+        msg = (
+            f"A blur of {choice.sigma:g} nm needs an image with a pixel size, and this "
+            "one has none: give --pixel-size-nm, or the blur in px."
+        )
+        raise OptionError(msg)
+    return choice.sigma / pixel_size[0], choice.sigma / pixel_size[1]
+
+
+def recorded(values: NDArray[Any], name: str, *, kind: str = "file") -> PointSpread:
+    """Make a kernel of an image of a point.
+
+    Parameters
+    ----------
+    values : (N, M) numpy.ndarray
+        Grey values; what lies beyond is taken as dark.
+    name : str
+        What to call it in a complaint.
+    kind : str, default="file"
+        Where it comes from.
+
+    Returns
+    -------
+    PointSpread
+        Sides made odd by a row or column of zeros, weights summing to one.
+
+    Raises
+    ------
+    OptionError
+        If it is no kernel: too large, negative, not finite, or empty.
+    """
+    kernel = np.asarray(values, dtype=float)
+    wrong = None
+    if kernel.ndim != 2 or max(kernel.shape) > LARGEST:
+        sides = " x ".join(map(str, kernel.shape))
+        wrong = f"at most {LARGEST} x {LARGEST} px, got {sides}"
+    elif not np.isfinite(kernel).all() or kernel.min() < -_ROUNDING * kernel.max():
+        wrong = "finite weights of 0 or more, got others"
+    elif kernel.sum() <= 0:
+        wrong = "weights above 0, got none"
+    if wrong is not None:
+        msg = f"A blur kernel must have {wrong} in {name}."
+        raise OptionError(msg)
+    kernel = np.maximum(kernel, 0)
+    kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
+    kernel = kernel / kernel.sum()
+    return PointSpread(kernel, kind, _widths(kernel))
+
+
+def _widths(kernel: FloatArray) -> tuple[float, float]:
+    """Root mean square widths of a kernel."""
+    found: list[float] = []
+    for axis in (1, 0):
+        line = kernel.sum(axis)
+        x = np.arange(line.size)
+        centre = float((x * line).sum())
+        found.append(math.sqrt(float(((x - centre) ** 2 * line).sum())))
+    return found[0], found[1]

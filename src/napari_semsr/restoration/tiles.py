@@ -1,0 +1,138 @@
+"""A field of any size through a restoration, tile by tile in bounded memory."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Box, Tile, TilePlan, finite_mean, plan_tiles, read_box
+from napari_semsr.restoration.method import Restorer
+
+TILE = 512
+_PROBE = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One restored tile.
+
+    Attributes
+    ----------
+    tile : Tile
+        Where it belongs.
+    values : (Y, X) numpy.ndarray of float32
+        Grey values of its core; NaN where the input had none.
+    """
+
+    tile: Tile
+    values: NDArray[np.float32]
+
+
+def plan_field(
+    shape: tuple[int, int], restorer: Restorer, tile: int | None
+) -> TilePlan:
+    """Cut a field into tiles.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns.
+    restorer : Restorer
+        Tells the halo.
+    tile : int, optional
+        Side of a tile.
+
+    Returns
+    -------
+    TilePlan
+        Its cores partition the field.
+    """
+    core = min(tile or TILE, max(shape))
+    return plan_tiles(shape, core=core, halo=restorer.halo)
+
+
+def _mean_of(data: Any) -> float:
+    """Give what missing pixels are filled with; only floats can miss any."""
+    return finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+
+
+def _restored(
+    data: Any, box: Box, restorer: Restorer, mean: float, halo: int
+) -> NDArray[np.float32]:
+    """Restore a box of a field; beyond its border the field is reflected."""
+    grown = Box(box.y0 - halo, box.y1 + halo, box.x0 - halo, box.x1 + halo)
+    window = read_box(data, grown)
+    if window.dtype.kind != "f":
+        return restorer.apply(window, halo).astype(np.float32)
+    missing = ~np.isfinite(window)
+    if missing.any():
+        window = np.where(missing, mean, window)
+    made = restorer.apply(window, halo).astype(np.float32)
+    rows, columns = box.shape
+    made[missing[halo : halo + rows, halo : halo + columns]] = np.nan
+    return made
+
+
+def restore_tiles(
+    data: Any,
+    plan: TilePlan,
+    restorer: Restorer,
+    places: Collection[tuple[int, int]] | None = None,
+) -> Iterator[Piece]:
+    """Restore a field tile by tile.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray or dask.array.Array
+        The field.
+    plan : TilePlan
+        From `plan_field`.
+    restorer : Restorer
+        From `choose`, for this field.
+    places : collection of tuple of int, optional
+        Rows and columns of the tiles wanted; all when not given.
+
+    Yields
+    ------
+    Piece
+        A tile.
+    """
+    mean = _mean_of(data)
+    wanted = [tile.index for tile in plan] if places is None else places
+    for row, column in wanted:
+        tile = plan.tile(row, column)
+        yield Piece(tile, _restored(data, tile.core, restorer, mean, restorer.halo))
+
+
+def measure_tolerance(data: Any, plan: TilePlan, restorer: Restorer) -> float:
+    """Measure what a cut-off halo costs, in the middle of the field.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray or dask.array.Array
+        The field.
+    plan : TilePlan
+        Its tiles.
+    restorer : Restorer
+        The restoration.
+
+    Returns
+    -------
+    float
+        Largest difference between a corner of a tile and the same pixels with as much
+        halo as the method looks far, over the field's range; 0 where tiles are exact.
+    """
+    span = restorer.high - restorer.low
+    if restorer.exact or span <= 0:
+        return 0.0
+    row, column = (n // 2 for n in plan.grid)
+    core = plan.tile(row, column).core
+    side = min(_PROBE, *core.shape)
+    box = Box(core.y0, core.y0 + side, core.x0, core.x0 + side)
+    mean = _mean_of(data)
+    near = _restored(data, box, restorer, mean, restorer.halo)
+    far = _restored(data, box, restorer, mean, min(restorer.reach, 3 * restorer.halo))
+    gap = np.abs(near.astype(float) - far)
+    return float(np.nanmax(gap, initial=0.0)) / span

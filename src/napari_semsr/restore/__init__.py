@@ -1,1 +1,0 @@
-"""Classical restoration: Wiener, Richardson-Lucy, blind, constrained least squares."""

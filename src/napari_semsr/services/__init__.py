@@ -1,1 +1,0 @@
-"""One generator of `Progress` per job; panels and commands consume the same."""

@@ -1,1 +1,0 @@
-"""Phantoms, a microscope, scans and degradations whose truth is known."""

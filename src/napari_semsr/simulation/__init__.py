@@ -1,0 +1,5 @@
+"""Phantoms, a microscope, scans and degradations whose truth is known."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,62 @@
+from .degrade import (
+    BLUR_SIGMA_PX as BLUR_SIGMA_PX,
+    BLUR_SIZE_PX as BLUR_SIZE_PX,
+    KINDS as KINDS,
+    blur_width_px as blur_width_px,
+    degrade_plane as degrade_plane,
+    gaussian_kernel as gaussian_kernel,
+    smooth_field as smooth_field,
+)
+from .phantoms.draw import (
+    PHANTOMS as PHANTOMS,
+    Surface as Surface,
+    draw as draw,
+)
+from .phantoms.gold import (
+    COARSE_NM as COARSE_NM,
+    FINE_NM as FINE_NM,
+    GoldOptions as GoldOptions,
+    gold_emission as gold_emission,
+    gold_pair_of as gold_pair_of,
+    gold_rng as gold_rng,
+    gold_truth as gold_truth,
+    random_gold_options as random_gold_options,
+    random_gold_pair as random_gold_pair,
+)
+from .random_degrade import (
+    DegradationRanges as DegradationRanges,
+    random_scene as random_scene,
+)
+from .sem import (
+    EffectOptions as EffectOptions,
+    add_effects as add_effects,
+    expose as expose,
+)
+from .superlens.microscope import MicroscopeOptions as MicroscopeOptions
+from .superlens.pairs import (
+    Look as Look,
+    SsumPair as SsumPair,
+    SsumPairOptions as SsumPairOptions,
+    pair_of_surface as pair_of_surface,
+    random_ssum_pairs as random_ssum_pairs,
+    ssum_validation as ssum_validation,
+    surface_shape as surface_shape,
+)
+from .superlens.scan import (
+    Scan as Scan,
+    fit_binning as fit_binning,
+    focal_series as focal_series,
+    focus_range as focus_range,
+    repeat_exposures as repeat_exposures,
+    sem_of_scan as sem_of_scan,
+    simulate_scan as simulate_scan,
+)
+from .superlens.scene import fine_grid as fine_grid
+from .superlens.specimens import (
+    SAMPLE_KINDS as SAMPLE_KINDS,
+    random_surface as random_surface,
+)
+from .superlens.stage import (
+    ScanOptions as ScanOptions,
+    scan_extent as scan_extent,
+)

@@ -1,0 +1,16 @@
+from .canvas import (
+    FWHM as FWHM,
+    Canvas as Canvas,
+    blur_by_width as blur_by_width,
+    blur_widths as blur_widths,
+    box_distance as box_distance,
+    gaussian_blur as gaussian_blur,
+    width_share as width_share,
+)
+from .draw import (
+    KINDS as KINDS,
+    Kind as Kind,
+    ObjectOptions as ObjectOptions,
+    Surface as Surface,
+    draw_object as draw_object,
+)

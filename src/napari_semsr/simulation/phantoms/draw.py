@@ -1,0 +1,380 @@
+"""Drawn samples in nanometres: a height map and a map of materials.
+
+What phantoms are in pixels for training, these are in nanometres for a microscope: the
+same sample can be drawn at any pixel size, each edge antialiased, and both a
+microscope and an electron beam can look at it. Sizes come from common samples: optical
+discs (track pitch 320 nm, runs of 2 to 8 channel bits of 74.5 nm), self-assembled
+spheres, wiring of an integrated circuit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage, spatial
+
+from napari_semsr.core import Float32Array, FloatArray, OptionError, Options
+from napari_semsr.simulation.degrade import smooth_field
+from napari_semsr.simulation.phantoms.canvas import Canvas
+from napari_semsr.simulation.phantoms.shapes import (
+    Sizes,
+    circuit,
+    fracture,
+    grating,
+    lattice,
+    particles,
+    pits,
+)
+
+Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
+
+
+class ObjectOptions(Options):
+    """What to draw, in nanometres."""
+
+    phantom: Kind = Field(default="circuit", description="sample to draw")
+    pitch_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="period of a grating or lattice, track pitch of pits, distance of "
+        "particles, wires or cracks; each sample has its own default",
+    )
+    relief_nm: float | None = Field(
+        default=None,
+        ge=0,
+        description="height of lines, wires and facets, depth of pits and holes; each "
+        "sample has its own default (particles: their pitch)",
+    )
+    angle_deg: float = Field(
+        default=0.0, description="turn of a grating, lattice or disc"
+    )
+    disorder: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="unrest of edges and places of a grating, lattice or packing, over "
+        "a quarter of the pitch",
+    )
+    packing: Literal["random", "hexagonal"] = Field(
+        default="random", description="arrangement of particles"
+    )
+    sidewall_nm: float = Field(
+        default=12.0, ge=0, description="width over which an edge falls"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """A drawn sample.
+
+    Attributes
+    ----------
+    height_nm : (Y, X) numpy.ndarray of float32
+        Height above the lowest place, from 0 on.
+    material : (Y, X) numpy.ndarray of float32
+        Cover by the second material (lines, metal, particles) in [0, 1].
+    pixel_nm : float
+        Side of a pixel.
+    kind : str
+        What was drawn.
+    """
+
+    height_nm: Float32Array
+    material: Float32Array
+    pixel_nm: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Habit:
+    """Default sizes of a kind, in nm, and what draws it."""
+
+    pitch_nm: float
+    relief_nm: float
+    draw: Callable[
+        [Canvas, Sizes, np.random.Generator], tuple[Float32Array, Float32Array]
+    ]
+
+
+_HABITS: dict[Kind, _Habit] = {
+    "grating": _Habit(300.0, 100.0, grating),
+    "pits": _Habit(320.0, 70.0, pits),
+    "particles": _Habit(220.0, 220.0, particles),
+    "lattice": _Habit(300.0, 120.0, lattice),
+    "circuit": _Habit(260.0, 160.0, circuit),
+    "fracture": _Habit(700.0, 300.0, fracture),
+}
+KINDS: tuple[Kind, ...] = tuple(_HABITS)
+
+
+def draw_object(
+    kind: Kind,
+    shape: tuple[int, int],
+    *,
+    pixel_nm: float,
+    options: ObjectOptions | None = None,
+    seed: int = 0,
+) -> Surface:
+    """Draw a sample.
+
+    Parameters
+    ----------
+    kind : {"grating", "pits", "particles", "lattice", "circuit", "fracture"}
+        What to draw.
+    shape : tuple of int
+        Rows and columns.
+    pixel_nm : float
+        Side of a pixel. The same area at another pixel size is the same sample.
+    options : ObjectOptions, optional
+        Sizes.
+    seed : int, default=0
+        Same seed and same area, same sample.
+
+    Returns
+    -------
+    Surface
+        Height and material.
+
+    Raises
+    ------
+    OptionError
+        If `kind` is unknown, or the period is below two pixels.
+    """
+    if kind not in _HABITS:
+        msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
+        raise OptionError(msg)
+    chosen = options or ObjectOptions()
+    habit = _HABITS[kind]
+    pitch = chosen.pitch_nm or habit.pitch_nm
+    if pitch < 2 * pixel_nm:
+        msg = (
+            f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
+            "take a smaller pixel or a larger pitch."
+        )
+        raise OptionError(msg)
+    relief = habit.relief_nm if chosen.relief_nm is None else chosen.relief_nm
+    if kind == "particles" and chosen.relief_nm is None:
+        relief = pitch
+    sizes = Sizes(
+        pitch_nm=pitch,
+        relief_nm=relief,
+        angle=float(np.deg2rad(chosen.angle_deg)),
+        disorder_nm=chosen.disorder * pitch / 4,
+        hexagonal=chosen.packing == "hexagonal",
+    )
+    sidewall = min(chosen.sidewall_nm, pitch / 4)
+    canvas = Canvas(shape, pixel_nm, sidewall)
+    rng = np.random.default_rng([seed, 7, KINDS.index(kind)])
+    height, material = habit.draw(canvas, sizes, rng)
+    height = np.maximum(height, 0).astype(np.float32)
+    return Surface(height, material.astype(np.float32), pixel_nm, kind)
+
+
+# Drawn samples: gratings, disc pits, particles, circuits and fracture.
+#
+# Every phantom is drawn from signed distances (pixels, negative inside a raised shape),
+# so that edges are antialiased at any scale, and then shaded as an SEM would: raised
+# shapes brighter, edges brighter still, a fine grain, and a slow shading.
+
+Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
+_Distance = Callable[[tuple[int, int], np.random.Generator, float], FloatArray]
+
+
+def _coordinates(shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    return y, x
+
+
+def _discs(
+    shape: tuple[int, int], centres: FloatArray, radii: FloatArray, far: float = 1e3
+) -> FloatArray:
+    """Signed distance to the nearest of many discs, drawn in their own windows."""
+    distance = np.full(shape, far)
+    for (cy, cx), radius in zip(centres, radii, strict=True):
+        reach = int(radius + 24)
+        y0, x0 = max(0, int(cy) - reach), max(0, int(cx) - reach)
+        window = distance[y0 : int(cy) + reach, x0 : int(cx) + reach]
+        if window.size == 0:
+            continue
+        y, x = np.ogrid[: window.shape[0], : window.shape[1]]
+        np.minimum(window, np.hypot(y + y0 - cy, x + x0 - cx) - radius, out=window)
+    return distance
+
+
+def _grating(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Lines of half the pitch with slightly rough edges, at any angle."""
+    y, x = _coordinates(shape)
+    angle = rng.uniform(0, np.pi)
+    rough = (smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
+    phase = (x * np.cos(angle) + y * np.sin(angle) + rough) % pitch
+    width = pitch * rng.uniform(0.35, 0.65)
+    return np.asarray(np.abs(phase - pitch / 2) - width / 2)
+
+
+def _pits(shape: tuple[int, int], rng: np.random.Generator, pitch: float) -> FloatArray:
+    """Tracks of pits of random run lengths, as on an optical disc."""
+    y, x = _coordinates(shape)
+    angle = rng.uniform(-0.3, 0.3)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    track = np.floor(across / pitch).astype(int)
+    track -= track.min()
+    unit = pitch * 0.25
+    runs = rng.integers(
+        2, 9, size=(int(track.max()) + 1, 2 * int(sum(shape) / unit) + 4)
+    )
+    ends = np.cumsum(runs, axis=1) * unit
+    distance = np.empty(shape)
+    start = along.min() - 1
+    for row in range(ends.shape[0]):
+        inside = track == row
+        position = along[inside] - start
+        index = np.searchsorted(ends[row], position)
+        before = np.where(index > 0, ends[row][np.maximum(index - 1, 0)], 0.0)
+        middle = 0.5 * (before + ends[row][index])
+        half = 0.5 * (ends[row][index] - before) - pitch * 0.22
+        beside = (across[inside] / pitch) % 1 * pitch - pitch / 2
+        lateral = np.hypot(np.maximum(np.abs(position - middle) - half, 0), beside)
+        pit = lateral - pitch * 0.22
+        distance[inside] = np.where(index % 2 == 0, pit, pitch)
+    return distance
+
+
+def _particles(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Packed round particles of a chosen spread of sizes."""
+    count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
+    centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
+    if rng.random() < 0.5:
+        rows = np.arange(-1, shape[0] / (pitch * 0.87) + 1)
+        columns = np.arange(-1, shape[1] / pitch + 1)
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+        grid[:, 1] += 0.5 * (grid[:, 0] % 2)
+        centres = grid * [pitch * 0.87, pitch] + rng.normal(0, 0.06 * pitch, grid.shape)
+    radii = pitch * 0.45 * rng.lognormal(0, rng.uniform(0, 0.35), len(centres))
+    return _discs(shape, centres, radii)
+
+
+def _circuit(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Manhattan wires on a routing grid, with vias."""
+    grid = tuple(int(np.ceil(n / pitch)) + 1 for n in shape)
+    distance = np.full(shape, pitch)
+    y, x = _coordinates(shape)
+    for _ in range(int(grid[0] * grid[1] * rng.uniform(0.15, 0.4)) + 1):
+        row, column = rng.integers(0, grid[0]), rng.integers(0, grid[1])
+        length = int(rng.integers(1, 9))
+        tall = rng.random() < 0.5
+        half = np.array([length if tall else 0, 0 if tall else length]) * pitch / 2
+        half = half + pitch * 0.28
+        centre = (np.array([row, column]) + 0.5) * pitch
+        low = np.maximum(0, (centre - half - pitch).astype(int))
+        high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
+        box = np.s_[low[0] : high[0], low[1] : high[1]]
+        dy, dx = (
+            np.abs(y[box] - centre[0]) - half[0],
+            np.abs(x[box] - centre[1]) - half[1],
+        )
+        outside = np.hypot(np.maximum(dy, 0), np.maximum(dx, 0))
+        wire = outside + np.minimum(np.maximum(dy, dx), 0)
+        distance[box] = np.minimum(distance[box], wire)
+    cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
+    vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)
+    holes = _discs(shape, vias, np.full(len(vias), pitch * 0.16))
+    return np.asarray(np.maximum(distance, -holes))
+
+
+def _fracture(
+    shape: tuple[int, int], rng: np.random.Generator, pitch: float
+) -> FloatArray:
+    """Facets of a broken surface: distance to the nearest cell border."""
+    count = max(4, int(shape[0] * shape[1] / pitch**2))
+    seeds = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
+    y, x = _coordinates(shape)
+    warp = (smooth_field(shape, pitch / 3, rng) - 0.5) * pitch
+    points = np.stack([y + warp, x - warp], -1).reshape(-1, 2)
+    nearest, _ = spatial.cKDTree(seeds).query(points, k=2)
+    gap = (nearest[:, 1] - nearest[:, 0]).reshape(shape)
+    return np.asarray(rng.uniform(0.5, 2.0) - 0.5 * gap)
+
+
+_DRAWERS: dict[Phantom, _Distance] = {
+    "grating": _grating,
+    "pits": _pits,
+    "particles": _particles,
+    "circuit": _circuit,
+    "fracture": _fracture,
+}
+PHANTOMS: tuple[Phantom, ...] = tuple(_DRAWERS)
+
+
+def _shade(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """SEM contrast: material, bright edges that decay inwards, grain, slow shading."""
+    inside = np.clip(0.5 - distance, 0, 1)
+    ground, raised = rng.uniform(0.1, 0.5), rng.uniform(0.3, 0.8)
+    decay = rng.uniform(1.0, 6.0)
+    edge = inside * np.exp(-np.maximum(-distance, 0) / decay) * rng.uniform(0, 0.6)
+    slope = np.gradient(np.clip(distance, -8, 8), axis=1) * rng.uniform(0, 0.12)
+    grain = smooth_field(distance.shape, rng.uniform(0.6, 3.0), rng) - 0.5
+    coarse = smooth_field(distance.shape, rng.uniform(8, 40), rng) - 0.5
+    image = ground + (raised - ground) * inside + edge + slope * (distance < 8)
+    image += grain * rng.uniform(0.0, 0.25) + coarse * rng.uniform(0.0, 0.2)
+    return np.asarray(ndimage.gaussian_filter(image, rng.uniform(0.0, 0.6)))
+
+
+def draw(
+    kind: Phantom,
+    shape: tuple[int, int],
+    *,
+    seed: int = 0,
+    pitch_px: float | None = None,
+) -> NDArray[np.float32]:
+    """Draw a sample as a sharp SEM image.
+
+    Parameters
+    ----------
+    kind : {"grating", "pits", "particles", "circuit", "fracture"}
+        What to draw.
+    shape : tuple of int
+        Rows and columns.
+    seed : int, default=0
+        Same seed, same picture.
+    pitch_px : float, optional
+        Size of the repeating feature; drawn between 6 and 48 px when not given.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Grey values in [0, 1].
+
+    Raises
+    ------
+    OptionError
+        If `kind` is unknown, a side below 8 px or `pitch_px` below 2.
+    """
+    if kind not in _DRAWERS:
+        msg = f"The phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."
+        raise OptionError(msg)
+    if min(shape) < 8:
+        msg = f"A phantom must be at least 8 px high and wide, got {shape}."
+        raise OptionError(msg)
+    if pitch_px is not None and pitch_px < 2:
+        msg = f"A phantom's pitch must be at least 2 px, got {pitch_px:g}."
+        raise OptionError(msg)
+    rng = np.random.default_rng([seed, PHANTOMS.index(kind)])
+    pitch = (
+        float(np.exp(rng.uniform(np.log(6), np.log(48))))
+        if pitch_px is None
+        else pitch_px
+    )
+    image = _shade(_DRAWERS[kind](shape, rng, pitch), rng)
+    low, high = float(image.min()), float(image.max())
+    scaled = (image - low) / (high - low) if high > low else np.zeros(shape)
+    return scaled.astype(np.float32)

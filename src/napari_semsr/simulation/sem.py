@@ -1,0 +1,289 @@
+"""The electron microscope: how a beam sees the surface that light has seen.
+
+Contrast is of another kind than light's. Secondary electrons leave a slope more easily
+than a plane (bright edges), leave a hollow less easily (shadows at the foot of a wall
+and in pits), and depend on the material; there is no interference. The probe is a few
+nanometres wide and converges so slowly that its width hardly changes with height: a
+depth of field hundreds of times that of the microsphere.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage, signal
+
+from napari_semsr.core import Float32Array, FloatArray, Options
+from napari_semsr.simulation.phantoms import Surface, blur_by_width
+
+# What a scanning microscope adds: drift, charging, and the noise of few electrons.
+#
+# Images are on the scale where 0 is black and 1 is white. A field is scanned row by row
+# from the top, each row from the left. The models are plain ones, made to be removed
+# again by what is tested on them, and fitted to no instrument.
+
+_DECAY_PX = 40.0  # length over which a charge leaks away; chosen
+_TURNS = 4  # knots of the path that a drifting field takes; chosen
+_WANDER = 0.3  # by how much the path leaves a straight line, over its length; chosen
+
+
+class EffectOptions(Options):
+    """What is added to an image; nothing by default."""
+
+    drift_px: float = Field(
+        default=0.0,
+        ge=0,
+        description="how far the field moves in a scan, in a random direction",
+    )
+    line_jitter_px: float = Field(
+        default=0.0,
+        ge=0,
+        description="standard deviation of the sideways jumps from row to row",
+    )
+    charging: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="strength of dark tails behind bright structures, over the range",
+    )
+    photons: float = Field(
+        default=0.0,
+        ge=0,
+        description="electrons or photons of a white pixel, which give Poisson noise; "
+        "0 for none",
+    )
+    read_noise: float = Field(
+        default=0.0,
+        ge=0,
+        description="standard deviation of Gaussian noise, on the 0-255 scale",
+    )
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is added."""
+        return any(getattr(self, name) > 0 for name in EffectOptions.model_fields)
+
+
+def drift(
+    image: FloatArray, drift_px: float, line_jitter_px: float, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Move the field while it is scanned.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Image without drift.
+    drift_px : float
+        Distance from where the first row is taken to where the last one is.
+    line_jitter_px : float
+        Standard deviation of each row's own sideways shift.
+    rng : numpy.random.Generator
+        Draws the direction, the path and the jitter.
+
+    Returns
+    -------
+    moved : (Y, X) numpy.ndarray
+        Each row holds what lies at its place plus its shift; reflected at the border.
+    shifts : (Y, 2) numpy.ndarray
+        Shift ``(y, x)`` of every row in pixels, the first row's without jitter being 0.
+    """
+    rows, columns = image.shape
+    time = np.linspace(0, 1, rows)
+    angle = rng.uniform(0, 2 * np.pi)
+    knots = np.linspace(0, 1, _TURNS + 2)
+    sideways = np.zeros(_TURNS + 2)
+    sideways[1:-1] = rng.normal(0, _WANDER, _TURNS)
+    aside = ndimage.gaussian_filter1d(
+        np.interp(time, knots, sideways), max(rows / (2 * _TURNS), 1e-3), mode="nearest"
+    )
+    aside -= aside[0] + time * (aside[-1] - aside[0])
+    path = np.outer(time, [np.sin(angle), np.cos(angle)])
+    path += np.outer(aside, [np.cos(angle), -np.sin(angle)])
+    shifts = drift_px * path
+    shifts[:, 1] += line_jitter_px * rng.standard_normal(rows)
+    y = (np.arange(rows) + shifts[:, 0])[:, None] + np.zeros((1, columns))
+    x = np.arange(columns)[None, :] + shifts[:, 1][:, None]
+    moved: FloatArray = ndimage.map_coordinates(image, [y, x], order=3, mode="mirror")
+    return moved, shifts
+
+
+def charge(image: FloatArray, strength: float) -> FloatArray:
+    """Draw dark tails behind bright structures and bright ones behind dark.
+
+    A charge grows with what is brighter than the image's mean and leaks away over 40
+    px along the scan, from the end of one row into the next.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Image without charging.
+    strength : float
+        By how much a charge that has settled on white darkens what follows.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Image with charging; its mean stays nearly the same.
+    """
+    kept = float(np.exp(-1 / _DECAY_PX))
+    current = (image - image.mean()).ravel()
+    stored = signal.lfilter([0.0, 1 - kept], [1.0, -kept], current)
+    return np.asarray(image - strength * stored.reshape(image.shape))
+
+
+def expose(
+    image: FloatArray, photons: float, read_noise: float, rng: np.random.Generator
+) -> FloatArray:
+    """Add the noise of few electrons, and of the detector.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Mean signal; less than 0 gives none.
+    photons : float
+        Electrons or photons of a white pixel; 0 for no Poisson noise.
+    read_noise : float
+        Standard deviation of the Gaussian noise, over the range.
+    rng : numpy.random.Generator
+        Draws the noise.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Signal ``s`` with a variance of ``s / photons + read_noise**2``.
+    """
+    if photons > 0:
+        image = rng.poisson(np.maximum(image, 0) * photons) / photons
+    return np.asarray(image + rng.normal(0, read_noise, image.shape))
+
+
+def add_effects(
+    image: FloatArray, options: EffectOptions, *, seed: int = 0
+) -> tuple[FloatArray, dict[str, Any]]:
+    """Let a field drift, charge up and be exposed, in this order.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        From 0, black, to 1, white.
+    options : EffectOptions
+        What is added.
+    seed : int, default=0
+        Makes it repeatable; drift and noise are separate draws.
+
+    Returns
+    -------
+    image : (Y, X) numpy.ndarray
+        With the effects, neither rounded nor clipped.
+    parameters : dict
+        Every number that shaped it.
+    """
+    parameters: dict[str, Any] = {}
+    if options.drift_px > 0 or options.line_jitter_px > 0:
+        rng = np.random.default_rng([seed, 1])
+        image, shifts = drift(image, options.drift_px, options.line_jitter_px, rng)
+        parameters |= {
+            "drift_px": options.drift_px,
+            "line_jitter_px": options.line_jitter_px,
+            "last_row_shift_px": [float(v) for v in shifts[-1]],
+        }
+    if options.charging > 0:
+        image = charge(image, options.charging)
+        parameters |= {"charging": options.charging, "charge_decay_px": _DECAY_PX}
+    if options.photons > 0 or options.read_noise > 0:
+        rng = np.random.default_rng([seed, 2])
+        image = expose(image, options.photons, options.read_noise / 255, rng)
+        parameters |= {"photons": options.photons, "read_noise": options.read_noise}
+    return image, parameters
+
+
+_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, less one
+
+
+class SemOptions(Options):
+    """Beam, detector and contrast of the electron microscope."""
+
+    beam_nm: float = Field(
+        default=6.0, gt=0, description="width of the probe at half maximum in nm"
+    )
+    convergence_mrad: float = Field(
+        default=5.0, ge=0, description="half angle of the probe in milliradians"
+    )
+    focus_nm: float = Field(
+        default=0.0, description="height of the probe's waist above the lowest surface"
+    )
+    edges: float = Field(
+        default=0.5, ge=0, le=2, description="brightness added by slopes"
+    )
+    shadows: float = Field(
+        default=0.6, ge=0, le=1, description="brightness lost in deep places"
+    )
+    escape_nm: float = Field(
+        default=8.0, gt=0, description="depth from which electrons escape"
+    )
+    shadow_nm: float = Field(
+        default=90.0, gt=0, description="distance over which walls cast shadows"
+    )
+    electrons: float = Field(
+        default=300.0, ge=0, description="electrons per pixel at white; 0 for no noise"
+    )
+
+
+def sem_contrast(surface: Surface, options: SemOptions | None = None) -> Float32Array:
+    """Emission of a surface under a beam, free of noise.
+
+    Parameters
+    ----------
+    surface : Surface
+        Height and material.
+    options : SemOptions, optional
+        Beam and contrast.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Brightness in [0, 1].
+    """
+    chosen = options or SemOptions()
+    height, pixel = surface.height_nm, surface.pixel_nm
+    near = chosen.escape_nm / pixel
+    slope = ndimage.gaussian_gradient_magnitude(height, near, mode="nearest") / pixel
+    wall = np.minimum(np.sqrt(1 + slope**2) - 1, _WALL_CAP) / _WALL_CAP
+    around = ndimage.gaussian_filter(height, chosen.shadow_nm / pixel, mode="nearest")
+    sunk = np.clip((around - height) / chosen.shadow_nm, 0, 1)
+    own = 0.30 + 0.22 * surface.material
+    emitted = (own + chosen.edges * wall) * (1 - chosen.shadows * sunk)
+    off = height - chosen.focus_nm
+    width = np.hypot(chosen.beam_nm, 2e-3 * chosen.convergence_mrad * off) / pixel
+    return np.clip(blur_by_width(emitted.astype(np.float32), width), 0, 1)
+
+
+def acquire_sem(
+    surface: Surface,
+    options: SemOptions | None = None,
+    *,
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """Take an electron image of a surface, on the surface's own grid.
+
+    Parameters
+    ----------
+    surface : Surface
+        Height and material.
+    options : SemOptions, optional
+        Beam, contrast, dose.
+    rng : numpy.random.Generator
+        Source of the shot noise.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of uint8
+        Electron image.
+    """
+    chosen = options or SemOptions()
+    light = sem_contrast(surface, chosen).astype(np.float64)
+    if chosen.electrons > 0:
+        light = rng.poisson(light * chosen.electrons) / chosen.electrons
+    grey = np.clip(np.rint(255 * light), 0, 255)
+    return np.asarray(grey, dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""A microsphere superlens: specimens, stage, microscope, scans."""

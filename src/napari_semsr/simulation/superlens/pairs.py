@@ -1,0 +1,562 @@
+"""How one superlens picture of a sample is taken: focus, resolution, light, rounding.
+
+The optics are those of `microscope`, on the mosaic's own pixels and in Fourier space,
+which makes them quick. A mosaic averages frames, so its noise is that of more light
+where frames overlap, of less at rims that the flat field lifted, and is a little
+correlated by resampling; some shading is left.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import fft, ndimage
+
+from napari_semsr.core import Float32Array, OptionError, ShapeError
+from napari_semsr.simulation.phantoms import (
+    FWHM,
+    Canvas,
+    Surface,
+    blur_widths,
+    width_share,
+)
+from napari_semsr.simulation.sem import SemOptions, sem_contrast
+from napari_semsr.simulation.superlens.microscope import (
+    MicroscopeOptions,
+    psf_fwhm_nm,
+    reflectance,
+)
+from napari_semsr.simulation.superlens.specimens import SampleRanges, random_surface
+
+_BINNED_VARIANCE = (1 - 1 / 4) / 12  # a pixel's, less that of a fine one
+_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change
+
+
+class SsumPairOptions(SampleRanges):
+    """Ranges that pairs are drawn from: sample, microscope, noise."""
+
+    pixel_nm: float = Field(default=20.0, gt=0, description="pixel of the mosaic in nm")
+    resolution_nm: tuple[float, float] = Field(
+        default=(70.0, 110.0),
+        description="width of the point spread function in focus at half maximum",
+    )
+    depth_of_field_nm: tuple[float, float] = Field(
+        default=(80.0, 130.0),
+        description="distance from the focus at which blur is 1.41 times as wide",
+    )
+    wavelength_nm: tuple[float, float] = Field(
+        default=(500.0, 600.0), description="wavelength of the light"
+    )
+    defocus_nm: float = Field(
+        default=220.0,
+        ge=0,
+        description="farthest that the focal plane lies above or below the sample",
+    )
+    focused: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of pictures whose focal plane is within the sample's relief",
+    )
+    photons: tuple[float, float] = Field(
+        default=(800.0, 12000.0),
+        description="photons per pixel of the mosaic at full scale; infinite when 0",
+    )
+    shading: float = Field(
+        default=0.05,
+        ge=0,
+        lt=0.5,
+        description="greatest shading left by the flat field",
+    )
+    eight_bit: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of pictures of 8 bits; the others have 12",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one picture is taken.
+
+    Attributes
+    ----------
+    microscope : MicroscopeOptions
+        Resolution, depth of field, focus, wavelength, photons (0 for no noise).
+    shading : float
+        Standard deviation of the light left uneven, as a share.
+    correlation_px : float
+        Standard deviation of the blur that resampling lays on the noise.
+    bits : int
+        8 or 12; 0 for no rounding.
+    """
+
+    microscope: MicroscopeOptions
+    shading: float = 0.0
+    correlation_px: float = 0.0
+    bits: int = 0
+
+
+def random_look(
+    surface: Surface,
+    rng: np.random.Generator,
+    options: SsumPairOptions,
+    wavelength_nm: float,
+) -> Look:
+    """Draw how a picture is taken.
+
+    Parameters
+    ----------
+    surface : Surface
+        The sample, whose heights say where the focus may be.
+    rng : numpy.random.Generator
+        Source of every choice.
+    options : SsumPairOptions
+        Ranges.
+    wavelength_nm : float
+        Wavelength of the light.
+
+    Returns
+    -------
+    Look
+        Focused within the relief, or off it.
+    """
+    low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
+    away = 0.0 if rng.random() < options.focused else options.defocus_nm
+    focus = float(rng.uniform(low - away, high + away))
+    dim, bright = options.photons
+    photons = (
+        0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
+    )
+    microscope = MicroscopeOptions(
+        resolution_nm=float(rng.uniform(*options.resolution_nm)),
+        depth_of_field_nm=float(rng.uniform(*options.depth_of_field_nm)),
+        focus_nm=focus,
+        wavelength_nm=wavelength_nm,
+        photons=photons,
+    )
+    return Look(
+        microscope,
+        shading=options.shading * float(rng.random()) ** 2,
+        correlation_px=0.6 * float(rng.random()),
+        bits=8 if rng.random() < options.eight_bit else 12,
+    )
+
+
+def see(
+    light: Float32Array,
+    height_nm: Float32Array,
+    pixel_nm: float,
+    microscope: MicroscopeOptions,
+) -> Float32Array:
+    """Blur by height, on the mosaic's pixels.
+
+    As `microscope.blur_by_height`, but of a picture that was averaged over two fine
+    pixels on each axis: the blur is narrowed by what that has done, so that the whole
+    is as wide as stated. The picture repeats at its borders.
+
+    Parameters
+    ----------
+    light, height_nm : (Y, X) numpy.ndarray of float32
+        Reflectance and height on the mosaic's pixels.
+    pixel_nm : float
+        Side of these.
+    microscope : MicroscopeOptions
+        Resolution (80 nm when not given), depth of field, focus.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        What an ideal camera would see.
+    """
+    in_focus = (microscope.resolution_nm or 80.0) / pixel_nm
+    width = psf_fwhm_nm(height_nm, microscope, in_focus) / FWHM
+    sigma: Float32Array = width.astype(np.float32)
+    levels = blur_widths(float(sigma.min()), float(sigma.max()))
+    shape = light.shape
+    squares = _frequencies(shape)
+    total = np.zeros(squares.shape, np.complex64)
+    cover = np.zeros(squares.shape, np.complex64)
+    for index, level in enumerate(levels):
+        variance = np.float32(max(level**2 - _BINNED_VARIANCE, 0.0))
+        transfer = np.exp(-2 * np.float32(np.pi**2) * variance * squares)
+        share = np.ones(shape, np.float32)
+        if len(levels) > 1:
+            share = width_share(sigma, levels, index)
+        total += transfer * fft.rfft2(light * share)
+        cover += transfer * fft.rfft2(share)
+    return np.asarray(fft.irfft2(total, shape) / fft.irfft2(cover, shape), np.float32)
+
+
+def _frequencies(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Squared frequency in cycles per pixel, as `rfft2` orders it."""
+    y, x = fft.fftfreq(shape[0]), fft.rfftfreq(shape[1])
+    return np.asarray(y[:, None] ** 2 + x[None, :] ** 2, dtype=np.float32)
+
+
+def record(
+    light: Float32Array, pixel_nm: float, look: Look, rng: np.random.Generator
+) -> Float32Array:
+    """Add what a mosaic of frames has: shading, noise, rounding to 12 bits.
+
+    Parameters
+    ----------
+    light : (Y, X) numpy.ndarray of float32
+        What an ideal camera would see.
+    pixel_nm : float
+        Side of a pixel.
+    look : Look
+        How much of each.
+    rng : numpy.random.Generator
+        Source of noise and shading.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Reflectance as recorded.
+    """
+    canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
+    if look.shading > 0:
+        uneven = 1 + look.shading * canvas.rough(_SHADING_NM, rng)
+        light = np.asarray(light * uneven, np.float32)
+    photons = look.microscope.photons
+    if photons > 0:
+        # frames overlap, and the flat field has lifted their dark rims
+        dose = photons * np.exp(0.4 * canvas.rough(_DOSE_NM, rng))
+        noise = rng.standard_normal(light.shape, dtype=np.float32)
+        if look.correlation_px > 0:
+            noise = ndimage.gaussian_filter(noise, look.correlation_px, mode="reflect")
+        read = (look.microscope.read_noise / look.microscope.full_scale) ** 2
+        deviation = np.sqrt(np.maximum(light, 0) / dose + read)
+        light = np.asarray(light + noise * deviation, np.float32)
+    if look.bits == 12:
+        light = np.asarray(np.rint(light * 4095) / 4095, np.float32)
+    return np.asarray(light, dtype=np.float32)
+
+
+# Pairs of one sample: what a superlens mosaic shows, and what an electron beam sees.
+#
+# The grid is that of the simulated scan: 20 nm for a pixel of the mosaic (a camera
+# pixel of 6.5 um over 325 times magnification), and the sample is drawn on half of
+# that, as `scan` draws it. The electron image lies on the mosaic's pixels (scale 1) or
+# on half of them (scale 2, 10 nm, the pixel of the electron image that `simulate`
+# writes). The centre of pixel ``i`` of the mosaic is at ``(i + 1/2)`` times its size
+# from the border, and so it is for the electron image: at scale 2 its pixels ``2 i``
+# and ``2 i + 1`` lie on pixel ``i``. Nothing is shifted or distorted.
+#
+# The optics are those of `microscope`: reflectance by material, interference and steep
+# edges; a blur that widens with the distance from the focal plane. Resolution, depth of
+# field and the height in focus are drawn for each picture, the wavelength for each
+# sample; noise is a mosaic's (`ssum_look`).
+#
+# Grey levels carry no unit: either picture is put on the scale where its own
+# percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
+# image cannot be known from light, so results are to be judged after an affine match.
+
+FINE = 2
+"""Pixels of the drawn sample per pixel of the mosaic, along an axis."""
+VALIDATION_STREAM = 9_600_017
+"""First number of the seeds of the fixed fields; training must not use it."""
+_MARGIN = 16  # mosaic pixels drawn around a field, so that blur has something to blur
+_PERCENTILES = (0.1, 99.9)
+
+
+@dataclass(frozen=True, slots=True)
+class SsumPair:
+    """Two pictures of one field.
+
+    Attributes
+    ----------
+    low : (side, side) numpy.ndarray of float32
+        Superlens mosaic; its percentiles 0.1 and 99.9 are 0 and 1.
+    high : (scale * side, scale * side) numpy.ndarray of float32
+        Electron image without noise, on a like scale of its own.
+    low_range, high_range : tuple of float
+        What 0 and 1 stand for: reflectance, and brightness of `sem_contrast`.
+    pixel_nm : float
+        Pixel of `low`.
+    scale : int
+        Pixels of `high` per pixel of `low`.
+    kind : str
+        What the sample is.
+    look : Look
+        How `low` was taken.
+    """
+
+    low: Float32Array
+    high: Float32Array
+    low_range: tuple[float, float]
+    high_range: tuple[float, float]
+    pixel_nm: float
+    scale: int
+    kind: str
+    look: Look
+
+
+def surface_shape(side: int) -> tuple[int, int]:
+    """Give the size of the drawn sample that a field needs.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns; the field lies in the middle.
+    """
+    full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
+    full += (full - side) % 2
+    return FINE * full, FINE * full
+
+
+def pair_of_surface(
+    surface: Surface,
+    side: int,
+    look: Look,
+    rng: np.random.Generator,
+    *,
+    scale: int = 1,
+) -> SsumPair:
+    """Take both pictures of a given sample.
+
+    Parameters
+    ----------
+    surface : Surface
+        Of `surface_shape`; its pixel is half of the mosaic's.
+    side : int
+        Side of the field in pixels of the mosaic.
+    look : Look
+        How the superlens picture is taken.
+    rng : numpy.random.Generator
+        Source of noise and shading.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+
+    Returns
+    -------
+    SsumPair
+        Of the middle of the sample.
+
+    Raises
+    ------
+    OptionError
+        If `scale` is neither 1 nor 2.
+    ShapeError
+        If the sample has another size.
+    """
+    field = _prepared(surface, side, scale, look.microscope.wavelength_nm)
+    return _pair(field, look, rng)
+
+
+def random_ssum_pairs(
+    side: int,
+    rng: np.random.Generator,
+    options: SsumPairOptions | None = None,
+    count: int = 1,
+    *,
+    scale: int = 1,
+    held_out: bool = False,
+) -> Iterator[SsumPair]:
+    """Draw one sample and take it several times.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+    rng : numpy.random.Generator
+        Source of every choice: same state, same pairs.
+    options : SsumPairOptions, optional
+        Ranges.
+    count : int, default=1
+        Pictures of the sample in one light; each has a focus, resolution and noise of
+        its own. The electron image is the same for all. Drawing a sample takes several
+        times as long as taking it.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+    held_out : bool, default=False
+        Take samples that training never draws.
+
+    Yields
+    ------
+    SsumPair
+        One for each picture.
+
+    Raises
+    ------
+    OptionError
+        If `scale` is neither 1 nor 2.
+    """
+    chosen = options or SsumPairOptions()
+    surface = random_surface(
+        surface_shape(side),
+        pixel_nm=chosen.pixel_nm / FINE,
+        rng=rng,
+        ranges=chosen,
+        held_out=held_out,
+    )
+    wavelength = float(rng.uniform(*chosen.wavelength_nm))
+    field = _prepared(surface, side, scale, wavelength)
+    for _ in range(count):
+        yield _pair(field, random_look(surface, rng, chosen, wavelength), rng)
+
+
+def random_ssum_pair(
+    side: int,
+    rng: np.random.Generator,
+    options: SsumPairOptions | None = None,
+    *,
+    scale: int = 1,
+) -> SsumPair:
+    """Draw one pair: a random sample, taken once.
+
+    Parameters
+    ----------
+    side : int
+        Side of the field in pixels of the mosaic.
+    rng : numpy.random.Generator
+        Source of every choice: same state, same pair.
+    options : SsumPairOptions, optional
+        Ranges.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+
+    Returns
+    -------
+    SsumPair
+        Registered pixel by pixel.
+
+    Raises
+    ------
+    OptionError
+        If `scale` is neither 1 nor 2.
+    """
+    return next(random_ssum_pairs(side, rng, options, scale=scale))
+
+
+def ssum_validation(
+    count: int,
+    side: int,
+    *,
+    scale: int = 1,
+    options: SsumPairOptions | None = None,
+    first: int = 0,
+) -> list[SsumPair]:
+    """Make the fixed fields that choose a checkpoint and train nothing.
+
+    Field ``i`` comes from ``default_rng([VALIDATION_STREAM, i])`` and shows one kind
+    of sample, in the order of ``options.kinds``, over and over; seeds of its objects
+    lie from 2**31 on, where training draws none. Fields from 1000 on are kept for what
+    judges a finished model.
+
+    Parameters
+    ----------
+    count : int
+        Number of fields.
+    side : int
+        Side in pixels of the mosaic.
+    scale : {1, 2}, default=1
+        Pixels of the electron image per pixel of the mosaic.
+    options : SsumPairOptions, optional
+        Ranges.
+    first : int, default=0
+        Number of the first field.
+
+    Returns
+    -------
+    list of SsumPair
+        The same at every call.
+    """
+    chosen = options or SsumPairOptions()
+    pairs: list[SsumPair] = []
+    for index in range(first, first + count):
+        one = chosen.replace(kinds=(chosen.kinds[index % len(chosen.kinds)],))
+        rng = np.random.default_rng([VALIDATION_STREAM, index])
+        pairs += random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A sample on the mosaic's pixels, margin included, and its electron image."""
+
+    light: Float32Array
+    height_nm: Float32Array
+    electrons: Float32Array
+    side: int
+    pixel_nm: float
+    kind: str
+
+
+def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> _Field:
+    """Do once what all pictures of a sample share."""
+    if scale not in (1, FINE):
+        msg = f"scale must be 1 or {FINE}, got {scale}."
+        raise OptionError(msg)
+    need = surface_shape(side)
+    if surface.height_nm.shape != need:
+        rows, columns = surface.height_nm.shape
+        msg = (
+            f"A field of {side} px needs a sample of {need[0]} x {need[1]} px, got "
+            f"{rows} x {columns}."
+        )
+        raise ShapeError(msg)
+    light = reflectance(
+        surface.height_nm,
+        surface.material,
+        surface.pixel_nm,
+        wavelength_nm=wavelength_nm,
+    )
+    fine = sem_contrast(surface, SemOptions())
+    return _Field(
+        light=_binned(light),
+        height_nm=_binned(surface.height_nm),
+        electrons=_middle(fine if scale == FINE else _binned(fine), scale * side),
+        side=side,
+        pixel_nm=FINE * surface.pixel_nm,
+        kind=surface.kind,
+    )
+
+
+def _pair(field: _Field, look: Look, rng: np.random.Generator) -> SsumPair:
+    """Take the superlens picture and put both on their scales."""
+    light = _middle(
+        see(field.light, field.height_nm, field.pixel_nm, look.microscope), field.side
+    )
+    low, low_range = _unit(record(light, field.pixel_nm, look, rng))
+    if look.bits == 8:
+        low = np.asarray(np.rint(low * 255) / 255, np.float32)
+    high, high_range = _unit(field.electrons)
+    return SsumPair(
+        low,
+        high,
+        low_range,
+        high_range,
+        field.pixel_nm,
+        high.shape[0] // field.side,
+        field.kind,
+        look,
+    )
+
+
+def _binned(image: Float32Array) -> Float32Array:
+    """Average over the mosaic's pixels."""
+    rows = image[::FINE] + image[1::FINE]
+    return np.asarray((rows[:, ::FINE] + rows[:, 1::FINE]) / FINE**2, np.float32)
+
+
+def _middle(image: Float32Array, side: int) -> Float32Array:
+    """Leave out the margin."""
+    first = (image.shape[0] - side) // 2
+    return image[first : first + side, first : first + side]
+
+
+def _unit(image: Float32Array) -> tuple[Float32Array, tuple[float, float]]:
+    """Put an image on the scale of its own percentiles."""
+    low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
+    span = max(high - low, 1e-6)
+    return np.asarray((image - low) / span, dtype=np.float32), (low, high)

@@ -1,0 +1,474 @@
+"""A scan: frames cut from a scene at positions that are known exactly."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Float32Array, Job, OptionError, Progress, ShapeError, run
+from napari_semsr.simulation.phantoms import Surface, draw_object
+from napari_semsr.simulation.sem import SemOptions, acquire_sem
+from napari_semsr.simulation.superlens.microscope import (
+    blur_by_height,
+    distort,
+    expose,
+    illumination_field,
+)
+from napari_semsr.simulation.superlens.scene import (
+    PHANTOM_FWHM_NM,
+    Extent,
+    Scene,
+    fine_grid,
+    image_size,
+    scene_from_image,
+    scene_from_surface,
+)
+from napari_semsr.simulation.superlens.stage import (
+    ScanOptions,
+    ScanPlan,
+    Stream,
+    plan_scan,
+    scan_extent,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Frames and all that is true of them.
+
+    Attributes
+    ----------
+    frames : (N, Y, X) numpy.ndarray of uint16
+        Camera counts in order of acquisition.
+    names : tuple of str
+        Stem of each frame's file name.
+    nominal_px, true_px : (N, 2) numpy.ndarray of float
+        Top-left pixels ``(y, x)`` in frame pixels.
+    flat : (Y, X) numpy.ndarray of float32
+        Illumination of a frame, as multiplied in.
+    gains : (N,) numpy.ndarray of float
+        Light of each frame.
+    bad : dict
+        ``"blank"`` or ``"foreign"`` by number of the frame.
+    pixel_size_nm : tuple of float or None
+        Frame pixel ``(y, x)``.
+    scene : Scene
+        What the frames were cut from.
+    plan : ScanPlan
+        The same positions, with cells of the grid.
+    options : ScanOptions
+        What was asked for.
+    """
+
+    frames: NDArray[np.uint16]
+    names: tuple[str, ...]
+    nominal_px: NDArray[np.float64]
+    true_px: NDArray[np.float64]
+    flat: Float32Array
+    gains: NDArray[np.float64]
+    bad: dict[int, str]
+    pixel_size_nm: tuple[float, float] | None
+    scene: Scene
+    plan: ScanPlan
+    options: ScanOptions
+
+
+def make_scene(
+    source: Surface | NDArray[Any] | None, options: ScanOptions
+) -> tuple[Scene, tuple[float, float] | None]:
+    """Make what a scan will be cut from.
+
+    Parameters
+    ----------
+    source : Surface, (Y, X) numpy.ndarray or None
+        A drawn surface whose pixel is the frames' over ``oversampling``, any image, or
+        None to draw ``options.phantom``.
+    options : ScanOptions
+        Sample, microscope, stage.
+
+    Returns
+    -------
+    scene : Scene
+        Blurred and fine.
+    pixel_size_nm : tuple of float or None
+        Frame pixel; None for an image of unknown scale.
+
+    Raises
+    ------
+    ShapeError
+        If the surface or image is too small for the scan.
+    OptionError
+        If options contradict each other.
+    """
+    extent = scan_extent(options)
+    if isinstance(source, np.ndarray):
+        size = options.pixel_size_nm
+        pixel = None if size is None else float(np.sqrt(size[0] * size[1]))
+        binning = fit_binning(source.shape, options)
+        scene = scene_from_image(source, extent, options.fine, binning, options, pixel)
+        return scene, size
+    pixel = _phantom_pixel(options)
+    extent = _widened(extent, 2 * (options.resolution_nm or PHANTOM_FWHM_NM) / pixel)
+    shape, origin = fine_grid(extent, options.fine)
+    fine = pixel / options.fine
+    surface = source or draw_object(
+        options.phantom, shape, pixel_nm=fine, options=options, seed=options.seed
+    )
+    _check_surface(surface, shape, fine)
+    scene = scene_from_surface(surface, origin, options.fine, options)
+    return scene, (pixel, pixel)
+
+
+def fit_binning(shape: tuple[int, ...], options: ScanOptions) -> float:
+    """Choose how many pixels of an image go into one of a frame.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the image.
+    options : ScanOptions
+        The scan; its own ``image_binning`` wins.
+
+    Returns
+    -------
+    float
+        1 where the image is large enough; below, the scan just fits, down to 0.25.
+    """
+    if options.image_binning is not None:
+        return options.image_binning
+    size = image_size(scan_extent(options), options.fine, 1.0)
+    fit = min(have / need for have, need in zip(shape, size, strict=True))
+    return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
+
+
+def _phantom_pixel(options: ScanOptions) -> float:
+    """Frame pixel of a drawn sample: as stated, or as magnified."""
+    if options.pixel_size_nm is None:
+        return options.magnified_pixel_nm
+    y, x = options.pixel_size_nm
+    if y != x:
+        msg = f"The pixels of a phantom's frames must be square, got {y:g} x {x:g} nm."
+        raise OptionError(msg)
+    return y
+
+
+def _check_surface(surface: Surface, shape: tuple[int, int], fine_nm: float) -> None:
+    """Refuse a surface that does not lie on the fine grid."""
+    if not np.isclose(surface.pixel_nm, fine_nm, rtol=1e-6):
+        msg = (
+            f"The surface must have pixels of {fine_nm:g} nm, the frames' over the "
+            f"oversampling, got {surface.pixel_nm:g} nm."
+        )
+        raise OptionError(msg)
+    have = surface.height_nm.shape
+    if have[0] < shape[0] or have[1] < shape[1]:
+        msg = (
+            f"This scan needs a surface of {shape[0]} x {shape[1]} px, got "
+            f"{have[0]} x {have[1]}."
+        )
+        raise ShapeError(msg)
+
+
+def _widened(extent: Extent, by: float) -> Extent:
+    """Leave room for the blur at the border."""
+    low, high = extent.low, extent.high
+    return Extent((low[0] - by, low[1] - by), (high[0] + by, high[1] + by))
+
+
+def clean_frame(
+    scene: Scene,
+    coefficients: Float32Array,
+    corner: NDArray[np.float64],
+    options: ScanOptions,
+) -> NDArray[np.float64]:
+    """Cut one frame: reflectance without illumination and noise.
+
+    Parameters
+    ----------
+    scene : Scene
+        What is cut from.
+    coefficients : (Y, X) numpy.ndarray
+        Of that scene.
+    corner : (2,) numpy.ndarray
+        True position of the top-left pixel ``(y, x)``.
+    options : ScanOptions
+        Side and distortion of the frame.
+
+    Returns
+    -------
+    (frame_px, frame_px) numpy.ndarray of float
+        Reflectance.
+    """
+    size = options.frame_px
+    y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
+    if options.distortion:
+        y, x = distort(y, x, size, options.distortion)
+    return scene.sample(coefficients, y + corner[0], x + corner[1])
+
+
+def _light_of(
+    scene: Scene,
+    coefficients: Float32Array,
+    plan: ScanPlan,
+    index: int,
+    options: ScanOptions,
+) -> NDArray[np.float64]:
+    """Reflectance that a frame sees: its own place, another, or none."""
+    kind = plan.bad.get(index)
+    if kind == "blank":
+        return np.zeros((options.frame_px, options.frame_px))
+    corner = plan.true_px[index]
+    if kind is None:
+        return clean_frame(scene, coefficients, corner, options)
+    rng = options.rng(Stream.FOREIGN, index)
+    low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
+    elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)
+    return elsewhere[::-1].T  # mirrored: it fits nowhere
+
+
+def simulate_scan(
+    options: ScanOptions, source: Surface | NDArray[Any] | None = None
+) -> Job[Scan]:
+    """Take a scan.
+
+    Parameters
+    ----------
+    options : ScanOptions
+        Sample, microscope, stage, camera.
+    source : Surface or (Y, X) numpy.ndarray, optional
+        What is scanned; ``options.phantom`` is drawn when not given.
+
+    Returns
+    -------
+    Scan
+        Frames and truth.
+
+    Yields
+    ------
+    Progress
+        Drawing, then frame by frame.
+
+    Raises
+    ------
+    ShapeError, OptionError
+        If the source is too small, or options contradict each other.
+    """
+    count = options.frames
+    yield Progress(0, count + 1, "drawing the sample")
+    plan = plan_scan(options)
+    scene, pixel = make_scene(source, options)
+    coefficients = scene.coefficients()
+    flat = illumination_field(options, options.frame_px, options.rng(Stream.FIELD))
+    frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)
+    for index in range(count):
+        yield Progress(index + 1, count + 1, f"frame {index + 1} of {count}")
+        light = _light_of(scene, coefficients, plan, index, options)
+        noise = options.rng(Stream.NOISE, index)
+        frames[index] = expose(light * flat * plan.gains[index], options, noise)
+    yield Progress(count + 1, count + 1, "scanned")
+    return Scan(
+        frames=frames,
+        names=tuple(
+            f"frame_{index:0{max(3, len(str(count)))}d}" for index in range(count)
+        ),
+        nominal_px=plan.nominal_px,
+        true_px=plan.true_px,
+        flat=flat,
+        gains=plan.gains,
+        bad=plan.bad,
+        pixel_size_nm=pixel,
+        scene=scene,
+        plan=plan,
+        options=options,
+    )
+
+
+def cut_scan(source: Surface | NDArray[Any] | None, options: ScanOptions) -> Scan:
+    """Take a scan, all at once.
+
+    Parameters
+    ----------
+    source : Surface, (Y, X) numpy.ndarray or None
+        A drawn surface, any image, or None to draw ``options.phantom``.
+    options : ScanOptions
+        Microscope, stage, camera.
+
+    Returns
+    -------
+    Scan
+        Frames and truth.
+    """
+    return run(simulate_scan(options, source))
+
+
+# More looks at the same sample: repeated exposures, focal series, electron images.
+
+
+@dataclass(frozen=True, slots=True)
+class FocalStep:
+    """One picture of a focal series.
+
+    Attributes
+    ----------
+    focus_nm : float
+        Height of the focal plane above the lowest surface.
+    frame : (Y, X) numpy.ndarray of uint16
+        Camera counts.
+    """
+
+    focus_nm: float
+    frame: NDArray[np.uint16]
+
+
+def middle_frame(scan: Scan) -> int:
+    """Find the frame nearest to the middle of the scan.
+
+    Parameters
+    ----------
+    scan : Scan
+        A scan.
+
+    Returns
+    -------
+    int
+        Index into its frames.
+    """
+    off = (
+        scan.nominal_px
+        - (scan.nominal_px.min(axis=0) + scan.nominal_px.max(axis=0)) / 2
+    )
+    return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
+
+
+def repeat_exposures(
+    scan: Scan, count: int, *, frame: int | None = None
+) -> NDArray[np.uint16]:
+    """Take one field again and again: the same light, new noise.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan whose sample and microscope are used.
+    count : int
+        Number of exposures.
+    frame : int, optional
+        Which field; the middle one when not given.
+
+    Returns
+    -------
+    (count, Y, X) numpy.ndarray of uint16
+        Camera counts.
+    """
+    light = _light(scan, scan.scene, frame)
+    return np.stack(
+        [
+            expose(light, scan.options, scan.options.rng(Stream.REPEAT, i))
+            for i in range(count)
+        ]
+    )
+
+
+def focus_range(scan: Scan, count: int) -> tuple[float, ...]:
+    """Heights at which to focus.
+
+    Parameters
+    ----------
+    scan : Scan
+        A scan; of a drawn sample the range is its relief, of an image it is once the
+        depth of field up and down.
+    count : int
+        Number of heights, evenly spaced.
+
+    Returns
+    -------
+    tuple of float
+        Heights in nm, rising.
+
+    Raises
+    ------
+    OptionError
+        If `count` is below 2.
+    """
+    if count < 2:
+        msg = f"A focal series needs at least 2 steps, got {count}."
+        raise OptionError(msg)
+    surface = scan.scene.surface
+    depth = scan.options.depth_of_field_nm
+    low, high = (-depth, depth)
+    if surface is not None:
+        low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
+    return tuple(float(v) for v in np.linspace(low, high, count))
+
+
+def focal_series(
+    scan: Scan, heights_nm: tuple[float, ...], *, frame: int | None = None
+) -> tuple[FocalStep, ...]:
+    """Take one field with the focal plane at several heights.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan whose sample and microscope are used.
+    heights_nm : tuple of float
+        Focal planes above the lowest surface.
+    frame : int, optional
+        Which field; the middle one when not given.
+
+    Returns
+    -------
+    tuple of FocalStep
+        One for each height.
+    """
+    steps = []
+    for index, height in enumerate(heights_nm):
+        light = _light(scan, _refocused(scan, height), frame)
+        noise = scan.options.rng(Stream.FOCUS, index)
+        steps.append(FocalStep(height, expose(light, scan.options, noise)))
+    return tuple(steps)
+
+
+def sem_of_scan(scan: Scan, options: SemOptions | None = None) -> NDArray[np.uint8]:
+    """Take an electron image of the whole scanned area, on the scene's fine grid.
+
+    Parameters
+    ----------
+    scan : Scan
+        A scan of a drawn sample.
+    options : SemOptions, optional
+        Beam, contrast, dose.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of uint8
+        Electron image.
+
+    Raises
+    ------
+    OptionError
+        If the scan is of an image, which has no height.
+    """
+    if scan.scene.surface is None:
+        msg = (
+            "An electron image needs a drawn sample (--phantom), got a scan of an "
+            "image, which has no height map."
+        )
+        raise OptionError(msg)
+    return acquire_sem(scan.scene.surface, options, rng=scan.options.rng(Stream.SEM))
+
+
+def _refocused(scan: Scan, height_nm: float) -> Scene:
+    """Blur a scan's sample as seen with another focal plane."""
+    scene = scan.scene
+    options = scan.options.replace(focus_nm=height_nm)
+    height = None if scene.surface is None else scene.surface.height_nm
+    width = scene.fwhm_px * scene.oversampling
+    return replace(scene, seen=blur_by_height(scene.sharp, height, width, options))
+
+
+def _light(scan: Scan, scene: Scene, frame: int | None) -> NDArray[np.float64]:
+    """Light of one field, at its true position and with its illumination."""
+    index = middle_frame(scan) if frame is None else frame
+    corner = scan.true_px[index]
+    clean = clean_frame(scene, scene.coefficients(), corner, scan.options)
+    return np.asarray(clean * scan.flat * scan.gains[index])

@@ -1,0 +1,321 @@
+"""Scene: what an ideal camera sees of the whole scanned area, finer than the frames.
+
+The scene is blurred first and sampled after. It is the cubic spline through its fine
+pixels: a continuous function, of which each frame holds exact samples at its true
+position. Blurred as it is, it has no detail that a frame's pixel could not follow.
+
+Coordinates are those of the frames: pixel centres at whole numbers, (0, 0) at the
+nominal top-left pixel of the first frame.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core import Float32Array, OptionError, ShapeError
+from napari_semsr.simulation.phantoms import Surface
+from napari_semsr.simulation.superlens.microscope import (
+    MicroscopeOptions,
+    blur_by_height,
+    reflectance,
+)
+
+IMAGE_FWHM_PX = 3.0
+"""Blur of a scene made of an image, in frame pixels, when no resolution is given."""
+PHANTOM_FWHM_NM = 80.0
+"""Blur of a drawn sample: the resolution that the microscope's makers state."""
+_REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels
+_PERCENTILES = (0.1, 99.9)
+_BAND = 256  # rows that are resampled at once
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Area that a scan needs, in frame pixels.
+
+    Attributes
+    ----------
+    low, high : tuple of float
+        First and last coordinate ``(y, x)`` at which a frame may have a pixel centre.
+    """
+
+    low: tuple[float, float]
+    high: tuple[float, float]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Height and width, pixels counted whole."""
+        return self.high[0] - self.low[0] + 1, self.high[1] - self.low[1] + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A scene on a grid finer than the frames.
+
+    Attributes
+    ----------
+    sharp : (Y, X) numpy.ndarray of float32
+        Reflectance before the blur.
+    seen : (Y, X) numpy.ndarray of float32
+        Reflectance after it.
+    surface : Surface or None
+        The drawn sample on the same grid; None for a scene made of an image.
+    oversampling : int
+        Fine pixels per frame pixel, along an axis.
+    origin_px : tuple of float
+        Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0).
+    fwhm_px : float
+        Blur in focus, in frame pixels.
+    image_offset_px : tuple of float or None
+        Pixel of the source image on which frame coordinate (0, 0) lies.
+    """
+
+    sharp: Float32Array
+    seen: Float32Array
+    surface: Surface | None
+    oversampling: int
+    origin_px: tuple[float, float]
+    fwhm_px: float
+    image_offset_px: tuple[float, float] | None = None
+
+    def coefficients(self) -> Float32Array:
+        """Spline coefficients of `seen`, from which `sample` reads.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of float32
+            Computed once for many samples.
+        """
+        filtered = ndimage.spline_filter(self.seen, order=3, output=np.float32)
+        return np.asarray(filtered)
+
+    def sample(
+        self,
+        coefficients: Float32Array,
+        y: NDArray[np.float64],
+        x: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Evaluate the scene anywhere.
+
+        Parameters
+        ----------
+        coefficients : (Y, X) numpy.ndarray
+            What `coefficients` gave.
+        y, x : numpy.ndarray
+            Frame coordinates, of one shape.
+
+        Returns
+        -------
+        numpy.ndarray of float
+            Reflectance.
+        """
+        where = [
+            (at - first) * self.oversampling
+            for at, first in zip((y, x), self.origin_px, strict=True)
+        ]
+        found = ndimage.map_coordinates(
+            coefficients,
+            where,
+            output=np.float64,
+            order=3,
+            mode="mirror",
+            prefilter=False,
+        )
+        return np.asarray(found)
+
+
+def fine_grid(extent: Extent, oversampling: int) -> tuple[tuple[int, int], Any]:
+    """Shape and origin of a fine grid that covers an extent.
+
+    Parameters
+    ----------
+    extent : Extent
+        Area needed.
+    oversampling : int
+        Fine pixels per frame pixel.
+
+    Returns
+    -------
+    shape : tuple of int
+        Rows and columns.
+    origin_px : tuple of float
+        Frame coordinate of the centre of fine pixel (0, 0).
+    """
+    first = [int(np.floor(v)) for v in extent.low]
+    last = [int(np.ceil(v)) for v in extent.high]
+    shape = tuple((b - a + 1) * oversampling for a, b in zip(first, last, strict=True))
+    half = 0.5 - 0.5 / oversampling
+    return (shape[0], shape[1]), (first[0] - half, first[1] - half)
+
+
+def image_size(extent: Extent, oversampling: int, binning: float) -> tuple[int, int]:
+    """Size of the part of an image that a scan needs.
+
+    Parameters
+    ----------
+    extent : Extent
+        Area of the scan.
+    oversampling : int
+        Fine pixels per frame pixel.
+    binning : float
+        Image pixels per frame pixel.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns.
+    """
+    (rows, columns), _ = fine_grid(extent, oversampling)
+    share = binning / oversampling
+    return int(np.ceil(rows * share)), int(np.ceil(columns * share))
+
+
+def scene_from_surface(
+    surface: Surface,
+    origin_px: tuple[float, float],
+    oversampling: int,
+    options: MicroscopeOptions,
+) -> Scene:
+    """Look at a drawn surface through the microscope.
+
+    Parameters
+    ----------
+    surface : Surface
+        Sample on the fine grid.
+    origin_px : tuple of float
+        Frame coordinate of the centre of its pixel (0, 0).
+    oversampling : int
+        Fine pixels per frame pixel.
+    options : MicroscopeOptions
+        Resolution, focus, wavelength.
+
+    Returns
+    -------
+    Scene
+        With contrast and blur.
+    """
+    fine_nm = surface.pixel_nm
+    fwhm_nm = options.resolution_nm or PHANTOM_FWHM_NM
+    sharp = reflectance(
+        surface.height_nm,
+        surface.material,
+        fine_nm,
+        wavelength_nm=options.wavelength_nm,
+    )
+    seen = blur_by_height(sharp, surface.height_nm, fwhm_nm / fine_nm, options)
+    fwhm_px = fwhm_nm / (fine_nm * oversampling)
+    return Scene(sharp, seen, surface, oversampling, origin_px, fwhm_px)
+
+
+def scene_from_image(
+    image: NDArray[Any],
+    extent: Extent,
+    oversampling: int,
+    binning: float,
+    options: MicroscopeOptions,
+    pixel_nm: float | None,
+) -> Scene:
+    """Take any image as the sample: its grey values are reflectance, and it is flat.
+
+    The scan is laid on the middle of the image.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Any real type, finite.
+    extent : Extent
+        Area that the scan needs.
+    oversampling : int
+        Fine pixels per frame pixel.
+    binning : float
+        Image pixels per frame pixel.
+    options : MicroscopeOptions
+        Resolution.
+    pixel_nm : float or None
+        Frame pixel, if known.
+
+    Returns
+    -------
+    Scene
+        With the image's contrast.
+
+    Raises
+    ------
+    OptionError
+        If a resolution in nm is asked for and the pixel size is unknown, or the image
+        is not finite.
+    ShapeError
+        If the image is too small for the scan.
+    """
+    if not np.all(np.isfinite(image)):
+        msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
+        raise OptionError(msg)
+    if options.resolution_nm is not None and pixel_nm is None:
+        msg = (
+            "A resolution in nm needs an image whose pixel size is known; give "
+            "--pixel-size-nm."
+        )
+        raise OptionError(msg)
+    shape, origin = fine_grid(extent, oversampling)
+    needed = image_size(extent, oversampling, binning)
+    if needed[0] > image.shape[0] or needed[1] > image.shape[1]:
+        msg = (
+            f"This scan needs an image of {needed[0]} x {needed[1]} px, got "
+            f"{image.shape[0]} x {image.shape[1]}; take fewer or smaller frames."
+        )
+        raise ShapeError(msg)
+    start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
+    part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
+    sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
+    fwhm_px = IMAGE_FWHM_PX
+    if options.resolution_nm is not None and pixel_nm is not None:
+        fwhm_px = options.resolution_nm / pixel_nm
+    seen = blur_by_height(sharp, None, fwhm_px * oversampling, options)
+    per_fine = binning / oversampling
+    offset = [
+        s - 0.5 + per_fine * (0.5 - o * oversampling)
+        for s, o in zip(start, origin, strict=True)
+    ]
+    return Scene(
+        sharp,
+        seen,
+        None,
+        oversampling,
+        origin,
+        fwhm_px,
+        (float(offset[0]), float(offset[1])),
+    )
+
+
+def _as_reflectance(image: NDArray[Any]) -> Float32Array:
+    """Put grey values on the scale of reflectance, the rarest extremes clipped."""
+    grey = np.asarray(image, dtype=np.float32)
+    low, high = np.percentile(grey, _PERCENTILES)
+    if high <= low:
+        return np.full(grey.shape, 0.5, np.float32)
+    bottom, top = _REFLECTANCE
+    unit = np.clip((grey - low) / (high - low), 0, 1)
+    return np.asarray(bottom + (top - bottom) * unit, dtype=np.float32)
+
+
+def _resampled(
+    image: Float32Array, shape: tuple[int, int], factor: float
+) -> Float32Array:
+    """Put an image on the fine grid; pixel areas stay where they are."""
+    if factor == 1:
+        return image[: shape[0], : shape[1]]
+    if factor < 1:
+        image = ndimage.gaussian_filter(image, 0.4 / factor, mode="reflect")
+    smooth = ndimage.spline_filter(image, order=3, output=np.float32)
+    y, x = ((np.arange(n) + 0.5) / factor - 0.5 for n in shape)
+    found = np.empty(shape, np.float32)
+    for top in range(0, shape[0], _BAND):
+        rows = slice(top, top + _BAND)
+        grid = np.meshgrid(y[rows], x, indexing="ij")
+        ndimage.map_coordinates(
+            smooth, grid, output=found[rows], order=3, mode="mirror", prefilter=False
+        )
+    return found

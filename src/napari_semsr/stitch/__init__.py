@@ -1,1 +1,0 @@
-"""From frames to one mosaic: flat field, neighbours, offsets, layout, fusion."""

@@ -1,0 +1,5 @@
+"""From frames to one mosaic: flat field, neighbours, offsets, layout, fusion."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .fuse import (
+    FusionPlan as FusionPlan,
+    plan_fusion as plan_fusion,
+)
+from .options import StitchOptions as StitchOptions
+from .solution import (
+    PairReport as PairReport,
+    StitchSolution as StitchSolution,
+)
+from .solve import solve_mosaic as solve_mosaic

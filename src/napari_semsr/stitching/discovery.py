@@ -1,0 +1,483 @@
+"""Frames of which nothing is known: placed by their images alone, one after another.
+
+Every pair is correlated at low resolution, and its best peaks are looked at closely.
+From the surest joint on, a frame is added where most joints want it, but only if it
+then shows what all the frames show that it would overlap: a chance match of one pair
+contradicts the others.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from napari_semsr.core import FloatArray, IntPair, RegistrationError
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.layout import Joint, least_squares
+from napari_semsr.stitching.pairwise import NOISE_AREA, overlap_boxes, search
+
+# Whether each placed frame shows what its neighbours show.
+#
+# Where two frames overlap, their band-passed pictures have a common part and noise. The
+# noise is what the differences of most pairs leave; the rest of their power must be in
+# their product as well. A frame of another sample, or one in a wrong place, has detail
+# beyond its noise that none of its neighbours knows.
+
+LEAST_SHARE = 0.4
+_EVIDENT = 6.0
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How much of the detail of overlapping frames they have in common.
+
+    Attributes
+    ----------
+    pairs : (M, 2) numpy.ndarray of int
+        The frames of each pair.
+    common : (M,) numpy.ndarray
+        Sum of products over the overlap.
+    power : (M,) numpy.ndarray
+        Mean of both sums of squares.
+    pixels : (M,) numpy.ndarray
+        Pixels of the overlap.
+    most_noise : float
+        Largest noise power of a pixel that is thinkable.
+    """
+
+    pairs: NDArray[np.int64]
+    common: FloatArray
+    power: FloatArray
+    pixels: FloatArray
+    most_noise: float = float("inf")
+
+    @property
+    def noise(self) -> float:
+        """Noise power of a pixel: what half of the pairs leave less of."""
+        left = (self.power - self.common) / np.maximum(self.pixels, 1)
+        return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
+
+    def share(self, count: int, without: Sequence[int] = ()) -> FloatArray:
+        """Part of each frame's detail that its neighbours show as well.
+
+        Parameters
+        ----------
+        count : int
+            Frames.
+        without : sequence of int
+            Frames that are no longer asked.
+
+        Returns
+        -------
+        (N,) numpy.ndarray
+            About 1 for a frame in its place, about 0 for one that belongs elsewhere;
+            NaN where there is no detail beyond noise to compare.
+        """
+        asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
+        common, power, pixels = np.zeros((3, count))
+        for column in range(2):
+            frame = self.pairs[asked, column]
+            np.add.at(common, frame, self.common[asked])
+            np.add.at(power, frame, self.power[asked])
+            np.add.at(pixels, frame, self.pixels[asked])
+        return shared_part(common, power, pixels, self.noise)
+
+
+def shared_part(
+    common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
+) -> FloatArray:
+    """Part of the detail beyond noise that is common.
+
+    Parameters
+    ----------
+    common, power, pixels : numpy.ndarray
+        As in `Agreement`.
+    noise : float
+        Noise power of a pixel.
+
+    Returns
+    -------
+    numpy.ndarray
+        About 1 where both show the same; NaN where there is no detail beyond noise.
+    """
+    detail = power - pixels * noise
+    doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
+    evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
+    part: FloatArray = np.where(
+        evident, common / np.maximum(detail, _TINY), float("nan")
+    )
+    return part
+
+
+def overlap_sums(
+    prepared: Prepared, pair: IntPair, shift: IntPair
+) -> tuple[float, float, int] | None:
+    """Sum products and squares over the overlap of two frames.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Corrected frames.
+    pair : tuple of int
+        Which two.
+    shift : tuple of int
+        Position of the second less that of the first.
+
+    Returns
+    -------
+    tuple or None
+        Sum of products, mean of both sums of squares, pixels; None without overlap.
+    """
+    boxes = overlap_boxes(prepared.frame_shape, shift)
+    if boxes is None:
+        return None
+    one, two = boxes[0].slices, boxes[1].slices
+    first, second = prepared.banded(pair[0])[one], prepared.banded(pair[1])[two]
+    count = first.size
+    if not prepared.flat.valid.all():
+        mask = (prepared.root[one] > 0) & (prepared.root[two] > 0)
+        count = int(np.count_nonzero(mask))
+        first, second = first * mask, second * mask
+    if not count:
+        return None
+    power = float(np.vdot(first, first)) + float(np.vdot(second, second))
+    return float(np.vdot(first, second)), power / 2, count
+
+
+def agreement(
+    prepared: Prepared,
+    positions: FloatArray,
+    pairs: Sequence[IntPair],
+    most_noise: float = float("inf"),
+) -> Agreement:
+    """Compare all overlapping frames at their present places.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Corrected frames.
+    positions : (N, 2) numpy.ndarray
+        Top-left corners.
+    pairs : sequence of tuple of int
+        Placed frames that overlap.
+    most_noise : float
+        Largest noise power of a band-passed pixel that is thinkable.
+
+    Returns
+    -------
+    Agreement
+        Sums over each overlap.
+    """
+    kept, sums = [], []
+    for pair in pairs:
+        shift = np.round(positions[pair[1]] - positions[pair[0]])
+        found = overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
+        if found is not None:
+            kept.append(pair)
+            sums.append(found)
+    common, power, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
+    frames = np.array(kept, dtype=np.int64).reshape(-1, 2)
+    return Agreement(frames, common, power, pixels, most_noise)
+
+
+def misfits(found: Agreement, count: int) -> list[int]:
+    """Frames that show detail which their neighbours do not.
+
+    Parameters
+    ----------
+    found : Agreement
+        Of all overlapping pairs.
+    count : int
+        Frames.
+
+    Returns
+    -------
+    list of int
+        The worst first; each is judged without those before it, so that good
+        neighbours of a bad frame are spared.
+    """
+    taken: list[int] = []
+    while True:
+        share = found.share(count, taken)
+        share[taken] = np.nan
+        if not np.isfinite(share).any():
+            return taken
+        worst = int(np.nanargmin(share))
+        if share[worst] >= LEAST_SHARE:
+            return taken
+        taken.append(worst)
+
+
+Spectra = list[NDArray[np.complex64]]
+Judge = Callable[[int, FloatArray, FloatArray], float]
+
+_SMALL_SIDE = 96
+_PEAKS = 4
+_FEW_PAIRS, _FEW_SMALL_PAIRS = 150, 400
+_APART = 5
+_CANDIDATE = 3.5
+_SURE = 6.0
+_STRONG = 50.0
+_AGREE = 0.75
+_SHARED, _ALL_SHARED = 0.55, 0.8
+_SAME = 4.0
+_SEEDS = 6
+_LEAST_PIXELS = 300
+_SAMPLE = 16
+
+
+def discover(prepared: Prepared, noise: float) -> FloatArray:
+    """Find rough positions when neither positions nor a grid are known.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Frames.
+    noise : float
+        Noise power of a band-passed pixel.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray
+        Top-left corners in px; NaN for frames that fit none of the largest group.
+
+    Raises
+    ------
+    RegistrationError
+        If no two frames fit.
+    """
+    count = len(prepared.acquisition)
+    joints = _joints(prepared)
+
+    def judge(index: int, place: FloatArray, positions: FloatArray) -> float:
+        return _shared(prepared, index, place, positions, noise)
+
+    places = grow(count, joints, judge)
+    if not np.isfinite(places).any():
+        msg = (
+            f"{count} frames without positions must overlap to be placed, but no two "
+            "of them fit: give positions or a grid."
+        )
+        raise RegistrationError(msg)
+    _check(joints, places)
+    return _settled(joints, places)
+
+
+def _check(joints: Sequence[Joint], places: FloatArray) -> None:
+    """Refuse a layout that many strong matches contradict."""
+    strong = [
+        joint
+        for joint in joints
+        if joint.weight >= _SURE
+        and np.isfinite(places[[joint.first, joint.second], 0]).any()
+    ]
+    agreeing = sum(_away(joint, places) < 2 * _SAME for joint in strong)
+    if agreeing < _AGREE * len(strong):
+        msg = (
+            "Frames without positions need detail that occurs once, but of "
+            f"{len(strong)} strong matches between them only {agreeing} agree: give "
+            "positions or a grid."
+        )
+        raise RegistrationError(msg)
+
+
+def _away(joint: Joint, places: FloatArray) -> float:
+    """Find how far a joint is from a layout; infinite where a frame has no place."""
+    apart = np.abs(places[joint.second] - places[joint.first] - joint.shift).max()
+    return float(apart) if np.isfinite(apart) else float("inf")
+
+
+def _shared(
+    prepared: Prepared,
+    index: int,
+    place: FloatArray,
+    positions: FloatArray,
+    noise: float,
+) -> float:
+    """Part of a frame's detail that the placed frames show as well; 0 without any."""
+    total = np.zeros(3)
+    for other in np.flatnonzero(np.isfinite(positions[:, 0])):
+        shift = np.round(place - positions[other])
+        found = overlap_sums(
+            prepared, (int(other), index), (int(shift[0]), int(shift[1]))
+        )
+        if found is not None and found[2] >= _LEAST_PIXELS:
+            total += found
+    common, power, pixels = total[:, None]
+    return float(np.nan_to_num(shared_part(common, power, pixels, noise))[0])
+
+
+def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
+    """Place frames one after another, each where it agrees with all that are placed.
+
+    Parameters
+    ----------
+    count : int
+        Frames.
+    joints : sequence of Joint
+        Possible shifts; several of one pair exclude each other.
+    judge : callable
+        Tells of a frame, a place for it and the positions of the others which part of
+        its detail they show.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray
+        Corners of the largest group that is found; NaN for all others.
+    """
+    best = np.full((count, 2), np.nan)
+    tried = 0
+    for seed in sorted(joints, key=lambda joint: -joint.weight):
+        if tried == _SEEDS or seed.weight < _SURE:
+            break
+        if np.isfinite(best[[seed.first, seed.second]]).all():
+            continue
+        tried += 1
+        found = _grown(count, seed, joints, judge)
+        if np.isfinite(found).sum() > np.isfinite(best).sum():
+            best = found
+        if np.isfinite(best).all():
+            break
+    return best
+
+
+def _grown(
+    count: int, seed: Joint, joints: Sequence[Joint], judge: Judge
+) -> FloatArray:
+    """Grow a group from one joint."""
+    positions = np.full((count, 2), np.nan)
+    positions[seed.first] = 0.0
+    if judge(seed.second, np.array(seed.shift), positions) < _SHARED:
+        return np.full((count, 2), np.nan)
+    positions[seed.second] = seed.shift
+    refused: set[tuple[int, int, int]] = set()
+    while True:
+        for support, index, place in _proposals(joints, positions):
+            key = (index, round(place[0]), round(place[1]))
+            if key in refused:
+                continue
+            needed = _SHARED if support >= _SURE else _ALL_SHARED
+            if judge(index, place, positions) >= needed:
+                positions[index] = place
+                break
+            refused.add(key)
+        else:
+            return positions
+
+
+def _proposals(
+    joints: Sequence[Joint], positions: FloatArray
+) -> list[tuple[float, int, FloatArray]]:
+    """Places that joints propose for frames without one, best supported first."""
+    placed = np.isfinite(positions[:, 0])
+    wanted: dict[int, list[tuple[FloatArray, float]]] = {}
+    for joint in joints:
+        shift = np.array(joint.shift)
+        if placed[joint.first] and not placed[joint.second]:
+            where = (positions[joint.first] + shift, joint.weight)
+            wanted.setdefault(joint.second, []).append(where)
+        elif placed[joint.second] and not placed[joint.first]:
+            where = (positions[joint.second] - shift, joint.weight)
+            wanted.setdefault(joint.first, []).append(where)
+    proposals = []
+    for index, said in wanted.items():
+        places = np.stack([place for place, _ in said])
+        weights = np.array([weight for _, weight in said])
+        for place in places:
+            near = np.abs(places - place).max(axis=1) < _SAME
+            middle = np.average(places[near], axis=0, weights=weights[near])
+            proposals.append((float(weights[near].sum()), index, middle))
+    proposals.sort(key=lambda item: -item[0])
+    return proposals
+
+
+def _settled(joints: Sequence[Joint], places: FloatArray) -> FloatArray:
+    """Fit all joints that agree with a layout."""
+    agreeing = [joint for joint in joints if _away(joint, places) < 2 * _SAME]
+    weights = np.array([joint.weight for joint in agreeing])
+    solved = least_squares(len(places), agreeing, weights, places)
+    return np.where(np.isfinite(places), solved, np.nan)
+
+
+def _joints(prepared: Prepared) -> list[Joint]:
+    """Possible shifts of all pairs, looked at in full resolution.
+
+    Scores are in deviations of unrelated noise of a fine grain; that of the sample may
+    be coarser.
+    """
+    factor = max(1, min(prepared.frame_shape) // _SMALL_SIDE)
+    around = (factor + 2, factor + 2)
+    scale = np.sqrt(NOISE_AREA / max(_grain(prepared), NOISE_AREA))
+    joints: dict[tuple[int, int, int, int], Joint] = {}
+    few = _PEAKS * (_FEW_PAIRS if factor > 1 else _FEW_SMALL_PAIRS)
+    for first, second, shift in _trials(*_small_spectra(prepared, factor), few):
+        nominal = (shift[0] * factor, shift[1] * factor)
+        item = search(prepared, (first, second), nominal, around)
+        score = min(item.best * scale, _STRONG)
+        if score > _CANDIDATE:
+            y, x = (int(value) for value in item.shifts[0])
+            joint = Joint(first, second, (float(y), float(x)), score)
+            joints[first, second, y, x] = joint
+    return list(joints.values())
+
+
+def _grain(prepared: Prepared) -> float:
+    """Pixels over which band-passed frames are correlated."""
+    power = np.zeros(prepared.frame_shape)
+    count = len(prepared.acquisition)
+    for index in range(0, count, max(1, count // _SAMPLE)):
+        power += np.abs(fft.fft2(prepared.banded(index))) ** 2
+    return float(power.size * (power**2).sum() / max(power.sum() ** 2, 1e-30))
+
+
+def _small_spectra(prepared: Prepared, factor: int) -> tuple[Spectra, Spectra, IntPair]:
+    """Spectra of all frames reduced by `factor`, and of their squares."""
+    rows, columns = (side // factor for side in prepared.frame_shape)
+    size = (
+        fft.next_fast_len(2 * rows, real=True),
+        fft.next_fast_len(2 * columns, real=True),
+    )
+    spectra, powers = [], []
+    for index in range(len(prepared.acquisition)):
+        band = prepared.reduced(index, factor)
+        spectra.append(fft.rfft2(band, s=size))
+        powers.append(fft.rfft2(band**2, s=size))
+    return spectra, powers, size
+
+
+def _trials(
+    spectra: Spectra, powers: Spectra, size: IntPair, few: int
+) -> list[tuple[int, int, IntPair]]:
+    """Shifts of all pairs at which their correlation peaks; if not `few`, the best."""
+    found: list[tuple[float, int, int, IntPair]] = []
+    for first in range(len(spectra)):
+        for second in range(first + 1, len(spectra)):
+            cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
+            spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
+            floor = 0.03 * float(spread.max())
+            score = cross / np.sqrt(np.maximum(spread, floor))
+            score[spread <= floor] = 0
+            found += [(h, first, second, s) for h, s in _highest(score)]
+    if len(found) <= few:
+        return [item[1:] for item in found]
+    heights = np.array([item[0] for item in found])
+    middle = float(np.median(heights))
+    spread_of = 1.4826 * float(np.median(np.abs(heights - middle)))
+    return [item[1:] for item in found if item[0] > middle + 3 * spread_of]
+
+
+def _highest(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:
+    """Heights and shifts of the best peaks of a wrapped surface."""
+    around = ndimage.maximum_filter(score, _APART, mode="wrap")
+    places = np.flatnonzero(((score == around) & (score > 0)).ravel())
+    order = places[np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]]
+    peaks = []
+    for place in order:
+        y, x = divmod(int(place), score.shape[1])
+        y = y - score.shape[0] if y > score.shape[0] // 2 else y
+        x = x - score.shape[1] if x > score.shape[1] // 2 else x
+        peaks.append((float(score.flat[place]), (y, x)))
+    return peaks

@@ -1,0 +1,459 @@
+"""Flat field and dark level, found from the frames themselves.
+
+A frame is ``dark + gain * flat * scene + noise``. A microsphere's field is round, so
+the flat field is taken as a radial profile: the median of all frames, each divided by
+its own level, over rings about the centre of the field. What is not radial is found
+later from overlaps (`napari_semsr.stitching.shading`), where the scene cancels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, optimize
+from scipy.interpolate import BSpline
+
+from napari_semsr.core import Acquisition, Float32Array, FloatArray
+
+MIN_FLAT = 0.15
+GIVEN = ("none", "file")  # flat fields that are not to be changed
+_EROSION = 3
+_SAMPLE = 48
+_BLOCK = 8
+_SHARP = 0.05
+_RIM = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FlatField:
+    """How the microscope shades every frame.
+
+    Attributes
+    ----------
+    flat : (Y, X) numpy.ndarray of float32
+        Relative sensitivity, 1 where the field is brightest.
+    dark : float
+        Grey level without light.
+    valid : (Y, X) numpy.ndarray of bool
+        Where a frame holds anything.
+    method : str
+        How it was found: ``none`` or ``file`` as asked for; ``radial``, ``radial, off
+        centre``, ``none is better``, or any of these three with ``, refined``.
+    centre : tuple of float or None
+        ``(y, x)`` of the field in px; None for the frame's own centre.
+    """
+
+    flat: Float32Array
+    dark: float
+    valid: NDArray[np.bool_]
+    method: str
+    centre: tuple[float, float] | None = None
+
+    @property
+    def weight(self) -> Float32Array:
+        """Inverse variance of a corrected pixel, 0 outside the field."""
+        weight: Float32Array = np.where(self.valid, self.flat**2, 0).astype(np.float32)
+        return weight
+
+
+def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
+    """Part of a frame that is bright enough to use.
+
+    Parameters
+    ----------
+    flat : (Y, X) numpy.ndarray
+        Flat field, 1 where brightest.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of bool
+        True where the flat field exceeds 0.15, three pixels inside that edge; all of
+        a frame that is bright everywhere.
+    """
+    bright = flat > MIN_FLAT
+    if bright.all():
+        return np.ones(flat.shape, bool)
+    eroded: NDArray[np.bool_] = ndimage.binary_erosion(
+        bright, iterations=_EROSION, border_value=0
+    )
+    return eroded
+
+
+def _sample(acquisition: Acquisition) -> Float32Array:
+    """Read some frames, evenly spread over the scan."""
+    count = len(acquisition)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _SAMPLE)).round())
+    frames = [acquisition.read(int(i)).astype(np.float32) for i in chosen]
+    return np.stack(frames)
+
+
+def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
+    """Means of square blocks; a ragged border is left out."""
+    count, rows, columns = frames.shape
+    rows, columns = rows // block, columns // block
+    cut = frames[:, : rows * block, : columns * block]
+    shape = (count, rows, block, columns, block)
+    means: FloatArray = np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4))
+    return means
+
+
+def _noise(frames: NDArray[Any]) -> float:
+    """Measure the deviation of pixel noise from differences."""
+    across = np.diff(frames, axis=-1).ravel()
+    return float(1.4826 * np.nanmedian(np.abs(across)) / np.sqrt(2))
+
+
+def _dark_level(frames: NDArray[Any]) -> float:
+    """Mean of the darkest blocks where they hold no signal, else 0.
+
+    A block without signal has the same mean in every frame but for noise; one with
+    signal varies with the sample, far more.
+    """
+    means = _block_means(frames)
+    if len(frames) < 3 or means[0].size < 16:
+        return 0.0
+    level = np.median(means, axis=0)
+    spread = 1.4826 * np.median(np.abs(means - level), axis=0)
+    low, high = np.quantile(level, (0.02, 0.9))
+    rows, columns = np.nonzero(level <= low)
+    pieces = [
+        frames[:, r * _BLOCK : (r + 1) * _BLOCK, c * _BLOCK : (c + 1) * _BLOCK]
+        for r, c in zip(rows[:16], columns[:16], strict=True)
+    ]
+    noise = max(_noise(np.stack(pieces)) / _BLOCK, 1e-12)
+    if float(np.median(spread[level <= low])) > 3 * noise:
+        return 0.0
+    # the darkest were picked by their noise too: take all that are as dark as they
+    unlit = (spread < 3 * noise) & (level < low + 3 * noise)
+    dark = float(np.mean(means[:, unlit]))
+    return dark if dark < 0.5 * high else 0.0
+
+
+def _typical(frames: NDArray[Any], dark: float) -> FloatArray:
+    """Median of the frames, each divided by its own level."""
+    rows, columns = frames.shape[1:]
+    middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
+    level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
+    usable = level > 0.05 * max(float(np.median(level)), 1e-12)
+    if not usable.any():
+        return np.ones((rows, columns))
+    scaled = (frames[usable] - dark) / level[usable, None, None]
+    typical: FloatArray = np.nan_to_num(np.nanmedian(scaled, axis=0), nan=0.0)
+    return typical.astype(np.float64)
+
+
+def _distances(shape: tuple[int, int], centre: tuple[float, float]) -> FloatArray:
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    distance: FloatArray = np.hypot(y - centre[0], x - centre[1])
+    return distance
+
+
+def radial_flat(
+    typical: FloatArray, centre: tuple[float, float] | None = None
+) -> FloatArray:
+    """Flat field that depends on the distance from one centre alone.
+
+    Parameters
+    ----------
+    typical : (Y, X) numpy.ndarray
+        Median of the frames, each divided by its level.
+    centre : tuple of float, optional
+        ``(y, x)`` of the field's centre; the frame's own when not given.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray
+        Profile of ring medians, smoothed by a local parabola within the field and by
+        1.5 px at a sharp rim; 1 where it is brightest.
+    """
+    rows, columns = typical.shape
+    centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+    distance = _distances((rows, columns), centre)
+    ring = np.round(distance).astype(np.intp).ravel()
+    order = np.argsort(ring, kind="stable")
+    counts = np.bincount(ring)
+    pieces = np.split(typical.ravel()[order], np.cumsum(counts)[:-1])
+    medians = np.array([np.median(p) if len(p) else np.nan for p in pieces])
+    known = np.flatnonzero(counts)
+    profile = np.interp(np.arange(len(medians)), known, medians[known])
+    smooth = _smooth_profile(profile, counts.astype(float))
+    flat = np.interp(distance, np.arange(len(smooth)), smooth)
+    top = float(np.quantile(flat, 0.99))
+    return np.maximum(flat / (top if top > 0 else 1.0), 0)
+
+
+def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
+    """Smooth strongly within the field, closely where it ends.
+
+    Vignetting is even and smooth: the logarithm is a short polynomial in the square of
+    the radius, so that what the sample left in the rings, above all in the few pixels
+    near the centre, does not come through. Where that does not describe the rings,
+    local parabolas do; a rim too sharp for these stays as it was measured.
+    """
+    close: FloatArray = ndimage.gaussian_filter1d(profile, 1.5, mode="nearest")
+    top = float(np.quantile(profile, 0.9))
+    lit = profile > MIN_FLAT * top
+    end = int(np.argmin(lit)) if not lit.all() else len(profile)
+    sound = end if lit.all() else end - _RIM
+    if sound < 8:
+        return close
+    log, trust = np.log(profile[:sound]), np.maximum(counts[:sound], 1e-3)
+    fitted, wrong = _even_polynomial(log, trust, end)
+    if wrong > _SHARP / 2:
+        fitted = _parabolas(log, trust, end)
+    smooth = close.copy()
+    smooth[:end] = np.exp(fitted)
+    check = slice(3 * sound // 4, sound)
+    if np.abs(smooth[check] / close[check] - 1).max() > 2 * _SHARP:
+        smooth[check.start : end] = close[check.start : end]
+    return smooth
+
+
+def _even_polynomial(
+    log: FloatArray, counts: FloatArray, end: int
+) -> tuple[FloatArray, float]:
+    """Cubic in the squared radius, continued to `end`, and its typical misfit."""
+    unit = (np.arange(end) / len(log)) ** 2
+    design = np.stack([unit**power for power in range(4)], axis=1)
+    root = np.sqrt(counts)
+    inside = design[: len(log)]
+    fitted = design @ np.linalg.lstsq(inside * root[:, None], log * root)[0]
+    left = np.abs(fitted[: len(log)] - log)
+    order = np.argsort(left)
+    share = np.cumsum(counts[order]) / counts.sum()
+    return fitted, float(left[order][np.searchsorted(share, 0.5)])
+
+
+def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
+    """Local parabolas through ring values, continued to `end`."""
+    inside = np.arange(len(log), dtype=float)
+    width = max(4.0, len(log) / 8)
+    fitted = np.empty(end)
+    for place in range(end):
+        offset = inside - min(place, len(log) - 1)
+        root = np.sqrt(counts * np.exp(-0.5 * (offset / width) ** 2))
+        design = np.stack([np.ones_like(offset), offset, offset**2], axis=1)
+        level, slope, bend = np.linalg.lstsq(design * root[:, None], log * root)[0]
+        beyond = max(0, place - len(log) + 1)
+        fitted[place] = level + slope * beyond + bend * beyond**2
+    return fitted
+
+
+def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
+    """Centre about which the shading is most nearly round.
+
+    Parameters
+    ----------
+    typical : (Y, X) numpy.ndarray
+        Median of the frames, each divided by its level.
+
+    Returns
+    -------
+    tuple of float
+        ``(y, x)`` in pixels.
+    float
+        Scatter within rings about it, as a share of that about the frame's centre.
+    """
+    small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
+    small = small / max(float(np.quantile(small, 0.95)), 1e-12)
+    middle = (np.array(small.shape) - 1) / 2
+
+    def scatter(centre: FloatArray) -> float:
+        distance = _distances(small.shape, (centre[0], centre[1])).ravel()
+        ring = distance.astype(np.intp)
+        part = distance - ring
+        index = np.concatenate([ring, ring + 1])
+        share = np.concatenate([1 - part, part])
+        weight = np.bincount(index, share)
+        total = np.bincount(index, share * np.tile(small.ravel(), 2))
+        mean = total / np.maximum(weight, 1e-9)
+        fitted = (1 - part) * mean[ring] + part * mean[ring + 1]
+        return float(np.mean((small.ravel() - fitted) ** 2))
+
+    found = optimize.minimize(
+        scatter,
+        middle,
+        method="Nelder-Mead",
+        options={"xatol": 0.05, "maxfev": 150, "initial_simplex": middle + _SIMPLEX},
+    )
+    limit = 0.35 * np.array(small.shape)
+    offset = np.clip(found.x - middle, -limit, limit)
+    gain = scatter(middle + offset) / max(scatter(middle), 1e-15)
+    centre = (middle + offset) * 4 + 1.5
+    return (float(centre[0]), float(centre[1])), gain
+
+
+_SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+
+
+def first_flat(acquisition: Acquisition) -> tuple[FlatField, FloatArray]:
+    """Estimate flat field and dark level before any position is known.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Frames of one scan; up to 48 of them are read.
+
+    Returns
+    -------
+    FlatField
+        Radial, about the frame's centre unless the field plainly lies elsewhere.
+    (Y, X) numpy.ndarray
+        The median frame that it came from.
+    """
+    frames = _sample(acquisition)
+    dark = _dark_level(frames)
+    typical = _typical(frames, dark)
+    centre, gain = field_centre(typical)
+    off_centre = gain < 0.5
+    flat = radial_flat(typical, centre if off_centre else None)
+    method = "radial, off centre" if off_centre else "radial"
+    single = flat.astype(np.float32)
+    return FlatField(
+        single, dark, valid_mask(single), method, centre if off_centre else None
+    ), typical
+
+
+# Smooth surfaces over a frame: what a first flat field may still lack.
+#
+# Three even powers of the distance from the field's centre, free, and cubic B-splines
+# on a grid, held near zero and smooth. Overlaps do not reach the middle of a frame:
+# there the even powers, found where frames do overlap, go on.
+
+_ROUGHNESS = 30.0
+_RIDGE = 10.0
+_FREE = 1e-3
+_POWERS = (2, 4, 6)
+
+
+class SurfaceBasis:
+    """Functions over a frame that a surface is made of.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of a frame.
+    knots : int
+        Intervals of the splines along each side.
+    centre : tuple of float, optional
+        ``(y, x)`` of the field; the frame's own centre when not given.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        knots: int,
+        centre: tuple[float, float] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.knots = knots
+        rows, columns = shape
+        self.centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+
+    def at(self, place: FloatArray) -> FloatArray:
+        """Evaluate all functions.
+
+        Parameters
+        ----------
+        place : (M, 2) numpy.ndarray
+            ``(y, x)`` in pixels of a frame.
+
+        Returns
+        -------
+        (M, F) numpy.ndarray
+            One column for each function.
+        """
+        rows = self._axis(place[:, 0], self.shape[0])
+        columns = self._axis(place[:, 1], self.shape[1])
+        splines = np.einsum("na,nb->nab", rows, columns).reshape(len(place), -1)
+        return np.concatenate([self._radial(place), splines], axis=1)
+
+    def _radial(self, place: FloatArray) -> FloatArray:
+        half = max(self.shape) / 2
+        unit = np.hypot(*((place - np.array(self.centre)) / half).T)
+        return np.stack([unit**power for power in _POWERS], axis=1)
+
+    def _axis(self, place: FloatArray, size: int) -> FloatArray:
+        unit = np.clip((place + 0.5) / size, 0, 1 - 1e-9) * self.knots
+        joints = np.arange(-3, self.knots + 4, dtype=float)
+        basis: FloatArray = BSpline.design_matrix(unit, joints, 3).toarray()
+        return basis
+
+    def prior(self) -> FloatArray:
+        """Inverse covariance of the coefficients before anything is measured.
+
+        Returns
+        -------
+        (F, F) numpy.ndarray
+            Nearly free powers; splines of size 0.1 and second differences of 0.03.
+        """
+        size = self.knots + 3
+        second = np.diff(np.eye(size), n=2, axis=0)
+        rough = np.concatenate(
+            [np.kron(second, np.eye(size)), np.kron(np.eye(size), second)]
+        )
+        splines = _ROUGHNESS**2 * rough.T @ rough + _RIDGE**2 * np.eye(size**2)
+        free = len(_POWERS)
+        whole = np.zeros((free + size**2, free + size**2))
+        whole[:free, :free] = _FREE * np.eye(free)
+        whole[free:, free:] = splines
+        return whole
+
+    def shapes(self, place: FloatArray) -> FloatArray:
+        """Evaluate the broad shapes that a mean frame can tell.
+
+        Parameters
+        ----------
+        place : (M, 2) numpy.ndarray
+            ``(y, x)`` in pixels of a frame.
+
+        Returns
+        -------
+        (M, 4) numpy.ndarray
+            Tilt along y and x, second and fourth power of the distance from the
+            centre; lengths in half frames.
+        """
+        half = max(self.shape) / 2
+        unit = (place - np.array(self.centre)) / half
+        radius2 = (unit**2).sum(axis=1)
+        return np.column_stack([unit, radius2, radius2**2])
+
+    def shape_reader(self, place: FloatArray) -> FloatArray:
+        """Matrix that turns coefficients into the surface's broad shapes.
+
+        Parameters
+        ----------
+        place : (M, 2) numpy.ndarray
+            Where the surface counts.
+
+        Returns
+        -------
+        (4, F) numpy.ndarray
+            Amount of each shape for each coefficient.
+        """
+        shapes = self.shapes(place.astype(float))
+        centred = shapes - shapes.mean(axis=0)
+        reader: FloatArray = np.linalg.pinv(centred) @ self.at(place.astype(float))
+        return reader
+
+    def surface(self, coefficients: FloatArray) -> FloatArray:
+        """Evaluate a surface at every pixel of a frame.
+
+        Parameters
+        ----------
+        coefficients : (F,) numpy.ndarray
+            One for each function.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Its values.
+        """
+        free, size = len(_POWERS), self.knots + 3
+        rows = self._axis(np.arange(self.shape[0], dtype=float), self.shape[0])
+        columns = self._axis(np.arange(self.shape[1], dtype=float), self.shape[1])
+        grid = np.indices(self.shape).reshape(2, -1).T.astype(float)
+        radial = (self._radial(grid) @ coefficients[:free]).reshape(self.shape)
+        splines: FloatArray = rows @ coefficients[free:].reshape(size, size) @ columns.T
+        return radial + splines

@@ -1,0 +1,255 @@
+"""Frames made ready for matching: corrected, weighted, band-passed, cached."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core import Acquisition, Float32Array
+from napari_semsr.stitching.flat_field import FlatField
+
+_CORRECTED_BYTES = 512 << 20
+_BANDED_BYTES = 256 << 20
+_FINE, _COARSE = 0.5, 5.0
+
+
+class BoundedCache:
+    """Arrays by key; the least recently used go first. Threads may share it.
+
+    Parameters
+    ----------
+    limit_bytes : int
+        What all arrays together may hold.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["BoundedCache"], tuple[int]]:
+        # a copy in another process starts empty
+        return BoundedCache, (self.limit_bytes,)
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Look up an entry, or make it.
+
+        Parameters
+        ----------
+        key : hashable
+            What it is called.
+        make : callable
+            Makes a tuple of arrays, or one array.
+
+        Returns
+        -------
+        object
+            What `make` returned, now or earlier.
+        """
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        value = make()
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = value
+                self._bytes += _size(value)
+            while self._bytes > self.limit_bytes and len(self._held) > 1:
+                _, old = self._held.popitem(last=False)
+                self._bytes -= _size(old)
+        return value
+
+
+def _size(value: Any) -> int:
+    """Bytes of an array or of a tuple of arrays."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return sum(int(part.nbytes) for part in parts)
+
+
+def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
+    smooth: Float32Array = ndimage.gaussian_filter(
+        image, sigma, mode="constant", truncate=3.0
+    )
+    return smooth
+
+
+class Prepared:
+    """Frames of an acquisition with the shading taken off.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        The frames.
+    flat : FlatField
+        How they are shaded.
+    gains : (N,) numpy.ndarray, optional
+        Brightness of each frame; 1 when not given.
+    turns : (N, 2) numpy.ndarray, optional
+        Turn in radians and relative scale less 1 of each frame, to be taken back.
+    """
+
+    def __init__(
+        self,
+        acquisition: Acquisition,
+        flat: FlatField,
+        gains: NDArray[np.float64] | None = None,
+        turns: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.acquisition = acquisition
+        self.flat = flat
+        self.gains = np.ones(len(acquisition)) if gains is None else gains
+        self.turns = np.zeros((len(acquisition), 2)) if turns is None else turns
+        self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
+        self._inverse = self._inverse.astype(np.float32)
+        self.root = np.sqrt(flat.weight)
+        self._blurred = tuple(
+            np.maximum(_low_pass(flat.weight, sigma), 1e-6)
+            for sigma in (_FINE, _COARSE)
+        )
+        self._corrected = BoundedCache(_CORRECTED_BYTES)
+        self._banded = BoundedCache(_BANDED_BYTES)
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Rows and columns of one frame."""
+        return self.acquisition.frame_shape
+
+    def corrected(self, index: int) -> tuple[Float32Array, Float32Array]:
+        """Corrected frame and its weight.
+
+        Parameters
+        ----------
+        index : int
+            Which frame.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of float32
+            Grey values above dark, shading and gain divided out; 0 outside the field.
+        (Y, X) numpy.ndarray of float32
+            Inverse variance up to a constant; 0 outside the field.
+        """
+        pair: tuple[Float32Array, Float32Array] = self._corrected.get(
+            index, lambda: self._correct(index)
+        )
+        return pair
+
+    def _correct(self, index: int) -> tuple[Float32Array, Float32Array]:
+        raw = self.acquisition.read(index)
+        gain = float(self.gains[index])
+        weight = (
+            self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
+        )
+        single = raw.astype(np.float32)
+        if raw.dtype.kind == "f":
+            bad = ~np.isfinite(single)
+            if bad.any():
+                single[bad] = self.flat.dark
+                weight = np.where(bad, 0, weight).astype(np.float32)
+        single -= np.float32(self.flat.dark)
+        single *= self._inverse
+        if gain != 1:
+            single /= np.float32(gain)
+        if self.turns[index].any():
+            return self._turned(index, single, weight)
+        return single, weight
+
+    def _turned(
+        self, index: int, image: Float32Array, weight: Float32Array
+    ) -> tuple[Float32Array, Float32Array]:
+        """Read a frame at places turned and scaled about its centre."""
+        turn, scale = self.turns[index]
+        matrix = (1 + scale) * np.array(
+            [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        )
+        centre = (np.array(image.shape) - 1) / 2
+        offset = centre - matrix @ centre
+        moved = ndimage.affine_transform(image, matrix, offset, order=3, mode="nearest")
+        # a place is valid only where all that it is made of was
+        around = ndimage.minimum_filter(weight, 3, mode="constant")
+        kept = ndimage.affine_transform(around, matrix, offset, order=1)
+        return moved, np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
+
+    def with_turns(self, turns: NDArray[np.float64]) -> "Prepared":
+        """Copy with other turns.
+
+        Parameters
+        ----------
+        turns : (N, 2) numpy.ndarray
+            Turn in radians and relative scale less 1 of each frame.
+
+        Returns
+        -------
+        Prepared
+            The same frames, turned and scaled back.
+        """
+        return Prepared(self.acquisition, self.flat, self.gains, turns)
+
+    def banded(self, index: int) -> Float32Array:
+        """Band-passed frame in units of equal noise.
+
+        Parameters
+        ----------
+        index : int
+            Which frame.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of float32
+            Gaussian 0.5 px minus Gaussian 5 px, by normalised convolution, times the
+            root of the weight; 0 outside the field.
+        """
+        band: Float32Array = self._banded.get(index, lambda: self._band(index))
+        return band
+
+    def _band(self, index: int) -> Float32Array:
+        image, weight = self.corrected(index)
+        product = image * self.flat.weight
+        fine, coarse = (
+            _low_pass(product, sigma) / blurred
+            for sigma, blurred in zip((_FINE, _COARSE), self._blurred, strict=True)
+        )
+        band = ((fine - coarse) * self.root).astype(np.float32)
+        band[weight == 0] = 0
+        return band
+
+    def reduced(self, index: int, factor: int) -> Float32Array:
+        """Band-passed frame made smaller, for a first look.
+
+        Parameters
+        ----------
+        index : int
+            Which frame.
+        factor : int
+            Pixels of the frame in one of the result, along each axis.
+
+        Returns
+        -------
+        (Y // factor, X // factor) numpy.ndarray of float32
+            Means of blocks, Gaussian 5 px of the small image taken off; 0 outside.
+        """
+        image, weight = self.corrected(index)
+        rows, columns = (side // factor for side in image.shape)
+        cut = (slice(rows * factor), slice(columns * factor))
+
+        def blocks(plane: Float32Array) -> Float32Array:
+            shape = (rows, factor, columns, factor)
+            mean: Float32Array = plane[cut].reshape(shape).mean(axis=(1, 3))
+            return mean
+
+        small_weight = blocks(weight)
+        small = blocks(image * weight)
+        level = _low_pass(small, _COARSE) / np.maximum(
+            _low_pass(small_weight, _COARSE), 1e-6
+        )
+        own = small / np.maximum(small_weight, 1e-6)
+        band: Float32Array = np.where(
+            small_weight > 0, (own - level) * np.sqrt(small_weight), np.float32(0)
+        )
+        return band

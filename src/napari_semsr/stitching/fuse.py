@@ -1,0 +1,262 @@
+"""Fusion: any rectangle of the mosaic from the frames that reach into it.
+
+A plan knows where every frame lies; `FusionPlan.block` computes one rectangle and
+depends on nothing else, so that blocks may be computed in any order, by any worker, and
+give the same pixels however the mosaic is cut. Grey values are those of the frames
+above their dark level, shading and gain divided out.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core import (
+    Acquisition,
+    Box,
+    Float32Array,
+    FloatArray,
+    RegistrationError,
+)
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.solution import StitchSolution
+
+CHUNK = 512
+_LOBES = 3
+_FEATHER = 0.08
+_LEAST_FEATHER = 8.0
+_FAINT = 1e-3
+
+
+def _lanczos(part: float) -> FloatArray:
+    """Weights that read a row of pixels at ``x - part``, summing to one."""
+    place = np.arange(-_LOBES, _LOBES + 1) + part
+    weights = np.sinc(place) * np.sinc(place / _LOBES) * (np.abs(place) < _LOBES)
+    normal: FloatArray = weights / weights.sum()
+    return normal
+
+
+def _feather(prepared: Prepared) -> Float32Array:
+    """Share of a frame's weight that is left near the edge of its field."""
+    padded = np.pad(prepared.flat.valid, 1)
+    distance = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
+    width = max(_LEAST_FEATHER, _FEATHER * min(prepared.frame_shape))
+    unit = np.clip(distance / width, 0, 1)
+    smooth: Float32Array = (unit**2 * (3 - 2 * unit)).astype(np.float32)
+    return np.where(prepared.flat.valid, np.maximum(smooth, _FAINT), 0).astype(
+        np.float32
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FusionPlan:
+    """A mosaic that has not been computed.
+
+    Attributes
+    ----------
+    prepared : Prepared
+        Corrected frames.
+    positions : (N, 2) numpy.ndarray
+        Top-left corners; NaN for frames that are left out.
+    feather : (Y, X) numpy.ndarray of float32
+        Share of a frame's weight near the edge of its field.
+    blend : {"feather", "seam"}
+        Weighted mean, or the heaviest frame at each pixel.
+    shape : tuple of int
+        Rows and columns of the mosaic.
+    """
+
+    prepared: Prepared
+    positions: FloatArray
+    feather: Float32Array
+    blend: Literal["feather", "seam"]
+    shape: tuple[int, int]
+
+    def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
+        """Compute one rectangle.
+
+        Parameters
+        ----------
+        box : Box
+            Rows and columns of the mosaic.
+
+        Returns
+        -------
+        (H, W) numpy.ndarray of float32
+            Grey values; NaN where no frame reaches.
+        (H, W) numpy.ndarray of uint16
+            How many frames reach there.
+        """
+        total = np.zeros(box.shape, np.float32)
+        weights = np.zeros(box.shape, np.float32)
+        coverage = np.zeros(box.shape, np.uint16)
+        for index in self._reaching(box):
+            part = self._part(index, box)
+            if part is None:
+                continue
+            where, image, weight = part
+            covered = weight > 0
+            coverage[where] += covered
+            if self.blend == "feather":
+                total[where] += weight * image
+                weights[where] += weight
+            else:
+                wins = weight > weights[where]
+                total[where] = np.where(wins, image, total[where])
+                weights[where] = np.where(wins, weight, weights[where])
+        empty = coverage == 0
+        if self.blend == "feather":
+            total /= np.where(empty, np.float32(1), weights)
+        total[empty] = np.nan
+        return total, coverage
+
+    def _reaching(self, box: Box) -> list[int]:
+        """Frames that may reach into a rectangle."""
+        rows, columns = self.prepared.frame_shape
+        y, x = self.positions[:, 0], self.positions[:, 1]
+        with np.errstate(invalid="ignore"):
+            hit = (y < box.y1 + 1) & (y + rows > box.y0 - 1)
+            hit &= (x < box.x1 + 1) & (x + columns > box.x0 - 1)
+        return [int(index) for index in np.flatnonzero(hit)]
+
+    def _part(
+        self, index: int, box: Box
+    ) -> tuple[tuple[slice, slice], Float32Array, Float32Array] | None:
+        """One frame on the grid of a rectangle: where, grey values, weights."""
+        corner = np.round(self.positions[index]).astype(int)
+        shift = self.positions[index] - corner
+        rows, columns = self.prepared.frame_shape
+        y0, y1 = max(box.y0, corner[0]), min(box.y1, corner[0] + rows)
+        x0, x1 = max(box.x0, corner[1]), min(box.x1, corner[1] + columns)
+        if y0 >= y1 or x0 >= x1:
+            return None
+        image, weight = self.prepared.corrected(index)
+        inner = (
+            slice(y0 - corner[0], y1 - corner[0]),
+            slice(x0 - corner[1], x1 - corner[1]),
+        )
+        # the kernel reads a few pixels beyond the rectangle, whatever its cut
+        grown = tuple(
+            slice(max(0, s.start - _LOBES), min(n, s.stop + _LOBES))
+            for s, n in zip(inner, (rows, columns), strict=True)
+        )
+        moved = image[grown]
+        for axis in range(2):
+            kernel = _lanczos(float(shift[axis]))
+            moved = ndimage.correlate1d(moved, kernel, axis=axis, mode="nearest")
+        back = tuple(
+            slice(i.start - g.start, i.stop - g.start)
+            for i, g in zip(inner, grown, strict=True)
+        )
+        where = (slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0))
+        return where, moved[back], (weight * self.feather)[inner]
+
+    def lazy(self, chunk: int = CHUNK) -> Any:
+        """Return the mosaic as a dask array.
+
+        Parameters
+        ----------
+        chunk : int, default=512
+            Rows and columns of a chunk.
+
+        Returns
+        -------
+        (Y, X) dask.array.Array of float32
+            NaN where no frame reaches; nothing is computed yet.
+        """
+        return self._mapped(_image_block, chunk, np.float32)
+
+    def lazy_coverage(self, chunk: int = CHUNK) -> Any:
+        """Return the number of frames at each pixel as a dask array.
+
+        Parameters
+        ----------
+        chunk : int, default=512
+            Rows and columns of a chunk.
+
+        Returns
+        -------
+        (Y, X) dask.array.Array of uint16
+            0 where the mosaic is NaN; nothing is computed yet.
+        """
+        return self._mapped(_coverage_block, chunk, np.uint16)
+
+    def _mapped(self, function: Any, chunk: int, dtype: Any) -> Any:
+        import dask.array as da
+        from dask.array.core import normalize_chunks
+
+        chunks = normalize_chunks(chunk, self.shape)
+        # two plans never share a name: dask would serve one's blocks for the other's
+        return da.map_blocks(
+            function,
+            self,
+            chunks=chunks,
+            dtype=dtype,
+            meta=np.zeros((0, 0), dtype),
+            name=f"mosaic-{uuid4().hex}",
+        )
+
+
+def _box_of(block_info: Any) -> Box:
+    (y0, y1), (x0, x1) = block_info[None]["array-location"]
+    return Box(int(y0), int(y1), int(x0), int(x1))
+
+
+def _image_block(plan: FusionPlan, block_info: Any = None) -> Float32Array:
+    """Compute one dask block of the mosaic."""
+    return plan.block(_box_of(block_info))[0]
+
+
+def _coverage_block(plan: FusionPlan, block_info: Any = None) -> NDArray[np.uint16]:
+    """Compute one dask block of the coverage."""
+    return plan.block(_box_of(block_info))[1]
+
+
+def plan_fusion(
+    acquisition: Acquisition,
+    solution: StitchSolution,
+    options: StitchOptions | None = None,
+) -> FusionPlan:
+    """Plan the mosaic of a solved scan.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        The frames.
+    solution : StitchSolution
+        Where they lie, and their shading and gains.
+    options : StitchOptions, optional
+        How frames are blended.
+
+    Returns
+    -------
+    FusionPlan
+        Computes nothing until a block is asked for.
+
+    Raises
+    ------
+    RegistrationError
+        If no frame has a place, or the solution is of another scan.
+    """
+    options = StitchOptions() if options is None else options
+    if len(acquisition) != len(solution.positions_px):
+        msg = (
+            f"The solution must be of these {len(acquisition)} frames, but holds "
+            f"{len(solution.positions_px)} positions."
+        )
+        raise RegistrationError(msg)
+    if not solution.placed.any():
+        msg = "A mosaic needs at least one placed frame, got none."
+        raise RegistrationError(msg)
+    prepared = Prepared(acquisition, solution.flat, solution.gains, solution.turns)
+    positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
+    last = np.nanmax(np.round(positions), axis=0).astype(int)
+    shape = (
+        int(last[0]) + acquisition.frame_shape[0],
+        int(last[1]) + acquisition.frame_shape[1],
+    )
+    return FusionPlan(prepared, positions, _feather(prepared), options.blend, shape)

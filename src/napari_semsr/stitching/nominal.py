@@ -1,0 +1,252 @@
+"""Where frames are expected: as stated, or from a grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Acquisition,
+    FloatArray,
+    IntPair,
+    RegistrationError,
+    grid_cells,
+)
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.pairwise import search
+
+# Which frames may touch: from nominal positions, from a grid, or from the images.
+
+_LEAST_PIXELS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """Pairs of frames by their nominal positions.
+
+    Attributes
+    ----------
+    touching : list of tuple of int
+        Pairs that may overlap, in the order of their first frames.
+    unrelated : list of tuple of int
+        Pairs that cannot, for the distribution of chance scores.
+    """
+
+    touching: list[IntPair]
+    unrelated: list[IntPair]
+
+
+def neighbourhood(
+    nominal: FloatArray,
+    shape: IntPair,
+    reach: IntPair,
+    *,
+    unrelated: int = 40,
+    seed: int = 0,
+) -> Neighbourhood:
+    """Sort pairs of frames into those that may touch and those that cannot.
+
+    Parameters
+    ----------
+    nominal : (N, 2) numpy.ndarray
+        Expected top-left corners; NaN for a frame whose place is unknown.
+    shape : tuple of int
+        Rows and columns of a frame.
+    reach : tuple of int
+        Largest error of a nominal shift.
+    unrelated : int, default=40
+        Number of pairs that cannot touch to draw.
+    seed : int, default=0
+        For that draw.
+
+    Returns
+    -------
+    Neighbourhood
+        Touching pairs and a sample of unrelated ones.
+    """
+    limit = np.array(shape, dtype=float)
+    slack = np.array(reach, dtype=float)
+    order = np.lexsort((nominal[:, 1], nominal[:, 0]))
+    touching: list[IntPair] = []
+    rows = nominal[order, 0]
+    for place, first in enumerate(order):
+        if not np.isfinite(nominal[first]).all():
+            continue
+        stop = int(np.searchsorted(rows, rows[place] + limit[0], side="left"))
+        others = order[place + 1 : stop]
+        away = np.abs(nominal[others] - nominal[first])
+        near = (away < limit - 4).all(axis=1)
+        touching += [_ordered(int(first), int(other)) for other in others[near]]
+    touching.sort()
+    return Neighbourhood(touching, _unrelated(nominal, limit + slack, unrelated, seed))
+
+
+def _ordered(first: int, second: int) -> IntPair:
+    return (first, second) if first < second else (second, first)
+
+
+def _unrelated(
+    nominal: FloatArray, apart: FloatArray, wanted: int, seed: int
+) -> list[IntPair]:
+    """Draw pairs that lie too far from each other to overlap."""
+    rng = np.random.default_rng(seed)
+    known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
+    if len(known) < 2:
+        return []
+    drawn = {
+        _ordered(int(a), int(b))
+        for a, b in rng.choice(known, (20 * wanted, 2))
+        if a != b and (np.abs(nominal[a] - nominal[b]) > apart).any()
+    }
+    pairs = sorted(drawn)
+    rng.shuffle(pairs)
+    return [(int(a), int(b)) for a, b in pairs[:wanted]]
+
+
+def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
+    """Pairs of placed frames that share enough pixels to compare.
+
+    Parameters
+    ----------
+    positions : (N, 2) numpy.ndarray
+        Top-left corners; NaN for frames without a place.
+    shape : tuple of int
+        Rows and columns of a frame.
+
+    Returns
+    -------
+    list of tuple of int
+        Pairs with at least 600 common pixels.
+    """
+    touching = neighbourhood(positions, shape, (0, 0), unrelated=0).touching
+    kept = []
+    for first, second in touching:
+        rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
+        if rows * columns >= _LEAST_PIXELS:
+            kept.append((first, second))
+    return kept
+
+
+_SURE = 8.0
+_TRIALS = 16
+
+
+def stated(acquisition: Acquisition) -> FloatArray | None:
+    """Nominal positions that need no image.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Frames of one scan.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray or None
+        Top-left corners in px: as stated in pixels, in nanometres with a known pixel
+        size, or from grid and overlap; None where nothing of this is known.
+    """
+    if acquisition.nominal_px is not None:
+        return np.asarray(acquisition.nominal_px, dtype=float)
+    if acquisition.nominal_nm is not None and acquisition.pixel_size_nm is not None:
+        return np.asarray(acquisition.nominal_nm / np.array(acquisition.pixel_size_nm))
+    if acquisition.grid is not None and acquisition.overlap is not None:
+        side = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
+        return from_grid(acquisition, np.diag(side))
+    return None
+
+
+def from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
+    """Nominal positions of a grid with known steps.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        With its grid and order.
+    steps : (2, 2) numpy.ndarray
+        Shift in px from one row to the next, and from one column to the next.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray
+        Top-left corners.
+    """
+    grid = acquisition.grid or (1, len(acquisition))
+    cells = grid_cells(len(acquisition), grid, acquisition.order)
+    placed: FloatArray = cells @ steps
+    return placed
+
+
+def measure_grid(prepared: Prepared) -> FloatArray:
+    """Find the steps of a grid from the images of some neighbours.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Frames of an acquisition with a grid.
+
+    Returns
+    -------
+    (2, 2) numpy.ndarray
+        Shift in px from one row to the next, and from one column to the next.
+
+    Raises
+    ------
+    RegistrationError
+        If neighbours along neither axis fit.
+    """
+    acquisition = prepared.acquisition
+    grid = acquisition.grid or (1, len(acquisition))
+    cells = grid_cells(len(acquisition), grid, acquisition.order)
+    found: list[FloatArray | None] = []
+    for axis in range(2):
+        pairs = _adjacent(cells, axis)
+        found.append(_common_shift(prepared, pairs, axis) if pairs else None)
+    rows, columns = prepared.frame_shape
+    lacking = [step is None and grid[axis] > 1 for axis, step in enumerate(found)]
+    if any(lacking):
+        what = "rows" if lacking[0] else "columns"
+        msg = (
+            f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
+            "detail, but no shift fits them: check grid and order, or give the overlap."
+        )
+        raise RegistrationError(msg)
+    down = np.array([rows, 0.0]) if found[0] is None else found[0]
+    along = np.array([0.0, columns]) if found[1] is None else found[1]
+    return np.stack([down, along])
+
+
+def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
+    """Choose pairs of direct neighbours along one axis, spread over the grid."""
+    place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
+    step = (1, 0) if axis == 0 else (0, 1)
+    pairs = [
+        (index, place[r + step[0], c + step[1]])
+        for (r, c), index in place.items()
+        if (r + step[0], c + step[1]) in place
+    ]
+    return pairs[:: max(1, len(pairs) // _TRIALS)]
+
+
+def _common_shift(
+    prepared: Prepared, pairs: Sequence[IntPair], axis: int
+) -> FloatArray | None:
+    """Median shift of those pairs that fit well."""
+    side = np.array(prepared.frame_shape)
+    middle, reach = 0.15 * side, 0.15 * side
+    middle[1 - axis] = 0
+    middle[axis], reach[axis] = 0.55 * side[axis], 0.43 * side[axis]
+    nominal = (int(middle[0]), int(middle[1]))
+    around = (int(reach[0]), int(reach[1]))
+    shifts, scores = [], []
+    for pair in pairs:
+        item = search(prepared, pair, nominal, around)
+        if item.best > _SURE:
+            shifts.append(item.shifts[0])
+            scores.append(item.best)
+    if not shifts:
+        return None
+    median = np.median(np.stack(shifts), axis=0)
+    close = np.abs(np.stack(shifts) - median).max(axis=1) <= 0.1 * side.max()
+    agreed: FloatArray = np.mean(np.stack(shifts)[close], axis=0)
+    return agreed if close.sum() * 2 > len(shifts) else None

@@ -1,0 +1,63 @@
+"""What a user may choose when frames are joined."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from napari_semsr.core import Options
+
+
+class StitchOptions(Options):
+    """How frames become a mosaic; None leaves a value to the scan or to measurement."""
+
+    flat_field: str = Field(
+        default="auto",
+        description="auto: from the frames; none: as they are; or an image file",
+    )
+    grid: tuple[int, int] | None = Field(
+        default=None, description="rows and columns of the scan"
+    )
+    order: Literal["row", "serpentine"] | None = Field(
+        default=None, description="how the grid was filled"
+    )
+    overlap: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of a frame that its neighbour repeats",
+    )
+    max_shift_px: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest error of a nominal position; found when not given",
+    )
+    stage_model: Literal["affine", "shift"] = Field(
+        default="affine",
+        description="how solved positions may differ from nominal ones on the whole: "
+        "scaled, turned and skewed, or only moved",
+    )
+    rotation: bool = Field(
+        default=False, description="also find a small turn and scale of each frame"
+    )
+    blend: Literal["feather", "seam"] = Field(
+        default="feather",
+        description="weighted mean of all frames, or the best frame at each pixel",
+    )
+    match_gain: bool = Field(
+        default=True, description="match the brightness of the frames"
+    )
+    significance: float = Field(
+        default=4.0,
+        ge=2,
+        le=20,
+        description="joints must stand this far above unrelated pairs of frames",
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _positive(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Refuse an empty grid."""
+        if value is not None and min(value) < 1:
+            msg = "A grid needs at least one row and one column"
+            raise ValueError(msg)
+        return value

@@ -1,0 +1,449 @@
+"""Shift between two frames: candidate peaks, scored on the true overlap.
+
+Shifts are ``position[second] - position[first]`` in whole pixels: the pixel ``x`` of
+the second frame shows what ``x + shift`` of the first one shows. The correlation is
+computed on the expected overlap enlarged by the reach of the search, and divided by the
+standard deviation that it would have if the frames were unrelated, so that a small true
+overlap can win against a large wrong one. Its best peaks are then compared by the
+weighted correlation coefficient on the very pixels that would overlap.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
+from napari_semsr.stitching.frames import BoundedCache, Prepared
+
+PEAKS = 5
+MANY_PEAKS = 40
+_LATTICE_SHARE = 0.7
+_APART = 3
+_MIN_SIDE = 8
+_MIN_PIXELS = 400
+NOISE_AREA = 3.0  # pixels that a band-passed noise grain covers
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Possible shifts between two frames, best first.
+
+    Attributes
+    ----------
+    first, second : int
+        The frames.
+    shifts : (K, 2) numpy.ndarray of int
+        Position of the second less that of the first.
+    ncc : (K,) numpy.ndarray
+        Weighted correlation coefficient on the overlap.
+    score : (K,) numpy.ndarray
+        The same in standard deviations of unrelated noise.
+    """
+
+    first: int
+    second: int
+    shifts: NDArray[np.int64]
+    ncc: NDArray[np.float64]
+    score: NDArray[np.float64]
+
+    @property
+    def best(self) -> float:
+        """Score of the best shift; 0 when there is none."""
+        return float(self.score[0]) if len(self.score) else 0.0
+
+
+def overlap_boxes(
+    shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
+) -> tuple[Box, Box] | None:
+    """Parts of two frames that show the same place.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of a frame.
+    shift : tuple of int
+        Position of the second frame less that of the first.
+    grow : tuple of int, default=(0, 0)
+        Pixels to add above and below, left and right, as far as the frame reaches.
+
+    Returns
+    -------
+    tuple of Box or None
+        Part of the first and of the second frame; None where nothing is left.
+    """
+    first, second = [], []
+    for size, move, more in zip(shape, shift, grow, strict=True):
+        start, stop = max(0, move) - more, min(size, size + move) + more
+        first += [max(0, start), min(size, stop)]
+        second += [max(0, start - move), min(size, stop - move)]
+    if first[0] >= first[1] or first[2] >= first[3]:
+        return None
+    if second[0] >= second[1] or second[2] >= second[3]:
+        return None
+    return Box(*first), Box(*second)
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """Correlation of two frames over a range of shifts.
+
+    Attributes
+    ----------
+    cross : (H, W) numpy.ndarray of float32
+        Sum of products; 0 where the frames would overlap too little.
+    variance : (H, W) numpy.ndarray of float32
+        Variance that it would have if the frames were unrelated.
+    origin : tuple of int
+        Shift of the first element.
+    """
+
+    cross: Float32Array
+    variance: Float32Array
+    origin: IntPair
+
+    @property
+    def score(self) -> Float32Array:
+        """Correlation in standard deviations of unrelated noise."""
+        floor = max(0.02 * float(self.variance.max(initial=0.0)), 1e-30)
+        spread = np.sqrt(np.maximum(self.variance, floor))
+        return (self.cross / spread).astype(np.float32)
+
+
+def surface(
+    prepared: Prepared, pair: IntPair, nominal: IntPair, reach: IntPair
+) -> Surface | None:
+    """Correlate two frames over all shifts within reach.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    pair : tuple of int
+        Which two.
+    nominal : tuple of int
+        Expected shift.
+    reach : tuple of int
+        Largest departure from it, ``(y, x)``.
+
+    Returns
+    -------
+    Surface or None
+        ``(2 * reach_y + 1, 2 * reach_x + 1)`` values; None where nothing can overlap.
+    """
+    boxes = overlap_boxes(prepared.frame_shape, nominal, reach)
+    if boxes is None:
+        return None
+    one, two = boxes
+    first = prepared.banded(pair[0])[one.slices]
+    second = prepared.banded(pair[1])[two.slices]
+    # lag l pairs first[x + l] with second[x]; the boxes start at different places
+    start = (
+        nominal[0] - reach[0] - one.y0 + two.y0,
+        nominal[1] - reach[1] - one.x0 + two.x0,
+    )
+    size = [
+        fft.next_fast_len(_room(a, b, s, 2 * r + 1), real=True)
+        for a, b, s, r in zip(first.shape, second.shape, start, reach, strict=True)
+    ]
+    spectra = [fft.rfft2(part, s=size) for part in (first, second, first**2, second**2)]
+    product = np.stack([spectra[0] * spectra[1].conj(), spectra[2] * spectra[3].conj()])
+    lags = fft.irfft2(product, s=size)
+    rows = (start[0] + np.arange(2 * reach[0] + 1)) % size[0]
+    columns = (start[1] + np.arange(2 * reach[1] + 1)) % size[1]
+    cross, variance = lags[:, rows[:, None], columns[None]]
+    origin = (nominal[0] - reach[0], nominal[1] - reach[1])
+    cross = np.where(_possible(prepared.frame_shape, origin, cross.shape), cross, 0)
+    return Surface(cross, np.maximum(variance, 0), origin)
+
+
+def _room(first: int, second: int, start: int, lags: int) -> int:
+    """Transform length at which the wanted lags are free of wrapped ones."""
+    least, most = -(second - 1), first - 1
+    low, high = max(start, least), min(start + lags - 1, most)
+    # lag l is also hit by l + n and l - n: keep those outside what can occur
+    return max(first, second, high - least + 1, most - low + 1)
+
+
+def _possible(
+    shape: IntPair, origin: IntPair, size: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Shifts that leave an overlap worth looking at."""
+    rows = shape[0] - np.abs(origin[0] + np.arange(size[0]))
+    columns = shape[1] - np.abs(origin[1] + np.arange(size[1]))
+    rows, columns = np.maximum(rows, 0), np.maximum(columns, 0)
+    wide = (rows >= _MIN_SIDE)[:, None] & (columns >= _MIN_SIDE)[None]
+    enough: NDArray[np.bool_] = wide & (np.outer(rows, columns) >= _MIN_PIXELS)
+    return enough
+
+
+def peaks(score: Float32Array) -> list[IntPair]:
+    """Find the highest places of a surface, a few pixels apart.
+
+    Parameters
+    ----------
+    score : (H, W) numpy.ndarray of float32
+        Correlation in standard deviations.
+
+    Returns
+    -------
+    list of tuple of int
+        Up to five, highest first; up to forty where many are nearly as high as the
+        highest, as on a lattice.
+    """
+    # a shoulder of a broad peak is no peak
+    around = ndimage.maximum_filter(score, 2 * _APART + 1, mode="constant")
+    rows, columns = np.nonzero((score >= around) & (score > 0))
+    heights = score[rows, columns]
+    order = np.argsort(-heights, kind="stable")[:MANY_PEAKS]
+    if not len(order):
+        return []
+    high = int((heights[order] >= _LATTICE_SHARE * heights[order[0]]).sum())
+    kept = order[: max(PEAKS, high)]
+    return [(int(rows[k]), int(columns[k])) for k in kept]
+
+
+def coefficient(
+    prepared: Prepared, pair: IntPair, shift: IntPair
+) -> tuple[float, float]:
+    """Compare two frames at one shift.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    pair : tuple of int
+        Which two.
+    shift : tuple of int
+        Position of the second less that of the first.
+
+    Returns
+    -------
+    tuple of float
+        Weighted correlation coefficient on the overlap, and the same in standard
+        deviations of unrelated noise; zeros where the overlap is too small.
+    """
+    boxes = overlap_boxes(prepared.frame_shape, shift)
+    if boxes is None:
+        return 0.0, 0.0
+    one, two = boxes
+    first = prepared.banded(pair[0])[one.slices]
+    second = prepared.banded(pair[1])[two.slices]
+    root = prepared.root
+    common = root[one.slices] * root[two.slices]
+    mask = common > 0
+    count = int(np.count_nonzero(mask))
+    if count < _MIN_PIXELS:
+        return 0.0, 0.0
+    first, second = first * mask, second * mask
+    cross = float(np.vdot(first, second))
+    power = float(np.vdot(first, first)) * float(np.vdot(second, second))
+    if power <= 0:
+        return 0.0, 0.0
+    ncc = cross / np.sqrt(power)
+    weight = common[mask]
+    effective = float(weight.sum()) ** 2 / float(np.vdot(weight, weight)) / NOISE_AREA
+    return ncc, float(np.arctanh(np.clip(ncc, -0.999, 0.999)) * np.sqrt(effective))
+
+
+def search(
+    prepared: Prepared, pair: IntPair, nominal: IntPair, reach: IntPair
+) -> Candidates:
+    """Find how two frames may lie to each other.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    pair : tuple of int
+        Which two.
+    nominal : tuple of int
+        Expected shift.
+    reach : tuple of int
+        Largest departure from it, ``(y, x)``.
+
+    Returns
+    -------
+    Candidates
+        Up to five shifts, or forty on a periodic sample, the best first.
+    """
+    found = surface(prepared, pair, nominal, reach)
+    shifts: list[IntPair] = []
+    if found is not None:
+        y0, x0 = found.origin
+        shifts = [(y + y0, x + x0) for y, x in peaks(found.score)]
+    measured = np.array(
+        [coefficient(prepared, pair, shift) for shift in shifts]
+    ).reshape(-1, 2)
+    order = np.argsort(-measured[:, 1], kind="stable")
+    return Candidates(
+        pair[0],
+        pair[1],
+        np.array(shifts, dtype=np.int64).reshape(-1, 2)[order],
+        measured[order, 0],
+        measured[order, 1],
+    )
+
+
+# Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.
+
+_CACHE_BYTES = 256 << 20
+
+
+def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
+    """Sample a Gaussian and its derivative, reading at ``x - part``.
+
+    The derivative's weights are scaled so that a ramp has slope one.
+    """
+    radius = int(np.ceil(3.6 * sigma)) + 1
+    place = np.arange(-radius, radius + 1) + part
+    smooth = np.exp(-0.5 * (place / sigma) ** 2)
+    smooth /= smooth.sum()
+    slope = -place / sigma**2 * smooth
+    slope -= slope.sum() * smooth
+    slope /= -(slope * np.arange(-radius, radius + 1)).sum()
+    return smooth, -slope
+
+
+def resample(
+    image: Float32Array, part: tuple[float, float], sigma: float
+) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Smooth a frame and move it by part of a pixel.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray of float32
+        Corrected frame.
+    part : tuple of float
+        Move by this much, ``(y, x)``: the result at ``x`` is the frame at ``x - part``.
+    sigma : float
+        Width of the Gaussian in px.
+
+    Returns
+    -------
+    tuple of (Y, X) numpy.ndarray of float32
+        Smoothed frame and its derivatives along y and x.
+    """
+    (smooth_y, slope_y), (smooth_x, slope_x) = (_kernels(sigma, p) for p in part)
+    rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
+    steep = ndimage.correlate1d(image, slope_y, axis=0, mode="nearest")
+    return (
+        ndimage.correlate1d(rows, smooth_x, axis=1, mode="nearest"),
+        ndimage.correlate1d(steep, smooth_x, axis=1, mode="nearest"),
+        ndimage.correlate1d(rows, slope_x, axis=1, mode="nearest"),
+    )
+
+
+def _moved(
+    image: Float32Array, part: tuple[float, float], sigma: float
+) -> Float32Array:
+    """Smooth a frame and move it by part of a pixel, without derivatives."""
+    for axis in range(2):
+        smooth, _ = _kernels(sigma, part[axis])
+        image = ndimage.correlate1d(image, smooth, axis=axis, mode="nearest")
+    return image
+
+
+class Resampled:
+    """Frames on the mosaic's own pixel grid, made when they are needed.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Corrected frames.
+    positions : (N, 2) numpy.ndarray
+        Top-left corners; frames with NaN must not be asked for.
+    sigma : float
+        Width of the Gaussian in px.
+    slopes : bool, default=True
+        Make the derivatives too.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        positions: FloatArray,
+        sigma: float,
+        *,
+        slopes: bool = True,
+    ) -> None:
+        self.prepared = prepared
+        self.sigma = sigma
+        self.slopes = slopes
+        self.corners = np.where(np.isfinite(positions), np.round(positions), 0)
+        self.corners = self.corners.astype(np.int64)
+        self.parts = np.nan_to_num(positions - self.corners)
+        self.margin = int(np.ceil(2.0 * sigma)) + 1
+        self._inside: dict[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
+        self._cache = BoundedCache(_CACHE_BYTES)
+
+    def frame(self, index: int) -> tuple[Float32Array, ...]:
+        """Make one frame ready to compare.
+
+        Parameters
+        ----------
+        index : int
+            Which frame.
+
+        Returns
+        -------
+        tuple of (Y, X) numpy.ndarray of float32
+            Weight, smoothed frame, and its derivatives along y and x if wanted.
+        """
+        made: tuple[Float32Array, ...] = self._cache.get(
+            index, lambda: self._make(index)
+        )
+        return made
+
+    def _make(self, index: int) -> tuple[Float32Array, ...]:
+        image, weight = self.prepared.corrected(index)
+        filled = self._filled(image, weight)
+        part = (float(self.parts[index, 0]), float(self.parts[index, 1]))
+        if not self.slopes:
+            return self._inner(weight), _moved(filled, part, self.sigma)
+        planes = resample(filled, part, self.sigma)
+        return (self._inner(weight), *planes)
+
+    def _filled(self, image: Float32Array, weight: Float32Array) -> Float32Array:
+        """Replace what lies outside the field by the level of what lies inside."""
+        outside = weight <= 0
+        if not outside.any():
+            return image
+        total = float(weight.sum())
+        level = float((image * weight).sum()) / total if total else 0.0
+        return np.where(outside, np.float32(level), image)
+
+    def _inner(self, weight: Float32Array) -> Float32Array:
+        """Weight without the rim that smoothing has mixed with what lies beyond."""
+        lit = int(np.count_nonzero(weight))
+        if lit not in self._inside:  # frames without missing pixels share one mask
+            self._inside[lit] = (weight > 0, self._eroded(weight > 0))
+        mask, inside = self._inside[lit]
+        if not np.array_equal(mask, weight > 0):
+            inside = self._eroded(weight > 0)
+        return np.where(inside, weight, np.float32(0))
+
+    def _eroded(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Take as much off a mask as smoothing reaches."""
+        side = 2 * self.margin + 1
+        kept: NDArray[np.uint8] = ndimage.minimum_filter(
+            mask.astype(np.uint8), side, mode="constant"
+        )
+        return kept > 0
+
+    def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
+        """Parts of two frames that show the same place.
+
+        Parameters
+        ----------
+        first, second : int
+            The frames.
+
+        Returns
+        -------
+        tuple of Box or None
+            Part of either; None where they do not touch.
+        """
+        shift = self.corners[second] - self.corners[first]
+        return overlap_boxes(self.prepared.frame_shape, (int(shift[0]), int(shift[1])))

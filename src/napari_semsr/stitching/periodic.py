@@ -1,0 +1,461 @@
+"""Periodic samples: which of several equal peaks is the right one, if any.
+
+On a lattice a pair of frames correlates as well a whole period away. What differs is
+the part of the sample that does not repeat; it shows in the variance that is left after
+each candidate has been refined. A candidate stays possible while its variance is within
+five standard deviations of the least one. Pairs with one possible shift are certain and
+bind frames into groups; a group is bound to the others by all pairs between them
+together. What is left open even then is decided by the stage model, and said.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Float32Array, FloatArray, IntPair
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.layout import Joint, Layout, components, least_squares
+from napari_semsr.stitching.pairwise import Candidates, overlap_boxes, resample, search
+
+_RIVAL = 0.5
+_LATTICE_NCC = 0.25
+_LATTICE_SHARE = 0.7
+_CLEAR = 1.5
+_COMPARED = 14
+_CERTAIN = 5.0
+_BLOCK = 12
+_GRAIN = 2 * np.pi  # pixels over which squared differences are correlated
+_MARGIN = 5
+_SAME = 2.5
+_UNSEEN = 6.0
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one pair says of its shift.
+
+    Attributes
+    ----------
+    first, second : int
+        The frames.
+    shifts : (K, 2) numpy.ndarray
+        Candidates, refined, the one that leaves least first.
+    doubt : (K,) numpy.ndarray
+        How many standard deviations more than the least each of them leaves.
+    score : float
+        Score of the pair's correlation.
+    least : tuple of float
+        Variance that the best one leaves, and its standard deviation.
+    """
+
+    first: int
+    second: int
+    shifts: FloatArray
+    doubt: FloatArray
+    score: float
+    least: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def possible(self) -> FloatArray:
+        """Shifts that the images allow."""
+        allowed: FloatArray = self.shifts[self.doubt < _CERTAIN]
+        return allowed
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether there is but one."""
+        return len(self.possible) == 1
+
+
+def is_periodic(found: Sequence[Candidates]) -> bool:
+    """Whether unrelated frames match as well at many shifts.
+
+    Parameters
+    ----------
+    found : sequence of Candidates
+        Of pairs that cannot overlap.
+
+    Returns
+    -------
+    bool
+        True when most of them have many peaks nearly as high as the best.
+    """
+    return bool(found) and float(np.mean([_repeats(item) for item in found])) > 0.5
+
+
+def _repeats(item: Candidates) -> bool:
+    """Whether a pair has several peaks nearly as high as the best, and all high."""
+    return (
+        len(item.score) > 3
+        and float(item.ncc[0]) > _LATTICE_NCC
+        and float(item.score[2]) > _LATTICE_SHARE * item.best
+    )
+
+
+def _crops(
+    prepared: Prepared, pair: IntPair, shift: IntPair
+) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array] | None:
+    """Overlap of two frames with a margin: grey values and weights."""
+    boxes = overlap_boxes(prepared.frame_shape, shift)
+    if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
+        return None
+    (a, a_weight), (b, b_weight) = (prepared.corrected(index) for index in pair)
+    one, two = boxes[0].slices, boxes[1].slices
+    return a[one], a_weight[one], b[two], b_weight[two]
+
+
+def _left(
+    prepared: Prepared, pair: IntPair, shift: FloatArray
+) -> tuple[FloatArray, float, float] | None:
+    """Refine one shift by its pair alone: shift, variance left, its deviation."""
+    shift = shift.astype(float)
+    result = None
+    for _ in range(_ROUNDS):
+        whole = np.round(shift).astype(int)
+        crops = _crops(prepared, pair, (int(whole[0]), int(whole[1])))
+        if crops is None:
+            return result
+        part = shift - whole
+        step, variance, deviation = _fitted(crops, (float(part[0]), float(part[1])))
+        result = (shift, variance, deviation)
+        if np.abs(step).max() > 3:
+            return result
+        shift = shift + step
+    return result
+
+
+def _fitted(
+    crops: tuple[Float32Array, ...], part: tuple[float, float]
+) -> tuple[FloatArray, float, float]:
+    """Fit shift, offset, gain and tilt; return the step and what is left."""
+    a, a_weight, b, b_weight = crops
+    a, a_y, a_x = resample(a, (0.0, 0.0), 1.0)
+    b, b_y, b_x = resample(b, part, 1.0)
+    weight = a_weight * b_weight / np.maximum(a_weight + b_weight, 1e-9)
+    edge = np.zeros(a.shape, bool)
+    edge[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = True
+    weight = np.where(edge, weight, 0)
+    y, x = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in a.shape)
+    ones = np.ones(a.shape, np.float32)
+    mean = (a + b) / 2
+    mean = mean - np.average(mean, weights=weight + 1e-12)
+    parts = ((a_y + b_y) / 2, (a_x + b_x) / 2, ones, mean, ones * y[:, None], ones * x)
+    design = np.stack([part.ravel() for part in parts]).astype(float)
+    weighted = design * weight.ravel()
+    normal = weighted @ design.T
+    normal += 1e-9 * np.diag(np.diag(normal)) + 1e-12 * np.eye(len(normal))
+    difference = (b - a).astype(float)
+    solved = np.linalg.solve(normal, weighted @ difference.ravel())
+    left = difference - (solved @ design).reshape(a.shape)
+    power = _blocks(weight * left**2)
+    count = _blocks((weight > 0).astype(float))
+    variance = float(power.sum() / max(count.sum(), 1))
+    pixels = max(float(count.sum()), 1.0)
+    scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
+    # few blocks may agree by chance: noise alone scatters so much
+    return solved[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
+
+
+def _blocks(plane: NDArray[np.float64]) -> FloatArray:
+    """Sum over blocks, a ragged border included."""
+    rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
+    summed: FloatArray = np.add.reduceat(
+        rows, np.arange(0, plane.shape[1], _BLOCK), axis=1
+    )
+    return summed
+
+
+def choices(
+    prepared: Prepared, found: Iterable[Candidates], threshold: float
+) -> Iterable[Choice]:
+    """Weigh the candidates of every believed pair against each other.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    found : iterable of Candidates
+        Possible shifts of each pair.
+    threshold : float
+        Score above which a shift is believed.
+
+    Yields
+    ------
+    Choice
+        For each pair whose best score exceeds the threshold.
+    """
+    for item in found:
+        if item.best <= threshold:
+            continue
+        rivals = item.score > max(threshold, _RIVAL * item.best)
+        shifts = item.shifts[rivals][:_COMPARED]
+        if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
+            best = item.shifts[:1].astype(float)
+            yield Choice(item.first, item.second, best, np.zeros(1), item.best)
+            continue
+        yield _weighed(prepared, item, shifts)
+
+
+def _weighed(prepared: Prepared, item: Candidates, shifts: NDArray[np.int64]) -> Choice:
+    """Compare what is left at each candidate."""
+    pair = (item.first, item.second)
+    rows = [_left(prepared, pair, shift) for shift in shifts]
+    sound = [row for row in rows if row is not None and np.isfinite(row[1])]
+    if not sound:
+        best = item.shifts[:1].astype(float)
+        return Choice(item.first, item.second, best, np.zeros(1), item.best)
+    order = np.argsort([row[1] for row in sound])
+    places = np.stack([sound[k][0] for k in order])
+    variance = np.array([sound[k][1] for k in order])
+    spread = np.array([sound[k][2] for k in order])
+    doubt = (variance - variance[0]) / np.sqrt(spread**2 + spread[0] ** 2 + 1e-30)
+    doubt[0] = 0.0
+    # two candidates that refine to one place are one
+    far = np.abs(places - places[0]).max(axis=1) > 1.0
+    far[0] = True
+    least = (float(variance[0]), float(spread[0]))
+    return Choice(item.first, item.second, places[far], doubt[far], item.best, least)
+
+
+def doubt_at(prepared: Prepared, choice: Choice, shift: FloatArray) -> float:
+    """Weigh one more shift of a pair.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    choice : Choice
+        What the pair says of its candidates.
+    shift : (2,) numpy.ndarray
+        A shift that is none of them.
+
+    Returns
+    -------
+    float
+        Standard deviations by which it leaves more than the best candidate; negative
+        when it leaves less, 0 where the frames do not overlap enough to tell.
+    """
+    found = _left(prepared, (choice.first, choice.second), shift)
+    if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
+        return 0.0
+    variance, deviation = choice.least
+    return float((found[1] - variance) / np.hypot(found[2], deviation))
+
+
+def _groups(count: int, certain: Sequence[Joint]) -> tuple[FloatArray, list[set[int]]]:
+    """Positions within groups that certain joints bind, largest group first."""
+    weights = np.array([joint.weight for joint in certain])
+    positions = (
+        least_squares(count, certain, weights) if certain else np.zeros((count, 2))
+    )
+    labels = components(count, certain)
+    groups = [
+        set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
+    ]
+    return positions, groups
+
+
+def _joint(choice: Choice, shift: FloatArray) -> Joint:
+    weight = float(min(choice.score, 50.0))
+    return Joint(
+        choice.first, choice.second, (float(shift[0]), float(shift[1])), weight
+    )
+
+
+def resolve(
+    count: int,
+    weighed: Sequence[Choice],
+    nominal: FloatArray,
+    look: Callable[[Choice, FloatArray], float] | None = None,
+) -> tuple[Layout, set[IntPair]]:
+    """Lay out frames of a periodic sample.
+
+    Parameters
+    ----------
+    count : int
+        Frames.
+    weighed : sequence of Choice
+        What the pairs say.
+    nominal : (N, 2) numpy.ndarray
+        Expected corners, which decide what the images leave open.
+    look : callable, optional
+        Weighs a shift that is none of a pair's candidates, as `doubt_at` does; without
+        it such a shift counts as improbable.
+
+    Returns
+    -------
+    Layout
+        Positions of the largest group that hangs together.
+    set of tuple of int
+        Pairs that only the stage model decided.
+    """
+    certain = [_joint(c, c.shifts[0]) for c in weighed if c.is_certain]
+    positions, groups = _groups(count, certain)
+    main = groups[0]
+    ambiguous: set[IntPair] = set()
+    waiting = groups[1:]
+    while waiting:
+        links = [_between(main, group, weighed) for group in waiting]
+        nearest = int(np.argmax([len(link) for link in links]))
+        if not links[nearest]:
+            break
+        group, link = waiting.pop(nearest), links[nearest]
+        expected = _expected(main, group, positions, nominal)
+        move, is_sure = _move(main, link, positions, expected, look)
+        members = sorted(group)
+        positions[members] += move
+        if not is_sure:
+            ambiguous |= {(c.first, c.second) for c in link}
+        main |= group
+    positions[[index for index in range(count) if index not in main]] = np.nan
+    joints, dropped = _agreeing(weighed, positions, main)
+    return Layout(positions, tuple(joints), tuple(dropped)), ambiguous
+
+
+def _between(
+    main: set[int], group: set[int], weighed: Sequence[Choice]
+) -> list[Choice]:
+    """Pairs that join a group to the main one."""
+    return [
+        c
+        for c in weighed
+        if (c.first in main and c.second in group)
+        or (c.second in main and c.first in group)
+    ]
+
+
+def _move(
+    main: set[int],
+    link: Sequence[Choice],
+    positions: FloatArray,
+    expected: FloatArray,
+    look: Callable[[Choice, FloatArray], float] | None,
+) -> tuple[FloatArray, bool]:
+    """How to move a group onto the main one, and whether the images are sure of it."""
+    offered, signs = [], []
+    for c in link:
+        signs.append(1.0 if c.first in main else -1.0)
+        apart = positions[c.second] - positions[c.first]
+        offered.append(signs[-1] * (c.shifts - apart))
+    proposals = _distinct(np.concatenate(offered))
+    doubt = np.zeros(len(proposals))
+    for c, sign, moves in zip(link, signs, offered, strict=True):
+        apart = positions[c.second] - positions[c.first]
+        for place, proposal in enumerate(proposals):
+            away = np.abs(moves - proposal).max(axis=1)
+            nearest = int(np.argmin(away))
+            if away[nearest] < _SAME:
+                own = float(c.doubt[nearest])
+            elif look is None:
+                own = _UNSEEN
+            else:
+                own = look(c, apart + sign * proposal)
+            own = min(max(own, -_UNSEEN), _UNSEEN)
+            doubt[place] += own * abs(own)
+    excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
+    open_still = excess < _CERTAIN
+    if open_still.sum() == 1:
+        return proposals[int(np.argmin(doubt))], True
+    away = np.hypot(*(proposals - expected).T)
+    away[~open_still] = np.inf
+    return proposals[int(np.argmin(away))], False
+
+
+def _distinct(proposals: FloatArray) -> FloatArray:
+    """Proposals that differ, each the mean of those that do not."""
+    left = list(range(len(proposals)))
+    kept = []
+    while left:
+        near = [
+            k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < _SAME
+        ]
+        kept.append(proposals[near].mean(axis=0))
+        left = [k for k in left if k not in near]
+    return np.stack(kept)
+
+
+def _expected(
+    main: set[int], group: set[int], positions: FloatArray, nominal: FloatArray
+) -> FloatArray:
+    """Move by which a group would come to its nominal place beside the main one."""
+    here, there = sorted(main), sorted(group)
+    shift = np.nanmedian(positions[here] - nominal[here], axis=0)
+    wanted: FloatArray = np.nanmedian(nominal[there] + shift - positions[there], axis=0)
+    return wanted
+
+
+def _agreeing(
+    weighed: Sequence[Choice], positions: FloatArray, main: set[int]
+) -> tuple[list[Joint], list[Joint]]:
+    """Joints that the layout keeps, and those that contradict it."""
+    kept, dropped = [], []
+    for c in weighed:
+        if c.first not in main or c.second not in main:
+            continue
+        apart = positions[c.second] - positions[c.first]
+        away = np.abs(c.shifts - apart).max(axis=1)
+        which = int(np.argmin(away))
+        if away[which] < _SAME and c.doubt[which] < _CERTAIN:
+            kept.append(_joint(c, c.shifts[which]))
+        else:
+            dropped.append(_joint(c, c.shifts[0]))
+    return kept, dropped
+
+
+# What score two unrelated frames reach by chance, measured on the scan itself.
+
+_ENOUGH = 8
+_FLOOR = 5.0
+
+
+def chance_threshold(
+    prepared: Prepared,
+    unrelated: Sequence[IntPair],
+    shifts: Sequence[IntPair],
+    reach: IntPair,
+    significance: float,
+) -> tuple[float, bool]:
+    """Find the score above which a joint is believed.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The frames.
+    unrelated : sequence of tuple of int
+        Pairs that cannot touch.
+    shifts : sequence of tuple of int
+        Shifts that touching pairs are expected to have, to search the same overlaps.
+    reach : tuple of int
+        Reach of the search.
+    significance : float
+        Robust standard deviations above the median, and the least threshold.
+
+    Returns
+    -------
+    float
+        Largest of `significance` and the median plus so many robust standard
+        deviations of the best scores of unrelated pairs.
+    bool
+        Whether the sample is periodic: then unrelated frames match too, and chance says
+        nothing (`napari_semsr.stitching.periodic` decides).
+
+    Notes
+    -----
+    Measured from known non-neighbours, after the idea of ASHLAR (Muhlich et al.,
+    Bioinformatics 38, 4613 (2022), doi:10.1093/bioinformatics/btac544).
+    """
+    if len(unrelated) < _ENOUGH or not shifts:
+        return max(significance, _FLOOR), False
+    found = [
+        search(prepared, pair, shifts[place % len(shifts)], reach)
+        for place, pair in enumerate(unrelated)
+    ]
+    if is_periodic(found):
+        return max(significance, _FLOOR), True
+    best = [item.best for item in found]
+    middle = float(np.median(best))
+    spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
+    return max(significance, middle + significance * spread), False

@@ -1,0 +1,277 @@
+"""What a solved scan is: positions, joints, shading, and how far to trust them."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import Fault, FloatArray, PixelSize, parse_pixel_size
+from napari_semsr.stitching.flat_field import FlatField
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """One joint between two frames.
+
+    Attributes
+    ----------
+    first, second : int
+        The frames.
+    shift_px : tuple of float
+        Measured position of the second less that of the first.
+    quality : float
+        Weighted correlation coefficient on the overlap, at most 1.
+    score : float
+        The same in standard deviations of unrelated noise.
+    used : bool
+        Whether the positions rest on it.
+    ambiguous : bool
+        Whether the images allow another shift as well.
+    residual_px : float
+        Distance between its own best shift and that of the solved positions; NaN
+        when it was not refined.
+    sigma_px : float
+        Standard deviation of its own shift along its worse direction; NaN likewise.
+    reason : str
+        Why it is not used; empty when it is.
+    """
+
+    first: int
+    second: int
+    shift_px: tuple[float, float]
+    quality: float
+    score: float
+    used: bool
+    ambiguous: bool = False
+    residual_px: float = float("nan")
+    sigma_px: float = float("nan")
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFit:
+    """How solved positions follow from nominal ones.
+
+    Attributes
+    ----------
+    matrix : (2, 2) numpy.ndarray
+        Solved px for each nominal px, ``(y, x)``.
+    offset : (2,) numpy.ndarray
+        In px.
+    scatter_px : float
+        RMS of what is left: the stage's error.
+    scale : tuple of float
+        Lengths of the matrix's columns: solved over nominal along y and x.
+    rotation_deg, skew_deg : float
+        Turn of the camera against the stage, and departure from a right angle.
+    """
+
+    matrix: FloatArray
+    offset: FloatArray
+    scatter_px: float
+    scale: tuple[float, float]
+    rotation_deg: float
+    skew_deg: float
+
+
+@dataclass(frozen=True, slots=True)
+class StitchSolution:
+    """A solved scan.
+
+    Attributes
+    ----------
+    positions_px : (N, 2) numpy.ndarray
+        Solved top-left corners; the smallest y and x are 0; NaN for frames left out.
+    nominal_px : (N, 2) numpy.ndarray or None
+        Where the frames were expected.
+    names : tuple of str
+        Of the frames.
+    left_out : tuple of Fault
+        Frames that are not placed, and why.
+    pairs : tuple of PairReport
+        All joints that were tried.
+    residual_px : float
+        RMS residual of the joints that are used, each by its information.
+    sigma_px : (N, 2) numpy.ndarray
+        Standard deviation of each position by the information of its joints.
+    flat : FlatField
+        Shading and dark level.
+    gains : (N,) numpy.ndarray
+        Brightness of each frame, 1 on average.
+    turns : (N, 2) numpy.ndarray
+        Small rotation in radians and relative scale less 1 of each frame; 0 unless
+        they were asked for.
+    noise : float
+        Standard deviation of a corrected pixel where the field is brightest.
+    threshold : float
+        Score above which a joint was believed.
+    stage : StageFit or None
+        Solved against nominal positions.
+    pixel_size_nm : tuple of float or None
+        As stated, else as estimated.
+    estimated_pixel_size_nm : tuple of float or None
+        Stage nanometres over solved pixels.
+    shading_percent : float
+        Difference of overlapping blocks that flat field and noise leave, in % of the
+        mean.
+    warnings : tuple of str
+        What the user must know, one sentence each.
+    notes : dict
+        Further figures for a report.
+    """
+
+    positions_px: FloatArray
+    nominal_px: FloatArray | None
+    names: tuple[str, ...]
+    left_out: tuple[Fault, ...]
+    pairs: tuple[PairReport, ...]
+    residual_px: float
+    sigma_px: FloatArray
+    flat: FlatField
+    gains: FloatArray
+    turns: FloatArray
+    noise: float
+    threshold: float
+    stage: StageFit | None = None
+    pixel_size_nm: PixelSize | None = None
+    estimated_pixel_size_nm: PixelSize | None = None
+    shading_percent: float = float("nan")
+    warnings: tuple[str, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def placed(self) -> NDArray[np.bool_]:
+        """Which frames have a place."""
+        known: NDArray[np.bool_] = ~np.isnan(self.positions_px[:, 0])
+        return known
+
+    @property
+    def pairs_used(self) -> int:
+        """Joints that the positions rest on."""
+        return sum(pair.used for pair in self.pairs)
+
+    @property
+    def pairs_rejected(self) -> int:
+        """Joints that were tried and not believed."""
+        return sum(not pair.used for pair in self.pairs)
+
+
+# The stage: how solved positions follow from nominal ones; the size of a pixel.
+
+_ENOUGH = 5
+
+
+def fit_stage(
+    nominal: FloatArray,
+    solved: FloatArray,
+    model: Literal["affine", "shift"] = "affine",
+) -> StageFit | None:
+    """Fit solved positions by nominal ones.
+
+    Parameters
+    ----------
+    nominal, solved : (N, 2) numpy.ndarray
+        Top-left corners; rows with NaN in either are left out.
+    model : {"affine", "shift"}
+        Scale, rotation and skew as well, or a common shift only.
+
+    Returns
+    -------
+    StageFit or None
+        None when no frame has both. An affine model needs five frames that do not lie
+        on one line; with fewer, scale and turn stay as they are stated.
+    """
+    known = np.isfinite(nominal).all(axis=1) & np.isfinite(solved).all(axis=1)
+    if not known.any():
+        return None
+    have, want = nominal[known], solved[known]
+    spread = np.linalg.svd(have - have.mean(axis=0), compute_uv=False)
+    affine = (
+        model == "affine" and len(have) >= _ENOUGH and spread[-1] > 1e-3 * spread[0]
+    )
+    matrix: FloatArray = np.eye(2)
+    weight = np.ones(len(have))
+    offset = np.zeros(2)
+    for _ in range(8):
+        centre = np.average(have, axis=0, weights=weight)
+        goal = np.average(want, axis=0, weights=weight)
+        if affine:
+            root = np.sqrt(weight)[:, None]
+            fitted = np.linalg.lstsq((have - centre) * root, (want - goal) * root)[0]
+            matrix = np.asarray(fitted.T, dtype=float)
+        offset = goal - matrix @ centre
+        left = np.hypot(*(want - have @ matrix.T - offset).T)
+        scale = max(2 * float(np.median(left)), 1e-6)
+        weight = 1 / (1 + (left / scale) ** 2)
+    scatter = float(np.sqrt(np.mean(left**2)))
+    return _described(matrix, offset, scatter)
+
+
+def _described(matrix: FloatArray, offset: FloatArray, scatter: float) -> StageFit:
+    """Lengths and angles of a matrix's columns."""
+    down, along = matrix[:, 0], matrix[:, 1]
+    turn_down = np.arctan2(down[1], down[0])
+    turn_along = np.arctan2(-along[0], along[1])
+    return StageFit(
+        matrix,
+        offset,
+        scatter,
+        (float(np.hypot(*down)), float(np.hypot(*along))),
+        float(np.degrees((turn_down + turn_along) / 2)),
+        float(np.degrees(turn_down - turn_along)),
+    )
+
+
+def predict(fit: StageFit, nominal: FloatArray) -> FloatArray:
+    """Where frames are expected by the stage model.
+
+    Parameters
+    ----------
+    fit : StageFit
+        From the frames that are placed.
+    nominal : (N, 2) numpy.ndarray
+        Nominal corners.
+
+    Returns
+    -------
+    (N, 2) numpy.ndarray
+        Expected corners.
+    """
+    expected: FloatArray = nominal @ fit.matrix.T + fit.offset
+    return expected
+
+
+def pixel_size_from_stage(
+    nominal_nm: FloatArray, solved: FloatArray
+) -> PixelSize | None:
+    """Pixel size by which solved pixels agree with the stage's nanometres.
+
+    Parameters
+    ----------
+    nominal_nm : (N, 2) numpy.ndarray
+        Stage positions in nm.
+    solved : (N, 2) numpy.ndarray
+        Solved corners in px.
+
+    Returns
+    -------
+    tuple of float or None
+        ``(y, x)`` in nm per pixel; an axis along which the stage did not move takes
+        the other's value; None when it moved along neither.
+    """
+    known = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved).all(axis=1)
+    if known.sum() < 2:
+        return None
+    stage = nominal_nm[known] - nominal_nm[known].mean(axis=0)
+    pixels = solved[known] - solved[known].mean(axis=0)
+    values, vectors = np.linalg.eigh(stage.T @ stage)
+    moved = values > 1e-4 * max(float(values[-1]), 1e-30)
+    if not moved.any() or values[-1] <= 0:
+        return None
+    if moved.all():
+        matrix = np.linalg.lstsq(pixels, stage)[0]
+        scale = np.hypot(matrix[:, 0], matrix[:, 1])
+        return parse_pixel_size((float(scale[0]), float(scale[1])))
+    along = float(np.linalg.norm(stage @ vectors[:, -1]))
+    return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))

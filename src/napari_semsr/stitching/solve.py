@@ -1,0 +1,470 @@
+"""The whole solution of a scan, step by step."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Acquisition,
+    Fault,
+    IntPair,
+    Job,
+    OptionError,
+    PixelSize,
+    Progress,
+    RegistrationError,
+    ShapeError,
+)
+from napari_semsr.stitching.discovery import discover
+from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, valid_mask
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.layout import place_among, solve_layout
+from napari_semsr.stitching.nominal import (
+    Neighbourhood,
+    from_grid,
+    measure_grid,
+    neighbourhood,
+    overlapping_pairs,
+    stated,
+)
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.pairwise import Candidates, search
+from napari_semsr.stitching.periodic import chance_threshold, choices, doubt_at, resolve
+from napari_semsr.stitching.refine import Link, refine, refine_turns
+from napari_semsr.stitching.shading import (
+    COARSE_KNOTS,
+    FINE_KNOTS,
+    refine_shading,
+    without_flat,
+)
+from napari_semsr.stitching.solution import (
+    PairReport,
+    StitchSolution,
+    fit_stage,
+    pixel_size_from_stage,
+    predict,
+)
+from napari_semsr.stitching.state import State
+from napari_semsr.stitching.verify import band_noise, drop_misfits, noise_level, verify
+
+# From the state of a solution to what is handed out.
+
+_SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
+_SIZE_DIFFERS = 0.02
+
+
+def _left_out(state: State) -> tuple[Fault, ...]:
+    lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
+    names = state.acquisition.names
+    faults = [Fault(names[i], state.reasons[int(i)]) for i in lost]
+    return (*state.acquisition.faults, *faults)
+
+
+def _pair(
+    state: State,
+    item: Candidates,
+    used: dict[IntPair, tuple[float, float]],
+    dropped: set[IntPair],
+    link: Link | None,
+) -> PairReport:
+    """Describe one joint that was tried."""
+    pair = (item.first, item.second)
+    placed = np.isfinite(state.positions[list(pair)]).all()
+    reason = ""
+    if item.best <= state.threshold:
+        reason = "not above chance"
+    elif pair in dropped:
+        reason = "disagrees with the other joints"
+    elif not placed:
+        reason = "a frame is left out"
+    elif pair not in used:
+        reason = "not needed"
+    shift = used.get(pair)
+    which = 0
+    if shift is None and len(item.shifts):
+        shift = (float(item.shifts[0][0]), float(item.shifts[0][1]))
+    elif len(item.shifts):
+        which = int(np.argmin(np.abs(item.shifts - np.array(shift)).sum(axis=1)))
+    residual = sigma = float("nan")
+    if link is not None and placed:
+        residual = float(np.hypot(*link.step))
+        spread = np.linalg.eigvalsh(link.information)[0] / (_SMOOTHED * link.variance)
+        sigma = float(1 / np.sqrt(max(spread, 1e-12)))
+    if link is not None and placed and not reason:
+        apart = state.positions[item.second] - state.positions[item.first] + link.step
+        shift = (float(apart[0]), float(apart[1]))
+    return PairReport(
+        item.first,
+        item.second,
+        shift if shift is not None else (float("nan"), float("nan")),
+        float(item.ncc[which]) if len(item.ncc) else 0.0,
+        float(item.score[which]) if len(item.score) else 0.0,
+        used=not reason,
+        ambiguous=pair in state.ambiguous,
+        residual_px=residual,
+        sigma_px=sigma,
+        reason=reason,
+    )
+
+
+def _pairs(state: State) -> tuple[PairReport, ...]:
+    links = (
+        {}
+        if state.refined is None
+        else {(link.first, link.second): link for link in state.refined.links}
+    )
+    joints = () if state.layout is None else state.layout.joints
+    used = {(j.first, j.second): j.shift for j in joints}
+    rejected = () if state.layout is None else state.layout.dropped
+    dropped = {(j.first, j.second) for j in rejected}
+    return tuple(
+        _pair(state, item, used, dropped, links.get((item.first, item.second)))
+        for item in state.found
+    )
+
+
+def _residual(pairs: tuple[PairReport, ...]) -> float:
+    """RMS residual of the joints in use, each by its information."""
+    rows = [
+        (pair.residual_px, 1 / pair.sigma_px**2)
+        for pair in pairs
+        if pair.used and np.isfinite(pair.residual_px) and pair.sigma_px > 0
+    ]
+    if not rows:
+        return float("nan")
+    residual, weight = np.array(rows).T
+    return float(np.sqrt(np.average(residual**2, weights=weight)))
+
+
+def _check_size(state: State, estimated: PixelSize | None) -> None:
+    """Warn where the stage contradicts the stated pixel size."""
+    stated = state.acquisition.pixel_size_nm
+    if stated is None or estimated is None:
+        return
+    ratio = np.array(estimated) / np.array(stated)
+    if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
+        state.warnings.append(
+            f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
+            f"{np.mean(stated):.4g} nm is stated: check the calibration."
+        )
+
+
+def summarise(state: State) -> StitchSolution:
+    """Make the solution that is handed out.
+
+    Parameters
+    ----------
+    state : State
+        A scan that has been solved and verified.
+
+    Returns
+    -------
+    StitchSolution
+        With the smallest corner at 0.
+    """
+    acquisition = state.acquisition
+    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
+    estimated = None
+    if acquisition.nominal_nm is not None:
+        estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
+    _check_size(state, estimated)
+    pairs = _pairs(state)
+    positions = state.positions - np.nanmin(state.positions, axis=0)
+    spread = np.full(positions.shape, np.nan)
+    if state.refined is not None:
+        spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
+    shading = state.shading
+    return StitchSolution(
+        positions_px=positions,
+        nominal_px=state.nominal if state.is_stated else None,
+        names=acquisition.names,
+        left_out=_left_out(state),
+        pairs=pairs,
+        residual_px=_residual(pairs),
+        sigma_px=spread,
+        flat=state.prepared.flat,
+        gains=state.prepared.gains,
+        turns=state.prepared.turns,
+        noise=state.noise,
+        threshold=state.threshold,
+        stage=stage,
+        pixel_size_nm=acquisition.pixel_size_nm or estimated,
+        estimated_pixel_size_nm=estimated,
+        shading_percent=float("nan") if shading is None else 100 * shading.residual,
+        warnings=tuple(state.warnings),
+        notes={"reach_px": state.reach, "flat_field": state.prepared.flat.method},
+    )
+
+
+_FIRST_REACH = 0.1
+_LEAST_REACH = 16
+_LAST_REACH = 0.4
+_ENOUGH_PLACED = 0.8
+
+
+def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
+    """Let the options override what the scan says of itself."""
+    changes: dict[str, Any] = {}
+    for name in ("grid", "order", "overlap"):
+        value = getattr(options, name)
+        if value is not None:
+            changes[name] = value
+    if len(acquisition) < 2:
+        given = len(acquisition)
+        msg = f"A mosaic needs at least two frames, got {given}: open it as an image."
+        raise RegistrationError(msg)
+    return acquisition.replace(**changes)
+
+
+def _flat(
+    acquisition: Acquisition, options: StitchOptions, given: NDArray[Any] | None
+) -> FlatField:
+    """Flat field as the options ask for it."""
+    shape = acquisition.frame_shape
+    if options.flat_field == "auto" and given is None:
+        return first_flat(acquisition)[0]
+    if options.flat_field == "none" and given is None:
+        ones = np.ones(shape, np.float32)
+        return FlatField(ones, 0.0, ones > 0, "none")
+    if given is None:
+        msg = (
+            f"The flat field {options.flat_field!r} must be auto, none or an image "
+            "that the caller has read: pass it as `flat`."
+        )
+        raise OptionError(msg)
+    if given.shape != shape:
+        msg = (
+            f"The flat field must have the frames' shape {shape}, got {given.shape}: "
+            "take it with the same camera settings."
+        )
+        raise ShapeError(msg)
+    flat = np.nan_to_num(np.asarray(given, dtype=np.float32))
+    flat = np.maximum(flat / max(float(np.quantile(flat, 0.99)), 1e-12), 0)
+    return FlatField(flat, 0.0, valid_mask(flat), "file")
+
+
+def _begin(
+    acquisition: Acquisition, options: StitchOptions, flat: NDArray[Any] | None
+) -> State:
+    """Flat field and nominal positions."""
+    acquisition = _with_options(acquisition, options)
+    prepared = Prepared(acquisition, _flat(acquisition, options, flat))
+    nominal = stated(acquisition)
+    is_stated = nominal is not None
+    if nominal is None and acquisition.grid is not None:
+        nominal = from_grid(acquisition, measure_grid(prepared))
+    elif nominal is None:
+        nominal = discover(prepared, band_noise(noise_level(prepared)))
+    return State(acquisition, options, prepared, nominal, is_stated)
+
+
+def _reach(state: State, share: float) -> IntPair:
+    """Reach of a search along both axes."""
+    rows, columns = state.acquisition.frame_shape
+    limit = state.options.max_shift_px
+    if limit is not None:
+        # two frames that both are off by so much differ by twice as much
+        return (min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8))
+    return (
+        max(_LEAST_REACH, round(share * rows)),
+        max(_LEAST_REACH, round(share * columns)),
+    )
+
+
+def _coarse(state: State) -> Job[None]:
+    """Search all joints, believe those above chance, lay the frames out."""
+    count = len(state.acquisition)
+    share = _FIRST_REACH
+    while True:
+        state.reach = _reach(state, share)
+        near = neighbourhood(state.nominal, state.acquisition.frame_shape, state.reach)
+        yield from _search_all(state, near)
+        yield from _lay_out(state)
+        placed = int(np.isfinite(state.positions).all(axis=1).sum())
+        share *= 2
+        if (
+            placed >= _ENOUGH_PLACED * count
+            or share > _LAST_REACH
+            or state.options.max_shift_px is not None
+        ):
+            return
+
+
+def _lay_out(state: State) -> Job[None]:
+    """Positions by the joints that agree, or by what several candidates leave."""
+    count = len(state.acquisition)
+    weighed = []
+    for done, choice in enumerate(
+        choices(state.prepared, state.found, state.threshold)
+    ):
+        weighed.append(choice)
+        yield Progress(done + 1, len(state.found), "Weighing possible shifts")
+    if state.is_periodic or not all(choice.is_certain for choice in weighed):
+        state.layout, state.ambiguous = resolve(
+            count, weighed, state.nominal, partial(doubt_at, state.prepared)
+        )
+    else:
+        state.layout = solve_layout(count, state.found, state.threshold, state.nominal)
+        state.ambiguous = set()
+    state.positions = state.layout.positions.copy()
+
+
+def _search_all(state: State, near: Neighbourhood) -> Job[None]:
+    """Candidates of all pairs that may touch, and the threshold of chance."""
+    if not near.touching:
+        msg = (
+            "Frames must overlap to be joined, but no two of them do at their nominal "
+            "positions: check positions, overlap and pixel size."
+        )
+        raise RegistrationError(msg)
+    shifts = {pair: _nominal_shift(state, pair) for pair in near.touching}
+    state.threshold, state.is_periodic = chance_threshold(
+        state.prepared,
+        near.unrelated,
+        list(shifts.values()),
+        state.reach,
+        state.options.significance,
+    )
+    state.found = []
+    for done, pair in enumerate(near.touching):
+        yield Progress(done, len(near.touching), "Comparing neighbouring frames")
+        state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
+
+
+def _nominal_shift(state: State, pair: IntPair) -> IntPair:
+    shift = np.round(state.nominal[pair[1]] - state.nominal[pair[0]])
+    return int(shift[0]), int(shift[1])
+
+
+def _rescue(state: State) -> None:
+    """Place frames by all of their neighbours together, nearest ones first."""
+    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
+    if stage is None:
+        return
+    expected = predict(stage, state.nominal)
+    waiting = set(np.flatnonzero(~np.isfinite(state.positions).all(axis=1)).tolist())
+    while waiting:
+        best = None
+        for index in sorted(waiting):
+            if not np.isfinite(expected[index]).all():
+                continue
+            found = place_among(
+                state.prepared, index, expected[index], state.positions, state.reach
+            )
+            if found is None or not found.is_sure:
+                continue
+            if best is None or found.score > best[1].score:
+                best = (index, found)
+        if best is None:
+            return
+        index, found = best
+        state.positions[index] = found.position
+        state.rescued.add(index)
+        waiting.discard(index)
+
+
+def _reshade(state: State, knots: int) -> None:
+    """Refine flat field and gains on the overlaps."""
+    shape = state.acquisition.frame_shape
+    pairs = overlapping_pairs(state.positions, shape)
+    is_free = state.prepared.flat.method not in GIVEN
+    if is_free and knots == COARSE_KNOTS:
+        plain = without_flat(state.prepared, state.positions, pairs)
+        if plain is not None:
+            state.prepared = Prepared(state.acquisition, plain, state.prepared.gains)
+    before = state.prepared
+    fitted = refine_shading(
+        before,
+        state.positions,
+        pairs,
+        knots=knots,
+        noise=state.noise,
+        fixed=not is_free,
+    )
+    state.shading = fitted
+    gains = before.gains * np.exp(fitted.log_gains)
+    if not state.options.match_gain:
+        gains = np.ones_like(gains)
+    state.prepared = Prepared(state.acquisition, fitted.flat, gains, before.turns)
+
+
+def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
+    """Refine all positions together."""
+    shape = state.acquisition.frame_shape
+    pairs = overlapping_pairs(state.positions, shape)
+    sweeps = refine(state.prepared, state.positions, pairs, sweeps=widths)
+    for done, refined in enumerate(sweeps):
+        state.refined = refined
+        yield Progress(done, 8, "Refining all positions together")
+    if state.refined is not None:
+        state.positions = state.refined.positions.copy()
+
+
+def solve_mosaic(
+    acquisition: Acquisition,
+    options: StitchOptions | None = None,
+    *,
+    flat: NDArray[Any] | None = None,
+) -> Job[StitchSolution]:
+    """Find where every frame of a scan lies.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Frames and what is known of their places.
+    options : StitchOptions, optional
+        Defaults measure what the scan does not say.
+    flat : (Y, X) numpy.ndarray, optional
+        Flat field image, already read.
+
+    Returns
+    -------
+    StitchSolution
+        Positions, joints with their quality, shading, gains, warnings.
+
+    Yields
+    ------
+    Progress
+        One for each joint, then one for each sweep.
+
+    Raises
+    ------
+    RegistrationError
+        If there are fewer than two frames, or no two of them can be joined.
+    OptionError
+        If grid or overlap do not fit the frames.
+    """
+    options = StitchOptions() if options is None else options
+    yield Progress(0, 0, "Finding the flat field")
+    state = _begin(acquisition, options, flat)
+    yield from _coarse(state)
+    if not np.isfinite(state.positions).any():
+        msg = (
+            f"No joint between the {len(acquisition)} frames stands out from chance "
+            f"(best score {max((f.best for f in state.found), default=0):.1f}, needed "
+            f"{state.threshold:.1f}): check positions, grid and overlap."
+        )
+        raise RegistrationError(msg)
+    state.noise = noise_level(state.prepared)
+    yield Progress(0, 0, "Placing frames without a joint of their own")
+    _rescue(state)
+    yield Progress(0, 0, "Refining flat field and gains")
+    _reshade(state, COARSE_KNOTS)
+    _rescue(state)
+    yield from _fine(state, (2.0, 1.0))
+    if options.rotation:
+        yield Progress(0, 0, "Finding turn and scale of the frames")
+        pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+        state.prepared, state.positions = refine_turns(
+            state.prepared, state.positions, pairs
+        )
+    if drop_misfits(state):
+        _rescue(state)
+    _reshade(state, FINE_KNOTS)
+    yield from _fine(state, (1.0,) * 4)
+    if drop_misfits(state):
+        yield from _fine(state, (1.0,) * 2)
+    verify(state)
+    return summarise(state)

@@ -1,0 +1,8 @@
+from .fit import train as train
+from .learners.base import with_steps as with_steps
+from .recipe import (
+    SAME as SAME,
+    Recipe as Recipe,
+    load_recipe as load_recipe,
+)
+from .setup import settled as settled

@@ -1,0 +1,374 @@
+"""Curves of a run: a CSV file, and TensorBoard's log where that package is there."""
+
+import copy
+import csv
+import functools
+import math
+import queue
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as lightning
+import yaml
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+
+from napari_semsr.core import Cancelled, Progress, SemsrError
+from napari_semsr.models import (
+    ModelCard,
+    Probe,
+    build,
+    effective_fields,
+    probe,
+    save_model,
+)
+from napari_semsr.training.data import pixel_nm_of
+from napari_semsr.training.learners import Learner, check_weights
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.run_folder import keep_preview, save_state, saving
+from napari_semsr.training.validation import PERCENTILES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def append_row(path: Path, row: dict[str, float]) -> None:
+    """Add a row to a CSV file, which keeps the columns that it was begun with.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; made with a header if it is not there.
+    row : dict
+        Values by column.
+    """
+    columns = list(row)
+    new = not path.exists()
+    if not new:
+        with path.open(newline="", encoding="utf-8") as stream:
+            columns = next(csv.reader(stream), columns)
+    with path.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
+        if new:
+            writer.writeheader()
+        writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+
+
+class Board:
+    """Curves of one run.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run; holds ``curve.csv`` and, with TensorBoard, ``board/``.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._writer: Any = None
+        self._looked = False
+
+    def add(self, row: dict[str, float]) -> None:
+        """Add the figures of one step.
+
+        Parameters
+        ----------
+        row : dict
+            Values by name; ``step`` is one of them.
+        """
+        append_row(self.run_dir / "curve.csv", row)
+        if not self._looked:
+            self._looked, self._writer = True, _tensorboard(self.run_dir / "board")
+        if self._writer is None:
+            return
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, int(row["step"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Open TensorBoard's log; None without the package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
+
+
+# What watches a run: it validates, keeps the best model and the state, and reports.
+
+_SUPERVISED = ("supervised", "supervised-l1")
+_NAMES = {
+    "gain_db": "gain {:+.2f} dB",
+    "ssim": "SSIM {:.4f}",
+    "frc_per_px": "FRC to {:.3f} per px",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport(Progress):
+    """How far a run has come.
+
+    Attributes
+    ----------
+    loss : float
+        Of the step that was done.
+    """
+
+    loss: float
+
+
+class Recorder(Callback):
+    """Validates, keeps the best model, saves the state, and reports.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run.
+    recipe : Recipe
+        How often it validates, and what chooses the best model.
+    best : dict
+        What is known of the best model; kept up to date.
+    writes : bool, default=True
+        Whether this process judges and writes; of several that learn together one does.
+
+    Attributes
+    ----------
+    reports : queue.Queue of Progress
+        What to tell, from the thread of the training.
+    stop : threading.Event
+        Set from outside to end the run after its present step.
+    begin : callable
+        Called once, when the first step is done and before anything is written.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        recipe: Recipe,
+        best: dict[str, float],
+        *,
+        writes: bool = True,
+    ) -> None:
+        self.run_dir, self.recipe, self.best = run_dir, recipe, best
+        self.writes = writes
+        self.board = Board(run_dir)
+        self.reports: queue.Queue[Progress] = queue.Queue()
+        self.stop = threading.Event()
+        self.begin: Callable[[], None] = _nothing
+        self._begun = False
+        self._start: tuple[nn.Module, dict[str, float]] | None = None
+
+    def making_scenes(self, done: int, count: int) -> None:
+        """Report how far the making of scenes ahead is.
+
+        Parameters
+        ----------
+        done, count : int
+            Scenes made, and asked for.
+
+        Raises
+        ------
+        Cancelled
+            If the run is to end.
+        """
+        if self.stop.is_set():
+            raise Cancelled
+        self.reports.put(Progress(done, count, "making scenes ahead"))
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Judge the model that a supervised run starts from: only better ones are kept.
+
+        Parameters
+        ----------
+        trainer : pytorch_lightning.Trainer
+            Knows the step.
+        module : Learner
+            What learns.
+        """
+        begins = self.recipe.start_from is not None and trainer.global_step == 0
+        if not (begins and self.writes and self.recipe.kind in _SUPERVISED):
+            return
+        found = module.validate_pairs()
+        if not math.isnan(found.get(self.recipe.measure, math.nan)):
+            self._start = copy.deepcopy(module.best_network), found
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
+    ) -> None:
+        """Validate and save when it is time; report every step.
+
+        Parameters
+        ----------
+        trainer : pytorch_lightning.Trainer
+            Knows the step.
+        module : Learner
+            What learns.
+        outputs : dict
+            Its ``loss``.
+        *_ : object
+            Not used.
+        """
+        step, loss = trainer.global_step, float(outputs["loss"])
+        last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
+        reached = int(_agreed(trainer, module.reached(step)))
+        stopped = bool(_agreed(trainer, self.stop.is_set()))
+        if stopped and not self._begun:
+            trainer.should_stop = True
+            return
+        self._begin()
+        if step % self.recipe.validate_every == 0 or reached >= last:
+            self._validate(trainer, module, loss)
+        elif stopped:
+            check_weights(module, trainer.global_step)
+            save_state(trainer, self.run_dir, self.best)
+        if stopped or reached >= last or _agreed(trainer, self._stale(step)):
+            trainer.should_stop = True
+        said = f"loss {loss:.4f}, {self._praise()}"
+        self.reports.put(StepReport(reached, last, said, loss))
+
+    def _begin(self) -> None:
+        """Take over the folder, now that there is a run to put into it."""
+        if self._begun:
+            return
+        self._begun = True
+        self.begin()
+        if self._start is not None:
+            network, found = self._start
+            self._start = None
+            self._keep(network, found, 0)
+
+    def _validate(
+        self, trainer: lightning.Trainer, module: Learner, loss: float
+    ) -> None:
+        check_weights(module, trainer.global_step)
+        if not self.writes:
+            save_state(trainer, self.run_dir, self.best)
+            return
+        step, measured = trainer.global_step, self.recipe.measure
+        found = module.validate_pairs()
+        terms = {name: float(value) for name, value in module.terms.items()}
+        with saving(self.run_dir):
+            self.board.add({"step": step, "loss": loss, **found, **terms})
+        value = found.get(measured, math.inf)  # without a truth, the newest is best
+        if math.isnan(value):
+            msg = (
+                f"The held-out {measured} must be a number, got none at step {step}; "
+                "look for NaN pixels in the pairs for validation."
+            )
+            raise SemsrError(msg)
+        if value == math.inf or value > self.best.get(measured, -math.inf):
+            self._keep(module.best_network, found, step)
+        save_state(trainer, self.run_dir, self.best)
+        with saving(self.run_dir):
+            keep_preview(
+                self.run_dir, module.best_network, self.recipe, module.judge.pairs
+            )
+
+    def _keep(self, network: nn.Module, found: dict[str, float], step: int) -> None:
+        """Save a network as the best one so far."""
+        self.best.clear()
+        self.best.update(found, step=step)
+        path = self.run_dir / f"{self.recipe.name}.safetensors"
+        with saving(self.run_dir):
+            save_model(path, network, card_of(self.recipe, network, self.best))
+
+    def _stale(self, step: int) -> bool:
+        """Whether the best model is too old to go on."""
+        patience = self.recipe.early_stop
+        if patience is None or "step" not in self.best:
+            return False
+        return step - self.best["step"] >= patience * self.recipe.validate_every
+
+    def _praise(self) -> str:
+        """Say how good the best model is."""
+        measured = self.recipe.measure
+        if measured not in self.best:
+            return "not yet judged" if not self.best else "no truth to judge by"
+        return "best " + _NAMES[measured].format(self.best[measured])
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _agreed(trainer: lightning.Trainer, value: float) -> float:
+    """Take the first process's word, where several learn together."""
+    if trainer.world_size == 1:
+        return value
+    return float(trainer.strategy.broadcast(value))
+
+
+def card_of(
+    recipe: Recipe, network: nn.Module, validation: dict[str, float]
+) -> ModelCard:
+    """Write the card of a trained network.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What was asked.
+    network : torch.nn.Module
+        What came of it.
+    validation : dict
+        Its figures on held-out fields.
+
+    Returns
+    -------
+    ModelCard
+        The card; it names no folder of this machine.
+    """
+    stride = int(getattr(network, "stride", 1))
+    pixel = None if recipe.data.pairs else pixel_nm_of(recipe.data.sources)
+    probed = _probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
+    return ModelCard(
+        name=recipe.name,
+        architecture=recipe.architecture,
+        options=recipe.architecture_options,
+        description=recipe.description,
+        limits=recipe.limits,
+        licence=recipe.licence,
+        scale=int(getattr(network, "scale", 1)),
+        stride=stride,
+        receptive_field=probed.halo or 0,
+        effective_field=effective_fields(
+            getattr(network, "local", network), stride=stride, halo=probed.halo
+        ),
+        norms=probed.norms > 0,
+        input_percentiles=PERCENTILES,
+        pixel_size_nm=None if pixel is None else (pixel, pixel),
+        training={
+            "recipe": _without_paths(recipe),
+            "validation": {k: round(float(v), 4) for k, v in validation.items()},
+        },
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _probe_of(architecture: str, options: str) -> Probe:
+    """Measure a fresh network, since weights do not matter; it takes seconds."""
+    plain = build(architecture, yaml.safe_load(options))
+    stride = int(getattr(plain, "stride", 1))
+    return probe(getattr(plain, "local", plain), stride=stride)
+
+
+def _without_paths(recipe: Recipe) -> dict[str, Any]:
+    """Give the recipe as a card may carry it: no folder of this machine."""
+    plain = recipe.model_dump(mode="json", exclude={"data": {"root", "bank_folder"}})
+    for name in ("start_from", "local_from"):
+        if plain[name] is not None:
+            plain[name] = Path(plain[name]).name
+    if recipe.data.pairs is not None:
+        plain["data"]["pairs"] = Path(recipe.data.pairs).name
+    kernel = recipe.gan.kernel
+    if kernel is not None and kernel.file is not None:
+        plain["gan"]["kernel"]["file"] = Path(kernel.file).name
+    return plain

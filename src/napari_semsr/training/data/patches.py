@@ -1,0 +1,214 @@
+"""Patches to learn from: of degraded scenes, as pairs or from two different scenes."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_semsr.core import Float32Array
+from napari_semsr.training.data.scenes import SceneDataset
+from napari_semsr.training.data.sources import simulated
+from napari_semsr.training.recipe import Recipe
+
+_CORNERS, _OTHER, _SOURCE = 1, 2, 3  # streams of chance beside the scene's own
+_IMAGES = "images"
+_SHARED = 4  # consecutive scenes that come from one source
+_AWAY = 1 << 30  # between a scene and the one that it is compared with, unpaired
+
+
+class Patches(NamedTuple):
+    """Patches of one scene or pair, or a batch of them.
+
+    Attributes
+    ----------
+    low : (P, 1, H, W) torch.Tensor
+        Degraded patches on the scale where the field's percentiles are 0 and 1.
+    high : (P, 1, H * scale, W * scale) torch.Tensor
+        Clear patches: the truth, or, without pairs, patches of something else.
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+def flat(batch: Patches) -> Patches:
+    """Join the patches of all scenes of a batch.
+
+    Parameters
+    ----------
+    batch : Patches
+        With scenes as an axis before that of the patches.
+
+    Returns
+    -------
+    Patches
+        With one axis for all patches.
+    """
+    low, high = batch
+    return Patches(low.flatten(0, 1), high.flatten(0, 1))
+
+
+def binned(image: NDArray[np.floating], scale: int) -> NDArray[np.float32]:
+    """Average blocks of pixels, as a detector of a larger pitch does.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Image; rows and columns that fill no block are dropped.
+    scale : int
+        Side of a block.
+
+    Returns
+    -------
+    (Y // scale, X // scale) numpy.ndarray of float32
+        Means.
+    """
+    rows, columns = (n // scale for n in image.shape)
+    whole = image[: rows * scale, : columns * scale]
+    blocks = whole.reshape(rows, scale, columns, scale)
+    return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
+
+
+def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Bring an image's percentiles to 0 and 1."""
+    low, high = np.percentile(image, (0.1, 99.9))
+    return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)
+
+
+class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
+    """Endless random scenes, degraded and clear.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to draw.
+    scale : int
+        Clear pixels per degraded pixel along each axis: the scene is degraded on the
+        fine grid, and then seen at a multiple of its pitch.
+    first, count : int
+        Index of the first scene, and how many there are.
+    """
+
+    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
+        self.recipe, self.scale = recipe, scale
+        self.first, self.count = first, count
+        data = recipe.data
+        shares = {str(n): share for n, share in data.sources.items() if share > 0}
+        self.names = sorted(shares)
+        whole = sum(shares.values())
+        self.shares = [shares[name] / whole for name in self.names]
+        self.instruments = {
+            name: simulated(recipe, name, scale)
+            for name in self.names
+            if name != _IMAGES
+        }
+        if _IMAGES in self.names:
+            fine = recipe.replace(data=data.replace(scene_px=data.scene_px * scale))
+            self.scenes = SceneDataset(fine, first=first, count=count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        low, high = self.pair(index)
+        return torch.from_numpy(low[None]), torch.from_numpy(high[None])
+
+    def pair(self, index: int) -> tuple[Float32Array, Float32Array]:
+        """Make a scene.
+
+        Parameters
+        ----------
+        index : int
+            Its number, counted from `first`.
+
+        Returns
+        -------
+        low : (scene_px, scene_px) numpy.ndarray of float32
+            Degraded image on the scale where its percentiles are about 0 and 1.
+        high : (scene_px * scale, scene_px * scale) numpy.ndarray of float32
+            Clear image on the same scale.
+        """
+        source = self._source(self.first + index)
+        if source != _IMAGES:
+            return self.instruments[source].pair(self.first + index)
+        scene = self.scenes[index]
+        return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
+
+    def _source(self, place: int) -> str:
+        """Draw what a scene comes from, for runs of places that share a sample."""
+        if len(self.names) == 1:
+            return self.names[0]
+        seed = [self.recipe.seed, place // _SHARED, _SOURCE]
+        return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
+
+    def other(self, place: int) -> Float32Array:
+        """Make a clear image that belongs to no degraded one.
+
+        Parameters
+        ----------
+        place : int
+            Number of the scene that it is not.
+
+        Returns
+        -------
+        (scene_px * scale, scene_px * scale) numpy.ndarray of float32
+            Its percentiles are 0 and 1.
+        """
+        source = self._source(place)
+        if source != _IMAGES:
+            return _unit(self.instruments[source].pair(place + _AWAY)[1])
+        rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
+        return _unit(self.scenes.clear(rng))
+
+
+class ScenePatches(Dataset[Patches]):
+    """Patches of endless random scenes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to draw. Scenes for the kind `cycle-gan` are unpaired: the clear patches
+        come from another scene than the degraded ones.
+    scale : int
+        Clear pixels per degraded pixel along each axis.
+    first, count : int
+        Index of the first scene, and how many there are.
+    """
+
+    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
+        self.recipe, self.scale = recipe, scale
+        self.first, self.count = first, count
+        self.scenes = ScenePairs(recipe, scale=scale, first=first, count=count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Patches:
+        place = self.first + index
+        low, high = self.scenes.pair(index)
+        corners = self._corners(place, _CORNERS)
+        if self.recipe.kind != "cycle-gan":
+            return Patches(self._cut(low, corners, 1), self._cut(high, corners, None))
+        other, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
+        return Patches(self._cut(low, corners, 1), self._cut(other, elsewhere, None))
+
+    def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
+        """Draw where patches begin, in pixels of the degraded image."""
+        data = self.recipe.data
+        rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])
+        last = data.scene_px - data.patch_px
+        return rng.integers(0, last + 1, (data.patches_per_scene, 2))
+
+    def _cut(
+        self, image: NDArray[np.float32], corners: NDArray[np.int64], scale: int | None
+    ) -> Tensor:
+        """Cut patches out of an image of the coarse (1) or the fine grid (None)."""
+        factor = self.scale if scale is None else scale
+        side = self.recipe.data.patch_px * factor
+        cut = [
+            image[y : y + side, x : x + side] for y, x in (corners * factor).tolist()
+        ]
+        return torch.from_numpy(np.stack(cut)[:, None].astype(np.float32))

@@ -1,0 +1,307 @@
+"""Scenes made ahead by all processors, kept as files, and drawn from at random.
+
+A GPU learns from scenes many times faster than they are drawn and degraded. A bank is
+made once, and several runs that want the same scenes share it. It is a folder with one
+array per quantity, memory-mapped, and `bank.json`, which is written last.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from napari_semsr.core import OptionError, WriteError
+from napari_semsr.training.data.patches import Patches, ScenePairs
+from napari_semsr.training.data.scenes import SceneDataset, Scenes
+from napari_semsr.training.recipe import Recipe
+
+Report = Callable[[int, int], None]
+"""Told how many scenes there are, of how many; may raise to stop."""
+
+_MARK = "bank.json"
+_CHUNK = 16  # scenes that a worker hands over at once
+_IMAGES = 2  # quantities that are images
+_LOOKS_FOR_HAZE = "supervised-l1"
+_NOT_SCENES = {"root", "bank_folder", "pairs", "augment", "validation", "held_out"}
+_NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
+
+
+class Bank(NamedTuple):
+    """Scenes on file.
+
+    Attributes
+    ----------
+    low, high : (N, H, W) numpy.ndarray of float16
+        Degraded and clear scenes; the clear ones may be a multiple as large.
+    log_gain : (N, H / 16, W / 16) numpy.ndarray of float32 or None
+        As in `napari_semsr.training.data.scenes.Scenes`; None where no haze is looked
+        for.
+    airlight : (N,) numpy.ndarray of float32 or None
+        Likewise.
+    """
+
+    low: NDArray[np.float16]
+    high: NDArray[np.float16]
+    log_gain: NDArray[np.float32] | None
+    airlight: NDArray[np.float32] | None
+
+
+def open_bank(recipe: Recipe, scale: int, report: Report) -> Bank:
+    """Open the bank of a recipe, made first if there is none.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Says what scenes are, how many the bank holds, and where banks are kept.
+    scale : int
+        Clear pixels per degraded pixel along each axis.
+    report : Report
+        Told how far the making is.
+
+    Returns
+    -------
+    Bank
+        Memory-mapped, not to be written to.
+
+    Raises
+    ------
+    WriteError
+        If the disk is full.
+    """
+    folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale)
+    if not (folder / _MARK).exists():
+        _make(recipe, scale, folder, report)
+
+    def load(name: str) -> Any:
+        path = folder / f"{name}.npy"
+        return np.load(path, mmap_mode="c") if path.exists() else None
+
+    return Bank(*(load(name) for name in Bank._fields))
+
+
+def _name(recipe: Recipe, scale: int) -> str:
+    """Name a bank by all that decides its scenes."""
+    data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
+    haze = recipe.kind == _LOOKS_FOR_HAZE
+    degradations = recipe.degradations.model_dump(mode="json")
+    if not recipe.data.sources.get("images"):  # what happens to images says nothing
+        data = {
+            name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
+        }
+        degradations = {}
+    told = json.dumps([data, degradations, recipe.seed, scale, haze], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
+    """Make a bank beside its final place, and move it there when it is whole."""
+    count = recipe.data.bank
+    unfinished = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        _fill(unfinished, _source(recipe, scale, count), recipe.workers, report)
+        (unfinished / _MARK).write_text(json.dumps({"count": count}), encoding="utf-8")
+        if folder.exists():  # another run was quicker
+            return
+        unfinished.rename(folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        msg = f"Scenes could not be kept in {folder.parent}: {reason}; lower data.bank."
+        raise WriteError(msg) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _source(recipe: Recipe, scale: int, count: int) -> Dataset[Any]:
+    """Give the scenes that a run without a bank would see."""
+    if recipe.kind == _LOOKS_FOR_HAZE:
+        if scale != 1:
+            msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
+            raise OptionError(msg)
+        return SceneDataset(recipe, first=0, count=count)
+    return ScenePairs(recipe, scale=scale, first=0, count=count)
+
+
+def _fill(folder: Path, source: Any, workers: int, report: Report) -> None:
+    """Write what the worker processes make, in order."""
+    count = len(source)
+    loader: DataLoader[Any] = DataLoader(
+        source, batch_size=_CHUNK, num_workers=workers, collate_fn=_gathered
+    )
+    arrays: list[tuple[NDArray[Any], int]] = []
+    done = 0
+    for batch in loader:
+        parts = batch[: len(Bank._fields)]
+        if not arrays:
+            arrays = _arrays(folder, parts, count)
+        for (array, squeezed), part in zip(arrays, parts, strict=True):
+            values = part.numpy()
+            array[done : done + len(values)] = values[:, 0] if squeezed else values
+        done += len(parts[0])
+        report(done, count)
+    for array, _ in arrays:
+        array.flush()  # type: ignore[attr-defined]
+
+
+def _gathered(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Stack scenes within the worker, images in 16 bits: finer than their source."""
+    stacked = [torch.stack(part) for part in zip(*items, strict=True)]
+    return [part.half() if n < _IMAGES else part for n, part in enumerate(stacked)]
+
+
+def _arrays(
+    folder: Path, parts: list[Tensor], count: int
+) -> list[tuple[NDArray[Any], int]]:
+    """Make the files, and say which quantities have an axis of one to leave out."""
+    made: list[tuple[NDArray[Any], int]] = []
+    for name, part in zip(Bank._fields, parts, strict=False):
+        shape = tuple(part.shape[1:])
+        squeezed = shape[:1] == (1,)
+        array = np.lib.format.open_memmap(
+            folder / f"{name}.npy",
+            mode="w+",
+            dtype=part.numpy().dtype,
+            shape=(count, *(shape[1:] if squeezed else shape)),
+        )
+        made.append((array, int(squeezed)))
+    return made
+
+
+# Batches from a bank, cut on the device that learns from them.
+
+_STREAM = 77  # of chance, beside those of scenes and patches
+_SHARE = 0.25  # of a GPU's free memory that a bank may take
+_PERCENTILES = (0.1, 99.9)
+
+
+class BankBatches:
+    """Random batches of a bank, the same for a seed and a step.
+
+    The bank is held on the GPU where it takes up to a quarter of what is free there.
+
+    Parameters
+    ----------
+    bank : Bank
+        Scenes on file.
+    recipe : Recipe
+        How many scenes and patches make a batch. For the kind `cycle-gan` the clear
+        patches are of other scenes than the degraded ones.
+    done : int
+        Steps before this start.
+    share : tuple of int, default=(0, 1)
+        Number of this process, and how many learn together.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        recipe: Recipe,
+        done: int,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.recipe, self.done = recipe, done
+        self.stream = _STREAM + share[0]
+        data = recipe.data
+        self.per_step = max(1, recipe.batch // data.patches_per_scene)
+        self.scale = bank.high.shape[-1] // bank.low.shape[-1]
+        self.device = _device_for(bank)
+        self.count = len(bank.low)
+        self.low, self.high = (_placed(a, self.device) for a in (bank.low, bank.high))
+        self.haze = None
+        if bank.log_gain is not None and bank.airlight is not None:
+            self.haze = (
+                _placed(bank.log_gain, self.device)[:, None],
+                _placed(bank.airlight, self.device).reshape(-1, 1),
+            )
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __iter__(self) -> Iterator[Scenes | Patches]:
+        for step in range(self.done, self.recipe.steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Scenes | Patches:
+        """Draw the batch of a step.
+
+        Parameters
+        ----------
+        step : int
+            Its number.
+
+        Returns
+        -------
+        Scenes or Patches
+            What the recipe's kind learns from.
+        """
+        data = self.recipe.data
+        rng = np.random.default_rng([self.recipe.seed, step, self.stream])
+        numbers = rng.integers(0, self.count, self.per_step)
+        last = self.low.shape[-1] - data.patch_px
+        many = (self.per_step, data.patches_per_scene, 2)
+        corners = rng.integers(0, last + 1, many)
+        low, high = self._taken(self.low, numbers), self._taken(self.high, numbers)
+        if self.haze is not None:
+            log_gain, airlight = (
+                part[self._on_device(numbers)].float() for part in self.haze
+            )
+            return Scenes(low, high, log_gain, airlight, torch.from_numpy(corners))
+        if self.recipe.kind == "cycle-gan":
+            moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
+            high = _unit(self._taken(self.high, moved % self.count))
+            elsewhere = rng.integers(0, last + 1, many)
+            return Patches(self._cut(low, corners, 1), self._cut(high, elsewhere))
+        return Patches(self._cut(low, corners, 1), self._cut(high, corners))
+
+    def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(numbers).to(self.device)
+
+    def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
+        """Take scenes as (S, 1, H, W) in 32 bits."""
+        return scenes[self._on_device(numbers)].float()[:, None]
+
+    def _cut(
+        self, scenes: Tensor, corners: NDArray[np.int64], scale: int | None = None
+    ) -> Tensor:
+        """Cut patches as (S, P, 1, h, w), corners being in pixels of the degraded."""
+        factor = scale or self.scale
+        side = self.recipe.data.patch_px * factor
+        return torch.stack(
+            [
+                torch.stack([scene[:, y : y + side, x : x + side] for y, x in places])
+                for scene, places in zip(
+                    scenes, (corners * factor).tolist(), strict=True
+                )
+            ]
+        )
+
+
+def _unit(scenes: Tensor) -> Tensor:
+    """Bring each scene's percentiles to 0 and 1."""
+    thinned = scenes[..., ::4, ::4].flatten(1)
+    shares = torch.tensor(_PERCENTILES, device=scenes.device) / 100
+    low, high = torch.quantile(thinned, shares, dim=1)[:, :, None, None, None]
+    unit: Tensor = (scenes - low) / (high - low).clamp_min(1e-6)
+    return unit
+
+
+def _device_for(bank: Bank) -> torch.device:
+    """Choose where a bank is held."""
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        if sum(a.nbytes for a in bank if a is not None) <= _SHARE * free:
+            return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _placed(array: NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)

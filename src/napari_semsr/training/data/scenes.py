@@ -1,0 +1,249 @@
+"""Training data: scenes drawn or cut, and degraded, with corners of patches in them.
+
+Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what an
+uninterrupted one would have seen, whatever the number of workers.
+"""
+
+import math
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_semsr.core import Float32Array, OptionError, ReadError
+from napari_semsr.io import read
+from napari_semsr.models import BLOCK
+from napari_semsr.simulation import PHANTOMS, draw, random_scene, smooth_field
+from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
+
+# Clear scenes of two regions that differ in contrast by nature.
+#
+# Without them a network that looks for haze learns that low contrast always is haze.
+
+_CORRELATION_PX = (15.0, 120.0)
+_SOFTNESS = (0.005, 0.15)
+_CONTRAST = (0.25, 1.0)
+_LEVEL = (0.1, 0.9)
+
+
+def patchwork(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Lay regions of one scene over another, with a contrast and level of their own.
+
+    Every number that is drawn here is chosen.
+
+    Parameters
+    ----------
+    first, second : (Y, X) numpy.ndarray of float
+        Clear scenes in [0, 1].
+    rng : numpy.random.Generator
+        Source of every random choice.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float
+        One clear scene in [0, 1]; borders of its regions may be sharp or soft.
+    """
+    rows, columns = first.shape
+    correlation = float(np.exp(rng.uniform(*np.log(_CORRELATION_PX))))
+    field = smooth_field((rows, columns), correlation, rng)
+    softness = float(np.exp(rng.uniform(*np.log(_SOFTNESS))))
+    place = (field - rng.uniform(0.35, 0.65)) / softness
+    share = 1 / (1 + np.exp(-np.clip(place, -30, 30)))
+    contrast, level = rng.uniform(*_CONTRAST), rng.uniform(*_LEVEL)
+    other = level + (second - second.mean()) * contrast
+    return np.asarray(np.clip(first * (1 - share) + other * share, 0, 1))
+
+
+_ZOOMS = (1.0, 1.0, 0.75, 0.5)
+_MOST_NAMED = 5
+_LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
+PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
+
+
+def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
+    """Read a clear image, cropped, on the scale where its percentiles are 0 and 1.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the images.
+    entry : ImageEntry
+        Which one, and how much data bar to crop.
+
+    Returns
+    -------
+    (Y, X) numpy.ndarray of float32
+        Image in [0, 1].
+
+    Raises
+    ------
+    SemsrError
+        If nothing is left of it, or it is constant or not finite.
+    """
+    image = read(root / entry.file).array().astype(np.float32)
+    if entry.crop_bottom >= image.shape[0]:
+        msg = (
+            f"crop_bottom must leave some of the {image.shape[0]} rows of "
+            f"{entry.file}, got {entry.crop_bottom}."
+        )
+        raise OptionError(msg)
+    image = image[: image.shape[0] - entry.crop_bottom]
+    if not np.isfinite(image).all():
+        msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
+        raise ReadError(msg)
+    low, high = np.percentile(image, (0.05, 99.95))
+    if high <= low:
+        msg = (
+            f"A training image must have contrast, got a constant one in {entry.file}."
+        )
+        raise ReadError(msg)
+    scaled = np.clip((image - low) / (high - low), 0, 1)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+class Scenes(NamedTuple):
+    """One scene, or a batch of them with S as the first axis.
+
+    Attributes
+    ----------
+    low, high : (1, H, W) torch.Tensor
+        Degraded and clear image on the scale where the degraded one's percentiles are
+        about 0 and 1.
+    log_gain : (1, H / 16, W / 16) torch.Tensor
+        Log of the gain that would lift the haze, mean over each block.
+    airlight : (1,) torch.Tensor
+        Grey level that the haze drew to.
+    corners : (P, 2) torch.Tensor of int64
+        Rows and columns where patches begin.
+    """
+
+    low: Tensor
+    high: Tensor
+    log_gain: Tensor
+    airlight: Tensor
+    corners: Tensor
+
+
+class SceneDataset(Dataset[Scenes]):
+    """Endless random scenes.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to draw.
+    first, count : int
+        Index of the first scene, and how many there are.
+
+    Raises
+    ------
+    OptionError
+        If all images are too small for a scene; a warning names those that are left
+        out where some are.
+    """
+
+    def __init__(self, recipe: Recipe, *, first: int, count: int) -> None:
+        self.recipe, self.first, self.count = recipe, first, count
+        root = Path(recipe.data.root)
+        clear = [load_clear(root, entry) for entry in recipe.data.train]
+        _tell_small(recipe.data, clear)
+        self.images = [
+            ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
+            for image in clear
+            for zoom in _ZOOMS
+            if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
+        ]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Scenes:
+        rng = np.random.default_rng([self.recipe.seed, self.first + index])
+        scene = random_scene(self.clear(rng), self.recipe.degradations, rng)
+        data = self.recipe.data
+        last = data.scene_px - data.patch_px
+        corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
+        blocks = data.scene_px // BLOCK
+        log_gain = scene.log_gain.reshape(blocks, BLOCK, blocks, BLOCK).mean((1, 3))
+        return Scenes(
+            torch.from_numpy(scene.low[None]),
+            torch.from_numpy(scene.high[None]),
+            torch.from_numpy(log_gain[None]),
+            torch.tensor([scene.airlight], dtype=torch.float32),
+            torch.from_numpy(corners),
+        )
+
+    def clear(self, rng: np.random.Generator) -> Float32Array:
+        """Draw a clear scene, or cut it from an image, and vary it.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Source of every random choice.
+
+        Returns
+        -------
+        (scene_px, scene_px) numpy.ndarray
+            Image in [0, 1].
+        """
+        image = self._varied(rng)
+        share = self.recipe.data.patchwork
+        if share > 0 and rng.random() < share:
+            image = patchwork(image, self._varied(rng), rng).astype(np.float32)
+        return image
+
+    def _varied(self, rng: np.random.Generator) -> Float32Array:
+        """Draw or cut one scene, turn it, bend its greys, soften it."""
+        side = self.recipe.data.scene_px
+        if not self.images or rng.random() < self.recipe.data.phantoms:
+            kind = PHANTOMS[int(rng.integers(len(PHANTOMS)))]
+            image = draw(kind, (side, side), seed=int(rng.integers(PHANTOM_SEED)))
+        else:
+            image = _cut(self.images[int(rng.integers(len(self.images)))], side, rng)
+        image = np.rot90(image, int(rng.integers(4)))
+        if rng.random() < 0.5:
+            image = image[:, ::-1]
+        if rng.random() < 0.3:
+            image = image ** np.exp(rng.normal(0, 0.3))
+        if rng.random() < self.recipe.data.soft:
+            sigma = rng.uniform(0.3, self.recipe.data.soft_sigma_px)
+            image = ndimage.gaussian_filter(image, sigma)
+        return 1 - image if rng.random() < 0.2 else image
+
+
+def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
+    """Name the images that are too small to be of use, and refuse if all are."""
+    least = math.ceil(data.scene_px * _LEAST_SHARE)
+    small = [
+        f"{entry.file} ({' x '.join(map(str, image.shape))})"
+        for entry, image in zip(data.train, clear, strict=True)
+        if min(image.shape) < least
+    ]
+    if not small or data.phantoms == 1:  # then no image is ever asked for
+        return
+    more = len(small) - _MOST_NAMED
+    named = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    wanted = f"at least {least} px on each side for scenes of {data.scene_px} px"
+    if len(small) == len(clear):
+        msg = f"Training images must have {wanted}, got {named}; lower data.scene_px."
+        raise OptionError(msg)
+    warnings.warn(
+        f"Training images without {wanted} are left out: {named}.", stacklevel=3
+    )
+
+
+def _cut(whole: Float32Array, side: int, rng: np.random.Generator) -> Float32Array:
+    """Cut a square at random; an image that is too small is reflected first."""
+    y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in whole.shape)
+    part = whole[y : y + side, x : x + side]
+    lacking = [(0, side - n) for n in part.shape]
+    return np.pad(part, lacking, mode="reflect") if any(map(sum, lacking)) else part

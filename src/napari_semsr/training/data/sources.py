@@ -1,0 +1,240 @@
+"""Where scenes come from besides clear images: simulated instruments."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+import numpy as np
+
+from napari_semsr.core import Float32Array, OptionError
+from napari_semsr.simulation import (
+    COARSE_NM,
+    GoldOptions,
+    SsumPairOptions,
+    gold_rng,
+    random_gold_options,
+    random_gold_pair,
+    random_ssum_pairs,
+    ssum_validation,
+)
+from napari_semsr.training.recipe import Recipe
+
+Pair = tuple[Float32Array, Float32Array]
+_LEARNT = 5  # stream of chance of what is learnt from
+
+
+class Simulated(ABC):
+    """Pairs of a simulated instrument.
+
+    Parameters
+    ----------
+    side : int
+        Side of the degraded image.
+    scale : int
+        Clear pixels per degraded pixel along each axis.
+    seed : int
+        With a number, it decides a pair.
+    """
+
+    name: str
+    pixel_nm: float
+
+    def __init__(self, side: int, scale: int, seed: int) -> None:
+        self.side, self.scale, self.seed = side, scale, seed
+
+    @abstractmethod
+    def pair(self, place: int) -> Pair:
+        """Make a pair to learn from.
+
+        Parameters
+        ----------
+        place : int
+            Its number.
+
+        Returns
+        -------
+        low, high : numpy.ndarray of float32
+            Each on the scale where its own percentiles are 0 and 1.
+        """
+
+    @abstractmethod
+    def validation(self, count: int) -> list[Pair]:
+        """Make fixed pairs that are never learnt from.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+
+        Returns
+        -------
+        list of tuple
+            As `pair` gives them.
+        """
+
+
+class Superlens(Simulated):
+    """Superlens mosaic and electron image of drawn samples.
+
+    Consecutive pairs share a sample, of which drawing takes longer than looking; they
+    differ in focus, resolution and noise.
+
+    Parameters
+    ----------
+    side, scale, seed : int
+        As `Simulated` takes them.
+    ranges : SsumPairOptions, optional
+        Samples, microscope and noise to draw from.
+    """
+
+    name = "superlens"
+    pixel_nm = SsumPairOptions().pixel_nm
+    _LOOKS = 4
+
+    def __init__(
+        self, side: int, scale: int, seed: int, ranges: SsumPairOptions | None = None
+    ) -> None:
+        super().__init__(side, scale, seed)
+        self.ranges = ranges or SsumPairOptions()
+        self._sample = -1
+        self._pairs: list[Pair] = []
+
+    def pair(self, place: int) -> Pair:
+        """Make a pair to learn from.
+
+        Parameters
+        ----------
+        place : int
+            Its number.
+
+        Returns
+        -------
+        low, high : numpy.ndarray of float32
+            Each on the scale where its own percentiles are 0 and 1.
+        """
+        sample, look = divmod(place, self._LOOKS)
+        if sample != self._sample:
+            rng = np.random.default_rng([self.seed, sample, _LEARNT])
+            made = random_ssum_pairs(
+                self.side, rng, self.ranges, self._LOOKS, scale=self.scale
+            )
+            self._pairs = [(p.low, p.high) for p in made]
+            self._sample = sample
+        return self._pairs[look]
+
+    def validation(self, count: int) -> list[Pair]:
+        """Make fixed pairs of samples that training never draws.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+
+        Returns
+        -------
+        list of tuple
+            As `pair` gives them.
+        """
+        fields = ssum_validation(
+            count, self.side, scale=self.scale, options=self.ranges
+        )
+        return [(p.low, p.high) for p in fields]
+
+
+class Gold(Simulated):
+    """Gold on carbon at two magnifications.
+
+    Half of what is learnt from has sizes, gaps, probes and doses of its own; what
+    chooses the checkpoint is as the samples are tuned.
+    """
+
+    name = "gold"
+    pixel_nm = COARSE_NM
+    _SCALE = 2
+
+    def pair(self, place: int) -> Pair:
+        """Make a pair to learn from.
+
+        Parameters
+        ----------
+        place : int
+            Its number.
+
+        Returns
+        -------
+        low, high : numpy.ndarray of float32
+            On the scale where the percentiles of `low` are 0 and 1.
+
+        Raises
+        ------
+        OptionError
+            If the network does not double the number of pixels.
+        """
+        rng = np.random.default_rng([self.seed, place, _LEARNT])
+        return self._drawn(rng, random_gold_options(rng))
+
+    def validation(self, count: int) -> list[Pair]:
+        """Make fixed pairs that training never draws.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+
+        Returns
+        -------
+        list of tuple
+            As `pair` gives them.
+        """
+        return [self._drawn(gold_rng("validation", i)) for i in range(count)]
+
+    def _drawn(
+        self, rng: np.random.Generator, options: GoldOptions | None = None
+    ) -> Pair:
+        if self.scale != self._SCALE:
+            msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
+            raise OptionError(msg)
+        pair = random_gold_pair(self.side, rng, options)
+        return pair.low, pair.high
+
+
+_KINDS: dict[str, type[Simulated]] = {kind.name: kind for kind in (Superlens, Gold)}
+
+
+def simulated(recipe: Recipe, name: str, scale: int) -> Simulated:
+    """Give an instrument as a recipe wants it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Gives size, seed and ranges.
+    name : {"superlens", "gold"}
+        Which one.
+    scale : int
+        Clear pixels per degraded pixel along each axis.
+
+    Returns
+    -------
+    Simulated
+        The instrument.
+    """
+    side, seed = recipe.data.scene_px, recipe.seed
+    if name == Superlens.name:
+        return Superlens(side, scale, seed, recipe.data.superlens)
+    return _KINDS[name](side, scale, seed)
+
+
+def pixel_nm_of(names: Iterable[str]) -> float | None:
+    """Give the pixel of what a network learns from.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Sources; ``images`` are of many pixel sizes.
+
+    Returns
+    -------
+    float or None
+        Nanometres, where there is one instrument with one pixel.
+    """
+    pixels = {_KINDS[name].pixel_nm if name in _KINDS else None for name in names}
+    return pixels.pop() if len(pixels) == 1 else None

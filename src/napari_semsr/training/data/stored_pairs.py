@@ -1,0 +1,193 @@
+"""Patches from a store of pairs, varied, in an order that the seed gives."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from napari_semsr.core import FloatPair, ReadError, ShapeError
+from napari_semsr.pairing import PairStore, augment_pair, open_pairs
+from napari_semsr.training.data.patches import Patches
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.validation import ValidationPair
+
+_IN_MEMORY = 1 << 30
+_MOST_VALIDATED = 64
+_WHITE = 255.0
+_LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
+    """Order of the pairs in one pass over the store."""
+    rng = np.random.default_rng([seed, epoch, stream])
+    return tuple(int(i) for i in rng.permutation(count))
+
+
+def _held(array: Any) -> Any:
+    """Hold patches in memory where they fit."""
+    size = int(np.prod(array.shape)) * array.dtype.itemsize
+    return np.asarray(array[:]) if size <= _IN_MEMORY else array
+
+
+def _scaled(patch: NDArray[Any], grey: FloatPair) -> NDArray[np.float32]:
+    """Bring the percentiles of a patch's field to 0 and 1."""
+    span = max(grey[1] - grey[0], 1e-6)
+    return np.asarray((patch.astype(np.float32) - grey[0]) / span, dtype=np.float32)
+
+
+class StoredPatches(Dataset[Patches]):
+    """Pairs of a store, one after another in a new order each time round.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the store, and how patches are varied and cut. For the kind `cycle-gan`
+        the clear patch of an item is never the truth of its degraded one.
+    scale : int
+        Clear pixels per degraded pixel of the network.
+    first, count : int
+        Index of the first item, and how many there are.
+
+    Raises
+    ------
+    ReadError
+        If the store has no pairs to train on, or is unpaired and pairs are needed.
+    ShapeError
+        If its scale is not the network's, or its patches are smaller than the recipe's.
+    """
+
+    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
+        self.recipe, self.scale = recipe, scale
+        self.first, self.count = first, count
+        self.store = fitting_store(recipe, scale)
+        self.unpaired = recipe.kind == "cycle-gan"
+        if not (self.unpaired or self.store.paired):
+            msg = (
+                f"{self.store.path.name} holds unpaired patches, which only kind "
+                f"cycle-gan can learn from, got kind {recipe.kind}."
+            )
+            raise ReadError(msg)
+        self.low, self.high = (_held(a) for a in self.store.arrays("train"))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Patches:
+        place = self.first + index
+        near = self._number(place, _LOW, self.low.shape[0])
+        far = near
+        if self.unpaired:
+            far = self._number(place, _HIGH, self.high.shape[0])
+            if far == near and self.store.paired:
+                far = (far + 1) % self.high.shape[0]
+        greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
+        low, high = augment_pair(
+            self._finite(self.low, near),
+            self._finite(self.high, far),
+            (self.recipe.seed, place),
+            options=self.recipe.data.augment,
+            low_range=greys[0],
+            high_range=greys[1],
+        )
+        return self._cut(_scaled(low, greys[0]), _scaled(high, greys[1]), place)
+
+    def _number(self, place: int, stream: int, count: int) -> int:
+        epoch, position = divmod(place, count)
+        return _order(self.recipe.seed, epoch, stream, count)[position]
+
+    def _finite(self, patches: Any, number: int) -> NDArray[Any]:
+        patch = np.asarray(patches[number])
+        if not np.isfinite(patch).all():
+            msg = (
+                f"Pairs must be finite, got NaN or infinite pixels in pair {number} of "
+                f"{self.store.path.name}; make the store again."
+            )
+            raise ReadError(msg)
+        return patch
+
+    def _cut(
+        self, low: NDArray[np.float32], high: NDArray[np.float32], place: int
+    ) -> Patches:
+        """Cut one patch of the recipe's side, at one place in both."""
+        side = self.recipe.data.patch_px
+        rng = np.random.default_rng([self.recipe.seed, place, _CUT])
+        y, x = (int(rng.integers(0, n - side + 1)) for n in low.shape)
+
+        def part(image: NDArray[np.float32], k: int) -> Tensor:
+            cut = image[k * y : k * (y + side), k * x : k * (x + side)]
+            return torch.from_numpy(np.ascontiguousarray(cut)[None, None])
+
+        return Patches(part(low, 1), part(high, self.scale))
+
+
+def fitting_store(recipe: Recipe, scale: int) -> PairStore:
+    """Open the store and see that it fits the recipe and the network.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the store, and how large patches are.
+    scale : int
+        Clear pixels per degraded pixel of the network.
+
+    Returns
+    -------
+    PairStore
+        The store.
+
+    Raises
+    ------
+    ShapeError
+        If its scale is not the network's, or its patches are smaller than the recipe's.
+    """
+    store = open_pairs(Path(str(recipe.data.pairs)))
+    given, side = int(store.record["scale"]), int(store.record["patch"])
+    if given != scale:
+        msg = (
+            f"A network of scale {scale} needs pairs of that scale, got {given} in "
+            f"{store.path.name}; make the store with --scale {scale}."
+        )
+        raise ShapeError(msg)
+    if side < recipe.data.patch_px:
+        msg = (
+            f"Patches of {store.path.name} must be at least patch_px = "
+            f"{recipe.data.patch_px} px, got {side}; lower data.patch_px."
+        )
+        raise ShapeError(msg)
+    return store
+
+
+def stored_validation(recipe: Recipe, scale: int) -> list[ValidationPair]:
+    """Read the pairs of a store that choose the checkpoint.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names the store.
+    scale : int
+        Clear pixels per degraded pixel of the network.
+
+    Returns
+    -------
+    list of ValidationPair
+        Up to 64 whole patches, evenly picked; none if the store is unpaired.
+    """
+    store = fitting_store(recipe, scale)
+    if not store.paired:
+        return []
+    low, high = store.arrays("validation")
+    count = int(low.shape[0])
+    numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_VALIDATED)).round())
+    made = []
+    for number in numbers.astype(int).tolist():
+        greys = store.ranges("validation", number)
+        images = (np.asarray(a[number]) for a in (low, high))
+        pair = [_scaled(i, g) * _WHITE for i, g in zip(images, greys, strict=True)]
+        made.append(ValidationPair("pairs", *pair))
+    return made

@@ -1,0 +1,318 @@
+"""The training loop: a recipe in, a model file and a curve out, resumable.
+
+Lightning runs in a thread of its own, so that the job stays a generator that a panel or
+a command can drive and stop. What is left in the folder of a run is described in
+`napari_semsr.training.run_folder`.
+"""
+
+import logging
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as lightning
+import torch
+from torch import nn
+
+from napari_semsr.core import (
+    Cancelled,
+    CheckpointError,
+    DeviceMemoryError,
+    Job,
+    OptionError,
+    Progress,
+    SemsrError,
+)
+from napari_semsr.training.callbacks import Recorder
+from napari_semsr.training.distributed import (
+    Feed,
+    Meeting,
+    check_devices,
+    check_machines,
+    environment_kept,
+    is_first,
+)
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.run_folder import (
+    STATE,
+    begin,
+    check_folder,
+    check_inputs,
+    inputs_of,
+    leaving_no_empty,
+    steps_done,
+)
+from napari_semsr.training.setup import (
+    check_patches,
+    first_network,
+    make_learner,
+    settled,
+)
+
+# Whether a network is trained in bf16.
+
+_BLOCK = 16  # channels
+
+
+def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
+    """Tell whether a network is trained in mixed precision.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its `precision`: ``auto`` takes bf16 where the processor is fast at it and the
+        network can be trained so.
+    network : torch.nn.Module
+        What is trained.
+
+    Returns
+    -------
+    bool
+        True for bf16, False for fp32.
+
+    Raises
+    ------
+    OptionError
+        If bf16 is asked for and the network cannot be trained in it.
+    """
+    if recipe.precision == "fp32":
+        return False
+    if torch.cuda.is_available():
+        able = bool(torch.cuda.is_bf16_supported())
+        return able or recipe.precision == "bf16"
+    wrong = _wrong_on_cpu(network)
+    if recipe.precision == "bf16":
+        if wrong is not None:
+            msg = (
+                "precision: bf16 fails on a CPU where a dilated convolution has "
+                f"{wrong} channels, not a multiple of {_BLOCK}; take fp32 or auto."
+            )
+            raise OptionError(msg)
+        return True
+    return wrong is None and _is_fast_on_cpu()
+
+
+def _is_fast_on_cpu() -> bool:
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def _wrong_on_cpu(network: nn.Module) -> int | None:
+    """Channels of a convolution whose gradient would be wrong, if there is one.
+
+    In bf16 and with channels last, PyTorch 2.13 gives NaN for the gradient of a
+    dilated convolution whose channels do not fill oneDNN's blocks, or ends the process.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
+            for channels in (module.in_channels, module.out_channels):
+                if channels % _BLOCK:
+                    return channels
+    return None
+
+
+_CHATTER = ("pytorch_lightning", "lightning_fabric")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training run gave.
+
+    Attributes
+    ----------
+    steps : int
+        Optimiser steps done in all.
+    validation : dict
+        Figures of the best model on the validation fields, and its step.
+    model : pathlib.Path
+        The best model.
+    seconds : float
+        Time of this run.
+    """
+
+    steps: int
+    validation: dict[str, float]
+    model: Path
+    seconds: float
+
+
+def _trainer(
+    recipe: Recipe, run_dir: Path, recorder: Recorder, *, bf16: bool
+) -> lightning.Trainer:
+    for name in _CHATTER:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    manual = recipe.kind.endswith("-gan")  # which clip their gradients themselves
+    several = recipe.devices * recipe.nodes > 1
+    return lightning.Trainer(
+        max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
+        precision="bf16-mixed" if bf16 else "32-true",
+        default_root_dir=run_dir,
+        devices=recipe.devices if several or torch.cuda.is_available() else "auto",
+        num_nodes=recipe.nodes,
+        strategy=Meeting(
+            recipe.nodes,
+            recorder.stop,
+            recorder.reports,
+            # With discriminators, a backward pass leaves some weights without gradients
+            find_unused_parameters=manual,
+        )
+        if several
+        else "auto",
+        callbacks=[recorder],
+        benchmark=torch.cuda.is_available(),  # all batches are of one shape
+        gradient_clip_val=None if manual else recipe.clip_norm,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _fit(
+    network: nn.Module,
+    recipe: Recipe,
+    recorder: Recorder,
+    trainer: lightning.Trainer,
+    *,
+    resume: bool,
+) -> None:
+    learner = make_learner(network, recipe)
+    run_dir = recorder.run_dir
+    if recorder.writes:
+        inputs = inputs_of(recipe)
+        if resume:
+            check_inputs(run_dir, inputs)
+        recorder.begin = partial(begin, recipe, run_dir, inputs, resume=resume)
+    state = run_dir / STATE if resume else None
+    done = 0 if state is None else steps_done(state)
+    if recorder.stop.is_set():
+        raise Cancelled
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(
+            learner,
+            datamodule=Feed(recipe, network, done, recorder.making_scenes),
+            ckpt_path=state,
+            weights_only=True,
+        )
+
+
+def train(
+    recipe: Recipe, run_dir: Path, *, resume: bool = False, overwrite: bool = False
+) -> Job[TrainResult]:
+    """Train a model by its recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train, on what.
+    run_dir : pathlib.Path
+        New or empty folder for the run's files; the run's own when resuming.
+    resume : bool, default=False
+        Continue from the last saved state.
+    overwrite : bool, default=False
+        Remove the files of an earlier run from the folder and start anew.
+
+    Returns
+    -------
+    TrainResult
+        The best model's file and figures.
+
+    Yields
+    ------
+    Progress
+        Steps done, with the loss and the best figure.
+
+    Raises
+    ------
+    OptionError, ShapeError
+        If there are fewer devices than the recipe wants, or the network cannot take
+        its patches.
+    WriteError, CheckpointError
+        If the run directory is in use, or there is nothing to resume.
+    SemsrError
+        If the loss is not finite.
+    DeviceMemoryError
+        If memory ran out.
+    """
+    start = time.monotonic()
+    check_devices(recipe)
+    check_machines(recipe.nodes)
+    recipe = settled(recipe)
+    network = first_network(recipe)
+    check_patches(network, recipe)
+    bf16 = takes_bf16(recipe, network)
+    first, best = is_first(recipe), {}
+    failures: list[Exception] = []
+    with environment_kept(), leaving_no_empty(run_dir):
+        if first:
+            best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
+        recorder = Recorder(run_dir, recipe, best, writes=first)
+        trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
+
+        def work() -> None:
+            try:
+                _fit(network, recipe, recorder, trainer, resume=resume)
+            except Exception as error:  # noqa: BLE001 - carried to the caller's thread
+                failures.append(error)
+
+        yield from _watched(work, recorder)
+    if failures:
+        raise _translated(failures[0]) from failures[0]
+    return TrainResult(
+        trainer.global_step,
+        best,
+        run_dir / f"{recipe.name}.safetensors",
+        time.monotonic() - start,
+    )
+
+
+def _watched(
+    work: Callable[[], None], recorder: Recorder
+) -> Generator[Progress, None, None]:
+    """Work in a thread, and hand on what is reported; closing ends the work."""
+    thread = threading.Thread(target=work, name="semsr-train", daemon=True)
+    try:
+        yield Progress(0, recorder.recipe.steps, "Preparing images")
+        thread.start()
+        while thread.is_alive() or not recorder.reports.empty():
+            try:
+                yield recorder.reports.get(timeout=0.2)
+            except queue.Empty:
+                continue
+    finally:
+        recorder.stop.set()
+        if thread.ident is not None:  # else it was never started
+            thread.join()
+        recorder.board.close()
+
+
+def _from_worker(error: SemsrError) -> SemsrError:
+    """Leave out the traceback that torch puts around what a worker process raised."""
+    said = str(error)
+    if "Original Traceback" not in said:
+        return error
+    last = said.rstrip().splitlines()[-1]
+    return type(error)(last.partition(f"{type(error).__name__}: ")[2] or last)
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, SemsrError):
+        return _from_worker(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        msg = "Memory ran out while training; lower batch or patch_px in the recipe."
+        return DeviceMemoryError(msg)
+    if "loading state_dict" in str(error) or "optimizer state" in str(error):
+        msg = (
+            "The saved state is of another network or recipe; resume with the recipe "
+            "of the run, or start anew with --overwrite."
+        )
+        return CheckpointError(msg)
+    return error

@@ -1,0 +1,356 @@
+"""How the scores of a discriminator become losses.
+
+Cross-entropy [1]_, least squares [2]_, or the relativistic average [3]_ of ESRGAN.
+
+.. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661.
+.. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076.
+.. [3] A. Jolicoeur-Martineau, ICLR 2019, arXiv:1807.00734.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models import lsgan_discriminator, lsgan_generator
+from napari_semsr.training.data import Patches, flat
+from napari_semsr.training.learners.base import (
+    Learner,
+    check_loss,
+    learning_rate_factor,
+)
+from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
+from napari_semsr.training.validation import ValidationPair
+
+
+def _entropy(score: Tensor, target: float) -> Tensor:
+    """Cross-entropy of scores against one target."""
+    return functional.binary_cross_entropy_with_logits(
+        score, score.new_full((), target).expand_as(score)
+    )
+
+
+def generator_loss(
+    kind: Adversarial, fake: Tensor, real: Tensor | None = None, *, factor: float = 1.0
+) -> Tensor:
+    """Loss of a generator: what it makes should be taken for true.
+
+    Parameters
+    ----------
+    kind : {"least-squares", "cross-entropy", "relativistic"}
+        Form of the loss.
+    fake, real : torch.Tensor
+        Scores of generated images and, for the relativistic form, of true ones.
+    factor : float
+        Multiplies the loss.
+
+    Returns
+    -------
+    torch.Tensor
+        The loss.
+
+    Raises
+    ------
+    ValueError
+        If the relativistic form gets no true scores.
+    """
+    if kind == "least-squares":
+        return lsgan_generator(fake, factor)
+    if kind == "cross-entropy":
+        return factor * _entropy(fake, 1.0)
+    if real is None:
+        msg = "the relativistic loss compares with scores of true images, got none"
+        raise ValueError(msg)
+    both = _entropy(fake - real.mean(), 1.0) + _entropy(real - fake.mean(), 0.0)
+    return factor * both / 2
+
+
+def discriminator_loss(
+    kind: Adversarial, real: Tensor, fake: Tensor, *, factor: float = 0.5
+) -> Tensor:
+    """Loss of a discriminator: true images from generated ones.
+
+    Parameters
+    ----------
+    kind : {"least-squares", "cross-entropy", "relativistic"}
+        Form of the loss.
+    real, fake : torch.Tensor
+        Scores of true and of generated images.
+    factor : float
+        Multiplies the sum of both parts.
+
+    Returns
+    -------
+    torch.Tensor
+        The loss.
+    """
+    if kind == "least-squares":
+        return lsgan_discriminator(real, fake, factor)
+    if kind == "cross-entropy":
+        return factor * (_entropy(real, 1.0) + _entropy(fake, 0.0))
+    both = _entropy(real - fake.mean(), 1.0) + _entropy(fake - real.mean(), 0.0)
+    return factor * both
+
+
+def telling_apart(
+    judge: nn.Module, real: Tensor, shown: Tensor, options: GanOptions
+) -> Tensor:
+    """Loss of a discriminator on images, in the recipe's form.
+
+    Parameters
+    ----------
+    judge : torch.nn.Module
+        The discriminator.
+    real, shown : (B, C, H, W) torch.Tensor
+        True images, and generated ones.
+    options : GanOptions
+        Form and factor of the loss.
+
+    Returns
+    -------
+    torch.Tensor
+        The loss, taken in full precision.
+    """
+    scores = judge(real), judge(shown)
+    with torch.autocast(real.device.type, enabled=False):
+        true, made = (score.float() for score in scores)
+        return discriminator_loss(
+            options.adversarial, true, made, factor=options.discriminator_factor
+        )
+
+
+# What both kinds with discriminators share: two optimisers, and who steps when.
+
+
+class AdversarialLearner(Learner, ABC):
+    """Generators and discriminators that learn in turn.
+
+    A step of Lightning's count is one of the generators; the discriminators' optimiser
+    is stepped without being counted. Learning rates follow from the step alone.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The generator that is judged and saved.
+    recipe : Recipe
+        How.
+    pairs : list of ValidationPair
+        Fields that choose the checkpoint.
+    """
+
+    judged: Tensor
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        self.automatic_optimization = False
+        self.register_buffer("judged", torch.zeros(()))
+        self.gan = recipe.gan
+
+    @abstractmethod
+    def generators(self) -> nn.Module:
+        """Give what the first optimiser trains.
+
+        Returns
+        -------
+        torch.nn.Module
+            Generators.
+        """
+
+    @abstractmethod
+    def discriminators(self) -> nn.Module:
+        """Give what the second optimiser trains.
+
+        Returns
+        -------
+        torch.nn.Module
+            Discriminators.
+        """
+
+    @abstractmethod
+    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the generators.
+
+        Parameters
+        ----------
+        low, high : (B, 1, H, W) torch.Tensor
+            Degraded and clear patches.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, with gradients.
+        """
+
+    @abstractmethod
+    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the discriminators, on what the generators just made.
+
+        Parameters
+        ----------
+        low, high : (B, 1, H, W) torch.Tensor
+            Degraded and clear patches.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, with gradients.
+        """
+
+    def training_step(self, batch: Patches, _index: int) -> dict[str, Tensor]:
+        """Step the generators, and the discriminators when it is their turn.
+
+        Parameters
+        ----------
+        batch : Patches
+            Degraded and clear patches.
+        _index : int
+            Number of the batch; not used.
+
+        Returns
+        -------
+        dict
+            ``loss`` of the generators.
+
+        Raises
+        ------
+        SemsrError
+            If a loss is not finite.
+        """
+        low, high = flat(batch)
+        step = self.global_step
+        first, second = self._both()
+        self._set_rates(step)
+        loss = self.teach_generators(low, high, step)
+        self._descend(first.optimizer, loss, self.generators())
+        first.step()
+        self.update_average(step)
+        late = step >= self.gan.content_only_steps
+        if late and step % self.gan.discriminator_every == 0:
+            judged = self.teach_discriminators(low, high, step)
+            self._descend(second.optimizer, judged, self.discriminators())
+            second.optimizer.step()  # not counted as a step of the run
+            self.judged.copy_(judged.detach())
+        self.terms["discriminator"] = self.judged
+        return {"loss": loss.detach()}
+
+    def _descend(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, trained: nn.Module
+    ) -> None:
+        """Put the gradients of a loss in place."""
+        check_loss(loss.detach(), self.global_step)
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(trained.parameters(), self.recipe.clip_norm)
+
+    def _both(self) -> list[LightningOptimizer]:
+        """Give the optimisers of generators and discriminators."""
+        return cast("list[LightningOptimizer]", self.optimizers())
+
+    def _set_rates(self, step: int) -> None:
+        factor = learning_rate_factor(self.reached(step), self.recipe)
+        full = self.recipe.learning_rate * factor
+        rates = (full, full * self.gan.discriminator_rate)
+        for optimizer, rate in zip(self._both(), rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+    def configure_optimizers(self) -> Any:
+        """Two Adams: for the generators and for the discriminators.
+
+        Returns
+        -------
+        list of torch.optim.Adam
+            The optimisers.
+        """
+        rate = self.recipe.learning_rate
+        return [
+            self.adam(_trainable(self.generators()), rate),
+            self.adam(
+                _trainable(self.discriminators()), rate * self.gan.discriminator_rate
+            ),
+        ]
+
+
+def _trainable(module: nn.Module) -> Iterable[nn.Parameter]:
+    """Give the weights of a network that take gradients."""
+    return (weight for weight in module.parameters() if weight.requires_grad)
+
+
+# A history of generated images, from which a discriminator is shown some.
+#
+# Old mistakes are not forgotten, and training swings less (Shrivastava et al. 2017,
+# arXiv:1612.07828; 50 images in Zhu et al. 2017, arXiv:1703.10593).
+
+
+class History(nn.Module):
+    """Remembers images; its state is part of a checkpoint.
+
+    Parameters
+    ----------
+    size : int
+        Images that are remembered; 0 for none.
+    shape : tuple of int
+        Channels, rows and columns of an image.
+    seed : int
+        Makes the draws repeatable.
+    """
+
+    images: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, shape: tuple[int, int, int], seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+        self.register_buffer("images", torch.zeros(size, *shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def exchange(self, fresh: Tensor, step: int) -> Tensor:
+        """Show new images, or old ones in whose places the new ones are kept.
+
+        Until the history is full, all are kept and shown; then each is, by chance of a
+        half, exchanged for an old one.
+
+        Parameters
+        ----------
+        fresh : (B, C, H, W) torch.Tensor
+            What was generated now.
+        step : int
+            Number of the training step, on which the draw depends.
+
+        Returns
+        -------
+        (B, C, H, W) torch.Tensor
+            What the discriminator is to see, without gradients.
+        """
+        fresh = fresh.detach()
+        size = len(self.images)
+        if not size:
+            return fresh
+        rng = np.random.default_rng([self.seed, step])
+        shown = []
+        for image in fresh:
+            if int(self.count) < size:
+                self.images[int(self.count)] = image
+                self.count += 1
+                shown.append(image)
+                continue
+            place = int(rng.integers(size))
+            if rng.random() < 0.5:
+                shown.append(self.images[place].to(image.dtype).clone())
+                self.images[place] = image
+            else:
+                shown.append(image)
+        return torch.stack(shown)

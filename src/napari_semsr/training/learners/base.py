@@ -1,0 +1,379 @@
+"""Guards of a training: against NaN, and against teaching whom it should not."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.core import SemsrError
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.validation import Judge, ValidationPair
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Let no gradient reach the weights of networks; it still passes through them.
+
+    Parameters
+    ----------
+    *modules : torch.nn.Module
+        The networks.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    weights = [w for m in modules for w in m.parameters() if w.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def check_loss(loss: Tensor, step: int) -> None:
+    """Stop at a loss that is NaN or infinite.
+
+    Parameters
+    ----------
+    loss : torch.Tensor
+        Of one step.
+    step : int
+        Which one.
+
+    Raises
+    ------
+    SemsrError
+        If it is not finite.
+    """
+    if not torch.isfinite(loss):
+        _refuse("loss is", step)
+
+
+def check_weights(module: nn.Module, step: int) -> None:
+    """Stop when weights are NaN or infinite, before they replace good ones.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Whose weights they are.
+    step : int
+        How far training has come.
+
+    Raises
+    ------
+    SemsrError
+        If one is not finite.
+    """
+    for value in module.state_dict().values():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            _refuse("weights are", step)
+
+
+def _refuse(what: str, step: int) -> None:
+    msg = (
+        f"The {what} not finite at step {step}; lower learning_rate and resume from "
+        "the last checkpoint."
+    )
+    raise SemsrError(msg)
+
+
+# How the learning rate goes over a run.
+
+
+def learning_rate_factor(step: int, recipe: "Recipe") -> float:
+    """Share of the full learning rate at a step.
+
+    A linear rise, a plateau, and a fall to zero along a cosine or a line; or a rise
+    and a factor at each milestone.
+
+    Parameters
+    ----------
+    step : int
+        Optimiser steps done.
+    recipe : Recipe
+        Gives the lengths of the three parts.
+
+    Returns
+    -------
+    float
+        Factor in [0, 1].
+    """
+    rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
+    if recipe.schedule == "milestones":
+        passed = sum(step >= milestone for milestone in recipe.milestones)
+        return rise * recipe.milestone_factor**passed
+    left = recipe.steps - step
+    if left >= recipe.decay_steps:
+        return rise
+    share = max(0, left) / recipe.decay_steps
+    if recipe.schedule == "linear":
+        return rise * share
+    return rise * 0.5 * (1 - math.cos(math.pi * share))
+
+
+def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
+    """Give a recipe another length, and all parts of its schedule in proportion.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe.
+    steps : int
+        Optimiser steps in all.
+
+    Returns
+    -------
+    Recipe
+        The changed recipe.
+    """
+    share = steps / recipe.steps
+
+    def scaled(count: int) -> int:
+        return round(count * share)
+
+    stop = recipe.stop_after
+    return recipe.replace(
+        steps=steps,
+        stop_after=None if stop is None else max(1, scaled(stop)),
+        warmup_steps=scaled(recipe.warmup_steps),
+        decay_steps=scaled(recipe.decay_steps),
+        milestones=tuple(scaled(milestone) for milestone in recipe.milestones),
+        validate_every=min(recipe.validate_every, steps),
+        gan=recipe.gan.replace(
+            content_only_steps=scaled(recipe.gan.content_only_steps)
+        ),
+    )
+
+
+# What all kinds of training share: mean weights and judging.
+
+_STRIDE = 1_000_003  # between the torch seeds of two runs
+
+
+class Learner(lightning.LightningModule):
+    """Lightning's view of a recipe.
+
+    Chance within a step (dropout) depends on the recipe's seed and the step alone, so
+    that a resumed run equals an uninterrupted one.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    recipe : Recipe
+        How.
+    pairs : list of ValidationPair
+        Fields that choose the checkpoint.
+
+    Attributes
+    ----------
+    terms : dict
+        Parts of the last loss, for the curve.
+    spent : torch.Tensor
+        Seconds of the run before it was resumed, where the recipe gives it `minutes`.
+    """
+
+    spent: Tensor
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__()
+        self._constructed = time.monotonic()
+        self.network = network
+        self.recipe = recipe
+        self.judge = Judge(pairs, cross_frc=recipe.cross_frc)
+        self.terms: dict[str, Tensor] = {}
+        self._began: float | None = None
+        if recipe.minutes is not None:
+            self.register_buffer("spent", torch.zeros((), dtype=torch.float64))
+        self.averaged: nn.Module | None = None
+        if recipe.ema > 0:
+            self.averaged = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The network that is judged and saved: the mean one where there is one."""
+        return self.network if self.averaged is None else self.averaged
+
+    def on_train_start(self) -> None:
+        """Start the clock, and lay weights out as a GPU wants them.
+
+        A run that goes on takes the recipe's learning rate, not that of its state.
+        """
+        for held in () if self._trainer is None else self.trainer.lr_scheduler_configs:
+            _set_rate(held.scheduler, self.recipe.learning_rate)
+        if self.device.type == "cuda":
+            self.to(memory_format=torch.channels_last)
+        if self.recipe.minutes is not None:
+            self._began = self._constructed - float(self.spent)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time spent with the state.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            What is about to be saved.
+        """
+        if self._began is not None:
+            spent = time.monotonic() - self._began
+            checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, spent)
+
+    def reached(self, step: int) -> int:
+        """Tell where on the recipe's schedule a step is.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+
+        Returns
+        -------
+        int
+            The same, or what share of the recipe's minutes is over, in steps, if that
+            is more.
+        """
+        if self._began is None or self.recipe.minutes is None:
+            return step
+        share = (time.monotonic() - self._began) / (60 * self.recipe.minutes)
+        return max(step, min(int(share * self.recipe.steps), self.recipe.steps))
+
+    def on_train_batch_start(self, _batch: Any, _index: int) -> None:
+        """Seed what is drawn within the step.
+
+        Parameters
+        ----------
+        _batch, _index : object
+            Not used.
+        """
+        torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step as Lightning does, then update the mean weights.
+
+        Parameters
+        ----------
+        *args, **kwargs : object
+            As Lightning gives them.
+        """
+        super().optimizer_step(*args, **kwargs)
+        self.update_average(self.global_step)
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the mean weights towards the present ones.
+
+        Parameters
+        ----------
+        step : int
+            Steps done; the mean is short at the start, so that the first weights do
+            not weigh on it.
+        """
+        if self.averaged is None:
+            return
+        decay = min(self.recipe.ema, (1 + step) / (10 + step))
+        present = self.network.state_dict()
+        for name, mean in self.averaged.state_dict().items():
+            if mean.is_floating_point():
+                mean.lerp_(present[name], 1 - decay)
+            else:
+                mean.copy_(present[name])
+
+    def validate_pairs(self) -> dict[str, float]:
+        """Judge the network on the fields whose truth is known.
+
+        Returns
+        -------
+        dict
+            Figures as `Judge.judge` names them.
+        """
+        judged = self.best_network
+        learning = judged.training
+        found = self.judge.judge(judged.eval())
+        judged.train(learning)
+        return found
+
+    def quick(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Give the way to run a network in a step: compiled, if the recipe says so.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            What is trained, or a part of it.
+
+        Returns
+        -------
+        callable
+            Not a module, so that the names of weights stay as they are.
+        """
+        if not self.recipe.compiled:
+            return network.forward
+        compiled: Callable[[Tensor], Tensor] = torch.compile(network.forward)
+        return compiled
+
+    def exact(self) -> AbstractContextManager[Any]:
+        """Leave mixed precision, for losses that 16 bits do not hold.
+
+        Returns
+        -------
+        context manager
+            In which nothing is cast.
+        """
+        return torch.autocast(self.device.type, enabled=False)
+
+    def adam(self, weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
+        """Make an optimiser with the recipe's decays.
+
+        Parameters
+        ----------
+        weights : iterable of torch.nn.Parameter
+            What it is to train.
+        rate : float
+            Full learning rate.
+
+        Returns
+        -------
+        torch.optim.Adam
+            The optimiser.
+        """
+        return torch.optim.Adam(list(weights), lr=rate, betas=self.recipe.betas)
+
+    def configure_optimizers(self) -> Any:
+        """Adam with the recipe's schedule, stepped at every step.
+
+        Returns
+        -------
+        dict
+            Optimiser and scheduler, as Lightning wants them.
+        """
+        optimizer = self.adam(self.network.parameters(), self.recipe.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(self.reached(step), self.recipe),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def _set_rate(scheduler: Any, rate: float) -> None:
+    """Give a scheduler another full rate, and its optimiser the rate of now."""
+    if all(base == rate for base in scheduler.base_lrs):
+        return
+    scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
+    groups = scheduler.optimizer.param_groups
+    for group, factor in zip(groups, scheduler.lr_lambdas, strict=True):
+        group["initial_lr"] = rate
+        group["lr"] = rate * factor(scheduler.last_epoch)

@@ -1,0 +1,442 @@
+"""Two generators without pairs: the systems of Sun and of Gao, and a blur for one.
+
+The cycle runs from the degraded images and from the clear ones. With a kernel, the way
+back to the degraded images is a convolution (Lim et al. 2020, arXiv:1908.09414). It is
+learnt, or known; then the discriminator of the degraded images goes, since nothing
+would learn from it.
+"""
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from napari_semsr.core import OptionError, ReadError
+from napari_semsr.io import read
+from napari_semsr.models import (
+    build,
+    build_discriminator,
+    cycle_l1,
+    cycle_ssim,
+    edge_loss,
+    identity_mse,
+)
+from napari_semsr.simulation import gaussian_kernel
+from napari_semsr.training.learners.adversarial import (
+    AdversarialLearner,
+    History,
+    generator_loss,
+    telling_apart,
+)
+from napari_semsr.training.learners.base import frozen
+from napari_semsr.training.recipe import KernelOptions, Recipe
+from napari_semsr.training.validation import ValidationPair
+
+# A blur as a network of one convolution: the physical half of a cycle.
+#
+# A known one has no weights. A learnt one is a positive kernel that adds up to 1, as
+# the point-spread function of incoherent light or of a beam is. Two sets of images of
+# the same kind of sample, one blurred, tell the modulus of its transfer function: the
+# mean power spectrum of the blurred set is that of the other times the modulus squared,
+# and the noise. What that leaves open, a discriminator may tell.
+
+_LARGEST = 301
+_HASTE = 10.0  # of a kernel's weights beside those of networks
+_FLOOR = 5e-5  # of the kernel that a learnt one begins with, over its peak
+_MEMORY = 0.995  # of the mean spectra
+_EMPTY = 1e-9  # power of no signal at all
+
+
+def kernel_of(options: KernelOptions) -> NDArray[np.float32]:
+    """Make or read a kernel.
+
+    Parameters
+    ----------
+    options : KernelOptions
+        Gaussian, or file of a measured one.
+
+    Returns
+    -------
+    (N, M) numpy.ndarray of float32
+        Odd sides; adds up to 1.
+
+    Raises
+    ------
+    ReadError
+        If a file holds no kernel.
+    """
+    if options.file is None:
+        kernel = gaussian_kernel(options.sigma_px, options.size_px)
+    else:
+        kernel = _measured(Path(options.file))
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
+
+
+def _measured(path: Path) -> NDArray[np.float64]:
+    """Read a point-spread function."""
+    try:
+        if path.suffix == ".npy":
+            kernel = np.load(path, allow_pickle=False).astype(float)
+        else:
+            kernel = read(path).array().astype(float)
+    except (OSError, ValueError) as error:
+        msg = f"The kernel {path.name} cannot be read: {str(error).splitlines()[0]}."
+        raise ReadError(msg) from error
+    sides = kernel.shape
+    odd = len(sides) == 2 and all(n % 2 for n in sides) and max(sides) <= _LARGEST
+    if not odd or not np.isfinite(kernel).all() or kernel.sum() <= 0:
+        msg = (
+            f"A kernel must be a finite image with odd sides up to {_LARGEST} px and a "
+            f"positive sum, got {' x '.join(map(str, sides))} px in {path.name}."
+        )
+        raise ReadError(msg)
+    return np.asarray(kernel)
+
+
+class Blur(nn.Module):
+    """Convolution with a kernel, and noise; edges are reflected.
+
+    Parameters
+    ----------
+    kernel : (N, M) numpy.ndarray
+        Odd sides; adds up to 1.
+    noise : float
+        Standard deviation of the noise, while the network learns.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel: NDArray[np.float32], noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+        flipped = np.ascontiguousarray(kernel[::-1, ::-1])
+        self.register_buffer("kernel", torch.from_numpy(flipped)[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur images, in fp32.
+
+        Parameters
+        ----------
+        x : (B, 1, H, W) torch.Tensor
+            Images.
+
+        Returns
+        -------
+        (B, 1, H, W) torch.Tensor
+            Blurred images.
+        """
+        return _blurred(x, self.kernel, self.noise if self.training else 0.0)
+
+
+class LearntBlur(nn.Module):
+    """Convolution with a kernel that is learnt, and noise; edges are reflected.
+
+    Parameters
+    ----------
+    start : (N, M) numpy.ndarray
+        Kernel to begin with; odd sides.
+    noise : float
+        Standard deviation of the noise, while the network learns.
+    side : int
+        Side of the patches, whose spectra are compared.
+    weight : float
+        Of that comparison.
+    """
+
+    mean_low: Tensor
+    mean_high: Tensor
+    window: Tensor
+
+    def __init__(
+        self, start: NDArray[np.float32], noise: float, side: int, weight: float
+    ) -> None:
+        super().__init__()
+        self.noise, self.weight, self.side = noise, weight, side
+        known = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
+        self.raised = nn.Parameter(torch.from_numpy(np.log(known) / _HASTE))
+        hann = torch.hann_window(side, periodic=False)
+        window = hann[:, None] * hann
+        self.register_buffer("window", window / window.square().mean().sqrt())
+        for name in ("mean_low", "mean_high"):
+            self.register_buffer(name, torch.zeros(side, side // 2 + 1))
+
+    def kernel(self) -> Tensor:
+        """Give the kernel as it stands.
+
+        Returns
+        -------
+        (1, 1, N, M) torch.Tensor
+            Positive, adds up to 1; flipped, as a convolution of torch wants it.
+        """
+        flat = torch.softmax(_HASTE * self.raised.flatten(), 0)
+        return flat.reshape(self.raised.shape)[None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur images, in fp32.
+
+        Parameters
+        ----------
+        x : (B, 1, H, W) torch.Tensor
+            Images.
+
+        Returns
+        -------
+        (B, 1, H, W) torch.Tensor
+            Blurred images.
+        """
+        return _blurred(x, self.kernel(), self.noise if self.training else 0.0)
+
+    def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
+        """Compare the spectrum of blurred images with that of clear ones blurred.
+
+        The means over all batches so far are compared, as logarithms.
+
+        Parameters
+        ----------
+        low, high : (B, 1, side, side) torch.Tensor
+            Degraded and clear patches of different places.
+
+        Returns
+        -------
+        torch.Tensor
+            Mean square, times the weight.
+        """
+        self._remember(low, self.mean_low)
+        self._remember(high, self.mean_high)
+        transfer = torch.fft.rfft2(self.kernel()[0, 0], s=(self.side, self.side))
+        expected = transfer.abs().square() * self.mean_high + self.noise**2
+        known = self.mean_low + _EMPTY
+        apart = (expected + _EMPTY).log() - known.log()
+        loss: Tensor = self.weight * apart.square().mean()
+        return loss
+
+    @torch.no_grad()
+    def _remember(self, images: Tensor, mean: Tensor) -> None:
+        """Add a batch to a mean power spectrum, in place."""
+        varying = images[:, 0].float()
+        varying = (varying - varying.mean((-1, -2), keepdim=True)) * self.window
+        power = torch.fft.rfft2(varying, norm="ortho").abs().square().mean(0)
+        # No branch on a value: it would make a GPU wait at every step.
+        mean.copy_(torch.where(mean.any(), torch.lerp(power, mean, _MEMORY), power))
+
+
+def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
+    """Make the blur that a recipe asks for.
+
+    Parameters
+    ----------
+    options : KernelOptions
+        Which.
+    side : int
+        Side of the patches.
+
+    Returns
+    -------
+    Blur or LearntBlur
+        With weights, if it is learnt.
+
+    Raises
+    ------
+    ReadError
+        If a file holds no kernel.
+    OptionError
+        If a learnt kernel is larger than the patches.
+    """
+    kernel = kernel_of(options)
+    if not options.learnt:
+        return Blur(kernel, options.noise)
+    if max(kernel.shape) > side:
+        msg = (
+            f"A learnt kernel must not be larger than the patches of {side} px, got "
+            f"{max(kernel.shape)} px."
+        )
+        raise OptionError(msg)
+    return LearntBlur(kernel, options.noise, side, options.spectrum_weight)
+
+
+def _blurred(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
+    """Convolve with reflected edges, in fp32, and add noise."""
+    rows, columns = (n // 2 for n in kernel.shape[-2:])
+    padded = functional.pad(x, (columns, columns, rows, rows), mode="reflect")
+    with torch.autocast(x.device.type, enabled=False):
+        blurred: Tensor = functional.conv2d(padded.float(), kernel)
+    return blurred + noise * torch.randn_like(blurred) if noise else blurred
+
+
+Way = tuple[Tensor, Tensor, Tensor | None]
+"""What came back, what was sent, and what the generator made of what should stay."""
+
+_FACTOR = 0.5  # of the adversarial loss of each generator, by Gao's equation 9
+
+
+class CycleGan(AdversarialLearner):
+    """Adversarial, cycle, identity and edge losses of two generators.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Generator from degraded to clear images.
+    recipe : Recipe
+        How.
+    pairs : list of ValidationPair
+        Fields that choose the checkpoint.
+
+    Raises
+    ------
+    OptionError
+        If the network enlarges: both images of a cycle are on one grid.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        scale = int(getattr(network, "scale", 1))
+        if scale != 1:
+            msg = f"Kind cycle-gan needs a network of scale 1, got scale {scale}."
+            raise OptionError(msg)
+        gan, side = self.gan, recipe.data.patch_px
+        known = gan.kernel is not None and not gan.kernel.learnt
+        names = ["high"] if known else ["high", "low"]
+        self.back: nn.Module = (
+            blur_of(gan.kernel, side)
+            if gan.kernel
+            else build(recipe.architecture, recipe.architecture_options)
+        )
+        chosen = gan.discriminator, gan.discriminator_options
+        self.judges = nn.ModuleDict({n: build_discriminator(*chosen) for n in names})
+        self.histories = nn.ModuleDict(
+            {
+                name: History(gan.history, (1, side, side), 2 * recipe.seed + stream)
+                for stream, name in enumerate(names)
+            }
+        )
+        self._together = not any(isinstance(m, _BatchNorm) for m in network.modules())
+        self._made: dict[str, Tensor] = {}
+
+    def generators(self) -> nn.Module:
+        """Give both generators.
+
+        Returns
+        -------
+        torch.nn.Module
+            They.
+        """
+        return nn.ModuleList((self.network, self.back))
+
+    def discriminators(self) -> nn.Module:
+        """Give the discriminators.
+
+        Returns
+        -------
+        torch.nn.Module
+            They.
+        """
+        return self.judges
+
+    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of both generators.
+
+        Parameters
+        ----------
+        low, high : (B, 1, H, W) torch.Tensor
+            Degraded and clear patches, of different places.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, with gradients.
+        """
+        clear, kept_high = self._translate(self.network, low, high)
+        if self.gan.kernel is None:
+            coarse, kept_low = self._translate(self.back, high, low)
+        else:
+            coarse, kept_low = self.back(high), None
+        self._made = {"high": clear.detach(), "low": coarse.detach()}
+        back_low, back_high = self.back(clear), self.network(coarse)
+        adversarial = self._adversarial(clear, coarse)
+        with self.exact():
+            terms = self._terms(
+                (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
+            )
+            if isinstance(self.back, LearntBlur):
+                terms["spectrum"] = self.back.spectrum_loss(low, high)
+        terms["adversarial"] = adversarial
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        return torch.stack(list(terms.values())).sum()
+
+    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the discriminators.
+
+        Parameters
+        ----------
+        low, high : (B, 1, H, W) torch.Tensor
+            Degraded and clear patches.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, with gradients.
+        """
+        true = {"high": high, "low": low}
+        losses = []
+        for name, judge in self.judges.items():
+            history = cast("History", self.histories[name])
+            shown = history.exchange(self._made[name].float(), step)
+            losses.append(telling_apart(judge, true[name], shown, self.gan))
+        return torch.stack(losses).sum()
+
+    def _translate(
+        self, generator: nn.Module, image: Tensor, other: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Translate images, and show the generator what should stay as it is.
+
+        Where no statistics of the batch are taken, both go through it at once.
+        """
+        if not (self.gan.identity_weight or self.gan.edge_weight):
+            return generator(image), None
+        if self._together:
+            made, kept = generator(torch.cat((image, other))).split(
+                (len(image), len(other))
+            )
+            return made, kept
+        return generator(image), generator(other)
+
+    def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
+        """Ask the discriminators, which do not learn from it."""
+        made = {"high": clear, "low": coarse}
+        with frozen(self.judges):
+            scores = [judge(made[name]).float() for name, judge in self.judges.items()]
+        with self.exact():
+            weight = _FACTOR * self.gan.adversarial_weight
+            parts = [
+                generator_loss(self.gan.adversarial, s, factor=weight) for s in scores
+            ]
+        return torch.stack(parts).sum()
+
+    def _terms(self, *ways: Way) -> dict[str, Tensor]:
+        """Weigh the terms of both ways round the cycle."""
+        gan = self.gan
+        kept = [(image, sent) for _, sent, image in ways if image is not None]
+        edges = [(back, image) for back, _, image in ways if image is not None]
+        same = functional.l1_loss if gan.identity == "l1" else identity_mse
+        round_trip = cycle_l1 if gan.cycle == "l1" else cycle_ssim
+        parts = {
+            "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
+            "identity": (gan.identity_weight, [same(k.float(), s) for k, s in kept]),
+            "edge": (gan.edge_weight, [edge_loss(b, k.float()) for b, k in edges]),
+        }
+        return {
+            name: weight * torch.stack(found).sum()
+            for name, (weight, found) in parts.items()
+            if weight and found
+        }

@@ -1,0 +1,162 @@
+"""Generator and discriminator on pairs: de Haan's system, Pix2Pix, SRGAN, ESRGAN."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.models import (
+    bicubic,
+    build_discriminator,
+    total_variation,
+    weights_for_shares,
+)
+from napari_semsr.training.learners.adversarial import (
+    AdversarialLearner,
+    History,
+    generator_loss,
+    telling_apart,
+)
+from napari_semsr.training.learners.base import frozen
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.validation import ValidationPair
+
+_LEAST = 1e-8  # a term that is nothing yet still gets a weight
+
+
+class PairedGan(AdversarialLearner):
+    """Adversarial, content and total-variation loss of one generator.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The generator.
+    recipe : Recipe
+        How.
+    pairs : list of ValidationPair
+        Fields that choose the checkpoint.
+    """
+
+    term_sums: Tensor
+    weights: Tensor
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+    ) -> None:
+        super().__init__(network, recipe, pairs)
+        self.scale = int(getattr(network, "scale", 1))
+        gan = self.gan
+        chosen = gan.discriminator, gan.discriminator_options
+        self.judge_of_high = build_discriminator(*chosen)
+        channels = 2 if gan.conditional else 1
+        side = recipe.data.patch_px * self.scale
+        self.history = History(gan.history, (channels, side, side), recipe.seed)
+        given = [gan.adversarial_weight, gan.content_weight, gan.tv_weight]
+        self.register_buffer("weights", torch.tensor(given))
+        self.register_buffer("term_sums", torch.zeros(3))
+        self._made: Tensor | None = None
+
+    def generators(self) -> nn.Module:
+        """Give the generator.
+
+        Returns
+        -------
+        torch.nn.Module
+            It.
+        """
+        return self.network
+
+    def discriminators(self) -> nn.Module:
+        """Give the discriminator.
+
+        Returns
+        -------
+        torch.nn.Module
+            It.
+        """
+        return self.judge_of_high
+
+    def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the generator.
+
+        Parameters
+        ----------
+        low, high : (B, 1, H, W) torch.Tensor
+            Degraded and clear patches.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, with gradients.
+        """
+        made = self.network(low)
+        self._made = made.detach()
+        with self.exact():
+            content = self._content(made.float(), high)
+        self.terms = {"content": content.detach()}
+        if step < self.gan.content_only_steps:
+            return content
+        adversarial = self._adversarial(low, high, made)
+        with self.exact():
+            roughness = total_variation(made.float())
+        parts = torch.stack((adversarial, content, roughness))
+        self._calibrate(parts.detach(), step)
+        names = ("adversarial", "content", "tv")
+        self.terms = dict(zip(names, (self.weights * parts).detach(), strict=True))
+        return (self.weights * parts).sum()
+
+    def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """Return the loss of the discriminator.
+
+        Parameters
+        ----------
+        low, high : (B, 1, H, W) torch.Tensor
+            Degraded and clear patches.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, with gradients.
+        """
+        made = high if self._made is None else self._made
+        real, fake = self._seen(low, high), self._seen(low, made)
+        shown = self.history.exchange(fake.float(), step)
+        return telling_apart(self.judge_of_high, real, shown, self.gan)
+
+    def _content(self, made: Tensor, high: Tensor) -> Tensor:
+        """Compare with the truth."""
+        if self.gan.content == "mse":
+            return functional.mse_loss(made, high)
+        return functional.l1_loss(made, high)
+
+    def _adversarial(self, low: Tensor, high: Tensor, made: Tensor) -> Tensor:
+        """Ask the discriminator, which does not learn from it."""
+        kind = self.gan.adversarial
+        with frozen(self.judge_of_high):
+            fake = self.judge_of_high(self._seen(low, made)).float()
+            real: Tensor | None = None
+            if kind == "relativistic":
+                real = self.judge_of_high(self._seen(low, high)).float()
+        with self.exact():
+            return generator_loss(kind, fake, real)
+
+    def _seen(self, low: Tensor, image: Tensor) -> Tensor:
+        """Put what the discriminator sees together."""
+        if not self.gan.conditional:
+            return image
+        return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)
+
+    def _calibrate(self, parts: Tensor, step: int) -> None:
+        """Find the weights that give the shares, and keep them after the first steps.
+
+        Over the steps of calibration the sums grow, and the weights follow them.
+        """
+        shares, seen = self.gan.shares, step - self.gan.content_only_steps
+        if shares is None or seen >= self.gan.calibration_steps:
+            return
+        self.term_sums += parts
+        means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
+        self.weights.copy_(torch.tensor(weights_for_shares(means, shares)))

@@ -1,0 +1,418 @@
+"""Options of the images that a model learns from and is judged on."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from napari_semsr.core import OptionError, Options, ReadError
+from napari_semsr.models import bundled
+from napari_semsr.pairing import AugmentOptions
+from napari_semsr.simulation import DegradationRanges, SsumPairOptions
+
+Source = Literal["images", "superlens", "gold"]
+
+
+class ImageEntry(Options):
+    """One clear image.
+
+    Attributes
+    ----------
+    file : str
+        Path below the data root.
+    crop_bottom : int
+        Rows of data bar to leave out.
+    """
+
+    file: str
+    crop_bottom: int = Field(default=0, ge=0)
+
+
+class DataOptions(Options):
+    """What a model is trained and judged on.
+
+    Attributes
+    ----------
+    pairs : str or None
+        Store of pairs, made by ``semsr pairs``, relative to the recipe; in place of
+        images that are degraded.
+    sources : dict
+        Relative shares of scenes that are degraded ``images``, or what a simulated
+        instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
+        magnifications). Kind `supervised-l1` takes images alone.
+    superlens : SsumPairOptions
+        Samples, microscope and noise that the source ``superlens`` draws from.
+    augment : AugmentOptions
+        How the pairs of a store are varied.
+    root : str
+        Folder of the images, relative to the recipe; may be overridden when training.
+    train, validation : tuple of ImageEntry
+        Clear images; those for validation choose the checkpoint and train nothing.
+    phantoms : float
+        Share of scenes that are drawn instead of cut from an image.
+    soft : float
+        Share of clear images that are softened first, so that a network learns that
+        an edge may be soft by nature; otherwise it sharpens what was never sharper.
+    soft_sigma_px : float
+        Largest Gaussian sigma of that softening.
+    patchwork : float
+        Share of clear scenes that are put together of two, so that a network learns
+        that contrast may differ across a sample by nature.
+    held_out : tuple of ImageEntry
+        Images that neither train nor validate, named so that a benchmark may use them.
+    scene_px : int
+        Side of a scene, which is degraded as a whole; a multiple of 16. Haze is found
+        from all of it.
+    patch_px, patches_per_scene : int
+        Side of the patches that the loss is taken on, and how many to a scene.
+    bank : int
+        Scenes that are made ahead by `workers` processes, kept on disk, and drawn from
+        at random; 0 makes a new scene for every step. For a GPU, which learns faster
+        than scenes are made. One of 512 px takes 1 MiB.
+    bank_folder : str
+        Where banks are kept, relative to the recipe; runs that want the same scenes
+        share them.
+    """
+
+    pairs: str | None = None
+    sources: dict[Source, NonNegativeFloat] = Field(default={"images": 1.0})
+    superlens: SsumPairOptions = SsumPairOptions()
+    augment: AugmentOptions = AugmentOptions()
+    root: str = "."
+    train: tuple[ImageEntry, ...] = ()
+    validation: tuple[ImageEntry, ...] = ()
+    held_out: tuple[ImageEntry, ...] = ()
+    phantoms: float = Field(default=0.25, ge=0, le=1)
+    soft: float = Field(default=0.3, ge=0, le=1)
+    soft_sigma_px: float = Field(default=1.5, gt=0)
+    patchwork: float = Field(default=0.0, ge=0, le=1)
+    scene_px: int = Field(default=256, ge=32, le=4096, multiple_of=16)
+    patch_px: int = Field(default=128, ge=16, le=2048)
+    patches_per_scene: int = Field(default=2, ge=1, le=64)
+    bank: int = Field(default=0, ge=0)
+    bank_folder: str = "../runs/banks"
+
+    @model_validator(mode="after")
+    def _some_source(self) -> Self:
+        if sum(self.sources.values()) <= 0:
+            msg = "sources must name one whose share is above 0"
+            raise ValueError(msg)
+        return self
+
+
+# Options of what is minimised where discriminators take part.
+
+Adversarial = Literal["least-squares", "cross-entropy", "relativistic"]
+
+
+class KernelOptions(Options):
+    """A blur that stands for the second generator of a cycle, known or learnt.
+
+    Attributes
+    ----------
+    sigma_px : float
+        Standard deviation of a Gaussian.
+    size_px : int
+        Odd side of the square that it is cut to.
+    file : str or None
+        Image or array (``.npy``) of a measured point-spread function, relative to the
+        recipe, in place of the Gaussian.
+    noise : float
+        Standard deviation of noise that is added after the blur, on the unit scale.
+        A blur alone loses little, and the generator would learn to raise detail of
+        which a real image, rounded to 8 bits (about 0.0015), has none left.
+    learnt : bool
+        The Gaussian is where it begins; what it is, is learnt from both sets of images,
+        as their spectra and a discriminator tell.
+    spectrum_weight : float
+        Weight of the loss between the spectrum of the degraded images and that of the
+        clear ones through the kernel, where it is learnt.
+    """
+
+    sigma_px: float = Field(default=1.0, gt=0, le=50)
+    size_px: int = Field(default=7, ge=1, le=301)
+    file: str | None = None
+    noise: float = Field(default=0.0, ge=0, le=1)
+    learnt: bool = False
+    spectrum_weight: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if self.size_px % 2 == 0:
+            msg = f"size_px of the kernel must be odd, got {self.size_px}"
+            raise ValueError(msg)
+        return self
+
+
+class GanOptions(Options):
+    """Discriminators, terms of the loss, and their weights.
+
+    Attributes
+    ----------
+    discriminator, discriminator_options : str, dict
+        Which network judges images, and its arguments.
+    conditional : bool
+        The discriminator sees the degraded image beside the clear one, as in Pix2Pix.
+    adversarial : {"least-squares", "cross-entropy", "relativistic"}
+        How scores become a loss; the last is the relativistic average of ESRGAN.
+    content : {"l1", "mse"}
+        How a prediction is compared with its truth (`paired-gan`).
+    adversarial_weight, content_weight, tv_weight : float
+        Weights of the generator's terms (`paired-gan`).
+    shares : tuple of float or None
+        Shares of adversarial, content and total-variation term in the loss, from which
+        weights are found during the first steps and kept; replaces the weights.
+    calibration_steps : int
+        Over how many steps the shares are measured.
+    content_only_steps : int
+        Steps at the start in which the content alone counts.
+    cycle, identity : {"l1", "ssim"}, {"l1", "mse"}
+        How what came back, and what was to stay, are compared (`cycle-gan`).
+    cycle_weight, identity_weight, edge_weight : float
+        Their weights, and that of the Sobel edges (`cycle-gan`).
+    discriminator_every : int
+        The discriminator learns at every n-th step.
+    discriminator_rate : float
+        Its learning rate over the generator's.
+    discriminator_factor : float
+        Factor of its loss.
+    history : int
+        Generated images that are remembered for it; 0 for the newest alone.
+    kernel : KernelOptions or None
+        A physical blur in place of the second generator (`cycle-gan`).
+    """
+
+    discriminator: str = "patch-gan"
+    discriminator_options: dict[str, Any] = Field(default_factory=dict)
+    conditional: bool = False
+    adversarial: Adversarial = "least-squares"
+    content: Literal["l1", "mse"] = "l1"
+    adversarial_weight: float = Field(default=1.0, ge=0)
+    content_weight: float = Field(default=100.0, ge=0)
+    tv_weight: float = Field(default=0.0, ge=0)
+    shares: tuple[float, float, float] | None = None
+    calibration_steps: int = Field(default=200, ge=1)
+    content_only_steps: int = Field(default=0, ge=0)
+    cycle: Literal["l1", "ssim"] = "l1"
+    cycle_weight: float = Field(default=10.0, ge=0)
+    identity: Literal["l1", "mse"] = "l1"
+    identity_weight: float = Field(default=5.0, ge=0)
+    edge_weight: float = Field(default=0.0, ge=0)
+    discriminator_every: int = Field(default=1, ge=1)
+    discriminator_rate: float = Field(default=1.0, gt=0)
+    discriminator_factor: float = Field(default=0.5, gt=0)
+    history: int = Field(default=50, ge=0, le=1000)
+    kernel: KernelOptions | None = None
+
+    @model_validator(mode="after")
+    def _positive_shares(self) -> Self:
+        if self.shares is not None and min(self.shares) <= 0:
+            msg = f"shares must be positive, got {self.shares}"
+            raise ValueError(msg)
+        return self
+
+
+# Recipes: YAML files that say how a model is made, validated before any work.
+
+SAME = "same"
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Recipe(Options):
+    """How a model is made.
+
+    Attributes
+    ----------
+    kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan"}
+        Which training it is: a restorer that may look for haze; a plain loss; generator
+        and discriminator on pairs; two generators without pairs.
+    loss : {"l1", "mse", "log-mse", "relative-l1"}
+        Loss of the kind `supervised`. `supervised-l1` takes ``relative-l1`` whatever
+        stands here, but for ``log-mse``.
+    gan : GanOptions
+        What the kinds with discriminators minimise.
+    architecture, architecture_options : str, dict
+        Network and its arguments; ``same`` is that of `start_from`.
+    start_from : str or None
+        Bundled model, or model file relative to the recipe, whose weights are taken
+        over where names and shapes agree.
+    veil_weight : float
+        Weight of the loss on the haze itself, for networks that look for it.
+    ema : float
+        Decay of the running mean of the weights, which is then what is judged and
+        saved; 0 for none.
+    local_from : str or None
+        Model file whose weights the local part takes over after that, where the
+        network looks at the whole field first.
+    stop_after : int or None
+        Stop at this step, before the schedule ends.
+    early_stop : int or None
+        Stop when this many validations brought nothing better.
+    steps, warmup_steps, decay_steps : int
+        Optimiser steps; the learning rate rises over the first, stays, and falls to
+        zero over the last.
+    minutes : float or None
+        Time that the run may take; the schedule then follows the clock where that is
+        further than the steps. Such a run depends on the machine.
+    schedule : {"cosine", "linear", "milestones"}
+        Form of the fall; the last multiplies by `milestone_factor` at each of the
+        steps in `milestones`.
+    betas, clip_norm : tuple of float, float or None
+        Adam's decays; largest norm of a gradient.
+    validate_every : int
+        Steps between validations; at most this much is lost by a killed run.
+    measure : {"gain_db", "ssim", "frc_per_px"}
+        Held-out figure that chooses the checkpoint.
+    cross_frc : bool
+        Whether the Fourier ring correlation with the truth is among the figures.
+    devices, nodes : int
+        Processors and machines that learn together, each from a batch of its own: the
+        gradients of all are averaged, as if the batch were that many times as large.
+    compiled : bool
+        Compile the local network, which takes a minute at the start and pays on a GPU.
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
+    kind: Literal["supervised-l1", "supervised", "paired-gan", "cycle-gan"] = (
+        "supervised-l1"
+    )
+    description: str = ""
+    limits: str = ""
+    licence: str = "BSD-3-Clause"
+    architecture: str = "two-scale"
+    architecture_options: dict[str, Any] = Field(default_factory=dict)
+    data: DataOptions = DataOptions()
+    degradations: DegradationRanges = DegradationRanges()
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
+    batch: int = Field(default=16, ge=1, le=4096)
+    start_from: str | None = None
+    local_from: str | None = None
+    stop_after: int | None = Field(default=None, ge=1)
+    early_stop: int | None = Field(default=None, ge=1)
+    steps: int = Field(default=20000, ge=1)
+    warmup_steps: int = Field(default=200, ge=0)
+    decay_steps: int = Field(default=6000, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
+    schedule: Literal["cosine", "linear", "milestones"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    milestone_factor: float = Field(default=0.5, gt=0, le=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    ema: Decay = 0.0
+    validate_every: int = Field(default=500, ge=1)
+    measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
+    cross_frc: bool = False
+    loss: Literal["l1", "mse", "log-mse", "relative-l1"] = "l1"
+    gan: GanOptions = GanOptions()
+    veil_weight: float = Field(default=0.3, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compiled: bool = False
+    devices: int = Field(default=1, ge=1, le=1024)
+    nodes: int = Field(default=1, ge=1, le=1024)
+    workers: int = Field(default=1, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse options that contradict each other."""
+        if self.architecture == SAME and self.start_from is None:
+            msg = "architecture: same needs start_from, a model that has one"
+            raise ValueError(msg)
+        if self.measure == "frc_per_px" and not self.cross_frc:
+            msg = "the measure frc_per_px needs cross_frc: true"
+            raise ValueError(msg)
+        if self.kind == "supervised-l1" and self.data.pairs is not None:
+            msg = (
+                "kind supervised-l1 degrades images itself; for a store of pairs give "
+                "kind: supervised and loss: relative-l1"
+            )
+            raise ValueError(msg)
+        if self.kind == "supervised-l1" and set(self.data.sources) != {"images"}:
+            msg = "kind supervised-l1 learns from images alone, not from other sources"
+            raise ValueError(msg)
+        if self.data.pairs is None and self.data.patch_px > self.data.scene_px:
+            msg = (
+                f"patch_px must not exceed scene_px, got {self.data.patch_px} and "
+                f"{self.data.scene_px}"
+            )
+            raise ValueError(msg)
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read and validate a recipe.
+
+    It may name another file under ``include``, whose options hold where it gives none
+    of its own; those of ``data`` one by one.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        YAML file.
+
+    Returns
+    -------
+    Recipe
+        The recipe, the paths in it made absolute.
+
+    Raises
+    ------
+    ReadError
+        If the file is missing or is no YAML.
+    OptionError
+        If a key is unknown or a value out of range.
+    """
+    return _absolute(Recipe.parse(_values(path)), path.parent)
+
+
+def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a table of options, and what it includes, which it may override."""
+    above = (*above, path.resolve())
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        msg = f"The recipe {path} cannot be read as YAML: {reason}."
+        raise ReadError(msg) from error
+    if not isinstance(values, dict):
+        got = type(values).__name__
+        msg = f"A recipe must be a YAML table of options, got {got} in {path}."
+        raise OptionError(msg)
+    other = values.pop("include", None)
+    if other is None:
+        return values
+    source = path.parent / str(other)
+    if source.resolve() in above:
+        msg = f"A recipe must not include itself, got {source} in {path}."
+        raise OptionError(msg)
+    shared = _values(source, above)
+    tables = [table.get("data") or {} for table in (shared, values)]
+    if not all(isinstance(table, dict) for table in tables):
+        msg = f"Option data must be a table of options, in {path} and in {source}."
+        raise OptionError(msg)
+    return {**shared, **values, "data": {**tables[0], **tables[1]}}
+
+
+def _absolute(recipe: Recipe, folder: Path) -> Recipe:
+    """Make the paths of a recipe absolute, which are relative to its folder."""
+
+    def resolved(name: str) -> str:
+        return str((folder / name).resolve())
+
+    data = recipe.data.replace(
+        root=resolved(recipe.data.root), bank_folder=resolved(recipe.data.bank_folder)
+    )
+    if data.pairs is not None:
+        data = data.replace(pairs=resolved(data.pairs))
+    kernel = recipe.gan.kernel
+    models = {
+        name: resolved(value)
+        for name in ("start_from", "local_from")
+        if (value := getattr(recipe, name)) is not None and value not in bundled()
+    }
+    gan = recipe.gan
+    if kernel is not None and kernel.file is not None:
+        gan = gan.replace(kernel=kernel.replace(file=resolved(kernel.file)))
+    return recipe.replace(data=data, gan=gan, **models)

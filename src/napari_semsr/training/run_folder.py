@@ -1,0 +1,603 @@
+"""A picture of one held-out patch: degraded, what the network makes of it, truth."""
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+import yaml
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import nn
+
+from napari_semsr.core import (
+    CheckpointError,
+    Float32Array,
+    Micrograph,
+    PixelSize,
+    WriteError,
+    digest_path,
+    parse_pixel_size,
+)
+from napari_semsr.io import replacing, write
+from napari_semsr.pairing import open_pairs
+from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.validation import ValidationPair, restore_field
+
+PREVIEW = "preview.tif"
+_LARGEST_PX = 256
+_GAP_SHARE = 64
+
+
+def keep_preview(
+    run_dir: Path, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+) -> None:
+    """Write the picture into the folder of a run, in place of the last one.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run.
+    network : torch.nn.Module
+        As it is now.
+    recipe : Recipe
+        Names the store, where patches come from one.
+    pairs : list of ValidationPair
+        Fields whose truth is known; none if there is no truth.
+    """
+    picture = preview(network, recipe, pairs)
+    if picture is not None:
+        write(picture, run_dir / PREVIEW, overwrite=True)
+
+
+def preview(
+    network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+) -> Micrograph | None:
+    """Put degraded patch, output and truth side by side.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As it is now.
+    recipe : Recipe
+        Names the store, where patches come from one.
+    pairs : list of ValidationPair
+        Fields whose truth is known. The one of most contrast is shown; without any, a
+        degraded patch of the store and no truth.
+
+    Returns
+    -------
+    Micrograph or None
+        In float32, on the grey scale of the fields; None where there is nothing to
+        show.
+    """
+    low, high = _chosen(recipe, pairs)
+    if low is None:
+        return None
+    low = _middle(low, _LARGEST_PX)
+    learning = network.training
+    made = restore_field(network.eval(), low)
+    network.train(learning)
+    scale = made.shape[0] // low.shape[0]
+    parts = [low.repeat(scale, 0).repeat(scale, 1), made]
+    if high is not None:
+        parts.append(_middle(high, _LARGEST_PX * scale))
+    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
+
+
+def _chosen(
+    recipe: Recipe, pairs: list[ValidationPair]
+) -> tuple[Float32Array | None, Float32Array | None]:
+    """Choose what is shown: the same at every validation."""
+    if pairs:
+        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
+        return best.low.astype(np.float32), best.high.astype(np.float32)
+    if recipe.data.pairs is None:
+        return None, None
+    store = open_pairs(Path(recipe.data.pairs))
+    name = "validation" if store.counts["validation"] else "train"
+    return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
+
+
+def _middle(image: Float32Array, side: int) -> Float32Array:
+    """Cut the middle of an image."""
+    y, x = (max(0, n - side) // 2 for n in image.shape)
+    return image[y : y + side, x : x + side]
+
+
+def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
+    """Put images of one size side by side, with dark gaps between them."""
+    rows, columns = parts[0].shape
+    gap: NDArray[Any] = np.full(
+        (rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts)
+    )
+    row = [item for part in parts for item in (gap, part)][1:]
+    return np.concatenate(row, axis=1).astype(np.float32)
+
+
+def _pixel_size(recipe: Recipe) -> PixelSize | None:
+    """Pixel of the clear images, where the store knows it."""
+    if recipe.data.pairs is None:
+        return None
+    record = open_pairs(Path(recipe.data.pairs)).record
+    return parse_pixel_size(record.get("pixel_size_nm"))
+
+
+# What a run learns from and how, so that it goes on with the same or not at all.
+#
+# A run keeps its recipe, and of each store, image or kernel a digest. What decides how
+# fast and how long it learns may change when it is resumed, and files may have moved;
+# the rest may not.
+
+INPUTS = "inputs.yaml"
+Digests = dict[str, dict[str, str]]
+
+_FREE = {
+    "name",
+    "description",
+    "limits",
+    "licence",
+    "steps",
+    "stop_after",
+    "early_stop",
+    "warmup_steps",
+    "decay_steps",
+    "schedule",
+    "milestones",
+    "milestone_factor",
+    "learning_rate",
+    "clip_norm",
+    "batch",
+    "validate_every",
+    "precision",
+    "compiled",
+    "devices",
+    "nodes",
+    "workers",
+    "data.root",
+    "data.held_out",
+    "data.bank",
+    "data.bank_folder",
+    "data.patch_px",
+}
+"""What may change: the schedule, the machine, and where things lie."""
+
+_WHOLE = {"architecture_options", "data.sources", "gan.discriminator_options"}
+_FILES = {"start_from", "local_from", "data.pairs", "gan.kernel.file"}
+_MODEL = ".safetensors"
+_MOST_TOLD = 3
+_LONGEST = 30
+_KINDS = {
+    "pairs": "pairs",
+    "train": "training image",
+    "validation": "validation image",
+    "kernel": "kernel",
+}
+_LISTS = ("train", "validation")
+_ONE_LIST = "images"  # earlier versions kept the digests of both lists in one
+_REMEDY = "Give what it was begun with, or start anew with --overwrite"
+
+
+def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
+    """Refuse to go on with a run by another recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is asked now.
+    before : dict
+        Recipe that the run keeps, as read; options that it lacks have their defaults.
+    run_dir : pathlib.Path
+        Folder of the run, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        If they differ in what is learnt.
+    """
+    free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
+    kernel = recipe.gan.kernel
+    if recipe.kind.endswith("-gan") and (
+        recipe.gan.history or (kernel is not None and kernel.learnt)
+    ):
+        free = free - {"data.patch_px"}  # remembered images and spectra have this side
+    now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _completed(before)))
+    told = []
+    for key in {**now, **then}:
+        held, value = (_plain(key, table.get(key)) for table in (then, now))
+        if key not in free and held != value:
+            told.append(_difference(key, held, value))
+    if told:
+        more = f" and {len(told) - _MOST_TOLD} more" if len(told) > _MOST_TOLD else ""
+        msg = (
+            f"The run in {run_dir} was begun by another recipe: "
+            f"{'; '.join(told[:_MOST_TOLD])}{more}. {_REMEDY}."
+        )
+        raise CheckpointError(msg)
+
+
+def _completed(before: dict[str, Any]) -> dict[str, Any]:
+    """Take options that are no more out of a kept recipe, and put defaults for new."""
+    known = copy.deepcopy(before)
+    try:
+        Recipe.model_validate(known)
+    except ValidationError as error:
+        for fault in error.errors():
+            if fault["type"] == "extra_forbidden":
+                *above, name = fault["loc"]
+                table: Any = known
+                for part in above:
+                    table = table[part]
+                del table[name]
+    try:
+        return Recipe.model_validate(known).model_dump(mode="json")
+    except ValidationError:
+        return known
+
+
+def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Name the options of all tables with dots."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict) and name not in _WHOLE:
+            found |= _flat(value, f"{name}.")
+        else:
+            found[name] = value
+    return found
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Leave out where a file lies; of pairs their digest tells more than the name."""
+    if key not in _FILES or value is None:
+        return value
+    return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Say an option that differs, with its values where they are short."""
+    shown = [json.dumps(value).strip('"') for value in (before, now)]
+    if max(map(len, shown)) > _LONGEST:
+        return f"{key} differs"
+    return f"{key} was {shown[0]}, got {shown[1]}"
+
+
+def inputs_of(recipe: Recipe) -> Digests:
+    """Digest what a recipe learns from.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Names a store of pairs, or images, and perhaps a kernel.
+
+    Returns
+    -------
+    dict
+        By kind and name; what is learnt from and what chooses the model are kept
+        apart. Of a store its record and a few patches are digested, of
+        images all; files that are missing are left out.
+    """
+    found: Digests = {}
+    data, kernel = recipe.data, recipe.gan.kernel
+    if data.pairs is not None:
+        path = Path(data.pairs)
+        found["pairs"] = {path.name: _digest_of_pairs(path)}
+    elif data.sources.get("images"):
+        for kind in _LISTS:
+            names = {entry.file for entry in getattr(data, kind)}
+            found[kind] = _digests(Path(data.root), names)
+    if kernel is not None and kernel.file is not None:
+        file = Path(kernel.file)
+        found["kernel"] = _digests(file.parent, {file.name})
+    return found
+
+
+def _digests(root: Path, names: set[str]) -> dict[str, str]:
+    return {
+        name: digest_path(root / name)
+        for name in sorted(names)
+        if (root / name).exists()
+    }
+
+
+def _digest_of_pairs(path: Path) -> str:
+    """Digest what a store says of itself, and the first and last patch of each set."""
+    store = open_pairs(path)
+    told = {k: v for k, v in store.record.items() if k != "provenance"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, count in store.counts.items():
+        for patches in store.arrays(name) if count else ():
+            for number in sorted({0, count - 1}):
+                digest.update(np.ascontiguousarray(patches[number]).tobytes())
+    return digest.hexdigest()
+
+
+def check_inputs(run_dir: Path, now: Digests) -> None:
+    """Refuse to go on with a run from other pairs or images.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run; one of an earlier version, that keeps no digests, passes.
+    now : dict
+        As `inputs_of` gives them.
+
+    Raises
+    ------
+    CheckpointError
+        If contents differ, or have changed places; names and folders may differ.
+    """
+    try:
+        before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
+        pairs = [(kind, _kept(before, kind), held) for kind, held in now.items()]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return
+    for kind, then, held in pairs:
+        known = set(then.values())
+        changed = [
+            name
+            for name, digest in held.items()
+            if then.get(name, digest) != digest or digest not in known
+        ]
+        if changed:
+            new, old = changed[0], next(iter(then), changed[0])
+            msg = (
+                f"The contents of the {_KINDS[kind]} {new} have changed since the run "
+                f"in {run_dir} was begun. {_REMEDY}."
+                if new in then
+                else f"The run in {run_dir} was begun with the {_KINDS[kind]} {old}, "
+                f"got {new}, of other contents. {_REMEDY}."
+            )
+            raise CheckpointError(msg)
+
+
+def _kept(before: dict[str, Any], kind: str) -> dict[str, str]:
+    """Give the digests of a kind that a run keeps."""
+    one = kind in _LISTS and kind not in before
+    return dict(before[_ONE_LIST if one else kind])
+
+
+# The folder of a run: what may be in it, and how its state is put there.
+#
+# It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is learnt
+# from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
+# model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out
+# patch, as restored at the last one) and ``NAME.safetensors`` (the best model so far).
+# Nothing in it changes before the first step is done, so that a run that cannot start
+# leaves an earlier one as it was.
+
+STATE = "last.ckpt"
+_PARTIAL = f"{STATE}.partial"
+_RECIPE = "recipe.yaml"
+_BEST = "best.yaml"
+_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW)
+
+
+def check_folder(
+    recipe: Recipe, run_dir: Path, *, resume: bool, overwrite: bool
+) -> dict[str, float]:
+    """See that a run can go into its folder, and make that if it is not there.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is asked.
+    run_dir : pathlib.Path
+        New or empty folder; the run's own when resuming.
+    resume : bool
+        Whether a state must be there, of the same recipe.
+    overwrite : bool
+        Whether an earlier run may go.
+
+    Returns
+    -------
+    dict
+        What is known of the best model.
+
+    Raises
+    ------
+    CheckpointError
+        If there is nothing to resume, or it is the run of another recipe.
+    WriteError
+        If the folder is in use or cannot be made or written to.
+    """
+    state = run_dir / STATE
+    if resume and not state.exists():
+        msg = (
+            f"There is no run to resume in {run_dir}; leave out --resume to start one."
+        )
+        raise CheckpointError(msg)
+    if resume:
+        _check_same(recipe, run_dir)
+    held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if not (resume or overwrite) and held - {_RECIPE, INPUTS}:
+        remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
+        msg = f"The run directory {run_dir} is not empty; give {remedy} or another one."
+        raise WriteError(msg)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
+        raise WriteError(msg) from error
+    if not os.access(run_dir, os.W_OK | os.X_OK):
+        msg = f"The run directory {run_dir} must be one that you may write to."
+        raise WriteError(msg)
+    best = run_dir / _BEST
+    if resume and best.exists():
+        return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
+    return {}
+
+
+def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> None:
+    """Put a run into its folder, in place of an earlier one unless that goes on.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What is asked.
+    run_dir : pathlib.Path
+        As `check_folder` left it.
+    inputs : dict
+        Digests of what is learnt from.
+    resume : bool
+        Whether the run there goes on.
+
+    Raises
+    ------
+    WriteError
+        If the disk refuses.
+    """
+    with saving(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)  # another start may have left it
+        if not resume:
+            for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
+                (run_dir / name).unlink(missing_ok=True)
+        for name, plain in (
+            (_RECIPE, recipe.model_dump(mode="json")),
+            (INPUTS, inputs),
+        ):
+            _put(run_dir / name, plain)
+
+
+@contextmanager
+def leaving_no_empty(run_dir: Path) -> Iterator[None]:
+    """Remove folders that were made for a run which put nothing into them.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run; where it was there before, it stays.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    path = run_dir.absolute()
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _check_same(recipe: Recipe, run_dir: Path) -> None:
+    """See that a run goes on with its model and its recipe."""
+    try:
+        text = (run_dir / _RECIPE).read_text(encoding="utf-8")
+        before = dict(yaml.safe_load(text))
+        name = before["name"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return  # a run can go on without it
+    if name != recipe.name:
+        msg = (
+            f"The run in {run_dir} makes the model {name}, got the name {recipe.name}: "
+            f"resume with --name {name}."
+        )
+        raise CheckpointError(msg)
+    check_recipe(recipe, before, run_dir)
+
+
+@contextmanager
+def saving(run_dir: Path) -> Iterator[None]:
+    """Turn what a disk refuses into a sentence.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        Folder of the run.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    WriteError
+        If a file cannot be written; the last state is kept.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        first = str(error).splitlines()[0]
+        msg = (
+            f"The run cannot be saved in {run_dir}: {first}; the last state is kept, "
+            "so make room and give --resume."
+        )
+        raise WriteError(msg) from error
+
+
+def save_state(
+    trainer: lightning.Trainer, run_dir: Path, best: dict[str, float]
+) -> None:
+    """Write the state beside the last one, then put it in its place.
+
+    Parameters
+    ----------
+    trainer : pytorch_lightning.Trainer
+        Whose state it is.
+    run_dir : pathlib.Path
+        Folder of the run.
+    best : dict
+        What is known of the best model.
+
+    Raises
+    ------
+    WriteError
+        If the disk refuses; the last state is kept.
+    """
+    partial = run_dir / _PARTIAL
+    with saving(run_dir):
+        try:
+            trainer.save_checkpoint(partial)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(str(error)) from error
+        if not trainer.is_global_zero:
+            return  # of processes that learn together, the first one has written it
+        partial.replace(run_dir / STATE)
+        _put(run_dir / _BEST, dict(best))
+
+
+def _put(path: Path, plain: Any) -> None:
+    """Write a table in one step, so that no half of one is read by a resumed run."""
+    with replacing(path) as beside:
+        beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
+
+
+def steps_done(state: Path) -> int:
+    """Read how far a saved state had come.
+
+    Parameters
+    ----------
+    state : pathlib.Path
+        ``last.ckpt`` of a run.
+
+    Returns
+    -------
+    int
+        Steps.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    try:
+        held: dict[str, Any] = torch.load(state, weights_only=True, map_location="cpu")
+        return int(held["global_step"])
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        msg = f"The saved state {state} is damaged; start anew with --overwrite."
+        raise CheckpointError(msg) from error

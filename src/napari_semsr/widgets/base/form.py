@@ -1,0 +1,332 @@
+"""Forms: magicgui widgets made from a frozen pydantic option set, one row each.
+
+Rows wrap when the dock is narrow, every control has a tooltip, and an optional
+number shows *automatic* at the low end of its range.
+"""
+
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, create_widget
+from pydantic.fields import FieldInfo
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import (
+    QAbstractSpinBox,
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QSizePolicy,
+    QWidget,
+)
+
+from napari_semsr.core import Options
+
+_AUTOMATIC = "automatic"
+_LARGEST_INT = 1_000_000
+_LARGEST_FLOAT = 1e9
+_NARROW = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one option is shown.
+
+    Attributes
+    ----------
+    label : str
+        Text beside the control, with its unit in brackets.
+    tooltip : str
+        What the option does; empty takes the option's own description.
+    choices : mapping, optional
+        What is shown for each value of a closed list.
+    step : float, optional
+        Increment of a spin box.
+    options : mapping
+        More keywords for the magicgui widget.
+    """
+
+    label: str
+    tooltip: str = ""
+    choices: Mapping[str, Any] | None = None
+    step: float | None = None
+    options: Mapping[str, Any] | None = None
+
+
+class _WheelGuard(QObject):
+    """Leaves the wheel to the panel, unless a control was clicked first."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Pass the wheel on where the control has no focus."""
+        idle = isinstance(watched, QWidget) and not watched.hasFocus()
+        if event is not None and event.type() == QEvent.Type.Wheel and idle:
+            event.ignore()
+            return True
+        return super().eventFilter(watched, event)
+
+
+class Form(QWidget):
+    """A column of labelled controls that fits a narrow dock.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        Where it lives.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._layout = QFormLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self._layout.setFieldGrowthPolicy(
+            QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
+        )
+        self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self._rows: dict[str, QWidget] = {}
+        self._guard = _WheelGuard(self)
+
+    def add(self, name: str, label: str, widget: Any, tooltip: str) -> None:
+        """Add one row.
+
+        Parameters
+        ----------
+        name : str
+            What `show_row` calls it.
+        label : str
+            Text beside the control; empty lets it span the row.
+        widget : magicgui widget or QWidget
+            The control.
+        tooltip : str
+            Shown over label and control.
+        """
+        native = getattr(widget, "native", widget)
+        native.setToolTip(tooltip)
+        native.setMinimumWidth(_NARROW)
+        if isinstance(native, QAbstractSpinBox | QComboBox):
+            native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+            native.installEventFilter(self._guard)
+        policy = native.sizePolicy()
+        native.setSizePolicy(QSizePolicy.Policy.Expanding, policy.verticalPolicy())
+        if label:
+            text = QLabel(label)
+            text.setToolTip(tooltip)
+            self._layout.addRow(text, native)
+        else:
+            self._layout.addRow(native)
+        self._rows[name] = native
+
+    def show_row(self, name: str, visible: bool) -> None:
+        """Show or hide one row with its label.
+
+        Parameters
+        ----------
+        name : str
+            The name it was added under.
+        visible : bool
+            Whether to show it.
+        """
+        native = self._rows[name]
+        native.setVisible(visible)
+        label = self._layout.labelForField(native)
+        if label is not None:
+            label.setVisible(visible)
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    """Take None out of a union; say whether it was there."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kept = [arg for arg in get_args(annotation) if arg is not type(None)]
+        return kept[0], len(kept) < len(get_args(annotation))
+    return annotation, False
+
+
+def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
+    """Range of a spin box from the bounds of a pydantic field."""
+    least: float = 0 if kind is int else -_LARGEST_FLOAT
+    most: float = _LARGEST_INT if kind is int else _LARGEST_FLOAT
+    for item in field.metadata:
+        least = getattr(item, "ge", None) or getattr(item, "gt", None) or least
+        most = getattr(item, "le", None) or getattr(item, "lt", None) or most
+        if getattr(item, "ge", None) == 0 or getattr(item, "gt", None) == 0:
+            least = 0
+    return {"min": kind(least), "max": kind(most)}
+
+
+def _allows_zero(field: FieldInfo) -> bool:
+    """Whether a bound of a pydantic field says that 0 is a value."""
+    return any(getattr(item, "ge", None) == 0 for item in field.metadata)
+
+
+class _Control:
+    """One option's widget, and the value it stands for."""
+
+    def __init__(self, name: str, field: FieldInfo, row: Row) -> None:
+        self.kind, self.optional = _without_none(field.annotation)
+        self._none = 0
+        default = field.get_default(call_default_factory=True)
+        self.widget = self._make(name, field, row, default)
+        self.tooltip = row.tooltip or field.description or row.label
+
+    def _make(self, name: str, field: FieldInfo, row: Row, default: Any) -> Any:
+        if row.choices is not None or get_origin(self.kind) is Literal:
+            return self._combo(name, row, default)
+        if self.kind in (int, float):
+            return self._number(name, field, row, default)
+        if self.kind is bool:
+            return CheckBox(name=name, value=bool(default), text=row.label)
+        options = dict(row.options or {})
+        value = "" if default is None else default
+        return create_widget(
+            value=value, annotation=self.kind, name=name, options=options
+        )
+
+    def _combo(self, name: str, row: Row, default: Any) -> ComboBox:
+        shown = dict(row.choices or {str(v): v for v in get_args(self.kind)})
+        if self.optional and None not in shown.values():
+            shown = {_AUTOMATIC: None} | shown
+        box = ComboBox(name=name, choices=list(shown.items()))
+        box.native.setSizeAdjustPolicy(
+            box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        box.value = default
+        return box
+
+    def _number(self, name: str, field: FieldInfo, row: Row, default: Any) -> Any:
+        options = _bounds(field, self.kind) | dict(row.options or {})
+        if row.step is not None:
+            options["step"] = row.step
+        if not self.optional:
+            return create_widget(
+                value=default, annotation=self.kind, name=name, options=options
+            )
+        # An index may be 0, so that "automatic" stands one below it.
+        self._none = -1 if self.kind is int and _allows_zero(field) else 0
+        options["min"] = self._none
+        value = self._none if default is None else default
+        widget = FloatSpinBox(name=name, value=value, **options)
+        if self.kind is int:
+            widget.native.setDecimals(0)
+        widget.native.setSpecialValueText(_AUTOMATIC)
+        return widget
+
+    @property
+    def value(self) -> Any:
+        """Value of the option; None where *automatic* is shown."""
+        value = self.widget.value
+        if self.optional and self.kind in (int, float):
+            return None if value == self._none else self.kind(value)
+        if self.optional and self.kind is str and value == "":
+            return None
+        return value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if value is None and not isinstance(self.widget, ComboBox):
+            value = "" if self.kind is str else self._none
+        self.widget.value = value
+
+
+class OptionsForm(Form):
+    """A form over some fields of an option set.
+
+    Parameters
+    ----------
+    model : type of Options
+        Which options.
+    rows : mapping of str to Row
+        The fields to show, in order; the others keep their defaults.
+    parent : QWidget, optional
+        Where it lives.
+    """
+
+    def __init__(
+        self,
+        model: type[Options],
+        rows: Mapping[str, Row],
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._model = model
+        self._controls: dict[str, _Control] = {}
+        for name, row in rows.items():
+            control = _Control(name, model.model_fields[name], row)
+            self._controls[name] = control
+            label = "" if control.kind is bool else row.label
+            self.add(name, label, control.widget, control.tooltip)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Options that are shown."""
+        return tuple(self._controls)
+
+    def widget(self, name: str) -> Any:
+        """Look up the magicgui widget of one option.
+
+        Parameters
+        ----------
+        name : str
+            The option.
+
+        Returns
+        -------
+        magicgui.widgets.bases.ValueWidget
+            Its control.
+        """
+        return self._controls[name].widget
+
+    def values(self) -> dict[str, Any]:
+        """Read what is typed now.
+
+        Returns
+        -------
+        dict
+            Values by option name; None where *automatic* is shown.
+        """
+        return {name: control.value for name, control in self._controls.items()}
+
+    def set_values(self, **values: Any) -> None:
+        """Type values into the form.
+
+        Parameters
+        ----------
+        **values : object
+            New values by option name.
+        """
+        for name, value in values.items():
+            self._controls[name].value = value
+
+    def options(self, **more: Any) -> Any:
+        """Validate what is typed.
+
+        Parameters
+        ----------
+        **more : object
+            Values of options that are not shown.
+
+        Returns
+        -------
+        Options
+            The frozen options, of the class given.
+
+        Raises
+        ------
+        OptionError
+            If a value is out of range; one sentence.
+        """
+        return self._model.parse(self.values() | more)
+
+    def on_change(self, name: str, call: Callable[[Any], None]) -> None:
+        """Call something when one option changes.
+
+        Parameters
+        ----------
+        name : str
+            The option.
+        call : callable
+            Receives the new value.
+        """
+        control = self._controls[name]
+        control.widget.changed.connect(lambda _: call(control.value))

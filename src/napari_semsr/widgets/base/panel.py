@@ -1,0 +1,510 @@
+"""What every panel has: a form that scrolls, Run and Cancel, progress, status."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import ComboBox
+from magicgui.widgets.bases import CategoricalWidget
+from napari.layers import Image, Layer
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import (
+    QFrame,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_semsr.core import Job, Micrograph, Progress, SemsrError
+from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.layers import (
+    grey_layers,
+    micrograph_from_layer,
+    without_cache,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+# A paragraph that is never cut off, however narrow the dock.
+
+
+class Note(QLabel):
+    """Text that wraps and always has the height that its width asks for.
+
+    Nested layouts do not hand a label's height for its width on, so that long
+    texts lose their last lines; this one sets its own height.
+
+    Parameters
+    ----------
+    text : str
+        Plain or rich text.
+    parent : QWidget, optional
+        Where it lives.
+    """
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWordWrap(True)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setText(text)
+
+    def setText(self, text: str | None) -> None:  # noqa: N802 - Qt's name
+        """Show another text.
+
+        Parameters
+        ----------
+        text : str
+            Plain or rich text; empty takes no room.
+        """
+        super().setText(text)
+        self.setVisible(bool(text))
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
+        """Take the height that the new width asks for.
+
+        Parameters
+        ----------
+        event : QResizeEvent
+            The new size.
+        """
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        height = max(self.heightForWidth(self.width()), 0)
+        if height != self.minimumHeight():
+            self.setFixedHeight(height)
+
+
+_MINIMUM_WIDTH = 320
+
+
+def layer_box(
+    name: str,
+    layers: Callable[[], Sequence[Layer]],
+    *,
+    none: str | None = None,
+) -> ComboBox:
+    """Drop-down list of layers, by name.
+
+    Parameters
+    ----------
+    name : str
+        Name of the control.
+    layers : callable
+        Returns the layers to offer, bottom first.
+    none : str, optional
+        What stands for "no layer"; None leaves that choice out.
+
+    Returns
+    -------
+    magicgui.widgets.ComboBox
+        Its value is the layer or None.
+    """
+
+    def choices(_: Any) -> list[tuple[str, Layer | None]]:
+        first: list[tuple[str, Layer | None]] = [] if none is None else [(none, None)]
+        return first + [(item.name, item) for item in reversed(layers())]
+
+    box = ComboBox(name=name, choices=choices)
+    box.native.setSizeAdjustPolicy(
+        box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    return box
+
+
+class Panel(QWidget):
+    """Base of the panels.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer whose layers are worked on.
+    title : str
+        What the job is called.
+    run_label : str
+        Text of the button that starts it.
+    """
+
+    def __init__(
+        self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
+    ) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.title = title
+        self.setMinimumWidth(_MINIMUM_WIDTH)
+        self._boxes: list[CategoricalWidget[Any]] = []
+        self._on_result: Callable[[Any], None] = lambda _: None
+        self._run_label = run_label
+        self.after_cancel = "no layer was added"
+        self.runner = JobRunner(self)
+        self.runner.stepped.connect(self._show_step)
+        self.runner.returned.connect(self._finish)
+        self.runner.failed.connect(self.show_problem)
+        self.runner.cancelled.connect(self._show_cancelled)
+        self.runner.busy_changed.connect(self._show_busy)
+        self._build()
+        events = viewer.layers.events
+        for name in ("inserted", "removed", "reordered", "renamed"):
+            getattr(events, name).connect(self._on_layers)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Cancel the job when the panel is taken out of its dock.
+
+        Closing a dock does not destroy what it held: it only loses its parent.
+
+        Parameters
+        ----------
+        event : QEvent
+            What changed.
+        """
+        gone = event is not None and event.type() == QEvent.Type.ParentChange
+        if gone and self.parent() is None:
+            self.runner.cancel()
+        super().changeEvent(event)
+
+    def _build(self) -> None:
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(6, 6, 6, 6)
+        self.content = QWidget()
+        self.body = QVBoxLayout(self.content)
+        self.body.setContentsMargins(0, 0, 6, 0)
+        self.body.addStretch(1)
+        scroll = self.scroll_area = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(self.content)
+        outer.addWidget(scroll, stretch=1)
+        outer.addLayout(self._build_foot())
+
+    def _build_foot(self) -> QVBoxLayout:
+        foot = QVBoxLayout()
+        row = QHBoxLayout()
+        self.run_button = QPushButton(self._run_label)
+        self.run_button.setToolTip(f"{self.title}: start with the settings above.")
+        self.run_button.clicked.connect(self.run)
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Stop after the step that is being done.")
+        self.cancel_button.clicked.connect(self.cancel)
+        self.cancel_button.setEnabled(False)
+        row.addWidget(self.run_button, stretch=2)
+        row.addWidget(self.cancel_button, stretch=1)
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setTextVisible(True)
+        self.progress_bar.setVisible(False)
+        self.status = Note()
+        foot.addLayout(row)
+        foot.addWidget(self.progress_bar)
+        foot.addWidget(self.status)
+        return foot
+
+    # -- pieces for the panels ---------------------------------------------
+
+    def add_group(self, title: str, *widgets: QWidget) -> QGroupBox:
+        """Add a titled frame to the scrolling part.
+
+        Parameters
+        ----------
+        title : str
+            Its title.
+        *widgets : QWidget
+            What it holds, from top to bottom.
+
+        Returns
+        -------
+        QGroupBox
+            The frame.
+        """
+        group = QGroupBox(title)
+        column = QVBoxLayout(group)
+        column.setContentsMargins(8, 12, 8, 8)
+        for widget in widgets:
+            column.addWidget(widget)
+        self.body.insertWidget(self.body.count() - 1, group)
+        return group
+
+    def add_plot(self, group: QGroupBox, plot: QWidget, *, place: int = 0) -> None:
+        """Put a plot into a group.
+
+        Parameters
+        ----------
+        group : QGroupBox
+            A group made by `add_group`.
+        plot : QWidget
+            The plot.
+        place : int, default=0
+            Before which of the group's widgets.
+        """
+        column = group.layout()
+        if isinstance(column, QVBoxLayout):
+            column.insertWidget(place, plot)
+
+    def reveal(self, group: QGroupBox) -> None:
+        """Show a group of results, scrolling to its top.
+
+        Parameters
+        ----------
+        group : QGroupBox
+            A group made by `add_group`.
+        """
+        group.setVisible(True)
+        bar = self.scroll_area.verticalScrollBar()
+        self.content.adjustSize()
+        if bar is not None:
+            bar.setValue(group.y())
+
+    def new_layer_box(
+        self,
+        name: str,
+        layers: Callable[[], Sequence[Layer]] | None = None,
+        *,
+        none: str | None = None,
+    ) -> ComboBox:
+        """Make a list of layers that follows the viewer.
+
+        Parameters
+        ----------
+        name : str
+            Name of the control.
+        layers : callable, optional
+            Which layers; grey image layers by default.
+        none : str, optional
+            Text of the choice "no layer".
+
+        Returns
+        -------
+        magicgui.widgets.ComboBox
+            The list.
+        """
+        viewer = self.viewer
+        box = layer_box(name, layers or (lambda: grey_layers(viewer)), none=none)
+        box.reset_choices()
+        self.follow(box)
+        return box
+
+    def follow(self, box: CategoricalWidget[Any]) -> None:
+        """Keep a list of layers up to date.
+
+        Parameters
+        ----------
+        box : magicgui.widgets.bases.CategoricalWidget
+            A control whose choices are layers.
+        """
+        self._boxes.append(box)
+
+    def _on_layers(self, event: object = None) -> None:
+        """Bring the lists up to date; napari holds this panel only weakly."""
+        if is_alive(self):
+            for box in self._boxes:
+                box.reset_choices()
+
+    def micrograph(self, layer: Image | None) -> Micrograph:
+        """Read a layer at the plane that is shown.
+
+        Parameters
+        ----------
+        layer : napari.layers.Image or None
+            The layer.
+
+        Returns
+        -------
+        Micrograph
+            The calibrated image.
+        """
+        if layer is not None:
+            without_cache(layer)
+        return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
+
+    # -- running -------------------------------------------------------------
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form; called when Run is pressed.
+
+        Returns
+        -------
+        tuple of callable
+            What makes the job, called in the thread, and what shows its result, called
+            in the main thread.
+        """
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Start the job with what the form says, or say why it cannot."""
+        if self.runner.busy:
+            self.show_status("A job is running; cancel it first.")
+            return
+        try:
+            make, on_result = self.job()
+        except SemsrError as error:
+            self.show_problem(str(error))
+            return
+        self.start(make, on_result)
+
+    def start(
+        self,
+        make: Callable[[], Job[Any]],
+        on_result: Callable[[Any], None],
+        title: str | None = None,
+    ) -> bool:
+        """Start any job of this panel.
+
+        Parameters
+        ----------
+        make : callable
+            Makes the job, in the thread.
+        on_result : callable
+            Receives what it returned, in the main thread.
+        title : str, optional
+            What it is called; the panel's title by default.
+
+        Returns
+        -------
+        bool
+            False when a job is running already.
+        """
+        if self.runner.busy:
+            return False
+        self._on_result = on_result
+        return self.runner.start(title or self.title, make)
+
+    def cancel(self) -> None:
+        """Ask the running job to stop."""
+        if self.runner.busy:
+            self.runner.cancel()
+            self.cancel_button.setEnabled(False)
+            self.show_status("Cancelling after this step …")
+
+    def _finish(self, value: Any) -> None:
+        try:
+            self._on_result(value)
+        except SemsrError as error:
+            self.show_problem(str(error))
+
+    def _show_step(self, step: Progress) -> None:
+        self.progress_bar.setRange(0, step.total)
+        self.progress_bar.setValue(step.done)
+        self.show_status(step.message)
+
+    def _show_busy(self, busy: bool) -> None:
+        self.run_button.setEnabled(not busy)
+        self.cancel_button.setEnabled(busy)
+        self.progress_bar.setVisible(busy)
+        self.progress_bar.setRange(0, 0)
+        if busy:
+            self.show_status("Starting …")
+
+    def _show_cancelled(self) -> None:
+        self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
+
+    # -- saying ----------------------------------------------------------------
+
+    def show_status(self, text: str) -> None:
+        """Say something in the panel's last line.
+
+        Parameters
+        ----------
+        text : str
+            One sentence.
+        """
+        self.status.setStyleSheet("")
+        self.status.setText(text)
+
+    def show_problem(self, text: str) -> None:
+        """Say in the panel and as a notification what went wrong.
+
+        Parameters
+        ----------
+        text : str
+            One sentence with the remedy.
+        """
+        self.status.setStyleSheet("color: #e05d44; font-weight: bold")
+        self.status.setText(text)
+        show_error(text)
+
+    def notify(self, text: str) -> None:
+        """Say something good in the panel and as a notification.
+
+        Parameters
+        ----------
+        text : str
+            One sentence.
+        """
+        self.show_status(text)
+        show_info(text)
+
+
+# What the user set under Preferences; the manifest holds the defaults.
+
+PLUGIN = "napari-semsr"
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
+    "storage": {"cache_folder": "", "cache_gib": 4.0},
+}
+"""The same values as ``configurations`` in the manifest; a test holds them equal."""
+
+
+def preference(category: str, name: str) -> Any:
+    """Read one setting.
+
+    Parameters
+    ----------
+    category, name : str
+        Its place in `DEFAULTS`.
+
+    Returns
+    -------
+    object
+        The user's value, or the default where napari is too old for plugin
+        settings (before 0.9) or does not know this plugin.
+    """
+    default = DEFAULTS[category][name]
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:
+        return default
+    try:
+        group = getattr(get_plugin_settings(PLUGIN), category)
+        return getattr(group, name)
+    except (AttributeError, KeyError):
+        return default
+
+
+# Signs and small tables of the texts that panels show.
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+DASH = "\N{EN DASH}"
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+
+
+def table(rows: Mapping[str, str], *, strong: bool = True) -> str:
+    """Write names and values as rich text.
+
+    Parameters
+    ----------
+    rows : mapping of str to str
+        Names and values.
+    strong : bool, default=True
+        Print the values bold.
+
+    Returns
+    -------
+    str
+        An HTML table.
+    """
+    left, right = ("<b>", "</b>") if strong else ("", "")
+    cells = "".join(
+        f"<tr><td>{name}&nbsp;&nbsp;</td><td>{left}{value}{right}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f"<table>{cells}</table>"

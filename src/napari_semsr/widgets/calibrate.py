@@ -1,0 +1,359 @@
+"""Give a layer its pixel size: typed, or from a line over a known distance."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import ComboBox, FloatSpinBox
+from napari.layers import Image, Layer, Shapes
+from psygnal import Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
+from napari_semsr.widgets.base import TIMES, Form, Note
+from napari_semsr.widgets.layers import micrograph_from_layer, show_scale_bar
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+# A pixel size as two numbers and a unit, shown in nanometres below.
+
+UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
+"""Nanometres in each unit that is offered."""
+_DECIMALS = 6
+
+
+def format_nm(size: tuple[float, float] | None) -> str:
+    """Write a pixel size for people.
+
+    Parameters
+    ----------
+    size : tuple of float or None
+        ``(y, x)`` in nm.
+
+    Returns
+    -------
+    str
+        One number when both are equal; ``"unknown"`` for None.
+    """
+    if size is None:
+        return "unknown"
+    y, x = size
+    if math.isclose(y, x, rel_tol=1e-6):
+        return f"{y:.6g} nm"
+    return f"{y:.6g} {TIMES} {x:.6g} nm (y {TIMES} x)"
+
+
+class PixelSizeEdit(QWidget):
+    """Controls for a pixel size; zero stands for unknown.
+
+    Changing the unit keeps the numbers: that is how a wrong unit is corrected.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        Where it lives.
+    """
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.height_box = self._number("y", "Height of a pixel; 0 when unknown.")
+        self.width_box = self._number("x", "Width of a pixel; 0 when unknown.")
+        self.unit_box = ComboBox(name="unit", choices=list(UNITS_NM), value="nm")
+        self.unit_box.native.setToolTip(
+            "Unit of both numbers; choosing another keeps the numbers."
+        )
+        self.note = Note()
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("Pixel size  y"))
+        row.addWidget(self.height_box.native, stretch=1)
+        row.addWidget(QLabel("x"))
+        row.addWidget(self.width_box.native, stretch=1)
+        row.addWidget(self.unit_box.native)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addLayout(row)
+        column.addWidget(self.note)
+        self._linked = True
+        self.height_box.changed.connect(self._on_y)
+        self.width_box.changed.connect(self._on_x)
+        self.unit_box.changed.connect(self._on_change)
+        self._on_change()
+
+    @staticmethod
+    def _number(name: str, tooltip: str) -> FloatSpinBox:
+        box = FloatSpinBox(name=name, value=0.0, min=0.0, max=1e9, step=0.1)
+        box.native.setDecimals(_DECIMALS)
+        box.native.setSpecialValueText("unknown")
+        box.native.setToolTip(tooltip)
+        box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
+        box.native.setMinimumWidth(75)
+        return box
+
+    @property
+    def value(self) -> PixelSize | None:
+        """``(y, x)`` in nm, or None when either number is zero."""
+        k = UNITS_NM[self.unit_box.value]
+        if self.height_box.value <= 0 or self.width_box.value <= 0:
+            return None
+        return parse_pixel_size((self.height_box.value * k, self.width_box.value * k))
+
+    @value.setter
+    def value(self, size: tuple[float, float] | None) -> None:
+        self._linked = size is None or math.isclose(*size, rel_tol=1e-6)
+        unit = "nm"
+        if size is not None:
+            unit = "µm" if min(size) >= 1e3 else "nm" if max(size) >= 0.1 else "pm"
+        y, x = (0.0, 0.0) if size is None else size
+        for control in (self.height_box, self.width_box, self.unit_box):
+            control.changed.block()
+        self.unit_box.value = unit
+        self.height_box.value = round(y / UNITS_NM[unit], _DECIMALS)
+        self.width_box.value = round(x / UNITS_NM[unit], _DECIMALS)
+        for control in (self.height_box, self.width_box, self.unit_box):
+            control.changed.unblock()
+        self._on_change()
+
+    def _on_y(self, value: float) -> None:
+        if self._linked and self.width_box.value != value:
+            self.width_box.value = value
+            return
+        self._on_change()
+
+    def _on_x(self, value: float) -> None:
+        self._linked = self.height_box.value == value
+        self._on_change()
+
+    def _on_change(self) -> None:
+        size = self.value
+        text = "Unknown: results will be in pixels." if size is None else ""
+        self.note.setText(text or f"= {format_nm(size)} per pixel")
+        self.changed.emit()
+
+
+LINE_LAYER = "Scale line"
+_ENDS = 2
+
+
+def apply_pixel_size(layer: Layer, size_nm: tuple[float, float]) -> None:
+    """Calibrate a layer in place; what lies over it must be calibrated alike.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        The layer; its last two axes are the image.
+    size_nm : tuple of float
+        ``(y, x)``.
+    """
+    old = np.asarray(layer.scale, dtype=float)
+    scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
+    scale[-2:] = size_nm
+    translate[-2:] *= scale[-2:] / old[-2:]
+    layer.scale = scale
+    layer.translate = translate
+    layer.units = (*layer.units[:-2], "nm", "nm")
+
+
+def line_length(line: Shapes, size: tuple[float, float]) -> float:
+    """Length of the last line of a Shapes layer.
+
+    Parameters
+    ----------
+    line : napari.layers.Shapes
+        Its last shape is a line; vertices are pixels of the image below.
+    size : tuple of float
+        ``(y, x)`` pitch by which rows and columns count.
+
+    Returns
+    -------
+    float
+        In the unit of `size`.
+
+    Raises
+    ------
+    OptionError
+        If there is no line, or it has no length.
+    """
+    lines = [np.asarray(d)[:, -2:] for d in line.data if len(d) == _ENDS]
+    if not lines:
+        msg = "A line must be drawn over the known distance first; press Draw a line."
+        raise OptionError(msg)
+    start, end = lines[-1]
+    length = math.hypot(*((end - start) * np.asarray(size)))
+    if length <= 0:
+        msg = "The line must have two different ends; draw it again."
+        raise OptionError(msg)
+    return length
+
+
+def _lies_on(line: Shapes, layer: Layer) -> bool:
+    """Whether vertices of the line are pixels of the layer."""
+    return (
+        np.allclose(line.scale, layer.scale[-2:])
+        and np.allclose(line.translate, layer.translate[-2:])
+        and tuple(line.units) == tuple(layer.units[-2:])
+    )
+
+
+class CalibrateGroup(QWidget):
+    """Controls that calibrate a layer which is open already.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    layer : magicgui.widgets.ComboBox
+        List of image layers, which the panel keeps up to date.
+    say, complain : callable
+        Show a sentence, or a problem, in the panel.
+    """
+
+    def __init__(
+        self,
+        viewer: "napari.viewer.Viewer",
+        layer: ComboBox,
+        say: Callable[[str], None],
+        complain: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        self._viewer, self.layer = viewer, layer
+        self._say, self._complain = say, complain
+        self.pixel_size = PixelSizeEdit()
+        self.distance = FloatSpinBox(name="distance", value=0, min=0, max=1e9, step=10)
+        self.apply_button = self._button(
+            "Apply pixel size", self.apply, "Give the layer the pixel size above."
+        )
+        self.draw_button = self._button(
+            "Draw a line",
+            self.draw,
+            "Adds a Shapes layer: drag from one end of the distance to the other",
+        )
+        self.measure_button = self._button(
+            "Set scale from line",
+            self.measure,
+            "Pixel size = known distance / length of the last line drawn.",
+        )
+        self._build()
+        layer.changed.connect(self._show_size)
+        self._show_size(layer.value)
+
+    @staticmethod
+    def _button(text: str, call: Callable[[], None], tooltip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tooltip)
+        button.clicked.connect(lambda: call())
+        return button
+
+    def _build(self) -> None:
+        form = Form()
+        form.add("layer", "Layer", self.layer, "The layer to calibrate.")
+        form.add("size", "", self.pixel_size, "Pitch of the layer's pixels.")
+        form.add("apply", "", self.apply_button, self.apply_button.toolTip())
+        form.add("draw", "", self.draw_button, self.draw_button.toolTip())
+        form.add(
+            "distance",
+            "Known distance (nm)",
+            self.distance,
+            "True length of the line drawn, for example of the scale bar.",
+        )
+        form.add("measure", "", self.measure_button, self.measure_button.toolTip())
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(form)
+
+    def _show_size(self, layer: Image | None) -> None:
+        try:
+            size = micrograph_from_layer(layer).pixel_size_nm
+        except SemsrError:
+            size = None
+        self.pixel_size.value = size
+
+    def _line_layer(self) -> Shapes | None:
+        for item in reversed(list(self._viewer.layers)):
+            if isinstance(item, Shapes) and item.name.startswith(LINE_LAYER):
+                return item
+        return None
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except SemsrError as error:
+            self._complain(str(error))
+
+    def apply(self) -> None:
+        """Give the chosen layer the pixel size that is typed."""
+        self._attempt(self._apply)
+
+    def _apply(self) -> None:
+        if self.pixel_size.value is None:
+            msg = "A pixel size must be typed first: both numbers above zero."
+            raise OptionError(msg)
+        self._calibrate(self.pixel_size.value)
+
+    def _calibrate(self, size: tuple[float, float]) -> None:
+        layer = self.layer.value
+        before = micrograph_from_layer(layer)
+        apply_pixel_size(layer, size)
+        line = self._line_layer()
+        if line is not None:
+            apply_pixel_size(line, size)
+        self._show_size(layer)
+        show_scale_bar(self._viewer)
+        self._say(
+            f"{layer.name}: pixel size {format_nm(before.pixel_size_nm)} → "
+            f"{format_nm(size)}."
+        )
+
+    def draw(self) -> None:
+        """Add the layer to draw on, and pick its line tool."""
+        self._attempt(self._draw)
+
+    def _draw(self) -> None:
+        layer: Any = self.layer.value
+        micrograph = micrograph_from_layer(layer)
+        line = self._line_layer()
+        if line is None:
+            line = self._viewer.add_shapes(
+                None,
+                ndim=2,
+                name=LINE_LAYER,
+                axis_labels=("y", "x"),
+                units=layer.units[-2:],
+                scale=layer.scale[-2:],
+                translate=layer.translate[-2:],
+                edge_color="#ffd400",
+                edge_width=max(1.0, max(micrograph.shape) / 300),
+                face_color="transparent",
+            )
+        elif not _lies_on(line, layer):
+            line.data = []
+            line.units = layer.units[-2:]
+            line.scale = layer.scale[-2:]
+            line.translate = layer.translate[-2:]
+        self._viewer.layers.selection.active = line
+        line.mode = "add_line"
+        self._say("Drag over a known distance in the image, then type its length.")
+
+    def measure(self) -> None:
+        """Turn the line and the known distance into a pixel size."""
+        self._attempt(self._measure)
+
+    def _measure(self) -> None:
+        micrograph = micrograph_from_layer(self.layer.value)
+        if self.distance.value <= 0:
+            msg = "The known distance must be above 0 nm; type the true length."
+            raise OptionError(msg)
+        line = self._line_layer()
+        if line is None:
+            msg = "A line must be drawn first; press Draw a line."
+            raise OptionError(msg)
+        if not _lies_on(line, self.layer.value):
+            msg = "The line lies on another layer's grid; press Draw a line again."
+            raise OptionError(msg)
+        y, x = micrograph.scale
+        k = self.distance.value / line_length(line, (y, x))
+        self._calibrate((y * k, x * k))

@@ -1,0 +1,139 @@
+"""What the Enhance panel runs, and what it says of it."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_semsr.core import Job, Micrograph, Progress
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import EnhancedFile, describe_job, enhance_job
+from napari_semsr.widgets.open_mosaic import Opened, open_levels
+
+if TYPE_CHECKING:
+    from napari_semsr.inference import LiveField
+
+
+@dataclass(frozen=True, slots=True)
+class EnhanceOutcome:
+    """What was made, opened again.
+
+    Attributes
+    ----------
+    made : EnhancedFile
+        Path and figures.
+    opened : Opened
+        The image and its pyramid.
+    """
+
+    made: EnhancedFile
+    opened: Opened
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a result goes.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        Ends in ``.ome.zarr``.
+    existing : {"refuse", "resume", "replace"}
+        What to do with a store that is there already.
+    temporary : bool
+        Whether it is removed when the run does not end.
+    """
+
+    path: Path
+    existing: str = "refuse"
+    temporary: bool = False
+
+
+def enhance_layer(
+    micrograph: Micrograph,
+    target: Target,
+    *,
+    model: str,
+    options: Any,
+    live: "LiveField",
+    scheduler: str | None = None,
+) -> Job[EnhanceOutcome]:
+    """Enhance an image into a store, and open what was written.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+    target : Target
+        Where the store goes.
+    model : str
+        Name or path.
+    options : EnhanceOptions
+        Device, tile, precision, normalisation.
+    live : LiveField
+        What the viewer draws meanwhile.
+    scheduler : str, optional
+        Address of a dask cluster that runs the tiles.
+
+    Returns
+    -------
+    EnhanceOutcome
+        Figures and pyramid.
+
+    Yields
+    ------
+    Progress
+        Loading, tiles, pyramid.
+    """
+    yield Progress(0, 0, "loading the model (the first time takes some seconds)")
+    try:
+        made = yield from enhance_job(
+            micrograph,
+            target.path,
+            model=model,
+            options=options,
+            overwrite=target.existing == "replace",
+            resume=target.existing == "resume",
+            live=live,
+            scheduler=scheduler,
+        )
+    except BaseException:
+        if target.temporary and not live.done:
+            shutil.rmtree(target.path, ignore_errors=True)
+        raise
+    facts = yield from describe_job(made.output)
+    levels = int(facts.facts.get("levels") or 1)
+    opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
+    return EnhanceOutcome(made, opened)
+
+
+def figures(report: Any, output: str) -> Mapping[str, str]:
+    """Say a run in words and numbers.
+
+    Parameters
+    ----------
+    report : EnhanceReport
+        What the engine measured.
+    output : str
+        Where the result is.
+
+    Returns
+    -------
+    dict
+        Names and values, for the panel.
+    """
+    many = report.tiles > 1
+    mismatch = f"{report.tile_mismatch:.2e} of the range"
+    seam = f"{report.seam_index:.3f} (1: no seam)"
+    return {
+        "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
+        "Time": f"{report.seconds:.2f} s",
+        "Speed": f"{report.megapixels_per_second:.2f} MP/s",
+        "Peak memory": f"{report.peak_memory_mb:.0f} MB",
+        "Device": f"{report.device}, {report.precision}",
+        "Normalisation": str(report.norm),
+        "Tile mismatch": mismatch if many else "none: one tile",
+        "Seam index": seam if many else "none: one tile",
+        "Store": output,
+    } | ({"Notes": " ".join(report.notes)} if report.notes else {})

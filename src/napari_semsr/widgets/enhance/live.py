@@ -1,0 +1,289 @@
+"""The layer of a run: there at once, sharper wherever a tile lands.
+
+A timer of ten ticks a second joins viewer and run. It tells the run what is looked at,
+and draws the layer anew where it changed. Nothing here waits.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer
+
+from napari_semsr.core import Box, Micrograph
+from napari_semsr.widgets.base import is_alive
+from napari_semsr.widgets.layers import (
+    LIVE,
+    contrast_limits,
+    layer_keywords,
+    without_cache,
+)
+
+if TYPE_CHECKING:
+    import napari.components
+
+    from napari_semsr.inference import Frame, LiveField, PixelFit
+    from napari_semsr.widgets.enhance.job import Target
+
+_TICK_MS = 100
+_SMALL_PX = 1 << 20
+
+
+def live_field(
+    micrograph: Micrograph,
+    layer: Image | None,
+    card: dict[str, Any],
+    options: Any,
+    *,
+    whole: bool = True,
+) -> "LiveField":
+    """Make what is drawn while an image is enhanced.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+    layer : napari.layers.Image or None
+        Where it is shown; its coarse levels are drawn first.
+    card : dict
+        The model's card.
+    options : EnhanceOptions
+        How the model is run.
+    whole : bool, default=True
+        Whether tiles are enhanced that nobody looks at.
+
+    Returns
+    -------
+    LiveField
+        The levels.
+    """
+    from napari_semsr.inference import LiveField, unit_side
+
+    frame, fit = _frame(micrograph, card, options)
+    shape, scale = frame.shape, int(card.get("scale", 1))
+    stride = int(card.get("stride", 1))
+    side = unit_side(frame, fit, scale=scale, stride=stride, tile=options.tile)
+    sources = _in_memory(micrograph, layer)
+    grey = None if card.get("grey", "input") == "input" else contrast_limits(sources)
+    unit = min(side, shape[0]), min(side, shape[1])
+    kind = np.dtype(options.dtype or np.float32)
+    return LiveField(shape, unit, kind, sources, grey=grey, whole=whole)
+
+
+def _frame(
+    micrograph: Micrograph, card: dict[str, Any], options: Any
+) -> "tuple[Frame, PixelFit]":
+    """Lay out the result of a run."""
+    from napari_semsr.inference import Trained, fit_pixels, output_frame
+
+    trained = Trained.from_card(card)
+    fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
+    return output_frame(micrograph, int(card.get("scale", 1)), fit), fit
+
+
+def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
+    """Collect what of an image can be drawn without computing anything."""
+    levels: list[Any] = [micrograph.data]
+    if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
+        levels += list(layer.data)[1:]
+    found = [item for item in levels if isinstance(item, np.ndarray)]
+    coarsest = levels[-1]
+    if not found and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
+        found = [np.asarray(coarsest)]
+    return found or [np.full((1, 1), _middle(layer))]
+
+
+def _middle(layer: Image | None) -> float:
+    """Give a grey that is shown as neither dark nor bright."""
+    return 0.0 if layer is None else float(np.mean(layer.contrast_limits))
+
+
+def live_keywords(
+    live: "LiveField",
+    micrograph: Micrograph,
+    layer: Image | None,
+    card: dict[str, Any],
+    options: Any,
+) -> dict[str, Any]:
+    """Keywords with which a viewer shows the result calibrated, from the start.
+
+    Parameters
+    ----------
+    live : LiveField
+        What is drawn.
+    micrograph : Micrograph
+        The input.
+    layer : napari.layers.Image or None
+        Where it is shown; its contrast is taken over.
+    card : dict
+        The model's card.
+    options : EnhanceOptions
+        How the model is run.
+
+    Returns
+    -------
+    dict
+        For ``viewer.add_image``.
+    """
+    frame, _ = _frame(micrograph, card, options)
+    result = Micrograph(
+        data=live.levels[-1][:, :],
+        pixel_size_nm=frame.pixel_size_nm,
+        name=f"{micrograph.name} enhanced",
+        origin=frame.origin,
+        spacing_px=frame.spacing_px,
+    )
+    if card.get("grey", "input") != "input":
+        return layer_keywords(result, contrast_limits=(0.0, 1.0))
+    if layer is None:
+        return layer_keywords(result)
+    return layer_keywords(result, contrast_limits=tuple(layer.contrast_limits))
+
+
+def field_in_view(layer: Image) -> Box | None:
+    """Find what of a layer is on the canvas.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        A layer of two axes, of one or several levels.
+
+    Returns
+    -------
+    Box or None
+        In pixels of its finest level; None when it is off the canvas.
+    """
+    corners = np.asarray(layer.corner_pixels)[:, -2:]
+    fine = np.asarray(layer.level_shapes[0])[-2:]
+    here = np.asarray(layer.level_shapes[layer.data_level])[-2:]
+    factor = fine / here
+    low = np.floor(np.maximum(corners[0], 0) * factor).astype(int)
+    high = np.minimum(np.ceil((corners[1] + 1) * factor), fine).astype(int)
+    if np.any(high <= low):
+        return None
+    return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
+
+
+class LiveLayer(QObject):
+    """A layer that is being enhanced.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer.
+    live : LiveField
+        What is drawn.
+    keywords : dict
+        For ``viewer.add_image``: name, calibration, contrast.
+    store : Target
+        Where the tiles go; a temporary store is removed with the layer.
+    removed : callable
+        Called when the user removes the layer.
+    parent : QObject, optional
+        When it is destroyed, the timer ends.
+    """
+
+    def __init__(
+        self,
+        viewer: "napari.components.ViewerModel",
+        live: "LiveField",
+        keywords: dict[str, Any],
+        store: "Target",
+        removed: Callable[[], None],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.live = live
+        self.store = store
+        self._viewer = viewer
+        self._removed = removed
+        self._view: Box | None = None
+        many = len(live.levels) > 1
+        data: Any = live.levels if many else live.levels[0]
+        self.layer = viewer.add_image(data, multiscale=many, **keywords)
+        self.layer.metadata[LIVE] = True
+        viewer.layers.events.removed.connect(self._on_removed)
+        seen = field_in_view(self.layer)
+        if seen is not None and seen.shape > (1, 1):  # else it was not drawn yet
+            self._view = seen
+            live.look_at(seen)
+        self._timer = QTimer(self)
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self.tick)
+        self._timer.start()
+
+    @property
+    def shown(self) -> bool:
+        """Whether the layer is still in the viewer."""
+        return self.layer in self._viewer.layers
+
+    def tick(self) -> None:
+        """Tell the run what is looked at, and draw what is new of it."""
+        view = field_in_view(self.layer)
+        if view != self._view:  # then napari has just read all of it anew
+            self._view = view
+            self.live.look_at(view)
+            return
+        news = self.live.take_news()
+        if news is not None and view is not None and _overlap(news, view):
+            self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+
+    def resume(self) -> None:
+        """Draw again, because the run goes on."""
+        self.layer.metadata[LIVE] = True
+        self._timer.start()
+
+    def pause(self) -> None:
+        """Draw a last time, because the run has stopped; the layer stays."""
+        self._timer.stop()
+        if self.shown:
+            self.live.take_news()
+            self.layer.refresh(extent=False, highlight=False)
+
+    def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
+        """Show the finished store in place of the live levels.
+
+        Parameters
+        ----------
+        micrograph : Micrograph
+            The result, with its history.
+        levels : sequence of array
+            Its pyramid, finest first.
+        """
+        self._timer.stop()
+        if not self.shown:
+            return
+        self.layer.metadata.pop(LIVE, None)
+        self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
+        self.layer.data = list(levels) if self.layer.multiscale else levels[0]
+        without_cache(self.layer)
+
+    def discard(self) -> None:
+        """Take the layer out of the viewer, and its temporary store off the disk."""
+        self._timer.stop()
+        if self.shown:
+            self._viewer.layers.remove(self.layer)
+        self.forget_store()
+
+    def forget_store(self) -> None:
+        """Remove the store, if it was a temporary one."""
+        if self.store.temporary:
+            shutil.rmtree(self.store.path, ignore_errors=True)
+
+    def _on_removed(self, event: Any) -> None:
+        if is_alive(self) and event.value is self.layer:
+            self._timer.stop()
+            self._removed()
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    """Tell whether two boxes share a pixel."""
+    return (
+        one.y0 < other.y1
+        and other.y0 < one.y1
+        and one.x0 < other.x1
+        and other.x0 < one.x1
+    )

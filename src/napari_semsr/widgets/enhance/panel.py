@@ -1,0 +1,446 @@
+"""What few runs need: memory, a narrower halo, a cluster; folded away."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import QWidget
+from superqt import QCollapsible
+
+from napari_semsr.core import Job, Micrograph, OptionError, SemsrError
+from napari_semsr.jobs import check_image_target, unfinished
+from napari_semsr.widgets.base import (
+    Form,
+    Note,
+    OptionsForm,
+    Panel,
+    Row,
+    new_store_path,
+    preference,
+    require_room,
+    table,
+)
+from napari_semsr.widgets.enhance.compare import Look
+from napari_semsr.widgets.enhance.job import (
+    EnhanceOutcome,
+    Target,
+    enhance_layer,
+    figures,
+)
+from napari_semsr.widgets.enhance.live import LiveLayer, live_field, live_keywords
+from napari_semsr.widgets.enhance.models import ModelChooser
+from napari_semsr.widgets.layers import LIVE, show_scale_bar
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+    from napari_semsr.widgets.enhance.compare import Subject
+
+_ADVANCED_ROWS = {
+    "memory_gb": Row(
+        "Memory (GB)",
+        "Memory that a run may take, in 10^9 bytes; automatic takes what is free. A "
+        "model that looks at the whole field keeps on disk what exceeds it.",
+        step=0.5,
+    ),
+    "halo_tolerance": Row(
+        "Halo tolerance",
+        "Largest change that pixels beyond a tile's margin may make, over the range of "
+        "the result; automatic makes none. 0.001 makes deep models faster.",
+        step=0.0001,
+    ),
+}
+_RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+_DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
+_HEADER = "QPushButton { background: transparent; text-align: left; }"
+_SCHEDULER = (
+    "Address of a dask scheduler, such as tcp://127.0.0.1:8786, whose workers see the "
+    "same files under the same paths; all of the layer is enhanced then, in no order "
+    "of view. Empty runs the model in napari itself."
+)
+
+
+class Advanced(QCollapsible):
+    """Options that are folded away until they are asked for.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        Where it lives.
+    """
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__("Advanced", parent)
+        from napari_semsr.inference import EnhanceOptions
+
+        self.toggleButton().setStyleSheet(_HEADER)
+        for choose in (self.setExpandedIcon, self.setCollapsedIcon):
+            choose(QIcon())  # the library's own are black on dark
+        self.toggled.connect(self._show_state)
+        self.form = OptionsForm(EnhanceOptions, _ADVANCED_ROWS)
+        self._scheduler = LineEdit(name="scheduler")
+        self._scheduler.native.setPlaceholderText("none: in napari itself")
+        where = Form()
+        where.add("scheduler", "Scheduler", self._scheduler, _SCHEDULER)
+        for part in (self.form, where):
+            self.addWidget(part)
+        for box in (self.layout(), self.content().layout()):
+            if box is not None:
+                box.setContentsMargins(0, 0, 0, 0)
+        self.setToolTip("Memory, tolerance and cluster; few runs need them.")
+        self.collapse(animate=False)
+        self._show_state(False)
+
+    def _show_state(self, unfolded: bool) -> None:
+        """Point down where there is something below."""
+        self.setText(f"{_DOWN if unfolded else _RIGHT} Advanced")
+
+    @property
+    def scheduler(self) -> str | None:
+        """Address of a cluster; None where there is none."""
+        return str(self._scheduler.value).strip() or None
+
+    @scheduler.setter
+    def scheduler(self, address: str | None) -> None:
+        self._scheduler.value = address or ""
+
+    def values(self) -> dict[str, Any]:
+        """Read the options that are typed now.
+
+        Returns
+        -------
+        dict
+            Values by option name; None where *automatic* is shown.
+        """
+        return self.form.values()
+
+    def set_values(self, **values: Any) -> None:
+        """Type values, and unfold when one of them is not automatic.
+
+        Parameters
+        ----------
+        **values : object
+            By option name; those that are not shown here are left out.
+        """
+        shown = {name: v for name, v in values.items() if name in self.form.names}
+        self.form.set_values(**shown)
+        if any(value is not None for value in shown.values()):
+            self.expand(animate=False)
+
+    def on_change(self, call: Callable[[Any], None]) -> None:
+        """Call something when an option changes.
+
+        Parameters
+        ----------
+        call : callable
+            Receives the new value.
+        """
+        for name in self.form.names:
+            self.form.on_change(name, call)
+
+
+# Enhance: run a model over a layer tile by tile, into a calibrated store.
+
+_EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
+_DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}
+_ROWS = {
+    "device": Row("Device", "Where the model runs; automatic takes a GPU.", _DEVICES),
+    "tile": Row(
+        "Tile (px)",
+        "Side of a tile; automatic fits model and memory. The result is the same.",
+        step=64,
+    ),
+    "precision": Row(
+        "Precision",
+        "Number format; automatic takes bf16 where it is faster.",
+        {"automatic": "auto", "fp32": "fp32", "bf16": "bf16"},
+    ),
+    "norm": Row(
+        "Normalisation",
+        "How statistics of normalising layers are taken; exact leaves no seams.",
+    ),
+    "haze": Row(
+        "Lift haze",
+        "Let a model that looks for haze over the whole field lift it; untick where "
+        "contrast differs across the sample by nature.",
+    ),
+    "resample": Row(
+        "Resample",
+        "A layer at another pixel size than the model was trained for is resampled to "
+        "that, and the result brought back or kept there; never runs the model on the "
+        "layer as it is.",
+        {"and back": "auto", "keep there": "keep", "never": "never"},
+    ),
+}
+
+
+class EnhancePanel(Panel):
+    """Enhances a layer with a model from the shelf.
+
+    The result is a layer at once. It shows the input where nothing is enhanced yet, and
+    what is in view is enhanced first.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Enhance", "Enhance")
+        from napari_semsr.inference import EnhanceOptions
+
+        self.layer = self.new_layer_box("layer")
+        self.model = ModelChooser()
+        self.form = OptionsForm(EnhanceOptions, _ROWS)
+        self.form.set_values(
+            device=preference("computing", "device"),
+            tile=int(preference("computing", "tile_px")) or None,
+            precision=preference("computing", "precision"),
+        )
+        self.advanced = Advanced()
+        self.whole = CheckBox(name="whole", value=True, text="Whole field")
+        self.output = FileEdit(
+            name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
+        )
+        self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
+        self.look = Look(
+            viewer, lambda: self.layer.value, self._subject, self.show_problem
+        )
+        self.figures = Note()
+        self.live: LiveLayer | None = None
+        self._made: tuple[Any, ...] = ()
+        self._fill()
+        self.layer.changed.connect(self._compare)
+        self.model.changed.connect(self._show_rows)
+        self.form.on_change("resample", lambda _: self._compare(self.layer.value))
+        self.whole.changed.connect(self._set_whole)
+        for change in (self.layer.changed, self.model.changed):
+            change.connect(self.look.preview.change)
+        for name in self.form.names:
+            self.form.on_change(name, self.look.preview.change)
+        self.advanced.on_change(self.look.preview.change)
+        self.runner.failed.connect(self._stop_drawing)
+        self._compare(self.layer.value)
+        self._show_rows()
+
+    def _fill(self) -> None:
+        which = Form()
+        which.add("layer", "Layer", self.layer, "The grey image to enhance.")
+        where = Form()
+        where.add(
+            "whole",
+            "",
+            self.whole,
+            "What is in view always comes first. Unticked, the rest waits until it is "
+            "looked at, or until this is ticked again.",
+        )
+        where.add(
+            "output",
+            "Save as",
+            self.output,
+            "An .ome.zarr path; empty keeps the result in a temporary folder that is "
+            "removed when napari ends.",
+        )
+        where.add(
+            "existing",
+            "If it exists",
+            self.existing,
+            "Leave an existing store alone, go on with one that was interrupted, here "
+            "or by the command, with the settings that it was begun with, or replace "
+            "it.",
+        )
+        self.add_group("Image", which)
+        self.add_group("Model", self.model)
+        self.add_group("How", self.form, where, self.advanced)
+        self.add_group("Compare", self.look)
+        self.results = self.add_group("Result", self.figures)
+        self.results.setVisible(False)
+
+    def _compare(self, layer: Any) -> None:
+        try:
+            size = self.micrograph(layer).pixel_size_nm
+        except SemsrError:
+            size = None
+        self.model.show_for(size, self.form.values()["resample"])
+
+    def _show_rows(self) -> None:
+        self.form.show_row("norm", bool(self.model.card.get("norms")))
+        sized = self.model.card.get("pixel_size_nm") is not None
+        self.form.show_row("resample", sized)
+
+    def _set_whole(self, whole: bool) -> None:
+        if self.live is not None:
+            self.live.live.queue.whole = whole
+
+    def _subject(self) -> "Subject":
+        """Read what is to be enhanced, and how."""
+        layer, model = self.layer.value, self.model.value
+        micrograph = self.micrograph(layer)
+        if model is None:
+            msg = "A model must be chosen, but none is on the shelf; add a model file."
+            raise OptionError(msg)
+        options = self.form.options(**self.advanced.values())
+        return layer, micrograph, model, options
+
+    # -- where it goes ---------------------------------------------------------
+
+    def _typed(self) -> Path | None:
+        """Path that the user gave."""
+        typed = str(self.output.value).strip()
+        if typed in ("", "."):
+            return None
+        path = Path(typed)
+        if path.name.endswith(".ome.zarr"):
+            return path
+        return path.with_name(f"{path.name}.ome.zarr")
+
+    def _target(self, micrograph: Micrograph) -> Target:
+        path = self._typed()
+        if path is None:
+            require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
+            made = new_store_path(f"{micrograph.name}-enhanced")
+            return Target(made, temporary=True)
+        return Target(path, existing=str(self.existing.value))
+
+    def _begun(self) -> Any:
+        """Show how a store was begun that is to be resumed, and give its options."""
+        path = self._typed()
+        found = None
+        if path is not None and self.existing.value == "resume":
+            found = unfinished(path)
+        if found is None:
+            return None
+        from napari_semsr.inference import EnhanceOptions
+
+        options = EnhanceOptions.parse(found.options)
+        shown = options.model_dump()
+        self.form.set_values(**{name: shown[name] for name in self.form.names})
+        self.advanced.set_values(**shown)
+        self.model.choose(found.model)
+        return options
+
+    def _goes_on(self, made: tuple[Any, ...]) -> Target | None:
+        """Find the store of a layer that was left half done by the same settings."""
+        live = self.live
+        if live is None or not live.shown or not live.layer.metadata.get(LIVE):
+            return None
+        if made != self._made:
+            return None
+        path = self._typed()
+        if path is not None and path != live.store.path:
+            if not live.store.temporary:
+                return None
+            check_image_target(path, inputs=[])
+            shutil.move(live.store.path, path)
+            live.store = Target(path)
+        live.store = Target(live.store.path, "resume", live.store.temporary)
+        return live.store
+
+    # -- running ---------------------------------------------------------------
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form, and add the layer.
+
+        Returns
+        -------
+        tuple of callable
+            The run, and what shows its result.
+        """
+        begun = self._begun()
+        source, micrograph, model, options = self._subject()
+        options = begun or options
+        scheduler = self.advanced.scheduler
+        self._compare(source)
+        self.look.stop_preview()
+        made = (source, model, options)
+        target = self._goes_on(made) or self._target(micrograph)
+        live = self._draw(micrograph, made, target)
+        return (
+            lambda: enhance_layer(
+                micrograph,
+                target,
+                model=model,
+                options=options,
+                live=live.live,
+                scheduler=scheduler,
+            ),
+            self.show_outcome,
+        )
+
+    def _draw(
+        self, micrograph: Micrograph, made: tuple[Any, ...], target: Target
+    ) -> LiveLayer:
+        """Add the layer, or go on with the one that is there."""
+        old = self.live
+        if old is not None and old.shown and old.store == target:
+            old.resume()
+            return old
+        source, _, options = made
+        field = live_field(
+            micrograph,
+            source,
+            self.model.card,
+            options,
+            whole=bool(self.whole.value),
+        )
+        keywords = live_keywords(field, micrograph, source, self.model.card, options)
+        self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
+        self._made = made
+        show_scale_bar(self.viewer)
+        return self.live
+
+    def show_outcome(self, outcome: EnhanceOutcome) -> None:
+        """Show the finished result, and write its figures.
+
+        Parameters
+        ----------
+        outcome : EnhanceOutcome
+            What was made.
+        """
+        micrograph = outcome.opened.micrograph
+        levels = [item.data for item in outcome.opened.levels]
+        if self.live is not None:
+            self.live.finish(micrograph, levels)
+        report = outcome.made.report
+        self.figures.setText(table(figures(report, outcome.made.output)))
+        self.reveal(self.results)
+        self.show_status(
+            f"Enhanced in {report.seconds:.1f} s at "
+            f"{report.megapixels_per_second:.2f} megapixels/s."
+        )
+
+    # -- stopping ----------------------------------------------------------------
+
+    def _removed(self) -> None:
+        """Stop, because the user took the layer away."""
+        if self.runner.busy:
+            self.cancel()
+        elif self.live is not None:
+            self.live.forget_store()
+
+    def _stop_drawing(self, _: str = "") -> None:
+        """Leave what is done on the screen; take away a layer without any of it."""
+        live = self.live
+        if live is None:
+            return
+        if not live.shown:
+            live.forget_store()
+            self.after_cancel = "its layer was removed"
+        elif live.live.done:
+            live.pause()
+            self.after_cancel = "what is finished is kept, and Enhance goes on from it"
+        else:
+            live.discard()
+            self.live = None
+            self.after_cancel = "no layer was added"
+        if not live.store.temporary and live.store.path.exists():
+            self.after_cancel += ", as does 'resume it' with the store"
+
+    def _show_cancelled(self) -> None:
+        self._stop_drawing()
+        super()._show_cancelled()

@@ -1,0 +1,341 @@
+"""Between napari layers and micrographs: calibration travels both ways."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Layer, Shapes
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Micrograph,
+    OptionError,
+    Provenance,
+    ShapeError,
+    parse_pixel_size,
+)
+
+if TYPE_CHECKING:
+    import napari.components
+
+HELPER = "semsr helper"
+"""Key of a layer's metadata that keeps it out of the lists of the panels."""
+
+LIVE = "semsr live"
+"""Key of a layer's metadata while it is being enhanced."""
+
+_AMBER = "#e3b617"
+_SAMPLE = 1024
+_TOLERANCE = 1e-6
+
+
+def nm_per_unit(unit: object) -> float | None:
+    """Convert a layer's unit to nanometres.
+
+    Parameters
+    ----------
+    unit : pint.Unit or str
+        Unit of one axis of a layer.
+
+    Returns
+    -------
+    float or None
+        Nanometres in one unit; None when it is no length (``pixel``).
+    """
+    import pint
+
+    registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
+    quantity = registry.Quantity(1.0, str(unit))
+    if not quantity.check("[length]"):
+        return None
+    return float(quantity.to("nm").magnitude)
+
+
+def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
+    """Image layers that are not colour, in the order of the list.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer.
+
+    Returns
+    -------
+    list of napari.layers.Image
+        The layers; the topmost is the last.
+    """
+    return [
+        item
+        for item in viewer.layers
+        if isinstance(item, Image) and not item.metadata.get(HELPER)
+    ]
+
+
+def shapes_layers(viewer: "napari.components.ViewerModel") -> list[Shapes]:
+    """Shapes layers in the order of the list.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer.
+
+    Returns
+    -------
+    list of napari.layers.Shapes
+        The layers; the topmost is the last.
+    """
+    return [item for item in viewer.layers if isinstance(item, Shapes)]
+
+
+def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scale and translation of a layer, unless it is turned, sheared or flipped."""
+    shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
+    ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)]
+    linear = np.stack(ends, axis=1) - shift[:, None]
+    scale = np.diag(linear)
+    off = np.abs(linear - np.diag(scale)).max()
+    if off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0):
+        msg = (
+            f"Layer {layer.name!r} must not be rotated, sheared or flipped to be "
+            "measured; reset its transform, or save it as it is shown and open that."
+        )
+        raise ShapeError(msg)
+    return scale, shift
+
+
+def _plane(layer: Image, point: Sequence[float]) -> Any:
+    """Level 0 of a layer, cut to the plane that is shown: ``(Y, X)``."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    lead = layer.ndim - 2
+    if lead < 0:
+        msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
+        raise ShapeError(msg)
+    if lead:
+        world = tuple(point)[-layer.ndim :]
+        place = layer.world_to_data(world) if len(world) == layer.ndim else [0] * lead
+        data = data[
+            tuple(
+                min(max(round(float(i)), 0), n - 1)
+                for i, n in zip(place[:lead], data.shape[:lead], strict=True)
+            )
+        ]
+    return data if hasattr(data, "dask") else np.asarray(data)
+
+
+def _provenance(layer: Layer) -> Provenance | None:
+    found = layer.metadata.get("micrograph", {})
+    record = found.get("provenance") if isinstance(found, dict) else None
+    if isinstance(record, Provenance) or record is None:
+        return record
+    try:
+        return Provenance.model_validate(record)
+    except ValueError:
+        return None
+
+
+def micrograph_from_layer(
+    layer: Image | None, point: Sequence[float] = ()
+) -> Micrograph:
+    """Read a layer as it is shown: its plane, its calibration, its history.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image or None
+        A grey image layer; of several axes the last two are the image.
+    point : sequence of float
+        The viewer's point in world coordinates, which chooses the plane.
+
+    Returns
+    -------
+    Micrograph
+        Level 0, lazy when the layer is; uncalibrated when the layer's units are
+        pixels.
+
+    Raises
+    ------
+    ShapeError
+        If there is no layer, or it is colour, rotated, sheared or flipped.
+    """
+    if layer is None:
+        msg = "An image layer must be chosen; open one with Open mosaic or a sample."
+        raise ShapeError(msg)
+    if layer.rgb:
+        msg = (
+            f"Layer {layer.name!r} must be a grey image, got colour (RGB); split its "
+            "channels or convert it to luminance first."
+        )
+        raise ShapeError(msg)
+    if layer.metadata.get(LIVE):
+        msg = (
+            f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
+            "whole field first."
+        )
+        raise ShapeError(msg)
+    scale, shift = (part[-2:] for part in _plain_transform(layer))
+    factors = [nm_per_unit(unit) for unit in layer.units[-2:]]
+    y, x = factors
+    calibrated = y is not None and x is not None
+    k = np.array([y, x]) if calibrated else np.ones(2)
+    pitch, origin = scale * k, shift * k
+    return Micrograph(
+        data=_plane(layer, point),
+        pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
+        name=layer.name,
+        provenance=_provenance(layer),
+        origin=(float(origin[0]), float(origin[1])),
+        spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
+    )
+
+
+def contrast_limits(
+    data: Any, low: float = 0.1, high: float = 99.9
+) -> tuple[float, float]:
+    """Grey values between which an image is shown, from a sample of its pixels.
+
+    Parameters
+    ----------
+    data : (Y, X) array, or list of them
+        The image, or its pyramid, whose coarsest level is taken.
+    low, high : float
+        Percentiles.
+
+    Returns
+    -------
+    tuple of float
+        Two different finite numbers.
+    """
+    level = data[-1] if isinstance(data, list | tuple) else data
+    if hasattr(level, "dask") and max(level.shape) > 2 * _SAMPLE:
+        window = tuple(
+            slice(max(0, (n - _SAMPLE) // 2), (n + _SAMPLE) // 2) for n in level.shape
+        )
+        level = level[window]
+    elif not hasattr(level, "dask"):
+        level = level[tuple(slice(None, None, -(-n // _SAMPLE)) for n in level.shape)]
+    values = np.asarray(level, dtype=float)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    lo, hi = (float(v) for v in np.percentile(values, (low, high)))
+    if hi <= lo:
+        lo, hi = float(values.min()), float(values.max())
+    return (lo, hi) if hi > lo else (lo, lo + 1.0)
+
+
+def layer_keywords(
+    micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
+) -> dict[str, Any]:
+    """Keywords with which ``viewer.add_image`` shows a micrograph calibrated.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image.
+    levels : sequence of array, optional
+        Its pyramid, finest first, which sets the contrast.
+    **extra : object
+        More keywords; they win over ours.
+
+    Returns
+    -------
+    dict
+        Name, scale, translate, units, axis labels, contrast limits, ``rgb=False``,
+        and metadata with the provenance.
+    """
+    record = micrograph.provenance
+    size = micrograph.pixel_size_nm
+    about = {
+        "pixel_size_nm": None if size is None else list(size),
+        "provenance": None if record is None else record.model_dump(mode="json"),
+        **dict(micrograph.metadata),
+    }
+    keywords: dict[str, Any] = {
+        "name": micrograph.name,
+        "scale": micrograph.scale,
+        "translate": micrograph.origin,
+        "units": (micrograph.unit, micrograph.unit),
+        "axis_labels": ("y", "x"),
+        "rgb": False,
+        "metadata": {"micrograph": about},
+    }
+    shown = micrograph.data if levels is None else list(levels)
+    if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
+        keywords["cache"] = False
+    if "contrast_limits" not in extra:
+        keywords["contrast_limits"] = contrast_limits(shown)
+    return keywords | extra
+
+
+def without_cache(layer: Layer) -> None:
+    """Let a lazy layer be computed in a thread while napari draws it.
+
+    napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
+    10396: `KeyError` in both); from now on the layer is drawn without it.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Any layer; those in memory are left alone.
+    """
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    if hasattr(data, "dask"):
+        layer.dask_optimized_slicing = nullcontext
+
+
+def outline(layer: Layer) -> None:
+    """Draw a thin line around a layer.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Any layer.
+    """
+    box = layer.bounding_box
+    box.line_color = _AMBER
+    box.points = False
+    box.visible = True
+
+
+def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
+    """Switch the scale bar on; napari takes its unit from the layers.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        The viewer.
+    """
+    canvas = getattr(viewer, "canvas", None)
+    overlays = getattr(canvas, "overlays", None)
+    bar = getattr(overlays, "scale_bar", None) or viewer.scale_bar
+    bar.visible = True
+    bar.font_size = 14
+
+
+def same_unit(micrographs: Sequence[Micrograph]) -> str:
+    """Find the unit that images to be compared share.
+
+    Parameters
+    ----------
+    micrographs : sequence of Micrograph
+        At least one image.
+
+    Returns
+    -------
+    str
+        ``"nm"`` or ``"pixel"``.
+
+    Raises
+    ------
+    OptionError
+        If some are calibrated and others are not.
+    """
+    units = {item.unit for item in micrographs}
+    if len(units) > 1:
+        bare = [item.name for item in micrographs if item.unit == "pixel"]
+        msg = (
+            f"Layers shown together must all be calibrated or none, but {bare[0]!r} "
+            "has no pixel size; give it one in Open mosaic, under Calibrate a layer."
+        )
+        raise OptionError(msg)
+    return units.pop()

@@ -1,0 +1,1 @@
+"""Panels that measure: FRC map, spectrum, metrics."""

@@ -1,0 +1,390 @@
+"""FRC map: resolution block by block, over the image it belongs to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils import DirectLabelColormap
+from numpy.typing import NDArray
+
+from napari_semsr.analysis import REASONS, FrcMapOptions, FrcOptions, code_of
+from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.jobs import FrcMapReport, FrcReport, frc_job, frc_map_job
+from napari_semsr.widgets.base import (
+    DASH,
+    SIGMA,
+    TIMES,
+    Form,
+    Note,
+    OptionsForm,
+    Panel,
+    Row,
+    table,
+)
+from napari_semsr.widgets.layers import (
+    contrast_limits,
+    layer_keywords,
+    same_unit,
+    show_scale_bar,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+# The layers of an FRC map: resolutions in colour, failed blocks by their reason.
+
+# Colours that viridis has not, so that a failed block is never read as a number.
+REASON_COLOURS = {
+    "no-signal": "#9aa0a6",
+    "correlated-noise": "#d7263d",
+    "identical": "#e040fb",
+    "periodic": "#ff5722",
+    "too-small": "#8c4a2f",
+    "beyond-nyquist": "#ffffff",
+    "not-independent": "#ff8fd8",
+}
+REASON_TEXTS = {
+    "no-signal": "nothing but noise, or no contrast",
+    "correlated-noise": "both images share their noise, so it never falls",
+    "identical": "both images are the same",
+    "periodic": "a grating or lattice, whose rings hold no curve",
+    "too-small": "the block is too small for a resolution this coarse",
+    "beyond-nyquist": "finer than the pixels can show",
+    "not-independent": "both were made from one acquisition by a network",
+}
+
+
+def add_map_layer(viewer: "napari.viewer.Viewer", result: Micrograph, name: str) -> Any:
+    """Add a map of resolutions as a translucent overlay.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    result : Micrograph
+        One pixel for each block position; NaN where there is no crossing.
+    name : str
+        What the map was made of.
+
+    Returns
+    -------
+    napari.layers.Image
+        The layer; its contrast limits are the 1st and 99th percentile.
+    """
+    data = np.asarray(result.array(), dtype=np.float32)
+    keywords = layer_keywords(
+        result,
+        name=f"FRC map ({result.unit}) of {name}",
+        contrast_limits=contrast_limits(data, 1, 99),
+        colormap="viridis",
+        blending="translucent",
+        opacity=0.55,
+        interpolation2d="nearest",
+    )
+    layer = viewer.add_image(data, **keywords)
+    colorbar = getattr(layer, "colorbar", None)
+    if colorbar is not None and np.isfinite(data).any():
+        colorbar.visible = True
+    return layer
+
+
+def add_failed_layer(
+    viewer: "napari.viewer.Viewer",
+    result: Micrograph,
+    codes: NDArray[np.uint8],
+    name: str,
+) -> Any:
+    """Add the blocks without a resolution, coloured and named by their reason.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    result : Micrograph
+        The map; the layer lies on its grid.
+    codes : (Y, X) numpy.ndarray of uint8
+        0 where there is a resolution, else the code of a reason.
+    name : str
+        What the map was made of.
+
+    Returns
+    -------
+    napari.layers.Labels or None
+        The layer; None when no block failed.
+    """
+    if not np.any(codes):
+        return None
+    colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
+    colours |= {code_of(reason): REASON_COLOURS[reason] for reason in REASONS}
+    keywords = layer_keywords(result, contrast_limits=(0, 1))
+    for unwanted in ("contrast_limits", "rgb"):
+        keywords.pop(unwanted)
+    keywords["name"] = f"Failed blocks of {name}"
+    return viewer.add_labels(
+        np.asarray(codes),
+        colormap=DirectLabelColormap(color_dict=colours),
+        features={
+            "index": np.arange(len(REASONS) + 1),
+            "reason": ["", *REASONS],
+        },
+        opacity=0.8,
+        **keywords,
+    )
+
+
+_SPLIT = "none: split the first image"
+_ROWS = {
+    "block": Row(
+        "Block (px)",
+        "Side of a block; automatic takes 64 px for two images and 128 px for one.",
+        step=16,
+    ),
+    "step": Row(
+        "Step (px)", "Distance between block positions; smaller is smoother.", step=8
+    ),
+    "criterion": Row(
+        "Criterion",
+        "Correlation below which details are no longer resolved.",
+        {"1/7 (fixed)": "1/7", "half-bit": "half-bit", f"3 {SIGMA}": "3-sigma"},
+    ),
+    "estimator": Row(
+        "Estimator",
+        "Exact fits what the window does to small blocks; plain reads the rings.",
+    ),
+    "fill": Row(
+        "Failed blocks",
+        "Leave them empty, or fill each from its nearest neighbour; they stay marked.",
+        {"leave empty": "none", "fill from nearest": "nearest"},
+    ),
+    "reference": Row(
+        "Second is noise-free",
+        "The second image is a nearly noise-free reference: threshold √(1/7).",
+    ),
+    "allow_self": Row(
+        "Allow one network's outputs",
+        "Compare two outputs of one network; what it gives is no resolution.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FrcOutcome:
+    """Map and whole-field curve of the same images.
+
+    Attributes
+    ----------
+    blocks : FrcMapReport
+        The map.
+    whole : FrcReport
+        The curve.
+    """
+
+    blocks: FrcMapReport
+    whole: FrcReport
+
+
+def measure(
+    a: Micrograph, b: Micrograph | None, options: FrcMapOptions
+) -> Job[FrcOutcome]:
+    """Correlate whole fields, then block by block.
+
+    Parameters
+    ----------
+    a : Micrograph
+        An image.
+    b : Micrograph or None
+        A second, independent image of the same field.
+    options : FrcMapOptions
+        Blocks and criterion.
+
+    Returns
+    -------
+    FrcOutcome
+        Map and curve.
+
+    Yields
+    ------
+    Progress
+        Of both parts.
+    """
+    shared = {
+        name: getattr(options, name)
+        for name in FrcOptions.model_fields
+        if name != "estimator"
+    }
+    whole = yield from frc_job(a, b, options=FrcOptions(**shared))
+    blocks = yield from frc_map_job(a, b, options=options)
+    return FrcOutcome(blocks, whole)
+
+
+class FrcMapPanel(Panel):
+    """Maps the resolution of two layers, or of one and its split.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "FRC map", "Map resolution")
+        self.first = self.new_layer_box("first")
+        self.second = self.new_layer_box("second", none=_SPLIT)
+        self.form = OptionsForm(
+            FrcMapOptions, {k: v for k, v in _ROWS.items() if _has(k)}
+        )
+        self.summary = Note()
+        self.plots: Any = None
+        which = Form()
+        which.add("first", "Image", self.first, "The image to measure.")
+        which.add(
+            "second",
+            "Second image",
+            self.second,
+            "An independent exposure of the same field; without one the image is split "
+            "into halves, which is valid only while its noise is white.",
+        )
+        self.add_group("Layers", which)
+        self.add_group("Blocks", self.form)
+        self.results = self.add_group("Resolution", self.summary)
+        self.results.setVisible(False)
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        tuple of callable
+            The measurement, and what shows it.
+        """
+        options = self.form.options()
+        first = self.micrograph(self.first.value)
+        second = None
+        if self.second.value is not None:
+            second = self.micrograph(self.second.value)
+            _check_pair(first, second)
+        return lambda: measure(first, second, options), self.show_outcome
+
+    def show_outcome(self, outcome: FrcOutcome) -> None:
+        """Add the layers, draw the plots, write the figures.
+
+        Parameters
+        ----------
+        outcome : FrcOutcome
+            What was measured.
+        """
+        report = outcome.blocks
+        name = report.images[0]
+        add_map_layer(self.viewer, report.result.map, name)
+        add_failed_layer(self.viewer, report.result.map, report.result.reasons, name)
+        show_scale_bar(self.viewer)
+        self._draw(outcome)
+        self.summary.setText(_summary(outcome))
+        self.reveal(self.results)
+        median = _spread(report)["median"]
+        said = "no block has a resolution" if median is None else f"median {median}"
+        self.show_status(
+            f"{report.blocks} blocks, {said}, {report.failed} failed; the map lies "
+            "over the image."
+        )
+
+    def _draw(self, outcome: FrcOutcome) -> None:
+        from napari_semsr.widgets.base import PlotCanvas, draw_frc, draw_resolutions
+
+        if self.plots is None:
+            self.plots = PlotCanvas(self.viewer, rows=2)
+            self.add_plot(self.results, self.plots, place=1)
+        self.plots.clear()
+        report = outcome.blocks
+        unit = report.unit
+        values = np.asarray(report.result.measured, dtype=float)
+        marks = [
+            (label, value)
+            for label, value in _numbers(report).items()
+            if value is not None
+        ]
+        draw_resolutions(self.plots.axes[0], values, unit, marks)
+        curve = outcome.whole.result
+        pixel = report.result.map.pixel_size_nm and _mean(outcome.whole.pixel_size_nm)
+        k = 1.0 if not pixel else 1000.0 / pixel
+        crossing = None if not curve.resolution_px else k / curve.resolution_px
+        draw_frc(
+            self.plots.axes[1],
+            np.asarray(curve.frequency_per_px) * k,
+            np.asarray(curve.correlation),
+            np.asarray(curve.threshold),
+            calibrated=bool(pixel),
+            crossing=crossing,
+            note=_whole_text(outcome.whole),
+        )
+        self.plots.refresh()
+
+
+def _has(name: str) -> bool:
+    return name in FrcMapOptions.model_fields
+
+
+def _mean(size: tuple[float, float] | None) -> float | None:
+    return None if size is None else float(np.sqrt(size[0] * size[1]))
+
+
+def _check_pair(first: Micrograph, second: Micrograph) -> None:
+    """Refuse two images that do not show the same field on the same grid."""
+    if first.shape != second.shape:
+        msg = (
+            "Both images must have the same shape, got "
+            f"{first.shape} and {second.shape} px; bring them onto one grid in the "
+            "panel Crop."
+        )
+        raise ShapeError(msg)
+    same_unit([first, second])
+
+
+def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
+    """Spread of the blocks in the map's unit."""
+    marks = {"p10": 10, "median": 50, "p90": 90}
+    return {label: report.result.percentile(share) for label, share in marks.items()}
+
+
+def _spread(report: FrcMapReport) -> Mapping[str, str | None]:
+    return {
+        label: None if value is None else f"{value:.4g} {report.unit}"
+        for label, value in _numbers(report).items()
+    }
+
+
+def _whole_text(report: FrcReport) -> str:
+    """Say the whole field's resolution or why there is none."""
+    found = report.result
+    if found.resolution_nm is not None:
+        return f"{found.resolution_nm:.4g} nm"
+    if found.resolution_px is not None:
+        return f"{found.resolution_px:.4g} px"
+    return f"no resolution: {found.reason}"
+
+
+def _summary(outcome: FrcOutcome) -> str:
+    """Write the figures as a small table, then the reasons with their colours."""
+    report, whole = outcome.blocks, outcome.whole.result
+    interval = whole.interval_nm or whole.interval_px
+    unit = "nm" if whole.interval_nm else "px"
+    between = (
+        f" (95 %: {interval[0]:.4g}{DASH}{interval[1]:.4g} {unit})" if interval else ""
+    )
+    rows = {label: value or DASH for label, value in _spread(report).items()}
+    rows["whole field"] = f"{_whole_text(outcome.whole)}{between}"
+    rows["method"] = whole.method
+    lines = [
+        f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
+        f"<b>{reason}</b>: {REASON_TEXTS[reason]}"
+        for reason, count in report.reasons.items()
+        if count
+    ]
+    if report.result.field_reason:
+        lines.append(
+            f"All blocks together show <b>{report.result.field_reason}</b>: "
+            f"{REASON_TEXTS[report.result.field_reason]}"
+        )
+    failed = f"<p>{report.failed} of {report.blocks} blocks failed</p>"
+    return f"{table(rows)}{failed}{'<br>'.join(lines)}"

@@ -1,0 +1,191 @@
+"""Metrics and histogram: one layer against another, in numbers and grey levels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.jobs import (
+    HistogramOptions,
+    HistogramReport,
+    MetricsOptions,
+    MetricsReport,
+    histogram_job,
+    metrics_job,
+)
+from napari_semsr.widgets.base import Form, Note, OptionsForm, Panel, Row, table
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_ROWS = {
+    "match": Row(
+        "Grey levels",
+        "Compare them as they are, or after the best gain and offset.",
+        {"as they are": None, "fit gain and offset": "affine"},
+    ),
+    "data_range": Row(
+        "Data range (grey levels)",
+        "Span of PSNR and SSIM; automatic: 255, 65535 or the reference's own.",
+    ),
+}
+_BINS = {"bins": Row("Histogram bins", "Number of grey-level bins.")}
+_NAMES = {
+    "psnr_db": ("PSNR", "{:.2f} dB"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "nrmse": ("NRMSE", "{:.4f}"),
+    "average_gradient": ("Average gradient", "{:.3f}"),
+    "contrast": ("Contrast", "{:.2f}"),
+    "spatial_frequency": ("Spatial frequency", "{:.3f}"),
+    "data_range": ("Data range", "{:g}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GreyOutcome:
+    """Figures and distributions of the same layers.
+
+    Attributes
+    ----------
+    metrics : MetricsReport
+        The figures.
+    histogram : HistogramReport
+        The distributions.
+    """
+
+    metrics: MetricsReport
+    histogram: HistogramReport
+
+
+def compare(
+    image: Micrograph,
+    reference: Micrograph | None,
+    *,
+    options: MetricsOptions,
+    bins: HistogramOptions,
+) -> Job[GreyOutcome]:
+    """Measure an image, against a reference where there is one.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What is measured.
+    reference : Micrograph or None
+        The truth, of the same shape.
+    options : MetricsOptions
+        Data range, and whether gain and offset are fitted first.
+    bins : HistogramOptions
+        Bins of the histogram.
+
+    Returns
+    -------
+    GreyOutcome
+        Figures and distributions.
+
+    Yields
+    ------
+    Progress
+        Of both parts.
+    """
+    figures = yield from metrics_job(image, reference, options=options)
+    levels = yield from histogram_job(image, reference, options=bins)
+    return GreyOutcome(figures, levels)
+
+
+class MetricsPanel(Panel):
+    """Measures a layer, against a reference layer where there is one.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Metrics", "Measure")
+        self.image = self.new_layer_box("image")
+        self.reference = self.new_layer_box("reference", none="none")
+        self.form = OptionsForm(MetricsOptions, _ROWS)
+        self.bins = OptionsForm(HistogramOptions, _BINS)
+        self.table = Note()
+        self.plot: Any = None
+        self._fill()
+
+    def _fill(self) -> None:
+        form = Form()
+        form.add("image", "Image", self.image, "The layer to measure.")
+        form.add(
+            "reference",
+            "Reference",
+            self.reference,
+            "The truth, of the same shape; without one only sharpness is measured.",
+        )
+        self.add_group("Layers", form, self.form, self.bins)
+        self.results = self.add_group("Figures", self.table)
+        self.results.setVisible(False)
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        tuple of callable
+            The measurement, and what shows it.
+        """
+        image = self.micrograph(self.image.value)
+        reference = None
+        if self.reference.value is not None:
+            reference = self.micrograph(self.reference.value)
+            if reference.shape != image.shape:
+                msg = (
+                    f"The reference must have the image's shape {image.shape}, got "
+                    f"{reference.shape}; bring them onto one grid in the panel Crop."
+                )
+                raise ShapeError(msg)
+        options, bins = self.form.options(), self.bins.options()
+        return (
+            lambda: compare(image, reference, options=options, bins=bins),
+            self.show_outcome,
+        )
+
+    def show_outcome(self, outcome: GreyOutcome) -> None:
+        """Write the figures and draw the distributions.
+
+        Parameters
+        ----------
+        outcome : GreyOutcome
+            What was measured.
+        """
+        from napari_semsr.widgets.base import Curve, PlotCanvas, draw_grey_levels
+
+        found = outcome.histogram.result
+        if self.plot is None:
+            self.plot = PlotCanvas(self.viewer)
+            self.add_plot(self.results, self.plot)
+        edges = np.asarray(found.bins, dtype=float)
+        centres = (edges[:-1] + edges[1:]) / 2
+        counts = [found.counts, found.reference_counts]
+        curves = [
+            Curve(name, centres, np.asarray(count) / max(1, int(np.sum(count))))
+            for name, count in zip(outcome.histogram.images, counts, strict=False)
+            if count is not None
+        ]
+        draw_grey_levels(self.plot, curves)
+        self.table.setText(table(_figures(outcome)))
+        self.reveal(self.results)
+        self.show_status(f"Measured {' against '.join(outcome.metrics.images)}.")
+
+
+def _figures(outcome: GreyOutcome) -> Mapping[str, str]:
+    record = outcome.metrics.to_json()
+    rows = {
+        label: text.format(record[key])
+        for key, (label, text) in _NAMES.items()
+        if record.get(key) is not None
+    }
+    distance = outcome.histogram.result.emd
+    if distance is not None:
+        rows["Histogram distance"] = f"{distance:.3f} grey levels"
+    return rows

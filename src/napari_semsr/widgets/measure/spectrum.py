@@ -1,0 +1,422 @@
+"""Spectrum: radial curves of several layers together, and centred planes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, Select
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QFileDialog, QPushButton
+
+from napari_semsr.core import Job, Micrograph, Progress, WriteError
+from napari_semsr.widgets.base import Form, Note, Panel
+from napari_semsr.widgets.layers import (
+    contrast_limits,
+    grey_layers,
+    layer_keywords,
+    same_unit,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+# The centred spectrum as a layer, and the rings that make it readable.
+#
+# A spectrum's axes are frequencies, but a viewer has one unit: a layer in µm⁻¹, or one
+# in pixels, would switch the scale bar of all layers off. So the spectrum is laid
+# beside its image, as large as the image itself and in the image's unit, and its own
+# scale is drawn onto it: rings labelled with the period that they stand for.
+
+_GAP = 1.06
+_RADII = (0.85, 0.5, 0.25)
+_NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+_STEPS = np.outer(10.0 ** np.arange(-3, 8), _NICE).ravel()
+_LEAST_RADIUS_PX = 6
+_COLOUR = "#ffd400"
+
+
+def beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Micrograph:
+    """Grid of a plane as large as an image, to its right.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image.
+    shape : tuple of int
+        Rows and columns of the plane.
+    place : int, default=1
+        How many image widths to the right.
+
+    Returns
+    -------
+    Micrograph
+        An empty plane with the image's unit.
+    """
+    pitch = tuple(
+        p * n / m for p, n, m in zip(image.scale, image.shape, shape, strict=True)
+    )
+    y, x = image.origin
+    origin = (y, x + place * _GAP * image.shape[1] * image.scale[1])
+    calibrated = image.pixel_size_nm is not None
+    return Micrograph(
+        data=np.broadcast_to(np.float32(0), shape),
+        pixel_size_nm=image.replace(pixel_size_nm=pitch).pixel_size_nm
+        if calibrated
+        else None,
+        spacing_px=(1.0, 1.0) if calibrated else (pitch[0], pitch[1]),
+        origin=origin,
+        name=image.name,
+    )
+
+
+def ring_periods(image: Micrograph) -> list[float]:
+    """Round periods that an image's spectrum can show.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image.
+
+    Returns
+    -------
+    list of float
+        Up to three, the finest first; in nm when calibrated, else in pixels.
+    """
+    pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
+    finest = 2 * max(pitch)
+    coarsest = min(p * n for p, n in zip(pitch, image.shape, strict=True))
+    coarsest /= _LEAST_RADIUS_PX
+    wanted = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
+    return [period for period in wanted if period <= coarsest]
+
+
+def add_spectrum_layer(
+    viewer: "napari.viewer.Viewer",
+    image: Micrograph,
+    plane: NDArray[Any],
+    *,
+    place: int = 1,
+) -> Any:
+    """Show a centred log power spectrum beside its image.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    image : Micrograph
+        What the spectrum is of.
+    plane : (Y, X) numpy.ndarray
+        Logarithm of power, zero frequency at ``(Y // 2, X // 2)``.
+    place : int, default=1
+        How many image widths to the right of the image.
+
+    Returns
+    -------
+    napari.layers.Image
+        The layer; its metadata hold the frequency of one pixel.
+    """
+    pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
+    step = tuple(1.0 / (n * p) for n, p in zip(image.shape, pitch, strict=True))
+    per = "nm" if image.pixel_size_nm is not None else "px"
+    grid = beside(image, (plane.shape[0], plane.shape[1]), place)
+    keywords = layer_keywords(
+        grid,
+        name=f"Spectrum of {image.name}",
+        contrast_limits=contrast_limits(plane, 25, 99.95),
+        colormap="magma",
+        interpolation2d="nearest",
+    )
+    keywords["metadata"] = {
+        "spectrum": {f"frequency_step_per_{per}": step, "quantity": "log10 power"}
+    }
+    return viewer.add_image(plane, **keywords)
+
+
+def add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> Any:
+    """Draw rings of round periods onto a spectrum layer.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    image : Micrograph
+        What the spectrum is of.
+    layer : napari.layers.Image
+        The spectrum.
+
+    Returns
+    -------
+    napari.layers.Shapes or None
+        The rings; None where the image is too small for any.
+    """
+    periods = ring_periods(image)
+    if not periods:
+        return None
+    calibrated = image.pixel_size_nm is not None
+    pitch = image.scale if calibrated else (1.0, 1.0)
+    rows, columns = layer.data.shape[-2:]
+    centre = np.array([rows // 2, columns // 2], dtype=float)
+    extent = np.array([n * p for n, p in zip(image.shape, pitch, strict=True)])
+    radii = [extent / period for period in periods]
+    boxes = [np.stack([centre - radius, centre + radius]) for radius in radii]
+    corners = [
+        np.array([[a[0], a[1]], [a[0], b[1]], [b[0], b[1]], [b[0], a[1]]])
+        for a, b in boxes
+    ]
+    labels = [_label(period, calibrated=calibrated) for period in periods]
+    return viewer.add_shapes(
+        corners,
+        shape_type="ellipse",
+        name=f"Periods of {image.name}",
+        features={"period": labels},
+        text={
+            "string": "{period}",
+            "anchor": "upper_left",
+            "color": _COLOUR,
+            "size": 10,
+        },
+        edge_color=_COLOUR,
+        edge_width=max(1.0, rows / 250),
+        face_color="transparent",
+        opacity=1.0,
+        scale=layer.scale,
+        translate=layer.translate,
+        units=layer.units,
+        axis_labels=("y", "x"),
+    )
+
+
+def _label(period: float, *, calibrated: bool) -> str:
+    if not calibrated:
+        return f"{period:g} px"
+    return f"{period:g} nm"
+
+
+_LIST_HEIGHT = 110
+_NOTE = (
+    "The 2-D spectrum is laid to the right of its image and is as large as the "
+    "image, so that the viewer keeps its nm scale bar. The bar does not hold for the "
+    "spectrum: its yellow rings say which period and frequency they stand for."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spectra:
+    """Spectra of several images.
+
+    Attributes
+    ----------
+    images : tuple of Micrograph
+        What was transformed.
+    frequency, power : tuple of (K,) numpy.ndarray
+        Radial curves; frequency in µm⁻¹ when calibrated, else in cycles per pixel.
+    planes : tuple of (Y, X) numpy.ndarray
+        Logarithm of the centred power; empty when not asked for.
+    calibrated : bool
+        Whether frequencies are in µm⁻¹.
+    """
+
+    images: tuple[Micrograph, ...]
+    frequency: tuple[NDArray[Any], ...]
+    power: tuple[NDArray[Any], ...]
+    planes: tuple[NDArray[Any], ...]
+    calibrated: bool
+
+
+def transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
+    """Measure radial and centred spectra of several images.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph
+        All calibrated, or none.
+    planes : bool
+        Whether centred planes are wanted too.
+
+    Returns
+    -------
+    Spectra
+        Curves and planes.
+
+    Yields
+    ------
+    Progress
+        One step for each image.
+    """
+    from napari_semsr.analysis import centred_spectrum, radial_spectrum
+
+    calibrated = same_unit(images) == "nm"
+    frequency, power, centred = [], [], []
+    for number, image in enumerate(images):
+        yield Progress(number, len(images), f"transforming {image.name}")
+        curve = radial_spectrum(image)
+        pixel = image.mean_pixel_size_nm
+        k = 1000.0 / pixel if pixel is not None else 1.0
+        frequency.append(np.asarray(curve.frequency_per_px) * k)
+        power.append(np.asarray(curve.power))
+        if planes:
+            centred.append(np.asarray(centred_spectrum(image).array()))
+    yield Progress(len(images), len(images), "done")
+    return Spectra(
+        tuple(images), tuple(frequency), tuple(power), tuple(centred), calibrated
+    )
+
+
+def write_csv(path: Path, spectra: Spectra) -> None:
+    """Write radial curves, one row for each ring of each image.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; replaced if it exists, since the dialogue asked.
+    spectra : Spectra
+        The curves.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
+    """
+    unit = "frequency_per_um" if spectra.calibrated else "frequency_per_px"
+    period = "period_nm" if spectra.calibrated else "period_px"
+    k = 1000.0 if spectra.calibrated else 1.0
+    lines = [f"image,{unit},{period},power"]
+    for image, q, p in zip(
+        spectra.images, spectra.frequency, spectra.power, strict=True
+    ):
+        name = '"' + image.name.replace('"', '""') + '"'
+        lines += [
+            f"{name},{a:.8g},{'' if a == 0 else format(k / a, '.8g')},{b:.8g}"
+            for a, b in zip(q.tolist(), p.tolist(), strict=True)
+        ]
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        msg = f"{path} cannot be written ({error.strerror}); choose another folder."
+        raise WriteError(msg) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class SpectrumPanel(Panel):
+    """Draws the radial spectra of layers together, and adds centred ones.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Spectrum", "Transform")
+        self.spectra: Spectra | None = None
+        self.plot: Any = None
+        self.layers = Select(
+            name="layers",
+            choices=lambda _: [
+                (item.name, item) for item in reversed(grey_layers(viewer))
+            ],
+        )
+        self.layers.native.setFixedHeight(_LIST_HEIGHT)
+        self.layers.reset_choices()
+        self.follow(self.layers)
+        self.planes = CheckBox(value=True, text="2-D spectrum as a layer")
+        self.rings = CheckBox(value=True, text="Rings with their period")
+        self.export_button = QPushButton("Export curves as CSV …")
+        self.export_button.clicked.connect(lambda: self.export())
+        self.export_button.setEnabled(False)
+        self._fill()
+
+    def _fill(self) -> None:
+        form = Form()
+        form.add(
+            "layers",
+            "",
+            self.layers,
+            "Layers whose spectra are drawn together; hold Ctrl to choose several.",
+        )
+        form.add("planes", "", self.planes, "Adds the centred log power spectrum.")
+        form.add("rings", "", self.rings, "Draws rings of round periods onto it.")
+        self.add_group("Layers", form, Note(_NOTE))
+        self.results = self.add_group("Radial spectra", self.export_button)
+        self.export_button.setToolTip("Frequency, period and power of every ring.")
+        self.results.setVisible(False)
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        tuple of callable
+            The transform, and what shows it.
+        """
+        chosen = list(self.layers.value)
+        if not chosen:
+            chosen = grey_layers(self.viewer)[-1:]
+        images = [self.micrograph(layer) for layer in chosen or [None]]
+        same_unit(images)
+        planes = bool(self.planes.value)
+        return lambda: transform(images, planes=planes), self.show_spectra
+
+    def show_spectra(self, spectra: Spectra) -> None:
+        """Draw the curves and add the layers.
+
+        Parameters
+        ----------
+        spectra : Spectra
+            What was transformed.
+        """
+        from napari_semsr.widgets.base import Curve, PlotCanvas, draw_curves
+
+        self.spectra = spectra
+        if self.plot is None:
+            self.plot = PlotCanvas(self.viewer, height=300)
+            self.add_plot(self.results, self.plot)
+        curves = [
+            Curve(image.name, q, p)
+            for image, q, p in zip(
+                spectra.images, spectra.frequency, spectra.power, strict=True
+            )
+        ]
+        draw_curves(self.plot, curves, calibrated=spectra.calibrated)
+        pairs = zip(spectra.images, spectra.planes, strict=False)
+        for place, (image, plane) in enumerate(pairs, start=1):
+            layer = add_spectrum_layer(self.viewer, image, plane, place=place)
+            if self.rings.value:
+                add_rings(self.viewer, image, layer)
+        if spectra.planes:
+            self.viewer.reset_view()
+        self.reveal(self.results)
+        self.export_button.setEnabled(True)
+        unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
+        many = "spectrum" if len(curves) == 1 else "spectra"
+        self.show_status(f"{len(curves)} radial {many}, frequencies in {unit}.")
+
+    def export(self, path: Path | None = None) -> None:
+        """Write the curves as CSV.
+
+        Parameters
+        ----------
+        path : pathlib.Path, optional
+            Where; a dialogue asks when it is not given.
+        """
+        if path is None:
+            chosen, _ = QFileDialog.getSaveFileName(
+                self, "Export curves", "spectra.csv", "CSV (*.csv)"
+            )
+            if not chosen:
+                return
+            path = Path(chosen)
+        if self.spectra is None:
+            self.show_problem("Spectra must be measured before they are exported.")
+            return
+        try:
+            write_csv(path, self.spectra)
+        except WriteError as error:
+            self.show_problem(str(error))
+            return
+        self.notify(f"Wrote {path.name}.")

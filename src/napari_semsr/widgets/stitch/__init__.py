@@ -1,0 +1,1 @@
+"""The Stitch mosaic panel."""

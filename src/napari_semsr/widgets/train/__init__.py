@@ -1,0 +1,1 @@
+"""The Train panel, its process and its curves."""

@@ -1,0 +1,333 @@
+"""Train: make or fine-tune a model in a process of its own, and watch it learn."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import CheckBox, FileEdit, LineEdit
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout
+
+from napari_semsr.core import Job, OptionError, Progress, SemsrError
+from napari_semsr.jobs import (
+    ModelFile,
+    TrainRequest,
+    TrainStep,
+    import_model_job,
+    on_shelf,
+    recipe_facts,
+    resumed,
+    runs_folder,
+)
+from napari_semsr.widgets.base import Form, Panel, preference
+from napari_semsr.widgets.enhance import NEWS
+from napari_semsr.widgets.train.form import PairsForm, RecipeForm, count_box
+from napari_semsr.widgets.train.job import (
+    Cut,
+    TrainOutcome,
+    check_run_folder,
+    pairs_beside,
+    required_pairs,
+    spell_time,
+    train_to_shelf,
+)
+from napari_semsr.widgets.train.watch import TrainView
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_POLL_MS = 700
+_LONGEST = 10_000_000
+_STATE = "last.ckpt"
+
+
+class TrainPanel(Panel):
+    """Trains a model on pairs, in a process of its own.
+
+    Closing the panel or the viewer stops the training with its state kept.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Train", "Train")
+        self.pairs = PairsForm(self.new_layer_box)
+        self.recipe = RecipeForm()
+        self.name = LineEdit(name="name")
+        self.steps = count_box("steps", most=_LONGEST, step=100)
+        self.folder = FileEdit(
+            name="folder", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True
+        )
+        self.replace = CheckBox(name="replace", text="Replace an earlier one")
+        self.view = TrainView(viewer)
+        self._request: TrainRequest | None = None
+        self._proposed = ""
+        self._reached = 0
+        self._left = False
+        self._clock = QTimer(self)
+        self._clock.setInterval(_POLL_MS)
+        self._clock.timeout.connect(self.view.poll)
+        self._fill()
+        self.recipe.changed.connect(self._propose)
+        self.name.changed.connect(lambda _: self._show_folder())
+        self.runner.failed.connect(lambda _: self._settle())
+        self._propose()
+
+    def _build_foot(self) -> QVBoxLayout:
+        foot = super()._build_foot()
+        self.cancel_button.setText("Stop and keep")
+        self.cancel_button.setToolTip(
+            "Stop after this step. State and best model are kept, and Resume goes on."
+        )
+        self.resume_button = QPushButton("Resume")
+        self.resume_button.setToolTip(
+            "Go on with a run that was stopped: that of this panel, or of a folder."
+        )
+        self.resume_button.clicked.connect(self.resume)
+        item = foot.itemAt(0)
+        row = None if item is None else item.layout()
+        if isinstance(row, QHBoxLayout):
+            row.insertWidget(1, self.resume_button, stretch=1)
+        return foot
+
+    def _fill(self) -> None:
+        where = Form()
+        where.add("name", "Name", self.name, "What the model is called in the lists.")
+        where.add(
+            "steps", "Steps", self.steps, "Length; the recipe's schedule is stretched."
+        )
+        where.add(
+            "folder",
+            "Run folder",
+            self.folder,
+            "Where state, curve and model are kept; empty takes a folder of this name "
+            "among your runs.",
+        )
+        where.add(
+            "replace",
+            "",
+            self.replace,
+            "Otherwise a run or a model of this name is left alone.",
+        )
+        self.add_group("Pairs", self.pairs)
+        self.add_group("Recipe", self.recipe)
+        self.add_group("Run", where)
+        self.results = self.add_group("Training", self.view)
+        self.results.setVisible(False)
+
+    # -- reading the form ------------------------------------------------------
+
+    def _propose(self) -> None:
+        """Propose a name that is not taken, unless one was typed."""
+        facts = self.recipe.facts
+        if facts is None or self.name.value not in ("", self._proposed):
+            return
+        name, number = facts.name, 1
+        while on_shelf(name) or (runs_folder() / name).exists():
+            number += 1
+            name = f"{facts.name}-{number}"
+        self._proposed = name
+        self.name.value = name
+        self._show_folder()
+
+    def _show_folder(self) -> None:
+        """Say where the run would go."""
+        default = str(runs_folder() / str(self.name.value))
+        self.folder.line_edit.native.setPlaceholderText(default)
+
+    def _run_dir(self) -> Path:
+        typed = str(self.folder.value or "").strip()
+        if typed in ("", "."):
+            return runs_folder() / str(self.name.value)
+        return Path(typed)
+
+    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+        """Read the form.
+
+        Returns
+        -------
+        tuple of callable
+            The training, and what shows its end.
+        """
+        facts, name = self.recipe.required(), str(self.name.value).strip()
+        replace = bool(self.replace.value)
+        self._check_name(name, replace=replace)
+        run_dir = self._run_dir()
+        check_run_folder(run_dir, replace=replace)
+        cut = self._cut() if self.pairs.cuts else None
+        store = pairs_beside(run_dir) if cut is not None else self.pairs.stored()
+        if cut is not None:
+            patch = min(cut.options.patch, facts.patch_px)
+        else:
+            patch = int(self.pairs.patch.value)
+        request = TrainRequest(
+            recipe=facts.path,
+            run_dir=str(run_dir),
+            overwrite=replace,
+            pairs=None if store is None else str(store),
+            steps=int(self.steps.value) or None,
+            name=name,
+            patch=patch or None,
+            **self.recipe.begins(),
+        )
+        return self._start(request, cut), self.show_outcome
+
+    def _check_name(self, name: str, *, replace: bool) -> None:
+        """Refuse a name under which the model could not be put on the shelf."""
+        if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+            msg = (
+                "The model needs a name of letters, digits, '_', '-', '+' and '.', "
+                f"under which it is listed, got {name!r}."
+            )
+            raise OptionError(msg)
+        taken = on_shelf(name)
+        if taken == "bundled" or (taken and not replace):
+            msg = f"There is a model {name} already; choose another name" + (
+                "." if taken == "bundled" else ", or 'Replace an earlier one'."
+            )
+            raise OptionError(msg)
+
+    def _cut(self) -> Cut:
+        """Read the two layers and how to cut them."""
+        facts, pairs = self.recipe.required(), self.pairs
+        low, high = self.micrograph(pairs.low.value), self.micrograph(pairs.high.value)
+        if pairs.low.value is pairs.high.value:
+            msg = f"Low and high must be two layers, got {low.name} for both."
+            raise OptionError(msg)
+        patch = int(pairs.patch.value) or facts.patch_px
+        values = {"patch": patch, "scale": self.recipe.scale()}
+        return Cut(low, high, required_pairs(values))
+
+    def _start(
+        self, request: TrainRequest, cut: Cut | None = None
+    ) -> Callable[[], Job[Any]]:
+        """Get ready to watch a run, and give what makes the job."""
+        self._request, self._reached = request, 0
+        self.view.watch(Path(request.run_dir), resumed=request.resume)
+        device = str(preference("computing", "device"))
+        return lambda: train_to_shelf(request, cut, device=device)
+
+    def resume(self) -> None:
+        """Go on with the run of this name or folder, or ask for one."""
+        if self.runner.busy:
+            self.show_status("A training is running; stop it first.")
+            return
+        run_dir = self._resumable()
+        if run_dir is None:
+            return
+        try:
+            make = self._start(resumed(run_dir))
+        except SemsrError as error:
+            self.show_problem(str(error))
+            return
+        self.view.poll()
+        self.start(make, self.show_outcome)
+
+    def _resumable(self) -> Path | None:
+        """Find the folder of the run to go on with."""
+        run_dir = self._run_dir()
+        if (run_dir / _STATE).is_file() or str(self.folder.value or "").strip():
+            return run_dir
+        chosen = QFileDialog.getExistingDirectory(
+            self, "Folder of the run to go on with", str(runs_folder())
+        )
+        return Path(chosen) if chosen else None
+
+    # -- watching ----------------------------------------------------------------
+
+    def _show_busy(self, busy: bool) -> None:
+        super()._show_busy(busy)
+        self.resume_button.setEnabled(not busy)
+        if busy:
+            self.view.poll()
+            self.reveal(self.results)
+            self._clock.start()
+        else:
+            self._clock.stop()
+
+    def _show_step(self, step: Progress) -> None:
+        super()._show_step(step)
+        if not isinstance(step, TrainStep):
+            return
+        self._reached = step.done
+        self.view.add_step(step)
+        if step.seconds_left is not None:
+            self.show_status(f"{step.message}, {spell_time(step.seconds_left)} left")
+
+    def _settle(self) -> None:
+        """Show the last of the run."""
+        self._clock.stop()
+        self.view.settle()
+
+    def show_outcome(self, outcome: TrainOutcome) -> None:
+        """Say how good the model is, and tell the lists of models.
+
+        Parameters
+        ----------
+        outcome : TrainOutcome
+            What came of it.
+        """
+        self._settle()
+        NEWS.changed.emit()
+        found = outcome.trained.validation or {}
+        gain = found.get("gain_db")
+        said = "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
+        self.notify(
+            f"Trained {outcome.model.card['name']} in {outcome.trained.steps} steps"
+            f"{said}; it is in the list of Enhance."
+        )
+
+    # -- stopping ----------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Ask the training to stop after its present step."""
+        if self.runner.busy:
+            super().cancel()
+            self.show_status("Stopping after this step, and saving the state …")
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Take note of leaving the dock; the panel then only stops.
+
+        Parameters
+        ----------
+        event : QEvent
+            What changed.
+        """
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.ParentChange:
+            self._left = self.parent() is None
+
+    def _show_cancelled(self) -> None:
+        self._settle()
+        run_dir = None if self._request is None else Path(self._request.run_dir)
+        if run_dir is None or not self._reached or not (run_dir / _STATE).is_file():
+            self.show_status("Stopped before a step was done; nothing has changed.")
+            return
+        model = _best(run_dir)
+        if model is None or self._left:
+            self.show_status(
+                f"Stopped after step {self._reached}, before a model was judged; "
+                "Resume goes on from there."
+            )
+            return
+        self.start(lambda: import_model_job(model, overwrite=True), self._kept, "Keep")
+
+    def _kept(self, model: ModelFile) -> None:
+        """Say what the stopped run has given."""
+        NEWS.changed.emit()
+        self.show_status(
+            f"Stopped after step {self._reached}. The best {model.card['name']} so far "
+            "is in the list of Enhance, and Resume goes on from here."
+        )
+
+
+def _best(run_dir: Path) -> Path | None:
+    """Find the best model of a run so far."""
+    name = recipe_facts(run_dir / "recipe.yaml").name
+    path = run_dir / f"{name}.safetensors"
+    return path if path.is_file() else None

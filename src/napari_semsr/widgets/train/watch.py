@@ -1,0 +1,316 @@
+"""Curves of a training."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from napari_semsr.core import Micrograph, SemsrError
+from napari_semsr.io import read
+from napari_semsr.jobs import TrainStep
+from napari_semsr.widgets.base import Note, table
+from napari_semsr.widgets.layers import HELPER, layer_keywords, show_scale_bar
+from napari_semsr.widgets.train.job import spell_time
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from matplotlib.axes import Axes
+    from napari.layers import Image
+
+    from napari_semsr.widgets.base import PlotCanvas
+
+_LOSS, _GAIN, _BEST = "#4ca3dd", "#59b368", "#f2a33a"
+_SMOOTH_SHARE = 25
+
+
+def draw_training(
+    canvas: "PlotCanvas", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
+) -> None:
+    """Draw the loss, and the gain on held-out fields.
+
+    Parameters
+    ----------
+    canvas : PlotCanvas
+        With two axes.
+    losses : (K, 2) numpy.ndarray
+        Step and loss, as told while it ran.
+    curve : dict
+        Columns of the run's ``curve.csv``.
+    """
+    canvas.clear()
+    above, below = canvas.axes[:2]
+    _draw_loss(above, losses, curve)
+    _draw_gain(below, curve)
+    last = max(
+        [axes.get_xlim()[1] for axes in (above, below) if axes.has_data()] or [1.0]
+    )
+    for axes in (above, below):
+        axes.set_xlim(0, last)
+        axes.grid(visible=True, alpha=0.15)
+    below.set_xlabel("Step")
+    canvas.refresh()
+
+
+def _draw_loss(
+    axes: "Axes", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
+) -> None:
+    """Draw every loss that was told, pale, and its running mean.
+
+    Before the first of them, in a run that was resumed, those of the validations.
+    """
+    axes.set_ylabel("Loss")
+    begun = np.inf
+    if len(losses):
+        step, loss = losses.T
+        begun = step[0]
+        axes.plot(step, loss, color=_LOSS, lw=0.8, alpha=0.35)
+        width = max(1, len(loss) // _SMOOTH_SHARE)
+        mean = np.convolve(loss, np.ones(width) / width, mode="valid")
+        axes.plot(step[width - 1 :], mean, color=_LOSS, lw=1.5)
+    if "loss" in curve:
+        early = curve["step"] < begun
+        axes.plot(curve["step"][early], curve["loss"][early], "o", color=_LOSS, ms=3.5)
+
+
+def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
+    """Draw the gain at each validation, and mark the best."""
+    axes.set_ylabel("Held-out gain (dB)")
+    gain = curve.get("gain_db", np.zeros(0))
+    if not np.isfinite(gain).any():
+        said = "no truth to judge by" if curve else "not yet judged"
+        axes.text(0.5, 0.5, said, ha="center", color=_BEST, transform=axes.transAxes)
+        axes.set_yticks([])
+        return
+    best = int(np.nanargmax(gain))
+    axes.plot(curve["step"], gain, "o-", color=_GAIN, lw=1.5, ms=3.5)
+    axes.plot(curve["step"][best], gain[best], "o", color=_BEST, ms=7, label="best")
+    axes.axhline(0, color="#8d99ae", lw=1, ls="--", label="degraded")
+    axes.legend(loc="lower right")
+
+
+# How a training is watched: curves, figures, and a held-out patch as a layer.
+
+_CURVE, _PREVIEW = "curve.csv", "preview.tif"
+_GAP_SHARE = 0.04
+_MOST_POINTS = 4000
+_FIGURES = {
+    "gain_db": ("Held-out gain", "{:+.2f} dB"),
+    "psnr_db": ("PSNR", "{:.2f} dB"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "frc_per_px": ("Agreement with the truth", "to {:.3f} per px"),
+}
+
+
+def read_curve(path: Path) -> dict[str, np.ndarray]:
+    """Read the curve of a run, as far as it has been written.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        ``curve.csv`` of a run.
+
+    Returns
+    -------
+    dict
+        Columns by name, NaN where a row has no value; of a step that was done twice,
+        because a run was killed, the newer row. Empty if there is no such file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.DictReader(stream) if row.get("step")]
+    except OSError:
+        return {}
+    kept = {float(row["step"]): row for row in rows}
+    ordered = [kept[step] for step in sorted(kept)]
+    names = [name for name in (ordered[0] if ordered else {}) if name]
+    return {name: np.array([_number(row[name]) for row in ordered]) for name in names}
+
+
+def _number(text: str | None) -> float:
+    """Read a cell; one that is cut short or empty is NaN."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
+
+
+class TrainView(QWidget):
+    """Curves and figures of a run, and its preview as a layer of the viewer.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where the preview is shown.
+    """
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.plot: Any = None
+        self.layer: Image | None = None
+        self.figures = Note()
+        self.look_button = QPushButton("Look at the preview")
+        self.look_button.setToolTip(
+            "Fill the view with a held-out patch: degraded, restored, truth."
+        )
+        self.look_button.clicked.connect(self.look)
+        self.look_button.setVisible(False)
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column.addWidget(self.figures)
+        self._column.addWidget(self.look_button)
+        self._run: Path | None = None
+        self._losses: list[tuple[float, float]] = []
+        self._seen: dict[str, int] = {}
+        self._left: float | None = None
+        self._dirty = False
+
+    @property
+    def curve(self) -> dict[str, np.ndarray]:
+        """Columns of the run's curve so far."""
+        return {} if self._run is None else read_curve(self._run / _CURVE)
+
+    def watch(self, run_dir: Path, *, resumed: bool = False) -> None:
+        """Begin to watch a run, or go on with the one that was watched last.
+
+        Parameters
+        ----------
+        run_dir : pathlib.Path
+            Its folder, which need not be there yet.
+        resumed : bool, default=False
+            Whether it goes on, so that what is known of it still holds.
+        """
+        self._dirty = True
+        if resumed and run_dir == self._run:
+            return
+        self._run = run_dir
+        self._losses.clear()
+        self._seen.clear()
+        self.layer = None
+
+    def add_step(self, step: TrainStep) -> None:
+        """Take note of a step.
+
+        Parameters
+        ----------
+        step : TrainStep
+            What the training told.
+        """
+        self._left = step.seconds_left
+        late = self._losses and step.done <= self._losses[-1][0]  # events may nest
+        if step.loss is None or late:
+            return
+        if len(self._losses) >= _MOST_POINTS:
+            del self._losses[1::2]
+        self._losses.append((float(step.done), step.loss))
+        self._dirty = True
+
+    def settle(self) -> None:
+        """Show the last of a run that has ended."""
+        self._left, self._dirty = None, True
+        self.poll()
+
+    def poll(self) -> None:
+        """Show what is new in the folder of the run and among the steps."""
+        if self._run is None:
+            return
+        if self._is_new(_PREVIEW):
+            self._show_preview(self._run / _PREVIEW)
+        if self._is_new(_CURVE) or self._dirty:
+            self._dirty = False
+            self._draw()
+
+    def _is_new(self, name: str) -> bool:
+        """Whether a file of the run changed since it was last looked at."""
+        assert self._run is not None  # noqa: S101 - poll has looked
+        try:
+            stamp = (self._run / name).stat().st_mtime_ns
+        except OSError:
+            return False
+        changed = self._seen.get(name) != stamp
+        self._seen[name] = stamp
+        return changed
+
+    def _draw(self) -> None:
+        """Draw the curves, and write the figures."""
+        from napari_semsr.widgets.base import PlotCanvas
+
+        curve = self.curve
+        if self.plot is None:
+            self.plot = PlotCanvas(self.viewer, rows=2, height=170)
+            self._column.insertWidget(0, self.plot)
+        draw_training(self.plot, np.array(self._losses), curve)
+        self.figures.setText(table(self._rows(curve)))
+
+    def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, str]:
+        """Say the best validation, and the time left."""
+        rows: dict[str, str] = {}
+        known = [name for name in _FIGURES if name in curve]
+        if known:
+            best = int(np.nanargmax(curve[known[0]]))
+            rows["Best so far"] = f"at step {curve['step'][best]:.0f}"
+            for name in known:
+                label, said = _FIGURES[name]
+                rows[label] = said.format(curve[name][best])
+        if self._left is not None:
+            rows["Time left"] = spell_time(self._left)
+        rows["Folder of the run"] = str(self._run)
+        return rows
+
+    # -- the preview -----------------------------------------------------------
+
+    def _show_preview(self, path: Path) -> None:
+        """Add the preview as a layer, or renew it; one that was removed stays away."""
+        try:
+            picture = read(path)
+        except SemsrError:  # it is being replaced; the next look finds it
+            self._seen.pop(_PREVIEW, None)
+            return
+        data = np.asarray(picture.array(), dtype=np.float32)
+        if self.layer is None:
+            self._add(picture.replace(data=data))
+        elif self.layer in self.viewer.layers:
+            self.layer.data = data
+            self.layer.name = self._title()
+
+    def _title(self) -> str:
+        """Name the preview after the step that it was made at."""
+        curve = self.curve
+        parts = ["low", "output"] + ["truth"] * ("gain_db" in curve)
+        steps = curve.get("step", np.zeros(0))
+        at = f" ({steps[-1]:.0f})" if steps.size else ""
+        return " | ".join(parts) + at
+
+    def _add(self, picture: Micrograph) -> None:
+        """Put the preview to the right of all other layers."""
+        place = self._free_place()
+        shown = picture.replace(origin=place)
+        keywords = layer_keywords(shown, name=self._title())
+        keywords["metadata"] = {**keywords["metadata"], HELPER: True}
+        self.layer = self.viewer.add_image(shown.data, **keywords)
+        self.look_button.setVisible(True)
+        show_scale_bar(self.viewer)
+        self.viewer.reset_view()
+
+    def _free_place(self) -> tuple[float, float]:
+        """Give the corner of the free area right of all layers."""
+        if not len(self.viewer.layers):
+            return 0.0, 0.0
+        extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
+        gap = _GAP_SHARE * float(np.ptp(extent[:, 1]))
+        return float(extent[0, 0]), float(extent[1, 1]) + gap
+
+    def look(self) -> None:
+        """Fill the view with the preview."""
+        layer = self.layer
+        if layer is None or layer not in self.viewer.layers:
+            return
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        self.viewer.reset_view()
+        whole = np.ptp(np.asarray(self.viewer.layers.extent.world)[:, -2:], axis=0)
+        own = np.asarray(layer.extent.world)[:, -2:]
+        camera.zoom *= float(np.min(whole / np.maximum(np.ptp(own, axis=0), 1e-9)))
+        camera.center = (*camera.center[:-2], *own.mean(axis=0))

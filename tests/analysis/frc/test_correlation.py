@@ -1,0 +1,216 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from napari_semsr.analysis.frc.correlation import FrcOptions, FrcResult, measure_frc
+from napari_semsr.core.errors import OptionError, ReadError, ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+
+UNCLEAR = Path(__file__).parents[4] / "shared" / "data" / "frc_unclear"
+
+
+def measure(a, b=None, **options) -> FrcResult:  # type: ignore[no-untyped-def]
+    second = None if b is None else Micrograph(b)
+    return measure_frc(Micrograph(a), second, FrcOptions(**options))
+
+
+@pytest.mark.parametrize("estimator", ["plain", "exact"])
+@pytest.mark.parametrize("resolution", [3.0, 6.0])
+def test_frc_meets_the_analytic_crossing(
+    make_pair, resolution: float, estimator: str
+) -> None:
+    found = measure(*make_pair((256, 256), resolution), estimator=estimator)
+    assert found.resolution_px == pytest.approx(resolution, rel=0.12)
+    low, high = found.interval_px or (0, 0)
+    assert low < found.resolution_px < high
+    assert found.reason is None
+
+
+@pytest.mark.parametrize(
+    ("criterion", "ratio"), [("half-bit", 1.05), ("3-sigma", 1.12)]
+)
+def test_other_criteria_read_coarser(make_pair, criterion: str, ratio: float) -> None:
+    pair = make_pair((128, 128), 4.0)
+    fixed, other = measure(*pair), measure(*pair, criterion=criterion)
+    assert other.resolution_px / fixed.resolution_px == pytest.approx(ratio, abs=0.1)
+    assert criterion in other.method
+
+
+def test_reference_without_noise_reads_as_the_pair_does(draw) -> None:
+    rng = np.random.default_rng(1)
+    field = draw((256, 256), 5.0, 50.0, rng)
+    noisy = field + rng.standard_normal(field.shape)
+    found = measure(noisy, field, reference=True)
+    assert found.resolution_px == pytest.approx(5.0, rel=0.1)
+    assert found.threshold[0] == pytest.approx(np.sqrt(1 / 7))
+
+
+def test_reference_that_agrees_to_the_end_is_beyond_nyquist_not_noise() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.standard_normal((256, 256))
+    noisy = truth + 0.5 * rng.standard_normal(truth.shape)
+    assert measure(noisy, truth).reason == "correlated-noise"
+    assert measure(noisy, truth, reference=True).reason == "beyond-nyquist"
+
+
+def test_reference_is_refused_with_half_bit_or_one_image(make_pair) -> None:
+    with pytest.raises(OptionError, match="criterion 1/7"):
+        FrcOptions.parse({"reference": True, "criterion": "half-bit"})
+    with pytest.raises(OptionError, match="second image"):
+        measure(make_pair((64, 64))[0], reference=True)
+
+
+def test_equal_images_correlate_perfectly_and_have_no_resolution(make_pair) -> None:
+    image, _ = make_pair()
+    found = measure(image, image)
+    np.testing.assert_allclose(found.correlation, 1)
+    assert (found.resolution_px, found.reason) == (None, "identical")
+    assert measure(image, 3 * image + 7).reason == "identical"
+
+
+def test_independent_noise_has_no_signal() -> None:
+    rng = np.random.default_rng(0)
+    found = measure(*rng.standard_normal((2, 128, 128)))
+    assert found.reason == "no-signal"
+    assert abs(found.correlation[10:].mean()) < 0.05
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("signal", [True, False], ids=["scene", "blank"])
+def test_a_shared_pattern_is_correlated_noise(draw, share: float, *, signal) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(2)
+    field = draw((128, 128), 5.0, 50.0, rng) if signal else np.zeros((128, 128))
+    field = field + np.sqrt(share) * rng.standard_normal(field.shape)
+    own = np.sqrt(1 - share) * rng.standard_normal((2, 128, 128))
+    assert measure(field + own[0], field + own[1]).reason == "correlated-noise"
+
+
+def test_shared_stripes_are_correlated_noise(draw) -> None:
+    rng = np.random.default_rng(3)
+    field = draw((256, 256), 6.0, 50.0, rng) + rng.standard_normal(256)
+    own = rng.standard_normal((2, 256, 256))
+    assert measure(field + own[0], field + own[1]).reason == "correlated-noise"
+
+
+def test_a_grating_is_periodic() -> None:
+    rng = np.random.default_rng(4)
+    wave = np.sin(np.arange(128) * 2 * np.pi / 11.3) + np.zeros((128, 1))
+    own = rng.standard_normal((2, 128, 128))
+    assert measure(wave + own[0], wave + own[1]).reason == "periodic"
+
+
+def test_detail_up_to_nyquist_is_beyond_it(draw) -> None:
+    rng = np.random.default_rng(4)
+    field = gaussian_filter(rng.standard_normal((128, 128)), 0.55) * 30
+    own = rng.standard_normal((2, 128, 128))
+    assert measure(field + own[0], field + own[1]).reason == "beyond-nyquist"
+
+
+def test_tiny_images_are_too_small(make_pair) -> None:
+    assert measure(*make_pair((12, 12), 3.0, 1e4)).reason == "too-small"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 64), (2, 2), (3, 40), (15, 15)])
+@pytest.mark.parametrize("single", [True, False], ids=["one", "two"])
+def test_any_image_without_enough_rings_is_too_small(shape, single: bool) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, *shape))
+    found = measure(a, None if single else b)
+    assert found.reason == "too-small"
+    assert found.resolution_px is None
+    assert found.correlation.shape == found.threshold.shape == found.samples.shape
+    assert found.shape == shape
+
+
+def test_pixels_so_oblong_that_few_rings_are_left_are_too_small(make_pair) -> None:
+    a, b = make_pair((64, 64))
+    for pitch in ((8.0, 1e9), (80.0, 8.0)):
+        size = parse_pixel_size(pitch)
+        found = measure_frc(Micrograph(a, size), Micrograph(b, size))
+        assert found.reason == "too-small"
+
+
+@pytest.mark.parametrize("level", [0.0, 1e6])
+def test_constant_images_have_no_signal(level: float) -> None:
+    image = np.full((64, 64), level)
+    assert measure(image, image).reason == "no-signal"
+
+
+def test_gain_offset_and_a_common_filter_change_nothing(make_pair) -> None:
+    a, b = make_pair((256, 256))
+    plain = measure(a, b).resolution_px
+    assert measure(5 * a + 1e5, 0.2 * b).resolution_px == pytest.approx(plain, rel=1e-3)
+    sharp = [2 * x - gaussian_filter(x, 1) for x in (a, b)]
+    assert measure(*sharp).resolution_px == pytest.approx(plain, rel=0.03)
+
+
+def test_a_huge_offset_changes_nothing(make_pair) -> None:
+    a, b = (np.rint(300 * x) for x in make_pair((128, 128)))
+    near = measure(a, b).resolution_px
+    far = measure((a + 90_000).astype(np.int32), (b + 90_000).astype(np.int32))
+    assert far.resolution_px == pytest.approx(near, rel=1e-4)
+
+
+def test_misregistration_reads_coarser(make_pair) -> None:
+    a, b = make_pair((256, 256), 4.0)
+    assert measure(a[:-2], b[2:]).resolution_px > 1.2 * measure(a, b).resolution_px
+
+
+def test_oblong_images_and_pixels_read_in_nm(make_pair) -> None:
+    pitch = (np.sqrt(2), np.sqrt(0.5))
+    a, b = make_pair((160, 250), 7.0, 50.0, 0, pitch)
+    nm = parse_pixel_size((20.0, 10.0))
+    found = measure_frc(
+        Micrograph(a, pixel_size_nm=nm), Micrograph(b, pixel_size_nm=nm)
+    )
+    assert found.resolution_px == pytest.approx(7.0, rel=0.12)
+    assert found.resolution_nm == pytest.approx(found.resolution_px * np.sqrt(200))
+    assert found.interval_nm is not None
+
+
+def test_uncalibrated_images_have_no_nm(make_pair) -> None:
+    found = measure(*make_pair())
+    assert found.resolution_nm is None
+    assert found.interval_nm is None
+    assert found.resolution_px is not None
+
+
+def test_missing_pixels_are_refused(make_pair) -> None:
+    a, b = make_pair((64, 64))
+    a[3, 4] = np.nan
+    with pytest.raises(ReadError, match="got 1 NaN"):
+        measure(a, b)
+
+
+def test_different_shapes_are_refused(make_pair) -> None:
+    a, b = make_pair((64, 64))
+    with pytest.raises(ShapeError, match="same shape"):
+        measure(a, b[:32])
+
+
+def test_hallucinated_texture_fools_self_correlation_and_not_the_truth(draw) -> None:
+    rng = np.random.default_rng(6)
+    truth = draw((256, 256), 3.0, 200.0, rng)
+    texture = rng.standard_normal((256, 256))
+
+    def invent(image):  # type: ignore[no-untyped-def]
+        smooth = gaussian_filter(image, 2.5)
+        return smooth + texture * (smooth > 0)
+
+    raw = [truth + 2 * rng.standard_normal(truth.shape) for _ in range(2)]
+    own = measure(invent(raw[0]), invent(raw[1]))
+    cross = measure(invent(raw[0]), truth, reference=True)
+    before = measure(raw[0], truth, reference=True)
+    assert own.resolution_px is None
+    assert cross.resolution_px is None or cross.resolution_px > before.resolution_px
+
+
+@pytest.mark.skipif(not UNCLEAR.is_dir(), reason="../shared/data is not there")
+def test_exposures_that_share_a_detector_pattern() -> None:
+    tifffile = pytest.importorskip("tifffile")
+    a, b = (tifffile.imread(path) for path in sorted(UNCLEAR.glob("*.tif")))
+    found = measure(a, b)
+    assert found.reason == "correlated-noise"
+    assert found.resolution_px is None

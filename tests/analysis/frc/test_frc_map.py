@@ -1,0 +1,154 @@
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import Progress, run
+
+
+@pytest.fixture
+def pair(make_pair):  # type: ignore[no-untyped-def]
+    return [Micrograph(x) for x in make_pair((160, 224), 5.0)]
+
+
+def test_map_lies_on_the_block_centres(pair) -> None:
+    nm = parse_pixel_size((10.0, 10.0))
+    a = pair[0].replace(pixel_size_nm=nm, origin=(5.0, 7.0))
+    found = run(measure_frc_map(a, pair[1], FrcMapOptions(step=32)))
+    assert found.map.shape == ((160 - 64) // 32 + 1, (224 - 64) // 32 + 1)
+    assert found.map.dtype == np.float32
+    assert found.map.pixel_size_nm == (320.0, 320.0)
+    assert found.map.origin == (5.0 + 315.0, 7.0 + 315.0)
+    assert found.unit == "nm"
+
+
+def test_statistics_agree_with_the_map(pair) -> None:
+    found = run(
+        measure_frc_map(
+            pair[0].replace(pixel_size_nm=10.0), pair[1], FrcMapOptions(step=32)
+        )
+    )
+    assert found.blocks == found.map.data.size
+    assert found.failed == sum(found.reason_counts.values())
+    assert found.median_nm == pytest.approx(np.nanmedian(found.measured))
+    assert found.p10_nm <= found.median_nm <= found.p90_nm
+    assert found.median_nm == pytest.approx(50, rel=0.1)
+
+
+@pytest.mark.parametrize("estimator", ["plain", "exact"])
+def test_uncalibrated_map_is_in_pixels(pair, estimator: str) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=32, estimator=estimator)))
+    assert found.unit == "px"
+    assert found.median_nm is None
+    assert found.map.scale == (32.0, 32.0)
+    assert found.percentile(50) == pytest.approx(5.0, rel=0.12)
+
+
+def test_lazy_input_gives_the_same_map(pair) -> None:
+    lazy = [m.replace(data=da.from_array(m.data, chunks=50)) for m in pair]
+    options = FrcMapOptions(step=32)
+    whole, parts = (
+        run(measure_frc_map(*pair, options)),
+        run(measure_frc_map(*lazy, options)),
+    )
+    np.testing.assert_allclose(whole.measured, parts.measured, rtol=1e-5)
+
+
+def test_each_block_equals_its_own_measurement(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=40)))
+    cut = [m.replace(data=m.data[40:104, 80:144]) for m in pair]
+    alone = run(measure_frc_map(*cut))
+    np.testing.assert_allclose(alone.measured[0, 0], found.measured[1, 2], rtol=1e-3)
+
+
+def test_strips_change_nothing(pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = FrcMapOptions(step=32)
+    whole = run(measure_frc_map(*pair, options))
+    monkeypatch.setattr("napari_semsr.analysis.frc.map._STRIP_PIXELS", 1)
+    strips = run(measure_frc_map(*pair, options))
+    np.testing.assert_allclose(whole.measured, strips.measured, rtol=1e-5)
+
+
+def test_failed_blocks_are_nan_with_a_reason_and_filling_is_visible(pair) -> None:
+    data = pair[0].data.copy()
+    data[:64, :64] = np.nan
+    data[:, 200:] = 3.0
+    holes = pair[0].replace(data=data)
+    bare = run(measure_frc_map(holes, pair[1], FrcMapOptions(step=32)))
+    full = run(measure_frc_map(holes, pair[1], FrcMapOptions(step=32, fill="nearest")))
+    assert np.isnan(bare.measured[0, 0])
+    assert bare.reason_names[bare.reasons[0, 0] - 1] == "no-signal"
+    assert np.isfinite(full.map.data).all()
+    np.testing.assert_array_equal(full.filled, np.isnan(bare.measured))
+    np.testing.assert_array_equal(full.measured, bare.measured)
+    np.testing.assert_array_equal(full.reasons, bare.reasons)
+    assert not bare.filled.any()
+
+
+def test_identical_images_fail_everywhere(pair) -> None:
+    found = run(
+        measure_frc_map(pair[0], pair[0], FrcMapOptions(step=32, fill="nearest"))
+    )
+    assert found.reason_counts == {"identical": found.blocks}
+    assert np.isnan(found.map.data).all()
+    assert found.percentile(50) is None
+
+
+def test_shared_noise_is_seen_in_the_field_before_a_block_shows_it(draw) -> None:
+    rng = np.random.default_rng(8)
+    field = draw((320, 320), 5.0, 50.0, rng) + 0.32 * rng.standard_normal((320, 320))
+    a, b = (Micrograph(field + rng.standard_normal(field.shape)) for _ in range(2))
+    found = run(measure_frc_map(a, b, FrcMapOptions(step=64)))
+    assert found.field_reason == "correlated-noise"
+
+
+def test_independent_exposures_have_no_field_reason(pair) -> None:
+    assert run(measure_frc_map(*pair, FrcMapOptions(step=32))).field_reason is None
+
+
+def test_one_image_uses_blocks_of_128(make_pair) -> None:
+    image, _ = make_pair((160, 160), 10.0)
+    found = run(measure_frc_map(Micrograph(image), None, FrcMapOptions(step=32)))
+    assert found.block == 128
+    assert found.map.shape == (2, 2)
+    assert found.percentile(50) == pytest.approx(10.0, rel=0.3)
+
+
+def test_blocks_per_axis_lie_side_by_side(pair) -> None:
+    found = run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=2)))
+    assert (found.block, found.step) == (80, 80)
+    assert found.map.shape == (2, 2)
+
+
+@pytest.mark.parametrize("blocks", [11, 1000])
+def test_too_many_blocks_per_axis_are_refused(pair, blocks: int) -> None:
+    with pytest.raises(OptionError, match="10 or fewer"):
+        run(measure_frc_map(*pair, FrcMapOptions(blocks_per_axis=blocks)))
+
+
+def test_a_field_smaller_than_a_block_is_refused(pair) -> None:
+    with pytest.raises(ShapeError, match="smaller block"):
+        run(measure_frc_map(*pair, FrcMapOptions(block=200)))
+
+
+def test_progress_counts_blocks_and_closing_stops(pair) -> None:
+    steps: list[Progress] = []
+    found = run(measure_frc_map(*pair, FrcMapOptions(step=32)), steps.append)
+    assert steps[-1].done == steps[-1].total == found.blocks
+    job = measure_frc_map(*pair, FrcMapOptions(step=32))
+    next(job)
+    job.close()
+
+
+def test_field_smaller_than_a_block_says_so_for_blocks_per_axis() -> None:
+    field = Micrograph(np.random.default_rng(0).standard_normal((15, 40)))
+    with pytest.raises(OptionError, match="needs a larger field"):
+        run(measure_frc_map(field, field, FrcMapOptions(blocks_per_axis=1)))
+
+
+def test_identical_blocks_say_nothing_of_the_field(pair) -> None:
+    found = run(measure_frc_map(pair[0], pair[0]))
+    assert found.reason_counts == {"identical": found.blocks}
+    assert found.field_reason is None

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from napari_semsr.analysis.frc.blocks import measure
+from napari_semsr.analysis.frc.crossing import fit_crossing, mix_rings
+from napari_semsr.analysis.frc.rings import plan_geometry, project, transform
+from napari_semsr.analysis.frc.validity import threshold_curve
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (48, 32)])
+def test_mixing_conserves_white_power(shape: tuple[int, int]) -> None:
+    geometry = plan_geometry(shape, (1.0, 1.0), 0.5)
+    matrix, nodes = mix_rings(geometry)
+    assert matrix.shape == (geometry.rings.complete - 1, nodes.size)
+    np.testing.assert_allclose(matrix[3:-2].sum(axis=1), 1, atol=2e-3)
+    assert matrix.min() >= 0
+
+
+def test_mixing_predicts_leakage(draw) -> None:
+    geometry = plan_geometry((32, 32), (1.0, 1.0), 0.5)
+    rng = np.random.default_rng(3)
+    field = draw((768, 768), 5.0, 1000.0, rng)
+    blocks = field.reshape(24, 32, 24, 32).transpose(0, 2, 1, 3).reshape(-1, 32, 32)
+    blocks = (blocks - blocks.mean(axis=(1, 2), keepdims=True)).astype(np.float32)
+    power = project(np.abs(transform(blocks, geometry)) ** 2, geometry).mean(axis=0)
+    measured = power[1:9] / geometry.rings.samples[1:9] / 1024
+    matrix, nodes = mix_rings(geometry, 1, 9)
+    density = 1000.0 * np.exp(-np.log(6000.0) * (nodes * 5.0) ** 2)
+    np.testing.assert_allclose(matrix @ density, measured, rtol=0.15)
+
+
+def test_mixing_of_a_range_is_part_of_the_whole() -> None:
+    geometry = plan_geometry((400, 400), (1.0, 1.0), 0.5)
+    whole, nodes = mix_rings(geometry, 1, 60)
+    part, some = mix_rings(geometry, 40, 50)
+    offset = int(np.searchsorted(nodes, some[0] - 1e-12))
+    clear = slice(4, -12)
+    np.testing.assert_allclose(
+        part[:, clear], whole[39:49, offset : offset + some.size][:, clear], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("reference", [False, True], ids=["pair", "reference"])
+def test_fit_recovers_a_noise_free_model(*, reference: bool) -> None:
+    geometry = plan_geometry((64, 64), (1.0, 1.0), 0.5)
+    matrix, nodes = mix_rings(geometry)
+    ratio = matrix @ (40 * np.exp(-np.log(240) * (nodes * 4.0) ** 2))
+    rho = ratio / (1 + ratio)
+    rho = np.sqrt(rho) if reference else rho
+    curve = np.concatenate([[0.0], rho])[None, :]
+    threshold = threshold_curve(
+        "1/7", geometry.rings.samples[: curve.shape[1]], reference=reference
+    )
+    fit = fit_crossing(curve, geometry, threshold, reference=reference)
+    assert 1 / fit.crossing[0] == pytest.approx(4.0, rel=0.01)
+    assert fit.above[0]
+    assert 0 < fit.spread[0] < 0.1
+
+
+@pytest.mark.parametrize("contrast", [10.0, 1e3])
+def test_exact_estimator_meets_the_analytic_crossing(draw, contrast: float) -> None:
+    rng = np.random.default_rng(5)
+    field = draw((384, 384), 5.0, contrast, rng)
+    blocks = field.reshape(6, 64, 6, 64).transpose(0, 2, 1, 3).reshape(-1, 64, 64)
+    noisy = [blocks + rng.standard_normal(blocks.shape) for _ in range(2)]
+    found = measure(*(n.astype(np.float32) for n in noisy), estimator="exact")
+    error = 1 / found.crossing / 5.0 - 1
+    assert abs(error.mean()) < 0.04
+    assert np.sqrt((error**2).mean()) < 0.12
+    inside = np.abs(np.log(1 / found.crossing / 5.0)) < 1.96 * found.spread
+    assert inside.mean() > 0.85

@@ -1,0 +1,62 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_semsr.analysis.frc.periodicity import describe_texture, is_periodic
+from napari_semsr.analysis.frc.rings import standardise
+
+ROWS, COLUMNS = np.mgrid[:128, :128]
+
+
+def grating(period: float, angle: float, *, square: bool) -> NDArray[np.float64]:
+    phase = (COLUMNS * np.cos(angle) + ROWS * np.sin(angle)) / period
+    wave = np.sin(2 * np.pi * phase)
+    return np.sign(wave) if square else wave
+
+
+def exposures(
+    field: NDArray[np.float64], noise: float = 1.0
+) -> list[NDArray[np.float32]]:
+    rng = np.random.default_rng(2)
+    return [
+        standardise((field + noise * rng.standard_normal(field.shape))[None])[0]
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("period", "angle", "square"), list(product([5.3, 12.0], [0.0, 0.4], [True, False]))
+)
+def test_gratings_are_periodic(period: float, angle: float, *, square: bool) -> None:
+    assert is_periodic(*exposures(grating(period, angle, square=square)))[0]
+
+
+def test_lattice_is_periodic() -> None:
+    field = grating(9, 0.2, square=False) + grating(9, 0.2 + np.pi / 2, square=False)
+    assert is_periodic(*exposures(field))[0]
+
+
+def test_halves_of_a_grating_are_periodic() -> None:
+    (image,) = exposures(grating(14, 0.3, square=False))[:1]
+    halves = image[:, ::2, ::2], image[:, 1::2, 1::2]
+    assert is_periodic(*halves, diagonal=True)[0]
+
+
+@pytest.mark.parametrize("contrast", [10, 1e4])
+def test_ordinary_fields_are_not(draw, contrast: float) -> None:
+    field = draw((128, 128), 6.0, contrast, np.random.default_rng(0))
+    texture = describe_texture(*exposures(field))
+    assert texture.lobe_share[0] < 0.3
+    assert texture.agreement[0] > 0.7
+
+
+def test_an_edge_is_not_periodic() -> None:
+    field = 20.0 * (COLUMNS + 0.3 * ROWS > 80)
+    assert not is_periodic(*exposures(field))[0]
+
+
+def test_random_lines_are_not_periodic() -> None:
+    line = np.random.default_rng(4).standard_normal(128)
+    assert not is_periodic(*exposures(4 * np.repeat(line[None, :], 128, axis=0)))[0]

@@ -1,0 +1,237 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core.errors import IncompleteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io.formats import read, write
+from napari_semsr.jobs.models import DEFAULT_MODEL
+from tests.tiny_models import write_tiny_model
+
+SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+def test_enhance_into_a_file_equals_the_store(semsr, images, suffix):
+    assert semsr("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL).code == 0
+    assert semsr("enhance", "first.tif", "-o", f"out{suffix}", *SMALL).code == 0
+    store, file = read(images / "out.ome.zarr"), read(images / f"out{suffix}")
+    np.testing.assert_array_equal(store.array(), file.array())
+    assert file.pixel_size_nm == store.pixel_size_nm == (10, 10)
+    assert not [p for p in images.iterdir() if p.name.startswith(".")]
+
+
+def test_enhance_records_what_made_it(semsr, images):
+    record = semsr("enhance", "first.tif", "-o", "out.tif", *SMALL, "--json").record
+    made = read(images / "out.tif").provenance
+    assert made is not None
+    assert (made.job, made.model_name) == ("enhance", DEFAULT_MODEL)
+    assert made.model_digest == record["model_digest"]
+    assert made.options["tile"] == 32
+    assert made.inputs[0].name == "first.tif"
+    assert made.inputs[0].digest.startswith("sha256:")
+    assert made.networks() == {record["model_digest"]}
+
+
+def test_enhance_dtype_and_picture(semsr, images):
+    record = semsr(
+        *("enhance", "uncalibrated.tif", "-o", "out.png", *SMALL, "--dtype", "uint8"),
+        "--json",
+    ).record
+    assert record["dtype"] == "uint8"
+    assert record["pixel_size_nm"] is None
+    assert read(images / "out.png").shape == (40, 48)
+
+
+def test_enhanced_images_of_one_acquisition_are_not_independent(semsr, images):
+    for name, tile in (("a", 32), ("b", 48)):
+        line = ("enhance", "first.tif", "-o", f"{name}.ome.zarr", "--tile", tile)
+        assert semsr(*line, "--device", "cpu").code == 0
+    record = semsr("frc", "a.ome.zarr", "b.ome.zarr", "--json").record
+    assert (record["resolution_nm"], record["reason"]) == (None, "not-independent")
+    halves = semsr("frc", "a.ome.zarr", "--json").record
+    assert halves["reason"] == "not-independent"
+
+
+def test_enhanced_images_of_two_acquisitions_are(semsr, images):
+    for name in ("first", "second"):
+        line = ("enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL)
+        assert semsr(*line).code == 0
+    record = semsr("frc", "first.ome.zarr", "second.ome.zarr", "--json").record
+    assert record["reason"] != "not-independent"
+
+
+def test_enhance_one_pixel_and_holes(semsr, images):
+    for name in ("one", "holes", "constant"):
+        said = semsr(
+            "enhance", f"{name}.tif", "-o", f"{name}.ome.zarr", *SMALL, "--json"
+        )
+        assert said.code == 0, said.err
+        assert said.record["tiles"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (("--model", "nobody"), "nobody"),
+        (("--model", "text.tif"), "safetensors"),
+        (("--tile", "1"), "Option tile"),
+        (("--tile", "x"), "Option tile"),
+        (("--device", "tpu"), "tpu"),
+        (("--dtype", "complex64"), "complex64"),
+        (("--channel", "4"), "channel"),
+        (("--plane", "4"), "plane"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_enhance_refuses_what_it_cannot_do(refused, images, words, needs):
+    assert needs in refused("enhance", "first.tif", "-o", "out.ome.zarr", *words)
+    assert not (images / "out.ome.zarr").exists()
+    assert not [p for p in images.iterdir() if p.name.startswith(".")]
+
+
+def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, images):
+    big = np.tile(read(images / "first.tif").array(), (3, 2))
+    write(Micrograph(big), images / "big.tif")
+    line = ("enhance", "big.tif", "-o", "big.ome.zarr", *SMALL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_semsr", *line],
+        cwd=images,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    done = images / "big.ome.zarr" / "done"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(list(done.glob("c/*/*"))) >= 3:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.01)
+    _, err = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run was over before it could be interrupted")
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1].endswith("what was finished is kept.")
+    with pytest.raises(IncompleteError, match="resume"):
+        read(images / "big.ome.zarr")
+    again = semsr(*line, "--resume", "--json")
+    assert again.code == 0, again.err
+    assert again.record["resumed"] >= 1
+    assert semsr("info", "big.ome.zarr").code == 0
+
+
+@pytest.mark.parametrize("suffix", [".ome.tif", ".tif"])
+def test_stack_goes_plane_by_plane(semsr, images, suffix):
+    planes = np.stack([read(images / f"{n}.tif").array() for n in ("first", "second")])
+    metadata = {"axes": "ZYX", "unit": "nm"}
+    tifffile.imwrite(
+        images / "stack.tif",
+        planes[:, :40, :48],
+        imagej=True,
+        metadata=metadata,
+        resolution=(0.1, 0.1),
+    )
+    line = ("enhance", "stack.tif", *SMALL)
+    record = semsr(*line, "-o", f"out{suffix}", "--json").record
+    assert record["shape"] == [2, 40, 48]
+    assert record["tiles"] == 2 * 2 * 2
+    assert semsr(*line, "-o", "one.ome.zarr", "--plane", 1).code == 0
+    second = read(images / f"out{suffix}", plane=1)
+    np.testing.assert_array_equal(second.array(), read(images / "one.ome.zarr").array())
+    assert second.pixel_size_nm == (10, 10)
+    assert second.provenance is not None
+    assert second.provenance.model_name == DEFAULT_MODEL
+    assert not [p for p in images.iterdir() if p.name.startswith(".")]
+
+
+def test_stack_into_a_format_of_one_plane_is_refused(refused, images):
+    pages = np.zeros((5, 8, 8), np.uint8)
+    tifffile.imwrite(images / "stack.tif", pages, imagej=True, metadata={"axes": "ZYX"})
+    line = refused("enhance", "stack.tif", "-o", "out.ome.zarr")
+    assert "5 planes" in line
+    assert "--plane" in line
+
+
+def test_enhance_runs_a_model_at_the_pixel_size_it_was_trained_for(semsr, images):
+    write_tiny_model(images, pixel_size_nm=(16, 16))
+    line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors", "-o")
+    auto = semsr(*line, "auto.ome.zarr", "--json").record
+    assert auto["seen_pixel_size_nm"] == pytest.approx([16, 16])
+    assert auto["pixel_size_nm"] == [10, 10]
+    assert auto["shape"] == [*read(images / "first.tif").shape]
+    assert "is resampled to 16 nm" in auto["notes"][0]
+    never = semsr(*line, "a.tif", "--no-resample", "--json").record
+    also = semsr(*line, "b.tif", "--resample", "never", "--json").record
+    assert never["seen_pixel_size_nm"] == also["seen_pixel_size_nm"] == [10, 10]
+    one, other = (read(images / f"{name}.tif") for name in ("a", "b"))
+    np.testing.assert_array_equal(one.array(), other.array())
+    assert one.provenance.options["resample"] == "never"
+    assert np.any(one.array() != read(images / "auto.ome.zarr").array())
+    kept = semsr(*line, "kept.ome.tif", "--resample", "keep", "--json").record
+    assert kept["pixel_size_nm"] == pytest.approx([16, 16])
+    assert read(images / "kept.ome.tif").pixel_size_nm == pytest.approx((16, 16))
+
+
+def test_enhance_warns_of_a_pixel_size_beyond_the_range(semsr, images):
+    write_tiny_model(images, pixel_size_nm=(25, 40))
+    line = ("enhance", "first.tif", *SMALL, "--model", "tiny.safetensors")
+    said = semsr(*line, "-o", "out.ome.zarr")
+    assert said.code == 0
+    assert said.out.count("should not be trusted") == 1
+    assert "trained for 25 to 40 nm" in said.out
+    unknown = ("enhance", "uncalibrated.tif", *SMALL, "--model", "tiny.safetensors")
+    assert "pixel size is unknown" in semsr(*unknown, "-o", "other.ome.zarr").out
+
+
+def test_enhance_resamples_every_plane_of_a_stack(semsr, images):
+    write_tiny_model(images, pixel_size_nm=(16, 16))
+    planes = [read(images / f"{n}.tif").array() for n in ("first", "second")]
+    meta = {"axes": "ZYX"}
+    tifffile.imwrite(images / "stack.tif", np.stack(planes), imagej=True, metadata=meta)
+    how = (*SMALL, "--model", "tiny.safetensors", "--pixel-size-nm", "10", "--json")
+    record = semsr("enhance", "stack.tif", "-o", "out.ome.tif", *how).record
+    assert len(record["notes"]) == 1
+    for plane, name in enumerate(("first", "second")):
+        assert semsr("enhance", f"{name}.tif", "-o", f"{name}-e.tif", *how).code == 0
+        made = tifffile.imread(images / "out.ome.tif", key=plane)
+        np.testing.assert_array_equal(made, read(images / f"{name}-e.tif").array())
+
+
+def test_enhance_does_not_resume_at_another_pixel_size(semsr, refused, images):
+    write_tiny_model(images, pixel_size_nm=(16, 16))
+    line = ("enhance", "first.tif", "-o", "out.ome.zarr", *SMALL)
+    line += ("--model", "tiny.safetensors", "--resume")
+    assert semsr(*line).code == 0
+    assert semsr(*line).code == 0
+    said = refused(*line, "--pixel-size-nm", "12")
+    assert "the pixel size and the option pixel_size_nm changed" in said
+    said = refused(*line, "--no-resample")
+    assert "and the option resample changed" in said
+
+
+def test_scheduler_is_named_while_it_is_called(semsr, images, monkeypatch):
+    from napari_semsr.inference.tiles import cluster
+
+    monkeypatch.setattr(cluster, "_PATIENCE", "0.1s")
+    words = ("enhance", images / "first.tif", "-o", images / "o.tif")
+    said = semsr(*words, "--scheduler", "tcp://127.0.0.1:9")
+    assert said.code == 2
+    lines = said.err.splitlines()
+    assert lines[0] == "semsr: connecting to the dask scheduler at tcp://127.0.0.1:9"
+    assert "No dask scheduler answers" in lines[1]
+    assert len(lines) == 2
+
+
+def test_memory_that_cannot_be_kept_is_told(semsr, images):
+    words = ("enhance", images / "first.tif", "--device", "cpu", "--memory-gb")
+    said = semsr(*words, "1e-6", "-o", images / "o.tif")
+    assert said.code == 0
+    assert "could not keep within the 1e-06 GB" in " ".join(said.out.split())
+    said = semsr(*words, "50", "-o", images / "p.tif")
+    assert "could not keep" not in " ".join(said.out.split())

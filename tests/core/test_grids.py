@@ -1,0 +1,101 @@
+"""Laws of pixels in a plane: areas, not points."""
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from napari_semsr.core.grids import (
+    Grid,
+    common_box,
+    gap_free_box,
+    lay_grid,
+    on_one_grid,
+)
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.tiling import Box
+
+
+def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
+    image = Micrograph(np.zeros((4, 6)), parse_pixel_size((10, 20)), origin=(5, -30))
+    grid = Grid.of(image)
+    assert grid.corner == (0, -40)
+    assert grid.end == (40, 80)
+    assert grid.centre(Box(1, 2, 3, 4)) == (15, 30)
+    assert grid.nearest((-21, 1), (38, 41)) == Box(-2, 4, 2, 4)
+    assert grid.moved((1, 2)).corner == (1, -38)
+
+
+@given(
+    target=st.tuples(*[st.integers(1, 40)] * 2),
+    source=st.tuples(*[st.integers(1, 40)] * 2),
+    pitches=st.tuples(*[st.sampled_from([1.0, 1.5, 2.0, 7.7])] * 2),
+    corner=st.tuples(*[st.floats(-60, 60)] * 2),
+)
+def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corner):
+    ours = Grid(target, (pitches[0],) * 2, (0.0, 0.0))
+    theirs = Grid(source, (pitches[1],) * 2, corner)
+    box = common_box(ours, theirs)
+    slack = 0.011 * pitches[0]
+    missing = []
+    for axis in (0, 1):
+        first = np.arange(target[axis]) * pitches[0]
+        inside = (first >= corner[axis] - slack) & (
+            first + pitches[0] <= corner[axis] + source[axis] * pitches[1] + slack
+        )
+        if box is None:
+            missing.append(inside.sum())
+            continue
+        span = ((box.y0, box.y1), (box.x0, box.x1))[axis]
+        assert inside[slice(*span)].all()
+        assert span[1] - span[0] >= inside.sum() - 2
+    assert box is not None or min(missing) <= 2
+    same = on_one_grid(ours, ours)
+    assert same == Box(0, target[0], 0, target[1])
+
+
+def test_a_hundredth_of_a_pixel_is_no_shift():
+    source = Grid((50, 50), (10.0, 10.0), (0.0, 0.0))
+    inside = Grid((8, 9), (10.0, 10.0), (20.0, 30.0))
+    assert on_one_grid(inside, source) == Box(2, 10, 3, 12)
+    assert on_one_grid(inside.moved((0.05, -0.05)), source) == Box(2, 10, 3, 12)
+    assert on_one_grid(inside.moved((0.5, 0)), source) is None
+    assert on_one_grid(Grid((8, 9), (10.1, 10.0), (20.0, 30.0)), source) is None
+
+
+@pytest.mark.parametrize("pitch", [5.0, 10.0, 23.0])
+def test_resampling_shows_every_place_where_it_is(pitch):
+    source = Grid((120, 100), (10.0, 10.0), (100.0, -200.0))
+    first, second = np.indices(source.shape, dtype=np.float64)
+    target = Grid((9, 8), (pitch, pitch), (433.3, 71.7))
+    laid = lay_grid(target, source)
+    box = Box(0, 9, 0, 8)
+    place = laid.source(box)
+    made = [laid.make(plane[place.slices], place, box) for plane in (first, second)]
+    for axis, plane in enumerate(made):
+        at = target.corner[axis] + (np.arange(target.shape[axis]) + 0.5) * pitch
+        expected = (at - source.corner[axis]) / 10 - 0.5
+        shown = plane[:, 0] if axis == 0 else plane[0]
+        np.testing.assert_allclose(shown, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("ratio", [1.00004, 1.99997, 3.3333])
+def test_far_end_of_a_large_field_does_not_drift(ratio):
+    rows = 30_000
+    source = Grid((rows, 8), (1.0, 1.0), (0.0, 0.0))
+    far = int(rows / ratio) - 40
+    box = Box(far, far + 4, 2, 3)
+    corner = 0.123 * ratio
+    laid = lay_grid(Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)), source)
+    place = laid.source(box)
+    ramp = np.arange(place.y0, place.y1, dtype=np.float64)[:, None] * np.ones((1, 8))
+    made = laid.make(ramp[:, place.x0 : place.x1], place, box)
+    at = corner + (np.arange(box.y0, box.y1) + 0.5) * ratio - 0.5
+    np.testing.assert_allclose(made[:, 0], at, atol=0.02)
+
+
+def test_gap_free_box_shrinks_to_what_is_asked_at_least():
+    covered = np.ones((20, 30), bool)
+    covered[:4] = False
+    assert gap_free_box(covered) == Box(4, 20, 0, 30)
+    assert gap_free_box(covered, least=17) is None
+    assert gap_free_box(np.zeros((5, 5), bool)) is None

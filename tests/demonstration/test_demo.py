@@ -1,0 +1,172 @@
+import base64
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.cli._main import main
+from napari_semsr.core.errors import CheckpointError, WriteError
+from napari_semsr.core.progress import run
+from napari_semsr.demonstration.files import demo_paths
+from napari_semsr.demonstration.job import DemoOptions, DemoResult, demo_job
+from napari_semsr.io.formats import describe, read
+
+PARTS = (
+    "From frames to a mosaic",
+    "Raw frames",
+    "Nominal and solved positions",
+    "How far to trust the joints",
+    "The mosaic, enhanced",
+    "Resolution of the mosaic",
+    "Where the mosaic is resolved",
+    "Spectra of the mosaic",
+    "The mosaic against the truth",
+    "An electron image, restored",
+    "Before and after",
+    "Resolution",
+    "Radial spectra",
+    "Nearness to the truth",
+    "Open it in napari",
+    "Provenance",
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory) -> DemoResult:
+    """The demonstration of small frames and a small field."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return run(demo_job(folder, options=DemoOptions(size=192, frame_px=144)))
+
+
+def test_demo_writes_a_page_with_all_parts(shown):
+    text = Path(shown.report).read_text(encoding="utf-8")
+    for part in PARTS:
+        assert f">{part}<" in text
+    assert "http://" not in text
+    assert "https://" not in text
+    words = re.sub(r"base64,[^\"]+", "", text)
+    assert not re.search(r"\b(nan|inf|None)\b", words)
+
+
+def test_demo_pictures_are_pngs_with_words(shown):
+    text = Path(shown.report).read_text(encoding="utf-8")
+    pictures = re.findall(
+        r'<img src="data:image/png;base64,([^"]+)"[^>]*alt="([^"]+)"', text
+    )
+    assert len(pictures) == text.count("<img") >= 40
+    assert all(base64.b64decode(data).startswith(b"\x89PNG") for data, _ in pictures)
+
+
+def test_demo_writes_every_file_that_it_names(shown):
+    paths = demo_paths(Path(shown.report).parent)
+    assert all(path.exists() for path in paths.values())
+    for name in ("mosaic", "mosaic_again", "mosaic_enhanced", "mosaic_truth"):
+        assert describe(paths[name]).pixel_size_nm == (20, 20)
+    for name in ("sem_truth", "sem_first", "sem_baseline", "sem_enhanced"):
+        assert describe(paths[name]).pixel_size_nm == (10, 10)
+    assert describe(paths["mosaic_map_after"]).pixel_size_nm == (320, 320)
+    assert describe(paths["sem_map_after"]).pixel_size_nm == (160, 160)
+
+
+def test_demo_enhances_by_tiles_and_says_of_what(shown):
+    for half, source in (("mosaic", "mosaic.ome.zarr"), ("sem", "exposure-1.tif")):
+        place = demo_paths(Path(shown.report).parent)[f"{half}_enhanced"]
+        made = read(place).provenance
+        assert made is not None
+        assert made.inputs[0].name == source
+    for half in ("mosaic", "electron_image"):
+        assert shown.figures[half]["enhance"]["tiles"] >= 2
+
+
+def test_demo_places_every_frame_near_its_truth(shown):
+    scan = shown.figures["scan"]
+    assert scan["placed"] == scan["frames"] == 20
+    assert scan["solved_error_px"] < 0.1
+    assert scan["nominal_error_px"] > 50 * scan["solved_error_px"]
+
+
+def test_demo_truth_lies_under_the_mosaic(shown):
+    measured = shown.scan.measured
+    truth, mosaic = (v.image.array() for v in (measured.truth, measured.degraded))
+    assert truth.shape == mosaic.shape
+    assert measured.truth.image.origin == measured.degraded.image.origin
+    spectra = [np.fft.fft2(image - image.mean()) for image in (truth, mosaic)]
+    peak = np.fft.ifft2(spectra[0] * spectra[1].conj()).real.argmax()
+    assert peak == 0
+
+
+def test_demo_figures_are_json_and_agree_between_two_ways(shown):
+    figures = json.loads(
+        (Path(shown.report).parent / "figures.json").read_text(encoding="utf-8")
+    )
+    taken = (("mosaic", "Mosaic"), ("electron_image", "Degraded input"))
+    for half, label in taken:
+        pair = figures[half]["two_exposures"]["resolution_nm"]
+        cross = figures[half]["versions_of_the_field"][label]["resolution_nm"]
+        assert cross == pytest.approx(pair, rel=0.15)
+
+
+def test_demo_says_what_the_model_was_not_trained_for(shown):
+    text = Path(shown.report).read_text(encoding="utf-8")
+    assert "no superlens mosaic was among them" in text
+
+
+def test_demo_refuses_before_any_work(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(WriteError, match="not empty"):
+        run(demo_job(tmp_path))
+    with pytest.raises(CheckpointError, match="nobody"):
+        run(demo_job(tmp_path / "new", options=DemoOptions(model="nobody")))
+    assert not (tmp_path / "new").exists()
+
+
+def test_demo_refuses_what_is_in_its_way(tmp_path):
+    (tmp_path / "mosaic").write_text("mine")
+    with pytest.raises(WriteError, match="mosaic cannot be made a folder"):
+        run(demo_job(tmp_path, overwrite=True))
+    assert (tmp_path / "mosaic").read_text() == "mine"
+    other = tmp_path / "other"
+    (other / "figures.json").mkdir(parents=True)
+    with pytest.raises(WriteError, match=r"figures\.json is a folder"):
+        run(demo_job(other, overwrite=True))
+
+
+def test_demo_leaves_a_stranger_scan_alone(tmp_path):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "frame_000.tif").write_text("mine")
+    with pytest.raises(WriteError, match="not replaced"):
+        run(demo_job(tmp_path, overwrite=True))
+    assert (tmp_path / "scan" / "frame_000.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize("bad", ["file", "file/below", "missing/below"])
+def test_demo_command_refuses_bad_places_in_one_line(tmp_path, capsys, bad):
+    (tmp_path / "file").touch()
+    assert main(["demo", str(tmp_path / bad)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert "Traceback" not in said
+
+
+def test_demo_page_opens_in_a_browser_without_a_fault(shown, tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("needs Chromium")
+    shot = tmp_path / "page.png"
+    line = [
+        *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging"),
+        *("--v=0", f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars"),
+        *("--window-size=420,2400", f"--screenshot={shot}"),
+        Path(shown.report).as_uri(),
+    ]
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "CONSOLE" not in done.stderr
+    assert shot.stat().st_size > 20_000

@@ -1,0 +1,88 @@
+"""Laws of laying a mosaic on its truth."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.tiling import Box
+from napari_semsr.demonstration.runs import (
+    crop,
+    gap_free_box,
+    place_truth,
+    sample_truth,
+)
+
+
+def test_place_truth_ignores_where_a_mosaic_starts(rng):
+    true = rng.uniform(0, 300, (9, 2))
+    nominal = true + rng.normal(0, 5, (9, 2))
+    error = rng.normal(0, 0.02, (9, 2))
+    start = np.array([7.5, -3.25])
+    found = place_truth(true + error + start, nominal + 40, true)
+    np.testing.assert_allclose(found.solved_error_px, error - error.mean(0))
+    stage = nominal - true
+    np.testing.assert_allclose(found.nominal_error_px, stage - stage.mean(0))
+    np.testing.assert_allclose(found.origin_px, -(error.mean(0) + start))
+
+
+def test_place_truth_leaves_frames_without_a_place_out(rng):
+    true = rng.uniform(0, 300, (5, 2))
+    solved = true.copy()
+    solved[2] = np.nan
+    found = place_truth(solved, true + 1, true)
+    assert found.placed.tolist() == [True, True, False, True, True]
+    assert np.isnan(found.solved_error_px[2]).all()
+    np.testing.assert_allclose(found.nominal_px, true)
+
+
+@pytest.mark.parametrize("fine", [1, 2, 3])
+@pytest.mark.parametrize("origin", [(0.0, 0.0), (3.4, -1.7)])
+def test_sample_truth_gives_the_mean_of_each_pixel(fine, origin):
+    """A tilted plane has the mean of a pixel in its centre, however it is cut."""
+    rows, columns = np.indices((60 * fine, 70 * fine)) / fine
+    half = 0.5 - 0.5 / fine
+    corner = np.array([-8.0, -9.0]) - half
+    plane = 2.0 * (rows + corner[0]) + 0.5 * (columns + corner[1])
+    drawn = Micrograph(
+        plane.astype(np.float32),
+        parse_pixel_size(20 / fine),
+        origin=(corner[0] * 20, corner[1] * 20),
+    )
+    mosaic = Micrograph(np.zeros((40, 45), np.float32), parse_pixel_size(20))
+    found = sample_truth(drawn, mosaic, np.array(origin)).array()
+    y, x = np.indices(mosaic.shape)
+    expected = 2.0 * (y + origin[0]) + 0.5 * (x + origin[1])
+    np.testing.assert_allclose(found[2:-2, 2:-2], expected[2:-2, 2:-2], atol=2e-3)
+
+
+def test_gap_free_box_is_full_of_pixels_and_large():
+    y, x = np.indices((200, 260))
+    round_corners = np.hypot(y - 100, 0.8 * (x - 130)) < 110
+    box = gap_free_box(round_corners)
+    assert round_corners[box.slices].all()
+    assert box.shape[0] * box.shape[1] > 0.6 * round_corners.sum()
+    assert gap_free_box(np.ones((70, 90), bool)) == Box(0, 70, 0, 90)
+
+
+def test_gap_free_box_refuses_a_sieve():
+    holes = np.ones((150, 150), bool)
+    holes[::30, ::30] = False
+    with pytest.raises(ShapeError, match="64 px"):
+        gap_free_box(holes)
+
+
+def test_crop_stays_where_it_lies(rng):
+    image = Micrograph(rng.random((40, 50)), parse_pixel_size((10, 20)), origin=(5, 7))
+    box = Box(4, 20, 6, 30)
+    part = crop(image, box)
+    np.testing.assert_array_equal(part.array(), image.array()[box.slices])
+    assert part.origin == (5 + 4 * 10, 7 + 6 * 20)
+    moved = image.replace(data=np.roll(image.array(), (2, 3), (0, 1)))
+    again = crop(moved, box, shift=(2, 3))
+    np.testing.assert_array_equal(again.array(), part.array())
+
+
+def test_gap_free_box_cuts_a_border_off():
+    covered = np.pad(np.ones((80, 90), bool), 5)
+    assert gap_free_box(covered) == Box(5, 85, 5, 95)

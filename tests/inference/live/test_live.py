@@ -1,0 +1,318 @@
+"""The live field, without Qt: order, drawing, done-map, and the same store as batch."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.engine import enhance_to_store
+from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.live import levels as live_levels
+from napari_semsr.inference.live.field import LiveField, TileQueue
+from napari_semsr.inference.live.levels import Backdrop, Shelf, TileCache
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.tiles.worker import TileWorker
+
+FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+
+
+@pytest.fixture
+def field(rng) -> Micrograph:
+    return Micrograph((rng.random((150, 131)) * 255).astype(np.uint8), None, "chip")
+
+
+def _live(field, loaded, **more):
+    scale = loaded.card.scale
+    shape = field.shape[0] * scale, field.shape[1] * scale
+    side = 32 * scale
+    return LiveField(shape, (side, side), np.float32, [field.data], **more)
+
+
+def _job(field, loaded, path, live=None, *, resume=False):
+    store = create_output(path, field, loaded, FP32, resume=resume)
+    return store, enhance_to_store(field, loaded, store, FP32, live=live)
+
+
+def _until(job, tiles):
+    """Go on until so many tiles are done."""
+    for step in job:
+        if step.message.startswith("Enhancing") and step.done >= tiles:
+            return
+    pytest.fail("the job ended")
+
+
+# -- the queue ---------------------------------------------------------------------
+
+
+def test_what_is_in_view_comes_first_from_its_middle():
+    queue = TileQueue((8, 8), (10, 10))
+    queue.fill((r, c) for r in range(8) for c in range(8))
+    queue.look_at(Box(20, 49, 40, 69))
+    first = [queue.take()[0] for _ in range(9)]
+    assert set(first) == {(r, c) for r in (2, 3, 4) for c in (4, 5, 6)}
+    assert first[0] == (3, 5)
+    assert all(place in {(1, 5), (5, 5), (3, 3), (3, 7)} for place in queue.take(4))
+
+
+def test_a_moved_view_reorders_what_waits():
+    queue = TileQueue((4, 40), (8, 8))
+    queue.fill((r, c) for r in range(4) for c in range(40))
+    queue.look_at(Box(0, 32, 0, 64))
+    assert queue.take()[0][1] < 8
+    queue.look_at(Box(0, 32, 240, 320))
+    assert all(column >= 30 for _, column in queue.take(20))
+
+
+def test_out_of_view_waits_until_the_whole_is_asked_for():
+    queue = TileQueue((2, 9), (10, 10), whole=False)
+    queue.fill([(0, 0), (1, 8)])
+    queue.look_at(Box(0, 20, 0, 30))
+    assert queue.take(5) == [(0, 0)]
+    assert queue.take(5) == []
+    timer = threading.Timer(0.05, lambda: setattr(queue, "whole", True))
+    timer.start()
+    assert queue.take(5, timeout=10) == [(1, 8)]
+    assert len(queue) == 0
+    timer.join()
+
+
+@given(
+    st.sets(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1),
+    st.integers(1, 5),
+)
+def test_every_tile_is_handed_out_once(places, count):
+    queue = TileQueue((6, 7), (4, 4))
+    queue.fill(places)
+    queue.look_at(Box(3, 9, 5, 20))
+    taken = []
+    while len(queue):
+        taken += queue.take(count)
+    assert sorted(taken) == sorted(places)
+
+
+# -- drawing -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 2, 8])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_backdrop_is_the_input_at_every_level(step, scale, rng):
+    image = rng.integers(0, 255, (64, 48)).astype(np.uint8)
+    shape = 64 * scale, 48 * scale
+    backdrop = Backdrop([image, image[::4, ::4]], shape, np.float32)
+    wanted = image.repeat(scale, 0).repeat(scale, 1)[
+        step // 2 :: step, step // 2 :: step
+    ]
+    box = Box(1, shape[0] // step, 2, shape[1] // step)
+    found = backdrop.read(box, step)
+    assert found.dtype == np.float32
+    if step < 8:
+        np.testing.assert_array_equal(found, wanted[box.slices])
+    assert found.shape == box.shape
+
+
+def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
+    image = rng.integers(50, 150, (20, 20)).astype(np.uint8)
+    backdrop = Backdrop([image], (20, 20), np.float32, (50.0, 150.0))
+    found = backdrop.read(Box(0, 20, 0, 20), 1)
+    np.testing.assert_allclose(found, (image - 50.0) / 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20], ids=["file", "memory"])
+def test_a_shelf_gives_back_what_was_put_in(limit, monkeypatch, rng):
+    monkeypatch.setattr(live_levels, "_IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(live_levels, "_BLOCK", 16)
+    shelf = Shelf((70, 90), np.dtype(np.float32))
+    block = rng.random((20, 30)).astype(np.float32)
+    shelf.write(Box(11, 31, 60, 90), block)
+    np.testing.assert_array_equal(shelf.read(Box(11, 31, 60, 90)), block)
+    np.testing.assert_array_equal(shelf.read(Box(16, 30, 63, 80)), block[5:19, 3:20])
+    assert not shelf.read(Box(0, 11, 0, 90)).any()
+
+
+def test_the_cache_forgets_the_oldest():
+    cache = TileCache(limit=3 * 400)
+    for column in range(4):
+        cache.put((0, column), np.zeros((10, 10), np.float32))
+        cache.get((0, 0))
+    assert cache.get((0, 1)) is None
+    assert cache.get((0, 0)) is not None
+    assert cache.get((0, 3)) is not None
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.s_[3:40, 5:100],
+        np.s_[::3, 100:4:-5],
+        np.s_[7, :],
+        np.s_[..., -1],
+        np.s_[-3, 4],
+        np.s_[10:10, :],
+    ],
+    ids=str,
+)
+def test_a_level_is_indexed_like_an_array(index, field, make_loaded):
+    level = _live(field, make_loaded("plain")).levels[0]
+    whole = field.data.astype(np.float32)
+    np.testing.assert_array_equal(level[index], whole[index])
+    np.testing.assert_array_equal(np.asarray(level), whole)
+    assert (level.ndim, level.size, len(level)) == (2, whole.size, len(whole))
+    with pytest.raises(IndexError):
+        level[150, 0]
+
+
+@pytest.mark.parametrize("kind", ["plain", "double"])
+def test_tiles_replace_the_input_where_they_land(kind, field, make_loaded, tmp_path):
+    loaded = make_loaded(kind)
+    live = _live(field, loaded)
+    before = [np.asarray(level) for level in live.levels]
+    live.look_at(Box(0, 30, 0, 30))
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    _until(job, 3)
+    job.close()
+    done = np.asarray(store.done[:]) != 0
+    assert live.done == done.sum() == 3
+    for k, (level, old) in enumerate(zip(live.levels, before, strict=True)):
+        new = np.asarray(level)
+        rows = np.arange(level.shape[0]) * 2**k // live.unit[0]
+        columns = np.arange(level.shape[1]) * 2**k // live.unit[1]
+        known = done[np.ix_(rows, columns)]
+        assert (new[known] != old[known]).any()
+        np.testing.assert_array_equal(new[~known], old[~known])
+
+
+def test_the_finished_levels_are_the_stored_pyramid(field, make_loaded, tmp_path):
+    loaded = make_loaded("plain")
+    live = _live(field, loaded)
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    run(job)
+    assert store.complete
+    stored = [store.group[name] for name in ("0", "1", "2") if name in store.group]
+    assert len(stored) > 1
+    for level, array in zip(live.levels, stored, strict=False):
+        np.testing.assert_array_equal(np.asarray(level), array[:])
+
+
+def test_reading_needs_no_store_and_asks_for_nothing(field, make_loaded):
+    live = _live(field, make_loaded("plain"))
+    assert live.take_news() is None
+    assert live.done == 0
+    np.testing.assert_array_equal(live.levels[0][:9, :9], field.data[:9, :9])
+
+
+# -- the run -------------------------------------------------------------------------
+
+
+def test_live_and_batch_make_the_same_store(field, make_loaded, tmp_path):
+    loaded = make_loaded("strided")
+    live_store, job = _job(field, loaded, tmp_path / "a.ome.zarr", _live(field, loaded))
+    report = run(job)
+    store, job = _job(field, loaded, tmp_path / "b.ome.zarr")
+    expected = run(job)
+    np.testing.assert_array_equal(live_store.level0[:], store.level0[:])
+    assert report.tiles == expected.tiles
+    assert report.tile_mismatch == pytest.approx(expected.tile_mismatch, abs=1e-9)
+
+
+def test_batch_goes_on_with_a_live_store_and_the_other_way_round(
+    field, make_loaded, tmp_path, monkeypatch
+):
+    loaded = make_loaded("plain")
+    computed = []
+    enhance = TileWorker.enhance
+
+    def counted(self, places):
+        computed.extend(places)
+        return enhance(self, places)
+
+    monkeypatch.setattr(TileWorker, "enhance", counted)
+    path = tmp_path / "a.ome.zarr"
+    for live, goal in ((True, 4), (False, 7), (True, 30)):
+        view = _live(field, loaded) if live else None
+        store, job = _job(field, loaded, path, view, resume=path.exists())
+        if goal < 25:
+            _until(job, goal)
+            job.close()
+        else:
+            run(job)
+            np.testing.assert_array_equal(np.asarray(view.levels[0]), store.level0[:])
+    assert len(computed) == len(set(computed)) == 25
+    whole, job = _job(field, loaded, tmp_path / "b.ome.zarr")
+    run(job)
+    np.testing.assert_array_equal(store.level0[:], whole.level0[:])
+
+
+def test_only_what_is_looked_at_is_enhanced(field, make_loaded, tmp_path):
+    loaded = make_loaded("plain")
+    live = _live(field, loaded, whole=False)
+    live.look_at(Box(0, 60, 0, 60))
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    for step in job:
+        if "Waiting" in step.message:
+            break
+    assert live.done == 4
+    assert np.asarray(store.done[:])[:2, :2].all()
+    live.look_at(Box(100, 131, 100, 131))
+    _until(job, 6)
+    live.queue.whole = True
+    run(job)
+    assert store.complete
+
+
+def test_closing_stops_within_one_tile(field, make_loaded, tmp_path, monkeypatch):
+    loaded = make_loaded("plain")
+    begun = []
+    enhance = TileWorker.enhance
+
+    def slow(self, places):
+        begun.extend(places)
+        time.sleep(0.02)
+        return enhance(self, places)
+
+    monkeypatch.setattr(TileWorker, "enhance", slow)
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", _live(field, loaded))
+    _until(job, 2)
+    before = len(begun)
+    job.close()
+    assert len(begun) == before
+    assert len(store.pending()) == 25 - before
+
+
+def test_tiles_out_of_memory_are_read_from_the_store(field, make_loaded, tmp_path):
+    loaded = make_loaded("plain")
+    live = _live(field, loaded)
+    live._cache._limit = 1
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    run(job)
+    deadline = time.monotonic() + 20
+    while (np.asarray(live.levels[0]) != store.level0[:]).any():
+        assert time.monotonic() < deadline
+        assert live.take_news() is not None, "what was too late is not asked for again"
+        live._cache._limit = 64 << 20
+
+
+def test_news_tell_where_the_picture_changed(field, make_loaded, tmp_path):
+    loaded = make_loaded("plain")
+    live = _live(field, loaded)
+    live.look_at(Box(0, 30, 0, 30))
+    _, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    _until(job, 0)
+    live.take_news()
+    _until(job, 1)
+    assert live.take_news() == Box(0, 32, 0, 32)
+    assert live.take_news() is None
+    job.close()
+
+
+def test_networks_with_live_statistics_run_whole_and_land(field, make_loaded, tmp_path):
+    loaded = make_loaded("norm")
+    live = _live(field, loaded)
+    store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
+    report = run(job)
+    assert report.norm == "exact"
+    np.testing.assert_array_equal(np.asarray(live.levels[0]), store.level0[:])

@@ -1,0 +1,111 @@
+"""Figures of a network that are kept, and never believed of anybody else."""
+
+import json
+
+import pytest
+import torch
+
+from napari_semsr.inference import network_cache as measured
+from napari_semsr.inference.exact.plan import halo_and_script
+from napari_semsr.inference.network_cache import (
+    cache_folder,
+    measured_of,
+    network_digest,
+)
+from napari_semsr.inference.predictor import Predictor
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty cache for each test."""
+    monkeypatch.setenv("SEMSR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "networks"
+
+
+def _figures(loaded):
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    found = halo_and_script(predictor)
+    narrow = predictor.probe_within(0.01)
+    return predictor.probe, narrow, None if found is None else found[0]
+
+
+def _refuse(*_, **__):
+    raise AssertionError("measured again")
+
+
+@pytest.mark.parametrize("kind", ["norm", "plain", "global"])
+def test_a_second_start_measures_nothing(kind, make_loaded, monkeypatch):
+    first = _figures(make_loaded(kind))
+    for name in ("probe", "effective_halo", "find_refreshes"):
+        monkeypatch.setattr(measured, name, _refuse)
+    again = make_loaded(kind)  # a network of the same weights, as after a new start
+    assert again.module not in measured._known
+    assert _figures(again) == first
+
+
+def test_what_a_card_claims_is_not_believed(make_loaded, caplog):
+    loaded = make_loaded("plain", receptive_field=1)
+    assert Predictor(loaded, device="cpu").probe.halo == 3
+    assert "claims a receptive field of 1 px; 3 px were measured" in caplog.text
+
+
+def test_the_digest_knows_weights_structure_and_code(make_loaded):
+    one, other = make_loaded("plain").module, make_loaded("plain").module
+    assert network_digest(one) == network_digest(other)
+    with torch.no_grad():
+        other.first.weight[0, 0, 0, 0] += 1
+    assert network_digest(one) != network_digest(other)
+    assert network_digest(torch.nn.ReLU()) != network_digest(torch.nn.Tanh())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "no json",
+        "[1, 2]",
+        {"halo": 7, "norms": 2, "smallest": 4},
+        {"halo": -4, "norms": 2, "smallest": 4},
+        {"halo": "16", "norms": 2, "smallest": 4},
+        {"halo": 16, "norms": 2, "smallest": 0},
+        {"halo": 16},
+        None,
+    ],
+)
+def test_what_is_damaged_is_measured_anew(damage, make_loaded, folder):
+    loaded = make_loaded("norm")
+    expected = Predictor(loaded, device="cpu").probe
+    (path,) = folder.iterdir()
+    if isinstance(damage, str):
+        path.write_text(damage)
+    else:
+        (key,) = json.loads(path.read_text())
+        path.write_text(json.dumps({key: damage}))
+    assert Predictor(make_loaded("norm"), device="cpu").probe == expected
+    (key,) = json.loads(path.read_text())
+    assert json.loads(path.read_text())[key]["halo"] == expected.halo
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    make_loaded, tmp_path, monkeypatch
+):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("SEMSR_CACHE", str(file))
+    assert Predictor(make_loaded("plain"), device="cpu").probe.halo == 3
+
+
+def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("SEMSR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "napari-semsr"
+
+
+def test_two_runs_share_a_file(make_loaded, folder):
+    one, other = make_loaded("norm").module, make_loaded("norm").module
+    first, second = measured_of(one), measured_of(other)
+    first._load()
+    second._load()
+    first.probe(4)
+    second.refreshes(4)
+    (path,) = folder.iterdir()
+    assert len(json.loads(path.read_text())) == 2

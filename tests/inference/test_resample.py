@@ -1,0 +1,338 @@
+"""A field at another pixel size: as if resampled by hand, and without seams."""
+
+from fractions import Fraction
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
+from napari_semsr.core.resampling import Resampling
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
+from napari_semsr.inference.normalise import measure_scaling
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.resample import ResampledField, show
+from napari_semsr.inference.tiles.worker import Run, TileWorker
+
+FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+TRAINED = {"pixel_size_nm": (10.0, 10.0)}
+
+
+def _field(rng, shape, size, dtype=np.uint8):
+    smooth = rng.random((shape[0] // 6 + 2, shape[1] // 6 + 2)).repeat(6, 0)
+    image = smooth.repeat(6, 1)[: shape[0], : shape[1]] + 0.2 * rng.random(shape)
+    return Micrograph(
+        (image * 200).astype(dtype), parse_pixel_size(size), origin=(70.0, -20.0)
+    )
+
+
+def _resample(image, resampling, shape):
+    place = Box(0, image.shape[0], 0, image.shape[1])
+    return resampling.make(image, place, Box(0, shape[0], 0, shape[1]))
+
+
+def _by_hand(field, loaded, steps):
+    """Resample, enhance whole at the trained pixel size, resample back."""
+    there = Resampling(field.shape, steps)
+    seen = Micrograph(_resample(field.array(), there, there.shape))
+    options = FP32.replace(tile=None, norm="exact")
+    made = run(enhance_array(seen, loaded, options)).data
+    back = Resampling(made.shape, (1 / steps[0], 1 / steps[1]))
+    scale = loaded.card.scale
+    return _resample(made, back, (field.shape[0] * scale, field.shape[1] * scale))
+
+
+CASES = {
+    "twice": (20.0, (Fraction(1, 2), Fraction(1, 2))),
+    "half": (5.0, (Fraction(2), Fraction(2))),
+    "odd": ((7.3, 12.7), (Fraction(100, 73), Fraction(100, 127))),
+    "one axis": ((10.0, 18.0), (Fraction(1), Fraction(5, 9))),
+}
+
+
+PAIRS = [
+    *(("plain", size) for size in CASES),
+    ("double", "half"),
+    ("double", "odd"),
+    ("strided", "twice"),
+    ("strided", "odd"),
+    ("strided", "one axis"),
+]
+
+
+@pytest.mark.parametrize(("kind", "size"), [*PAIRS, ("hazy", "twice")])
+def test_tiles_equal_resampling_by_hand(kind, size, make_loaded, rng):
+    pixel, steps = CASES[size]
+    field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
+    expected = _by_hand(field, loaded, steps)
+    for tile in (16, 40, None):
+        result = run(enhance_array(field, loaded, FP32.replace(tile=tile)))
+        assert result.shape == expected.shape
+        error = np.abs(result.data - expected).max()
+        assert error <= 1e-5 * np.ptp(expected)
+        report = result.metadata["enhance"]
+        assert report["tile_mismatch"] <= 1e-5
+        assert report["seen_pixel_size_nm"] == pytest.approx(
+            [p * float(s) for p, s in zip(field.pixel_size_nm, steps, strict=True)]
+        )
+        assert "is resampled to" in report["notes"][0]
+
+
+@pytest.mark.parametrize("norm", ["exact", "whole", "frozen"])
+def test_networks_that_look_at_the_field_see_the_resampled_one(norm, make_loaded, rng):
+    field, loaded = _field(rng, (150, 133), 15.0), make_loaded("norm", **TRAINED)
+    steps = (Fraction(2, 3), Fraction(2, 3))
+    expected = _by_hand(field, loaded, steps)
+    options = FP32 if norm == "whole" else FP32.replace(norm=norm, memory_gb=1e-6)
+    result = run(enhance_array(field, loaded, options))
+    report = result.metadata["enhance"]
+    assert report["tile_mismatch"] <= 1e-5
+    assert result.shape == field.shape
+    if norm == "frozen":
+        assert "Approximate" in " ".join(report["notes"])
+        return
+    said = "step together" if norm == "exact" else "is run whole"
+    assert said in " ".join(report["notes"])
+    assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("size", [5.0, 16.0])
+def test_the_result_lies_where_the_field_does(size, make_loaded, rng):
+    field = _field(rng, (61, 48), size)
+    for kind, scale in (("identity", 1), ("double", 2)):
+        loaded = make_loaded(kind, **TRAINED)
+        options = FP32.replace(resample="never")
+        plain = run(enhance_array(field, loaded, options))
+        result = run(enhance_array(field, loaded, FP32))
+        assert result.shape == plain.shape == (61 * scale, 48 * scale)
+        assert result.pixel_size_nm == plain.pixel_size_nm == (size / scale,) * 2
+        assert result.origin == plain.origin
+        assert "not resampled, as was asked" in plain.metadata["enhance"]["notes"][0]
+
+
+@pytest.mark.parametrize("size", [6.0, 9.0, 17.0])
+def test_an_identity_leaves_structures_in_their_place(size, make_loaded):
+    y, x = np.mgrid[0:90, 0:110] * size
+    image = np.sin(y / 40) * np.cos(x / 55) * 100 + 120
+    field = Micrograph(image.astype(np.float32), parse_pixel_size(size))
+    made = run(enhance_array(field, make_loaded("identity", **TRAINED), FP32))
+    assert np.abs(made.data - image)[8:-8, 8:-8].max() < 1.0
+
+
+def test_fields_without_a_pixel_size_and_open_cards_are_as_before(make_loaded, rng):
+    field = _field(rng, (70, 60), 20.0)
+    open_card, trained = make_loaded("plain"), make_loaded("plain", **TRAINED)
+    expected = run(enhance_array(field, open_card, FP32))
+    unknown = Micrograph(field.data)
+    for image, loaded in ((unknown, trained), (unknown, open_card)):
+        made = run(enhance_array(image, loaded, FP32))
+        np.testing.assert_array_equal(made.data, expected.data)
+        assert made.metadata["enhance"]["seen_pixel_size_nm"] is None
+        notes = made.metadata["enhance"]["notes"]
+        assert ["unknown" in note for note in notes] == [True] * (loaded is trained)
+
+
+def test_beyond_the_range_the_network_runs_and_one_note_warns(make_loaded, rng):
+    field, loaded = _field(rng, (50, 60), 21.0), make_loaded("plain", **TRAINED)
+    told = []
+    made = run(enhance_array(field, loaded, FP32), told.append)
+    open_card = run(enhance_array(field, make_loaded("plain"), FP32))
+    np.testing.assert_array_equal(made.data, open_card.data)
+    notes = made.metadata["enhance"]["notes"]
+    assert ["should not be trusted" in note for note in notes] == [True]
+    assert sum("should not be trusted" in step.message for step in told) == 1
+    wide = make_loaded("plain", **TRAINED, resample_factors=(0.25, 4.0))
+    again = run(enhance_array(field, wide, FP32))
+    assert "is resampled" in again.metadata["enhance"]["notes"][0]
+
+
+def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
+    for kind, scale in (("plain", 1), ("double", 2)):
+        field = _field(rng, (70, 64), 16.0, np.float32)
+        field.data[20:23, 30:33] = np.nan
+        field.data[40, 32] = np.inf
+        loaded = make_loaded(kind, **TRAINED)
+        results = [
+            run(enhance_array(field, loaded, FP32.replace(tile=t))).data
+            for t in (16, 32, 80)
+        ]
+        blocks = np.isfinite(field.data).repeat(scale, 0).repeat(scale, 1)
+        for result in results:
+            np.testing.assert_array_equal(np.isfinite(result), blocks)
+            np.testing.assert_allclose(result, results[0], atol=1e-3)
+    nothing = Micrograph(np.full((20, 20), np.nan), parse_pixel_size(20))
+    made = run(enhance_array(nothing, make_loaded("plain", **TRAINED), FP32))
+    assert np.isnan(made.data).all()
+    assert "no finite pixel" in made.metadata["enhance"]["notes"][-1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (3, 5)], ids=str)
+@pytest.mark.parametrize("kind", ["plain", "double", "strided"])
+@pytest.mark.parametrize("size", [5.0, 20.0])
+def test_thin_fields_work(kind, shape, size, make_loaded, rng):
+    field, loaded = _field(rng, shape, size), make_loaded(kind, **TRAINED)
+    result = run(enhance_array(field, loaded, FP32))
+    assert result.shape == tuple(n * loaded.card.scale for n in shape)
+    assert np.isfinite(result.data).all()
+
+
+def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
+    field = _field(rng, (90, 70), 20.0)
+    expected = run(enhance_array(field, make_loaded("plain", **TRAINED), FP32)).data
+    options = FP32.replace(tile=64)
+    made = run(enhance_array(field, make_loaded("tiny", **TRAINED), options))
+    assert "Memory was short" in " ".join(made.metadata["enhance"]["notes"])
+    tiny = make_loaded("tiny", **TRAINED)
+    tiny.module.limit = 10**9
+    expected = run(enhance_array(field, tiny, options)).data
+    np.testing.assert_allclose(made.data, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("plain", "dask"),
+        ("double", "numpy"),
+        ("strided", "dask"),
+        ("norm", "numpy"),
+        ("hazy", "dask"),
+    ],
+)
+def test_lazy_equals_the_engine(kind, source, make_loaded, rng):
+    field = _field(rng, (95, 78), (16.0, 7.0), np.float32)
+    field.data[3, 4] = np.nan
+    data = field.data if source == "numpy" else da.from_array(field.data, chunks=25)
+    loaded = make_loaded(kind, **TRAINED)
+    array = enhance_lazy(field.replace(data=data), loaded, FP32)
+    expected = run(enhance_array(field, loaded, FP32)).data
+    assert (array.shape, array.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_allclose(array.compute(), expected, atol=1e-3)
+    other = enhance_lazy(
+        field.replace(data=data), loaded, FP32.replace(resample="never")
+    )
+    assert not {k for k in array.dask if "semsr-tile" in str(k)} & set(other.dask)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("plain", 6.0), ("double", 20.0), ("strided", 13.0)]
+)
+def test_a_preview_shows_what_the_run_will_make(kind, size, make_loaded, rng):
+    field, loaded = _field(rng, (101, 75), size), make_loaded(kind, **TRAINED)
+    whole = run(enhance_array(field, loaded, FP32)).data
+    boxes = preview_boxes(field, loaded, FP32)
+    for wish in (Box(9, 41, 13, 45), Box(-30, 2, 90, 122), Box(0, 500, 0, 500)):
+        place, pixels = boxes.enhance(wish)
+        expected = whole[place.scaled(loaded.card.scale).slices]
+        assert pixels.shape == expected.shape
+        np.testing.assert_allclose(pixels, expected, atol=1e-5 * np.ptp(whole))
+
+
+@pytest.mark.parametrize("kind", ["strided", "norm"])
+def test_a_stopped_run_goes_on_and_gives_the_same_bits(
+    kind, make_loaded, rng, tmp_path
+):
+    field, loaded = _field(rng, (130, 90), 14.0), make_loaded(kind, **TRAINED)
+    options = FP32
+    if kind == "norm":
+        options = FP32.replace(norm="exact", memory_gb=1e-6)
+
+    def store(name, **how):
+        return create_output(tmp_path / name, field, loaded, options, **how)
+
+    whole = store("whole.zarr")
+    run(enhance_to_store(field, loaded, whole, options))
+    cut = store("cut.zarr")
+    job = enhance_to_store(field, loaded, cut, options)
+    for step in job:
+        if step.message.startswith("Enhancing tiles") and step.done == 4:
+            break
+    job.close()
+    assert len(cut.pending()) == 15 - 4
+    again = store("cut.zarr", resume=True)
+    report = run(enhance_to_store(field, loaded, again, options))
+    assert report.resumed == 4
+    np.testing.assert_array_equal(again.level0[:], whole.level0[:])
+
+
+@pytest.mark.parametrize(("kind", "size"), [("double", 6.0), ("strided", 17.0)])
+def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng):
+    field, loaded = _field(rng, (140, 110), size), make_loaded(kind, **TRAINED)
+    expected = run(enhance_array(field, loaded, FP32)).data
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    shown = show(field, loaded.card, predictor.probe, FP32, constant=True)
+    card, made = loaded.card, np.zeros_like(expected)
+    scaling = measure_scaling(shown.data, card.input_percentiles)
+    work = Run(shown.data, made, loaded, shown.plan, scaling, regrid=shown.regrid)
+    places = [tile.index for tile in shown.outputs]
+    assert len({work.tile(place).window.shape for place in places}) == 1
+    predictor.batch = 3
+    TileWorker(work, predictor).enhance(places)
+    np.testing.assert_allclose(made, expected, atol=1e-5 * np.ptp(expected))
+
+
+def test_a_changed_resampling_is_not_resumed(make_loaded, rng, tmp_path):
+    field, loaded = _field(rng, (90, 70), 14.0), make_loaded("plain", **TRAINED)
+    store = create_output(tmp_path / "a.zarr", field, loaded, FP32)
+    job = enhance_to_store(field, loaded, store, FP32)
+    while not next(job).done:
+        pass
+    job.close()
+    never = FP32.replace(resample="never")
+    again = create_output(tmp_path / "a.zarr", field, loaded, never, resume=True)
+    with pytest.raises(
+        WriteError, match=r"resampling and the .*option resample changed"
+    ):
+        run(enhance_to_store(field, loaded, again, never))
+
+
+@pytest.mark.parametrize(("kind", "size"), [*PAIRS[3:], ("norm", "half")])
+def test_a_result_may_be_left_on_the_grid_of_the_model(
+    kind, size, make_loaded, rng, tmp_path
+):
+    pixel, steps = CASES[size]
+    field, loaded = _field(rng, (101, 75), pixel), make_loaded(kind, **TRAINED)
+    scale, there = loaded.card.scale, Resampling(field.shape, steps)
+    seen = Micrograph(_resample(field.array(), there, there.shape))
+    expected = run(enhance_array(seen, loaded, FP32)).data
+    options = FP32.replace(resample="keep")
+    result = run(enhance_array(field, loaded, options))
+    np.testing.assert_allclose(result.data, expected, atol=1e-5 * np.ptp(expected))
+    for axis in (0, 1):
+        pitch = field.pixel_size_nm[axis] * float(steps[axis]) / scale
+        assert result.pixel_size_nm[axis] == pytest.approx(pitch)
+        border = field.origin[axis] - field.pixel_size_nm[axis] / 2
+        assert result.origin[axis] - pitch / 2 == pytest.approx(border)
+        extent = field.shape[axis] * field.pixel_size_nm[axis]
+        assert 0 <= result.shape[axis] * pitch - extent < pitch * scale
+    lazy = enhance_lazy(field, loaded, options).compute()
+    np.testing.assert_allclose(lazy, result.data, atol=1e-3)
+    store = create_output(tmp_path / "kept.zarr", field, loaded, options)
+    report = run(enhance_to_store(field, loaded, store, options))
+    np.testing.assert_array_equal(store.level0[:], result.data)
+    assert "is left on that grid" in report.notes[0]
+
+
+def test_missing_pixels_are_missing_on_the_grid_of_the_model(make_loaded, rng):
+    field = _field(rng, (60, 64), 20.0, np.float32)
+    field.data[20:23, 30:33] = np.nan
+    options = FP32.replace(resample="keep")
+    made = run(enhance_array(field, make_loaded("double", **TRAINED), options))
+    gaps = np.isnan(field.data).repeat(4, 0).repeat(4, 1)
+    np.testing.assert_array_equal(np.isnan(made.data), gaps)
+
+
+def test_a_resampled_field_reads_like_an_array(rng):
+    image = (rng.random((1300, 40)) * 255).astype(np.uint8)
+    there = Resampling(image.shape, (Fraction(2, 3), Fraction(3, 2)))
+    field = ResampledField(da.from_array(image, chunks=100), there)
+    whole = _resample(image, there, there.shape)
+    assert field.shape == whole.shape == (1950, 27)
+    assert field.dtype == np.float32
+    np.testing.assert_array_equal(field[:, :], whole)
+    np.testing.assert_array_equal(field[700:1499, 3:20], whole[700:1499, 3:20])

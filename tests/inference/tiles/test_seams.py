@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.tiling import plan_tiles
+from napari_semsr.inference.tiles.seams import SeamMeter, edges_of, sample_of
+
+
+def _measure(image, *, offset=0.0, order=1):
+    """Cut an image into tiles, each shifted in grey by its number times `offset`."""
+    plan = plan_tiles(image.shape, core=16, halo=4)
+    meter = SeamMeter()
+    for number, tile in list(enumerate(plan))[::order]:
+        shifted = image[tile.window.slices] + np.float32(number * offset)
+        core = shifted[tile.inner.slices]
+        meter.add(tile.index, edges_of(shifted, tile.inner), sample_of(core))
+    return meter
+
+
+def test_tiles_that_agree_have_no_mismatch_and_no_seam(rng):
+    image = rng.random((48, 64), dtype=np.float32)
+    meter = _measure(image)
+    assert meter.mismatch == 0
+    assert meter.seam_index == pytest.approx(1, abs=0.15)
+    assert meter.compared == 3 * 3 + 2 * 4
+    backwards = _measure(image, order=-1)
+    assert backwards.seam_index == pytest.approx(meter.seam_index)
+
+
+def test_a_known_step_is_measured():
+    ramp = np.tile(np.arange(32, dtype=np.float32), (16, 1))
+    meter = _measure(ramp, offset=3.0)
+    assert meter.mismatch == pytest.approx(3 / 34, rel=0.03)
+    assert meter.seam_index == pytest.approx(4.0)
+
+
+def test_one_tile_and_flat_fields_have_neutral_figures():
+    assert SeamMeter().mismatch == 0
+    assert SeamMeter().seam_index == 1
+    assert _measure(np.zeros((16, 16), np.float32)).compared == 0
+    assert _measure(np.zeros((32, 16), np.float32)).seam_index == 1
+
+
+def test_missing_pixels_are_left_out(rng):
+    image = rng.random((32, 32), dtype=np.float32)
+    image[10:20, 5:20] = np.nan
+    meter = _measure(image)
+    assert meter.mismatch == 0
+    assert np.isfinite(meter.seam_index)
+    assert np.isnan(image).any()
+    assert np.isfinite(sample_of(image)).all()
+
+
+def test_long_borders_are_sampled(rng):
+    image = rng.random((1024, 8), dtype=np.float32)
+    plan = plan_tiles(image.shape, core=1024, halo=0)
+    edges = edges_of(image, plan.tile(0, 0).inner)
+    assert len(edges["left"].first) == 256
+    assert len(edges["above"].first) == 8
+    assert edges["above"].outer is None
+
+
+def test_samples_of_many_tiles_are_thinned_evenly():
+    meter = SeamMeter()
+    for number in range(5000):
+        meter.add((0, number), {}, np.full(1, number, np.float32))
+    kept = np.concatenate(meter._samples)
+    assert 500 < kept.size <= 1024
+    assert np.ptp(np.diff(kept)) == 0
+    assert kept[-1] > 4900

@@ -1,0 +1,268 @@
+"""The contract that every format keeps, and the door that they share."""
+
+import os
+from pathlib import Path
+
+import dask.array as da
+import imagecodecs
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from napari_semsr.core.errors import OptionError, ReadError, WriteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.provenance import Provenance
+from napari_semsr.io import formats as registry
+from tests.strategies import images, pixel_sizes
+
+_EXACT = (".ome.zarr", ".ome.tif", ".tif")
+_WRITABLE = (*_EXACT, ".png")
+_DTYPES = ("bool", "uint8", "uint16", "int8", "int16", "uint32", "int32")
+_DTYPES = (*_DTYPES, "float16", "float32", "float64")
+# OME-TIFF has no float16; PNG is written in 8 bits, for looking
+_CASES = [(s, t) for s in _EXACT for t in _DTYPES if (s, t) != (".ome.tif", "float16")]
+_CASES = [*_CASES, (".png", "uint8")]
+
+
+def _draw(dtype: str) -> np.ndarray:
+    values = np.random.default_rng(3).normal(90, 30, (37, 53))
+    return (values > 90) if dtype == "bool" else np.abs(values).astype(dtype)
+
+
+@pytest.mark.parametrize("row", registry.FORMATS, ids=lambda row: row.name)
+def test_formats_offer_the_three_verbs(row):
+    module = row.load()
+    for verb in ("matches", "describe", "read"):
+        assert callable(getattr(module, verb))
+
+
+@pytest.mark.parametrize(("suffix", "dtype"), _CASES)
+def test_read_returns_what_write_was_given(tmp_path, suffix, dtype):
+    image = Micrograph(
+        _draw(dtype),
+        (7.70833, 1 / 3),
+        "caf\u00e9",
+        Provenance(job="test", options={"tile": 64}, model_digest="sha256:1"),
+        origin=(3.25, -17.1),
+    )
+    path = tmp_path / f"written{suffix}"
+    registry.write(image, path)
+    found = registry.read(path)
+    assert found.dtype == image.dtype
+    assert np.array_equal(found.array(), image.data)
+    assert found.pixel_size_nm == image.pixel_size_nm
+    assert found.origin == image.origin
+    assert found.name == image.name
+    assert found.provenance == image.provenance
+    info = registry.describe(path)
+    assert info.shape == image.shape
+    assert info.dtype == dtype
+    assert info.pixel_size_nm == image.pixel_size_nm
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", _WRITABLE)
+def test_write_keeps_the_unknown_unknown(tmp_path, suffix, grey):
+    image = Micrograph(grey, origin=(31.5, 31.5), spacing_px=(16.0, 16.0))
+    path = tmp_path / f"a{suffix}"
+    registry.write(image, path)
+    found = registry.read(path)
+    assert found.pixel_size_nm is None
+    assert found.unit == "pixel"
+    assert found.origin == image.origin
+    assert found.spacing_px == image.spacing_px
+
+
+@pytest.mark.parametrize("suffix", _EXACT)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
+@given(data=images(high=20), size=pixel_sizes())
+def test_read_inverts_write_for_any_image(tmp_path, suffix, data, size):
+    path = tmp_path / f"any{suffix}"
+    registry.write(Micrograph(data, size), path, overwrite=True)
+    found = registry.read(path)
+    assert found.dtype == data.dtype
+    assert np.array_equal(found.array(), data)
+    assert found.pixel_size_nm == size
+
+
+@pytest.mark.parametrize("suffix", _WRITABLE)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (300, 2)])
+def test_write_takes_the_smallest_images(tmp_path, suffix, shape):
+    data = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8)
+    registry.write(Micrograph(data), tmp_path / f"a{suffix}")
+    assert np.array_equal(registry.read(tmp_path / f"a{suffix}").array(), data)
+
+
+@pytest.mark.parametrize("suffix", _EXACT)
+def test_nan_and_infinity_are_kept_and_counted(tmp_path, suffix, rng):
+    data = rng.random((20, 30)).astype(np.float32)
+    data[3, 4], data[5, 6], data[7, 8] = np.nan, np.inf, -np.inf
+    registry.write(Micrograph(data), tmp_path / f"a{suffix}")
+    found = registry.read(tmp_path / f"a{suffix}")
+    assert np.array_equal(found.array(), data, equal_nan=True)
+    if not found.is_lazy:
+        assert found.metadata["nonfinite_pixels"] == 3
+
+
+@pytest.mark.parametrize("suffix", _WRITABLE)
+def test_write_streams_lazy_data(tmp_path, suffix):
+    data = (np.indices((70, 90)).sum(axis=0) % 251).astype(np.uint8)
+    lazy = Micrograph(da.from_array(data, chunks=(32, 40)), (5.0, 5.0))
+    registry.write(lazy, tmp_path / f"a{suffix}")
+    assert np.array_equal(registry.read(tmp_path / f"a{suffix}").array(), data)
+
+
+@pytest.mark.parametrize("suffix", _EXACT)
+def test_write_converts_with_rounding_and_clipping(tmp_path, suffix):
+    data = np.array([[-3.0, 0.4, 0.6, 254.7, 300.0]], np.float32)
+    for kind in (data, da.from_array(data)):
+        path = tmp_path / f"a{suffix}"
+        registry.write(Micrograph(kind), path, dtype="uint8", overwrite=True)
+        assert registry.read(path).array().tolist() == [[0, 0, 1, 255, 255]]
+
+
+def test_write_png_stretches_other_types_over_8_bits(tmp_path):
+    data = np.array([[10.0, 20.0, np.nan, np.inf]], np.float32)
+    registry.write(Micrograph(data), tmp_path / "a.png")
+    assert registry.read(tmp_path / "a.png").array().tolist() == [[0, 255, 0, 255]]
+
+
+@pytest.mark.parametrize("suffix", _WRITABLE)
+def test_write_never_replaces_unasked(tmp_path, suffix, grey):
+    path = tmp_path / f"a{suffix}"
+    registry.write(Micrograph(grey), path)
+    with pytest.raises(WriteError, match="--overwrite"):
+        registry.write(Micrograph(grey + 1), path)
+    assert np.array_equal(registry.read(path).array(), grey)
+    registry.write(Micrograph(255 - grey), path, overwrite=True)
+    assert np.array_equal(registry.read(path).array(), 255 - grey)
+
+
+@pytest.mark.parametrize("suffix", _EXACT)
+def test_write_over_the_file_that_it_reads_from(tmp_path, suffix, grey):
+    path = tmp_path / f"a{suffix}"
+    registry.write(Micrograph(grey), path)
+    registry.write(registry.read(path), path, overwrite=True)
+    assert np.array_equal(registry.read(path).array(), grey)
+
+
+@pytest.mark.parametrize("suffix", _WRITABLE)
+def test_write_leaves_nothing_when_the_data_fail(tmp_path, suffix):
+    def fail(block: np.ndarray) -> np.ndarray:
+        raise KeyError(block.shape)
+
+    data = da.zeros((40, 40), dtype="u1").map_blocks(fail, dtype="u1", meta=np.empty(0))
+    with pytest.raises(KeyError):
+        registry.write(Micrograph(data), tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["image.tif", "image.ome.zarr", "image", "image.xyz"])
+def test_read_trusts_first_bytes_more_than_names(tmp_path, name, grey):
+    path = tmp_path / name
+    path.write_bytes(imagecodecs.png_encode(grey))
+    assert registry.describe(path).format == "PNG"
+    assert np.array_equal(registry.read(path).array(), grey)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.tif", None, "does not exist"),
+        ("empty.tif", b"", "file is empty"),
+        ("text.tif", b"once upon a time", "begins with b'once upo'"),
+        ("a.czi", b"ZISRAWFILE", "must be a TIFF"),
+        ("one.tif", b"I", "begins with"),
+        ("head.tif", b"II*\0", "cannot be read as TIFF"),
+        ("head.png", b"\x89PNG\r\n\x1a\n", "cannot be read as PNG"),
+        ("head.jpg", b"\xff\xd8\xff\xe0", "cannot be read as JPEG"),
+        ("head.bmp", b"BM12", "cannot be read as BMP"),
+    ],
+)
+def test_read_refuses_in_one_sentence(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    for verb in (registry.read, registry.describe):
+        with pytest.raises(ReadError, match=message) as caught:
+            verb(path)
+        text = str(caught.value)
+        assert str(path) in text
+        assert "\n" not in text
+        assert text.endswith(".")
+
+
+def test_read_refuses_folders_that_are_no_store(tmp_path):
+    folder = tmp_path / "a.zarr"
+    folder.mkdir()
+    with pytest.raises(ReadError, match="an empty folder"):
+        registry.read(folder)
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(ReadError, match="a folder without zarr data"):
+        registry.read(folder)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"series": -1},
+        {"colour": "green"},
+        {"pixel_size_nm": 0},
+        {"pixel_size_nm": (1, float("nan"))},
+        {"databar_rows": -5},
+        {"plane": 1.5},
+    ],
+    ids=str,
+)
+def test_read_refuses_impossible_options(tmp_path, wrong, grey):
+    registry.write(Micrograph(grey), tmp_path / "a.tif")
+    with pytest.raises(OptionError):
+        registry.read(tmp_path / "a.tif", **wrong)
+
+
+@pytest.mark.parametrize("what", ["series", "level", "channel", "plane"])
+@pytest.mark.parametrize("suffix", _WRITABLE)
+def test_read_refuses_choices_that_do_not_exist(tmp_path, suffix, what, grey):
+    path = tmp_path / f"a{suffix}"
+    registry.write(Micrograph(grey), path)
+    with pytest.raises(ReadError, match=f"no {what} 7"):
+        registry.read(path, **{what: 7})
+
+
+def test_read_takes_a_pixel_size_and_a_crop_from_the_user(tmp_path, grey):
+    registry.write(Micrograph(grey, (5.0, 5.0)), tmp_path / "a.tif")
+    found = registry.read(tmp_path / "a.tif", pixel_size_nm=8, databar_rows=7)
+    assert found.pixel_size_nm == (8.0, 8.0)
+    assert np.array_equal(found.array(), grey[:-7])
+    with pytest.raises(ReadError, match="37 rows"):
+        registry.read(tmp_path / "a.tif", databar_rows=37)
+
+
+def test_truncated_files_are_refused_or_read_right(tmp_path, grey):
+    for suffix in (".tif", ".ome.tif", ".png"):
+        whole = tmp_path / f"whole{suffix}"
+        registry.write(Micrograph(grey, (5.0, 5.0)), whole)
+        data = whole.read_bytes()
+        cut = Path(tmp_path / f"cut{suffix}")
+        for length in np.linspace(1, len(data) - 1, 12).astype(int):
+            cut.write_bytes(data[:length])
+            try:
+                found = registry.read(cut)
+            except ReadError:
+                continue
+            assert np.array_equal(found.array(), grey)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", "uint64"])
+def test_write_ome_tiff_refuses_the_types_that_it_lacks(tmp_path, dtype):
+    image = Micrograph(np.zeros((4, 4), dtype))
+    with pytest.raises(WriteError, match=f"no {dtype}"):
+        registry.write(image, tmp_path / "a.ome.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_read_refuses_a_pipe_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(ReadError, match="not a pipe"):
+        registry.read(tmp_path / "a.tif")

@@ -1,0 +1,95 @@
+"""Laws of lengths as files state them."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from napari_semsr.io.tiff.vendors import parse_length_nm, pixel_size, to_nm, unit_nm
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        ("nm", 1.0),
+        ("nanometer", 1.0),
+        ("um", 1e3),
+        ("\u00b5m", 1e3),
+        ("\u03bcm", 1e3),
+        ("\\u00B5m", 1e3),
+        ("\u00c2\u00b5m", 1e3),
+        ("\ufffdm", 1e3),
+        ("micron", 1e3),
+        ("Microns", 1e3),
+        ("micrometre", 1e3),
+        ("pm", 1e-3),
+        ("fm", 1e-6),
+        ("mm", 1e6),
+        ("cm", 1e7),
+        ("m", 1e9),
+        ("\u00c5", 0.1),
+        ("angstrom", 0.1),
+        ("inch", 2.54e7),
+    ],
+)
+def test_unit_nm_knows_every_usual_spelling(unit, size):
+    assert unit_nm(unit) == size
+
+
+@pytest.mark.parametrize("unit", ["", "pixel", "px", "furlong", "s", "m/s"])
+def test_unit_nm_refuses_what_is_no_length(unit):
+    assert unit_nm(unit) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nan",
+        "inf",
+        "-inf",
+        "0",
+        "-1",
+        "text",
+        "",
+        "1e400",
+        "1e999999999",
+        None,
+        b"",
+        True,
+    ],
+)
+def test_to_nm_turns_bad_numbers_into_none(value):
+    assert to_nm(value, "nm") is None
+
+
+@given(st.floats(1e-3, 1e6))
+def test_to_nm_keeps_every_digit_of_nanometres(value):
+    assert to_nm(value, "nm") == value
+    assert to_nm(repr(value), "nm") == value
+
+
+def test_to_nm_is_decimal():
+    assert to_nm("7.70833e-09", "m") == 7.70833
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("55.82 nm", 55.82),
+        ("2.615 \u00b5m", 2615.0),
+        ("10um", 10_000.0),
+        ("910.5 pm", 0.9105),
+        ("1,5 nm", 1.5),
+        ("5.5e-8 m", 55.0),
+        ("-3 nm", None),
+        ("nan nm", None),
+        ("5", None),
+        ("nm", None),
+        ("", None),
+    ],
+)
+def test_parse_length_nm_reads_number_and_unit(text, length):
+    assert parse_length_nm(text) == length
+
+
+def test_pixel_size_needs_both_lengths():
+    assert pixel_size((1.0, None)) is None
+    assert pixel_size((1.0, 2.0)) == (1.0, 2.0)

@@ -1,0 +1,113 @@
+"""What microscopes write into private tags, and what becomes of damage in them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from napari_semsr.io import formats as registry
+from napari_semsr.io.tiff.vendors import parse_fei, parse_zeiss
+
+
+@pytest.mark.parametrize("tag", [34680, 34682])
+def test_fei_gives_pixel_size_and_crops_the_bar(fei, grey, tag):
+    path = fei(grey, rows=30, tag=tag)
+    info = registry.describe(path)
+    assert info.vendor == "FEI"
+    assert info.pixel_size_nm == (7.70833, 7.70833)
+    assert info.databar_rows == 7
+    assert info.shape == (30, 53)
+    assert info.stored_shape == (37, 53)
+    assert np.array_equal(registry.read(path).array(), grey[:30])
+    assert registry.read(path).metadata["databar_rows_cropped"] == 7
+    whole = registry.read(path, crop_databar=False)
+    assert np.array_equal(whole.array(), grey)
+    assert np.array_equal(registry.read(path, databar_rows=2).array(), grey[:35])
+
+
+@pytest.mark.parametrize("rows", [37, 38, 0, -3, "many", "", "nan", "1e400"])
+def test_fei_crops_nothing_without_a_plausible_height(fei, grey, rows):
+    assert registry.describe(fei(grey, rows=rows)).databar_rows == 0
+
+
+def test_fei_follows_a_resampled_page(fei, grey):
+    half = fei(grey, rows=60, columns=106)
+    info = registry.describe(half)
+    assert info.pixel_size_nm == pytest.approx((2 * 7.70833, 2 * 7.70833))
+    assert info.databar_rows == 7
+
+
+@pytest.mark.parametrize("pixel", ["nan", "0", "-1e-9", "wide", "1e400", "inf"])
+def test_fei_leaves_a_bad_pixel_size_unknown_and_says_so(fei, grey, pixel):
+    found = registry.read(fei(grey, pixel=pixel))
+    assert found.pixel_size_nm is None
+    assert found.shape == (30, 53)
+    assert "left unknown" in found.metadata["warnings"][0]
+
+
+def test_fei_user_calibration_wins(fei, grey):
+    assert registry.read(fei(grey), pixel_size_nm=3).pixel_size_nm == (3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "number", "size"),
+    [
+        ("55.82 nm", "5.5825e-08", 55.825),
+        ("55.82 nm", "9.9e-08", 55.82),
+        ("2.615 \u00b5m", "2.614514e-006", 2614.514),
+        ("910.5 pm", "x", 0.9105),
+        ("1.2 mm", "", 1.2e6),
+        ("5e-8 m", "5e-8", 50.0),
+    ],
+)
+def test_zeiss_reads_the_label_and_refines_it(zeiss, grey, pixel, number, size):
+    info = registry.describe(zeiss(grey, pixel=pixel, number=number))
+    assert info.vendor == "Zeiss"
+    assert info.pixel_size_nm == (size, size)
+
+
+@pytest.mark.parametrize("version", ["V05.07.00.00 : 08-Jul-14", "V06.03", ""])
+@pytest.mark.parametrize("width", ["57.16 \u00b5m", None])
+def test_zeiss_follows_a_resampled_page(zeiss, version, width):
+    data = np.zeros((96, 128), np.uint8)
+    path = zeiss(data, store="1024 * 768", width=width, version=version)
+    assert registry.read(path).pixel_size_nm == pytest.approx((446.6, 446.6), rel=2e-3)
+
+
+def test_zeiss_trusts_the_field_when_the_label_is_of_another_scan(zeiss):
+    data = np.zeros((96, 128), np.uint8)
+    path = zeiss(data, store="128 * 96", width="57.16 \u00b5m")
+    assert registry.read(path).pixel_size_nm == pytest.approx((446.6, 446.6), rel=1e-3)
+
+
+@pytest.mark.parametrize("pixel", ["nan nm", "0.0 fm", "-1 nm", "5 furlongs", "", "nm"])
+def test_zeiss_leaves_a_bad_pixel_size_unknown_and_says_so(zeiss, grey, pixel):
+    found = registry.read(zeiss(grey, pixel=pixel))
+    assert found.pixel_size_nm is None
+    assert np.array_equal(found.array(), grey)
+    assert "AP_IMAGE_PIXEL_SIZE" in found.metadata["warnings"][0]
+
+
+def test_zeiss_does_not_take_the_live_pixel_size(forge, grey):
+    path = forge(grey, tags={34118: "0\r\nAP_PIXEL_SIZE\r\nPixel Size = 9 nm\r\n"})
+    assert registry.read(path).pixel_size_nm is None
+
+
+@given(st.text(max_size=200), st.integers(1, 5), st.integers(1, 5))
+def test_parsers_never_fail_on_any_text(text, rows, columns):
+    for parse in (parse_fei, parse_zeiss):
+        found = parse(text, (rows, columns))
+        assert found.pixel_size_nm is None or min(found.pixel_size_nm) > 0
+        assert 0 <= found.databar_rows < rows
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["PixelWidth", "PixelHeight", "ResolutionX", "ResolutionY"]),
+        st.one_of(st.floats().map(repr), st.text(max_size=6)),
+    )
+)
+def test_parse_fei_gives_sane_values_for_any_values(values):
+    lines = "\n".join(f"{key}={value}" for key, value in values.items())
+    found = parse_fei(f"[Image]\n{lines}\n[Scan]\n{lines}", (20, 30))
+    assert found.pixel_size_nm is None or min(found.pixel_size_nm) > 0
+    assert 0 <= found.databar_rows < 20

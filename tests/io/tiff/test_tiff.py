@@ -1,0 +1,372 @@
+"""TIFF in its dialects, types and encodings."""
+
+import contextlib
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core.errors import ReadError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io import formats as registry
+from napari_semsr.io.tiff import read as tiff
+
+_KINDS = (
+    "uint8",
+    "uint16",
+    "int16",
+    "int32",
+    "uint32",
+    "float16",
+    "float32",
+    "float64",
+)
+
+
+@pytest.fixture
+def small_limit(monkeypatch):
+    """Make everything large enough to be read lazily."""
+    monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+
+
+@pytest.mark.parametrize("dtype", _KINDS)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_read_keeps_every_type_in_either_byte_order(forge, rng, dtype, byteorder):
+    data = (rng.random((21, 34)) * 100).astype(dtype)
+    found = registry.read(forge(data, byteorder=byteorder))
+    assert found.dtype == np.dtype(dtype)
+    assert found.dtype.isnative
+    assert np.array_equal(found.array(), data)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bigtiff": True},
+        {"rowsperstrip": 5},
+        {"tile": (16, 16)},
+        {"tile": (16, 16), "compression": "zlib", "predictor": True},
+        {"compression": "lzw", "predictor": True},
+        {"compression": "lzw", "rowsperstrip": 7, "byteorder": ">"},
+        {"compression": "packbits"},
+        {"compression": "zstd"},
+    ],
+    ids=lambda options: "-".join(options) or "plain",
+)
+def test_read_decodes_every_encoding(forge, rng, monkeypatch, options, lazy):
+    if lazy:
+        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+    data = rng.integers(0, 60_000, (37, 53)).astype(np.uint16)
+    found = registry.read(forge(data, **options))
+    assert found.is_lazy is lazy
+    assert np.array_equal(found.array(), data)
+
+
+def test_read_decodes_jpeg_within_its_losses(forge):
+    data = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (48, 1))
+    found = registry.read(forge(data, compression="jpeg", rowsperstrip=16))
+    assert np.abs(found.array().astype(int) - data).max() <= 6
+
+
+def test_read_decodes_predicted_floats(forge, rng):
+    data = rng.random((20, 30)).astype(np.float32)
+    found = registry.read(forge(data, compression="zlib", predictor=3))
+    assert np.array_equal(found.array(), data)
+
+
+def test_read_reads_bits_as_booleans(forge, rng):
+    data = rng.random((19, 23)) > 0.5
+    found = registry.read(forge(data, photometric="minisblack"))
+    assert found.dtype == bool
+    assert np.array_equal(found.array(), data)
+    turned = registry.read(forge(data, photometric="miniswhite"))
+    assert np.array_equal(turned.array(), ~data)
+
+
+def test_read_turns_white_is_zero(forge, grey):
+    found = registry.read(forge(grey, photometric="miniswhite"))
+    assert np.array_equal(found.array(), 255 - grey)
+
+
+def test_read_refuses_complex_values(forge):
+    with pytest.raises(ReadError, match="real grey values"):
+        registry.read(forge(np.zeros((5, 5), np.complex64)))
+
+
+def test_read_takes_grey_stored_as_rgb(forge, grey):
+    path = forge(np.stack([grey] * 3, axis=-1), photometric="rgb")
+    assert registry.describe(path).stored_shape == (37, 53, 3)
+    assert np.array_equal(registry.read(path).array(), grey)
+
+
+def test_read_takes_planar_rgb_lazily(forge, grey, small_limit):
+    path = forge(np.stack([grey] * 3), photometric="rgb", planarconfig="separate")
+    found = registry.read(path)
+    assert found.is_lazy
+    assert np.array_equal(found.array(), grey)
+
+
+def test_read_refuses_colour_and_converts_on_request(forge, grey):
+    colour = np.stack([grey, grey, 255 - grey], axis=-1)
+    path = forge(colour, photometric="rgb")
+    with pytest.raises(ReadError, match="colour luminance"):
+        registry.read(path)
+    assert registry.read(path, colour="luminance").dtype == np.uint8
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_read_looks_palettes_up(forge, grey, monkeypatch, lazy):
+    if lazy:
+        monkeypatch.setattr(tiff, "LAZY_BYTES", 0)
+    ramp = np.arange(256, dtype=np.uint16)
+    table = np.stack([ramp[::-1] * 257] * 3)
+    same = registry.read(forge(grey, photometric="palette", colormap=table[:, ::-1]))
+    assert np.array_equal(same.array(), grey)
+    turned = registry.read(forge(grey, photometric="palette", colormap=table))
+    assert turned.dtype == np.uint8
+    assert np.array_equal(turned.array(), 255 - grey)
+    table[0] = 0
+    path = forge(grey, photometric="palette", colormap=table)
+    with pytest.raises(ReadError, match="colour channels"):
+        registry.read(path)
+    assert registry.read(path, colour="luminance").array().shape == grey.shape
+
+
+def test_read_asks_for_a_plane_of_a_stack(forge, rng):
+    stack = rng.integers(0, 255, (5, 12, 17)).astype(np.uint8)
+    path = forge(stack, photometric="minisblack")
+    info = registry.describe(path)
+    assert (info.planes, info.series, info.shape) == (5, 1, (12, 17))
+    with pytest.raises(ReadError, match="holds 5 planes"):
+        registry.read(path)
+    for i, image in enumerate(registry.read_planes(path)):
+        assert np.array_equal(image.array(), stack[i])
+        assert image.name == f"a-{i}"
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_read_tells_pages_of_other_shapes_apart(tmp_path, rng, compression):
+    pages = [rng.integers(0, 255, (8 + n, 9)).astype(np.uint8) for n in range(3)]
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for page in pages:
+            tif.write(page, compression=compression, metadata=None)
+    assert registry.describe(path).series == 3
+    for i, page in enumerate(pages):
+        assert np.array_equal(registry.read(path, series=i).array(), page)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_read_asks_for_a_channel_of_a_hyperstack(tmp_path, rng, compression):
+    data = rng.integers(0, 255, (2, 3, 12, 17)).astype(np.uint8)
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, data, metadata={"axes": "ZCYX"}, compression=compression)
+    info = registry.describe(path)
+    assert (info.channels, info.planes) == (3, 2)
+    with pytest.raises(ReadError, match="3 channels"):
+        registry.read(path, plane=0)
+    for plane in range(2):
+        for channel in range(3):
+            found = registry.read(path, plane=plane, channel=channel)
+            assert np.array_equal(found.array(), data[plane, channel])
+
+
+def test_read_takes_separate_samples_for_channels(forge, rng):
+    data = rng.integers(0, 255, (12, 17, 5)).astype(np.uint8)
+    path = forge(data, photometric="minisblack", planarconfig="contig")
+    assert registry.describe(path).channels == 5
+    assert np.array_equal(registry.read(path, channel=3).array(), data[..., 3])
+
+
+def test_read_drops_the_alpha_of_grey(forge, grey):
+    data = np.stack([grey, np.full_like(grey, 255)], axis=-1)
+    path = forge(data, photometric="minisblack", extrasamples=["unassalpha"])
+    assert np.array_equal(registry.read(path).array(), grey)
+
+
+def test_read_finds_levels_in_sub_images(tmp_path, rng):
+    data = rng.integers(0, 255, (64, 96)).astype(np.uint8)
+    path = tmp_path / "a.ome.tif"
+    size = {"PhysicalSizeX": 5, "PhysicalSizeXUnit": "nm"}
+    size |= {"PhysicalSizeY": 5, "PhysicalSizeYUnit": "nm"}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        tif.write(data, subifds=2, tile=(16, 16), metadata=size)
+        tif.write(data[::2, ::2], subfiletype=1, tile=(16, 16))
+        tif.write(data[::4, ::4], subfiletype=1, tile=(16, 16))
+    assert registry.describe(path).levels == 3
+    found = registry.read(path, level=2)
+    assert found.pixel_size_nm == (20.0, 20.0)
+    assert np.array_equal(found.array(), data[::4, ::4])
+
+
+def test_write_ome_makes_levels_of_large_images(tmp_path):
+    data = np.zeros((4, 5000), np.uint8)
+    registry.write(Micrograph(data, (2.0, 2.0)), tmp_path / "a.ome.tif")
+    assert registry.describe(tmp_path / "a.ome.tif").levels == 4
+    found = registry.read(tmp_path / "a.ome.tif", level=3)
+    assert found.shape == (1, 625)
+    assert found.pixel_size_nm == (8.0, 16.0)
+    assert found.origin == (3.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"),
+    [
+        ("nm", 5.0),
+        ("\\u00B5m", 5000.0),
+        ("um", 5000.0),
+        ("micron", 5000.0),
+        ("pixel", None),
+        ("", None),
+        ("inch", None),
+        ("furlong", None),
+    ],
+)
+def test_read_understands_imagej_units(tmp_path, grey, unit, size):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, grey, imagej=True, resolution=(0.2, 0.2), metadata={"unit": unit}
+    )
+    found = registry.read(path)
+    assert found.pixel_size_nm == (None if size is None else (size, size))
+    assert ("warnings" in found.metadata) is (unit == "furlong")
+
+
+@pytest.mark.parametrize("resolution", [(0, 0), (0, 1), (1, 0)])
+def test_read_leaves_the_size_unknown_when_imagej_resolution_is_bad(
+    forge, grey, resolution
+):
+    path = _bad_resolution(forge, grey, resolution)
+    found = registry.read(path)
+    assert found.pixel_size_nm is None
+    assert "left unknown" in found.metadata["warnings"][0]
+
+
+def _bad_resolution(forge, grey, resolution):
+    """Overwrite the rationals of an ImageJ file in place."""
+    path = forge(grey, description="ImageJ=1.54f\nunit=nm\n", resolution=(3, 3))
+    with tifffile.TiffFile(path) as tif:
+        places = [tif.pages[0].tags[code].valueoffset for code in (282, 283)]
+    data = bytearray(path.read_bytes())
+    for at in places:
+        data[at : at + 8] = np.array(resolution, "<u4").tobytes()
+    path.write_bytes(bytes(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "size"),
+    [
+        ("5", "nm", 5.0),
+        ("0.005", "\u00b5m", 5.0),
+        ("5000", "pm", 5.0),
+        ("50", "\u00c5", 5.0),
+        ("0.000005", "mm", 5.0),
+        ("5e-9", "m", 5.0),
+        ("5", None, 5000.0),
+        ("5", "pixel", None),
+        ("nan", "nm", None),
+        ("0", "nm", None),
+        ("-1", "nm", None),
+        ("1e400", "nm", None),
+        ("wide", "nm", None),
+    ],
+)
+def test_read_understands_ome_physical_sizes(forge, grey, value, unit, size):
+    units = f'PhysicalSizeXUnit="{unit}" PhysicalSizeYUnit="{unit}"' if unit else ""
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<Image ID="Image:0" Name="sample"><Pixels ID="Pixels:0" Type="uint8" '
+        f'DimensionOrder="XYCZT" SizeX="{grey.shape[1]}" SizeY="{grey.shape[0]}" '
+        f'SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{value}" '
+        f'PhysicalSizeY="{value}" {units}><TiffData/></Pixels></Image></OME>'
+    )
+    found = registry.read(forge(grey, description=text.encode("utf-8")))
+    assert found.pixel_size_nm == (None if size is None else (size, size))
+    assert found.name == "sample"
+    assert ("warnings" in found.metadata) is (size is None and unit != "pixel")
+
+
+@pytest.mark.parametrize(
+    ("per_cm", "size"),
+    [(1e7 / 8, 8.0), (72 / 2.54, None), (300 / 2.54, None), (1e4, 1000.0)],
+)
+def test_read_takes_resolution_tags_for_pixels_but_not_for_print(
+    forge, grey, per_cm, size
+):
+    path = forge(grey, resolution=(per_cm, per_cm), resolutionunit="centimeter")
+    found = registry.read(path).pixel_size_nm
+    assert found == (None if size is None else pytest.approx((size, size), rel=1e-6))
+
+
+def test_read_prefers_a_calibration_changed_after_writing(tmp_path, grey):
+    path = tmp_path / "a.tif"
+    registry.write(Micrograph(grey, (5.0, 5.0)), path)
+    with tifffile.TiffFile(path) as tif:
+        info = tif.imagej_metadata["Info"]
+    options = {"unit": "nm", "Info": info}
+    tifffile.imwrite(path, grey, imagej=True, resolution=(0.1, 0.1), metadata=options)
+    assert registry.read(path).pixel_size_nm == (10.0, 10.0)
+
+
+def test_write_imagej_can_be_read_without_us(tmp_path, grey):
+    path = tmp_path / "a.tif"
+    registry.write(Micrograph(grey, (7.5, 2.5)), path)
+    with tifffile.TiffFile(path) as tif:
+        assert tif.imagej_metadata["unit"] == "nm"
+        top, bottom = tif.pages[0].tags["XResolution"].value
+        assert bottom / top == pytest.approx(2.5, rel=1e-9)
+
+
+def test_read_refuses_entities_in_ome_xml(forge, grey):
+    text = '<!DOCTYPE a [<!ENTITY b "c">]><OME xmlns="x"><Image/></OME>'
+    found = registry.read(forge(grey, description=text))
+    assert found.pixel_size_nm is None
+
+
+def test_read_refuses_photometrics_that_are_no_grey(tmp_path, grey):
+    path = tmp_path / "a.tif"
+    data = np.stack([grey] * 4, axis=-1)
+    tifffile.imwrite(path, data, photometric="separated", metadata=None)
+    with pytest.raises(ReadError, match="photometric"):
+        registry.read(path)
+
+
+def test_lazy_reads_follow_the_file(forge, rng, small_limit):
+    first = rng.integers(0, 255, (40, 50)).astype(np.uint8)
+    path = forge(first, compression="zlib", rowsperstrip=8)
+    before = registry.read(path).data
+    forge(255 - first, compression="zlib", rowsperstrip=8)
+    after = registry.read(path).data
+    assert before.name != after.name
+    assert np.array_equal(after.compute(), 255 - first)
+
+
+def test_lazy_windows_equal_slices(forge, rng, small_limit):
+    data = rng.integers(0, 60_000, (90, 70)).astype(">u2")
+    for options in ({}, {"tile": (16, 32), "compression": "lzw"}):
+        lazy = registry.read(forge(data, **options)).data
+        assert np.array_equal(lazy[13:57, 5:66].compute(), data[13:57, 5:66])
+
+
+def test_damaged_headers_never_raise_anything_but_our_own(forge, grey, rng):
+    path = forge(grey, compression="lzw", rowsperstrip=9)
+    whole = path.read_bytes()
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 3):
+            data[at] = rng.integers(256)
+        path.write_bytes(bytes(data))
+        with contextlib.suppress(ReadError):
+            registry.describe(path)
+            assert registry.read(path).array().ndim == 2
+
+
+def test_jpeg_in_png_clothes_is_read(tmp_path, grey):
+    path = tmp_path / "a.png"
+    path.write_bytes(imagecodecs.jpeg_encode(grey, level=100))
+    assert registry.describe(path).format == "JPEG"

@@ -1,0 +1,57 @@
+"""Laws of the levels of a pyramid."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from napari_semsr.io.zarr.metadata import halve, level_origin, level_shapes
+from tests.strategies import images, shapes
+
+
+@given(shapes(1, 5000))
+def test_level_shapes_halve_until_small(shape):
+    found = level_shapes(shape, smallest=256)
+    assert found[0] == shape
+    assert max(found[-1]) <= 256
+    for (rows, columns), (fewer, narrower) in itertools.pairwise(found):
+        assert fewer == -(-rows // 2)
+        assert narrower == -(-columns // 2)
+
+
+@given(images())
+def test_halve_keeps_type_and_range(image):
+    small = halve(image)
+    assert small.dtype == image.dtype
+    assert small.shape == tuple(-(-n // 2) for n in image.shape)
+    assert small.min() >= image.min() - 1e-3
+    assert small.max() <= image.max() + 1e-3
+
+
+def test_halve_averages_two_by_two():
+    image = np.arange(16, dtype=np.float32).reshape(4, 4)
+    assert np.array_equal(halve(image), [[2.5, 4.5], [10.5, 12.5]])
+
+
+def test_halve_leaves_nan_out_of_the_mean():
+    image = np.array([[1, np.nan, np.nan, np.nan], [3, 2, np.nan, np.nan]], "f4")
+    small = halve(image)
+    assert small[0, 0] == 2
+    assert np.isnan(small[0, 1])
+
+
+def test_halve_decides_booleans_by_majority():
+    image = np.array([[True, True, False, False], [True, False, False, True]])
+    assert np.array_equal(halve(image), [[True, False]])
+
+
+def test_halve_is_exact_for_large_integers():
+    image = np.full((2, 2), 2**31 - 1, dtype=np.int32)
+    assert halve(image)[0, 0] == 2**31 - 1
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_level_origin_is_the_centre_of_what_is_averaged(level):
+    rows = np.arange(2**level) * 5.0 + 7.0
+    assert level_origin((7.0, 0.0), (5.0, 1.0), level)[0] == rows.mean()

@@ -1,0 +1,237 @@
+"""The output store: streamed, resumable, complete or refused."""
+
+import json
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
+from napari_semsr.core.provenance import Provenance
+from napari_semsr.io import formats as registry
+from napari_semsr.io.zarr.metadata import halve
+from napari_semsr.io.zarr.store import create_store
+
+_SHAPE, _CHUNK = (70, 90), 32
+
+
+@pytest.fixture
+def options():
+    return {
+        "shape": _SHAPE,
+        "dtype": "float32",
+        "chunk": _CHUNK,
+        "pixel_size_nm": (5.0, 6.0),
+        "origin": (2.0, 3.0),
+        "name": "field",
+        "provenance": Provenance(job="enhance", options={"tile": 32}),
+    }
+
+
+@pytest.fixture
+def image(rng):
+    return rng.random(_SHAPE).astype(np.float32)
+
+
+def _fill(store, image, places=None):
+    """Write tiles and mark them."""
+    for row, column in store.pending() if places is None else places:
+        top, left = row * store.unit[0], column * store.unit[1]
+        window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
+        store.level0[window] = image[window]
+        store.mark_done(row, column)
+
+
+def _finish(store):
+    return list(store.finish())
+
+
+def test_store_filled_and_finished_reads_back(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **options)
+    assert store.done.shape == (3, 3)
+    assert not store.complete
+    _fill(store, image)
+    heard = []
+    steps = list(store.finish(heard.append))
+    assert steps == heard
+    assert steps[-1].done == steps[-1].total
+    assert store.complete
+    found = registry.read(path)
+    assert np.array_equal(found.array(), image)
+    assert found.pixel_size_nm == (5.0, 6.0)
+    assert found.origin == (2.0, 3.0)
+    assert found.name == "field"
+    assert found.provenance == options["provenance"]
+
+
+def test_levels_are_means_and_lie_where_they_belong(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **options)
+    _fill(store, image)
+    _finish(store)
+    assert registry.describe(path).levels == 3
+    half = registry.read(path, level=1)
+    assert np.array_equal(half.array(), halve(image))
+    assert half.pixel_size_nm == (10.0, 12.0)
+    assert half.origin == (2.0 + 2.5, 3.0 + 3.0)
+    quarter = registry.read(path, level=2)
+    assert np.array_equal(quarter.array(), halve(halve(image)))
+
+
+def test_unfinished_store_is_refused_by_name(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **options)
+    _fill(store, image, [(0, 0)])
+    for verb in (registry.read, registry.describe):
+        with pytest.raises(IncompleteError, match="--resume") as caught:
+            verb(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(WriteError, match="8 are missing"):
+        _finish(store)
+
+
+def test_resume_goes_on_where_it_stopped(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    first = create_store(path, **options, resume=True)
+    _fill(first, image, [(0, 0), (2, 1)])
+    later = options["provenance"].model_copy(update={"created": "2000-01-01"})
+    second = create_store(path, **{**options, "provenance": later}, resume=True)
+    assert (0, 0) not in second.pending()
+    assert len(second.pending()) == 7
+    _fill(second, image)
+    _finish(second)
+    assert np.array_equal(registry.read(path).array(), image)
+    again = create_store(path, **options, resume=True)
+    assert again.complete
+    assert again.pending() == []
+    assert again.done.all()
+    assert not (path / "done").exists()
+
+
+def test_store_travels_to_workers(tmp_path, options, image):
+    store = create_store(tmp_path / "a.ome.zarr", **options)
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301
+    _fill(copy, image, [(0, 0)])
+    assert len(store.pending()) == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": (70, 91)},
+        {"dtype": "uint8"},
+        {"chunk": 16},
+        {"pixel_size_nm": (5.0, 5.0)},
+        {"origin": (0.0, 0.0)},
+        {"provenance": Provenance(job="enhance", options={"tile": 64})},
+        {"provenance": None},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_resume_refuses_a_store_of_another_making(tmp_path, options, change):
+    path = tmp_path / "a.ome.zarr"
+    create_store(path, **options)
+    with pytest.raises(WriteError, match="can only be resumed"):
+        create_store(path, **{**options, **change}, resume=True)
+
+
+def test_resume_refuses_what_is_no_store(tmp_path, options):
+    path = tmp_path / "a.ome.zarr"
+    zarr.create_group(path)
+    with pytest.raises(WriteError, match="no store that can be resumed"):
+        create_store(path, **options, resume=True)
+
+
+def test_resume_sweeps_what_a_kill_left(tmp_path, options):
+    path = tmp_path / "a.ome.zarr"
+    create_store(path, **options)
+    orphan = path / "0" / "c" / "0" / "0.abc.partial"
+    orphan.parent.mkdir(parents=True, exist_ok=True)
+    orphan.write_bytes(b"half")
+    create_store(path, **options, resume=True)
+    assert not orphan.exists()
+
+
+def test_create_keeps_what_exists_unless_told(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **options)
+    _fill(store, image)
+    with pytest.raises(WriteError, match="--overwrite"):
+        create_store(path, **options)
+    fresh = create_store(path, **options, overwrite=True)
+    assert len(fresh.pending()) == 9
+
+
+def test_create_refuses_an_empty_chunk(tmp_path, options):
+    with pytest.raises(OptionError, match="at least one pixel"):
+        create_store(tmp_path / "a.zarr", **{**options, "chunk": 0})
+
+
+def test_notes_are_kept_and_must_be_json(tmp_path, options):
+    store = create_store(tmp_path / "a.ome.zarr", **options)
+    store.note("report", {"seam_index": 1.02})
+    store.note("report", {"seam_index": 1.01})
+    assert store.notes()["report"] == {"seam_index": 1.01}
+    for bad in (float("nan"), object()):
+        with pytest.raises(WriteError, match="finite JSON"):
+            store.note("bad", bad)
+
+
+def test_threads_lose_no_tile(tmp_path, options, rng):
+    big = {**options, "shape": (320, 320), "chunk": 32}
+    image = rng.random((320, 320)).astype(np.float32)
+    store = create_store(tmp_path / "a.ome.zarr", **big)
+    places = store.pending()
+    workers = [
+        threading.Thread(target=_fill, args=(store, image, places[n::4]))
+        for n in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert store.pending() == []
+    _finish(store)
+    assert np.array_equal(registry.read(store.path).array(), image)
+
+
+def test_shards_are_the_unit_of_writing(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **{**options, "chunk": 16}, chunks_per_shard=2)
+    assert store.unit == (32, 32)
+    assert store.level0.shards == (32, 32)
+    _fill(store, image)
+    _finish(store)
+    assert np.array_equal(registry.read(path).array(), image)
+    assert len(list((path / "0").rglob("c/*/*"))) == 9
+
+
+def test_metadata_are_ome_zarr_0_5(tmp_path, options, image):
+    from ome_zarr_models.v05 import Image
+
+    path = tmp_path / "a.ome.zarr"
+    store = create_store(path, **options)
+    _fill(store, image)
+    _finish(store)
+    parsed = Image.from_zarr(zarr.open_group(path, mode="r"))
+    axes = parsed.ome_attributes.multiscales[0].axes
+    assert [(a.name, a.unit) for a in axes] == [("y", "nanometer"), ("x", "nanometer")]
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert attributes["ome"]["version"] == "0.5"
+
+
+def test_uncalibrated_stores_have_no_unit(tmp_path, options, image):
+    path = tmp_path / "a.ome.zarr"
+    plain = {**options, "pixel_size_nm": None, "spacing_px": (16.0, 16.0)}
+    store = create_store(path, **plain)
+    _fill(store, image)
+    _finish(store)
+    ome = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
+    assert all("unit" not in axis for axis in ome["multiscales"][0]["axes"])
+    found = registry.read(path, level=1)
+    assert found.pixel_size_nm is None
+    assert found.spacing_px == (32.0, 32.0)
+    assert found.origin == (2.0 + 8.0, 3.0 + 8.0)

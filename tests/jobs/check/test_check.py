@@ -1,0 +1,278 @@
+"""Whether a check tells models that show what is there from those that do not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import napari_semsr
+from napari_semsr.cli._main import main
+from napari_semsr.core.errors import OptionError, ReadError, WriteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.io.formats import write
+from napari_semsr.jobs.check.job import (
+    CheckOptions,
+    check_lines,
+    check_model_job,
+    check_rows,
+    check_summary,
+    disc_records,
+    judge_source,
+)
+from napari_semsr.jobs.check.sources import (
+    ClearImages,
+    DrawnGold,
+    DrawnSurfaces,
+    Scene,
+    Source,
+    drawn,
+)
+from napari_semsr.models import cards
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import LoadedModel, load_model
+from tests.tiny_models import write_tiny_model
+
+FEW = CheckOptions(discs=8, size_px=128)
+
+
+class Flat(nn.Module):
+    """Shows nothing at all."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0 * x + 0.5
+
+
+class Twice(nn.Module):
+    """Repeats each pixel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+class Clear(Source):
+    """Truths that nothing degrades."""
+
+    def __init__(self) -> None:
+        self.widths_px = {"clear": 0.0}
+        self._images = ClearImages(drawn(160, 0), scale=1, seed=0)
+
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+        trial = self._images.scenes(index, counts)[0].trial
+        return [Scene("clear", Micrograph(trial.changed.astype(np.float32)), trial)]
+
+
+def loaded(module: nn.Module, **card: object) -> LoadedModel:
+    made = {"name": "n", "architecture": "n", "receptive_field": 0, **card}
+    return LoadedModel(module.eval(), ModelCard.model_validate(made), "sha256:0")
+
+
+def shares(found) -> dict[str, float]:
+    total = {
+        change: [row for row in found.rows if row.change == change]
+        for change in ("inserted", "erased")
+    }
+    return {
+        change: sum(r.enhanced for r in rows) / sum(r.discs for r in rows)
+        for change, rows in total.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("network", "inserted", "erased"), [(nn.Identity(), 1, 1), (Flat(), 0, 1)]
+)
+def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
+    options = CheckOptions(discs=12)
+    (found,) = run(judge_source(Clear(), loaded(network), options))
+    assert shares(found) == {"inserted": inserted, "erased": erased}
+    for change in ("inserted", "erased"):
+        assert sum(r.discs for r in found.rows if r.change == change) >= 12
+
+
+SOURCES = {
+    "gao": lambda: ClearImages(drawn(160, 1), scale=1, seed=1),
+    "binned": lambda: ClearImages(drawn(160, 1), scale=2, seed=1),
+    "superlens": lambda: DrawnSurfaces(96, scale=1, seed=1),
+    "superlens-2x": lambda: DrawnSurfaces(64, scale=2, seed=1),
+    "gold": lambda: DrawnGold(80, scale=2, seed=1),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_change_what_can_be_told(name):
+    first, again = (SOURCES[name]().scenes(2, (6, 6)) for _ in range(2))
+    assert [scene.condition for scene in first] == list(SOURCES[name]().widths_px)
+    discs = 0
+    for scene, same in zip(first, again, strict=True):
+        trial = scene.trial
+        assert np.array_equal(scene.field.array(), same.field.array())
+        scale = trial.changed.shape[0] // scene.field.shape[0]
+        assert scene.degraded(scale).shape == trial.changed.shape
+        right, none = trial.judge(trial.changed), trial.judge(0 * trial.changed)
+        assert right["inserted"].all()
+        assert right["erased"].all()
+        assert not none["inserted"].any()
+        assert none["erased"].all()
+        discs += len(trial.places.inserted) + len(trial.places.erased)
+    assert discs > 0
+
+
+@pytest.mark.parametrize("name", ["binned", "gold"])
+def test_a_coarse_image_lies_on_its_truth(name):
+    scene = SOURCES[name]().scenes(1, (6, 6))[0]
+    image = scene.degraded(2)
+    inner = np.s_[16:-16, 16:-16]
+
+    def likeness(shift: int) -> float:
+        moved = np.roll(scene.trial.changed, shift, (0, 1))[inner]
+        return float(np.corrcoef(image[inner].ravel(), moved.ravel())[0, 1])
+
+    assert likeness(0) > max(likeness(-1), likeness(1))
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_tiny_model(tmp_path)
+
+
+def test_check_repeats_by_seed(tiny):
+    first, again, other = (
+        run(check_model_job(tiny, options=FEW.replace(seed=seed))).to_card()
+        for seed in (3, 3, 4)
+    )
+    assert first == again
+    assert first["conditions"] != other["conditions"]
+
+
+def test_check_without_write_leaves_the_file_alone(tiny):
+    before = tiny.read_bytes()
+    found = run(check_model_job(tiny, options=FEW))
+    assert tiny.read_bytes() == before
+    assert found.digest == cards.file_digest(tiny)
+    assert set(found.to_card()["conditions"]) == {"blur", "fog", "hybrid"}
+
+
+def test_write_changes_the_card_and_no_weight(tiny, scene):
+    before = load_model(tiny)
+    found = run(check_model_job(tiny, options=FEW, write=True))
+    again = run(check_model_job(tiny, [scene.truth], options=FEW, write=True))
+    after = load_model(tiny)
+    weights = before.module.state_dict(), after.module.state_dict()
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert after.digest == again.digest != found.digest != before.digest
+    assert check_summary({}) == ""
+    assert "blur" in check_summary(after.card.model_dump())
+    assert "given images" in check_summary(after.card.model_dump())
+    checks = after.card.checks["discs"]
+    assert checks == {"drawn": found.to_card(), "given": again.to_card()}
+    assert after.card.model_copy(update={"checks": {}}) == before.card
+
+
+def test_a_model_is_checked_on_what_it_learnt_from(tmp_path):
+    recipe = {"recipe": {"data": {"sources": {"superlens": 1}}}}
+    path = write_tiny_model(tmp_path, name="lens", training=recipe)
+    found = run(check_model_job(path, options=CheckOptions(discs=4, size_px=128)))
+    assert [one.condition for one in found.conditions] == ["superlens"]
+    assert found.conditions[0].blur_px == 4
+
+
+def test_held_out_images_are_those_of_the_card(tmp_path):
+    image = drawn(160, 2)(1)
+    image[-8:] = 1e9  # a data bar
+    write(Micrograph(image.astype(np.float32)), tmp_path / "a.tif")
+    recipe = {"recipe": {"data": {"held_out": [{"file": "a.tif", "crop_bottom": 8}]}}}
+    path = write_tiny_model(tmp_path, name="named", training=recipe)
+    found = run(check_model_job(path, held_out=tmp_path, options=FEW))
+    assert found.images == "held_out"
+    assert found.conditions[0].truths == 1
+
+
+def test_faults_are_said_in_a_sentence(tiny, scene, tmp_path):
+    def check(*images, **given):
+        options = FEW.replace(**given.pop("options", {}))
+        return run(check_model_job(tiny, images, options=options, **given))
+
+    with pytest.raises(OptionError, match="draws its own samples"):
+        check(scene.truth, options={"task": "superlens"})
+    with pytest.raises(OptionError, match="not both"):
+        check(scene.truth, held_out=tmp_path)
+    with pytest.raises(OptionError, match="names no held-out images"):
+        check(held_out=tmp_path)
+    with pytest.raises(OptionError, match="scale 2, got 1"):
+        check(options={"task": "gold"})
+    with pytest.raises(ReadError, match="got 40 x 40 px in image"):
+        check(Micrograph(np.ones((40, 40))))
+    with pytest.raises(ReadError, match="NaN or Inf pixels"):
+        check(Micrograph(np.full((128, 128), np.nan)))
+    with pytest.raises(ReadError, match="contrast and room"):
+        check(Micrograph(np.ones((128, 128))))
+
+
+def test_a_card_that_cannot_be_written_stays(tiny, monkeypatch):
+    before = tiny.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cards.shutil, "copyfileobj", full)
+    with pytest.raises(WriteError, match="No space left"):
+        run(check_model_job(tiny, options=FEW, write=True))
+    assert tiny.read_bytes() == before
+    assert [path.name for path in tiny.parent.iterdir()] == [tiny.name]
+
+
+def test_check_stops_when_it_is_told_to(tiny):
+    steps = []
+
+    def report(step):
+        steps.append(step)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(check_model_job(tiny, options=FEW, write=True), report)
+    assert not load_model(tiny).card.checks
+
+
+def test_tables_hold_every_radius(tiny):
+    record = napari_semsr.check_model(tiny, discs=8, size_px=128).to_card()
+    rows = list(check_rows(record))
+    assert ("hybrid", "(3 px)") in [row[:2] for row in rows]
+    assert ("blur", "3 px") in [row[:2] for row in rows]
+    assert [line.split(":")[0] for line in check_lines(record)] == [
+        "blur",
+        "fog",
+        "hybrid",
+    ]
+
+
+@pytest.mark.parametrize(
+    "discs", [3, [], {"drawn": 1}, {"drawn": {"conditions": {"blur": {}}}}]
+)
+def test_a_card_that_tells_nonsense_tells_nothing(discs, tmp_path, capsys):
+    card = {"checks": {"discs": discs}}
+    assert disc_records(card) == {}
+    assert check_summary(card) == ""
+    path = write_tiny_model(tmp_path, **card)
+    assert main(["models", "info", str(path)]) == 0
+    assert "discs" not in capsys.readouterr().out
+
+
+def test_command_checks_writes_and_tells(tiny, capsys):
+    words = ["models", "check", str(tiny), "--discs", "8", "--size-px", "128"]
+    assert main([*words, "--write", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["written"]
+    assert record["digest"] == cards.file_digest(tiny)
+    assert record["conditions"]["blur"]["radii"][0]["inserted"]["discs"] > 0
+    assert main(["models", "info", str(tiny)]) == 0
+    assert "discs, drawn" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "resolved" in capsys.readouterr().out
+
+
+def test_flags_of_check_are_refused_elsewhere(capsys):
+    assert main(["models", "list", "--write"]) == 2
+    assert "--write belongs to `models check`" in capsys.readouterr().err

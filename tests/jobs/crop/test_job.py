@@ -1,0 +1,267 @@
+"""Cutting keeps pixels, places and history; two images end on one grid."""
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.errors import OptionError, SemsrError, ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
+from napari_semsr.core.provenance import InputRecord, Provenance
+from napari_semsr.io.formats import write
+from napari_semsr.jobs.crop.areas import CropOptions
+from napari_semsr.jobs.crop.job import crop_job
+
+
+def _image(shape=(90, 80), *, size=10.0, origin=(0.0, 0.0), name="image", seed=0):
+    data = np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+    return Micrograph(data, parse_pixel_size(size), name, origin=origin)
+
+
+def _waves(shape, size, origin, name="waves"):
+    """Something smooth that is known everywhere, in float32."""
+    y, x = (o + size * np.arange(n) for o, n in zip(origin, shape, strict=True))
+    data = np.sin(y[:, None] / 70) + np.cos(x / 90)
+    return Micrograph(
+        data.astype(np.float32), parse_pixel_size(size), name, origin=origin
+    )
+
+
+def test_box_keeps_pixels_type_and_place(tmp_path):
+    image = _image(origin=(100.0, -40.0))
+    made = run(
+        crop_job(
+            image, tmp_path / "a.ome.zarr", options=CropOptions(box=(5, 7, 45, 60))
+        )
+    )
+    part = napari_semsr.read(made.output)
+    np.testing.assert_array_equal(part.array(), image.data[5:45, 7:60])
+    assert part.dtype == np.uint8
+    assert part.origin == made.origin == (150.0, 30.0)
+    assert made.area == (5, 7, 45, 60)
+    assert not made.resampled
+    assert part.provenance.job == "crop"
+    assert part.provenance.options["box"] == [5, 7, 45, 60]
+    again = napari_semsr.crop(image, box_nm=(145, 25, 545, 555))
+    np.testing.assert_array_equal(again.array(), part.array())
+    assert again.origin == part.origin
+
+
+def test_box_without_calibration_counts_pixels():
+    image = Micrograph(np.arange(30.0).reshape(5, 6))
+    part = napari_semsr.crop(image, box=(1, 2, 3, 6))
+    assert part.origin == (1, 2)
+    assert part.pixel_size_nm is None
+    np.testing.assert_array_equal(part.array(), image.data[1:3, 2:6])
+
+
+def test_like_an_image_on_the_same_grid_copies_pixels(tmp_path):
+    whole = _image((200, 150), origin=(0.0, 0.0))
+    reference = _image((60, 300), origin=(500.0, -200.0), name="reference")
+    with pytest.warns(UserWarning, match="rows 0 to 60, columns 20 to 170"):
+        part = napari_semsr.crop(whole, like=reference)
+    np.testing.assert_array_equal(part.array(), whole.data[50:110])
+    assert part.origin == (500, 0)
+    made = napari_semsr.crop(
+        whole,
+        tmp_path / "a.tif",
+        like=reference,
+        like_output=tmp_path / "b.ome.tif",
+    )
+    both = [napari_semsr.read(path) for path in (made.output, made.like_output)]
+    np.testing.assert_array_equal(both[0].array(), part.array())
+    np.testing.assert_array_equal(both[1].array(), reference.data[:, 20:170])
+    assert [image.origin for image in both] == [(500, 0), (500, 0)]
+    assert both[0].provenance.sources().isdisjoint(both[1].provenance.sources())
+
+
+@pytest.mark.parametrize("size", [6.0, 10.0, 25.0])
+def test_like_another_grid_shows_the_same_place(size):
+    source = _waves((240, 220), 10.0, (30.0, -70.0))
+    reference = _waves((500, 40), size, (403.0, 111.0), "reference")
+    with pytest.warns(UserWarning, match="--like-out"):
+        part = napari_semsr.crop(source, like=reference)
+    y0, x0, y1, x1 = part.metadata["crop"]["area"]
+    assert part.metadata["crop"]["resampled"]
+    assert part.pixel_size_nm == (size, size)
+    inner = np.s_[8:-8, 4:-4]
+    expected = reference.data[y0:y1, x0:x1]
+    np.testing.assert_allclose(part.array()[inner], expected[inner], atol=0.02)
+    last = part.origin[0] + (part.shape[0] - 0.5) * size
+    assert last <= 30 + 239.5 * 10 + 0.1 * size
+
+
+def test_blocks_equal_the_whole(tmp_path):
+    source = _image((700, 640), origin=(3.0, 4.0), seed=3)
+    reference = _image((1100, 1000), size=6.0, name="reference")
+    options = CropOptions()
+    with pytest.warns(UserWarning, match="--like-out"):
+        made = run(crop_job(source, tmp_path / "a.ome.zarr", like=reference))
+    with pytest.warns(UserWarning, match="--like-out"):
+        whole = napari_semsr.crop(source, like=reference, **options.model_dump())
+    np.testing.assert_array_equal(napari_semsr.read(made.output).array(), whole.array())
+    assert made.dtype == "float32"
+
+
+def test_gaps_are_left_out_of_both(tmp_path):
+    source = _waves((150, 140), 10.0, (0.0, 0.0))
+    holed = source.data.copy()
+    holed[:17], holed[60, 130:] = np.nan, np.nan
+    source = source.replace(data=holed)
+    reference = _waves((140, 150), 9.0, (50.0, 50.0), "reference")
+    made = napari_semsr.crop(
+        source,
+        tmp_path / "a.ome.zarr",
+        like=reference,
+        like_output=tmp_path / "b.ome.zarr",
+        gap_free=True,
+    )
+    one, two = (napari_semsr.read(p) for p in (made.output, made.like_output))
+    assert one.shape == two.shape
+    assert np.isfinite(one.array()).all()
+    np.testing.assert_allclose(one.array(), two.array(), atol=0.03)
+    assert min(one.shape) > 90
+    empty = source.replace(data=np.full((50, 50), np.nan, np.float32))
+    with pytest.raises(ShapeError, match="no grey values"):
+        napari_semsr.crop(empty, box=(0, 0, 20, 20), gap_free=True)
+
+
+def test_align_finds_what_the_origin_does_not_tell(rng):
+    from scipy import ndimage
+
+    drawn = ndimage.gaussian_filter(rng.normal(size=(360, 360)), 3)
+    truth = Micrograph(drawn, parse_pixel_size(5.0), "truth", origin=(-50.0, 20.0))
+    grid = Micrograph(
+        np.zeros((150, 150)), parse_pixel_size(10.0), "grid", origin=(0.0, 100.0)
+    )
+    # a scan that lies 40 nm further down and 25 nm further left than it says
+    seen = napari_semsr.crop(
+        truth, like=grid.replace(origin=(40.0, 75.0)), dtype="float32"
+    ).replace(origin=grid.origin, name="seen", provenance=None)
+    part = napari_semsr.crop(truth, like=seen, align=True, search=16)
+    told = part.metadata["crop"]
+    assert told["shift_nm"] == pytest.approx([-40, 25], abs=0.5)
+    assert told["quarters"] == 4
+    y0, x0, y1, x1 = told["area"]
+    close = part.array() - seen.data[y0:y1, x0:x1]
+    assert np.std(close[4:-4, 4:-4]) < 0.02 * np.std(seen.data)
+    assert part.provenance.options["shift_nm"] == told["shift_nm"]
+
+
+def test_images_without_a_place_share_their_corner():
+    first, second = _image((90, 90)), _image((60, 60), size=15.0, name="other", seed=1)
+    with pytest.warns(UserWarning, match="outer corners"):
+        part = napari_semsr.crop(first, like=second)
+    assert part.shape == (60, 60)
+    assert part.origin == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("like", "options", "said"),
+    [
+        ({"origin": (5000.0, 0.0)}, {}, "do not overlap: image covers y -5 to 895"),
+        ({"size": None}, {}, "has none: give --like-pixel-size-nm"),
+        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must be of like size"),
+        ({}, {"box": (0, 0, 5, 5)}, "not both"),
+        ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
+        ({}, {"align": True, "search": 64}, "search less far"),
+        (None, {}, "An area is needed"),
+        (None, {"align": True, "box": (0, 0, 5, 5)}, "against a reference"),
+        (None, {"box": (5, 0, 5, 9)}, "Y0 below Y1"),
+        (None, {"box": (95, 0, 99, 9)}, "does not overlap image, which covers 90 x 80"),
+        (None, {"box_nm": (0, 0, 1, 1)}, "holds no pixel"),
+        (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "does not overlap image"),
+        (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
+        (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "needs a reference"),
+        (None, {"like_pixel_size_nm": (0, 5)}, "positive numbers"),
+        (None, {"search": 9, "box": (0, 0, 5, 5)}, "only made with --align"),
+        ({}, {"search": 9}, "only made with --align"),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Neither")
+def test_what_cannot_be_cut_is_refused(like, options, said):
+    reference = None if like is None else _image(name="reference", **like)
+    with pytest.raises(SemsrError, match=said) as caught:
+        napari_semsr.crop(_image(), like=reference, **options)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_uncalibrated_image_is_refused_by_name():
+    bare = _image(size=None, name="bare")
+    with pytest.raises(ShapeError, match="bare has none: give --pixel-size-nm"):
+        napari_semsr.crop(bare, like=_image())
+    with pytest.raises(ShapeError, match="bare has none"):
+        napari_semsr.crop(bare, box_nm=(0, 0, 50, 50))
+
+
+def test_outputs_are_kept_and_cleared_away(tmp_path):
+    image, place = _image(), tmp_path / "a.ome.zarr"
+    options = CropOptions(box=(0, 0, 9, 9))
+    job = crop_job(image, place, options=options)
+    for step in job:
+        if step.message.startswith("cutting"):
+            break
+    job.close()
+    assert list(tmp_path.iterdir()) == []
+    run(crop_job(image, place, options=options))
+    with pytest.raises(SemsrError, match="exists"):
+        run(crop_job(image, place, options=options))
+    run(crop_job(image, place, options=options, overwrite=True))
+    with pytest.raises(OptionError, match="--like"):
+        run(crop_job(image, tmp_path / "b.tif", like_output=tmp_path / "c.tif",
+                 options=options))  # fmt: skip
+    with pytest.raises(OptionError, match="beside an output"):
+        napari_semsr.crop(image, like=image, like_output=tmp_path / "c.tif")
+
+
+@pytest.mark.parametrize(
+    ("part", "beside"), [("c.tif", "c.tif"), ("s.ome.zarr/c.tif", "s.ome.zarr")]
+)
+def test_one_output_does_not_replace_the_other(tmp_path, part, beside):
+    image = _image()
+    napari_semsr.crop(image, tmp_path / "s.ome.zarr", box=(0, 0, 9, 9))
+    with pytest.raises(SemsrError, match="two places"):
+        napari_semsr.crop(
+            image,
+            tmp_path / part,
+            like=image,
+            like_output=tmp_path / beside,
+            overwrite=True,
+        )
+    assert napari_semsr.read(tmp_path / "s.ome.zarr").shape == (9, 9)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_files_are_called_by_their_names(tmp_path):
+    for name, place in (("one.ome.tif", (0.0, 0.0)), ("two.ome.tif", (9e3, 0.0))):
+        write(_image(origin=place), tmp_path / name)
+    one, two = tmp_path / "one.ome.tif", tmp_path / "two.ome.tif"
+    with pytest.raises(ShapeError, match=r"one.ome.tif covers .* and two.ome.tif y 89"):
+        napari_semsr.crop(one, like=two)
+    assert napari_semsr.crop(one, box=(0, 0, 9, 9)).name == "image"
+
+
+@pytest.mark.parametrize("enhanced", ["image", "reference"])
+def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
+    data = rng.normal(size=(150, 150))
+    made = Provenance(job="enhance", model_digest="sha256:0")
+    record = InputRecord(role="image", name="enhanced", provenance=made)
+    images = {
+        name: Micrograph(
+            data,
+            parse_pixel_size(10.0),
+            name,
+            provenance=Provenance(
+                job="crop", inputs=(record,) if name == enhanced else ()
+            ),
+        )
+        for name in ("image", "reference")
+    }
+    one, two = images.values()
+    with pytest.warns(UserWarning, match=f"{enhanced}, made by a network") as caught:
+        napari_semsr.crop(one, like=two, align=True, search=16)
+    assert len(caught) == 1
+    plain = images["image" if enhanced == "reference" else "reference"]
+    napari_semsr.crop(plain, like=plain, align=True, search=16)
+    napari_semsr.crop(one, like=two)

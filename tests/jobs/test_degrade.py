@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.degrade import DegradeOptions, degrade_job
+
+
+@pytest.fixture
+def grey(scene):
+    return scene.truth.replace(data=np.rint(scene.truth.data * 255).astype(np.uint8))
+
+
+def test_noise_alone_has_the_stated_variance(grey):
+    flat = grey.replace(data=np.full((200, 200), 128, np.uint8))
+    made = napari_semsr.degrade(flat, kind="none", photons=100, read_noise=3)
+    assert made.dtype == np.uint8
+    variance = 255**2 * (128 / 255) / 100 + 9 + 1 / 12
+    assert made.array().astype(float).var() == pytest.approx(variance, rel=0.05)
+    assert made.provenance.options["photons"] == 100
+
+
+def test_effects_come_on_top_of_a_kind(grey):
+    plain = napari_semsr.degrade(grey, kind="hybrid", seed=1).array().astype(float)
+    quiet = napari_semsr.degrade(grey, kind="hybrid", seed=1, read_noise=0.01)
+    assert np.abs(quiet.array() - plain).max() <= 1  # rounding, once
+    moved = napari_semsr.degrade(grey, kind="hybrid", seed=1, drift_px=5)
+    assert np.abs(moved.array() - plain).max() > 5
+
+
+def test_parameters_are_told_and_the_file_is_repeatable(grey, tmp_path):
+    options = DegradeOptions(kind="fog", charging=0.3, photons=200, seed=2)
+    first, second = (
+        run(degrade_job(grey, tmp_path / f"{name}.tif", options=options))
+        for name in "ab"
+    )
+    assert {"beta", "charging", "photons", "white"} <= set(first.parameters)
+    np.testing.assert_array_equal(
+        *(napari_semsr.read(m.output).array() for m in (first, second))
+    )
+
+
+def test_missing_pixels_are_refused(grey):
+    hole = grey.replace(data=np.full((9, 9), np.nan, np.float32))
+    with pytest.raises(OptionError, match="must be finite"):
+        napari_semsr.degrade(hole, kind="none", photons=5)
+
+
+def test_none_and_nothing_returns_the_image(grey):
+    made = napari_semsr.degrade(grey, kind="none")
+    np.testing.assert_array_equal(made.array(), grey.array())

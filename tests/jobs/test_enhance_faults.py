@@ -1,0 +1,161 @@
+"""Killed runs, killed workers, a full disk: nothing lost, identical output."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io.formats import read, write
+from napari_semsr.jobs.stacks import enhance_job
+
+TINY = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+LINE = ("--tile", "32", "--precision", "fp32", "--device", "cpu")
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
+PATIENCE_S = 300
+
+
+@pytest.fixture
+def image(tmp_path, rng) -> Path:
+    path = tmp_path / "field.tif"
+    write(Micrograph((rng.random((132, 140)) * 255).astype(np.uint8)), path)
+    return path
+
+
+@pytest.fixture
+def expected(image) -> np.ndarray:
+    made = run(enhance_job(image, image.with_name("whole.ome.zarr"), options=TINY))
+    return read(made.output).array()
+
+
+def semsr(*words: object, **how: object) -> subprocess.Popen:
+    line = [sys.executable, "-m", "napari_semsr", "enhance", *map(str, words), *LINE]
+    return subprocess.Popen(line, env=ALONE, stderr=subprocess.PIPE, **how)
+
+
+def tiles_done(store: Path) -> int:
+    return len(list(store.glob("done/c/*/*")))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.parametrize(
+    "kills", [2, pytest.param(20, marks=pytest.mark.slow)], ids=["short", "long"]
+)
+def test_killed_runs_are_resumed_to_the_same_pixels(kills, image, expected):
+    chance = random.Random(kills)  # noqa: S311
+    store = image.with_name("killed.ome.zarr")
+    total, killed = 25, 0
+    while killed < kills:
+        goal = min(total - 2, 1 + tiles_done(store) + chance.randrange(3))
+        child = semsr(image, "-o", store, "--resume")
+        until = time.monotonic() + PATIENCE_S
+        while child.poll() is None and tiles_done(store) < goal:
+            assert time.monotonic() < until
+            time.sleep(0.003)
+        time.sleep(chance.random() * 0.02)
+        child.kill()
+        child.communicate()
+        killed += child.returncode == -signal.SIGKILL
+        if read_complete(store):
+            shutil.rmtree(store)
+    child = semsr(image, "-o", store, "--resume")
+    _, err = child.communicate(timeout=PATIENCE_S)
+    assert child.returncode == 0, err
+    np.testing.assert_array_equal(read(store).array(), expected)
+    assert not list(store.rglob("*.partial"))
+
+
+def read_complete(store: Path) -> bool:
+    """Tell whether a run reached its end before it was killed."""
+    return store.is_dir() and not (store / "done").exists()
+
+
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(10, marks=pytest.mark.slow)], ids=["short", "long"]
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
+    from distributed import LocalCluster
+
+    store = image.with_name("cluster.ome.zarr")
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as cluster:
+        job = enhance_job(
+            image, store, options=TINY, scheduler=cluster.scheduler_address
+        )
+        killed, last = 0, 0
+        for step in job:
+            if killed < kills and step.done >= last + 2:
+                last = step.done
+                nannies = [w for w in cluster.workers.values() if w.pid]
+                if nannies:
+                    os.kill(nannies[killed % len(nannies)].pid, signal.SIGKILL)
+                    killed += 1
+        assert killed == kills
+    np.testing.assert_array_equal(read(store).array(), expected)
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
+    image, expected, monkeypatch
+):
+    from napari_semsr.inference.tiles.worker import TileWorker
+
+    output = image.with_name("full.ome.zarr")
+    write_tile, written = TileWorker._write, []
+
+    def full(self, tile, *rest):
+        if len(written) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(tile.index)
+        return write_tile(self, tile, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileWorker, "_write", full)
+        with pytest.raises(WriteError, match=r"No space left.*--resume") as caught:
+            run(enhance_job(image, output, options=TINY))
+    assert "\n" not in str(caught.value)
+    made = run(enhance_job(image, output, options=TINY, resume=True))
+    assert made.report.resumed == 5
+    np.testing.assert_array_equal(read(output).array(), expected)
+
+
+@pytest.mark.slow
+def test_a_small_file_system_that_fills_up(image, expected, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(words, check=False).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    try:
+        store = place / "full.ome.zarr"
+        child = semsr(image, "-o", store)
+        _, err = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 2
+        assert "No space left" in err.decode().splitlines()[-1]
+        assert "--resume" in err.decode().splitlines()[-1]
+        before = tiles_done(store)
+        assert 0 < before < 25
+        larger = ["mount", "-o", "remount,size=20m", str(place)]
+        subprocess.run(larger, check=True)
+        child = semsr(image, "-o", store, "--resume")
+        _, err = child.communicate(timeout=PATIENCE_S)
+        assert child.returncode == 0, err
+        np.testing.assert_array_equal(read(store).array(), expected)
+    finally:
+        subprocess.run(["umount", str(place)], check=False)

@@ -1,0 +1,87 @@
+"""A store begun from a layer is completed from the file, and only from that file."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.core.progress import run
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io.formats import read, write
+from napari_semsr.jobs.enhance import unfinished
+from napari_semsr.jobs.stacks import enhance_job
+
+SMALL = EnhanceOptions(tile=64, precision="fp32", device="cpu")
+
+
+def _begin(layer, output, tiles):
+    """Run until so many tiles are done, then stop."""
+    with closing(enhance_job(layer, output, options=SMALL)) as job:
+        for step in job:
+            if step.message.startswith("Enhancing") and step.done >= tiles:
+                return
+
+
+def test_a_store_of_a_layer_is_completed_from_its_file(folder):
+    output = folder / "live.ome.zarr"
+    layer = read(folder / "first.tif").replace(name="as a layer")
+    _begin(layer, output, 2)
+    made = run(enhance_job(folder / "first.tif", output, options=SMALL, resume=True))
+    assert made.report.resumed == 2
+    assert read(output).name == "as a layer"
+    other = run(enhance_job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
+    np.testing.assert_array_equal(read(output).array(), read(other.output).array())
+
+
+def test_a_store_of_a_file_is_completed_from_a_layer(folder):
+    output = folder / "left.ome.zarr"
+    _begin(folder / "first.tif", output, 2)
+    begun = unfinished(output)
+    assert begun is not None
+    assert (begun.model, begun.done, begun.options["tile"]) == ("sem-restore", 2, 64)
+    assert EnhanceOptions.parse(begun.options) == SMALL
+    layer = read(folder / "first.tif").replace(name="as a layer")
+    made = run(enhance_job(layer, output, options=SMALL, resume=True))
+    assert made.report.resumed == 2
+    assert read(output).name == read(folder / "first.tif").name
+    assert unfinished(output) is None
+    other = run(enhance_job(folder / "first.tif", folder / "b.ome.zarr", options=SMALL))
+    np.testing.assert_array_equal(read(output).array(), read(other.output).array())
+
+
+def test_a_store_of_a_file_is_not_completed_from_another_layer(folder):
+    output = folder / "left.ome.zarr"
+    _begin(folder / "first.tif", output, 2)
+    layer = read(folder / "first.tif")
+    values = layer.array().copy()
+    values[0, 0] += 1
+    with pytest.raises(WriteError, match="input"):
+        run(enhance_job(layer.replace(data=values), output, options=SMALL, resume=True))
+    assert unfinished(folder) is None
+    assert unfinished(folder / "first.tif") is None
+
+
+@pytest.mark.parametrize("change", ["input", "model", "option"])
+def test_a_changed_run_is_not_resumed_and_named(change, folder, tmp_path):
+    output = folder / "live.ome.zarr"
+    layer = read(folder / "first.tif")
+    _begin(layer, output, 2)
+    more = {"options": SMALL}
+    path = folder / "first.tif"
+    if change == "input":
+        values = layer.array().copy()
+        values[0, 0] += 1
+        path = folder / "changed.tif"
+        write(layer.replace(data=values), path)
+    elif change == "option":
+        more = {"options": SMALL.replace(haze=not SMALL.haze)}
+    else:
+        from napari_semsr.models.checkpoint import load_model, save_model
+
+        loaded = load_model("sem-restore")
+        model = tmp_path / "sem-restore.safetensors"
+        save_model(model, loaded.module, loaded.card.model_copy(update={"limits": "x"}))
+        more["model"] = model
+    with pytest.raises(WriteError, match=change):
+        run(enhance_job(path, output, resume=True, **more))

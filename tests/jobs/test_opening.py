@@ -1,0 +1,69 @@
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.provenance import Provenance, digest_path
+from napari_semsr.jobs.images import OpenOptions, input_record, open_image
+
+
+def test_open_image_in_memory_is_the_same_object(scene):
+    assert open_image(scene.first) is scene.first
+
+
+def test_open_image_pixel_size_is_overridden(folder, scene):
+    options = OpenOptions.parse({"pixel_size_nm": "4,5"})
+    for image in (scene.first, folder / "first.tif"):
+        assert open_image(image, options).pixel_size_nm == (4, 5)
+
+
+@pytest.mark.parametrize("value", ["4", 4, (4, 4), "4, 4"])
+def test_open_options_take_a_pixel_size_in_any_form(value):
+    assert OpenOptions.parse({"pixel_size_nm": value}).pixel_size_nm == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "1,2,3", "-1", (0, 1), "1e999", "1e308", "1e-320", (5, 1e10)]
+)
+def test_open_options_refuse_what_is_no_pixel_size(value):
+    with pytest.raises(OptionError, match="positive numbers in nm"):
+        OpenOptions.parse({"pixel_size_nm": value})
+
+
+def test_open_image_that_is_missing(tmp_path):
+    with pytest.raises(ReadError, match="no file"):
+        open_image(tmp_path / "none.tif")
+
+
+def test_input_record_of_a_file_is_its_digest(folder):
+    path = folder / "first.tif"
+    record = input_record(path, open_image(path))
+    assert (record.name, record.digest) == ("first.tif", digest_path(path))
+
+
+def test_input_record_tells_planes_of_one_file_apart(folder):
+    path = folder / "first.tif"
+    opened = open_image(path)
+    digests = {
+        input_record(path, opened, OpenOptions.parse({"plane": plane})).digest
+        for plane in (None, 0, 1)
+    }
+    assert len(digests) == 3
+
+
+def test_input_record_of_values_ignores_laziness_and_sees_each_value():
+    values = np.arange(12.0).reshape(3, 4)
+    digest = input_record(Micrograph(values), Micrograph(values)).digest
+    lazy = Micrograph(da.from_array(values, chunks=2))
+    assert input_record(lazy, lazy).digest == digest
+    changed = values.copy()
+    changed[2, 3] += 1
+    other = Micrograph(changed)
+    assert input_record(other, other).digest != digest
+
+
+def test_input_record_carries_the_history(scene):
+    history = Provenance(job="exposure")
+    image = scene.first.replace(provenance=history)
+    assert input_record(image, image).provenance == history

@@ -1,0 +1,221 @@
+"""The job: sets, provenance, contact sheet; two images or two folders."""
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.errors import IncompleteError, SemsrError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.pairing.options import SPLITS, PairOptions
+from napari_semsr.pairing.store import open_pairs
+
+
+def everything(path) -> dict[str, np.ndarray]:
+    group = open_pairs(path).group
+    return {
+        f"{name}/{array}": group[f"{name}/{array}"][:]
+        for name in SPLITS
+        for array in ("low", "high", "low_places", "high_places")
+    }
+
+
+@pytest.fixture
+def made(scene, tmp_path):
+    return napari_semsr.pairs(
+        scene.first, scene.truth, tmp_path / "pairs.zarr", patch=24, min_contrast=0.0
+    )
+
+
+def test_patches_are_cut_where_the_store_says(scene, made, tmp_path):
+    store = open_pairs(tmp_path / "pairs.zarr")
+    assert store.counts == {n: getattr(made, n) for n in SPLITS}
+    assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
+    assert made.candidates == 4 * 5
+    for name in SPLITS:
+        low, high = store.arrays(name)
+        for index, (_, y, x) in enumerate(store.group[f"{name}/low_places"][:]):
+            window = np.s_[y : y + 24, x : x + 24]
+            np.testing.assert_array_equal(low[index], scene.first.data[window])
+            np.testing.assert_array_equal(high[index], scene.truth.data[window])
+    assert store.record["provenance"]["job"] == "pairs"
+    assert [item["role"] for item in store.record["provenance"]["inputs"]] == [
+        "low",
+        "high",
+    ]
+    assert store.record["pixel_size_nm"] == 10
+    sheet = napari_semsr.read(made.sheet)
+    assert sheet.dtype == np.uint8
+    assert sheet.array().std() > 10
+
+
+def test_same_seed_same_store(scene, made, tmp_path):
+    for seed, same in ((0, True), (5, False)):
+        path = tmp_path / f"again-{seed}.zarr"
+        napari_semsr.pairs(
+            scene.first, scene.truth, path, patch=24, min_contrast=0.0, seed=seed
+        )
+        before, after = everything(tmp_path / "pairs.zarr"), everything(path)
+        assert same == all(np.array_equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize(
+    ("low_nm", "asked", "scale", "told"),
+    [
+        (20.0, {}, 2, "--scale 1"),
+        (20.0, {"scale": 1}, 1, None),
+        (13.0, {}, 1, "--scale N"),
+        (10.0, {}, 1, None),
+        (None, {}, 2, "by the numbers of pixels"),
+    ],
+    ids=["twice", "asked", "odd", "same", "unknown"],
+)
+def test_scale_is_what_the_pixel_sizes_state(
+    scene, tmp_path, low_nm, asked, scale, told
+):
+    step = 2 if low_nm in (20, None) else 1
+    low = scene.first.replace(
+        data=scene.first.data[::step, ::step], pixel_size_nm=low_nm
+    )
+    high = scene.truth if low_nm else scene.truth.replace(pixel_size_nm=None)
+    made = napari_semsr.pairs(
+        low, high, tmp_path / "p.zarr", patch=16, min_correlation=0.0, **asked
+    )
+    store = open_pairs(tmp_path / "p.zarr")
+    assert (made.scale, store.record["scale"]) == (scale, scale)
+    assert store.arrays("train")[1].shape[-1] == 16 * scale
+    assert (told is None) == (made.scale_note is None)
+    assert told is None or told in made.scale_note
+
+
+def test_lazy_and_calibrated_images_are_brought_together(scene, tmp_path):
+    """LOW at half the resolution, from a store; HIGH has twice its pixels."""
+    low = scene.truth.replace(
+        data=scene.truth.data.reshape(48, 2, 64, 2).mean((1, 3)), pixel_size_nm=20.0
+    )
+    napari_semsr.write(low, tmp_path / "low.ome.zarr")
+    made = napari_semsr.pairs(
+        tmp_path / "low.ome.zarr",
+        scene.truth,
+        tmp_path / "pairs.zarr",
+        patch=16,
+        scale=2,
+        min_contrast=0.0,
+    )
+    assert not made.resampled
+    low_set, high_set = open_pairs(tmp_path / "pairs.zarr").arrays("train")
+    assert low_set.shape[1:] == (16, 16)
+    assert high_set.shape[1:] == (32, 32)
+
+
+@pytest.mark.parametrize("steps", [("denoise",), ("sharpen", "equalise")])
+def test_preparation_is_recorded_and_changes_what_is_chosen(scene, tmp_path, steps):
+    path = tmp_path / "pairs.zarr"
+    napari_semsr.pairs(
+        scene.first,
+        scene.truth,
+        path,
+        patch=24,
+        min_contrast=0.0,
+        prepare="low",
+        **dict.fromkeys(steps, True),
+    )
+    store = open_pairs(path)
+    low, high = store.arrays("train")
+    _, y, x = store.group["train/low_places"][0]
+    window = np.s_[y : y + 24, x : x + 24]
+    assert not np.array_equal(low[0], scene.first.data[window])
+    np.testing.assert_array_equal(high[0], scene.truth.data[window])
+    assert "denoise" in store.record["provenance"]["options"]["preparation"]
+
+
+def test_folders_give_unpaired_sets_of_equal_number(scene, tmp_path):
+    for side, images in (("a", (scene.first, scene.second)), ("b", (scene.truth,))):
+        (tmp_path / side).mkdir()
+        for image in images:
+            napari_semsr.write(image, tmp_path / side / f"{image.name}.tif")
+    made = napari_semsr.pairs(
+        tmp_path / "a", tmp_path / "b", tmp_path / "p.zarr", patch=16, min_contrast=0.0
+    )
+    store = open_pairs(tmp_path / "p.zarr")
+    assert made.kind == "unpaired"
+    assert not store.paired
+    for name in SPLITS:
+        low, high = store.arrays(name)
+        assert low.shape[0] == high.shape[0] == getattr(made, name)
+    assert len(store.record["sources"]["low"]) == 2
+    assert made.rejected["density"] > 0
+
+
+def test_folders_matched_by_name_are_pairs(scene, tmp_path):
+    for side, image in (("a", scene.first), ("b", scene.truth)):
+        (tmp_path / side).mkdir()
+        for name in ("one", "two"):
+            napari_semsr.write(image, tmp_path / side / f"{name}.tif")
+    line = (tmp_path / "a", tmp_path / "b", tmp_path / "p.zarr")
+    options = {"patch": 24, "min_contrast": 0.0, "match": "name"}
+    made = napari_semsr.pairs(*line, **options)
+    assert made.kind == "paired"
+    assert made.candidates == 40
+    (tmp_path / "b" / "two.tif").unlink()
+    with pytest.raises(SemsrError, match="got two in one only"):
+        napari_semsr.pairs(*line, overwrite=True, **options)
+
+
+def image(data, pixel=None) -> Micrograph:
+    return Micrograph(np.asarray(data), parse_pixel_size(pixel), "image")
+
+
+GRAIN = np.random.default_rng(0).random((64, 64))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "options", "needs"),
+    [
+        (image(np.zeros((64, 64))), image(GRAIN), {}, "can be learnt from .empty 16"),
+        (image(GRAIN), image(GRAIN * np.nan), {}, "can be learnt from .not-finite 16"),
+        (image(GRAIN), image(GRAIN[::-1]), {}, "can be learnt from .uncorrelated 16"),
+        (image(GRAIN), image(GRAIN[:50]), {}, "image has none: give --low-pixel-nm"),
+        (image(GRAIN), image(GRAIN), {"patch": 64}, "3 disjoint sets need at least 3"),
+        (image(GRAIN), image(GRAIN), {"patch": 99}, "needs an image of at least that"),
+        (image(GRAIN), image(GRAIN), {"test": 0.9, "validation": 0.2}, "leave patches"),
+    ],
+    ids=["empty", "nan", "foreign", "shapes", "one-patch", "too-small", "shares"],
+)
+def test_wrong_input_is_one_sentence(tmp_path, low, high, options, needs):
+    with pytest.raises(SemsrError, match=needs) as caught:
+        napari_semsr.pairs(low, high, tmp_path / "p.zarr", **{"patch": 16, **options})
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_folder_and_one_image_are_refused(scene, tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(SemsrError, match="must hold images, got none"):
+        napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
+    napari_semsr.write(scene.first, tmp_path / "a" / "x.tif")
+    with pytest.raises(SemsrError, match="two images or two folders"):
+        napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
+
+
+def test_cancelled_job_leaves_nothing(scene, tmp_path):
+    job = pairs_job(
+        scene.first, scene.truth, tmp_path / "p.zarr", options=PairOptions(patch=24)
+    )
+    for step in job:
+        if step.message == "writing pairs":
+            break
+    job.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_store_of_pairs_is_refused(scene, made, tmp_path):
+    import zarr
+
+    napari_semsr.write(scene.first, tmp_path / "image.ome.zarr")
+    with pytest.raises(SemsrError, match="no store of pairs"):
+        open_pairs(tmp_path / "image.ome.zarr")
+    group = zarr.open_group(tmp_path / "pairs.zarr", mode="r+")
+    group.attrs["semsr-pairs"] = {**group.attrs["semsr-pairs"], "complete": False}
+    with pytest.raises(IncompleteError, match="unfinished"):
+        open_pairs(tmp_path / "pairs.zarr")

@@ -1,0 +1,117 @@
+"""The job: calibrated output with its history, resumable, the same by every way."""
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.stacks import restore_job
+from napari_semsr.restoration.method import RestoreOptions
+
+
+def test_memory_store_and_file_agree(scene, tmp_path):
+    options = {"method": "wiener", "psf": "10nm", "tile": 64}
+    memory = napari_semsr.restore(scene.first, **options)
+    store = napari_semsr.restore(scene.first, tmp_path / "a.ome.zarr", **options)
+    file = napari_semsr.restore(scene.first, tmp_path / "a.tif", **options)
+    assert store.tiles == 4
+    assert store.parameters["psf"]["sigma_px"] == [1, 1]
+    for made in (store, file):
+        image = napari_semsr.read(made.output)
+        np.testing.assert_array_equal(image.array(), memory.array())
+        assert image.pixel_size_nm == scene.first.pixel_size_nm
+        assert image.provenance.job == "restore"
+        assert image.provenance.options["psf"] == "10nm"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ome.zarr", "a.tif"]
+
+
+def test_interrupted_store_is_refused_then_resumed(scene, tmp_path):
+    path = tmp_path / "a.ome.zarr"
+    options = RestoreOptions(psf="1px", tile=32)
+    job = restore_job(scene.first, path, options=options)
+    for step in job:
+        if step.message == "Restoring tiles" and step.done >= 5:
+            break
+    job.close()
+    with pytest.raises(IncompleteError, match="--resume"):
+        napari_semsr.read(path)
+    with pytest.raises(WriteError, match="use --overwrite"):
+        run(
+            restore_job(
+                scene.first, path, options=options.replace(psf="2px"), resume=True
+            )
+        )
+    run(restore_job(scene.first, path, options=options, resume=True))
+    whole = napari_semsr.restore(scene.first, psf="1px", tile=32)
+    np.testing.assert_array_equal(napari_semsr.read(path).array(), whole.array())
+
+
+def test_kernel_file_is_used_and_recorded(scene, tmp_path):
+    point = np.zeros((9, 9), np.uint8)
+    point[3:6, 3:6] = 10
+    napari_semsr.write(scene.truth.replace(data=point), tmp_path / "point.tif")
+    made = napari_semsr.restore(scene.first, psf=str(tmp_path / "point.tif"))
+    assert made.metadata["restore"]["psf"]["kind"] == "file"
+    assert made.provenance.options["psf_digest"].startswith("sha256:")
+    assert len(made.provenance.sources()) == 1
+
+
+def test_integers_are_rounded_and_clipped(scene, tmp_path):
+    made = napari_semsr.restore(
+        scene.first, tmp_path / "a.tif", psf="1px", dtype="uint8"
+    )
+    assert made.dtype == "uint8"
+    assert napari_semsr.read(made.output).dtype == np.uint8
+    bright = scene.first.replace(data=scene.first.array() * 400)
+    again = napari_semsr.restore(bright, tmp_path / "b.tif", psf="1px", dtype="uint8")
+    assert again.clipped > 0
+    with pytest.raises(OptionError, match="such as uint8"):
+        napari_semsr.restore(scene.first, psf="1px", dtype="complex64")
+
+
+def test_missing_kernel_file_is_one_sentence(scene):
+    with pytest.raises(napari_semsr.SemsrError, match=r"no file nowhere\.tif"):
+        napari_semsr.restore(scene.first, psf="nowhere.tif")
+
+
+def test_stack_goes_plane_by_plane(scene, tmp_path):
+    import tifffile
+
+    planes = np.stack([scene.first.data, scene.second.data])
+    tifffile.imwrite(
+        tmp_path / "stack.tif", planes, metadata={"axes": "ZYX"}, imagej=True
+    )
+    made = napari_semsr.restore(
+        tmp_path / "stack.tif", tmp_path / "out.ome.tif", psf="1px", pixel_size_nm=10.0
+    )
+    assert made.shape == (2, 96, 128)
+    for plane, image in enumerate((scene.first, scene.second)):
+        found = napari_semsr.read(tmp_path / "out.ome.tif", plane=plane)
+        alone = napari_semsr.restore(image, psf="1px")
+        np.testing.assert_allclose(found.array(), alone.array(), atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.ome.tif", "stack.tif"]
+    with pytest.raises(WriteError, match="2 planes is written as"):
+        napari_semsr.restore(tmp_path / "stack.tif", tmp_path / "a.ome.zarr")
+
+
+def test_estimated_blur_is_told_with_a_warning(scene):
+    with pytest.warns(UserWarning, match="The blur was estimated as"):
+        made = napari_semsr.restore(scene.first, method="cls")
+    assert made.metadata["restore"]["psf"]["kind"] == "estimated"
+    napari_semsr.restore(scene.first, method="richardson-lucy", iterations=2)
+
+
+def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):
+    path = tmp_path / "microscope.json"
+    path.write_text('{"psf_fwhm_px": 2.0, "pixel_size_nm": [20.0, 20.0]}')
+    made = napari_semsr.restore(scene.first, psf=str(path))
+    sigma = made.metadata["restore"]["psf"]["sigma_px"]
+    assert sigma == pytest.approx([40 / 2.3548 / 10] * 2, rel=1e-3)
+    for text, needs in (
+        ("[]", "must hold psf_fwhm_px"),
+        ("{", "cannot be read as JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(napari_semsr.SemsrError, match=needs):
+            napari_semsr.restore(scene.first, psf=str(path))

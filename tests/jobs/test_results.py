@@ -1,0 +1,78 @@
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from napari_semsr.core.options import Options
+from napari_semsr.jobs.outputs import Result, jsonable
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.text(), inner, max_size=3),
+    ),
+    max_leaves=10,
+)
+
+
+class Choice(Options):
+    """An option set."""
+
+    side_px: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Result):
+    """A result with a field that is not printed."""
+
+    number: float
+    arrays: np.ndarray = field(metadata={"json": False})
+
+
+@given(VALUES)
+def test_jsonable_is_always_strict_json(value):
+    made = jsonable(value)
+    text = json.dumps(made, allow_nan=False)
+    assert jsonable(json.loads(text)) == json.loads(text)
+
+
+@given(arrays(np.float32, array_shapes(max_dims=3, max_side=4)))
+def test_jsonable_array_keeps_its_shape_and_its_finite_numbers(array):
+    made = np.array(jsonable(array), dtype=float)
+    assert made.shape == array.shape
+    finite = np.isfinite(array)
+    np.testing.assert_array_equal(made[finite], array[finite])
+    assert np.isnan(made[~finite]).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("inf"), None),
+        (np.float32("nan"), None),
+        (np.int16(4), 4),
+        (np.bool_(True), True),
+        (Path("a") / "b", str(Path("a") / "b")),
+        (Choice(), {"side_px": 3}),
+        ({1: (2, frozenset({3}))}, {"1": [2, [3]]}),
+        (b"\xff", "\N{REPLACEMENT CHARACTER}"),
+        (datetime(2020, 1, 2, tzinfo=UTC), "2020-01-02 00:00:00+00:00"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_jsonable_of_each_kind(value, expected):
+    assert jsonable(value) == expected
+
+
+def test_to_json_leaves_out_what_is_not_printed():
+    assert Sample(float("nan"), np.zeros(3)).to_json() == {"number": None}

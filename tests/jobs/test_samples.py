@@ -1,0 +1,57 @@
+import numpy as np
+
+from napari_semsr.analysis.frc.correlation import measure_frc
+from napari_semsr.jobs.samples import (
+    Exposure,
+    degraded_and_truth,
+    draw_specimen,
+    expose,
+    gold_pair,
+    two_exposures,
+)
+
+SMALL = (160, 192)
+
+
+def test_draw_specimen_is_calibrated_and_repeatable():
+    one, two = draw_specimen(SMALL, seed=3), draw_specimen(SMALL, seed=3)
+    assert one.pixel_size_nm == (10, 10)
+    assert one.dtype == np.uint8
+    np.testing.assert_array_equal(one.array(), two.array())
+    assert not np.array_equal(one.array(), draw_specimen(SMALL, seed=4).array())
+
+
+def test_two_exposures_share_the_haze_and_not_the_noise():
+    truth = draw_specimen(SMALL)
+    still = Exposure(electrons=1e9, read_noise=0.0)
+    quiet = [expose(truth, still, noise_seed=n).array().astype(int) for n in (1, 2)]
+    assert np.abs(quiet[0] - quiet[1]).max() <= 1
+    loud = [expose(truth, noise_seed=n).array().astype(float) for n in (1, 2)]
+    residuals = [image - quiet[0] for image in loud]
+    assert abs(np.corrcoef(residuals[0].ravel(), residuals[1].ravel())[0, 1]) < 0.05
+
+
+def test_two_exposures_have_a_resolution():
+    first, second = two_exposures()
+    found = measure_frc(first, second)
+    assert found.reason is None
+    assert 20 < found.resolution_nm < 80
+
+
+def test_degraded_and_truth_lie_on_one_grid():
+    degraded, truth = degraded_and_truth()
+    assert degraded.shape == truth.shape
+    assert degraded.pixel_size_nm == truth.pixel_size_nm
+    assert {degraded.name, truth.name} == {"degraded", "truth"}
+    assert degraded.provenance.job == "exposure"
+
+
+def test_gold_pair_covers_one_area_at_two_pixel_sizes():
+    coarse, fine = gold_pair()
+    assert fine.shape == tuple(2 * n for n in coarse.shape)
+    assert coarse.dtype == fine.dtype == np.uint8
+    for one in (coarse, fine):
+        corner = [o - p / 2 for o, p in zip(one.origin, one.pixel_size_nm, strict=True)]
+        np.testing.assert_allclose(corner, -7.1)
+    binned = fine.array().reshape(320, 2, 320, 2).mean((1, 3))
+    assert np.corrcoef(binned.ravel(), coarse.array().ravel())[0, 1] > 0.98

@@ -1,0 +1,177 @@
+"""What a simulated frames folder holds, and when it is not written."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
+from napari_semsr.core.progress import run
+from napari_semsr.io.formats import read
+from napari_semsr.jobs.simulate import simulate_job
+from napari_semsr.jobs.simulate_folder import SimulateOptions
+from napari_semsr.simulation.superlens.scan import cut_scan
+from napari_semsr.simulation.superlens.stage import ScanOptions
+
+SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
+
+
+def table(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    target = tmp_path_factory.mktemp("scans") / "scan"
+    options = SimulateOptions(
+        **SIZES, exposures=2, focal_series=2, sem=True, bad_frames=1
+    )
+    run(simulate_job(target, options=options))
+    return target
+
+
+def test_folder_holds_frames_positions_scan_and_truth(folder):
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert {f"frame_{index:03d}.tif" for index in range(4)} <= names
+    assert {"positions.csv", "scan.json"} <= names
+    truth = ("positions.csv", "object.ome.tif", "microscope.json", "height.ome.tif")
+    assert {f"truth/{name}" for name in truth} <= names
+    assert {"exposures/exposure_01.tif", "sem/sem.ome.tif"} <= names
+    assert len(list((folder / "focal").iterdir())) == 2
+    assert not list(folder.parent.glob(".scan-*"))
+
+
+def test_files_say_what_the_scan_is(folder):
+    scan = cut_scan(None, ScanOptions(**SIZES, bad_frames=1))
+    frame = read(folder / "frame_002.tif")
+    assert frame.dtype == np.uint16
+    assert np.array_equal(frame.array(), scan.frames[2])
+    assert frame.pixel_size_nm == pytest.approx((20, 20))
+    assert frame.provenance.job == "simulate"
+    for path, corners in (
+        (folder / "positions.csv", scan.nominal_px),
+        (folder / "truth" / "positions.csv", scan.true_px),
+    ):
+        rows = table(path)
+        assert list(rows[0]) == ["frame", "y_px", "x_px"]
+        assert rows[3]["frame"] == "frame_003.tif"
+        found = [[float(row["y_px"]), float(row["x_px"])] for row in rows]
+        assert np.allclose(found, corners, atol=1e-6)
+
+
+def test_scan_json_has_the_keys_of_the_contract(folder):
+    record = json.loads((folder / "scan.json").read_text())
+    assert record["pixel_size_nm"] == pytest.approx(20)
+    assert record["grid"] == [2, 2]
+    assert record["overlap"] == 0.35
+    keys = {"wavelength_nm", "objective", "microsphere_um"}
+    assert keys <= set(record)
+
+
+def test_truth_tells_what_was_drawn(folder):
+    record = json.loads((folder / "truth" / "microscope.json").read_text())
+    assert record["options"]["seed"] == 3
+    assert record["counts_per_photon"] == 30
+    assert record["psf_fwhm_px"] == pytest.approx(4)
+    assert list(record["bad_frames"].values()) == ["blank"]
+    assert set(record["gains"].values()) == {1.0}
+
+
+def test_object_lies_where_the_frames_lie(folder):
+    truth = read(folder / "truth" / "object.ome.tif")
+    assert truth.pixel_size_nm == pytest.approx((10, 10))
+    record = json.loads((folder / "truth" / "microscope.json").read_text())
+    origin = np.array(record["object_origin_px"]) * 20
+    assert truth.origin == pytest.approx(tuple(origin))
+
+
+def test_image_gives_its_pixel_size(tmp_path, scene):
+    path = tmp_path / "truth.tif"
+    napari_semsr.write(scene.truth, path)
+    done = napari_semsr.simulate(
+        tmp_path / "scan",
+        path,
+        frames_grid="1x2",
+        frame_px=48,
+        jitter_px=1,
+        positions="nm",
+        pixel_size_error=0.1,
+    )
+    assert done.frames == 2
+    assert done.pixel_size_nm == pytest.approx((10, 10))
+    second = table(tmp_path / "scan" / "positions.csv")[1]
+    assert float(second["x_nm"]) == pytest.approx(48 * 0.65 * 10)
+    said = json.loads((tmp_path / "scan" / "scan.json").read_text())
+    assert said["pixel_size_nm"] == pytest.approx(11)
+    inputs = read(tmp_path / "scan" / "frame_000.tif").provenance.inputs
+    assert inputs[0].digest.startswith("sha256:")
+
+
+def test_unknown_pixel_size_stays_unknown(tmp_path, rng):
+    array = rng.random((100, 100))
+    sizes = {"frames_grid": (1, 1), "frame_px": 32}
+    done = napari_semsr.simulate(tmp_path / "scan", array, **sizes, positions="none")
+    assert done.pixel_size_nm is None
+    assert read(tmp_path / "scan" / "frame_000.tif").pixel_size_nm is None
+    assert (
+        json.loads((tmp_path / "scan" / "scan.json").read_text())["pixel_size_nm"]
+        is None
+    )
+    assert not (tmp_path / "scan" / "positions.csv").exists()
+    with pytest.raises(OptionError, match="Positions in nm"):
+        napari_semsr.simulate(tmp_path / "b", array, **sizes, positions="nm")
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_scan(tmp_path):
+    target = tmp_path / "scan"
+    run(simulate_job(target, options=SimulateOptions(**SIZES, exposures=1)))
+    small = SimulateOptions(**{**SIZES, "frames_grid": (1, 2)})
+    with pytest.raises(WriteError, match="not empty"):
+        run(simulate_job(target, options=small))
+    run(simulate_job(target, options=small, overwrite=True))
+    assert len(list(target.glob("frame_*.tif"))) == 2
+    assert not (target / "exposures").exists()
+
+
+def test_folder_of_other_things_is_never_replaced(tmp_path):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "thesis.txt").write_text("precious")
+    with pytest.raises(WriteError, match="holds other things"):
+        run(simulate_job(tmp_path / "scan", overwrite=True))
+
+
+def test_stopped_work_leaves_nothing(tmp_path):
+    job = simulate_job(tmp_path / "scan", options=SimulateOptions(**SIZES))
+    for step in job:
+        if step.message.startswith("writing frame_002"):
+            break
+    job.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"sem": True}, "needs a drawn sample"), ({"focal_series": 1}, "at least 2")],
+    ids=["sem", "focal"],
+)
+def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
+    with pytest.raises(OptionError, match=said):
+        napari_semsr.simulate(tmp_path / "scan", scene.truth, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scan_beyond_memory_is_refused_by_the_options_that_make_it_large(tmp_path):
+    options = SimulateOptions(frames_grid=(300, 300))
+    with pytest.raises(DeviceMemoryError, match=r"300 x 300.*lower --frames-grid, --f"):
+        run(simulate_job(tmp_path / "scan", options=options))
+    assert not list(tmp_path.iterdir())
+
+
+def test_small_image_is_enlarged_with_a_warning(tmp_path, scene):
+    sizes = {"frames_grid": (2, 2), "frame_px": 72, "jitter_px": 1, "overlap": 0.4}
+    with pytest.warns(UserWarning, match="96 x 128 px is small .* enlarged 1.2"):
+        done = napari_semsr.simulate(tmp_path / "scan", scene.truth, **sizes)
+    assert 7.9 < done.pixel_size_nm[0] < 8.5

@@ -1,0 +1,198 @@
+"""A folder of frames becomes a mosaic on disk, whole or not at all."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+import napari_semsr
+from napari_semsr.core.errors import OptionError, ReadError, WriteError
+from napari_semsr.core.progress import run
+from napari_semsr.io.formats import read
+from napari_semsr.jobs.stitch import StitchFolderOptions, stitch_job
+
+SIDE = 128
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="particles", frames_grid=(3, 3), frame_px=SIDE,
+        jitter_px=3, seed=1, positions="nm", pixel_size_error=0.1,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(scan):
+    output = scan.parent / "mosaic.ome.zarr"
+    return napari_semsr.stitch(
+        scan, output, positions_out=scan.parent / "solved.csv", pixel_size_nm=20
+    )
+
+
+def corners_of(path):
+    with path.open(newline="") as stream:
+        return {
+            row["frame"]: (float(row["y_px"]), float(row["x_px"]))
+            for row in csv.DictReader(stream)
+        }
+
+
+def test_positions_are_those_of_the_truth(made, scan):
+    truth = corners_of(scan / "truth" / "positions.csv")
+    assert [item["frame"] for item in made.positions] == list(truth)
+    found = np.array([(item["y_px"], item["x_px"]) for item in made.positions])
+    error = found - np.array(list(truth.values()))
+    error -= error.mean(axis=0)
+    assert np.sqrt((error**2).sum(axis=1).mean()) < 0.15
+    assert found.min() == 0
+
+
+def test_table_repeats_the_positions(made, scan):
+    table = corners_of(scan.parent / "solved.csv")
+    assert table == {
+        item["frame"]: pytest.approx((item["y_px"], item["x_px"]), abs=1e-6)
+        for item in made.positions
+    }
+
+
+def test_mosaic_is_calibrated_and_nan_where_no_frame_is(made):
+    mosaic = read(made.output)
+    assert mosaic.shape == made.shape
+    assert mosaic.dtype == np.float32
+    assert mosaic.pixel_size_nm == (20, 20)
+    coverage = zarr.open_array(made.coverage + "/0", mode="r")[:]
+    data = mosaic.array()
+    assert np.array_equal(np.isnan(data), coverage == 0)
+    assert coverage.max() >= 2
+    assert 0 < np.isnan(data).mean() < 0.3
+
+
+def test_coverage_is_a_label_image_of_the_store(made):
+    group = zarr.open_group(made.output, mode="r")
+    assert group["labels"].attrs["ome"]["labels"] == ["coverage"]
+    about = group["labels/coverage"].attrs["ome"]
+    (image,) = about["multiscales"]
+    assert [axis["unit"] for axis in image["axes"]] == ["nanometer"] * 2
+    assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [20, 20]
+    assert "image-label" in about
+
+
+def test_history_holds_digests_and_options(made):
+    history = read(made.output).provenance
+    assert history.job == "stitch"
+    frames = history.inputs[0]
+    assert (frames.role, frames.name) == ("frames", "scan")
+    assert frames.digest.startswith("sha256:")
+    assert frames.provenance.job == "simulate"
+    assert history.options["blend"] == "feather"
+    assert not any("/" in str(value) for value in history.options.values())
+
+
+def test_stage_tells_a_pixel_size(made):
+    assert made.stage_pixel_size_nm == pytest.approx((20, 20), rel=0.02)
+
+
+def test_result_speaks_json(made):
+    record = made.to_json()
+    keys = {"shape", "pixel_size_nm", "frames", "pairs_used", "pairs_rejected"}
+    assert keys | {"residual_px", "warnings", "positions"} <= set(record)
+    assert record["frames"] == 9
+    assert record["pairs_used"] >= 8
+    assert "solution" not in record
+
+
+@pytest.fixture
+def bad_scan(scan, tmp_path):
+    """The scan with one frame cut short."""
+    folder = tmp_path / "bad"
+    shutil.copytree(scan, folder)
+    path = folder / "frame_004.tif"
+    path.write_bytes(path.read_bytes()[:4000])
+    return folder
+
+
+def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
+    done = napari_semsr.stitch(
+        bad_scan,
+        tmp_path / "mosaic.tif",
+        dtype="uint16",
+        positions_out=tmp_path / "solved.csv",
+    )
+    lost = done.positions[4]
+    assert lost == {"frame": "frame_004.tif", "y_px": None, "x_px": None}
+    assert [item.frame for item in done.left_out] == ["frame_004.tif"]
+    assert "frame_004.tif" in done.warnings[0]
+    assert done.frames == 9
+    assert "frame_004.tif,,\n" in (tmp_path / "solved.csv").read_text()
+    mosaic = read(tmp_path / "mosaic.tif")
+    assert mosaic.dtype == np.uint16
+    coverage = read(tmp_path / "mosaic.coverage.tif")
+    assert coverage.pixel_size_nm == pytest.approx(mosaic.pixel_size_nm)
+    assert np.all(mosaic.array()[coverage.array() == 0] == 0)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_flat_field_may_be_a_file(scan, tmp_path):
+    flat = scan / "truth" / "flat.ome.tif"
+    done = napari_semsr.stitch(scan, tmp_path / "mosaic.ome.tif", flat_field=str(flat))
+    history = read(tmp_path / "mosaic.ome.tif").provenance
+    assert [item.role for item in history.inputs] == ["frames", "flat field"]
+    assert history.options["flat_field"] == "flat.ome.tif"
+    assert done.solution.flat.method.startswith("file")
+
+
+@pytest.mark.parametrize("at", ["recording", "Comparing", "Fusing"])
+def test_stopped_work_leaves_nothing(scan, tmp_path, at):
+    job = stitch_job(scan, tmp_path / "mosaic.ome.zarr")
+    for step in job:
+        if step.message.startswith(at):
+            break
+    job.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_outputs_are_kept(scan, tmp_path):
+    output = tmp_path / "mosaic.ome.tif"
+    beside = tmp_path / "mosaic.coverage.tif"
+    for path in (output, beside):
+        path.write_text("precious")
+        with pytest.raises(WriteError, match="--overwrite"):
+            run(stitch_job(scan, output))
+        assert path.read_text() == "precious"
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"output": "scan/mosaic.ome.zarr"}, WriteError, "among the frames"),
+        ({"flat_field": "scan/frame_000.tif"}, WriteError, "among the frames"),
+        ({"flat_field": "missing.tif"}, ReadError, "no file"),
+        ({"grid": "2x2"}, OptionError, "2x2 needs 4 frames, got 9"),
+        ({"grid": "many"}, OptionError, "such as 4x5"),
+        ({"pixel_size_nm": "0"}, OptionError, "one or two positive numbers"),
+        ({"folder": "nothing"}, ReadError, "does not exist"),
+        ({"grid": "3x3", "positions": "p.csv"}, OptionError, "not both"),
+    ],
+    ids=["output", "flat-inside", "flat", "grid", "text", "size", "folder", "both"],
+)
+def test_bad_requests_are_one_sentence(scan, monkeypatch, change, error, said):
+    monkeypatch.chdir(scan.parent)
+    before = sorted(scan.parent.iterdir())
+    arguments = {"folder": "scan", "output": "new.ome.zarr", **change}
+    with pytest.raises(error, match=said) as caught:
+        napari_semsr.stitch(**arguments)
+    assert "\n" not in str(caught.value)
+    assert sorted(scan.parent.iterdir()) == before
+
+
+def test_options_read_what_is_typed():
+    options = StitchFolderOptions(grid="3X4", pixel_size_nm="8,7")
+    assert (options.grid, options.pixel_size_nm) == ((3, 4), (8, 7))
+    assert StitchFolderOptions(grid="").grid is None
+    assert StitchFolderOptions(pixel_size_nm=5).pixel_size_nm == (5, 5)

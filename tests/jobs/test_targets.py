@@ -1,0 +1,103 @@
+import os
+
+import pytest
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.jobs import outputs as targets
+from napari_semsr.jobs.outputs import (
+    check_image_target,
+    check_target_file,
+    check_target_folder,
+)
+
+
+def test_check_image_target_returns_the_path(tmp_path):
+    path = tmp_path / "new.ome.zarr"
+    assert check_image_target(path) == path
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_check_image_target_refuses_the_input_under_any_name(tmp_path, overwrite):
+    image = tmp_path / "a.tif"
+    image.touch()
+    link = tmp_path / "b.tif"
+    link.symlink_to(image)
+    with pytest.raises(WriteError, match="input itself"):
+        check_image_target(link, inputs=[image], overwrite=overwrite)
+
+
+def test_check_image_target_refuses_a_missing_folder(tmp_path):
+    with pytest.raises(WriteError, match="does not exist"):
+        check_image_target(tmp_path / "none" / "a.tif")
+
+
+def test_check_image_target_refuses_a_place_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="is a file"):
+        check_image_target(tmp_path / "file" / "a.tif")
+
+
+def test_check_image_target_refuses_a_folder_that_is_read_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(WriteError, match="cannot be written to"):
+        check_image_target(tmp_path / "a.tif")
+
+
+def test_check_target_file_laws(tmp_path):
+    path = tmp_path / "a.CSV"
+    assert check_target_file(path, suffixes=(".csv",)) == path
+    path.touch()
+    with pytest.raises(WriteError, match="--overwrite"):
+        check_target_file(path, suffixes=(".csv",))
+    assert check_target_file(path, suffixes=(".csv",), overwrite=True) == path
+    with pytest.raises(WriteError, match=r"end in \.html or \.htm"):
+        check_target_file(path, suffixes=(".html", ".htm"))
+    folder = tmp_path / "b.csv"
+    folder.mkdir()
+    with pytest.raises(WriteError, match="folder"):
+        check_target_file(folder, suffixes=(".csv",), overwrite=True)
+
+
+def test_check_target_folder_laws(tmp_path):
+    new = tmp_path / "new"
+    assert check_target_folder(new, overwrite=False) == new
+    assert not new.exists()
+    new.mkdir()
+    assert check_target_folder(new, overwrite=False) == new
+    (new / "a").touch()
+    with pytest.raises(WriteError, match="not empty"):
+        check_target_folder(new, overwrite=False)
+    assert check_target_folder(new, overwrite=True) == new
+    with pytest.raises(WriteError, match="is a file"):
+        check_target_folder(new / "a", overwrite=True)
+    with pytest.raises(WriteError, match="does not exist"):
+        check_target_folder(tmp_path / "x" / "y", overwrite=False)
+    deep = tmp_path / "x" / "y" / "z"
+    assert check_target_folder(deep, overwrite=False, parents=True) == deep
+    with pytest.raises(WriteError, match="is a file, so nothing"):
+        check_target_folder(new / "a" / "b" / "c", overwrite=False, parents=True)
+
+
+def test_check_image_target_refuses_a_place_inside_a_store_that_is_read(tmp_path):
+    store = tmp_path / "a.ome.zarr"
+    store.mkdir()
+    with pytest.raises(WriteError, match="inside the input"):
+        check_image_target(store / "b.tif", inputs=[store])
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    assert check_image_target(folder / "b.tif", inputs=[folder])
+
+
+def test_check_tiled_target_lets_a_store_be_completed(tmp_path):
+    store = tmp_path / "a.ome.zarr"
+    store.mkdir()
+    assert targets.check_tiled_target(store, resume=True) == store
+    with pytest.raises(WriteError):
+        targets.check_tiled_target(store)
+    with pytest.raises(WriteError):
+        targets.check_tiled_target(store, inputs=[store], resume=True)
+    assert targets.filling_store(store) == store
+    beside = targets.filling_store(tmp_path / "a.tif")
+    assert beside.parent == tmp_path
+    assert beside.name.startswith(".")

@@ -1,0 +1,189 @@
+"""Training through its service: what the user gives replaces what the recipe says."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+import zarr
+
+from napari_semsr.core.errors import (
+    CheckpointError,
+    OptionError,
+    ReadError,
+    SemsrError,
+    WriteError,
+)
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.train import RECIPES, bundled_recipes, recipe_facts, train_job
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.pairing.options import PairOptions
+from napari_semsr.simulation.phantoms.draw import draw
+
+RECIPE = """
+name: tiny
+kind: supervised
+architecture: two-scale
+architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
+data: {pairs: none.zarr, patch_px: 16}
+batch: 2
+steps: 100
+decay_steps: 50
+validate_every: 100
+precision: fp32
+workers: 0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe whose store is not there."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A store that the service made."""
+    high = draw("particles", (96, 96), seed=0)
+    low = np.asarray((high + np.roll(high, 1, 1)) / 2, np.float32)
+    images = [Micrograph(part, name="field") for part in (low, high)]
+    store = tmp_path / "pairs.zarr"
+    run(pairs_job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
+    return store
+
+
+def test_pairs_steps_and_name_are_taken_from_the_user(
+    recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    first = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=2, name="mine"))
+    assert first.steps == 2
+    assert Path(first.model).name == "mine.safetensors"
+    kept = yaml.safe_load((tmp_path / "a" / "recipe.yaml").read_text())
+    assert (kept["decay_steps"], kept["validate_every"]) == (1, 2)
+    second = run(
+        train_job(recipe, tmp_path / "b", pairs=pairs, steps=1, start_from=first.model)
+    )
+    card = load_model(second.model).card
+    assert card.training["recipe"]["start_from"] == "mine.safetensors"
+    assert card.training["recipe"]["data"]["pairs"] == "pairs.zarr"
+
+
+def test_fresh_weights_keep_the_network_of_the_model(
+    recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    first = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1)).model
+    tuned = tmp_path / "tuned.yaml"
+    tuned.write_text(RECIPE.replace("two-scale", f"same\nstart_from: {first}"))
+    made = run(
+        train_job(tuned, tmp_path / "b", pairs=pairs, steps=1, anew=True, patch=20)
+    )
+    card = load_model(made.model).card
+    assert (card.architecture, card.options["width"]) == ("two-scale", 4)
+    told = card.training["recipe"]
+    assert told["start_from"] is None
+    assert told["data"]["patch_px"] == 20
+    with pytest.raises(OptionError, match="not both"):
+        run(train_job(tuned, tmp_path / "c", start_from=first, anew=True))
+
+
+def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
+    recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path / "runs" / "of" / "mine"
+    assert run(train_job(recipe, deep, pairs=pairs, steps=1)).run_dir == str(deep)
+    held = sorted(item.name for item in pairs.iterdir())
+    for folder in (pairs, pairs / "run"):
+        with pytest.raises(WriteError, match="input"):
+            run(train_job(recipe, folder, pairs=pairs, steps=1, overwrite=True))
+    assert sorted(item.name for item in pairs.iterdir()) == held
+
+
+def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"fine-tune of the package.*--pairs"):
+        run(train_job("fine-tune", tmp_path / "a"))
+    with pytest.raises(ReadError, match="no recipe fine-tum; give a YAML file, or one"):
+        run(train_job("fine-tum", tmp_path / "a"))
+    assert recipe_facts("fine-tune").start_from == "sem-restore"
+    assert [recipe_facts(name).scale for name in ("de-haan", "srgan")] == [2, 1]
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_recipes_of_the_package_learn_from_pairs(name: str) -> None:
+    facts = recipe_facts(name)
+    assert facts.kind != "supervised-l1"  # which degrades images itself
+    assert facts.description
+    assert Path(facts.path) == RECIPES / f"{name}.yaml"
+
+
+def _change(store: Path, counts: dict[str, int]) -> None:
+    group = zarr.open_group(store, mode="r+")
+    record = dict(group.attrs["semsr-pairs"])
+    group.attrs["semsr-pairs"] = record | {"counts": {**record["counts"], **counts}}
+
+
+@pytest.mark.parametrize(
+    ("counts", "needs"),
+    [
+        ({"train": 1}, r"at least 2 pairs.*got 1 in pairs\.zarr"),
+        ({"validation": 0}, r"pairs for validation.*none in pairs\.zarr"),
+    ],
+    ids=["one", "unjudged"],
+)
+def test_too_few_pairs_are_refused_before_any_work(
+    recipe: Path, pairs: Path, tmp_path: Path, counts: dict[str, int], needs: str
+) -> None:
+    _change(pairs, counts)
+    with pytest.raises(OptionError, match=needs):
+        run(train_job(recipe, tmp_path / "a", pairs=pairs))
+    assert not (tmp_path / "a").exists()
+
+
+def test_missing_pixels_in_validation_keep_the_last_good_state(
+    recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1))
+    good = (tmp_path / "a" / "last.ckpt").read_bytes()
+    array = zarr.open_group(pairs, mode="r+")["validation/low"]
+    array[:, 3, 3] = np.nan
+    (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
+    with pytest.raises(SemsrError, match=r"gain_db must be a number.*NaN pixels"):
+        run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=2, resume=True))
+    assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
+
+
+class Hostile:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("what", ["state", "start"])
+def test_hostile_files_are_refused_and_not_executed(
+    what: str, recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1))
+    victim, trap = tmp_path / "a" / "last.ckpt", tmp_path / "executed"
+    if what == "start":
+        victim = tmp_path / "model.safetensors"
+    torch.save({"global_step": Hostile(trap)}, victim)
+    asked = {"resume": True} if what == "state" else {"start_from": victim}
+    folder = tmp_path / ("a" if what == "state" else "b")
+    with pytest.raises(CheckpointError) as caught:
+        run(train_job(recipe, folder, pairs=pairs, steps=1, **asked))
+    assert "\n" not in str(caught.value)
+    assert not trap.exists()
+
+
+def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="at least 1, got 0"):
+        run(train_job(recipe, tmp_path / "a", steps=0))

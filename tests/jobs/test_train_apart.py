@@ -1,0 +1,176 @@
+"""Training in a process of its own: it is followed, stopped, killed, and resumed."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    OptionError,
+    SemsrError,
+)
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.jobs import train_process as apart
+from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.train_process import TrainRequest, resumed, train_apart
+from napari_semsr.pairing.options import PairOptions
+from napari_semsr.simulation.phantoms.draw import draw
+
+RECIPE = """
+name: tiny
+kind: supervised
+architecture: two-scale
+architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
+data: {pairs: pairs.zarr, patch_px: 16}
+batch: 2
+steps: 100000
+validate_every: 5
+precision: fp32
+workers: 0
+"""
+READS = "import json, sys, time; asked = json.loads(sys.stdin.readline())\n"
+
+
+@pytest.fixture
+def request_of(tmp_path: Path) -> TrainRequest:
+    """An endless run of a tiny network."""
+    high = draw("particles", (96, 96), seed=0)
+    images = [Micrograph(part, name="field") for part in (np.roll(high, 1, 1), high)]
+    store = tmp_path / "pairs.zarr"
+    run(pairs_job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return TrainRequest(str(tmp_path / "tiny.yaml"), str(tmp_path / "run"))
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch):
+    """Put a script in place of the other process."""
+
+    def play(script: str) -> None:
+        line = [sys.executable, "-c", READS + script]
+        monkeypatch.setattr(apart, "_command", lambda: line)
+
+    return play
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Processes that were started."""
+    made, kind = [], apart._Child
+
+    def make(*given):
+        made.append(kind(*given))
+        return made[-1]
+
+    monkeypatch.setattr(apart, "_Child", make)
+    return made
+
+
+def _saved(folder: Path) -> int:
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    return int(state["global_step"])
+
+
+def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children):
+    folder = Path(request_of.run_dir)
+    job = train_apart(request_of)
+    reached = next(step.done for step in job if step.done >= 8)
+    os.kill(children[0]._process.pid, signal.SIGKILL)
+    with pytest.raises(DeviceMemoryError, match=r"memory ran out.*then resume"):
+        run(job)
+    assert _saved(folder) >= reached // 5 * 5 >= 5
+    assert (folder / "tiny.safetensors").is_file()
+    begun = _saved(folder)
+    job = train_apart(resumed(folder), patience_s=300)
+    first = next(step.done for step in job if step.done)
+    job.close()
+    assert first > begun
+    assert _saved(folder) >= first
+
+
+def test_state_is_kept_when_the_viewer_dies(request_of, children):
+    job = train_apart(request_of)
+    reached = next(step for step in job if step.loss is not None)
+    process = children[0]._process
+    process.stdin.close()  # as the system does for a process that is gone
+    assert process.wait(timeout=300) == 0
+    assert _saved(Path(request_of.run_dir)) >= reached.done
+    with pytest.raises(SemsrError, match="stopped from outside; its state is kept"):
+        run(job)
+
+
+def test_steps_and_result_are_told(played):
+    played(
+        "for n in (1, 2, 3):\n"
+        "    print(json.dumps({'step': [n, 3, 'loss', n / 2]}), flush=True)\n"
+        "print(json.dumps({'warned': 'odd'}))\n"
+        "record = dict(steps=3, validation={}, model=asked['name'], run_dir='r')\n"
+        "print(json.dumps({'result': record}))"
+    )
+    seen = []
+    with pytest.warns(UserWarning, match="odd"):
+        found = run(train_apart(TrainRequest("a.yaml", "r", name="n")), seen.append)
+    assert (found.steps, found.model) == (3, "n")
+    assert seen[0].total == 0
+
+
+def test_error_keeps_its_kind_and_its_sentence(played):
+    played("print(json.dumps({'failed': ['CheckpointError', 'No such weights.']}))")
+    with pytest.raises(CheckpointError, match=r"^No such weights\.$"):
+        run(train_apart(TrainRequest("a.yaml", "r")))
+
+
+def test_death_is_told_with_its_last_words(played):
+    played("sys.exit('segments at fault')")
+    with pytest.raises(SemsrError, match=r"exit code 1.: segments at fault\."):
+        run(train_apart(TrainRequest("a.yaml", "r")))
+
+
+def test_deaf_process_is_killed(played, children):
+    played(
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(json.dumps({'step': [1, 9, 'deaf', None]}), flush=True)\n"
+        "time.sleep(600)"
+    )
+    job = train_apart(TrainRequest("a.yaml", "r"), patience_s=0.2)
+    assert next(step for step in job if step.done).message == "deaf"
+    assert next(job).message == "deaf"  # it goes on telling while nothing is heard
+    job.close()
+    assert children[0]._process.returncode == -signal.SIGKILL
+
+
+def test_gpu_can_be_hidden(played):
+    played(
+        "import os; seen = os.environ.get('CUDA_VISIBLE_DEVICES', 'all')\n"
+        "print(json.dumps({'failed': ['ReadError', f'<{seen}>']}))"
+    )
+    with pytest.raises(SemsrError, match="<>"):
+        run(train_apart(TrainRequest("a.yaml", "r"), device="cpu"))
+
+
+def test_errors_of_the_training_come_through(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
+    asked = TrainRequest(str(tmp_path / "wrong.yaml"), str(tmp_path / "run"))
+    with pytest.raises(OptionError, match="stepz"):
+        run(train_apart(asked))
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        resumed(tmp_path)
+
+
+def test_runs_lie_beside_the_shelf_or_where_they_are_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEMSR_RUNS", raising=False)
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
+    assert apart.runs_folder() == tmp_path / "runs"
+    monkeypatch.setenv("SEMSR_RUNS", str(tmp_path / "else"))
+    assert apart.runs_folder() == tmp_path / "else"

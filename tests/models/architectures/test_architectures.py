@@ -1,0 +1,176 @@
+"""Laws that every published network obeys."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
+from napari_semsr.models.probing.receptive_field import measure
+from napari_semsr.models.registry import build_discriminator
+
+
+@dataclass(frozen=True)
+class Case:
+    """A narrow network of one architecture, and the side of a small input."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    side: int = 16
+
+    def __str__(self) -> str:
+        text = ",".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.name}({text})"
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(0)
+        return PUBLISHED[self.name](**self.options)
+
+
+TINY_RRDB = {"width": 4, "growth": 2, "blocks": 2}
+CASES = [
+    Case("multi-residual", {"width": 4}),
+    Case("multi-residual", {"width": 4, "norm": "instance"}),
+    Case("multi-scale-unet", {"width": 8}, 256),
+    Case("multi-scale-unet", {"width": 8, "norm": "batch"}, 256),
+    Case("de-haan-unet", {"width": 4}),
+    Case("de-haan-unet", {"width": 4, "scale": 1}),
+    Case("srcnn", {"widths": (4, 4)}),
+    Case("srcnn", {"widths": (4, 4), "scale": 2, "residual": True}),
+    Case("srcnn-attention", {"widths": (4, 4)}),
+    Case("resnet", {"width": 4}),
+    Case("pix2pix", {"width": 2}, 256),
+    Case("srgan", {"width": 4, "blocks": 2}),
+    Case("srgan", {"width": 4, "blocks": 2, "scale": 4}),
+    Case("esrgan", TINY_RRDB),
+    Case("esrgan", {**TINY_RRDB, "scale": 2}),
+    Case("esrgan", {**TINY_RRDB, "scale": 1}),
+]
+of_each = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def test_every_published_network_has_a_case() -> None:
+    assert {case.name for case in CASES} == set(PUBLISHED)
+
+
+@of_each
+def test_output_has_the_scale_and_any_multiple_of_the_stride_is_taken(
+    case: Case,
+) -> None:
+    network = case.build().eval()
+    rows, columns = case.side, case.side + network.stride
+    with torch.no_grad():
+        output = network(torch.rand(1, 1, rows, columns))
+    assert output.shape == (1, 1, rows * network.scale, columns * network.scale)
+    assert output.isfinite().all()
+
+
+@of_each
+def test_gradients_reach_every_weight(case: Case) -> None:
+    network = case.build().train()
+    network(torch.rand(2, 1, case.side, case.side)).square().sum().backward()
+    gradients = {k: p.grad for k, p in network.named_parameters()}
+    assert [k for k, gradient in gradients.items() if gradient is None] == []
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+SHIFTED = [
+    Case("multi-residual", {"width": 4}),
+    Case("de-haan-unet", {"width": 4, "levels": 2}),
+    Case("de-haan-unet", {"width": 4, "levels": 3, "scale": 1}),
+    Case("srcnn", {"widths": (4, 4), "scale": 2}),
+    Case("srcnn-attention", {"widths": (4, 4), "window": 9}),
+    Case("resnet", {"width": 4, "norm": "none", "blocks": 2}),
+    Case("pix2pix", {"width": 4, "levels": 3}),
+    Case("srgan", {"width": 4, "blocks": 2, "scale": 2}),
+    Case("esrgan", {"width": 4, "growth": 2, "blocks": 1, "scale": 2}),
+]
+
+
+@pytest.mark.parametrize("case", SHIFTED, ids=str)
+def test_input_moved_by_the_stride_moves_the_output(case: Case) -> None:
+    network = case.build().eval()
+    stride, scale = network.stride, network.scale
+    halo = measure(network, stride=stride)
+    side = 2 * halo + 5 * stride
+    image = torch.rand(1, 1, side, side)
+    with torch.no_grad():
+        whole = network(image)[..., stride * scale :, stride * scale :]
+        part = network(image[..., stride:, stride:])
+    inner = slice(halo * scale, (side - stride - halo) * scale)
+    inside, moved = part[..., inner, inner], whole[..., inner, inner]
+    assert inside.shape[-1] == 4 * stride * scale
+    assert torch.allclose(moved, inside, atol=1e-5)
+
+
+@of_each
+def test_a_network_in_use_repeats_itself(case: Case) -> None:
+    network = case.build().eval()
+    image = torch.rand(1, 1, case.side, case.side)
+    with torch.no_grad():
+        assert torch.equal(network(image), network(image))
+
+
+@of_each
+def test_building_without_memory_counts_the_same(case: Case) -> None:
+    with torch.device("meta"):
+        empty = PUBLISHED[case.name](**case.options)
+    real = case.build()
+    assert {k: v.shape for k, v in empty.state_dict().items()} == {
+        k: v.shape for k, v in real.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "message"),
+    [
+        (PUBLISHED["multi-residual"], {"norm": "layer"}, "norm must be one of"),
+        (PUBLISHED["multi-scale-unet"], {"width": 12}, "multiple of 8, got 12"),
+        (PUBLISHED["de-haan-unet"], {"scale": 3}, "scale must be one of 1, 2, 4"),
+        (PUBLISHED["esrgan"], {"scale": 8}, "scale must be one of 1, 2, 4, got 8"),
+        (PUBLISHED["srcnn-attention"], {"window": 30}, "odd, got 30"),
+        (PUBLISHED["pix2pix"], {"levels": 1}, "at least 2, got 1"),
+        (DISCRIMINATORS["patch-gan"], {"norm": "group"}, "norm must be one of"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    factory: Callable[..., nn.Module], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        factory(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("patch-gan", {"width": 4}, (2, 1, 6, 14)),
+        ("multi-scale", {"width": 4}, (2, 1, 6, 14)),
+        ("vgg", {"width": 4}, (2, 1)),
+        ("srgan", {"width": 4}, (2, 1)),
+    ],
+)
+def test_discriminators_score_patches_of_any_size(
+    name: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    network = DISCRIMINATORS[name](**options)
+    score = network(torch.rand(2, 1, 64, 128))
+    assert score.shape == shape
+    score.square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_discriminators_are_built_by_name() -> None:
+    network = build_discriminator("patch-gan", {"width": 4, "dropout": 0})
+    assert isinstance(network, DISCRIMINATORS["patch-gan"])
+    with pytest.raises(CheckpointError, match=r"The discriminator must be.*got 'x'"):
+        build_discriminator("x", {})
+    with pytest.raises(CheckpointError, match=r"Discriminator vgg takes .* got depth"):
+        build_discriminator("vgg", {"depth": 3})
+
+
+def test_every_discriminator_is_tested() -> None:
+    assert set(DISCRIMINATORS) == {"patch-gan", "multi-scale", "vgg", "srgan"}

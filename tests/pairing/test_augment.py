@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from scipy import ndimage
+
+from napari_semsr.pairing.augment import AugmentOptions, Variation, augment_pair, vary
+
+
+@pytest.fixture(scope="module")
+def smooth() -> np.ndarray:
+    rng = np.random.default_rng(4)
+    grain = ndimage.gaussian_filter(rng.standard_normal((64, 64)), 4)
+    return (grain / grain.std()).astype(np.float32)
+
+
+@given(st.integers(0, 1000))
+def test_both_patches_are_varied_alike(seed):
+    patch = np.random.default_rng(1).random((32, 32))
+    low, high = augment_pair(patch, patch, seed)
+    np.testing.assert_array_equal(low, high)
+    again = augment_pair(patch, patch, seed)[0]
+    np.testing.assert_array_equal(low, again)
+
+
+def test_other_seed_gives_another_variation(smooth):
+    assert not np.array_equal(
+        augment_pair(smooth, smooth, 0)[0], augment_pair(smooth, smooth, 1)[0]
+    )
+    assert not np.array_equal(
+        augment_pair(smooth, smooth, (0, 1))[0], augment_pair(smooth, smooth, (0, 2))[0]
+    )
+
+
+@pytest.mark.parametrize("angle", [0, 90, -90, 180])
+@pytest.mark.parametrize("flip", [False, True])
+def test_right_angles_and_flips_only_move_pixels(rng, angle, flip):
+    patch = rng.random((9, 9)).astype(np.float32)
+    made = vary(patch, Variation(up_down=flip, left_right=flip, angle_deg=angle))
+    np.testing.assert_array_equal(np.sort(made.ravel()), np.sort(patch.ravel()))
+
+
+@pytest.mark.parametrize("angle", [90, -90])
+def test_resampled_turn_agrees_with_the_exact_one(smooth, angle):
+    exact = vary(smooth, Variation(angle_deg=angle))
+    nearly = vary(smooth, Variation(angle_deg=angle, zoom=1 + 1e-9))
+    np.testing.assert_allclose(exact, nearly, atol=1e-3)
+
+
+@pytest.mark.parametrize("angle", [30, 45, 60])
+def test_turning_back_restores_the_middle(smooth, angle):
+    there = vary(smooth, Variation(angle_deg=angle, zoom=1.25))
+    back = vary(there, Variation(angle_deg=-angle, zoom=0.8))
+    middle = np.s_[24:40, 24:40]
+    assert np.abs(back - smooth)[middle].max() < 0.1
+
+
+def test_finer_patch_is_varied_like_the_coarser(smooth):
+    """HIGH of twice as many pixels shows the same after the same variation."""
+    fine = ndimage.zoom(smooth, 2, order=3, mode="mirror", grid_mode=True)
+    variation = Variation(angle_deg=30, zoom=0.9, left_right=True)
+    low, high = vary(smooth, variation), vary(fine, variation)
+    binned = high.reshape(64, 2, 64, 2).mean((1, 3))
+    assert np.abs(binned - low)[16:48, 16:48].max() < 0.1
+
+
+def test_grey_levels_follow_the_range():
+    patch = np.full((4, 4), 110, np.uint8)
+    made = vary(patch, Variation(gain=1.1, offset=0.05), (10, 210))
+    np.testing.assert_allclose(made, 10 + 110 + 10, rtol=1e-6)
+
+
+def test_nothing_chosen_changes_nothing(smooth):
+    still = AugmentOptions(
+        flips=False, angles_deg=(0,), zoom=(1.0, 1.0), gain=0, offset=0
+    )
+    np.testing.assert_array_equal(
+        augment_pair(smooth, smooth, 3, options=still)[0], smooth
+    )

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.tiling import Box
+from napari_semsr.pairing.grid import align, rescale
+from napari_semsr.pairing.options import PairOptions
+
+OPTIONS = PairOptions(patch=16)
+
+
+def wave(shape, pixel, origin=None) -> Micrograph:
+    """A smooth function of the place in nm, sampled at pixel centres."""
+    first = (pixel / 2, pixel / 2) if origin is None else origin
+    y = first[0] + pixel * np.arange(shape[0])[:, None]
+    x = first[1] + pixel * np.arange(shape[1])[None, :]
+    data = np.sin(y / 70) * np.cos(x / 90 + 0.4)
+    return Micrograph(
+        data.astype(np.float32),
+        parse_pixel_size(pixel),
+        "wave",
+        origin=origin or (0.0, 0.0),
+    )
+
+
+def test_images_on_one_grid_are_left_alone():
+    data = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    found = align(Micrograph(data), Micrograph(data, parse_pixel_size(3.0)), OPTIONS)
+    assert not found.resampled
+    low, high = found.read(Box(2, 18, 3, 19))
+    np.testing.assert_array_equal(low, high)
+    assert low.dtype == np.uint8
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_two_pixel_sizes_become_one(scale):
+    low, high = wave((60, 70), 12.0), wave((150, 170), 5.0)
+    found = align(low, high, OPTIONS.replace(scale=scale))
+    assert found.resampled
+    assert found.high.pixel_size_nm == (5, 5)
+    assert found.low.pixel_size_nm == (5 * scale, 5 * scale)
+    assert found.high.shape == tuple(n * scale for n in found.low.shape)
+    binned = found.high.array().reshape(
+        found.low.shape[0], scale, found.low.shape[1], scale
+    )
+    inner = np.s_[6:-6, 6:-6]
+    gap = (found.low.array() - binned.mean((1, 3)))[inner]
+    assert np.abs(gap).max() < 0.02
+
+
+def test_origins_place_images():
+    low = wave((80, 80), 8.0, (104.0, 204.0))
+    high = wave((200, 200), 4.0, (42.0, 122.0))
+    found = align(low, high, OPTIONS)
+    assert found.low.shape == (160, 160)
+    assert found.low.origin == pytest.approx((102, 202))
+    assert found.high.origin == pytest.approx((102, 202))
+    gap = (found.low.array() - found.high.array())[8:-8, 8:-8]
+    assert np.abs(gap).max() < 0.01
+
+
+def test_crop_is_resized_to_the_patch():
+    image = wave((96, 96), 5.0)
+    found = align(image, image, OPTIONS.replace(crop=32))
+    assert found.low.shape == (48, 48)
+    assert found.low.pixel_size_nm == (10, 10)
+    expected = wave((48, 48), 10.0).array()
+    assert np.abs(found.low.array() - expected)[4:-4, 4:-4].max() < 0.01
+
+
+def test_rescale_by_one_is_the_same_object():
+    image = wave((20, 20), 5.0)
+    assert rescale(image, 1) is image
+
+
+def test_what_cannot_be_aligned_is_refused():
+    bare = Micrograph(np.zeros((20, 30)), name="bare")
+    with pytest.raises(ShapeError, match="but bare has none: give --low-pixel-nm"):
+        align(bare, wave((50, 50), 5.0), OPTIONS)
+    with pytest.raises(ShapeError, match="do not overlap"):
+        align(wave((20, 20), 5.0), wave((30, 30), 5.0, (9e3, 9e3)), OPTIONS)

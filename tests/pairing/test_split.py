@@ -1,0 +1,82 @@
+"""No pixel of one set lies within a patch of another."""
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.pairing.cut import lay_out, split
+from napari_semsr.pairing.options import SPLITS, PairOptions
+
+
+@st.composite
+def layouts(draw):
+    side = draw(st.integers(16, 40))
+    shape = tuple(draw(st.integers(side, 6 * side)) for _ in range(2))
+    step = draw(st.one_of(st.none(), st.integers(side // 4, 2 * side)))
+    seed = draw(st.integers(0, 99))
+    return shape, PairOptions(patch=side, step=step, seed=seed)
+
+
+def painted(places, shape) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    for place in places:
+        mask[place.box.slices] = True
+    return mask
+
+
+@given(layouts())
+def test_sets_share_no_pixel_and_lie_inside(layout):
+    shape, options = layout
+    places = list(lay_out(0, shape, options))
+    assert places
+    for place in places:
+        box = place.box
+        assert box.shape == (options.patch, options.patch)
+        assert min(box.y0, box.x0) >= 0
+        assert box.y1 <= shape[0]
+        assert box.x1 <= shape[1]
+    if len({place.block for place in places}) < 3:
+        with pytest.raises(OptionError, match="disjoint sets need at least 3"):
+            split(places, options)
+        return
+    sets = split(places, options)
+    assert sum(len(sets[name]) for name in SPLITS) == len(places)
+    assert all(sets[name] for name in SPLITS)
+    masks = [painted(sets[name], shape) for name in SPLITS]
+    assert np.sum(masks, axis=0).max() == 1
+
+
+@given(layouts())
+def test_split_depends_on_the_seed_alone(layout):
+    shape, options = layout
+    options = options.replace(validation=0.0, test=0.2)
+    places = list(lay_out(0, shape, options))
+    if len({place.block for place in places}) < 2:
+        return
+    assert split(places, options) == split(list(reversed(places)), options) or (
+        options.step is not None and options.step < options.patch
+    )
+    assert split(places, options) == split(places, options)
+
+
+def test_other_seed_gives_another_split():
+    options = PairOptions(patch=16)
+    places = list(lay_out(0, (200, 200), options))
+    again = options.replace(seed=1)
+    assert split(places, options)["test"] != split(places, again)["test"]
+
+
+def test_shares_are_kept():
+    options = PairOptions(patch=16, validation=0.25, test=0.25)
+    sets = split(list(lay_out(0, (160, 160), options)), options)
+    assert [len(sets[name]) for name in SPLITS] == [50, 25, 25]
+
+
+def test_without_overlap_patches_share_nothing():
+    options = PairOptions(patch=20)
+    total = sum(
+        painted([p], (100, 90)).astype(int) for p in lay_out(0, (100, 90), options)
+    )
+    assert total.max() == 1
+    assert total.sum() == 5 * 4 * 400

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.restoration.estimate import measure_rings, sample_blocks
+from napari_semsr.restoration.psf import gaussian
+
+
+def power_law(shape: tuple[int, int], exponent: float) -> np.ndarray:
+    """Random field whose power falls as a power of the frequency."""
+    rng = np.random.default_rng(1)
+    y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+    f = np.hypot(y, x)
+    f[0, 0] = 1
+    spectrum = np.fft.rfft2(rng.standard_normal(shape)) * f ** (-exponent / 2)
+    spectrum[0, 0] = 0
+    return np.fft.irfft2(spectrum, shape)
+
+
+@pytest.mark.parametrize("sigma", [0.8, 1.5, 3.0])
+def test_width_of_a_blur_is_found(sigma):
+    blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), sigma, mode="wrap")
+    blurred = blurred + np.random.default_rng(2).normal(
+        0, 1e-3 * blurred.std(), (512, 512)
+    )
+    found = measure_rings(sample_blocks(blurred), blurred.dtype).fit()
+    assert found.sigma_px == pytest.approx(sigma, rel=0.12)
+
+
+def test_noise_is_found_where_the_blur_is_known():
+    blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 1.5, mode="wrap")
+    noise = 0.1 * blurred.std()
+    image = blurred + np.random.default_rng(2).normal(0, noise, blurred.shape)
+    found = measure_rings(sample_blocks(image), image.dtype).fit(
+        gaussian((1.5, 1.5)).kernel
+    )
+    assert np.sqrt(found.noise) == pytest.approx(noise, rel=0.05)
+    assert found.exponent == pytest.approx(2.4, abs=0.25)
+
+
+def test_white_noise_has_its_variance_in_every_ring():
+    image = np.random.default_rng(0).normal(5, 2, (512, 512))
+    rings = measure_rings(sample_blocks(image), image.dtype)
+    np.testing.assert_allclose(rings.power[20:], 4, rtol=0.3)
+
+
+def test_blocks_of_a_small_or_holed_field_are_finite():
+    image = np.full((7, 300), np.nan)
+    image[3] = 1
+    blocks = sample_blocks(image)
+    assert all(block.shape == (32, 32) and np.isfinite(block).all() for block in blocks)

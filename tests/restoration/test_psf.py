@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.restoration.method import RestoreOptions
+from napari_semsr.restoration.psf import gaussian, parse_psf, recorded
+
+
+@pytest.mark.parametrize(
+    ("text", "sigma", "unit"),
+    [
+        ("1.5px", 1.5, "px"),
+        ("12 nm", 12, "nm"),
+        ("1e1nm", 10, "nm"),
+        (".5px", 0.5, "px"),
+    ],
+)
+def test_width_with_its_unit(text, sigma, unit):
+    found = parse_psf(text)
+    assert (found.kind, found.sigma, found.unit) == ("gaussian", sigma, unit)
+
+
+def test_words_and_files():
+    assert parse_psf("estimate").kind == "estimate"
+    assert parse_psf("kernels/point.tif").path == "kernels/point.tif"
+
+
+@pytest.mark.parametrize("text", ["1.5", "-2", "0px", "", "  ", "-1px"])
+def test_width_without_unit_or_sign_is_no_width(text):
+    if text == "-1px":
+        assert parse_psf(text).kind == "file"
+        return
+    with pytest.raises(OptionError, match="with its unit"):
+        parse_psf(text)
+
+
+def test_option_is_refused_in_one_sentence():
+    with pytest.raises(OptionError, match=r"Option psf: a blur is .* got '1.5'"):
+        RestoreOptions.parse({"psf": "1.5"})
+
+
+@pytest.mark.parametrize("sigma", [(0.01, 0.01), (1.0, 1.0), (0.8, 3.0)])
+def test_gaussian_sums_to_one_and_has_its_width(sigma):
+    made = gaussian(sigma)
+    assert made.kernel.sum() == pytest.approx(1)
+    again = recorded(made.kernel, "again")
+    if min(sigma) > 0.5:
+        assert again.sigma_px == pytest.approx(sigma, rel=5e-3)
+
+
+def test_gaussian_too_wide_is_refused():
+    with pytest.raises(OptionError, match="up to 16 px"):
+        gaussian((30.0, 30.0))
+
+
+def test_recorded_kernel_is_normalised_and_odd():
+    made = recorded(np.ones((4, 5), np.uint8) * 9, "point.tif")
+    assert made.kernel.shape == (5, 5)
+    assert made.kernel.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("values", "needs"),
+    [
+        (np.zeros((3, 3)), "weights above 0"),
+        (np.full((3, 3), np.nan), "finite weights"),
+        (-np.eye(3) + 0.1, "finite weights"),
+        (np.ones((200, 3)), "at most 129"),
+    ],
+    ids=["empty", "nan", "negative", "large"],
+)
+def test_what_is_no_kernel_is_refused(values, needs):
+    with pytest.raises(OptionError, match=f"{needs}.*in point.tif"):
+        recorded(values, "point.tif")

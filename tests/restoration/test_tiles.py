@@ -1,0 +1,122 @@
+"""Restoring in tiles equals restoring whole, and constant or missing pixels stay."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.restoration.method import LARGEST_HALO, RestoreOptions, choose
+from napari_semsr.restoration.tiles import measure_tolerance, plan_field, restore_tiles
+
+METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """Discs, and the same blurred by 1.5 px with a little noise."""
+    rng = np.random.default_rng(5)
+    y, x = np.indices((150, 170))
+    sharp = np.full(y.shape, 40.0)
+    for _ in range(40):
+        cy, cx, r = rng.uniform(0, 150), rng.uniform(0, 170), rng.uniform(3, 10)
+        sharp[np.hypot(y - cy, x - cx) < r] = rng.uniform(90, 220)
+    blurred = ndimage.gaussian_filter(sharp, 1.5, mode="mirror")
+    return sharp, blurred + rng.normal(0, 1.0, sharp.shape)
+
+
+def restored(image: Micrograph, *, tile: int | None = None, **options) -> np.ndarray:
+    restorer = choose(image, RestoreOptions(**options))
+    result = np.full(image.shape, -1e9, np.float32)
+    for piece in restore_tiles(
+        image.data, plan_field(image.shape, restorer, tile), restorer
+    ):
+        result[piece.tile.core.slices] = piece.values
+    return result
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("psf", ["1.5px", "estimate"])
+def test_result_is_nearer_to_the_truth(pair, method, psf):
+    sharp, blurred = pair
+    made = restored(Micrograph(blurred), method=method, psf=psf)
+    inner = np.s_[8:-8, 8:-8]
+    before = np.sqrt(np.mean((blurred - sharp)[inner] ** 2))
+    after = np.sqrt(np.mean((made - sharp)[inner] ** 2))
+    assert after < 0.9 * before
+
+
+@pytest.mark.parametrize(
+    ("method", "tv"),
+    [*((m, 0.0) for m in METHODS), ("richardson-lucy", 0.005), ("blind", 0.005)],
+)
+def test_tiles_equal_the_whole(pair, method, tv):
+    image = Micrograph(pair[1].astype(np.float32))
+    options = {"method": method, "psf": "0.8px", "iterations": 4, "tv": tv}
+    assert choose(image, RestoreOptions(**options)).exact
+    whole = restored(image, tile=400, **options)
+    tiles = restored(image, tile=48, **options)
+    assert np.abs(tiles - whole).max() < 1e-4 * np.ptp(whole)
+
+
+def test_lazy_field_equals_one_in_memory(pair):
+    data = pair[1].astype(np.float32)
+    lazy = Micrograph(da.from_array(data, chunks=64))
+    np.testing.assert_array_equal(
+        restored(lazy, psf="1px", tile=64),
+        restored(Micrograph(data), psf="1px", tile=64),
+    )
+
+
+def test_cut_off_halo_has_a_small_measured_tolerance(pair):
+    image = Micrograph(pair[1])
+    options = RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
+    restorer = choose(image, options)
+    assert restorer.halo == LARGEST_HALO
+    assert not restorer.exact
+    plan = plan_field(image.shape, restorer, 64)
+    assert 0 <= measure_tolerance(image.data, plan, restorer) < 1e-4
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_constant_field_stays(method, dtype):
+    image = Micrograph(np.full((40, 50), 7, dtype))
+    made = restored(image, method=method, psf="1px")
+    np.testing.assert_allclose(made, 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_missing_pixels_stay_missing_and_alone(pair, method):
+    data = pair[1].astype(np.float32)
+    data[40, 50], data[90:93, 20] = np.nan, np.inf
+    made = restored(Micrograph(data), method=method, psf="1px", tile=64)
+    np.testing.assert_array_equal(np.isfinite(made), np.isfinite(data))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (5, 3), (33, 17)])
+@pytest.mark.parametrize("method", METHODS)
+def test_small_fields_are_restored(shape, method):
+    data = np.random.default_rng(0).random(shape).astype(np.float32)
+    made = restored(Micrograph(data), method=method, psf="1px", tile=32)
+    assert np.isfinite(made).all()
+
+
+def test_field_without_a_finite_pixel_is_refused():
+    with pytest.raises(ReadError, match="finite pixels, and hole has none"):
+        choose(Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions())
+
+
+def test_width_in_nm_needs_a_pixel_size(pair):
+    calibrated = Micrograph(pair[1], parse_pixel_size((10.0, 5.0)))
+    found = choose(calibrated, RestoreOptions(psf="12nm"))
+    assert found.psf.sigma_px == pytest.approx((1.2, 2.4))
+    with pytest.raises(OptionError, match="needs an image with a pixel size"):
+        choose(Micrograph(pair[1]), RestoreOptions(psf="12nm"))
+
+
+def test_unsupervised_weight_is_repeatable(pair):
+    image = Micrograph(pair[1])
+    options = RestoreOptions(method="unsupervised-wiener", psf="1.5px", seed=3)
+    assert choose(image, options).chosen == choose(image, options).chosen

@@ -1,0 +1,179 @@
+"""Laws of the pairs of superlens and electron images."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.simulation.phantoms.draw import ObjectOptions, Surface, draw_object
+from napari_semsr.simulation.superlens.microscope import (
+    MicroscopeOptions,
+    blur_by_height,
+    reflectance,
+)
+from napari_semsr.simulation.superlens.pairs import (
+    Look,
+    SsumPair,
+    SsumPairOptions,
+    pair_of_surface,
+    random_ssum_pair,
+    random_ssum_pairs,
+    ssum_validation,
+    surface_shape,
+)
+from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS, random_surface
+
+SIDE = 96
+STILL = Look(MicroscopeOptions(resolution_nm=80, photons=0))
+
+
+def drawn(side: int = SIDE, **options: object) -> Surface:
+    """Draw a sample of the size that a field needs."""
+    chosen = ObjectOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
+    return draw_object(
+        chosen.phantom, surface_shape(side), pixel_nm=10, options=chosen, seed=4
+    )
+
+
+def taken(surface: Surface, look: Look = STILL, scale: int = 1) -> SsumPair:
+    """Take both pictures, without noise unless the look has some."""
+    return pair_of_surface(surface, SIDE, look, np.random.default_rng(0), scale=scale)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("pitch", [160.0, 240.0])
+def test_a_grating_has_its_pitch_in_both_pictures(pitch: float, scale: int) -> None:
+    pair = taken(drawn(pitch_nm=pitch), scale=scale)
+    for image, pixel in ((pair.low, 20.0), (pair.high, 20.0 / scale)):
+        rows = image - image.mean()
+        power = np.abs(np.fft.rfft(rows * np.hanning(rows.shape[1]), axis=1)).sum(0)
+        frequency = np.fft.rfftfreq(rows.shape[1], pixel)
+        at = np.round(frequency * pitch * 4) / 4  # in orders of the grating
+        first = power[at == 1].max()
+        assert first >= power[(at != 1) & (at < 1.5)].max()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_both_pictures_lie_on_one_grid(scale: int) -> None:
+    # a disc's centre of light is the same place in both, in mosaic pixels
+    side = SIDE
+    rows, columns = surface_shape(side)
+    y, x = np.indices((rows, columns)) + 0.5
+    middle = np.array([rows, columns]) / 2 + (7.3, -4.6)
+    disc = np.clip(20.5 - np.hypot(y - middle[0], x - middle[1]), 0, 1)
+    surface = Surface(
+        (30 * disc).astype(np.float32), disc.astype(np.float32), 10.0, "disc"
+    )
+    pair = taken(surface, scale=scale)
+    expected = side / 2 + np.array([7.3, -4.6]) / 2
+    for image, pixels in ((pair.low, 1), (pair.high, scale)):
+        light = np.clip(image - np.median(image), 0, None)
+        light[light < 0.1] = 0
+        at = (np.indices(image.shape) + 0.5) / pixels
+        found = (at * light).sum(axis=(1, 2)) / light.sum()
+        assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_the_small_electron_image_is_the_large_one_binned() -> None:
+    surface = drawn(phantom="circuit", pitch_nm=240)
+    one, two = taken(surface), taken(surface, scale=2)
+    binned = two.high.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3))
+    assert two.high.shape == (2 * SIDE, 2 * SIDE)
+    assert np.corrcoef(binned.ravel(), one.high.ravel())[0, 1] > 1 - 1e-6
+    assert np.array_equal(one.low, two.low)
+
+
+@pytest.mark.parametrize("focus", [0.0, 120.0])
+def test_the_blur_is_the_microscopes(focus: float) -> None:
+    surface = drawn(phantom="circuit", pitch_nm=300, relief_nm=160)
+    optics = MicroscopeOptions(resolution_nm=80, photons=0, focus_nm=focus)
+    pair = taken(surface, Look(optics))
+    sharp = reflectance(surface.height_nm, surface.material, 10.0)
+    fine = blur_by_height(sharp, surface.height_nm, 8.0, optics)
+    rows = fine.shape[0] // 2
+    seen = fine.reshape(rows, 2, rows, 2).mean(axis=(1, 3))
+    first = (rows - SIDE) // 2
+    seen = seen[first : first + SIDE, first : first + SIDE]
+    low, high = pair.low_range
+    error = (seen - low) / (high - low) - pair.low
+    assert np.sqrt(np.mean(error**2)) < 0.01
+
+
+def test_defocus_blurs_and_the_electrons_do_not_mind() -> None:
+    surface = drawn(pitch_nm=200)
+    pairs = [
+        taken(
+            surface,
+            Look(MicroscopeOptions(resolution_nm=80, photons=0, focus_nm=away)),
+        )
+        for away in (0.0, 150.0, 300.0)
+    ]
+    span = [np.ptp(pair.low_range) for pair in pairs]
+    assert span[0] > 2 * span[1] > 4 * span[2]
+    assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
+
+
+def test_noise_follows_the_photons() -> None:
+    surface = drawn(pitch_nm=400, relief_nm=0)
+    quiet = taken(surface)
+    spread = []
+    for photons in (1000.0, 4000.0):
+        look = Look(MicroscopeOptions(resolution_nm=80, photons=photons))
+        noisy = taken(surface, look)
+        low, high = noisy.low_range
+        bottom, top = quiet.low_range
+        light = noisy.low * (high - low) + low
+        spread.append(np.std(light - (quiet.low * (top - bottom) + bottom)))
+    assert spread[0] / spread[1] == pytest.approx(2, rel=0.05)
+    assert spread[0] == pytest.approx(np.sqrt(0.6 / 1000), rel=0.3)
+
+
+def test_pairs_repeat_with_their_generator() -> None:
+    first, again = (random_ssum_pair(64, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first.low, again.low)
+    assert np.array_equal(first.high, again.high)
+    assert first.look == again.look
+
+
+def test_pictures_of_one_sample_share_its_electron_image() -> None:
+    pairs = list(random_ssum_pairs(64, np.random.default_rng(1), count=3, scale=2))
+    assert len(pairs) == 3
+    assert all(np.array_equal(pair.high, pairs[0].high) for pair in pairs)
+    assert not np.array_equal(pairs[0].low, pairs[1].low)
+
+
+@pytest.mark.parametrize("kind", SAMPLE_KINDS)
+def test_every_kind_fills_its_scale(kind: str) -> None:
+    options = SsumPairOptions(kinds=(kind,))
+    pair = random_ssum_pair(64, np.random.default_rng(7), options)
+    assert pair.kind.split("+")[0] == kind
+    for image in (pair.low, pair.high):
+        assert image.dtype == np.float32
+        assert image.shape == (64, 64)
+        assert np.isfinite(image).all()
+        assert np.percentile(image, (0.1, 99.9)) == pytest.approx([0, 1], abs=0.01)
+
+
+def test_validation_is_fixed_and_shows_every_kind() -> None:
+    fields = ssum_validation(len(SAMPLE_KINDS), 48)
+    again = ssum_validation(2, 48)
+    assert [f.kind.split("+")[0] for f in fields] == list(SAMPLE_KINDS)
+    assert np.array_equal(fields[1].low, again[1].low)
+    other = ssum_validation(1, 48, first=1)[0]
+    assert np.array_equal(other.high, fields[1].high)
+
+
+def test_held_out_samples_differ_from_those_of_training() -> None:
+    trained, kept = (
+        random_surface(
+            (64, 64), pixel_nm=10, rng=np.random.default_rng(5), held_out=held_out
+        )
+        for held_out in (False, True)
+    )
+    assert not np.array_equal(trained.height_nm, kept.height_nm)
+
+
+def test_a_wrong_scale_or_size_is_refused() -> None:
+    with pytest.raises(OptionError, match="scale must be 1 or 2, got 3"):
+        random_ssum_pair(64, np.random.default_rng(0), scale=3)
+    with pytest.raises(ShapeError, match="needs a sample of"):
+        pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))

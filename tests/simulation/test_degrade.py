@@ -1,0 +1,154 @@
+"""Laws of the paper's degradations."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.simulation import degrade as gao
+from napari_semsr.simulation.phantoms.draw import draw
+
+
+@pytest.fixture(scope="module")
+def clear() -> np.ndarray:
+    """A sharp 8-bit picture."""
+    return np.rint(draw("particles", (96, 120), seed=3) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        gao.gaussian_kernel(1.0, 7),
+        gao.disk_kernel(5.0),
+        gao.disk_kernel(0.0),
+        gao.motion_kernel(10.0, 0.0),
+        gao.motion_kernel(0.0, 45.0),
+        gao.motion_kernel(7.5, 30.0),
+    ],
+    ids=["gaussian", "disc", "point-disc", "line", "point-line", "oblique-line"],
+)
+def test_kernels_keep_the_mean(kernel: np.ndarray) -> None:
+    assert kernel.sum() == pytest.approx(1)
+    assert kernel.min() >= 0
+    assert np.allclose(kernel, kernel[::-1, ::-1])
+
+
+def test_motion_kernel_has_the_stated_length_and_direction() -> None:
+    kernel = gao.motion_kernel(10.0, 0.0)
+    middle = kernel.shape[0] // 2
+    assert kernel[middle].sum() == pytest.approx(1)
+    x = np.arange(kernel.shape[1]) - kernel.shape[1] // 2
+    assert np.sum(kernel[middle] * x**2) == pytest.approx((10**2 + 2) / 12)
+
+
+def test_motion_kernel_turns_anticlockwise_with_y_downwards() -> None:
+    kernel = gao.motion_kernel(9.0, 45.0)
+    half = kernel.shape[0] // 2
+    assert kernel[half - 2, half + 2] > kernel[half + 2, half + 2]
+
+
+@pytest.mark.parametrize("kind", gao.KINDS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_degrade_keeps_shape_and_type(clear: np.ndarray, kind: str, dtype: str) -> None:
+    result = gao.degrade_plane(clear.astype(dtype), kind)
+    assert result.image.shape == clear.shape
+    assert result.image.dtype == dtype
+
+
+def test_degrade_is_repeatable_and_seeds_differ(clear: np.ndarray) -> None:
+    first, again, other = (
+        gao.degrade_plane(clear, "fog", seed=s).image for s in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_blur_is_the_stated_gaussian(clear: np.ndarray) -> None:
+    expected = ndimage.gaussian_filter(
+        clear.astype(float), 1.0, radius=3, mode="mirror"
+    )
+    inner = np.s_[4:-4, 4:-4]
+    found = gao.degrade_plane(clear, "blur").image
+    assert np.abs(found[inner] - expected[inner]).max() <= 0.51
+
+
+def test_uniform_fog_is_an_affine_change_of_the_blurred_image(
+    clear: np.ndarray,
+) -> None:
+    blurred = gao.degrade_plane(clear.astype(np.float32), "blur").image
+    fogged = gao.degrade_plane(clear.astype(np.float32), "fog", uniform_fog=True).image
+    assert np.corrcoef(blurred.ravel(), fogged.ravel())[0, 1] > 1 - 1e-9
+
+
+def test_smooth_fog_is_not_an_affine_change(clear: np.ndarray) -> None:
+    blurred = gao.degrade_plane(clear, "blur").image
+    fogged = gao.degrade_plane(clear, "fog").image
+    assert np.corrcoef(blurred.ravel(), fogged.ravel())[0, 1] < 0.99
+
+
+@pytest.mark.parametrize("airlight", [0.0, 3.0, 255.0])
+def test_fog_keeps_mean_and_deviation_of_the_blurred_image(
+    clear: np.ndarray, airlight: float
+) -> None:
+    values = clear.astype(np.float32)
+    blurred = gao.degrade_plane(values, "blur").image
+    fogged = gao.degrade_plane(values, "fog", airlight=airlight).image
+    assert fogged.mean() == pytest.approx(blurred.mean(), rel=1e-4)
+    assert fogged.std() == pytest.approx(blurred.std(), rel=1e-4)
+
+
+def test_fog_follows_the_formula() -> None:
+    image = np.full((2, 2), 100.0)
+    assert gao.fog(image, np.log(2), 60.0) == pytest.approx(80.0)
+
+
+def test_hybrid_loses_more_than_blur(clear: np.ndarray) -> None:
+    def loss(kind: str) -> float:
+        return float(
+            np.mean((gao.degrade_plane(clear, kind).image - clear.astype(float)) ** 2)
+        )
+
+    assert loss("hybrid") > 2 * loss("blur")
+
+
+def test_constant_images_stay_constant() -> None:
+    image = np.full((32, 32), 77, np.uint8)
+    assert np.array_equal(gao.degrade_plane(image, "hybrid").image, image)
+
+
+def test_single_pixel_survives() -> None:
+    assert gao.degrade_plane(np.array([[9]], np.uint8), "hybrid").image.shape == (1, 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_pixels_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(OptionError, match="must be finite"):
+        gao.degrade_plane(np.array([[0.0, bad]]), "blur")
+
+
+def test_unknown_kind_is_refused(clear: np.ndarray) -> None:
+    with pytest.raises(OptionError, match="blur, fog, hybrid, got 'mist'"):
+        gao.degrade_plane(clear, "mist")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("correlation", [1.5, 9.0, 200.0])
+def test_smooth_field_spans_the_unit_range(correlation: float) -> None:
+    field = gao.smooth_field((70, 90), correlation, np.random.default_rng(0))
+    assert field.shape == (70, 90)
+    assert field.min() >= 0
+    assert field.max() <= 1
+    assert np.ptp(field) > 0.4
+
+
+def test_smooth_field_window_is_a_part_of_the_whole() -> None:
+    box = np.s_[10:30, 41:77]
+    whole = gao.smooth_field((60, 80), 12.0, np.random.default_rng(5))
+    part = gao.smooth_field((60, 80), 12.0, np.random.default_rng(5), window=box)
+    assert np.allclose(part, whole[box])
+
+
+def test_blur_width_is_that_of_the_gaussian_and_wider_with_motion_and_defocus() -> None:
+    gaussian = 2 * np.sqrt(2 * np.log(2)) * gao.BLUR_SIGMA_PX
+    assert gao.blur_width_px("blur") == pytest.approx(gaussian, abs=0.15)
+    assert gao.blur_width_px("fog") == gao.blur_width_px("blur")
+    assert gao.MOTION_LENGTH_PX < gao.blur_width_px("hybrid") < 13

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.simulation.sem import (
+    EffectOptions,
+    add_effects,
+    charge,
+    drift,
+    expose,
+)
+
+
+@pytest.fixture
+def smooth(rng) -> np.ndarray:
+    grain = ndimage.gaussian_filter(rng.standard_normal((90, 110)), 4)
+    return np.clip(0.5 + 0.15 * grain / grain.std(), 0, 1)
+
+
+def test_nothing_is_added_by_default(smooth):
+    options = EffectOptions()
+    assert not options.any
+    made, parameters = add_effects(smooth, options)
+    np.testing.assert_array_equal(made, smooth)
+    assert parameters == {}
+
+
+@pytest.mark.parametrize("level", [0.1, 0.8])
+@pytest.mark.parametrize(("photons", "read"), [(50, 0.0), (0, 0.02), (50, 0.02)])
+def test_noise_has_the_stated_mean_and_variance(rng, level, photons, read):
+    made = expose(np.full((300, 300), level), photons, read, rng)
+    variance = (level / photons if photons else 0) + read**2
+    assert made.mean() == pytest.approx(level, rel=0.01)
+    assert made.var() == pytest.approx(variance, rel=0.03)
+
+
+def test_rows_hold_what_lies_at_their_shift(smooth, rng):
+    made, shifts = drift(smooth, 6.0, 0.5, rng)
+    for row in (0, 30, 70):
+        y, x = row + shifts[row, 0], np.arange(110) + shifts[row, 1]
+        there = ndimage.map_coordinates(smooth, [np.full(110, y), x], mode="mirror")
+        np.testing.assert_allclose(made[row], there, atol=1e-9)
+
+
+def test_path_is_as_long_as_stated(smooth, rng):
+    _, shifts = drift(smooth, 6.0, 0.0, rng)
+    np.testing.assert_allclose(shifts[0], 0, atol=1e-12)
+    assert np.hypot(*shifts[-1]) == pytest.approx(6)
+    assert np.abs(np.diff(shifts, axis=0)).max() < 0.5
+
+
+def test_charge_darkens_what_follows_a_bright_structure():
+    image = np.full((40, 200), 0.2)
+    image[10:14, 60:80] = 1.0
+    made = charge(image, 0.5)
+    assert made[12, 85] < made[12, 50] - 0.05
+    assert made[12, 85] < made[12, 180]
+    np.testing.assert_allclose(made[5], made[5].mean(), atol=0.01)
+    assert made.mean() == pytest.approx(image.mean(), abs=1e-3)
+
+
+def test_constant_field_does_not_charge():
+    np.testing.assert_allclose(charge(np.full((9, 9), 0.7), 1.0), 0.7)
+
+
+def test_seed_decides_alone(smooth):
+    options = EffectOptions(drift_px=3, charging=0.2, photons=100, read_noise=2)
+    first, parameters = add_effects(smooth, options, seed=4)
+    again, _ = add_effects(smooth, options, seed=4)
+    other, _ = add_effects(smooth, options, seed=5)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert {"drift_px", "charging", "photons", "read_noise"} <= set(parameters)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20), (20, 1)])
+def test_small_fields(shape):
+    options = EffectOptions(drift_px=3, line_jitter_px=1, charging=0.2, photons=10)
+    made, _ = add_effects(np.full(shape, 0.5), options)
+    assert made.shape == shape
+    assert np.isfinite(made).all()

@@ -1,0 +1,108 @@
+"""Laws of the random degradations that training uses."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.simulation import degrade as gao
+from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.simulation.random_degrade import DegradationRanges, random_scene
+
+
+@pytest.fixture(scope="module")
+def clear() -> np.ndarray:
+    """A sharp picture in [0, 1]."""
+    return draw("fracture", (96, 96), seed=2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_target_is_an_affine_change_of_the_clear_image(
+    clear: np.ndarray, seed: int
+) -> None:
+    scene = random_scene(clear, DegradationRanges(), np.random.default_rng(seed))
+    correlation = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
+    assert correlation == pytest.approx(1, abs=1e-5)
+
+
+def test_without_blur_and_noise_the_input_is_the_target(clear: np.ndarray) -> None:
+    still = DegradationRanges(
+        blur=1,
+        fog=0,
+        hybrid=0,
+        near_paper=0,
+        sigma_px=(0.05, 0.06),
+        noisy=0,
+        eight_bit=0,
+    )
+    scene = random_scene(clear, still, np.random.default_rng(0))
+    assert np.abs(scene.low - scene.high).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["blur", "fog", "hybrid"])
+def test_the_degraded_image_sits_near_the_unit_range(
+    clear: np.ndarray, kind: str
+) -> None:
+    shares = {"blur": 0, "fog": 0, "hybrid": 0} | {kind: 1}
+    ranges = DegradationRanges(**shares)
+    low = random_scene(clear, ranges, np.random.default_rng(1)).low
+    assert -0.4 < np.percentile(low, 1) < 0.4
+    assert 0.6 < np.percentile(low, 99) < 1.4
+
+
+def test_draws_repeat_with_their_generator(clear: np.ndarray) -> None:
+    ranges = DegradationRanges()
+    first, again = (
+        random_scene(clear, ranges, np.random.default_rng(9)) for _ in range(2)
+    )
+    assert np.array_equal(first.low, again.low)
+    assert np.array_equal(first.high, again.high)
+
+
+def test_the_stated_gain_lifts_the_haze(clear: np.ndarray) -> None:
+    veiled = DegradationRanges(
+        blur=0,
+        fog=1,
+        fog_scale_px=(10, 12),
+        hybrid=0,
+        near_paper=0,
+        sigma_px=(0.05, 0.06),
+        noisy=0,
+        eight_bit=0,
+    )
+    scene = random_scene(clear, veiled, np.random.default_rng(0))
+    assert np.ptp(scene.log_gain) > 0.05
+    lifted = scene.airlight + (scene.low - scene.airlight) * np.exp(scene.log_gain)
+    assert np.abs(lifted - scene.high).max() < 2e-3
+    assert np.abs(scene.low - scene.high).max() > 0.02
+
+
+@pytest.mark.parametrize("kind", gao.KINDS)
+def test_scenes_as_in_the_paper_are_what_degrade_makes(kind: gao.Kind) -> None:
+    clear = draw("particles", (96, 96), seed=3)
+    shares = {name: float(name == kind) for name in gao.KINDS}
+    ranges = DegradationRanges(**shares, as_paper=1.0)  # type: ignore[arg-type]
+    scene = random_scene(clear, ranges, np.random.default_rng(1))
+    eight = np.rint(clear * 255).astype(np.uint8)
+    if kind == "blur":  # the others have a haze of their own chance
+        low = gao.degrade_plane(eight, kind).image
+        inner = (slice(4, -4), slice(4, -4))  # borders are reflected otherwise
+        both = low[inner].ravel(), scene.low[inner].ravel()
+        assert np.corrcoef(*both)[0, 1] > 0.9999
+    assert len(np.unique(scene.low)) <= 257
+    assert (np.ptp(scene.log_gain) == 0) == (kind == "blur")
+    truth = np.corrcoef(clear.ravel(), scene.high.ravel())[0, 1]
+    assert truth == pytest.approx(1, abs=1e-5)
+
+
+def test_share_of_sharp_images_is_hardly_blurred() -> None:
+    clear = draw("particles", (96, 96), seed=1)
+    ranges = DegradationRanges(blur=1, fog=0, hybrid=0, near_paper=0, noisy=0)
+    still = ranges.replace(sigma_px=(1.5, 1.8))
+
+    def errors(share: float) -> list[float]:
+        scenes = [
+            random_scene(clear, still.replace(sharp=share), np.random.default_rng(seed))
+            for seed in range(6)
+        ]
+        return [float(np.abs(s.low - s.high).mean()) for s in scenes]
+
+    assert max(errors(1.0)) < min(errors(0.0)) / 2

@@ -1,0 +1,60 @@
+"""Laws of the electron image."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.simulation.phantoms.draw import Surface, draw_object
+from napari_semsr.simulation.sem import SemOptions, acquire_sem, sem_contrast
+from napari_semsr.simulation.superlens.microscope import reflectance
+
+
+@pytest.fixture(scope="module")
+def block():
+    """A raised block on flat ground, of one material."""
+    height = np.zeros((80, 80), np.float32)
+    height[20:60, 20:60] = 120
+    return Surface(height, np.zeros_like(height), 6.0, "block")
+
+
+def test_edges_are_brighter_than_what_they_part(block):
+    seen = sem_contrast(block)
+    edge = seen[40, 17:23].max()
+    assert edge > 1.5 * seen[40, 40]
+    assert edge > 1.5 * seen[40, 2]
+
+
+def test_foot_of_a_wall_lies_in_shadow(block):
+    seen = sem_contrast(block)
+    assert seen[40, 14] < 0.9 * seen[40, 1]
+    even = sem_contrast(block, SemOptions(shadows=0))
+    assert even[40, 14] == pytest.approx(even[40, 1], rel=0.02)
+
+
+def test_depth_of_field_is_large():
+    """A speck 400 nm up is as sharp as one on the ground."""
+    height = np.zeros((60, 120), np.float32)
+    height[:, 60:] = 400
+    material = np.zeros_like(height)
+    material[28:32, 28:32] = material[28:32, 88:92] = 1
+    seen = sem_contrast(Surface(height, material, 3.0, "specks"), SemOptions(edges=0))
+    low, high = np.ptp(seen[20:40, 20:40]), np.ptp(seen[20:40, 80:100])
+    assert high == pytest.approx(low, rel=0.1)
+
+
+def test_contrast_is_not_that_of_light():
+    sample = draw_object("circuit", (150, 150), pixel_nm=10, seed=1)
+    light = reflectance(sample.height_nm, sample.material, 10.0)
+    beam = sem_contrast(sample)
+    assert np.corrcoef(light.ravel(), beam.ravel())[0, 1] < 0.6
+
+
+def test_dose_sets_the_noise(rng):
+    flat = Surface(
+        np.zeros((200, 200), np.float32), np.zeros((200, 200), np.float32), 5.0, "flat"
+    )
+    clean = acquire_sem(flat, SemOptions(electrons=0), rng=rng)
+    assert np.ptp(clean) == 0
+    noisy = acquire_sem(flat, SemOptions(electrons=100), rng=rng).astype(float)
+    assert noisy.dtype == float
+    assert noisy.var() == pytest.approx(255**2 * 0.3 / 100, rel=0.05)
+    assert noisy.mean() == pytest.approx(0.3 * 255, rel=0.01)

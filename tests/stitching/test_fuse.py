@@ -1,0 +1,106 @@
+"""Fusion: independent of how the mosaic is cut, honest where no frame reaches."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import RegistrationError
+from napari_semsr.core.tiling import Box
+from napari_semsr.stitching.fuse import plan_fusion
+from napari_semsr.stitching.options import StitchOptions
+from tests.stitching import scans
+
+
+def whole(plan):
+    return plan.block(Box(0, plan.shape[0], 0, plan.shape[1]))
+
+
+@pytest.fixture(scope="module")
+def plan(square_scan, square_solution):
+    return plan_fusion(square_scan.acquisition, square_solution)
+
+
+@pytest.mark.parametrize("blend", ["feather", "seam"])
+def test_block_does_not_depend_on_the_cut(square_scan, square_solution, blend):
+    options = StitchOptions(blend=blend)
+    plan = plan_fusion(square_scan.acquisition, square_solution, options)
+    image, coverage = whole(plan)
+    for box in (Box(0, 40, 0, 60), Box(77, 141, 100, 219), Box(250, 260, 3, 299)):
+        part, count = plan.block(box)
+        assert np.array_equal(part, image[box.slices], equal_nan=True)
+        assert np.array_equal(count, coverage[box.slices])
+
+
+def test_lazy_is_the_same_mosaic_for_any_chunk(plan):
+    image, coverage = whole(plan)
+    for chunk in (64, 1000):
+        assert np.array_equal(plan.lazy(chunk).compute(), image, equal_nan=True)
+    assert np.array_equal(plan.lazy_coverage(90).compute(), coverage)
+    assert plan.lazy().dtype == np.float32
+
+
+def test_mosaic_is_the_scene(plan, square_scan, square_solution, scene):
+    image, coverage = whole(plan)
+    offset = (square_scan.truth - square_solution.positions_px).mean(axis=0)
+    side = max(image.shape)
+    true = scans.cut(np.pad(scene, ((0, 80), (0, 80))), offset, side)
+    true = true[: image.shape[0], : image.shape[1]]
+    inside = coverage > 0
+    gain = (image[inside] * true[inside]).sum() / (true[inside] ** 2).sum()
+    left = image[inside] / gain - true[inside]
+    assert left.std() < 1.2 * 5 / 255 / 0.8
+
+
+def test_uncovered_places_are_nan_and_counted_zero(plan):
+    image, coverage = whole(plan)
+    assert np.array_equal(np.isnan(image), coverage == 0)
+    assert coverage.max() >= 4
+    assert (coverage == 0).any()
+
+
+def test_a_constant_scene_stays_constant(square_scan, square_solution):
+    flat = square_solution.flat
+    gains = square_solution.gains[:, None, None]
+    data = 1000 * gains * flat.flat + flat.dark
+    acquisition = square_scan.acquisition.replace(
+        frames=type(square_scan.acquisition.frames)(data.astype(np.float64))
+    )
+    image, coverage = whole(plan_fusion(acquisition, square_solution))
+    assert np.allclose(image[coverage > 0], 1000, rtol=1e-5)
+
+
+def test_frames_left_out_are_not_fused(square_scan, square_solution):
+    positions = square_solution.positions_px.copy()
+    positions[8] = np.nan
+    left = replace(square_solution, positions_px=positions)
+    _, coverage = whole(plan_fusion(square_scan.acquisition, left))
+    corner = np.round(square_solution.positions_px[8]).astype(int) + 100
+    assert coverage[tuple(corner)] == 0
+
+
+def test_plan_travels_to_another_process(plan):
+    copy = pickle.loads(pickle.dumps(plan))  # noqa: S301 - our own bytes
+    box = Box(10, 50, 60, 110)
+    assert np.array_equal(copy.block(box)[0], plan.block(box)[0], equal_nan=True)
+
+
+def test_fuse_refuses_another_scan_and_an_empty_one(square_scan, square_solution):
+    fewer = replace(square_solution, positions_px=square_solution.positions_px[:4])
+    with pytest.raises(RegistrationError, match="9 frames, but holds 4"):
+        plan_fusion(square_scan.acquisition, fewer)
+    nothing = replace(square_solution, positions_px=np.full((9, 2), np.nan))
+    with pytest.raises(RegistrationError, match="at least one placed frame"):
+        plan_fusion(square_scan.acquisition, nothing)
+
+
+def test_seams_are_below_the_noise(plan, square_solution):
+    image, coverage = whole(plan)
+    across = np.diff(image, axis=1)
+    edge = np.diff(coverage.astype(int), axis=1) != 0
+    edge &= (coverage[:, 1:] > 0) & (coverage[:, :-1] > 0)
+    inner = ~edge & (coverage[:, 1:] > 0) & (coverage[:, :-1] > 0)
+    step = abs(np.nanmean(across[edge]) - np.nanmean(across[inner]))
+    assert step < 0.25 * square_solution.noise
+    assert np.nanstd(across[edge]) < 1.1 * np.nanstd(across[inner])

@@ -1,0 +1,82 @@
+"""Periodic samples: solved, or reported; never silently wrong."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.progress import run
+from napari_semsr.stitching.periodic import Choice, resolve
+from napari_semsr.stitching.solve import solve_mosaic
+from tests.stitching import scans
+
+PITCH = 10.7
+
+
+def solved(disorder, seed):
+    scene = scans.lattice((420, 420), PITCH, seed, disorder=disorder)
+    flat = scans.square_flat(112)
+    # the stage errs by up to 8 px, three quarters of a period
+    scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=8, flat=flat, seed=seed)
+    return scan, run(solve_mosaic(scan.acquisition))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_disorder_decides_where_there_is_some(seed):
+    scan, solution = solved(0.05, seed)
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
+    assert not solution.warnings
+
+
+def test_perfect_lattice_is_reported():
+    _, solution = solved(0.0, 0)
+    assert any("repeats itself" in warning for warning in solution.warnings)
+    assert any(pair.ambiguous for pair in solution.pairs)
+
+
+def test_a_perfect_grating_is_not_placed_worse_than_nominal():
+    x = np.indices((420, 420))[1]
+    scene = 0.5 + 0.3 * np.cos(2 * np.pi * x / PITCH)
+    flat = scans.square_flat(112)
+    scan = scans.cut_scan(scene, side=112, overlap=0.34, jitter=3, flat=flat, seed=1)
+    solution = run(solve_mosaic(scan.acquisition))
+    placed = solution.placed
+    given = solution.positions_px[placed] - scan.acquisition.nominal_px[placed]
+    assert placed.sum() > 4
+    assert np.allclose(given, given[0])
+    assert any("nominal positions are given" in told for told in solution.warnings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disorder", [0.0, 0.01, 0.03], ids=str)
+def test_lattice_is_never_silently_wrong(disorder):
+    for seed in range(20):
+        scan, solution = solved(disorder, seed)
+        error, _ = scans.errors(solution.positions_px, scan.truth)
+        wrong = np.nanmax(np.abs(error)) > 1
+        assert not wrong or solution.warnings, seed
+
+
+def choice(first, second, shifts, doubt):
+    return Choice(first, second, np.array(shifts, float), np.array(doubt, float), 20.0)
+
+
+def test_resolve_lets_several_pairs_decide_together():
+    nominal = np.array([[0.0, 0.0], [0.0, 50.0], [50.0, 0.0], [50.0, 50.0]])
+    weighed = [
+        choice(0, 1, [(0, 50)], [0]),
+        choice(0, 2, [(50, 0)], [0]),
+        # neither pair is certain of frame 3, both together are
+        choice(1, 3, [(50, 10), (50, 0)], [0, 4.0]),
+        choice(2, 3, [(0, 50), (0, 60)], [0, 4.9]),
+        choice(0, 3, [(50, 50), (50, 60)], [0, 4.9]),
+    ]
+    layout, ambiguous = resolve(4, weighed, nominal)
+    assert not ambiguous
+    assert np.allclose(layout.positions[3] - layout.positions[0], (50, 50), atol=0.1)
+
+
+def test_resolve_asks_the_stage_and_says_so():
+    nominal = np.array([[0.0, 0.0], [0.0, 50.0]])
+    weighed = [choice(0, 1, [(0, 60), (0, 49)], [0, 1.0])]
+    layout, ambiguous = resolve(2, weighed, nominal)
+    assert ambiguous == {(0, 1)}
+    assert np.allclose(layout.positions[1] - layout.positions[0], (0, 49))

@@ -1,0 +1,75 @@
+"""Whole-pixel layout: wrong shifts are outvoted, loose frames are not forced."""
+
+import numpy as np
+
+from napari_semsr.stitching.layout import Joint, components, least_squares, solve_layout
+from napari_semsr.stitching.pairwise import Candidates
+
+PLACES = np.array([[r * 50.0, c * 50.0] for r in range(3) for c in range(3)])
+
+
+def candidates(first, second, *shifts, score=30.0):
+    scores = np.linspace(score, score - 5, len(shifts))
+    return Candidates(first, second, np.array(shifts), scores / 100, scores)
+
+
+def neighbours():
+    for i in range(9):
+        for j in range(i + 1, 9):
+            if np.abs(PLACES[i] - PLACES[j]).sum() == 50:
+                yield i, j
+
+
+def true(i, j):
+    return (PLACES[j] - PLACES[i]).astype(int)
+
+
+def moved(positions):
+    return positions - positions[4] + PLACES[4]
+
+
+def test_solve_layout_agrees_with_consistent_shifts():
+    found = [candidates(i, j, true(i, j)) for i, j in neighbours()]
+    layout = solve_layout(9, found, 5.0, PLACES + 3)
+    assert np.allclose(moved(layout.positions), PLACES, atol=1e-3)
+    assert len(layout.joints) == 12
+    assert not layout.dropped
+
+
+def test_solve_layout_drops_what_disagrees_and_takes_the_candidate_that_agrees():
+    found = [candidates(i, j, true(i, j)) for i, j in neighbours()]
+    found[0] = candidates(0, 1, true(0, 1) + 20)
+    found[5] = candidates(
+        found[5].first, found[5].second, (11, -40), found[5].shifts[0]
+    )
+    layout = solve_layout(9, found, 5.0, PLACES)
+    assert np.allclose(moved(layout.positions), PLACES, atol=0.3)
+    assert [(j.first, j.second) for j in layout.dropped] == [(0, 1)]
+    assert len(layout.joints) == 11
+
+
+def test_solve_layout_leaves_loose_frames_without_a_place():
+    found = [candidates(i, j, true(i, j)) for i, j in neighbours() if 8 not in (i, j)]
+    found += [candidates(7, 8, true(7, 8), score=4.0)]
+    layout = solve_layout(9, found, 5.0, PLACES)
+    assert np.isnan(layout.positions[8]).all()
+    assert np.isfinite(layout.positions[:8]).all()
+
+
+def test_solve_layout_without_joints_places_nothing():
+    found = [candidates(0, 1, true(0, 1), score=3.0)]
+    assert np.isnan(solve_layout(9, found, 5.0, PLACES).positions).all()
+
+
+def test_components_calls_the_largest_group_zero():
+    joints = [Joint(a, b, (0.0, 0.0), 1.0) for a, b in ((0, 1), (2, 3), (3, 4))]
+    labels = components(6, joints)
+    assert labels[2] == labels[3] == labels[4] == 0
+    assert labels[0] == labels[1] != 0
+    assert len(set(labels.tolist())) == 3
+
+
+def test_least_squares_averages_by_weight():
+    joints = [Joint(0, 1, (0.0, 10.0), 1.0), Joint(0, 1, (0.0, 14.0), 3.0)]
+    positions = least_squares(2, joints, np.array([1.0, 3.0]))
+    assert np.allclose(positions[1] - positions[0], [0, 13], atol=1e-3)

@@ -1,0 +1,230 @@
+"""A whole scan: placed to the noise limit, or honest about what is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.acquisition import ArrayFrames, Fault
+from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
+from napari_semsr.core.progress import Progress, run
+from napari_semsr.io.scans.frames import read_frames
+from napari_semsr.stitching import verify as checks
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.solve import solve_mosaic
+from tests.stitching import scans
+
+
+def test_solve_places_frames_to_the_noise_limit(square_scan, square_solution):
+    _, rms = scans.errors(square_solution.positions_px, square_scan.truth)
+    assert rms < 0.02
+    assert square_solution.placed.all()
+    assert square_solution.pairs_used == len(square_solution.pairs) == 20
+    assert square_solution.pairs_rejected == 0
+    assert square_solution.residual_px < 0.05
+    assert not square_solution.warnings
+    assert np.allclose(square_solution.positions_px.min(axis=0), 0)
+
+
+def test_solve_states_its_own_error(square_scan, square_solution):
+    _, rms = scans.errors(square_solution.positions_px, square_scan.truth)
+    stated = np.sqrt((square_solution.sigma_px**2).sum(axis=1).mean())
+    assert 0.3 < rms / stated < 2
+
+
+def test_solve_measures_noise_and_joints(square_scan, square_solution):
+    assert square_solution.noise == pytest.approx(square_scan.sigma, rel=0.3)
+    for pair in square_solution.pairs:
+        true = square_scan.truth[pair.second] - square_scan.truth[pair.first]
+        assert np.abs(true - pair.shift_px).max() < 6 * pair.sigma_px + 0.02
+        assert 0 < pair.quality <= 1
+
+
+@pytest.mark.parametrize("known", ["grid", "grid-overlap", "nothing"])
+def test_solve_finds_neighbours_itself(scene, known):
+    flat = scans.round_flat(128)
+    scan = scans.cut_scan(
+        scene, flat=flat, overlap=0.36, known=known, order="serpentine", seed=6
+    )
+    solution = run(solve_mosaic(scan.acquisition))
+    assert solution.placed.all()
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.06
+
+
+@pytest.mark.parametrize(
+    ("centre", "limit"), [((0.0, 0.0), 0.05), ((0.05, -0.04), 0.1)], ids=str
+)
+def test_solve_follows_an_off_centre_field(scene, centre, limit):
+    flat = scans.round_flat(128, centre=centre, radius=0.45)
+    scan = scans.cut_scan(scene, flat=flat, overlap=0.38, seed=7)
+    solution = run(solve_mosaic(scan.acquisition))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < limit
+
+
+@pytest.fixture(scope="module")
+def spoilt(square_scan):
+    """A blank frame, and one of another sample."""
+    rng = np.random.default_rng(1)
+    data = square_scan.acquisition.frames.data.copy()
+    noise = rng.normal(0, square_scan.sigma, data.shape[1:])
+    data[4] = np.clip(2000 + 0.5 * scans.FULL * square_scan.flat + noise, 0, 65535)
+    other = scans.texture(data.shape[1:], 77) * square_scan.flat * scans.FULL
+    data[6] = np.clip(2000 + other + noise, 0, 65535)
+    return square_scan.acquisition.replace(
+        frames=ArrayFrames(data), faults=(Fault("lost", "cut short"),)
+    )
+
+
+def test_solve_names_bad_frames_and_places_the_others(spoilt, square_scan):
+    solution = run(solve_mosaic(spoilt))
+    faults = {fault.frame: fault.reason for fault in solution.left_out}
+    assert set(faults) == {"lost", "f004", "f006"}
+    assert "blank" in faults["f004"]
+    assert "foreign" in faults["f006"]
+    assert np.isnan(solution.positions_px[[4, 6]]).all()
+    assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
+    assert any("f004, f006" in warning for warning in solution.warnings)
+
+
+def test_solve_reads_the_stage(scene):
+    stage = ((1.03, 0.02), (-0.02, 0.98))
+    scan = scans.cut_scan(scene, jitter=2, stage=stage, seed=8, pixel_size_nm=10)
+    acquisition = scan.acquisition.replace(
+        nominal_px=None, nominal_nm=scan.acquisition.nominal_px * 10
+    )
+    solution = run(solve_mosaic(acquisition))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.02
+    assert solution.stage.scale == pytest.approx((1.03, 0.98), abs=0.01)
+    assert solution.estimated_pixel_size_nm == pytest.approx((9.7, 10.2), rel=0.01)
+    assert solution.pixel_size_nm == (10.0, 10.0)
+    assert any("calibration" in warning for warning in solution.warnings)
+
+
+def test_solve_takes_nanometres_without_a_pixel_size(square_scan):
+    acquisition = square_scan.acquisition.replace(
+        nominal_px=None, nominal_nm=square_scan.acquisition.nominal_px * 7
+    )
+    solution = run(solve_mosaic(acquisition))
+    assert solution.pixel_size_nm == pytest.approx((7, 7), rel=0.03)
+
+
+def test_solve_joins_two_frames(scene):
+    scan = scans.cut_scan(scene, grid=(1, 2), seed=9)
+    solution = run(solve_mosaic(scan.acquisition))
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.05
+
+
+def test_solve_survives_pixels_that_are_no_numbers(square_scan):
+    data = square_scan.acquisition.frames.data.astype(np.float32)
+    data[2, 20:30, 40:60] = np.nan
+    data[5, 100, :] = np.inf
+    acquisition = square_scan.acquisition.replace(frames=ArrayFrames(data))
+    solution = run(solve_mosaic(acquisition))
+    assert solution.placed.all()
+    assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03
+
+
+def test_solve_is_the_same_twice(square_scan, square_solution):
+    again = run(solve_mosaic(square_scan.acquisition))
+    assert np.array_equal(again.positions_px, square_solution.positions_px)
+
+
+def test_solve_can_be_stopped_at_any_step(square_scan):
+    job = solve_mosaic(square_scan.acquisition)
+    assert isinstance(next(job), Progress)
+    next(job)
+    job.close()
+
+
+def test_solve_takes_a_flat_field(square_scan):
+    options = StitchOptions(flat_field="flat.tif")
+    with pytest.raises(OptionError, match=r"flat\.tif"):
+        run(solve_mosaic(square_scan.acquisition, options))
+    with pytest.raises(ShapeError, match="frames' shape"):
+        run(solve_mosaic(square_scan.acquisition, options, flat=np.ones((4, 4))))
+    solution = run(
+        solve_mosaic(square_scan.acquisition, options, flat=square_scan.flat)
+    )
+    assert solution.flat.method == "file"
+    assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.05
+
+
+def test_solve_without_flat_field_or_gains_leaves_grey_values(square_scan):
+    options = StitchOptions(flat_field="none", match_gain=False)
+    solution = run(solve_mosaic(square_scan.acquisition, options))
+    assert (solution.flat.flat == 1).all()
+    assert (solution.gains == 1).all()
+
+
+def test_solve_refuses_one_frame(square_scan):
+    one = replace(
+        square_scan.acquisition,
+        frames=ArrayFrames(square_scan.acquisition.frames.data[:1]),
+        names=("f",),
+        nominal_px=None,
+        grid=None,
+    )
+    with pytest.raises(RegistrationError, match="at least two frames, got 1"):
+        run(solve_mosaic(one))
+
+
+def test_solve_refuses_positions_without_overlap(square_scan):
+    apart = square_scan.acquisition.replace(
+        nominal_px=square_scan.acquisition.nominal_px * 2
+    )
+    with pytest.raises(RegistrationError, match="must overlap"):
+        run(solve_mosaic(apart))
+
+
+def test_solve_refuses_frames_that_have_nothing_in_common(rng):
+    noise = rng.integers(0, 4000, (4, 96, 96)).astype(np.uint16)
+    scan = scans.cut_scan(scans.texture((300, 300)), grid=(2, 2), side=96)
+    acquisition = scan.acquisition.replace(frames=ArrayFrames(noise))
+    with pytest.raises(RegistrationError, match="stands out from chance"):
+        run(solve_mosaic(acquisition))
+    with pytest.raises(RegistrationError, match="no two of them fit"):
+        run(solve_mosaic(acquisition.replace(nominal_px=None, grid=None)))
+    with pytest.raises(RegistrationError, match="check grid and order"):
+        run(solve_mosaic(acquisition.replace(nominal_px=None)))
+
+
+def test_solve_two_tiles_of_a_czi(shared_data):
+    pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
+    scan = read_frames(shared_data / "stitch" / "mosaic_test.czi")
+    solution = run(solve_mosaic(scan))
+    shift = solution.positions_px[1] - solution.positions_px[0]
+    assert np.abs(shift - (-2, 825)).max() < 1
+    assert solution.shading_percent > 10
+    assert any("Shading remains" in warning for warning in solution.warnings)
+
+
+def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan, monkeypatch):
+    everything = range(len(square_scan.acquisition.names))
+    monkeypatch.setattr(checks, "_unfounded", lambda _state: everything)
+    with pytest.raises(RegistrationError, match=r"none of \d+ does"):
+        run(solve_mosaic(square_scan.acquisition))
+
+
+def test_loose_places_are_told(square_scan, monkeypatch):
+    monkeypatch.setattr(checks, "_LOOSE", 1e-6)
+    solution = run(solve_mosaic(square_scan.acquisition))
+    (warning,) = solution.warnings
+    assert warning.startswith("9 of 9 frames are held loosely")
+
+
+def test_many_frames_without_a_place_cast_doubt_on_the_others(square_scan):
+    data = np.array(square_scan.acquisition.frames.data)
+    for seed, index in enumerate((0, 2, 6)):
+        other = scans.texture(data.shape[1:], 90 + seed)
+        data[index] = 2000 + other * square_scan.flat * scans.FULL
+    solution = run(
+        solve_mosaic(square_scan.acquisition.replace(frames=ArrayFrames(data)))
+    )
+    assert len(solution.left_out) == 3
+    assert any("chance fits as well" in warning for warning in solution.warnings)
+
+
+def test_few_bad_frames_cast_no_doubt(spoilt):
+    assert not any(
+        "chance fits" in warning for warning in run(solve_mosaic(spoilt)).warnings
+    )

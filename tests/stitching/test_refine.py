@@ -1,0 +1,63 @@
+"""Joint refinement: to the noise limit, and honest about it."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.stitching.flat_field import FlatField
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.pairwise import resample
+from napari_semsr.stitching.refine import refine
+from tests.stitching import scans
+
+
+def known(scan):
+    """Frames corrected by the true shading."""
+    flat = (scan.flat / scan.flat.max()).astype(np.float32)
+    return Prepared(
+        scan.acquisition, FlatField(flat, 2000.0, flat > 0.15, "known"), scan.gains
+    )
+
+
+def test_resample_moves_smooths_and_differentiates(rng):
+    image = ndimage.gaussian_filter(rng.normal(size=(60, 60)), 3).astype(np.float32)
+    moved, slope_y, slope_x = resample(image, (0.3, -0.4), 1.0)
+    spectrum = ndimage.fourier_gaussian(np.fft.fft2(image), 1.0)
+    expected = np.fft.ifft2(ndimage.fourier_shift(spectrum, (0.3, -0.4))).real
+    inner = (slice(12, -12), slice(12, -12))
+    assert np.abs(moved - expected)[inner].max() < 0.01 * np.abs(expected).max()
+    for slope, axis in ((slope_y, 0), (slope_x, 1)):
+        reference = np.gradient(expected, axis=axis)
+        scale = np.abs(reference[inner]).max()
+        assert np.abs(slope - reference)[inner].max() < 0.1 * scale
+
+
+@pytest.mark.parametrize("name", ["square_scan", "round_scan"])
+def test_refine_reaches_the_spread_that_it_states(name, request):
+    scan = request.getfixturevalue(name)
+    start = np.round(scan.truth)
+    pairs = overlapping_pairs(start, (128, 128))
+    sweeps = list(refine(known(scan), start, pairs))
+    _, before = scans.errors(start, scan.truth)
+    _, after = scans.errors(sweeps[-1].positions, scan.truth)
+    stated = float(np.sqrt((sweeps[-1].sigma_px ** 2).sum(axis=1).mean()))
+    assert after < before / 10
+    assert 0.4 < after / stated < 1.6
+
+
+def test_refine_leaves_unplaced_frames_unplaced(square_scan):
+    start = np.round(square_scan.truth)
+    start[4] = np.nan
+    pairs = overlapping_pairs(start, (128, 128))
+    assert all(4 not in pair for pair in pairs)
+    *_, last = refine(known(square_scan), start, pairs, sweeps=(1.0, 1.0))
+    assert np.isnan(last.positions[4]).all()
+    assert scans.errors(last.positions, square_scan.truth)[1] < 0.05
+
+
+def test_refine_ends_when_nothing_moves(square_scan):
+    start = square_scan.truth
+    pairs = overlapping_pairs(start, (128, 128))
+    sweeps = list(refine(known(square_scan), start, pairs, sweeps=(1.0,) * 9))
+    assert len(sweeps) < 9

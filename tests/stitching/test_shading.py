@@ -1,0 +1,119 @@
+"""Shading, gains and dark level from overlaps."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.progress import run
+from napari_semsr.stitching.flat_field import FlatField, SurfaceBasis, first_flat
+from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.nominal import overlapping_pairs
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.shading import (
+    block_ratios,
+    block_sums,
+    light_prior,
+    refine_shading,
+    without_flat,
+)
+from napari_semsr.stitching.solve import solve_mosaic
+from tests.stitching import scans
+
+
+def shading_left(solution, scan):
+    """What the flat field leaves, RMS of the mean."""
+    true = scan.flat / scan.flat.max()
+    inside = solution.flat.valid & (true > 0.15)
+    ratio = solution.flat.flat[inside] / true[inside]
+    return ratio.std() / ratio.mean()
+
+
+def test_solved_shading_is_below_a_percent(square_scan, square_solution):
+    assert shading_left(square_solution, square_scan) < 0.01
+    assert square_solution.flat.method.endswith("refined")
+
+
+def test_gains_are_those_of_the_frames(square_scan, square_solution):
+    ratio = np.log(square_solution.gains / square_scan.gains)
+    assert np.std(np.log(square_scan.gains)) > 0.03
+    assert np.std(ratio) < 0.01
+
+
+def test_dark_level_is_found_although_no_place_is_dark(square_solution):
+    assert square_solution.flat.dark == pytest.approx(2000, rel=0.3)
+
+
+def test_tilted_light_is_found(scene):
+    flat = scans.square_flat(128, tilt=0.3)
+    scan = scans.cut_scan(scene, flat=flat, seed=5)
+    solution = run(solve_mosaic(scan.acquisition))
+    # a tilt looks like gains that change steadily: 0.09 of it was there
+    assert shading_left(solution, scan) < 0.03
+    assert scans.errors(solution.positions_px, scan.truth)[1] < 0.03
+
+
+def test_refine_shading_keeps_a_flat_field_that_is_right(square_scan, square_solution):
+    flat, gains = square_solution.flat, square_solution.gains
+    prepared = Prepared(square_scan.acquisition, flat, gains)
+    positions = square_solution.positions_px
+    pairs = overlapping_pairs(positions, (128, 128))
+    again = refine_shading(prepared, positions, pairs)
+    change = again.flat.flat / flat.flat
+    assert np.abs(change / change.mean() - 1).max() < 0.02
+
+
+def test_block_ratios_of_equal_frames_are_zero(square_scan, square_solution):
+    prepared = Prepared(square_scan.acquisition, square_solution.flat)
+    positions = np.full((9, 2), np.nan)
+    positions[[0, 1]] = 0.0
+    found = block_ratios(prepared, positions, [(0, 0)])
+    assert len(found.pair) > 100
+    assert np.abs(found.log_ratio).max() == 0
+
+
+def test_block_sums_leave_out_a_ragged_border():
+    assert block_sums(np.ones((17, 24), np.float32)).tolist() == [[64] * 3] * 2
+
+
+def test_surface_is_what_its_basis_says(rng):
+    basis = SurfaceBasis((40, 56), 4)
+    place = np.array([[0.0, 0.0], [13.0, 50.0], [39.0, 55.0]])
+    coefficients = rng.normal(size=basis.at(place).shape[1])
+    surface = basis.surface(coefficients)
+    at = basis.at(place) @ coefficients
+    assert np.allclose(surface[[0, 13, 39], [0, 50, 55]], at)
+
+
+def test_shading_that_remains_is_told(square_scan, square_solution):
+    options = StitchOptions(flat_field="none")
+    solution = run(solve_mosaic(square_scan.acquisition, options))
+    assert solution.shading_percent > 2
+    (warning,) = solution.warnings
+    assert f"{solution.shading_percent:.2g} %" in warning
+    assert square_solution.shading_percent < 0.5
+    assert not square_solution.warnings
+
+
+def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
+    scan = scans.cut_scan(scene, grid=(1, 2), overlap=0.7, seed=9)
+    wrong = (0.6 + scene[:128, :128]).astype(np.float32)
+    flat = FlatField(wrong / wrong.max(), 0.0, np.ones((128, 128), bool), "radial")
+    found = without_flat(Prepared(scan.acquisition, flat), scan.truth, [(0, 1)])
+    assert found is not None
+    assert (found.flat == 1).all()
+
+
+def test_a_flat_field_that_helps_is_kept(square_scan):
+    prepared = Prepared(square_scan.acquisition, first_flat(square_scan.acquisition)[0])
+    pairs = overlapping_pairs(square_scan.truth, (128, 128))
+    assert without_flat(prepared, square_scan.truth, pairs) is None
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 36])
+def test_light_drifts_rather_than_flickers(count):
+    hold = light_prior(count, 0.03)
+    drift = np.linspace(-1, 1, count)
+    drift /= max(np.sqrt(np.mean(drift**2)), 1e-9)
+    flicker = np.random.default_rng(0).permutation(drift)
+    assert np.linalg.eigvalsh(hold).min() > 0
+    if count > 9:
+        assert drift @ hold @ drift < 0.4 * flicker @ hold @ flicker

@@ -1,0 +1,50 @@
+"""The stage model and the pixel size that follows from it."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.stitching.solution import fit_stage, pixel_size_from_stage, predict
+
+GRID = np.array([[r * 90.0, c * 80.0] for r in range(4) for c in range(5)])
+
+
+def test_fit_stage_recovers_scale_turn_and_scatter(rng):
+    angle = np.deg2rad(1.5)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    solved = GRID @ (1.04 * turn).T + (7, -3)
+    fit = fit_stage(GRID, solved)
+    assert fit.scale == pytest.approx((1.04, 1.04), rel=1e-6)
+    assert abs(fit.rotation_deg) == pytest.approx(1.5, rel=1e-4)
+    assert fit.skew_deg == pytest.approx(0, abs=1e-6)
+    assert np.allclose(predict(fit, GRID), solved)
+    noisy = fit_stage(GRID, solved + rng.normal(0, 2, GRID.shape))
+    assert noisy.scatter_px == pytest.approx(2 * np.sqrt(2), rel=0.3)
+
+
+def test_fit_stage_ignores_an_outlier_and_unplaced_frames():
+    solved = GRID + np.array([5.0, 5.0])
+    solved[3] += 60
+    solved[7] = np.nan
+    fit = fit_stage(GRID, solved)
+    assert np.allclose(predict(fit, GRID)[0], GRID[0] + 5, atol=0.5)
+
+
+def test_fit_stage_by_shift_only_moves():
+    fit = fit_stage(GRID, 1.1 * GRID, "shift")
+    assert np.array_equal(fit.matrix, np.eye(2))
+
+
+def test_fit_stage_needs_frames():
+    assert fit_stage(GRID, np.full(GRID.shape, np.nan)) is None
+
+
+def test_pixel_size_from_stage_takes_both_axes():
+    solved = GRID / (10.0, 12.0)
+    assert pixel_size_from_stage(GRID, solved) == pytest.approx((10, 12))
+
+
+def test_pixel_size_from_stage_of_one_row():
+    row = np.array([[0.0, 0.0], [0.0, 900.0]])
+    assert pixel_size_from_stage(row, row / 9) == pytest.approx((9, 9))
+    assert pixel_size_from_stage(row[:1], row[:1]) is None
+    assert pixel_size_from_stage(np.zeros((3, 2)), np.eye(3)[:, :2]) is None

@@ -1,0 +1,82 @@
+"""An estimated shift recovers the applied one, or is refused."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr import registration as shift
+from napari_semsr.core.errors import RegistrationError, ShapeError
+from napari_semsr.registration import find_shift
+
+
+@pytest.fixture(scope="module")
+def field():
+    rng = np.random.default_rng(4)
+    return ndimage.gaussian_filter(rng.normal(size=(260, 240)), 2.5)
+
+
+def _moved(field, shift):
+    whole = ndimage.shift(field, shift, order=3, mode="nearest")
+    return whole[30:-30, 30:-30]
+
+
+@pytest.mark.parametrize("gain", [1.0, -3.0], ids=["same", "inverted"])
+@pytest.mark.parametrize("shift", [(0, 0), (3.3, -7.6), (-11.0, 0.25)], ids=str)
+def test_shift_recovers_the_applied_one(field, rng, shift, gain):
+    fixed = field[30:-30, 30:-30]
+    noise = 0.02 * rng.normal(size=fixed.shape)
+    moving = gain * _moved(field, [-v for v in shift]) + 5 + noise
+    found = find_shift(fixed, moving, reach=16)
+    np.testing.assert_allclose(found.shift_px, shift, atol=0.1)
+    assert found.quarters >= 3
+    assert found.error_px < 0.2
+    assert found.runner_up < 0.6
+    assert np.sign(found.correlation) == np.sign(gain)
+    assert not found.is_ambiguous
+
+
+def test_gaps_do_not_hold_the_shift_back(field):
+    fixed, moving = field[30:-30, 30:-30], _moved(field, (4, -5)).copy()
+    moving[:20], moving[:, 170:] = np.nan, np.nan
+    assert find_shift(fixed, moving, reach=16).shift_px == pytest.approx(
+        (-4, 5), abs=0.1
+    )
+
+
+def test_strangers_and_flats_are_refused(field, rng):
+    fixed = field[30:-30, 30:-30]
+    for other in (rng.normal(size=fixed.shape), np.ones(fixed.shape)):
+        with pytest.raises(RegistrationError, match=r"believed|beyond|none there"):
+            find_shift(fixed, other, reach=16)
+
+
+def test_shift_beyond_the_search_is_refused(field):
+    with pytest.raises(RegistrationError, match=r"beyond the search|believed"):
+        find_shift(field[30:-30, 30:-30], _moved(field, (20, 0)), reach=10)
+
+
+def test_lattice_is_ambiguous_or_refused():
+    y, x = np.indices((200, 200))
+    lattice = np.sin(2 * np.pi * y / 20) + np.sin(2 * np.pi * x / 20)
+    try:
+        found = find_shift(lattice, np.roll(lattice, 3, 0), reach=32)
+    except RegistrationError:
+        return
+    assert found.is_ambiguous
+
+
+def test_refinement_that_contradicts_is_not_believed(field, monkeypatch):
+    fixed = field[30:-30, 30:-30]
+    for rest in (5.0, np.inf):
+        monkeypatch.setattr(shift, "_rest", lambda *_, r=rest: np.full(2, r))
+        with pytest.raises(RegistrationError, match="can be believed: 0 of 4"):
+            find_shift(fixed, fixed, reach=16)
+
+
+def test_small_or_unequal_fields_are_refused(field):
+    with pytest.raises(ShapeError, match=r"common area of 132 px.*search less far"):
+        find_shift(field[:100, :100], field[:100, :100], reach=32)
+    with pytest.raises(ShapeError, match="no search does with less than 64 px"):
+        find_shift(field[:60, :100], field[:60, :100], reach=4)
+    with pytest.raises(ShapeError, match="one shape"):
+        find_shift(field, field[1:], reach=8)

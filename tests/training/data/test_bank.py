@@ -1,0 +1,130 @@
+"""Tests of scenes that are made ahead."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.models.registry import build
+from napari_semsr.training import setup as starting
+from napari_semsr.training.data.patches import Patches, ScenePairs
+from napari_semsr.training.data.scene_cache import BankBatches, open_bank
+from napari_semsr.training.data.scenes import Scenes
+from napari_semsr.training.recipe import Recipe
+
+COUNT = 20
+
+
+def recipe(folder: Path, kind: str = "supervised", **data: object) -> Recipe:
+    """Give a recipe of small drawn scenes."""
+    scenes = {
+        "phantoms": 1.0,
+        "scene_px": 64,
+        "patch_px": 32,
+        "bank": COUNT,
+        "bank_folder": str(folder),
+    }
+    return Recipe.parse(
+        {"name": "n", "kind": kind, "batch": 4, "steps": 6, "workers": 0}
+        | {"data": scenes | data}
+    )
+
+
+def silent(_done: int, _count: int) -> None:
+    """Hear nothing."""
+
+
+def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -> None:
+    asked = recipe(tmp_path)
+    bank = open_bank(asked, 2, silent)
+    assert bank.low.shape == (COUNT, 64, 64)
+    assert bank.high.shape == (COUNT, 128, 128)
+    assert bank.log_gain is None
+    low, high = ScenePairs(asked, scale=2, first=0, count=COUNT).pair(7)
+    np.testing.assert_allclose(bank.low[7], low, atol=2e-3)
+    np.testing.assert_allclose(bank.high[7], high, atol=2e-3)
+
+
+def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    def hear(done: int, count: int) -> None:
+        heard.append(done)
+        assert count == COUNT
+
+    open_bank(recipe(tmp_path), 1, hear)
+    assert heard[-1] == COUNT
+    heard.clear()
+    open_bank(recipe(tmp_path, patch_px=16), 1, hear)
+    assert not heard
+    open_bank(recipe(tmp_path, soft=0.0), 1, hear)
+    assert heard
+
+
+def test_recipes_of_one_instrument_share_its_scenes(tmp_path: Path) -> None:
+    gold = {"sources": {"gold": 1.0}, "bank": 2}
+    open_bank(recipe(tmp_path, **gold), 2, silent)
+    open_bank(recipe(tmp_path, **gold, soft=0.0, phantoms=0.5), 2, silent)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_stopped_making_leaves_nothing_behind(tmp_path: Path) -> None:
+    def stop(_done: int, _count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_bank(recipe(tmp_path), 1, stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(WriteError, match=r"lower data\.bank"):
+        open_bank(recipe(blocked), 1, silent)
+
+
+def test_batches_of_a_step_are_the_same_whenever_it_is_reached(tmp_path: Path) -> None:
+    asked = recipe(tmp_path)
+    bank = open_bank(asked, 1, silent)
+    whole = list(BankBatches(bank, asked, 0))
+    rest = list(BankBatches(bank, asked, 4))
+    assert len(whole) == len(BankBatches(bank, asked, 4)) == asked.steps
+    for a, b in zip(whole[4:], rest, strict=True):
+        assert torch.equal(a.low, b.low)
+        assert torch.equal(a.high, b.high)
+    assert not torch.equal(whole[0].low, whole[1].low)
+
+
+def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
+    clean = {"blur": 1, "fog": 0, "hybrid": 0, "sigma_px": (0.01, 0.01), "noisy": 0}
+    given = {**recipe(tmp_path).model_dump(), "degradations": clean | {"near_paper": 0}}
+    asked = Recipe.parse(given)
+    batch = BankBatches(open_bank(asked, 1, silent), asked, 0).batch(0)
+    assert isinstance(batch, Patches)
+    assert batch.low.shape == (2, 2, 1, 32, 32)
+    torch.testing.assert_close(batch.low, batch.high, atol=0.02, rtol=0)
+
+
+def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "cycle-gan", patch_px=64, patches_per_scene=1)
+    bank = open_bank(asked, 1, silent)
+    batch = BankBatches(bank, asked, 0).batch(0)
+    assert isinstance(batch, Patches)
+    for low, high in zip(batch.low[:, 0, 0], batch.high[:, 0, 0], strict=True):
+        near = [np.abs(low.numpy() - own).max() for own in bank.low]
+        truth = bank.high[int(np.argmin(near))].astype(np.float32)
+        assert abs(np.corrcoef(truth.ravel(), high.numpy().ravel())[0, 1]) < 0.9
+
+
+def test_haze_comes_with_scenes(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "supervised-l1")
+    network = build("unveiled", {"width": 8, "fine_blocks": 1, "dilations": [1]})
+    drawn = starting.batches(asked, network, 0)
+    batch = next(iter(drawn))
+    assert isinstance(batch, Scenes)
+    assert batch.log_gain.shape == (2, 1, 4, 4)
+    assert batch.airlight.shape == (2, 1)
+    assert batch.corners.shape == (2, 2, 2)

@@ -1,0 +1,120 @@
+"""Training data depend on the seed and the index alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_semsr.core.errors import OptionError, ReadError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.io.formats import write as save
+from napari_semsr.training.data.scenes import SceneDataset, load_clear
+from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
+from napari_semsr.training.validation import validation_pairs
+
+DATA = DataOptions(scene_px=48, patch_px=32, patches_per_scene=2)
+
+
+def recipe(**changes: object) -> Recipe:
+    """A small recipe on drawn samples."""
+    return Recipe(name="r", data=DATA.replace(phantoms=1.0, **changes))
+
+
+def test_item_depends_on_its_place_in_the_whole_run() -> None:
+    whole = SceneDataset(recipe(), first=0, count=6)
+    rest = SceneDataset(recipe(), first=4, count=2)
+    for a, b in zip(whole[5], rest[1], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(whole[4].low, whole[5].low)
+
+
+def test_items_have_the_stated_shape() -> None:
+    scene = SceneDataset(recipe(), first=0, count=1)[0]
+    assert scene.low.shape == scene.high.shape == (1, 48, 48)
+    assert scene.low.dtype == scene.high.dtype == torch.float32
+    assert scene.log_gain.shape == (1, 3, 3)
+    assert scene.corners.shape == (2, 2)
+    assert 0 <= int(scene.corners.min()) <= int(scene.corners.max()) <= 48 - 32
+
+
+def test_small_image_is_reflected_to_a_scene(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (40, 60)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    data = {"root": str(tmp_path), "train": (ImageEntry(file="a.png"),), "phantoms": 0}
+    dataset = SceneDataset(
+        recipe().replace(data=DATA.replace(**data)), first=0, count=9
+    )
+    assert len(dataset.images) == 3
+    assert {dataset[i].low.shape for i in range(9)} == {(1, 48, 48)}
+
+
+def _images(folder: Path, **sides: int) -> dict[str, object]:
+    """Options that name images of given sides."""
+    rng = np.random.default_rng(0)
+    for name, side in sides.items():
+        grey = rng.integers(0, 255, (side, 60)).astype(np.uint8)
+        Image.fromarray(grey).save(folder / f"{name}.png")
+    train = tuple(ImageEntry(file=f"{name}.png") for name in sides)
+    return {"root": str(folder), "train": train, "phantoms": 0.5}
+
+
+def test_image_smaller_than_a_scene_is_left_out_by_name(tmp_path: Path) -> None:
+    named = DATA.replace(**_images(tmp_path, large=50, small=20, least=27))
+    told = r"at least 27 px .* scenes of 48 px are left out: small\.png \(20 x 60\)\.$"
+    with pytest.warns(UserWarning, match=told):
+        dataset = SceneDataset(Recipe(name="r", data=named), first=0, count=1)
+    assert {min(image.shape) for image in dataset.images} == {50, 38, 27}
+    unused = Recipe(name="r", data=named.replace(phantoms=1.0))
+    SceneDataset(unused, first=0, count=1)  # a warning would be an error
+
+
+def test_images_that_are_all_smaller_than_a_scene_are_refused(tmp_path: Path) -> None:
+    named = DATA.replace(**_images(tmp_path, a=20, b=26))
+    told = r"at least 27 px .* got a\.png \(20 x 60\), b\.png \(26 x 60\); lower"
+    with pytest.raises(OptionError, match=told):
+        SceneDataset(Recipe(name="r", data=named), first=0, count=1)
+
+
+def test_data_bar_is_left_out(tmp_path: Path) -> None:
+    grey = np.zeros((60, 50), np.uint8)
+    grey[:40] = np.random.default_rng(0).integers(100, 200, (40, 50))
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    image = load_clear(tmp_path, ImageEntry(file="a.png", crop_bottom=20))
+    assert image.shape == (40, 50)
+    assert (image.min(), image.max()) == (0, 1)
+
+
+def test_constant_training_image_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 7, np.uint8)).save(tmp_path / "flat.png")
+    with pytest.raises(ReadError, match=r"contrast.*flat\.png"):
+        load_clear(tmp_path, ImageEntry(file="flat.png"))
+
+
+def test_unusable_training_images_are_named(tmp_path: Path) -> None:
+    save(Micrograph(np.full((20, 20), np.nan, np.float32)), tmp_path / "a.tif")
+    with pytest.raises(ReadError, match=r"finite.*a\.tif"):
+        load_clear(tmp_path, ImageEntry(file="a.tif"))
+    with pytest.raises(OptionError, match=r"some of the 20 rows.*got 20"):
+        load_clear(tmp_path, ImageEntry(file="a.tif", crop_bottom=20))
+
+
+def test_validation_pairs_hold_every_image_in_every_degradation(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (70, 50)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    changed = recipe(root=str(tmp_path), validation=(ImageEntry(file="a.png"),))
+    pairs = validation_pairs(changed, side=32)
+    assert [p.kind for p in pairs[:3]] == ["blur", "fog", "hybrid"]
+    assert len(pairs) == 3 * (1 + 5)
+    assert all(p.low.dtype == np.uint8 and p.low.shape == p.high.shape for p in pairs)
+
+
+def test_sharp_images_are_validated_where_they_are_learnt(tmp_path: Path) -> None:
+    plain = recipe(root=str(tmp_path), validation=())
+    sharp = plain.replace(degradations=plain.degradations.replace(sharp=0.2))
+    before, after = (validation_pairs(r, side=64) for r in (plain, sharp))
+    assert [p.kind for p in after[: len(before)]] == [p.kind for p in before]
+    assert {p.kind for p in after[len(before) :]} == {"sharp"}
+    apart = np.abs(after[-1].low.astype(float) - after[-1].high)
+    assert 0 < apart.mean() < 5

@@ -1,0 +1,85 @@
+"""Tests of scenes that simulated instruments give."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.models.registry import build
+from napari_semsr.training import setup as starting
+from napari_semsr.training.callbacks import card_of
+from napari_semsr.training.data.patches import ScenePairs, ScenePatches
+from napari_semsr.training.data.sources import Gold, Superlens, pixel_nm_of
+from napari_semsr.training.recipe import Recipe
+
+
+def recipe(kind: str = "supervised", **sources: float) -> Recipe:
+    """Give a recipe of small scenes."""
+    data = {"scene_px": 64, "patch_px": 64, "patches_per_scene": 1}
+    whole = {"name": "n", "kind": kind, "data": data | {"sources": sources}}
+    return Recipe.parse(whole | {"architecture_options": {"width": 4, "scale": 2}})
+
+
+@pytest.mark.parametrize(("name", "scale"), [("superlens", 2), ("gold", 2)])
+def test_pairs_depend_on_their_number_alone(name: str, scale: int) -> None:
+    asked = recipe(**{name: 1.0})
+    one = ScenePairs(asked, scale=scale, first=0, count=9)
+    other = ScenePairs(asked, scale=scale, first=5, count=9)
+    low, high = one.pair(6)
+    again = other.pair(1)
+    assert low.shape == (64, 64)
+    assert high.shape == (128, 128)
+    assert np.array_equal(low, again[0])
+    assert np.array_equal(high, again[1])
+    assert not np.array_equal(low, one.pair(2)[0])
+
+
+def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
+    instrument = Superlens(64, 1, 3)
+    first, second = instrument.pair(4), instrument.pair(5)
+    assert np.array_equal(first[1], second[1])
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_sources_are_mixed_by_their_shares() -> None:
+    scenes = ScenePairs(recipe(superlens=1.0, gold=3.0), scale=2, first=0, count=1)
+    names = [scenes._source(place) for place in range(0, 4000, 4)]
+    assert 0.7 < names.count("gold") / len(names) < 0.8
+
+
+def test_unpaired_patches_show_another_sample() -> None:
+    patches = ScenePatches(
+        recipe("cycle-gan", superlens=1.0), scale=1, first=0, count=4
+    )
+    _, truth = patches.scenes.pair(0)
+    high = patches[0].high[0, 0].numpy()
+    assert abs(np.corrcoef(truth.ravel(), high.ravel())[0, 1]) < 0.9
+
+
+def test_gold_is_seen_at_two_magnifications() -> None:
+    with pytest.raises(OptionError, match="scale 2"):
+        Gold(64, 1, 0).pair(0)
+
+
+def test_simulated_fields_choose_the_checkpoint() -> None:
+    asked = recipe(gold=1.0)
+    network = build(asked.architecture, asked.architecture_options)
+    learner = starting.make_learner(network, asked)
+    kinds = {pair.kind for pair in learner.judge.pairs}
+    assert kinds == {"gold"}
+    with torch.inference_mode():
+        found = learner.judge.judge(network.eval())
+    assert np.isfinite(found["gain_db_gold"])
+
+
+def test_card_states_the_pixel_of_the_instrument() -> None:
+    assert pixel_nm_of(["superlens"]) == 20
+    assert pixel_nm_of(["superlens", "images"]) is None
+    asked = recipe(gold=1.0)
+    network = build(asked.architecture, asked.architecture_options)
+    assert card_of(asked, network, {}).pixel_size_nm == (14.2, 14.2)
+
+
+def test_haze_is_learnt_from_images_alone() -> None:
+    with pytest.raises(OptionError, match="images alone"):
+        recipe("supervised-l1", gold=1.0)

@@ -1,0 +1,122 @@
+from typing import Literal
+
+import pytest
+from pydantic import Field
+from qtpy.QtWidgets import QLabel
+
+from napari_semsr.core.errors import OptionError
+from napari_semsr.core.options import Options
+from napari_semsr.widgets.base.form import OptionsForm, Row
+
+
+class Example(Options):
+    """One field of each kind."""
+
+    count: int = Field(default=3, ge=1, le=9, description="how many")
+    share: float = Field(default=0.5, ge=0, le=1)
+    side: int | None = Field(default=None, ge=16)
+    index: int | None = Field(default=None, ge=0)
+    name: str | None = None
+    loud: bool = False
+    kind: Literal["a", "b"] = "b"
+    fill: Literal["x"] | None = None
+    hidden: int = 7
+
+
+ROWS = {
+    "count": Row("Count (px)"),
+    "share": Row("Share", "a share", step=0.1),
+    "side": Row("Side (px)", step=16),
+    "index": Row("Index"),
+    "name": Row("Name"),
+    "loud": Row("Loud"),
+    "kind": Row("Kind", choices={"first": "a", "second": "b"}),
+    "fill": Row("Fill"),
+}
+
+
+@pytest.fixture
+def form(qtbot) -> OptionsForm:
+    made = OptionsForm(Example, ROWS)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_form_starts_with_the_defaults(form):
+    assert form.options() == Example()
+
+
+def test_form_round_trips_values(form):
+    values = {
+        "count": 9,
+        "share": 0.25,
+        "side": 64,
+        "index": 0,
+        "name": "n",
+        "loud": True,
+        "kind": "a",
+        "fill": "x",
+    }
+    form.set_values(**values)
+    assert form.options(hidden=1) == Example(**values, hidden=1)
+    gone = {"side": None, "index": None, "name": None, "fill": None}
+    form.set_values(**gone)
+    assert form.values() == values | gone
+
+
+def test_optional_number_shows_automatic(form):
+    assert form.widget("side").native.text() == "automatic"
+
+
+def test_bounds_come_from_the_fields(form):
+    assert (form.widget("count").min, form.widget("count").max) == (1, 9)
+
+
+def test_out_of_range_is_one_sentence(form):
+    form.set_values(side=3)
+    with pytest.raises(OptionError, match=r"Option side .*16.*got 3\."):
+        form.options()
+
+
+def test_every_control_has_a_tooltip(form):
+    for name in ROWS:
+        assert form.widget(name).native.toolTip()
+    for label in form.findChildren(QLabel):
+        assert label.toolTip() or not label.text()
+    assert form.widget("count").native.toolTip() == "how many"
+
+
+def test_show_row_hides_control_and_label(form):
+    form.show_row("side", visible=False)
+    assert form.widget("side").native.isHidden()
+    form.show_row("side", visible=True)
+    assert not form.widget("side").native.isHidden()
+
+
+def test_on_change_gives_the_value(form):
+    seen: list[object] = []
+    form.on_change("side", seen.append)
+    form.set_values(side=32)
+    form.set_values(side=None)
+    assert seen == [32, None]
+
+
+def test_wheel_changes_nothing_without_focus(form):
+    from qtpy.QtCore import QPoint, QPointF, Qt
+    from qtpy.QtGui import QWheelEvent
+    from qtpy.QtWidgets import QApplication
+
+    for name in ("count", "kind"):
+        control = form.widget(name).native
+        turn = QWheelEvent(
+            QPointF(5, 5),
+            QPointF(5, 5),
+            QPoint(),
+            QPoint(0, 120),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(control, turn)
+    assert form.options() == Example()

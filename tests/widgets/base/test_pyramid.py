@@ -1,0 +1,60 @@
+import dask.array as da
+import numpy as np
+import pytest
+from dask.callbacks import Callback
+from napari.components import ViewerModel
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
+from napari_semsr.widgets.base import results as _pyramid
+from napari_semsr.widgets.layers import layer_keywords, without_cache
+from napari_semsr.widgets.open_mosaic import Opened, OpenMosaicPanel
+
+SIZE = parse_pixel_size(3.0)
+
+
+@pytest.mark.parametrize("strip", [1, 700, 1 << 20], ids=["thin", "some", "one"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
+    monkeypatch.setattr(_pyramid, "_STRIP_PX", strip)
+    monkeypatch.setattr(_pyramid, "_SMALL", 8)
+    data = np.random.default_rng(0).integers(0, 200, (67, 81)).astype(dtype)
+    lazy = Micrograph(da.from_array(data, chunks=16), SIZE)
+    first, second = run(_pyramid.coarse_levels(lazy))
+    mean = data[:64, :80].astype(float).reshape(16, 4, 20, 4).mean(axis=(1, 3))
+    wanted = mean if dtype is np.float32 else np.rint(mean)
+    np.testing.assert_allclose(first.array(), wanted, rtol=1e-6)
+    assert first.dtype == dtype
+    assert second.shape == (4, 5)
+
+
+def test_large_lazy_image_is_shown_without_reading_it(qtbot):
+    reads = []
+
+    def block(block_info):
+        reads.append(block_info[None]["chunk-location"])
+        return np.zeros((256, 256), np.uint8)
+
+    data = da.map_blocks(block, chunks=((256,) * 8, (256,) * 8), dtype=np.uint8)
+    lazy = Micrograph(data, SIZE, "big")
+    coarse = [
+        lazy.replace(data=np.zeros((2048 // k, 2048 // k), np.uint8)) for k in (4, 16)
+    ]
+    reads.clear()
+    viewer = ViewerModel()
+    panel = OpenMosaicPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.show_image(Opened(lazy, (lazy, *coarse)))
+    assert len(reads) < 64
+    assert viewer.layers[0].multiscale
+
+
+def test_lazy_layers_are_drawn_without_the_dask_cache():
+    data = da.zeros((64, 64), chunks=16)
+    viewer = ViewerModel()
+    ours = viewer.add_image(data, **layer_keywords(Micrograph(data, SIZE)))
+    theirs = viewer.add_image(data)
+    without_cache(theirs)
+    for layer in (ours, theirs):
+        with layer.dask_optimized_slicing():
+            assert not Callback.active

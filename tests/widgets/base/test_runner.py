@@ -1,0 +1,153 @@
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from qtpy.QtWidgets import QWidget
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.progress import Job, Progress
+from napari_semsr.widgets.base.runner import JobRunner
+
+
+class Log:
+    """Listens to a runner."""
+
+    def __init__(self, runner: JobRunner) -> None:
+        self.returned: list[object] = []
+        self.failed: list[str] = []
+        self.cancelled = 0
+        self.busy: list[bool] = []
+        self.steps: list[Progress] = []
+        runner.returned.connect(self.returned.append)
+        runner.failed.connect(self.failed.append)
+        runner.cancelled.connect(self._cancel)
+        runner.busy_changed.connect(self.busy.append)
+        runner.stepped.connect(self.steps.append)
+
+    def _cancel(self) -> None:
+        self.cancelled += 1
+
+
+class Endless:
+    """A job without an end that notes whether its generator was closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self.begun = threading.Event()
+
+    def __call__(self) -> Job[None]:
+        try:
+            while True:
+                self.begun.set()
+                time.sleep(0.005)
+                yield Progress(0, 0, "working")
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture
+def runner(qapp: object) -> Iterator[JobRunner]:
+    made = JobRunner()
+    yield made
+    made.cancel()
+
+
+def test_start_returns_value_in_the_main_thread(qtbot, runner):
+    log, threads = Log(runner), []
+    runner.returned.connect(lambda _: threads.append(threading.current_thread()))
+
+    def job() -> Job[int]:
+        for step in range(3):
+            time.sleep(0.06)
+            yield Progress(step, 3, f"step {step}")
+        return 42
+
+    assert runner.start("count", job)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert log.returned == [42]
+    assert log.busy == [True, False]
+    assert [step.done for step in log.steps] == [0, 1, 2]
+    assert threads == [threading.main_thread()]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ShapeError("Shapes must agree, got 3 and 4."),
+            "Shapes must agree, got 3 and 4.",
+        ),
+        (
+            RuntimeError("CUDA out\nof memory"),
+            "fail stopped because of RuntimeError: CUDA out of memory",
+        ),
+        (MemoryError(), "fail stopped because of MemoryError: no message"),
+    ],
+    ids=["ours", "runtime", "silent"],
+)
+def test_error_becomes_one_sentence(qtbot, runner, error, said):
+    log = Log(runner)
+
+    def job() -> Job[None]:
+        yield Progress(0, 1, "going")
+        raise error
+
+    runner.start("fail", job)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert log.failed == [said]
+    assert log.returned == []
+
+
+def test_error_in_the_making_of_a_job_is_told(qtbot, runner):
+    log = Log(runner)
+
+    def make() -> Job[None]:
+        msg = "No such model."
+        raise ShapeError(msg)
+
+    runner.start("make", make)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert log.failed == ["No such model."]
+
+
+def test_cancel_closes_the_generator(qtbot, runner):
+    log, job = Log(runner), Endless()
+    runner.start("endless", job)
+    assert job.begun.wait(5)
+    runner.cancel()
+    assert runner.cancelling
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert job.closed.is_set()
+    assert log.cancelled == 1
+    assert (log.returned, log.failed) == ([], [])
+
+
+def test_start_refuses_a_second_job(qtbot, runner):
+    job = Endless()
+    assert runner.start("first", job)
+    assert not runner.start("second", Endless())
+    runner.cancel()
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert runner.start("third", lambda: (yield Progress(1, 1, "done")))
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+
+
+def test_destroyed_parent_cancels(qtbot):
+    parent, job = QWidget(), Endless()
+    runner = JobRunner(parent)
+    runner.start("endless", job)
+    assert job.begun.wait(5)
+    parent.deleteLater()
+    qtbot.waitUntil(job.closed.is_set, timeout=5000)
+
+
+def test_worker_quit_reaches_the_job(qtbot, runner):
+    from superqt.utils._qthreading import WorkerBase
+
+    job = Endless()
+    runner.start("endless", job)
+    assert job.begun.wait(5)
+    WorkerBase.await_workers(msecs=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert job.closed.is_set()

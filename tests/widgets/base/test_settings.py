@@ -1,0 +1,27 @@
+import pytest
+
+from napari_semsr.widgets.base.panel import DEFAULTS, preference
+
+CASES = [(group, name) for group, names in DEFAULTS.items() for name in names]
+
+
+@pytest.mark.parametrize(("category", "name"), CASES)
+def test_preference_is_the_default_at_first(category, name):
+    assert preference(category, name) == DEFAULTS[category][name]
+
+
+def test_preference_is_what_the_user_set(plugin_settings, npe2pm):
+    from napari.settings import get_plugin_settings
+    from npe2 import PluginManifest
+
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+    get_plugin_settings("napari-semsr").computing.device = "cpu"
+    assert preference("computing", "device") == "cpu"
+    assert preference("computing", "precision") == "auto"
+
+
+def test_preference_falls_back_where_napari_has_none(monkeypatch):
+    import napari.settings
+
+    monkeypatch.delattr(napari.settings, "get_plugin_settings")
+    assert preference("storage", "cache_gib") == DEFAULTS["storage"]["cache_gib"]

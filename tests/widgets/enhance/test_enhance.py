@@ -1,0 +1,347 @@
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.enhance import job as _enhance_job, panel as enhance_module
+from napari_semsr.widgets.enhance.models import card_text
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import micrograph_from_layer
+from tests.tiny_models import write_tiny_model
+
+
+@pytest.fixture
+def field(model, add, exposures) -> Micrograph:
+    first = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+    add(model, first)
+    return first
+
+
+@pytest.fixture
+def panel(model, qtbot, field) -> EnhancePanel:
+    made = EnhancePanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_card_is_shown(panel):
+    text = panel.model.text.text()
+    for part in (
+        "Trained on",
+        "Receptive field",
+        "Licence",
+        panel.model.card["licence"],
+    ):
+        assert part in text
+
+
+def test_card_warns_of_an_untrained_pixel_size():
+    card = {"name": "sharp", "pixel_size_nm": (5.0, 20.0), "receptive_field": 8}
+    amber = "color:"
+
+    def text(size, *resample):
+        return card_text(card, parse_pixel_size(size), *resample)
+
+    assert "not be trusted" in text(100)
+    assert amber in text(100)
+    assert "5 to 20 nm per pixel" in text(10)
+    assert "The field has" not in text(10) + text(None)
+    assert "is resampled to 20 nm" in text(30)
+    assert amber not in text(30)
+    assert "left on that grid" in text(30, "keep")
+    assert "not resampled, as was asked" in text(30, "never")
+    assert amber in text(30, "never")
+
+
+def test_card_tells_what_the_check_with_discs_found():
+    shares = {"discs": 9, "enhanced": 0.978, "degraded": 0.5}
+    wide = dict.fromkeys(("inserted", "erased", "together"), shares)
+    fog = {"radii": [], "resolved": wide}
+    card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
+    assert "fog 97.8 % (drawn images)" in card_text(card, None)
+    assert "Discs" not in card_text({"name": "n"}, None)
+
+
+def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):
+    output = tmp_path / "made.ome.zarr"
+    panel.output.value = output
+    panel.form.set_values(tile=64, precision="fp32")
+    said = run_panel(panel)
+    assert "megapixels/s" in said
+    layer = model.layers["field enhanced"]
+    found = micrograph_from_layer(layer)
+    assert found.pixel_size_nm == (10.0, 10.0)
+    assert found.shape == (96, 96)
+    assert np.isfinite(found.array()).all()
+    assert not layer.rgb
+    assert layer.axis_labels == ("y", "x")
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    assert found.provenance is not None
+    assert found.provenance.networks()
+    assert output.is_dir()
+    for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
+        assert name in panel.figures.text()
+
+
+def test_existing_output_is_refused(panel, model, run_panel, tmp_path):
+    output = tmp_path / "made.ome.zarr"
+    output.mkdir()
+    (output / "kept").touch()
+    panel.output.value = output
+    assert "made.ome.zarr" in run_panel(panel)
+    assert [layer.name for layer in model.layers] == ["field"]
+    assert (output / "kept").exists()
+
+
+def test_suffix_is_added(panel, field, tmp_path):
+    panel.output.value = tmp_path / "made"
+    assert panel._target(field).path == tmp_path / "made.ome.zarr"
+
+
+def test_without_a_path_the_cache_is_used(panel, field, monkeypatch):
+    monkeypatch.setattr(_cache, "_folder", [])
+    target = panel._target(field)
+    path = target.path
+    assert target.temporary
+    assert path.name == "field-enhanced.ome.zarr"
+    path.mkdir()
+    assert panel._target(field).path.name == "field-enhanced-2.ome.zarr"
+    _cache.remove_cache()
+    assert not path.exists()
+
+
+def test_large_result_needs_a_path(panel, monkeypatch):
+    monkeypatch.setattr(_cache, "preference", lambda *_: 1e-6)
+    panel.run()
+    assert "needs a chosen output path" in panel.status.text()
+    assert not panel.runner.busy
+
+
+@pytest.mark.parametrize("chosen", [False, True], ids=["temporary", "chosen"])
+def test_cancel_stops_the_service(
+    panel, model, qtbot, finish, monkeypatch, tmp_path, chosen
+):
+    closed, stores = threading.Event(), []
+
+    def endless(_: object, output: Path, **__: object):
+        stores.append(output)
+        output.mkdir()
+        try:
+            for step in range(10_000):
+                time.sleep(0.01)
+                yield Progress(step, 10_000, "Enhancing tiles")
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(_enhance_job, "enhance_job", endless)
+    if chosen:
+        panel.output.value = tmp_path / "made.ome.zarr"
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: "Enhancing" in panel.status.text(), timeout=5000)
+    panel.cancel_button.click()
+    finish(panel)
+    assert closed.is_set()
+    assert "cancelled" in panel.status.text()
+    assert len(model.layers) == 1
+    assert stores[0].exists() is chosen
+    assert ("resume it" in panel.status.text()) is chosen
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "replace"])
+def test_existing_store_is_treated_as_chosen(panel, finish, monkeypatch, existing):
+    seen = {}
+
+    def note(*_: object, **options: object):
+        seen.update(options)
+        yield Progress(0, 1, "Enhancing tiles")
+        msg = "enough"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(_enhance_job, "enhance_job", note)
+    panel.output.value = Path("made.ome.zarr")
+    panel.existing.value = existing
+    panel.run_button.click()
+    finish(panel)
+    assert seen["overwrite"] is (existing == "replace")
+    assert seen["resume"] is (existing == "resume")
+
+
+def test_advanced_options_are_folded_away_and_reach_the_run(panel, finish, monkeypatch):
+    seen = {}
+
+    def note(*_: object, **options: object):
+        seen.update(options)
+        yield Progress(0, 1, "Enhancing tiles")
+        msg = "enough"
+        raise ValueError(msg)
+
+    monkeypatch.setattr(_enhance_job, "enhance_job", note)
+    assert not panel.advanced.isExpanded()
+    panel.run_button.click()
+    finish(panel)
+    assert seen["scheduler"] is None
+    assert seen["options"].memory_gb is None
+    panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
+    panel.advanced.scheduler = " tcp://127.0.0.1:8786 "
+    assert panel.advanced.isExpanded()
+    panel.run_button.click()
+    finish(panel)
+    assert seen["scheduler"] == "tcp://127.0.0.1:8786"
+    assert seen["options"].memory_gb == 2.5
+    assert seen["options"].halo_tolerance == 0.001
+
+
+def test_an_absent_cluster_is_told(panel, run_panel, monkeypatch):
+    monkeypatch.setattr("napari_semsr.inference.tiles.cluster._PATIENCE", "200ms")
+    panel.form.set_values(tile=64, precision="fp32")
+    panel.advanced.scheduler = "tcp://127.0.0.1:9"
+    assert "No dask scheduler answers at tcp://127.0.0.1:9" in run_panel(panel)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
+    from distributed import Client
+
+    panel.model.add_file(write_tiny_model(tmp_path))
+    panel.form.set_values(tile=32, precision="fp32")
+    assert "megapixels/s" in run_panel(panel)
+    expected = micrograph_from_layer(model.layers["field enhanced"]).array()
+    model.layers.remove("field enhanced")
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        set_as_default=False,
+    ) as client:
+        panel.advanced.scheduler = client.cluster.scheduler_address
+        assert "megapixels/s" in run_panel(panel)
+    assert panel.live.live.done == 9
+    found = micrograph_from_layer(model.layers["field enhanced"]).array()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_the_command_left_unfinished_is_resumed(
+    panel, model, run_panel, field, tmp_path
+):
+    from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.io.formats import read, write
+    from napari_semsr.jobs.stacks import enhance_job
+
+    file, output = tmp_path / "field.ome.tif", tmp_path / "left.ome.zarr"
+    write(field, file)
+    tiny = write_tiny_model(tmp_path)
+    options = EnhanceOptions(
+        tile=32, precision="fp32", device="cpu", dtype="uint8", memory_gb=1.0
+    )
+    job = enhance_job(file, output, model=tiny, options=options)
+    for step in job:
+        if step.message.startswith("Enhancing") and step.done >= 3:
+            break
+    job.close()
+    panel.model.add_file(tiny)
+    panel.output.value = output
+    panel.existing.value = "resume"
+    assert "megapixels/s" in run_panel(panel)
+    shown = panel.form.options()
+    assert (shown.tile, shown.precision, shown.device) == (32, "fp32", "cpu")
+    assert panel.advanced.values()["memory_gb"] == 1.0
+    layer = model.layers["field enhanced"]
+    assert micrograph_from_layer(layer).dtype == np.uint8
+    made = read(output)
+    assert made.provenance.inputs[0].name == "field.ome.tif"
+    whole = enhance_job(file, tmp_path / "b.ome.zarr", model=tiny, options=options)
+    for _ in whole:
+        pass
+    np.testing.assert_array_equal(made.array(), read(tmp_path / "b.ome.zarr").array())
+
+
+def test_out_of_memory_is_told(panel, finish, monkeypatch):
+    def fails(*_: object, **__: object):
+        yield Progress(0, 1, "Enhancing tiles")
+        msg = "CUDA out of memory"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(_enhance_job, "enhance_job", fails)
+    panel.run_button.click()
+    finish(panel)
+    assert "RuntimeError: CUDA out of memory" in panel.status.text()
+
+
+def test_model_file_is_added_and_chosen(panel, tmp_path):
+    from napari_semsr.jobs.models import find_model
+
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(Path(find_model(panel.model.value)).read_bytes())
+    panel.model.add_file(copy)
+    assert panel.model.value == str(copy)
+    assert panel.model.card["receptive_field"] > 0
+
+
+def test_damaged_model_file_is_told(panel, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(b"not a model")
+    panel.model.add_file(path)
+    assert "bad.safetensors" in panel.model.text.text()
+
+
+def test_preferences_fill_the_form(model, qtbot, monkeypatch):
+    wanted = {"device": "cpu", "tile_px": 128, "precision": "fp32"}
+    monkeypatch.setattr(enhance_module, "preference", lambda _, name: wanted[name])
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    found = panel.form.options()
+    assert (found.device, found.tile, found.precision) == ("cpu", 128, "fp32")
+
+
+def test_pixel_size_of_the_layer_is_compared(panel, model, add):
+    add(model, Micrograph(np.eye(32), parse_pixel_size(7.0), "other"))
+    panel.layer.value = model.layers["other"]
+    assert panel.model.pixel_size_nm == pytest.approx((7.0, 7.0))
+
+
+@pytest.mark.parametrize("resample", ["auto", "keep"])
+def test_a_layer_at_another_pixel_size_is_resampled(
+    resample, panel, model, run_panel, tmp_path
+):
+    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(16, 16)))
+    panel.form.set_values(tile=32, precision="fp32", resample=resample)
+    assert "is resampled to 16 nm" in panel.model.text.text()
+    assert "megapixels/s" in run_panel(panel)
+    layer, source = model.layers["field enhanced"], model.layers["field"]
+    found = micrograph_from_layer(layer)
+    if resample == "auto":
+        assert found.shape == (96, 96)
+        assert found.pixel_size_nm == (10.0, 10.0)
+        np.testing.assert_array_equal(layer.extent.world, source.extent.world)
+    else:
+        assert found.shape == (60, 60)
+        assert found.pixel_size_nm == pytest.approx((16.0, 16.0))
+    borders = [
+        np.asarray(item.translate) - np.asarray(item.scale) / 2
+        for item in (layer, source)
+    ]
+    np.testing.assert_allclose(*borders)
+    assert "is resampled to 16 nm" in panel.figures.text()
+
+
+def test_the_row_for_other_pixel_sizes_is_shown_for_models_that_have_one(
+    panel, tmp_path
+):
+    row = panel.form._rows["resample"]
+    assert row.isHidden()
+    panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(30, 30)))
+    assert not row.isHidden()
+    assert "should not be trusted" in panel.model.text.text()
+    panel.model.add_file(write_tiny_model(tmp_path, name="b", pixel_size_nm=(20, 20)))
+    assert "is resampled" in panel.model.text.text()
+    panel.form.set_values(resample="never")
+    assert "not resampled, as was asked" in panel.model.text.text()
+    assert panel.form.options().resample == "never"

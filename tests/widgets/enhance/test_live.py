@@ -1,0 +1,183 @@
+"""The layer of a run: there at once, drawn as tiles land, stopped and gone on with."""
+
+import time
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.tiles.worker import TileWorker
+from napari_semsr.io.formats import read
+from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.enhance import live as _live
+from napari_semsr.widgets.enhance.job import Target
+from napari_semsr.widgets.enhance.live import LiveLayer, field_in_view
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import LIVE, micrograph_from_layer
+
+TIMEOUT_MS = 60_000
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch):
+    monkeypatch.setattr(_cache, "_folder", [])
+    yield
+    _cache.remove_cache()
+
+
+@pytest.fixture
+def panel(model, qtbot, add, exposures) -> EnhancePanel:
+    add(model, exposures[0].replace(name="field"))
+    made = EnhancePanel(model)
+    qtbot.addWidget(made)
+    made.form.set_values(tile=64, precision="fp32")
+    return made
+
+
+@pytest.fixture
+def slow(monkeypatch) -> list[tuple[int, int]]:
+    """Let tiles take their time, and list them."""
+    computed = []
+    enhance = TileWorker.enhance
+
+    def counted(self, places):
+        computed.extend(places)
+        time.sleep(0.1)
+        return enhance(self, places)
+
+    monkeypatch.setattr(TileWorker, "enhance", counted)
+    return computed
+
+
+def start(panel, qtbot, tiles):
+    """Press Enhance and wait for so many tiles."""
+    panel.run_button.click()
+    assert panel.runner.busy
+    qtbot.waitUntil(lambda: panel.live.live.done >= tiles, timeout=TIMEOUT_MS)
+
+
+def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, slow):
+    source = model.layers["field"]
+    panel.run_button.click()
+    layer = model.layers["field enhanced"]
+    assert panel.live.live.done == 0
+    assert layer.metadata[LIVE]
+    np.testing.assert_array_equal(np.asarray(layer.data), source.data)
+    limits = layer.contrast_limits
+    assert limits == source.contrast_limits
+    assert (layer.rgb, layer.axis_labels) == (False, ("y", "x"))
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    np.testing.assert_array_equal(layer.scale, source.scale)
+    finish(panel)
+    assert model.layers["field enhanced"] is layer
+    assert layer.contrast_limits == limits
+    assert LIVE not in layer.metadata
+    assert len(slow) == len(set(slow)) == 9
+    assert micrograph_from_layer(layer).provenance.networks()
+
+
+def test_a_cancelled_layer_stays_and_is_gone_on_with(panel, model, qtbot, finish, slow):
+    start(panel, qtbot, 2)
+    panel.cancel_button.click()
+    finish(panel)
+    assert "Enhance goes on" in panel.status.text()
+    layer = model.layers["field enhanced"]
+    with pytest.raises(ShapeError, match="partly enhanced"):
+        micrograph_from_layer(layer)
+    left = len(slow)
+    assert left < 9
+    panel.run_button.click()
+    finish(panel)
+    assert len(model.layers) == 2
+    assert len(slow) == len(set(slow)) == 9
+    assert "megapixels/s" in panel.status.text()
+
+
+def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
+    panel, qtbot, finish, slow, tmp_path
+):
+    start(panel, qtbot, 2)
+    panel.cancel_button.click()
+    finish(panel)
+    old = panel.live.store.path
+    panel.output.value = tmp_path / "kept.ome.zarr"
+    panel.run_button.click()
+    finish(panel)
+    assert len(slow) == len(set(slow)) == 9
+    assert not old.exists()
+    assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
+
+
+def test_other_settings_begin_anew(panel, model, qtbot, finish, slow):
+    start(panel, qtbot, 2)
+    panel.cancel_button.click()
+    finish(panel)
+    panel.form.set_values(tile=96)
+    panel.run_button.click()
+    finish(panel)
+    assert [layer.name for layer in model.layers] == [
+        "field",
+        "field enhanced",
+        "field enhanced [1]",
+    ]
+
+
+def test_removing_the_layer_stops_the_run_and_clears_up(
+    panel, model, qtbot, finish, slow
+):
+    start(panel, qtbot, 1)
+    path = panel.live.store.path
+    assert path.exists()
+    model.layers.remove("field enhanced")
+    finish(panel)
+    assert len(slow) < 9
+    assert "its layer was removed" in panel.status.text()
+    assert not path.exists()
+    assert len(model.layers) == 1
+
+
+def test_only_what_is_in_view_until_the_whole_is_ticked(
+    panel, model, qtbot, finish, slow, monkeypatch
+):
+    monkeypatch.setattr(_live, "field_in_view", lambda _: Box(0, 60, 70, 100))
+    panel.whole.value = False
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=TIMEOUT_MS)
+    assert slow == [(0, 1)]
+    panel.whole.value = True
+    finish(panel)
+    assert len(slow) == 9
+
+
+def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_path):
+    image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    live = LiveField(image.shape, (32, 32), np.float32, [image])
+    keywords = {"contrast_limits": (0, 4096), "rgb": False}
+    target = Target(tmp_path / "out.ome.zarr")
+    shown = LiveLayer(model, live, keywords, target, lambda: None)
+    shown.pause()
+    drawn, view = [], Box(0, 32, 0, 32)
+    monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
+    monkeypatch.setattr(_live, "field_in_view", lambda _: view)
+    live.average()
+    shown.tick()
+    assert not drawn
+    shown.tick()
+    assert drawn == [view]
+    shown.tick()
+    assert drawn == [view]
+    shown.discard()
+
+
+def test_what_is_in_view_is_in_pixels_of_the_finest_level(model):
+    image = np.zeros((400, 600), np.float32)
+    layer = model.add_image(
+        [image, image[::2, ::2]], multiscale=True, contrast_limits=(0, 1)
+    )
+    assert layer.data_level == 1
+    layer.corner_pixels = np.array([[10, -5], [20, 299]])
+    assert field_in_view(layer) == Box(20, 42, 0, 600)
+    layer.corner_pixels = np.array([[20, 20], [10, 10]])
+    assert field_in_view(layer) is None

@@ -1,0 +1,117 @@
+"""Comparing: the box at the mouse, the line, the two views."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.progress import run
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.jobs.stacks import enhance_in_memory
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
+
+TIMEOUT_MS = 60_000
+
+
+@pytest.fixture
+def panel(model, qtbot, add, exposures) -> EnhancePanel:
+    add(model, exposures[0].replace(name="field", origin=(500.0, -300.0)))
+    made = EnhancePanel(model)
+    qtbot.addWidget(made)
+    made.form.set_values(tile=64, precision="fp32")
+    return made
+
+
+def point(model, y, x):
+    model.cursor.position = (500 + 10.0 * y, -300 + 10.0 * x)
+
+
+def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot):
+    image = micrograph_from_layer(model.layers["field"])
+    options = EnhanceOptions(tile=64, precision="fp32")
+    whole = run(enhance_in_memory(image, options=options)).array()
+    point(model, 90, 100)
+    panel.look.pointing.value = True
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=TIMEOUT_MS)
+    layer = panel.look.preview.layer
+    assert layer not in grey_layers(model)
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    np.testing.assert_allclose(layer.data, whole, atol=1e-4)
+    panel.look.preview._side_px = 64
+    point(model, 60, 130)
+    qtbot.waitUntil(lambda: layer.data.shape == (64, 64), timeout=TIMEOUT_MS)
+    y, x = (int(v) for v in (layer.translate - (500.0, -300.0)) / 10.0)
+    assert abs(y + 32 - 60) <= 16
+    assert abs(x + 32 - 130) <= 16
+    np.testing.assert_allclose(layer.data, whole[y : y + 64, x : x + 64], atol=1e-4)
+    panel.look.pointing.value = False
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=TIMEOUT_MS)
+    assert [item.name for item in model.layers] == ["field"]
+
+
+def test_changed_options_are_shown(panel, model, qtbot):
+    seen = []
+    start = panel.look.preview.runner.start
+    panel.look.preview.runner.start = lambda title, make: (
+        seen.append(panel.form.options().tile) or start(title, make)
+    )
+    point(model, 90, 100)
+    panel.look.pointing.value = True
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=TIMEOUT_MS)
+    panel.form.set_values(tile=128)
+    qtbot.waitUntil(lambda: len(seen) > 1, timeout=TIMEOUT_MS)
+    assert seen == [64, 128]
+    panel.look.stop_preview()
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=TIMEOUT_MS)
+
+
+def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
+    model.layers.clear()
+    panel.look.pointing.value = True
+    assert "An image layer must be chosen" in panel.status.text()
+    assert not panel.look.preview.runner.busy
+
+
+def test_the_line_covers_its_share_with_the_input(panel, model):
+    source = model.layers["field"]
+    source.corner_pixels = np.array([[20, 40], [119, 139]])
+    panel.look.split.value = 30
+    layer = model.layers["before"]
+    np.testing.assert_array_equal(layer.data, source.data[20:120, 40:70])
+    np.testing.assert_array_equal(layer.translate, [700.0, 100.0])
+    np.testing.assert_array_equal(layer.scale, source.scale)
+    assert layer.contrast_limits == source.contrast_limits
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    assert layer not in grey_layers(model)
+    assert panel.layer.value is source
+    panel.look.split.value = 60
+    assert layer.data.shape == (100, 60)
+    panel.look.beside.value = True
+    assert model.canvas.grid.enabled
+    assert "before" not in model.layers
+    panel.look.split.value = 10
+    assert not model.canvas.grid.enabled
+    panel.look.split.value = 0
+    assert [item.name for item in model.layers] == ["field"]
+
+
+def test_the_line_follows_the_camera_and_the_level(panel, model, qtbot):
+    image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    source = model.add_image(
+        [image, image[::2, ::2]],
+        multiscale=True,
+        name="coarse",
+        contrast_limits=(0, 4096),
+        scale=(10, 10),
+        units=("nm", "nm"),
+    )
+    panel.layer.value = source
+    source.corner_pixels = np.array([[0, 0], [31, 31]])
+    panel.look.split.value = 50
+    layer = model.layers["before"]
+    np.testing.assert_array_equal(layer.data, image[::2, ::2][:, :16])
+    np.testing.assert_array_equal(layer.scale, [20, 20])
+    np.testing.assert_array_equal(layer.translate, [5, 5])
+    source.corner_pixels = np.array([[8, 8], [23, 23]])
+    model.scene.camera.zoom = 3
+    qtbot.waitUntil(lambda: layer.data.shape == (16, 8), timeout=TIMEOUT_MS)
+    panel.look.split.value = 0

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+
+
+@pytest.fixture
+def panel(model, qtbot, exposures, add) -> MetricsPanel:
+    for exposure in exposures:
+        add(model, exposure)
+    made = MetricsPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_metrics_against_a_reference(panel, model, run_panel):
+    panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
+    assert "Measured second against first" in run_panel(panel)
+    text = panel.table.text()
+    for name in ("PSNR", "SSIM", "Average gradient", "Histogram distance"):
+        assert name in text
+    axes = panel.plot.axes[0]
+    assert axes.get_xlabel() == "Grey level"
+    assert len(axes.get_lines()) == 2
+
+
+def test_metrics_without_a_reference(panel, run_panel):
+    run_panel(panel)
+    assert "PSNR" not in panel.table.text()
+    assert "Contrast" in panel.table.text()
+
+
+def test_affine_match_raises_psnr(panel, model, run_panel):
+    model.layers[1].data = np.asarray(model.layers[1].data) * 0.5 + 0.1
+    panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
+    panel.form.set_values(data_range=1.0)
+    run_panel(panel)
+    before = panel.table.text()
+    panel.form.set_values(match="affine")
+    run_panel(panel)
+    assert psnr(panel.table.text()) > psnr(before) + 3
+
+
+def psnr(text: str) -> float:
+    return float(text.split("PSNR")[1].split("<b>")[1].split(" dB")[0])

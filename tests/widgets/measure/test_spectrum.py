@@ -1,0 +1,115 @@
+import csv
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel, ring_periods
+
+ROWS, COLUMNS = np.indices((128, 160))
+
+
+@pytest.fixture
+def grating() -> Micrograph:
+    """Period of 8 px along x, 10 nm pixels."""
+    image = 100 + 50 * np.sin(2 * np.pi * COLUMNS / 8)
+    return Micrograph(image.astype(np.float32), parse_pixel_size(10.0), "grating")
+
+
+@pytest.fixture
+def panel(model, qtbot, add, grating) -> SpectrumPanel:
+    add(model, grating)
+    noise = np.random.default_rng(0).normal(size=(128, 160)).astype(np.float32)
+    add(model, grating.replace(data=noise, name="noise"))
+    made = SpectrumPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_curves_of_all_layers_are_drawn_together(panel, model, run_panel):
+    panel.layers.value = list(model.layers)
+    assert "2 radial spectra" in run_panel(panel)
+    axes = panel.plot.axes[0]
+    assert len(axes.get_lines()) == 2
+    assert "µm⁻¹" in axes.get_xlabel()
+    names = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert names == {"grating", "noise"}
+    assert axes.child_axes[0].get_xlabel() == "Period (nm)"
+
+
+def test_peak_lies_at_the_period(panel, model, run_panel):
+    panel.layers.value = [model.layers["grating"]]
+    run_panel(panel)
+    (frequency,), (power,) = panel.spectra.frequency, panel.spectra.power
+    assert 1000 / frequency[np.argmax(power)] == pytest.approx(80, rel=0.05)
+    assert frequency.max() <= 50 + 1e-9
+
+
+def test_centred_layer_keeps_the_viewer_in_nm(panel, model, run_panel):
+    panel.layers.value = [model.layers["grating"]]
+    run_panel(panel)
+    layer, image = model.layers["Spectrum of grating"], model.layers["grating"]
+    assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
+    assert layer.translate[1] > image.extent.world[1, 1]
+    y, x = np.unravel_index(np.argmax(layer.data), layer.data.shape)
+    step = layer.metadata["spectrum"]["frequency_step_per_nm"]
+    assert y == 64
+    assert abs(x - 80) * step[1] == pytest.approx(1 / 80, rel=1e-6)
+
+
+def test_rings_have_the_radius_of_their_period(panel, model, run_panel):
+    panel.layers.value = [model.layers["grating"]]
+    run_panel(panel)
+    rings = model.layers["Periods of grating"]
+    periods = [float(t.split()[0]) for t in rings.features["period"]]
+    assert len(periods) >= 2
+    for corners, period in zip(rings.data, periods, strict=True):
+        radius = np.ptp(corners, axis=0) / 2
+        np.testing.assert_allclose(radius, np.array([1280, 1600]) / period)
+
+
+def test_without_planes_no_layer_is_added(panel, model, run_panel):
+    panel.planes.value = False
+    before = len(model.layers)
+    run_panel(panel)
+    assert len(model.layers) == before
+
+
+def test_csv_holds_every_ring(panel, model, run_panel, tmp_path):
+    panel.layers.value = list(model.layers)
+    run_panel(panel)
+    path = tmp_path / "curves.csv"
+    panel.export(path)
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert {row["image"] for row in rows} == {"grating", "noise"}
+    assert len(rows) == sum(len(q) for q in panel.spectra.frequency)
+    last = rows[-1]
+    assert float(last["period_nm"]) == pytest.approx(
+        1000 / float(last["frequency_per_um"])
+    )
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv_into_a_missing_folder_is_told(panel, run_panel, tmp_path):
+    panel.export(tmp_path / "x.csv")
+    assert "before they are exported" in panel.status.text()
+    run_panel(panel)
+    panel.export(tmp_path / "missing" / "x.csv")
+    assert "choose another folder" in panel.status.text()
+
+
+def test_uncalibrated_layers_are_in_cycles_per_pixel(model, qtbot, run_panel, grating):
+    model.add_image(grating.data, name="bare")
+    panel = SpectrumPanel(model)
+    qtbot.addWidget(panel)
+    assert "cycles per pixel" in run_panel(panel)
+    assert panel.plot.axes[0].get_xlabel() == "Frequency (cycles/px)"
+    assert not panel.plot.axes[0].child_axes
+
+
+def test_ring_periods_lie_between_nyquist_and_the_image(grating):
+    periods = ring_periods(grating)
+    assert periods == sorted(periods)
+    assert all(20 <= period <= 1280 for period in periods)
+    tiny = Micrograph(np.zeros((4, 4)), parse_pixel_size(1.0))
+    assert ring_periods(tiny) == []

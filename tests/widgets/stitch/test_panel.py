@@ -1,0 +1,214 @@
+"""A folder of frames in the panel: mosaic, outlines, joints, and what is said."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.io.napari_hooks import read_scan_layers
+from napari_semsr.stitching.solution import PairReport
+from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from napari_semsr.widgets.stitch.show import _colour_of, quality_colour
+
+NM = ["nanometer", "nanometer"]
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="particles", frames_grid=(2, 2), frame_px=96,
+        field="square", seed=5,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def bad_scan(scan, tmp_path):
+    """The scan with its last frame cut short."""
+    folder = tmp_path / "bad"
+    shutil.copytree(scan, folder)
+    path = folder / "frame_003.tif"
+    path.write_bytes(path.read_bytes()[:3000])
+    return folder
+
+
+@pytest.fixture
+def make(model, qtbot, finish):
+    """Make a panel that has looked into a folder."""
+
+    def panel_for(folder=None):
+        panel = StitchMosaicPanel(model)
+        qtbot.addWidget(panel)
+        if folder is not None:
+            panel.folder.value = folder
+        finish(panel)
+        return panel
+
+    return panel_for
+
+
+def units(viewer):
+    return [str(unit) for unit in viewer.layers.units]
+
+
+def test_folder_says_what_it_holds(make, scan):
+    panel = make(scan)
+    assert "4 frames of 96" in panel.about.text()
+    assert "Nominal positions are known" in panel.about.text()
+    assert panel.pixel_size.value == pytest.approx((20, 20))
+    assert panel.status.text() == "scan can be stitched."
+
+
+def test_stitching_again_replaces_the_layers(make, model, scan, run_panel):
+    panel = make(scan)
+    run_panel(panel)
+    model.add_image(np.zeros((8, 8)), name="of the user")
+    names = [layer.name for layer in model.layers]
+    first = model.layers["scan mosaic"]
+    run_panel(panel)
+    assert sorted(layer.name for layer in model.layers) == sorted(names)
+    assert model.layers["scan mosaic"] is not first
+
+
+def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
+    panel = make(scan)
+    panel.show_button.click()
+    finish(panel)
+    said = run_panel(panel)
+    assert "4 of 4 frames joined" in said
+    assert units(model) == NM
+    mosaic = model.layers["scan mosaic"]
+    assert model.layers.selection.active is mosaic
+    np.testing.assert_allclose(mosaic.scale, 20)
+    assert np.isnan(mosaic.data).any()
+    low, high = mosaic.contrast_limits
+    assert np.nanmin(mosaic.data) <= low < high <= np.nanmax(mosaic.data)
+    for name in ("outlines, nominal", "outlines, solved", "joints"):
+        np.testing.assert_allclose(model.layers[f"scan {name}"].scale, 20)
+    assert not model.layers["scan frames, nominal"].visible
+
+    solved = model.layers["scan outlines, solved"]
+    found = np.array([box.min(axis=0) + 0.5 for box in solved.data])
+    table = solved.features[["y_px", "x_px"]].to_numpy()
+    np.testing.assert_allclose(found, table, atol=1e-4)
+    assert list(solved.features["frame"]) == [f"frame_00{n}.tif" for n in range(4)]
+    joints = model.layers["scan joints"]
+    assert joints.features["used"].sum() >= 3
+    assert all(len(line) == 2 for line in joints.data)
+
+
+def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
+    panel = make(scan)
+    run_panel(panel)
+    text = panel.figures.text()
+    for word in ("Residual", "px (", "nm) RMS", "Joints", "Stage error", "Shading"):
+        assert word in text
+    residuals, stage = panel.plots.axes
+    assert residuals.get_ylabel() == "Residual (px)"
+    assert sum(len(line.get_xdata()) for line in residuals.get_lines()) >= 5
+    assert "nominal" in stage.get_xlabel()
+    assert panel.results.isVisibleTo(panel)
+    assert panel.trouble.text() == ""
+
+
+def test_frame_that_is_left_out_is_listed(make, model, bad_scan, run_panel):
+    panel = make(bad_scan)
+    assert "frame_003.tif" in panel.about.text()
+    assert "3 of 4" in run_panel(panel)
+    assert "<b>frame_003.tif</b>" in panel.trouble.text()
+    assert len(model.layers["bad outlines, solved"].data) == 3
+
+
+def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
+    panel = make(scan)
+    panel.output.value = tmp_path / "wanted"
+    run_panel(panel)
+    store = tmp_path / "wanted.ome.zarr"
+    assert napari_semsr.read(store).pixel_size_nm == (20, 20)
+    assert (store / "labels" / "coverage" / "0").is_dir()
+    assert "exists" in run_panel(panel)
+    panel.existing.value = True
+    assert "frames joined" in run_panel(panel)
+
+
+def test_cancel_leaves_nothing(make, model, scan, finish):
+    panel = make(scan)
+    before = set(_cache._cache_folder().iterdir())
+    panel.run_button.click()
+    panel.cancel_button.click()
+    finish(panel)
+    assert "cancelled" in panel.status.text()
+    assert len(model.layers) == 0
+    assert set(_cache._cache_folder().iterdir()) == before
+
+
+def test_bad_requests_are_one_sentence(make, scan, tmp_path, finish, run_panel):
+    panel = make()
+    assert "folder of frames must be chosen" in run_panel(panel)
+    panel.show_button.click()
+    assert "folder of frames must be chosen" in panel.status.text()
+    panel.folder.value = scan
+    finish(panel)
+    panel.grid.setText("many")
+    assert "such as 4x5" in run_panel(panel)
+    panel.grid.setText("3x3")
+    assert "needs 9 frames, got 4" in run_panel(panel)
+    panel.grid.setText("")
+    panel.flat.value = "file"
+    assert panel.flat_file.native.isVisibleTo(panel)
+    assert "flat field file must be chosen" in run_panel(panel)
+    panel.flat.value = "auto"
+    panel.positions.value = tmp_path / "nothing.csv"
+    assert "nothing.csv" in run_panel(panel)
+
+
+def test_uncalibrated_frames_stay_in_pixels(make, model, tmp_path, run_panel):
+    rng = np.random.default_rng(1)
+    image = rng.random((170, 170)).repeat(2, axis=0).repeat(2, axis=1)
+    napari_semsr.simulate(
+        tmp_path / "bare", image, frames_grid=(1, 2), frame_px=128, overlap=0.4,
+        field="square",
+    )  # fmt: skip
+    panel = make(tmp_path / "bare")
+    assert "2 of 2" in run_panel(panel)
+    assert units(model) == ["pixel", "pixel"]
+    assert "not calibrated" in panel.trouble.text()
+    assert "nm)" not in panel.figures.text()
+
+
+def test_scan_in_the_viewer_is_taken(make, model, scan):
+    for data, attributes, kind in read_scan_layers(str(scan)):
+        getattr(model, f"add_{kind}")(data, **attributes)
+    assert units(model) == NM
+    assert make().folder.value == scan
+
+
+def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
+    from napari_semsr import jobs
+    from napari_semsr.jobs.simulate import simulate_job
+    from napari_semsr.jobs.simulate_folder import SimulateOptions
+    from napari_semsr.widgets.samples import superlens_scan
+
+    small = SimulateOptions(frames_grid=(1, 2), frame_px=48)
+    monkeypatch.setattr(
+        jobs, "superlens_scan", lambda folder: simulate_job(folder, options=small)
+    )
+    for data, attributes, kind in superlens_scan():
+        getattr(model, f"add_{kind}")(data, **attributes)
+    assert [type(layer).__name__ for layer in model.layers] == ["Image", "Shapes"]
+    panel = make()
+    assert "2 frames" in panel.about.text()
+    assert (panel.folder.value / "truth" / "positions.csv").is_file()
+
+
+def test_colours_tell_used_from_doubtful():
+    used = PairReport(0, 1, (0, 0), 0.8, 9, used=True)
+    unsure = PairReport(0, 1, (0, 0), 0.8, 9, used=True, ambiguous=True)
+    refused = PairReport(0, 1, (0, 0), 0.8, 9, used=False)
+    colours = [_colour_of(pair) for pair in (used, unsure, refused)]
+    assert colours[0] == quality_colour(0.8)
+    assert len(set(colours)) == 3
+    assert colours[2][3] < 1

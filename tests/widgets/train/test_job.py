@@ -1,0 +1,66 @@
+"""A training that cannot start leaves what an earlier run learns from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import OptionError, WriteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.train_process import TrainRequest
+from napari_semsr.pairing.options import PairOptions
+from napari_semsr.simulation.phantoms.draw import draw
+from napari_semsr.widgets.train import job
+from napari_semsr.widgets.train.job import Cut
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (item for item in folder.rglob("*") if item.is_file())
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files}
+
+
+def _cut(seed: int) -> Cut:
+    high = draw("particles", (96, 96), seed=seed).astype(np.float32)
+    layers = (Micrograph(part, name="f") for part in (high, high))
+    return Cut(*layers, PairOptions(patch=24, scale=1))
+
+
+def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
+    store = job.pairs_beside(tmp_path / "run")
+    store.mkdir()
+    (store / "mine").write_text("kept")
+    store.with_suffix(".png").write_text("kept")
+    before = _contents(tmp_path)
+    request = TrainRequest("r.yaml", str(tmp_path / "run"), pairs=str(store))
+    with pytest.raises(WriteError):
+        run(job.train_to_shelf(request, _cut(0)))
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_failed_start_gives_the_earlier_run_its_pairs_again(
+    begins: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    store = job.pairs_beside(folder)
+
+    def training(request: TrainRequest, **_: object):
+        if request.overwrite and not begins:
+            msg = "no such discriminator"
+            raise OptionError(msg)
+        Path(request.run_dir, "recipe.yaml").write_text("name: a\n")
+        raise OptionError("stopped") if request.overwrite else KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(job, "train_apart", training)
+    request = TrainRequest("r.yaml", str(folder), pairs=str(store))
+    with pytest.raises(KeyboardInterrupt):
+        run(job.train_to_shelf(request, _cut(0)))
+    before = _contents(tmp_path)
+    again = TrainRequest("r.yaml", str(folder), pairs=str(store), overwrite=True)
+    with pytest.raises(OptionError):
+        run(job.train_to_shelf(again, _cut(1)))
+    assert (_contents(tmp_path) == before) != begins
+    assert not list(tmp_path.glob(".*"))

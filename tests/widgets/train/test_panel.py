@@ -1,0 +1,398 @@
+"""The panel Train: what it asks for, what it shows, how it stops and goes on."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from qtpy.QtWidgets import QFileDialog
+from scipy import ndimage
+
+from napari_semsr.core.errors import DeviceMemoryError
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io.formats import write
+from napari_semsr.jobs.train import Trained
+from napari_semsr.jobs.train_process import TrainStep
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import save_model
+from napari_semsr.models.registry import build
+from napari_semsr.pairing.store import open_pairs
+from napari_semsr.widgets.enhance.models import ModelChooser
+from napari_semsr.widgets.layers import grey_layers
+from napari_semsr.widgets.train import job as _train_job
+from napari_semsr.widgets.train.job import spell_time
+from napari_semsr.widgets.train.panel import TrainPanel
+from napari_semsr.widgets.train.watch import TrainView, read_curve
+from tests.widgets.scenes import grain
+
+NETWORK = {"width": 4, "fine_blocks": 1, "dilations": [1]}
+TINY = """
+name: tiny
+kind: supervised
+architecture: two-scale
+architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
+data: {patch_px: 16}
+batch: 2
+steps: 100000
+validate_every: 5
+precision: fp32
+workers: 0
+"""
+
+
+class FakeTraining:
+    """Stands in for the other process; leaves in the folder what a run leaves."""
+
+    def __init__(self) -> None:
+        self.requests, self.closed = [], 0
+        self.last, self.error = 3, None
+
+    def __call__(self, request, *, device):
+        self.requests.append(request)
+        folder = Path(request.run_dir)
+        folder.mkdir(exist_ok=True)
+        name = request.name or "again"
+        (folder / "recipe.yaml").write_text(f"name: {name}\n")
+        try:
+            for step in range(1, self.last + 1):
+                self.validate(folder, step)
+                yield TrainStep(step, self.last, "loss", 1 / step, 90.0)
+            if self.error:
+                raise self.error
+            path = folder / f"{name}.safetensors"
+            record = {"gain_db": 1.5, "step": self.last}
+            return Trained(self.last, record, str(path), str(folder))
+        finally:
+            self.closed += 1
+
+    def validate(self, folder: Path, step: int) -> None:
+        """Write curve, preview, state and model."""
+        curve = folder / "curve.csv"
+        head = "" if curve.exists() else "step,loss,gain_db,ssim\n"
+        with curve.open("a") as stream:
+            stream.write(f"{head}{step},{1 / step},{step / 2},0.5\n")
+        picture = np.full((8, 30), step, np.float32)
+        made = Micrograph(picture, parse_pixel_size(5.0))
+        write(made, folder / "preview.tif", overwrite=True)
+        (folder / "last.ckpt").touch()
+        name = self.requests[-1].name or "again"
+        card = ModelCard(
+            name=name, architecture="two-scale", options=NETWORK, receptive_field=0
+        )
+        path = folder / f"{name}.safetensors"
+        save_model(path, build("two-scale", NETWORK), card)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    """Runs and models of this test alone."""
+    monkeypatch.setenv("SEMSR_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
+    return tmp_path
+
+
+@pytest.fixture
+def training(monkeypatch) -> FakeTraining:
+    """No other process."""
+    made = FakeTraining()
+    monkeypatch.setattr(_train_job, "train_apart", made)
+    return made
+
+
+def add_images(viewer, add, side: int = 128):
+    """A soft and a sharp image of one field, 5 nm pixels."""
+    sharp = grain((side, side))
+    soft = ndimage.gaussian_filter(sharp, 1.0)
+    for image, name in ((sharp, "sharp"), (soft, "soft")):
+        add(viewer, Micrograph(image, parse_pixel_size(5.0), name))
+
+
+@pytest.fixture
+def panel(model, qtbot, add) -> TrainPanel:
+    add_images(model, add)
+    made = TrainPanel(model)
+    qtbot.addWidget(made)
+    made.pairs.low.value = model.layers["soft"]
+    made.pairs.high.value = model.layers["sharp"]
+    made.pairs.patch.value = 32
+    return made
+
+
+@pytest.fixture
+def recipe(folder) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def use_file(panel: TrainPanel, path: Path) -> None:
+    panel.recipe.box.value = panel.recipe.box.choices[-1]
+    panel.recipe.file.value = path
+
+
+def test_layers_are_cut_and_the_model_comes_to_the_lists(
+    panel, training, run_panel, qtbot, folder
+):
+    models = ModelChooser()
+    qtbot.addWidget(models)
+    panel.name.value, panel.steps.value = "mine", 500
+    said = run_panel(panel)
+    assert "Trained mine in 3 steps (+1.50 dB on held-out pairs)" in said
+    (asked,) = training.requests
+    assert (asked.name, asked.steps, asked.patch) == ("mine", 500, 32)
+    assert (asked.start_from, asked.anew) == (None, False)
+    assert asked.run_dir == str(folder / "runs" / "mine")
+    store = open_pairs(Path(asked.pairs))
+    assert store.path == folder / "runs" / "mine-pairs.zarr"
+    assert store.record["patch"] == 32
+    assert min(store.counts.values()) > 0
+    models.box.value = "mine"
+    assert models.card["architecture"] == "two-scale"
+
+
+def test_layers_of_two_pitches_serve_a_network_that_enlarges(
+    panel, model, training, run_panel, add
+):
+    coarse = model.layers["soft"].data.reshape(64, 2, 64, 2).mean((1, 3))
+    add(model, Micrograph(coarse, parse_pixel_size(10.0), "coarse"))
+    panel.pairs.low.value = model.layers["coarse"]
+    panel.pairs.patch.value = 16
+    panel.recipe.box.value = "de-haan"
+    run_panel(panel)
+    store = open_pairs(Path(training.requests[0].pairs))
+    assert (store.record["scale"], store.record["patch"]) == (2, 16)
+    assert store.arrays("train")[1].shape[1:] == (32, 32)
+
+
+def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
+    panel.pairs.source.value = "store"
+    panel.pairs.store.value = folder / "given.zarr"
+    panel.pairs.patch.value = 0
+    panel.recipe.start.value = "<fresh>"
+    run_panel(panel)
+    (asked,) = training.requests
+    assert (asked.pairs, asked.patch) == (str(folder / "given.zarr"), None)
+    assert asked.anew
+
+
+def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel):
+    run_panel(panel)
+    layer = panel.view.layer
+    assert layer.name == "low | output | truth (3)"
+    assert np.all(layer.data == 3)
+    np.testing.assert_allclose(layer.scale, (5, 5))
+    assert layer.translate[1] > 128 * 5
+    assert layer not in grey_layers(model)
+    text = panel.view.figures.text()
+    assert "at step 3" in text
+    assert "+1.50 dB" in text
+    panel.view.look()
+    camera = getattr(model, "scene", model).camera
+    np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)
+
+
+def test_preview_that_was_removed_stays_away(model, training, folder, qtbot):
+    view = TrainView(model)
+    qtbot.addWidget(view)
+    (folder / "run").mkdir()
+    training.requests.append(type("Asked", (), {"name": "a"}))
+    view.watch(folder / "run")
+    view.poll()
+    assert view.layer is None
+    training.validate(folder / "run", 1)
+    view.poll()
+    model.layers.remove(view.layer)
+    time.sleep(0.01)
+    training.validate(folder / "run", 2)
+    view.poll()
+    assert not len(model.layers)
+    assert "at step 2" in view.figures.text()
+
+
+def test_stop_keeps_the_best_model_and_resume_goes_on(
+    panel, training, finish, qtbot, folder
+):
+    training.last = 100_000
+    panel.name.value = "mine"
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: panel._reached > 0, timeout=30_000)
+    assert "2 min left" in panel.status.text()
+    panel.cancel_button.click()
+    assert "saving the state" in panel.status.text()
+    qtbot.waitUntil(lambda: "Resume goes on" in panel.status.text(), timeout=30_000)
+    finish(panel)
+    assert training.closed == 1
+    assert (folder / "models" / "mine.safetensors").is_file()
+    training.last = 2
+    panel.resume_button.click()
+    finish(panel)
+    asked = training.requests[-1]
+    assert asked.resume
+    assert sum("low |" in layer.name for layer in panel.viewer.layers) == 1
+    assert asked.recipe == str(folder / "runs" / "mine" / "recipe.yaml")
+
+
+def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder):
+    training.validate = lambda *_: time.sleep(0.05)
+    training.last = 100_000
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: panel._reached > 0, timeout=30_000)
+    panel.cancel_button.click()
+    finish(panel)
+    assert "before a step was done" in panel.status.text()
+    assert not (folder / "models").exists()
+
+
+def test_run_to_resume_is_asked_for(panel, training, folder, monkeypatch):
+    asked = []
+
+    def choose(*given):
+        asked.append(given)
+        return str(folder)
+
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", choose)
+    panel.resume_button.click()
+    assert asked
+    assert "no run to resume" in panel.status.text()
+    assert not training.requests
+
+
+def test_error_of_the_training_is_shown(panel, training, run_panel, model):
+    training.error = DeviceMemoryError("Memory ran out; lower the batch.")
+    assert run_panel(panel) == "Memory ran out; lower the batch."
+    assert panel.view.layer in model.layers  # what was reached is still seen
+    assert not panel.run_button.signalsBlocked()
+    assert panel.resume_button.isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "needs"),
+    [
+        ("same", "two layers, got soft"),
+        ("foreign", "patches can be learnt from (uncorrelated"),
+        ("empty", "patches can be learnt from (empty"),
+        ("missing", "patches can be learnt from (not-finite"),
+        ("small", "lower --patch"),
+        ("no-store", "store of pairs must be chosen"),
+        ("bundled", "a model sem-restore already"),
+        ("no-name", "needs a name"),
+        ("bad-name", "got '../mine'"),
+        ("in-use", "holds other files"),
+        ("taken", "or 'Replace an earlier one'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    panel, training, run_panel, model, add, folder, wrong, needs
+):
+    if wrong == "same":
+        panel.pairs.high.value = panel.pairs.low.value
+    elif wrong in ("foreign", "empty", "missing"):
+        noise = np.random.default_rng(0).random((128, 128))
+        data = noise * {"foreign": 1, "empty": 0, "missing": np.nan}[wrong]
+        add(model, Micrograph(data, parse_pixel_size(5.0), "other"))
+        panel.pairs.high.value = model.layers["other"]
+    elif wrong == "small":
+        panel.pairs.patch.value = 128
+    elif wrong == "no-store":
+        panel.pairs.source.value = "store"
+    elif wrong == "in-use":
+        (folder / "notes.txt").touch()
+        panel.folder.value = folder
+    elif wrong == "taken":
+        (folder / "models").mkdir()
+        (folder / "models" / "mine.safetensors").touch()
+        panel.name.value = "mine"
+    else:
+        names = {"no-name": "", "bad-name": "../mine", "bundled": "sem-restore"}
+        panel.name.value = names[wrong]
+    said = run_panel(panel)
+    assert needs in said
+    assert "\n" not in said
+    assert not training.requests
+
+
+def test_recipe_with_a_wrong_key_is_named(panel, training, run_panel, recipe):
+    recipe.write_text(TINY.replace("batch:", "batches:"))
+    use_file(panel, recipe)
+    assert "batches" in panel.recipe.text.text()
+    assert "batches" in run_panel(panel)
+
+
+def test_rows_and_starts_follow_what_is_chosen(panel, recipe):
+    panel.show()
+    assert panel.pairs.low.native.isVisibleTo(panel)
+    panel.pairs.source.value = "store"
+    assert not panel.pairs.low.native.isVisibleTo(panel)
+    assert panel.pairs.store.native.isVisibleTo(panel)
+    first, fresh, *models = panel.recipe.start.choices
+    assert models[0] == "sem-restore"
+    panel.recipe.start.value = fresh
+    assert panel.recipe.begins() == {"start_from": None, "anew": True}
+    panel.recipe.start.value = "sem-restore"
+    assert panel.recipe.begins() == {"start_from": "sem-restore", "anew": False}
+    use_file(panel, recipe)
+    assert panel.recipe.start.choices == (first, *models)
+    assert panel.name.value == "tiny"
+    panel.recipe.box.value = "de-haan"
+    assert panel.recipe.scale() == 2
+
+
+def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
+    (folder / "runs" / "tiny").mkdir(parents=True)
+    use_file(panel, recipe)
+    assert panel.name.value == "tiny-2"
+    panel.name.value = "own"
+    panel.recipe.box.value = "wang-srcnn"
+    assert panel.name.value == "own"
+
+
+def test_curve_is_read_as_far_as_it_is_written(tmp_path):
+    path = tmp_path / "curve.csv"
+    assert read_curve(path) == {}
+    path.write_text("step,loss,gain_db\n5,1,2\n10,3,\n5,4,6\n15,")
+    curve = read_curve(path)
+    np.testing.assert_array_equal(curve["step"], (5, 10, 15))
+    np.testing.assert_array_equal(curve["gain_db"], (6, np.nan, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(20.4, "20 s"), (240, "4 min"), (7500, "2 h 05 min")]
+)
+def test_time_is_said_in_the_units_that_suit_it(seconds, said):
+    assert spell_time(seconds) == said
+
+
+@pytest.mark.skipif(
+    sys.platform.startswith("linux") and not os.environ.get("DISPLAY"),
+    reason="needs a display; run under xvfb-run",
+)
+def test_real_training_is_watched_and_ends_with_the_viewer(
+    make_napari_viewer_proxy, qtbot, add, keep_picture, folder, recipe
+):
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(1200, 850)
+    add_images(viewer, add, 160)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-semsr", "Train")
+    panel.pairs.low.value = viewer.layers["soft"]
+    panel.pairs.high.value = viewer.layers["sharp"]
+    use_file(panel, recipe)
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: panel.view.layer is not None, timeout=300_000)
+    keep_picture(viewer, "train")
+    (child,) = children()
+    before = time.time_ns()
+    viewer.close()
+    qtbot.waitUntil(lambda: not child.is_running(), timeout=300_000)
+    run = folder / "runs" / "tiny"
+    assert (run / "last.ckpt").stat().st_mtime_ns > before
+    assert (run / "tiny.safetensors").is_file()
+    assert not (folder / "models").exists()
+
+
+def children() -> list[psutil.Process]:
+    """Processes of trainings that this one started."""
+    found = psutil.Process().children()
+    return [item for item in found if any("train_process" in w for w in item.cmdline())]
