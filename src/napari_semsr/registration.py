@@ -40,27 +40,16 @@ _ALIKE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A translation between two images on one grid.
+    """A translation between two images on one grid."""
 
-    Attributes
-    ----------
-    shift_px : tuple of float
-        ``(y, x)`` by which the moving image must be moved to lie on the fixed one.
-    error_px : float
-        Standard error from the quarters of the field, the longer axis.
-    quarters : int
-        Quarters of the field that find this place by themselves, of four.
-    runner_up : float
-        Correlation at the next best place over that at the best, without sign.
-    correlation : float
-        Pearson's r of the band-passed images when moved; negative where contrast is
-        inverted.
-    """
-
+    # ``(y, x)`` by which the moving image must be moved to lie on the fixed one
     shift_px: tuple[float, float]
-    error_px: float
-    quarters: int
+    error_px: float  # Standard error from the quarters of the field, the longer axis
+    quarters: int  # Quarters of the field that find this place by themselves, of four
+    # Correlation at the next best place over that at the best, without sign
     runner_up: float
+    # Pearson's r of the band-passed images when moved; negative where contrast is
+    # inverted
     correlation: float
 
     @property
@@ -72,24 +61,8 @@ class Shift:
 def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shift:
     """Find the translation that brings one image onto another.
 
-    Parameters
-    ----------
-    fixed, moving : (Y, X) numpy.ndarray
-        Images of one shape, 64 px or more on each side; NaN where nothing is known.
-    reach : int
-        Largest shift looked for along each axis, in pixels.
-
-    Returns
-    -------
-    Shift
-        Where the moving image goes, and how sure that is.
-
-    Raises
-    ------
-    ShapeError
-        If the shapes differ, or a side is too short for the search.
-    RegistrationError
-        If no shift stands out, or the best lies at the border of the search.
+    `fixed`, `moving` (Y, X), images of one shape, 64 px or more on each side; NaN where
+    nothing is known; `reach`: largest shift looked for along each axis, in pixels.
     """
     _check(fixed.shape, moving.shape, reach)
     first, second = _banded(fixed), _banded(moving)

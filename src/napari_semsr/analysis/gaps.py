@@ -50,26 +50,16 @@ class GapOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One gap of the reference, or of the image where there is no reference.
+    """One gap of the reference, or of the image where there is no reference."""
 
-    Attributes
-    ----------
-    place_px : tuple of float
-        Its middle, ``(y, x)``.
-    width_px, width_nm : float or None
-        Its width in the image; None where it is not seen, or not as wide as a number.
-    reference_px, reference_nm : float or None
-        Its width in the reference; None without one.
-    detected : bool
-        Whether the image shows it.
-    """
-
-    place_px: tuple[float, float]
+    place_px: tuple[float, float]  # Its middle, ``(y, x)``
+    # Its width in the image; None where it is not seen, or not as wide as a number
     width_px: float | None
+    # Its width in the image; None where it is not seen, or not as wide as a number
     width_nm: float | None
-    reference_px: float | None
-    reference_nm: float | None
-    detected: bool
+    reference_px: float | None  # Its width in the reference; None without one
+    reference_nm: float | None  # Its width in the reference; None without one
+    detected: bool  # Whether the image shows it
 
 
 @dataclass(frozen=True, slots=True)

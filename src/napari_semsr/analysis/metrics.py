@@ -74,15 +74,7 @@ def earth_movers_distance(
 ) -> float:
     """Mean grey-level shift that turns one distribution into the other.
 
-    Parameters
-    ----------
-    first, second : (N,) and (M,) numpy.ndarray
-        Finite grey values, any real type; the sizes may differ.
-
-    Returns
-    -------
-    float
-        ∫ |Q₁(p) - Q₂(p)| dp over the quantiles p, exact for the given values.
+    `first`, `second` (N,).
     """
     if _is_short(first) and _is_short(second):
         low = int(min(first.min(), second.min()))
@@ -227,15 +219,8 @@ class Metrics:
 def average_gradient(image: FloatArray) -> float:
     """Mean gradient of grey levels, √((Δx² + Δy²) / 2).
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values.
-
-    Returns
-    -------
-    float
-        Mean over pixels that have both a right and a lower neighbour; 0 if none has.
+    `image` (Y, X); gives mean over pixels that have both a right and a lower neighbour;
+    0 if none has.
     """
     dx = np.diff(image, axis=1)[:-1]
     dy = np.diff(image, axis=0)[:, :-1]
@@ -245,15 +230,7 @@ def average_gradient(image: FloatArray) -> float:
 def contrast(image: FloatArray) -> float:
     """Mean square grey difference between 4-neighbours, Σ δ² P(δ).
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values.
-
-    Returns
-    -------
-    float
-        Over all horizontal and vertical pairs; 0 for a single pixel.
+    `image` (Y, X); gives over all horizontal and vertical pairs; 0 for a single pixel.
     """
     dx, dy = np.diff(image, axis=1), np.diff(image, axis=0)
     pairs = dx.size + dy.size
@@ -261,18 +238,7 @@ def contrast(image: FloatArray) -> float:
 
 
 def spatial_frequency(image: FloatArray) -> float:
-    """Root of the summed mean square row and column differences.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values.
-
-    Returns
-    -------
-    float
-        ``√(RF² + CF²)``, each mean over its own pairs.
-    """
+    """Root of the summed mean square row and column differences; `image` (Y, X)."""
     rows, columns = np.diff(image, axis=1), np.diff(image, axis=0)
     total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
     return math.sqrt(total)

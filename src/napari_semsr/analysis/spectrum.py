@@ -52,20 +52,11 @@ class RadialSpectrum:
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Both views of one power spectrum.
+    """Both views of one power spectrum."""
 
-    Attributes
-    ----------
-    radial : RadialSpectrum
-        The radial average.
-    image : Micrograph
-        Log power in two dimensions.
-    centred : bool
-        Whether `image` has the zero frequency in its middle; always True.
-    """
-
-    radial: RadialSpectrum
-    image: Micrograph
+    radial: RadialSpectrum  # The radial average
+    image: Micrograph  # Log power in two dimensions
+    # Whether `image` has the zero frequency in its middle; always True
     centred: bool = True
 
 

@@ -40,11 +40,6 @@ def compact_memory() -> bool:
 
     Nothing is done where the user has set the allocator by ``MALLOC_...`` or
     ``GLIBC_TUNABLES``, or where the C library is not glibc.
-
-    Returns
-    -------
-    bool
-        Whether anything was set.
     """
     chosen = any(name.startswith("MALLOC_") for name in os.environ)
     chosen |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
@@ -79,25 +74,15 @@ _LINE_INTERVAL_S = 10.0
 
 @dataclass
 class Console:
-    """The two streams of a command and how talkative it is.
+    """The two streams of a command and how talkative it is."""
 
-    Attributes
-    ----------
-    as_json : bool
-        Print one JSON object instead of a summary.
-    quiet : bool
-        Say nothing on stderr but errors.
-    out, err : text streams
-        Looked up when the console is made, so that redirection works.
-    clock : callable
-        Tells seconds.
-    """
-
-    as_json: bool = False
-    quiet: bool = False
+    as_json: bool = False  # Print one JSON object instead of a summary
+    quiet: bool = False  # Say nothing on stderr but errors
+    # Looked up when the console is made, so that redirection works
     out: TextIO = field(default_factory=lambda: sys.stdout)
+    # Looked up when the console is made, so that redirection works
     err: TextIO = field(default_factory=lambda: sys.stderr)
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.monotonic  # Tells seconds
     _started: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
@@ -111,11 +96,6 @@ class Console:
 
         Lines wait until counted work is under way, so that a command that refuses its
         input says one line and no more.
-
-        Parameters
-        ----------
-        step : Progress
-            What the service yielded.
         """
         if self.quiet:
             return
@@ -151,15 +131,7 @@ class Console:
             self._open_line = 0
 
     def emit(self, record: dict[str, Any], summary: str) -> None:
-        """Print the result.
-
-        Parameters
-        ----------
-        record : dict
-            Printed as one JSON object when JSON was asked for.
-        summary : str
-            Printed otherwise.
-        """
+        """Print the result."""
         self.clear()
         if self.as_json:
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
@@ -171,26 +143,12 @@ class Console:
         self.out.flush()
 
     def warn(self, message: str) -> None:
-        """Print one line of warning.
-
-        Parameters
-        ----------
-        message : str
-            A sentence.
-        """
+        """Print one line of warning."""
         if not self.quiet:
             self._say(f"semsr: warning: {message}")
 
     def error(self, message: str, verb: str | None = None) -> None:
-        """Print the one line that says why a command failed.
-
-        Parameters
-        ----------
-        message : str
-            A sentence.
-        verb : str, optional
-            The command.
-        """
+        """Print the one line that says why a command failed."""
         self._say(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
 
     def _say(self, line: str) -> None:

@@ -38,17 +38,6 @@ def add_options(
 
     Values are handed on as typed: the model itself checks them, so that a command, a
     panel and a store refuse the same values in the same words.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Receives a group of flags.
-    model : type of Options
-        Its field descriptions become the help.
-    title : str, default="options"
-        Heading of the group.
-    exclude : collection of str, optional
-        Fields that another flag or a positional argument serves.
     """
     group = parser.add_argument_group(title)
     told = _attributes_of(model)
@@ -58,27 +47,7 @@ def add_options(
 
 
 def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) -> O:
-    """Make options of what was typed.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        Parsed arguments; a flag that was not typed is absent.
-    model : type of Options
-        The model whose flags `add_options` added.
-    **changes : object
-        Values that come from elsewhere; they win over flags.
-
-    Returns
-    -------
-    Options
-        Validated options; fields that nobody gave have their defaults.
-
-    Raises
-    ------
-    OptionError
-        If a value is out of range or of the wrong kind.
-    """
+    """Make options of what was typed."""
     given = vars(arguments)
     values = {name: given[name] for name in model.model_fields if name in given}
     return model.parse({**values, **changes})
@@ -150,49 +119,19 @@ def _help(info: FieldInfo, description: str) -> str:
 
 
 def add_image(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    """Add the positional path of an image.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The verb's parser.
-    name : str
-        Name of the argument, lower case; shown in capitals.
-    text : str
-        Its help.
-    """
+    """Add the positional path of an image."""
     parser.add_argument(name, metavar=name.upper(), type=_path, help=text)
 
 
 def add_second(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    """Add the positional path of a second image that may be left out.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The verb's parser.
-    name : str
-        Name of the argument, lower case; shown in capitals.
-    text : str
-        Its help.
-    """
+    """Add the positional path of a second image that may be left out."""
     parser.add_argument(name, metavar=name.upper(), type=_path, nargs="?", help=text)
 
 
 def add_output(
     parser: argparse.ArgumentParser, text: str, *, required: bool = True
 ) -> None:
-    """Add ``-o`` and ``--overwrite``.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The verb's parser.
-    text : str
-        Help of the output.
-    required : bool, default=True
-        Whether the verb needs one.
-    """
+    """Add ``-o`` and ``--overwrite``."""
     parser.add_argument(
         "-o", "--output", metavar="OUT", type=_path, required=required, help=text
     )
@@ -200,13 +139,7 @@ def add_output(
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """Add ``--overwrite``.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The verb's parser.
-    """
+    """Add ``--overwrite``."""
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an existing output"
     )
@@ -215,31 +148,12 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
 def add_opening(
     parser: argparse.ArgumentParser, *, exclude: Collection[str] = ()
 ) -> None:
-    """Add the flags that say how to read an image.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The verb's parser.
-    exclude : collection of str, optional
-        Fields of `OpenOptions` to leave out.
-    """
+    """Add the flags that say how to read an image."""
     add_options(parser, OpenOptions, title="reading", exclude=exclude)
 
 
 def opening_from(arguments: argparse.Namespace) -> OpenOptions:
-    """Make reading options of what was typed.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        Parsed arguments.
-
-    Returns
-    -------
-    OpenOptions
-        Validated.
-    """
+    """Make reading options of what was typed."""
     return options_from(arguments, OpenOptions)
 
 
@@ -296,18 +210,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def load_verb(name: str) -> "Verb[Any]":
-    """Import the module that serves a verb.
-
-    Parameters
-    ----------
-    name : str
-        One of `VERBS`.
-
-    Returns
-    -------
-    Verb
-        What to do.
-    """
+    """Import the module that serves a verb."""
     word = name.replace("-", "_")
     module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")
     verb: Verb[Any] = getattr(module, word.upper())
@@ -315,19 +218,7 @@ def load_verb(name: str) -> "Verb[Any]":
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser, with the arguments of one verb or of all.
-
-    Parameters
-    ----------
-    only : str, optional
-        The verb that will run; the others stay bare names, so that nothing is imported
-        for them. An empty string leaves all bare; None configures all.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        Raises `OptionError` where argparse would exit.
-    """
+    """Build the parser, with the arguments of one verb or of all."""
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
@@ -371,18 +262,10 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True, slots=True)
 class Verb(Generic[R]):
-    """One sub-command of ``semsr``.
+    """One sub-command of ``semsr``."""
 
-    Attributes
-    ----------
-    configure : callable
-        Adds the verb's arguments to its parser.
-    start : callable
-        Makes the job of parsed arguments, without running it.
-    summarise : callable
-        Says a result in one or more lines.
-    """
-
+    # Adds the verb's arguments to its parser
     configure: Callable[[argparse.ArgumentParser], None]
+    # Makes the job of parsed arguments, without running it
     start: Callable[[argparse.Namespace], Job[R]]
-    summarise: Callable[[R], str]
+    summarise: Callable[[R], str]  # Says a result in one or more lines

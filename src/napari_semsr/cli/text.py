@@ -7,20 +7,7 @@ _MISSING = "\N{EN DASH}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Say a number with a few significant digits.
-
-    Parameters
-    ----------
-    value : float or None
-        The number.
-    digits : int, default=3
-        Significant digits.
-
-    Returns
-    -------
-    str
-        A dash when there is none.
-    """
+    """Say a number with a few significant digits."""
     if value is None or not math.isfinite(value):
         return _MISSING
     if value == 0:
@@ -34,15 +21,7 @@ def number(value: float | None, digits: int = 3) -> str:
 def length(nm: float | None, px: float | None = None) -> str:
     """Say a length in nm, or in pixels where no calibration is known.
 
-    Parameters
-    ----------
-    nm, px : float or None
-        The same length in both units.
-
-    Returns
-    -------
-    str
-        For instance ``"41.2 nm (4.12 px)"``.
+    Gives for instance ``"41.2 nm (4.12 px)"``.
     """
     if nm is None:
         return f"{number(px)} px" if px is not None else _MISSING
@@ -50,18 +29,7 @@ def length(nm: float | None, px: float | None = None) -> str:
 
 
 def pixel_size(value: Sequence[float] | None) -> str:
-    """Say a pixel size.
-
-    Parameters
-    ----------
-    value : sequence of two floats, or None
-        ``(y, x)`` in nm.
-
-    Returns
-    -------
-    str
-        One number when both are equal.
-    """
+    """Say a pixel size; `value`: ``(y, x)`` in nm."""
     if value is None:
         return "unknown"
     y, x = value
@@ -71,34 +39,12 @@ def pixel_size(value: Sequence[float] | None) -> str:
 
 
 def shape(value: Sequence[int]) -> str:
-    """Say the size of an image.
-
-    Parameters
-    ----------
-    value : sequence of int
-        Rows, columns.
-
-    Returns
-    -------
-    str
-        Sides and unit.
-    """
+    """Say the size of an image."""
     return " \N{MULTIPLICATION SIGN} ".join(str(item) for item in value) + " px"
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
-    """Set names and values in two columns.
-
-    Parameters
-    ----------
-    rows : iterable of (str, str)
-        Names and values.
-
-    Returns
-    -------
-    str
-        One line for each row.
-    """
+    """Set names and values in two columns."""
     pairs = list(rows)
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

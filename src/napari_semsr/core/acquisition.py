@@ -43,15 +43,9 @@ class Frames(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ArrayFrames:
-    """Frames that are in memory, or in one lazy array.
+    """Frames that are in memory, or in one lazy array."""
 
-    Attributes
-    ----------
-    data : (N, Y, X) numpy.ndarray or dask.array.Array
-        All frames.
-    """
-
-    data: Any
+    data: Any  # (N, Y, X) All frames
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 3 or 0 in self.data.shape:
@@ -77,15 +71,7 @@ class ArrayFrames:
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame.
 
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
+        Gives (Y, X).
         """
         return np.asarray(self.data[index])
 

@@ -96,17 +96,8 @@ def mean_pitch(scale: tuple[float, float]) -> tuple[float, float]:
 def radial_frequency(shape: tuple[int, int], pitch: tuple[float, float]) -> FloatArray:
     """Distance of every half-plane sample from the zero frequency.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the image.
-    pitch : tuple of float
-        ``(y, x)`` relative pixel pitch, as from `mean_pitch`.
-
-    Returns
-    -------
-    (Y, X // 2 + 1) numpy.ndarray
-        Cycles per mean pixel.
+    `pitch`: ``(y, x)`` relative pixel pitch, as from `mean_pitch`; gives (Y, X // 2 +
+    1), cycles per mean pixel.
     """
     rows = np.fft.fftfreq(shape[0], pitch[0])
     columns = np.fft.rfftfreq(shape[1], pitch[1])

@@ -44,20 +44,7 @@ _MOST_NAMED = 8
 
 
 def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say the first fault that was found as one sentence.
-
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-        What was found.
-    model : type of pydantic.BaseModel
-        What was to be made.
-
-    Returns
-    -------
-    str
-        It names the option, what it must be, and what was given.
-    """
+    """Say the first fault that was found as one sentence."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "extra_forbidden":
         return _unknown(first, model)

@@ -399,20 +399,7 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
 
 
 def pad_to(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """Reflect an array at the bottom and right.
-
-    Parameters
-    ----------
-    array : (Y, X) numpy.ndarray
-        What to pad.
-    shape : tuple of int
-        Rows and columns wanted, not below those of `array`.
-
-    Returns
-    -------
-    (rows, columns) numpy.ndarray
-        The padded array; the same object when nothing is to be added.
-    """
+    """Reflect an array at the bottom and right; `array` (Y, X)."""
     if array.shape == shape:
         return array
     rows = reflect_indices(0, shape[0], array.shape[0])

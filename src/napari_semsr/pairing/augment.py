@@ -36,43 +36,18 @@ class AugmentOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One draw.
+    """One draw."""
 
-    Attributes
-    ----------
-    up_down, left_right : bool
-        Mirrors.
-    angle_deg : float
-        Turn, counter-clockwise as seen on a screen.
-    zoom : float
-        Magnification.
-    gain, offset : float
-        Change of grey levels: ``gain * value + offset * range``.
-    """
-
-    up_down: bool = False
-    left_right: bool = False
-    angle_deg: float = 0.0
-    zoom: float = 1.0
-    gain: float = 1.0
-    offset: float = 0.0
+    up_down: bool = False  # Mirrors
+    left_right: bool = False  # Mirrors
+    angle_deg: float = 0.0  # Turn, counter-clockwise as seen on a screen
+    zoom: float = 1.0  # Magnification
+    gain: float = 1.0  # Change of grey levels: ``gain * value + offset * range``
+    offset: float = 0.0  # Change of grey levels: ``gain * value + offset * range``
 
 
 def draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
-    """Draw a variation.
-
-    Parameters
-    ----------
-    options : AugmentOptions
-        Ranges.
-    rng : numpy.random.Generator
-        Source of the draw.
-
-    Returns
-    -------
-    Variation
-        What to do to both patches.
-    """
+    """Draw a variation."""
     flips = rng.random(2) < 0.5
     sign = 1 if rng.random() < 0.5 else -1
     low, high = np.log(options.zoom[0]), np.log(options.zoom[1])
@@ -91,22 +66,7 @@ def vary(
     variation: Variation,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> NDArray[np.float32]:
-    """Vary one patch.
-
-    Parameters
-    ----------
-    patch : (N, N) numpy.ndarray
-        Grey values.
-    variation : Variation
-        What to do.
-    value_range : tuple of float, default=(0.0, 1.0)
-        Grey levels of black and white.
-
-    Returns
-    -------
-    (N, N) numpy.ndarray of float32
-        The varied patch; its centre stays where it was.
-    """
+    """Vary one patch; `patch` (N, N); `value_range` (0.0, 1.0); gives (N, N)."""
     made = patch.astype(np.float32)
     made = made[::-1] if variation.up_down else made
     made = made[:, ::-1] if variation.left_right else made

@@ -18,39 +18,19 @@ _PERCENTILES = (0.1, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Two images of one field whose pixels belong together.
+    """Two images of one field whose pixels belong together."""
 
-    Attributes
-    ----------
-    low, high : Micrograph
-        Same field; `high` has `scale` times as many pixels on each axis.
-    scale : int
-        HIGH pixels for each LOW pixel.
-    low_range, high_range : tuple of float
-        Percentiles 0.1 and 99.9 of each field.
-    resampled : bool
-        Whether either was brought to another grid.
-    """
-
-    low: Micrograph
-    high: Micrograph
-    scale: int
-    low_range: tuple[float, float]
-    high_range: tuple[float, float]
-    resampled: bool
+    low: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
+    high: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
+    scale: int  # HIGH pixels for each LOW pixel
+    low_range: tuple[float, float]  # Percentiles 0.1 and 99.9 of each field
+    high_range: tuple[float, float]  # Percentiles 0.1 and 99.9 of each field
+    resampled: bool  # Whether either was brought to another grid
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[Any]]:
         """Read the patches of a box.
 
-        Parameters
-        ----------
-        box : Box
-            In pixels of LOW.
-
-        Returns
-        -------
-        low, high : (Y, X) numpy.ndarray
-            Grey values.
+        `box`: in pixels of LOW; gives low, high (Y, X).
         """
         fine = box.scaled(self.scale)
         return read_box(self.low.data, box), read_box(self.high.data, fine)
@@ -228,17 +208,7 @@ def _sampled(
 def rescale(image: Micrograph, shrink: float) -> Micrograph:
     """Make an image's pixels larger.
 
-    Parameters
-    ----------
-    image : Micrograph
-        An image.
-    shrink : float
-        New pixel over old; 1 leaves the image as it is.
-
-    Returns
-    -------
-    Micrograph
-        Outer top-left corners coincide.
+    `shrink`: new pixel over old; 1 leaves the image as it is.
     """
     if shrink == 1:
         return image

@@ -29,75 +29,33 @@ _STARTS = (0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class Grain:
-    """A model of an image's spectrum.
+    """A model of an image's spectrum."""
 
-    Attributes
-    ----------
-    amplitude, exponent : float
-        ``A`` and ``p`` of the sample's power law.
-    noise : float
-        Variance of the white noise, in squared grey levels.
-    sigma_px : float or None
-        Width of the Gaussian blur; None where the blur was known.
-    """
-
-    amplitude: float
-    exponent: float
-    noise: float
+    amplitude: float  # ``A`` and ``p`` of the sample's power law
+    exponent: float  # ``A`` and ``p`` of the sample's power law
+    noise: float  # Variance of the white noise, in squared grey levels
+    # Width of the Gaussian blur; None where the blur was known
     sigma_px: float | None = None
 
     def noise_to_signal(self, frequency: FloatArray) -> FloatArray:
-        """Ratio of the noise's power to the sample's.
-
-        Parameters
-        ----------
-        frequency : numpy.ndarray
-            Cycles per pixel.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``N f**p / A``; 0 at frequency 0.
-        """
+        """Ratio of the noise's power to the sample's; `frequency`: cycles per pixel."""
         return np.asarray(self.noise / self.amplitude * frequency**self.exponent)
 
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Radially averaged power of a field.
+    """Radially averaged power of a field."""
 
-    Attributes
-    ----------
-    frequency : (N,) numpy.ndarray
-        Cycles per pixel.
-    power : (N,) numpy.ndarray
-        Mean squared amplitude; white noise gives its variance.
-    weight : (N,) numpy.ndarray
-        Number of samples of a ring.
-    side : int
-        Side of the blocks.
-    least : float
-        Variance that rounding alone gives.
-    """
-
-    frequency: FloatArray
-    power: FloatArray
-    weight: FloatArray
-    side: int
-    least: float
+    frequency: FloatArray  # (N,) Cycles per pixel
+    power: FloatArray  # (N,) Mean squared amplitude; white noise gives its variance
+    weight: FloatArray  # (N,) Number of samples of a ring
+    side: int  # Side of the blocks
+    least: float  # Variance that rounding alone gives
 
     def transfer(self, kernel: FloatArray) -> FloatArray:
         """Average the squared transfer function of a kernel over the rings.
 
-        Parameters
-        ----------
-        kernel : (N, M) numpy.ndarray
-            Blur.
-
-        Returns
-        -------
-        (N,) numpy.ndarray
-            Mean of ``|H|**2``.
+        `kernel` (N, M); gives (N,).
         """
         side = max(self.side, *kernel.shape)
         power = np.abs(np.fft.fft2(kernel, (side, side))) ** 2
@@ -107,18 +65,7 @@ class Rings:
         return np.asarray(np.interp(self.frequency, centres, sums))
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
-        """Fit the model.
-
-        Parameters
-        ----------
-        kernel : (N, M) numpy.ndarray, optional
-            The blur, where it is known; a Gaussian's width is fitted otherwise.
-
-        Returns
-        -------
-        Grain
-            The fitted numbers.
-        """
+        """Fit the model; `kernel` (N, M)."""
         keep = np.arange(self.frequency.size) >= _SKIPPED
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
         said, share = np.log(power), np.sqrt(f)
@@ -153,16 +100,8 @@ class Rings:
 def sample_blocks(data: Any) -> list[FloatArray]:
     """Read a few square blocks, spread evenly over a field.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray or dask.array.Array
-        The field.
-
-    Returns
-    -------
-    list of (N, N) numpy.ndarray
-        Grey values, reflected beyond the border of a small field; pixels that are not
-        finite have the field's mean.
+    `data` (Y, X); gives (N, N), grey values, reflected beyond the border of a small
+    field; pixels that are not finite have the field's mean.
     """
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
@@ -193,20 +132,7 @@ def _ring_index(side: int) -> tuple[NDArray[np.intp], FloatArray]:
 
 
 def measure_rings(blocks: list[FloatArray], dtype: np.dtype[Any]) -> Rings:
-    """Average the power of blocks over rings.
-
-    Parameters
-    ----------
-    blocks : list of (N, N) numpy.ndarray
-        From `sample_blocks`.
-    dtype : numpy.dtype
-        Type of the field: integers are rounded.
-
-    Returns
-    -------
-    Rings
-        From frequency 0 to 0.5.
-    """
+    """Average the power of blocks over rings; `blocks` (N, N)."""
     side = blocks[0].shape[0]
     line = np.hanning(side + 2)[1:-1]
     window = np.outer(line, line)

@@ -21,22 +21,7 @@ _TV_REACH = 2
 
 
 def reach_of(radius: int, iterations: int, *, tv: bool) -> int:
-    """Say how far a result looks.
-
-    Parameters
-    ----------
-    radius : int
-        Radius of the kernel.
-    iterations : int
-        Number of iterations.
-    tv : bool
-        Whether total variation takes part.
-
-    Returns
-    -------
-    int
-        Pixels on each side.
-    """
+    """Say how far a result looks."""
     return iterations * (2 * radius + (_TV_REACH if tv else 0))
 
 
@@ -45,26 +30,10 @@ def richardson_lucy(
 ) -> FloatArray:
     """Restore by Richardson-Lucy, scikit-image's where total variation has no part.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values in [0, 1].
-    kernel : (N, M) numpy.ndarray
-        Blur.
-    iterations : int
-        Number of iterations.
-    tv : float, default=0.0
-        Weight of total variation [1]_.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Restored; the border of the kernel's reach sees darkness beyond.
-
-    References
-    ----------
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
+
+    `image` (Y, X); `kernel` (N, M); gives (Y, X).
     """
     if not tv:
         made = restoration.richardson_lucy(image, kernel, iterations, clip=False)
@@ -95,24 +64,10 @@ def estimate_kernel(
 ) -> FloatArray:
     """Estimate the blur together with the sample, in turns [1]_.
 
-    Parameters
-    ----------
-    block : (N, N) numpy.ndarray
-        A part of the field, in [0, 1].
-    start : (2 R + 1, 2 R + 1) numpy.ndarray
-        Where the kernel starts; it keeps this size.
-    iterations : int
-        Turns; each updates the kernel, then the sample.
-
-    Returns
-    -------
-    (2 R + 1, 2 R + 1) numpy.ndarray
-        Weights that sum to one.
-
-    References
-    ----------
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
        doi:10.1364/JOSAA.12.000058.
+
+    `block` (N, N); `start` (2 R + 1, 2 R + 1); gives (2 R + 1, 2 R + 1).
     """
     pad = [(n // 2, n // 2) for n in start.shape]
     kernel, sample = start.copy(), np.maximum(block, _TINY)
@@ -209,19 +164,7 @@ def wiener_taps(kernel: FloatArray, grain: Grain, rings: Rings) -> Taps:
     tenth of the blurred sample's power, averaged over neighbouring frequencies.
     That matters where a kernel lets nothing pass, and nowhere else.
 
-    Parameters
-    ----------
-    kernel : (N, M) numpy.ndarray
-        Blur.
-    grain : Grain
-        Spectrum of sample and noise.
-    rings : Rings
-        Frequencies on which the transfer function is averaged.
-
-    Returns
-    -------
-    Taps
-        The finite filter.
+    `kernel` (N, M).
     """
     side = _side_for(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
@@ -257,24 +200,10 @@ def cls_balance(kernel: FloatArray, rings: Rings, noise: float) -> float:
     ``image - blur * result`` is the noise's variance, and a little more for a blur that
     is not known exactly: a hundred-thousandth of the image's variance.
 
-    Parameters
-    ----------
-    kernel : (N, M) numpy.ndarray
-        Blur.
-    rings : Rings
-        Spectrum of the image.
-    noise : float
-        Variance of the noise.
-
-    Returns
-    -------
-    float
-        Weight of the squared Laplacian.
-
-    References
-    ----------
     .. [1] B. R. Hunt, IEEE Trans. Comput. C-22, 805 (1973),
        doi:10.1109/TC.1973.5009169.
+
+    `kernel` (N, M).
     """
     blur = rings.transfer(kernel)
     rough = rings.transfer(_LAPLACIAN)
@@ -300,26 +229,11 @@ def unsupervised_balance(
 ) -> float:
     """Draw the weight of smoothness together with the image, by Gibbs sampling [1]_.
 
-    Parameters
-    ----------
-    kernel : (N, M) numpy.ndarray
-        Blur.
-    block : (N, N) numpy.ndarray
-        A part of the field.
-    noise : float
-        Variance of the noise that the chain starts near, in squared grey levels.
-    seed : int
-        Makes it repeatable.
-
-    Returns
-    -------
-    float
-        Ratio of the two precisions, averaged after the burn-in.
-
-    References
-    ----------
     .. [1] F. Orieux et al., J. Opt. Soc. Am. A 27, 1593 (2010),
        doi:10.1364/JOSAA.27.001593.
+
+    `kernel` (N, M); `block` (N, N); `noise`: variance of the noise that the chain
+    starts near, in squared grey levels.
     """
     line = signal.windows.tukey(block.shape[0], 0.5)
     scale = max(float(np.sqrt(noise)), 1e-12)
@@ -334,16 +248,6 @@ def unsupervised_balance(
 def apply_taps(window: FloatArray, taps: Taps) -> FloatArray:
     """Filter a window; what the filter's reach touches from outside is left out.
 
-    Parameters
-    ----------
-    window : (Y, X) numpy.ndarray
-        Grey values, with a halo of the filter's radius.
-    taps : Taps
-        The filter.
-
-    Returns
-    -------
-    (Y - 2 R, X - 2 R) numpy.ndarray
-        The window without its halo, restored.
+    `window` (Y, X); gives (Y - 2 R, X - 2 R).
     """
     return np.asarray(signal.oaconvolve(window, taps.weights, mode="valid"))

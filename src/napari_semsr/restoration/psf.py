@@ -22,43 +22,21 @@ _ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves
 
 @dataclass(frozen=True, slots=True)
 class PsfChoice:
-    """What was asked for.
+    """What was asked for."""
 
-    Attributes
-    ----------
-    kind : {"gaussian", "file", "estimate"}
-        Where the kernel comes from.
-    sigma : float
-        Standard deviation of a Gaussian in `unit`; 0 for the others.
-    unit : {"px", "nm"}
-        Unit of `sigma`.
-    path : str
-        The file; empty for the others.
-    """
-
-    kind: Literal["gaussian", "file", "estimate"]
-    sigma: float = 0.0
-    unit: str = "px"
-    path: str = ""
+    kind: Literal["gaussian", "file", "estimate"]  # Where the kernel comes from
+    sigma: float = 0.0  # Standard deviation of a Gaussian in `unit`; 0 for the others
+    unit: str = "px"  # Unit of `sigma`
+    path: str = ""  # The file; empty for the others
 
 
 @dataclass(frozen=True, slots=True)
 class PointSpread:
-    """A blur kernel and where it comes from.
+    """A blur kernel and where it comes from."""
 
-    Attributes
-    ----------
-    kernel : (N, M) numpy.ndarray
-        Weights, odd sides, summing to one.
-    kind : str
-        ``gaussian``, ``file``, ``estimated`` or ``blind``.
-    sigma_px : tuple of float
-        Root mean square width ``(y, x)``.
-    """
-
-    kernel: FloatArray
-    kind: str
-    sigma_px: tuple[float, float]
+    kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
+    kind: str  # ``gaussian``, ``file``, ``estimated`` or ``blind``
+    sigma_px: tuple[float, float]  # Root mean square width ``(y, x)``
 
     @property
     def radius(self) -> int:
@@ -66,13 +44,7 @@ class PointSpread:
         return int(max(self.kernel.shape)) // 2
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the kernel.
-
-        Returns
-        -------
-        dict
-            Kind, width and size.
-        """
+        """Describe the kernel."""
         return {
             "kind": self.kind,
             "sigma_px": [round(s, 4) for s in self.sigma_px],
@@ -113,25 +85,7 @@ def parse_psf(text: str) -> PsfChoice:
 
 
 def gaussian(sigma_px: tuple[float, float], *, kind: str = "gaussian") -> PointSpread:
-    """Make a Gaussian kernel, cut off at four standard deviations.
-
-    Parameters
-    ----------
-    sigma_px : tuple of float
-        Standard deviations ``(y, x)``.
-    kind : str, default="gaussian"
-        Where the width comes from.
-
-    Returns
-    -------
-    PointSpread
-        Its kernel.
-
-    Raises
-    ------
-    OptionError
-        If the kernel would be larger than `LARGEST`.
-    """
+    """Make a Gaussian kernel, cut off at four standard deviations."""
     lines = []
     for sigma in sigma_px:
         reach = max(1, math.ceil(_REACH * sigma))
@@ -148,22 +102,7 @@ def gaussian(sigma_px: tuple[float, float], *, kind: str = "gaussian") -> PointS
 def sigma_in_px(choice: PsfChoice, pixel_size: PixelSize | None) -> tuple[float, float]:
     """Convert the width of a Gaussian to pixels.
 
-    Parameters
-    ----------
-    choice : PsfChoice
-        A Gaussian.
-    pixel_size : tuple of float or None
-        ``(y, x)`` of the image in nm.
-
-    Returns
-    -------
-    tuple of float
-        ``(y, x)`` in pixels.
-
-    Raises
-    ------
-    OptionError
-        If a width in nm meets an image without pixel size.
+    `pixel_size`: ``(y, x)`` of the image in nm; gives ``(y, x)`` in pixels.
     """
     if choice.unit == "px":
         return choice.sigma, choice.sigma
@@ -177,27 +116,7 @@ def sigma_in_px(choice: PsfChoice, pixel_size: PixelSize | None) -> tuple[float,
 
 
 def recorded(values: NDArray[Any], name: str, *, kind: str = "file") -> PointSpread:
-    """Make a kernel of an image of a point.
-
-    Parameters
-    ----------
-    values : (N, M) numpy.ndarray
-        Grey values; what lies beyond is taken as dark.
-    name : str
-        What to call it in a complaint.
-    kind : str, default="file"
-        Where it comes from.
-
-    Returns
-    -------
-    PointSpread
-        Sides made odd by a row or column of zeros, weights summing to one.
-
-    Raises
-    ------
-    OptionError
-        If it is no kernel: too large, negative, not finite, or empty.
-    """
+    """Make a kernel of an image of a point; `values` (N, M)."""
     kernel = np.asarray(values, dtype=float)
     wrong = None
     if kernel.ndim != 2 or max(kernel.shape) > LARGEST:

@@ -34,18 +34,10 @@ FOG_SCALE = 1 / 8  # correlation length over the shorter side; chosen
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """A degraded image and how it was made.
+    """A degraded image and how it was made."""
 
-    Attributes
-    ----------
-    image : (Y, X) numpy.ndarray
-        Degraded grey values in the input's type.
-    parameters : dict
-        Every number that shaped it.
-    """
-
-    image: NDArray[Any]
-    parameters: dict[str, Any]
+    image: NDArray[Any]  # (Y, X) Degraded grey values in the input's type
+    parameters: dict[str, Any]  # Every number that shaped it
 
 
 def gaussian_kernel(sigma_px: float, size_px: int) -> NDArray[np.float64]:
@@ -78,15 +70,7 @@ def _from_distance(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 def disk_kernel(radius_px: float) -> NDArray[np.float64]:
     """Out-of-focus blur: a uniform disc with antialiased rim.
 
-    Parameters
-    ----------
-    radius_px : float
-        Radius of the disc.
-
-    Returns
-    -------
-    (N, N) numpy.ndarray
-        Weights that sum to one.
+    Gives (N, N).
     """
     half = int(np.ceil(radius_px + 0.5))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
@@ -96,17 +80,7 @@ def disk_kernel(radius_px: float) -> NDArray[np.float64]:
 def motion_kernel(length_px: float, angle_deg: float) -> NDArray[np.float64]:
     """Motion blur: a line one pixel wide.
 
-    Parameters
-    ----------
-    length_px : float
-        Length of the line.
-    angle_deg : float
-        Direction; 0 is along x, 90 upwards.
-
-    Returns
-    -------
-    (N, N) numpy.ndarray
-        Weights that sum to one.
+    Gives (N, N).
     """
     half = int(np.ceil(length_px / 2 + 1))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
@@ -179,19 +153,7 @@ def fog(
 ) -> NDArray[np.float64]:
     """Veil an image: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods).
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Clear image ``f``.
-    beta : float or (Y, X) numpy.ndarray
-        Extinction at depth 1.
-    airlight : float
-        Grey level ``A`` of an endlessly thick veil, on the image's scale.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Veiled image, not yet stretched.
+    `image` (Y, X); `beta` (Y, X); gives (Y, X).
     """
     transmission = np.exp(-np.asarray(beta))
     return np.asarray(image * transmission + airlight * (1 - transmission))
@@ -211,15 +173,7 @@ def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
 def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
     """Give the blur kernels of a set, in the order in which they are applied.
 
-    Parameters
-    ----------
-    kind : {"blur", "fog", "hybrid"}
-        Set A, B or C.
-
-    Returns
-    -------
-    list of (K, L) numpy.ndarray
-        Each sums to 1.
+    Gives (K, L).
     """
     kernels = [gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)]
     if kind == "hybrid":

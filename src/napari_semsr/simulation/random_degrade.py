@@ -76,22 +76,15 @@ class DegradationRanges(Options):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A degraded image and the truth on the same grey scale.
+    """A degraded image and the truth on the same grey scale."""
 
-    Attributes
-    ----------
-    low, high : (Y, X) numpy.ndarray of float32
-        Degraded image and clear image; the percentiles of `low` are about 0 and 1.
-    log_gain : (Y, X) numpy.ndarray of float32
-        Log of the gain about `airlight` that would lift the haze; 0 without haze.
-    airlight : float
-        Grey level that the haze drew to; the image's mean without haze.
-    """
-
+    # (Y, X) Degraded image and clear image; the percentiles of `low` are about 0 and 1
     low: NDArray[np.float32]
+    # (Y, X) Degraded image and clear image; the percentiles of `low` are about 0 and 1
     high: NDArray[np.float32]
+    # (Y, X) Log of the gain about `airlight` that would lift the haze; 0 without haze
     log_gain: NDArray[np.float32]
-    airlight: float
+    airlight: float  # Grey level that the haze drew to; the image's mean without haze
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,23 +70,8 @@ def drift(
 ) -> tuple[FloatArray, FloatArray]:
     """Move the field while it is scanned.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Image without drift.
-    drift_px : float
-        Distance from where the first row is taken to where the last one is.
-    line_jitter_px : float
-        Standard deviation of each row's own sideways shift.
-    rng : numpy.random.Generator
-        Draws the direction, the path and the jitter.
-
-    Returns
-    -------
-    moved : (Y, X) numpy.ndarray
-        Each row holds what lies at its place plus its shift; reflected at the border.
-    shifts : (Y, 2) numpy.ndarray
-        Shift ``(y, x)`` of every row in pixels, the first row's without jitter being 0.
+    `image` (Y, X); gives moved (Y, X), shifts (Y, 2), shift ``(y, x)`` of every row in
+    pixels, the first row's without jitter being 0.
     """
     rows, columns = image.shape
     time = np.linspace(0, 1, rows)
@@ -114,17 +99,7 @@ def charge(image: FloatArray, strength: float) -> FloatArray:
     A charge grows with what is brighter than the image's mean and leaks away over 40
     px along the scan, from the end of one row into the next.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Image without charging.
-    strength : float
-        By how much a charge that has settled on white darkens what follows.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Image with charging; its mean stays nearly the same.
+    `image` (Y, X); gives (Y, X).
     """
     kept = float(np.exp(-1 / _DECAY_PX))
     current = (image - image.mean()).ravel()
@@ -233,17 +208,7 @@ class SemOptions(Options):
 def sem_contrast(surface: Surface, options: SemOptions | None = None) -> Float32Array:
     """Emission of a surface under a beam, free of noise.
 
-    Parameters
-    ----------
-    surface : Surface
-        Height and material.
-    options : SemOptions, optional
-        Beam and contrast.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Brightness in [0, 1].
+    Gives (Y, X).
     """
     chosen = options or SemOptions()
     height, pixel = surface.height_nm, surface.pixel_nm
@@ -267,19 +232,7 @@ def acquire_sem(
 ) -> NDArray[np.uint8]:
     """Take an electron image of a surface, on the surface's own grid.
 
-    Parameters
-    ----------
-    surface : Surface
-        Height and material.
-    options : SemOptions, optional
-        Beam, contrast, dose.
-    rng : numpy.random.Generator
-        Source of the shot noise.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of uint8
-        Electron image.
+    Gives (Y, X).
     """
     chosen = options or SemOptions()
     light = sem_contrast(surface, chosen).astype(np.float64)

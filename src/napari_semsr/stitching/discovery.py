@@ -32,27 +32,13 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How much of the detail of overlapping frames they have in common.
+    """How much of the detail of overlapping frames they have in common."""
 
-    Attributes
-    ----------
-    pairs : (M, 2) numpy.ndarray of int
-        The frames of each pair.
-    common : (M,) numpy.ndarray
-        Sum of products over the overlap.
-    power : (M,) numpy.ndarray
-        Mean of both sums of squares.
-    pixels : (M,) numpy.ndarray
-        Pixels of the overlap.
-    most_noise : float
-        Largest noise power of a pixel that is thinkable.
-    """
-
-    pairs: NDArray[np.int64]
-    common: FloatArray
-    power: FloatArray
-    pixels: FloatArray
-    most_noise: float = float("inf")
+    pairs: NDArray[np.int64]  # (M, 2) The frames of each pair
+    common: FloatArray  # (M,) Sum of products over the overlap
+    power: FloatArray  # (M,) Mean of both sums of squares
+    pixels: FloatArray  # (M,) Pixels of the overlap
+    most_noise: float = float("inf")  # Largest noise power of a pixel that is thinkable
 
     @property
     def noise(self) -> float:
@@ -63,18 +49,7 @@ class Agreement:
     def share(self, count: int, without: Sequence[int] = ()) -> FloatArray:
         """Part of each frame's detail that its neighbours show as well.
 
-        Parameters
-        ----------
-        count : int
-            Frames.
-        without : sequence of int
-            Frames that are no longer asked.
-
-        Returns
-        -------
-        (N,) numpy.ndarray
-            About 1 for a frame in its place, about 0 for one that belongs elsewhere;
-            NaN where there is no detail beyond noise to compare.
+        Gives (N,).
         """
         asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
@@ -91,17 +66,7 @@ def shared_part(
 ) -> FloatArray:
     """Part of the detail beyond noise that is common.
 
-    Parameters
-    ----------
-    common, power, pixels : numpy.ndarray
-        As in `Agreement`.
-    noise : float
-        Noise power of a pixel.
-
-    Returns
-    -------
-    numpy.ndarray
-        About 1 where both show the same; NaN where there is no detail beyond noise.
+    `noise`: noise power of a pixel.
     """
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
@@ -117,19 +82,8 @@ def overlap_sums(
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Corrected frames.
-    pair : tuple of int
-        Which two.
-    shift : tuple of int
-        Position of the second less that of the first.
-
-    Returns
-    -------
-    tuple or None
-        Sum of products, mean of both sums of squares, pixels; None without overlap.
+    `shift`: position of the second less that of the first; gives sum of products, mean
+    of both sums of squares, pixels; None without overlap.
     """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
@@ -155,21 +109,8 @@ def agreement(
 ) -> Agreement:
     """Compare all overlapping frames at their present places.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Corrected frames.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners.
-    pairs : sequence of tuple of int
-        Placed frames that overlap.
-    most_noise : float
-        Largest noise power of a band-passed pixel that is thinkable.
-
-    Returns
-    -------
-    Agreement
-        Sums over each overlap.
+    `positions` (N, 2); `most_noise`: largest noise power of a band-passed pixel that is
+    thinkable.
     """
     kept, sums = [], []
     for pair in pairs:
@@ -184,21 +125,7 @@ def agreement(
 
 
 def misfits(found: Agreement, count: int) -> list[int]:
-    """Frames that show detail which their neighbours do not.
-
-    Parameters
-    ----------
-    found : Agreement
-        Of all overlapping pairs.
-    count : int
-        Frames.
-
-    Returns
-    -------
-    list of int
-        The worst first; each is judged without those before it, so that good
-        neighbours of a bad frame are spared.
-    """
+    """Frames that show detail which their neighbours do not."""
     taken: list[int] = []
     while True:
         share = found.share(count, taken)
@@ -232,22 +159,8 @@ _SAMPLE = 16
 def discover(prepared: Prepared, noise: float) -> FloatArray:
     """Find rough positions when neither positions nor a grid are known.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Frames.
-    noise : float
-        Noise power of a band-passed pixel.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray
-        Top-left corners in px; NaN for frames that fit none of the largest group.
-
-    Raises
-    ------
-    RegistrationError
-        If no two frames fit.
+    `noise`: noise power of a band-passed pixel; gives (N, 2), top-left corners in px;
+    NaN for frames that fit none of the largest group.
     """
     count = len(prepared.acquisition)
     joints = _joints(prepared)
@@ -313,20 +226,7 @@ def _shared(
 def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
     """Place frames one after another, each where it agrees with all that are placed.
 
-    Parameters
-    ----------
-    count : int
-        Frames.
-    joints : sequence of Joint
-        Possible shifts; several of one pair exclude each other.
-    judge : callable
-        Tells of a frame, a place for it and the positions of the others which part of
-        its detail they show.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray
-        Corners of the largest group that is found; NaN for all others.
+    Gives (N, 2).
     """
     best = np.full((count, 2), np.nan)
     tried = 0

@@ -27,27 +27,15 @@ _RIM = 4
 
 @dataclass(frozen=True, slots=True)
 class FlatField:
-    """How the microscope shades every frame.
+    """How the microscope shades every frame."""
 
-    Attributes
-    ----------
-    flat : (Y, X) numpy.ndarray of float32
-        Relative sensitivity, 1 where the field is brightest.
-    dark : float
-        Grey level without light.
-    valid : (Y, X) numpy.ndarray of bool
-        Where a frame holds anything.
-    method : str
-        How it was found: ``none`` or ``file`` as asked for; ``radial``, ``radial, off
-        centre``, ``none is better``, or any of these three with ``, refined``.
-    centre : tuple of float or None
-        ``(y, x)`` of the field in px; None for the frame's own centre.
-    """
-
-    flat: Float32Array
-    dark: float
-    valid: NDArray[np.bool_]
+    flat: Float32Array  # (Y, X) Relative sensitivity, 1 where the field is brightest
+    dark: float  # Grey level without light
+    valid: NDArray[np.bool_]  # (Y, X) Where a frame holds anything
+    # How it was found: ``none`` or ``file`` as asked for; ``radial``, ``radial, off
+    # centre``, ``none is better``, or any of these three with ``, refined``
     method: str
+    # ``(y, x)`` of the field in px; None for the frame's own centre
     centre: tuple[float, float] | None = None
 
     @property
@@ -60,16 +48,8 @@ class FlatField:
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     """Part of a frame that is bright enough to use.
 
-    Parameters
-    ----------
-    flat : (Y, X) numpy.ndarray
-        Flat field, 1 where brightest.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of bool
-        True where the flat field exceeds 0.15, three pixels inside that edge; all of
-        a frame that is bright everywhere.
+    `flat` (Y, X); gives (Y, X), True where the flat field exceeds 0.15, three pixels
+    inside that edge; all of a frame that is bright everywhere.
     """
     bright = flat > MIN_FLAT
     if bright.all():
@@ -154,18 +134,8 @@ def radial_flat(
 ) -> FloatArray:
     """Flat field that depends on the distance from one centre alone.
 
-    Parameters
-    ----------
-    typical : (Y, X) numpy.ndarray
-        Median of the frames, each divided by its level.
-    centre : tuple of float, optional
-        ``(y, x)`` of the field's centre; the frame's own when not given.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Profile of ring medians, smoothed by a local parabola within the field and by
-        1.5 px at a sharp rim; 1 where it is brightest.
+    `typical` (Y, X); gives (Y, X), profile of ring medians, smoothed by a local
+    parabola within the field and by 1.5 px at a sharp rim; 1 where it is brightest.
     """
     rows, columns = typical.shape
     centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
@@ -243,17 +213,7 @@ def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
 def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
     """Centre about which the shading is most nearly round.
 
-    Parameters
-    ----------
-    typical : (Y, X) numpy.ndarray
-        Median of the frames, each divided by its level.
-
-    Returns
-    -------
-    tuple of float
-        ``(y, x)`` in pixels.
-    float
-        Scatter within rings about it, as a share of that about the frame's centre.
+    `typical` (Y, X); gives ``(y, x)`` in pixels.
     """
     small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
     small = small / max(float(np.quantile(small, 0.95)), 1e-12)
@@ -290,17 +250,7 @@ _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 def first_flat(acquisition: Acquisition) -> tuple[FlatField, FloatArray]:
     """Estimate flat field and dark level before any position is known.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Frames of one scan; up to 48 of them are read.
-
-    Returns
-    -------
-    FlatField
-        Radial, about the frame's centre unless the field plainly lies elsewhere.
-    (Y, X) numpy.ndarray
-        The median frame that it came from.
+    Gives (Y, X).
     """
     frames = _sample(acquisition)
     dark = _dark_level(frames)
@@ -328,17 +278,7 @@ _POWERS = (2, 4, 6)
 
 
 class SurfaceBasis:
-    """Functions over a frame that a surface is made of.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of a frame.
-    knots : int
-        Intervals of the splines along each side.
-    centre : tuple of float, optional
-        ``(y, x)`` of the field; the frame's own centre when not given.
-    """
+    """Functions over a frame that a surface is made of."""
 
     def __init__(
         self,
@@ -354,15 +294,7 @@ class SurfaceBasis:
     def at(self, place: FloatArray) -> FloatArray:
         """Evaluate all functions.
 
-        Parameters
-        ----------
-        place : (M, 2) numpy.ndarray
-            ``(y, x)`` in pixels of a frame.
-
-        Returns
-        -------
-        (M, F) numpy.ndarray
-            One column for each function.
+        `place` (M, 2), ``(y, x)`` in pixels of a frame; gives (M, F).
         """
         rows = self._axis(place[:, 0], self.shape[0])
         columns = self._axis(place[:, 1], self.shape[1])
@@ -383,10 +315,8 @@ class SurfaceBasis:
     def prior(self) -> FloatArray:
         """Inverse covariance of the coefficients before anything is measured.
 
-        Returns
-        -------
-        (F, F) numpy.ndarray
-            Nearly free powers; splines of size 0.1 and second differences of 0.03.
+        Gives (F, F), nearly free powers; splines of size 0.1 and second differences of
+        0.03.
         """
         size = self.knots + 3
         second = np.diff(np.eye(size), n=2, axis=0)
@@ -403,16 +333,9 @@ class SurfaceBasis:
     def shapes(self, place: FloatArray) -> FloatArray:
         """Evaluate the broad shapes that a mean frame can tell.
 
-        Parameters
-        ----------
-        place : (M, 2) numpy.ndarray
-            ``(y, x)`` in pixels of a frame.
-
-        Returns
-        -------
-        (M, 4) numpy.ndarray
-            Tilt along y and x, second and fourth power of the distance from the
-            centre; lengths in half frames.
+        `place` (M, 2), ``(y, x)`` in pixels of a frame; gives (M, 4), tilt along y and
+        x, second and fourth power of the distance from the centre; lengths in half
+        frames.
         """
         half = max(self.shape) / 2
         unit = (place - np.array(self.centre)) / half
@@ -422,15 +345,7 @@ class SurfaceBasis:
     def shape_reader(self, place: FloatArray) -> FloatArray:
         """Matrix that turns coefficients into the surface's broad shapes.
 
-        Parameters
-        ----------
-        place : (M, 2) numpy.ndarray
-            Where the surface counts.
-
-        Returns
-        -------
-        (4, F) numpy.ndarray
-            Amount of each shape for each coefficient.
+        `place` (M, 2), where the surface counts; gives (4, F).
         """
         shapes = self.shapes(place.astype(float))
         centred = shapes - shapes.mean(axis=0)
@@ -440,15 +355,7 @@ class SurfaceBasis:
     def surface(self, coefficients: FloatArray) -> FloatArray:
         """Evaluate a surface at every pixel of a frame.
 
-        Parameters
-        ----------
-        coefficients : (F,) numpy.ndarray
-            One for each function.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its values.
+        `coefficients` (F,); gives (Y, X).
         """
         free, size = len(_POWERS), self.knots + 3
         rows = self._axis(np.arange(self.shape[0], dtype=float), self.shape[0])

@@ -18,13 +18,7 @@ _FINE, _COARSE = 0.5, 5.0
 
 
 class BoundedCache:
-    """Arrays by key; the least recently used go first. Threads may share it.
-
-    Parameters
-    ----------
-    limit_bytes : int
-        What all arrays together may hold.
-    """
+    """Arrays by key; the least recently used go first. Threads may share it."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -37,20 +31,7 @@ class BoundedCache:
         return BoundedCache, (self.limit_bytes,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Look up an entry, or make it.
-
-        Parameters
-        ----------
-        key : hashable
-            What it is called.
-        make : callable
-            Makes a tuple of arrays, or one array.
-
-        Returns
-        -------
-        object
-            What `make` returned, now or earlier.
-        """
+        """Look up an entry, or make it."""
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
@@ -82,16 +63,8 @@ def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
 class Prepared:
     """Frames of an acquisition with the shading taken off.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        The frames.
-    flat : FlatField
-        How they are shaded.
-    gains : (N,) numpy.ndarray, optional
-        Brightness of each frame; 1 when not given.
-    turns : (N, 2) numpy.ndarray, optional
-        Turn in radians and relative scale less 1 of each frame, to be taken back.
+    `gains` (N,); `turns` (N, 2), turn in radians and relative scale less 1 of each
+    frame, to be taken back.
     """
 
     def __init__(
@@ -123,17 +96,7 @@ class Prepared:
     def corrected(self, index: int) -> tuple[Float32Array, Float32Array]:
         """Corrected frame and its weight.
 
-        Parameters
-        ----------
-        index : int
-            Which frame.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            Grey values above dark, shading and gain divided out; 0 outside the field.
-        (Y, X) numpy.ndarray of float32
-            Inverse variance up to a constant; 0 outside the field.
+        Gives (Y, X), (Y, X).
         """
         pair: tuple[Float32Array, Float32Array] = self._corrected.get(
             index, lambda: self._correct(index)
@@ -179,31 +142,15 @@ class Prepared:
     def with_turns(self, turns: NDArray[np.float64]) -> "Prepared":
         """Copy with other turns.
 
-        Parameters
-        ----------
-        turns : (N, 2) numpy.ndarray
-            Turn in radians and relative scale less 1 of each frame.
-
-        Returns
-        -------
-        Prepared
-            The same frames, turned and scaled back.
+        `turns` (N, 2), turn in radians and relative scale less 1 of each frame.
         """
         return Prepared(self.acquisition, self.flat, self.gains, turns)
 
     def banded(self, index: int) -> Float32Array:
         """Band-passed frame in units of equal noise.
 
-        Parameters
-        ----------
-        index : int
-            Which frame.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            Gaussian 0.5 px minus Gaussian 5 px, by normalised convolution, times the
-            root of the weight; 0 outside the field.
+        Gives (Y, X), gaussian 0.5 px minus Gaussian 5 px, by normalised convolution,
+        times the root of the weight; 0 outside the field.
         """
         band: Float32Array = self._banded.get(index, lambda: self._band(index))
         return band
@@ -222,17 +169,8 @@ class Prepared:
     def reduced(self, index: int, factor: int) -> Float32Array:
         """Band-passed frame made smaller, for a first look.
 
-        Parameters
-        ----------
-        index : int
-            Which frame.
-        factor : int
-            Pixels of the frame in one of the result, along each axis.
-
-        Returns
-        -------
-        (Y // factor, X // factor) numpy.ndarray of float32
-            Means of blocks, Gaussian 5 px of the small image taken off; 0 outside.
+        Gives (Y // factor, X // factor), means of blocks, Gaussian 5 px of the small
+        image taken off; 0 outside.
         """
         image, weight = self.corrected(index)
         rows, columns = (side // factor for side in image.shape)

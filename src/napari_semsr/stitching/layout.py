@@ -25,57 +25,28 @@ _WEAK = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """One accepted shift between two frames.
+    """One accepted shift between two frames."""
 
-    Attributes
-    ----------
-    first, second : int
-        The frames.
-    shift : tuple of float
-        Position of the second less that of the first.
-    weight : float
-        Its say in the layout.
-    """
-
-    first: int
-    second: int
-    shift: tuple[float, float]
-    weight: float
+    first: int  # The frames
+    second: int  # The frames
+    shift: tuple[float, float]  # Position of the second less that of the first
+    weight: float  # Its say in the layout
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Positions that the joints agree on.
+    """Positions that the joints agree on."""
 
-    Attributes
-    ----------
-    positions : (N, 2) numpy.ndarray
-        Top-left corners; NaN for frames outside the largest connected group.
-    joints : tuple of Joint
-        Those that were kept.
-    dropped : tuple of Joint
-        Those that disagreed.
-    """
-
+    # (N, 2) Top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
-    joints: tuple[Joint, ...]
-    dropped: tuple[Joint, ...]
+    joints: tuple[Joint, ...]  # Those that were kept
+    dropped: tuple[Joint, ...]  # Those that disagreed
 
 
 def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
     """Label the groups of frames that joints hold together.
 
-    Parameters
-    ----------
-    count : int
-        Frames.
-    joints : sequence of Joint
-        Joints between them.
-
-    Returns
-    -------
-    (N,) numpy.ndarray of int
-        Group of each frame, 0 for the largest.
+    Gives (N,).
     """
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
@@ -96,21 +67,7 @@ def least_squares(
 ) -> FloatArray:
     """Positions that fit all shifts best.
 
-    Parameters
-    ----------
-    count : int
-        Frames.
-    joints : sequence of Joint
-        Shifts between them.
-    weights : (M,) numpy.ndarray
-        Weight of each.
-    prior : (N, 2) numpy.ndarray, optional
-        Where a frame is kept, very weakly, when nothing else holds it.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray
-        Top-left corners.
+    `weights` (M,); `prior` (N, 2); gives (N, 2).
     """
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
@@ -162,24 +119,7 @@ def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArra
 def solve_layout(
     count: int, found: Sequence[Candidates], threshold: float, prior: FloatArray
 ) -> Layout:
-    """Join frames by the shifts that agree.
-
-    Parameters
-    ----------
-    count : int
-        Frames.
-    found : sequence of Candidates
-        Possible shifts of each pair.
-    threshold : float
-        Score above which a shift is believed.
-    prior : (N, 2) numpy.ndarray
-        Nominal positions, used only to tie loose groups.
-
-    Returns
-    -------
-    Layout
-        Positions of the largest group that hangs together.
-    """
+    """Join frames by the shifts that agree; `prior` (N, 2)."""
     good = [item for item in found if item.best > threshold]
     joints = [_joint(item, 0) for item in good]
     dropped: list[Joint] = []
@@ -241,24 +181,12 @@ _RIVAL = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Where a frame lies by all of its neighbours together.
+    """Where a frame lies by all of its neighbours together."""
 
-    Attributes
-    ----------
-    position : (2,) numpy.ndarray
-        Top-left corner, in whole pixels.
-    score : float
-        Height of the peak in robust standard deviations of the surface.
-    rival : float
-        Height of the next peak elsewhere, as a share of the first.
-    neighbours : tuple of int
-        Placed frames that were asked.
-    """
-
-    position: FloatArray
-    score: float
-    rival: float
-    neighbours: tuple[int, ...]
+    position: FloatArray  # (2,) Top-left corner, in whole pixels
+    score: float  # Height of the peak in robust standard deviations of the surface
+    rival: float  # Height of the next peak elsewhere, as a share of the first
+    neighbours: tuple[int, ...]  # Placed frames that were asked
 
     @property
     def is_sure(self) -> bool:
@@ -275,23 +203,7 @@ def place_among(
 ) -> Evidence | None:
     """Place one frame among those that have a place.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    index : int
-        Frame to place.
-    expected : (2,) numpy.ndarray
-        Where it is expected.
-    positions : (N, 2) numpy.ndarray
-        Solved corners; NaN for frames without a place.
-    reach : tuple of int
-        Largest departure from it.
-
-    Returns
-    -------
-    Evidence or None
-        None when no placed frame is near.
+    `expected` (2,); `positions` (N, 2).
     """
     shape = prepared.frame_shape
     corner = np.round(expected).astype(int)

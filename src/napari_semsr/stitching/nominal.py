@@ -23,18 +23,11 @@ _LEAST_PIXELS = 600
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """Pairs of frames by their nominal positions.
+    """Pairs of frames by their nominal positions."""
 
-    Attributes
-    ----------
-    touching : list of tuple of int
-        Pairs that may overlap, in the order of their first frames.
-    unrelated : list of tuple of int
-        Pairs that cannot, for the distribution of chance scores.
-    """
-
+    # Pairs that may overlap, in the order of their first frames
     touching: list[IntPair]
-    unrelated: list[IntPair]
+    unrelated: list[IntPair]  # Pairs that cannot, for the distribution of chance scores
 
 
 def neighbourhood(
@@ -47,23 +40,7 @@ def neighbourhood(
 ) -> Neighbourhood:
     """Sort pairs of frames into those that may touch and those that cannot.
 
-    Parameters
-    ----------
-    nominal : (N, 2) numpy.ndarray
-        Expected top-left corners; NaN for a frame whose place is unknown.
-    shape : tuple of int
-        Rows and columns of a frame.
-    reach : tuple of int
-        Largest error of a nominal shift.
-    unrelated : int, default=40
-        Number of pairs that cannot touch to draw.
-    seed : int, default=0
-        For that draw.
-
-    Returns
-    -------
-    Neighbourhood
-        Touching pairs and a sample of unrelated ones.
+    `nominal` (N, 2).
     """
     limit = np.array(shape, dtype=float)
     slack = np.array(reach, dtype=float)
@@ -107,17 +84,7 @@ def _unrelated(
 def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
     """Pairs of placed frames that share enough pixels to compare.
 
-    Parameters
-    ----------
-    positions : (N, 2) numpy.ndarray
-        Top-left corners; NaN for frames without a place.
-    shape : tuple of int
-        Rows and columns of a frame.
-
-    Returns
-    -------
-    list of tuple of int
-        Pairs with at least 600 common pixels.
+    `positions` (N, 2); gives pairs with at least 600 common pixels.
     """
     touching = neighbourhood(positions, shape, (0, 0), unrelated=0).touching
     kept = []
@@ -135,16 +102,8 @@ _TRIALS = 16
 def stated(acquisition: Acquisition) -> FloatArray | None:
     """Nominal positions that need no image.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Frames of one scan.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray or None
-        Top-left corners in px: as stated in pixels, in nanometres with a known pixel
-        size, or from grid and overlap; None where nothing of this is known.
+    Gives (N, 2), top-left corners in px: as stated in pixels, in nanometres with a
+    known pixel size, or from grid and overlap; None where nothing of this is known.
     """
     if acquisition.nominal_px is not None:
         return np.asarray(acquisition.nominal_px, dtype=float)
@@ -159,17 +118,8 @@ def stated(acquisition: Acquisition) -> FloatArray | None:
 def from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     """Nominal positions of a grid with known steps.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        With its grid and order.
-    steps : (2, 2) numpy.ndarray
-        Shift in px from one row to the next, and from one column to the next.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray
-        Top-left corners.
+    `steps` (2, 2), shift in px from one row to the next, and from one column to the
+    next; gives (N, 2).
     """
     grid = acquisition.grid or (1, len(acquisition))
     cells = grid_cells(len(acquisition), grid, acquisition.order)
@@ -180,20 +130,7 @@ def from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
 def measure_grid(prepared: Prepared) -> FloatArray:
     """Find the steps of a grid from the images of some neighbours.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Frames of an acquisition with a grid.
-
-    Returns
-    -------
-    (2, 2) numpy.ndarray
-        Shift in px from one row to the next, and from one column to the next.
-
-    Raises
-    ------
-    RegistrationError
-        If neighbours along neither axis fit.
+    Gives (2, 2), shift in px from one row to the next, and from one column to the next.
     """
     acquisition = prepared.acquisition
     grid = acquisition.grid or (1, len(acquisition))

@@ -28,24 +28,13 @@ NOISE_AREA = 3.0  # pixels that a band-passed noise grain covers
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Possible shifts between two frames, best first.
+    """Possible shifts between two frames, best first."""
 
-    Attributes
-    ----------
-    first, second : int
-        The frames.
-    shifts : (K, 2) numpy.ndarray of int
-        Position of the second less that of the first.
-    ncc : (K,) numpy.ndarray
-        Weighted correlation coefficient on the overlap.
-    score : (K,) numpy.ndarray
-        The same in standard deviations of unrelated noise.
-    """
-
-    first: int
-    second: int
-    shifts: NDArray[np.int64]
-    ncc: NDArray[np.float64]
+    first: int  # The frames
+    second: int  # The frames
+    shifts: NDArray[np.int64]  # (K, 2) Position of the second less that of the first
+    ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
+    # (K,) The same in standard deviations of unrelated noise
     score: NDArray[np.float64]
 
     @property
@@ -59,19 +48,8 @@ def overlap_boxes(
 ) -> tuple[Box, Box] | None:
     """Parts of two frames that show the same place.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of a frame.
-    shift : tuple of int
-        Position of the second frame less that of the first.
-    grow : tuple of int, default=(0, 0)
-        Pixels to add above and below, left and right, as far as the frame reaches.
-
-    Returns
-    -------
-    tuple of Box or None
-        Part of the first and of the second frame; None where nothing is left.
+    `shift`: position of the second frame less that of the first; `grow` (0, 0); gives
+    part of the first and of the second frame; None where nothing is left.
     """
     first, second = [], []
     for size, move, more in zip(shape, shift, grow, strict=True):
@@ -87,21 +65,13 @@ def overlap_boxes(
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """Correlation of two frames over a range of shifts.
+    """Correlation of two frames over a range of shifts."""
 
-    Attributes
-    ----------
-    cross : (H, W) numpy.ndarray of float32
-        Sum of products; 0 where the frames would overlap too little.
-    variance : (H, W) numpy.ndarray of float32
-        Variance that it would have if the frames were unrelated.
-    origin : tuple of int
-        Shift of the first element.
-    """
-
+    # (H, W) Sum of products; 0 where the frames would overlap too little
     cross: Float32Array
+    # (H, W) Variance that it would have if the frames were unrelated
     variance: Float32Array
-    origin: IntPair
+    origin: IntPair  # Shift of the first element
 
     @property
     def score(self) -> Float32Array:
@@ -114,24 +84,7 @@ class Surface:
 def surface(
     prepared: Prepared, pair: IntPair, nominal: IntPair, reach: IntPair
 ) -> Surface | None:
-    """Correlate two frames over all shifts within reach.
-
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    pair : tuple of int
-        Which two.
-    nominal : tuple of int
-        Expected shift.
-    reach : tuple of int
-        Largest departure from it, ``(y, x)``.
-
-    Returns
-    -------
-    Surface or None
-        ``(2 * reach_y + 1, 2 * reach_x + 1)`` values; None where nothing can overlap.
-    """
+    """Correlate two frames over all shifts within reach."""
     boxes = overlap_boxes(prepared.frame_shape, nominal, reach)
     if boxes is None:
         return None
@@ -179,19 +132,7 @@ def _possible(
 
 
 def peaks(score: Float32Array) -> list[IntPair]:
-    """Find the highest places of a surface, a few pixels apart.
-
-    Parameters
-    ----------
-    score : (H, W) numpy.ndarray of float32
-        Correlation in standard deviations.
-
-    Returns
-    -------
-    list of tuple of int
-        Up to five, highest first; up to forty where many are nearly as high as the
-        highest, as on a lattice.
-    """
+    """Find the highest places of a surface, a few pixels apart; `score` (H, W)."""
     # a shoulder of a broad peak is no peak
     around = ndimage.maximum_filter(score, 2 * _APART + 1, mode="constant")
     rows, columns = np.nonzero((score >= around) & (score > 0))
@@ -209,20 +150,7 @@ def coefficient(
 ) -> tuple[float, float]:
     """Compare two frames at one shift.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    pair : tuple of int
-        Which two.
-    shift : tuple of int
-        Position of the second less that of the first.
-
-    Returns
-    -------
-    tuple of float
-        Weighted correlation coefficient on the overlap, and the same in standard
-        deviations of unrelated noise; zeros where the overlap is too small.
+    `shift`: position of the second less that of the first.
     """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
@@ -250,24 +178,7 @@ def coefficient(
 def search(
     prepared: Prepared, pair: IntPair, nominal: IntPair, reach: IntPair
 ) -> Candidates:
-    """Find how two frames may lie to each other.
-
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    pair : tuple of int
-        Which two.
-    nominal : tuple of int
-        Expected shift.
-    reach : tuple of int
-        Largest departure from it, ``(y, x)``.
-
-    Returns
-    -------
-    Candidates
-        Up to five shifts, or forty on a periodic sample, the best first.
-    """
+    """Find how two frames may lie to each other."""
     found = surface(prepared, pair, nominal, reach)
     shifts: list[IntPair] = []
     if found is not None:
@@ -311,19 +222,7 @@ def resample(
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Smooth a frame and move it by part of a pixel.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray of float32
-        Corrected frame.
-    part : tuple of float
-        Move by this much, ``(y, x)``: the result at ``x`` is the frame at ``x - part``.
-    sigma : float
-        Width of the Gaussian in px.
-
-    Returns
-    -------
-    tuple of (Y, X) numpy.ndarray of float32
-        Smoothed frame and its derivatives along y and x.
+    `image` (Y, X); `sigma`: width of the Gaussian in px; gives (Y, X).
     """
     (smooth_y, slope_y), (smooth_x, slope_x) = (_kernels(sigma, p) for p in part)
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
@@ -348,16 +247,7 @@ def _moved(
 class Resampled:
     """Frames on the mosaic's own pixel grid, made when they are needed.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Corrected frames.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners; frames with NaN must not be asked for.
-    sigma : float
-        Width of the Gaussian in px.
-    slopes : bool, default=True
-        Make the derivatives too.
+    `positions` (N, 2); `sigma`: width of the Gaussian in px.
     """
 
     def __init__(
@@ -381,15 +271,7 @@ class Resampled:
     def frame(self, index: int) -> tuple[Float32Array, ...]:
         """Make one frame ready to compare.
 
-        Parameters
-        ----------
-        index : int
-            Which frame.
-
-        Returns
-        -------
-        tuple of (Y, X) numpy.ndarray of float32
-            Weight, smoothed frame, and its derivatives along y and x if wanted.
+        Gives (Y, X).
         """
         made: tuple[Float32Array, ...] = self._cache.get(
             index, lambda: self._make(index)
@@ -433,17 +315,6 @@ class Resampled:
         return kept > 0
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
-        """Parts of two frames that show the same place.
-
-        Parameters
-        ----------
-        first, second : int
-            The frames.
-
-        Returns
-        -------
-        tuple of Box or None
-            Part of either; None where they do not touch.
-        """
+        """Parts of two frames that show the same place."""
         shift = self.corners[second] - self.corners[first]
         return overlap_boxes(self.prepared.frame_shape, (int(shift[0]), int(shift[1])))

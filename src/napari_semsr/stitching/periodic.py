@@ -35,27 +35,15 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one pair says of its shift.
+    """What one pair says of its shift."""
 
-    Attributes
-    ----------
-    first, second : int
-        The frames.
-    shifts : (K, 2) numpy.ndarray
-        Candidates, refined, the one that leaves least first.
-    doubt : (K,) numpy.ndarray
-        How many standard deviations more than the least each of them leaves.
-    score : float
-        Score of the pair's correlation.
-    least : tuple of float
-        Variance that the best one leaves, and its standard deviation.
-    """
-
-    first: int
-    second: int
-    shifts: FloatArray
+    first: int  # The frames
+    second: int  # The frames
+    shifts: FloatArray  # (K, 2) Candidates, refined, the one that leaves least first
+    # (K,) How many standard deviations more than the least each of them leaves
     doubt: FloatArray
-    score: float
+    score: float  # Score of the pair's correlation
+    # Variance that the best one leaves, and its standard deviation
     least: tuple[float, float] = (0.0, 0.0)
 
     @property
@@ -71,18 +59,7 @@ class Choice:
 
 
 def is_periodic(found: Sequence[Candidates]) -> bool:
-    """Whether unrelated frames match as well at many shifts.
-
-    Parameters
-    ----------
-    found : sequence of Candidates
-        Of pairs that cannot overlap.
-
-    Returns
-    -------
-    bool
-        True when most of them have many peaks nearly as high as the best.
-    """
+    """Whether unrelated frames match as well at many shifts."""
     return bool(found) and float(np.mean([_repeats(item) for item in found])) > 0.5
 
 
@@ -171,22 +148,7 @@ def _blocks(plane: NDArray[np.float64]) -> FloatArray:
 def choices(
     prepared: Prepared, found: Iterable[Candidates], threshold: float
 ) -> Iterable[Choice]:
-    """Weigh the candidates of every believed pair against each other.
-
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    found : iterable of Candidates
-        Possible shifts of each pair.
-    threshold : float
-        Score above which a shift is believed.
-
-    Yields
-    ------
-    Choice
-        For each pair whose best score exceeds the threshold.
-    """
+    """Weigh the candidates of every believed pair against each other."""
     for item in found:
         if item.best <= threshold:
             continue
@@ -221,23 +183,7 @@ def _weighed(prepared: Prepared, item: Candidates, shifts: NDArray[np.int64]) ->
 
 
 def doubt_at(prepared: Prepared, choice: Choice, shift: FloatArray) -> float:
-    """Weigh one more shift of a pair.
-
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    choice : Choice
-        What the pair says of its candidates.
-    shift : (2,) numpy.ndarray
-        A shift that is none of them.
-
-    Returns
-    -------
-    float
-        Standard deviations by which it leaves more than the best candidate; negative
-        when it leaves less, 0 where the frames do not overlap enough to tell.
-    """
+    """Weigh one more shift of a pair; `shift` (2,)."""
     found = _left(prepared, (choice.first, choice.second), shift)
     if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
         return 0.0
@@ -273,24 +219,8 @@ def resolve(
 ) -> tuple[Layout, set[IntPair]]:
     """Lay out frames of a periodic sample.
 
-    Parameters
-    ----------
-    count : int
-        Frames.
-    weighed : sequence of Choice
-        What the pairs say.
-    nominal : (N, 2) numpy.ndarray
-        Expected corners, which decide what the images leave open.
-    look : callable, optional
-        Weighs a shift that is none of a pair's candidates, as `doubt_at` does; without
-        it such a shift counts as improbable.
-
-    Returns
-    -------
-    Layout
-        Positions of the largest group that hangs together.
-    set of tuple of int
-        Pairs that only the stage model decided.
+    `nominal` (N, 2); `look`: weighs a shift that is none of a pair's candidates, as
+    `doubt_at` does; without it such a shift counts as improbable.
     """
     certain = [_joint(c, c.shifts[0]) for c in weighed if c.is_certain]
     positions, groups = _groups(count, certain)
@@ -420,30 +350,6 @@ def chance_threshold(
 ) -> tuple[float, bool]:
     """Find the score above which a joint is believed.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-    unrelated : sequence of tuple of int
-        Pairs that cannot touch.
-    shifts : sequence of tuple of int
-        Shifts that touching pairs are expected to have, to search the same overlaps.
-    reach : tuple of int
-        Reach of the search.
-    significance : float
-        Robust standard deviations above the median, and the least threshold.
-
-    Returns
-    -------
-    float
-        Largest of `significance` and the median plus so many robust standard
-        deviations of the best scores of unrelated pairs.
-    bool
-        Whether the sample is periodic: then unrelated frames match too, and chance says
-        nothing (`napari_semsr.stitching.periodic` decides).
-
-    Notes
-    -----
     Measured from known non-neighbours, after the idea of ASHLAR (Muhlich et al.,
     Bioinformatics 38, 4613 (2022), doi:10.1093/bioinformatics/btac544).
     """

@@ -33,28 +33,16 @@ _NUISANCE = 4  # offset, gain, brightness that varies along y and along x
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What one pair says about its shift.
+    """What one pair says about its shift."""
 
-    Attributes
-    ----------
-    first, second : int
-        The frames.
-    information : (2, 2) numpy.ndarray
-        Inverse covariance of the shift, before division by the noise variance.
-    step : (2,) numpy.ndarray
-        Change of the shift that this pair alone would make, in px.
-    variance : float
-        Noise variance of the smoothed frames, by their weighted difference.
-    pixels : int
-        Pixels compared.
-    """
-
-    first: int
-    second: int
+    first: int  # The frames
+    second: int  # The frames
+    # (2, 2) Inverse covariance of the shift, before division by the noise variance
     information: FloatArray
-    step: FloatArray
+    step: FloatArray  # (2,) Change of the shift that this pair alone would make, in px
+    # Noise variance of the smoothed frames, by their weighted difference
     variance: float
-    pixels: int
+    pixels: int  # Pixels compared
 
 
 def _total_weight(
@@ -79,19 +67,7 @@ def linearise(
 ) -> Link | None:
     """Compare one pair near its present positions.
 
-    Parameters
-    ----------
-    sweep : Resampled
-        Frames on the mosaic's grid.
-    first, second : int
-        The pair.
-    around : sequence of int
-        All frames that reach into their overlap, both included.
-
-    Returns
-    -------
-    Link or None
-        None where fewer than 200 pixels can be compared.
+    Gives None where fewer than 200 pixels can be compared.
     """
     boxes = sweep.boxes(first, second)
     if boxes is None:
@@ -195,20 +171,12 @@ _DENSE_LIMIT = 1500
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """Positions after the last sweep.
+    """Positions after the last sweep."""
 
-    Attributes
-    ----------
-    positions : (N, 2) numpy.ndarray
-        Top-left corners; NaN where there was none to start from.
-    links : tuple of Link
-        Of the last sweep.
-    sigma_px : (N, 2) numpy.ndarray
-        Standard deviation of each position by the information of all pairs.
-    """
-
+    # (N, 2) Top-left corners; NaN where there was none to start from
     positions: FloatArray
-    links: tuple[Link, ...]
+    links: tuple[Link, ...]  # Of the last sweep
+    # (N, 2) Standard deviation of each position by the information of all pairs
     sigma_px: FloatArray
 
 
@@ -283,22 +251,8 @@ def refine(
 ) -> Iterator[Refined]:
     """Refine positions by the joint likelihood, sweep after sweep.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Corrected frames.
-    positions : (N, 2) numpy.ndarray
-        Within a pixel or two of the truth; NaN for frames that are left out.
-    pairs : sequence of tuple of int
-        All pairs of placed frames that overlap.
-    sweeps : sequence of float
-        Width of the Gaussian in each sweep, in px.
-
-    Yields
-    ------
-    Refined
-        Positions after each sweep; the last one is the result. Sweeps of equal width
-        end early when nothing moves any more.
+    `positions` (N, 2), within a pixel or two of the truth; NaN for frames that are left
+    out; `sweeps`: width of the Gaussian in each sweep, in px.
     """
     positions = positions.copy()
     order = np.lexsort((positions[:, 1], positions[:, 0]))
@@ -362,21 +316,8 @@ def refine_turns(
 ) -> tuple[Prepared, FloatArray]:
     """Find turns and scales, and positions with them.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Corrected frames.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners, right to a pixel; NaN for frames that are left out.
-    pairs : sequence of tuple of int
-        Placed frames that overlap.
-
-    Returns
-    -------
-    Prepared
-        The frames turned and scaled back.
-    (N, 2) numpy.ndarray
-        Positions of the frames as they are then.
+    `positions` (N, 2), top-left corners, right to a pixel; NaN for frames that are left
+    out; gives (N, 2).
     """
     positions = positions.copy()
     for _ in range(_ROUNDS):

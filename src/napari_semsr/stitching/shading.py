@@ -33,47 +33,25 @@ _SIGMA = 1.0
 
 @dataclass(frozen=True, slots=True)
 class BlockRatios:
-    """Blocks that two frames share.
+    """Blocks that two frames share."""
 
-    Attributes
-    ----------
-    pair : (M,) numpy.ndarray of int
-        Index of the pair.
-    first, second : (M,) numpy.ndarray of int
-        The frames.
-    place_first, place_second : (M, 2) numpy.ndarray
-        Centre of the block in either frame, in px.
-    log_ratio : (M,) numpy.ndarray
-        Logarithm of the first frame's mean over the second's, both corrected.
-    weight : (M,) numpy.ndarray
-        Inverse variance of it by pixel noise, up to a constant.
-    offset : (M,) numpy.ndarray
-        Change of it for one more count of dark level: the inverse of the first frame's
-        uncorrected level less that of the second's.
-    """
-
-    pair: NDArray[np.int64]
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    place_first: FloatArray
-    place_second: FloatArray
+    pair: NDArray[np.int64]  # (M,) Index of the pair
+    first: NDArray[np.int64]  # (M,) The frames
+    second: NDArray[np.int64]  # (M,) The frames
+    place_first: FloatArray  # (M, 2) Centre of the block in either frame, in px
+    place_second: FloatArray  # (M, 2) Centre of the block in either frame, in px
+    # (M,) Logarithm of the first frame's mean over the second's, both corrected
     log_ratio: FloatArray
-    weight: FloatArray
+    weight: FloatArray  # (M,) Inverse variance of it by pixel noise, up to a constant
+    # (M,) Change of it for one more count of dark level: the inverse of the first
+    # frame's uncorrected level less that of the second's
     offset: FloatArray
 
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over square blocks; a ragged border is left out.
 
-    Parameters
-    ----------
-    plane : (Y, X) numpy.ndarray
-        Values.
-
-    Returns
-    -------
-    (Y // 8, X // 8) numpy.ndarray
-        Sums over blocks of 8 px.
+    `plane` (Y, X); gives (Y // 8, X // 8), sums over blocks of 8 px.
     """
     rows, columns = plane.shape[0] // BLOCK, plane.shape[1] // BLOCK
     cut = plane[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
@@ -124,22 +102,7 @@ def _inverse(weight: NDArray[np.float32]) -> FloatArray:
 def block_ratios(
     prepared: Prepared, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> BlockRatios:
-    """Compare overlapping frames block by block.
-
-    Parameters
-    ----------
-    prepared : Prepared
-        Frames, corrected as far as is known.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners; the better they are, the less the scene disturbs.
-    pairs : sequence of tuple of int
-        Placed frames that overlap.
-
-    Returns
-    -------
-    BlockRatios
-        One row for each block that lies within both fields.
-    """
+    """Compare overlapping frames block by block; `positions` (N, 2)."""
     resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
     parts: list[tuple[FloatArray, ...]] = []
     frames = []
@@ -176,25 +139,14 @@ _SOME_PAIRS = 16
 
 @dataclass(frozen=True, slots=True)
 class Shading:
-    """Result of fitting shading and gains together.
+    """Result of fitting shading and gains together."""
 
-    Attributes
-    ----------
-    flat : FlatField
-        The better one by cross-validation: as it came, or refined.
-    log_gains : (N,) numpy.ndarray
-        Logarithm of each frame's gain, 0 on average.
-    residual : float
-        Robust scatter of the block ratios that is left beyond noise (a share of the
-        mean); NaN where too few blocks overlap.
-    refined : bool
-        Whether the refined flat field won.
-    """
-
-    flat: FlatField
-    log_gains: FloatArray
+    flat: FlatField  # The better one by cross-validation: as it came, or refined
+    log_gains: FloatArray  # (N,) Logarithm of each frame's gain, 0 on average
+    # Robust scatter of the block ratios that is left beyond noise (a share of the
+    # mean); NaN where too few blocks overlap
     residual: float
-    refined: bool
+    refined: bool  # Whether the refined flat field won
 
 
 def _mean_shape(
@@ -240,17 +192,7 @@ def _centred(values: FloatArray, pair: NDArray[np.int64]) -> FloatArray:
 def light_prior(count: int, flicker: float) -> FloatArray:
     """Inverse covariance of the logarithms of gains before anything is measured.
 
-    Parameters
-    ----------
-    count : int
-        Frames, in the order in which they were taken.
-    flicker : float
-        Standard deviation of each gain on its own.
-
-    Returns
-    -------
-    (N, N) numpy.ndarray
-        Light flickers a little and may drift slowly over the scan.
+    Gives (N, N).
     """
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
@@ -378,17 +320,7 @@ def _thinned(ratios: BlockRatios) -> BlockRatios:
 def fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
     """Gains alone, the flat field as it is.
 
-    Parameters
-    ----------
-    ratios : BlockRatios
-        Overlapping blocks.
-    count : int
-        Frames.
-
-    Returns
-    -------
-    (N,) numpy.ndarray
-        Logarithm of each frame's gain, 0 on average.
+    Gives (N,).
     """
     if not len(ratios.pair):
         return np.zeros(count)
@@ -419,19 +351,7 @@ def without_flat(
 ) -> FlatField | None:
     """Give up a first flat field that holds the sample rather than the light.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Frames, corrected by a first flat field.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners, right to a pixel.
-    pairs : sequence of tuple of int
-        Placed frames that overlap.
-
-    Returns
-    -------
-    FlatField or None
-        No flat field, where overlaps differ less without one; else None.
+    `positions` (N, 2), top-left corners, right to a pixel.
     """
     flat = prepared.flat
     if not flat.valid.all():
@@ -461,25 +381,7 @@ def refine_shading(
 ) -> Shading:
     """Fit shading and gains to all overlaps; keep the surface only if it proves itself.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        Frames, corrected by a first flat field.
-    positions : (N, 2) numpy.ndarray
-        Top-left corners, right to a pixel.
-    pairs : sequence of tuple of int
-        Placed frames that overlap.
-    knots : int, default=6
-        Intervals of the spline along each side of a frame.
-    noise : float, default=0
-        Pixel noise of the raw frames.
-    fixed : bool, default=False
-        Leave the flat field as it is, and fit the gains alone.
-
-    Returns
-    -------
-    Shading
-        The flat field that leaves less in overlaps that it was not fitted to.
+    `positions` (N, 2), top-left corners, right to a pixel.
     """
     count = len(positions)
     ratios = _thinned(block_ratios(prepared, positions, pairs))

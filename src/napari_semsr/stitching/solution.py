@@ -51,27 +51,16 @@ class PairReport:
 
 @dataclass(frozen=True, slots=True)
 class StageFit:
-    """How solved positions follow from nominal ones.
+    """How solved positions follow from nominal ones."""
 
-    Attributes
-    ----------
-    matrix : (2, 2) numpy.ndarray
-        Solved px for each nominal px, ``(y, x)``.
-    offset : (2,) numpy.ndarray
-        In px.
-    scatter_px : float
-        RMS of what is left: the stage's error.
-    scale : tuple of float
-        Lengths of the matrix's columns: solved over nominal along y and x.
-    rotation_deg, skew_deg : float
-        Turn of the camera against the stage, and departure from a right angle.
-    """
-
-    matrix: FloatArray
-    offset: FloatArray
-    scatter_px: float
+    matrix: FloatArray  # (2, 2) Solved px for each nominal px, ``(y, x)``
+    offset: FloatArray  # (2,) In px
+    scatter_px: float  # RMS of what is left: the stage's error
+    # Lengths of the matrix's columns: solved over nominal along y and x
     scale: tuple[float, float]
+    # Turn of the camera against the stage, and departure from a right angle
     rotation_deg: float
+    # Turn of the camera against the stage, and departure from a right angle
     skew_deg: float
 
 
@@ -167,21 +156,7 @@ def fit_stage(
     solved: FloatArray,
     model: Literal["affine", "shift"] = "affine",
 ) -> StageFit | None:
-    """Fit solved positions by nominal ones.
-
-    Parameters
-    ----------
-    nominal, solved : (N, 2) numpy.ndarray
-        Top-left corners; rows with NaN in either are left out.
-    model : {"affine", "shift"}
-        Scale, rotation and skew as well, or a common shift only.
-
-    Returns
-    -------
-    StageFit or None
-        None when no frame has both. An affine model needs five frames that do not lie
-        on one line; with fewer, scale and turn stay as they are stated.
-    """
+    """Fit solved positions by nominal ones; `nominal`, `solved` (N, 2)."""
     known = np.isfinite(nominal).all(axis=1) & np.isfinite(solved).all(axis=1)
     if not known.any():
         return None
@@ -224,20 +199,7 @@ def _described(matrix: FloatArray, offset: FloatArray, scatter: float) -> StageF
 
 
 def predict(fit: StageFit, nominal: FloatArray) -> FloatArray:
-    """Where frames are expected by the stage model.
-
-    Parameters
-    ----------
-    fit : StageFit
-        From the frames that are placed.
-    nominal : (N, 2) numpy.ndarray
-        Nominal corners.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray
-        Expected corners.
-    """
+    """Where frames are expected by the stage model; `nominal` (N, 2); gives (N, 2)."""
     expected: FloatArray = nominal @ fit.matrix.T + fit.offset
     return expected
 
@@ -247,18 +209,9 @@ def pixel_size_from_stage(
 ) -> PixelSize | None:
     """Pixel size by which solved pixels agree with the stage's nanometres.
 
-    Parameters
-    ----------
-    nominal_nm : (N, 2) numpy.ndarray
-        Stage positions in nm.
-    solved : (N, 2) numpy.ndarray
-        Solved corners in px.
-
-    Returns
-    -------
-    tuple of float or None
-        ``(y, x)`` in nm per pixel; an axis along which the stage did not move takes
-        the other's value; None when it moved along neither.
+    `nominal_nm` (N, 2), stage positions in nm; `solved` (N, 2), solved corners in px;
+    gives ``(y, x)`` in nm per pixel; an axis along which the stage did not move takes
+    the other's value; None when it moved along neither.
     """
     known = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved).all(axis=1)
     if known.sum() < 2:

@@ -152,18 +152,7 @@ def _check_size(state: State, estimated: PixelSize | None) -> None:
 
 
 def summarise(state: State) -> StitchSolution:
-    """Make the solution that is handed out.
-
-    Parameters
-    ----------
-    state : State
-        A scan that has been solved and verified.
-
-    Returns
-    -------
-    StitchSolution
-        With the smallest corner at 0.
-    """
+    """Make the solution that is handed out."""
     acquisition = state.acquisition
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
     estimated = None

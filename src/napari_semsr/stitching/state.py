@@ -15,63 +15,29 @@ from napari_semsr.stitching.shading import Shading
 
 @dataclass(slots=True)
 class State:
-    """What is known of a scan while it is being solved.
+    """What is known of a scan while it is being solved."""
 
-    Attributes
-    ----------
-    acquisition : Acquisition
-        The frames, with grid, order and overlap as the options have them.
-    options : StitchOptions
-        What the user chose.
-    prepared : Prepared
-        Corrected frames.
-    nominal : (N, 2) numpy.ndarray
-        Expected corners.
-    is_stated : bool
-        Whether these came from the scan rather than from its images.
-    noise : float
-        Pixel noise of the raw frames.
-    reach : tuple of int
-        Of the last search.
-    threshold : float
-        Score above which a joint is believed.
-    is_periodic : bool
-        Whether unrelated frames match too.
-    found : list of Candidates
-        Possible shifts of every pair that was tried.
-    layout : Layout or None
-        Whole-pixel layout.
-    positions : (N, 2) numpy.ndarray
-        Best corners so far; NaN for frames without a place.
-    rescued : set of int
-        Frames placed by all their neighbours together.
-    refined : Refined or None
-        Last sweep of the joint refinement.
-    shading : Shading or None
-        Result of fitting flat field and gains to the overlaps.
-    ambiguous : set of tuple of int
-        Pairs whose images allow another shift.
-    reasons : dict
-        Why a frame has no place.
-    warnings : list of str
-        What the user must know.
-    """
-
+    # The frames, with grid, order and overlap as the options have them
     acquisition: Acquisition
-    options: StitchOptions
-    prepared: Prepared
-    nominal: FloatArray
-    is_stated: bool
-    noise: float = 0.0
-    reach: IntPair = (0, 0)
-    threshold: float = 0.0
-    is_periodic: bool = False
+    options: StitchOptions  # What the user chose
+    prepared: Prepared  # Corrected frames
+    nominal: FloatArray  # (N, 2) Expected corners
+    is_stated: bool  # Whether these came from the scan rather than from its images
+    noise: float = 0.0  # Pixel noise of the raw frames
+    reach: IntPair = (0, 0)  # Of the last search
+    threshold: float = 0.0  # Score above which a joint is believed
+    is_periodic: bool = False  # Whether unrelated frames match too
+    # Possible shifts of every pair that was tried
     found: list[Candidates] = field(default_factory=list)
-    layout: Layout | None = None
+    layout: Layout | None = None  # Whole-pixel layout
+    # (N, 2) Best corners so far; NaN for frames without a place
     positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    # Frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
-    refined: Refined | None = None
+    refined: Refined | None = None  # Last sweep of the joint refinement
+    # Result of fitting flat field and gains to the overlaps
     shading: Shading | None = None
+    # Pairs whose images allow another shift
     ambiguous: set[IntPair] = field(default_factory=set)
-    reasons: dict[int, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)  # Why a frame has no place
+    warnings: list[str] = field(default_factory=list)  # What the user must know

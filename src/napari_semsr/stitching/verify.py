@@ -27,21 +27,11 @@ _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 def noise_level(prepared: Prepared) -> float:
     """Pixel noise of the raw frames.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        The frames.
-
-    Returns
-    -------
-    float
-        Median over some frames of the robust scatter of mixed second differences,
-        which a smooth picture hardly has [1]_.
-
-    References
-    ----------
     .. [1] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
        doi:10.1006/cviu.1996.0060.
+
+    Gives median over some frames of the robust scatter of mixed second differences,
+    which a smooth picture hardly has [1]_.
     """
     count = len(prepared.acquisition)
     chosen = np.unique(
@@ -57,18 +47,7 @@ def noise_level(prepared: Prepared) -> float:
 
 
 def band_noise(noise: float) -> float:
-    """Noise power that a band-passed pixel keeps.
-
-    Parameters
-    ----------
-    noise : float
-        Pixel noise of the raw frames.
-
-    Returns
-    -------
-    float
-        Variance after the band-pass of `Prepared`.
-    """
+    """Noise power that a band-passed pixel keeps."""
     return (_FINE_NOISE * noise) ** 2
 
 
@@ -85,15 +64,8 @@ def _reason(state: State, index: int) -> str:
 def drop_misfits(state: State) -> list[int]:
     """Take away frames that show other detail than all of their neighbours.
 
-    Parameters
-    ----------
-    state : State
-        A scan whose positions are right to about a pixel; positions and reasons change.
-
-    Returns
-    -------
-    list of int
-        The frames that were taken away.
+    `state`: A scan whose positions are right to about a pixel; positions and reasons
+    change.
     """
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
     limit = _NOISE_DOUBT * band_noise(state.noise)
@@ -132,18 +104,7 @@ def _unfounded(state: State) -> list[int]:
 
 
 def verify(state: State) -> None:
-    """Take back what is not founded, and say what the user must know.
-
-    Parameters
-    ----------
-    state : State
-        A scan after the joint refinement; positions, reasons and warnings change.
-
-    Raises
-    ------
-    RegistrationError
-        If no position is founded.
-    """
+    """Take back what is not founded, and say what the user must know."""
     for index in _unfounded(state):
         state.positions[index] = np.nan
     lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))

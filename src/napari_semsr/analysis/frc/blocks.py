@@ -47,43 +47,22 @@ SMALLEST_RING = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of a curve.
+    """What is asked of a curve."""
 
-    Attributes
-    ----------
-    criterion : {"1/7", "half-bit", "3-sigma"}
-        Threshold.
-    estimator : {"plain", "exact"}
-        Ring by ring, or the likelihood fit.
-    reference : bool
-        The second image is nearly free of noise.
-    single : bool
-        The pair are the diagonal halves of one image, whose own crossing is wanted.
-    """
-
-    criterion: Criterion
-    estimator: Estimator
-    reference: bool
+    criterion: Criterion  # Threshold
+    estimator: Estimator  # Ring by ring, or the likelihood fit
+    reference: bool  # The second image is nearly free of noise
+    # The pair are the diagonal halves of one image, whose own crossing is wanted
     single: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Crossings of a batch of pairs.
+    """Crossings of a batch of pairs."""
 
-    Attributes
-    ----------
-    crossing : (B,) numpy.ndarray
-        Cycles per mean pixel; NaN where there is none.
-    spread : (B,) numpy.ndarray
-        Standard deviation of the crossing's logarithm.
-    code : (B,) numpy.ndarray of uint8
-        Codes of reasons; 0 where there is a crossing.
-    """
-
-    crossing: FloatArray
-    spread: FloatArray
-    code: NDArray[np.uint8]
+    crossing: FloatArray  # (B,) Cycles per mean pixel; NaN where there is none
+    spread: FloatArray  # (B,) Standard deviation of the crossing's logarithm
+    code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
 
 
 def _plain(
@@ -124,24 +103,7 @@ def _read(
 def estimate(
     sums: RingSums, geometry: Geometry, code: NDArray[np.uint8], question: Question
 ) -> Estimates:
-    """Find the crossing of each curve that may be read.
-
-    Parameters
-    ----------
-    sums : RingSums
-        Ring sums of the pairs.
-    geometry : Geometry
-        Their rings.
-    code : (B,) numpy.ndarray of uint8
-        What the status rules said; only pairs of code 0 are read.
-    question : Question
-        Criterion and estimator.
-
-    Returns
-    -------
-    Estimates
-        Crossings, their spread, and the reasons of those that have none.
-    """
+    """Find the crossing of each curve that may be read; `code` (B,)."""
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
     threshold = threshold_curve(
@@ -182,31 +144,21 @@ _SMALLEST_PLANE = 2
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Correlations of a batch of block pairs on one grid.
+    """Correlations of a batch of block pairs on one grid."""
 
-    Attributes
-    ----------
-    crossing, spread : (B,) numpy.ndarray
-        Frequency of the crossing in cycles per mean pixel of the images, NaN where
-        there is none, and the standard deviation of its logarithm.
-    code : (B,) numpy.ndarray of uint8
-        Codes of reasons; 0 where there is a crossing.
-    frequency, threshold, samples : (K,) numpy.ndarray
-        Rings up to Nyquist, ring 0 left out.
-    correlation : (B, K) numpy.ndarray
-        Ring correlations; for split images that of two exposures like them.
-    sums : RingSums
-        The sums behind them, all rings.
-    """
-
+    # (B,) Frequency of the crossing in cycles per mean pixel of the images, NaN where
+    # there is none, and the standard deviation of its logarithm
     crossing: FloatArray
+    # (B,) Frequency of the crossing in cycles per mean pixel of the images, NaN where
+    # there is none, and the standard deviation of its logarithm
     spread: FloatArray
-    code: NDArray[np.uint8]
-    frequency: FloatArray
-    threshold: FloatArray
-    samples: FloatArray
+    code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
+    frequency: FloatArray  # (K,) Rings up to Nyquist, ring 0 left out
+    threshold: FloatArray  # (K,) Rings up to Nyquist, ring 0 left out
+    samples: FloatArray  # (K,) Rings up to Nyquist, ring 0 left out
+    # (B, K) Ring correlations; for split images that of two exposures like them
     correlation: FloatArray
-    sums: RingSums
+    sums: RingSums  # The sums behind them, all rings
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
@@ -248,27 +200,8 @@ def measure(
 ) -> Measurement:
     """Correlate a batch of blocks pair by pair, or each with itself split.
 
-    Parameters
-    ----------
-    first : (B, Y, X) numpy.ndarray of float
-        Blocks. Double precision, or single with the field's mean already off.
-    second : (B, Y, X) numpy.ndarray of float or None
-        Their partners; None splits each block into diagonal halves.
-    pitch : tuple of float
-        ``(y, x)`` relative pixel pitch.
-    tukey : float
-        Tapered share of the window.
-    criterion : {"1/7", "half-bit", "3-sigma"}
-        Threshold.
-    estimator : {"plain", "exact"}
-        Ring by ring, or the likelihood fit.
-    reference : bool
-        `second` is nearly free of noise.
-
-    Returns
-    -------
-    Measurement
-        Crossings, reasons and curves.
+    `first` (B, Y, X); `second` (B, Y, X); `pitch`: ``(y, x)`` relative pixel pitch;
+    `reference`: `second` is nearly free of noise.
     """
     if second is None:
         first = _reduced(first)

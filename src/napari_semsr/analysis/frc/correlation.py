@@ -102,21 +102,7 @@ class FrcResult:
 
 
 def check_options(b: Micrograph | None, options: FrcOptions) -> None:
-    """Refuse options that make no sense for the images given.
-
-    Parameters
-    ----------
-    b : Micrograph or None
-        Second image, if any.
-    options : FrcOptions
-        What was asked for.
-
-    Raises
-    ------
-    OptionError
-        If a noise-free reference is claimed but there is no second image, or the
-        criterion is not 1/7.
-    """
+    """Refuse options that make no sense for the images given."""
     if options.reference and options.criterion != "1/7":
         msg = (
             f"A noise-free reference needs the criterion 1/7, got {options.criterion}; "
@@ -131,24 +117,7 @@ def check_options(b: Micrograph | None, options: FrcOptions) -> None:
 def describe_method(
     options: FrcOptions, estimator: Estimator, *, single: bool, self_made: bool
 ) -> str:
-    """Say in words how a correlation was made.
-
-    Parameters
-    ----------
-    options : FrcOptions
-        Criterion, window, reference.
-    estimator : {"plain", "exact"}
-        The estimator that was used.
-    single : bool
-        One image was split.
-    self_made : bool
-        Networks made both images from one acquisition.
-
-    Returns
-    -------
-    str
-        One line.
-    """
+    """Say in words how a correlation was made."""
     what = (
         "single-image FRC (diagonal split, white noise assumed)"
         if single
@@ -168,20 +137,7 @@ def describe_method(
 def finite_array(m: Micrograph) -> NDArray[np.float64]:
     """Read a whole image in double precision and refuse missing pixels.
 
-    Parameters
-    ----------
-    m : Micrograph
-        The image.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Grey values.
-
-    Raises
-    ------
-    ReadError
-        If a pixel is NaN or infinite.
+    Gives (Y, X).
     """
     data = m.array().astype(np.float64)
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))

@@ -18,19 +18,7 @@ def first_crossing(
 ) -> FloatArray:
     """Find the first downward crossing of each curve, interpolated between rings.
 
-    Parameters
-    ----------
-    curve : (B, K) numpy.ndarray
-        Ring correlations.
-    threshold, frequency : (K,) numpy.ndarray
-        Threshold and frequency of each ring.
-    start : int, default=1
-        First ring to look at; ring 0 is the mean, which was taken off.
-
-    Returns
-    -------
-    (B,) numpy.ndarray
-        Frequencies; NaN where no ring lies above the threshold with the next below.
+    `curve` (B, K); `threshold`, `frequency` (K,); gives (B,).
     """
     excess = curve[:, start:] - threshold[start:]
     down = (excess[:, :-1] >= 0) & (excess[:, 1:] < 0)
@@ -52,20 +40,7 @@ def slope_at(
 ) -> FloatArray:
     """Slope of each curve around its crossing, by weighted least squares.
 
-    Parameters
-    ----------
-    curve : (B, K) numpy.ndarray
-        Ring correlations.
-    crossing : (B,) numpy.ndarray
-        Frequencies of the crossings; NaN gives NaN.
-    frequency, weight : (K,) numpy.ndarray
-        Frequency and effective samples of each ring.
-
-    Returns
-    -------
-    (B,) numpy.ndarray
-        Change of correlation with frequency, over a quarter of the crossing on each
-        side and three rings at least.
+    `curve` (B, K); `crossing` (B,); `frequency`, `weight` (K,); gives (B,).
     """
     step = frequency[1] - frequency[0]
     reach = np.maximum(0.25 * crossing, 1.5 * step)
@@ -172,19 +147,7 @@ def mix_rings(
 ) -> tuple[FloatArray, FloatArray]:
     """Matrix from spectral density at radial nodes to mean ring density.
 
-    Parameters
-    ----------
-    geometry : Geometry
-        Rings and window of a block.
-    first, last : int, optional
-        Range of rings that are wanted; all up to Nyquist by default.
-
-    Returns
-    -------
-    (last - first, I) numpy.ndarray
-        Rows sum to about 1.
-    (I,) numpy.ndarray
-        Frequencies of the nodes, cycles per mean pixel.
+    Gives (I,), frequencies of the nodes, cycles per mean pixel.
     """
     complete = geometry.rings.complete
     last = complete if last is None else last
@@ -255,20 +218,13 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Crossings of a batch by likelihood.
+    """Crossings of a batch by likelihood."""
 
-    Attributes
-    ----------
-    crossing : (B,) numpy.ndarray
-        Frequency, cycles per mean pixel; NaN where the model does not cross.
-    spread : (B,) numpy.ndarray
-        Standard deviation of its logarithm from the Fisher information.
-    above : (B,) numpy.ndarray of bool
-        Whether the model lies above the threshold anywhere below Nyquist.
-    """
-
+    # (B,) Frequency, cycles per mean pixel; NaN where the model does not cross
     crossing: FloatArray
+    # (B,) Standard deviation of its logarithm from the Fisher information
     spread: FloatArray
+    # (B,) Whether the model lies above the threshold anywhere below Nyquist
     above: BoolArray
 
 
@@ -434,24 +390,8 @@ def fit_crossing(
 ) -> Fit:
     """Fit each curve around its crossing and give the model's crossing.
 
-    Parameters
-    ----------
-    curve : (B, K) numpy.ndarray
-        Ring correlations up to Nyquist, ring 0 included.
-    geometry : Geometry
-        Rings and window.
-    threshold : (K,) numpy.ndarray
-        Threshold of each ring.
-    reference : bool
-        The second image is nearly free of noise, so a ring's correlation is the root
-        of what two noisy images would give.
-    copies : float, default=1.0
-        Pairs with independent noise that were pooled into each curve.
-
-    Returns
-    -------
-    Fit
-        Crossings and their spread.
+    `curve` (B, K); `threshold` (K,); `reference`: the second image is nearly free of
+    noise, so a ring's correlation is the root of what two noisy images would give.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]

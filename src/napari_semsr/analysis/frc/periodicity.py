@@ -31,18 +31,12 @@ _COSINES_HANN = (0.5, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """How a pair's coherent power is spread over the Fourier plane.
+    """How a pair's coherent power is spread over the Fourier plane."""
 
-    Attributes
-    ----------
-    lobe_share : (B,) numpy.ndarray
-        Share of the coherent power in the strongest isolated lobes.
-    agreement : (B,) numpy.ndarray
-        Mean phase agreement of single samples over mean correlation, in the rings
-        that are correlated: about 0.8 to 1 for ordinary images, near 0 for gratings.
-    """
-
+    # (B,) Share of the coherent power in the strongest isolated lobes
     lobe_share: FloatArray
+    # (B,) Mean phase agreement of single samples over mean correlation, in the rings
+    # that are correlated: about 0.8 to 1 for ordinary images, near 0 for gratings
     agreement: FloatArray
 
 
@@ -153,18 +147,8 @@ def describe_texture(
 ) -> Texture:
     """Measure how a batch of pairs spreads its coherent power.
 
-    Parameters
-    ----------
-    first, second : (B, Y, X) numpy.ndarray of float32
-        Blocks with their mean off. Of very large ones only the middle is looked at.
-    diagonal : bool, default=False
-        The pair are diagonal halves of one image: the second lies half a pixel further
-        on both axes.
-
-    Returns
-    -------
-    Texture
-        Share of isolated lobes and agreement of single samples.
+    `first`, `second` (B, Y, X); `diagonal`: the pair are diagonal halves of one image:
+    the second lies half a pixel further on both axes.
     """
     rows, columns = first.shape[1:]
     if max(rows, columns) > _LARGEST:
@@ -206,19 +190,8 @@ def is_periodic(
 ) -> NDArray[np.bool_]:
     """Tell gratings and lattices from images that have a resolution.
 
-    Parameters
-    ----------
-    first, second : (B, Y, X) numpy.ndarray of float32
-        Blocks with their mean off.
-    diagonal : bool, default=False
-        The pair are diagonal halves of one image: the second lies half a pixel further
-        on both axes.
-
-    Returns
-    -------
-    (B,) numpy.ndarray of bool
-        True where isolated lobes hold more than half of the coherent power and single
-        samples agree far less than their rings' correlation promises.
+    `first`, `second` (B, Y, X); `diagonal`: the pair are diagonal halves of one image:
+    the second lies half a pixel further on both axes; gives (B,).
     """
     texture = describe_texture(first, second, diagonal=diagonal)
     periodic: NDArray[np.bool_] = (texture.lobe_share > LOBE_SHARE) & (

@@ -25,29 +25,17 @@ LINE_BAND = 0.42
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """All that depends only on the shape of a block, its pixels and its window.
+    """All that depends only on the shape of a block, its pixels and its window."""
 
-    Attributes
-    ----------
-    rings : Rings
-        Rings of the block's Fourier plane.
-    tukey : float
-        Tapered share of the window.
-    window : (Y, X) numpy.ndarray of float32
-        The window, with a mean square of one.
-    effective : (K,) numpy.ndarray
-        Independent complex samples in each ring: half of all samples, times what the
-        window leaves of them, (Σw²)² / (n Σw⁴).
-    projection : (K, Y * (X // 2 + 1)) scipy.sparse.csr_array of float32 or None
-        Matrix whose product with a flat half-plane gives its ring sums; None for
-        large images, which come alone and are summed directly. It is sparse: that is
-        faster here than a dense product, and does not contend for the threads of BLAS.
-    """
-
-    rings: Rings
-    tukey: float
-    window: Float32Array
+    rings: Rings  # Rings of the block's Fourier plane
+    tukey: float  # Tapered share of the window
+    window: Float32Array  # (Y, X) The window, with a mean square of one
+    # (K,) Independent complex samples in each ring: half of all samples, times what the
+    # window leaves of them, (Σw²)² / (n Σw⁴)
     effective: FloatArray
+    # (X // 2 + 1) Matrix whose product with a flat half-plane gives its ring sums; None
+    # for large images, which come alone and are summed directly. It is sparse: that is
+    # faster here than a dense product, and does not contend for the threads of BLAS
     projection: sparse.csr_array | None
 
     @property
@@ -59,26 +47,16 @@ class Geometry:
 
 @dataclass(frozen=True)
 class RingSums:
-    """Ring sums of a batch of block pairs.
+    """Ring sums of a batch of block pairs."""
 
-    Attributes
-    ----------
-    cross : (B, K) numpy.ndarray
-        Σ Re(A B*).
-    power_a, power_b : (B, K) numpy.ndarray
-        Σ |A|² and Σ |B|².
-    peak : (B,) numpy.ndarray
-        Share of the cross-power in its strongest sample; 0 where that lies within
-        three rings of the zero frequency.
-    lines : (B, 2) numpy.ndarray
-        Correlation on the two frequency axes alone (horizontal, vertical) between
-        0.42 and 0.5 cycles per pixel, where stripes of a detector show.
-    """
-
-    cross: FloatArray
-    power_a: FloatArray
-    power_b: FloatArray
+    cross: FloatArray  # (B, K) Σ Re(A B*)
+    power_a: FloatArray  # (B, K) Σ |A|² and Σ |B|²
+    power_b: FloatArray  # (B, K) Σ |A|² and Σ |B|²
+    # (B,) Share of the cross-power in its strongest sample; 0 where that lies within
+    # three rings of the zero frequency
     peak: FloatArray
+    # (B, 2) Correlation on the two frequency axes alone (horizontal, vertical) between
+    # 0.42 and 0.5 cycles per pixel, where stripes of a detector show
     lines: FloatArray
 
     @cached_property
@@ -90,13 +68,7 @@ class RingSums:
         return curve
 
     def pooled(self) -> "RingSums":
-        """Pool all pairs into one.
-
-        Returns
-        -------
-        RingSums
-            Sums of a batch of one.
-        """
+        """Pool all pairs into one."""
         return RingSums(
             self.cross.sum(axis=0, keepdims=True),
             self.power_a.sum(axis=0, keepdims=True),
@@ -122,19 +94,7 @@ def plan_geometry(
 ) -> Geometry:
     """Prepare what all blocks of one shape have in common.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of a block.
-    pitch : tuple of float
-        ``(y, x)`` relative pixel pitch.
-    tukey : float
-        Tapered share of the window.
-
-    Returns
-    -------
-    Geometry
-        Window, rings and projection.
+    `pitch`: ``(y, x)`` relative pixel pitch.
     """
     rings = plan_rings(shape, pitch)
     plane = window_plane(shape, tukey)
@@ -162,18 +122,9 @@ def plan_geometry(
 def standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
     """Take off each block's mean and divide by its standard deviation.
 
-    Parameters
-    ----------
-    stack : (B, Y, X) numpy.ndarray
-        Blocks; single precision is enough once the field's own mean is off.
-
-    Returns
-    -------
-    (B, Y, X) numpy.ndarray of float32
-        Blocks of mean 0 and deviation 1; constant blocks are all 0, blocks with NaN
-        or infinite pixels too.
-    (B,) numpy.ndarray
-        The deviations; 0 for constant blocks, NaN where a pixel was not finite.
+    `stack` (B, Y, X); gives (B, Y, X), blocks of mean 0 and deviation 1; constant
+    blocks are all 0, blocks with NaN or infinite pixels too, (B,), the deviations; 0
+    for constant blocks, NaN where a pixel was not finite.
     """
     flat = stack.reshape(stack.shape[0], -1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -195,30 +146,14 @@ def standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
 
 
 def available_cores() -> int:
-    """Count the cores that this process may use.
-
-    Returns
-    -------
-    int
-        One or more.
-    """
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def transform(stack: Float32Array, geometry: Geometry) -> NDArray[np.complex64]:
     """Window a batch of blocks and take their real FFT.
 
-    Parameters
-    ----------
-    stack : (B, Y, X) numpy.ndarray of float32
-        Blocks with their mean off.
-    geometry : Geometry
-        Their window.
-
-    Returns
-    -------
-    (B, Y, X // 2 + 1) numpy.ndarray of complex64
-        Unnormalised half-plane spectra.
+    `stack` (B, Y, X); gives (B, Y, X // 2 + 1).
     """
     workers = available_cores() if stack[0].size >= 1 << 18 else 1
     spectrum: NDArray[np.complex64] = fft.rfft2(
@@ -230,17 +165,7 @@ def transform(stack: Float32Array, geometry: Geometry) -> NDArray[np.complex64]:
 def project(planes: Float32Array, geometry: Geometry) -> FloatArray:
     """Sum half-plane quantities over every ring.
 
-    Parameters
-    ----------
-    planes : (B, Y, X // 2 + 1) numpy.ndarray of float32
-        Real quantities, even in frequency.
-    geometry : Geometry
-        Their rings.
-
-    Returns
-    -------
-    (B, K) numpy.ndarray
-        Ring sums over the full plane.
+    `planes` (B, Y, X // 2 + 1); gives (B, K).
     """
     if geometry.projection is None:
         return np.stack([geometry.rings.sums(plane) for plane in planes])
@@ -273,19 +198,8 @@ def sum_rings(
 ) -> RingSums:
     """Ring sums of a batch of block pairs.
 
-    Parameters
-    ----------
-    first, second : (B, Y, X) numpy.ndarray of float32
-        Blocks with their mean off.
-    geometry : Geometry
-        Window and rings of the blocks.
-    phase : (Y, X // 2 + 1) numpy.ndarray of complex64, optional
-        Factor that moves the second block onto the grid of the first.
-
-    Returns
-    -------
-    RingSums
-        The three sums of every ring and pair.
+    `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the second
+    block onto the grid of the first.
     """
     a = transform(first, geometry)
     b = transform(second, geometry)
@@ -337,20 +251,7 @@ NoiseColour = NDArray[np.float64]
 
 
 def diagonal_sums(stack: NDArray[np.float32], geometry: Geometry) -> RingSums:
-    """Ring sums of both diagonal pairs, pooled.
-
-    Parameters
-    ----------
-    stack : (B, 2Y, 2X) numpy.ndarray of float32
-        Blocks of even size with their mean off.
-    geometry : Geometry
-        Window and rings of the halves ``(Y, X)``.
-
-    Returns
-    -------
-    RingSums
-        Sums over both pairs.
-    """
+    """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
     rows = np.fft.fftfreq(geometry.rings.shape[0])[:, None]
@@ -363,19 +264,9 @@ def diagonal_sums(stack: NDArray[np.float32], geometry: Geometry) -> RingSums:
 def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bool_]:
     """Test whether the noise floor of each block is flat.
 
-    Parameters
-    ----------
-    stack : (B, Y, X) numpy.ndarray of float32
-        Blocks with their mean off.
-    geometry : Geometry
-        Window and rings of the whole blocks.
-
-    Returns
-    -------
-    (B,) numpy.ndarray of bool
-        True where the power between 0.38 and 0.5 cycles per pixel differs from that
-        in the corners beyond Nyquist by more than 15 % and three standard errors:
-        resampling, filters and lossy compression colour the noise.
+    `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.5 cycles per
+    pixel differs from that in the corners beyond Nyquist by more than 15 % and three
+    standard errors: resampling, filters and lossy compression colour the noise.
     """
     spectrum = transform(stack, geometry)
     power = project(np.square(np.abs(spectrum)), geometry) / geometry.rings.samples
@@ -394,35 +285,13 @@ def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bo
 
 
 def equivalent(curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation that two exposures like the split image would have.
-
-    Parameters
-    ----------
-    curve : numpy.ndarray
-        Correlation of the halves.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``4c / (1 + 3c)``, for negative c mirrored to keep noise symmetric about 0.
-    """
+    """Correlation that two exposures like the split image would have."""
     size = np.abs(curve)
     result: NDArray[np.float64] = np.sign(curve) * GAIN * size / (1 + (GAIN - 1) * size)
     return result
 
 
 def half_threshold(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation of the halves at which the image itself meets a threshold.
-
-    Parameters
-    ----------
-    threshold : numpy.ndarray
-        Threshold for two exposures.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``t / (4 - 3t)``, the inverse of `equivalent`.
-    """
+    """Correlation of the halves at which the image itself meets a threshold."""
     result: NDArray[np.float64] = threshold / (GAIN - (GAIN - 1) * threshold)
     return result

@@ -53,18 +53,7 @@ def code_of(reason: Reason | None) -> int:
 
 
 def reason_of(code: int) -> Reason | None:
-    """Reason that a code stands for.
-
-    Parameters
-    ----------
-    code : int
-        A code made by `code_of`.
-
-    Returns
-    -------
-    str or None
-        The reason; None for code 0.
-    """
+    """Reason that a code stands for."""
     return None if code == 0 else REASONS[code - 1]
 
 
@@ -73,30 +62,11 @@ def threshold_curve(
 ) -> NDArray[np.float64]:
     """Correlation that a ring must reach.
 
-    Parameters
-    ----------
-    criterion : {"1/7", "half-bit", "3-sigma"}
-        Fixed threshold, half a bit of information per sample [1]_, or three standard
-        deviations of the correlation of noise.
-    samples : (K,) numpy.ndarray
-        FFT samples of each ring in the full plane.
-    reference : bool, default=False
-        The second image is nearly free of noise: √(1/7) in place of 1/7.
-
-    Returns
-    -------
-    (K,) numpy.ndarray
-        Threshold of each ring; values of 1 and above cannot be reached.
-
-    Raises
-    ------
-    OptionError
-        If `reference` is asked for with another criterion than 1/7.
-
-    References
-    ----------
     .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
        doi:10.1016/j.jsb.2005.05.009.
+
+    `samples` (K,); `reference`: the second image is nearly free of noise: √(1/7) in
+    place of 1/7; gives (K,).
     """
     if reference and criterion != "1/7":
         msg = (
@@ -118,20 +88,7 @@ PIXEL_TOLERANCE = 1e-3
 
 
 def check_grids(a: Micrograph, b: Micrograph) -> None:
-    """Refuse two images that do not share one grid.
-
-    Parameters
-    ----------
-    a, b : Micrograph
-        Images to correlate.
-
-    Raises
-    ------
-    ShapeError
-        If their shapes differ.
-    OptionError
-        If their pixel sizes differ by more than 0.1 %.
-    """
+    """Refuse two images that do not share one grid."""
     if a.shape != b.shape:
         msg = (
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
@@ -150,22 +107,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
 
 
 def not_independent(a: Micrograph, b: Micrograph | None) -> bool:
-    """Tell from provenance whether networks made both images from one acquisition.
-
-    Parameters
-    ----------
-    a : Micrograph
-        First image.
-    b : Micrograph or None
-        Second image; None for two halves of the first.
-
-    Returns
-    -------
-    bool
-        True when both images (or the one that would be split) went through a network
-        and a source file is common to both histories. Images without provenance are
-        taken as independent: nothing is known against them.
-    """
+    """Tell from provenance whether networks made both images from one acquisition."""
     if a.provenance is None or not a.provenance.networks():
         return False
     if b is None:
@@ -193,21 +135,7 @@ STRIPE_Z = 4.5
 def has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
     """Tell correlation from the correlation of noise.
 
-    Parameters
-    ----------
-    curve : (B, K) numpy.ndarray
-        Ring correlations.
-    effective : (K,) or (B, K) numpy.ndarray
-        Independent complex samples of each ring.
-    rings : int
-        Rings below the Nyquist frequency.
-
-    Returns
-    -------
-    (B,) numpy.ndarray of bool
-        True where the rings 1 to 4, 8, 16, … pooled, or the best single ring, stand
-        out of what independent noise gives: under noise a ring's correlation has
-        the variance 1 / (2 · effective).
+    `curve` (B, K); `effective` (K,); gives (B,).
     """
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
@@ -239,21 +167,9 @@ def has_plateau(
 ) -> BoolArray:
     """Find correlation that does not fall where no lens has signal left.
 
-    Parameters
-    ----------
-    sums : RingSums
-        Ring sums of the pairs.
-    geometry : Geometry
-        Their rings.
-    copies : float, default=1.0
-        Independent blocks that were pooled into each of the sums.
-
-    Returns
-    -------
-    (B,) numpy.ndarray of bool
-        True where the correlation between 0.42 and 0.66 cycles per pixel stands out
-        of noise, and neither it nor the cross-power falls towards the corner beyond
-        Nyquist: shared white noise does so, a signal does not.
+    Gives (B,), True where the correlation between 0.42 and 0.66 cycles per pixel stands
+    out of noise, and neither it nor the cross-power falls towards the corner beyond
+    Nyquist: shared white noise does so, a signal does not.
     """
     curve = sums.correlation
     density = sums.cross / geometry.rings.samples
@@ -274,19 +190,7 @@ def has_plateau(
 def has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Find stripes that both images share: row or column offsets of a detector.
 
-    Parameters
-    ----------
-    sums : RingSums
-        Ring sums of the pairs.
-    geometry : Geometry
-        Their rings.
-
-    Returns
-    -------
-    (B,) numpy.ndarray of bool
-        True where one of the frequency axes is correlated near its end and the rings
-        at the same frequencies are not. Only fields of some 200 px and more have
-        enough samples on an axis to tell.
+    Gives (B,).
     """
     band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
     kept = np.sqrt(float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2))
@@ -309,27 +213,8 @@ def judge(
 ) -> NDArray[np.uint8]:
     """Decide for each pair whether its curve may be read.
 
-    Parameters
-    ----------
-    sums : RingSums
-        Ring sums of the pairs.
-    geometry : Geometry
-        Their rings.
-    valid : (B,) numpy.ndarray of bool
-        False for constant blocks and blocks with pixels that are not finite.
-    difference : (B,) numpy.ndarray
-        Mean square difference of the standardised blocks.
-    periodic : callable
-        Takes a mask of pairs worth testing and returns a mask of those that are pure
-        gratings or lattices; called at most once, for few pairs.
-    reference : bool, default=False
-        The partner is nearly free of noise, so that there is none to share: a
-        correlation that stays up is then the object's own.
-
-    Returns
-    -------
-    (B,) numpy.ndarray of uint8
-        Codes of reasons; 0 where the curve may be read.
+    `valid` (B,), False for constant blocks and blocks with pixels that are not finite;
+    `difference` (B,); gives (B,).
     """
     signal = has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
     plateau = has_plateau(sums, geometry) | has_stripes(sums, geometry)

@@ -24,19 +24,8 @@ def cover(
 ) -> Float32Array:
     """Mean cover of pixels whose centres are at a signed distance from an edge.
 
-    Parameters
-    ----------
-    distance_nm : numpy.ndarray
-        Signed distance of the pixel's centre, negative inside.
-    sidewall_nm : float
-        Width over which the edge itself falls, 0 for a vertical wall.
-    pixel_nm : float
-        Side of the pixel.
-
-    Returns
-    -------
-    numpy.ndarray of float32
-        Cover in [0, 1].
+    `distance_nm`: signed distance of the pixel's centre, negative inside; `pixel_nm`:
+    side of the pixel.
     """
     half = max(sidewall_nm, 1e-6 * pixel_nm) / 2
 
@@ -52,20 +41,7 @@ def cover(
 def box_distance(
     dy: NDArray[np.float64], dx: NDArray[np.float64], half: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """Signed distance to an upright rectangle.
-
-    Parameters
-    ----------
-    dy, dx : numpy.ndarray
-        Coordinates from the rectangle's centre; they broadcast.
-    half : tuple of float
-        Half of its height and of its width.
-
-    Returns
-    -------
-    numpy.ndarray
-        Distance, negative inside.
-    """
+    """Signed distance to an upright rectangle."""
     y, x = np.abs(dy) - half[0], np.abs(dx) - half[1]
     outside = np.hypot(np.maximum(y, 0), np.maximum(x, 0))
     return np.asarray(outside + np.minimum(np.maximum(y, x), 0))
@@ -73,21 +49,11 @@ def box_distance(
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Pixel grid in nanometres with a corner at (0, 0).
+    """Pixel grid in nanometres with a corner at (0, 0)."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    pixel_nm : float
-        Side of a pixel.
-    sidewall_nm : float
-        Width of every edge.
-    """
-
-    shape: tuple[int, int]
-    pixel_nm: float
-    sidewall_nm: float
+    shape: tuple[int, int]  # Rows and columns
+    pixel_nm: float  # Side of a pixel
+    sidewall_nm: float  # Width of every edge
 
     @property
     def extent_nm(self) -> tuple[float, float]:
@@ -97,15 +63,7 @@ class Canvas:
     def cover(self, distance_nm: NDArray[np.floating]) -> Float32Array:
         """Antialiased cover of a shape.
 
-        Parameters
-        ----------
-        distance_nm : numpy.ndarray
-            Signed distance at the pixels' centres.
-
-        Returns
-        -------
-        numpy.ndarray of float32
-            Cover in [0, 1].
+        `distance_nm`: signed distance at the pixels' centres.
         """
         return cover(distance_nm, self.sidewall_nm, self.pixel_nm)
 
@@ -114,15 +72,7 @@ class Canvas:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coordinates of pixel centres, as an open grid.
 
-        Parameters
-        ----------
-        box : tuple of slice, optional
-            Part of the canvas; all of it when not given.
-
-        Returns
-        -------
-        y, x : numpy.ndarray
-            Shapes ``(Y, 1)`` and ``(1, X)``, in nm.
+        Gives y, x shapes ``(Y, 1)`` and ``(1, X)``, in nm.
         """
         rows, columns = box or (slice(0, self.shape[0]), slice(0, self.shape[1]))
         y = (np.arange(rows.start, rows.stop) + 0.5) * self.pixel_nm
@@ -134,17 +84,7 @@ class Canvas:
     ) -> tuple[slice, slice] | None:
         """Pixels within a rectangle and its soft edge.
 
-        Parameters
-        ----------
-        centre : tuple of float
-            Centre ``(y, x)`` in nm.
-        half : tuple of float
-            Half of the height and width in nm.
-
-        Returns
-        -------
-        tuple of slice or None
-            None where nothing of it lies on the canvas.
+        `centre`: centre ``(y, x)`` in nm; `half`: half of the height and width in nm.
         """
         slices = []
         for at, reach, count in zip(centre, half, self.shape, strict=True):
@@ -162,17 +102,7 @@ class Canvas:
         White noise on knots fixed in nm, blurred by a Gaussian: the same relief at any
         pixel size.
 
-        Parameters
-        ----------
-        correlation_nm : float
-            Standard deviation of the Gaussian.
-        rng : numpy.random.Generator
-            Source of the noise.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            The relief.
+        Gives (Y, X).
         """
         weights = [
             _knot_weights(count, self.pixel_nm, correlation_nm) for count in self.shape
@@ -213,17 +143,8 @@ _MOST_DEPTHS = 7
 def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32Array:
     """Blur each place by its own width.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray of float32
-        What is blurred.
-    fwhm_px : (Y, X) numpy.ndarray
-        Full width at half maximum at each pixel.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Light shared out among at most seven widths, each divided by its own cover.
+    `image` (Y, X); `fwhm_px` (Y, X), full width at half maximum at each pixel; gives
+    (Y, X).
     """
     sigma = (fwhm_px / FWHM).astype(np.float32)
     levels = blur_widths(float(sigma.min()), float(sigma.max()))
@@ -241,35 +162,14 @@ def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32
 def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
     """Blur by a Gaussian cut at four and a half standard deviations.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray of float32
-        What is blurred.
-    sigma : float
-        Standard deviation in pixels.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        The blurred image.
+    `image` (Y, X); `sigma`: standard deviation in pixels; gives (Y, X).
     """
     blurred = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
     return np.asarray(blurred, dtype=np.float32)
 
 
 def blur_widths(low: float, high: float) -> list[float]:
-    """Choose the widths, in even ratios, between which a blur is shared out.
-
-    Parameters
-    ----------
-    low, high : float
-        Least and greatest standard deviation that occur, in any unit.
-
-    Returns
-    -------
-    list of float
-        Rising; one where both are nearly equal.
-    """
+    """Choose the widths, in even ratios, between which a blur is shared out."""
     if high / low < 1.01:
         return [(low * high) ** 0.5]
     count = 1 + min(
@@ -283,19 +183,7 @@ def width_share(
 ) -> Float32Array:
     """Find the share of one width where the wanted one lies between two.
 
-    Parameters
-    ----------
-    sigma : (Y, X) numpy.ndarray
-        Standard deviation wanted at each pixel.
-    levels : sequence of float
-        Widths as `blur_widths` gives them.
-    index : int
-        Which of them.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        In [0, 1]; over all widths they add up to 1, their variances to that wanted.
+    `sigma` (Y, X), standard deviation wanted at each pixel; gives (Y, X).
     """
     squares = np.square(levels)
     peak = np.zeros(len(levels))

@@ -118,31 +118,7 @@ def draw_object(
     options: ObjectOptions | None = None,
     seed: int = 0,
 ) -> Surface:
-    """Draw a sample.
-
-    Parameters
-    ----------
-    kind : {"grating", "pits", "particles", "lattice", "circuit", "fracture"}
-        What to draw.
-    shape : tuple of int
-        Rows and columns.
-    pixel_nm : float
-        Side of a pixel. The same area at another pixel size is the same sample.
-    options : ObjectOptions, optional
-        Sizes.
-    seed : int, default=0
-        Same seed and same area, same sample.
-
-    Returns
-    -------
-    Surface
-        Height and material.
-
-    Raises
-    ------
-    OptionError
-        If `kind` is unknown, or the period is below two pixels.
-    """
+    """Draw a sample; `pixel_nm`: side of a pixel."""
     if kind not in _HABITS:
         msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg)

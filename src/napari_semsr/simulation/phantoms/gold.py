@@ -53,50 +53,29 @@ _FAR = np.float32(1e4)
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How islands lie.
+    """How islands lie."""
 
-    Attributes
-    ----------
-    pitch_nm : float
-        Mean distance of neighbours.
-    size_spread : float
-        Spread of the cells' sizes: 0 for nearly equal ones, 1 for large and tiny ones.
-    gap_nm, gap_spread : float
-        Median width of the gaps, and standard deviation of the width's logarithm.
-    touching : float
-        Share of borders without a gap.
-    missing : float
-        Share of cells without an island; they lie together, as bare patches.
-    corner_nm : float
-        Length over which corners are rounded.
-    crooked_nm : float
-        Standard deviation of the warp of outlines.
-    """
-
-    pitch_nm: float
+    pitch_nm: float  # Mean distance of neighbours
+    # Spread of the cells' sizes: 0 for nearly equal ones, 1 for large and tiny ones
     size_spread: float
+    # Median width of the gaps, and standard deviation of the width's logarithm
     gap_nm: float
+    # Median width of the gaps, and standard deviation of the width's logarithm
     gap_spread: float
-    touching: float
+    touching: float  # Share of borders without a gap
+    # Share of cells without an island; they lie together, as bare patches
     missing: float
-    corner_nm: float
-    crooked_nm: float
+    corner_nm: float  # Length over which corners are rounded
+    crooked_nm: float  # Standard deviation of the warp of outlines
 
 
 @dataclass(frozen=True, slots=True)
 class Islands:
-    """Drawn islands.
+    """Drawn islands."""
 
-    Attributes
-    ----------
-    depth_nm : (Y, X) numpy.ndarray of float32
-        Distance from the outline, positive inside an island.
-    grain : (Y, X) numpy.ndarray of float32
-        A number in [0, 1] for each cell.
-    """
-
+    # (Y, X) Distance from the outline, positive inside an island
     depth_nm: Float32Array
-    grain: Float32Array
+    grain: Float32Array  # (Y, X) A number in [0, 1] for each cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +95,7 @@ def draw_islands(
 ) -> Islands:
     """Draw islands on a square.
 
-    Parameters
-    ----------
-    side : int
-        Rows and columns.
-    pixel_nm : float
-        Side of a pixel; a cell should be wider than a block of 8 px.
-    packing : Packing
-        How they lie.
-    rng : numpy.random.Generator
-        Source of every random choice.
-
-    Returns
-    -------
-    Islands
-        Their depth and grain.
+    `pixel_nm`: side of a pixel; a cell should be wider than a block of 8 px.
     """
     blocks = -(-side // _BLOCK)
     whole = blocks * _BLOCK
@@ -356,18 +321,12 @@ class GoldOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class GoldPair:
-    """One field at two magnifications.
+    """One field at two magnifications."""
 
-    Attributes
-    ----------
-    low : (S, S) numpy.ndarray of float32
-        Coarse image; its percentiles 0.1 and 99.9 are 0 and 1.
-    high : (2 S, 2 S) numpy.ndarray of float32
-        Fine image on the same grey scale. Pixel ``(i, j)`` of `low` covers rows
-        ``2 i, 2 i + 1`` and columns ``2 j, 2 j + 1``.
-    """
-
+    # (S, S) Coarse image; its percentiles 0.1 and 99.9 are 0 and 1
     low: NDArray[np.float32]
+    # (2 S, 2 S) Fine image on the same grey scale. Pixel ``(i, j)`` of `low` covers
+    # rows ``2 i, 2 i + 1`` and columns ``2 j, 2 j + 1``
     high: NDArray[np.float32]
 
 

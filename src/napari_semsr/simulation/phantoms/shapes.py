@@ -19,45 +19,19 @@ _RUNS = (2, 8)  # channel bits of a mark or of a space
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Measures of a sample.
+    """Measures of a sample."""
 
-    Attributes
-    ----------
-    pitch_nm : float
-        Period, or typical distance of features.
-    relief_nm : float
-        Height or depth of features.
-    angle : float
-        Turn in radians.
-    disorder_nm : float
-        Standard deviation of edges and places.
-    hexagonal : bool
-        Particles packed in a lattice instead of strewn.
-    """
-
-    pitch_nm: float
-    relief_nm: float
-    angle: float
-    disorder_nm: float
-    hexagonal: bool
+    pitch_nm: float  # Period, or typical distance of features
+    relief_nm: float  # Height or depth of features
+    angle: float  # Turn in radians
+    disorder_nm: float  # Standard deviation of edges and places
+    hexagonal: bool  # Particles packed in a lattice instead of strewn
 
 
 def grating(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     """Lines as wide as their gaps; at angle 0 they run along y.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Pitch, relief, angle, roughness of the edges.
-    rng : numpy.random.Generator
-        Source of the roughness.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample.
+    Gives height_nm, material (Y, X).
     """
     y, x = canvas.grid()
     across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
@@ -73,19 +47,7 @@ def grating(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
 def pits(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     """Tracks of pits of random length, pressed into a metal film.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Track pitch, depth, angle.
-    rng : numpy.random.Generator
-        Source of the lengths.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample.
+    Gives height_nm, material (Y, X).
     """
     pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
     half_width = _PIT_WIDTH * pitch / 2
@@ -130,19 +92,7 @@ def _press(
 def lattice(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     """Round holes on a square lattice in a film.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Pitch, depth, angle, unrest of places and radii.
-    rng : numpy.random.Generator
-        Source of the unrest.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample.
+    Gives height_nm, material (Y, X).
     """
     centres = _sites(canvas, sizes, rng, hexagonal=False)
     radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
@@ -163,18 +113,7 @@ def disc(
 ) -> None:
     """Raise a round plateau; where it meets another, the higher wins.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    onto : (Y, X) numpy.ndarray of float32
-        What is drawn on, in place.
-    centre : tuple of float
-        ``(y, x)`` in nm.
-    radius : float
-        In nm.
-    top : float
-        Value of the plateau.
+    `onto` (Y, X); `centre`: ``(y, x)`` in nm; `radius`: in nm.
     """
     box = canvas.window(centre, (radius, radius))
     if box is None:
@@ -216,19 +155,7 @@ def _on_canvas(canvas: Canvas, points: FloatArray, spare: float) -> FloatArray:
 def particles(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     """Balls on a rough ground, strewn without overlap or packed.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Distance, height of the middle ball, packing and its unrest.
-    rng : numpy.random.Generator
-        Source of places, sizes and ground.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample.
+    Gives height_nm, material (Y, X).
     """
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
@@ -304,19 +231,7 @@ def _ball(
 def circuit(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     """Two layers of wires at right angles on a routing grid, with vias and pads.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Routing pitch, height of the upper layer.
-    rng : numpy.random.Generator
-        Source of the routing.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample.
+    Gives height_nm, material (Y, X).
     """
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
@@ -387,19 +302,7 @@ def _plate(
 def fracture(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     """Tilted facets that meet in steps, with fine ripples, as on a broken metal.
 
-    Parameters
-    ----------
-    canvas : Canvas
-        Grid to draw on.
-    sizes : Sizes
-        Size of the facets, spread of their heights.
-    rng : numpy.random.Generator
-        Source of the facets.
-
-    Returns
-    -------
-    height_nm, material : (Y, X) numpy.ndarray
-        Drawn sample; the second material is inclusions.
+    Gives height_nm, material (Y, X), drawn sample; the second material is inclusions.
     """
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)

@@ -145,22 +145,7 @@ class MicroscopeOptions(Options):
 def psf_fwhm_nm(
     height_nm: NDArray[np.floating] | float, options: MicroscopeOptions, in_focus: float
 ) -> NDArray[np.float64]:
-    """Width of the point spread function at a height.
-
-    Parameters
-    ----------
-    height_nm : float or numpy.ndarray
-        Height above the lowest surface.
-    options : MicroscopeOptions
-        Focus and depth of field.
-    in_focus : float
-        Full width at half maximum in focus, in any unit.
-
-    Returns
-    -------
-    numpy.ndarray
-        Full width at half maximum in that unit.
-    """
+    """Width of the point spread function at a height."""
     off = (np.asarray(height_nm, np.float64) - options.focus_nm) / (
         options.depth_of_field_nm
     )
@@ -176,21 +161,8 @@ def reflectance(
 ) -> Float32Array:
     """Reflected light of a surface, before any blur.
 
-    Parameters
-    ----------
-    height_nm : (Y, X) numpy.ndarray
-        Height of the surface.
-    material : (Y, X) numpy.ndarray
-        Cover by the second material (metal, particles), in [0, 1].
-    pixel_nm : float
-        Pixel size of both.
-    wavelength_nm : float, default=550
-        Wavelength of the light.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Reflectance in (0, 1).
+    `height_nm` (Y, X); `material` (Y, X), cover by the second material (metal,
+    particles), in [0, 1]; gives (Y, X).
     """
     own = 0.38 + 0.44 * material
     phase = 4 * np.pi / wavelength_nm * height_nm
@@ -210,21 +182,8 @@ def blur_by_height(
 ) -> Float32Array:
     """Blur a scene by a width that grows with the distance from the focal plane.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray of float32
-        Reflectance.
-    height_nm : (Y, X) numpy.ndarray or None
-        Height; None for a scene that lies at height 0 everywhere.
-    fwhm_px : float
-        Full width at half maximum in focus, in pixels of `image`.
-    options : MicroscopeOptions
-        Focus and depth of field.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        What an ideal camera would see.
+    `image` (Y, X); `height_nm` (Y, X); `fwhm_px`: full width at half maximum in focus,
+    in pixels of `image`; gives (Y, X).
     """
     if height_nm is None:
         return gaussian_blur(image, float(psf_fwhm_nm(0.0, options, fwhm_px)) / FWHM)
@@ -236,19 +195,7 @@ def illumination_field(
 ) -> Float32Array:
     """Brightness over a frame: vignetting, off-centre light, tilt, dust, field stop.
 
-    Parameters
-    ----------
-    options : MicroscopeOptions
-        Field and its flaws.
-    size : int
-        Side of the frame in pixels.
-    rng : numpy.random.Generator
-        Draws the directions of the flaws and the specks.
-
-    Returns
-    -------
-    (size, size) numpy.ndarray of float32
-        One at the centre of the illumination where it is not tilted.
+    `size`: side of the frame in pixels.
     """
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
     y, x = _unit_grid(size)
@@ -265,20 +212,7 @@ def illumination_field(
 
 
 def field_mask(options: MicroscopeOptions, size: int) -> NDArray[np.bool_]:
-    """Pixels inside the field stop.
-
-    Parameters
-    ----------
-    options : MicroscopeOptions
-        Shape of the field.
-    size : int
-        Side of the frame in pixels.
-
-    Returns
-    -------
-    (size, size) numpy.ndarray of bool
-        True where a frame shows the sample.
-    """
+    """Pixels inside the field stop; `size`: side of the frame in pixels."""
     if options.field == "square":
         return np.ones((size, size), dtype=bool)
     y, x = _unit_grid(size)
@@ -288,23 +222,7 @@ def field_mask(options: MicroscopeOptions, size: int) -> NDArray[np.bool_]:
 def distort(
     y: NDArray[np.float64], x: NDArray[np.float64], size: int, amount: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where in the undistorted frame the light of each pixel comes from.
-
-    Parameters
-    ----------
-    y, x : numpy.ndarray
-        Pixel coordinates in a frame.
-    size : int
-        Side of the frame.
-    amount : float
-        Displacement at the rim (half the side from the centre) over that radius;
-        positive pulls the rim's content inwards.
-
-    Returns
-    -------
-    y, x : numpy.ndarray
-        Coordinates in the undistorted frame; the centre stays.
-    """
+    """Where in the undistorted frame the light of each pixel comes from."""
     middle = (size - 1) / 2
     dy, dx = y - middle, x - middle
     factor = 1 + amount * (dy**2 + dx**2) / (size / 2) ** 2
@@ -336,20 +254,7 @@ def _specks(count: int, size: int, rng: np.random.Generator) -> NDArray[np.float
 def expected_counts(
     light: NDArray[np.floating], options: MicroscopeOptions
 ) -> NDArray[np.float64]:
-    """Mean counts of a pixel: offset and light, neither noise nor rounding.
-
-    Parameters
-    ----------
-    light : numpy.ndarray
-        Reflectance times illumination; 1 is full scale.
-    options : MicroscopeOptions
-        Offset and full scale.
-
-    Returns
-    -------
-    numpy.ndarray of float
-        Counts.
-    """
+    """Mean counts of a pixel: offset and light, neither noise nor rounding."""
     return options.offset + options.full_scale * np.asarray(light, np.float64)
 
 
@@ -360,20 +265,6 @@ def expose(
 
     With ``P`` photons at a full scale of ``F`` counts, light ``s`` gives counts of mean
     ``dark + F s`` and variance ``F^2 s / P + R^2``, and 1/12 for the rounding.
-
-    Parameters
-    ----------
-    light : numpy.ndarray
-        Reflectance times illumination; 1 is full scale.
-    options : MicroscopeOptions
-        Photons, read noise, offset, full scale.
-    rng : numpy.random.Generator
-        Source of the noise.
-
-    Returns
-    -------
-    numpy.ndarray of uint16
-        Counts, rounded and clipped.
     """
     signal: NDArray[Any] = np.maximum(np.asarray(light, np.float64), 0)
     if options.photons > 0:

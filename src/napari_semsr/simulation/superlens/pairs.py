@@ -106,24 +106,7 @@ def random_look(
     options: SsumPairOptions,
     wavelength_nm: float,
 ) -> Look:
-    """Draw how a picture is taken.
-
-    Parameters
-    ----------
-    surface : Surface
-        The sample, whose heights say where the focus may be.
-    rng : numpy.random.Generator
-        Source of every choice.
-    options : SsumPairOptions
-        Ranges.
-    wavelength_nm : float
-        Wavelength of the light.
-
-    Returns
-    -------
-    Look
-        Focused within the relief, or off it.
-    """
+    """Draw how a picture is taken."""
     low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
     away = 0.0 if rng.random() < options.focused else options.defocus_nm
     focus = float(rng.uniform(low - away, high + away))
@@ -158,19 +141,9 @@ def see(
     pixels on each axis: the blur is narrowed by what that has done, so that the whole
     is as wide as stated. The picture repeats at its borders.
 
-    Parameters
-    ----------
-    light, height_nm : (Y, X) numpy.ndarray of float32
-        Reflectance and height on the mosaic's pixels.
-    pixel_nm : float
-        Side of these.
-    microscope : MicroscopeOptions
-        Resolution (80 nm when not given), depth of field, focus.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        What an ideal camera would see.
+    `light`, `height_nm` (Y, X), reflectance and height on the mosaic's pixels;
+    `microscope`: resolution (80 nm when not given), depth of field, focus; gives (Y,
+    X).
     """
     in_focus = (microscope.resolution_nm or 80.0) / pixel_nm
     width = psf_fwhm_nm(height_nm, microscope, in_focus) / FWHM
@@ -202,21 +175,7 @@ def record(
 ) -> Float32Array:
     """Add what a mosaic of frames has: shading, noise, rounding to 12 bits.
 
-    Parameters
-    ----------
-    light : (Y, X) numpy.ndarray of float32
-        What an ideal camera would see.
-    pixel_nm : float
-        Side of a pixel.
-    look : Look
-        How much of each.
-    rng : numpy.random.Generator
-        Source of noise and shading.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Reflectance as recorded.
+    `light` (Y, X); `pixel_nm`: side of a pixel; gives (Y, X).
     """
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
     if look.shading > 0:
@@ -414,26 +373,8 @@ def random_ssum_pair(
 ) -> SsumPair:
     """Draw one pair: a random sample, taken once.
 
-    Parameters
-    ----------
-    side : int
-        Side of the field in pixels of the mosaic.
-    rng : numpy.random.Generator
-        Source of every choice: same state, same pair.
-    options : SsumPairOptions, optional
-        Ranges.
-    scale : {1, 2}, default=1
-        Pixels of the electron image per pixel of the mosaic.
-
-    Returns
-    -------
-    SsumPair
-        Registered pixel by pixel.
-
-    Raises
-    ------
-    OptionError
-        If `scale` is neither 1 nor 2.
+    `side`: side of the field in pixels of the mosaic; `scale`: pixels of the electron
+    image per pixel of the mosaic; gives registered pixel by pixel.
     """
     return next(random_ssum_pairs(side, rng, options, scale=scale))
 

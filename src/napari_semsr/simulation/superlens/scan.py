@@ -79,27 +79,9 @@ def make_scene(
 ) -> tuple[Scene, tuple[float, float] | None]:
     """Make what a scan will be cut from.
 
-    Parameters
-    ----------
-    source : Surface, (Y, X) numpy.ndarray or None
-        A drawn surface whose pixel is the frames' over ``oversampling``, any image, or
-        None to draw ``options.phantom``.
-    options : ScanOptions
-        Sample, microscope, stage.
-
-    Returns
-    -------
-    scene : Scene
-        Blurred and fine.
-    pixel_size_nm : tuple of float or None
-        Frame pixel; None for an image of unknown scale.
-
-    Raises
-    ------
-    ShapeError
-        If the surface or image is too small for the scan.
-    OptionError
-        If options contradict each other.
+    `source` (Y, X), A drawn surface whose pixel is the frames' over ``oversampling``,
+    any image, or None to draw ``options.phantom``; gives pixel_size_nm frame pixel;
+    None for an image of unknown scale.
     """
     extent = scan_extent(options)
     if isinstance(source, np.ndarray):
@@ -184,21 +166,8 @@ def clean_frame(
 ) -> NDArray[np.float64]:
     """Cut one frame: reflectance without illumination and noise.
 
-    Parameters
-    ----------
-    scene : Scene
-        What is cut from.
-    coefficients : (Y, X) numpy.ndarray
-        Of that scene.
-    corner : (2,) numpy.ndarray
-        True position of the top-left pixel ``(y, x)``.
-    options : ScanOptions
-        Side and distortion of the frame.
-
-    Returns
-    -------
-    (frame_px, frame_px) numpy.ndarray of float
-        Reflectance.
+    `coefficients` (Y, X); `corner` (2,), True position of the top-left pixel ``(y,
+    x)``.
     """
     size = options.frame_px
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
@@ -285,20 +254,7 @@ def simulate_scan(
 
 
 def cut_scan(source: Surface | NDArray[Any] | None, options: ScanOptions) -> Scan:
-    """Take a scan, all at once.
-
-    Parameters
-    ----------
-    source : Surface, (Y, X) numpy.ndarray or None
-        A drawn surface, any image, or None to draw ``options.phantom``.
-    options : ScanOptions
-        Microscope, stage, camera.
-
-    Returns
-    -------
-    Scan
-        Frames and truth.
-    """
+    """Take a scan, all at once; `source` (Y, X)."""
     return run(simulate_scan(options, source))
 
 
@@ -307,33 +263,14 @@ def cut_scan(source: Surface | NDArray[Any] | None, options: ScanOptions) -> Sca
 
 @dataclass(frozen=True, slots=True)
 class FocalStep:
-    """One picture of a focal series.
+    """One picture of a focal series."""
 
-    Attributes
-    ----------
-    focus_nm : float
-        Height of the focal plane above the lowest surface.
-    frame : (Y, X) numpy.ndarray of uint16
-        Camera counts.
-    """
-
-    focus_nm: float
-    frame: NDArray[np.uint16]
+    focus_nm: float  # Height of the focal plane above the lowest surface
+    frame: NDArray[np.uint16]  # (Y, X) Camera counts
 
 
 def middle_frame(scan: Scan) -> int:
-    """Find the frame nearest to the middle of the scan.
-
-    Parameters
-    ----------
-    scan : Scan
-        A scan.
-
-    Returns
-    -------
-    int
-        Index into its frames.
-    """
+    """Find the frame nearest to the middle of the scan."""
     off = (
         scan.nominal_px
         - (scan.nominal_px.min(axis=0) + scan.nominal_px.max(axis=0)) / 2

@@ -34,15 +34,11 @@ _BAND = 256  # rows that are resampled at once
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Area that a scan needs, in frame pixels.
+    """Area that a scan needs, in frame pixels."""
 
-    Attributes
-    ----------
-    low, high : tuple of float
-        First and last coordinate ``(y, x)`` at which a frame may have a pixel centre.
-    """
-
+    # First and last coordinate ``(y, x)`` at which a frame may have a pixel centre
     low: tuple[float, float]
+    # First and last coordinate ``(y, x)`` at which a frame may have a pixel centre
     high: tuple[float, float]
 
     @property
@@ -53,41 +49,23 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A scene on a grid finer than the frames.
+    """A scene on a grid finer than the frames."""
 
-    Attributes
-    ----------
-    sharp : (Y, X) numpy.ndarray of float32
-        Reflectance before the blur.
-    seen : (Y, X) numpy.ndarray of float32
-        Reflectance after it.
-    surface : Surface or None
-        The drawn sample on the same grid; None for a scene made of an image.
-    oversampling : int
-        Fine pixels per frame pixel, along an axis.
-    origin_px : tuple of float
-        Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0).
-    fwhm_px : float
-        Blur in focus, in frame pixels.
-    image_offset_px : tuple of float or None
-        Pixel of the source image on which frame coordinate (0, 0) lies.
-    """
-
-    sharp: Float32Array
-    seen: Float32Array
+    sharp: Float32Array  # (Y, X) Reflectance before the blur
+    seen: Float32Array  # (Y, X) Reflectance after it
+    # The drawn sample on the same grid; None for a scene made of an image
     surface: Surface | None
-    oversampling: int
+    oversampling: int  # Fine pixels per frame pixel, along an axis
+    # Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0)
     origin_px: tuple[float, float]
-    fwhm_px: float
+    fwhm_px: float  # Blur in focus, in frame pixels
+    # Pixel of the source image on which frame coordinate (0, 0) lies
     image_offset_px: tuple[float, float] | None = None
 
     def coefficients(self) -> Float32Array:
         """Spline coefficients of `seen`, from which `sample` reads.
 
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            Computed once for many samples.
+        Gives (Y, X).
         """
         filtered = ndimage.spline_filter(self.seen, order=3, output=np.float32)
         return np.asarray(filtered)
@@ -98,20 +76,7 @@ class Scene:
         y: NDArray[np.float64],
         x: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Evaluate the scene anywhere.
-
-        Parameters
-        ----------
-        coefficients : (Y, X) numpy.ndarray
-            What `coefficients` gave.
-        y, x : numpy.ndarray
-            Frame coordinates, of one shape.
-
-        Returns
-        -------
-        numpy.ndarray of float
-            Reflectance.
-        """
+        """Evaluate the scene anywhere; `coefficients` (Y, X)."""
         where = [
             (at - first) * self.oversampling
             for at, first in zip((y, x), self.origin_px, strict=True)
@@ -154,19 +119,8 @@ def fine_grid(extent: Extent, oversampling: int) -> tuple[tuple[int, int], Any]:
 def image_size(extent: Extent, oversampling: int, binning: float) -> tuple[int, int]:
     """Size of the part of an image that a scan needs.
 
-    Parameters
-    ----------
-    extent : Extent
-        Area of the scan.
-    oversampling : int
-        Fine pixels per frame pixel.
-    binning : float
-        Image pixels per frame pixel.
-
-    Returns
-    -------
-    tuple of int
-        Rows and columns.
+    `oversampling`: fine pixels per frame pixel; `binning`: image pixels per frame
+    pixel.
     """
     (rows, columns), _ = fine_grid(extent, oversampling)
     share = binning / oversampling
@@ -181,21 +135,8 @@ def scene_from_surface(
 ) -> Scene:
     """Look at a drawn surface through the microscope.
 
-    Parameters
-    ----------
-    surface : Surface
-        Sample on the fine grid.
-    origin_px : tuple of float
-        Frame coordinate of the centre of its pixel (0, 0).
-    oversampling : int
-        Fine pixels per frame pixel.
-    options : MicroscopeOptions
-        Resolution, focus, wavelength.
-
-    Returns
-    -------
-    Scene
-        With contrast and blur.
+    `origin_px`: frame coordinate of the centre of its pixel (0, 0); `oversampling`:
+    fine pixels per frame pixel.
     """
     fine_nm = surface.pixel_nm
     fwhm_nm = options.resolution_nm or PHANTOM_FWHM_NM
@@ -222,33 +163,8 @@ def scene_from_image(
 
     The scan is laid on the middle of the image.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Any real type, finite.
-    extent : Extent
-        Area that the scan needs.
-    oversampling : int
-        Fine pixels per frame pixel.
-    binning : float
-        Image pixels per frame pixel.
-    options : MicroscopeOptions
-        Resolution.
-    pixel_nm : float or None
-        Frame pixel, if known.
-
-    Returns
-    -------
-    Scene
-        With the image's contrast.
-
-    Raises
-    ------
-    OptionError
-        If a resolution in nm is asked for and the pixel size is unknown, or the image
-        is not finite.
-    ShapeError
-        If the image is too small for the scan.
+    `image` (Y, X); `oversampling`: fine pixels per frame pixel; `binning`: image pixels
+    per frame pixel; `pixel_nm`: frame pixel, if known.
     """
     if not np.all(np.isfinite(image)):
         msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."

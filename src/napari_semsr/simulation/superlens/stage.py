@@ -173,45 +173,20 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
 @dataclass(frozen=True, slots=True)
 class ScanPlan:
-    """Where frames are meant to be, where they are, and how they are lit.
+    """Where frames are meant to be, where they are, and how they are lit."""
 
-    Attributes
-    ----------
-    cells : (N, 2) numpy.ndarray of int
-        Row and column of each frame in the grid, in order of acquisition.
-    nominal_px, true_px : (N, 2) numpy.ndarray of float
-        Top-left pixels ``(y, x)`` in frame pixels.
-    gains : (N,) numpy.ndarray of float
-        Light of each frame; the mean of the extremes is 1.
-    bad : dict
-        ``"blank"`` or ``"foreign"`` for the frames that are not what they should be.
-    """
-
+    # (N, 2) Row and column of each frame in the grid, in order of acquisition
     cells: NDArray[np.int64]
-    nominal_px: NDArray[np.float64]
-    true_px: NDArray[np.float64]
+    nominal_px: NDArray[np.float64]  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    true_px: NDArray[np.float64]  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    # (N,) Light of each frame; the mean of the extremes is 1
     gains: NDArray[np.float64]
+    # ``"blank"`` or ``"foreign"`` for the frames that are not what they should be
     bad: dict[int, str]
 
 
 def plan_scan(options: ScanOptions) -> ScanPlan:
-    """Lay out a scan.
-
-    Parameters
-    ----------
-    options : ScanOptions
-        Grid, stage and light.
-
-    Returns
-    -------
-    ScanPlan
-        Frames in order of acquisition.
-
-    Raises
-    ------
-    OptionError
-        If more frames are to be bad than there are.
-    """
+    """Lay out a scan."""
     count = options.frames
     if options.bad_frames > count:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
