@@ -5,6 +5,7 @@ from .api import (
     convert as convert,
     crop as crop,
     degrade as degrade,
+    demo as demo,
     enhance as enhance,
     export_model as export_model,
     frc as frc,
@@ -36,7 +37,6 @@ from .core.progress import (
 from .core.provenance import (
     Provenance as Provenance,
 )
-from .demonstration.job import demo as demo
 from .io.formats import (
     read as read,
     write as write,

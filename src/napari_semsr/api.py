@@ -17,6 +17,7 @@ from napari_semsr.jobs import DEFAULT_MODEL, OpenOptions
 
 if TYPE_CHECKING:
     from napari_semsr.analysis import FrcMap, FrcResult, Gaps, Histogram, Metrics
+    from napari_semsr.demonstration import DemoResult
     from napari_semsr.jobs import (
         Converted,
         Cropped,
@@ -400,6 +401,37 @@ def train(
         anew=anew,
     )
     return run(job, progress)
+
+
+def demo(
+    folder: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "DemoResult":
+    """Stitch, enhance and measure generated images, ending in a report.
+
+    Parameters
+    ----------
+    folder : path
+        Where images and report go.
+    overwrite : bool, default=False
+        Replace what an earlier run left there.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``model``, ``frame_px``, ``size``, ``seed``.
+
+    Returns
+    -------
+    DemoResult
+        Path of the report, and its figures.
+    """
+    from napari_semsr.demonstration import DemoOptions, demo_job
+
+    (chosen,) = parse_each(options, DemoOptions)
+    return run(demo_job(folder, options=chosen, overwrite=overwrite), progress)
 
 
 # The Python interface to what models learn from, and are judged by.

@@ -24,7 +24,7 @@ from scipy import fft, ndimage
 
 from napari_semsr.core import FloatArray, RegistrationError, ShapeError, window_plane
 
-LEAST_PX = 64
+_LEAST_PX = 64
 """Smallest side of a field whose quarters can be searched."""
 
 _FINE_PX, _COARSE_PX = 2.0, 16.0
@@ -109,12 +109,12 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
         msg = f"Both images must have one shape, got {fixed} and {moving}."
         raise ShapeError(msg)
-    need = max(LEAST_PX, 4 * (reach + 1))
+    need = max(_LEAST_PX, 4 * (reach + 1))
     if min(fixed) < need:
-        smaller = min(fixed) >= LEAST_PX
+        smaller = min(fixed) >= _LEAST_PX
         remedy = "search less far (--search)"
         if not smaller:
-            remedy = f"no search does with less than {LEAST_PX} px"
+            remedy = f"no search does with less than {_LEAST_PX} px"
         msg = (
             f"A search of {reach} px needs a common area of {need} px or more on each "
             f"side, got {fixed[0]} x {fixed[1]} px: {remedy}."

@@ -152,9 +152,9 @@ def measure_histogram(
     )
 
 
-BORDER = 5
-SIGMA = 1.5
-FULL_SCALE = 255.0
+_BORDER = 5
+_SIGMA = 1.5
+_FULL_SCALE = 255.0
 _PROPORTION = 1e12
 
 
@@ -289,11 +289,11 @@ def structural_similarity(
     .. [1] Z. Wang et al., IEEE Trans. Image Process. 13, 600 (2004), eq. 13,
        doi:10.1109/TIP.2003.819861.
     """
-    if min(image.shape) <= 2 * BORDER:
+    if min(image.shape) <= 2 * _BORDER:
         return None
 
     def smooth(plane: FloatArray) -> FloatArray:
-        blurred: FloatArray = gaussian_filter(plane, SIGMA, radius=BORDER)
+        blurred: FloatArray = gaussian_filter(plane, _SIGMA, radius=_BORDER)
         return blurred
 
     mean_a, mean_b = smooth(image), smooth(reference)
@@ -303,7 +303,7 @@ def structural_similarity(
     c1, c2 = (0.01 * data_range) ** 2, (k2 * data_range) ** 2
     quality = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
     quality /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return float(quality[BORDER:-BORDER, BORDER:-BORDER].mean())
+    return float(quality[_BORDER:-_BORDER, _BORDER:-_BORDER].mean())
 
 
 def _values(m: Micrograph) -> FloatArray:
@@ -379,7 +379,7 @@ def measure_metrics(
             f"values up to {peak:g}."
         )
         raise OptionError(msg)
-    scaled = values / span * FULL_SCALE
+    scaled = values / span * _FULL_SCALE
     own = Metrics(
         psnr_db=None,
         ssim=None,

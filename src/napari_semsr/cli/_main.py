@@ -182,7 +182,7 @@ def _printable(text: str, stream: TextIO) -> str:
 
 # The ``semsr`` command: parse, run one service, print, set the exit code.
 
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+_DONE, _BAD_INPUT, _INTERRUPTED = 0, 2, 130
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -212,17 +212,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.error("Interrupted; what was finished is kept.", verb)
         if not debug:
             _leave_quietly()
-        return INTERRUPTED
+        return _INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
-        return DONE
+        return _DONE
     except Exception as error:  # noqa: BLE001 - the last door before the user
         if debug:
             console.clear()
             traceback.print_exc(file=console.err)
         else:
             console.error(_sentence(error), verb)
-        return BAD_INPUT
+        return _BAD_INPUT
 
 
 def _helps(verb: str | None) -> bool:
@@ -252,7 +252,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         console.emit({**record, "warnings": said}, summary)
     for message in said:
         console.warn(message)
-    return DONE
+    return _DONE
 
 
 def _result(
@@ -272,7 +272,7 @@ def _print_version(console: Console) -> int:
 
     version = napari_semsr.__version__
     console.emit({"version": version}, f"semsr {version}")
-    return DONE
+    return _DONE
 
 
 def _ours(caught: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:

@@ -43,7 +43,7 @@ _LONGEST = 60
 _MOST_NAMED = 8
 
 
-def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     """Say the first fault that was found as one sentence."""
     first = error.errors(include_url=False)[0]
     if first["type"] == "extra_forbidden":
@@ -162,7 +162,7 @@ class Options(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise OptionError(first_fault(error, cls)) from None
+            raise OptionError(_first_fault(error, cls)) from None
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some values changed.

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from napari_semsr.api import PathLike, Report, parse_each
-from napari_semsr.core import Job, Options, Progress, run, software_versions
+from napari_semsr.core import Job, Options, Progress, software_versions
 from napari_semsr.demonstration.files import prepare_folder
 from napari_semsr.demonstration.runs import Half, ScanHalf, run_scan, run_sem
 from napari_semsr.demonstration.sections import (
@@ -306,32 +305,3 @@ def demo_job(
         scan=scan,
         sem=sem,
     )
-
-
-def demo(
-    folder: PathLike,
-    *,
-    overwrite: bool = False,
-    progress: Report | None = None,
-    **options: Any,
-) -> DemoResult:
-    """Stitch, enhance and measure generated images, ending in a report.
-
-    Parameters
-    ----------
-    folder : path
-        Where images and report go.
-    overwrite : bool, default=False
-        Replace what an earlier run left there.
-    progress : callable, optional
-        Receives every `Progress`.
-    **options : object
-        ``model``, ``frame_px``, ``size``, ``seed``.
-
-    Returns
-    -------
-    DemoResult
-        Path of the report, and its figures.
-    """
-    (chosen,) = parse_each(options, DemoOptions)
-    return run(demo_job(folder, options=chosen, overwrite=overwrite), progress)

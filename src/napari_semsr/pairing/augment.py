@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from napari_semsr.core import Options
 
-ANGLES = (0, 30, 45, 60, 90)
+_ANGLES = (0, 30, 45, 60, 90)
 
 
 class AugmentOptions(Options):
@@ -23,7 +23,7 @@ class AugmentOptions(Options):
 
     flips: bool = Field(default=True, description="mirror up-down and left-right")
     angles_deg: tuple[int, ...] = Field(
-        default=ANGLES, min_length=1, description="turns, in either direction"
+        default=_ANGLES, min_length=1, description="turns, in either direction"
     )
     zoom: tuple[float, float] = Field(
         default=(0.8, 1.25), description="range of the magnification"
@@ -46,7 +46,7 @@ class Variation:
     offset: float = 0.0  # Change of grey levels: ``gain * value + offset * range``
 
 
-def draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
+def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:
     """Draw a variation."""
     flips = rng.random(2) < 0.5
     sign = 1 if rng.random() < 0.5 else -1
@@ -124,5 +124,5 @@ def augment_pair(
         The varied patches.
     """
     rng = np.random.default_rng(seed)
-    variation = draw_variation(options or AugmentOptions(), rng)
+    variation = _draw_variation(options or AugmentOptions(), rng)
     return vary(low, variation, low_range), vary(high, variation, high_range)

@@ -89,13 +89,13 @@ def estimate_kernel(
 # Linear restoration as one finite filter: Wiener, and constrained least squares.
 #
 # A Wiener filter computed on a whole field depends on all of it, wrap-around included.
-# Here its impulse response is cut off where the rest weighs less than `TOLERANCE`: a
+# Here its impulse response is cut off where the rest weighs less than `_TOLERANCE`: a
 # finite filter gives the same pixels however a field is tiled.
 
-TOLERANCE = 1e-3
+_TOLERANCE = 1e-3
 """Weight of the taps that are left out, over the weight of all: an error bound."""
 
-MISMATCH = 0.1
+_MISMATCH = 0.1
 """Share of the blurred sample's power that is put down to a wrong kernel; chosen."""
 
 _UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
@@ -139,7 +139,7 @@ def _cut(response: FloatArray) -> Taps:
     reach = np.maximum(np.abs(y), np.abs(x)).ravel()
     inside = np.cumsum(np.bincount(reach, np.abs(response).ravel()))
     beyond = 1 - inside / inside[-1]
-    radius = int(np.argmax(beyond <= TOLERANCE))
+    radius = int(np.argmax(beyond <= _TOLERANCE))
     radius = min(max(radius, 1), half - 1)
     part = slice(half - radius, half + radius + 1)
     kept = response[part, part]
@@ -170,7 +170,7 @@ def wiener_taps(kernel: FloatArray, grain: Grain, rings: Rings) -> Taps:
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
     frequency = np.hypot(y, x)
     passed = ndimage.gaussian_filter1d(rings.transfer(kernel), _NEIGHBOURS)
-    wrong = MISMATCH * np.interp(frequency, rings.frequency, passed)
+    wrong = _MISMATCH * np.interp(frequency, rings.frequency, passed)
     ratio = grain.noise_to_signal(frequency) + wrong
     return _cut(_response(kernel, 1.0, np.sqrt(ratio)))
 

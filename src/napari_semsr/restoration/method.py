@@ -44,7 +44,7 @@ from napari_semsr.restoration.psf import (
 
 Method = Literal["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 
-ITERATIONS = 10
+_ITERATIONS = 10
 """Iterations of Gao et al.'s blind deconvolution, and of both iterative methods."""
 
 
@@ -62,7 +62,7 @@ class RestoreOptions(Options):
         "an image file of the kernel, microscope.json of a simulation, or estimate",
     )
     iterations: int = Field(
-        default=ITERATIONS,
+        default=_ITERATIONS,
         ge=1,
         le=1000,
         description="iterations of richardson-lucy and blind",

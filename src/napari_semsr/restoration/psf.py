@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import FloatArray, OptionError, PixelSize
 
-LARGEST = 129
+_LARGEST = 129
 """Largest side of a kernel in pixels."""
 
 _WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
@@ -89,8 +89,8 @@ def gaussian(sigma_px: tuple[float, float], *, kind: str = "gaussian") -> PointS
     lines = []
     for sigma in sigma_px:
         reach = max(1, math.ceil(_REACH * sigma))
-        if 2 * reach + 1 > LARGEST:
-            most = (LARGEST // 2) / _REACH
+        if 2 * reach + 1 > _LARGEST:
+            most = (_LARGEST // 2) / _REACH
             msg = f"A Gaussian blur may have sigma up to {most:.0f} px, got {sigma:g}."
             raise OptionError(msg)
         x = np.arange(-reach, reach + 1)
@@ -119,9 +119,9 @@ def recorded(values: NDArray[Any], name: str, *, kind: str = "file") -> PointSpr
     """Make a kernel of an image of a point; `values` (N, M)."""
     kernel = np.asarray(values, dtype=float)
     wrong = None
-    if kernel.ndim != 2 or max(kernel.shape) > LARGEST:
+    if kernel.ndim != 2 or max(kernel.shape) > _LARGEST:
         sides = " x ".join(map(str, kernel.shape))
-        wrong = f"at most {LARGEST} x {LARGEST} px, got {sides}"
+        wrong = f"at most {_LARGEST} x {_LARGEST} px, got {sides}"
     elif not np.isfinite(kernel).all() or kernel.min() < -_ROUNDING * kernel.max():
         wrong = "finite weights of 0 or more, got others"
     elif kernel.sum() <= 0:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import Box, Tile, TilePlan, finite_mean, plan_tiles, read_box
 from napari_semsr.restoration.method import Restorer
 
-TILE = 512
+_TILE = 512
 _PROBE = 48
 
 
@@ -49,7 +49,7 @@ def plan_field(
     TilePlan
         Its cores partition the field.
     """
-    core = min(tile or TILE, max(shape))
+    core = min(tile or _TILE, max(shape))
     return plan_tiles(shape, core=core, halo=restorer.halo)
 
 

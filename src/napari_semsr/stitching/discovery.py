@@ -25,7 +25,7 @@ from napari_semsr.stitching.pairwise import NOISE_AREA, overlap_boxes, search
 # their product as well. A frame of another sample, or one in a wrong place, has detail
 # beyond its noise that none of its neighbours knows.
 
-LEAST_SHARE = 0.4
+_LEAST_SHARE = 0.4
 _EVIDENT = 6.0
 _TINY = 1e-12
 
@@ -58,10 +58,10 @@ class Agreement:
             np.add.at(common, frame, self.common[asked])
             np.add.at(power, frame, self.power[asked])
             np.add.at(pixels, frame, self.pixels[asked])
-        return shared_part(common, power, pixels, self.noise)
+        return _shared_part(common, power, pixels, self.noise)
 
 
-def shared_part(
+def _shared_part(
     common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
 ) -> FloatArray:
     """Part of the detail beyond noise that is common.
@@ -77,7 +77,7 @@ def shared_part(
     return part
 
 
-def overlap_sums(
+def _overlap_sums(
     prepared: Prepared, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames.
@@ -115,7 +115,7 @@ def agreement(
     kept, sums = [], []
     for pair in pairs:
         shift = np.round(positions[pair[1]] - positions[pair[0]])
-        found = overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
+        found = _overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
         if found is not None:
             kept.append(pair)
             sums.append(found)
@@ -133,7 +133,7 @@ def misfits(found: Agreement, count: int) -> list[int]:
         if not np.isfinite(share).any():
             return taken
         worst = int(np.nanargmin(share))
-        if share[worst] >= LEAST_SHARE:
+        if share[worst] >= _LEAST_SHARE:
             return taken
         taken.append(worst)
 
@@ -214,13 +214,13 @@ def _shared(
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         shift = np.round(place - positions[other])
-        found = overlap_sums(
+        found = _overlap_sums(
             prepared, (int(other), index), (int(shift[0]), int(shift[1]))
         )
         if found is not None and found[2] >= _LEAST_PIXELS:
             total += found
     common, power, pixels = total[:, None]
-    return float(np.nan_to_num(shared_part(common, power, pixels, noise))[0])
+    return float(np.nan_to_num(_shared_part(common, power, pixels, noise))[0])
 
 
 def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:

@@ -25,7 +25,7 @@ from napari_semsr.stitching.frames import Prepared
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solution import StitchSolution
 
-CHUNK = 512
+_CHUNK = 512
 _LOBES = 3
 _FEATHER = 0.08
 _LEAST_FEATHER = 8.0
@@ -155,7 +155,7 @@ class FusionPlan:
         where = (slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0))
         return where, moved[back], (weight * self.feather)[inner]
 
-    def lazy(self, chunk: int = CHUNK) -> Any:
+    def lazy(self, chunk: int = _CHUNK) -> Any:
         """Return the mosaic as a dask array.
 
         Parameters
@@ -170,7 +170,7 @@ class FusionPlan:
         """
         return self._mapped(_image_block, chunk, np.float32)
 
-    def lazy_coverage(self, chunk: int = CHUNK) -> Any:
+    def lazy_coverage(self, chunk: int = _CHUNK) -> Any:
         """Return the number of frames at each pixel as a dask array.
 
         Parameters

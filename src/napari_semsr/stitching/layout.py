@@ -174,7 +174,7 @@ def _choose(
 # frame's correlations with all placed neighbours, each in the same place of the mosaic,
 # gathers what they have in common.
 
-SURE = 5.5
+_SURE = 5.5
 _APART = 6
 _RIVAL = 0.8
 
@@ -191,7 +191,7 @@ class Evidence:
     @property
     def is_sure(self) -> bool:
         """Whether the peak stands out, and alone."""
-        return self.score > SURE and self.rival < _RIVAL
+        return self.score > _SURE and self.rival < _RIVAL
 
 
 def place_among(

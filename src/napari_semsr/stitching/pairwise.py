@@ -17,8 +17,8 @@ from scipy import fft, ndimage
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import BoundedCache, Prepared
 
-PEAKS = 5
-MANY_PEAKS = 40
+_PEAKS = 5
+_MANY_PEAKS = 40
 _LATTICE_SHARE = 0.7
 _APART = 3
 _MIN_SIDE = 8
@@ -131,17 +131,17 @@ def _possible(
     return enough
 
 
-def peaks(score: Float32Array) -> list[IntPair]:
+def _peaks(score: Float32Array) -> list[IntPair]:
     """Find the highest places of a surface, a few pixels apart; `score` (H, W)."""
     # a shoulder of a broad peak is no peak
     around = ndimage.maximum_filter(score, 2 * _APART + 1, mode="constant")
     rows, columns = np.nonzero((score >= around) & (score > 0))
     heights = score[rows, columns]
-    order = np.argsort(-heights, kind="stable")[:MANY_PEAKS]
+    order = np.argsort(-heights, kind="stable")[:_MANY_PEAKS]
     if not len(order):
         return []
     high = int((heights[order] >= _LATTICE_SHARE * heights[order[0]]).sum())
-    kept = order[: max(PEAKS, high)]
+    kept = order[: max(_PEAKS, high)]
     return [(int(rows[k]), int(columns[k])) for k in kept]
 
 
@@ -183,7 +183,7 @@ def search(
     shifts: list[IntPair] = []
     if found is not None:
         y0, x0 = found.origin
-        shifts = [(y + y0, x + x0) for y, x in peaks(found.score)]
+        shifts = [(y + y0, x + x0) for y, x in _peaks(found.score)]
     measured = np.array(
         [coefficient(prepared, pair, shift) for shift in shifts]
     ).reshape(-1, 2)

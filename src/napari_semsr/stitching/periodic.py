@@ -58,7 +58,7 @@ class Choice:
         return len(self.possible) == 1
 
 
-def is_periodic(found: Sequence[Candidates]) -> bool:
+def _is_periodic(found: Sequence[Candidates]) -> bool:
     """Whether unrelated frames match as well at many shifts."""
     return bool(found) and float(np.mean([_repeats(item) for item in found])) > 0.5
 
@@ -359,7 +359,7 @@ def chance_threshold(
         search(prepared, pair, shifts[place % len(shifts)], reach)
         for place, pair in enumerate(unrelated)
     ]
-    if is_periodic(found):
+    if _is_periodic(found):
         return max(significance, _FLOOR), True
     best = [item.best for item in found]
     middle = float(np.median(best))

@@ -62,7 +62,7 @@ def _total_weight(
     return total
 
 
-def linearise(
+def _linearise(
     sweep: Resampled, first: int, second: int, around: Sequence[int]
 ) -> Link | None:
     """Compare one pair near its present positions.
@@ -162,7 +162,7 @@ def _eliminated(
     return Link(*pair, information, step, left / max(freedom, 1e-12), pixels)
 
 
-SWEEPS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
+_SWEEPS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
 _MAX_STEP = 2.0
 _SETTLED = 1e-3
 _HOLD = 1e-7
@@ -236,7 +236,7 @@ def _sweep_links(
     links = []
     for first, second in pairs:
         around = sorted(near[first] & near[second])
-        link = linearise(sweep, first, second, around)
+        link = _linearise(sweep, first, second, around)
         if link is not None:
             links.append(link)
     return links
@@ -247,7 +247,7 @@ def refine(
     positions: FloatArray,
     pairs: Sequence[IntPair],
     *,
-    sweeps: Sequence[float] = SWEEPS,
+    sweeps: Sequence[float] = _SWEEPS,
 ) -> Iterator[Refined]:
     """Refine positions by the joint likelihood, sweep after sweep.
 

@@ -27,7 +27,7 @@ from napari_semsr.stitching.pairwise import Resampled
 
 # Blocks that two frames share: the scene cancels in the ratio of their grey values.
 
-BLOCK = 8
+_BLOCK = 8
 _SIGMA = 1.0
 
 
@@ -53,9 +53,9 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 
     `plane` (Y, X); gives (Y // 8, X // 8), sums over blocks of 8 px.
     """
-    rows, columns = plane.shape[0] // BLOCK, plane.shape[1] // BLOCK
-    cut = plane[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
-    summed: FloatArray = cut.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3))
+    rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
+    cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
+    summed: FloatArray = cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3))
     return summed
 
 
@@ -68,14 +68,14 @@ def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] |
     a_weight, a = (part[one.slices] for part in frames.frame(pair[0])[:2])
     b_weight, b = (part[two.slices] for part in frames.frame(pair[1])[:2])
     inside = (a_weight > 0) & (b_weight > 0)
-    full = block_sums(inside.astype(np.float32)) == BLOCK**2
+    full = block_sums(inside.astype(np.float32)) == _BLOCK**2
     a_sum, b_sum = block_sums(a), block_sums(b)
     usable = full & (a_sum > 0) & (b_sum > 0)
     if not usable.any():
         return None
     rows, columns = np.nonzero(usable)
-    place = np.stack([rows, columns], axis=1) * BLOCK + (BLOCK - 1) / 2
-    level = (a_sum[usable] + b_sum[usable]) / 2 / BLOCK**2
+    place = np.stack([rows, columns], axis=1) * _BLOCK + (_BLOCK - 1) / 2
+    level = (a_sum[usable] + b_sum[usable]) / 2 / _BLOCK**2
     inverse = block_sums(
         np.where(inside, 1 / np.maximum(a_weight, 1e-3), 0)
     ) + block_sums(np.where(inside, 1 / np.maximum(b_weight, 1e-3), 0))
@@ -94,7 +94,7 @@ def _inverse(weight: NDArray[np.float32]) -> FloatArray:
     The level itself is taken of both frames together, lest its noise be correlated
     with that of the ratio.
     """
-    mean = block_sums(np.sqrt(weight)) / BLOCK**2
+    mean = block_sums(np.sqrt(weight)) / _BLOCK**2
     inverse: FloatArray = 1 / np.maximum(mean, 1e-3)
     return inverse
 
@@ -153,11 +153,11 @@ def _mean_shape(
     prepared: Prepared, placed: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Tilt and roundness of the mean frame, their covariance, and where they count."""
-    inside = block_sums(prepared.flat.valid.astype(np.float32)) == BLOCK**2
+    inside = block_sums(prepared.flat.valid.astype(np.float32)) == _BLOCK**2
     chosen = np.flatnonzero(placed)
     chosen = chosen[:: max(1, len(chosen) // 64)]
-    place = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * BLOCK
-    place += (BLOCK - 1) / 2
+    place = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
+    place += (_BLOCK - 1) / 2
     shapes = basis.shapes(place)
     moments = []
     for index in chosen:
@@ -317,7 +317,7 @@ def _thinned(ratios: BlockRatios) -> BlockRatios:
     )
 
 
-def fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
+def _fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
     """Gains alone, the flat field as it is.
 
     Gives (N,).
@@ -325,13 +325,13 @@ def fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
     if not len(ratios.pair):
         return np.zeros(count)
     thin = _thinned(ratios)
-    problem = _Problem(thin, np.zeros(count), SurfaceBasis((BLOCK, BLOCK), 1))
+    problem = _Problem(thin, np.zeros(count), SurfaceBasis((_BLOCK, _BLOCK), 1))
     return problem.solve(np.ones(len(thin.pair), bool), shaded=False)[1]
 
 
 def _beyond(scatter: float, ratios: BlockRatios, noise: float) -> float:
     """Scatter that pixel noise does not explain."""
-    expected = noise**2 * float(np.median(1 / ratios.weight)) / BLOCK**4
+    expected = noise**2 * float(np.median(1 / ratios.weight)) / _BLOCK**4
     return float(np.sqrt(max(scatter**2 - expected, 0.0)))
 
 
@@ -386,7 +386,7 @@ def refine_shading(
     count = len(positions)
     ratios = _thinned(block_ratios(prepared, positions, pairs))
     if len(ratios.pair) < _ENOUGH_BLOCKS:
-        return Shading(prepared.flat, fit_gains(ratios, count), float("nan"), False)
+        return Shading(prepared.flat, _fit_gains(ratios, count), float("nan"), False)
     every = np.ones(len(ratios.pair), bool)
     basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
     problem = _Problem(ratios, np.log(prepared.gains), basis)

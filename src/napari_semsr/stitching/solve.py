@@ -151,7 +151,7 @@ def _check_size(state: State, estimated: PixelSize | None) -> None:
         )
 
 
-def summarise(state: State) -> StitchSolution:
+def _summarise(state: State) -> StitchSolution:
     """Make the solution that is handed out."""
     acquisition = state.acquisition
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
@@ -456,4 +456,4 @@ def solve_mosaic(
     if drop_misfits(state):
         yield from _fine(state, (1.0,) * 2)
     verify(state)
-    return summarise(state)
+    return _summarise(state)

@@ -38,10 +38,10 @@ from napari_semsr.core import FloatArray
 
 Estimator = Literal["plain", "exact"]
 
-MODEL_FLOOR = 0.03
+_MODEL_FLOOR = 0.03
 """Relative error of a crossing that no ring statistics explain (one sigma)."""
 
-SMALLEST_RING = 2.0
+_SMALLEST_RING = 2.0
 """A crossing inside this ring is coarser than the block can tell."""
 
 
@@ -100,7 +100,7 @@ def _read(
     )
 
 
-def estimate(
+def _estimate(
     sums: RingSums, geometry: Geometry, code: NDArray[np.uint8], question: Question
 ) -> Estimates:
     """Find the crossing of each curve that may be read; `code` (B,)."""
@@ -118,7 +118,7 @@ def estimate(
     if ready.size:
         found = _read(curve[ready], geometry, threshold, question)
         crossing[ready], spread[ready] = found.crossing, found.spread
-        small = found.crossing < SMALLEST_RING * geometry.rings.bin_width
+        small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
         final[ready[small]] = code_of("too-small")
         lost = ~np.isfinite(found.crossing)
@@ -126,14 +126,14 @@ def estimate(
     kept = final == 0
     return Estimates(
         np.where(kept, crossing, np.nan),
-        np.where(kept, np.hypot(spread, MODEL_FLOOR), np.nan),
+        np.where(kept, np.hypot(spread, _MODEL_FLOOR), np.nan),
         final,
     )
 
 
 # Correlate batches of blocks: the one path that whole images and maps both take.
 
-MINIMUM_SIDE = 16
+_MINIMUM_SIDE = 16
 """Smallest side of a pair of blocks that is measured at all, in pixels.
 
 Of oblong pixels, the coarser axis counts: what matters is the number of rings.
@@ -216,14 +216,14 @@ def measure(
     if second is None:
         sums = diagonal_sums(a, geometry)
         code = _status(sums, geometry, valid, a, None)
-        found = estimate(sums, geometry, code, question)
+        found = _estimate(sums, geometry, code, question)
         found = _accept(found, geometry, a, plan_geometry(shape, pitch, tukey))
         return _report(found, sums, geometry, question, scale=0.5)
     b, other = standardise(second)
     valid &= np.isfinite(other) & (other > 0)
     sums = sum_rings(a, b, geometry)
     code = _status(sums, geometry, valid, a, b, reference=reference)
-    found = estimate(sums, geometry, code, question)
+    found = _estimate(sums, geometry, code, question)
     return _report(found, sums, geometry, question, scale=1.0)
 
 
@@ -264,7 +264,7 @@ def _status(
         periodic=partial(_periodic, a, b),
         reference=reference,
     )
-    if geometry.rings.complete <= MINIMUM_SIDE // 2:
+    if geometry.rings.complete <= _MINIMUM_SIDE // 2:
         code[valid & (code != code_of("identical"))] = code_of("too-small")
     return code
 

@@ -20,8 +20,8 @@ from napari_semsr.analysis.frc.validity import (
 )
 from napari_semsr.core import Micrograph, OptionError, Options, ReadError, mean_pitch
 
-WHOLE: Estimator = "exact"
-Z95 = 1.959964
+_WHOLE: Estimator = "exact"
+_Z95 = 1.959964
 
 
 class FrcOptions(Options):
@@ -183,7 +183,7 @@ def measure_frc(
     check_options(b, options)
     if b is not None:
         check_grids(a, b)
-    estimator = options.estimator or (WHOLE if b is not None else "exact")
+    estimator = options.estimator or (_WHOLE if b is not None else "exact")
     calibrated = a if a.pixel_size_nm is not None or b is None else b
     outcome = measure(
         finite_array(a)[None],
@@ -216,7 +216,7 @@ def _result(
     interval = (
         None
         if pixels is None
-        else (pixels * math.exp(-Z95 * spread), pixels * math.exp(Z95 * spread))
+        else (pixels * math.exp(-_Z95 * spread), pixels * math.exp(_Z95 * spread))
     )
     nm = calibrated.mean_pixel_size_nm
     return FrcResult(

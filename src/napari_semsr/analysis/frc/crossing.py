@@ -68,7 +68,7 @@ def slope_at(
 # means of the smeared density are linear in the density at a set of radial nodes: a
 # matrix, worked out once for each block size.
 
-NODES_PER_RING = 4
+_NODES_PER_RING = 4
 """Radial nodes per ring."""
 
 _FINE = 2
@@ -159,7 +159,7 @@ def mix_rings(
             _CACHE.clear()
         _CACHE[key] = _compute(geometry, 1, complete)
     matrix, nodes = _CACHE[key]
-    used = min((last + _MARGIN) * NODES_PER_RING, nodes.size)
+    used = min((last + _MARGIN) * _NODES_PER_RING, nodes.size)
     return matrix[first - 1 : last - 1, :used], nodes[:used]
 
 
@@ -172,9 +172,9 @@ def _compute(
     reach = _REACH_SMALL if min(rings.shape) <= _SMALL else _REACH_LARGE
     reach = min(reach, min(rings.shape) // 2)
     axes = (_Axis(rows, geometry.tukey, reach), _Axis(columns, geometry.tukey, reach))
-    spacing = rings.bin_width / NODES_PER_RING
-    lowest = max(0, (first - reach) * NODES_PER_RING)
-    count = (last + _MARGIN) * NODES_PER_RING - lowest
+    spacing = rings.bin_width / _NODES_PER_RING
+    lowest = max(0, (first - reach) * _NODES_PER_RING)
+    count = (last + _MARGIN) * _NODES_PER_RING - lowest
     steps = (1 / (rows * rings.pitch[0]), 1 / (columns * rings.pitch[1]))
     matrix = np.zeros((last - first, count))
     norm = float((rows * columns * _FINE) ** 2)
@@ -204,10 +204,10 @@ def _compute(
 # maximise the likelihood of the measured correlations. `docs/frc.md` derives every
 # step.
 
-WIDEST, NARROWEST = 0.55, 0.15
+_WIDEST, _NARROWEST = 0.55, 0.15
 _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6
-STEPS = 12
+_STEPS = 12
 _STRIDE = 3.0
 _SETTLED = 3e-3
 _FEWEST = 5
@@ -260,7 +260,7 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     wanted = _RINGS_WANTED * geometry.rings.bin_width / pilot
-    half = np.clip(wanted, NARROWEST, WIDEST)[:, None]
+    half = np.clip(wanted, _NARROWEST, _WIDEST)[:, None]
     v = frequency[None, :] / pilot[:, None]
     lower = half * _LOWER_SHARE
     weight = np.clip((v - 1 + 2 * lower) / lower, 0.0, 1.0)
@@ -363,7 +363,7 @@ def _maximise(problem: _Problem, theta: FloatArray) -> _State:
     damping = np.full(theta.shape[0], 1e-2)
     active = np.arange(theta.shape[0])
     diagonal = np.arange(3)
-    for _ in range(STEPS):
+    for _ in range(_STEPS):
         system = state.fisher[active]
         system[:, diagonal, diagonal] *= 1 + damping[active, None]
         step = np.linalg.solve(system, state.gradient[active][:, :, None])[:, :, 0]

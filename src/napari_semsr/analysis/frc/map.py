@@ -151,10 +151,10 @@ class FrcMap:
         return self._nm(90)
 
 
-PAIR_BLOCK = 64
-SINGLE_BLOCK = 128
-SMALLEST_BLOCK = 16
-BLOCKS: Estimator = "exact"
+_PAIR_BLOCK = 64
+_SINGLE_BLOCK = 128
+_SMALLEST_BLOCK = 16
+_BLOCKS: Estimator = "exact"
 _BATCH_PIXELS = 1 << 18
 _STRIP_PIXELS = 1 << 23
 _STRIP_BLOCKS = 1 << 14
@@ -187,25 +187,25 @@ def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> Bl
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
         side -= side % 2 if single else 0
-        if side < SMALLEST_BLOCK:
+        if side < _SMALLEST_BLOCK:
             raise OptionError(_too_many(shape, options.blocks_per_axis))
         return plan_blocks(shape, block=side, step=max(side, 1))
-    block = options.block or (SINGLE_BLOCK if single else PAIR_BLOCK)
+    block = options.block or (_SINGLE_BLOCK if single else _PAIR_BLOCK)
     return plan_blocks(shape, block=block, step=options.step)
 
 
 def _too_many(shape: tuple[int, int], wanted: int) -> str:
     """Say why so many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
-    most = min(shape) // SMALLEST_BLOCK
+    most = min(shape) // _SMALLEST_BLOCK
     if not most:
         return (
-            f"A block has {SMALLEST_BLOCK} px or more and the field only {field}: "
+            f"A block has {_SMALLEST_BLOCK} px or more and the field only {field}: "
             "a map needs a larger field."
         )
     return (
         f"{wanted} blocks side by side do not fit: the field has {field} and a block "
-        f"{SMALLEST_BLOCK} px or more, so ask for {most} or fewer."
+        f"{_SMALLEST_BLOCK} px or more, so ask for {most} or fewer."
     )
 
 
@@ -336,7 +336,7 @@ def measure_frc_map(
         yield from _run(grids, a, b, plan, options, mean_pitch(calibrated.scale))
     method = describe_method(
         options,
-        options.estimator or BLOCKS,
+        options.estimator or _BLOCKS,
         single=b is None,
         self_made=self_made,
     )
@@ -376,7 +376,7 @@ def _run(
         pitch=pitch,
         tukey=options.tukey,
         criterion=options.criterion,
-        estimator=options.estimator or BLOCKS,
+        estimator=options.estimator or _BLOCKS,
         reference=options.reference,
     )
     total = plan.grid[0] * plan.grid[1]

@@ -16,11 +16,11 @@ from scipy import fft
 
 from napari_semsr.core import Float32Array, FloatArray, Rings, plan_rings
 
-LOBES = 8
-LOBE_SHARE = 0.5
-ISOLATION = 0.03
-CROWD = 90
-AGREEMENT = 0.65
+_LOBES = 8
+_LOBE_SHARE = 0.5
+_ISOLATION = 0.03
+_CROWD = 90
+_AGREEMENT = 0.65
 
 _LARGE = 192
 _LARGEST = 1024
@@ -114,8 +114,8 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
     remaining = cross.copy()
     share = np.zeros(batch)
     every = np.arange(batch)[:, None]
-    crowd = CROWD * plan.halo[0].size // 100
-    for _ in range(LOBES):
+    crowd = _CROWD * plan.halo[0].size // 100
+    for _ in range(_LOBES):
         place = remaining.reshape(batch, -1).argmax(axis=1)
         y, x = np.divmod(place, columns)
         peak = remaining[every[:, 0], y, x].astype(np.float64)
@@ -132,7 +132,7 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
         mirrored = (-inside[0]) % rows, (-inside[1]) % columns
         power = remaining[every, inside[0], inside[1]].sum(axis=1, dtype=np.float64)
         clear = plan.index[y, x] > plan.reach + 1
-        share += np.where(clear & (level < ISOLATION * peak), 2 * power, 0.0)
+        share += np.where(clear & (level < _ISOLATION * peak), 2 * power, 0.0)
         remaining[every, inside[0], inside[1]] = 0
         remaining[every, mirrored[0], mirrored[1]] = 0
     shares: FloatArray = share / total
@@ -194,7 +194,7 @@ def is_periodic(
     the second lies half a pixel further on both axes; gives (B,).
     """
     texture = describe_texture(first, second, diagonal=diagonal)
-    periodic: NDArray[np.bool_] = (texture.lobe_share > LOBE_SHARE) & (
-        texture.agreement < AGREEMENT
+    periodic: NDArray[np.bool_] = (texture.lobe_share > _LOBE_SHARE) & (
+        texture.agreement < _AGREEMENT
     )
     return periodic

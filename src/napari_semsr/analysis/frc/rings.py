@@ -239,13 +239,13 @@ def sum_rings(
 # of the halves stands for the 4c / (1 + 3c) that two exposures like this one would
 # have. That holds for noise that is white from pixel to pixel, and only there.
 
-GAIN = 4.0
+_GAIN = 4.0
 """Spectral signal-to-noise of the image over that of one of its halves."""
 
 NYQUIST_SHARE = 0.7
 """Crossings above this share of the halves' Nyquist frequency are refused."""
 
-WHITE_TOLERANCE = 0.15
+_WHITE_TOLERANCE = 0.15
 
 NoiseColour = NDArray[np.float64]
 
@@ -280,18 +280,20 @@ def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bo
     )
     error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
     ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
-    coloured: NDArray[np.bool_] = np.abs(ratio) > max(WHITE_TOLERANCE, 3 * error)
+    coloured: NDArray[np.bool_] = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
     return coloured
 
 
 def equivalent(curve: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correlation that two exposures like the split image would have."""
     size = np.abs(curve)
-    result: NDArray[np.float64] = np.sign(curve) * GAIN * size / (1 + (GAIN - 1) * size)
+    result: NDArray[np.float64] = (
+        np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
+    )
     return result
 
 
 def half_threshold(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correlation of the halves at which the image itself meets a threshold."""
-    result: NDArray[np.float64] = threshold / (GAIN - (GAIN - 1) * threshold)
+    result: NDArray[np.float64] = threshold / (_GAIN - (_GAIN - 1) * threshold)
     return result

@@ -33,7 +33,7 @@ REASONS: tuple[Reason, ...] = (
 )
 """Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
 
-FIXED = 1 / 7
+_FIXED = 1 / 7
 
 
 def code_of(reason: Reason | None) -> int:
@@ -79,12 +79,12 @@ def threshold_curve(
         return (0.2071 + 1.9102 / np.sqrt(count)) / (1.2071 + 0.9102 / np.sqrt(count))
     if criterion == "3-sigma":
         return 3 / np.sqrt(count / 2)
-    return np.full(count.shape, FIXED**0.5 if reference else FIXED)
+    return np.full(count.shape, _FIXED**0.5 if reference else _FIXED)
 
 
 # Whether two images may be correlated at all: grids, pixel sizes, provenance.
 
-PIXEL_TOLERANCE = 1e-3
+_PIXEL_TOLERANCE = 1e-3
 
 
 def check_grids(a: Micrograph, b: Micrograph) -> None:
@@ -98,7 +98,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
     if a.pixel_size_nm is None or b.pixel_size_nm is None:
         return
     ratios = [p / q for p, q in zip(a.pixel_size_nm, b.pixel_size_nm, strict=True)]
-    if any(abs(math.log(ratio)) > PIXEL_TOLERANCE for ratio in ratios):
+    if any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios):
         msg = (
             f"Both images must have the same pixel size, got {a.pixel_size_nm} nm and "
             f"{b.pixel_size_nm} nm; resample one of them or correct its calibration."
@@ -124,15 +124,15 @@ def not_independent(a: Micrograph, b: Micrograph | None) -> bool:
 # noise. What is left
 # may have a crossing.
 
-POOLED_Z = 3.5
-BEST_RING_Z = 4.2
-PLATEAU_Z = 4.0
-IDENTICAL = 1e-8
-SUSPECT_PEAK = 0.04
-STRIPE_Z = 4.5
+_POOLED_Z = 3.5
+_BEST_RING_Z = 4.2
+_PLATEAU_Z = 4.0
+_IDENTICAL = 1e-8
+_SUSPECT_PEAK = 0.04
+_STRIPE_Z = 4.5
 
 
-def has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
+def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
     """Tell correlation from the correlation of noise.
 
     `curve` (B, K); `effective` (K,); gives (B,).
@@ -147,7 +147,7 @@ def has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArra
     last = [4 << k for k in range(16) if 4 << k < rings] or [rings - 1]
     places = np.array(last) - 1
     z = (pooled[:, places] / norm[:, places]).max(axis=1)
-    signal: BoolArray = (best >= BEST_RING_Z) | (z >= POOLED_Z)
+    signal: BoolArray = (best >= _BEST_RING_Z) | (z >= _POOLED_Z)
     return signal
 
 
@@ -179,15 +179,15 @@ def has_plateau(
     inner_power, _ = _band(density, geometry, 0.40, 0.50)
     corner_power, _ = _band(density, geometry, 0.52, 0.66)
     plateau: BoolArray = (
-        (band * np.sqrt(2 * copies * count) > PLATEAU_Z)
-        & (corner * np.sqrt(2 * copies * corner_count) > PLATEAU_Z - 1)
+        (band * np.sqrt(2 * copies * count) > _PLATEAU_Z)
+        & (corner * np.sqrt(2 * copies * corner_count) > _PLATEAU_Z - 1)
         & (corner > 0.6 * inner)
         & (corner_power > 0.6 * inner_power)
     )
     return plateau
 
 
-def has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
+def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Find stripes that both images share: row or column offsets of a detector.
 
     Gives (B,).
@@ -198,7 +198,7 @@ def has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     for axis, size in enumerate(reversed(geometry.rings.shape)):
         line = sums.lines[:, axis]
         z = line * np.sqrt(2 * kept * (0.5 - LINE_BAND) * size)
-        found |= (z > STRIPE_Z) & (line > 0.4) & (band < 0.4 * line)
+        found |= (z > _STRIPE_Z) & (line > 0.4) & (band < 0.4 * line)
     return found
 
 
@@ -216,15 +216,15 @@ def judge(
     `valid` (B,), False for constant blocks and blocks with pixels that are not finite;
     `difference` (B,); gives (B,).
     """
-    signal = has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
-    plateau = has_plateau(sums, geometry) | has_stripes(sums, geometry)
+    signal = _has_signal(sums.correlation, geometry.effective, geometry.rings.complete)
+    plateau = has_plateau(sums, geometry) | _has_stripes(sums, geometry)
     plateau &= not reference
-    suspect = signal & valid & (difference >= IDENTICAL) & (sums.peak > SUSPECT_PEAK)
+    suspect = signal & valid & (difference >= _IDENTICAL) & (sums.peak > _SUSPECT_PEAK)
     code = np.zeros(valid.shape, np.uint8)
     code[plateau] = code_of("correlated-noise")
     code[~signal & ~plateau] = code_of("no-signal")
     if suspect.any():
         code[periodic(suspect)] = code_of("periodic")
-    code[difference < IDENTICAL] = code_of("identical")
+    code[difference < _IDENTICAL] = code_of("identical")
     code[~valid] = code_of("no-signal")
     return code

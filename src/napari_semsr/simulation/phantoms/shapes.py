@@ -100,11 +100,11 @@ def lattice(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     )
     holes = np.zeros(canvas.shape, np.float32)
     for (cy, cx), radius in zip(centres, np.maximum(radii, 0), strict=True):
-        disc(canvas, holes, (cy, cx), radius, 1.0)
+        _disc(canvas, holes, (cy, cx), radius, 1.0)
     return sizes.relief_nm * (1 - holes), 1 - holes
 
 
-def disc(
+def _disc(
     canvas: Canvas,
     onto: Float32Array,
     centre: tuple[float, float],
@@ -247,8 +247,8 @@ def circuit(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     for _ in range(rows * columns // 7):
         cell = (rng.integers(0, (rows, columns)) + 0.5) * pitch
         radius = 0.24 * pitch
-        disc(canvas, height, (cell[0], cell[1]), radius, 0.8 * upper)
-        disc(canvas, metal, (cell[0], cell[1]), radius, 1.0)
+        _disc(canvas, height, (cell[0], cell[1]), radius, 0.8 * upper)
+        _disc(canvas, metal, (cell[0], cell[1]), radius, 1.0)
     for _ in range(max(1, rows * columns // 90)):
         middle = np.asarray((rng.integers(0, (rows, columns)) + 0.5) * pitch, float)
         half = pitch * rng.uniform(0.8, 1.6, 2)
@@ -319,7 +319,9 @@ def fracture(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     grains = np.zeros(canvas.shape, np.float32)
     for _ in range(len(seeds) // 2):
         place = rng.uniform(0, canvas.extent_nm)
-        disc(canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0)
+        _disc(
+            canvas, grains, (place[0], place[1]), pitch * rng.uniform(0.04, 0.12), 1.0
+        )
     return height, grains
 
 

@@ -100,7 +100,7 @@ class Look:
     bits: int = 0
 
 
-def random_look(
+def _random_look(
     surface: Surface,
     rng: np.random.Generator,
     options: SsumPairOptions,
@@ -129,7 +129,7 @@ def random_look(
     )
 
 
-def see(
+def _see(
     light: Float32Array,
     height_nm: Float32Array,
     pixel_nm: float,
@@ -170,7 +170,7 @@ def _frequencies(shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.asarray(y[:, None] ** 2 + x[None, :] ** 2, dtype=np.float32)
 
 
-def record(
+def _record(
     light: Float32Array, pixel_nm: float, look: Look, rng: np.random.Generator
 ) -> Float32Array:
     """Add what a mosaic of frames has: shading, noise, rounding to 12 bits.
@@ -215,9 +215,9 @@ def record(
 # percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
 # image cannot be known from light, so results are to be judged after an affine match.
 
-FINE = 2
+_FINE = 2
 """Pixels of the drawn sample per pixel of the mosaic, along an axis."""
-VALIDATION_STREAM = 9_600_017
+_VALIDATION_STREAM = 9_600_017
 """First number of the seeds of the fixed fields; training must not use it."""
 _MARGIN = 16  # mosaic pixels drawn around a field, so that blur has something to blur
 _PERCENTILES = (0.1, 99.9)
@@ -270,7 +270,7 @@ def surface_shape(side: int) -> tuple[int, int]:
     """
     full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
     full += (full - side) % 2
-    return FINE * full, FINE * full
+    return _FINE * full, _FINE * full
 
 
 def pair_of_surface(
@@ -353,7 +353,7 @@ def random_ssum_pairs(
     chosen = options or SsumPairOptions()
     surface = random_surface(
         surface_shape(side),
-        pixel_nm=chosen.pixel_nm / FINE,
+        pixel_nm=chosen.pixel_nm / _FINE,
         rng=rng,
         ranges=chosen,
         held_out=held_out,
@@ -361,7 +361,7 @@ def random_ssum_pairs(
     wavelength = float(rng.uniform(*chosen.wavelength_nm))
     field = _prepared(surface, side, scale, wavelength)
     for _ in range(count):
-        yield _pair(field, random_look(surface, rng, chosen, wavelength), rng)
+        yield _pair(field, _random_look(surface, rng, chosen, wavelength), rng)
 
 
 def random_ssum_pair(
@@ -416,7 +416,7 @@ def ssum_validation(
     pairs: list[SsumPair] = []
     for index in range(first, first + count):
         one = chosen.replace(kinds=(chosen.kinds[index % len(chosen.kinds)],))
-        rng = np.random.default_rng([VALIDATION_STREAM, index])
+        rng = np.random.default_rng([_VALIDATION_STREAM, index])
         pairs += random_ssum_pairs(side, rng, one, scale=scale, held_out=True)
     return pairs
 
@@ -435,8 +435,8 @@ class _Field:
 
 def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> _Field:
     """Do once what all pictures of a sample share."""
-    if scale not in (1, FINE):
-        msg = f"scale must be 1 or {FINE}, got {scale}."
+    if scale not in (1, _FINE):
+        msg = f"scale must be 1 or {_FINE}, got {scale}."
         raise OptionError(msg)
     need = surface_shape(side)
     if surface.height_nm.shape != need:
@@ -456,9 +456,9 @@ def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> 
     return _Field(
         light=_binned(light),
         height_nm=_binned(surface.height_nm),
-        electrons=_middle(fine if scale == FINE else _binned(fine), scale * side),
+        electrons=_middle(fine if scale == _FINE else _binned(fine), scale * side),
         side=side,
-        pixel_nm=FINE * surface.pixel_nm,
+        pixel_nm=_FINE * surface.pixel_nm,
         kind=surface.kind,
     )
 
@@ -466,9 +466,9 @@ def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> 
 def _pair(field: _Field, look: Look, rng: np.random.Generator) -> SsumPair:
     """Take the superlens picture and put both on their scales."""
     light = _middle(
-        see(field.light, field.height_nm, field.pixel_nm, look.microscope), field.side
+        _see(field.light, field.height_nm, field.pixel_nm, look.microscope), field.side
     )
-    low, low_range = _unit(record(light, field.pixel_nm, look, rng))
+    low, low_range = _unit(_record(light, field.pixel_nm, look, rng))
     if look.bits == 8:
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
     high, high_range = _unit(field.electrons)
@@ -486,8 +486,8 @@ def _pair(field: _Field, look: Look, rng: np.random.Generator) -> SsumPair:
 
 def _binned(image: Float32Array) -> Float32Array:
     """Average over the mosaic's pixels."""
-    rows = image[::FINE] + image[1::FINE]
-    return np.asarray((rows[:, ::FINE] + rows[:, 1::FINE]) / FINE**2, np.float32)
+    rows = image[::_FINE] + image[1::_FINE]
+    return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, np.float32)
 
 
 def _middle(image: Float32Array, side: int) -> Float32Array:

@@ -74,7 +74,7 @@ class Scan:
     options: ScanOptions
 
 
-def make_scene(
+def _make_scene(
     source: Surface | NDArray[Any] | None, options: ScanOptions
 ) -> tuple[Scene, tuple[float, float] | None]:
     """Make what a scan will be cut from.
@@ -226,7 +226,7 @@ def simulate_scan(
     count = options.frames
     yield Progress(0, count + 1, "drawing the sample")
     plan = plan_scan(options)
-    scene, pixel = make_scene(source, options)
+    scene, pixel = _make_scene(source, options)
     coefficients = scene.coefficients()
     flat = illumination_field(options, options.frame_px, options.rng(Stream.FIELD))
     frames = np.empty((count, options.frame_px, options.frame_px), np.uint16)

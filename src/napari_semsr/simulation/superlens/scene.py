@@ -23,7 +23,7 @@ from napari_semsr.simulation.superlens.microscope import (
     reflectance,
 )
 
-IMAGE_FWHM_PX = 3.0
+_IMAGE_FWHM_PX = 3.0
 """Blur of a scene made of an image, in frame pixels, when no resolution is given."""
 PHANTOM_FWHM_NM = 80.0
 """Blur of a drawn sample: the resolution that the microscope's makers state."""
@@ -186,7 +186,7 @@ def scene_from_image(
     start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
     part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
     sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
-    fwhm_px = IMAGE_FWHM_PX
+    fwhm_px = _IMAGE_FWHM_PX
     if options.resolution_nm is not None and pixel_nm is not None:
         fwhm_px = options.resolution_nm / pixel_nm
     seen = blur_by_height(sharp, None, fwhm_px * oversampling, options)

@@ -25,7 +25,7 @@ from napari_semsr.simulation.phantoms import (
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
 """Kinds of `objects.draw_object`; strewn bars, discs and rings; rows of raised dots."""
-HELD_OUT_SEED = 2**31
+_HELD_OUT_SEED = 2**31
 """Samples with seeds from here on are kept from training."""
 Distance = Callable[[Float32Array, Float32Array], Float32Array]
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
@@ -115,7 +115,7 @@ def random_surface(
         Its kind names what was joined, as in ``"pits+circuit"``.
     """
     chosen = ranges or SampleRanges()
-    first_seed = HELD_OUT_SEED if held_out else 0
+    first_seed = _HELD_OUT_SEED if held_out else 0
     canvas = Canvas(shape, pixel_nm, float(rng.uniform(*chosen.sidewall_nm)))
     height, material, kind = _one(canvas, chosen, rng, first_seed)
     if rng.random() < chosen.joined:
