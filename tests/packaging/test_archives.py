@@ -43,7 +43,13 @@ def test_wheel_holds_every_module(in_wheel):
     assert modules <= in_wheel
 
 
-@pytest.mark.parametrize("name", ["napari.yaml", "py.typed"])
+DATA = (
+    *("napari.yaml", "py.typed", "demonstration/report.html"),
+    *("reporting/page.html", "reporting/page.css"),
+)
+
+
+@pytest.mark.parametrize("name", DATA)
 def test_wheel_holds_the_data_files(in_wheel, name):
     assert f"napari_semsr/{name}" in in_wheel
 

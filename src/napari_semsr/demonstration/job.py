@@ -1,4 +1,4 @@
-"""The demonstration: frames to mosaic to enhanced to measured, where truth is known."""
+"""The demonstration as a job, from an empty folder to the report."""
 
 import json
 import os
@@ -11,174 +11,9 @@ from pydantic import Field
 
 from napari_semsr.core import Job, Options, Progress, software_versions
 from napari_semsr.demonstration.files import prepare_folder
-from napari_semsr.demonstration.runs import Half, ScanHalf, run_scan, run_sem
-from napari_semsr.demonstration.sections import (
-    distance_rms,
-    figures_of,
-    judge_mosaic,
-    psnr_gain,
-    scan_figures,
-    show_fields,
-    show_frames,
-    show_joints,
-    show_maps,
-    show_metrics,
-    show_positions,
-    show_provenance,
-    show_resolution,
-    show_run,
-    show_spectra,
-)
+from napari_semsr.demonstration.runs import Half, ScanHalf, rms, run_scan, run_sem
+from napari_semsr.demonstration.sections import write_report
 from napari_semsr.jobs import DEFAULT_MODEL, Result, find_model, jsonable
-from napari_semsr.reporting import (
-    Facts,
-    Page,
-    Part,
-    Section,
-    Text,
-    resolution,
-    signed,
-    write_page,
-)
-
-# The page of the demonstration.
-
-_LEDE = (
-    "Everything here was drawn by the computer, so that the truth is known and every "
-    "claim can be checked. First, small superlens frames become one calibrated mosaic, "
-    "which is enhanced and measured. Then the bundled model does what it was trained "
-    "for: it restores an electron image."
-)
-
-
-def compose(
-    scan: ScanHalf, sem: Half, paths: dict[str, Path], options: dict[str, Any]
-) -> Page:
-    """Compose the page.
-
-    Parameters
-    ----------
-    scan, sem : Half
-        What was made and measured.
-    paths : dict
-        Files of the demonstration by role.
-    options : dict
-        What the demonstration was asked for.
-
-    Returns
-    -------
-    Page
-        Ready to be written.
-    """
-    return Page(
-        title="Demonstration: from superlens frames to a measured image",
-        lede=_LEDE,
-        sections=(
-            Section("In short", (_headline(scan, sem),)),
-            _scan_part(scan, options),
-            _sem_part(sem),
-            Section("Open it in napari", _napari(paths)),
-            Section("Provenance", (show_provenance((scan, sem), options),)),
-        ),
-        footer=f"Written by napari-semsr {software_versions()['napari-semsr']}.",
-    )
-
-
-def _scan_part(scan: ScanHalf, options: dict[str, Any]) -> Part:
-    """Compose the part that begins with frames."""
-    measured = scan.measured
-    rows, columns = measured.truth.image.shape
-    pixel = measured.truth.image.mean_pixel_size_nm or 0.0
-    told = (
-        f"Measured on the {rows} \N{MULTIPLICATION SIGN} {columns} px without a gap "
-        f"({pixel:g} nm each). The truth is the sample before the microscope blurs it, "
-        "averaged over each pixel; both mosaics were stitched on their own, so that "
-        "errors of the stitching count in their resolution too."
-    )
-    verdict = judge_mosaic(measured, str(options["model"]))
-    return Part(
-        "From frames to a mosaic",
-        "A microsphere shows a small, round, unevenly lit field at a time. The joints "
-        "between such fields, measured on the images, make them one mosaic.",
-        (
-            Section("Raw frames", tuple(show_frames(scan))),
-            Section("Nominal and solved positions", tuple(show_positions(scan))),
-            Section("How far to trust the joints", tuple(show_joints(scan))),
-            Section(
-                "The mosaic, enhanced",
-                (verdict, Text((told,)), *show_fields(measured)),
-            ),
-            Section("Resolution of the mosaic", tuple(show_resolution(measured))),
-            Section("Where the mosaic is resolved", tuple(show_maps(measured))),
-            Section("Spectra of the mosaic", tuple(show_spectra(measured))),
-            Section("The mosaic against the truth", tuple(show_metrics(measured))),
-            Section("How the model was run", tuple(show_run(scan.made))),
-        ),
-    )
-
-
-def _sem_part(sem: Half) -> Part:
-    """Compose the part on an electron image."""
-    measured = sem.measured
-    rows, columns = measured.truth.image.shape
-    pixel = measured.truth.image.mean_pixel_size_nm or 0.0
-    return Part(
-        "An electron image, restored",
-        f"A field of {rows} \N{MULTIPLICATION SIGN} {columns} px at {pixel:g} nm, "
-        "taken twice with blur, haze and independent noise. The bundled model has seen "
-        "drawn specimens of these kinds in training, but not this one.",
-        (
-            Section("Before and after", tuple(show_fields(measured))),
-            Section("Resolution", tuple(show_resolution(measured))),
-            Section("Where the field is resolved", tuple(show_maps(measured))),
-            Section("Radial spectra", tuple(show_spectra(measured))),
-            Section("Nearness to the truth", tuple(show_metrics(measured))),
-            Section("How it was run", tuple(show_run(sem.made))),
-        ),
-    )
-
-
-def _headline(scan: ScanHalf, sem: Half) -> Facts:
-    """Give the figures that matter."""
-    placement, mosaic = scan.placement, scan.measured
-    before, after = (
-        distance_rms(errors)
-        for errors in (placement.nominal_error_px, placement.solved_error_px)
-    )
-    count = int(placement.placed.sum())
-    return Facts(
-        (
-            ("Frames placed", f"{count} of {scan.stitched.frames}"),
-            ("Off their true places", f"{before:.1f} → {after:.3f} px"),
-            ("Mosaic resolves", resolution(mosaic.pair)),
-            ("Mosaic, PSNR gained", f"{signed(psnr_gain(mosaic), 2)} dB"),
-            ("Electron image, same", f"{signed(psnr_gain(sem.measured), 2)} dB"),
-        ),
-        large=True,
-    )
-
-
-def _napari(paths: dict[str, Path]) -> tuple[Text, ...]:
-    """Say how to go on with the mouse."""
-
-    def line(*roles: str) -> str:
-        files = " ".join(f'"{paths[role].resolve()}"' for role in roles)
-        return f"napari --with napari-semsr {files}"
-
-    return (
-        Text(
-            ("The mosaic before and after, and its resolution map, in nm:",),
-            code=line("mosaic", "mosaic_enhanced", "mosaic_map"),
-        ),
-        Text(
-            ("Raw frames where the stage says; the panel Stitch mosaic joins them:",),
-            code=line("scan"),
-        ),
-        Text(
-            ("The electron image before and after, and its truth:",),
-            code=line("sem_first", "sem_enhanced", "sem_truth"),
-        ),
-    )
 
 
 class DemoOptions(Options):
@@ -275,26 +110,22 @@ def demo_job(
     yield Progress(0, 0, "checking")
     find_model(chosen.model)
     paths = prepare_folder(Path(folder), overwrite=overwrite)
-    scan = yield from run_scan(
-        paths, model=chosen.model, frame_px=chosen.frame_px, seed=chosen.seed
-    )
-    sem = yield from run_sem(
-        paths, model=chosen.model, size=chosen.size, seed=chosen.seed
-    )
+    asked: Any = {"model": chosen.model, "seed": chosen.seed}
+    scan = yield from run_scan(paths, frame_px=chosen.frame_px, **asked)
+    sem = yield from run_sem(paths, size=chosen.size, **asked)
     yield Progress(0, 0, "writing the report")
-    asked = chosen.model_dump(mode="json")
     figures = jsonable(
         {
-            "scan": scan_figures(scan),
-            "mosaic": figures_of(scan),
-            "electron_image": figures_of(sem),
-            "options": asked,
+            "scan": _scan_figures(scan),
+            "mosaic": _figures(scan),
+            "electron_image": _figures(sem),
+            "options": chosen.model_dump(mode="json"),
             "versions": software_versions(),
         }
     )
     text = json.dumps(figures, indent=1, allow_nan=False)
     paths["figures"].write_text(text + "\n", encoding="utf-8")
-    write_page(compose(scan, sem, paths, asked), paths["report"])
+    write_report(scan, sem, paths, figures["options"])
     return DemoResult(
         report=str(paths["report"]),
         seconds=round(time.monotonic() - started, 2),
@@ -305,3 +136,43 @@ def demo_job(
         scan=scan,
         sem=sem,
     )
+
+
+_METRICS = "psnr_db ssim nrmse average_gradient contrast spatial_frequency"
+_OF_A_MAP = "blocks failed median_nm p10_nm p90_nm"
+_MAPS = ("two_exposures", "degraded_against_truth", "enhanced_against_truth")
+
+
+def _scan_figures(half: ScanHalf) -> dict[str, Any]:
+    """Numbers of the stitching: frames, joints and positions against the truth."""
+    placement = half.placement
+    return {
+        **half.stitched.to_json(),
+        "placed": int(placement.placed.sum()),
+        "nominal_error_px": rms(placement.nominal_error_px),
+        "solved_error_px": rms(placement.solved_error_px),
+        "expected_error_px": rms(half.stitched.solution.sigma_px),
+        "measured_part": half.box,
+    }
+
+
+def _figures(half: Half) -> dict[str, Any]:
+    """Numbers of one half, by version and kind."""
+
+    def picked(item: object, names: str) -> dict[str, Any]:
+        return {n: None if item is None else getattr(item, n) for n in names.split()}
+
+    found = half.measured
+    return {
+        "versions_of_the_field": {
+            item.label: picked(item.metrics, _METRICS)
+            | picked(item.cross, "resolution_nm reason")
+            for item in found.versions
+        },
+        "two_exposures": picked(found.pair, "resolution_nm interval_nm reason"),
+        "maps": {
+            key: picked(item, _OF_A_MAP) | {"reasons": item.reason_counts}
+            for key, item in zip(_MAPS, found.maps, strict=True)
+        },
+        "enhance": half.made.to_json(),
+    }

@@ -1,8 +1,8 @@
-"""The mosaic as the demonstration measures it: two exposures, one grid, the truth."""
+"""Both halves of the demonstration: a scan and an electron image."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,11 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     ShapeError,
-    WriteError,
     gap_free_box as largest_gap_free_box,
 )
-from napari_semsr.demonstration.files import estimate_wiener, write_image
-from napari_semsr.demonstration.measure import Case, Measured, measure_case
+from napari_semsr.demonstration.files import MAPS
+from napari_semsr.demonstration.measure import Measured, measure_field
+from napari_semsr.io import write
 from napari_semsr.jobs import (
     EnhancedFile,
     Exposure,
@@ -36,11 +36,18 @@ from napari_semsr.jobs import (
 
 if TYPE_CHECKING:
     from napari_semsr.core import Acquisition
-    from napari_semsr.stitching import StitchSolution
 
-# How a stitched scan lies on its truth, and where its mosaic has no gaps.
-
+_TILE_PX = 256
 _LEAST_PX = 64
+_FWHM = 2 * float(np.sqrt(2 * np.log(2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One half: images, curves and maps, and what the enhancement wrote and cost."""
+
+    measured: Measured
+    made: EnhancedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,309 +71,6 @@ class Placement:
     nominal_px: FloatArray
     solved_error_px: FloatArray
     nominal_error_px: FloatArray
-
-
-def place_truth(
-    solved_px: FloatArray, nominal_px: FloatArray, true_px: FloatArray
-) -> Placement:
-    """Compare solved and nominal positions with the true ones.
-
-    Parameters
-    ----------
-    solved_px, nominal_px, true_px : (N, 2) numpy.ndarray
-        Top-left corners ``(y, x)``; solved ones are NaN for frames that are left out.
-
-    Returns
-    -------
-    Placement
-        Errors, and where the mosaic lies.
-    """
-    placed: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
-    origin = (true_px - solved_px)[placed].mean(axis=0)
-    moved = nominal_px + (solved_px - nominal_px)[placed].mean(axis=0)
-    solved = np.where(placed[:, None], solved_px + origin - true_px, np.nan)
-    stage = np.where(placed[:, None], nominal_px - true_px, np.nan)
-    return Placement(placed, origin, moved, solved, stage - np.nanmean(stage, axis=0))
-
-
-def sample_truth(
-    truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
-) -> Micrograph:
-    """Average the finely drawn truth over the pixels of a mosaic.
-
-    Parameters
-    ----------
-    truth : Micrograph
-        Drawn on a finer grid, its origin in nm of the scan.
-    mosaic : Micrograph
-        The mosaic, with its pixel size.
-    origin_px : (2,) numpy.ndarray
-        Where its pixel (0, 0) lies in the scan, in its own pixels.
-
-    Returns
-    -------
-    Micrograph
-        On the grid of the mosaic, in float32.
-    """
-    pixel = np.array(mosaic.scale)
-    fine = pixel / np.array(truth.scale)
-    counts = np.maximum(1, np.rint(fine).astype(int))
-    first = (origin_px * pixel - np.array(truth.origin)) / np.array(truth.scale)
-    smooth = ndimage.spline_filter(truth.array(), order=3, output=np.float32)
-    total = np.zeros(mosaic.shape, np.float32)
-    for y, x in np.ndindex(*counts):
-        inside = (np.array([y, x]) + 0.5) / counts - 0.5
-        total += ndimage.affine_transform(
-            smooth,
-            fine,
-            first + inside * fine,
-            output_shape=mosaic.shape,
-            order=3,
-            mode="nearest",
-            prefilter=False,
-        )
-    data = total / np.float32(counts.prod())
-    return mosaic.replace(data=data, name="truth", provenance=truth.provenance)
-
-
-def gap_free_box(covered: NDArray[np.bool_]) -> Box:
-    """Find a large rectangle without gaps, by taking off the worst side each time.
-
-    Parameters
-    ----------
-    covered : (Y, X) numpy.ndarray of bool
-        Where a mosaic has grey values.
-
-    Returns
-    -------
-    Box
-        The rectangle.
-
-    Raises
-    ------
-    ShapeError
-        If less than 64 px are left on a side.
-    """
-    box = largest_gap_free_box(covered, least=_LEAST_PX)
-    if box is not None:
-        return box
-    msg = (
-        f"The mosaic must have {_LEAST_PX} px without a gap on each side to be "
-        "measured, and has not: take another seed or larger frames."
-    )
-    raise ShapeError(msg)
-
-
-def crop(image: Micrograph, box: Box, *, shift: tuple[int, int] = (0, 0)) -> Micrograph:
-    """Cut a rectangle out of an image, which stays where it lies.
-
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    box : Box
-        Rows and columns.
-    shift : tuple of int, default=(0, 0)
-        Rows and columns by which this image's content lies further than that of the
-        image for which `box` was found.
-
-    Returns
-    -------
-    Micrograph
-        In memory; its origin is that of `box`.
-    """
-    rows, columns = shift
-    part = (
-        slice(box.y0 + rows, box.y1 + rows),
-        slice(box.x0 + columns, box.x1 + columns),
-    )
-    y, x = image.origin
-    down, right = image.scale
-    return image.replace(
-        data=image.array()[part], origin=(y + box.y0 * down, x + box.x0 * right)
-    )
-
-
-_FWHM = 2 * float(np.sqrt(2 * np.log(2)))
-
-
-def cut_pair(
-    paths: dict[str, Path], once: "StitchSolution", again: "StitchSolution"
-) -> tuple[Box, tuple[Micrograph, Micrograph]]:
-    """Cut the part that both mosaics cover, on one grid to a fraction of a pixel.
-
-    Parameters
-    ----------
-    paths : dict
-        Files by role.
-    once, again : StitchSolution
-        Both scans as they were solved, each on its own.
-
-    Returns
-    -------
-    box : Box
-        The part, in the first mosaic.
-    pair : tuple of Micrograph
-        That part of both.
-    """
-    first, second = open_image(paths["mosaic"]), open_image(paths["mosaic_again"])
-    apart = again.positions_px - once.positions_px
-    down, right = (int(v) for v in np.rint(np.nanmean(apart, axis=0)))
-    covered = np.isfinite(first.array())
-    covered &= _moved(np.isfinite(second.array()), (down, right), covered.shape)
-    box = gap_free_box(covered)
-    return box, (crop(first, box), crop(second, box, shift=(down, right)))
-
-
-def _moved(
-    mask: NDArray[np.bool_], shift: tuple[int, int], shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """Look at a mask from another corner; False beyond its border."""
-    rows, columns = (np.arange(n) + s for n, s in zip(shape, shift, strict=True))
-    inside = np.ix_(
-        (rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1])
-    )
-    found = np.zeros(shape, dtype=bool)
-    within = np.clip(rows, 0, mask.shape[0] - 1), np.clip(columns, 0, mask.shape[1] - 1)
-    found[inside] = mask[np.ix_(*within)][inside]
-    return found
-
-
-def lay_on_truth(
-    paths: dict[str, Path],
-    options: SimulateOptions,
-    placement: Placement,
-    box: Box,
-    pair: tuple[Micrograph, Micrograph],
-) -> Case:
-    """Bring truth, mosaics and restorations onto one grid, in camera counts.
-
-    Parameters
-    ----------
-    paths : dict
-        Files by role; truth and filtered mosaic are written.
-    options : SimulateOptions
-        How the frames were simulated.
-    placement : Placement
-        Where the mosaic lies on the truth.
-    box : Box
-        Part of the mosaic that is measured.
-    pair : tuple of Micrograph
-        That part of both mosaics.
-
-    Returns
-    -------
-    Case
-        All versions of that part.
-    """
-    drawn = open_image(paths["scan"] / "truth" / "object.ome.tif")
-    corner = placement.origin_px + np.array([box.y0, box.x0])
-    reflected = sample_truth(drawn, pair[0], corner)
-    truth = reflected.replace(data=reflected.array() * np.float32(options.full_scale))
-    write_image(truth, paths["mosaic_truth"])
-    blur_px = (options.resolution_nm or 0.0) / _FWHM / pair[0].scale[0]
-    baseline = estimate_wiener(pair[0], sigma_px=blur_px)
-    write_image(baseline, paths["mosaic_baseline"])
-    enhanced = crop(open_image(paths["mosaic_enhanced"]), box)
-    return Case(
-        truth,
-        *pair,
-        baseline,
-        enhanced,
-        label="Mosaic",
-        pair="Two mosaics",
-        data_range=options.full_scale,
-    )
-
-
-# Second half of the demonstration: an electron image, degraded and enhanced.
-
-TILE_PX = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """One half of the demonstration.
-
-    Attributes
-    ----------
-    measured : Measured
-        Images, curves and maps.
-    made : EnhancedFile
-        What the enhancement wrote and cost.
-    """
-
-    measured: Measured
-    made: EnhancedFile
-
-
-def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[Half]:
-    """Draw a specimen, take it twice, enhance it by tiles, and measure.
-
-    Parameters
-    ----------
-    paths : dict
-        Files by role.
-    model : str
-        On the shelf, or a file.
-    size : int
-        Rows of the field.
-    seed : int
-        Of specimen, haze and noise.
-
-    Returns
-    -------
-    Half
-        What was made and measured.
-
-    Yields
-    ------
-    Progress
-        Every step.
-    """
-    from napari_semsr.inference import EnhanceOptions
-
-    yield Progress(0, 0, "drawing a specimen and taking it twice")
-    truth, first, second = _take(paths, size, seed)
-    made = yield from enhance_job(
-        paths["sem_first"],
-        paths["sem_enhanced"],
-        model=model,
-        options=EnhanceOptions(tile=TILE_PX),
-        overwrite=True,
-    )
-    enhanced = open_image(paths["sem_enhanced"])
-    yield Progress(0, 0, "restoring by a Wiener filter, to compare")
-    baseline = estimate_wiener(first)
-    write_image(baseline, paths["sem_baseline"])
-    case = Case(truth, first, second, baseline, enhanced)
-    measured = yield from measure_case(case)
-    yield Progress(0, 0, "writing maps")
-    write_image(measured.map_pair.map, paths["sem_map"])
-    write_image(measured.map_degraded.map, paths["sem_map_before"])
-    write_image(measured.map_enhanced.map, paths["sem_map_after"])
-    return Half(measured, made)
-
-
-def _take(
-    paths: dict[str, Path], size: int, seed: int
-) -> tuple[Micrograph, Micrograph, Micrograph]:
-    """Write specimen and exposures, and open them again with their pixel size."""
-    truth = draw_specimen((size, size * 7 // 5), seed=seed)
-    write_image(truth, paths["sem_truth"])
-    for number, role in enumerate(("sem_first", "sem_second"), start=1):
-        name = f"exposure {number}"
-        taken = expose(truth, Exposure(), seed=seed, noise_seed=number, name=name)
-        write_image(taken, paths[role])
-    roles = ("sem_truth", "sem_first", "sem_second")
-    opened = [open_image(paths[role]) for role in roles]
-    if any(item.pixel_size_nm is None for item in opened):
-        msg = f"The pixel size was lost on the way through {paths['sem_truth'].parent}."
-        raise WriteError(msg)
-    return opened[0], opened[1], opened[2]
-
-
-# First half of the demonstration: superlens frames, stitched, enhanced, measured.
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,22 +101,13 @@ class ScanHalf(Half):
     box: Box
 
 
-def scan_options(frame_px: int, seed: int) -> SimulateOptions:
-    """Choose sample, microscope and stage of the demonstration.
+def run_scan(
+    paths: dict[str, Path], *, model: str, frame_px: int, seed: int
+) -> Job[ScanHalf]:
+    """Simulate a scan twice, stitch each, enhance one mosaic, and measure."""
+    from napari_semsr.io import read_frames
 
-    Parameters
-    ----------
-    frame_px : int
-        Side of a frame.
-    seed : int
-        Of sample, stage, light and noise.
-
-    Returns
-    -------
-    SimulateOptions
-        Round, vignetted, jittered, noisy frames of two layers of wires.
-    """
-    return SimulateOptions(
+    options = SimulateOptions(
         phantom="circuit",
         pitch_nm=200.0,
         relief_nm=100.0,
@@ -426,83 +121,182 @@ def scan_options(frame_px: int, seed: int) -> SimulateOptions:
         positions="nm",
         seed=seed,
     )
-
-
-def run_scan(
-    paths: dict[str, Path], *, model: str, frame_px: int, seed: int
-) -> Job[ScanHalf]:
-    """Simulate two exposures of a scan, stitch each, enhance one mosaic, and measure.
-
-    Parameters
-    ----------
-    paths : dict
-        Files by role.
-    model : str
-        On the shelf, or a file.
-    frame_px : int
-        Side of a frame.
-    seed : int
-        Of sample, stage, light and noise.
-
-    Returns
-    -------
-    ScanHalf
-        What was made and measured.
-
-    Yields
-    ------
-    Progress
-        Every step.
-    """
-    from napari_semsr.inference import EnhanceOptions
-    from napari_semsr.io import read_frames
-
-    options = scan_options(frame_px, seed)
-    stitched = yield from _mosaic(options, paths, "")
-    again = yield from _mosaic(options.replace(noise_seed=1), paths, "_again")
-    made = yield from enhance_job(
-        paths["mosaic"],
-        paths["mosaic_enhanced"],
-        model=model,
-        options=EnhanceOptions(tile=TILE_PX),
-        overwrite=True,
-    )
+    stitched = yield from _stitch(paths, "", options)
+    again = yield from _stitch(paths, "_again", options.replace(noise_seed=1))
+    made = yield from _enhance(paths, "mosaic", "mosaic_enhanced", model)
     yield Progress(0, 0, "laying the mosaic on the truth")
-    frames = read_frames(
-        paths["scan"], positions=paths["scan"] / "truth" / "positions.csv"
-    )
-    mosaic = open_image(paths["mosaic"])
-    placement = _place(stitched, frames)
-    box, pair = cut_pair(paths, stitched.solution, again.solution)
-    case = lay_on_truth(paths, options, placement, box, pair)
-    measured = yield from measure_case(case)
-    yield Progress(0, 0, "writing maps")
-    write_image(measured.map_pair.map, paths["mosaic_map"])
-    write_image(measured.map_degraded.map, paths["mosaic_map_before"])
-    write_image(measured.map_enhanced.map, paths["mosaic_map_after"])
-    return ScanHalf(measured, made, options, frames, stitched, mosaic, placement, box)
-
-
-def _mosaic(
-    options: SimulateOptions, paths: dict[str, Path], which: str
-) -> Job[StitchedFile]:
-    """Take the scan once, and stitch its frames."""
-    folder = paths[f"scan{which}"]
-    yield from simulate_job(folder, options=options, overwrite=True)
-    return (
-        yield from stitch_job(
-            folder,
-            paths[f"mosaic{which}"],
-            positions_out=None if which else paths["positions"],
-            overwrite=True,
-        )
-    )
-
-
-def _place(stitched: StitchedFile, frames: "Acquisition") -> Placement:
-    """Compare the positions with those that were simulated."""
+    told = paths["scan"] / "truth"
+    frames = read_frames(paths["scan"], positions=told / "positions.csv")
     solution, true = stitched.solution, frames.nominal_px
     if true is None or solution.nominal_px is None or solution.names != frames.names:
         msg = f"The true positions of {frames.name} do not belong to its frames."
         raise ReadError(msg)
-    return place_truth(solution.positions_px, solution.nominal_px, true)
+    placement = place_truth(solution.positions_px, solution.nominal_px, true)
+    mosaic, second = open_image(paths["mosaic"]), open_image(paths["mosaic_again"])
+    apart = again.solution.positions_px - solution.positions_px
+    down, right = (int(v) for v in np.rint(np.nanmean(apart, axis=0)))
+    covered = np.isfinite(mosaic.array()) & ndimage.affine_transform(
+        np.isfinite(second.array()), (1, 1), (down, right), mosaic.shape, order=0
+    )
+    box = gap_free_box(covered)
+    pair = crop(mosaic, box), crop(second, box, shift=(down, right))
+    drawn = open_image(told / "object.ome.tif")
+    corner = placement.origin_px + np.array([box.y0, box.x0])
+    truth = sample_truth(drawn, pair[0], corner)
+    truth = truth.replace(data=truth.array() * np.float32(options.full_scale))
+    write(truth, paths["mosaic_truth"], overwrite=True)
+    enhanced = crop(open_image(paths["mosaic_enhanced"]), box)
+    blur_px = (options.resolution_nm or 0.0) / _FWHM / mosaic.scale[0]
+    named = {"label": "Mosaic", "pair_label": "Two mosaics"}
+    grey = options.full_scale
+    measured = yield from _measure(
+        paths, "mosaic", truth, pair, enhanced, blur_px, data_range=grey, **named
+    )
+    return ScanHalf(measured, made, options, frames, stitched, mosaic, placement, box)
+
+
+def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[Half]:
+    """Draw a specimen, take it twice, enhance it by tiles, and measure."""
+    yield Progress(0, 0, "drawing a specimen and taking it twice")
+    drawn = draw_specimen((size, size * 7 // 5), seed=seed)
+    write(drawn, paths["sem_truth"], overwrite=True)
+    for number, role in enumerate(("sem_first", "sem_second"), start=1):
+        name = f"exposure {number}"
+        taken = expose(drawn, Exposure(), seed=seed, noise_seed=number, name=name)
+        write(taken, paths[role], overwrite=True)
+    made = yield from _enhance(paths, "sem_first", "sem_enhanced", model)
+    yield Progress(0, 0, "restoring by a Wiener filter, to compare")
+    roles = ("sem_truth", "sem_first", "sem_second", "sem_enhanced")
+    truth, first, second, enhanced = (open_image(paths[role]) for role in roles)
+    measured = yield from _measure(paths, "sem", truth, (first, second), enhanced)
+    return Half(measured, made)
+
+
+def _stitch(
+    paths: dict[str, Path], which: str, options: SimulateOptions
+) -> Job[StitchedFile]:
+    """Take the scan once, and stitch its frames."""
+    scan, mosaic = paths[f"scan{which}"], paths[f"mosaic{which}"]
+    yield from simulate_job(scan, options=options, overwrite=True)
+    positions = None if which else paths["positions"]
+    return (
+        yield from stitch_job(scan, mosaic, positions_out=positions, overwrite=True)
+    )
+
+
+def _enhance(
+    paths: dict[str, Path], image: str, output: str, model: str
+) -> Job[EnhancedFile]:
+    """Enhance an image by tiles that are small enough to be several."""
+    from napari_semsr.inference import EnhanceOptions
+
+    options: Any = {"options": EnhanceOptions(tile=_TILE_PX), "overwrite": True}
+    return (yield from enhance_job(paths[image], paths[output], model=model, **options))
+
+
+def _measure(
+    paths: dict[str, Path],
+    half: str,
+    truth: Micrograph,
+    pair: tuple[Micrograph, Micrograph],
+    enhanced: Micrograph,
+    blur_px: float = 1.0,
+    **named: Any,
+) -> Job[Measured]:
+    """Restore by a Wiener filter, measure, and write what is not written yet."""
+    baseline = _wiener(pair[0], sigma_px=blur_px)
+    write(baseline, paths[f"{half}_baseline"], overwrite=True)
+    measured = yield from measure_field(truth, *pair, baseline, enhanced, **named)
+    yield Progress(0, 0, "writing maps")
+    for which, found in zip(MAPS, measured.maps, strict=True):
+        write(found.map, paths[f"{half}_map_{which}"], overwrite=True)
+    return measured
+
+
+def _wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
+    """Restore an image by scikit-image's unsupervised Wiener filter.
+
+    The filter must be told the width `sigma_px` of the Gaussian blur. The strength of
+    the regularisation is sampled, not given (Orieux, Giovannelli, Rodet, J. Opt. Soc.
+    Am. A 27, 1593 (2010), doi:10.1364/JOSAA.27.001593); its draws are seeded.
+    """
+    from skimage.restoration import unsupervised_wiener
+
+    from napari_semsr.simulation import gaussian_kernel
+
+    data = np.asarray(image.array(), dtype=np.float64)
+    low = float(data.min())
+    span = max(float(data.max()) - low, 1e-12)
+    kernel = gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
+    restored, _ = unsupervised_wiener((data - low) / span, kernel, clip=False, rng=0)
+    grey = (restored * span + low).astype(np.float32)
+    return image.replace(data=grey, name="wiener", provenance=None)
+
+
+def place_truth(
+    solved_px: FloatArray, nominal_px: FloatArray, true_px: FloatArray
+) -> Placement:
+    """Compare solved and nominal ``(N, 2)`` corners ``(y, x)`` with the true ones.
+
+    Solved ones are NaN for frames that are left out.
+    """
+    placed: NDArray[np.bool_] = ~np.isnan(solved_px[:, 0])
+    origin = (true_px - solved_px)[placed].mean(axis=0)
+    moved = nominal_px + (solved_px - nominal_px)[placed].mean(axis=0)
+    solved = np.where(placed[:, None], solved_px + origin - true_px, np.nan)
+    stage = np.where(placed[:, None], nominal_px - true_px, np.nan)
+    return Placement(placed, origin, moved, solved, stage - np.nanmean(stage, axis=0))
+
+
+def rms(steps_px: FloatArray) -> float:
+    """Root mean square length of ``(N, 2)`` steps, NaN left away."""
+    return float(np.sqrt(np.nanmean((steps_px**2).sum(axis=1))))
+
+
+def sample_truth(
+    truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
+) -> Micrograph:
+    """Average the finely drawn truth over the pixels of a mosaic, in float32.
+
+    The origin of the truth is in nm of the scan; `origin_px` is where the mosaic's
+    pixel (0, 0) lies in the scan, in its own pixels ``(y, x)``.
+    """
+    pixel = np.array(mosaic.scale)
+    fine = pixel / np.array(truth.scale)
+    counts = np.maximum(1, np.rint(fine).astype(int))
+    first = (origin_px * pixel - np.array(truth.origin)) / np.array(truth.scale)
+    smooth = ndimage.spline_filter(truth.array(), order=3, output=np.float32)
+    total = np.zeros(mosaic.shape, np.float32)
+    for y, x in np.ndindex(*counts):
+        inside = (np.array([y, x]) + 0.5) / counts - 0.5
+        corner = first + inside * fine
+        total += ndimage.affine_transform(
+            smooth, fine, corner, mosaic.shape, order=3, mode="nearest", prefilter=False
+        )
+    data = total / np.float32(counts.prod())
+    return mosaic.replace(data=data, name="truth", provenance=truth.provenance)
+
+
+def gap_free_box(covered: NDArray[np.bool_]) -> Box:
+    """Find a large rectangle without gaps, by taking off the worst side each time."""
+    box = largest_gap_free_box(covered, least=_LEAST_PX)
+    if box is not None:
+        return box
+    msg = (
+        f"The mosaic must have {_LEAST_PX} px without a gap on each side to be "
+        "measured, and has not: take another seed or larger frames."
+    )
+    raise ShapeError(msg)
+
+
+def crop(image: Micrograph, box: Box, *, shift: tuple[int, int] = (0, 0)) -> Micrograph:
+    """Cut a rectangle out of an image, which stays where it lies.
+
+    `shift` says by how many rows and columns the content of this image lies further
+    than that of the image for which `box` was found.
+    """
+    rows, columns = shift
+    part = Box(box.y0 + rows, box.y1 + rows, box.x0 + columns, box.x1 + columns)
+    (y, x), (down, right) = image.origin, image.scale
+    origin = (y + box.y0 * down, x + box.x0 * right)
+    return image.replace(data=image.array()[part.slices], origin=origin)

@@ -5,13 +5,7 @@ import argparse
 from napari_semsr.cli.parser import Verb, add_options, add_overwrite, options_from
 from napari_semsr.cli.text import columns, length, number
 from napari_semsr.core import Job
-from napari_semsr.demonstration import (
-    DemoOptions,
-    DemoResult,
-    Measured,
-    Version,
-    demo_job,
-)
+from napari_semsr.demonstration import DemoOptions, DemoResult, Measured, demo_job
 
 _FOLDER = "demo-output"
 
@@ -41,17 +35,13 @@ def _start(arguments: argparse.Namespace) -> Job[DemoResult]:
 def _summarise(result: DemoResult) -> str:
     """Say where the report is and how to go on."""
     scan, measured = result.figures["scan"], result.scan.measured
-    nominal, solved = (scan[f"{name}_error_px"] for name in ("nominal", "solved"))
+    nominal = number(scan["nominal_error_px"])
+    solved = number(scan["solved_error_px"])
+    resolved = length(measured.pair.resolution_nm)
     rows = [
         ("frames", f"{scan['placed']} of {scan['frames']} placed"),
-        (
-            "positions",
-            f"{number(nominal)} → {number(solved)} px RMS from the truth",
-        ),
-        (
-            "mosaic",
-            f"resolution {length(measured.pair.resolution_nm)} by two exposures",
-        ),
+        ("positions", f"{nominal} → {solved} px RMS from the truth"),
+        ("mosaic", f"resolution {resolved} by two exposures"),
         *_versions(measured),
         ("electron image", "the field that the bundled model was made for"),
         *_versions(result.sem.measured),
@@ -67,18 +57,14 @@ def _summarise(result: DemoResult) -> str:
 
 def _versions(measured: Measured) -> list[tuple[str, str]]:
     """Compare each version of a field with its truth."""
-    return [
-        (f"  {item.label}", _against_truth(item))
-        for item in measured.versions()
-        if item.cross is not None
-    ]
-
-
-def _against_truth(item: Version) -> str:
-    """Compare one version of a field with its truth."""
-    found = None if item.cross is None else item.cross.resolution_nm
-    psnr = number(item.metrics.psnr_db, 4)
-    return f"PSNR {psnr} dB, resolution {length(found)}, against the truth"
+    rows = []
+    for item in measured.versions:
+        if item.cross is not None:
+            psnr = number(item.metrics.psnr_db, 4)
+            found = length(item.cross.resolution_nm)
+            said = f"PSNR {psnr} dB, resolution {found}, against the truth"
+            rows.append((f"  {item.label}", said))
+    return rows
 
 
 DEMO = Verb(_configure, _start, _summarise)

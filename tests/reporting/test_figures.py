@@ -1,0 +1,93 @@
+"""Pictures of a report."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.acquisition import Acquisition, ArrayFrames
+from napari_semsr.reporting.figures import (
+    Curve,
+    bar_length,
+    curves_png,
+    errors_png,
+    image_png,
+    joints_png,
+    lay_frames,
+    map_png,
+)
+from napari_semsr.stitching.solution import PairReport
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_lay_frames_puts_the_last_on_top_and_cuts_at_the_border():
+    data = np.stack([np.full((10, 10), v, np.uint16) for v in (1, 2, 3)])
+    frames = Acquisition(ArrayFrames(data), ("a", "b", "c"))
+    lit = np.ones((10, 10), bool)
+    lit[0] = False
+    corners = np.array([[0.0, 0.0], [4.4, 6.0], [np.nan, np.nan]])
+    found = lay_frames(frames, corners, lit, (12, 12))
+    assert np.isnan(found[0]).all()
+    assert found[1, 0] == 1
+    assert found[4, 6] == 1  # the second frame's first row is dark
+    assert found[5, 6] == found[11, 11] == 2
+    assert 3 not in found
+
+
+@pytest.mark.parametrize("pixel", [None, (20.0, 20.0)])
+@pytest.mark.parametrize("used", [(), (True,), (True, False)])
+def test_joints_png_of_any_joints(pixel, used):
+    centres = np.array([[5.0, 5.0], [20.0, 30.0], [8.0, 8.0]])
+    joints = [
+        PairReport(0, 1 + i, (15.0, 25.0), 0.5, 9.0, kept, ambiguous=i > 0)
+        for i, kept in enumerate(used)
+    ]
+    mosaic = np.full((40, 60), np.nan)
+    mosaic[5:30, 5:50] = 1
+    made = joints_png(mosaic, centres, joints, pixel, width_px=200)
+    assert made.startswith(PNG)
+
+
+def test_errors_png_leaves_unplaced_frames_away(rng):
+    nominal = rng.normal(size=(6, 2))
+    solved = nominal / 100
+    solved[2] = nominal[2] = np.nan
+    assert errors_png(nominal, solved, width_px=300).startswith(PNG)
+
+
+@pytest.mark.parametrize("extent", [0.3, 1, 7.77, 64, 999, 12345, 3.4e6])
+def test_bar_length_is_round_and_fits(extent):
+    found = bar_length(extent)
+    assert 0.1 * extent <= found <= 0.28 * extent
+    assert f"{found:.0e}"[0] in "125"
+
+
+def test_image_png_is_the_same_every_time_and_has_the_aspect():
+    drawn = [
+        image_png(np.eye(10, 20), None, limits=(0, 1), width_px=100) for _ in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0].startswith(PNG)
+    assert (drawn[0][19], drawn[0][23]) == (100, 50)
+
+
+@pytest.mark.parametrize("values", [np.full((4, 5), np.nan), np.ones((4, 5))])
+@pytest.mark.parametrize("pixel", [None, (160.0, 160.0)])
+def test_map_png_of_failed_and_constant_maps(values, pixel):
+    made = map_png(values, pixel, limits=(0, 1), label="resolution (nm)", width_px=200)
+    assert made.startswith(PNG)
+
+
+@pytest.mark.parametrize("pixel", [None, 7.7])
+@pytest.mark.parametrize("log", [False, True])
+def test_curves_png_with_gaps(pixel, log):
+    frequency = np.linspace(0.01, 0.5, 20)
+    values = np.exp(-frequency)
+    values[3] = np.nan
+    curves = [
+        Curve("a", frequency, values, 5.0),
+        Curve("b", frequency, values, colour=3),
+    ]
+    made = curves_png(
+        curves, pixel, ylabel="y", log=log, threshold=("1/7", 1 / 7), size_px=(300, 200)
+    )
+    assert made.startswith(PNG)

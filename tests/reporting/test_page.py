@@ -1,0 +1,133 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from jinja2 import UndefinedError
+
+from napari_semsr.reporting.figures import image_png
+from napari_semsr.reporting.page import fixed, length, render, signed, write_page
+
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+VOID = {"meta", "link", "img", "br"}
+
+
+class Checker(HTMLParser):
+    """Counts tags, checks that they close, and collects attributes and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.found, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+TAGS = """\
+{% from "page.html" import page, part, picture, table, row, facts %}
+{% call page(name, name, parts, name) %}
+{% call part(1, "First <half>", "Of two.") %}<h3>Inner</h3>{% endcall %}
+{% call part(2, name, name) %}<p>{{ name }}</p>{% endcall %}
+{{ picture(png, name, name) }}{{ picture(png, name) }}
+{% call table([name, "Value"], name) %}
+{{ row("a", [1]) }}{{ row(name, [name], marked=true) }}
+{% endcall %}
+{{ facts([(name, name)]) }}{{ facts([("Gain", "+1 dB")], "headline") }}
+{% endcall %}
+"""
+
+
+def checked(name: str = "Title", parts: tuple[str, ...] = ()) -> Checker:
+    """A page with every tag, in which a user or a file named all that can be named."""
+    png = image_png(np.eye(8), (10.0, 10.0), limits=(0, 1), width_px=64)
+    checker = Checker()
+    checker.feed(render(TAGS, name=name, parts=parts, png=png))
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def test_render_nests_tags_and_shows_every_one():
+    found = checked("Mine")
+    assert [text.strip() for text in found.text].count("Mine") == 14
+    assert [row.get("class") for row in found.of("tr")] == [None, None, "marked"]
+    assert [image["alt"] for image in found.of("img")] == ["Mine"] * 2
+    assert len(found.of("figcaption")) == len(found.of("caption")) == 1
+    assert [names["class"] for names in found.of("dl")] == ["facts", "headline"]
+
+
+@pytest.mark.parametrize("wicked", ['<script>alert("x")</script>', '" onload="x'])
+def test_render_escapes_what_users_and_files_name(wicked):
+    found = checked(wicked, (wicked,))
+    assert found.of("script") == []
+    assert all("onload" not in attributes for _, attributes in found.found)
+    assert found.of("img")[0]["alt"] == wicked
+
+
+def test_render_refuses_what_the_page_was_not_given():
+    with pytest.raises(UndefinedError, match="nobody"):
+        render("{{ nobody }}")
+
+
+def test_render_needs_nothing_from_outside():
+    found = checked()
+    sources = [image["src"] for image in found.of("img")]
+    sources += [link["href"] for link in found.of("link")]
+    assert all(source.startswith("data:") for source in sources)
+    text = render(TAGS, name="Title", parts=(), png=b"")
+    assert text.startswith("<!DOCTYPE html>")
+    assert "http://" not in text
+    assert "https://" not in text
+    assert not re.search(r"url\(|@import|<script", text)
+    policy = next(m for m in found.of("meta") if "http-equiv" in m)
+    assert policy["content"].startswith("default-src 'none'")
+
+
+def test_render_lists_parts_and_leads_to_them():
+    assert checked().of("nav") == []
+    found = checked(parts=("First <half>", "Second"))
+    ids = {f"#{box['id']}" for box in found.of("div") if "id" in box}
+    assert {link["href"] for link in found.of("a")} == ids
+    assert found.text.count("First <half>") == 2
+
+
+def test_pictures_say_their_size():
+    found = checked()
+    assert (found.of("img")[0]["width"], found.of("img")[0]["height"]) == ("64", "64")
+
+
+def test_write_page_replaces_whole_files_only(tmp_path):
+    path = tmp_path / "report.html"
+    write_page(path, "<p>{{ unit }}</p>", unit="µm⁻¹")
+    before = path.read_text(encoding="utf-8")
+    assert before == "<p>µm⁻¹</p>"
+    with pytest.raises(UndefinedError):
+        write_page(path, "<p>{{ unit }}</p>")
+    assert path.read_text(encoding="utf-8") == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_numbers_of_a_report():
+    assert (fixed(1.005, 1), fixed(None, 1), fixed(float("nan"), 1)) == (
+        "1.0",
+        DASH,
+        DASH,
+    )
+    assert (signed(-0.5, 1), signed(0.5, 1), signed(None, 1)) == (
+        f"{MINUS}0.5",
+        "+0.5",
+        DASH,
+    )
+    assert (length(12.34), length(1234.5), length(None)) == ("12.3 nm", "1234 nm", DASH)
