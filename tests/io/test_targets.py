@@ -3,7 +3,14 @@
 import pytest
 
 from napari_semsr.core.errors import WriteError
-from napari_semsr.io.files import check_target, output_kind, remove_target, replacing
+from napari_semsr.io.files import (
+    check_target,
+    move,
+    output_kind,
+    remove_target,
+    renaming,
+    replacing,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +90,25 @@ def test_replacing_translates_system_errors(tmp_path):
 
     with pytest.raises(WriteError, match="No space left on device"):
         fail()
+
+
+def test_move_takes_no_name_that_is_taken(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    with pytest.raises(FileExistsError):
+        move(one, two)
+    move(one, tmp_path / "three")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["three", "two"]
+
+
+def test_renaming_replaces_a_folder_and_tells_what_the_system_said(tmp_path):
+    path = tmp_path / "a.zarr"
+    for name in ("old", "new"):
+        with renaming(path) as place:
+            place.mkdir()
+            (place / name).touch()
+    assert [p.name for p in path.iterdir()] == ["new"]
+    with pytest.raises(OSError, match="full"), renaming(path):
+        raise OSError("full")
+    assert list(tmp_path.iterdir()) == [path]

@@ -3,6 +3,7 @@ import os
 import pytest
 
 from napari_semsr.core.errors import WriteError
+from napari_semsr.io.files import filling_store
 from napari_semsr.jobs import outputs as targets
 from napari_semsr.jobs.outputs import (
     check_image_target,
@@ -97,7 +98,7 @@ def test_check_tiled_target_lets_a_store_be_completed(tmp_path):
         targets.check_tiled_target(store)
     with pytest.raises(WriteError):
         targets.check_tiled_target(store, inputs=[store], resume=True)
-    assert targets.filling_store(store) == store
-    beside = targets.filling_store(tmp_path / "a.tif")
+    assert filling_store(store) == store
+    beside = filling_store(tmp_path / "a.tif")
     assert beside.parent == tmp_path
     assert beside.name.startswith(".")

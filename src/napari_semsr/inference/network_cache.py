@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-import uuid
 import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from napari_semsr.core import user_cache_folder
+from napari_semsr.io import renaming
 from napari_semsr.models import Probe, Refreshes, effective_halo, find_refreshes, probe
 
 _METHOD = 1  # raise it when a measurement changes
@@ -43,8 +44,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("SEMSR_CACHE")
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return Path(base or Path.home() / ".cache") / "napari-semsr"
+    return user_cache_folder()
 
 
 def network_digest(module: nn.Module) -> str:
@@ -203,12 +203,11 @@ class Measured:
         """Write what is known; a cache that cannot be written is done without."""
         if self._path is None or self._entries is None:
             return
-        partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             merged = {**_read(self._path), **self._entries}
-            partial.write_text(json.dumps(merged), encoding="utf-8")
-            partial.replace(self._path)
+            with renaming(self._path) as partial:
+                partial.write_text(json.dumps(merged), encoding="utf-8")
         except OSError as error:
             _logger.info("Measurements are not kept: %s", error)
 

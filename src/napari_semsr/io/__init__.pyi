@@ -1,9 +1,18 @@
+from .block_writer import (
+    Written as Written,
+    write_blocks as write_blocks,
+)
 from .files import (
-    SUFFIXES as SUFFIXES,
     check_target as check_target,
+    filling_store as filling_store,
+    move as move,
     output_kind as output_kind,
     remove_target as remove_target,
+    renaming as renaming,
     replacing as replacing,
+    scratch as scratch,
+    stored_type as stored_type,
+    writing as writing,
 )
 from .formats import (
     describe as describe,
@@ -16,19 +25,24 @@ from .napari_hooks import (
     read_scan_layers as read_scan_layers,
     scan_layers as scan_layers,
 )
-from .options import ReadOptions as ReadOptions
-from .record import (
-    RECORD_KEY as RECORD_KEY,
-    record_of as record_of,
+from .options import (
+    ReadOptions as ReadOptions,
+    TypedSize as TypedSize,
 )
 from .scans.frames import (
     natural_key as natural_key,
     open_frames as open_frames,
     read_frames as read_frames,
 )
+from .tiff.write import write_pages as write_pages
+from .zarr.image import store_of as store_of
+from .zarr.labels import (
+    add_label as add_label,
+    finish_label as finish_label,
+    label_path as label_path,
+)
 from .zarr.metadata import (
     halve as halve,
-    level_origin as level_origin,
     level_shapes as level_shapes,
 )
 from .zarr.store import (

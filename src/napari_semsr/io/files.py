@@ -1,5 +1,7 @@
 """Turn whatever a decoding library raises into one sentence for the user."""
 
+import errno
+import os
 import shutil
 import struct
 import uuid
@@ -192,9 +194,131 @@ def remove_target(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def without_suffix(path: Path) -> str:
+    """Give the name of an output without the suffix that names its format."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def stored_type(path: Path, dtype: object) -> str:
+    """Name the type of the grey values in an output: 8 bits in a picture."""
+    return "uint8" if output_kind(path) == "png" else str(dtype)
+
+
+def filling_store(target: Path) -> Path:
+    """Give the store that is filled on the way to an output.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        The output.
+
+    Returns
+    -------
+    pathlib.Path
+        The output itself if it is a store, else a hidden store beside it.
+    """
+    if output_kind(target) == "ome-zarr":
+        return target
+    return target.with_name(f".{target.name}.part.ome.zarr")
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or store another name that is free, on another disk if need be."""
+    if target.is_dir():  # into which it would be moved
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    shutil.move(source, target)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while an output is made into a sentence.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is being written.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses: no space, no permission.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{path} could not be written ({reason}): check space and permissions."
+        raise WriteError(msg) from error
+
+
+@contextmanager
+def scratch(path: Path, suffix: str | None = None) -> Iterator[Path]:
+    """Give a hidden name beside a path; what is left under it is removed.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is made on this way.
+    suffix : str, optional
+        Ending of the hidden name, with its dot; that of the path by default.
+
+    Yields
+    ------
+    pathlib.Path
+        There is nothing of this name.
+    """
+    stem, dot, own = path.name.partition(".")
+    place = path.with_name(f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}")
+    with _removing(place):
+        yield place
+
+
+@contextmanager
+def _removing(place: Path) -> Iterator[Path]:
+    """Remove what is left under a hidden name."""
+    try:
+        yield place
+    finally:
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
+    """Write a file or folder under a hidden name and rename it when it is whole.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The final name; what is there is replaced.
+    place : pathlib.Path, optional
+        The hidden name, where several processes must agree on it.
+
+    Yields
+    ------
+    pathlib.Path
+        A name in the same folder, with the same suffixes.
+    """
+    with scratch(path) if place is None else _removing(place) as hidden:
+        yield hidden
+        if hidden.is_dir():
+            remove_target(path)
+        hidden.replace(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name and rename it when it is whole.
+    """Rename what is written when it is whole, and say what the system refuses.
 
     Parameters
     ----------
@@ -211,14 +335,5 @@ def replacing(path: Path) -> Iterator[Path]:
     WriteError
         If the system refuses: no space, no permission.
     """
-    stem, dot, suffixes = path.name.partition(".")
-    temporary = path.with_name(f".{stem}-{uuid.uuid4().hex[:8]}{dot}{suffixes}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        msg = f"{path} could not be written ({reason}): check space and permissions."
-        raise WriteError(msg) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path), renaming(path) as place:
+        yield place

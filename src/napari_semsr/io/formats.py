@@ -23,13 +23,16 @@ _READABLE = "TIFF, PNG, JPEG, BMP or OME-Zarr"
 
 
 class _Module(Protocol):
-    """What a format module offers."""
+    """What a format module offers; all but `matches` raise ReadError."""
 
-    def matches(self, path: Path, head: bytes) -> bool: ...
+    def matches(self, path: Path, head: bytes) -> bool:
+        """Whether it can read a file that begins with `head`; a folder has no head."""
 
-    def describe(self, path: Path) -> FileInfo: ...
+    def describe(self, path: Path) -> FileInfo:
+        """Say what a file is, without reading more than needed."""
 
-    def read(self, path: Path, options: ReadOptions) -> Micrograph: ...
+    def read(self, path: Path, options: ReadOptions) -> Micrograph:
+        """Read one plane of one channel; lazily where that saves memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +285,7 @@ def write(
 
         write_imagej(image, path)
     else:
-        from napari_semsr.io.png import write_png
+        from napari_semsr.io.png import write as write_png
 
         write_png(image, path)
 

@@ -2,31 +2,55 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import OptionError, Options, PixelSize, parse_pixel_size
 from napari_semsr.io.record import Record
 from napari_semsr.io.tiff import LARGEST_NM, SMALLEST_NM
 
+_SUCH_AS = "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,7"
+
 
 class ReadOptions(Options):
-    """Which image of a file to read, and how."""
+    """Which image of a file to read, and how, as a user types it."""
 
-    series: int = Field(default=0, ge=0)
-    level: int = Field(default=0, ge=0)
-    channel: int | None = Field(default=None, ge=0)
-    plane: int | None = Field(default=None, ge=0)
-    pixel_size_nm: tuple[float, float] | None = None
-    crop_databar: bool = True
-    databar_rows: int | None = Field(default=None, ge=0)
-    colour: Literal["refuse", "luminance"] = "refuse"
+    series: int = Field(
+        default=0, ge=0, description="image of a file that holds several"
+    )
+    level: int = Field(
+        default=0, ge=0, description="level of a pyramid, 0 is full size"
+    )
+    channel: int | None = Field(default=None, ge=0, description="channel of several")
+    plane: int | None = Field(
+        default=None, ge=0, description="plane of a stack or time series"
+    )
+    pixel_size_nm: tuple[float, float] | None = Field(
+        default=None,
+        description="pixel size in nm, one number or Y,X; overrides the file's",
+    )
+    crop_databar: bool = Field(
+        default=True, description="cut off the data bar that the header tells of"
+    )
+    databar_rows: int | None = Field(
+        default=None,
+        ge=0,
+        description="rows of data bar to cut off, whatever the header says",
+    )
+    colour: Literal["refuse", "luminance"] = Field(
+        default="refuse", description="what to do with a true colour image"
+    )
 
     @field_validator("pixel_size_nm", mode="before")
     @classmethod
-    def _pair(cls, value: object) -> PixelSize | None:
-        """Accept one number for both axes, of any size that a pixel can have."""
+    def _size(cls, value: object) -> PixelSize | None:
+        """Accept one number or two, or text of them, of any size a pixel can have."""
+        if isinstance(value, str):
+            try:
+                value = parse_pixel_size([float(part) for part in value.split(",")])
+            except (ValueError, OptionError):
+                raise ValueError(_SUCH_AS) from None
         try:
             size = parse_pixel_size(value)
         except OptionError:
@@ -39,6 +63,19 @@ class ReadOptions(Options):
             )
             raise ValueError(msg)
         return size
+
+
+def _typed_size(value: object) -> PixelSize | None:
+    """Read a pixel size as `ReadOptions` does, and say what one looks like."""
+    try:
+        options = ReadOptions.parse({"pixel_size_nm": value})
+    except OptionError:
+        raise ValueError(_SUCH_AS) from None
+    return parse_pixel_size(options.pixel_size_nm)
+
+
+TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_typed_size)]
+"""Field of other options that is a pixel size: one number, or two, or text of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
-"""The chunks of a PNG that carry calibration and text.
+"""PNG, JPEG and BMP: images for looking at, which some microscopes save.
 
-After the PNG specification, third edition: https://www.w3.org/TR/png-3/.
+What a PNG says beside its pixels is written by Pillow, and read here: Pillow gives up
+a whole file for one damaged text, and a text of more than a megabyte, as the history
+of a large mosaic can be. Chunks after https://www.w3.org/TR/png-3/.
 """
 
+import io
 import math
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +22,83 @@ from napari_semsr.io.read_image import to_info, to_micrograph
 from napari_semsr.io.record import RECORD_KEY, Record, record_of
 from napari_semsr.io.tiff import LARGEST_PRINTED_NM
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG, _BMP = b"\xff\xd8\xff", b"BM"
 _NM_PER_METRE = 1e9
-_LARGEST_TEXT = 1 << 22
+_LARGEST_RECORD = 1 << 22
+_LARGEST_TEXT = 500
 _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _FRAME = 12  # length, name and checksum around the content of a chunk
-_AFTER_HEADER = len(SIGNATURE) + 8 + 13 + 4
 
 
-def split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
-    """Part what a PNG says from what its pixels need.
+def matches(path: Path, head: bytes) -> bool:
+    """Tell PNG, JPEG and BMP by their first bytes."""
+    return path.is_file() and head.startswith((_SIGNATURE, _JPEG, _BMP))
+
+
+def describe(path: Path) -> FileInfo:
+    """Say what an image is."""
+    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
+
+
+def read(path: Path, options: ReadOptions) -> Micrograph:
+    """Read an image."""
+    return to_micrograph(path, _load(path, options), options)
+
+
+def _load(path: Path, options: ReadOptions) -> Source:
+    """Decode the file and what it says."""
+    choose(path, "series", options.series, 1)
+    choose(path, "level", options.level, 1)
+    choose(path, "channel", options.channel, 1)
+    choose(path, "plane", options.plane, 1)
+    with decoding(path, "an image"):
+        data = path.read_bytes()
+    if data.startswith(_SIGNATURE):
+        return _png(path, data)
+    kind = "JPEG" if data.startswith(_JPEG) else "BMP"
+    with decoding(path, kind):
+        pixels = _jpeg_pixels(data) if kind == "JPEG" else _bmp_pixels(data)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
+        raise ReadError(msg)
+    return Source(format=kind, data=pixels)
+
+
+def _png(path: Path, data: bytes) -> Source:
+    """Decode a PNG."""
+    import imagecodecs
+
+    size: PixelSize | None = None
+    record: Record | None = None
+    metadata: dict[str, Any] = {}
+    with decoding(path, "PNG"):
+        said, needed = _split(data)
+        for name, content in said:
+            if name == "pHYs":
+                size = _physical(content)
+            text = _text(name, content)
+            if text is not None and text[0] == RECORD_KEY:
+                record = Record.from_json(text[1])
+            elif text is not None:
+                metadata[text[0]] = text[1][:_LARGEST_TEXT]
+        pixels = np.asarray(imagecodecs.png_decode(needed))
+    # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
+    if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
+        size = None
+    return Source(
+        format="PNG", data=pixels, pixel_size_nm=size, record=record, metadata=metadata
+    )
+
+
+def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
+    """Part what a PNG says, chunk by chunk, from what its pixels need.
 
     Damage in a text cannot disturb the decoder then, nor make it grumble.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-
-    Returns
-    -------
-    tuple
-        Names and contents of the chunks that only inform, and a PNG without them.
-
-    Raises
-    ------
-    ValueError
-        If the file ends before its last chunk.
     """
     said: list[tuple[str, bytes]] = []
-    needed = [SIGNATURE]
-    at = len(SIGNATURE)
+    needed = [_SIGNATURE]
+    at = len(_SIGNATURE)
     name = ""
     while name != "IEND":
         if at + _FRAME > len(data):
@@ -67,21 +115,8 @@ def split_chunks(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
     return said, b"".join(needed)
 
 
-def parse_text(name: str, content: bytes) -> tuple[str, str] | None:
-    """Read a text chunk.
-
-    Parameters
-    ----------
-    name : str
-        Name of the chunk.
-    content : bytes
-        What it holds.
-
-    Returns
-    -------
-    tuple of str or None
-        Keyword and text; None when the chunk is no text, damaged, or absurdly long.
-    """
+def _text(name: str, content: bytes) -> tuple[str, str] | None:
+    """Read keyword and text of a chunk; None of what is no text, or is damaged."""
     key, _, rest = content.partition(b"\0")
     keyword = key.decode("latin-1")
     try:
@@ -100,22 +135,11 @@ def parse_text(name: str, content: bytes) -> tuple[str, str] | None:
 
 def _inflate(data: bytes) -> bytes:
     """Decompress, but never without bound."""
-    return zlib.decompressobj().decompress(data, _LARGEST_TEXT)
+    return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
 
-def parse_physical(content: bytes) -> PixelSize | None:
-    """Read a ``pHYs`` chunk.
-
-    Parameters
-    ----------
-    content : bytes
-        What it holds.
-
-    Returns
-    -------
-    tuple of float or None
-        ``(y, x)`` in nm; None when no length is given.
-    """
+def _physical(content: bytes) -> PixelSize | None:
+    """Read a ``pHYs`` chunk: ``(y, x)`` in nm; None when it gives no length."""
     if len(content) != 9:
         return None
     x, y, unit = struct.unpack(">IIB", content)
@@ -124,70 +148,26 @@ def parse_physical(content: bytes) -> PixelSize | None:
     return PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
-    """Frame a chunk with its length and checksum."""
-    body = name + content
-    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+def _jpeg_pixels(data: bytes) -> NDArray[Any]:
+    """Decode a JPEG; one that is cut short is refused."""
+    import imagecodecs
+
+    if data.rfind(b"\xff\xd9", -(1 << 16)) < 0:
+        msg = "its end is missing"
+        raise ValueError(msg)
+    return np.asarray(imagecodecs.jpeg_decode(data))
 
 
-def physical_chunk(size: PixelSize) -> bytes:
-    """Make a ``pHYs`` chunk.
+def _bmp_pixels(data: bytes) -> NDArray[Any]:
+    """Decode a BMP; palettes become grey or colour."""
+    from PIL import Image
 
-    Parameters
-    ----------
-    size : tuple of float
-        ``(y, x)`` in nm.
-
-    Returns
-    -------
-    bytes
-        The chunk, empty when the pixel is too small or large for its integers
-        (pixels per metre, so below 0.47 nm).
-    """
-    y, x = (_NM_PER_METRE / n for n in size)
-    if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (y, x)):
-        return b""
-    return _chunk(b"pHYs", struct.pack(">IIB", round(x), round(y), 1))
-
-
-def text_chunk(keyword: str, text: str) -> bytes:
-    """Make a compressed international text chunk.
-
-    Parameters
-    ----------
-    keyword : str
-        At most 79 Latin-1 characters.
-    text : str
-        Any text.
-
-    Returns
-    -------
-    bytes
-        The chunk.
-    """
-    packed = zlib.compress(text.encode("utf-8"))
-    return _chunk(b"iTXt", keyword.encode("latin-1") + b"\0\1\0\0\0" + packed)
-
-
-def insert_chunks(png: bytes, chunks: Sequence[bytes]) -> bytes:
-    """Put chunks behind the header of a PNG.
-
-    Parameters
-    ----------
-    png : bytes
-        A whole PNG.
-    chunks : sequence of bytes
-        Whole chunks.
-
-    Returns
-    -------
-    bytes
-        The PNG with them.
-    """
-    return png[:_AFTER_HEADER] + b"".join(chunks) + png[_AFTER_HEADER:]
-
-
-# PNG out: 8 bits for looking, with calibration and provenance.
+    with Image.open(io.BytesIO(data), formats=("BMP",)) as image:
+        if image.mode in ("L", "RGB"):
+            return np.asarray(image)
+        if image.mode == "1":
+            return np.asarray(image.convert("L"))
+        return np.asarray(image.convert("RGB"))
 
 
 def _to_8_bit(data: NDArray[Any]) -> NDArray[np.uint8]:
@@ -207,8 +187,8 @@ def _to_8_bit(data: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(values * 255), dtype=np.uint8)
 
 
-def write_png(image: Micrograph, path: Path) -> None:
-    """Write an 8-bit PNG.
+def write(image: Micrograph, path: Path) -> None:
+    """Write an 8-bit PNG, with calibration and provenance.
 
     Parameters
     ----------
@@ -222,150 +202,24 @@ def write_png(image: Micrograph, path: Path) -> None:
     WriteError
         If the system refuses.
     """
-    import imagecodecs
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
+    said = PngInfo()
+    said.add_itxt(RECORD_KEY, record_of(image).to_json(), zip=True)
     pixels = np.ascontiguousarray(_to_8_bit(image.array()))
-    chunks = [text_chunk(RECORD_KEY, record_of(image).to_json())]
-    if image.pixel_size_nm is not None:
-        chunks.insert(0, physical_chunk(image.pixel_size_nm))
     with replacing(path) as temporary:
-        temporary.write_bytes(
-            insert_chunks(bytes(imagecodecs.png_encode(pixels)), chunks)
+        Image.fromarray(pixels).save(
+            temporary, format="PNG", pnginfo=said, dpi=_dpi(image.pixel_size_nm)
         )
 
 
-# PNG, JPEG and BMP: images for looking at, which some microscopes save.
+def _dpi(size: PixelSize | None) -> tuple[float, float] | None:
+    """Give dots per inch ``(x, y)``, where whole pixels per metre can hold them.
 
-_JPEG, _BMP = b"\xff\xd8\xff", b"BM"
-_LARGEST_TEXT_CHUNK = 500
-
-
-def matches(path: Path, head: bytes) -> bool:
-    """Tell PNG, JPEG and BMP by their first bytes.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    head : bytes
-        Its beginning.
-
-    Returns
-    -------
-    bool
-        Whether this module can read it.
+    They end at 2**31, a pixel of 0.47 nm.
     """
-    return path.is_file() and head.startswith((SIGNATURE, _JPEG, _BMP))
-
-
-def describe(path: Path) -> FileInfo:
-    """Say what an image is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    FileInfo
-        Shape and, for a calibrated PNG, pixel size.
-
-    Raises
-    ------
-    ReadError
-        If the file is damaged.
-    """
-    return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
-
-
-def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read an image.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    options : ReadOptions
-        There is one series, level, channel and plane to choose.
-
-    Returns
-    -------
-    Micrograph
-        In memory.
-
-    Raises
-    ------
-    ReadError
-        If the file is damaged or in colour.
-    """
-    return to_micrograph(path, _load(path, options), options)
-
-
-def _load(path: Path, options: ReadOptions) -> Source:
-    """Decode the file and what it says."""
-    choose(path, "series", options.series, 1)
-    choose(path, "level", options.level, 1)
-    choose(path, "channel", options.channel, 1)
-    choose(path, "plane", options.plane, 1)
-    with decoding(path, "an image"):
-        data = path.read_bytes()
-    if data.startswith(SIGNATURE):
-        return _png(path, data)
-    kind = "JPEG" if data.startswith(_JPEG) else "BMP"
-    with decoding(path, kind):
-        pixels = _jpeg_pixels(data) if kind == "JPEG" else _bmp_pixels(data)
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
-        raise ReadError(msg)
-    return Source(format=kind, data=pixels)
-
-
-def _png(path: Path, data: bytes) -> Source:
-    """Decode a PNG."""
-    import imagecodecs
-
-    size: PixelSize | None = None
-    record: Record | None = None
-    metadata: dict[str, Any] = {}
-    with decoding(path, "PNG"):
-        said, needed = split_chunks(data)
-        for name, content in said:
-            if name == "pHYs":
-                size = parse_physical(content)
-            text = parse_text(name, content)
-            if text is not None and text[0] == RECORD_KEY:
-                record = Record.from_json(text[1])
-            elif text is not None:
-                metadata[text[0]] = text[1][:_LARGEST_TEXT_CHUNK]
-        pixels = np.asarray(imagecodecs.png_decode(needed))
-    # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
-    if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
-        size = None
-    return Source(
-        format="PNG", data=pixels, pixel_size_nm=size, record=record, metadata=metadata
-    )
-
-
-def _jpeg_pixels(data: bytes) -> NDArray[Any]:
-    """Decode a JPEG; one that is cut short is refused."""
-    import imagecodecs
-
-    if data.rfind(b"\xff\xd9", -(1 << 16)) < 0:
-        msg = "its end is missing"
-        raise ValueError(msg)
-    return np.asarray(imagecodecs.jpeg_decode(data))
-
-
-def _bmp_pixels(data: bytes) -> NDArray[Any]:
-    """Decode a BMP; palettes become grey or colour."""
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data), formats=("BMP",)) as image:
-        if image.mode in ("L", "RGB"):
-            return np.asarray(image)
-        if image.mode == "1":
-            return np.asarray(image.convert("L"))
-        return np.asarray(image.convert("RGB"))
+    per_metre = [_NM_PER_METRE / side for side in (size[::-1] if size else ())]
+    if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in per_metre):
+        return None
+    return (per_metre[0] * 0.0254, per_metre[1] * 0.0254) if per_metre else None

@@ -4,10 +4,7 @@ A store is filled in place and stays resumable. Any other format is written from
 hidden store beside the output, which is removed once the output is whole.
 """
 
-import errno
 import os
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +17,9 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Waiting,
-    WriteError,
     software_versions,
 )
-from napari_semsr.io import write
+from napari_semsr.io import filling_store, write_blocks
 from napari_semsr.jobs.images import (
     Image,
     OpenOptions,
@@ -34,15 +30,11 @@ from napari_semsr.jobs.images import (
     paths_of,
 )
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
-from napari_semsr.jobs.outputs import (
-    Result,
-    check_tiled_target,
-    filling_store,
-    jsonable,
-)
+from napari_semsr.jobs.outputs import Result, check_tiled_target, jsonable
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions, EnhanceReport, LiveField
+    from napari_semsr.io import OmeZarrStore
     from napari_semsr.models import LoadedModel
 
 # Go on with a store that was begun another way: from a layer, or from a file.
@@ -142,9 +134,6 @@ def as_begun(
         }
     )
     return source.replace(name=found.name), same
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,45 +249,36 @@ def enhance_plane(
     place = filling_store(target)
     if resume:
         source, provenance = as_begun(place, image, source, provenance)
-    store = create_output(
-        place,
-        source,
-        loaded,
-        chosen,
-        provenance=provenance,
-        overwrite=overwrite or place != target,
-        resume=resume,
-    )
-    if VALUES not in store.notes() and not isinstance(image, Micrograph):
-        store.note(VALUES, digest_values(source))
-    if scheduler is not None:
-        yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
-    try:
+
+    def make(place: Path) -> "OmeZarrStore":
+        store = create_output(
+            place,
+            source,
+            loaded,
+            chosen,
+            provenance=provenance,
+            overwrite=overwrite or place != target,
+            resume=resume,
+        )
+        if VALUES not in store.notes() and not isinstance(image, Micrograph):
+            store.note(VALUES, digest_values(source))
+        return store
+
+    def fill(store: "OmeZarrStore") -> Job["EnhanceReport"]:
+        if scheduler is not None:
+            yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
         report = yield from enhance_to_store(
             source, loaded, store, chosen, scheduler=scheduler, live=live
         )
-    except Exception as error:
-        _discard(place, unless=lambda: len(store.pending()) < store.done.size)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            msg = (
-                f"{target} could not be written to its end ({error.strerror}): free "
-                "some space, then run again with --resume; what is finished is kept."
-            )
-            raise WriteError(msg) from error
-        raise
-    if scheduler is None:
-        report = _told_of_memory(report, chosen, held)
-    finished = open_image(place)
-    if place != target:
-        yield Progress(0, 0, f"writing {target.name}")
-        write(finished, target, overwrite=overwrite)
-        shutil.rmtree(place)
+        return report if scheduler else _told_of_memory(report, chosen, held)
+
+    written = yield from write_blocks(target, make, fill, resumable=True)
     return EnhancedFile(
         output=str(target),
-        shape=finished.shape,
-        dtype="uint8" if target.suffix.lower() == ".png" else str(finished.dtype),
-        pixel_size_nm=finished.pixel_size_nm,
-        report=report,
+        shape=written.shape,
+        dtype=written.dtype,
+        pixel_size_nm=written.pixel_size_nm,
+        report=written.told,
         provenance=provenance,
     )
 
@@ -317,12 +297,6 @@ def _told_of_memory(
         f"the {options.memory_gb:g} GB of memory_gb: it needs about {taken:.2g} GB."
     )
     return replace(report, notes=(*report.notes, said))
-
-
-def _discard(place: Path, *, unless: Callable[[], bool]) -> None:
-    """Remove a store in which nothing was finished."""
-    if place.is_dir() and not unless():
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def provenance_of(

@@ -4,23 +4,19 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from napari_semsr.core import (
     InputRecord,
     Job,
     Micrograph,
-    OptionError,
     Progress,
     Provenance,
     ReadError,
     digest_path,
-    parse_pixel_size,
     software_versions,
 )
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, stored_type
 from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
 
 # Open an image for a job: which plane, which calibration, and whence it came.
@@ -29,48 +25,8 @@ Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
 
 
-class OpenOptions(ReadOptions):
-    """How to read an image file, as a user types it."""
-
-    series: int = Field(
-        default=0, ge=0, description="image of a file that holds several"
-    )
-    level: int = Field(
-        default=0, ge=0, description="level of a pyramid, 0 is full size"
-    )
-    channel: int | None = Field(default=None, ge=0, description="channel of several")
-    plane: int | None = Field(
-        default=None, ge=0, description="plane of a stack or time series"
-    )
-    pixel_size_nm: tuple[float, float] | None = Field(
-        default=None,
-        description="pixel size in nm, one number or Y,X; overrides the file's",
-    )
-    crop_databar: bool = Field(
-        default=True, description="cut off the data bar that the header tells of"
-    )
-    databar_rows: int | None = Field(
-        default=None,
-        ge=0,
-        description="rows of data bar to cut off, whatever the header says",
-    )
-    colour: Literal["refuse", "luminance"] = Field(
-        default="refuse", description="what to do with a true colour image"
-    )
-
-    @field_validator("pixel_size_nm", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Accept text of one number, or of two with a comma."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return parse_pixel_size([float(part) for part in value.split(",")])
-        except (ValueError, OptionError):
-            msg = (
-                "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,7"
-            )
-            raise ValueError(msg) from None
+OpenOptions = ReadOptions
+"""How a job reads an image file: one set of options, here under the name of jobs."""
 
 
 def open_image(image: Image, options: OpenOptions | None = None) -> Micrograph:
@@ -306,7 +262,7 @@ def convert_job(
         )
     write(source.replace(provenance=provenance), path, overwrite=overwrite, dtype=dtype)
     yield Progress(2, 2, "done")
-    kind = "uint8" if path.suffix.lower() == ".png" else dtype or str(source.dtype)
+    kind = stored_type(path, dtype or source.dtype)
     return Converted(str(path), source.shape, kind, source.pixel_size_nm, clipped)
 
 

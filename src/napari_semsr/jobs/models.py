@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_semsr.core import CheckpointError, Job, Progress, WriteError
+from napari_semsr.core import (
+    CheckpointError,
+    Job,
+    Progress,
+    WriteError,
+    user_data_folder,
+)
 from napari_semsr.jobs.outputs import Result, check_target_file, jsonable
 
 if TYPE_CHECKING:
@@ -175,8 +181,7 @@ def shelf_folder() -> Path:
     chosen = os.environ.get("SEMSR_MODELS")
     if chosen:
         return Path(chosen)
-    base = os.environ.get("XDG_DATA_HOME") or os.environ.get("LOCALAPPDATA")
-    return Path(base or Path.home() / ".local" / "share") / "napari-semsr" / "models"
+    return user_data_folder() / "models"
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:

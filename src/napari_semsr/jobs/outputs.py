@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from napari_semsr.core import WriteError
-from napari_semsr.io import check_target
+from napari_semsr.io import check_target, filling_store
 
 
 def jsonable(value: object) -> Any:
@@ -152,24 +152,6 @@ def check_tiled_target(
         check_not_input(path, inputs)
         return path
     return check_image_target(output, inputs=inputs, overwrite=overwrite)
-
-
-def filling_store(target: Path) -> Path:
-    """Give the store that is filled on the way to an output.
-
-    Parameters
-    ----------
-    target : pathlib.Path
-        The output.
-
-    Returns
-    -------
-    pathlib.Path
-        The output itself if it is a store, else a hidden store beside it.
-    """
-    if target.name.lower().endswith(".zarr"):
-        return target
-    return target.with_name(f".{target.name}.part.ome.zarr")
 
 
 def check_target_file(

@@ -1,7 +1,6 @@
 """Cut pairs of patches from images or folders into a store, with a contact sheet."""
 
 import os
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from napari_semsr.core import (
     ReadError,
     software_versions,
 )
-from napari_semsr.io import remove_target
+from napari_semsr.io import replacing
 from napari_semsr.jobs.images import (
     Image,
     OpenOptions,
@@ -310,7 +309,6 @@ def _write(
     """Write the store beside its place, and move it there when it is whole."""
     import zarr
 
-    hidden = target.with_name(f".{uuid.uuid4().hex[:8]}-{target.name}")
     total = sum(len(pairs) for pairs in choice.sets.values())
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -326,7 +324,7 @@ def _write(
         "options": options.model_dump(mode="json"),
         "provenance": provenance.model_dump(mode="json"),
     }
-    try:
+    with replacing(target) as hidden:
         group = zarr.open_group(hidden, mode="w-", zarr_format=3)
         group.attrs[ATTRIBUTE] = record
         done = 0
@@ -343,10 +341,6 @@ def _write(
                 yield Progress(done, total, "writing pairs")
             writer.flush()
         group.attrs[ATTRIBUTE] = {**record, "complete": True}
-        remove_target(target)
-        hidden.replace(target)
-    finally:
-        remove_target(hidden)
 
 
 def _place(source: int, box: Box, scale: int) -> Any:

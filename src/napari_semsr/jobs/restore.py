@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from napari_semsr.core import (
     software_versions,
     to_dtype,
 )
-from napari_semsr.io import OmeZarrStore, create_store, write
+from napari_semsr.io import OmeZarrStore, output_kind, store_of, write_blocks
 from napari_semsr.jobs.images import (
     Image,
     OpenOptions,
@@ -31,12 +30,7 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
 )
-from napari_semsr.jobs.outputs import (
-    Result,
-    check_tiled_target,
-    filling_store,
-    jsonable,
-)
+from napari_semsr.jobs.outputs import Result, check_tiled_target, jsonable
 from napari_semsr.restoration import (
     Piece,
     RestoreOptions,
@@ -101,6 +95,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 _KINDS = "uif"
+_TILES = "Restoring tiles"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,40 +196,30 @@ def restore_plane(
     )
     chosen = options or RestoreOptions()
     made = yield from _prepare(image, chosen, opening)
-    place = filling_store(target)
-    store = create_store(
-        place,
-        shape=made.source.shape,
-        dtype=made.dtype,
-        chunk=made.plan.core,
-        pixel_size_nm=made.source.pixel_size_nm,
-        origin=made.source.origin,
-        spacing_px=made.source.spacing_px,
-        name=made.source.name,
-        provenance=made.provenance,
-        overwrite=overwrite or place != target,
-        resume=resume,
+    again = overwrite or output_kind(target) != "ome-zarr"
+
+    def make(place: Path) -> OmeZarrStore:
+        return store_of(
+            made.source.replace(provenance=made.provenance),
+            place,
+            dtype=made.dtype,
+            chunk=made.plan.core,
+            overwrite=again,
+            resume=resume,
+        )
+
+    written = yield from write_blocks(
+        target, make, lambda store: _fill(store, made), resumable=True
     )
-    try:
-        clipped = yield from _fill(store, made)
-    except Exception:
-        if len(store.pending()) == store.done.size:
-            shutil.rmtree(place, ignore_errors=True)
-        raise
-    finished = open_image(place)
-    if place != target:
-        yield Progress(0, 0, f"writing {target.name}")
-        write(finished, target, overwrite=overwrite)
-        shutil.rmtree(place)
     return RestoredFile(
         output=str(target),
         method=chosen.method,
         parameters=made.parameters,
         tiles=len(made.plan),
-        shape=finished.shape,
-        dtype="uint8" if target.suffix.lower() == ".png" else str(finished.dtype),
-        clipped=clipped,
-        pixel_size_nm=finished.pixel_size_nm,
+        shape=written.shape,
+        dtype=written.dtype,
+        clipped=written.told,
+        pixel_size_nm=written.pixel_size_nm,
         provenance=made.provenance,
     )
 
@@ -331,23 +316,15 @@ def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
 
 
 def _fill(store: OmeZarrStore, made: _Prepared) -> Job[int]:
-    """Restore the tiles that a store lacks, and finish it; count clipped pixels."""
-    clipped = 0
-    for piece in restore_tiles(
-        made.source.data, made.plan, made.restorer, store.pending()
-    ):
-        values, outside = to_dtype(piece.values, made.dtype)
-        store.level0[piece.tile.core.slices] = values
-        store.mark_done(*piece.tile.index)
-        clipped += outside
-        yield _step(piece, made.plan)
+    """Restore the tiles that a store lacks; count clipped pixels."""
+    pieces = restore_tiles(made.source.data, made.plan, made.restorer, store.pending())
+    clipped = yield from store.fill((piece.values for piece in pieces), _TILES)
     if not store.complete:
         store.note("restore", made.parameters)
-        yield from store.finish()
     return clipped
 
 
 def _step(piece: Piece, plan: TilePlan) -> Progress:
     """Say how far the tiles are."""
     row, column = piece.tile.index
-    return Progress(row * plan.grid[1] + column + 1, len(plan), "Restoring tiles")
+    return Progress(row * plan.grid[1] + column + 1, len(plan), _TILES)

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +16,10 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Provenance,
-    WriteError,
     parse_pixel_size,
     software_versions,
 )
+from napari_semsr.io import move, remove_target, scratch, writing
 from napari_semsr.jobs.outputs import jsonable
 from napari_semsr.simulation import ScanOptions
 
@@ -82,28 +80,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
     WriteError
         If the system refuses to write.
     """
-    place = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with writing(target), scratch(target) as place:
+        place.mkdir()
         yield place
         target.mkdir(exist_ok=True)
         for old in (*target.glob("frame_*.tif"), *(target / name for name in _OURS)):
-            _remove(old)
+            remove_target(old)
         for new in sorted(place.iterdir()):
-            new.rename(target / new.name)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        msg = f"{target} could not be written ({reason}): check space and permissions."
-        raise WriteError(msg) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder of an earlier simulation."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+            move(new, target / new.name)
 
 
 @dataclass(frozen=True, slots=True)

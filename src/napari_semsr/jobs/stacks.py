@@ -2,18 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_semsr.core import Job, Micrograph, Progress, WriteError
-from napari_semsr.io import RECORD_KEY, output_kind, record_of, replacing
+from napari_semsr.io import output_kind, write_pages
 from napari_semsr.jobs.enhance import EnhancedFile, enhance_plane, provenance_of
 from napari_semsr.jobs.images import Image, OpenOptions, open_image, paths_of
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
@@ -22,9 +19,13 @@ from napari_semsr.jobs.restore import RestoredFile, restore_plane
 from napari_semsr.restoration import RestoreOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_semsr.inference import EnhanceOptions, EnhanceReport, LiveField
 
-# Enhance a stack or time series plane by plane into one multi-page TIFF.
+# Run a job that knows one plane over a stack or time series, plane by plane.
+
+File = TypeVar("File", EnhancedFile, RestoredFile)
 
 
 def count_planes(image: Image, opening: OpenOptions | None = None) -> int:
@@ -50,58 +51,60 @@ def count_planes(image: Image, opening: OpenOptions | None = None) -> int:
     return describe(Path(image)).planes
 
 
-def enhance_stack(
+def plane_by_plane(
+    job: Callable[..., Job[File]],
     image: Image,
     output: str | os.PathLike[str],
+    sum_up: Callable[[list[File]], dict[str, Any]],
     *,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    options: "EnhanceOptions | None" = None,
-    opening: OpenOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    scheduler: str | None = None,
-) -> Job[EnhancedFile]:
-    """Enhance every plane of a stack.
+    opening: OpenOptions | None,
+    overwrite: bool,
+    resume: bool,
+) -> Job[File]:
+    """Run a job on an image, or on every plane of a stack.
 
-    Each plane has its own scaling and goes into a hidden store beside the output, so
-    that an interrupted run can go on; the stores are removed once the stack is whole.
+    Each plane of a stack has its own scaling and goes into a hidden store beside the
+    output, so that an interrupted run can go on; the stores are removed once the stack
+    is whole.
 
     Parameters
     ----------
-    image : path
-        A stack.
+    job : callable
+        Takes the image, the output, and the three options below.
+    image : Micrograph or path
+        What the job is given.
     output : path
-        Ends in ``.ome.tif`` or ``.tif``.
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    options : EnhanceOptions, optional
-        Tile, normalisation, device, precision, type.
-    opening : OpenOptions, optional
-        How to read the file.
-    overwrite : bool, default=False
+        A stack needs one that ends in ``.ome.tif`` or ``.tif``.
+    sum_up : callable
+        Gives the values that a stack's result has not from its first plane.
+    opening : OpenOptions or None
+        How to read a file; its `plane` picks one plane of a stack.
+    overwrite : bool
         Replace an existing output.
-    resume : bool, default=False
+    resume : bool
         Go on with an output that was interrupted.
-    scheduler : str, optional
-        Address of a dask scheduler.
 
     Returns
     -------
-    EnhancedFile
-        Times and tiles summed, the worst of all planes elsewhere.
+    EnhancedFile or RestoredFile
+        The job's own.
 
     Yields
     ------
     Progress
-        Tiles of each plane.
+        That of the job; of a stack, it says which plane it belongs to.
 
     Raises
     ------
     WriteError
         If the output cannot hold a stack.
     """
+    yield Progress(0, 0, "checking")
+    planes = count_planes(image, opening)
+    if planes == 1:
+        how = {"opening": opening, "overwrite": overwrite, "resume": resume}
+        return (yield from job(image, output, **how))
     chosen = opening or OpenOptions()
-    planes = count_planes(image, chosen)
     target = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
     if output_kind(target) not in ("ome-tiff", "tiff"):
         msg = (
@@ -109,142 +112,43 @@ def enhance_stack(
             f"{target.name}: change the suffix, or choose one plane with --plane."
         )
         raise WriteError(msg)
-    places = [_place(target, plane) for plane in range(planes)]
-    made: list[EnhancedFile] = []
-    for plane, place in enumerate(places):
-        job = enhance_plane(
+    made: list[File] = []
+    for plane in range(planes):
+        one = job(
             image,
-            place,
-            model=model,
-            options=options,
+            target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
             opening=chosen.replace(plane=plane),
             overwrite=not resume,
             resume=resume,
-            scheduler=scheduler,
         )
-        made.append((yield from _named(job, f"plane {plane + 1} of {planes}")))
+        made.append((yield from _named(one, f"plane {plane + 1} of {planes}")))
     yield Progress(0, 0, f"writing {target.name}")
-    first = open_image(places[0])
-    history = made[0].provenance
-    history = history.model_copy(
-        update={
-            "options": {**history.options, "reading": chosen.model_dump(mode="json")}
-        }
-    )
-    write_stack(first.replace(provenance=history), places, target)
-    for place in places:
-        shutil.rmtree(place)
-    return EnhancedFile(
+    told = {**made[0].provenance.options, "reading": chosen.model_dump(mode="json")}
+    history = made[0].provenance.model_copy(update={"options": told})
+    first: Micrograph = open_image(made[0].output).replace(provenance=history)
+    pages = (open_image(item.output).array() for item in made)
+    write_pages(first, planes, pages, target)
+    for item in made:
+        shutil.rmtree(item.output)
+    return replace(
+        made[0],
         output=str(target),
         shape=(planes, *first.shape),
-        dtype=str(first.dtype),
-        pixel_size_nm=first.pixel_size_nm,
-        report=_summed([item.report for item in made]),
         provenance=history,
+        **sum_up(made),
     )
 
 
-def _place(target: Path, plane: int) -> Path:
-    """Name the hidden store of a plane."""
-    return target.with_name(f".{target.name}.{plane}.part.ome.zarr")
-
-
-def _named(job: Job[EnhancedFile], prefix: str) -> Job[EnhancedFile]:
+def _named(job: Job[File], prefix: str) -> Job[File]:
     """Say in each step which plane it belongs to."""
     with closing(job):
         while True:
             try:
                 step = next(job)
             except StopIteration as end:
-                result: EnhancedFile = end.value
+                result: File = end.value
                 return result
             yield replace(step, message=f"{prefix}: {step.message}")
-
-
-def _summed(reports: "Sequence[EnhanceReport]") -> "EnhanceReport":
-    """Sum up what the planes cost, and keep the worst of what tells of quality."""
-    seconds = sum(item.seconds for item in reports)
-    pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
-    notes = dict.fromkeys(note for item in reports for note in item.notes)
-    return replace(
-        reports[0],
-        tiles=sum(item.tiles for item in reports),
-        resumed=sum(item.resumed for item in reports),
-        seconds=seconds,
-        megapixels_per_second=pixels / seconds if seconds else 0.0,
-        peak_memory_mb=max(item.peak_memory_mb for item in reports),
-        tile_mismatch=max(item.tile_mismatch for item in reports),
-        seam_index=max(item.seam_index for item in reports),
-        clipped=sum(item.clipped for item in reports),
-        notes=tuple(notes),
-    )
-
-
-def write_stack(first: Micrograph, places: Sequence[Path], target: Path) -> None:
-    """Write planes as the pages of one file, with calibration and history.
-
-    Parameters
-    ----------
-    first : Micrograph
-        The first plane, which tells name, calibration and history of all.
-    places : sequence of pathlib.Path
-        Stores of the planes.
-    target : pathlib.Path
-        Ends in ``.ome.tif`` or ``.tif``.
-    """
-    import tifffile
-
-    record = record_of(first).to_json()
-    ome = output_kind(target) == "ome-tiff"
-    options: dict[str, Any] = {"photometric": "minisblack"}
-    if ome:
-        options["metadata"] = {
-            "axes": "ZYX",
-            "Name": first.name,
-            "MapAnnotation": {RECORD_KEY: record},
-            **_physical_size(first),
-        }
-    else:
-        y, x = first.pixel_size_nm or (1.0, 1.0)
-        unit = "pixel" if first.pixel_size_nm is None else "nm"
-        options["metadata"] = {
-            "axes": "ZYX",
-            "unit": unit,
-            "Info": f"{RECORD_KEY}={record}",
-        }
-        options |= {"resolution": (1 / x, 1 / y), "resolutionunit": 1}
-    size = len(places) * first.shape[0] * first.shape[1] * first.dtype.itemsize
-    with (
-        replacing(target) as temporary,
-        tifffile.TiffWriter(
-            temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
-        ) as tif,
-    ):
-        tif.write(
-            _pages(places),
-            shape=(len(places), *first.shape),
-            dtype=first.dtype,
-            **options,
-        )
-
-
-def _pages(places: Sequence[Path]) -> Iterator[NDArray[Any]]:
-    """Read the planes one by one."""
-    for place in places:
-        yield np.ascontiguousarray(open_image(place).array())
-
-
-def _physical_size(image: Micrograph) -> dict[str, Any]:
-    """Pixel size in the words of OME-XML."""
-    if image.pixel_size_nm is None:
-        return {}
-    y, x = image.pixel_size_nm
-    return {
-        "PhysicalSizeY": y,
-        "PhysicalSizeYUnit": "nm",
-        "PhysicalSizeX": x,
-        "PhysicalSizeXUnit": "nm",
-    }
 
 
 def enhance_job(
@@ -297,22 +201,38 @@ def enhance_job(
     ReadError, WriteError, CheckpointError, DeviceMemoryError
         If the image cannot be read, the output not be made, or the model not be run.
     """
-    yield Progress(0, 0, "checking")
-    planes = count_planes(image, opening)
-    job = enhance_stack
-    if planes == 1:
-        job = enhance_plane if live is None else partial(enhance_plane, live=live)
+    job = partial(enhance_plane, model=model, options=options, scheduler=scheduler)
+    if live is not None and count_planes(image, opening) == 1:
+        job = partial(job, live=live)
     return (
-        yield from job(
+        yield from plane_by_plane(
+            job,
             image,
             output,
-            model=model,
-            options=options,
+            lambda made: {"report": _summed([item.report for item in made])},
             opening=opening,
             overwrite=overwrite,
             resume=resume,
-            scheduler=scheduler,
         )
+    )
+
+
+def _summed(reports: "Sequence[EnhanceReport]") -> "EnhanceReport":
+    """Sum up what the planes cost, and keep the worst of what tells of quality."""
+    seconds = sum(item.seconds for item in reports)
+    pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
+    notes = dict.fromkeys(note for item in reports for note in item.notes)
+    return replace(
+        reports[0],
+        tiles=sum(item.tiles for item in reports),
+        resumed=sum(item.resumed for item in reports),
+        seconds=seconds,
+        megapixels_per_second=pixels / seconds if seconds else 0.0,
+        peak_memory_mb=max(item.peak_memory_mb for item in reports),
+        tile_mismatch=max(item.tile_mismatch for item in reports),
+        seam_index=max(item.seam_index for item in reports),
+        clipped=sum(item.clipped for item in reports),
+        notes=tuple(notes),
     )
 
 
@@ -403,89 +323,17 @@ def restore_job(
     ReadError, WriteError, OptionError
         If the image cannot be read, the output not be made, or the blur not be used.
     """
-    yield Progress(0, 0, "checking")
-    planes = count_planes(image, opening)
-    job = _restore_planes(
-        image, output, planes, options, opening, overwrite=overwrite, resume=resume
-    )
-    if planes == 1:
-        job = restore_plane(
+    return (
+        yield from plane_by_plane(
+            partial(restore_plane, options=options),
             image,
             output,
-            options=options,
+            lambda made: {
+                "tiles": sum(item.tiles for item in made),
+                "clipped": sum(item.clipped for item in made),
+            },
             opening=opening,
             overwrite=overwrite,
             resume=resume,
         )
-    return (yield from job)
-
-
-def _restore_planes(
-    image: Image,
-    output: str | os.PathLike[str],
-    planes: int,
-    options: RestoreOptions | None,
-    opening: OpenOptions | None,
-    *,
-    overwrite: bool,
-    resume: bool,
-) -> Job[RestoredFile]:
-    """Restore every plane into a hidden store, then write them as pages."""
-    chosen = opening or OpenOptions()
-    target = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
-    if output_kind(target) not in ("ome-tiff", "tiff"):
-        msg = (
-            f"A stack of {planes} planes is written as .ome.tif or .tif, got "
-            f"{target.name}: change the suffix, or choose one plane with --plane."
-        )
-        raise WriteError(msg)
-    made: list[RestoredFile] = []
-    places = [
-        target.with_name(f".{target.name}.{plane}.part.ome.zarr")
-        for plane in range(planes)
-    ]
-    for plane, place in enumerate(places):
-        job = restore_plane(
-            image,
-            place,
-            options=options,
-            opening=chosen.replace(plane=plane),
-            overwrite=not resume,
-            resume=resume,
-        )
-        made.append((yield from _named_restored(job, f"plane {plane + 1} of {planes}")))
-    yield Progress(0, 0, f"writing {target.name}")
-    return _joined(made, places, target, chosen)
-
-
-def _named_restored(job: Job[RestoredFile], prefix: str) -> Job[RestoredFile]:
-    """Say in each step which plane it belongs to."""
-    with closing(job):
-        while True:
-            try:
-                step = next(job)
-            except StopIteration as end:
-                result: RestoredFile = end.value
-                return result
-            yield replace(step, message=f"{prefix}: {step.message}")
-
-
-def _joined(
-    made: list[RestoredFile], places: list[Path], target: Path, opening: OpenOptions
-) -> RestoredFile:
-    """Write the pages, remove the stores, and sum up."""
-    first = open_image(places[0])
-    history = made[0].provenance
-    told = {**history.options, "reading": opening.model_dump(mode="json")}
-    history = history.model_copy(update={"options": told})
-    write_stack(first.replace(provenance=history), places, target)
-    for place in places:
-        shutil.rmtree(place)
-    return replace(
-        made[0],
-        output=str(target),
-        tiles=sum(item.tiles for item in made),
-        shape=(len(made), *first.shape),
-        clipped=sum(item.clipped for item in made),
-        provenance=history,
     )

@@ -1,8 +1,10 @@
 """Stitch a folder of frames: read, place, fuse, write, tell how far to trust it."""
 
+import csv
 import hashlib
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,24 +27,28 @@ from napari_semsr.core import (
     digest_path,
     software_versions,
 )
-from napari_semsr.io import natural_key
-from napari_semsr.jobs.images import OpenOptions, input_record, open_image
+from napari_semsr.io import (
+    OmeZarrStore,
+    TypedSize,
+    add_label,
+    finish_label,
+    label_path,
+    natural_key,
+    replacing,
+    store_of,
+    write_blocks,
+)
+from napari_semsr.jobs.images import input_record, open_image
 from napari_semsr.jobs.outputs import (
     Result,
     check_image_target,
     check_target_file,
     jsonable,
 )
-from napari_semsr.jobs.write_blocks import (
-    Written,
-    coverage_path,
-    write_mosaic,
-    write_positions,
-)
 from napari_semsr.stitching import StitchOptions
 
 if TYPE_CHECKING:
-    from napari_semsr.stitching import StitchSolution
+    from napari_semsr.stitching import FusionPlan, StitchSolution
 
 # A frames folder as the services see it: opened by options, digested for records.
 
@@ -132,13 +138,122 @@ def first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
         return None
 
 
+# A planned mosaic onto the disk: block by block, whole or not at all.
+#
+# Everything is written under hidden names beside the output, and renamed at the end, so
+# that a run that fails or is cancelled leaves nothing.
+
+COVERAGE = "coverage"
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicFile:
+    """What is on the disk.
+
+    Attributes
+    ----------
+    coverage : str
+        Where the number of frames at each pixel is; 0 where there is none.
+    dtype : str
+        Type of the grey values in the output.
+    clipped : int
+        Covered pixels that had no place in that type.
+    empty : int
+        Pixels that no frame covers.
+    """
+
+    coverage: str
+    dtype: str
+    clipped: int
+    empty: int
+
+
+def write_mosaic(
+    plan: "FusionPlan", about: Micrograph, target: Path, *, dtype: str
+) -> Job[MosaicFile]:
+    """Compute a mosaic block by block and write it.
+
+    Parameters
+    ----------
+    plan : FusionPlan
+        The mosaic.
+    about : Micrograph
+        Its name, calibration and provenance; the data are not looked at.
+    target : pathlib.Path
+        Where it goes, already checked; an existing image is replaced.
+    dtype : str
+        Type of the grey values.
+
+    Returns
+    -------
+    MosaicFile
+        Where the coverage is, and what the type could not hold.
+
+    Yields
+    ------
+    Progress
+        Blocks, then the pyramid.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    empty = 0
+
+    def make(place: Path) -> OmeZarrStore:
+        return store_of(about, place, shape=plan.shape, dtype=dtype)
+
+    def fill(store: OmeZarrStore) -> Job[int]:
+        return store.fill(blocks(store), "Fusing the mosaic")
+
+    def blocks(store: OmeZarrStore) -> Iterator[NDArray[Any]]:
+        nonlocal empty
+        coverage = add_label(store, COVERAGE)
+        for box in store.boxes():
+            image, count = plan.block(box)
+            coverage[box.slices] = count
+            empty += int(np.count_nonzero(count == 0))
+            yield image
+        finish_label(store, COVERAGE, coverage)
+
+    written = yield from write_blocks(target, make, fill)
+    # what no frame covers is NaN, which an integer type has no place for
+    lost = empty if np.dtype(dtype).kind in "ui" else 0
+    return MosaicFile(
+        str(label_path(target, COVERAGE)), written.dtype, written.told - lost, empty
+    )
+
+
+def write_positions(
+    path: Path, names: Sequence[str], corners: Sequence[tuple[float, float] | None]
+) -> None:
+    """Write solved top-left corners as a table.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where it goes, already checked.
+    names : sequence of str
+        Of the frames.
+    corners : sequence of tuple or None
+        ``(y, x)`` in px; None leaves the cells of a frame empty.
+    """
+    with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["frame", "y_px", "x_px"])
+        for name, corner in zip(names, corners, strict=True):
+            cells = ("", "") if corner is None else (f"{v:.6f}" for v in corner)
+            writer.writerow([name, *cells])
+
+
 _METHODS = ("auto", "none")
 
 
 class StitchFolderOptions(StitchOptions):
     """How a folder of frames becomes a calibrated mosaic."""
 
-    pixel_size_nm: tuple[float, float] | None = Field(
+    pixel_size_nm: TypedSize = Field(
         default=None,
         description="pixel size in nm, one number or Y,X; overrides that of the scan",
     )
@@ -163,21 +278,6 @@ class StitchFolderOptions(StitchOptions):
             msg = "A grid is rows x columns, such as 4x5"
             raise ValueError(msg) from None
         return rows, columns
-
-    @field_validator("pixel_size_nm", mode="before")
-    @classmethod
-    def _size_of_text(cls, value: object) -> object:
-        """Accept one number, or text of one or two."""
-        if value is None or isinstance(value, tuple):
-            return value
-        try:
-            text = str(value) if isinstance(value, int | float) else value
-            return OpenOptions.parse({"pixel_size_nm": text}).pixel_size_nm
-        except OptionError:
-            msg = (
-                "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,7"
-            )
-            raise ValueError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +474,7 @@ def _checked(request: _Request, *, overwrite: bool) -> _Request:
             )
             raise WriteError(msg)
     target = check_image_target(request.target, inputs=inputs, overwrite=overwrite)
-    beside = coverage_path(target)
+    beside = label_path(target, COVERAGE)
     if beside.parent == target.parent:
         check_image_target(beside, inputs=inputs, overwrite=overwrite)
     if request.positions_out is not None:
@@ -455,7 +555,7 @@ def _entry(name: str, at: tuple[float, float] | None) -> dict[str, Any]:
 
 
 def _warnings(
-    acquisition: Acquisition, solution: "StitchSolution", written: Written
+    acquisition: Acquisition, solution: "StitchSolution", written: MosaicFile
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
     said = [f"Frame {f.frame} is left out: {f.reason}." for f in acquisition.faults]

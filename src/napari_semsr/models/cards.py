@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_semsr.core import CheckpointError, WriteError
+from napari_semsr.io import renaming
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 _HEADER_LIMIT = 16 * 2**20
@@ -240,17 +241,15 @@ def write_card(path: Path, card: ModelCard) -> None:
     header["__metadata__"] = {**metadata, "card": card.model_dump_json()}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # weights begin on a multiple of eight bytes
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with path.open("rb") as source, partial.open("wb") as target:
-            (length,) = struct.unpack("<Q", source.read(8))
-            source.seek(8 + length)
-            target.write(struct.pack("<Q", len(text)) + text)
-            shutil.copyfileobj(source, target)
-        shutil.copymode(path, partial)
-        partial.replace(path)
+        with renaming(path) as partial:
+            with path.open("rb") as source, partial.open("wb") as target:
+                (length,) = struct.unpack("<Q", source.read(8))
+                source.seek(8 + length)
+                target.write(struct.pack("<Q", len(text)) + text)
+                shutil.copyfileobj(source, target)
+            shutil.copymode(path, partial)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         msg = f"The card of {path.name} cannot be written: {error.strerror or error}."
         raise WriteError(msg) from error
 

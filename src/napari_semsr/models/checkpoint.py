@@ -8,6 +8,7 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from napari_semsr.core import CheckpointError
+from napari_semsr.io import renaming
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.registry import build
 
@@ -46,10 +47,9 @@ def save_model(path: Path, module: nn.Module, card: ModelCard) -> None:
         What to say of it.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata={"card": card.model_dump_json()})
-    partial.chmod(0o644)  # the library leaves it readable by its owner alone
-    partial.replace(path)
+    with renaming(path) as partial:
+        save_file(state, partial, metadata={"card": card.model_dump_json()})
+        partial.chmod(0o644)  # the library leaves it readable by its owner alone
 
 
 def load_model(name_or_path: str | Path) -> LoadedModel:

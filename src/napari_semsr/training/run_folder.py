@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from napari_semsr.core import (
     digest_path,
     parse_pixel_size,
 )
-from napari_semsr.io import replacing, write
+from napari_semsr.io import renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair, restore_field
@@ -560,15 +560,14 @@ def save_state(
     """
     partial = run_dir / _PARTIAL
     with saving(run_dir):
-        try:
-            trainer.save_checkpoint(partial)
+        first = trainer.is_global_zero
+        try:  # of processes that learn together, the first one writes it
+            with renaming(run_dir / STATE, partial) if first else nullcontext():
+                trainer.save_checkpoint(partial)
         except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
             raise OSError(str(error)) from error
-        if not trainer.is_global_zero:
-            return  # of processes that learn together, the first one has written it
-        partial.replace(run_dir / STATE)
-        _put(run_dir / _BEST, dict(best))
+        if first:
+            _put(run_dir / _BEST, dict(best))
 
 
 def _put(path: Path, plain: Any) -> None:

@@ -331,64 +331,17 @@ class _Calibration:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell a TIFF by its first bytes.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    head : bytes
-        Its beginning.
-
-    Returns
-    -------
-    bool
-        Whether this module can read it.
-    """
+    """Tell a TIFF by its first bytes."""
     return path.is_file() and head.startswith(_MAGIC)
 
 
 def describe(path: Path) -> FileInfo:
-    """Say what a TIFF is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    FileInfo
-        Of its first image.
-
-    Raises
-    ------
-    ReadError
-        If the file is damaged.
-    """
+    """Say what a TIFF is."""
     return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
 
 
 def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read one plane of a TIFF.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    options : ReadOptions
-        Which plane, and how.
-
-    Returns
-    -------
-    Micrograph
-        Lazy when it is large.
-
-    Raises
-    ------
-    ReadError
-        If the file is damaged, or the choice does not exist.
-    """
+    """Read one plane of a TIFF."""
     return to_micrograph(path, _load(path, options), options)
 
 

@@ -1,6 +1,6 @@
 """TIFF out: OME-TIFF, and TIFF calibrated as ImageJ reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, WriteError
-from napari_semsr.io.files import replacing
+from napari_semsr.io.files import output_kind, replacing
 from napari_semsr.io.record import RECORD_KEY, record_of
 from napari_semsr.io.zarr import halve, level_shapes
 
@@ -56,14 +56,14 @@ def write_imagej(image: Micrograph, path: Path) -> None:
             f"{path}: write .ome.tif or .ome.zarr."
         )
         raise WriteError(msg)
-    info = f"{RECORD_KEY}={record_of(image).to_json()}"
     dtype = image.dtype.newbyteorder("=")
     options: dict[str, Any] = {"photometric": "minisblack", **_resolution(image)}
+    metadata = _imagej_metadata(image, "YX")
     imagej = image.dtype.name in _IMAGEJ_TYPES
     if imagej:
-        unit = "pixel" if image.pixel_size_nm is None else "nm"
-        options["metadata"] = {"unit": unit, "Info": info, "axes": "YX"}
+        options["metadata"] = metadata
     else:
+        info = metadata["Info"]
         options |= {"metadata": None, "description": info, **_plain_resolution(image)}
     with (
         replacing(path) as temporary,
@@ -80,10 +80,19 @@ def _plain_resolution(image: Micrograph) -> dict[str, Any]:
     return {"resolution": (1e7 / x, 1e7 / y), "resolutionunit": 3}
 
 
-def _ome_metadata(image: Micrograph) -> dict[str, Any]:
+def _imagej_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
+    """Collect what ImageJ shows: the unit, and the record among its information."""
+    return {
+        "unit": "pixel" if image.pixel_size_nm is None else "nm",
+        "Info": f"{RECORD_KEY}={record_of(image).to_json()}",
+        "axes": axes,
+    }
+
+
+def _ome_metadata(image: Micrograph, axes: str = "YX") -> dict[str, Any]:
     """OME-XML attributes: sizes with units, and the record as a map annotation."""
     found: dict[str, Any] = {
-        "axes": "YX",
+        "axes": axes,
         "Name": image.name,
         "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
     }
@@ -173,3 +182,45 @@ def _halved(data: Any) -> NDArray[Any]:
     rows = data.shape[0]
     bands = range(0, rows, _BAND)
     return np.concatenate([halve(np.asarray(data[t : t + _BAND])) for t in bands])
+
+
+def write_pages(
+    first: Micrograph, planes: int, pages: Iterable[NDArray[Any]], path: Path
+) -> None:
+    """Write the planes of a stack as the pages of one file.
+
+    Parameters
+    ----------
+    first : Micrograph
+        The first plane, which tells name, calibration and history of all.
+    planes : int
+        Number of planes.
+    pages : iterable of (Y, X) numpy.ndarray
+        Grey values of each.
+    path : pathlib.Path
+        Ends in ``.ome.tif`` or ``.tif``, already checked.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    import tifffile
+
+    ome = output_kind(path) == "ome-tiff"
+    options: dict[str, Any] = {} if ome else _resolution(first)
+    size = planes * first.shape[0] * first.shape[1] * first.dtype.itemsize
+    with (
+        replacing(path) as temporary,
+        tifffile.TiffWriter(
+            temporary, ome=ome, imagej=not ome, bigtiff=ome and size >= 2**31
+        ) as tif,
+    ):
+        tif.write(
+            (np.ascontiguousarray(page) for page in pages),
+            shape=(planes, *first.shape),
+            dtype=first.dtype,
+            photometric="minisblack",
+            metadata=(_ome_metadata if ome else _imagej_metadata)(first, "ZYX"),
+            **options,
+        )

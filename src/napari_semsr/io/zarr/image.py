@@ -1,26 +1,20 @@
 """OME-Zarr 0.4 and 0.5: multiscale images, read lazily; written by `zarr_write`."""
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from napari_semsr.core import (
-    IncompleteError,
-    Micrograph,
-    PixelSize,
-    ReadError,
-    WriteError,
-)
-from napari_semsr.io.files import choose, decoding, remove_target
+from napari_semsr.core import IncompleteError, IntPair, Micrograph, PixelSize, ReadError
+from napari_semsr.io.files import choose, decoding, replacing
 from napari_semsr.io.options import FileInfo, ReadOptions, Source
 from napari_semsr.io.read_image import to_info, to_micrograph
 from napari_semsr.io.record import RECORD_KEY, Record, record_of
 from napari_semsr.io.tiff import pixel_size, to_nm
-from napari_semsr.io.zarr.store import ATTRIBUTE, create_store
+from napari_semsr.io.zarr.store import ATTRIBUTE, OmeZarrStore, create_store
 
 if TYPE_CHECKING:
     import zarr
@@ -30,6 +24,55 @@ if TYPE_CHECKING:
 _CHUNK = 512
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
+
+
+def store_of(
+    about: Micrograph,
+    place: Path,
+    *,
+    shape: IntPair | None = None,
+    dtype: DTypeLike | None = None,
+    **how: Any,
+) -> OmeZarrStore:
+    """Make the store of an image, in chunks of 512 px, sharded when it is large.
+
+    Parameters
+    ----------
+    about : Micrograph
+        Name, calibration and history.
+    place : pathlib.Path
+        Folder to make.
+    shape : tuple of int, optional
+        Rows and columns; those of the image by default.
+    dtype : dtype-like, optional
+        Type of the grey values; the image's own by default.
+    **how : object
+        Other chunks, overwrite or resume, as for `create_store`.
+
+    Returns
+    -------
+    OmeZarrStore
+        Empty.
+    """
+    record = record_of(about)
+    rows, columns = shape or about.shape
+    large = min(rows, columns) > _SHARDED_FROM and "chunk" not in how
+    options = {
+        "chunk": _CHUNK,
+        "chunks_per_shard": _CHUNKS_PER_SHARD if large else 1,
+        **how,
+    }
+    return create_store(
+        place,
+        shape=(rows, columns),
+        dtype=np.dtype(dtype or about.dtype).newbyteorder("="),
+        pixel_size_nm=record.pixel_size_nm,
+        origin=record.origin,
+        spacing_px=record.spacing_px,
+        name=record.name,
+        provenance=record.provenance,
+        **options,
+    )
 
 
 def write(image: Micrograph, path: Path) -> None:
@@ -49,37 +92,13 @@ def write(image: Micrograph, path: Path) -> None:
     WriteError
         If the system refuses.
     """
-    hidden = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    record = record_of(image)
-    large = min(image.shape) > _SHARDED_FROM
-    try:
-        store = create_store(
-            hidden,
-            shape=image.shape,
-            dtype=image.dtype.newbyteorder("="),
-            chunk=_CHUNK,
-            pixel_size_nm=record.pixel_size_nm,
-            origin=record.origin,
-            spacing_px=record.spacing_px,
-            name=record.name,
-            provenance=record.provenance,
-            chunks_per_shard=_CHUNKS_PER_SHARD if large else 1,
-        )
-        for row, column in store.pending():
-            top, left = row * store.unit[0], column * store.unit[1]
-            window = np.s_[top : top + store.unit[0], left : left + store.unit[1]]
-            store.level0[window] = np.asarray(image.data[window])
-            store.mark_done(row, column)
+    with replacing(path) as place:
+        store = store_of(image, place)
+        blocks = (image.data[box.slices] for box in store.boxes())
+        for _ in store.fill(blocks, f"writing {path.name}"):
+            pass
         for _ in store.finish():
             pass
-        remove_target(path)
-        hidden.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        msg = f"{path} could not be written ({reason}): check space and permissions."
-        raise WriteError(msg) from error
-    finally:
-        remove_target(hidden)
 
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -98,66 +117,17 @@ class _Image:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell a zarr store by its metadata files.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A folder.
-    head : bytes
-        Not used: a folder has no first bytes.
-
-    Returns
-    -------
-    bool
-        Whether this module can read it.
-    """
+    """Tell a zarr store by its metadata files."""
     return not head and path.is_dir() and any((path / m).is_file() for m in _MARKS)
 
 
 def describe(path: Path) -> FileInfo:
-    """Say what a store is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The store.
-
-    Returns
-    -------
-    FileInfo
-        Of its first image.
-
-    Raises
-    ------
-    ReadError
-        If it is no OME-Zarr image.
-    """
+    """Say what a store is."""
     return to_info(path, _load(path, ReadOptions(channel=0, plane=0)))
 
 
 def read(path: Path, options: ReadOptions) -> Micrograph:
-    """Read one plane of a store, lazily.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The store.
-    options : ReadOptions
-        Which plane, and how.
-
-    Returns
-    -------
-    Micrograph
-        With dask data, chunked as the store is.
-
-    Raises
-    ------
-    ReadError
-        If it is no OME-Zarr image.
-    IncompleteError
-        If the run that wrote it was interrupted.
-    """
+    """Read one plane of a store, lazily."""
     return to_micrograph(path, _load(path, options), options)
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core import (
+    Box,
     IntPair,
+    Job,
     OptionError,
     PixelSize,
     Progress,
     Provenance,
     WriteError,
     parse_pixel_size,
+    to_dtype,
 )
-from napari_semsr.io.files import check_target, remove_target
+from napari_semsr.io.files import check_target, remove_target, writing
 from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.zarr.metadata import halve, level_shapes, multiscales
 
@@ -91,6 +94,7 @@ def _making(record: Record) -> dict[str, Any]:
 
 ATTRIBUTE = "semsr"
 DONE = "done"
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError)
 _logger = logging.getLogger(__name__)
 
 
@@ -153,6 +157,51 @@ class OmeZarrStore:
         rows, columns = np.nonzero(np.asarray(self.done[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
+    def box(self, row: int, column: int) -> Box:
+        """Give the pixels of a write unit."""
+        (rows, columns), (high, wide) = self.level0.shape, self.unit
+        y, x = row * high, column * wide
+        return Box(y, min(y + high, rows), x, min(x + wide, columns))
+
+    def boxes(self) -> list[Box]:
+        """List the pixels of the write units that are not finished, row by row."""
+        return [self.box(row, column) for row, column in self.pending()]
+
+    def fill(self, blocks: Iterable[Any], message: str) -> Job[int]:
+        """Write the units that are not finished, and mark each.
+
+        Parameters
+        ----------
+        blocks : iterable of (Y, X) array
+            Their grey values, in the order of `pending`; each is asked for when the
+            one before it is on disk.
+        message : str
+            What to say meanwhile.
+
+        Returns
+        -------
+        int
+            Pixels that had no place in the type of the store.
+
+        Yields
+        ------
+        Progress
+            Units written.
+        """
+        clipped, total = 0, int(self.done.size)
+        places = self.pending()
+        yield Progress(total - len(places), total, message)
+        numbers = range(total - len(places) + 1, total + 1)
+        for number, place, block in zip(numbers, places, blocks, strict=True):
+            values, outside = np.asarray(block), 0
+            if values.dtype.newbyteorder("=") != self.level0.dtype:
+                values, outside = to_dtype(values, self.level0.dtype)
+            self.level0[self.box(*place).slices] = values
+            self.mark_done(*place)
+            clipped += outside
+            yield Progress(number, total, message)
+        return clipped
+
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value in the store's own attributes.
 
@@ -212,35 +261,43 @@ class OmeZarrStore:
                 f"{missing} are missing: run again with --resume."
             )
             raise WriteError(msg)
-        for step in self._build():
+        for step in build_levels(self.group, self.level0, self.unit, halve):
             if progress is not None:
                 progress(step)
             yield step
-        shape = _extent(self.level0.shape)
-        levels = len(level_shapes(shape, smallest=max(self.level0.chunks)))
-        self.group.attrs["ome"] = multiscales(self.record, levels)
+        self.group.attrs["ome"] = multiscales(self.record, len(shapes_of(self.level0)))
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[DONE]
 
-    def _build(self) -> Iterator[Progress]:
-        """Write levels 1 and up, each from the one before it, unit by unit.
 
-        A band across the whole width would grow with the image.
-        """
-        shape = _extent(self.level0.shape)
-        shapes = level_shapes(shape, smallest=max(self.level0.chunks))
-        grids = [list(_corners(each, self.unit)) for each in shapes[1:]]
-        total, count, source = sum(map(len, grids)), 0, self.level0
-        high, wide = self.unit
-        for level, corners in enumerate(grids, start=1):
-            target = _make_array(self.group, str(level), shapes[level], self.level0)
-            for y, x in corners:
-                fine = source[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
-                target[y : y + high, x : x + wide] = halve(np.asarray(fine))
-                count += 1
-                yield Progress(count, total, "Building the pyramid")
-            source = target
+def shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
+    """Shapes of all levels of an image; the coarsest fits into one chunk."""
+    return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
+
+
+def build_levels(
+    group: "zarr.Group",
+    finest: "zarr.Array[Any]",
+    unit: IntPair,
+    reduce: Callable[[NDArray[Any]], NDArray[Any]],
+) -> Iterator[Progress]:
+    """Write levels 1 and up, each from the one before it, unit by unit.
+
+    A band across the whole width would grow with the image.
+    """
+    shapes = shapes_of(finest)
+    grids = [list(_corners(each, unit)) for each in shapes[1:]]
+    total, count, source = sum(map(len, grids)), 0, finest
+    high, wide = unit
+    for level, corners in enumerate(grids, start=1):
+        target = make_level(group, str(level), shapes[level], finest, finest.dtype)
+        for y, x in corners:
+            fine = source[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
+            target[y : y + high, x : x + wide] = reduce(np.asarray(fine))
+            count += 1
+            yield Progress(count, total, "Building the pyramid")
+        source = target
 
 
 def _corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
@@ -262,14 +319,18 @@ def _attribute(group: "zarr.Group") -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def _make_array(
-    group: "zarr.Group", name: str, shape: IntPair, like: "zarr.Array[Any]"
+def make_level(
+    group: "zarr.Group",
+    name: str,
+    shape: IntPair,
+    like: "zarr.Array[Any]",
+    dtype: DTypeLike,
 ) -> "zarr.Array[Any]":
-    """Create a level with the chunks, shards and type of another."""
+    """Create a level of some type with the chunks and shards of another."""
     return group.create_array(
         name,
         shape=shape,
-        dtype=like.dtype,
+        dtype=dtype,
         chunks=like.chunks,
         shards=like.shards,
         fill_value=0,
@@ -377,7 +438,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     """Write the metadata and empty arrays of a new store."""
     import zarr
 
-    try:
+    with writing(path):
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
         group.attrs["ome"] = multiscales(record, 1)
@@ -393,33 +454,34 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         done = group.create_array(
             DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
         )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        msg = f"{path} could not be written ({reason}): check space and permissions."
-        raise WriteError(msg) from error
     return OmeZarrStore(path, group, level0, done, plan.unit, record)
 
 
 def recorded(path: Path) -> Record | None:
-    """Read what a store says of itself, complete or not.
+    """Read what a store says of itself, complete or not."""
+    return Record.from_dict(noted(path).get(RECORD_KEY))
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the store.
 
-    Returns
-    -------
-    Record or None
-        Name, calibration and history; None where there is no store of ours.
-    """
+def noted(path: Path) -> dict[str, Any]:
+    """Read everything that was noted in a store, complete or not."""
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
-        return Record.from_dict(_attribute(group).get(RECORD_KEY))
-    except (OSError, KeyError, ValueError, TypeError):
+        found = zarr.open_group(path, mode="r").attrs.get(ATTRIBUTE)
+    except _UNREADABLE:
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def done_of(path: Path) -> tuple[int, int] | None:
+    """Count the write units of a store that is being filled."""
+    import zarr
+
+    try:
+        marks = np.asarray(zarr.open_array(path / DONE, mode="r")[:])
+    except _UNREADABLE:
         return None
+    return int(np.count_nonzero(marks)), int(marks.size)
 
 
 def _blank(grid: IntPair) -> "zarr.Array[Any]":
@@ -443,7 +505,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             del group[DONE]  # killed between completing and tidying up
         done = _blank(plan.grid) if _attribute(group).get("complete") else group[DONE]
         found = Record.from_dict(_attribute(group).get(RECORD_KEY))
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
         raise WriteError(msg) from error
     if not isinstance(level0, zarr.Array) or not isinstance(done, zarr.Array):
@@ -463,52 +525,3 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         )
         raise WriteError(msg)
     return OmeZarrStore(path, group, level0, done, plan.unit, found)
-
-
-# What a store that is being filled says of itself, without opening it for writing.
-
-_UNREADABLE = (OSError, KeyError, ValueError, TypeError)
-
-
-def noted(path: Path) -> dict[str, Any]:
-    """Read everything that was noted in a store, complete or not.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the store.
-
-    Returns
-    -------
-    dict
-        The store's own attributes; empty where there is no store of ours.
-    """
-    import zarr
-
-    try:
-        found = zarr.open_group(path, mode="r").attrs.get(ATTRIBUTE)
-    except _UNREADABLE:
-        return {}
-    return dict(found) if isinstance(found, dict) else {}
-
-
-def done_of(path: Path) -> tuple[int, int] | None:
-    """Count the write units of a store that is being filled.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Folder of the store.
-
-    Returns
-    -------
-    tuple of int or None
-        Finished ones, and all; None where there is no such store.
-    """
-    import zarr
-
-    try:
-        marks = np.asarray(zarr.open_array(path / DONE, mode="r")[:])
-    except _UNREADABLE:
-        return None
-    return int(np.count_nonzero(marks)), int(marks.size)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from napari_semsr.core import (
     Box,
@@ -26,7 +26,7 @@ from napari_semsr.core import (
     read_box,
     working_type,
 )
-from napari_semsr.jobs.images import OpenOptions
+from napari_semsr.io import TypedSize
 from napari_semsr.registration import Shift, find_shift
 
 _CELLS = 2048
@@ -224,7 +224,7 @@ class CropOptions(Options):
         default=False,
         description="shrink the area to a rectangle in which no pixel is empty",
     )
-    like_pixel_size_nm: tuple[float, float] | None = Field(
+    like_pixel_size_nm: TypedSize = Field(
         default=None,
         description="pixel size of the reference in nm, one number or Y,X; overrides "
         "the file's",
@@ -234,21 +234,6 @@ class CropOptions(Options):
         description="type of the output, rounded and clipped; the image's own, or "
         "float32 where it is resampled",
     )
-
-    @field_validator("like_pixel_size_nm", mode="before")
-    @classmethod
-    def _size_of_text(cls, value: object) -> object:
-        """Accept one number, or text of one or two; refuse what no image can have."""
-        if value is None:
-            return value
-        try:
-            text = str(value) if isinstance(value, int | float) else value
-            return OpenOptions.parse({"pixel_size_nm": text}).pixel_size_nm
-        except OptionError:
-            msg = (
-                "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,7"
-            )
-            raise ValueError(msg) from None
 
     @model_validator(mode="after")
     def _one_area(self) -> Self:

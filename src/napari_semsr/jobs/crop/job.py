@@ -20,7 +20,7 @@ from napari_semsr.core import (
     software_versions,
     to_dtype,
 )
-from napari_semsr.io import create_store, output_kind, remove_target, write
+from napari_semsr.io import OmeZarrStore, Written, store_of, write_blocks
 from napari_semsr.jobs.crop.areas import (
     Area,
     CropOptions,
@@ -37,11 +37,6 @@ from napari_semsr.jobs.images import (
     paths_of,
 )
 from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
-from napari_semsr.jobs.write_blocks import hidden_store
-
-_CHUNK = 512
-_CHUNKS_PER_SHARD = 4
-_SHARDED_FROM = 8 * _CHUNK
 
 Where = str | os.PathLike[str]
 
@@ -164,7 +159,7 @@ def crop_job(
     cut = yield from _prepare(image, like, chosen, opening, both=beside is not None)
     plan = cut.plan
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
-    clipped = yield from _write(plan.area, cut.about, target, dtype)
+    written = yield from _write(plan.area, cut.about, target, dtype)
     if beside is not None and plan.reference is not None and cut.reference is not None:
         kept = plan.reference
         yield from _write(kept, cut.reference, beside, kept.dtype)
@@ -172,10 +167,10 @@ def crop_job(
         output=str(target),
         like_output=None if beside is None else str(beside),
         shape=plan.area.grid.shape,
-        dtype="uint8" if output_kind(target) == "png" else str(dtype),
+        dtype=written.dtype,
         pixel_size_nm=cut.about.pixel_size_nm,
         origin=cut.about.origin,
-        clipped=clipped,
+        clipped=written.told,
         **_facts(plan),
     )
 
@@ -330,43 +325,14 @@ def _tell_part(plan: CropPlan, reference: Micrograph) -> None:
 
 def _write(
     area: Area, about: Micrograph, target: Path, dtype: np.dtype[Any]
-) -> Job[int]:
+) -> Job[Written[int]]:
     """Compute an area block by block and write it; count clipped pixels."""
-    clipped = 0
-    with hidden_store(target) as place:
-        large = min(area.grid.shape) > _SHARDED_FROM
-        store = create_store(
-            place,
-            shape=area.grid.shape,
-            dtype=dtype.newbyteorder("="),
-            chunk=_CHUNK,
-            pixel_size_nm=about.pixel_size_nm,
-            origin=about.origin,
-            spacing_px=about.spacing_px,
-            name=about.name,
-            provenance=about.provenance,
-            chunks_per_shard=_CHUNKS_PER_SHARD if large else 1,
-        )
-        units = store.pending()
-        for done, (row, column) in enumerate(units):
-            yield Progress(done, len(units), f"cutting {target.name}")
-            unit = _unit(area, store.unit, row, column)
-            values, outside = to_dtype(area.read(unit), dtype)
-            clipped += outside
-            store.level0[unit.slices] = values
-            store.mark_done(row, column)
-        yield from store.finish()
-        if output_kind(target) == "ome-zarr":
-            remove_target(target)
-            place.replace(target)
-        else:
-            yield Progress(0, 0, f"writing {target.name}")
-            write(open_image(place), target, overwrite=True)
-    return clipped
 
+    def make(place: Path) -> OmeZarrStore:
+        return store_of(about, place, shape=area.grid.shape, dtype=dtype)
 
-def _unit(area: Area, unit: tuple[int, int], row: int, column: int) -> Box:
-    """Pixels of one write unit."""
-    rows, columns = area.grid.shape
-    y, x = row * unit[0], column * unit[1]
-    return Box(y, min(y + unit[0], rows), x, min(x + unit[1], columns))
+    def fill(store: OmeZarrStore) -> Job[int]:
+        blocks = (area.read(box) for box in store.boxes())
+        return store.fill(blocks, f"cutting {target.name}")
+
+    return (yield from write_blocks(target, make, fill))

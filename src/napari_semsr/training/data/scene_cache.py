@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from napari_semsr.core import OptionError, WriteError
+from napari_semsr.io import move
 from napari_semsr.training.data.patches import Patches, ScenePairs
 from napari_semsr.training.data.scenes import SceneDataset, Scenes
 from napari_semsr.training.recipe import Recipe
@@ -112,7 +113,7 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
         (unfinished / _MARK).write_text(json.dumps({"count": count}), encoding="utf-8")
         if folder.exists():  # another run was quicker
             return
-        unfinished.rename(folder)
+        move(unfinished, folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         msg = f"Scenes could not be kept in {folder.parent}: {reason}; lower data.bank."

@@ -1,6 +1,5 @@
 """What few runs need: memory, a narrower halo, a cluster; folded away."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
 from napari_semsr.core import Job, Micrograph, OptionError, SemsrError
+from napari_semsr.io import move
 from napari_semsr.jobs import check_image_target, unfinished
 from napari_semsr.widgets.base import (
     Form,
@@ -336,7 +336,7 @@ class EnhancePanel(Panel):
             if not live.store.temporary:
                 return None
             check_image_target(path, inputs=[])
-            shutil.move(live.store.path, path)
+            move(live.store.path, path)
             live.store = Target(path)
         live.store = Target(live.store.path, "resume", live.store.temporary)
         return live.store

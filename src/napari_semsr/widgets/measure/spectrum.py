@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_semsr.core import Job, Micrograph, Progress, WriteError
+from napari_semsr.io import renaming
 from napari_semsr.widgets.base import Form, Note, Panel
 from napari_semsr.widgets.layers import (
     contrast_limits,
@@ -291,15 +292,12 @@ def write_csv(path: Path, spectra: Spectra) -> None:
             f"{name},{a:.8g},{'' if a == 0 else format(k / a, '.8g')},{b:.8g}"
             for a, b in zip(q.tolist(), p.tolist(), strict=True)
         ]
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with renaming(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         msg = f"{path} cannot be written ({error.strerror}); choose another folder."
         raise WriteError(msg) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class SpectrumPanel(Panel):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_semsr.core import Job, Micrograph, WriteError
+from napari_semsr.io import move
 from napari_semsr.jobs import (
     ModelFile,
     Trained,
@@ -153,20 +154,20 @@ def _set_aside(store: Path) -> Path | None:
         return None
     aside = store.with_name(f".{store.name}.earlier")
     shutil.rmtree(aside, ignore_errors=True)
-    store.rename(aside)
+    move(store, aside)
     sheet = _sheet_of(store)
     if sheet.is_file():
-        sheet.rename(aside / sheet.name)
+        move(sheet, aside / sheet.name)
     return aside
 
 
 def _put_back(store: Path, aside: Path | None) -> None:
     """Give an earlier run its pairs again."""
     if aside is not None and aside.is_dir():
-        aside.rename(store)
+        move(aside, store)
         sheet = _sheet_of(store)
         if (store / sheet.name).is_file():
-            (store / sheet.name).rename(sheet)
+            move(store / sheet.name, sheet)
 
 
 def _forget(store: Path) -> None:

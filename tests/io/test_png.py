@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io import formats as registry
-from napari_semsr.io.png import physical_chunk, split_chunks
+from napari_semsr.io.record import RECORD_KEY
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -131,8 +131,31 @@ def test_a_text_that_swells_is_not_read_without_bound(tmp_path, grey):
 
 
 @pytest.mark.parametrize("size", [(0.1, 0.1), (1e300, 1e300)])
-def test_physical_chunk_is_left_out_where_its_integers_end(size):
-    assert physical_chunk(size) == b""
+def test_pixels_per_metre_are_left_out_where_their_integers_end(tmp_path, grey, size):
+    path = tmp_path / "a.png"
+    registry.write(Micrograph(grey, size), path)
+    with Image.open(path) as image:
+        assert "dpi" not in image.info
+    assert registry.read(path).pixel_size_nm == size
+
+
+def test_a_history_of_more_than_a_megabyte_is_read_back(tmp_path, grey):
+    path = tmp_path / "a.png"
+    name = "n" * (3 << 20)
+    registry.write(Micrograph(grey, name=name), path)
+    assert registry.read(path).name == name
+
+
+def test_a_record_that_follows_the_pixels_is_read(tmp_path, grey):
+    path = tmp_path / "a.png"
+    registry.write(Micrograph(grey, (3.25, 3.5), name="first"), path)
+    data = path.read_bytes()
+    start = data.index(b"iTXt") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    end = data.index(b"IEND") - 4
+    path.write_bytes(data[:start] + data[stop:end] + data[start:stop] + data[end:])
+    found = registry.read(path)
+    assert (found.name, found.pixel_size_nm) == ("first", (3.25, 3.5))
 
 
 def test_written_png_is_read_by_others(tmp_path, grey):
@@ -141,6 +164,5 @@ def test_written_png_is_read_by_others(tmp_path, grey):
     with Image.open(path) as image:
         assert np.array_equal(np.asarray(image), grey)
         x, y = image.info["dpi"]
+        assert list(image.text) == [RECORD_KEY]
     assert (25.4e6 / y, 25.4e6 / x) == pytest.approx((10.0, 5.0), rel=1e-6)
-    said, _ = split_chunks(path.read_bytes())
-    assert [name for name, _ in said] == ["pHYs", "iTXt"]

@@ -1,0 +1,99 @@
+"""One way out: whole or not at all, or resumable."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.errors import WriteError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.io.block_writer import write_blocks
+from napari_semsr.io.formats import read
+from napari_semsr.io.zarr.image import store_of
+from napari_semsr.io.zarr.labels import add_label, finish_label
+
+SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
+
+
+@pytest.fixture
+def image(rng):
+    grey = (rng.random((70, 50)) * 255).astype(np.uint8)
+    return Micrograph(grey, (5.0, 4.0), "field", origin=(3.0, 2.0))
+
+
+def written(image, target, *, stop=None, error=None, resume=False, resumable=True):
+    """Write in blocks of 32 px; fail before the block number `stop`."""
+
+    def blocks(store):
+        for number, box in enumerate(store.boxes()):
+            if number == stop:
+                raise error
+            yield image.data[box.slices]
+
+    return run(
+        write_blocks(
+            target,
+            lambda place: store_of(image, place, chunk=32, resume=resume),
+            lambda store: store.fill(blocks(store), "filling"),
+            resumable=resumable,
+        )
+    )
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_output_is_whole_and_alone(tmp_path, image, suffix, resumable):
+    target = tmp_path / f"a{suffix}"
+    made = written(image, target, resumable=resumable)
+    assert (made.told, made.shape, made.dtype) == (0, (70, 50), "uint8")
+    found = read(target)
+    assert np.array_equal(found.array(), image.data)
+    assert (found.pixel_size_nm, found.origin) == (image.pixel_size_nm, image.origin)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_run_that_fails_leaves_what_was_there(tmp_path, image, suffix):
+    target = tmp_path / f"a{suffix}"
+    written(image, target, resumable=False)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    other = image.replace(data=255 - image.data)
+    with pytest.raises(WriteError, match="No space left"):
+        written(other, target, stop=3, error=full, resumable=False)
+    assert list(tmp_path.iterdir()) == [target]
+    assert np.array_equal(read(target).array(), image.data)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_resumable_run_goes_on_unless_nothing_was_done(tmp_path, image, suffix):
+    target = tmp_path / f"a{suffix}"
+    with pytest.raises(KeyError):
+        written(image, target, stop=0, error=KeyError())
+    assert list(tmp_path.iterdir()) == []
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(WriteError, match=r"No space left.*--resume"):
+        written(image, target, stop=3, error=full)
+    with pytest.raises(KeyError):
+        written(image, target, stop=2, error=KeyError(), resume=True)
+    assert written(image, target, resume=True).told == 0
+    assert list(tmp_path.iterdir()) == [target]
+    assert np.array_equal(read(target).array(), image.data)
+
+
+@pytest.mark.parametrize(("suffix", "place"), [
+    (".ome.zarr", "a.ome.zarr/labels/seen"), (".ome.tif", "a.seen.tif"),
+])  # fmt: skip
+def test_labels_go_into_a_store_and_beside_a_file(tmp_path, image, suffix, place):
+    def fill(store):
+        label = add_label(store, "seen")
+        label[:] = image.data
+        finish_label(store, "seen", label)
+        return store.fill((image.data[box.slices] for box in store.boxes()), "filling")
+
+    target = tmp_path / f"a{suffix}"
+    run(write_blocks(target, lambda at: store_of(image, at, chunk=32), fill))
+    found = read(tmp_path / place)
+    assert found.dtype == np.uint16
+    assert found.pixel_size_nm == image.pixel_size_nm
+    assert np.array_equal(found.array(), image.data)
