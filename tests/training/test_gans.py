@@ -16,7 +16,7 @@ from napari_semsr.training import fit as loop, setup as starting
 from napari_semsr.training.learners.cycle_gan import CycleGan
 from napari_semsr.training.learners.paired_gan import PairedGan
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.setup import check_judged
+from napari_semsr.training.setup import check_discriminator_field
 from napari_semsr.training.validation import ValidationPair
 
 BASE: dict[str, Any] = {
@@ -183,9 +183,9 @@ def test_both_images_at_once_give_the_same_loss() -> None:
     learner = _learner("kernel", gan={"discriminator_options": {"width": 4}})
     learner.judges.eval()  # no dropout
     low, high = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
-    assert learner._together
+    assert learner.at_once
     at_once = learner.teach_generators(low, high, 0).detach()
-    learner._together = False
+    learner.at_once = False
     one_by_one = learner.teach_generators(low, high, 0).detach()
     assert float(one_by_one) == pytest.approx(float(at_once), rel=1e-5)
 
@@ -205,8 +205,8 @@ def test_discriminator_too_deep_for_the_patches_is_refused(tmp_path: Path) -> No
         next(loop.train(asked, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     before = torch.get_rng_state()
-    check_judged(asked, 2, 4)  # 32 px are judged
-    check_judged(asked.replace(data=asked.data.replace(patch_px=24)), 1, 4)
+    check_discriminator_field(asked, 2, 4)  # 32 px are judged
+    check_discriminator_field(asked.replace(data=asked.data.replace(patch_px=24)), 1, 4)
     assert torch.equal(torch.get_rng_state(), before)
 
 

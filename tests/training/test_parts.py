@@ -1,13 +1,15 @@
 """Parts of a training: history, losses of scores, kernels, schedules, figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.loggers.logger import DummyLogger
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.training.callbacks import Board, append_row
+from napari_semsr.training.callbacks import MetricsLogger, append_row
 from napari_semsr.training.learners.adversarial import (
     History,
     discriminator_loss,
@@ -17,8 +19,8 @@ from napari_semsr.training.learners.base import Learner, learning_rate_factor
 from napari_semsr.training.learners.cycle_gan import Blur, kernel_of
 from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import (
-    Judge,
     ValidationPair,
+    Validator,
     coarse_pairs,
     frc_cutoff_per_px,
 )
@@ -132,26 +134,18 @@ def test_curve_keeps_the_columns_it_was_begun_with(tmp_path: Path) -> None:
     assert path.read_text().split() == ["step,loss", "1,0.5", "2,"]
 
 
-def test_tensorboard_gets_the_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[str, float, int]] = []
+def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
+    seen: list[tuple[dict[str, float], int | None]] = []
 
-    class Writer:
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            seen.append((name, value, step))
+    class Log(DummyLogger):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            seen.append((metrics, step))
 
-        def flush(self) -> None: ...
-
-        def close(self) -> None: ...
-
-    from napari_semsr.training import callbacks as board
-
-    monkeypatch.setattr(board, "_tensorboard", lambda _folder: Writer())
-    written = Board(tmp_path)
-    written.add({"step": 4, "loss": 0.5})
-    written.close()
-    assert seen == [("loss", 0.5, 4)]
+    logger = MetricsLogger(tmp_path, [Log()])
+    logger.log({"step": 4, "loss": 0.5})
+    logger.close()
+    assert seen == [({"loss": 0.5}, 4)]
+    assert (tmp_path / "curve.csv").read_text().split() == ["step,loss", "4,0.5"]
 
 
 def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(
@@ -159,8 +153,8 @@ def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(
 ) -> None:
     truth = rng.integers(0, 255, (64, 64)).astype(np.uint8)
     low = np.clip(truth + rng.normal(0, 30, truth.shape), 0, 255).astype(np.uint8)
-    judge = Judge([ValidationPair("blur", low, truth)], cross_frc=True)
-    found = judge.judge(torch.nn.Identity())
+    validator = Validator([ValidationPair("blur", low, truth)], cross_frc=True)
+    found = validator.figures(torch.nn.Identity())
     assert found["gain_db"] == found["gain_db_blur"] == pytest.approx(0, abs=1e-3)
     assert 0 < found["ssim"] < 1
     assert frc_cutoff_per_px(truth, truth) == 0.5
@@ -169,7 +163,7 @@ def test_judge_finds_no_gain_in_the_identity_and_all_in_the_truth(
 
 
 def test_judge_without_a_truth_says_nothing() -> None:
-    assert Judge([]).judge(torch.nn.Identity()) == {}
+    assert Validator([]).figures(torch.nn.Identity()) == {}
 
 
 def test_coarse_pairs_keep_the_truth() -> None:

@@ -18,7 +18,7 @@ ODD, EVEN, PLAIN = (
 @pytest.fixture(autouse=True)
 def _fast_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(precision, "_is_fast_on_cpu", lambda: True)
+    monkeypatch.setattr(precision, "is_fast_on_cpu", lambda: True)
 
 
 def _recipe(wanted: str) -> Recipe:
@@ -45,6 +45,6 @@ def test_fp32_is_kept() -> None:
 
 
 def test_a_slow_processor_keeps_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_is_fast_on_cpu", lambda: False)
+    monkeypatch.setattr(precision, "is_fast_on_cpu", lambda: False)
     assert not takes_bf16(_recipe("auto"), EVEN)
     assert takes_bf16(_recipe("bf16"), EVEN)

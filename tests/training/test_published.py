@@ -57,7 +57,7 @@ def test_recipe_trains(
     grey = np.random.default_rng(0).integers(0, 255, (160, 160)).astype(np.uint8)
     pairs = [ValidationPair("blur", grey, grey)]
     monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
-    monkeypatch.setattr(recorder, "_probe_of", lambda *_: Probe(8, 0, 8))
+    monkeypatch.setattr(recorder, "probe_of", lambda *_: Probe(8, 0, 8))
     recipe = narrowed(name)
     first = starting.first_network(recipe)
     result = run(loop.train(recipe, tmp_path / "run"))

@@ -87,3 +87,15 @@ def test_bad_recipes_are_refused(
 def test_missing_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"none\.yaml"):
         load_recipe(tmp_path / "none.yaml")
+
+
+def test_run_of_an_earlier_version_names_options_that_are_constants_now(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    former = "gan: {tv_weight: 0.0, kernel: {spectrum_weight: 1.0}}\nveil_weight: "
+    path.write_text(f"name: a\n{former}0.3\n")
+    assert load_recipe(path).gan.kernel is not None
+    path.write_text(f"name: a\n{former}0.5\n")
+    with pytest.raises(OptionError, match="veil_weight"):
+        load_recipe(path)

@@ -27,10 +27,8 @@ from .checkpoint import (
 )
 from .esrgan_import import load_esrgan as load_esrgan
 from .losses import (
-    cycle_l1 as cycle_l1,
     cycle_ssim as cycle_ssim,
     edge_loss as edge_loss,
-    identity_mse as identity_mse,
     lsgan_discriminator as lsgan_discriminator,
     lsgan_generator as lsgan_generator,
     total_variation as total_variation,

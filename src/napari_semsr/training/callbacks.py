@@ -1,4 +1,7 @@
-"""Curves of a run: a CSV file, and TensorBoard's log where that package is there."""
+"""Metrics of a run: a CSV file, and TensorBoard's log where that package is there.
+
+The CSV file is ours: Lightning's logger deletes it when a run is resumed.
+"""
 
 import copy
 import csv
@@ -6,6 +9,7 @@ import functools
 import math
 import queue
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as lightning
 import yaml
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from napari_semsr.core import Cancelled, Progress, SemsrError
@@ -35,15 +40,7 @@ if TYPE_CHECKING:
 
 
 def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add a row to a CSV file, which keeps the columns that it was begun with.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file; made with a header if it is not there.
-    row : dict
-        Values by column.
-    """
+    """Add a row to a CSV file, which keeps the columns that it was begun with."""
     columns = list(row)
     new = not path.exists()
     if not new:
@@ -56,56 +53,39 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
 
 
-class Board:
-    """Curves of one run.
+def loggers_of(run_dir: Path) -> list[Logger]:
+    """Lightning's logger for ``board/`` in a run's folder; none without TensorBoard."""
+    try:
+        return [TensorBoardLogger(run_dir, name="", version="board")]
+    except ModuleNotFoundError:
+        return []
 
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run; holds ``curve.csv`` and, with TensorBoard, ``board/``.
-    """
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self._writer: Any = None
-        self._looked = False
+class MetricsLogger:
+    """Writes the figures of a step to ``curve.csv`` and to Lightning's loggers."""
 
-    def add(self, row: dict[str, float]) -> None:
-        """Add the figures of one step.
+    def __init__(self, run_dir: Path, loggers: Sequence[Logger]) -> None:
+        self.run_dir, self.loggers = run_dir, loggers
 
-        Parameters
-        ----------
-        row : dict
-            Values by name; ``step`` is one of them.
-        """
+    def log(self, row: dict[str, float]) -> None:
+        """Add the figures of one step, by name; ``step`` is one of them."""
         append_row(self.run_dir / "curve.csv", row)
-        if not self._looked:
-            self._looked, self._writer = True, _tensorboard(self.run_dir / "board")
-        if self._writer is None:
-            return
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, int(row["step"]))
-        self._writer.flush()
+        figures = {name: value for name, value in row.items() if name != "step"}
+        for logger in self.loggers:
+            logger.log_metrics(figures, int(row["step"]))
+            logger.experiment.flush()  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
-        if self._writer is not None:
-            self._writer.close()
-
-
-def _tensorboard(folder: Path) -> Any:
-    """Open TensorBoard's log; None without the package."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder))
+        """Close the files of the loggers."""
+        for logger in self.loggers:
+            logger.finalize("closed")
 
 
 # What watches a run: it validates, keeps the best model and the state, and reports.
+#
+# Lightning's early stop counts in its own state what ours reads off the best model's
+# step, so that a run may be resumed with another patience, or with one at all.
 
-_SUPERVISED = ("supervised", "supervised-l1")
 _NAMES = {
     "gain_db": "gain {:+.2f} dB",
     "ssim": "SSIM {:.4f}",
@@ -129,25 +109,11 @@ class StepReport(Progress):
 class Recorder(Callback):
     """Validates, keeps the best model, saves the state, and reports.
 
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run.
-    recipe : Recipe
-        How often it validates, and what chooses the best model.
-    best : dict
-        What is known of the best model; kept up to date.
-    writes : bool, default=True
-        Whether this process judges and writes; of several that learn together one does.
-
-    Attributes
-    ----------
-    reports : queue.Queue of Progress
-        What to tell, from the thread of the training.
-    stop : threading.Event
-        Set from outside to end the run after its present step.
-    begin : callable
-        Called once, when the first step is done and before anything is written.
+    Of several processes that learn together one judges and `writes`. `reports` is what
+    to tell, from the thread of the training; `stop` is set from outside to end the run
+    after its present step; `begin` is called once, when the first step is done and
+    before anything is written. `best`, what is known of the best model, is kept up to
+    date.
     """
 
     def __init__(
@@ -160,7 +126,7 @@ class Recorder(Callback):
     ) -> None:
         self.run_dir, self.recipe, self.best = run_dir, recipe, best
         self.writes = writes
-        self.board = Board(run_dir)
+        self.metrics = MetricsLogger(run_dir, loggers_of(run_dir))
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
         self.begin: Callable[[], None] = _nothing
@@ -170,32 +136,16 @@ class Recorder(Callback):
     def making_scenes(self, done: int, count: int) -> None:
         """Report how far the making of scenes ahead is.
 
-        Parameters
-        ----------
-        done, count : int
-            Scenes made, and asked for.
-
-        Raises
-        ------
-        Cancelled
-            If the run is to end.
+        Raises `Cancelled` if the run is to end.
         """
         if self.stop.is_set():
             raise Cancelled
         self.reports.put(Progress(done, count, "making scenes ahead"))
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Judge the model that a supervised run starts from: only better ones are kept.
-
-        Parameters
-        ----------
-        trainer : pytorch_lightning.Trainer
-            Knows the step.
-        module : Learner
-            What learns.
-        """
+        """Judge what a supervised run starts from: only better models are kept."""
         begins = self.recipe.start_from is not None and trainer.global_step == 0
-        if not (begins and self.writes and self.recipe.kind in _SUPERVISED):
+        if self.recipe.adversarial or not (begins and self.writes):
             return
         found = module.validate_pairs()
         if not math.isnan(found.get(self.recipe.measure, math.nan)):
@@ -204,19 +154,7 @@ class Recorder(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
     ) -> None:
-        """Validate and save when it is time; report every step.
-
-        Parameters
-        ----------
-        trainer : pytorch_lightning.Trainer
-            Knows the step.
-        module : Learner
-            What learns.
-        outputs : dict
-            Its ``loss``.
-        *_ : object
-            Not used.
-        """
+        """Validate and save when it is time; report every step."""
         step, loss = trainer.global_step, float(outputs["loss"])
         last = min(self.recipe.steps, self.recipe.stop_after or self.recipe.steps)
         reached = int(_agreed(trainer, module.reached(step)))
@@ -257,7 +195,7 @@ class Recorder(Callback):
         found = module.validate_pairs()
         terms = {name: float(value) for name, value in module.terms.items()}
         with saving(self.run_dir):
-            self.board.add({"step": step, "loss": loss, **found, **terms})
+            self.metrics.log({"step": step, "loss": loss, **found, **terms})
         value = found.get(measured, math.inf)  # without a truth, the newest is best
         if math.isnan(value):
             msg = (
@@ -270,7 +208,7 @@ class Recorder(Callback):
         save_state(trainer, self.run_dir, self.best)
         with saving(self.run_dir):
             keep_preview(
-                self.run_dir, module.best_network, self.recipe, module.judge.pairs
+                self.run_dir, module.best_network, self.recipe, module.validator.pairs
             )
 
     def _keep(self, network: nn.Module, found: dict[str, float], step: int) -> None:
@@ -312,23 +250,11 @@ def card_of(
 ) -> ModelCard:
     """Write the card of a trained network.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What was asked.
-    network : torch.nn.Module
-        What came of it.
-    validation : dict
-        Its figures on held-out fields.
-
-    Returns
-    -------
-    ModelCard
-        The card; it names no folder of this machine.
+    It names no folder of this machine.
     """
     stride = int(getattr(network, "stride", 1))
     pixel = None if recipe.data.pairs else pixel_nm_of(recipe.data.sources)
-    probed = _probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
+    probed = probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
     return ModelCard(
         name=recipe.name,
         architecture=recipe.architecture,
@@ -353,7 +279,7 @@ def card_of(
 
 
 @functools.lru_cache(maxsize=8)
-def _probe_of(architecture: str, options: str) -> Probe:
+def probe_of(architecture: str, options: str) -> Probe:
     """Measure a fresh network, since weights do not matter; it takes seconds."""
     plain = build(architecture, yaml.safe_load(options))
     stride = int(getattr(plain, "stride", 1))

@@ -1,4 +1,10 @@
-"""What a run is fed with, when several processes learn together."""
+"""How processes that learn together are counted, and find one another.
+
+On one machine they meet on its loopback interface, so that no port is open to others.
+Several machines meet at the first one's address; that is waited for with a word, can be
+interrupted, and ends after a while. torchrun's own rendezvous has none of these three,
+so it is used where the user starts the run by it, and ours else.
+"""
 
 import atexit
 import os
@@ -9,111 +15,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.strategies import DDPStrategy
-from torch import distributed, nn
+from torch import distributed
 
 from napari_semsr.core import Cancelled, OptionError, Progress, SemsrError, Waiting
-from napari_semsr.training.data import Report
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.setup import batches
 
 if TYPE_CHECKING:
     import queue
     import threading
-
-_WHOLE_RANKS = ("RANK", "SLURM_PROCID")
-_PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
-
-
-class Feed(lightning.LightningDataModule):
-    """Batches of a run, asked for once each process knows its number.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What to learn from.
-    network : torch.nn.Module
-        Its scale says how clear and degraded patches are related.
-    done : int
-        Steps before this start.
-    report : Report
-        Told how far the making of a bank of scenes is.
-    """
-
-    def __init__(
-        self, recipe: Recipe, network: nn.Module, done: int, report: Report
-    ) -> None:
-        super().__init__()
-        self.recipe, self.network, self.done = recipe, network, done
-        self.report = report
-
-    def train_dataloader(self) -> Any:
-        """Give the batches of this process.
-
-        Returns
-        -------
-        torch.utils.data.DataLoader or BankBatches
-            Those of one process are never those of another.
-        """
-        trainer = self.trainer
-        share = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        return batches(self.recipe, self.network, self.done, self.report, share=share)
-
-
-def check_devices(recipe: Recipe) -> None:
-    """Refuse more devices than this machine has, before processes are started.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Says how many are wanted on each machine.
-
-    Raises
-    ------
-    OptionError
-        If there are fewer.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
-    if recipe.devices > there:
-        msg = (
-            f"devices must not exceed the {there} {what} of this machine, got "
-            f"{recipe.devices}."
-        )
-        raise OptionError(msg)
-
-
-def is_first(recipe: Recipe) -> bool:
-    """Whether this process is the one that writes and speaks.
-
-    Lightning starts the other ones with the same command and their numbers in the
-    environment; so do torchrun and SLURM.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Says how many processes there are.
-
-    Returns
-    -------
-    bool
-        True for the only process, and for the first of several.
-    """
-    if recipe.devices * recipe.nodes == 1:
-        return True
-    for name in _WHOLE_RANKS:
-        if name in os.environ:
-            return int(os.environ[name]) == 0
-    return all(int(os.environ.get(name, "0")) == 0 for name in _PARTIAL_RANKS)
-
-
-# How processes that learn together find one another.
-#
-# On one machine they meet on its loopback interface, so that no port is open to others.
-# Several machines meet at the first one's address; that is waited for with a word, can
-# be interrupted, and ends after a while.
 
 _LOOPBACK = "127.0.0.1"
 _LOOPBACK_NAMES = ("lo", "lo0")
@@ -136,23 +47,39 @@ _CALL_S = 1.0
 _LOOK_S = 0.2
 _LATER_S = 15.0  # the first process of a machine speaks before the others
 _HERE = "semsr/here"
-_OUTSIDE = ("RANK", "SLURM_PROCID", "TORCHELASTIC_RUN_ID")
+_WHOLE_RANKS = ("RANK", "SLURM_PROCID")
+_PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Refuse more devices than this machine has, before processes are started."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
+    if recipe.devices > there:
+        msg = (
+            f"devices must not exceed the {there} {what} of this machine, got "
+            f"{recipe.devices}."
+        )
+        raise OptionError(msg)
+
+
+def is_first(recipe: Recipe) -> bool:
+    """Whether this process, the only one or the first, is the one that writes.
+
+    Lightning starts the other ones with the same command and their numbers in the
+    environment; so do torchrun and SLURM.
+    """
+    if recipe.devices * recipe.nodes == 1:
+        return True
+    for name in _WHOLE_RANKS:
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    return all(int(os.environ.get(name, "0")) == 0 for name in _PARTIAL_RANKS)
 
 
 def check_machines(nodes: int) -> None:
-    """Refuse a machine that does not know where the first one is.
-
-    Parameters
-    ----------
-    nodes : int
-        How many machines are to learn together.
-
-    Raises
-    ------
-    OptionError
-        If its number is not one of them, if it is not the first and has no address, or
-        if the port or the time to wait is no number.
-    """
+    """Refuse a machine that does not know where the first of several is."""
     if nodes == 1:
         return
     _patience_s()
@@ -160,7 +87,7 @@ def check_machines(nodes: int) -> None:
     if not (port.isdecimal() and 0 < int(port) <= _LAST_PORT):
         msg = f"MASTER_PORT must be a number from 1 to {_LAST_PORT}, got {port!r}."
         raise OptionError(msg)
-    if any(name in os.environ for name in _OUTSIDE):
+    if any(name in os.environ for name in (*_WHOLE_RANKS, _TORCHRUN)):
         return
     number = os.environ.get("NODE_RANK", "0")
     if number not in map(str, range(nodes)):
@@ -199,11 +126,6 @@ def environment_kept() -> Iterator[None]:
 
     Else whatever is run next would keep to the loopback interface, and take itself for
     one of several processes.
-
-    Yields
-    ------
-    None
-        Nothing.
     """
     before = {name: os.environ.get(name) for name in (*_INTERFACES, *_LIGHTNINGS)}
     try:
@@ -216,19 +138,11 @@ def environment_kept() -> Iterator[None]:
                 os.environ[name] = value
 
 
-class Meeting(DDPStrategy):
-    """Lightning's data-parallel strategy, with a meeting of our own before it.
+class Rendezvous(DDPStrategy):
+    """Lightning's data-parallel strategy, with a rendezvous of our own before it.
 
-    Parameters
-    ----------
-    nodes : int
-        How many machines learn together.
-    stop : threading.Event
-        Ends the wait when it is set.
-    reports : queue.Queue of Progress
-        Where to say what is waited for.
-    **options : object
-        As the strategy takes them.
+    The wait for the other of `nodes` machines is ended by `stop`; what is waited for
+    is put into `reports`.
     """
 
     def __init__(
@@ -245,20 +159,14 @@ class Meeting(DDPStrategy):
             _stay_inside()
 
     def setup_distributed(self) -> None:
-        """Meet the other processes, then go on as Lightning does.
-
-        Raises
-        ------
-        SemsrError
-            If the others do not come in time.
-        """
-        if "TORCHELASTIC_RUN_ID" not in os.environ:  # else torchrun has done it
+        """Meet the other processes, then go on as Lightning does."""
+        if _TORCHRUN not in os.environ:  # else torchrun has done it
             self.set_world_ranks()
-            self._meet()
+            self.meet()
         super().setup_distributed()
 
-    def _meet(self) -> None:
-        """Join the processes into one group."""
+    def meet(self) -> None:
+        """Join the processes into one group, or say who did not come in time."""
         begun, told = time.monotonic(), 0
         store = self._store(begun)
         here = store.add(_HERE, 1)

@@ -1,8 +1,8 @@
-"""The training loop: a recipe in, a model file and a curve out, resumable.
+"""The run of a recipe: a model file and a curve come out of it; it can be resumed.
 
-Lightning runs in a thread of its own, so that the job stays a generator that a panel or
-a command can drive and stop. What is left in the folder of a run is described in
-`napari_semsr.training.run_folder`.
+`train` is the whole of it, from top to bottom. Lightning's trainer runs in a thread of
+its own, so that the job stays a generator that a panel or a command can drive and stop.
+What is left in the folder of a run is described in `napari_semsr.training.run_folder`.
 """
 
 import logging
@@ -10,7 +10,8 @@ import queue
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,9 +30,9 @@ from napari_semsr.core import (
     SemsrError,
 )
 from napari_semsr.training.callbacks import Recorder
+from napari_semsr.training.data import TrainingData
 from napari_semsr.training.distributed import (
-    Feed,
-    Meeting,
+    Rendezvous,
     check_devices,
     check_machines,
     environment_kept,
@@ -51,6 +52,7 @@ from napari_semsr.training.setup import (
     check_patches,
     first_network,
     make_learner,
+    scale_of,
     settled,
 )
 
@@ -62,23 +64,8 @@ _BLOCK = 16  # channels
 def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
     """Tell whether a network is trained in mixed precision.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Its `precision`: ``auto`` takes bf16 where the processor is fast at it and the
-        network can be trained so.
-    network : torch.nn.Module
-        What is trained.
-
-    Returns
-    -------
-    bool
-        True for bf16, False for fp32.
-
-    Raises
-    ------
-    OptionError
-        If bf16 is asked for and the network cannot be trained in it.
+    With `precision: auto`, where the processor is fast at it and the network can be
+    trained so; bf16 is refused where it cannot.
     """
     if recipe.precision == "fp32":
         return False
@@ -94,10 +81,11 @@ def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
             )
             raise OptionError(msg)
         return True
-    return wrong is None and _is_fast_on_cpu()
+    return wrong is None and is_fast_on_cpu()
 
 
-def _is_fast_on_cpu() -> bool:
+def is_fast_on_cpu() -> bool:
+    """Whether the processor has units for bf16."""
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
@@ -139,69 +127,6 @@ class TrainResult:
     validation: dict[str, float]
     model: Path
     seconds: float
-
-
-def _trainer(
-    recipe: Recipe, run_dir: Path, recorder: Recorder, *, bf16: bool
-) -> lightning.Trainer:
-    for name in _CHATTER:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    manual = recipe.kind.endswith("-gan")  # which clip their gradients themselves
-    several = recipe.devices * recipe.nodes > 1
-    return lightning.Trainer(
-        max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
-        precision="bf16-mixed" if bf16 else "32-true",
-        default_root_dir=run_dir,
-        devices=recipe.devices if several or torch.cuda.is_available() else "auto",
-        num_nodes=recipe.nodes,
-        strategy=Meeting(
-            recipe.nodes,
-            recorder.stop,
-            recorder.reports,
-            # With discriminators, a backward pass leaves some weights without gradients
-            find_unused_parameters=manual,
-        )
-        if several
-        else "auto",
-        callbacks=[recorder],
-        benchmark=torch.cuda.is_available(),  # all batches are of one shape
-        gradient_clip_val=None if manual else recipe.clip_norm,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _fit(
-    network: nn.Module,
-    recipe: Recipe,
-    recorder: Recorder,
-    trainer: lightning.Trainer,
-    *,
-    resume: bool,
-) -> None:
-    learner = make_learner(network, recipe)
-    run_dir = recorder.run_dir
-    if recorder.writes:
-        inputs = inputs_of(recipe)
-        if resume:
-            check_inputs(run_dir, inputs)
-        recorder.begin = partial(begin, recipe, run_dir, inputs, resume=resume)
-    state = run_dir / STATE if resume else None
-    done = 0 if state is None else steps_done(state)
-    if recorder.stop.is_set():
-        raise Cancelled
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(
-            learner,
-            datamodule=Feed(recipe, network, done, recorder.making_scenes),
-            ckpt_path=state,
-            weights_only=True,
-        )
 
 
 def train(
@@ -250,22 +175,31 @@ def train(
     check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
     first, best = is_first(recipe), {}
-    failures: list[Exception] = []
     with environment_kept(), leaving_no_empty(run_dir):
         if first:
             best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
         recorder = Recorder(run_dir, recipe, best, writes=first)
         trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
 
-        def work() -> None:
-            try:
-                _fit(network, recipe, recorder, trainer, resume=resume)
-            except Exception as error:  # noqa: BLE001 - carried to the caller's thread
-                failures.append(error)
+        def fit() -> None:
+            learner = make_learner(network, recipe)
+            if first:
+                inputs = inputs_of(recipe)
+                if resume:
+                    check_inputs(run_dir, inputs)
+                recorder.begin = partial(begin, recipe, run_dir, inputs, resume=resume)
+            state = run_dir / STATE if resume else None
+            done = steps_done(state) if state else 0
+            data = TrainingData(recipe, scale_of(network), done, recorder.making_scenes)
+            if recorder.stop.is_set():
+                raise Cancelled
+            with _without_advice():
+                # The recorder saves state and best model as it goes.
+                trainer.fit(
+                    learner, datamodule=data, ckpt_path=state, weights_only=True
+                )
 
-        yield from _watched(work, recorder)
-    if failures:
-        raise _translated(failures[0]) from failures[0]
+        yield from _in_thread(fit, recorder)
     return TrainResult(
         trainer.global_step,
         best,
@@ -274,11 +208,61 @@ def train(
     )
 
 
-def _watched(
+def _trainer(
+    recipe: Recipe, run_dir: Path, recorder: Recorder, *, bf16: bool
+) -> lightning.Trainer:
+    for name in _CHATTER:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    manual = recipe.adversarial  # these learners clip their gradients themselves
+    several = recipe.devices * recipe.nodes > 1
+    return lightning.Trainer(
+        max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
+        precision="bf16-mixed" if bf16 else "32-true",
+        default_root_dir=run_dir,
+        devices=recipe.devices if several or torch.cuda.is_available() else "auto",
+        num_nodes=recipe.nodes,
+        strategy=Rendezvous(
+            recipe.nodes,
+            recorder.stop,
+            recorder.reports,
+            # With discriminators, a backward pass leaves some weights without gradients
+            find_unused_parameters=manual,
+        )
+        if several
+        else "auto",
+        callbacks=[recorder],
+        benchmark=torch.cuda.is_available(),  # all batches are of one shape
+        gradient_clip_val=None if manual else recipe.clip_norm,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Leave out what Lightning would have us do otherwise."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        yield
+
+
+def _in_thread(
     work: Callable[[], None], recorder: Recorder
 ) -> Generator[Progress, None, None]:
     """Work in a thread, and hand on what is reported; closing ends the work."""
-    thread = threading.Thread(target=work, name="semsr-train", daemon=True)
+    failures: list[Exception] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - carried to the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded, name="semsr-train", daemon=True)
     try:
         yield Progress(0, recorder.recipe.steps, "Preparing images")
         thread.start()
@@ -291,7 +275,9 @@ def _watched(
         recorder.stop.set()
         if thread.ident is not None:  # else it was never started
             thread.join()
-        recorder.board.close()
+        recorder.metrics.close()
+    if failures:
+        raise _translated(failures[0]) from failures[0]
 
 
 def _from_worker(error: SemsrError) -> SemsrError:

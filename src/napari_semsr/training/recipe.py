@@ -125,9 +125,6 @@ class KernelOptions(Options):
     learnt : bool
         The Gaussian is where it begins; what it is, is learnt from both sets of images,
         as their spectra and a discriminator tell.
-    spectrum_weight : float
-        Weight of the loss between the spectrum of the degraded images and that of the
-        clear ones through the kernel, where it is learnt.
     """
 
     sigma_px: float = Field(default=1.0, gt=0, le=50)
@@ -135,7 +132,6 @@ class KernelOptions(Options):
     file: str | None = None
     noise: float = Field(default=0.0, ge=0, le=1)
     learnt: bool = False
-    spectrum_weight: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
@@ -158,7 +154,7 @@ class GanOptions(Options):
         How scores become a loss; the last is the relativistic average of ESRGAN.
     content : {"l1", "mse"}
         How a prediction is compared with its truth (`paired-gan`).
-    adversarial_weight, content_weight, tv_weight : float
+    adversarial_weight, content_weight : float
         Weights of the generator's terms (`paired-gan`).
     shares : tuple of float or None
         Shares of adversarial, content and total-variation term in the loss, from which
@@ -190,7 +186,6 @@ class GanOptions(Options):
     content: Literal["l1", "mse"] = "l1"
     adversarial_weight: float = Field(default=1.0, ge=0)
     content_weight: float = Field(default=100.0, ge=0)
-    tv_weight: float = Field(default=0.0, ge=0)
     shares: tuple[float, float, float] | None = None
     calibration_steps: int = Field(default=200, ge=1)
     content_only_steps: int = Field(default=0, ge=0)
@@ -217,6 +212,9 @@ class GanOptions(Options):
 
 SAME = "same"
 
+_FORMER = {"veil_weight": 0.3, "gan.tv_weight": 0.0, "gan.kernel.spectrum_weight": 1.0}
+"""Options that are constants now, which the recipes in folders of runs still name."""
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -238,8 +236,6 @@ class Recipe(Options):
     start_from : str or None
         Bundled model, or model file relative to the recipe, whose weights are taken
         over where names and shapes agree.
-    veil_weight : float
-        Weight of the loss on the haze itself, for networks that look for it.
     ema : float
         Decay of the running mean of the weights, which is then what is judged and
         saved; 0 for none.
@@ -307,12 +303,26 @@ class Recipe(Options):
     cross_frc: bool = False
     loss: Literal["l1", "mse", "log-mse", "relative-l1"] = "l1"
     gan: GanOptions = GanOptions()
-    veil_weight: float = Field(default=0.3, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
     devices: int = Field(default=1, ge=1, le=1024)
     nodes: int = Field(default=1, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether discriminators take part."""
+        return self.kind in ("paired-gan", "cycle-gan")
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether clear patches show another place than the degraded ones."""
+        return self.kind == "cycle-gan"
+
+    @property
+    def whole_scenes(self) -> bool:
+        """Whether whole scenes are learnt from, with their haze, not only patches."""
+        return self.kind == "supervised-l1"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -364,7 +374,15 @@ def load_recipe(path: Path) -> Recipe:
     OptionError
         If a key is unknown or a value out of range.
     """
-    return _absolute(Recipe.parse(_values(path)), path.parent)
+    values = _values(path)
+    for name, constant in _FORMER.items():
+        *above, last = name.split(".")
+        table: Any = values
+        for part in above:
+            table = table.get(part) if isinstance(table, dict) else None
+        if isinstance(table, dict) and table.get(last) == constant:
+            del table[last]
+    return _absolute(Recipe.parse(values), path.parent)
 
 
 def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -41,19 +41,7 @@ _GAP_SHARE = 64
 def keep_preview(
     run_dir: Path, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
 ) -> None:
-    """Write the picture into the folder of a run, in place of the last one.
-
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run.
-    network : torch.nn.Module
-        As it is now.
-    recipe : Recipe
-        Names the store, where patches come from one.
-    pairs : list of ValidationPair
-        Fields whose truth is known; none if there is no truth.
-    """
+    """Write the picture into the folder of a run, in place of the last one."""
     picture = preview(network, recipe, pairs)
     if picture is not None:
         write(picture, run_dir / PREVIEW, overwrite=True)
@@ -64,21 +52,8 @@ def preview(
 ) -> Micrograph | None:
     """Put degraded patch, output and truth side by side.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        As it is now.
-    recipe : Recipe
-        Names the store, where patches come from one.
-    pairs : list of ValidationPair
-        Fields whose truth is known. The one of most contrast is shown; without any, a
-        degraded patch of the store and no truth.
-
-    Returns
-    -------
-    Micrograph or None
-        In float32, on the grey scale of the fields; None where there is nothing to
-        show.
+    The field of most contrast is shown; without any, a degraded patch of the store and
+    no truth. On the grey scale of the fields; None where there is nothing to show.
     """
     low, high = _chosen(recipe, pairs)
     if low is None:
@@ -190,23 +165,12 @@ _REMEDY = "Give what it was begun with, or start anew with --overwrite"
 def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
     """Refuse to go on with a run by another recipe.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What is asked now.
-    before : dict
-        Recipe that the run keeps, as read; options that it lacks have their defaults.
-    run_dir : pathlib.Path
-        Folder of the run, for the message.
-
-    Raises
-    ------
-    CheckpointError
-        If they differ in what is learnt.
+    `before` is the recipe that the run keeps, as read; options that it lacks have their
+    defaults.
     """
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
-    if recipe.kind.endswith("-gan") and (
+    if recipe.adversarial and (
         recipe.gan.history or (kernel is not None and kernel.learnt)
     ):
         free = free - {"data.patch_px"}  # remembered images and spectra have this side
@@ -274,17 +238,9 @@ def _difference(key: str, before: Any, now: Any) -> str:
 def inputs_of(recipe: Recipe) -> Digests:
     """Digest what a recipe learns from.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Names a store of pairs, or images, and perhaps a kernel.
-
-    Returns
-    -------
-    dict
-        By kind and name; what is learnt from and what chooses the model are kept
-        apart. Of a store its record and a few patches are digested, of
-        images all; files that are missing are left out.
+    By kind and name; what is learnt from and what chooses the model are kept apart. Of
+    a store its record and a few patches are digested, of images all; files that are
+    missing are left out.
     """
     found: Digests = {}
     data, kernel = recipe.data, recipe.gan.kernel
@@ -324,17 +280,8 @@ def _digest_of_pairs(path: Path) -> str:
 def check_inputs(run_dir: Path, now: Digests) -> None:
     """Refuse to go on with a run from other pairs or images.
 
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run; one of an earlier version, that keeps no digests, passes.
-    now : dict
-        As `inputs_of` gives them.
-
-    Raises
-    ------
-    CheckpointError
-        If contents differ, or have changed places; names and folders may differ.
+    Names and folders may differ, and places may not. A run of an earlier version, that
+    keeps no digests, passes.
     """
     try:
         before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
@@ -387,28 +334,8 @@ def check_folder(
 ) -> dict[str, float]:
     """See that a run can go into its folder, and make that if it is not there.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What is asked.
-    run_dir : pathlib.Path
-        New or empty folder; the run's own when resuming.
-    resume : bool
-        Whether a state must be there, of the same recipe.
-    overwrite : bool
-        Whether an earlier run may go.
-
-    Returns
-    -------
-    dict
-        What is known of the best model.
-
-    Raises
-    ------
-    CheckpointError
-        If there is nothing to resume, or it is the run of another recipe.
-    WriteError
-        If the folder is in use or cannot be made or written to.
+    Gives what is known of the best model. When resuming, a state must be there, of the
+    same recipe.
     """
     state = run_dir / STATE
     if resume and not state.exists():
@@ -438,24 +365,7 @@ def check_folder(
 
 
 def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> None:
-    """Put a run into its folder, in place of an earlier one unless that goes on.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What is asked.
-    run_dir : pathlib.Path
-        As `check_folder` left it.
-    inputs : dict
-        Digests of what is learnt from.
-    resume : bool
-        Whether the run there goes on.
-
-    Raises
-    ------
-    WriteError
-        If the disk refuses.
-    """
+    """Put a run into its folder, in place of an earlier one unless that goes on."""
     with saving(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)  # another start may have left it
         if not resume:
@@ -472,15 +382,7 @@ def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> No
 def leaving_no_empty(run_dir: Path) -> Iterator[None]:
     """Remove folders that were made for a run which put nothing into them.
 
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run; where it was there before, it stays.
-
-    Yields
-    ------
-    None
-        Nothing.
+    A folder that was there before stays.
     """
     path = run_dir.absolute()
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -513,20 +415,7 @@ def _check_same(recipe: Recipe, run_dir: Path) -> None:
 def saving(run_dir: Path) -> Iterator[None]:
     """Turn what a disk refuses into a sentence.
 
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run.
-
-    Yields
-    ------
-    None
-        Nothing.
-
-    Raises
-    ------
-    WriteError
-        If a file cannot be written; the last state is kept.
+    The last state is kept.
     """
     try:
         yield
@@ -542,22 +431,7 @@ def saving(run_dir: Path) -> Iterator[None]:
 def save_state(
     trainer: lightning.Trainer, run_dir: Path, best: dict[str, float]
 ) -> None:
-    """Write the state beside the last one, then put it in its place.
-
-    Parameters
-    ----------
-    trainer : pytorch_lightning.Trainer
-        Whose state it is.
-    run_dir : pathlib.Path
-        Folder of the run.
-    best : dict
-        What is known of the best model.
-
-    Raises
-    ------
-    WriteError
-        If the disk refuses; the last state is kept.
-    """
+    """Write the state beside the last one, then put it in its place."""
     partial = run_dir / _PARTIAL
     with saving(run_dir):
         first = trainer.is_global_zero
@@ -577,23 +451,7 @@ def _put(path: Path, plain: Any) -> None:
 
 
 def steps_done(state: Path) -> int:
-    """Read how far a saved state had come.
-
-    Parameters
-    ----------
-    state : pathlib.Path
-        ``last.ckpt`` of a run.
-
-    Returns
-    -------
-    int
-        Steps.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged.
-    """
+    """Read how far a saved state had come."""
     try:
         held: dict[str, Any] = torch.load(state, weights_only=True, map_location="cpu")
         return int(held["global_step"])

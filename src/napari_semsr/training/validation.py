@@ -52,18 +52,9 @@ def _centre(image: Float32Array, side: int) -> Float32Array:
 def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     """Make the fixed pairs that choose the checkpoint.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the validation images; one phantom of each kind is added.
-    side : int, default=512
-        Largest side of a pair.
-
-    Returns
-    -------
-    list of ValidationPair
-        Every clear image in each of the paper's degradations that the recipe has, and
-        hardly blurred where it has sharp images.
+    Every clear image, and one phantom of each kind, up to `side` px large, in each of
+    the paper's degradations that the recipe has, and hardly blurred where it has sharp
+    images.
     """
     root = Path(recipe.data.root)
     clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
@@ -91,19 +82,7 @@ def _hardly_blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
     """Make the fixed pairs of a simulated instrument.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Gives the size of fields.
-    name : {"superlens", "gold"}
-        Which instrument.
-    scale : int
-        Clear pixels per degraded pixel of the network.
-
-    Returns
-    -------
-    list of ValidationPair
-        On samples that training never draws.
+    On samples that training never draws.
     """
     instrument = simulated(recipe, name, scale)
     return [
@@ -115,17 +94,7 @@ def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPai
 def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
     """Take the degraded images of pairs at a multiple of their pitch.
 
-    Parameters
-    ----------
-    pairs : list of ValidationPair
-        On one grid.
-    scale : int
-        The multiple.
-
-    Returns
-    -------
-    list of ValidationPair
-        Cropped to a multiple of the scale.
+    Cropped to a multiple of the scale.
     """
     if scale == 1:
         return pairs
@@ -147,15 +116,7 @@ _NYQUIST = 0.5
 def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
     """PSNR on the 0-255 scale after the best gain and offset.
 
-    Parameters
-    ----------
-    image, truth : (Y, X) numpy.ndarray
-        Image to judge, and the clear one on a 0-255 scale.
-
-    Returns
-    -------
-    float
-        Decibels.
+    `image`, `truth` (Y, X), the truth on a 0-255 scale.
     """
     error = truth.astype(float) - _matched(image, truth)
     return 10 * math.log10(_WHITE**2 / max(float(np.mean(error**2)), 1e-12))
@@ -171,17 +132,8 @@ def _matched(image: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
 def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
     """Find the frequency up to which an image agrees with its truth.
 
-    Parameters
-    ----------
-    image, truth : (Y, X) numpy.ndarray
-        Image to judge, and the clear one.
-
-    Returns
-    -------
-    float
-        Cycles per pixel at which their Fourier ring correlation falls below the
-        criterion for a reference without noise; 0.5 where it never does, 0 where there
-        is no answer.
+    Cycles per pixel at which their Fourier ring correlation falls below the criterion
+    for a reference without noise; 0.5 where it never does, 0 where there is no answer.
     """
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
     found = measure_frc(a, b, FrcOptions(reference=True))
@@ -194,18 +146,9 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
 def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]:
     """Run a network on one small field, whole, in fp32.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Network whose `stride` and `scale` attributes, if any, say which sides it takes
-        and how it enlarges.
-    image : (Y, X) numpy.ndarray
-        Grey values on any scale.
-
-    Returns
-    -------
-    (Y * scale, X * scale) numpy.ndarray of float32
-        Restored image on the same grey scale.
+    (Y, X) on any grey scale to (Y * scale, X * scale) on the same. The attributes
+    `stride` and `scale` of the network, if any, say which sides it takes and how it
+    enlarges.
     """
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)
@@ -223,35 +166,20 @@ def _device_of(module: nn.Module) -> torch.device:
     return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
-class Judge:
-    """Compares what networks make of fixed fields with the truth.
-
-    Parameters
-    ----------
-    pairs : list of ValidationPair
-        The fields; none if there is no truth.
-    cross_frc : bool, default=False
-        Correlate with the truth too, which takes longer.
-    """
+class Validator:
+    """Compares what networks make of fixed fields with the truth."""
 
     def __init__(self, pairs: list[ValidationPair], *, cross_frc: bool = False) -> None:
         self.pairs, self.cross_frc = pairs, cross_frc
         self._before = [affine_psnr_db(_enlarged(p), p.high) for p in pairs]
 
-    def judge(self, network: nn.Module) -> dict[str, float]:
+    def figures(self, network: nn.Module) -> dict[str, float]:
         """Judge a network.
 
-        Parameters
-        ----------
-        network : torch.nn.Module
-            In evaluation mode.
-
-        Returns
-        -------
-        dict
-            ``gain_db`` in PSNR over the degraded image, the same as ``gain_db_KIND``
-            for each degradation, ``psnr_db`` and ``ssim``, all after the best gain and
-            offset, and ``frc_per_px`` if asked for; means over the fields.
+        ``gain_db`` in PSNR over the degraded image, the same as ``gain_db_KIND`` for
+        each degradation, ``psnr_db`` and ``ssim``, all after the best gain and offset,
+        and ``frc_per_px`` if asked for; means over the fields. The network is in
+        evaluation mode.
         """
         rows: list[dict[str, float]] = []
         for pair, before in zip(self.pairs, self._before, strict=True):

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import WriteError
-from napari_semsr.models.registry import build
-from napari_semsr.training import setup as starting
+from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.patches import Patches, ScenePairs
-from napari_semsr.training.data.scene_cache import BankBatches, open_bank
+from napari_semsr.training.data.scene_cache import CachedBatches, open_bank
 from napari_semsr.training.data.scenes import Scenes
 from napari_semsr.training.recipe import Recipe
 
@@ -89,9 +88,9 @@ def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 def test_batches_of_a_step_are_the_same_whenever_it_is_reached(tmp_path: Path) -> None:
     asked = recipe(tmp_path)
     bank = open_bank(asked, 1, silent)
-    whole = list(BankBatches(bank, asked, 0))
-    rest = list(BankBatches(bank, asked, 4))
-    assert len(whole) == len(BankBatches(bank, asked, 4)) == asked.steps
+    whole = list(CachedBatches(bank, asked, 0))
+    rest = list(CachedBatches(bank, asked, 4))
+    assert len(whole) == len(CachedBatches(bank, asked, 4)) == asked.steps
     for a, b in zip(whole[4:], rest, strict=True):
         assert torch.equal(a.low, b.low)
         assert torch.equal(a.high, b.high)
@@ -102,7 +101,7 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
     clean = {"blur": 1, "fog": 0, "hybrid": 0, "sigma_px": (0.01, 0.01), "noisy": 0}
     given = {**recipe(tmp_path).model_dump(), "degradations": clean | {"near_paper": 0}}
     asked = Recipe.parse(given)
-    batch = BankBatches(open_bank(asked, 1, silent), asked, 0).batch(0)
+    batch = CachedBatches(open_bank(asked, 1, silent), asked, 0).batch(0)
     assert isinstance(batch, Patches)
     assert batch.low.shape == (2, 2, 1, 32, 32)
     torch.testing.assert_close(batch.low, batch.high, atol=0.02, rtol=0)
@@ -111,7 +110,7 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
 def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
     asked = recipe(tmp_path, "cycle-gan", patch_px=64, patches_per_scene=1)
     bank = open_bank(asked, 1, silent)
-    batch = BankBatches(bank, asked, 0).batch(0)
+    batch = CachedBatches(bank, asked, 0).batch(0)
     assert isinstance(batch, Patches)
     for low, high in zip(batch.low[:, 0, 0], batch.high[:, 0, 0], strict=True):
         near = [np.abs(low.numpy() - own).max() for own in bank.low]
@@ -121,9 +120,7 @@ def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
 
 def test_haze_comes_with_scenes(tmp_path: Path) -> None:
     asked = recipe(tmp_path, "supervised-l1")
-    network = build("unveiled", {"width": 8, "fine_blocks": 1, "dilations": [1]})
-    drawn = starting.batches(asked, network, 0)
-    batch = next(iter(drawn))
+    batch = next(iter(TrainingData(asked, scale=1).train_dataloader()))
     assert isinstance(batch, Scenes)
     assert batch.log_gain.shape == (2, 1, 4, 4)
     assert batch.airlight.shape == (2, 1)

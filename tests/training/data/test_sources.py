@@ -43,7 +43,7 @@ def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
 
 def test_sources_are_mixed_by_their_shares() -> None:
     scenes = ScenePairs(recipe(superlens=1.0, gold=3.0), scale=2, first=0, count=1)
-    names = [scenes._source(place) for place in range(0, 4000, 4)]
+    names = [scenes.source_of(place) for place in range(0, 4000, 4)]
     assert 0.7 < names.count("gold") / len(names) < 0.8
 
 
@@ -65,10 +65,10 @@ def test_simulated_fields_choose_the_checkpoint() -> None:
     asked = recipe(gold=1.0)
     network = build(asked.architecture, asked.architecture_options)
     learner = starting.make_learner(network, asked)
-    kinds = {pair.kind for pair in learner.judge.pairs}
+    kinds = {pair.kind for pair in learner.validator.pairs}
     assert kinds == {"gold"}
     with torch.inference_mode():
-        found = learner.judge.judge(network.eval())
+        found = learner.validator.figures(network.eval())
     assert np.isfinite(found["gain_db_gold"])
 
 

@@ -18,6 +18,7 @@ from napari_semsr.models.registry import build
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
 from napari_semsr.simulation.phantoms.draw import PHANTOMS, draw
 from napari_semsr.training import fit as loop, setup as starting
+from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.stored_pairs import StoredPatches, stored_validation
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
@@ -238,10 +239,7 @@ def test_scenes_for_twice_the_resolution(
     asked = recipe(tmp_path).replace(
         data={"phantoms": 1, "scene_px": 32, "patch_px": 16, "patches_per_scene": 2}
     )
-    network = build(
-        "two-scale", {"width": 4, "fine_blocks": 1, "dilations": [1], "scale": 2}
-    )
-    low, high = next(iter(starting.batches(asked, network, 0)))
+    low, high = next(iter(TrainingData(asked, scale=2).train_dataloader()))
     assert low.shape == (1, 2, 1, 16, 16)
     assert high.shape == (1, 2, 1, 32, 32)
     coarse = torch.nn.functional.avg_pool2d(high.flatten(0, 1), 2)

@@ -27,7 +27,7 @@ def test_noise_is_added_while_learning_and_only_then() -> None:
 
 def test_learnt_kernel_is_a_kernel_and_begins_as_told() -> None:
     start = kernel_of(KernelOptions(sigma_px=1.2, size_px=9))
-    learnt = LearntBlur(start, 0.0, 32, 1.0)
+    learnt = LearntBlur(start, 0.0, 32)
     np.testing.assert_allclose(learnt.kernel()[0, 0].detach(), start, atol=2e-4)
     assert float(learnt.kernel().detach().sum()) == pytest.approx(1)
     image = torch.rand(1, 1, 32, 32)
@@ -40,7 +40,7 @@ def test_kernel_is_learnt_from_images_of_different_places(sigma: float) -> None:
     true = Blur(gaussian_kernel(sigma, 11).astype(np.float32), noise=1e-3)
     coarse = Blur(gaussian_kernel(0.5, 7).astype(np.float32))
     begun = KernelOptions(sigma_px=0.5, size_px=11)
-    learnt = LearntBlur(kernel_of(begun), 1e-3, 32, 1)
+    learnt = LearntBlur(kernel_of(begun), 1e-3, 32)
     optimiser = torch.optim.Adam(learnt.parameters(), lr=1e-2)
     for _ in range(120):
         sharp, other = (coarse(torch.randn(8, 1, 32, 32)) for _ in range(2))

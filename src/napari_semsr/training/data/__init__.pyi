@@ -1,17 +1,12 @@
+from .data_module import TrainingData as TrainingData
 from .patches import (
     Patches as Patches,
-    ScenePatches as ScenePatches,
     binned as binned,
+    cut as cut,
     flat as flat,
-)
-from .scene_cache import (
-    BankBatches as BankBatches,
-    Report as Report,
-    open_bank as open_bank,
 )
 from .scenes import (
     PHANTOM_SEED as PHANTOM_SEED,
-    SceneDataset as SceneDataset,
     Scenes as Scenes,
     load_clear as load_clear,
 )
@@ -20,7 +15,6 @@ from .sources import (
     simulated as simulated,
 )
 from .stored_pairs import (
-    StoredPatches as StoredPatches,
     fitting_store as fitting_store,
     stored_validation as stored_validation,
 )

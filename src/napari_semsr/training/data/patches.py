@@ -34,19 +34,18 @@ class Patches(NamedTuple):
     high: Tensor
 
 
+def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tensor:
+    """Cut patches (S, P, 1, side, side) of images (S, 1, H, W) at (S, P, 2) corners."""
+    patches = [
+        image[:, y : y + side, x : x + side]
+        for image, places in zip(images, corners.tolist(), strict=True)
+        for y, x in places
+    ]
+    return torch.stack(patches).reshape(*corners.shape[:2], 1, side, side)
+
+
 def flat(batch: Patches) -> Patches:
-    """Join the patches of all scenes of a batch.
-
-    Parameters
-    ----------
-    batch : Patches
-        With scenes as an axis before that of the patches.
-
-    Returns
-    -------
-    Patches
-        With one axis for all patches.
-    """
+    """Join the patches of all scenes of a batch: (S, P, 1, H, W) to (S P, 1, H, W)."""
     low, high = batch
     return Patches(low.flatten(0, 1), high.flatten(0, 1))
 
@@ -54,17 +53,7 @@ def flat(batch: Patches) -> Patches:
 def binned(image: NDArray[np.floating], scale: int) -> NDArray[np.float32]:
     """Average blocks of pixels, as a detector of a larger pitch does.
 
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Image; rows and columns that fill no block are dropped.
-    scale : int
-        Side of a block.
-
-    Returns
-    -------
-    (Y // scale, X // scale) numpy.ndarray of float32
-        Means.
+    (Y, X) to (Y // scale, X // scale); rows and columns that fill no block are dropped.
     """
     rows, columns = (n // scale for n in image.shape)
     whole = image[: rows * scale, : columns * scale]
@@ -81,15 +70,8 @@ def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
 class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
     """Endless random scenes, degraded and clear.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What to draw.
-    scale : int
-        Clear pixels per degraded pixel along each axis: the scene is degraded on the
-        fine grid, and then seen at a multiple of its pitch.
-    first, count : int
-        Index of the first scene, and how many there are.
+    `scale` is clear pixels per degraded pixel along each axis: the scene is degraded on
+    the fine grid, and then seen at a multiple of its pitch.
     """
 
     def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
@@ -119,25 +101,16 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
     def pair(self, index: int) -> tuple[Float32Array, Float32Array]:
         """Make a scene.
 
-        Parameters
-        ----------
-        index : int
-            Its number, counted from `first`.
-
-        Returns
-        -------
-        low : (scene_px, scene_px) numpy.ndarray of float32
-            Degraded image on the scale where its percentiles are about 0 and 1.
-        high : (scene_px * scale, scene_px * scale) numpy.ndarray of float32
-            Clear image on the same scale.
+        (scene_px, scene_px) and `scale` times that, both on the scale where the
+        percentiles of the degraded image are about 0 and 1.
         """
-        source = self._source(self.first + index)
+        source = self.source_of(self.first + index)
         if source != _IMAGES:
             return self.instruments[source].pair(self.first + index)
         scene = self.scenes[index]
         return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
 
-    def _source(self, place: int) -> str:
+    def source_of(self, place: int) -> str:
         """Draw what a scene comes from, for runs of places that share a sample."""
         if len(self.names) == 1:
             return self.names[0]
@@ -147,17 +120,9 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
     def other(self, place: int) -> Float32Array:
         """Make a clear image that belongs to no degraded one.
 
-        Parameters
-        ----------
-        place : int
-            Number of the scene that it is not.
-
-        Returns
-        -------
-        (scene_px * scale, scene_px * scale) numpy.ndarray of float32
-            Its percentiles are 0 and 1.
+        (scene_px * scale, scene_px * scale); its percentiles are 0 and 1.
         """
-        source = self._source(place)
+        source = self.source_of(place)
         if source != _IMAGES:
             return _unit(self.instruments[source].pair(place + _AWAY)[1])
         rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
@@ -167,15 +132,8 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
 class ScenePatches(Dataset[Patches]):
     """Patches of endless random scenes.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What to draw. Scenes for the kind `cycle-gan` are unpaired: the clear patches
-        come from another scene than the degraded ones.
-    scale : int
-        Clear pixels per degraded pixel along each axis.
-    first, count : int
-        Index of the first scene, and how many there are.
+    Scenes for the kind `cycle-gan` are unpaired: the clear patches come from another
+    scene than the degraded ones.
     """
 
     def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
@@ -190,10 +148,12 @@ class ScenePatches(Dataset[Patches]):
         place = self.first + index
         low, high = self.scenes.pair(index)
         corners = self._corners(place, _CORNERS)
-        if self.recipe.kind != "cycle-gan":
-            return Patches(self._cut(low, corners, 1), self._cut(high, corners, None))
-        other, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
-        return Patches(self._cut(low, corners, 1), self._cut(other, elsewhere, None))
+        elsewhere = corners
+        if self.recipe.unpaired:
+            high, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
+        return Patches(
+            self._cut(low, corners, 1), self._cut(high, elsewhere, self.scale)
+        )
 
     def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
         """Draw where patches begin, in pixels of the degraded image."""
@@ -203,12 +163,8 @@ class ScenePatches(Dataset[Patches]):
         return rng.integers(0, last + 1, (data.patches_per_scene, 2))
 
     def _cut(
-        self, image: NDArray[np.float32], corners: NDArray[np.int64], scale: int | None
+        self, image: Float32Array, corners: NDArray[np.int64], scale: int
     ) -> Tensor:
-        """Cut patches out of an image of the coarse (1) or the fine grid (None)."""
-        factor = self.scale if scale is None else scale
-        side = self.recipe.data.patch_px * factor
-        cut = [
-            image[y : y + side, x : x + side] for y, x in (corners * factor).tolist()
-        ]
-        return torch.from_numpy(np.stack(cut)[:, None].astype(np.float32))
+        """Cut patches (P, 1, h, w) out of an image of `scale` times the coarse grid."""
+        whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
+        return cut(whole, scale * corners[None], scale * self.recipe.data.patch_px)[0]

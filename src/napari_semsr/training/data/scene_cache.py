@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from napari_semsr.core import OptionError, WriteError
 from napari_semsr.io import move
-from napari_semsr.training.data.patches import Patches, ScenePairs
+from napari_semsr.training.data.patches import Patches, ScenePairs, cut
 from napari_semsr.training.data.scenes import SceneDataset, Scenes
 from napari_semsr.training.recipe import Recipe
 
@@ -31,12 +31,11 @@ Report = Callable[[int, int], None]
 _MARK = "bank.json"
 _CHUNK = 16  # scenes that a worker hands over at once
 _IMAGES = 2  # quantities that are images
-_LOOKS_FOR_HAZE = "supervised-l1"
 _NOT_SCENES = {"root", "bank_folder", "pairs", "augment", "validation", "held_out"}
 _NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
 
 
-class Bank(NamedTuple):
+class SceneCache(NamedTuple):
     """Scenes on file.
 
     Attributes
@@ -56,27 +55,10 @@ class Bank(NamedTuple):
     airlight: NDArray[np.float32] | None
 
 
-def open_bank(recipe: Recipe, scale: int, report: Report) -> Bank:
-    """Open the bank of a recipe, made first if there is none.
+def open_bank(recipe: Recipe, scale: int, report: Report) -> SceneCache:
+    """Open the cache of a recipe, made first if there is none; it is not written to.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Says what scenes are, how many the bank holds, and where banks are kept.
-    scale : int
-        Clear pixels per degraded pixel along each axis.
-    report : Report
-        Told how far the making is.
-
-    Returns
-    -------
-    Bank
-        Memory-mapped, not to be written to.
-
-    Raises
-    ------
-    WriteError
-        If the disk is full.
+    `scale` is clear pixels per degraded pixel along each axis.
     """
     folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale)
     if not (folder / _MARK).exists():
@@ -86,13 +68,13 @@ def open_bank(recipe: Recipe, scale: int, report: Report) -> Bank:
         path = folder / f"{name}.npy"
         return np.load(path, mmap_mode="c") if path.exists() else None
 
-    return Bank(*(load(name) for name in Bank._fields))
+    return SceneCache(*(load(name) for name in SceneCache._fields))
 
 
 def _name(recipe: Recipe, scale: int) -> str:
     """Name a bank by all that decides its scenes."""
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
-    haze = recipe.kind == _LOOKS_FOR_HAZE
+    haze = recipe.whole_scenes
     degradations = recipe.degradations.model_dump(mode="json")
     if not recipe.data.sources.get("images"):  # what happens to images says nothing
         data = {
@@ -124,7 +106,7 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
 
 def _source(recipe: Recipe, scale: int, count: int) -> Dataset[Any]:
     """Give the scenes that a run without a bank would see."""
-    if recipe.kind == _LOOKS_FOR_HAZE:
+    if recipe.whole_scenes:
         if scale != 1:
             msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
             raise OptionError(msg)
@@ -141,7 +123,7 @@ def _fill(folder: Path, source: Any, workers: int, report: Report) -> None:
     arrays: list[tuple[NDArray[Any], int]] = []
     done = 0
     for batch in loader:
-        parts = batch[: len(Bank._fields)]
+        parts = batch[: len(SceneCache._fields)]
         if not arrays:
             arrays = _arrays(folder, parts, count)
         for (array, squeezed), part in zip(arrays, parts, strict=True):
@@ -164,7 +146,7 @@ def _arrays(
 ) -> list[tuple[NDArray[Any], int]]:
     """Make the files, and say which quantities have an axis of one to leave out."""
     made: list[tuple[NDArray[Any], int]] = []
-    for name, part in zip(Bank._fields, parts, strict=False):
+    for name, part in zip(SceneCache._fields, parts, strict=False):
         shape = tuple(part.shape[1:])
         squeezed = shape[:1] == (1,)
         array = np.lib.format.open_memmap(
@@ -177,51 +159,36 @@ def _arrays(
     return made
 
 
-# Batches from a bank, cut on the device that learns from them.
+# Batches from a scene cache, cut on the device that learns from them.
 
 _STREAM = 77  # of chance, beside those of scenes and patches
-_SHARE = 0.25  # of a GPU's free memory that a bank may take
+_SHARE = 0.25  # of a GPU's free memory that a cache may take
 _PERCENTILES = (0.1, 99.9)
 
 
-class BankBatches:
-    """Random batches of a bank, the same for a seed and a step.
+class CachedBatches:
+    """Random batches of cached scenes, the same for a seed, a step and a process.
 
-    The bank is held on the GPU where it takes up to a quarter of what is free there.
-
-    Parameters
-    ----------
-    bank : Bank
-        Scenes on file.
-    recipe : Recipe
-        How many scenes and patches make a batch. For the kind `cycle-gan` the clear
-        patches are of other scenes than the degraded ones.
-    done : int
-        Steps before this start.
-    share : tuple of int, default=(0, 1)
-        Number of this process, and how many learn together.
+    The cache is held on the GPU where it takes up to a quarter of what is free there.
+    Of the kind `cycle-gan` the clear patches are of other scenes than the degraded.
     """
 
     def __init__(
-        self,
-        bank: Bank,
-        recipe: Recipe,
-        done: int,
-        share: tuple[int, int] = (0, 1),
+        self, cache: SceneCache, recipe: Recipe, done: int, process: int = 0
     ) -> None:
         self.recipe, self.done = recipe, done
-        self.stream = _STREAM + share[0]
+        self.stream = _STREAM + process
         data = recipe.data
         self.per_step = max(1, recipe.batch // data.patches_per_scene)
-        self.scale = bank.high.shape[-1] // bank.low.shape[-1]
-        self.device = _device_for(bank)
-        self.count = len(bank.low)
-        self.low, self.high = (_placed(a, self.device) for a in (bank.low, bank.high))
+        self.scale = cache.high.shape[-1] // cache.low.shape[-1]
+        self.device = _device_for(cache)
+        self.count = len(cache.low)
+        self.low, self.high = (_placed(a, self.device) for a in (cache.low, cache.high))
         self.haze = None
-        if bank.log_gain is not None and bank.airlight is not None:
+        if cache.log_gain is not None and cache.airlight is not None:
             self.haze = (
-                _placed(bank.log_gain, self.device)[:, None],
-                _placed(bank.airlight, self.device).reshape(-1, 1),
+                _placed(cache.log_gain, self.device)[:, None],
+                _placed(cache.airlight, self.device).reshape(-1, 1),
             )
 
     def __len__(self) -> int:
@@ -232,18 +199,7 @@ class BankBatches:
             yield self.batch(step)
 
     def batch(self, step: int) -> Scenes | Patches:
-        """Draw the batch of a step.
-
-        Parameters
-        ----------
-        step : int
-            Its number.
-
-        Returns
-        -------
-        Scenes or Patches
-            What the recipe's kind learns from.
-        """
+        """Draw the batch of a step, as the recipe's kind learns from it."""
         data = self.recipe.data
         rng = np.random.default_rng([self.recipe.seed, step, self.stream])
         numbers = rng.integers(0, self.count, self.per_step)
@@ -256,12 +212,15 @@ class BankBatches:
                 part[self._on_device(numbers)].float() for part in self.haze
             )
             return Scenes(low, high, log_gain, airlight, torch.from_numpy(corners))
-        if self.recipe.kind == "cycle-gan":
+        elsewhere = corners
+        if self.recipe.unpaired:
             moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
             high = _unit(self._taken(self.high, moved % self.count))
             elsewhere = rng.integers(0, last + 1, many)
-            return Patches(self._cut(low, corners, 1), self._cut(high, elsewhere))
-        return Patches(self._cut(low, corners, 1), self._cut(high, corners))
+        side, scale = data.patch_px, self.scale
+        return Patches(
+            cut(low, corners, side), cut(high, scale * elsewhere, scale * side)
+        )
 
     def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.device)
@@ -269,21 +228,6 @@ class BankBatches:
     def _taken(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         """Take scenes as (S, 1, H, W) in 32 bits."""
         return scenes[self._on_device(numbers)].float()[:, None]
-
-    def _cut(
-        self, scenes: Tensor, corners: NDArray[np.int64], scale: int | None = None
-    ) -> Tensor:
-        """Cut patches as (S, P, 1, h, w), corners being in pixels of the degraded."""
-        factor = scale or self.scale
-        side = self.recipe.data.patch_px * factor
-        return torch.stack(
-            [
-                torch.stack([scene[:, y : y + side, x : x + side] for y, x in places])
-                for scene, places in zip(
-                    scenes, (corners * factor).tolist(), strict=True
-                )
-            ]
-        )
 
 
 def _unit(scenes: Tensor) -> Tensor:
@@ -295,11 +239,11 @@ def _unit(scenes: Tensor) -> Tensor:
     return unit
 
 
-def _device_for(bank: Bank) -> torch.device:
-    """Choose where a bank is held."""
+def _device_for(cache: SceneCache) -> torch.device:
+    """Choose where cached scenes are held."""
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
-        if sum(a.nbytes for a in bank if a is not None) <= _SHARE * free:
+        if sum(a.nbytes for a in cache if a is not None) <= _SHARE * free:
             return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 

@@ -41,17 +41,7 @@ def patchwork(
 
     Every number that is drawn here is chosen.
 
-    Parameters
-    ----------
-    first, second : (Y, X) numpy.ndarray of float
-        Clear scenes in [0, 1].
-    rng : numpy.random.Generator
-        Source of every random choice.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float
-        One clear scene in [0, 1]; borders of its regions may be sharp or soft.
+    (Y, X) in [0, 1]; borders of the regions may be sharp or soft.
     """
     rows, columns = first.shape
     correlation = float(np.exp(rng.uniform(*np.log(_CORRELATION_PX))))
@@ -73,22 +63,7 @@ PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
 def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
     """Read a clear image, cropped, on the scale where its percentiles are 0 and 1.
 
-    Parameters
-    ----------
-    root : pathlib.Path
-        Folder of the images.
-    entry : ImageEntry
-        Which one, and how much data bar to crop.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        Image in [0, 1].
-
-    Raises
-    ------
-    SemsrError
-        If nothing is left of it, or it is constant or not finite.
+    (Y, X) in [0, 1].
     """
     image = read(root / entry.file).array().astype(np.float32)
     if entry.crop_bottom >= image.shape[0]:
@@ -137,18 +112,8 @@ class Scenes(NamedTuple):
 class SceneDataset(Dataset[Scenes]):
     """Endless random scenes.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        What to draw.
-    first, count : int
-        Index of the first scene, and how many there are.
-
-    Raises
-    ------
-    OptionError
-        If all images are too small for a scene; a warning names those that are left
-        out where some are.
+    Images that are too small for a scene are left out with a warning that names them;
+    if all are, the recipe is refused.
     """
 
     def __init__(self, recipe: Recipe, *, first: int, count: int) -> None:
@@ -185,15 +150,7 @@ class SceneDataset(Dataset[Scenes]):
     def clear(self, rng: np.random.Generator) -> Float32Array:
         """Draw a clear scene, or cut it from an image, and vary it.
 
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of every random choice.
-
-        Returns
-        -------
-        (scene_px, scene_px) numpy.ndarray
-            Image in [0, 1].
+        (scene_px, scene_px) in [0, 1].
         """
         image = self._varied(rng)
         share = self.recipe.data.patchwork

@@ -25,14 +25,8 @@ _LEARNT = 5  # stream of chance of what is learnt from
 class Simulated(ABC):
     """Pairs of a simulated instrument.
 
-    Parameters
-    ----------
-    side : int
-        Side of the degraded image.
-    scale : int
-        Clear pixels per degraded pixel along each axis.
-    seed : int
-        With a number, it decides a pair.
+    `side` is that of the degraded image in pixels, `scale` is clear pixels per degraded
+    pixel along each axis, and the seed decides a pair with its number.
     """
 
     name: str
@@ -45,31 +39,13 @@ class Simulated(ABC):
     def pair(self, place: int) -> Pair:
         """Make a pair to learn from.
 
-        Parameters
-        ----------
-        place : int
-            Its number.
-
-        Returns
-        -------
-        low, high : numpy.ndarray of float32
-            Each on the scale where its own percentiles are 0 and 1.
+        Degraded and clear image, on the scale where the percentiles of the degraded one
+        or of each are 0 and 1.
         """
 
     @abstractmethod
     def validation(self, count: int) -> list[Pair]:
-        """Make fixed pairs that are never learnt from.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-
-        Returns
-        -------
-        list of tuple
-            As `pair` gives them.
-        """
+        """Make fixed pairs that are never learnt from."""
 
 
 class Superlens(Simulated):
@@ -77,13 +53,6 @@ class Superlens(Simulated):
 
     Consecutive pairs share a sample, of which drawing takes longer than looking; they
     differ in focus, resolution and noise.
-
-    Parameters
-    ----------
-    side, scale, seed : int
-        As `Simulated` takes them.
-    ranges : SsumPairOptions, optional
-        Samples, microscope and noise to draw from.
     """
 
     name = "superlens"
@@ -101,15 +70,7 @@ class Superlens(Simulated):
     def pair(self, place: int) -> Pair:
         """Make a pair to learn from.
 
-        Parameters
-        ----------
-        place : int
-            Its number.
-
-        Returns
-        -------
-        low, high : numpy.ndarray of float32
-            Each on the scale where its own percentiles are 0 and 1.
+        Each image is on the scale where its own percentiles are 0 and 1.
         """
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
@@ -122,18 +83,7 @@ class Superlens(Simulated):
         return self._pairs[look]
 
     def validation(self, count: int) -> list[Pair]:
-        """Make fixed pairs of samples that training never draws.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-
-        Returns
-        -------
-        list of tuple
-            As `pair` gives them.
-        """
+        """Make fixed pairs of samples that training never draws."""
         fields = ssum_validation(
             count, self.side, scale=self.scale, options=self.ranges
         )
@@ -154,37 +104,13 @@ class Gold(Simulated):
     def pair(self, place: int) -> Pair:
         """Make a pair to learn from.
 
-        Parameters
-        ----------
-        place : int
-            Its number.
-
-        Returns
-        -------
-        low, high : numpy.ndarray of float32
-            On the scale where the percentiles of `low` are 0 and 1.
-
-        Raises
-        ------
-        OptionError
-            If the network does not double the number of pixels.
+        Both images are on the scale where the percentiles of the degraded are 0 and 1.
         """
         rng = np.random.default_rng([self.seed, place, _LEARNT])
         return self._drawn(rng, random_gold_options(rng))
 
     def validation(self, count: int) -> list[Pair]:
-        """Make fixed pairs that training never draws.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-
-        Returns
-        -------
-        list of tuple
-            As `pair` gives them.
-        """
+        """Make fixed pairs that training never draws."""
         return [self._drawn(gold_rng("validation", i)) for i in range(count)]
 
     def _drawn(
@@ -201,22 +127,7 @@ _KINDS: dict[str, type[Simulated]] = {kind.name: kind for kind in (Superlens, Go
 
 
 def simulated(recipe: Recipe, name: str, scale: int) -> Simulated:
-    """Give an instrument as a recipe wants it.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Gives size, seed and ranges.
-    name : {"superlens", "gold"}
-        Which one.
-    scale : int
-        Clear pixels per degraded pixel along each axis.
-
-    Returns
-    -------
-    Simulated
-        The instrument.
-    """
+    """Give an instrument as a recipe wants it."""
     side, seed = recipe.data.scene_px, recipe.seed
     if name == Superlens.name:
         return Superlens(side, scale, seed, recipe.data.superlens)
@@ -226,15 +137,8 @@ def simulated(recipe: Recipe, name: str, scale: int) -> Simulated:
 def pixel_nm_of(names: Iterable[str]) -> float | None:
     """Give the pixel of what a network learns from.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Sources; ``images`` are of many pixel sizes.
-
-    Returns
-    -------
-    float or None
-        Nanometres, where there is one instrument with one pixel.
+    Nanometres, where there is one instrument with one pixel; ``images`` are of many
+    pixel sizes.
     """
     pixels = {_KINDS[name].pixel_nm if name in _KINDS else None for name in names}
     return pixels.pop() if len(pixels) == 1 else None

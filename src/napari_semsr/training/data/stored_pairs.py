@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from napari_semsr.core import FloatPair, ReadError, ShapeError
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
-from napari_semsr.training.data.patches import Patches
+from napari_semsr.training.data.patches import Patches, cut
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -44,30 +44,15 @@ def _scaled(patch: NDArray[Any], grey: FloatPair) -> NDArray[np.float32]:
 class StoredPatches(Dataset[Patches]):
     """Pairs of a store, one after another in a new order each time round.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the store, and how patches are varied and cut. For the kind `cycle-gan`
-        the clear patch of an item is never the truth of its degraded one.
-    scale : int
-        Clear pixels per degraded pixel of the network.
-    first, count : int
-        Index of the first item, and how many there are.
-
-    Raises
-    ------
-    ReadError
-        If the store has no pairs to train on, or is unpaired and pairs are needed.
-    ShapeError
-        If its scale is not the network's, or its patches are smaller than the recipe's.
+    For the kind `cycle-gan` the clear patch of an item is never the truth of its
+    degraded one. `scale` is clear pixels per degraded pixel of the network.
     """
 
     def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
         self.recipe, self.scale = recipe, scale
         self.first, self.count = first, count
         self.store = fitting_store(recipe, scale)
-        self.unpaired = recipe.kind == "cycle-gan"
-        if not (self.unpaired or self.store.paired):
+        if not (recipe.unpaired or self.store.paired):
             msg = (
                 f"{self.store.path.name} holds unpaired patches, which only kind "
                 f"cycle-gan can learn from, got kind {recipe.kind}."
@@ -82,7 +67,7 @@ class StoredPatches(Dataset[Patches]):
         place = self.first + index
         near = self._number(place, _LOW, self.low.shape[0])
         far = near
-        if self.unpaired:
+        if self.recipe.unpaired:
             far = self._number(place, _HIGH, self.high.shape[0])
             if far == near and self.store.paired:
                 far = (far + 1) % self.high.shape[0]
@@ -119,9 +104,11 @@ class StoredPatches(Dataset[Patches]):
         rng = np.random.default_rng([self.recipe.seed, place, _CUT])
         y, x = (int(rng.integers(0, n - side + 1)) for n in low.shape)
 
+        corner = np.array([[(y, x)]])
+
         def part(image: NDArray[np.float32], k: int) -> Tensor:
-            cut = image[k * y : k * (y + side), k * x : k * (x + side)]
-            return torch.from_numpy(np.ascontiguousarray(cut)[None, None])
+            whole = torch.from_numpy(np.ascontiguousarray(image))[None, None]
+            return cut(whole, k * corner, k * side)[0]
 
         return Patches(part(low, 1), part(high, self.scale))
 
@@ -129,22 +116,7 @@ class StoredPatches(Dataset[Patches]):
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:
     """Open the store and see that it fits the recipe and the network.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the store, and how large patches are.
-    scale : int
-        Clear pixels per degraded pixel of the network.
-
-    Returns
-    -------
-    PairStore
-        The store.
-
-    Raises
-    ------
-    ShapeError
-        If its scale is not the network's, or its patches are smaller than the recipe's.
+    Its scale must be the network's, and its patches no smaller than the recipe's.
     """
     store = open_pairs(Path(str(recipe.data.pairs)))
     given, side = int(store.record["scale"]), int(store.record["patch"])
@@ -166,17 +138,7 @@ def fitting_store(recipe: Recipe, scale: int) -> PairStore:
 def stored_validation(recipe: Recipe, scale: int) -> list[ValidationPair]:
     """Read the pairs of a store that choose the checkpoint.
 
-    Parameters
-    ----------
-    recipe : Recipe
-        Names the store.
-    scale : int
-        Clear pixels per degraded pixel of the network.
-
-    Returns
-    -------
-    list of ValidationPair
-        Up to 64 whole patches, evenly picked; none if the store is unpaired.
+    Up to 64 whole patches, evenly picked; none if the store is unpaired.
     """
     store = fitting_store(recipe, scale)
     if not store.paired:

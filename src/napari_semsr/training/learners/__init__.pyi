@@ -4,7 +4,4 @@ from .base import (
 )
 from .cycle_gan import CycleGan as CycleGan
 from .paired_gan import PairedGan as PairedGan
-from .supervised import (
-    Supervised as Supervised,
-    SupervisedL1 as SupervisedL1,
-)
+from .supervised import Supervised as Supervised

@@ -40,24 +40,8 @@ def generator_loss(
 ) -> Tensor:
     """Loss of a generator: what it makes should be taken for true.
 
-    Parameters
-    ----------
-    kind : {"least-squares", "cross-entropy", "relativistic"}
-        Form of the loss.
-    fake, real : torch.Tensor
-        Scores of generated images and, for the relativistic form, of true ones.
-    factor : float
-        Multiplies the loss.
-
-    Returns
-    -------
-    torch.Tensor
-        The loss.
-
-    Raises
-    ------
-    ValueError
-        If the relativistic form gets no true scores.
+    `fake` and `real` are scores of generated and of true images; only the relativistic
+    form needs the latter.
     """
     if kind == "least-squares":
         return lsgan_generator(fake, factor)
@@ -75,19 +59,7 @@ def discriminator_loss(
 ) -> Tensor:
     """Loss of a discriminator: true images from generated ones.
 
-    Parameters
-    ----------
-    kind : {"least-squares", "cross-entropy", "relativistic"}
-        Form of the loss.
-    real, fake : torch.Tensor
-        Scores of true and of generated images.
-    factor : float
-        Multiplies the sum of both parts.
-
-    Returns
-    -------
-    torch.Tensor
-        The loss.
+    `real` and `fake` are scores; `factor` multiplies the sum of both parts.
     """
     if kind == "least-squares":
         return lsgan_discriminator(real, fake, factor)
@@ -102,19 +74,7 @@ def telling_apart(
 ) -> Tensor:
     """Loss of a discriminator on images, in the recipe's form.
 
-    Parameters
-    ----------
-    judge : torch.nn.Module
-        The discriminator.
-    real, shown : (B, C, H, W) torch.Tensor
-        True images, and generated ones.
-    options : GanOptions
-        Form and factor of the loss.
-
-    Returns
-    -------
-    torch.Tensor
-        The loss, taken in full precision.
+    `real`, `shown` (B, C, H, W); the loss is taken in full precision.
     """
     scores = judge(real), judge(shown)
     with torch.autocast(real.device.type, enabled=False):
@@ -132,15 +92,6 @@ class AdversarialLearner(Learner, ABC):
 
     A step of Lightning's count is one of the generators; the discriminators' optimiser
     is stepped without being counted. Learning rates follow from the step alone.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The generator that is judged and saved.
-    recipe : Recipe
-        How.
-    pairs : list of ValidationPair
-        Fields that choose the checkpoint.
     """
 
     judged: Tensor
@@ -155,78 +106,28 @@ class AdversarialLearner(Learner, ABC):
 
     @abstractmethod
     def generators(self) -> nn.Module:
-        """Give what the first optimiser trains.
-
-        Returns
-        -------
-        torch.nn.Module
-            Generators.
-        """
+        """Give what the first optimiser trains."""
 
     @abstractmethod
     def discriminators(self) -> nn.Module:
-        """Give what the second optimiser trains.
-
-        Returns
-        -------
-        torch.nn.Module
-            Discriminators.
-        """
+        """Give what the second optimiser trains."""
 
     @abstractmethod
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the generators.
 
-        Parameters
-        ----------
-        low, high : (B, 1, H, W) torch.Tensor
-            Degraded and clear patches.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, with gradients.
+        `low`, `high` (B, 1, H, W).
         """
 
     @abstractmethod
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the discriminators, on what the generators just made.
 
-        Parameters
-        ----------
-        low, high : (B, 1, H, W) torch.Tensor
-            Degraded and clear patches.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, with gradients.
+        `low`, `high` (B, 1, H, W).
         """
 
     def training_step(self, batch: Patches, _index: int) -> dict[str, Tensor]:
-        """Step the generators, and the discriminators when it is their turn.
-
-        Parameters
-        ----------
-        batch : Patches
-            Degraded and clear patches.
-        _index : int
-            Number of the batch; not used.
-
-        Returns
-        -------
-        dict
-            ``loss`` of the generators.
-
-        Raises
-        ------
-        SemsrError
-            If a loss is not finite.
-        """
+        """Step the generators, and the discriminators when it is their turn."""
         low, high = flat(batch)
         step = self.global_step
         first, second = self._both()
@@ -267,13 +168,7 @@ class AdversarialLearner(Learner, ABC):
                 group["lr"] = rate
 
     def configure_optimizers(self) -> Any:
-        """Two Adams: for the generators and for the discriminators.
-
-        Returns
-        -------
-        list of torch.optim.Adam
-            The optimisers.
-        """
+        """Two Adams: for the generators and for the discriminators."""
         rate = self.recipe.learning_rate
         return [
             self.adam(_trainable(self.generators()), rate),
@@ -297,14 +192,7 @@ def _trainable(module: nn.Module) -> Iterable[nn.Parameter]:
 class History(nn.Module):
     """Remembers images; its state is part of a checkpoint.
 
-    Parameters
-    ----------
-    size : int
-        Images that are remembered; 0 for none.
-    shape : tuple of int
-        Channels, rows and columns of an image.
-    seed : int
-        Makes the draws repeatable.
+    `size` images are remembered, 0 for none; `shape` is channels, rows and columns.
     """
 
     images: Tensor
@@ -323,17 +211,8 @@ class History(nn.Module):
         Until the history is full, all are kept and shown; then each is, by chance of a
         half, exchanged for an old one.
 
-        Parameters
-        ----------
-        fresh : (B, C, H, W) torch.Tensor
-            What was generated now.
-        step : int
-            Number of the training step, on which the draw depends.
-
-        Returns
-        -------
-        (B, C, H, W) torch.Tensor
-            What the discriminator is to see, without gradients.
+        `fresh` (B, C, H, W); what the discriminator is to see has that shape, without
+        gradients. The draw depends on the step alone.
         """
         fresh = fresh.detach()
         size = len(self.images)

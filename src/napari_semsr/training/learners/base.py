@@ -13,23 +13,12 @@ from torch import Tensor, nn
 
 from napari_semsr.core import SemsrError
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.validation import Judge, ValidationPair
+from napari_semsr.training.validation import ValidationPair, Validator
 
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the weights of networks; it still passes through them.
-
-    Parameters
-    ----------
-    *modules : torch.nn.Module
-        The networks.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
+    """Let no gradient reach the weights of networks; it still passes through them."""
     weights = [w for m in modules for w in m.parameters() if w.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
@@ -41,39 +30,13 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def check_loss(loss: Tensor, step: int) -> None:
-    """Stop at a loss that is NaN or infinite.
-
-    Parameters
-    ----------
-    loss : torch.Tensor
-        Of one step.
-    step : int
-        Which one.
-
-    Raises
-    ------
-    SemsrError
-        If it is not finite.
-    """
+    """Stop at a loss that is NaN or infinite."""
     if not torch.isfinite(loss):
         _refuse("loss is", step)
 
 
 def check_weights(module: nn.Module, step: int) -> None:
-    """Stop when weights are NaN or infinite, before they replace good ones.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Whose weights they are.
-    step : int
-        How far training has come.
-
-    Raises
-    ------
-    SemsrError
-        If one is not finite.
-    """
+    """Stop when weights are NaN or infinite, before they replace good ones."""
     for value in module.state_dict().values():
         if value.is_floating_point() and not torch.isfinite(value).all():
             _refuse("weights are", step)
@@ -95,18 +58,6 @@ def learning_rate_factor(step: int, recipe: "Recipe") -> float:
 
     A linear rise, a plateau, and a fall to zero along a cosine or a line; or a rise
     and a factor at each milestone.
-
-    Parameters
-    ----------
-    step : int
-        Optimiser steps done.
-    recipe : Recipe
-        Gives the lengths of the three parts.
-
-    Returns
-    -------
-    float
-        Factor in [0, 1].
     """
     rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     if recipe.schedule == "milestones":
@@ -122,20 +73,7 @@ def learning_rate_factor(step: int, recipe: "Recipe") -> float:
 
 
 def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
-    """Give a recipe another length, and all parts of its schedule in proportion.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The recipe.
-    steps : int
-        Optimiser steps in all.
-
-    Returns
-    -------
-    Recipe
-        The changed recipe.
-    """
+    """Give a recipe another length, and all parts of its schedule in proportion."""
     share = steps / recipe.steps
 
     def scaled(count: int) -> int:
@@ -155,7 +93,12 @@ def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
     )
 
 
-# What all kinds of training share: mean weights and judging.
+# What all kinds of training share: mean weights, the clock, validation, the optimiser.
+#
+# The mean is ours: Lightning's averaging takes in discriminators and remembered images,
+# has no short mean at the start, and keeps the weights under other names, by which no
+# earlier run could go on. So is the clock, which the learning rate follows: Lightning's
+# timer only ends a run, and starts after the scenes are made.
 
 _STRIDE = 1_000_003  # between the torch seeds of two runs
 
@@ -166,21 +109,8 @@ class Learner(lightning.LightningModule):
     Chance within a step (dropout) depends on the recipe's seed and the step alone, so
     that a resumed run equals an uninterrupted one.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        What is trained.
-    recipe : Recipe
-        How.
-    pairs : list of ValidationPair
-        Fields that choose the checkpoint.
-
-    Attributes
-    ----------
-    terms : dict
-        Parts of the last loss, for the curve.
-    spent : torch.Tensor
-        Seconds of the run before it was resumed, where the recipe gives it `minutes`.
+    `terms` are the parts of the last loss, for the curve; `spent` is seconds of the run
+    before it was resumed, where the recipe gives it `minutes`.
     """
 
     spent: Tensor
@@ -192,7 +122,7 @@ class Learner(lightning.LightningModule):
         self._constructed = time.monotonic()
         self.network = network
         self.recipe = recipe
-        self.judge = Judge(pairs, cross_frc=recipe.cross_frc)
+        self.validator = Validator(pairs, cross_frc=recipe.cross_frc)
         self.terms: dict[str, Tensor] = {}
         self._began: float | None = None
         if recipe.minutes is not None:
@@ -219,13 +149,7 @@ class Learner(lightning.LightningModule):
             self._began = self._constructed - float(self.spent)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time spent with the state.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            What is about to be saved.
-        """
+        """Keep the time spent with the state."""
         if self._began is not None:
             spent = time.monotonic() - self._began
             checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, spent)
@@ -233,16 +157,8 @@ class Learner(lightning.LightningModule):
     def reached(self, step: int) -> int:
         """Tell where on the recipe's schedule a step is.
 
-        Parameters
-        ----------
-        step : int
-            Steps done.
-
-        Returns
-        -------
-        int
-            The same, or what share of the recipe's minutes is over, in steps, if that
-            is more.
+        The steps done, or what share of the recipe's minutes is over, in steps, if that
+        is more.
         """
         if self._began is None or self.recipe.minutes is None:
             return step
@@ -250,23 +166,11 @@ class Learner(lightning.LightningModule):
         return max(step, min(int(share * self.recipe.steps), self.recipe.steps))
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
-        """Seed what is drawn within the step.
-
-        Parameters
-        ----------
-        _batch, _index : object
-            Not used.
-        """
+        """Seed what is drawn within the step."""
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step as Lightning does, then update the mean weights.
-
-        Parameters
-        ----------
-        *args, **kwargs : object
-            As Lightning gives them.
-        """
+        """Step as Lightning does, then update the mean weights."""
         super().optimizer_step(*args, **kwargs)
         self.update_average(self.global_step)
 
@@ -274,11 +178,7 @@ class Learner(lightning.LightningModule):
     def update_average(self, step: int) -> None:
         """Move the mean weights towards the present ones.
 
-        Parameters
-        ----------
-        step : int
-            Steps done; the mean is short at the start, so that the first weights do
-            not weigh on it.
+        It is short at the start, so that the first weights do not weigh on it.
         """
         if self.averaged is None:
             return
@@ -291,31 +191,17 @@ class Learner(lightning.LightningModule):
                 mean.copy_(present[name])
 
     def validate_pairs(self) -> dict[str, float]:
-        """Judge the network on the fields whose truth is known.
-
-        Returns
-        -------
-        dict
-            Figures as `Judge.judge` names them.
-        """
+        """Judge the network on the fields whose truth is known."""
         judged = self.best_network
         learning = judged.training
-        found = self.judge.judge(judged.eval())
+        found = self.validator.figures(judged.eval())
         judged.train(learning)
         return found
 
     def quick(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """Give the way to run a network in a step: compiled, if the recipe says so.
 
-        Parameters
-        ----------
-        network : torch.nn.Module
-            What is trained, or a part of it.
-
-        Returns
-        -------
-        callable
-            Not a module, so that the names of weights stay as they are.
+        Not a module, so that the names of weights stay as they are.
         """
         if not self.recipe.compiled:
             return network.forward
@@ -323,40 +209,15 @@ class Learner(lightning.LightningModule):
         return compiled
 
     def exact(self) -> AbstractContextManager[Any]:
-        """Leave mixed precision, for losses that 16 bits do not hold.
-
-        Returns
-        -------
-        context manager
-            In which nothing is cast.
-        """
+        """Leave mixed precision, for losses that 16 bits do not hold."""
         return torch.autocast(self.device.type, enabled=False)
 
     def adam(self, weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
-        """Make an optimiser with the recipe's decays.
-
-        Parameters
-        ----------
-        weights : iterable of torch.nn.Parameter
-            What it is to train.
-        rate : float
-            Full learning rate.
-
-        Returns
-        -------
-        torch.optim.Adam
-            The optimiser.
-        """
+        """Make an optimiser with the recipe's decays."""
         return torch.optim.Adam(list(weights), lr=rate, betas=self.recipe.betas)
 
     def configure_optimizers(self) -> Any:
-        """Adam with the recipe's schedule, stepped at every step.
-
-        Returns
-        -------
-        dict
-            Optimiser and scheduler, as Lightning wants them.
-        """
+        """Adam with the recipe's schedule, stepped at every step."""
         optimizer = self.adam(self.network.parameters(), self.recipe.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,

@@ -18,14 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from napari_semsr.core import OptionError, ReadError
 from napari_semsr.io import read
-from napari_semsr.models import (
-    build,
-    build_discriminator,
-    cycle_l1,
-    cycle_ssim,
-    edge_loss,
-    identity_mse,
-)
+from napari_semsr.models import build, build_discriminator, cycle_ssim, edge_loss
 from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.learners.adversarial import (
     AdversarialLearner,
@@ -55,20 +48,7 @@ _EMPTY = 1e-9  # power of no signal at all
 def kernel_of(options: KernelOptions) -> NDArray[np.float32]:
     """Make or read a kernel.
 
-    Parameters
-    ----------
-    options : KernelOptions
-        Gaussian, or file of a measured one.
-
-    Returns
-    -------
-    (N, M) numpy.ndarray of float32
-        Odd sides; adds up to 1.
-
-    Raises
-    ------
-    ReadError
-        If a file holds no kernel.
+    (N, M) with odd sides; adds up to 1.
     """
     if options.file is None:
         kernel = gaussian_kernel(options.sigma_px, options.size_px)
@@ -101,12 +81,8 @@ def _measured(path: Path) -> NDArray[np.float64]:
 class Blur(nn.Module):
     """Convolution with a kernel, and noise; edges are reflected.
 
-    Parameters
-    ----------
-    kernel : (N, M) numpy.ndarray
-        Odd sides; adds up to 1.
-    noise : float
-        Standard deviation of the noise, while the network learns.
+    `kernel` (N, M) has odd sides and adds up to 1; `noise` is the standard deviation,
+    while the network learns.
     """
 
     kernel: Tensor
@@ -120,15 +96,7 @@ class Blur(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Blur images, in fp32.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Images.
-
-        Returns
-        -------
-        (B, 1, H, W) torch.Tensor
-            Blurred images.
+        `x` (B, 1, H, W) to (B, 1, H, W).
         """
         return _blurred(x, self.kernel, self.noise if self.training else 0.0)
 
@@ -136,27 +104,16 @@ class Blur(nn.Module):
 class LearntBlur(nn.Module):
     """Convolution with a kernel that is learnt, and noise; edges are reflected.
 
-    Parameters
-    ----------
-    start : (N, M) numpy.ndarray
-        Kernel to begin with; odd sides.
-    noise : float
-        Standard deviation of the noise, while the network learns.
-    side : int
-        Side of the patches, whose spectra are compared.
-    weight : float
-        Of that comparison.
+    `start` (N, M) has odd sides; spectra of patches of `side` px are compared.
     """
 
     mean_low: Tensor
     mean_high: Tensor
     window: Tensor
 
-    def __init__(
-        self, start: NDArray[np.float32], noise: float, side: int, weight: float
-    ) -> None:
+    def __init__(self, start: NDArray[np.float32], noise: float, side: int) -> None:
         super().__init__()
-        self.noise, self.weight, self.side = noise, weight, side
+        self.noise, self.side = noise, side
         known = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
         self.raised = nn.Parameter(torch.from_numpy(np.log(known) / _HASTE))
         hann = torch.hann_window(side, periodic=False)
@@ -168,10 +125,8 @@ class LearntBlur(nn.Module):
     def kernel(self) -> Tensor:
         """Give the kernel as it stands.
 
-        Returns
-        -------
-        (1, 1, N, M) torch.Tensor
-            Positive, adds up to 1; flipped, as a convolution of torch wants it.
+        (1, 1, N, M), positive, adds up to 1; flipped, as a convolution of torch wants
+        it.
         """
         flat = torch.softmax(_HASTE * self.raised.flatten(), 0)
         return flat.reshape(self.raised.shape)[None, None]
@@ -179,15 +134,7 @@ class LearntBlur(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Blur images, in fp32.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Images.
-
-        Returns
-        -------
-        (B, 1, H, W) torch.Tensor
-            Blurred images.
+        `x` (B, 1, H, W) to (B, 1, H, W).
         """
         return _blurred(x, self.kernel(), self.noise if self.training else 0.0)
 
@@ -196,15 +143,8 @@ class LearntBlur(nn.Module):
 
         The means over all batches so far are compared, as logarithms.
 
-        Parameters
-        ----------
-        low, high : (B, 1, side, side) torch.Tensor
-            Degraded and clear patches of different places.
-
-        Returns
-        -------
-        torch.Tensor
-            Mean square, times the weight.
+        `low`, `high` (B, 1, side, side) are of different places. The mean square, times
+        the weight.
         """
         self._remember(low, self.mean_low)
         self._remember(high, self.mean_high)
@@ -212,7 +152,7 @@ class LearntBlur(nn.Module):
         expected = transfer.abs().square() * self.mean_high + self.noise**2
         known = self.mean_low + _EMPTY
         apart = (expected + _EMPTY).log() - known.log()
-        loss: Tensor = self.weight * apart.square().mean()
+        loss: Tensor = apart.square().mean()  # chosen to weigh 1 beside the cycle's 10
         return loss
 
     @torch.no_grad()
@@ -226,27 +166,7 @@ class LearntBlur(nn.Module):
 
 
 def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
-    """Make the blur that a recipe asks for.
-
-    Parameters
-    ----------
-    options : KernelOptions
-        Which.
-    side : int
-        Side of the patches.
-
-    Returns
-    -------
-    Blur or LearntBlur
-        With weights, if it is learnt.
-
-    Raises
-    ------
-    ReadError
-        If a file holds no kernel.
-    OptionError
-        If a learnt kernel is larger than the patches.
-    """
+    """Make the blur that a recipe asks for."""
     kernel = kernel_of(options)
     if not options.learnt:
         return Blur(kernel, options.noise)
@@ -256,7 +176,7 @@ def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
             f"{max(kernel.shape)} px."
         )
         raise OptionError(msg)
-    return LearntBlur(kernel, options.noise, side, options.spectrum_weight)
+    return LearntBlur(kernel, options.noise, side)
 
 
 def _blurred(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
@@ -277,19 +197,7 @@ _FACTOR = 0.5  # of the adversarial loss of each generator, by Gao's equation 9
 class CycleGan(AdversarialLearner):
     """Adversarial, cycle, identity and edge losses of two generators.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Generator from degraded to clear images.
-    recipe : Recipe
-        How.
-    pairs : list of ValidationPair
-        Fields that choose the checkpoint.
-
-    Raises
-    ------
-    OptionError
-        If the network enlarges: both images of a cycle are on one grid.
+    A network that enlarges is refused: both images of a cycle are on one grid.
     """
 
     def __init__(
@@ -316,43 +224,21 @@ class CycleGan(AdversarialLearner):
                 for stream, name in enumerate(names)
             }
         )
-        self._together = not any(isinstance(m, _BatchNorm) for m in network.modules())
+        self.at_once = not any(isinstance(m, _BatchNorm) for m in network.modules())
         self._made: dict[str, Tensor] = {}
 
     def generators(self) -> nn.Module:
-        """Give both generators.
-
-        Returns
-        -------
-        torch.nn.Module
-            They.
-        """
+        """Give both generators."""
         return nn.ModuleList((self.network, self.back))
 
     def discriminators(self) -> nn.Module:
-        """Give the discriminators.
-
-        Returns
-        -------
-        torch.nn.Module
-            They.
-        """
+        """Give the discriminators."""
         return self.judges
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of both generators.
 
-        Parameters
-        ----------
-        low, high : (B, 1, H, W) torch.Tensor
-            Degraded and clear patches, of different places.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, with gradients.
+        `low`, `high` (B, 1, H, W) are of different places.
         """
         clear, kept_high = self._translate(self.network, low, high)
         if self.gan.kernel is None:
@@ -375,17 +261,7 @@ class CycleGan(AdversarialLearner):
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the discriminators.
 
-        Parameters
-        ----------
-        low, high : (B, 1, H, W) torch.Tensor
-            Degraded and clear patches.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, with gradients.
+        `low`, `high` (B, 1, H, W).
         """
         true = {"high": high, "low": low}
         losses = []
@@ -404,7 +280,7 @@ class CycleGan(AdversarialLearner):
         """
         if not (self.gan.identity_weight or self.gan.edge_weight):
             return generator(image), None
-        if self._together:
+        if self.at_once:
             made, kept = generator(torch.cat((image, other))).split(
                 (len(image), len(other))
             )
@@ -428,8 +304,8 @@ class CycleGan(AdversarialLearner):
         gan = self.gan
         kept = [(image, sent) for _, sent, image in ways if image is not None]
         edges = [(back, image) for back, _, image in ways if image is not None]
-        same = functional.l1_loss if gan.identity == "l1" else identity_mse
-        round_trip = cycle_l1 if gan.cycle == "l1" else cycle_ssim
+        same = functional.l1_loss if gan.identity == "l1" else functional.mse_loss
+        round_trip = functional.l1_loss if gan.cycle == "l1" else cycle_ssim
         parts = {
             "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
             "identity": (gan.identity_weight, [same(k.float(), s) for k, s in kept]),

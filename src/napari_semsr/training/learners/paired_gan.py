@@ -20,21 +20,12 @@ from napari_semsr.training.learners.base import frozen
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
+_TV_WEIGHT = 0.0  # only de Haan's system has the term, and states its share
 _LEAST = 1e-8  # a term that is nothing yet still gets a weight
 
 
 class PairedGan(AdversarialLearner):
-    """Adversarial, content and total-variation loss of one generator.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        The generator.
-    recipe : Recipe
-        How.
-    pairs : list of ValidationPair
-        Fields that choose the checkpoint.
-    """
+    """Adversarial, content and total-variation loss of one generator."""
 
     term_sums: Tensor
     weights: Tensor
@@ -50,45 +41,23 @@ class PairedGan(AdversarialLearner):
         channels = 2 if gan.conditional else 1
         side = recipe.data.patch_px * self.scale
         self.history = History(gan.history, (channels, side, side), recipe.seed)
-        given = [gan.adversarial_weight, gan.content_weight, gan.tv_weight]
+        given = [gan.adversarial_weight, gan.content_weight, _TV_WEIGHT]
         self.register_buffer("weights", torch.tensor(given))
         self.register_buffer("term_sums", torch.zeros(3))
         self._made: Tensor | None = None
 
     def generators(self) -> nn.Module:
-        """Give the generator.
-
-        Returns
-        -------
-        torch.nn.Module
-            It.
-        """
+        """Give the generator."""
         return self.network
 
     def discriminators(self) -> nn.Module:
-        """Give the discriminator.
-
-        Returns
-        -------
-        torch.nn.Module
-            It.
-        """
+        """Give the discriminator."""
         return self.judge_of_high
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the generator.
 
-        Parameters
-        ----------
-        low, high : (B, 1, H, W) torch.Tensor
-            Degraded and clear patches.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, with gradients.
+        `low`, `high` (B, 1, H, W).
         """
         made = self.network(low)
         self._made = made.detach()
@@ -109,17 +78,7 @@ class PairedGan(AdversarialLearner):
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the discriminator.
 
-        Parameters
-        ----------
-        low, high : (B, 1, H, W) torch.Tensor
-            Degraded and clear patches.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, with gradients.
+        `low`, `high` (B, 1, H, W).
         """
         made = high if self._made is None else self._made
         real, fake = self._seen(low, high), self._seen(low, made)

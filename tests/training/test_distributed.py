@@ -1,6 +1,5 @@
 """Processes that learn together meet, or say why they do not."""
 
-import os
 import queue
 import signal
 import socket
@@ -8,16 +7,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from torch import distributed
 
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
-from napari_semsr.core.progress import Waiting
-from napari_semsr.training import distributed as meeting
-from napari_semsr.training.distributed import Meeting, check_machines
+from napari_semsr.core.progress import Progress, Waiting
+from napari_semsr.training.distributed import Rendezvous, check_machines
 
 NODES = {
     "name": "n",
@@ -57,27 +54,40 @@ def _free_port() -> int:
         return int(door.getsockname()[1])
 
 
-def _meeting(nodes: int, rank: int, port: int, wait_s: float = 0.5) -> Any:
-    made = Meeting(nodes, threading.Event(), queue.Queue())
-    made.cluster_environment = Place(port)  # type: ignore[assignment]
-    made._patience_s = wait_s
-
-    class Ranked(Meeting):
-        global_rank, world_size, local_rank = rank, 2, 0
-
-    made.__class__ = Ranked
-    return made
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait half a second, and choose the interfaces, which a meeting else chooses."""
+    monkeypatch.setenv("SEMSR_WAIT_S", "0.5")
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "lo")
 
 
+class Ranked(Rendezvous):
+    """One of two processes, as Lightning would have counted them."""
+
+    def __init__(self, nodes: int, rank: int, place: Place) -> None:
+        self.stop, self.reports = threading.Event(), queue.Queue[Progress]()
+        self.rank = rank
+        super().__init__(nodes, self.stop, self.reports)
+        self.cluster_environment = place  # type: ignore[assignment]
+
+    @property
+    def global_rank(self) -> int:
+        return self.rank
+
+    world_size, local_rank = 2, 0  # type: ignore[assignment]
+
+
+@pytest.mark.usefixtures("_short")
 def test_first_machine_says_where_it_waits_and_gives_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "here")
     port = _free_port()
-    made = _meeting(2, 0, port)
+    made = Ranked(2, 0, Place(port))
     with pytest.raises(SemsrError, match=rf"did not come to here:{port} within 0\.5 s"):
-        made._meet()
-    said = made._reports.get_nowait()
+        made.meet()
+    said = made.reports.get_nowait()
     assert isinstance(said, Waiting)
     assert f"NODE_RANK=1 MASTER_ADDR=here MASTER_PORT={port}" in said.message
     assert not distributed.is_initialized()
@@ -85,42 +95,54 @@ def test_first_machine_says_where_it_waits_and_gives_up(
 
 def test_other_machine_says_whom_it_waits_for_and_can_be_stopped() -> None:
     port = _free_port()
-    made = _meeting(2, 1, port, 60.0)
-    made._stop.set()
+    made = Ranked(2, 1, Place(port))
+    made.stop.set()
     with pytest.raises(Cancelled):
-        made._meet()
-    assert f"the first machine at 127.0.0.1:{port}" in made._reports.get().message
+        made.meet()
+    assert f"the first machine at 127.0.0.1:{port}" in made.reports.get().message
 
 
+@pytest.mark.usefixtures("_short")
 def test_unknown_address_and_taken_port_are_said() -> None:
-    made = _meeting(2, 1, 9)
-    made.cluster_environment.main_address = "no.such.host.invalid"
+    unknown = Place(9)
+    unknown.main_address = "no.such.host.invalid"
     with pytest.raises(OptionError, match=r"must answer at no\.such\.host"):
-        made._meet()
+        Ranked(2, 1, unknown).meet()
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         door.listen()
         with pytest.raises(OptionError, match="must be free"):
-            _meeting(1, 0, door.getsockname()[1])._meet()
+            Ranked(1, 0, Place(door.getsockname()[1])).meet()
 
 
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("_short")
 def test_one_machine_listens_to_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in meeting._INTERFACES:
-        monkeypatch.delenv(name, raising=False)
-    bound: list[tuple[str, int]] = []
-    listening = meeting._listening
+    monkeypatch.setenv("SEMSR_WAIT_S", "60")
+    place = Place(_free_port())
+    made = Ranked(1, 0, place)
 
-    def seen(port: int) -> int:
-        number = listening(port)
-        with socket.socket(fileno=os.dup(number)) as door:
-            bound.append(door.getsockname())
-        return number
+    def wait() -> None:
+        with pytest.raises(Cancelled):
+            made.meet()
 
-    monkeypatch.setattr(meeting, "_listening", seen)
-    port = _free_port()
-    with pytest.raises(SemsrError, match="did not come"):
-        _meeting(1, 0, port)._meet()
-    assert bound == [("127.0.0.1", port)]
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while waiting.is_alive() and not _answers("127.0.0.1", place.main_port):
+        continue
+    try:
+        assert _answers("127.0.0.1", place.main_port)
+        assert not _answers("127.0.0.2", place.main_port)  # another address of ours
+    finally:
+        made.stop.set()
+        waiting.join()
 
 
 @pytest.mark.parametrize(

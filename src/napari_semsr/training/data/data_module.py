@@ -1,0 +1,82 @@
+"""The data module: what a run learns from, each batch by its step alone.
+
+Three things may feed a run: a store of pairs, scenes that are made as they are wanted,
+and scenes made ahead, which batches are drawn from at random.
+"""
+
+from typing import Any
+
+import pytorch_lightning as lightning
+from torch.utils.data import DataLoader, Dataset
+
+from napari_semsr.training.data.patches import ScenePatches
+from napari_semsr.training.data.scene_cache import CachedBatches, Report, open_bank
+from napari_semsr.training.data.scenes import SceneDataset
+from napari_semsr.training.data.stored_pairs import StoredPatches
+from napari_semsr.training.recipe import Recipe
+
+
+def _unheard(_done: int, _count: int) -> None:
+    """Tell nobody."""
+
+
+class TrainingData(lightning.LightningDataModule):
+    """Batches from the first one that a run of `done` steps has not seen.
+
+    `scale` is the network's, output pixels per input pixel; `report` is told how far
+    the making of scenes ahead is.
+    """
+
+    def __init__(
+        self, recipe: Recipe, scale: int, done: int = 0, report: Report = _unheard
+    ) -> None:
+        super().__init__()
+        self.recipe, self.scale, self.done = recipe, scale, done
+        self.report = report
+
+    def train_dataloader(self) -> DataLoader[Any] | CachedBatches:
+        """Give the batches of this process; those of one are never those of another.
+
+        As many as the whole run has steps, since Lightning counts on from `done`.
+        """
+        recipe, trainer = self.recipe, self.trainer
+        number, of = (
+            (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        )
+        stored = recipe.data.pairs is not None
+        if recipe.data.bank and not stored:
+            cache = open_bank(recipe, self.scale, self.report)
+            return CachedBatches(cache, recipe, self.done, number)
+        per_item = 1 if stored else recipe.data.patches_per_scene
+        per_step = max(1, recipe.batch // per_item)
+        dataset = self._dataset(self.done * per_step * of, recipe.steps * per_step * of)
+        return DataLoader(
+            dataset if of == 1 else _Shared(dataset, number, of),
+            batch_size=per_step,
+            num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None,
+            persistent_workers=False,
+        )
+
+    def _dataset(self, first: int, count: int) -> Dataset[Any]:
+        """Items from the `first` on, of the recipe's kind."""
+        if self.recipe.data.pairs is not None:
+            return StoredPatches(
+                self.recipe, scale=self.scale, first=first, count=count
+            )
+        if self.recipe.whole_scenes:
+            return SceneDataset(self.recipe, first=first, count=count)
+        return ScenePatches(self.recipe, scale=self.scale, first=first, count=count)
+
+
+class _Shared(Dataset[Any]):
+    """Every n-th item of a dataset, for one of n processes."""
+
+    def __init__(self, dataset: Dataset[Any], number: int, of: int) -> None:
+        self.dataset, self.number, self.of = dataset, number, of
+
+    def __len__(self) -> int:
+        return len(self.dataset) // self.of  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index * self.of + self.number]
