@@ -37,13 +37,12 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.exact.plan import halo_and_script, plan_lockstep
 from napari_semsr.inference.exact.run import run_lockstep
 from napari_semsr.inference.exact.sampled import measure_frozen
-from napari_semsr.inference.layout import choose_tiles
-from napari_semsr.inference.normalise import measure_scaling
 from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
+from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.output import ArraySink
 from napari_semsr.inference.tiles.seams import SeamMeter
-from napari_semsr.inference.tiles.worker import Run
+from napari_semsr.inference.tiles.worker import TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.registry import build
@@ -56,7 +55,6 @@ DRAWS = 4
 NETWORKS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "resnet": ("resnet", 64, (128, 256, 384)),
     "resnet-batch": ("resnet", 64, (128, 256, 384)),
-    "resnet-group": ("resnet", 64, (128, 256, 384)),
     "unet": ("multi-scale-unet", 64, (128, 256, 384)),
 }
 
@@ -74,19 +72,16 @@ def field(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     return ((image - low) / (high - low) * 255).astype(np.uint8)
 
 
-def _norms_replaced(module: nn.Module, kind: str) -> None:
-    """Put group norms, or batch norms with some statistics, in place of others."""
+def _norms_replaced(module: nn.Module) -> None:
+    """Put batch norms with some statistics in place of instance norms."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.InstanceNorm2d):
-            width = child.num_features
-            made: nn.Module = nn.GroupNorm(min(32, width), width)
-            if kind == "batch":
-                made = nn.BatchNorm2d(width)
-                made.running_mean.normal_(0, 0.3)
-                made.running_var.uniform_(0.5, 2)
+            made = nn.BatchNorm2d(child.num_features)
+            made.running_mean.normal_(0, 0.3)
+            made.running_var.uniform_(0.5, 2)
             setattr(module, name, made)
         else:
-            _norms_replaced(child, kind)
+            _norms_replaced(child)
 
 
 def network(name: str, width: int | None, seed: int = 0) -> LoadedModel:
@@ -94,8 +89,8 @@ def network(name: str, width: int | None, seed: int = 0) -> LoadedModel:
     architecture, published, _ = NETWORKS[name]
     torch.manual_seed(seed)
     made = build(architecture, {"width": width or published})
-    if name.endswith(("batch", "group")):
-        _norms_replaced(made, name.rpartition("-")[2])
+    if name.endswith("batch"):
+        _norms_replaced(made)
     for weights in made.parameters():
         if weights.ndim > 1:
             nn.init.kaiming_uniform_(weights, a=5**0.5)
@@ -111,37 +106,34 @@ def network(name: str, width: int | None, seed: int = 0) -> LoadedModel:
 
 def work(
     loaded: LoadedModel, image: NDArray[Any], core: int
-) -> tuple[Predictor, Run, TilePlan]:
+) -> tuple[Predictor, TiledRun, TilePlan]:
     """Set up what the engine would."""
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = choose_tiles(image.shape, loaded.card, predictor.probe, tile=core)
-    scaling = measure_scaling(image, loaded.card.input_percentiles)
-    target = np.empty(image.shape, np.float32)
-    return predictor, Run(image, target, loaded, plan, scaling), plan
+    options = EnhanceOptions(tile=core, norm="tile", haze=False)
+    planned = finish(plan_enhance(Micrograph(image), loaded, options, predictor))
+    run = TiledRun(planned, np.empty(image.shape, np.float32))
+    return predictor, run, planned.tiles
 
 
-def whole(predictor: Predictor, run: Run) -> NDArray[np.float32]:
+def whole(predictor: Predictor, run: TiledRun) -> NDArray[np.float32]:
     """Run the field in one pass, with the engine's memory layout."""
-    padded = pad_to(run.data, run.plan.padded_shape)
-    rows, columns = run.plan.shape
-    return predictor.predict(padded, run.scaling)[:rows, :columns]
+    padded = pad_to(run.plan.data, run.plan.tiles.padded_shape)
+    rows, columns = run.plan.tiles.shape
+    return predictor.predict(padded, run.plan.scaling)[:rows, :columns]
 
 
-def plain(run: Run) -> NDArray[np.float32]:
-    """Run the field in one pass of plain PyTorch, the definition of *whole*.
-
-    Channels do not come last here: torch's own group norm is off by 2e-5 otherwise.
-    """
-    padded = pad_to(run.data, run.plan.padded_shape)
-    rows, columns = run.plan.shape
+def plain(run: TiledRun) -> NDArray[np.float32]:
+    """Run the field in one pass of plain PyTorch, the definition of *whole*."""
+    padded = pad_to(run.plan.data, run.plan.tiles.padded_shape)
+    rows, columns = run.plan.tiles.shape
     with torch.no_grad():
-        x = torch.from_numpy(run.scaling.normalise(padded))[None, None]
-        y = run.loaded.module(x)[0, 0].numpy()
-    return run.scaling.restore(y[:rows, :columns].copy())
+        x = torch.from_numpy(run.plan.scaling.normalise(padded))[None, None]
+        y = run.plan.loaded.module(x)[0, 0].numpy()
+    return run.plan.scaling.restore(y[:rows, :columns].copy())
 
 
 def lockstep(
-    predictor: Predictor, run: Run, plan: TilePlan, budget: int
+    predictor: Predictor, run: TiledRun, plan: TilePlan, budget: int
 ) -> tuple[SeamMeter, str]:
     """Run the field in lockstep."""
     found = plan_lockstep(predictor, plan, budget, core=plan.core)

@@ -265,7 +265,7 @@ def hold(side: int) -> None:
 
     from napari_semsr.core.micrograph import Micrograph
     from napari_semsr.inference.engine import enhance_to_store
-    from napari_semsr.inference.layout import create_output
+    from napari_semsr.inference.layout import create_output, plan_output
     from napari_semsr.inference.live.field import LiveField
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.widgets.base.runner import JobRunner
@@ -277,7 +277,8 @@ def hold(side: int) -> None:
         data = make_repeated(Path(folder) / "in.zarr", side)
         image, path = Micrograph(data), Path(folder) / "out.ome.zarr"
         store = create_output(path, image, loaded, options)
-        live = LiveField(data.shape, (512, 512), "f4", [data[::64, ::64]])
+        output = plan_output(image, loaded.card.model_dump(), options)
+        live = LiveField(output, [data[::64, ::64]])
         viewer = napari.Viewer(show=True)
         keywords = {"contrast_limits": (0, 255), "rgb": False}
         layer = LiveLayer(viewer, live, keywords, Target(path), lambda: None)

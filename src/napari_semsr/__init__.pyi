@@ -14,6 +14,7 @@ from .api import (
     histogram as histogram,
     import_model as import_model,
     info as info,
+    lazy_enhance as lazy_enhance,
     list_models as list_models,
     metrics as metrics,
     model_info as model_info,

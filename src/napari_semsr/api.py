@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, OptionError, Options, Progress, run
-from napari_semsr.jobs import DEFAULT_MODEL, OpenOptions
+from napari_semsr.jobs import DEFAULT_MODEL, OpenOptions, find_model, open_image
 
 if TYPE_CHECKING:
+    import dask.array as da
+
     from napari_semsr.analysis import FrcMap, FrcResult, Gaps, Histogram, Metrics
     from napari_semsr.demonstration import DemoResult
     from napari_semsr.jobs import (
@@ -262,6 +264,50 @@ def enhance(
         scheduler=scheduler,
     )
     return run(job, progress)
+
+
+def lazy_enhance(
+    image: Source, *, model: PathLike = DEFAULT_MODEL, **options: Any
+) -> "da.Array":
+    """Enhance an image when, and where, it is looked at.
+
+    Grey values, haze and the statistics that a network needs of the whole field are
+    measured at once; a tile is computed when a part of it is asked for.
+
+    Parameters
+    ----------
+    image : Micrograph, (Y, X) numpy.ndarray or path
+        What to enhance. A store is read part by part.
+    model : str or path, default="sem-restore"
+        A name on the shelf, or a ``.safetensors`` file.
+    **options : object
+        ``tile``, ``norm``, ``device``, ``precision``, ``dtype``, and reading options.
+
+    Returns
+    -------
+    (Y * scale, X * scale) dask.array.Array
+        Grey values as `enhance` makes them; chunks are the tiles. The names of its
+        tasks are made from the image, the options and the model's digest, so that a
+        retrained model never meets what was cached for the old one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
+    >>> array = semsr.lazy_enhance(field, model="sem-restore-small", tile=32)
+    >>> array.shape, array.numblocks
+    ((96, 64), (3, 2))
+    """
+    from napari_semsr.inference import EnhanceOptions
+
+    chosen, opening = parse_each(options, EnhanceOptions, OpenOptions)
+    path = find_model(model)
+    source = open_image(as_source(image), opening)
+    from napari_semsr.inference import enhance_lazy
+    from napari_semsr.models import load_model
+
+    return enhance_lazy(source, load_model(path), chosen)
 
 
 def list_models() -> "ModelList":

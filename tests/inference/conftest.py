@@ -54,24 +54,6 @@ class Strided(nn.Module):
         return x + self.body(x)
 
 
-class Rich(nn.Module):
-    """Keeps tensors over several norms, pools, works in place, splits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.second = nn.Conv2d(4, 8, 3, padding=1)
-        self.last = nn.Conv2d(4, 1, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.first(x)
-        y = y + functional.group_norm(functional.relu_(functional.instance_norm(y)), 2)
-        half, other = self.second(y).chunk(2, dim=1)
-        y = half * torch.sigmoid(other.mean((-2, -1), keepdim=True))
-        y = functional.instance_norm(y) + other
-        return x + self.last(y)
-
-
 class Global(nn.Module):
     """Takes off a mean in a way that nothing recognises: all depends on all."""
 
@@ -100,7 +82,6 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "double": lambda: Plain(2),
     "strided": Strided,
     "norm": lambda: Strided(nn.InstanceNorm2d),
-    "rich": Rich,
     "global": Global,
     "tiny": Tiny,
     "default": lambda: build("two-scale", {"width": 8}),

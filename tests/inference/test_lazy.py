@@ -2,6 +2,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
+import napari_semsr
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference import lazy
@@ -55,3 +57,14 @@ def test_names_follow_field_options_and_model(make_loaded, rng):
         tiles = {key for key in one if "semsr-tile" in str(key)}
         assert tiles
         assert not tiles & keys[0]
+
+
+def test_the_public_form_equals_enhance(rng):
+    image = rng.random((70, 45)).astype(np.float32)
+    how = {"model": "sem-restore-small", "tile": 32, "device": "cpu"}
+    array = napari_semsr.lazy_enhance(image, **how)
+    expected = napari_semsr.enhance(image, **how).data
+    assert array.chunks == ((32, 32, 6), (32, 13))
+    np.testing.assert_array_equal(array.compute(), expected)
+    with pytest.raises(OptionError, match="tiles"):
+        napari_semsr.lazy_enhance(image, tiles=32)

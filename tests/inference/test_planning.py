@@ -1,6 +1,9 @@
+import numpy as np
 import pytest
 
-from napari_semsr.inference.layout import choose_tiles, chunk_of
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.inference.layout import choose_tiles, plan_output
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.probing.receptive_field import Probe
 
 
@@ -19,7 +22,8 @@ from napari_semsr.models.probing.receptive_field import Probe
 )
 def test_cores_are_sensible_chunks(shape, scale, stride, tile, core, make_loaded):
     card = make_loaded("plain", scale=scale, stride=stride).card
-    plan = choose_tiles(shape, card, Probe(8, 0, stride), tile=tile)
-    assert plan.core == core
-    chunk = chunk_of(plan, scale)
-    assert chunk == tuple(min(core * scale, n * scale) for n in shape)
+    field = Micrograph(np.broadcast_to(np.uint8(0), shape))
+    output = plan_output(field, card.model_dump(), EnhanceOptions(tile=tile))
+    assert output.core == core
+    assert output.unit == tuple(min(core * scale, n * scale) for n in shape)
+    assert choose_tiles(shape, card, Probe(8, 0, stride), tile=tile).core == core

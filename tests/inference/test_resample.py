@@ -1,5 +1,6 @@
 """A field at another pixel size: as if resampled by hand, and without seams."""
 
+import dataclasses
 from fractions import Fraction
 
 import dask.array as da
@@ -14,11 +15,11 @@ from napari_semsr.core.tiling import Box
 from napari_semsr.inference.engine import enhance_array, enhance_to_store
 from napari_semsr.inference.layout import create_output
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
-from napari_semsr.inference.normalise import measure_scaling
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import ResampledField, show
-from napari_semsr.inference.tiles.worker import Run, TileWorker
+from napari_semsr.inference.resample import ResampledField, plan_network_input
+from napari_semsr.inference.tiles.worker import TiledRun, TileWorker
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 TRAINED = {"pixel_size_nm": (10.0, 10.0)}
@@ -265,12 +266,15 @@ def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng)
     field, loaded = _field(rng, (140, 110), size), make_loaded(kind, **TRAINED)
     expected = run(enhance_array(field, loaded, FP32)).data
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    shown = show(field, loaded.card, predictor.probe, FP32, constant=True)
-    card, made = loaded.card, np.zeros_like(expected)
-    scaling = measure_scaling(shown.data, card.input_percentiles)
-    work = Run(shown.data, made, loaded, shown.plan, scaling, regrid=shown.regrid)
-    places = [tile.index for tile in shown.outputs]
-    assert len({work.tile(place).window.shape for place in places}) == 1
+    plan = run(plan_enhance(field, loaded, FP32, predictor))
+    seen = plan_network_input(
+        field, plan.output, loaded.card, predictor.probe, constant=True
+    )
+    plan = dataclasses.replace(plan, tiles=seen.tiles, regrid=seen.regrid)
+    made = np.zeros_like(expected)
+    work = TiledRun(plan, made)
+    places = [tile.index for tile in plan.outputs]
+    assert len({plan.tile(place).window.shape for place in places}) == 1
     predictor.batch = 3
     TileWorker(work, predictor).enhance(places)
     np.testing.assert_allclose(made, expected, atol=1e-5 * np.ptp(expected))

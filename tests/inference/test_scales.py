@@ -11,7 +11,7 @@ from torch.nn import functional
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.layout import create_output, plan_output
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
@@ -125,7 +125,8 @@ def test_a_live_store_and_a_lazy_field_equal_the_whole(
     path = tmp_path / "live.ome.zarr"
     store = create_output(path, image, loaded, options)
     shape = tuple(scale * n for n in image.shape)
-    live = LiveField(shape, store.unit, np.float32, [image.array()])
+    output = plan_output(image, loaded.card.model_dump(), options)
+    live = LiveField(output, [image.array()])
     drawn = live.levels[0][:, :]
     assert drawn.shape == shape
     np.testing.assert_array_equal(drawn[::scale, ::scale], image.array())

@@ -19,7 +19,7 @@ from napari_semsr.inference.layout import choose_tiles, create_output
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.strategy import choose_way
+from napari_semsr.inference.strategy import choose_strategy
 from napari_semsr.io.formats import read
 
 SMALL = EnhanceOptions(tile=32, precision="fp32", device="cpu", memory_gb=1e-6)
@@ -141,7 +141,7 @@ def _way(loaded, shape, before=None, **options):
     chosen = SMALL.replace(**options)
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = choose_tiles(shape, loaded.card, predictor.probe, tile=chosen.tile)
-    return choose_way(predictor, chosen, plan, before)
+    return choose_strategy(predictor, chosen, plan, before)
 
 
 def test_the_way_follows_from_network_memory_and_wish(make_loaded):

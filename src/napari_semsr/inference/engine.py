@@ -19,35 +19,35 @@ import numpy as np
 
 from napari_semsr.core import (
     DeviceMemoryError,
-    InputRecord,
     Job,
     Micrograph,
     Progress,
     Provenance,
     TilePlan,
-    software_versions,
 )
 from napari_semsr.inference.exact import (
     WAY,
     Frozen,
     LockstepPlan,
+    exact_statistics,
     plan_lockstep,
     run_lockstep,
 )
-from napari_semsr.inference.layout import fit_of, output_frame
+from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField, LiveSink, run_live
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport, MemoryWatch
-from napari_semsr.inference.plan import Prepared, prepare
+from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.strategy import frozen_statistics, memory_budget
 from napari_semsr.inference.tiles import (
     ArraySink,
-    Piece,
+    EnhancePlan,
     Places,
-    Run,
     SeamMeter,
     Sink,
     StoreSink,
+    TiledRun,
+    TileResult,
     run_here,
     run_regridded,
     run_whole,
@@ -59,17 +59,17 @@ from napari_semsr.models import LoadedModel
 
 
 def run_whole_or_lockstep(
-    run: Run,
+    run: TiledRun,
     predictor: Predictor,
     places: Sequence[tuple[int, int]],
     target: Sink,
     budget: int,
-) -> Generator[list[Piece] | Progress]:
+) -> Generator[list[TileResult] | Progress]:
     """Enhance a field in one pass; in lockstep where memory runs out.
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work.
     predictor : Predictor
         The network on its device.
@@ -82,7 +82,7 @@ def run_whole_or_lockstep(
 
     Yields
     ------
-    Progress or list of Piece
+    Progress or list of TileResult
         Tiles that are in the target.
 
     Raises
@@ -98,7 +98,7 @@ def run_whole_or_lockstep(
             short = error.with_traceback(None)  # its frames hold tensors
     if short is None:
         return
-    found = plan_lockstep(predictor, run.plan, budget, core=run.plan.core)
+    found = plan_lockstep(predictor, run.plan.tiles, budget, core=run.plan.tiles.core)
     if found is None:
         raise short
     record = {**(target.kept(WAY) or {}), "kind": "lockstep", "core": found.tiles.core}
@@ -117,7 +117,7 @@ def run_whole_or_lockstep(
 
 
 _logger = logging.getLogger(__name__)
-_Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
+_Work = Generator[list[TileResult] | Progress] | Generator[list[TileResult]]
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ class _Tally:
     pixels: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def take(self, piece: Piece, plan: TilePlan) -> None:
+    def take(self, piece: TileResult, plan: TilePlan) -> None:
         """Count one tile."""
         self.clipped += piece.clipped
         rows, columns = plan.tile(*piece.index).core.shape
@@ -147,6 +147,7 @@ def enhance_to_store(
     store: OmeZarrStore,
     options: EnhanceOptions | None = None,
     *,
+    output: OutputPlan | None = None,
     scheduler: str | None = None,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
@@ -164,6 +165,8 @@ def enhance_to_store(
         From `create_output` with the same arguments.
     options : EnhanceOptions, optional
         How the network is run.
+    output : OutputPlan, optional
+        From which the store was made, where it is known.
     scheduler : str, optional
         Address of a dask cluster that sees the same files; the default runs in this
         process.
@@ -195,7 +198,7 @@ def enhance_to_store(
     stored = StoreSink(store)
     sink = stored if live is None else LiveSink(stored, live)
     report = yield from _enhance(
-        micrograph, loaded, chosen, sink, scheduler=scheduler, live=live
+        micrograph, loaded, chosen, sink, output, scheduler=scheduler, live=live
     )
     if not store.complete:
         store.note("report", _plain(report))
@@ -212,7 +215,11 @@ def _plain(report: EnhanceReport) -> dict[str, object]:
 
 
 def enhance_array(
-    micrograph: Micrograph, loaded: LoadedModel, options: EnhanceOptions | None = None
+    micrograph: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions | None = None,
+    *,
+    provenance: Provenance | None = None,
 ) -> Job[Micrograph]:
     """Enhance a field in memory.
 
@@ -224,6 +231,8 @@ def enhance_array(
         The network.
     options : EnhanceOptions, optional
         How the network is run.
+    provenance : Provenance, optional
+        What makes the result.
 
     Returns
     -------
@@ -242,26 +251,15 @@ def enhance_array(
         If the device's memory does not even hold the smallest piece.
     """
     chosen = options or EnhanceOptions()
-    fit = fit_of(micrograph, loaded.card, chosen)
-    frame = output_frame(micrograph, loaded.card.scale, fit)
-    result = np.empty(frame.shape, dtype=np.dtype(chosen.dtype or np.float32))
-    report = yield from _enhance(micrograph, loaded, chosen, ArraySink(result))
-    record = InputRecord(
-        role="image", name=micrograph.name, provenance=micrograph.provenance
-    )
-    made = Provenance(
-        job="enhance",
-        options=chosen.model_dump(mode="json"),
-        inputs=(record,),
-        model_name=loaded.card.name,
-        model_digest=loaded.digest,
-        versions=software_versions(),
-    )
+    output = plan_output(micrograph, loaded.card.model_dump(), chosen)
+    frame = output.frame
+    result = np.empty(frame.shape, dtype=output.dtype)
+    report = yield from _enhance(micrograph, loaded, chosen, ArraySink(result), output)
     return Micrograph(
         data=result,
         pixel_size_nm=frame.pixel_size_nm,
         name=micrograph.name,
-        provenance=made,
+        provenance=provenance,
         origin=frame.origin,
         spacing_px=frame.spacing_px,
         metadata={**micrograph.metadata, "enhance": asdict(report)},
@@ -273,128 +271,121 @@ def _enhance(
     loaded: LoadedModel,
     options: EnhanceOptions,
     target: Sink,
+    output: OutputPlan | None,
     *,
     scheduler: str | None = None,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
-    """Prepare, run, and sum up."""
+    """Plan, run, and sum up."""
     begun = time.perf_counter()
     with MemoryWatch() as memory:
-        ready = yield from prepare(
-            micrograph, loaded, options, target, scattered=scheduler is not None
+        predictor = Predictor(
+            loaded, device=options.device, precision=options.precision
         )
-        run, predictor, way, places = (
-            ready.run,
-            ready.predictor,
-            ready.way,
-            ready.places,
+        plan = yield from plan_enhance(
+            micrograph,
+            loaded,
+            options,
+            predictor,
+            output=output,
+            before=target.kept(WAY),
+            scattered=scheduler is not None,
         )
-        if scheduler is not None:
-            run = replace(run, target=target.shared)
-        tally = _Tally(notes=list(ready.notes))
+        strategy, lockstep = plan.strategy, plan.strategy.lockstep
+        target.prepare(plan)
+        if target.kept(WAY) is None:
+            target.keep(WAY, strategy.record())
+        places = target.pending(plan.outputs)
+        run = TiledRun(plan, target.array if scheduler is None else target.shared)
+        tally = _Tally(notes=list(plan.notes))
+        asked = options.memory_gb is not None  # counts from the start of the run
+        held = memory.grown_bytes if asked else 0
+        if lockstep is not None:
+            left = max(0, lockstep.memory_bytes - held)
+            lockstep = replace(lockstep, memory_bytes=left)
         frozen = None
-        if way.norm == "frozen" and places:
+        if strategy.norm == "frozen" and places:
             frozen = yield from frozen_statistics(run, predictor, options, target)
             tally.notes.append(frozen.sentence())
             run = replace(run, statistics=frozen.statistics)
-            predictor.statistics = frozen.statistics
-        if way.kind != "tiles":
-            asked = options.memory_gb is not None  # counts from the start of the run
-            held = memory.grown_bytes if asked else 0
-            work: _Work = _as_one(
-                replace(ready, run=run), options, target, scheduler, held
-            )
+        elif strategy.kind == "tiles" and lockstep is not None and places:
+            exact = yield from exact_statistics(run, predictor, lockstep, target)
+            run = replace(run, statistics=exact)
+        predictor.statistics = run.statistics
+        if strategy.kind != "tiles":
+            budget = max(0, memory_budget(predictor, options) - held)
+            work: _Work = _as_one(run, predictor, places, lockstep, target, budget)
         elif live is not None and scheduler is None:
             work = run_live(run, predictor, live)
         else:
             work = _independent(run, predictor, places, scheduler)
-        yield from _land(work, target, run.outputs, tally, len(places))
-    return _report(ready, tally, frozen, time.perf_counter() - begun, memory.peak_mb)
+        yield from _land(work, target, plan.outputs, tally, len(places))
+    seconds = time.perf_counter() - begun
+    return _report(
+        plan, predictor, (len(places), tally, frozen), seconds, memory.peak_mb
+    )
 
 
 def _report(
-    ready: Prepared,
-    tally: _Tally,
-    frozen: Frozen | None,
+    plan: EnhancePlan,
+    predictor: Predictor,
+    done: tuple[int, _Tally, Frozen | None],
     seconds: float,
     peak_memory_mb: float,
 ) -> EnhanceReport:
     """Say what was done."""
-    run, way, plan = ready.run, ready.way, ready.run.outputs
-    halo = (run.plan if way.lockstep is None else way.lockstep.tiles).halo
+    places, tally, frozen = done
+    strategy, outputs, halo = plan.strategy, plan.outputs, plan.tiles.halo
+    if strategy.kind == "lockstep" and strategy.lockstep is not None:
+        halo = strategy.lockstep.tiles.halo
     return EnhanceReport(
-        tiles=len(plan),
-        resumed=len(plan) - len(ready.places),
-        tile_px=plan.core,
-        halo_px=math.ceil(halo / ready.fit.factor),
+        tiles=len(outputs),
+        resumed=len(outputs) - places,
+        tile_px=outputs.core,
+        halo_px=math.ceil(halo / plan.output.fit.factor),
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
         peak_memory_mb=peak_memory_mb,
-        device=str(ready.predictor.device),
-        precision=ready.predictor.precision,
-        model=run.loaded.card.name,
-        norm=way.norm,
+        device=str(predictor.device),
+        precision=predictor.precision,
+        model=plan.loaded.card.name,
+        norm=strategy.norm,
         norm_error=None if frozen is None else frozen.error,
         tile_mismatch=tally.meter.mismatch,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
-        haze_gain=None if run.haze is None else run.haze.spread,
-        seen_pixel_size_nm=ready.fit.seen_nm,
+        haze_gain=None if plan.haze is None else plan.haze.spread,
+        seen_pixel_size_nm=plan.output.fit.seen_nm,
         notes=tuple(tally.notes),
     )
 
 
 def _as_one(
-    ready: Prepared,
-    options: EnhanceOptions,
+    run: TiledRun,
+    predictor: Predictor,
+    places: Places,
+    lockstep: LockstepPlan | None,
     target: Sink,
-    scheduler: str | None,
-    held: int,
+    budget: int,
 ) -> _Work:
     """Run tiles that depend on each other: whole, or in lockstep.
 
     Bytes that the run holds already, libraries among them, are not there for layers.
     """
-    run, predictor, lockstep = ready.run, ready.predictor, ready.way.lockstep
-    budget = max(0, memory_budget(predictor, options) - held)
-    if lockstep is not None:
-        left = max(0, lockstep.memory_bytes - held)
-        lockstep = replace(lockstep, memory_bytes=left)
 
-    def begin(run: Run, places: Places) -> _Work:
-        if scheduler is not None:
-            return _as_one_there(run, predictor, places, lockstep, target, scheduler)
+    def begin(run: TiledRun, places: Places) -> _Work:
         if lockstep is not None:
             return run_lockstep(run, predictor, places, lockstep, target)
         return run_whole_or_lockstep(run, predictor, places, target, budget)
 
-    if run.regrid is None:
-        return begin(run, ready.places)
-    return run_regridded(run, run.regrid, ready.places, target.folder, begin)
-
-
-def _as_one_there(
-    run: Run,
-    predictor: Predictor,
-    places: Places,
-    lockstep: LockstepPlan | None,
-    target: Sink,
-    scheduler: str,
-) -> _Work:
-    """Run tiles that depend on each other on a cluster."""
-    from napari_semsr.inference.lockstep_there import (
-        run_lockstep_there,
-        run_whole_there,
-    )  # dask starts slowly
-
-    if lockstep is None:
-        return run_whole_there(run, places, scheduler)
-    return run_lockstep_there(run, predictor, places, lockstep, target, scheduler)
+    if run.plan.regrid is None:
+        return begin(run, places)
+    return run_regridded(run, run.plan.regrid, places, target.folder, begin)
 
 
 def _independent(
-    run: Run, predictor: Predictor, places: Places, scheduler: str | None
-) -> Generator[list[Piece]]:
+    run: TiledRun, predictor: Predictor, places: Places, scheduler: str | None
+) -> Generator[list[TileResult]]:
     """Run tiles that need nothing of each other, here or on a cluster."""
     if scheduler is None:
         return run_here(run, predictor, places)

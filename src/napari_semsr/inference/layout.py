@@ -19,7 +19,6 @@ from napari_semsr.core import (
     plan_tiles,
     round_up,
 )
-from napari_semsr.inference.normalise import Scaling
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import OmeZarrStore, create_store
 from napari_semsr.models import LoadedModel, ModelCard, Probe
@@ -242,29 +241,58 @@ class Frame:
     spacing_px: tuple[float, float]
 
 
-def output_frame(
-    micrograph: Micrograph, scale: int, fit: PixelFit | None = None
-) -> Frame:
-    """Lay the grid of an enhanced image over the pixels of its input.
+@dataclass(frozen=True, slots=True)
+class OutputPlan:
+    """What a run writes, known from image, card and options before torch is loaded.
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The input.
-    scale : int
-        Output pixels per input pixel on each axis.
-    fit : PixelFit, optional
-        How the input is resampled; it counts where the result is left on that grid.
-
-    Returns
-    -------
-    Frame
-        The outer borders of both images coincide at the top and left, so that the
-        centre of pixel (0, 0) moves where the pitch is another. At the bottom and
-        right they coincide unless the input is resampled; then the last pixel may
-        reach over the border.
+    `core` is the side of a tile in input pixels (those of the model's grid where the
+    result is left on it); `fit` says how the pixel size meets the model's.
     """
-    steps = fit.steps if fit is not None and fit.keep else None
+
+    frame: Frame
+    fit: PixelFit
+    core: int
+    scale: int
+    dtype: np.dtype[Any]
+
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Rows and columns of a tile of the output, which is a chunk."""
+        side = self.core * self.scale
+        return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])
+
+
+def plan_output(
+    micrograph: Micrograph,
+    card: Mapping[str, Any],
+    options: EnhanceOptions,
+    *,
+    tile: int | None = None,
+) -> OutputPlan:
+    """Lay out the result of a run; `tile` takes the place of that of the options."""
+    scale, stride = int(card.get("scale", 1)), int(card.get("stride", 1))
+    trained = Trained.from_card(card)
+    fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
+    frame = _frame(micrograph, scale, fit)
+    core = core_side(
+        (frame.shape[0] // scale, frame.shape[1] // scale),
+        scale=scale,
+        stride=stride,
+        tile=tile or options.tile,
+        factor=fit.factor,
+    )
+    return OutputPlan(frame, fit, core, scale, np.dtype(options.dtype or np.float32))
+
+
+def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
+    """Lay the grid of the result over the pixels of the input.
+
+    The outer borders of both images coincide at the top and left, so that the centre
+    of pixel (0, 0) moves where the pitch is another. At the bottom and right they
+    coincide unless the input is resampled; then the last pixel may reach over the
+    border.
+    """
+    steps = fit.steps if fit.keep else None
     rows, columns = micrograph.shape
     fine = micrograph.scale[0] / scale, micrograph.scale[1] / scale
     if steps is not None:
@@ -283,33 +311,6 @@ def output_frame(
         pixel_size_nm=parse_pixel_size(fine) if calibrated else None,
         origin=micrograph.origin if same else (first, second),
         spacing_px=micrograph.spacing_px if calibrated else fine,
-    )
-
-
-def unit_side(
-    frame: Frame, fit: PixelFit, *, scale: int, stride: int, tile: int | None = None
-) -> int:
-    """Give the side of an output's tile.
-
-    Parameters
-    ----------
-    frame : Frame
-        The output.
-    fit : PixelFit
-        How the input is resampled.
-    scale, stride : int
-        Of the model, from its card.
-    tile : int, optional
-        Side of a core that was asked for.
-
-    Returns
-    -------
-    int
-        Output pixels.
-    """
-    shape = frame.shape[0] // scale, frame.shape[1] // scale
-    return scale * core_side(
-        shape, scale=scale, stride=stride, tile=tile, factor=fit.factor
     )
 
 
@@ -350,7 +351,7 @@ def core_side(
     return min(max(stride, fitting), whole)
 
 
-# Decide how a field is run: tiles, precision, statistics, geometry of the output.
+# Cut a field into tiles for a network, and make the store that they fill.
 
 
 def choose_tiles(
@@ -393,31 +394,13 @@ def choose_tiles(
     )
 
 
-def chunk_of(plan: TilePlan, scale: int) -> tuple[int, int]:
-    """Give the output chunk of a plan.
-
-    Parameters
-    ----------
-    plan : TilePlan
-        The tiles.
-    scale : int
-        Output pixels per input pixel.
-
-    Returns
-    -------
-    tuple of int
-        Rows and columns of a chunk, cut to the output like the store cuts it.
-    """
-    side = plan.core * scale
-    return min(side, plan.shape[0] * scale), min(side, plan.shape[1] * scale)
-
-
 def create_output(
     path: Path,
     micrograph: Micrograph,
     loaded: LoadedModel,
     options: EnhanceOptions,
     *,
+    output: OutputPlan | None = None,
     provenance: Provenance | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -434,6 +417,8 @@ def create_output(
         The network.
     options : EnhanceOptions
         How it is run.
+    output : OutputPlan, optional
+        The same as a plan, where it is known already.
     provenance : Provenance, optional
         What makes the image.
     overwrite : bool, default=False
@@ -451,17 +436,13 @@ def create_output(
     WriteError
         If the path cannot be written, or an existing store is of another making.
     """
-    card = loaded.card
-    fit = fit_of(micrograph, card, options)
-    frame = output_frame(micrograph, card.scale, fit)
-    chunk = unit_side(
-        frame, fit, scale=card.scale, stride=card.stride, tile=options.tile
-    )
+    plan = output or plan_output(micrograph, loaded.card.model_dump(), options)
+    frame = plan.frame
     return create_store(
         path,
         shape=frame.shape,
-        dtype=np.dtype(options.dtype or np.float32),
-        chunk=chunk,
+        dtype=plan.dtype,
+        chunk=plan.core * plan.scale,
         pixel_size_nm=frame.pixel_size_nm,
         origin=frame.origin,
         spacing_px=frame.spacing_px,
@@ -470,63 +451,3 @@ def create_output(
         overwrite=overwrite,
         resume=resume,
     )
-
-
-def fit_of(
-    micrograph: Micrograph, card: ModelCard, options: EnhanceOptions
-) -> PixelFit:
-    """Compare a field's pixel size with that of a model.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The field.
-    card : ModelCard
-        The model's card.
-    options : EnhanceOptions
-        Whether the field may be resampled.
-
-    Returns
-    -------
-    PixelFit
-        What is done.
-    """
-    trained = Trained.from_card(card.model_dump())
-    return fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
-
-
-def identity_of(
-    micrograph: Micrograph,
-    loaded: LoadedModel,
-    options: EnhanceOptions,
-    scaling: Scaling,
-    resampling: list[str] | None = None,
-) -> dict[str, Any]:
-    """Tell what must be equal for a run to be resumed, in JSON types.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions
-        How it is run.
-    scaling : Scaling
-        As measured; it stands for the grey values of the input.
-    resampling : list of str, optional
-        From `Regrid.record`.
-
-    Returns
-    -------
-    dict
-        Values by what they are called in a sentence.
-    """
-    chosen = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-    measured = (scaling.low, scaling.high, scaling.mean)
-    return {
-        "input": [*micrograph.shape, micrograph.dtype.str, *measured],
-        "model": loaded.digest,
-        "resampling": resampling,
-        **{f"option {name}": value for name, value in chosen.items()},
-    }

@@ -14,16 +14,22 @@ import numpy as np
 from dask.base import tokenize
 from dask.delayed import delayed
 from numpy.typing import NDArray
+from torch import nn
 
-from napari_semsr.core import Box, Micrograph, Tile, TilePlan, run as finish, to_dtype
+from napari_semsr.core import Box, Micrograph, Tile, run as finish, to_dtype
 from napari_semsr.inference.exact import Statistics, exact_statistics
-from napari_semsr.inference.haze import HazeMap, find_haze
-from napari_semsr.inference.normalise import Scaling, measure_scaling, source_box
+from napari_semsr.inference.normalise import source_box
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import Regrid, ResampledField, show
-from napari_semsr.inference.strategy import Way, choose_way, frozen_statistics
-from napari_semsr.inference.tiles import ArraySink, Run
+from napari_semsr.inference.resample import ResampledField
+from napari_semsr.inference.strategy import frozen_statistics
+from napari_semsr.inference.tiles import (
+    ArraySink,
+    EnhancePlan,
+    ExecutionStrategy,
+    TiledRun,
+)
 from napari_semsr.models import LoadedModel
 
 _ready: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Predictor]]
@@ -70,67 +76,28 @@ def _predictor(loaded: LoadedModel, device: str, precision: str) -> Predictor:
     return made[device, precision]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What was measured on the whole field, and how it is cut.
-
-    Attributes
-    ----------
-    scaling : Scaling
-        The field's scaling.
-    haze : HazeMap or None
-        Haze that is lifted.
-    statistics : Statistics or None
-        What live normalisations use.
-    plan : TilePlan
-        Tiles of what the network sees.
-    regrid : Regrid or None
-        How the output's tiles lie on that grid.
-    resampled : ResampledField or None
-        How that grid is made of the field, without the field.
-    """
-
-    scaling: Scaling
-    haze: HazeMap | None
-    statistics: Statistics | None
-    plan: TilePlan
-    regrid: Regrid | None
-    resampled: ResampledField | None
-
-    def run(self, part: Any, loaded: LoadedModel) -> Run:
-        """Set up the work for a part of the field that answers for all of it."""
-        seen = self.resampled
-        return Run(
-            part if seen is None else replace(seen, source=part),
-            None,
-            loaded,
-            self.plan,
-            self.scaling,
-            self.haze,
-            statistics=self.statistics,
-            regrid=self.regrid,
-        )
-
-
 def _enhance_part(
     block: NDArray[Any],
     loaded: LoadedModel,
     place: tuple[Tile, Box, tuple[int, int]],
-    known: _Known,
-    options: EnhanceOptions,
+    plan: EnhancePlan,
+    statistics: Statistics | None,
 ) -> NDArray[Any]:
     """Enhance one tile from the pixels that it needs."""
     tile, source, shape = place
-    run = known.run(_Part(block, (source.y0, source.x0), shape), loaded)
-    window, missing = run.read(tile.window)
+    part = _Part(block, (source.y0, source.x0), shape)
+    seen = plan.data
+    data = replace(seen, source=part) if isinstance(seen, ResampledField) else part
+    plan = replace(plan, data=data, loaded=loaded)
+    window, missing = plan.read(tile.window)
     with _one_at_a_time:
-        predictor = _predictor(loaded, options.device, options.precision)
-        predictor.statistics = known.statistics
-        result = predictor.predict(window, known.scaling)
+        predictor = _predictor(loaded, plan.options.device, plan.options.precision)
+        predictor.statistics = statistics
+        result = predictor.predict(window, plan.scaling)
         predictor.statistics = None
-    core = run.outputs.tile(*tile.index).core
-    made, inner = run.deliver(core, result, tile.window, missing)
-    return to_dtype(made[inner.slices], np.dtype(options.dtype or np.float32))[0]
+    core = plan.outputs.tile(*tile.index).core
+    made, inner = plan.deliver(core, result, tile.window, missing)
+    return to_dtype(made[inner.slices], plan.output.dtype)[0]
 
 
 def enhance_lazy(
@@ -164,58 +131,43 @@ def enhance_lazy(
     chosen = options or EnhanceOptions()
     with _one_at_a_time:
         predictor = _predictor(loaded, chosen.device, chosen.precision)
-    card, probe = loaded.card, predictor.probe_within(chosen.halo_tolerance)
-    shown = show(micrograph, card, probe, chosen)
-    way = choose_way(predictor, chosen, shown.plan)
-    if way.kind == "whole" or predictor.probe.halo is None:
-        side = max(*micrograph.shape, *shown.plan.padded_shape)
-        shown = show(micrograph, card, predictor.probe, chosen, tile=side)
-    data, back = shown.data, card.grey == "input"
-    scaling = measure_scaling(data, card.input_percentiles, back=back)
-    haze = find_haze(data, loaded.module, scaling) if chosen.haze else None
-    run = Run(data, None, loaded, shown.plan, scaling, haze, regrid=shown.regrid)
-    known = _Known(
-        scaling=scaling,
-        haze=haze,
-        statistics=_statistics(run, predictor, way, chosen),
-        plan=shown.plan,
-        regrid=shown.regrid,
-        resampled=(
-            replace(data, source=None) if isinstance(data, ResampledField) else None
-        ),
-    )
-    return _assemble(micrograph, run, known, chosen)
+    plan = finish(plan_enhance(micrograph, loaded, chosen, predictor, apart=True))
+    return _assemble(micrograph, plan, _statistics(plan, predictor))
 
 
-def _statistics(
-    run: Run, predictor: Predictor, way: Way, options: EnhanceOptions
-) -> Statistics | None:
+def _statistics(plan: EnhancePlan, predictor: Predictor) -> Statistics | None:
     """Measure the statistics that tiles need of the field, if they do."""
-    if way.norm == "frozen":
-        nowhere = ArraySink(np.empty(0))
-        return finish(frozen_statistics(run, predictor, options, nowhere)).statistics
-    if way.lockstep is not None and predictor.probe.norms:
-        return finish(exact_statistics(run, predictor, way.lockstep))
+    strategy, nowhere = plan.strategy, ArraySink(np.empty(0))
+    run = TiledRun(plan, None)
+    if strategy.norm == "frozen":
+        job = frozen_statistics(run, predictor, plan.options, nowhere)
+        return finish(job).statistics
+    if strategy.lockstep is not None and predictor.probe.norms:
+        return finish(exact_statistics(run, predictor, strategy.lockstep, nowhere))
     return None
 
 
 def _assemble(
-    micrograph: Micrograph, run: Run, known: _Known, options: EnhanceOptions
+    micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
     """Make one delayed task for each tile, and join them."""
-    loaded, data, outputs = run.loaded, micrograph.data, run.outputs
+    loaded, data, outputs = plan.loaded, micrograph.data, plan.outputs
     if not micrograph.is_lazy:
         data = da.from_array(data, chunks=outputs.core)
-    told = options.model_dump(mode="json", exclude={"batch", "memory_gb"})
-    seen = run.data if isinstance(run.data, ResampledField) else None
+    told = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+    seen = plan.data if isinstance(plan.data, ResampledField) else None
     steps = None if seen is None else [str(step) for step in seen.there.steps]
-    token = tokenize(data.name, loaded.digest, told, outputs.core, known.scaling, steps)
+    token = tokenize(data.name, loaded.digest, told, outputs.core, plan.scaling, steps)
     model = delayed(loaded, name=f"semsr-model-{token}", traverse=False)
     task = delayed(_enhance_part, traverse=False)
-    dtype = np.dtype(options.dtype or np.float32)
+    sent = replace(  # a task gets its part of the field, and the network, by name
+        plan,
+        data=None if seen is None else replace(seen, source=None),
+        loaded=replace(loaded, module=nn.Identity()),
+    )
     rows: list[list[da.Array]] = []
     for output in outputs:
-        tile = run.tile(output.index)
+        tile = plan.tile(output.index)
         if seen is None:
             source = source_box(tile.window, micrograph.shape)
         else:
@@ -224,14 +176,14 @@ def _assemble(
             data[source.slices],
             model,
             (tile, source, micrograph.shape),
-            known,
-            options,
+            sent,
+            statistics,
             dask_key_name=f"semsr-tile-{token}-{tile.index[0]}-{tile.index[1]}",
         )
         shape = output.core.scaled(loaded.card.scale).shape
         if tile.index[1] == 0:
             rows.append([])
-        rows[-1].append(da.from_delayed(made, shape=shape, dtype=dtype))
+        rows[-1].append(da.from_delayed(made, shape=shape, dtype=plan.output.dtype))
     joined: da.Array = da.block(rows)
     return joined
 
@@ -245,8 +197,8 @@ class BoxPreview:
 
     Attributes
     ----------
-    run : Run
-        The field, its plan and its grey values.
+    plan : EnhancePlan
+        The field, its tiles and its grey values.
     predictor : Predictor
         The network on its device.
     exact : bool
@@ -254,7 +206,7 @@ class BoxPreview:
         layers take their statistics from the whole field.
     """
 
-    run: Run
+    plan: EnhancePlan
     predictor: Predictor
     exact: bool
 
@@ -274,18 +226,18 @@ class BoxPreview:
             Its pixels, `scale` times finer.
         """
         place = self._settle(box)
-        tile = self.run.around(place)
-        window, missing = self.run.read(tile.window)
-        result = self.predictor.predict(window, self.run.scaling)
-        made, inner = self.run.deliver(place, result, tile.window, missing)
-        return place, to_dtype(made[inner.slices], self.run.target.dtype)[0]
+        tile = self.plan.around(place)
+        window, missing = self.plan.read(tile.window)
+        result = self.predictor.predict(window, self.plan.scaling)
+        made, inner = self.plan.deliver(place, result, tile.window, missing)
+        return place, to_dtype(made[inner.slices], self.plan.output.dtype)[0]
 
     def _settle(self, box: Box) -> Box:
         """Move a box onto the stride and into the field, cutting what is too large."""
-        stride = self.run.outputs.stride
+        stride = self.plan.outputs.stride
         spans = []
         for first, last, size in zip(
-            (box.y0, box.x0), (box.y1, box.x1), self.run.outputs.shape, strict=True
+            (box.y0, box.x0), (box.y1, box.x1), self.plan.outputs.shape, strict=True
         ):
             start = min(max(first, 0), max(0, size - (last - first)))
             start -= start % stride
@@ -312,24 +264,20 @@ def preview_boxes(
     BoxPreview
         Enhances boxes one after the other.
     """
-    chosen, card = options or EnhanceOptions(), loaded.card
+    chosen = options or EnhanceOptions()
     predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
-    found = predictor.probe
+    probe = predictor.probe
+    changed: dict[str, Any] = {"halo_tolerance": None}
     if chosen.resample == "keep":  # a box lies on the field's own grid all the same
-        chosen = chosen.replace(resample="auto")
-    shown = show(micrograph, card, found, chosen)
-    data, back = shown.data, card.grey == "input"
-    scaling = measure_scaling(data, card.input_percentiles, back=back)
-    haze = find_haze(data, loaded.module, scaling) if chosen.haze else None
-    run = Run(
-        data=data,
-        target=np.empty((0, 0), np.dtype(chosen.dtype or np.float32)),
-        loaded=loaded,
-        plan=shown.plan,
-        scaling=scaling,
-        haze=haze,
-        device=chosen.device,
-        precision=chosen.precision,
-        regrid=shown.regrid,
+        changed["resample"] = "auto"
+    job = plan_enhance(
+        micrograph,
+        loaded,
+        chosen.replace(**changed),
+        predictor,
+        strategy=ExecutionStrategy("tile" if probe.norms else "none", "tiles"),
+        apart=probe.halo is not None,
     )
-    return BoxPreview(run, predictor, not found.norms and found.halo is not None)
+    return BoxPreview(
+        finish(job), predictor, not probe.norms and probe.halo is not None
+    )

@@ -1,57 +1,34 @@
 """What is measured and decided before the first tile of a run."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-from napari_semsr.core import Job, Micrograph, Progress, any_finite
-from napari_semsr.inference.exact import WAY
+from napari_semsr.core import Job, Micrograph, Progress, Provenance, any_finite
 from napari_semsr.inference.haze import find_haze
-from napari_semsr.inference.layout import PixelFit, identity_of
+from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.normalise import measure_scaling
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import Shown, show
-from napari_semsr.inference.strategy import Way, choose_way
-from napari_semsr.inference.tiles import Places, Run, Sink
+from napari_semsr.inference.resample import plan_network_input
+from napari_semsr.inference.strategy import choose_strategy
+from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy
 from napari_semsr.models import LoadedModel
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run that is ready to begin.
-
-    Attributes
-    ----------
-    run : Run
-        The work.
-    predictor : Predictor
-        The network on its device.
-    way : Way
-        How the field is run.
-    places : sequence of tuple of int
-        Tiles that are not done.
-    notes : tuple of str
-        What the user should know.
-    fit : PixelFit
-        How the field's pixel size meets the model's.
-    """
-
-    run: Run
-    predictor: Predictor
-    way: Way
-    places: Places
-    notes: tuple[str, ...]
-    fit: PixelFit
-
-
-def prepare(
+def plan_enhance(
     micrograph: Micrograph,
     loaded: LoadedModel,
     options: EnhanceOptions,
-    target: Sink,
+    predictor: Predictor,
     *,
+    output: OutputPlan | None = None,
+    before: Mapping[str, Any] | None = None,
     scattered: bool = False,
-) -> Job[Prepared]:
-    """Measure what holds for the whole field, and make the target ready.
+    strategy: ExecutionStrategy | None = None,
+    apart: bool = False,
+    provenance: Provenance | None = None,
+) -> Job[EnhancePlan]:
+    """Measure what holds for the whole field, and decide how it is run.
 
     Parameters
     ----------
@@ -61,72 +38,67 @@ def prepare(
         The network.
     options : EnhanceOptions
         How it is run.
-    target : Sink
-        Where tiles go.
+    predictor : Predictor
+        The network on its device.
+    output : OutputPlan, optional
+        What is written, where that is known already.
+    before : dict, optional
+        `ExecutionStrategy.record` of the run that is resumed.
     scattered : bool, default=False
         Whether tiles are run on several workers, that share no memory.
+    strategy : ExecutionStrategy, optional
+        Taken in place of a choice.
+    apart : bool, default=False
+        Whether each tile is computed without the others; a field that is run whole is
+        one tile then.
+    provenance : Provenance, optional
+        What makes the result.
 
     Returns
     -------
-    Prepared
-        A run that is ready to begin.
+    EnhancePlan
+        All that a run needs to know.
 
     Yields
     ------
     Progress
         What is being measured.
-
-    Raises
-    ------
-    WriteError
-        If the target was begun with another input, model or option.
     """
     yield Progress(0, 0, "Measuring the grey values")
-    predictor = Predictor(loaded, device=options.device, precision=options.precision)
-    shown = _show(micrograph, predictor, options)
-    data, plan = shown.data, shown.plan
-    way = choose_way(predictor, options, plan, target.kept(WAY), scattered=scattered)
-    notes = (*((shown.fit.note,) if shown.fit.note else ()), *way.notes)
+    card, probe = loaded.card, predictor.probe_within(options.halo_tolerance)
+    output = output or plan_output(micrograph, card.model_dump(), options)
+    constant = predictor.device.type != "cpu" and not apart
+    seen = plan_network_input(micrograph, output, card, probe, constant=constant)
+    predictor.choose_batch(seen.tiles.tile(0, 0).window.shape, options.batch)
+    if strategy is None:
+        strategy = choose_strategy(
+            predictor, options, seen.tiles, before, scattered=scattered
+        )
+    if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
+        side = max(*micrograph.shape, *seen.tiles.padded_shape)
+        output = plan_output(micrograph, card.model_dump(), options, tile=side)
+        seen = plan_network_input(micrograph, output, card, predictor.probe)
+    notes = (*((output.fit.note,) if output.fit.note else ()), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
-    card = loaded.card
-    scaling = measure_scaling(data, card.input_percentiles, back=card.grey == "input")
+    back = card.grey == "input"
+    scaling = measure_scaling(seen.data, card.input_percentiles, back=back)
     haze = None
     if options.haze:
         yield Progress(0, 0, "Looking for haze")
-        haze = find_haze(data, loaded.module, scaling)
-    resampling = shown.record()
-    identity = identity_of(micrograph, loaded, options, scaling, resampling)
-    target.prepare(shown.outputs, card.scale, identity)
-    if target.kept(WAY) is None:
-        target.keep(WAY, way.record())
-    run = Run(
-        data=data,
-        target=target.array,
-        loaded=loaded,
-        plan=plan,
-        scaling=scaling,
-        haze=haze,
-        device=options.device,
-        precision=options.precision,
-        batch=options.batch,
-        regrid=shown.regrid,
-    )
+        haze = find_haze(seen.data, loaded.module, scaling)
     if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
         notes += ("The image has no finite pixel, nor has the result.",)
-    pending = target.pending(shown.outputs)
-    return Prepared(run, predictor, way, pending, notes, shown.fit)
-
-
-def _show(
-    micrograph: Micrograph, predictor: Predictor, options: EnhanceOptions
-) -> Shown:
-    """Cut the field, and choose the batch."""
-    shown = show(
-        micrograph,
-        predictor.card,
-        predictor.probe_within(options.halo_tolerance),
-        options,
-        constant=predictor.device.type != "cpu",
+    return EnhancePlan(
+        loaded=loaded,
+        options=options,
+        source=(micrograph.shape, micrograph.dtype.str),
+        output=output,
+        data=seen.data,
+        tiles=seen.tiles,
+        regrid=seen.regrid,
+        strategy=strategy,
+        scaling=scaling,
+        haze=haze,
+        provenance=provenance,
+        notes=notes,
     )
-    predictor.choose_batch(shown.plan.tile(0, 0).window.shape, options.batch)
-    return shown

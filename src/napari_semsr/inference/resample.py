@@ -28,9 +28,8 @@ from napari_semsr.core import (
     read_box,
     working_type,
 )
-from napari_semsr.inference.layout import PixelFit, choose_tiles, core_side, fit_of
+from napari_semsr.inference.layout import OutputPlan, choose_tiles
 from napari_semsr.inference.normalise import read_window, set_missing, source_box
-from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models import ModelCard, Probe
 
 _STRIP = 512
@@ -206,105 +205,47 @@ class Regrid:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a network is shown of a field.
+class NetworkInput:
+    """What a network sees: the field on its grid, and the tiles there.
 
-    Attributes
-    ----------
-    data : (Y, X) array
-        The field on the network's grid.
-    plan : TilePlan
-        Its tiles there.
-    outputs : TilePlan
-        Tiles of the output, in pixels of the field.
-    regrid : Regrid or None
-        How one is made of the other; None where both grids are the field's.
-    fit : PixelFit
-        Why.
+    `regrid` says how the output's tiles are made of these; None where both grids are
+    one.
     """
 
     data: Any
-    plan: TilePlan
-    outputs: TilePlan
+    tiles: TilePlan
     regrid: Regrid | None
-    fit: PixelFit
-
-    def record(self) -> list[str] | None:
-        """Say what must be equal for a run to be resumed, in JSON types.
-
-        Returns
-        -------
-        list of str or None
-            Pixels of the field in one of the network's, on each axis.
-        """
-        steps = self.fit.steps
-        return None if steps is None else [str(step) for step in steps]
 
 
-def show(
+def plan_network_input(
     micrograph: Micrograph,
+    output: OutputPlan,
     card: ModelCard,
     probe: Probe,
-    options: EnhanceOptions,
     *,
-    tile: int | None = None,
     constant: bool = False,
-) -> Shown:
-    """Decide on which grid a network sees a field, and cut both into tiles.
+) -> NetworkInput:
+    """Cut what a network sees into tiles; `constant` gives all windows one size."""
+    data, fit = micrograph.data, output.fit
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The field.
-    card : ModelCard
-        Scale, stride and pixel size of the network.
-    probe : Probe
-        What was measured on it.
-    options : EnhanceOptions
-        Whether it may be resampled, and the side of a tile.
-    tile : int, optional
-        Side of a tile in pixels of the field, in place of that of the options.
-    constant : bool, default=False
-        Give all windows one size, for batches on a GPU.
+    def cut(shape: tuple[int, int], tile: int) -> TilePlan:
+        return choose_tiles(shape, card, probe, tile=tile, constant=constant)
 
-    Returns
-    -------
-    Shown
-        Data and tiles.
-    """
-    side = tile or options.tile
-    fit = fit_of(micrograph, card, options)
     if fit.steps is None:
-        plan = choose_tiles(micrograph.shape, card, probe, tile=side, constant=constant)
-        return Shown(micrograph.data, plan, plan, None, fit)
-    data, there = micrograph.data, Resampling(micrograph.shape, fit.steps)
+        return NetworkInput(data, cut(micrograph.shape, output.core), None)
+    there = Resampling(micrograph.shape, fit.steps)
     mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
     seen = ResampledField(data, there, mean, gaps=fit.keep)
     if fit.keep:
-        plan = choose_tiles(there.shape, card, probe, tile=side, constant=constant)
-        return Shown(seen, plan, plan, None, fit)
-    core = core_side(
-        micrograph.shape,
-        scale=card.scale,
-        stride=card.stride,
-        tile=side,
-        factor=fit.factor,
-    )
-    outputs = plan_tiles(micrograph.shape, core=core, halo=0, constant=False)
+        return NetworkInput(seen, cut(there.shape, output.core), None)
+    outputs = plan_tiles(micrograph.shape, core=output.core, halo=0, constant=False)
     rows, columns = there.shape
     back = Resampling(
         (rows * card.scale, columns * card.scale),
         (1 / fit.steps[0], 1 / fit.steps[1]),
     )
     regrid = Regrid(there, back, outputs, card.scale)
-    plan = choose_tiles(
-        there.shape,
-        card,
-        probe,
-        tile=_widest(regrid, card.stride),
-        constant=constant,
-    )
-    return Shown(seen, plan, outputs, regrid, fit)
+    return NetworkInput(seen, cut(there.shape, _widest(regrid, card.stride)), regrid)
 
 
 def _widest(regrid: Regrid, stride: int) -> int:

@@ -1,7 +1,7 @@
 """Decide how a network gets over a field: in tiles, whole, or in lockstep."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -9,7 +9,6 @@ import torch
 from napari_semsr.core import DeviceMemoryError, Job, OptionError, TilePlan
 from napari_semsr.inference.exact import (
     Frozen,
-    LockstepPlan,
     frozen_work,
     halo_and_script,
     measure_frozen,
@@ -18,7 +17,7 @@ from napari_semsr.inference.exact import (
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor, free_memory
-from napari_semsr.inference.tiles import Run, Sink
+from napari_semsr.inference.tiles import ExecutionStrategy, Sink, TiledRun
 
 _SHARE = 0.9
 _TOO_DEAR = 3.0
@@ -27,47 +26,14 @@ _DISK_WORK = 1.0
 _FROZEN = "frozen"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a field is run.
-
-    Attributes
-    ----------
-    norm : {"none", "exact", "frozen", "tile"}
-        Where live normalisations take their statistics; ``none`` without any.
-    kind : {"tiles", "whole", "lockstep"}
-        Independent tiles, one pass, or tiles that step together.
-    lockstep : LockstepPlan or None
-        For ``lockstep``.
-    notes : tuple of str
-        What the user should know of the choice.
-    """
-
-    norm: Literal["none", "exact", "frozen", "tile"]
-    kind: Literal["tiles", "whole", "lockstep"]
-    lockstep: LockstepPlan | None = None
-    notes: tuple[str, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """Give what a resumed run repeats, in JSON types.
-
-        Returns
-        -------
-        dict
-            For `choose_way`.
-        """
-        core = None if self.lockstep is None else self.lockstep.tiles.core
-        return {"norm": self.norm, "kind": self.kind, "core": core}
-
-
-def choose_way(
+def choose_strategy(
     predictor: Predictor,
     options: EnhanceOptions,
     plan: TilePlan,
     before: Mapping[str, Any] | None = None,
     *,
     scattered: bool = False,
-) -> Way:
+) -> ExecutionStrategy:
     """Choose the cheapest way that gives what the user asked for.
 
     Parameters
@@ -79,14 +45,15 @@ def choose_way(
     plan : TilePlan
         The output's tiles.
     before : dict, optional
-        `Way.record` of the run that is resumed, which is repeated if it can be.
+        `ExecutionStrategy.record` of the run that is resumed, which is repeated if
+        it can be.
     scattered : bool, default=False
-        Whether tiles are run on several workers, that share no memory: lockstep is
-        then preferred to one pass, and takes place on disk.
+        Whether tiles are run on several workers, that share no memory: statistics are
+        then measured first, and tiles need nothing of each other.
 
     Returns
     -------
-    Way
+    ExecutionStrategy
         The choice.
 
     Raises
@@ -100,7 +67,9 @@ def choose_way(
     accepted = options.halo_tolerance is not None
     deep = probe.halo is None or (probe.halo > _DEEP_HALO and not accepted)
     if not probe.norms and not deep:
-        return Way("none", "tiles", notes=_narrower(probe.halo, options, plan))
+        return ExecutionStrategy(
+            "none", "tiles", notes=_narrower(probe.halo, options, plan)
+        )
     looks_at_all = probe.norms > 0 or probe.halo is None
     if looks_at_all and options.norm in ("tile", "frozen"):
         if probe.halo is None:
@@ -110,7 +79,7 @@ def choose_way(
             )
             raise OptionError(msg)
         if options.norm == "tile":
-            return Way("tile", "tiles")
+            return ExecutionStrategy("tile", "tiles")
         return _frozen(predictor)
     return _exact(predictor, options, plan, before, scattered=scattered)
 
@@ -128,10 +97,10 @@ def _narrower(
     return (said,)
 
 
-def _frozen(predictor: Predictor) -> Way:
+def _frozen(predictor: Predictor) -> ExecutionStrategy:
     if halo_and_script(predictor) is None:
         raise _no_sample(predictor)
-    return Way("frozen", "tiles")
+    return ExecutionStrategy("frozen", "tiles")
 
 
 def _no_sample(predictor: Predictor) -> OptionError:
@@ -182,7 +151,7 @@ def _exact(
     before: Mapping[str, Any] | None,
     *,
     scattered: bool,
-) -> Way:
+) -> ExecutionStrategy:
     """Run a field so that it is as if it were run whole."""
     norm: Literal["none", "exact"] = "exact" if predictor.probe.norms else "none"
     if predictor.probe.halo is None:
@@ -190,41 +159,64 @@ def _exact(
     repeated = before or {}
     if repeated.get("norm") == "frozen" and options.norm == "auto":
         return _frozen(predictor)
-    fits = _fits(predictor, options, plan)
-    parts = scattered and len(plan) > 1 and halo_and_script(predictor) is not None
-    wanted = repeated.get("kind") or ("lockstep" if parts else "whole")
-    if fits and wanted != "lockstep":
+    budget, host = memory_budget(predictor, options), _host_budget(predictor, options)
+    core = repeated.get("core")
+    if scattered or repeated.get("kind") == "tiles":
+        strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
+        if strategy is not None:
+            dear = norm == "exact" and options.norm == "auto" and not repeated
+            return _cheaper(strategy, predictor, plan) if dear else strategy
+    if repeated.get("kind") != "lockstep" and _fits(predictor, options, plan):
         need = predictor.peak_bytes(plan.padded_shape) / 1e9
         said = f"The field is run whole, with {need:.2g} GB of layers."
-        return Way(norm, "whole", notes=(said,))
-    core = repeated.get("core")
-    found = plan_lockstep(
-        predictor,
-        plan,
-        memory_budget(predictor, options),
-        host=0 if scattered else _host_budget(predictor, options),
-        core=core,
-    )
+        return ExecutionStrategy(norm, "whole", notes=(said,))
+    found = plan_lockstep(predictor, plan, budget, host=host, core=core)
     if found is None:
         if norm == "none":
-            return Way("none", "tiles")
+            return ExecutionStrategy("none", "tiles")
         raise _too_large(predictor, plan)
-    way = Way(norm, "lockstep", found, (found.sentence(),))
+    strategy = ExecutionStrategy(norm, "lockstep", found, (found.sentence(),))
     if norm == "exact" and options.norm == "auto" and not repeated:
-        return _cheaper(way, predictor, plan)
-    return way
+        return _cheaper(strategy, predictor, plan)
+    return strategy
 
 
-def _cheaper(way: Way, predictor: Predictor, plan: TilePlan) -> Way:
+def _after_statistics(
+    norm: Literal["none", "exact"],
+    predictor: Predictor,
+    plan: TilePlan,
+    limits: tuple[int, int, int | None],
+) -> ExecutionStrategy | None:
+    """Measure statistics first, then run independent tiles; None where these cannot."""
+    if predictor.probe.halo is None:
+        return None
+    if not predictor.probe.norms:
+        return ExecutionStrategy(norm, "tiles")
+    budget, host, core = limits
+    found = plan_lockstep(predictor, plan, budget, host=host, core=core)
+    if found is None:
+        return None
+    said = (
+        "The statistics of the whole field are measured first, in this process: "
+        f"{found.sentence()}"
+    )
+    return ExecutionStrategy(norm, "tiles", found, (said,))
+
+
+def _cheaper(
+    strategy: ExecutionStrategy, predictor: Predictor, plan: TilePlan
+) -> ExecutionStrategy:
     """Give up exactness where it costs over three times as much, and say so."""
-    found = way.lockstep
+    found = strategy.lockstep
     if found is None or predictor.probe.halo is None:
-        return way
+        return strategy
     spilled = found.disk_bytes / max(1, found.room_bytes)
     exact = found.work * (1 + _DISK_WORK * spilled)
+    if strategy.kind == "tiles":
+        exact += work_of(plan)
     frozen = frozen_work(plan, predictor.probe.halo) + work_of(plan)
     if exact <= _TOO_DEAR * frozen:
-        return way
+        return strategy
     said = (
         f"Exact statistics would take {exact:.1f} passes and frozen ones "
         f"{frozen:.1f}: they are taken from a sample; --norm exact insists."
@@ -243,13 +235,13 @@ def _too_large(predictor: Predictor, plan: TilePlan) -> DeviceMemoryError:
 
 
 def frozen_statistics(
-    run: Run, predictor: Predictor, options: EnhanceOptions, target: Sink
+    run: TiledRun, predictor: Predictor, options: EnhanceOptions, target: Sink
 ) -> Job[Frozen]:
     """Take the statistics that a target keeps, or measure them on a sample.
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work.
     predictor : Predictor
         The network on its device.

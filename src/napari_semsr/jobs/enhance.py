@@ -239,7 +239,12 @@ def enhance_plane(
     path = find_model(model)
     source = open_image(image, opening)
     yield Progress(0, 0, f"loading the model {path.stem}")
-    from napari_semsr.inference import EnhanceOptions, create_output, enhance_to_store
+    from napari_semsr.inference import (
+        EnhanceOptions,
+        create_output,
+        enhance_to_store,
+        plan_output,
+    )
     from napari_semsr.models import load_model
 
     chosen = options or EnhanceOptions()
@@ -249,6 +254,11 @@ def enhance_plane(
     place = filling_store(target)
     if resume:
         source, provenance = as_begun(place, image, source, provenance)
+    output_plan = (
+        plan_output(source, loaded.card.model_dump(), chosen)
+        if live is None
+        else live.output
+    )
 
     def make(place: Path) -> "OmeZarrStore":
         store = create_output(
@@ -256,6 +266,7 @@ def enhance_plane(
             source,
             loaded,
             chosen,
+            output=output_plan,
             provenance=provenance,
             overwrite=overwrite or place != target,
             resume=resume,
@@ -268,7 +279,13 @@ def enhance_plane(
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
         report = yield from enhance_to_store(
-            source, loaded, store, chosen, scheduler=scheduler, live=live
+            source,
+            loaded,
+            store,
+            chosen,
+            output=output_plan,
+            scheduler=scheduler,
+            live=live,
         )
         return report if scheduler else _told_of_memory(report, chosen, held)
 

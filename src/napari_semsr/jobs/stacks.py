@@ -274,9 +274,8 @@ def enhance_in_memory(
 
     chosen = options or EnhanceOptions()
     loaded = load_model(path)
-    made = yield from enhance_array(source, loaded, chosen)
     provenance = provenance_of(image, source, loaded, chosen, opening)
-    return made.replace(provenance=provenance)
+    return (yield from enhance_array(source, loaded, chosen, provenance=provenance))
 
 
 # Restore an image, or a stack plane by plane: what panels and commands call.

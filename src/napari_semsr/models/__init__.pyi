@@ -48,10 +48,9 @@ from .probing.refresh import (
 from .probing.statistics import (
     Answering as Answering,
     FixedMoments as FixedMoments,
-    LiveCall as LiveCall,
+    LiveNorm as LiveNorm,
     Moments as Moments,
-    blank_moments as blank_moments,
-    live_call as live_call,
+    live_norm as live_norm,
 )
 from .registry import (
     ARCHITECTURES as ARCHITECTURES,

@@ -11,7 +11,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.engine import enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.layout import create_output, plan_output
 from napari_semsr.inference.live import levels as live_levels
 from napari_semsr.inference.live.field import LiveField, TileQueue
 from napari_semsr.inference.live.levels import Backdrop, Shelf, TileCache
@@ -27,10 +27,8 @@ def field(rng) -> Micrograph:
 
 
 def _live(field, loaded, **more):
-    scale = loaded.card.scale
-    shape = field.shape[0] * scale, field.shape[1] * scale
-    side = 32 * scale
-    return LiveField(shape, (side, side), np.float32, [field.data], **more)
+    output = plan_output(field, loaded.card.model_dump(), FP32)
+    return LiveField(output, [field.data], **more)
 
 
 def _job(field, loaded, path, live=None, *, resume=False):

@@ -1,20 +1,35 @@
+"""Tiles on a dask cluster against those of one process."""
+
 import logging
+import os
+import signal
 import socket
 
 import numpy as np
 import psutil
 import pytest
-from distributed import Client
+import torch
+from distributed import Client, LocalCluster
 from distributed.protocol.pickle import dumps
 
-from napari_semsr.core.errors import Cancelled, OptionError
+from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array, enhance_to_store
 from napari_semsr.inference.layout import create_output
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import cluster, worker as tasks
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.registry import build
 
+LOOPBACK = {
+    "dashboard_address": "127.0.0.1:0",
+    "worker_dashboard_address": "127.0.0.1:0",
+    "silence_logs": logging.CRITICAL,
+}
 OPTIONS = EnhanceOptions(tile=16, precision="fp32", device="cpu")
 
 
@@ -26,16 +41,14 @@ def address():
         n_workers=1,
         threads_per_worker=2,
         memory_limit=0,
-        silence_logs=logging.CRITICAL,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
         set_as_default=False,
+        **LOOPBACK,
     ) as client:
         yield client.cluster.scheduler_address
 
 
-def _listening():
-    found = psutil.Process().net_connections(kind="inet")
+def _listening(process=None):
+    found = psutil.Process(process).net_connections(kind="inet")
     return {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
 
 
@@ -89,12 +102,10 @@ def test_an_unknown_run_is_refused():
 
 
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
-    from napari_semsr.core.tiling import plan_tiles
-    from napari_semsr.inference.normalise import Scaling
-
-    image = rng.random((16, 16), dtype=np.float32)
-    plan = plan_tiles(image.shape, core=16, halo=2)
-    work = tasks.Run(image, image.copy(), make_loaded("plain"), plan, Scaling(0, 1))
+    image, loaded = rng.random((16, 16), dtype=np.float32), make_loaded("plain")
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    plan = run(plan_enhance(Micrograph(image), loaded, OPTIONS, predictor))
+    work = tasks.TiledRun(plan, image.copy())
     worker = tasks.register("one", work)
     assert tasks.register("one", work) is worker
     assert [p.index for p in tasks.run_tiles("one", [(0, 0)])] == [(0, 0)]
@@ -122,6 +133,121 @@ def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address):
     assert not tasks._workers
     assert report.tiles == 16
     np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)
+
+
+def test_exact_statistics_are_measured_before_tiles_run_there(
+    make_loaded, rng, tmp_path, address, whole
+):
+    values = rng.random((101, 75)) * np.linspace(50, 250, 75)
+    image, loaded = Micrograph(values.astype(np.uint8)), make_loaded("norm")
+    options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
+    expected = whole(image.array(), loaded)
+    path = tmp_path / "e.zarr"
+    store = create_output(path, image, loaded, options)
+    job = enhance_to_store(image, loaded, store, options, scheduler=address)
+    messages = set()
+    while len(store.pending()) > 9:
+        messages.add(next(job).message)
+    job.close()
+    assert "Layer 2 of 2: tiles step together" in messages
+    begun = store.notes()
+    assert begun["statistics"]["exact"]
+    again = create_output(path, image, loaded, options, resume=True)
+    steps = []
+    report = run(enhance_to_store(image, loaded, again, options), steps.append)
+    assert not any(step.message.startswith("Layer") for step in steps)
+    assert report.norm == "exact"
+    assert 0 < report.resumed < 12
+    assert "measured first" in report.notes[0]
+    assert np.abs(again.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
+    alone = create_output(tmp_path / "a.zarr", image, loaded, options)
+    run(enhance_to_store(image, loaded, alone, options))
+    assert alone.notes()["statistics"] == begun["statistics"]
+
+
+def test_lockstep_begun_here_is_resumed_there(
+    make_loaded, rng, tmp_path, address, whole
+):
+    image, loaded = Micrograph(rng.random((101, 75))), make_loaded("norm")
+    options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
+    expected = whole(image.array(), loaded)
+    path = tmp_path / "f.zarr"
+    store = create_output(path, image, loaded, options)
+    job = enhance_to_store(image, loaded, store, options)
+    while len(store.pending()) > 9:
+        next(job)
+    job.close()
+    again = create_output(path, image, loaded, options, resume=True)
+    job = enhance_to_store(image, loaded, again, options, scheduler=address)
+    report = run(job)
+    assert 0 < report.resumed < 12
+    assert np.abs(again.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
+
+
+def test_a_network_that_sees_everything_is_run_whole_here(
+    make_loaded, rng, tmp_path, address, whole
+):
+    image, loaded = Micrograph(rng.random((60, 50))), make_loaded("global")
+    expected = whole(image.array(), loaded)
+    store = create_output(tmp_path / "g.zarr", image, loaded, OPTIONS)
+    report = run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+    assert "run whole" in report.notes[0]
+    assert np.abs(store.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
+
+
+def test_an_error_on_a_worker_is_told(make_loaded, rng, tmp_path, address, monkeypatch):
+    def fail(self, windows, scaling):
+        raise RuntimeError("kaputt")
+
+    monkeypatch.setattr(Predictor, "predict_many", fail)
+    image, loaded = Micrograph(rng.random((60, 50))), make_loaded("plain")
+    store = create_output(tmp_path / "h.zarr", image, loaded, OPTIONS)
+    with pytest.raises(SemsrError, match="kaputt"):
+        run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
+    cluster = LocalCluster(processes=False, threads_per_worker=1, **LOOPBACK)
+    image, loaded = Micrograph(rng.random((101, 75))), make_loaded("plain")
+    store = create_output(tmp_path / "i.zarr", image, loaded, OPTIONS)
+    address = cluster.scheduler_address
+    job = enhance_to_store(image, loaded, store, OPTIONS, scheduler=address)
+    while next(job).done < 2:
+        pass
+    cluster.close(timeout=1)
+    with pytest.raises(SemsrError, match=r"was lost.*--resume") as caught:
+        run(job)
+    assert "\n" not in str(caught.value)
+    assert len(store.pending()) < 35
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_killed_workers_lose_nothing(rng, tmp_path):
+    torch.manual_seed(0)
+    how = {"blocks": 2, "width": 4}
+    card = ModelCard(
+        name="resnet", architecture="resnet", options=how, stride=4, receptive_field=0
+    )
+    loaded = LoadedModel(build("resnet", how).eval(), card, "sha256:0")
+    image = Micrograph((rng.random((301, 275)) * 250).astype(np.uint8))
+    options = OPTIONS.replace(norm="exact")
+    expected = run(enhance_array(image, loaded, options)).data
+    path = tmp_path / "k.zarr"
+    store = create_output(path, image, loaded, options)
+    with LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as there:
+        address, killed = there.scheduler_address, 0
+        for step in enhance_to_store(image, loaded, store, options, scheduler=address):
+            workers = [w for w in there.workers.values() if w.pid]
+            if step.done >= 20 and not killed and len(workers) == 2:
+                for worker in workers:
+                    assert {at.ip for at in _listening(worker.pid)} <= {"127.0.0.1"}
+                os.kill(workers[0].pid, signal.SIGKILL)
+                killed += 1
+    assert killed
+    found = create_output(path, image, loaded, options, resume=True).level0[:]
+    assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("kind", ["strided", "norm"])

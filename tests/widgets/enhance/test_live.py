@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import ShapeError
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box
+from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.tiles.worker import TileWorker
 from napari_semsr.io.formats import read
 from napari_semsr.widgets.base import results as _cache
@@ -153,7 +156,8 @@ def test_only_what_is_in_view_until_the_whole_is_ticked(
 
 def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_path):
     image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
-    live = LiveField(image.shape, (32, 32), np.float32, [image])
+    output = plan_output(Micrograph(image), {}, EnhanceOptions(tile=32))
+    live = LiveField(output, [image])
     keywords = {"contrast_limits": (0, 4096), "rgb": False}
     target = Target(tmp_path / "out.ome.zarr")
     shown = LiveLayer(model, live, keywords, target, lambda: None)

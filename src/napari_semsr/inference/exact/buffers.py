@@ -6,7 +6,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -316,46 +316,6 @@ def read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
         flat = flat[count:]
 
 
-class Keeping(Protocol):
-    """Where a tile keeps tensors while it waits."""
-
-    def put(self, key: Any, value: Tensor) -> None:
-        """Keep a tensor under a key, in place of an older one.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name.
-        value : torch.Tensor
-            What to keep.
-        """
-
-    def get(self, key: Any) -> Tensor:
-        """Fetch a tensor; it stays there.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name.
-
-        Returns
-        -------
-        torch.Tensor
-            As it was kept.
-        """
-
-    def drop(self, key: Any) -> None:
-        """Forget a tensor.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name; an unknown one is ignored.
-        """
-
-    def __contains__(self, key: Any) -> bool: ...
-
-
 @dataclass(slots=True)
 class _Slot:
     """One tensor on a shelf: its values, or where they lie in the shelf's file."""
@@ -397,7 +357,7 @@ class Shelf:
         """
         self.drop(key)
         size = value.nbytes
-        whole = dense(value)  # in memory too: the layout decides how sums are rounded
+        whole = _dense(value)  # in memory too: the layout decides how sums are rounded
         if self.room.take(size):
             self._slots[key] = _slot(whole, _copied(whole), -1)
             return
@@ -460,19 +420,8 @@ class Shelf:
             self._file = None
 
 
-def dense(value: Tensor) -> Tensor:
-    """Copy a tensor whose values do not lie side by side in memory.
-
-    Parameters
-    ----------
-    value : torch.Tensor
-        Any tensor.
-
-    Returns
-    -------
-    torch.Tensor
-        The same values; the same tensor where nothing has to be done.
-    """
+def _dense(value: Tensor) -> Tensor:
+    """Copy a tensor whose values do not lie side by side in memory."""
     whole = value.is_contiguous() or (
         value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last)
     )

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from napari_semsr.core import IntPair, round_up
-from napari_semsr.models import Refreshes, blank_moments, live_call, ratio_of
+from napari_semsr.models import Refreshes, live_norm, ratio_of
 
 INPUT: IntPair = (-1, 0)
 _STRIDES = 4
@@ -32,8 +32,9 @@ class Point:
     ----------
     call : int
         Its number, counted from 0.
-    kind : {"norm", "pool", "halo"}
-        A live normalisation, a live reduction, or only a refresh of the halo.
+    live : bool
+        Whether it is a live norm, for which statistics are taken; otherwise only the
+        halo is refreshed.
     root : tuple of int
         The tensor that it looks at.
     channels : int
@@ -45,16 +46,11 @@ class Point:
     """
 
     call: int
-    kind: Literal["norm", "pool", "halo"]
+    live: bool
     root: IntPair
     channels: int
     ratio: Fraction
     itemsize: int
-
-    @property
-    def live(self) -> bool:
-        """Whether statistics are taken here."""
-        return self.kind != "halo"
 
     @property
     def bytes_per_pixel(self) -> float:
@@ -103,9 +99,7 @@ class Script:
         """
         found = []
         for root, last in self.last_use.items():
-            own = root == point.root
-            needed = point.kind == "pool" and last > point.call if own else True
-            if root[0] < point.call <= last and needed:
+            if root[0] < point.call <= last and root != point.root:
                 found.append(root)
         return tuple(found)
 
@@ -162,13 +156,13 @@ class _Watching(TorchFunctionMode):
         self.record.functions.append(func)
         self.use((args, named), number)
         self._note_change(func, args, number)
-        call = live_call(func, args, named)
-        if call is not None:
-            self._meet(call.input, "norm" if call.norm else "pool", number)
-            result = call.answer(call.input, blank_moments(call))
+        norm = live_norm(func, args, named)
+        if norm is not None:
+            self._meet(norm.input, number, live=True)
+            result = torch.empty_like(norm.input)
         else:
             if number in self._points:
-                self._meet(args[0], "halo", number)
+                self._meet(args[0], number, live=False)
             result = func(*args, **named)
         leaves = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         made = tuple(self.name(x, (number, i)) for i, x in enumerate(leaves))
@@ -199,9 +193,7 @@ class _Watching(TorchFunctionMode):
                 return True
         return False
 
-    def _meet(
-        self, x: Tensor, kind: Literal["norm", "pool", "halo"], number: int
-    ) -> None:
+    def _meet(self, x: Tensor, number: int, *, live: bool) -> None:
         """Record a point where tiles meet."""
         ratios = {ratio_of(n, self._side, self._stride) for n in x.shape[2:]}
         root = self._roots.get(id(x))
@@ -210,7 +202,7 @@ class _Watching(TorchFunctionMode):
             self.fault = True
             return
         self.record.points.append(
-            Point(number, kind, root, int(x.shape[1]), ratio, x.element_size())
+            Point(number, live, root, int(x.shape[1]), ratio, x.element_size())
         )
 
 

@@ -234,10 +234,7 @@ def _room(script: Script, tiles: TilePlan) -> int:
     """Bytes of layers and waiting tiles at their most."""
     rows, columns = tiles.padded_shape
     windows = _area(tiles.tiles)
-    layers = [
-        0.0 if p.kind == "pool" else p.bytes_per_pixel * rows * columns
-        for p in script.points
-    ]
+    layers = [p.bytes_per_pixel * rows * columns for p in script.points]
     waiting = [sum(script.size[r] for r in script.kept(p)) for p in script.points]
     most = 0.0
     for at in range(len(layers)):

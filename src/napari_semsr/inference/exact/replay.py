@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from napari_semsr.core import IntPair, SemsrError
-from napari_semsr.inference.exact.buffers import Keeping
+from napari_semsr.inference.exact.buffers import Shelf
 from napari_semsr.inference.exact.graph import INPUT, Point, Script
-from napari_semsr.models import Moments, live_call
+from napari_semsr.models import Moments, live_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +37,14 @@ class Answer:
 
     Attributes
     ----------
-    window : (1, C, H, W) torch.Tensor or None
-        The point's tensor with a fresh halo; None where only its moments count.
+    window : (1, C, H, W) torch.Tensor
+        The point's tensor with a fresh halo.
     moments : Moments or None
         Of the whole field; None where only the halo is refreshed.
     """
 
-    window: Tensor | None
+    window: Tensor
     moments: Moments | None
-
-
-@dataclass(frozen=True, slots=True)
-class PassState:
-    """Where a pass was left, so that another process can take it up.
-
-    Attributes
-    ----------
-    results : list
-        What each call made so far returned: a form without values.
-    window : object
-        Form of the input.
-    reached : int
-        Points that it has come to.
-    """
-
-    results: list[Any]
-    window: Any
-    reached: int
 
 
 class _Left(BaseException):
@@ -84,7 +65,7 @@ class TilePass:
         The network, in evaluation mode.
     script : Script
         Its calls.
-    shelf : Keeping
+    shelf : Shelf
         Where tensors lie while the tile waits.
     key : hashable
         Name of the tile on the shelf.
@@ -96,27 +77,11 @@ class TilePass:
 
     network: nn.Module
     script: Script
-    shelf: Keeping
+    shelf: Shelf
     key: Any
     results: list[Any] = field(default_factory=list)
     _window: _Ghost | None = None
     reached: int = 0
-
-    @property
-    def state(self) -> PassState:
-        """Where the pass was left, beside what lies on the shelf."""
-        return PassState(self.results, self._window, self.reached)
-
-    def take_up(self, state: PassState) -> None:
-        """Go on where another process left the pass.
-
-        Parameters
-        ----------
-        state : PassState
-            From there; the shelf must hold what it held there.
-        """
-        self.results, self._window = state.results, state.window
-        self.reached = state.reached
 
     def begin(self, window: Tensor) -> Tensor:
         """Run from the start to the first point, or to the end.
@@ -152,7 +117,7 @@ class TilePass:
             raise SemsrError(msg)
         point = self.script.points[self.reached - 1]
         segment = _Segment(self, point.call, answer, {})
-        if answer.window is not None and self.script.last_use[point.root] > point.call:
+        if self.script.last_use[point.root] > point.call:
             segment.live[point.root] = answer.window
         return self._step(segment.ghost(self._window), segment)
 
@@ -304,8 +269,8 @@ class _Segment(TorchFunctionMode):
             return _answered(self._answer, func, args, kwargs)
         points = owner.script.points
         if owner.reached < len(points) and points[owner.reached].call == number:
-            call = live_call(func, args, kwargs)
-            raise _Left(args[0] if call is None else call.input)
+            norm = live_norm(func, args, kwargs)
+            raise _Left(args[0] if norm is None else norm.input)
         return func(*args, **kwargs)
 
     def _remember(self, number: int, result: Any) -> None:
@@ -346,24 +311,16 @@ class _Several:
         return tree_map(lambda x: ghost(x) if isinstance(x, _Ghost) else x, self.forms)
 
 
-SAVED_FORMS = (_Ghost, _Several)
-
-
 def _answered(
     answer: Answer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """Make the call of a point with what the point has learnt."""
-    call = live_call(func, args, kwargs)
-    if call is None:
+    norm = live_norm(func, args, kwargs)
+    if norm is None:
         return func(answer.window, *args[1:], **kwargs)
     if answer.moments is None:
         raise _deviation()
-    image = answer.window
-    if image is None:  # a reduction: only the form of its input counts
-        like = answer.moments.mean
-        blank = torch.empty(1, dtype=call.input.dtype, device=like.device)
-        image = blank.expand(call.input.shape)
-    return call.answer(image, answer.moments)
+    return norm.normalised(answer.window, answer.moments)
 
 
 def _version(tensor: Tensor) -> int:

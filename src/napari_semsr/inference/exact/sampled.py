@@ -27,7 +27,7 @@ from napari_semsr.inference.exact.run import input_of
 from napari_semsr.inference.exact.statistics import Statistics, on_device
 from napari_semsr.inference.exact.step import Lockstep, Stepped
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import Run
+from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import FixedMoments
 
 # Parts of a field that stand for all of it, drawn evenly over mean and spread.
@@ -246,7 +246,7 @@ def frozen_work(plan: TilePlan, halo: int) -> float:
 
 
 def measure_frozen(
-    run: Run,
+    run: TiledRun,
     predictor: Predictor,
     script: Script,
     room: tuple[int, Path],
@@ -258,7 +258,7 @@ def measure_frozen(
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work.
     predictor : Predictor
         The network on its device.
@@ -281,7 +281,7 @@ def measure_frozen(
     Progress
         Steps.
     """
-    cut = sample_plan(run.plan, predictor.probe.halo or 0)
+    cut = sample_plan(run.plan.tiles, predictor.probe.halo or 0)
     tiles = cut.tiles
     count = max(_FEWEST, round(share * len(tiles)))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")
@@ -308,11 +308,11 @@ def measure_frozen(
     return Frozen(Statistics(tuple(whole), False), error, len(drawn), len(tiles))
 
 
-def _strata(run: Run, tiles: Sequence[Tile], draws: int) -> Strata:
+def _strata(run: TiledRun, tiles: Sequence[Tile], draws: int) -> Strata:
     """Look at the grey values of all tiles once."""
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
     for number, tile in enumerate(tiles):
-        core = run.read(tile.core)[0]
+        core = run.plan.read(tile.core)[0]
         mean[number], spread[number] = core.mean(), core.std()
     return Strata.sorted_by(mean, spread, draws)
 
@@ -321,7 +321,7 @@ def _strata(run: Run, tiles: Sequence[Tile], draws: int) -> Strata:
 class _Sampler:
     """Runs some tiles of a field as if they were all of it."""
 
-    run: Run
+    run: TiledRun
     predictor: Predictor
     script: Script
     cut: TilePlan
@@ -349,7 +349,7 @@ class _Sampler:
     def results(self, moments: Sequence[Any], tiles: Sequence[Tile]) -> NDArray[Any]:
         """Run tiles with given statistics."""
         fixed = on_device(moments, self.predictor.device)
-        scale = self.run.loaded.card.scale
+        scale = self.run.plan.loaded.card.scale
         parts = []
         for tile in tiles:
             window = input_of(self.run, self.predictor, tile)

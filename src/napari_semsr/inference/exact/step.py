@@ -31,7 +31,7 @@ from napari_semsr.inference.exact.graph import Point, Script
 from napari_semsr.inference.exact.replay import Answer, TilePass
 from napari_semsr.inference.exact.statistics import Gathered, Statistics, sums_of
 from napari_semsr.inference.normalise import set_missing
-from napari_semsr.inference.tiles import Piece, Run, edges_of, sample_of
+from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of, sample_of
 from napari_semsr.models import Moments
 
 
@@ -54,7 +54,7 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class FinishedTile:
     """One tile has come to the end.
 
     Attributes
@@ -130,7 +130,7 @@ class Lockstep:
 
     def run(
         self, tiles: Sequence[Tile], *, until_end: bool = True
-    ) -> Generator[Stepped | Landed]:
+    ) -> Generator[Stepped | FinishedTile]:
         """Run tiles from the first point to the end.
 
         Parameters
@@ -143,7 +143,7 @@ class Lockstep:
 
         Yields
         ------
-        Stepped or Landed
+        Stepped or FinishedTile
             Tiles in their order, at each point and at the end.
         """
         shelf = Shelf(self.room)
@@ -168,7 +168,7 @@ class Lockstep:
                         if number < len(points):
                             after = self._arrive(tile, walk, number, made, after)
                     if number == len(points):
-                        yield Landed(tile, made)
+                        yield FinishedTile(tile, made)
                     else:
                         yield Stepped(number + 1, len(points), count, len(tiles))
                     del made
@@ -209,15 +209,12 @@ class Lockstep:
         """Bring one tile from the point before to the one with a number."""
         if not number:
             return walk.begin(self.source(tile))
-        point = self.script.points[number - 1]
-        window = None
-        if point.kind != "pool":
-            if layer is not None:
-                window = layer.read(scaled_box(tile.window, point.ratio))
-                window = window.to(self.device)
-            else:
-                window = walk.shelf.get((tile.index, "own"))
-                walk.shelf.drop((tile.index, "own"))
+        if layer is not None:
+            ratio = self.script.points[number - 1].ratio
+            window = layer.read(scaled_box(tile.window, ratio)).to(self.device)
+        else:
+            window = walk.shelf.get((tile.index, "own"))
+            walk.shelf.drop((tile.index, "own"))
         return walk.proceed(Answer(window, moments))
 
     def _arrive(
@@ -235,8 +232,6 @@ class Lockstep:
             if self._gathered is None:
                 self._gathered = Gathered(len(self.plan), core.shape[1])
             self._gathered.add(tile.index, sums_of(core))
-        if point.kind == "pool":
-            return None
         if not self.refresh:
             walk.shelf.put((tile.index, "own"), made)
             return None
@@ -273,7 +268,7 @@ def by_output(tiles: Sequence[Tile], side: int) -> list[list[Tile]]:
 
 
 @dataclass(slots=True)
-class Landing:
+class OutputAssembler:
     """Writes the output's tiles as the tiles of a run come to the end.
 
     A tile of the run holds several tiles of the output, or is a part of one. Parts are
@@ -281,31 +276,35 @@ class Landing:
 
     Attributes
     ----------
-    run : Run
+    run : TiledRun
         The work; its plan says what is a tile of the output.
     places : set of tuple of int
         Rows and columns of the output's tiles that are wanted.
     """
 
-    run: Run
+    run: TiledRun
     places: set[IntPair]
     _parts: dict[IntPair, tuple[Float32Array, int]] = field(default_factory=dict)
 
-    def take(self, event: Landed) -> list[Piece]:
+    def take(self, event: FinishedTile) -> list[TileResult]:
         """Write what is complete now.
 
         Parameters
         ----------
-        event : Landed
+        event : FinishedTile
             A tile that has come to the end.
 
         Returns
         -------
-        list of Piece
+        list of TileResult
             Tiles that are in the target now.
         """
         result = self._plane(event)
-        outer, side, plan = event.tile.core, self.run.plan.core, self.run.plan
+        outer, side, plan = (
+            event.tile.core,
+            self.run.plan.tiles.core,
+            self.run.plan.tiles,
+        )
         rows, columns = plan.grid
         pieces = []
         for row in range(outer.y0 // side, min(-(-outer.y1 // side), rows)):
@@ -319,9 +318,9 @@ class Landing:
                     pieces += self._part(event.tile, result, core)
         return pieces
 
-    def _plane(self, event: Landed) -> Float32Array:
+    def _plane(self, event: FinishedTile) -> Float32Array:
         """Bring an output back to grey values."""
-        card = self.run.loaded.card
+        card = self.run.plan.loaded.card
         plane = event.output[0, 0].to("cpu", torch.float32).numpy().copy()
         rows, columns = event.tile.window.scaled(card.scale).shape
         if plane.shape != (rows, columns):
@@ -330,15 +329,15 @@ class Landing:
                 f"{event.tile.window.shape} px, got {plane.shape}; correct its scale."
             )
             raise CheckpointError(msg)
-        restored: Float32Array = self.run.scaling.restore(plane)
-        if np.dtype(self.run.data.dtype).kind == "f":
-            missing = self.run.read(event.tile.window)[1]
+        restored: Float32Array = self.run.plan.scaling.restore(plane)
+        if np.dtype(self.run.plan.data.dtype).kind == "f":
+            missing = self.run.plan.read(event.tile.window)[1]
             set_missing(restored, missing, card.scale)
         return restored
 
-    def _whole(self, tile: Tile, result: Float32Array, core: Box) -> Piece:
+    def _whole(self, tile: Tile, result: Float32Array, core: Box) -> TileResult:
         """Write one of the output's tiles that lie in a tile of the run."""
-        inner = core.within(tile.window).scaled(self.run.loaded.card.scale)
+        inner = core.within(tile.window).scaled(self.run.plan.loaded.card.scale)
         outer = tile.core
         outside = {
             "above": core.y0 == outer.y0,
@@ -349,11 +348,11 @@ class Landing:
         edges = edges_of(result, inner)
         kept = {name: edge for name, edge in edges.items() if outside[name]}
         piece = self._write(core, result[inner.slices])
-        return Piece(piece.index, piece.clipped, kept, piece.sample)
+        return TileResult(piece.index, piece.clipped, kept, piece.sample)
 
-    def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[Piece]:
+    def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[TileResult]:
         """Put a part beside the others of an output's tile; write it when complete."""
-        scale, plan = self.run.loaded.card.scale, self.run.plan
+        scale, plan = self.run.plan.loaded.card.scale, self.run.plan.tiles
         place = core.y0 // plan.core, core.x0 // plan.core
         area = core.scaled(scale).shape
         joined, left = self._parts.get(
@@ -369,12 +368,14 @@ class Landing:
         self._parts.pop(place, None)
         return [self._write(core, joined)]
 
-    def _write(self, core: Box, values: Float32Array) -> Piece:
+    def _write(self, core: Box, values: Float32Array) -> TileResult:
         """Put one tile of the output into the target."""
-        scale, side = self.run.loaded.card.scale, self.run.plan.core
+        scale, side = self.run.plan.loaded.card.scale, self.run.plan.tiles.core
         converted, clipped = to_dtype(values, self.run.target.dtype)
         self.run.target[core.scaled(scale).slices] = converted
-        return Piece((core.y0 // side, core.x0 // side), clipped, {}, sample_of(values))
+        return TileResult(
+            (core.y0 // side, core.x0 // side), clipped, {}, sample_of(values)
+        )
 
 
 def _holds(outer: Box, inner: Box) -> bool:

@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from napari_semsr.core import Box, IntPair
+from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.inference.live.levels import Backdrop, LiveLevel, Shelf, TileCache
 from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
@@ -152,12 +153,8 @@ class LiveField:
 
     Parameters
     ----------
-    shape : tuple of int
-        Rows and columns of the result.
-    unit : tuple of int
-        Rows and columns of a tile of the result, which is a chunk of the store.
-    dtype : dtype-like
-        Type of the result.
+    output : OutputPlan
+        Shape, tiles and type of the result.
     sources : sequence of (Y, X) numpy.ndarray
         The input and coarser levels of it, finest first, in memory.
     grey : tuple of float, optional
@@ -168,6 +165,8 @@ class LiveField:
 
     Attributes
     ----------
+    output : OutputPlan
+        As given; a run takes it from here.
     levels : list of LiveLevel
         Arrays to be drawn, finest first, each half as fine as the one before.
     queue : TileQueue
@@ -176,15 +175,19 @@ class LiveField:
 
     def __init__(
         self,
-        shape: tuple[int, int],
-        unit: tuple[int, int],
-        dtype: DTypeLike,
+        output: OutputPlan,
         sources: Sequence[NDArray[Any]],
         *,
         grey: tuple[float, float] | None = None,
         whole: bool = True,
     ) -> None:
-        self.shape, self.unit, self.dtype = shape, unit, np.dtype(dtype)
+        self.output = output
+        self.shape, self.unit, self.dtype = (
+            output.frame.shape,
+            output.unit,
+            output.dtype,
+        )
+        shape, unit = self.shape, self.unit
         grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
         self.queue = TileQueue(grid, unit, whole=whole)
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)

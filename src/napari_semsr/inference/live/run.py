@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from napari_semsr.core import Box, TilePlan
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import Piece, Places, Run, StoreSink, TileWorker
+from napari_semsr.inference.tiles import (
+    EnhancePlan,
+    Places,
+    StoreSink,
+    TiledRun,
+    TileResult,
+    TileWorker,
+)
 
 _PATIENCE_S = 0.05
 
@@ -66,19 +73,15 @@ class LiveSink:
         """Where a run may put large files that it needs for a while."""
         return self.inner.folder
 
-    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+    def prepare(self, plan: EnhancePlan) -> None:
         """Refuse a store that does not fit the run, then let it be drawn.
 
         Parameters
         ----------
-        plan : TilePlan
-            The tiles.
-        scale : int
-            Output pixels per input pixel.
-        identity : dict
-            What must be equal for a run to be resumed.
+        plan : EnhancePlan
+            What is to be written.
         """
-        self.inner.prepare(plan, scale, identity)
+        self.inner.prepare(plan)
         self.live.attach(self.inner.store)
 
     def pending(self, plan: TilePlan) -> Places:
@@ -135,14 +138,16 @@ class LiveSink:
         self.live.fetch(index)
 
 
-def run_live(run: Run, predictor: Predictor, live: LiveField) -> Generator[list[Piece]]:
+def run_live(
+    run: TiledRun, predictor: Predictor, live: LiveField
+) -> Generator[list[TileResult]]:
     """Enhance what is looked at first, one task at a time.
 
     Closing this iterator stops between tiles.
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work; its target tells `live` of what is written.
     predictor : Predictor
         The network on its device.
@@ -151,7 +156,7 @@ def run_live(run: Run, predictor: Predictor, live: LiveField) -> Generator[list[
 
     Yields
     ------
-    list of Piece
+    list of TileResult
         Tiles that are in the target; empty while nothing that is wanted is missing.
     """
     worker = TileWorker(run, predictor)

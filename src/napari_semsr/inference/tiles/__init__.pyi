@@ -1,8 +1,4 @@
-from .cluster import (
-    Cluster as Cluster,
-    joined as joined,
-    run_there as run_there,
-)
+from .cluster import run_there as run_there
 from .output import (
     ArraySink as ArraySink,
     Places as Places,
@@ -19,9 +15,10 @@ from .whole import (
     run_whole as run_whole,
 )
 from .worker import (
-    Piece as Piece,
-    Run as Run,
+    EnhancePlan as EnhancePlan,
+    ExecutionStrategy as ExecutionStrategy,
+    TiledRun as TiledRun,
+    TileResult as TileResult,
     TileWorker as TileWorker,
-    registered as registered,
     run_here as run_here,
 )

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from napari_semsr.core import ShapeError, TilePlan, WriteError
-from napari_semsr.inference.layout import chunk_of
+from napari_semsr.inference.layout import OutputPlan
+from napari_semsr.inference.tiles.worker import EnhancePlan
 from napari_semsr.io import OmeZarrStore
 
 _IDENTITY = "run"
@@ -30,17 +31,13 @@ class Sink(Protocol):
     def folder(self) -> Path:
         """Where a run may put large files that it needs for a while."""
 
-    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+    def prepare(self, plan: EnhancePlan) -> None:
         """Refuse a target that does not fit the run.
 
         Parameters
         ----------
-        plan : TilePlan
-            The tiles.
-        scale : int
-            Output pixels per input pixel.
-        identity : dict
-            What tells this run from another: model, options, input.
+        plan : EnhancePlan
+            What is to be written.
         """
 
     def pending(self, plan: TilePlan) -> Places:
@@ -114,24 +111,20 @@ class ArraySink:
         """Where a run may put large files that it needs for a while."""
         return Path(tempfile.gettempdir())
 
-    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+    def prepare(self, plan: EnhancePlan) -> None:
         """Refuse a target that does not fit the run.
 
         Parameters
         ----------
-        plan : TilePlan
-            The tiles.
-        scale : int
-            Output pixels per input pixel.
-        identity : dict
-            Ignored: nothing outlives this process.
+        plan : EnhancePlan
+            What is to be written.
 
         Raises
         ------
         ShapeError
             If the array has another shape than the result.
         """
-        _check_shape(self.array.shape, plan, scale)
+        _check_shape(self.array.shape, plan.output)
 
     def pending(self, plan: TilePlan) -> Places:
         """List all tiles.
@@ -206,17 +199,13 @@ class StoreSink:
         """Where a run may put large files that it needs for a while."""
         return self.store.path.resolve().parent
 
-    def prepare(self, plan: TilePlan, scale: int, identity: dict[str, Any]) -> None:
+    def prepare(self, plan: EnhancePlan) -> None:
         """Refuse a store that does not fit the run, or was begun by another one.
 
         Parameters
         ----------
-        plan : TilePlan
-            The tiles.
-        scale : int
-            Output pixels per input pixel.
-        identity : dict
-            What must be equal for a run to be resumed.
+        plan : EnhancePlan
+            What is to be written.
 
         Raises
         ------
@@ -225,14 +214,15 @@ class StoreSink:
         WriteError
             If the store was begun with another input, model or option.
         """
-        _check_shape(self.store.level0.shape, plan, scale)
-        if tuple(self.store.unit) != chunk_of(plan, scale):
+        _check_shape(self.store.level0.shape, plan.output)
+        if tuple(self.store.unit) != plan.output.unit:
             msg = (
-                f"Chunks must be the tiles, {chunk_of(plan, scale)} px, and those of "
+                f"Chunks must be the tiles, {plan.output.unit} px, and those of "
                 f"{self.store.path.name} are {tuple(self.store.unit)}: make the store "
                 "with the same tile option."
             )
             raise ShapeError(msg)
+        identity = plan.identity()
         before = self.store.notes().get(_IDENTITY)
         if before is None:
             self.store.note(_IDENTITY, identity)
@@ -298,9 +288,9 @@ class StoreSink:
         self.store.mark_done(*index)
 
 
-def _check_shape(found: tuple[int, ...], plan: TilePlan, scale: int) -> None:
+def _check_shape(found: tuple[int, ...], output: OutputPlan) -> None:
     """Refuse a target of another shape than the result."""
-    wanted = tuple(side * scale for side in plan.shape)
+    wanted = output.frame.shape
     if tuple(found) != wanted:
         msg = f"The output must have shape {wanted}, got {tuple(found)}."
         raise ShapeError(msg)

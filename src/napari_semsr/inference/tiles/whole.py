@@ -17,7 +17,7 @@ from napari_semsr.inference.normalise import set_missing
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.resample import Regrid
 from napari_semsr.inference.tiles.seams import edges_of, sample_of
-from napari_semsr.inference.tiles.worker import Piece, Run
+from napari_semsr.inference.tiles.worker import TiledRun, TileResult
 
 # Ways that run a field as one, for a network that sees it on another grid.
 #
@@ -25,21 +25,21 @@ from napari_semsr.inference.tiles.worker import Piece, Run
 # scratch array; a tile of the output is made as soon as all lies there that it needs.
 
 _IN_MEMORY_BYTES = 64 << 20
-_Work = Generator[list[Piece] | Progress] | Generator[list[Piece]]
+_Work = Generator[list[TileResult] | Progress] | Generator[list[TileResult]]
 
 
 def run_regridded(
-    run: Run,
+    run: TiledRun,
     regrid: Regrid,
     places: Sequence[IntPair],
     folder: Path,
-    begin: Callable[[Run, list[IntPair]], _Work],
-) -> Generator[list[Piece] | Progress]:
+    begin: Callable[[TiledRun, list[IntPair]], _Work],
+) -> Generator[list[TileResult] | Progress]:
     """Enhance a field on the network's grid, and write it on its own.
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work.
     regrid : Regrid
         How both grids lie on each other.
@@ -52,20 +52,22 @@ def run_regridded(
 
     Yields
     ------
-    Progress or list of Piece
+    Progress or list of TileResult
         Steps, then tiles that are in the target.
     """
     waiting = {
-        place: _tiles_over(run.plan, regrid.core(run.outputs.tile(*place).core))
+        place: _tiles_over(
+            run.plan.tiles, regrid.core(run.plan.outputs.tile(*place).core)
+        )
         for place in places
     }
     needed = sorted(set().union(*waiting.values()))
     if not needed:
         return
-    rows, columns = (side * regrid.scale for side in run.plan.shape)
+    rows, columns = (side * regrid.scale for side in run.plan.tiles.shape)
     count = 0
     with _scratch((rows, columns), folder) as array:
-        inner = replace(run, target=array, regrid=None)
+        inner = replace(run, target=array, plan=replace(run.plan, regrid=None))
         with closing(begin(inner, needed)) as groups:
             for group in groups:
                 if isinstance(group, Progress):
@@ -92,16 +94,16 @@ def _tiles_over(plan: TilePlan, box: Box) -> set[IntPair]:
 
 
 def _write(
-    run: Run, place: IntPair, array: NDArray[Any], notes: tuple[str, ...]
-) -> Piece:
+    run: TiledRun, place: IntPair, array: NDArray[Any], notes: tuple[str, ...]
+) -> TileResult:
     """Make one tile of the output."""
-    core = run.outputs.tile(*place).core
-    rows, columns = run.plan.shape
-    made, inner = run.deliver(core, array, Box(0, rows, 0, columns))
+    core = run.plan.outputs.tile(*place).core
+    rows, columns = run.plan.tiles.shape
+    made, inner = run.plan.deliver(core, array, Box(0, rows, 0, columns))
     values = made[inner.slices]
     converted, clipped = to_dtype(values, run.target.dtype)
-    run.target[core.scaled(run.loaded.card.scale).slices] = converted
-    return Piece(place, clipped, edges_of(made, inner), sample_of(values), notes)
+    run.target[core.scaled(run.plan.loaded.card.scale).slices] = converted
+    return TileResult(place, clipped, edges_of(made, inner), sample_of(values), notes)
 
 
 @contextmanager
@@ -117,13 +119,13 @@ def _scratch(shape: tuple[int, int], folder: Path) -> Iterator[NDArray[Any]]:
 
 
 def run_whole(
-    run: Run, predictor: Predictor, places: Sequence[tuple[int, int]]
-) -> Generator[list[Piece]]:
+    run: TiledRun, predictor: Predictor, places: Sequence[tuple[int, int]]
+) -> Generator[list[TileResult]]:
     """Enhance a field in one pass and write it tile by tile.
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work; its plan says what is a chunk of the target.
     predictor : Predictor
         The network on its device.
@@ -132,7 +134,7 @@ def run_whole(
 
     Yields
     ------
-    list of Piece
+    list of TileResult
         One tile that is in the target.
 
     Raises
@@ -142,16 +144,16 @@ def run_whole(
     """
     if not places:
         return
-    rows, columns = run.plan.padded_shape
+    rows, columns = run.plan.tiles.padded_shape
     field = Box(0, rows, 0, columns)
-    window, missing = run.read(field)
+    window, missing = run.plan.read(field)
     with MeasuredMoments():
-        result = predictor.predict(window, run.scaling)
-    scale = run.loaded.card.scale
+        result = predictor.predict(window, run.plan.scaling)
+    scale = run.plan.loaded.card.scale
     set_missing(result, missing, scale)
     for place in places:
-        core = run.plan.tile(*place).core.scaled(scale)
+        core = run.plan.tiles.tile(*place).core.scaled(scale)
         converted, clipped = to_dtype(result[core.slices], run.target.dtype)
         run.target[core.slices] = converted
         sample = sample_of(result[core.slices])
-        yield [Piece(place, clipped, edges_of(result, core), sample)]
+        yield [TileResult(place, clipped, edges_of(result, core), sample)]

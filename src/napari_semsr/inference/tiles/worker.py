@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,68 +18,126 @@ from napari_semsr.core import (
     Box,
     Cancelled,
     DeviceMemoryError,
+    Provenance,
     SemsrError,
     Tile,
     TilePlan,
     round_up,
     to_dtype,
 )
-from napari_semsr.inference.exact import Statistics
+from napari_semsr.inference.exact import LockstepPlan, Statistics
 from napari_semsr.inference.haze import HazeMap, read_input
+from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.inference.normalise import Scaling, set_missing
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.resample import Regrid
 from napari_semsr.inference.tiles.seams import Edge, edges_of, sample_of
 from napari_semsr.models import LoadedModel
 
-# What a worker is given, and what it says of each tile that it has written.
+# What a run is: its plan, where tiles go, and what is said of each that is written.
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Everything that a worker needs; sent to each once.
+class ExecutionStrategy:
+    """How a field is run.
 
     Attributes
     ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array, zarr.Array or ResampledField
-        The field as the network sees it.
-    target : (Y * scale, X * scale) numpy.ndarray or zarr.Array
-        Where cores are written.
+    norm : {"none", "exact", "frozen", "tile"}
+        Where live normalisations take their statistics; ``none`` without any.
+    kind : {"tiles", "whole", "lockstep"}
+        Independent tiles, one pass, or tiles that step together.
+    lockstep : LockstepPlan or None
+        For ``lockstep``, and for ``tiles`` with statistics of the whole field, which
+        tiles in lockstep measure first.
+    notes : tuple of str
+        What the user should know of the choice.
+    """
+
+    norm: Literal["none", "exact", "frozen", "tile"]
+    kind: Literal["tiles", "whole", "lockstep"]
+    lockstep: LockstepPlan | None = None
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Give what a resumed run repeats, in JSON types.
+
+        Returns
+        -------
+        dict
+            For `choose_strategy`.
+        """
+        core = None if self.lockstep is None else self.lockstep.tiles.core
+        return {"norm": self.norm, "kind": self.kind, "core": core}
+
+
+@dataclass(frozen=True, slots=True)
+class EnhancePlan:
+    """All that is decided of a run before its first tile; nothing decides it again.
+
+    Attributes
+    ----------
     loaded : LoadedModel
         The network.
-    plan : TilePlan
+    options : EnhanceOptions
+        How it is run.
+    source : tuple
+        Shape of the input, and name of its type.
+    output : OutputPlan
+        The result: frame, calibration, chunks.
+    data : (Y, X) numpy.ndarray, dask.array.Array, zarr.Array or ResampledField
+        The field as the network sees it.
+    tiles : TilePlan
         The tiles of what the network sees.
+    regrid : Regrid or None
+        How the output's tiles lie on the grid that the network sees; None where it
+        sees the input's own.
+    strategy : ExecutionStrategy
+        In which order tiles go through the network.
     scaling : Scaling
         The field's scaling.
     haze : HazeMap or None
         Haze that is lifted before the network sees a window.
-    device, precision : str
-        As in `EnhanceOptions`.
-    batch : int or None
-        Windows in one pass.
-    statistics : Statistics or None
-        What live normalisations use instead of a tile's own statistics.
-    regrid : Regrid or None
-        How the output's tiles lie on the grid that the network sees; None where it
-        sees the input's own.
+    provenance : Provenance or None
+        What makes the result; made by a job.
+    notes : tuple of str
+        What the user should know.
     """
 
-    data: Any
-    target: Any
     loaded: LoadedModel
-    plan: TilePlan
+    options: EnhanceOptions
+    source: tuple[tuple[int, int], str]
+    output: OutputPlan
+    data: Any
+    tiles: TilePlan
+    regrid: Regrid | None
+    strategy: ExecutionStrategy
     scaling: Scaling
     haze: HazeMap | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    batch: int | None = None
-    statistics: Statistics | None = None
-    regrid: Regrid | None = None
+    provenance: Provenance | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> TilePlan:
         """The output's tiles, in pixels of the input."""
-        return self.plan if self.regrid is None else self.regrid.outputs
+        return self.tiles if self.regrid is None else self.regrid.outputs
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what must be equal for a run to be resumed, in JSON types.
+
+        The scaling stands for the grey values of the input. Names are those that a
+        sentence calls the values by.
+        """
+        chosen = self.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
+        measured = self.scaling.low, self.scaling.high, self.scaling.mean
+        steps = self.output.fit.steps
+        return {
+            "input": [*self.source[0], self.source[1], *measured],
+            "model": self.loaded.digest,
+            "resampling": None if steps is None else [str(step) for step in steps],
+            **{f"option {name}": value for name, value in chosen.items()},
+        }
 
     def tile(self, place: tuple[int, int]) -> Tile:
         """Find what the network is shown for a tile of the output.
@@ -95,7 +153,7 @@ class Run:
             In pixels of what the network sees.
         """
         if self.regrid is None:
-            return self.plan.tile(*place)
+            return self.tiles.tile(*place)
         return self.around(self.outputs.tile(*place).core, place)
 
     def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
@@ -115,8 +173,8 @@ class Run:
             In pixels of what the network sees.
         """
         if self.regrid is None:
-            return self.plan.around(core, index)
-        return self.regrid.around(self.plan, core, index)
+            return self.tiles.around(core, index)
+        return self.regrid.around(self.tiles, core, index)
 
     def deliver(
         self,
@@ -168,7 +226,26 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TiledRun:
+    """A plan that is carried out; sent to each worker once.
+
+    Attributes
+    ----------
+    plan : EnhancePlan
+        What is done.
+    target : (Y * scale, X * scale) numpy.ndarray or zarr.Array
+        Where cores are written.
+    statistics : Statistics or None
+        What live norms use instead of a tile's own statistics.
+    """
+
+    plan: EnhancePlan
+    target: Any
+    statistics: Statistics | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
     """What a task says of one tile that it has written.
 
     Attributes
@@ -191,7 +268,7 @@ class Piece:
     sample: NDArray[np.float32]
     notes: tuple[str, ...] = ()
 
-    def with_note(self, note: str | None) -> "Piece":
+    def with_note(self, note: str | None) -> "TileResult":
         """Add what the user should be told.
 
         Parameters
@@ -201,7 +278,7 @@ class Piece:
 
         Returns
         -------
-        Piece
+        TileResult
             The same piece.
         """
         return self if note is None else replace(self, notes=(*self.notes, note))
@@ -222,7 +299,7 @@ class TileWorker:
 
     Attributes
     ----------
-    run : Run
+    run : TiledRun
         The work.
     predictor : Predictor
         The network on this worker's device.
@@ -230,14 +307,14 @@ class TileWorker:
         Into how many parts on each axis a tile is cut, to fit into memory.
     """
 
-    run: Run
+    run: TiledRun
     predictor: Predictor
     pieces: int = 1
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _busy: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
 
-    def enhance(self, places: Sequence[tuple[int, int]]) -> list[Piece]:
+    def enhance(self, places: Sequence[tuple[int, int]]) -> list[TileResult]:
         """Enhance and write some tiles.
 
         Parameters
@@ -247,7 +324,7 @@ class TileWorker:
 
         Returns
         -------
-        list of Piece
+        list of TileResult
             What to report; each tile is in the target.
 
         Raises
@@ -258,7 +335,7 @@ class TileWorker:
             If memory does not even hold the smallest piece.
         """
         with self.working():
-            tiles = [self.run.tile(place) for place in places]
+            tiles = [self.run.plan.tile(place) for place in places]
             try:
                 return self._together(tiles)
             except RuntimeError as error:
@@ -297,7 +374,7 @@ class TileWorker:
                 self._busy -= 1
                 self._idle.notify_all()
 
-    def _together(self, tiles: list[Tile]) -> list[Piece]:
+    def _together(self, tiles: list[Tile]) -> list[TileResult]:
         """Run tiles whole, or in pieces once that was found necessary."""
         if self.pieces == 1:
             before = self.predictor.batch
@@ -309,27 +386,31 @@ class TileWorker:
                 return self._told(found, before)
         return [self._in_pieces(tile) for tile in tiles]
 
-    def _told(self, found: list[Piece], before: int | None) -> list[Piece]:
+    def _told(self, found: list[TileResult], before: int | None) -> list[TileResult]:
         """Say so when the batch was halved on the way."""
         after = self.predictor.batch
         if after == before:
             return found
         note = f"Memory was short: batches were cut from {before} to {after} tiles."
-        return [Piece(p.index, p.clipped, p.edges, p.sample, (note,)) for p in found]
+        return [
+            TileResult(p.index, p.clipped, p.edges, p.sample, (note,)) for p in found
+        ]
 
-    def _whole(self, tiles: list[Tile]) -> list[Piece]:
-        read = [self.run.read(tile.window) for tile in tiles]
+    def _whole(self, tiles: list[Tile]) -> list[TileResult]:
+        read = [self.run.plan.read(tile.window) for tile in tiles]
         shapes = {window.shape for window, _ in read}
         if len(shapes) == 1:
             results = self.predictor.predict_many(
-                [w for w, _ in read], self.run.scaling
+                [w for w, _ in read], self.run.plan.scaling
             )
         else:
-            results = [self.predictor.predict(w, self.run.scaling) for w, _ in read]
+            results = [
+                self.predictor.predict(w, self.run.plan.scaling) for w, _ in read
+            ]
         pieces = []
         for tile, (_, missing), result in zip(tiles, read, results, strict=True):
-            core = self.run.outputs.tile(*tile.index).core
-            made, inner = self.run.deliver(core, result, tile.window, missing)
+            core = self.run.plan.outputs.tile(*tile.index).core
+            made, inner = self.run.plan.deliver(core, result, tile.window, missing)
             pieces.append(
                 self._write(tile.index, core, made[inner.slices], edges_of(made, inner))
             )
@@ -338,9 +419,9 @@ class TileWorker:
     @property
     def scale(self) -> int:
         """Output pixels per input pixel."""
-        return self.run.loaded.card.scale
+        return self.run.plan.loaded.card.scale
 
-    def _in_pieces(self, tile: Tile) -> Piece:
+    def _in_pieces(self, tile: Tile) -> TileResult:
         """Compute one tile part by part, cutting smaller when memory runs out."""
         while True:
             try:
@@ -348,22 +429,22 @@ class TileWorker:
             except DeviceMemoryError:
                 self._cut_smaller()
             else:
-                core = self.run.outputs.tile(*tile.index).core
-                made, inner = self.run.deliver(core, joined, tile.core)
+                core = self.run.plan.outputs.tile(*tile.index).core
+                made, inner = self.run.plan.deliver(core, joined, tile.core)
                 piece = self._write(tile.index, core, made[inner.slices], {})
                 side = self._side
                 note = f"Memory was short: tiles are computed in pieces of {side} px."
-                return Piece(tile.index, piece.clipped, {}, piece.sample, (note,))
+                return TileResult(tile.index, piece.clipped, {}, piece.sample, (note,))
 
     @property
     def _side(self) -> int:
         """Side of a piece, a multiple of the stride."""
-        plan = self.run.plan
+        plan = self.run.plan.tiles
         return round_up(max(1, plan.core // self.pieces), plan.stride)
 
     def _cut_smaller(self) -> None:
         """Halve the pieces, or give up."""
-        plan = self.run.plan
+        plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
         if self._side <= smallest:
             window = self._side + 2 * plan.halo
@@ -376,12 +457,12 @@ class TileWorker:
 
     def _assemble(self, tile: Tile) -> NDArray[np.float32]:
         """Join the pieces of one tile."""
-        plan, scale = self.run.plan, self.scale
+        plan, scale = self.run.plan.tiles, self.scale
         rows, columns = tile.core.scaled(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
         for part in plan.pieces(tile, self._side):
-            window, missing = self.run.read(part.window)
-            result = self.predictor.predict(window, self.run.scaling)
+            window, missing = self.run.plan.read(part.window)
+            result = self.predictor.predict(window, self.run.plan.scaling)
             set_missing(result, missing, scale)
             place = part.core.within(tile.core).scaled(scale)
             core[place.slices] = result[part.inner.scaled(scale).slices]
@@ -393,25 +474,27 @@ class TileWorker:
         core: Box,
         values: NDArray[np.float32],
         edges: dict[str, Edge],
-    ) -> Piece:
+    ) -> TileResult:
         """Put a core into the target."""
         converted, clipped = to_dtype(values, self.run.target.dtype)
         self.run.target[core.scaled(self.scale).slices] = converted
-        return Piece(index, clipped, edges, sample_of(values))
+        return TileResult(index, clipped, edges, sample_of(values))
 
 
 _workers: dict[str, TileWorker] = {}
 _making = threading.Lock()
 
 
-def register(token: str, run: Run, predictor: Predictor | None = None) -> TileWorker:
+def register(
+    token: str, run: TiledRun, predictor: Predictor | None = None
+) -> TileWorker:
     """Make a run known in this process.
 
     Parameters
     ----------
     token : str
         Name of the run.
-    run : Run
+    run : TiledRun
         The work.
     predictor : Predictor, optional
         One that is ready; made from the run when missing.
@@ -424,10 +507,14 @@ def register(token: str, run: Run, predictor: Predictor | None = None) -> TileWo
     with _making:
         if token not in _workers:
             ready = predictor or Predictor(
-                run.loaded, device=run.device, precision=run.precision
+                run.plan.loaded,
+                device=run.plan.options.device,
+                precision=run.plan.options.precision,
             )
             if ready.batch is None:
-                ready.choose_batch(run.plan.tile(0, 0).window.shape, run.batch)
+                ready.choose_batch(
+                    run.plan.tiles.tile(0, 0).window.shape, run.plan.options.batch
+                )
             ready.statistics = run.statistics
             _workers[token] = TileWorker(run, ready)
         return _workers[token]
@@ -471,7 +558,7 @@ def registered(token: str) -> TileWorker:
     return worker
 
 
-def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
+def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[TileResult]:
     """Enhance and write some tiles of a registered run: the task of a worker.
 
     Parameters
@@ -483,7 +570,7 @@ def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
 
     Returns
     -------
-    list of Piece
+    list of TileResult
         What to report of each.
 
     Raises
@@ -495,13 +582,13 @@ def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[Piece]:
 
 
 def run_here(
-    run: Run, predictor: Predictor, places: Sequence[tuple[int, int]]
-) -> Generator[list[Piece]]:
+    run: TiledRun, predictor: Predictor, places: Sequence[tuple[int, int]]
+) -> Generator[list[TileResult]]:
     """Enhance tiles in the thread that asks for them; closing stops between tiles.
 
     Parameters
     ----------
-    run : Run
+    run : TiledRun
         The work.
     predictor : Predictor
         The network in this process.
@@ -510,7 +597,7 @@ def run_here(
 
     Yields
     ------
-    list of Piece
+    list of TileResult
         The tiles of one pass, which are in the target.
     """
     worker = TileWorker(run, predictor)

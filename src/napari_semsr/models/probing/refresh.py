@@ -24,18 +24,14 @@ from torch.overrides import TorchFunctionMode
 
 from napari_semsr.core import round_up
 from napari_semsr.models.probing.receptive_field import smallest_side
-from napari_semsr.models.probing.statistics import blank_moments, live_call
+from napari_semsr.models.probing.statistics import live_norm
 
-_SPREADING = frozenset(
+_SPREADING = frozenset(  # all that the registered architectures call
     {
         torch.conv2d,
         torch.conv_transpose2d,
-        functional.conv2d,
-        functional.conv_transpose2d,
         functional.avg_pool2d,
-        functional.max_pool2d,
         functional.interpolate,
-        torch.max_pool2d,
     }
 )
 _PADDING = functional.pad
@@ -165,12 +161,10 @@ class _Spreading(TorchFunctionMode):
         """
         named = kwargs or {}
         place, self.count = self.count, self.count + 1
-        call = live_call(func, args, named)
-        if call is not None:
-            self.note(call.input)
-            if call.norm:
-                return self.unknown(call.input)
-            return call.answer(call.input, blank_moments(call))
+        norm = live_norm(func, args, named)
+        if norm is not None:
+            self.note(norm.input)
+            return self.unknown(norm.input)
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if place in self.search.points and first is not None:
             return self._refreshed(func, first, args, named)

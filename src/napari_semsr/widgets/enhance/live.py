@@ -25,7 +25,7 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     import napari.components
 
-    from napari_semsr.inference import Frame, LiveField, PixelFit
+    from napari_semsr.inference import LiveField
     from napari_semsr.widgets.enhance.job import Target
 
 _TICK_MS = 100
@@ -60,28 +60,12 @@ def live_field(
     LiveField
         The levels.
     """
-    from napari_semsr.inference import LiveField, unit_side
+    from napari_semsr.inference import LiveField, plan_output
 
-    frame, fit = _frame(micrograph, card, options)
-    shape, scale = frame.shape, int(card.get("scale", 1))
-    stride = int(card.get("stride", 1))
-    side = unit_side(frame, fit, scale=scale, stride=stride, tile=options.tile)
+    output = plan_output(micrograph, card, options)
     sources = _in_memory(micrograph, layer)
     grey = None if card.get("grey", "input") == "input" else contrast_limits(sources)
-    unit = min(side, shape[0]), min(side, shape[1])
-    kind = np.dtype(options.dtype or np.float32)
-    return LiveField(shape, unit, kind, sources, grey=grey, whole=whole)
-
-
-def _frame(
-    micrograph: Micrograph, card: dict[str, Any], options: Any
-) -> "tuple[Frame, PixelFit]":
-    """Lay out the result of a run."""
-    from napari_semsr.inference import Trained, fit_pixels, output_frame
-
-    trained = Trained.from_card(card)
-    fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
-    return output_frame(micrograph, int(card.get("scale", 1)), fit), fit
+    return LiveField(output, sources, grey=grey, whole=whole)
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
@@ -106,7 +90,6 @@ def live_keywords(
     micrograph: Micrograph,
     layer: Image | None,
     card: dict[str, Any],
-    options: Any,
 ) -> dict[str, Any]:
     """Keywords with which a viewer shows the result calibrated, from the start.
 
@@ -120,15 +103,13 @@ def live_keywords(
         Where it is shown; its contrast is taken over.
     card : dict
         The model's card.
-    options : EnhanceOptions
-        How the model is run.
 
     Returns
     -------
     dict
         For ``viewer.add_image``.
     """
-    frame, _ = _frame(micrograph, card, options)
+    frame = live.output.frame
     result = Micrograph(
         data=live.levels[-1][:, :],
         pixel_size_nm=frame.pixel_size_nm,

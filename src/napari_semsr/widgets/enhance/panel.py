@@ -377,7 +377,8 @@ class EnhancePanel(Panel):
     ) -> LiveLayer:
         """Add the layer, or go on with the one that is there."""
         old = self.live
-        if old is not None and old.shown and old.store == target:
+        same = made == self._made  # else its tiles may be others
+        if old is not None and old.shown and old.store == target and same:
             old.resume()
             return old
         source, _, options = made
@@ -388,7 +389,7 @@ class EnhancePanel(Panel):
             options,
             whole=bool(self.whole.value),
         )
-        keywords = live_keywords(field, micrograph, source, self.model.card, options)
+        keywords = live_keywords(field, micrograph, source, self.model.card)
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
         self._made = made
         show_scale_bar(self.viewer)
