@@ -12,7 +12,7 @@ import yaml
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.training import fit as loop
-from napari_semsr.training.data.data_module import is_first
+from napari_semsr.training.distributed import is_first
 from napari_semsr.training.fit import train
 from napari_semsr.training.recipe import Recipe
 

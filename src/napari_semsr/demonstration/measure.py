@@ -22,27 +22,13 @@ _MAP_STEP = 16
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of the field, measured against the truth.
+    """One version of the field, measured against the truth."""
 
-    Attributes
-    ----------
-    label : str
-        Name in tables and legends.
-    image : Micrograph
-        The field.
-    metrics : Metrics
-        Against the truth, gain and offset fitted first.
-    cross : FrcResult or None
-        FRC against the truth; None for the truth itself.
-    spectrum : RadialSpectrum
-        Radial power.
-    """
-
-    label: str
-    image: Micrograph
-    metrics: Metrics
-    cross: FrcResult | None
-    spectrum: RadialSpectrum
+    label: str  # Name in tables and legends
+    image: Micrograph  # The field
+    metrics: Metrics  # Against the truth, gain and offset fitted first
+    cross: FrcResult | None  # FRC against the truth; None for the truth itself
+    spectrum: RadialSpectrum  # Radial power
 
 
 @dataclass(frozen=True, slots=True)

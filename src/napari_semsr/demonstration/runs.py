@@ -52,53 +52,29 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Positions against the truth, mean offsets taken off.
+    """Positions against the truth, mean offsets taken off."""
 
-    Attributes
-    ----------
-    placed : (N,) numpy.ndarray of bool
-        Frames that have a place.
-    origin_px : (2,) numpy.ndarray
-        Where the mosaic's pixel (0, 0) lies in the truth's frame pixels, ``(y, x)``.
-    nominal_px : (N, 2) numpy.ndarray
-        Nominal corners, moved as a whole onto the solved ones.
-    solved_error_px, nominal_error_px : (N, 2) numpy.ndarray
-        Less the truth; NaN for frames that are left out.
-    """
-
-    placed: NDArray[np.bool_]
+    placed: NDArray[np.bool_]  # (N,) Frames that have a place
+    # (2,) Where the mosaic's pixel (0, 0) lies in the truth's frame pixels, ``(y, x)``
     origin_px: FloatArray
+    # (N, 2) Nominal corners, moved as a whole onto the solved ones
     nominal_px: FloatArray
+    # (N, 2) Less the truth; NaN for frames that are left out
     solved_error_px: FloatArray
+    # (N, 2) Less the truth; NaN for frames that are left out
     nominal_error_px: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class ScanHalf(Half):
-    """The first half, with what came before the enhancement.
+    """The first half, with what came before the enhancement."""
 
-    Attributes
-    ----------
-    options : SimulateOptions
-        How the frames were simulated.
-    frames : Acquisition
-        The frames of the first exposure.
-    stitched : StitchedFile
-        Their mosaic.
-    mosaic : Micrograph
-        The same, opened.
-    placement : Placement
-        Positions against the truth.
-    box : Box
-        Part of the mosaic that is measured: it has no gaps.
-    """
-
-    options: SimulateOptions
-    frames: "Acquisition"
-    stitched: StitchedFile
-    mosaic: Micrograph
-    placement: Placement
-    box: Box
+    options: SimulateOptions  # How the frames were simulated
+    frames: "Acquisition"  # The frames of the first exposure
+    stitched: StitchedFile  # Their mosaic
+    mosaic: Micrograph  # The same, opened
+    placement: Placement  # Positions against the truth
+    box: Box  # Part of the mosaic that is measured: it has no gaps
 
 
 def run_scan(

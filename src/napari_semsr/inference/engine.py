@@ -58,38 +58,14 @@ from napari_semsr.models import LoadedModel
 # A field whole; in lockstep when memory does not hold it after all.
 
 
-def run_whole_or_lockstep(
+def _run_whole_or_lockstep(
     run: TiledRun,
     predictor: Predictor,
     places: Sequence[tuple[int, int]],
     target: Sink,
     budget: int,
 ) -> Generator[list[TileResult] | Progress]:
-    """Enhance a field in one pass; in lockstep where memory runs out.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work.
-    predictor : Predictor
-        The network on its device.
-    places : sequence of tuple of int
-        Rows and columns of the tiles to write.
-    target : Sink
-        Where it is kept which way was taken.
-    budget : int
-        Bytes that tiles in lockstep may take.
-
-    Yields
-    ------
-    Progress or list of TileResult
-        Tiles that are in the target.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If memory holds neither the field nor the smallest tile.
-    """
+    """Enhance a field in one pass; in lockstep where memory runs out."""
     short: DeviceMemoryError | None = None
     with closing(run_whole(run, predictor, places)) as pieces:
         try:
@@ -376,7 +352,7 @@ def _as_one(
     def begin(run: TiledRun, places: Places) -> _Work:
         if lockstep is not None:
             return run_lockstep(run, predictor, places, lockstep, target)
-        return run_whole_or_lockstep(run, predictor, places, target, budget)
+        return _run_whole_or_lockstep(run, predictor, places, target, budget)
 
     if run.plan.regrid is None:
         return begin(run, places)

@@ -26,21 +26,11 @@ _KNOWN = 0.5
 
 @dataclass(frozen=True, slots=True)
 class HazeMap:
-    """Gain that lifts haze, at the centres of blocks.
+    """Gain that lifts haze, at the centres of blocks."""
 
-    Attributes
-    ----------
-    gain : (h, w) numpy.ndarray of float32
-        Gain of each block; between centres it is bilinear.
-    pitch : int
-        Side of a block in pixels.
-    airlight : float
-        Grey level about which the gain acts.
-    """
-
-    gain: NDArray[np.float32]
-    pitch: int
-    airlight: float
+    gain: NDArray[np.float32]  # Gain of each block; between centres it is bilinear
+    pitch: int  # Side of a block in pixels
+    airlight: float  # Grey level about which the gain acts
 
     @property
     def spread(self) -> tuple[float, float]:
@@ -50,15 +40,8 @@ class HazeMap:
     def at(self, box: Box) -> NDArray[np.float32]:
         """Interpolate the gain under a window.
 
-        Parameters
-        ----------
-        box : Box
-            The window, in pixels of the field.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            The same for a pixel whatever window it is asked for in.
+        `box`: the window, in pixels of the field; gives (Y, X), the same for a pixel
+        whatever window it is asked for in.
         """
         values: NDArray[np.float32] = self.gain
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
@@ -74,21 +57,7 @@ class HazeMap:
         return values
 
     def lift(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
-        """Take the haze off a window.
-
-        Parameters
-        ----------
-        window : (Y, X) numpy.ndarray
-            Grey values.
-        box : Box
-            Where the window lies in the field.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32 or float64
-            Grey values on the same scale; double precision where single would lose
-            some of what the input holds.
-        """
+        """Take the haze off a window; `window` (Y, X); gives (Y, X)."""
         narrow = window.dtype == np.float32 or (
             window.dtype.kind != "f" and window.dtype.itemsize <= 2
         )
@@ -100,37 +69,14 @@ class HazeMap:
 
 
 def local_part(module: nn.Module) -> nn.Module:
-    """Give the part of a network that runs on tiles.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Any network.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network itself unless it looks at the whole field first.
-    """
+    """Give the part of a network that runs on tiles."""
     return module.local if isinstance(module, Unveiled) else module
 
 
 def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
     """Look at a whole field, in blocks of 16 px (more on fields above 4096 px).
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
-    module : torch.nn.Module
-        The network.
-    scaling : Scaling
-        The field's scaling.
-
-    Returns
-    -------
-    HazeMap or None
-        None when the network does not look for haze, or the field is constant.
+    `data` (Y, X).
     """
     if not isinstance(module, Unveiled) or scaling.high <= scaling.low:
         return None
@@ -198,23 +144,7 @@ def read_input(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Read what a network is shown of a window: filled, and without haze.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
-    box : Box
-        The window; reflected where it reaches over the border.
-    scaling : Scaling
-        The field's scaling.
-    haze : HazeMap or None
-        What was found over the field.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Finite grey values, not yet normalised.
-    (Y, X) numpy.ndarray of bool or None
-        Where pixels were missing; None when none was.
+    `data` (Y, X); gives (Y, X), (Y, X), where pixels were missing; None when none was.
     """
     window, missing = read_window(data, box, scaling.mean)
     return (window if haze is None else haze.lift(window, box)), missing

@@ -89,28 +89,17 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class PixelFit:
-    """How a field is brought before a network.
+    """How a field is brought before a network."""
 
-    Attributes
-    ----------
-    steps : tuple of fractions.Fraction or None
-        ``(y, x)`` pixels of the field in one pixel that the network sees; None when it
-        sees the field as it is.
-    seen_nm : tuple of float or None
-        ``(y, x)`` pixel size that the network sees; None when the field has none.
-    note : str
-        What the user should know; empty when there is nothing to say.
-    beyond : bool
-        Whether the pixel size is one that the model cannot be trusted with.
-    keep : bool
-        Whether the result stays on the grid that the network saw.
-    """
-
+    # ``(y, x)`` pixels of the field in one pixel that the network sees; None when it
+    # sees the field as it is
     steps: tuple[Fraction, Fraction] | None
+    # ``(y, x)`` pixel size that the network sees; None when the field has none
     seen_nm: PixelSize | None
-    note: str = ""
+    note: str = ""  # What the user should know; empty when there is nothing to say
+    # Whether the pixel size is one that the model cannot be trusted with
     beyond: bool = False
-    keep: bool = False
+    keep: bool = False  # Whether the result stays on the grid that the network saw
 
     @property
     def factor(self) -> float:
@@ -223,22 +212,12 @@ _LARGEST_CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Shape and calibration of an enhanced image.
+    """Shape and calibration of an enhanced image."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown.
-    origin, spacing_px : tuple of float
-        As in `Micrograph`.
-    """
-
-    shape: tuple[int, int]
-    pixel_size_nm: PixelSize | None
-    origin: tuple[float, float]
-    spacing_px: tuple[float, float]
+    shape: tuple[int, int]  # Rows and columns
+    pixel_size_nm: PixelSize | None  # ``(y, x)``; None when unknown
+    origin: tuple[float, float]  # As in `Micrograph`
+    spacing_px: tuple[float, float]  # As in `Micrograph`
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +253,7 @@ def plan_output(
     trained = Trained.from_card(card)
     fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
     frame = _frame(micrograph, scale, fit)
-    core = core_side(
+    core = _core_side(
         (frame.shape[0] // scale, frame.shape[1] // scale),
         scale=scale,
         stride=stride,
@@ -314,7 +293,7 @@ def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
     )
 
 
-def core_side(
+def _core_side(
     shape: tuple[int, int],
     *,
     scale: int,
@@ -324,23 +303,7 @@ def core_side(
 ) -> int:
     """Choose the side of a tile's core.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the field.
-    scale, stride : int
-        Of the model, from its card.
-    tile : int, optional
-        Side that was asked for; rounded up to the stride. The default is the largest
-        whose output chunk is sensible.
-    factor : float, default=1
-        Pixels that the network sees for one of the field: the default side is halved,
-        or doubled, so that the network's tiles stay about as large.
-
-    Returns
-    -------
-    int
-        Input pixels; never more than the field, rounded up, has.
+    Gives input pixels; never more than the field, rounded up, has.
     """
     whole = round_up(max(shape), stride)
     if tile is not None:
@@ -362,31 +325,10 @@ def choose_tiles(
     tile: int | None = None,
     constant: bool = False,
 ) -> TilePlan:
-    """Cut a field into tiles for a network.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the field.
-    card : ModelCard
-        Scale and stride of the network.
-    probe : Probe
-        What was measured on it.
-    tile : int, optional
-        Side of a core; rounded up to the stride. The default is 512 pixels, or what
-        gives output chunks of 1024: on a CPU, cores of 1024 take a sixth less time
-        and twice the memory.
-    constant : bool, default=False
-        Give all windows one size, for batches on a GPU.
-
-    Returns
-    -------
-    TilePlan
-        A core, scaled, is a chunk of the output.
-    """
+    """Cut a field into tiles for a network."""
     return plan_tiles(
         shape,
-        core=core_side(shape, scale=card.scale, stride=card.stride, tile=tile),
+        core=_core_side(shape, scale=card.scale, stride=card.stride, tile=tile),
         halo=probe.halo or 0,
         stride=card.stride,
         minimum=probe.smallest,

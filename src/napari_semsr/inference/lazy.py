@@ -39,21 +39,11 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A piece of a field that answers to the field's own coordinates.
+    """A piece of a field that answers to the field's own coordinates."""
 
-    Attributes
-    ----------
-    block : (Y, X) numpy.ndarray
-        The pixels.
-    corner : tuple of int
-        Where the block begins in the field.
-    shape : tuple of int
-        Rows and columns of the field.
-    """
-
-    block: NDArray[Any]
-    corner: tuple[int, int]
-    shape: tuple[int, int]
+    block: NDArray[Any]  # (Y, X) The pixels
+    corner: tuple[int, int]  # Where the block begins in the field
+    shape: tuple[int, int]  # Rows and columns of the field
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -193,37 +183,20 @@ def _assemble(
 
 @dataclass(frozen=True, slots=True)
 class BoxPreview:
-    """Everything that a box needs, measured on the whole field.
+    """Everything that a box needs, measured on the whole field."""
 
-    Attributes
-    ----------
-    plan : EnhancePlan
-        The field, its tiles and its grey values.
-    predictor : Predictor
-        The network on its device.
-    exact : bool
-        Whether a box shows what the run will show. It does not where normalisation
-        layers take their statistics from the whole field.
-    """
-
-    plan: EnhancePlan
-    predictor: Predictor
+    plan: EnhancePlan  # The field, its tiles and its grey values
+    predictor: Predictor  # The network on its device
+    # Whether a box shows what the run will show. It does not where normalisation layers
+    # take their statistics from the whole field
     exact: bool
 
     def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
         """Enhance one box.
 
-        Parameters
-        ----------
-        box : Box
-            In pixels of the input; moved onto the grid of the model and into the field.
-
-        Returns
-        -------
-        Box
-            What was enhanced, in pixels of the input.
-        numpy.ndarray
-            Its pixels, `scale` times finer.
+        `box`: in pixels of the input; moved onto the grid of the model and into the
+        field; gives what was enhanced, in pixels of the input, its pixels, `scale`
+        times finer.
         """
         place = self._settle(box)
         tile = self.plan.around(place)

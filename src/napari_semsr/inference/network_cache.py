@@ -34,13 +34,7 @@ _known = weakref.WeakKeyDictionary()
 
 
 def cache_folder() -> Path:
-    """Give the folder where measurements are kept.
-
-    Returns
-    -------
-    pathlib.Path
-        ``$SEMSR_CACHE`` if set, else below the user's cache folder.
-    """
+    """Give the folder where measurements are kept."""
     chosen = os.environ.get("SEMSR_CACHE")
     if chosen:
         return Path(chosen)
@@ -48,19 +42,7 @@ def cache_folder() -> Path:
 
 
 def network_digest(module: nn.Module) -> str:
-    """Make a digest of all that a network's reach may depend on.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits; of weights, structure, the files that its classes come
-        from, and the versions of torch and of this package.
-    """
+    """Make a digest of all that a network's reach may depend on."""
     found = hashlib.sha256()
     versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
     found.update(repr((versions, module)).encode())
@@ -86,31 +68,14 @@ def _files_of(module: nn.Module) -> set[Path]:
 
 @dataclass(slots=True)
 class Measured:
-    """Figures of one network, from the cache or measured when they are asked for.
+    """Figures of one network, from the cache or measured when they are asked for."""
 
-    Attributes
-    ----------
-    module : weakref.ref
-        The network.
-    """
-
-    module: "weakref.ref[nn.Module]"
+    module: "weakref.ref[nn.Module]"  # The network
     _path: Path | None = None
     _entries: dict[str, Any] | None = None
 
     def probe(self, stride: int) -> Probe:
-        """Give the exact halo, live norms and smallest side.
-
-        Parameters
-        ----------
-        stride : int
-            The network's total stride.
-
-        Returns
-        -------
-        Probe
-            As measured.
-        """
+        """Give the exact halo, live norms and smallest side."""
         return self._recall(
             f"probe, stride {stride}",
             lambda: probe(self._network, stride=stride),
@@ -119,22 +84,7 @@ class Measured:
         )
 
     def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
-        """Give the halo that suffices for a tolerance.
-
-        Parameters
-        ----------
-        stride : int
-            The network's total stride.
-        halo : int
-            The exact halo.
-        tolerance : float
-            Over the output's range.
-
-        Returns
-        -------
-        int
-            As measured; at most `halo`.
-        """
+        """Give the halo that suffices for a tolerance."""
         return self._recall(
             f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
             lambda: effective_halo(
@@ -145,18 +95,7 @@ class Measured:
         )
 
     def refreshes(self, stride: int) -> Refreshes | None:
-        """Give the places where tiles in lockstep exchange pixels.
-
-        Parameters
-        ----------
-        stride : int
-            The network's total stride.
-
-        Returns
-        -------
-        Refreshes or None
-            As measured; None when the network cannot run in lockstep.
-        """
+        """Give the places where tiles in lockstep exchange pixels."""
         return self._recall(
             f"refreshes, stride {stride}",
             lambda: find_refreshes(self._network, stride=stride),
@@ -213,18 +152,7 @@ class Measured:
 
 
 def measured_of(module: nn.Module) -> Measured:
-    """Find the figures of a network; one set for each network of this process.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        On the CPU, in evaluation mode; not changed afterwards.
-
-    Returns
-    -------
-    Measured
-        Its figures.
-    """
+    """Find the figures of a network; one set for each network of this process."""
     if module not in _known:
         _known[module] = Measured(weakref.ref(module))
     return _known[module]

@@ -22,36 +22,19 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """One linear map for the whole field.
+    """One linear map for the whole field."""
 
-    Attributes
-    ----------
-    low, high : float
-        Grey values that become 0 and 1; equal only in a constant field.
-    mean : float
-        Mean of the finite pixels: what missing pixels become when nothing near them
-        is known. Zero when no pixel is missing.
-    back : bool
-        Whether results return to the grey values of the input.
-    """
-
-    low: float
-    high: float
+    low: float  # Grey values that become 0 and 1; equal only in a constant field
+    high: float  # Grey values that become 0 and 1; equal only in a constant field
+    # Mean of the finite pixels: what missing pixels become when nothing near them is
+    # known. Zero when no pixel is missing
     mean: float = 0.0
-    back: bool = True
+    back: bool = True  # Whether results return to the grey values of the input
 
     def normalise(self, window: NDArray[Any]) -> NDArray[np.float32]:
         """Map grey values to the scale of the network.
 
-        Parameters
-        ----------
-        window : (Y, X) numpy.ndarray
-            Finite grey values.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            A new array.
+        `window` (Y, X); gives (Y, X).
         """
         span = self.high - self.low or 1.0
         small = window.dtype.kind != "f" and window.dtype.itemsize <= _EXACT_IN_FLOAT32
@@ -62,18 +45,7 @@ class Scaling:
         return np.ascontiguousarray(values, dtype=np.float32)
 
     def restore(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map a result back, in place.
-
-        Parameters
-        ----------
-        values : (Y, X) numpy.ndarray of float32
-            What the network returned.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray of float32
-            The same array. A constant field comes back constant.
-        """
+        """Map a result back, in place; `values` (Y, X); gives (Y, X)."""
         if self.back:
             values *= np.float32(self.high - self.low)
             values += np.float32(self.low)
@@ -83,27 +55,7 @@ class Scaling:
 def measure_scaling(
     data: Any, percentiles: tuple[float, float], *, back: bool = True
 ) -> Scaling:
-    """Measure the scaling of a field, once, chunk by chunk.
-
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
-    percentiles : tuple of float
-        Percentiles that become 0 and 1. Where they coincide, the extremes are used.
-    back : bool, default=True
-        Whether results return to the grey values of the input.
-
-    Returns
-    -------
-    Scaling
-        What every tile uses.
-
-    Raises
-    ------
-    ReadError
-        If grey values are too large for single precision.
-    """
+    """Measure the scaling of a field, once, chunk by chunk; `data` (Y, X)."""
     low, high = field_range(data, *percentiles)
     if low == high:
         low, high = field_range(data, 0, 100)
@@ -123,20 +75,7 @@ def _grown(box: Box) -> Box:
 
 
 def source_box(box: Box, shape: tuple[int, int]) -> Box:
-    """Give the part of a field that `read_window` may look at.
-
-    Parameters
-    ----------
-    box : Box
-        The window.
-    shape : tuple of int
-        Rows and columns of the field.
-
-    Returns
-    -------
-    Box
-        A region inside the field.
-    """
+    """Give the part of a field that `read_window` may look at."""
     grown = _grown(box)
     rows = reflect_indices(grown.y0, grown.y1, shape[0])
     columns = reflect_indices(grown.x0, grown.x1, shape[1])
@@ -154,21 +93,7 @@ def read_window(
     the field's mean where there is none. Neighbours beyond the window are read too, so
     that the filling does not depend on how the field was cut.
 
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
-    box : Box
-        The window; reflected where it reaches over the border.
-    mean : float
-        The field's mean.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray
-        Finite grey values.
-    (Y, X) numpy.ndarray of bool or None
-        Where pixels were missing; None when none was.
+    `data` (Y, X); gives (Y, X), (Y, X), where pixels were missing; None when none was.
     """
     window = read_box(data, box)
     if window.dtype.kind != "f":
@@ -195,14 +120,8 @@ def set_missing(
 ) -> None:
     """Make pixels that were missing in the input missing in the output, in place.
 
-    Parameters
-    ----------
-    result : (Y * scale, X * scale) numpy.ndarray of float32
-        What the network made of a window.
-    missing : (Y, X) numpy.ndarray of bool or None
-        From `read_window`.
-    scale : int
-        Output pixels per input pixel.
+    `result` (Y * scale, X * scale); `missing` (Y, X); `scale`: output pixels per input
+    pixel.
     """
     if missing is not None:
         rows, columns = missing.shape

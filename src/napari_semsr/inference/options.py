@@ -150,13 +150,7 @@ class EnhanceReport:
 
 
 class MemoryWatch:
-    """Watch the resident memory of this process while a block runs.
-
-    Attributes
-    ----------
-    peak_mb : float
-        Largest value seen, in 10^6 bytes.
-    """
+    """Watch the resident memory of this process while a block runs."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()

@@ -28,42 +28,7 @@ def plan_enhance(
     apart: bool = False,
     provenance: Provenance | None = None,
 ) -> Job[EnhancePlan]:
-    """Measure what holds for the whole field, and decide how it is run.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions
-        How it is run.
-    predictor : Predictor
-        The network on its device.
-    output : OutputPlan, optional
-        What is written, where that is known already.
-    before : dict, optional
-        `ExecutionStrategy.record` of the run that is resumed.
-    scattered : bool, default=False
-        Whether tiles are run on several workers, that share no memory.
-    strategy : ExecutionStrategy, optional
-        Taken in place of a choice.
-    apart : bool, default=False
-        Whether each tile is computed without the others; a field that is run whole is
-        one tile then.
-    provenance : Provenance, optional
-        What makes the result.
-
-    Returns
-    -------
-    EnhancePlan
-        All that a run needs to know.
-
-    Yields
-    ------
-    Progress
-        What is being measured.
-    """
+    """Measure what holds for the whole field, and decide how it is run."""
     yield Progress(0, 0, "Measuring the grey values")
     card, probe = loaded.card, predictor.probe_within(options.halo_tolerance)
     output = output or plan_output(micrograph, card.model_dump(), options)

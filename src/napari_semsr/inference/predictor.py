@@ -35,23 +35,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def resolve_device(name: str) -> torch.device:
-    """Choose a device by the name that a user gave.
-
-    Parameters
-    ----------
-    name : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Returns
-    -------
-    torch.device
-        A device that is there.
-
-    Raises
-    ------
-    OptionError
-        If the device is unknown or absent.
-    """
+    """Choose a device by the name that a user gave."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -72,25 +56,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Choose the arithmetic.
-
-    Parameters
-    ----------
-    name : {"auto", "fp32", "bf16"}
-        ``auto`` is bf16 where the device computes it in hardware.
-    device : torch.device
-        Where the network runs.
-
-    Returns
-    -------
-    {"fp32", "bf16"}
-        The precision to use.
-
-    Raises
-    ------
-    OptionError
-        If the name is none of these.
-    """
+    """Choose the arithmetic."""
     if name in ("fp32", "bf16"):
         return name
     if name != "auto":
@@ -105,18 +71,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Measure the memory that a device can still give.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the network runs.
-
-    Returns
-    -------
-    int
-        Bytes; on a CPU within the limit of the container, if there is one.
-    """
+    """Measure the memory that a device can still give."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     from distributed.system import MEMORY_LIMIT  # 20 MB, and most runs never ask
@@ -126,28 +81,8 @@ def free_memory(device: torch.device) -> int:
 
 
 @contextmanager
-def translated(device: torch.device, what: str) -> Iterator[None]:
-    """Turn torch's errors into ours, since a `RuntimeError` is lost in Qt threads.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the work is done.
-    what : str
-        What is being computed, to name in the sentence.
-
-    Yields
-    ------
-    None
-        Control, for the work.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If the device ran out of memory.
-    SemsrError
-        If torch failed otherwise.
-    """
+def _translated(device: torch.device, what: str) -> Iterator[None]:
+    """Turn torch's errors into ours, since a `RuntimeError` is lost in Qt threads."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -201,20 +136,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def estimate_peak(module: nn.Module, shape: tuple[int, int]) -> int:
-    """Estimate the activations that a pass in fp32 holds at its peak.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
-    shape : tuple of int
-        Rows and columns of the field.
-
-    Returns
-    -------
-    int
-        Bytes, with the input, without weights and without what kernels use inside.
-    """
+    """Estimate the activations that a pass in fp32 holds at its peak."""
     ghost = copy.deepcopy(module).to("meta").eval()
     with torch.no_grad(), _LiveBytes() as mode:
         ghost(torch.zeros(1, 1, *shape, device="meta"))
@@ -231,29 +153,6 @@ class Predictor:
     """A network that is ready on a device.
 
     It may be called from several threads. The loaded model itself is not changed.
-
-    Parameters
-    ----------
-    loaded : LoadedModel
-        Network, card and digest.
-    device : str, default="auto"
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    precision : str, default="auto"
-        ``auto``, ``fp32`` or ``bf16``. With bf16 the convolutions run in bf16, while
-        sums with the fp32 input stay fp32, so that grey levels are not lost.
-
-    Attributes
-    ----------
-    card : ModelCard
-        The model's card.
-    device : torch.device
-        Where it runs.
-    precision : {"fp32", "bf16"}
-        Arithmetic in use.
-    batch : int or None
-        Windows in one pass; halved when memory runs out. None until it is chosen.
-    statistics : Statistics or None
-        What live normalisations use instead of the window's own statistics.
     """
 
     def __init__(
@@ -266,7 +165,7 @@ class Predictor:
         self.batch: int | None = None
         self.statistics: Statistics | None = None
         self._source = local_part(loaded.module)
-        with translated(self.device, "the weights"):
+        with _translated(self.device, "the weights"):
             module = copy.deepcopy(self._source).eval().requires_grad_(False)
             module = module.to(self.device)
             self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -287,18 +186,7 @@ class Predictor:
         return found
 
     def probe_within(self, tolerance: float | None) -> Probe:
-        """Give the probe with the halo that suffices for a tolerance.
-
-        Parameters
-        ----------
-        tolerance : float or None
-            Over the output's range; None for the exact halo.
-
-        Returns
-        -------
-        Probe
-            With a halo that is not wider than the exact one.
-        """
+        """Give the probe with the halo that suffices for a tolerance."""
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
@@ -320,72 +208,25 @@ class Predictor:
 
     @contextmanager
     def computing(self, what: str) -> Iterator[None]:
-        """Surround a computation: no gradients, the precision, errors as ours.
-
-        Parameters
-        ----------
-        what : str
-            What is being computed, to name in the sentence.
-
-        Yields
-        ------
-        None
-            Control, for the work.
-        """
+        """Surround a computation: no gradients, the precision, errors as ours."""
         mixed = self.precision == "bf16"
         with (
-            translated(self.device, what),
+            _translated(self.device, what),
             torch.no_grad(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=mixed),
         ):
             yield
 
     def peak_bytes(self, shape: tuple[int, int]) -> int:
-        """Estimate the memory that one window takes.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns of the window.
-
-        Returns
-        -------
-        int
-            Bytes of activations at the peak, kernels included.
-        """
+        """Estimate the memory that one window takes."""
         return int(_KERNEL_SHARE * estimate_peak(self._source, shape))
 
     def fits(self, shape: tuple[int, int]) -> bool:
-        """Tell whether a window fits into the memory that is free now.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns of the window.
-
-        Returns
-        -------
-        bool
-            Whether the estimate is below 90 % of what is free.
-        """
+        """Tell whether a window fits into the memory that is free now."""
         return self.peak_bytes(shape) < 0.9 * free_memory(self.device)
 
     def choose_batch(self, shape: tuple[int, int], wanted: int | None = None) -> int:
-        """Choose how many windows go through in one pass.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Rows and columns of a window.
-        wanted : int, optional
-            What the user asked for.
-
-        Returns
-        -------
-        int
-            One on a CPU, where batches only cost; on a GPU what half of its free
-            memory holds, at most 8.
-        """
+        """Choose how many windows go through in one pass."""
         if self.device.type == "cpu":
             self.batch = 1
         elif wanted is not None:
@@ -396,25 +237,7 @@ class Predictor:
         return self.batch
 
     def predict(self, window: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
-        """Enhance one window.
-
-        Parameters
-        ----------
-        window : (Y, X) numpy.ndarray
-            Finite grey values; sides are multiples of the stride.
-        scaling : Scaling
-            The field's scaling.
-
-        Returns
-        -------
-        (Y * scale, X * scale) numpy.ndarray of float32
-            Enhanced grey values.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If the device has no memory for the window.
-        """
+        """Enhance one window; `window` (Y, X); gives (Y * scale, X * scale)."""
         return self._run([window], scaling)[0]
 
     def predict_many(
@@ -422,22 +245,7 @@ class Predictor:
     ) -> list[NDArray[np.float32]]:
         """Enhance several windows of one shape, in batches that fit.
 
-        Parameters
-        ----------
-        windows : sequence of (Y, X) numpy.ndarray
-            Finite grey values; sides are multiples of the stride.
-        scaling : Scaling
-            The field's scaling.
-
-        Returns
-        -------
-        list of (Y * scale, X * scale) numpy.ndarray of float32
-            Enhanced grey values.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If the device has no memory for a single window.
+        `windows` (Y, X); gives (Y * scale, X * scale).
         """
         done: list[NDArray[np.float32]] = []
         while len(done) < len(windows):

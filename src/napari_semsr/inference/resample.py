@@ -37,23 +37,12 @@ _STRIP = 512
 
 @dataclass(frozen=True, slots=True)
 class ResampledField:
-    """A field on the network's grid: looks like an array, made where it is read.
+    """A field on the network's grid: looks like an array, made where it is read."""
 
-    Attributes
-    ----------
-    source : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field; missing pixels are filled before it is resampled.
-    there : Resampling
-        From the field's grid to the network's.
-    mean : float
-        The field's mean.
-    gaps : bool
-        Whether a pixel is missing where the pixel of the field under its centre is.
-    """
-
-    source: Any
-    there: Resampling
-    mean: float = 0.0
+    source: Any  # (Y, X) The field; missing pixels are filled before it is resampled
+    there: Resampling  # From the field's grid to the network's
+    mean: float = 0.0  # The field's mean
+    # Whether a pixel is missing where the pixel of the field under its centre is
     gaps: bool = False
 
     @property
@@ -88,15 +77,8 @@ class ResampledField:
     def needed(self, window: Box) -> Box:
         """Find what of the field a window is made of.
 
-        Parameters
-        ----------
-        window : Box
-            In pixels of this array; it may reach over its end.
-
-        Returns
-        -------
-        Box
-            Region inside the field, with the neighbours of missing pixels.
+        `window`: in pixels of this array; it may reach over its end; gives region
+        inside the field, with the neighbours of missing pixels.
         """
         inside = self.there.source(source_box(window, self.shape))
         return source_box(inside, self.there.size)
@@ -104,58 +86,26 @@ class ResampledField:
 
 @dataclass(frozen=True, slots=True)
 class Regrid:
-    """How tiles of the output lie on the network's grid.
+    """How tiles of the output lie on the network's grid."""
 
-    Attributes
-    ----------
-    there, back : Resampling
-        From the field's grid to the network's; from the network's output to that of
-        the run.
-    outputs : TilePlan
-        Cores partition the field; scaled, they are the chunks of the output.
-    scale : int
-        Output pixels per input pixel.
-    """
-
+    # From the field's grid to the network's; from the network's output to that of the
+    # run
     there: Resampling
+    # From the field's grid to the network's; from the network's output to that of the
+    # run
     back: Resampling
+    # Cores partition the field; scaled, they are the chunks of the output
     outputs: TilePlan
-    scale: int
+    scale: int  # Output pixels per input pixel
 
     def core(self, core: Box) -> Box:
-        """Find what of the network's grid a part of the output is made of.
-
-        Parameters
-        ----------
-        core : Box
-            Part of the field.
-
-        Returns
-        -------
-        Box
-            On the network's grid.
-        """
+        """Find what of the network's grid a part of the output is made of."""
         fine = self.back.source(self._grown(core).scaled(self.scale))
         k = self.scale
         return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
     def around(self, plan: TilePlan, core: Box, index: tuple[int, int]) -> Tile:
-        """Find what the network is shown for a part of the output.
-
-        Parameters
-        ----------
-        plan : TilePlan
-            Tiles of the network's grid, for stride and halo.
-        core : Box
-            Part of the field.
-        index : tuple of int
-            Place of the tile.
-
-        Returns
-        -------
-        Tile
-            On the network's grid.
-        """
+        """Find what the network is shown for a part of the output."""
         found, stride = self.core(core), plan.stride
         top, left = (v // stride * stride for v in (found.y0, found.x0))
         return plan.around(Box(top, found.y1, left, found.x1), index)
@@ -165,23 +115,9 @@ class Regrid:
     ) -> tuple[NDArray[np.float32], Box]:
         """Bring what the network gave back to the field's grid.
 
-        Parameters
-        ----------
-        source : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-            The field, for the pixels that are missing in it.
-        core : Box
-            Part of the field that is wanted.
-        values : (Y * scale, X * scale) numpy.ndarray
-            The network's output.
-        box : Box
-            What of the network's grid it covers.
-
-        Returns
-        -------
-        numpy.ndarray of float32
-            The output for the part and a pixel of the field around it.
-        Box
-            Where in it the part lies.
+        `source` (Y, X), the field, for the pixels that are missing in it; `values` (Y *
+        scale, X * scale); gives the output for the part and a pixel of the field around
+        it.
         """
         grown = self._grown(core)
         wanted = grown.scaled(self.scale)

@@ -34,35 +34,7 @@ def choose_strategy(
     *,
     scattered: bool = False,
 ) -> ExecutionStrategy:
-    """Choose the cheapest way that gives what the user asked for.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network on its device.
-    options : EnhanceOptions
-        What the user asked for.
-    plan : TilePlan
-        The output's tiles.
-    before : dict, optional
-        `ExecutionStrategy.record` of the run that is resumed, which is repeated if
-        it can be.
-    scattered : bool, default=False
-        Whether tiles are run on several workers, that share no memory: statistics are
-        then measured first, and tiles need nothing of each other.
-
-    Returns
-    -------
-    ExecutionStrategy
-        The choice.
-
-    Raises
-    ------
-    OptionError
-        If the asked-for way does not exist for this network.
-    DeviceMemoryError
-        If the field must be run whole and does not fit.
-    """
+    """Choose the cheapest way that gives what the user asked for."""
     probe = predictor.probe
     accepted = options.halo_tolerance is not None
     deep = probe.halo is None or (probe.halo > _DEEP_HALO and not accepted)
@@ -112,20 +84,7 @@ def _no_sample(predictor: Predictor) -> OptionError:
 
 
 def memory_budget(predictor: Predictor, options: EnhanceOptions) -> int:
-    """Give the bytes that a run may take.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network on its device.
-    options : EnhanceOptions
-        What the user asked for.
-
-    Returns
-    -------
-    int
-        What was asked for, else most of what is free.
-    """
+    """Give the bytes that a run may take."""
     if options.memory_gb is not None:
         return int(options.memory_gb * 1e9)
     return int(_SHARE * free_memory(predictor.device))
@@ -237,34 +196,7 @@ def _too_large(predictor: Predictor, plan: TilePlan) -> DeviceMemoryError:
 def frozen_statistics(
     run: TiledRun, predictor: Predictor, options: EnhanceOptions, target: Sink
 ) -> Job[Frozen]:
-    """Take the statistics that a target keeps, or measure them on a sample.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work.
-    predictor : Predictor
-        The network on its device.
-    options : EnhanceOptions
-        Memory that may be taken.
-    target : Sink
-        Where the statistics are kept for a run that is resumed.
-
-    Returns
-    -------
-    Frozen
-        Statistics and their error.
-
-    Yields
-    ------
-    Progress
-        Steps of the measurement.
-
-    Raises
-    ------
-    OptionError
-        If statistics of this network cannot be taken from a sample.
-    """
+    """Take the statistics that a target keeps, or measure them on a sample."""
     before = target.kept(_FROZEN)
     if before is not None:
         return Frozen.from_json(before)

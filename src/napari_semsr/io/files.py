@@ -32,25 +32,7 @@ _FAULTS = (
 
 @contextmanager
 def decoding(path: Path, kind: str) -> Iterator[None]:
-    """Translate the faults of a decoder.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that is being read.
-    kind : str
-        What it is read as.
-
-    Yields
-    ------
-    None
-        Nothing.
-
-    Raises
-    ------
-    ReadError
-        If the block raised anything but an error of this package.
-    """
+    """Translate the faults of a decoder."""
     try:
         yield
     except SemsrError:
@@ -65,29 +47,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
 
 
 def choose(path: Path, what: str, wanted: int | None, count: int) -> int:
-    """Pick one of several images in a file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that is being read.
-    what : str
-        ``"series"``, ``"level"``, ``"channel"`` or ``"plane"``.
-    wanted : int or None
-        The user's choice.
-    count : int
-        How many there are.
-
-    Returns
-    -------
-    int
-        The choice, or 0 when there is nothing to choose.
-
-    Raises
-    ------
-    ReadError
-        If the choice is missing or out of range.
-    """
+    """Pick one of several images in a file."""
     if wanted is None and count == 1:
         return 0
     if wanted is None:
@@ -105,7 +65,7 @@ def choose(path: Path, what: str, wanted: int | None, count: int) -> int:
 
 # Outputs: checked before the work, written beside, renamed when whole.
 
-SUFFIXES = {
+_SUFFIXES = {
     ".ome.zarr": "ome-zarr",
     ".zarr": "ome-zarr",
     ".ome.tif": "ome-tiff",
@@ -136,8 +96,8 @@ def output_kind(path: Path) -> str:
         If the suffix names no format that can be written.
     """
     name = path.name.lower()
-    for suffix, kind in SUFFIXES.items():
-        if name.endswith(suffix) and path.name.lower() not in SUFFIXES:
+    for suffix, kind in _SUFFIXES.items():
+        if name.endswith(suffix) and path.name.lower() not in _SUFFIXES:
             return kind
     known = ".ome.zarr, .ome.tif, .tif or .png"
     msg = f"An image is written as {known}, got {path.name!r}: change the suffix."
@@ -196,7 +156,7 @@ def remove_target(path: Path) -> None:
 
 def without_suffix(path: Path) -> str:
     """Give the name of an output without the suffix that names its format."""
-    for suffix in SUFFIXES:
+    for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.name

@@ -37,30 +37,14 @@ class _Module(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row of the table of formats.
+    """A row of the table of formats."""
 
-    Attributes
-    ----------
-    name : str
-        What users call it.
-    suffixes : tuple of str
-        Usual endings of file names.
-    module : str
-        Where the reader is.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    module: str
+    name: str  # What users call it
+    suffixes: tuple[str, ...]  # Usual endings of file names
+    module: str  # Where the reader is
 
     def load(self) -> _Module:
-        """Import the module.
-
-        Returns
-        -------
-        module
-            With `matches`, `describe` and `read`.
-        """
+        """Import the module."""
         return cast("_Module", import_module(self.module))
 
 
@@ -94,23 +78,7 @@ def _head(path: Path) -> bytes:
 
 
 def find_format(path: Path) -> Format:
-    """Find out what a file is, by its first bytes.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or store.
-
-    Returns
-    -------
-    Format
-        The row of the table that reads it.
-
-    Raises
-    ------
-    ReadError
-        If there is nothing, or nothing that can be read.
-    """
+    """Find out what a file is, by its first bytes."""
     head = _head(path)
     for row in sorted(
         FORMATS, key=lambda row: not path.name.lower().endswith(row.suffixes)
@@ -216,25 +184,7 @@ def read(
 
 
 def read_planes(path: str | Path, **options: Any) -> Iterator[Micrograph]:
-    """Read the planes of a stack or time series, one after another.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        File or store.
-    **options : object
-        As for `read`, but for `plane`.
-
-    Yields
-    ------
-    Micrograph
-        One plane, its number appended to the name when there are several.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read as asked.
-    """
+    """Read the planes of a stack or time series, one after another."""
     planes = describe(path).planes
     for plane in range(planes):
         image = read(path, plane=plane, **options)

@@ -31,17 +31,7 @@ def get_reader(
 ) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
     """Offer to read a path, or leave it to others.
 
-    Parameters
-    ----------
-    path : str or sequence of str
-        What was dropped; several files at once are left to others.
-
-    Returns
-    -------
-    callable or None
-        The reader, when the file is one of ours by name and by its first bytes. An
-        unfinished store is accepted, so that the reader can say what to do. A folder is
-        ours when ``positions.csv`` or ``scan.json`` say that it is a scan.
+    Gives the reader, when the file is one of ours by name and by its first bytes.
     """
     if not isinstance(path, str):
         return None
@@ -63,28 +53,11 @@ def _scan_reader(
     if not folder.is_dir():
         return None
 
-    return read_scan_layers if is_frames_folder(folder) else None
+    return read_scan_layers if _is_frames_folder(folder) else None
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
-    """Read a file as napari layers.
-
-    Parameters
-    ----------
-    path : str or sequence of str
-        One file or store.
-
-    Returns
-    -------
-    list of tuple
-        One layer for each channel; a pyramid becomes a multiscale layer, planes become
-        a slider.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read.
-    """
+    """Read a file as napari layers."""
     from napari_semsr.io.formats import describe, read
 
     file = Path(path if isinstance(path, str) else path[0])
@@ -108,23 +81,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
 def layer_of(
     image: Micrograph, *, data: Any = None, coarsest: Any = None
 ) -> LayerTuple:
-    """Make a calibrated napari layer of an image.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Finest level.
-    data : array or list of array, optional
-        What the layer shows in place of the image's own data: levels of a pyramid, or
-        planes stacked along a first axis.
-    coarsest : array, optional
-        Where to take the contrast limits from; the data by default.
-
-    Returns
-    -------
-    tuple
-        Data, attributes and ``"image"``.
-    """
+    """Make a calibrated napari layer of an image."""
     shown = image.data if data is None else data
     first = shown[0] if isinstance(shown, list) else shown
     extra = first.ndim - 2
@@ -192,25 +149,7 @@ def _remembered(image: Micrograph) -> dict[str, Any]:
 
 
 def micrograph_of(data: Any, attributes: Mapping[str, Any]) -> Micrograph:
-    """Make an image of a napari layer, by the units that the layer has now.
-
-    Parameters
-    ----------
-    data : array or sequence of array
-        The layer's data; of a pyramid the finest level is taken.
-    attributes : mapping
-        The layer's attributes, as napari hands them to writers.
-
-    Returns
-    -------
-    Micrograph
-        Calibrated when the layer's units are lengths.
-
-    Raises
-    ------
-    OptionError
-        If the layer is a stack or in colour.
-    """
+    """Make an image of a napari layer, by the units that the layer has now."""
     finest = data[0] if attributes.get("multiscale") or _is_pyramid(data) else data
     if attributes.get("rgb") or len(finest.shape) != 2:
         msg = (
@@ -256,77 +195,17 @@ def _save(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
 
 
 def write_ome_zarr(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer as a calibrated OME-Zarr store.
-
-    Parameters
-    ----------
-    path : str
-        Where to write, ending in ``.ome.zarr``.
-    data : array or sequence of array
-        The layer's data.
-    attributes : dict
-        The layer's attributes.
-
-    Returns
-    -------
-    list of str
-        What was written.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be written.
-    """
+    """Save an image layer as a calibrated OME-Zarr store."""
     return _save(path, data, attributes)
 
 
 def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer as a calibrated TIFF or OME-TIFF.
-
-    Parameters
-    ----------
-    path : str
-        Where to write, ending in ``.tif``, ``.tiff`` or ``.ome.tif``.
-    data : array or sequence of array
-        The layer's data.
-    attributes : dict
-        The layer's attributes.
-
-    Returns
-    -------
-    list of str
-        What was written.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be written.
-    """
+    """Save an image layer as a calibrated TIFF or OME-TIFF."""
     return _save(path, data, attributes)
 
 
 def write_png(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer as an 8-bit PNG for looking.
-
-    Parameters
-    ----------
-    path : str
-        Where to write, ending in ``.png``.
-    data : array or sequence of array
-        The layer's data.
-    attributes : dict
-        The layer's attributes.
-
-    Returns
-    -------
-    list of str
-        What was written.
-
-    Raises
-    ------
-    WriteError
-        If it cannot be written.
-    """
+    """Save an image layer as an 8-bit PNG for looking."""
     return _save(path, data, attributes)
 
 
@@ -340,19 +219,8 @@ _EDGE = 0.008
 _COLOUR = "#7fb2e5"
 
 
-def is_frames_folder(path: Path) -> bool:
-    """Tell a scan from any other folder by the tables that it holds.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A folder.
-
-    Returns
-    -------
-    bool
-        Whether it has ``positions.csv`` or ``scan.json``.
-    """
+def _is_frames_folder(path: Path) -> bool:
+    """Tell a scan from any other folder by the tables that it holds."""
     tables = ("positions.csv", "scan.json")
     return path.is_dir() and any((path / name).is_file() for name in tables)
 

@@ -80,90 +80,44 @@ TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_typed_size)]
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What a file is, found without reading more than needed.
+    """What a file is, found without reading more than needed."""
 
-    Attributes
-    ----------
-    format : str
-        ``"TIFF"``, ``"PNG"``, ``"OME-Zarr 0.5"``, ….
-    shape : tuple of int
-        Rows and columns of the image, its data bar cropped.
-    stored_shape : tuple of int
-        Shape as stored, with data bar and colour channels.
-    dtype : str
-        Type of the grey values.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when the file does not say.
-    vendor : str or None
-        Maker of the microscope, where the file tells.
-    levels, series, channels, planes : int
-        How many there are to choose from.
-    databar_rows : int
-        Rows of data bar below the image, by the header; 0 when it tells of none.
-    suggested_databar_rows : int
-        Rows that look like a data bar where the header does not tell: a guess, which
-        is never applied unasked.
-    metadata : mapping
-        What else the file says; ``"warnings"`` lists what could not be used.
-    """
-
-    format: str
-    shape: tuple[int, int]
-    stored_shape: tuple[int, ...]
-    dtype: str
-    pixel_size_nm: PixelSize | None
-    vendor: str | None = None
-    levels: int = 1
-    series: int = 1
-    channels: int = 1
-    planes: int = 1
+    format: str  # ``"TIFF"``, ``"PNG"``, ``"OME-Zarr 0.5"``, …
+    shape: tuple[int, int]  # Rows and columns of the image, its data bar cropped
+    stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
+    dtype: str  # Type of the grey values
+    pixel_size_nm: PixelSize | None  # ``(y, x)``; None when the file does not say
+    vendor: str | None = None  # Maker of the microscope, where the file tells
+    levels: int = 1  # How many there are to choose from
+    series: int = 1  # How many there are to choose from
+    channels: int = 1  # How many there are to choose from
+    planes: int = 1  # How many there are to choose from
+    # Rows of data bar below the image, by the header; 0 when it tells of none
     databar_rows: int = 0
+    # Rows that look like a data bar where the header does not tell: a guess, which is
+    # never applied unasked
     suggested_databar_rows: int = 0
+    # What else the file says; ``"warnings"`` lists what could not be used
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image as a format module hands it over, before grey, crop and overrides.
+    """One image as a format module hands it over, before grey, crop and overrides."""
 
-    Attributes
-    ----------
-    format : str
-        As in `FileInfo`.
-    data : (Y, X) or (Y, X, S) numpy.ndarray or dask.array.Array
-        One plane of one channel; S colour samples.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of this very level.
-    vendor : str or None
-        As in `FileInfo`.
-    databar_rows : int
-        By the header, in rows of this level.
-    levels, series, channels, planes : int
-        How many there are to choose from.
-    record : Record or None
-        What this package wrote beside the pixels.
-    origin, spacing_px : tuple of float or None
-        Where the format itself carries them.
-    name : str or None
-        Name inside the file.
-    metadata : mapping
-        What else the file says.
-    warnings : tuple of str
-        What could not be used, one sentence each.
-    """
-
-    format: str
-    data: Any
-    pixel_size_nm: PixelSize | None = None
-    vendor: str | None = None
-    databar_rows: int = 0
-    levels: int = 1
-    series: int = 1
-    channels: int = 1
-    planes: int = 1
-    record: Record | None = None
-    origin: tuple[float, float] | None = None
+    format: str  # As in `FileInfo`
+    data: Any  # (Y, X) One plane of one channel; S colour samples
+    pixel_size_nm: PixelSize | None = None  # ``(y, x)`` of this very level
+    vendor: str | None = None  # As in `FileInfo`
+    databar_rows: int = 0  # By the header, in rows of this level
+    levels: int = 1  # How many there are to choose from
+    series: int = 1  # How many there are to choose from
+    channels: int = 1  # How many there are to choose from
+    planes: int = 1  # How many there are to choose from
+    record: Record | None = None  # What this package wrote beside the pixels
+    origin: tuple[float, float] | None = None  # Where the format itself carries them
+    # Where the format itself carries them
     spacing_px: tuple[float, float] | None = None
-    name: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    name: str | None = None  # Name inside the file
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
+    warnings: tuple[str, ...] = ()  # What could not be used, one sentence each

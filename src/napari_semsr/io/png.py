@@ -188,20 +188,7 @@ def _to_8_bit(data: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def write(image: Micrograph, path: Path) -> None:
-    """Write an 8-bit PNG, with calibration and provenance.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Other types than 8-bit are stretched from their least to their greatest value.
-    path : pathlib.Path
-        File to make, already checked.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
-    """
+    """Write an 8-bit PNG, with calibration and provenance."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 

@@ -73,18 +73,7 @@ def _is_bar(
 
 
 def suggest_databar(image: NDArray[Any]) -> int:
-    """Count the rows at the bottom that look like a data bar.
-
-    Parameters
-    ----------
-    image : (Y, X) numpy.ndarray
-        Grey values with, perhaps, a bar below them.
-
-    Returns
-    -------
-    int
-        Rows from the bar's first one to the bottom; 0 when none is found.
-    """
+    """Count the rows at the bottom that look like a data bar; `image` (Y, X)."""
     height = image.shape[0]
     depth = int(height * _SHARE)
     if depth < _SMALLEST + _NEAR or image.shape[1] < 64:
@@ -143,28 +132,7 @@ def _luma(samples: Any) -> Any:
 
 
 def to_grey(path: Path, data: Any, *, colour: str) -> Any:
-    """Make one grey plane of what a file stores.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that is being read.
-    data : (Y, X) or (Y, X, S) numpy.ndarray or dask.array.Array
-        S is 1 or 2 (grey, grey and alpha) or 3 or 4 (colour, colour and alpha).
-    colour : {"refuse", "luminance"}
-        What to do when the channels really differ.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray or dask.array.Array
-        Grey values in the type of the samples. Equal channels give the first one,
-        untouched.
-
-    Raises
-    ------
-    ReadError
-        If the image is in colour and `colour` is ``"refuse"``.
-    """
+    """Make one grey plane of what a file stores; `data` (Y, X); gives (Y, X)."""
     if data.ndim == 2:
         return data
     if data.shape[2] < 3:
@@ -183,25 +151,7 @@ def to_grey(path: Path, data: Any, *, colour: str) -> Any:
 
 
 def native(path: Path, data: Any) -> Any:
-    """Bring samples into this machine's byte order and refuse what is no image.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that is being read.
-    data : numpy.ndarray or dask.array.Array
-        Samples of any type.
-
-    Returns
-    -------
-    numpy.ndarray or dask.array.Array
-        The same values.
-
-    Raises
-    ------
-    ReadError
-        If the samples are complex or of no numeric type, or there are none.
-    """
+    """Bring samples into this machine's byte order and refuse what is no image."""
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
         msg = (
@@ -290,27 +240,7 @@ def _metadata(source: Source, data: Any, bar: int) -> dict[str, Any]:
 
 
 def to_micrograph(path: Path, source: Source, options: ReadOptions) -> Micrograph:
-    """Make the micrograph that a user asked for.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that was read.
-    source : Source
-        What its format module found.
-    options : ReadOptions
-        What the user asked for.
-
-    Returns
-    -------
-    Micrograph
-        Grey, its data bar cropped, calibrated where the file or the user says how.
-
-    Raises
-    ------
-    ReadError
-        If the image is in colour, complex or empty.
-    """
+    """Make the micrograph that a user asked for."""
     source = _with_sidecar(path, source)
     bar = _bar(path, source, options)
     samples = native(path, source.data)[: source.data.shape[0] - bar]
@@ -332,20 +262,7 @@ def to_micrograph(path: Path, source: Source, options: ReadOptions) -> Micrograp
 
 
 def to_info(path: Path, source: Source) -> FileInfo:
-    """Describe a file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        File that was read.
-    source : Source
-        What its format module found.
-
-    Returns
-    -------
-    FileInfo
-        Shape, calibration and everything there is to choose from.
-    """
+    """Describe a file."""
     source = _with_sidecar(path, source)
     stored = tuple(int(n) for n in source.data.shape)
     suggested = 0

@@ -22,36 +22,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Name, calibration and history of an image.
+    """Name, calibration and history of an image."""
 
-    Attributes
-    ----------
-    name : str
-        What the image was called.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` exactly as it was.
-    origin : tuple of float
-        As in `Micrograph`.
-    spacing_px : tuple of float
-        As in `Micrograph`.
-    provenance : Provenance or None
-        What made the image.
-    """
-
-    name: str
-    pixel_size_nm: PixelSize | None
-    origin: tuple[float, float]
-    spacing_px: tuple[float, float]
-    provenance: Provenance | None
+    name: str  # What the image was called
+    pixel_size_nm: PixelSize | None  # ``(y, x)`` exactly as it was
+    origin: tuple[float, float]  # As in `Micrograph`
+    spacing_px: tuple[float, float]  # As in `Micrograph`
+    provenance: Provenance | None  # What made the image
 
     def to_dict(self) -> dict[str, Any]:
-        """Make the JSON object.
-
-        Returns
-        -------
-        dict
-            Only JSON types.
-        """
+        """Make the JSON object."""
         made = None
         size = None if self.pixel_size_nm is None else list(self.pixel_size_nm)
         if self.provenance is not None:
@@ -66,29 +46,12 @@ class Record:
         }
 
     def to_json(self) -> str:
-        """Make one line of ASCII JSON.
-
-        Returns
-        -------
-        str
-            The record, fit for any text field.
-        """
+        """Make one line of ASCII JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Record | None":
-        """Read a record back.
-
-        Parameters
-        ----------
-        text : str
-            What a file holds.
-
-        Returns
-        -------
-        Record or None
-            None when the text is no record of ours, or is damaged.
-        """
+        """Read a record back."""
         try:
             return cls.from_dict(json.loads(text))
         except ValueError:
@@ -96,18 +59,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: object) -> "Record | None":
-        """Read a record from a JSON object.
-
-        Parameters
-        ----------
-        values : object
-            What a file holds.
-
-        Returns
-        -------
-        Record or None
-            None when the object is no record of ours, or is damaged.
-        """
+        """Read a record from a JSON object."""
         if not isinstance(values, dict) or values.get("record") != _FORMAT:
             return None
         try:
@@ -125,18 +77,7 @@ class Record:
 
 
 def record_of(image: Micrograph) -> Record:
-    """Collect what must be written beside the pixels of an image.
-
-    Parameters
-    ----------
-    image : Micrograph
-        The image to be written.
-
-    Returns
-    -------
-    Record
-        Its name, calibration and history.
-    """
+    """Collect what must be written beside the pixels of an image."""
     return Record(
         name=image.name,
         pixel_size_nm=image.pixel_size_nm,

@@ -43,28 +43,18 @@ if TYPE_CHECKING:
 # the store notes that of its grey values too. When the grey values are those that a
 # store was begun with, it keeps what it says of its input.
 
-VALUES = "values"
+_VALUES = "values"
 """Key of a store's note: the digest of the grey values that it is made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A result that was left before its end.
+    """A result that was left before its end."""
 
-    Attributes
-    ----------
-    model : str
-        Name of its model.
-    options : dict
-        How it was run, as an `EnhanceOptions` takes it.
-    done, tiles : int
-        Tiles that are finished, and all.
-    """
-
-    model: str
-    options: dict[str, Any]
-    done: int
-    tiles: int
+    model: str  # Name of its model
+    options: dict[str, Any]  # How it was run, as an `EnhanceOptions` takes it
+    done: int  # Tiles that are finished, and all
+    tiles: int  # Tiles that are finished, and all
 
 
 def unfinished(path: Path) -> Unfinished | None:
@@ -92,29 +82,10 @@ def unfinished(path: Path) -> Unfinished | None:
     return Unfinished(made.model_name or "", options, *counts)
 
 
-def as_begun(
+def _as_begun(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> tuple[Micrograph, Provenance]:
-    """Name an input as the store that is to be resumed names it.
-
-    Parameters
-    ----------
-    place : pathlib.Path
-        The store; it need not exist.
-    image : Micrograph or path
-        What was given.
-    source : Micrograph
-        The same, opened.
-    provenance : Provenance
-        What would be recorded of it.
-
-    Returns
-    -------
-    Micrograph
-        With the name that the store has, if its grey values are the same.
-    Provenance
-        With the input that the store has, if its grey values are the same.
-    """
+    """Name an input as the store that is to be resumed names it."""
     from napari_semsr.io import noted, recorded
 
     found = recorded(place)
@@ -124,7 +95,7 @@ def as_begun(
     of_file = not isinstance(image, Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
-    if digest_values(source) not in (before.digest, noted(place).get(VALUES)):
+    if digest_values(source) not in (before.digest, noted(place).get(_VALUES)):
         return source, provenance
     reading = found.provenance.options.get("reading")
     same = provenance.model_copy(
@@ -193,44 +164,7 @@ def enhance_plane(
     scheduler: str | None = None,
     live: "LiveField | None" = None,
 ) -> Job[EnhancedFile]:
-    """Enhance a plane into a store or a file.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What to enhance; `opening` picks one plane of a stack.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
-    options : EnhanceOptions, optional
-        Tile, normalisation, device, precision, type.
-    opening : OpenOptions, optional
-        How to read a file.
-    overwrite : bool, default=False
-        Replace an existing output.
-    resume : bool, default=False
-        Go on with an output that was interrupted.
-    scheduler : str, optional
-        Address of a dask scheduler.
-    live : LiveField, optional
-        What a viewer draws meanwhile; the output must be a store.
-
-    Returns
-    -------
-    EnhancedFile
-        What was written, and what it cost.
-
-    Yields
-    ------
-    Progress
-        Tiles.
-
-    Raises
-    ------
-    ReadError, WriteError, CheckpointError, DeviceMemoryError
-        If the image cannot be read, the output not be made, or the model not be run.
-    """
+    """Enhance a plane into a store or a file."""
     held = psutil.Process().memory_info().rss
     yield Progress(0, 0, "checking")
     target = check_tiled_target(
@@ -253,7 +187,7 @@ def enhance_plane(
     provenance = provenance_of(image, source, loaded, chosen, opening)
     place = filling_store(target)
     if resume:
-        source, provenance = as_begun(place, image, source, provenance)
+        source, provenance = _as_begun(place, image, source, provenance)
     output_plan = (
         plan_output(source, loaded.card.model_dump(), chosen)
         if live is None
@@ -271,8 +205,8 @@ def enhance_plane(
             overwrite=overwrite or place != target,
             resume=resume,
         )
-        if VALUES not in store.notes() and not isinstance(image, Micrograph):
-            store.note(VALUES, digest_values(source))
+        if _VALUES not in store.notes() and not isinstance(image, Micrograph):
+            store.note(_VALUES, digest_values(source))
         return store
 
     def fill(store: "OmeZarrStore") -> Job["EnhanceReport"]:
@@ -323,26 +257,7 @@ def provenance_of(
     options: "EnhanceOptions",
     opening: OpenOptions | None,
 ) -> Provenance:
-    """Record what makes an enhanced image.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What was given.
-    source : Micrograph
-        The same, opened.
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions
-        How it is run.
-    opening : OpenOptions or None
-        How the image was opened.
-
-    Returns
-    -------
-    Provenance
-        Input, model, options, versions.
-    """
+    """Record what makes an enhanced image."""
     reading = (opening or OpenOptions()).model_dump(mode="json")
     return Provenance(
         job="enhance",

@@ -64,34 +64,12 @@ def open_image(image: Image, options: OpenOptions | None = None) -> Micrograph:
 
 
 def name_of(image: Image) -> str:
-    """Give the name of an image for messages and records.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        The image.
-
-    Returns
-    -------
-    str
-        A layer's or a file's name.
-    """
+    """Give the name of an image for messages and records."""
     return image.name if isinstance(image, Micrograph) else Path(image).name
 
 
 def paths_of(*images: Image | None) -> list[Path]:
-    """Give the paths among images.
-
-    Parameters
-    ----------
-    *images : Micrograph, path or None
-        What a job was given.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Those that are files.
-    """
+    """Give the paths among images."""
     return [
         Path(item)
         for item in images
@@ -106,24 +84,7 @@ def input_record(
     *,
     role: str = "image",
 ) -> InputRecord:
-    """Record an input for the provenance of an output.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What the job was given; a file is digested.
-    opened : Micrograph
-        The same, opened.
-    options : OpenOptions, optional
-        How it was opened: two planes of one file are two acquisitions.
-    role : str, default="image"
-        What it served as.
-
-    Returns
-    -------
-    InputRecord
-        With the history that the image itself carries.
-    """
+    """Record an input for the provenance of an output."""
     if isinstance(image, Micrograph):
         digest = digest_values(opened)
     else:
@@ -145,18 +106,7 @@ def _selection(options: OpenOptions) -> str:
 
 
 def digest_values(micrograph: Micrograph) -> str:
-    """Digest grey values, in bands of rows.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image.
-
-    Returns
-    -------
-    str
-        ``sha256:`` and 64 hexadecimal digits.
-    """
+    """Digest grey values, in bands of rows."""
     import hashlib
 
     import numpy as np
@@ -343,56 +293,21 @@ def open_pair(
 ) -> tuple[Micrograph, Micrograph | None]:
     """Open one or two images, with the history that tells whether they are independent.
 
-    Parameters
-    ----------
-    a : Micrograph or path
-        First image.
-    b : Micrograph or path or None
-        Second image.
-    opening : OpenOptions, optional
-        How to read files.
-
-    Returns
-    -------
-    first : Micrograph
-        The first image.
-    second : Micrograph or None
-        The second image, if one was given.
+    Gives second the second image, if one was given.
     """
     first = open_image(a, opening)
     return first, None if b is None else open_image(b, opening)
 
 
 def names_of(*images: Image | None) -> tuple[str, ...]:
-    """Give the names of those images that were given.
-
-    Parameters
-    ----------
-    *images : Micrograph, path or None
-        What a job was given.
-
-    Returns
-    -------
-    tuple of str
-        Names of layers or files.
-    """
+    """Give the names of those images that were given."""
     return tuple(name_of(item) for item in images if item is not None)
 
 
 def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
     """Choose the image whose pixel size holds, and warn where one is missing.
 
-    Parameters
-    ----------
-    first : Micrograph
-        First image.
-    second : Micrograph or None
-        Second image of the same field, if any.
-
-    Returns
-    -------
-    Micrograph
-        The first image, or the second where only that is calibrated.
+    Gives the first image, or the second where only that is calibrated.
     """
     images = [first] if second is None else [first, second]
     known = [image for image in images if image.pixel_size_nm is not None]

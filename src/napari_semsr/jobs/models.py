@@ -82,24 +82,11 @@ def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
 
 # Weights that others published, turned into models of ours.
 
-PUBLIC_SUFFIXES = (".pth", ".pt")
+_PUBLIC_SUFFIXES = (".pth", ".pt")
 
 
-def public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
-    """Read published weights of an ESRGAN generator, and write their card.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A ``.pth`` file; what is in it is not executed.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network for grey images, in evaluation mode.
-    ModelCard
-        Its card, with the file's name.
-    """
+def _public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
+    """Read published weights of an ESRGAN generator, and write their card."""
     from napari_semsr.models import ModelCard, effective_fields, load_esrgan, probe
 
     network, options = load_esrgan(path)
@@ -171,13 +158,7 @@ class ModelList(Result):
 
 
 def shelf_folder() -> Path:
-    """Give the folder where imported models are kept.
-
-    Returns
-    -------
-    pathlib.Path
-        ``$SEMSR_MODELS`` if set, else below the user's data folder.
-    """
+    """Give the folder where imported models are kept."""
     chosen = os.environ.get("SEMSR_MODELS")
     if chosen:
         return Path(chosen)
@@ -353,8 +334,8 @@ def import_model_job(
     if not path.is_file():
         msg = f"There is no file {path}; give a {_SUFFIX} file."
         raise CheckpointError(msg)
-    if path.suffix in PUBLIC_SUFFIXES:
-        module, card = public_model(path)
+    if path.suffix in _PUBLIC_SUFFIXES:
+        module, card = _public_model(path)
         target = _place(path, card.name, overwrite=overwrite)
         yield Progress(1, 2, "writing")
         save_model(target, module, card)

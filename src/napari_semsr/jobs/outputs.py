@@ -124,29 +124,7 @@ def check_tiled_target(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Refuse a place for an image made tile by tile, unless it goes on there.
-
-    Parameters
-    ----------
-    output : path
-        Where the image shall go; its suffix names the format.
-    inputs : iterable of path, optional
-        Files that the job reads; none of them may be the output.
-    overwrite : bool, default=False
-        Whether an existing output may be replaced.
-    resume : bool, default=False
-        Whether an existing store may be completed.
-
-    Returns
-    -------
-    pathlib.Path
-        The output.
-
-    Raises
-    ------
-    WriteError
-        If the output exists, is an input, or cannot be made.
-    """
+    """Refuse a place for an image made tile by tile, unless it goes on there."""
     path = Path(output)
     if resume and path.exists() and filling_store(path) == path:
         check_not_input(path, inputs)
@@ -161,29 +139,7 @@ def check_target_file(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Refuse a place where a table, page or model cannot or must not be written.
-
-    Parameters
-    ----------
-    output : path
-        Where the file shall go.
-    suffixes : collection of str
-        Endings that are understood, lower case, with their dot.
-    inputs : iterable of path, optional
-        Files that the job reads.
-    overwrite : bool, default=False
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The output.
-
-    Raises
-    ------
-    WriteError
-        If the output exists, is an input, or has another suffix.
-    """
+    """Refuse a place where a table, page or model cannot or must not be written."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
         wanted = " or ".join(suffixes)
@@ -239,20 +195,7 @@ def check_target_folder(
 
 
 def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse to write over what is being read.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where the output shall go.
-    inputs : iterable of path
-        Files that the job reads.
-
-    Raises
-    ------
-    WriteError
-        If the output is one of them, or lies inside a store that is one of them.
-    """
+    """Refuse to write over what is being read."""
     for item in inputs:
         source = Path(item).resolve()
         if source == path.resolve():

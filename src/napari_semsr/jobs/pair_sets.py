@@ -34,57 +34,22 @@ from napari_semsr.pairing import (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What will be written.
+    """What will be written."""
 
-    Attributes
-    ----------
-    kind : str
-        ``paired`` or ``unpaired``.
-    sets : dict
-        Pairs of places, LOW and HIGH, of each set.
-    images : dict
-        Images of each side on their final grids.
-    scale : int
-        HIGH pixels for each LOW pixel.
-    sources : dict
-        What the store says of the images of each side.
-    candidates : int
-        Patches that were judged.
-    rejected : dict
-        How many were left out, by reason.
-    pixel_nm : float or None
-        Pixel of HIGH, where all agree.
-    resampled : bool
-        Whether any image was brought to another grid.
-    """
-
-    kind: str
+    kind: str  # ``paired`` or ``unpaired``
+    # Pairs of places, LOW and HIGH, of each set
     sets: dict[str, list[tuple[Place, Place]]]
-    images: dict[str, list[Micrograph]]
-    scale: int
+    images: dict[str, list[Micrograph]]  # Images of each side on their final grids
+    scale: int  # HIGH pixels for each LOW pixel
+    # What the store says of the images of each side
     sources: dict[str, list[dict[str, Any]]]
-    candidates: int
-    rejected: dict[str, int]
-    pixel_nm: float | None
-    resampled: bool
+    candidates: int  # Patches that were judged
+    rejected: dict[str, int]  # How many were left out, by reason
+    pixel_nm: float | None  # Pixel of HIGH, where all agree
+    resampled: bool  # Whether any image was brought to another grid
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
-        """Read a patch.
-
-        Parameters
-        ----------
-        side : {"low", "high"}
-            Which image.
-        source : int
-            Its number.
-        box : Box
-            In pixels of LOW.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Grey values, in the one type that holds those of all images of this side.
-        """
+        """Read a patch; `box`: in pixels of LOW; gives (Y, X)."""
         wanted = box if side == "low" else box.scaled(self.scale)
         common = np.result_type(*(image.dtype for image in self.images[side]))
         return read_box(self.images[side][source].data, wanted).astype(common)
@@ -93,30 +58,7 @@ class Choice:
 def choose_paired(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
 ) -> Job[Choice]:
-    """Choose patches of places that both images of a pair show.
-
-    Parameters
-    ----------
-    lows, highs : sequence of Micrograph
-        Images that belong together, in order.
-    options : PairOptions
-        What is demanded.
-
-    Returns
-    -------
-    Choice
-        Pairs by set.
-
-    Yields
-    ------
-    Progress
-        Patches judged.
-
-    Raises
-    ------
-    ShapeError, OptionError
-        If images do not fit, or too few patches pass.
-    """
+    """Choose patches of places that both images of a pair show."""
     aligned = []
     for low, high in zip(lows, highs, strict=True):
         yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
@@ -158,30 +100,7 @@ def choose_paired(
 def choose_unpaired(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
 ) -> Job[Choice]:
-    """Choose patches of two sets that show equally much pattern.
-
-    Parameters
-    ----------
-    lows, highs : sequence of Micrograph
-        Images of two kinds, of other fields.
-    options : PairOptions
-        What is demanded.
-
-    Returns
-    -------
-    Choice
-        As many patches of either kind in every set.
-
-    Yields
-    ------
-    Progress
-        Patches judged.
-
-    Raises
-    ------
-    ShapeError, OptionError
-        If images are too small, or too few patches pass.
-    """
+    """Choose patches of two sets that show equally much pattern."""
     images: dict[str, list[Micrograph]] = {}
     ranges: dict[str, list[FloatPair]] = {}
     found: dict[str, dict[str, list[Place]]] = {}

@@ -47,25 +47,10 @@ from napari_semsr.restoration import (
 _FWHM_PER_SIGMA = 2.354820045
 
 
-def read_psf(text: str) -> tuple[str, Micrograph | None]:
+def _read_psf(text: str) -> tuple[str, Micrograph | None]:
     """Read the file of a blur, where one was named.
 
-    Parameters
-    ----------
-    text : str
-        What the option says.
-
-    Returns
-    -------
-    asked : str
-        The option, with the width in nm where the file tells it.
-    kernel : Micrograph or None
-        The image of a kernel.
-
-    Raises
-    ------
-    ReadError, OptionError
-        If the file cannot be read, or tells no blur.
+    Gives asked the option, with the width in nm where the file tells it.
     """
     choice = parse_psf(text)
     if choice.kind != "file":
@@ -158,38 +143,7 @@ def restore_plane(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Job[RestoredFile]:
-    """Undo the blur of one plane by a classical method.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What to restore; `opening` picks one plane of a stack.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    options : RestoreOptions, optional
-        Method and blur.
-    opening : OpenOptions, optional
-        How to read a file.
-    overwrite : bool, default=False
-        Replace an existing output.
-    resume : bool, default=False
-        Go on with a store that was interrupted.
-
-    Returns
-    -------
-    RestoredFile
-        What was done.
-
-    Yields
-    ------
-    Progress
-        Measuring, tiles, pyramid.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError
-        If the image cannot be read, the output not be made, or the blur not be used.
-    """
+    """Undo the blur of one plane by a classical method."""
     yield Progress(0, 0, "checking")
     target = check_tiled_target(
         output, inputs=paths_of(image), overwrite=overwrite, resume=resume
@@ -268,7 +222,7 @@ def _prepare(
     dtype = _dtype_of(options)
     yield Progress(0, 0, f"reading {name_of(image)}")
     source = open_image(image, opening)
-    asked, kernel = read_psf(options.psf)
+    asked, kernel = _read_psf(options.psf)
     yield Progress(0, 0, "measuring blur and noise")
     restorer = choose(source, options.replace(psf=asked), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from napari_semsr.core import Job
     from napari_semsr.jobs.simulate import SimulatedScan
 
-PIXEL_NM = 10.0
-SHAPE = (640, 896)
-PITCH_PX = 13.0
-GOLD_PX = 320
+_PIXEL_NM = 10.0
+_SHAPE = (640, 896)
+_PITCH_PX = 13.0
+_GOLD_PX = 320
 _SHOWN_GOLD = 100_000  # far from the fields that compare models
 
 
@@ -44,7 +44,7 @@ class Exposure:
     read_noise: float = 2.0
 
 
-def draw_specimen(shape: tuple[int, int] = SHAPE, *, seed: int = 0) -> Micrograph:
+def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
     """Draw a wiring layer that meets a cracked film, as a sharp 8-bit image.
 
     Parameters
@@ -61,7 +61,7 @@ def draw_specimen(shape: tuple[int, int] = SHAPE, *, seed: int = 0) -> Micrograp
     """
     from napari_semsr.simulation import draw
 
-    wiring = draw("circuit", shape, seed=seed, pitch_px=PITCH_PX)
+    wiring = draw("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
     film = draw("fracture", shape, seed=seed + 1)
     rows, columns = np.indices(shape)
     border = shape[1] * (0.62 + 0.05 * np.sin(rows / shape[0] * 5.0))
@@ -69,7 +69,7 @@ def draw_specimen(shape: tuple[int, int] = SHAPE, *, seed: int = 0) -> Micrograp
     grey = wiring * (1 - share) + (0.15 + 0.7 * film) * share
     return Micrograph(
         np.rint(25 + 205 * grey).astype(np.uint8),
-        parse_pixel_size(PIXEL_NM),
+        parse_pixel_size(_PIXEL_NM),
         "truth",
         provenance=_made("specimen", {"shape": list(shape), "seed": seed}),
     )
@@ -174,8 +174,8 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """
     from napari_semsr.simulation import COARSE_NM, FINE_NM, gold_rng, random_gold_pair
 
-    pair = random_gold_pair(GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))
-    made = _made("gold", {"side": GOLD_PX, "seed": seed})
+    pair = random_gold_pair(_GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))
+    made = _made("gold", {"side": _GOLD_PX, "seed": seed})
     off = (FINE_NM - COARSE_NM) / 2
     coarse, fine = (
         Micrograph(

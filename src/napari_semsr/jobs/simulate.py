@@ -41,38 +41,14 @@ _FRAME_BYTES = 2
 _SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
 
 
-def check_scan(
+def _check_scan(
     folder: str | os.PathLike[str],
     image: Image | None,
     options: SimulateOptions,
     *,
     overwrite: bool,
 ) -> Path:
-    """Refuse a folder that must not be written, and what cannot be had.
-
-    Parameters
-    ----------
-    folder : path
-        Where the scan shall go.
-    image : Micrograph, path or None
-        What is scanned.
-    options : SimulateOptions
-        What is asked for.
-    overwrite : bool
-        Whether an earlier simulation may be replaced.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-
-    Raises
-    ------
-    WriteError
-        If the folder is an input, holds other things, or cannot be made.
-    OptionError
-        If options contradict each other or the image.
-    """
+    """Refuse a folder that must not be written, and what cannot be had."""
     target = Path(folder)
     check_not_input(target, paths_of(image))
     check_target_folder(target, overwrite=overwrite)
@@ -92,35 +68,13 @@ def check_scan(
     return target
 
 
-def open_source(
+def _open_source(
     image: Image | None, options: SimulateOptions, opening: OpenOptions | None
 ) -> tuple["NDArray[Any] | None", tuple[InputRecord, ...], SimulateOptions]:
     """Open the image, and give its pixel size to frames that were given none.
 
-    Parameters
-    ----------
-    image : Micrograph, path or None
-        What is scanned; None for a drawn sample.
-    options : SimulateOptions
-        What is asked for.
-    opening : OpenOptions or None
-        How to read an image file.
-
-    Returns
-    -------
-    values : (Y, X) numpy.ndarray or None
-        Grey values of the image.
-    inputs : tuple of InputRecord
-        The same for the history.
-    options : SimulateOptions
-        With the binning and the pixel size that follow from the image.
-
-    Raises
-    ------
-    ReadError, ShapeError
-        If the image cannot be used.
-    OptionError
-        If positions in nm are wanted where no pixel size is known.
+    Gives values (Y, X), options with the binning and the pixel size that follow from
+    the image.
     """
     if image is None:
         return None, (), options
@@ -145,19 +99,8 @@ def open_source(
     return opened.array(), (input_record(image, opened, opening),), options
 
 
-def check_memory(options: SimulateOptions) -> None:
-    """Refuse a scan that cannot be held, before anything is drawn.
-
-    Parameters
-    ----------
-    options : SimulateOptions
-        Of which the sizes count.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If free memory does not hold scene and frames.
-    """
+def _check_memory(options: SimulateOptions) -> None:
+    """Refuse a scan that cannot be held, before anything is drawn."""
     from napari_semsr.simulation import fine_grid, scan_extent
 
     shape, _ = fine_grid(scan_extent(options), options.fine)
@@ -165,24 +108,11 @@ def check_memory(options: SimulateOptions) -> None:
     frames = rows * columns * options.frame_px**2 * _FRAME_BYTES
     least = shape[0] * shape[1] * _SCENE_BYTES + frames
     if least > psutil.virtual_memory().available:
-        raise too_large(options, least)
+        raise _too_large(options, least)
 
 
-def too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError:
-    """Say which options make a scan smaller.
-
-    Parameters
-    ----------
-    options : SimulateOptions
-        Of the scan that is too large.
-    least : int or None
-        Bytes that it takes at least, where they are known.
-
-    Returns
-    -------
-    DeviceMemoryError
-        To be raised.
-    """
+def _too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError:
+    """Say which options make a scan smaller."""
     rows, columns = options.frames_grid
     need = "more memory than is free"
     if least is not None:
@@ -273,13 +203,13 @@ def simulate_job(
 
     chosen = options or SimulateOptions()
     yield Progress(0, 0, "checking")
-    target = check_scan(folder, image, chosen, overwrite=overwrite)
-    source, inputs, chosen = open_source(image, chosen, opening)
-    check_memory(chosen)
+    target = _check_scan(folder, image, chosen, overwrite=overwrite)
+    source, inputs, chosen = _open_source(image, chosen, opening)
+    _check_memory(chosen)
     try:
         scan = yield from simulate_scan(chosen, source)
     except MemoryError as error:
-        raise too_large(chosen, None) from error
+        raise _too_large(chosen, None) from error
     with whole_folder(target) as place:
         writer = ScanWriter(place, scan, chosen, inputs)
         yield from writer.frames()

@@ -63,23 +63,7 @@ _OURS = ("positions.csv", "scan.json", "truth", "exposures", "focal", "sem")
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Write into a hidden folder beside the target, and swap when it is whole.
-
-    Parameters
-    ----------
-    target : pathlib.Path
-        The folder; what an earlier simulation left there is replaced.
-
-    Yields
-    ------
-    pathlib.Path
-        The hidden folder.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses to write.
-    """
+    """Write into a hidden folder beside the target, and swap when it is whole."""
     with writing(target), scratch(target) as place:
         place.mkdir()
         yield place
@@ -92,24 +76,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class ScanWriter:
-    """Writes one scan into a folder.
+    """Writes one scan into a folder."""
 
-    Attributes
-    ----------
-    place : pathlib.Path
-        The folder.
-    scan : Scan
-        What is written.
-    options : SimulateOptions
-        How it was made, and what is wanted beside it.
-    inputs : tuple of InputRecord
-        The image that was scanned, if any.
-    """
-
-    place: Path
-    scan: "Scan"
-    options: SimulateOptions
-    inputs: tuple[InputRecord, ...]
+    place: Path  # The folder
+    scan: "Scan"  # What is written
+    options: SimulateOptions  # How it was made, and what is wanted beside it
+    inputs: tuple[InputRecord, ...]  # The image that was scanned, if any
 
     def _image(
         self, data: Any, path: Path, *, said: bool = True, fine: bool = False
@@ -151,13 +123,7 @@ class ScanWriter:
         )
 
     def frames(self) -> Iterator[Progress]:
-        """Write the frames.
-
-        Yields
-        ------
-        Progress
-            Frame by frame.
-        """
+        """Write the frames."""
         total = len(self.scan.frames)
         for index, (name, frame) in enumerate(
             zip(self.scan.names, self.scan.frames, strict=True)
@@ -222,18 +188,7 @@ class ScanWriter:
         }
 
     def more(self) -> Job[tuple[str, ...]]:
-        """Take and write what was asked for beside the scan.
-
-        Returns
-        -------
-        tuple of str
-            Names of the folders that were made.
-
-        Yields
-        ------
-        Progress
-            Before each of them.
-        """
+        """Take and write what was asked for beside the scan."""
         from napari_semsr.simulation import (
             focal_series,
             focus_range,

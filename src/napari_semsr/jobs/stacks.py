@@ -28,21 +28,8 @@ if TYPE_CHECKING:
 File = TypeVar("File", EnhancedFile, RestoredFile)
 
 
-def count_planes(image: Image, opening: OpenOptions | None = None) -> int:
-    """Count the planes that a job has to go through.
-
-    Parameters
-    ----------
-    image : Micrograph or path
-        What the job was given.
-    opening : OpenOptions, optional
-        How it is read.
-
-    Returns
-    -------
-    int
-        One for an image in memory, a plane that was chosen, and what is no stack.
-    """
+def _count_planes(image: Image, opening: OpenOptions | None = None) -> int:
+    """Count the planes that a job has to go through."""
     chosen = opening is not None and opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
         return 1
@@ -51,7 +38,7 @@ def count_planes(image: Image, opening: OpenOptions | None = None) -> int:
     return describe(Path(image)).planes
 
 
-def plane_by_plane(
+def _plane_by_plane(
     job: Callable[..., Job[File]],
     image: Image,
     output: str | os.PathLike[str],
@@ -66,41 +53,9 @@ def plane_by_plane(
     Each plane of a stack has its own scaling and goes into a hidden store beside the
     output, so that an interrupted run can go on; the stores are removed once the stack
     is whole.
-
-    Parameters
-    ----------
-    job : callable
-        Takes the image, the output, and the three options below.
-    image : Micrograph or path
-        What the job is given.
-    output : path
-        A stack needs one that ends in ``.ome.tif`` or ``.tif``.
-    sum_up : callable
-        Gives the values that a stack's result has not from its first plane.
-    opening : OpenOptions or None
-        How to read a file; its `plane` picks one plane of a stack.
-    overwrite : bool
-        Replace an existing output.
-    resume : bool
-        Go on with an output that was interrupted.
-
-    Returns
-    -------
-    EnhancedFile or RestoredFile
-        The job's own.
-
-    Yields
-    ------
-    Progress
-        That of the job; of a stack, it says which plane it belongs to.
-
-    Raises
-    ------
-    WriteError
-        If the output cannot hold a stack.
     """
     yield Progress(0, 0, "checking")
-    planes = count_planes(image, opening)
+    planes = _count_planes(image, opening)
     if planes == 1:
         how = {"opening": opening, "overwrite": overwrite, "resume": resume}
         return (yield from job(image, output, **how))
@@ -202,10 +157,10 @@ def enhance_job(
         If the image cannot be read, the output not be made, or the model not be run.
     """
     job = partial(enhance_plane, model=model, options=options, scheduler=scheduler)
-    if live is not None and count_planes(image, opening) == 1:
+    if live is not None and _count_planes(image, opening) == 1:
         job = partial(job, live=live)
     return (
-        yield from plane_by_plane(
+        yield from _plane_by_plane(
             job,
             image,
             output,
@@ -323,7 +278,7 @@ def restore_job(
         If the image cannot be read, the output not be made, or the blur not be used.
     """
     return (
-        yield from plane_by_plane(
+        yield from _plane_by_plane(
             partial(restore_plane, options=options),
             image,
             output,

@@ -88,21 +88,8 @@ def open_scan(
     return (yield from open_frames(folder, positions=positions, **said))
 
 
-def digest_scan(folder: Path, acquisition: Acquisition) -> str:
-    """Digest the files of a scan: its frames and its tables.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Frames folder, or one file of many pages.
-    acquisition : Acquisition
-        The same, opened; its names may be paths below the folder.
-
-    Returns
-    -------
-    str
-        ``sha256:`` and the digest in hexadecimal.
-    """
+def _digest_scan(folder: Path, acquisition: Acquisition) -> str:
+    """Digest the files of a scan: its frames and its tables."""
     if folder.is_file():
         return digest_path(folder)
     items = {p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")}
@@ -114,21 +101,8 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
-    """History that the first frame itself carries, for all of them.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Frames folder, or one file of many pages.
-    acquisition : Acquisition
-        The same, opened.
-
-    Returns
-    -------
-    Provenance or None
-        None where it carries none.
-    """
+def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
+    """History that the first frame itself carries, for all of them."""
     from napari_semsr.io import read
 
     path = folder if folder.is_file() else folder / acquisition.names[0]
@@ -143,62 +117,23 @@ def first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
 # Everything is written under hidden names beside the output, and renamed at the end, so
 # that a run that fails or is cancelled leaves nothing.
 
-COVERAGE = "coverage"
+_COVERAGE = "coverage"
 
 
 @dataclass(frozen=True, slots=True)
 class MosaicFile:
-    """What is on the disk.
+    """What is on the disk."""
 
-    Attributes
-    ----------
-    coverage : str
-        Where the number of frames at each pixel is; 0 where there is none.
-    dtype : str
-        Type of the grey values in the output.
-    clipped : int
-        Covered pixels that had no place in that type.
-    empty : int
-        Pixels that no frame covers.
-    """
-
-    coverage: str
-    dtype: str
-    clipped: int
-    empty: int
+    coverage: str  # Where the number of frames at each pixel is; 0 where there is none
+    dtype: str  # Type of the grey values in the output
+    clipped: int  # Covered pixels that had no place in that type
+    empty: int  # Pixels that no frame covers
 
 
-def write_mosaic(
+def _write_mosaic(
     plan: "FusionPlan", about: Micrograph, target: Path, *, dtype: str
 ) -> Job[MosaicFile]:
-    """Compute a mosaic block by block and write it.
-
-    Parameters
-    ----------
-    plan : FusionPlan
-        The mosaic.
-    about : Micrograph
-        Its name, calibration and provenance; the data are not looked at.
-    target : pathlib.Path
-        Where it goes, already checked; an existing image is replaced.
-    dtype : str
-        Type of the grey values.
-
-    Returns
-    -------
-    MosaicFile
-        Where the coverage is, and what the type could not hold.
-
-    Yields
-    ------
-    Progress
-        Blocks, then the pyramid.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
-    """
+    """Compute a mosaic block by block and write it."""
     empty = 0
 
     def make(place: Path) -> OmeZarrStore:
@@ -209,35 +144,28 @@ def write_mosaic(
 
     def blocks(store: OmeZarrStore) -> Iterator[NDArray[Any]]:
         nonlocal empty
-        coverage = add_label(store, COVERAGE)
+        coverage = add_label(store, _COVERAGE)
         for box in store.boxes():
             image, count = plan.block(box)
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
             yield image
-        finish_label(store, COVERAGE, coverage)
+        finish_label(store, _COVERAGE, coverage)
 
     written = yield from write_blocks(target, make, fill)
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return MosaicFile(
-        str(label_path(target, COVERAGE)), written.dtype, written.told - lost, empty
+        str(label_path(target, _COVERAGE)), written.dtype, written.told - lost, empty
     )
 
 
-def write_positions(
+def _write_positions(
     path: Path, names: Sequence[str], corners: Sequence[tuple[float, float] | None]
 ) -> None:
     """Write solved top-left corners as a table.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        Where it goes, already checked.
-    names : sequence of str
-        Of the frames.
-    corners : sequence of tuple or None
-        ``(y, x)`` in px; None leaves the cells of a frame empty.
+    `corners`: ``(y, x)`` in px; None leaves the cells of a frame empty.
     """
     with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
@@ -430,10 +358,10 @@ def stitch_job(
         provenance=provenance,
     )
     dtype = request.options.dtype
-    written = yield from write_mosaic(plan, about, request.target, dtype=dtype)
+    written = yield from _write_mosaic(plan, about, request.target, dtype=dtype)
     placed = _placed(acquisition, solution)
     if request.positions_out is not None:
-        write_positions(request.positions_out, list(placed), list(placed.values()))
+        _write_positions(request.positions_out, list(placed), list(placed.values()))
     return StitchedFile(
         output=str(request.target),
         coverage=written.coverage,
@@ -474,7 +402,7 @@ def _checked(request: _Request, *, overwrite: bool) -> _Request:
             )
             raise WriteError(msg)
     target = check_image_target(request.target, inputs=inputs, overwrite=overwrite)
-    beside = label_path(target, COVERAGE)
+    beside = label_path(target, _COVERAGE)
     if beside.parent == target.parent:
         check_image_target(beside, inputs=inputs, overwrite=overwrite)
     if request.positions_out is not None:
@@ -508,8 +436,8 @@ def _provenance(
     frames = InputRecord(
         role="frames",
         name=request.folder.resolve().name,
-        digest=digest_scan(request.folder, acquisition),
-        provenance=first_history(request.folder, acquisition),
+        digest=_digest_scan(request.folder, acquisition),
+        provenance=_first_history(request.folder, acquisition),
     )
     inputs: tuple[InputRecord, ...] = (frames, *more)
     if request.table is not None:

@@ -67,24 +67,8 @@ def bundled_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a recipe: a file, or one that comes with the package.
-
-    Parameters
-    ----------
-    name_or_path : str or path
-        A YAML file, or a name from `bundled_recipes`.
-
-    Returns
-    -------
-    pathlib.Path
-        An existing file.
-
-    Raises
-    ------
-    ReadError
-        If there is neither.
-    """
+def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
+    """Find a recipe: a file, or one that comes with the package."""
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -119,7 +103,7 @@ def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
     """
     from napari_semsr.training import load_recipe
 
-    path = find_recipe(name_or_path)
+    path = _find_recipe(name_or_path)
     recipe = load_recipe(path)
     return RecipeFacts(
         name=recipe.name,
@@ -224,7 +208,7 @@ def train_job(
     ReadError, OptionError, WriteError
         If the recipe or its pairs cannot be used, or the folder holds another run.
     """
-    path = find_recipe(recipe)
+    path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
     if resume and overwrite:
         msg = "Give --resume to go on or --overwrite to start anew, not both."

@@ -317,14 +317,8 @@ _RANK = "LOCAL_RANK"
 Say = Callable[[str, Any], None]
 
 
-def main() -> int:
-    """Train as stdin asks.
-
-    Returns
-    -------
-    int
-        0 when it ended or was stopped, 2 when it failed.
-    """
+def _main() -> int:
+    """Train as stdin asks."""
     source, say = _take_over_streams()
     # A process started in the background may have been told to ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -427,4 +421,4 @@ def _await_stop(source: int, rest: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

@@ -12,7 +12,7 @@ from napari_semsr.io import renaming
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.registry import build
 
-SIZE_LIMIT = 2 * 2**30
+_SIZE_LIMIT = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         not fit the architecture that the card names or are not finite.
     """
     path = resolve(name_or_path)
-    if path.stat().st_size > SIZE_LIMIT:
+    if path.stat().st_size > _SIZE_LIMIT:
         size = path.stat().st_size / 2**30
         msg = f"A model file must be under 2 GiB, got {size:.1f} GiB in {path.name}."
         raise CheckpointError(msg)

@@ -77,23 +77,7 @@ def _new_name(name: str) -> str | None:
 
 
 def rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights of any of the three releases as `RRDBNet` names them.
-
-    Parameters
-    ----------
-    state : dict of torch.Tensor
-        Weights by their public names.
-
-    Returns
-    -------
-    dict of torch.Tensor
-        The same weights by our names.
-
-    Raises
-    ------
-    CheckpointError
-        If a name belongs to no layer of such a network.
-    """
+    """Rename weights of any of the three releases as `RRDBNet` names them."""
     renamed = {}
     for name, value in state.items():
         new = _new_name(name)
@@ -107,19 +91,8 @@ def rename_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def to_grey(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold three colours into one, exactly for images that are equal in all.
-
-    Parameters
-    ----------
-    state : dict of torch.Tensor
-        Weights of an `RRDBNet` with ``channels=3``.
-
-    Returns
-    -------
-    dict of torch.Tensor
-        Weights of one with ``channels=1``.
-    """
+def _to_grey(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold three colours into one, exactly for images that are equal in all."""
     first = state["conv_first.weight"]
     outputs, inputs, *kernel = first.shape
     colours = first.reshape(outputs, 3, inputs // 3, *kernel)
@@ -205,7 +178,7 @@ def load_esrgan(path: Path, *, grey: bool = True) -> tuple[RRDBNet, dict[str, in
     state = {k: v.float() for k, v in rename_keys(_read(path)).items()}
     options = _options(state, path.name)
     if grey and options["channels"] == 3:
-        state, options = to_grey(state), {**options, "channels": 1}
+        state, options = _to_grey(state), {**options, "channels": 1}
     try:
         network = RRDBNet(**options)
         network.load_state_dict(state)

@@ -18,20 +18,7 @@ _MISSING = "\N{EN DASH}"
 
 
 def render(template: str, **values: Any) -> str:
-    """Set a page in HTML: a whole document that needs nothing beside itself.
-
-    Parameters
-    ----------
-    template : str
-        Source in jinja2; ``page.html`` can be imported.
-    **values : object
-        What the template names.
-
-    Returns
-    -------
-    str
-        The document.
-    """
+    """Set a page in HTML: a whole document that needs nothing beside itself."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -53,7 +53,7 @@ def append_row(path: Path, row: dict[str, float]) -> None:
         writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
 
 
-def loggers_of(run_dir: Path) -> list[Logger]:
+def _loggers_of(run_dir: Path) -> list[Logger]:
     """Lightning's logger for ``board/`` in a run's folder; none without TensorBoard."""
     try:
         return [TensorBoardLogger(run_dir, name="", version="board")]
@@ -95,15 +95,9 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class StepReport(Progress):
-    """How far a run has come.
+    """How far a run has come."""
 
-    Attributes
-    ----------
-    loss : float
-        Of the step that was done.
-    """
-
-    loss: float
+    loss: float  # Of the step that was done
 
 
 class Recorder(Callback):
@@ -126,7 +120,7 @@ class Recorder(Callback):
     ) -> None:
         self.run_dir, self.recipe, self.best = run_dir, recipe, best
         self.writes = writes
-        self.metrics = MetricsLogger(run_dir, loggers_of(run_dir))
+        self.metrics = MetricsLogger(run_dir, _loggers_of(run_dir))
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
         self.begin: Callable[[], None] = _nothing

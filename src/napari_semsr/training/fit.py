@@ -109,24 +109,13 @@ _CHATTER = ("pytorch_lightning", "lightning_fabric")
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run gave.
+    """What a training run gave."""
 
-    Attributes
-    ----------
-    steps : int
-        Optimiser steps done in all.
-    validation : dict
-        Figures of the best model on the validation fields, and its step.
-    model : pathlib.Path
-        The best model.
-    seconds : float
-        Time of this run.
-    """
-
-    steps: int
+    steps: int  # Optimiser steps done in all
+    # Figures of the best model on the validation fields, and its step
     validation: dict[str, float]
-    model: Path
-    seconds: float
+    model: Path  # The best model
+    seconds: float  # Time of this run
 
 
 def train(

@@ -29,18 +29,12 @@ _FIELDS = 14  # of a simulated instrument
 
 @dataclass(frozen=True, slots=True)
 class ValidationPair:
-    """A degraded field and its truth, both on a 0-255 scale.
+    """A degraded field and its truth, both on a 0-255 scale."""
 
-    Attributes
-    ----------
-    kind : str
-        Degradation.
-    low, high : (Y, X) numpy.ndarray
-        Degraded and clear image; the clear one may be a multiple as large.
-    """
-
-    kind: str
+    kind: str  # Degradation
+    # (Y, X) Degraded and clear image; the clear one may be a multiple as large
     low: NDArray[Any]
+    # (Y, X) Degraded and clear image; the clear one may be a multiple as large
     high: NDArray[Any]
 
 

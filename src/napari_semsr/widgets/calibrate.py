@@ -19,24 +19,13 @@ if TYPE_CHECKING:
 
 # A pixel size as two numbers and a unit, shown in nanometres below.
 
-UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
+_UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres in each unit that is offered."""
 _DECIMALS = 6
 
 
 def format_nm(size: tuple[float, float] | None) -> str:
-    """Write a pixel size for people.
-
-    Parameters
-    ----------
-    size : tuple of float or None
-        ``(y, x)`` in nm.
-
-    Returns
-    -------
-    str
-        One number when both are equal; ``"unknown"`` for None.
-    """
+    """Write a pixel size for people; `size`: ``(y, x)`` in nm."""
     if size is None:
         return "unknown"
     y, x = size
@@ -49,11 +38,6 @@ class PixelSizeEdit(QWidget):
     """Controls for a pixel size; zero stands for unknown.
 
     Changing the unit keeps the numbers: that is how a wrong unit is corrected.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        Where it lives.
     """
 
     changed = Signal()
@@ -62,7 +46,7 @@ class PixelSizeEdit(QWidget):
         super().__init__(parent)
         self.height_box = self._number("y", "Height of a pixel; 0 when unknown.")
         self.width_box = self._number("x", "Width of a pixel; 0 when unknown.")
-        self.unit_box = ComboBox(name="unit", choices=list(UNITS_NM), value="nm")
+        self.unit_box = ComboBox(name="unit", choices=list(_UNITS_NM), value="nm")
         self.unit_box.native.setToolTip(
             "Unit of both numbers; choosing another keeps the numbers."
         )
@@ -97,7 +81,7 @@ class PixelSizeEdit(QWidget):
     @property
     def value(self) -> PixelSize | None:
         """``(y, x)`` in nm, or None when either number is zero."""
-        k = UNITS_NM[self.unit_box.value]
+        k = _UNITS_NM[self.unit_box.value]
         if self.height_box.value <= 0 or self.width_box.value <= 0:
             return None
         return parse_pixel_size((self.height_box.value * k, self.width_box.value * k))
@@ -112,8 +96,8 @@ class PixelSizeEdit(QWidget):
         for control in (self.height_box, self.width_box, self.unit_box):
             control.changed.block()
         self.unit_box.value = unit
-        self.height_box.value = round(y / UNITS_NM[unit], _DECIMALS)
-        self.width_box.value = round(x / UNITS_NM[unit], _DECIMALS)
+        self.height_box.value = round(y / _UNITS_NM[unit], _DECIMALS)
+        self.width_box.value = round(x / _UNITS_NM[unit], _DECIMALS)
         for control in (self.height_box, self.width_box, self.unit_box):
             control.changed.unblock()
         self._on_change()
@@ -135,20 +119,12 @@ class PixelSizeEdit(QWidget):
         self.changed.emit()
 
 
-LINE_LAYER = "Scale line"
+_LINE_LAYER = "Scale line"
 _ENDS = 2
 
 
 def apply_pixel_size(layer: Layer, size_nm: tuple[float, float]) -> None:
-    """Calibrate a layer in place; what lies over it must be calibrated alike.
-
-    Parameters
-    ----------
-    layer : napari.layers.Layer
-        The layer; its last two axes are the image.
-    size_nm : tuple of float
-        ``(y, x)``.
-    """
+    """Calibrate a layer in place; what lies over it must be calibrated alike."""
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
     scale[-2:] = size_nm
@@ -161,22 +137,7 @@ def apply_pixel_size(layer: Layer, size_nm: tuple[float, float]) -> None:
 def line_length(line: Shapes, size: tuple[float, float]) -> float:
     """Length of the last line of a Shapes layer.
 
-    Parameters
-    ----------
-    line : napari.layers.Shapes
-        Its last shape is a line; vertices are pixels of the image below.
-    size : tuple of float
-        ``(y, x)`` pitch by which rows and columns count.
-
-    Returns
-    -------
-    float
-        In the unit of `size`.
-
-    Raises
-    ------
-    OptionError
-        If there is no line, or it has no length.
+    `line`: its last shape is a line; vertices are pixels of the image below.
     """
     lines = [np.asarray(d)[:, -2:] for d in line.data if len(d) == _ENDS]
     if not lines:
@@ -200,17 +161,7 @@ def _lies_on(line: Shapes, layer: Layer) -> bool:
 
 
 class CalibrateGroup(QWidget):
-    """Controls that calibrate a layer which is open already.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    layer : magicgui.widgets.ComboBox
-        List of image layers, which the panel keeps up to date.
-    say, complain : callable
-        Show a sentence, or a problem, in the panel.
-    """
+    """Controls that calibrate a layer which is open already."""
 
     def __init__(
         self,
@@ -274,7 +225,7 @@ class CalibrateGroup(QWidget):
 
     def _line_layer(self) -> Shapes | None:
         for item in reversed(list(self._viewer.layers)):
-            if isinstance(item, Shapes) and item.name.startswith(LINE_LAYER):
+            if isinstance(item, Shapes) and item.name.startswith(_LINE_LAYER):
                 return item
         return None
 
@@ -320,7 +271,7 @@ class CalibrateGroup(QWidget):
             line = self._viewer.add_shapes(
                 None,
                 ndim=2,
-                name=LINE_LAYER,
+                name=_LINE_LAYER,
                 axis_labels=("y", "x"),
                 units=layer.units[-2:],
                 scale=layer.scale[-2:],

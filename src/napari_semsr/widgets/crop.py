@@ -52,41 +52,16 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class CropOutcome:
-    """What was cut, opened again.
+    """What was cut, opened again."""
 
-    Attributes
-    ----------
-    made : Cropped
-        Area and shift.
-    opened : tuple of Opened
-        The part, and that of the reference where there is one.
-    """
-
-    made: Cropped
-    opened: tuple[Opened, ...]
+    made: Cropped  # Area and shift
+    opened: tuple[Opened, ...]  # The part, and that of the reference where there is one
 
 
-def drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
+def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
     """Read the bounds of the last shape that was drawn.
 
-    Parameters
-    ----------
-    shapes : napari.layers.Shapes
-        Where it was drawn; without a unit of its own it has that of the image.
-    layer : napari.layers.Image
-        What will be cut.
-    image : Micrograph
-        The same, as it is read.
-
-    Returns
-    -------
-    CropOptions
-        A box in nm for a calibrated image, else in its pixels.
-
-    Raises
-    ------
-    ShapeError
-        If nothing is drawn, or in nm over an image without a pixel size.
+    Gives A box in nm for a calibrated image, else in its pixels.
     """
     if not len(shapes.data):
         msg = f"Layer {shapes.name!r} must hold a rectangle; draw one first."
@@ -113,30 +88,10 @@ def drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
     return CropOptions.parse({"box": (*first.tolist(), *last.tolist())})
 
 
-def crop_layers(
+def _crop_layers(
     image: Micrograph, reference: Micrograph | None, options: CropOptions
 ) -> Job[CropOutcome]:
-    """Cut an image, and its reference alike, into temporary stores.
-
-    Parameters
-    ----------
-    image : Micrograph
-        What is cut.
-    reference : Micrograph or None
-        Whose area and grid are taken; a box without one.
-    options : CropOptions
-        Box, shift, gaps.
-
-    Returns
-    -------
-    CropOutcome
-        Both parts.
-
-    Yields
-    ------
-    Progress
-        Searching, cutting, opening.
-    """
+    """Cut an image, and its reference alike, into temporary stores."""
     place = new_store_path(f"{image.name}-cropped")
     beside = None
     if reference is not None:
@@ -158,13 +113,7 @@ def _open(path: Path) -> Job[Opened]:
 
 
 class CropPanel(Panel):
-    """Cuts a layer to a drawn rectangle, or to the area and grid of another.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Cuts a layer to a drawn rectangle, or to the area and grid of another."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Crop", "Crop")
@@ -206,13 +155,7 @@ class CropPanel(Panel):
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The run, and what shows its result.
-        """
+        """Read the form."""
         layer, like = self.layer.value, self.like.value
         image = self.micrograph(layer)
         values = self.form.values()
@@ -224,7 +167,7 @@ class CropPanel(Panel):
             )
             raise ShapeError(msg)
         if isinstance(like, Shapes):
-            box = drawn_box(like, layer, image)
+            box = _drawn_box(like, layer, image)
             more = {"box": box.box, "box_nm": box.box_nm}
             values |= {"align": False}
         else:
@@ -236,20 +179,12 @@ class CropPanel(Panel):
             if one is not None:
                 require_room(one.shape, 1)
         return (
-            lambda: crop_layers(image, reference, options),
+            lambda: _crop_layers(image, reference, options),
             lambda outcome: self.show_outcome(outcome, layer, like),
         )
 
     def show_outcome(self, outcome: CropOutcome, layer: Layer, like: Layer) -> None:
-        """Add the parts as layers, and say where they lie.
-
-        Parameters
-        ----------
-        outcome : CropOutcome
-            What was cut.
-        layer, like : napari.layers.Layer
-            What was chosen.
-        """
+        """Add the parts as layers, and say where they lie."""
         pairs = list(zip(outcome.opened, (layer, like), strict=False))
         for opened, source in reversed(pairs):
             data = [item.data for item in opened.levels]
@@ -267,7 +202,7 @@ class CropPanel(Panel):
             for _, source in pairs:
                 source.visible = False
         show_scale_bar(self.viewer)
-        self.figures.setText(table(figures(outcome.made, like.name)))
+        self.figures.setText(table(_figures(outcome.made, like.name)))
         self.reveal(self.results)
         rows, columns = outcome.made.shape
         self.show_status(f"Cut {layer.name} to {rows} {TIMES} {columns} px.")
@@ -278,21 +213,8 @@ def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
     return [*shapes_layers(viewer), *grey_layers(viewer)]
 
 
-def figures(made: Cropped, like: str) -> dict[str, str]:
-    """Say what was cut in words and numbers.
-
-    Parameters
-    ----------
-    made : Cropped
-        What was done.
-    like : str
-        Name of the layer whose area was taken.
-
-    Returns
-    -------
-    dict
-        Names and values, for the panel.
-    """
+def _figures(made: Cropped, like: str) -> dict[str, str]:
+    """Say what was cut in words and numbers."""
     y0, x0, y1, x1 = made.area
     whose = like if made.like_output else "the layer"
     rows = {

@@ -33,15 +33,7 @@ _TOLERANCE = 1e-6
 def nm_per_unit(unit: object) -> float | None:
     """Convert a layer's unit to nanometres.
 
-    Parameters
-    ----------
-    unit : pint.Unit or str
-        Unit of one axis of a layer.
-
-    Returns
-    -------
-    float or None
-        Nanometres in one unit; None when it is no length (``pixel``).
+    Gives nanometres in one unit; None when it is no length (``pixel``).
     """
     import pint
 
@@ -53,18 +45,7 @@ def nm_per_unit(unit: object) -> float | None:
 
 
 def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
-    """Image layers that are not colour, in the order of the list.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-
-    Returns
-    -------
-    list of napari.layers.Image
-        The layers; the topmost is the last.
-    """
+    """Image layers that are not colour, in the order of the list."""
     return [
         item
         for item in viewer.layers
@@ -73,18 +54,7 @@ def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
 
 
 def shapes_layers(viewer: "napari.components.ViewerModel") -> list[Shapes]:
-    """Shapes layers in the order of the list.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-
-    Returns
-    -------
-    list of napari.layers.Shapes
-        The layers; the topmost is the last.
-    """
+    """Shapes layers in the order of the list."""
     return [item for item in viewer.layers if isinstance(item, Shapes)]
 
 
@@ -139,23 +109,8 @@ def micrograph_from_layer(
 ) -> Micrograph:
     """Read a layer as it is shown: its plane, its calibration, its history.
 
-    Parameters
-    ----------
-    layer : napari.layers.Image or None
-        A grey image layer; of several axes the last two are the image.
-    point : sequence of float
-        The viewer's point in world coordinates, which chooses the plane.
-
-    Returns
-    -------
-    Micrograph
-        Level 0, lazy when the layer is; uncalibrated when the layer's units are
-        pixels.
-
-    Raises
-    ------
-    ShapeError
-        If there is no layer, or it is colour, rotated, sheared or flipped.
+    Gives level 0, lazy when the layer is; uncalibrated when the layer's units are
+    pixels.
     """
     if layer is None:
         msg = "An image layer must be chosen; open one with Open mosaic or a sample."
@@ -193,17 +148,7 @@ def contrast_limits(
 ) -> tuple[float, float]:
     """Grey values between which an image is shown, from a sample of its pixels.
 
-    Parameters
-    ----------
-    data : (Y, X) array, or list of them
-        The image, or its pyramid, whose coarsest level is taken.
-    low, high : float
-        Percentiles.
-
-    Returns
-    -------
-    tuple of float
-        Two different finite numbers.
+    `data` (Y, X).
     """
     level = data[-1] if isinstance(data, list | tuple) else data
     if hasattr(level, "dask") and max(level.shape) > 2 * _SAMPLE:
@@ -226,23 +171,7 @@ def contrast_limits(
 def layer_keywords(
     micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
 ) -> dict[str, Any]:
-    """Keywords with which ``viewer.add_image`` shows a micrograph calibrated.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image.
-    levels : sequence of array, optional
-        Its pyramid, finest first, which sets the contrast.
-    **extra : object
-        More keywords; they win over ours.
-
-    Returns
-    -------
-    dict
-        Name, scale, translate, units, axis labels, contrast limits, ``rgb=False``,
-        and metadata with the provenance.
-    """
+    """Keywords with which ``viewer.add_image`` shows a micrograph calibrated."""
     record = micrograph.provenance
     size = micrograph.pixel_size_nm
     about = {
@@ -272,11 +201,6 @@ def without_cache(layer: Layer) -> None:
 
     napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
     10396: `KeyError` in both); from now on the layer is drawn without it.
-
-    Parameters
-    ----------
-    layer : napari.layers.Layer
-        Any layer; those in memory are left alone.
     """
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     if hasattr(data, "dask"):
@@ -284,13 +208,7 @@ def without_cache(layer: Layer) -> None:
 
 
 def outline(layer: Layer) -> None:
-    """Draw a thin line around a layer.
-
-    Parameters
-    ----------
-    layer : napari.layers.Layer
-        Any layer.
-    """
+    """Draw a thin line around a layer."""
     box = layer.bounding_box
     box.line_color = _AMBER
     box.points = False
@@ -298,13 +216,7 @@ def outline(layer: Layer) -> None:
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
-    """Switch the scale bar on; napari takes its unit from the layers.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-    """
+    """Switch the scale bar on; napari takes its unit from the layers."""
     canvas = getattr(viewer, "canvas", None)
     overlays = getattr(canvas, "overlays", None)
     bar = getattr(overlays, "scale_bar", None) or viewer.scale_bar
@@ -315,20 +227,7 @@ def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
 def same_unit(micrographs: Sequence[Micrograph]) -> str:
     """Find the unit that images to be compared share.
 
-    Parameters
-    ----------
-    micrographs : sequence of Micrograph
-        At least one image.
-
-    Returns
-    -------
-    str
-        ``"nm"`` or ``"pixel"``.
-
-    Raises
-    ------
-    OptionError
-        If some are calibrated and others are not.
+    Gives ``"nm"`` or ``"pixel"``.
     """
     units = {item.unit for item in micrographs}
     if len(units) > 1:

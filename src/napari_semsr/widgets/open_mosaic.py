@@ -49,41 +49,17 @@ _COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was opened.
+    """What was opened."""
 
-    Attributes
-    ----------
-    micrograph : Micrograph
-        The finest level asked for.
-    levels : tuple of Micrograph
-        The pyramid, finest first; one entry when there is none.
-    """
-
-    micrograph: Micrograph
+    micrograph: Micrograph  # The finest level asked for
+    # The pyramid, finest first; one entry when there is none
     levels: tuple[Micrograph, ...]
 
 
 def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
     """Open an image and, from level 0, the whole pyramid that is stored with it.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        File or store.
-    options : ReadOptions
-        Which image of it, its pixel size and its data bar.
-    levels : int
-        How many levels the file has.
-
-    Returns
-    -------
-    Opened
-        The levels, lazy where large.
-
-    Yields
-    ------
-    Progress
-        One step for each level, or for each strip of an overview.
+    `options`: which image of it, its pixel size and its data bar.
     """
     if not path.exists():
         msg = f"There is no file {path}; check the name."
@@ -101,13 +77,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
 
 
 class OpenMosaicPanel(Panel):
-    """Opens an image with its calibration, and corrects that of open layers.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Opens an image with its calibration, and corrects that of open layers."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Open mosaic", "Open")
@@ -157,24 +127,12 @@ class OpenMosaicPanel(Panel):
     # -- looking into the file ----------------------------------------------
 
     def typed_path(self) -> Path:
-        """Read the path of the form.
-
-        Returns
-        -------
-        pathlib.Path
-            Empty (``.``) when none was chosen.
-        """
+        """Read the path of the form."""
         value = self.path.value
         return value if isinstance(value, Path) else Path()
 
     def look(self, path: Path | None = None) -> None:
-        """Read what the file says about itself, and show it.
-
-        Parameters
-        ----------
-        path : pathlib.Path, optional
-            The file; the one in the form by default.
-        """
+        """Read what the file says about itself, and show it."""
         path = path or self.typed_path()
         if path == Path() or not path.exists():
             return
@@ -215,10 +173,7 @@ class OpenMosaicPanel(Panel):
     def options(self) -> ReadOptions:
         """Read the form.
 
-        Returns
-        -------
-        ReadOptions
-            Validated; the pixel size only where it differs from the file's.
+        Gives validated; the pixel size only where it differs from the file's.
         """
         size = self.pixel_size.value
         stated = self.facts.get("pixel_size_nm")
@@ -231,13 +186,7 @@ class OpenMosaicPanel(Panel):
         return options
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The opening job, and what shows the image.
-        """
+        """Read the form."""
         path = self.typed_path()
         if path == Path() or not path.exists():
             msg = f"A file must be chosen first, got {str(path)!r}."
@@ -248,13 +197,7 @@ class OpenMosaicPanel(Panel):
         return lambda: open_levels(path, options, levels=levels), self.show_image
 
     def show_image(self, opened: Opened) -> None:
-        """Add what was opened as a layer.
-
-        Parameters
-        ----------
-        opened : Opened
-            The image and its pyramid.
-        """
+        """Add what was opened as a layer."""
         data = [item.data for item in opened.levels]
         keywords = layer_keywords(opened.micrograph, levels=data)
         many = len(data) > 1

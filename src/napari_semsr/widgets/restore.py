@@ -60,21 +60,13 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """What was made, opened again.
+    """What was made, opened again."""
 
-    Attributes
-    ----------
-    made : RestoredFile
-        Path and parameters.
-    opened : Opened
-        The image and its pyramid.
-    """
-
-    made: RestoredFile
-    opened: Opened
+    made: RestoredFile  # Path and parameters
+    opened: Opened  # The image and its pyramid
 
 
-def restore_layer(
+def _restore_layer(
     micrograph: Micrograph,
     path: Path,
     options: RestoreOptions,
@@ -82,31 +74,7 @@ def restore_layer(
     overwrite: bool = False,
     temporary: bool = False,
 ) -> Job[RestoreOutcome]:
-    """Restore an image into a store, and open what was written.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image.
-    path : pathlib.Path
-        Ends in ``.ome.zarr``.
-    options : RestoreOptions
-        Method and blur.
-    overwrite : bool, default=False
-        Replace an existing store.
-    temporary : bool, default=False
-        Remove the store when the run does not end.
-
-    Returns
-    -------
-    RestoreOutcome
-        Parameters and pyramid.
-
-    Yields
-    ------
-    Progress
-        Measuring, tiles, pyramid.
-    """
+    """Restore an image into a store, and open what was written."""
     try:
         made = yield from restore_job(
             micrograph, path, options=options, overwrite=overwrite
@@ -122,13 +90,7 @@ def restore_layer(
 
 
 class RestorePanel(Panel):
-    """Restores a layer by a classical method.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Restores a layer by a classical method."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Restore", "Restore")
@@ -164,13 +126,7 @@ class RestorePanel(Panel):
             self.form.show_row(name, method in _ITERATIVE)
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The run, and what shows its result.
-        """
+        """Read the form."""
         micrograph = self.micrograph(self.layer.value)
         options: RestoreOptions = self.form.options()
         typed = str(self.output.value).strip()
@@ -184,22 +140,14 @@ class RestorePanel(Panel):
                 path = path.with_name(f"{path.name}.ome.zarr")
         overwrite = bool(self.replace.value)
         return (
-            lambda: restore_layer(
+            lambda: _restore_layer(
                 micrograph, path, options, overwrite=overwrite, temporary=temporary
             ),
             lambda outcome: self.show_outcome(outcome, micrograph.name),
         )
 
     def show_outcome(self, outcome: RestoreOutcome, name: str) -> None:
-        """Add the result as a layer, and write its parameters.
-
-        Parameters
-        ----------
-        outcome : RestoreOutcome
-            What was made.
-        name : str
-            Name of the layer that was restored.
-        """
+        """Add the result as a layer, and write its parameters."""
         data = [item.data for item in outcome.opened.levels]
         many = len(data) > 1
         keywords = layer_keywords(
@@ -207,24 +155,13 @@ class RestorePanel(Panel):
         )
         self.viewer.add_image(data if many else data[0], multiscale=many, **keywords)
         show_scale_bar(self.viewer)
-        self.figures.setText(table(figures(outcome.made)))
+        self.figures.setText(table(_figures(outcome.made)))
         self.reveal(self.results)
         self.show_status(f"Restored {name} by {outcome.made.method}.")
 
 
-def figures(made: RestoredFile) -> Mapping[str, str]:
-    """Say a restoration in words and numbers.
-
-    Parameters
-    ----------
-    made : RestoredFile
-        What was done.
-
-    Returns
-    -------
-    dict
-        Names and values, for the panel.
-    """
+def _figures(made: RestoredFile) -> Mapping[str, str]:
+    """Say a restoration in words and numbers."""
     told = made.parameters
     y, x = told["psf"]["sigma_px"]
     width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"

@@ -12,53 +12,28 @@ def _layers(micrographs: Any) -> list[LayerData]:
 
 
 def degraded_and_truth() -> list[LayerData]:
-    """Make an SEM-like image and its degraded twin.
-
-    Returns
-    -------
-    list of tuple
-        Truth and degraded image, as layer data.
-    """
+    """Make an SEM-like image and its degraded twin."""
     from napari_semsr.jobs import degraded_and_truth as draw_degraded_and_truth
 
     return _layers(reversed(draw_degraded_and_truth()))
 
 
 def two_exposures() -> list[LayerData]:
-    """Make two exposures of one field with independent noise.
-
-    Returns
-    -------
-    list of tuple
-        Both exposures, as layer data.
-    """
+    """Make two exposures of one field with independent noise."""
     from napari_semsr.jobs import two_exposures as draw_two_exposures
 
     return _layers(draw_two_exposures())
 
 
 def gold_pair() -> list[LayerData]:
-    """Make gold on carbon at two magnifications, one over the other.
-
-    Returns
-    -------
-    list of tuple
-        Fine and coarse image, as layer data.
-    """
+    """Make gold on carbon at two magnifications, one over the other."""
     from napari_semsr.jobs import gold_pair as draw_gold_pair
 
     return _layers(reversed(draw_gold_pair()))
 
 
 def superlens_scan() -> list[LayerData]:
-    """Simulate a superlens scan into a temporary folder, and show its frames.
-
-    Returns
-    -------
-    list of tuple
-        Frames at their nominal places and their outlines, as layer data; the panel
-        *Stitch mosaic* finds the folder by them.
-    """
+    """Simulate a superlens scan into a temporary folder, and show its frames."""
     from napari_semsr.core import run
     from napari_semsr.io import read_scan_layers
     from napari_semsr.jobs import superlens_scan as draw_superlens_scan

@@ -27,19 +27,11 @@ _SMALLEST = 4 << 10
 Pages = mmap.mmap | bytearray
 
 
-def blank(size: int) -> Pages:
+def _blank(size: int) -> Pages:
     """Make room for what is to be kept for long.
 
-    Parameters
-    ----------
-    size : int
-        Bytes.
-
-    Returns
-    -------
-    mmap.mmap or bytearray
-        Zeros: pages of this process alone, which take no memory until they are written
-        to and go with the last object that uses them; a few bytes lie on the heap.
+    Gives zeros: pages of this process alone, which take no memory until they are
+    written to and go with the last object that uses them; a few bytes lie on the heap.
     """
     if size < _SMALLEST:
         return bytearray(size)
@@ -51,20 +43,10 @@ def blank(size: int) -> Pages:
         return bytearray(size)
 
 
-def as_tensor(pages: Pages, dtype: torch.dtype) -> Tensor:
+def _as_tensor(pages: Pages, dtype: torch.dtype) -> Tensor:
     """Look at pages as a tensor.
 
-    Parameters
-    ----------
-    pages : mmap.mmap or bytearray
-        From `blank`.
-    dtype : torch.dtype
-        Type of the values.
-
-    Returns
-    -------
-    (N,) torch.Tensor
-        On the CPU; it shares the memory, and keeps it.
+    Gives (N,).
     """
     if not len(pages):
         return torch.empty(0, dtype=dtype)
@@ -86,42 +68,16 @@ class NoRoomError(DeviceMemoryError):
 
 @dataclass(slots=True)
 class Room:
-    """Memory for layers and shelves, and a folder for what exceeds it.
+    """Memory for layers and shelves, and a folder for what exceeds it."""
 
-    Attributes
-    ----------
-    budget : int
-        Bytes that may lie in memory.
-    folder : pathlib.Path
-        Where files are made.
-    used, spilled : int
-        Bytes in memory now; the most that lay on disk at once.
-    """
-
-    budget: int
-    folder: Path
-    used: int = 0
-    spilled: int = 0
+    budget: int  # Bytes that may lie in memory
+    folder: Path  # Where files are made
+    used: int = 0  # Bytes in memory now; the most that lay on disk at once
+    spilled: int = 0  # Bytes in memory now; the most that lay on disk at once
     _on_disk: int = 0
 
     def take(self, size: int) -> bool:
-        """Claim memory.
-
-        Parameters
-        ----------
-        size : int
-            Bytes.
-
-        Returns
-        -------
-        bool
-            Whether they may lie in memory; otherwise they count as lying on disk.
-
-        Raises
-        ------
-        NoRoomError
-            If neither memory nor disk holds them.
-        """
+        """Claim memory."""
         if self.used + size <= self.budget:
             self.used += size
             return True
@@ -138,45 +94,19 @@ class Room:
         return False
 
     def release(self, size: int, *, in_memory: bool) -> None:
-        """Give back what was claimed.
-
-        Parameters
-        ----------
-        size : int
-            Bytes.
-        in_memory : bool
-            What `take` returned.
-        """
+        """Give back what was claimed."""
         if in_memory:
             self.used -= size
         else:
             self._on_disk -= size
 
     def open(self) -> IO[bytes]:
-        """Make a file without a name.
-
-        Returns
-        -------
-        file
-            Open for reading and writing, gone when it is closed.
-        """
+        """Make a file without a name."""
         return tempfile.TemporaryFile(dir=self.folder, buffering=0)
 
 
 class Layer:
-    """One tensor of the whole field, ``(1, C, Y, X)`` with channels last in memory.
-
-    Parameters
-    ----------
-    room : Room
-        Where it lies.
-    shape : tuple of int
-        Rows and columns.
-    channels : int
-        Channels.
-    dtype : torch.dtype
-        Type of the values.
-    """
+    """One tensor of the whole field, ``(1, C, Y, X)`` with channels last in memory."""
 
     def __init__(
         self, room: Room, shape: tuple[int, int], channels: int, dtype: torch.dtype
@@ -188,7 +118,7 @@ class Layer:
         self._held: Tensor | None = None
         self._file: IO[bytes] | None = None
         if room.take(self._size):
-            self._held = as_tensor(blank(self._size), dtype).view(*shape, channels)
+            self._held = _as_tensor(_blank(self._size), dtype).view(*shape, channels)
         else:
             self._file = room.open()
             self._file.truncate(self._size)
@@ -196,12 +126,7 @@ class Layer:
     def write(self, box: Box, values: Tensor) -> None:
         """Write a region.
 
-        Parameters
-        ----------
-        box : Box
-            Region in pixels of the layer.
-        values : (1, C, Y, X) torch.Tensor
-            Its values.
+        `box`: region in pixels of the layer; `values` (1, C, Y, X).
         """
         rows = values[0].permute(1, 2, 0)
         if self._held is not None:
@@ -209,28 +134,17 @@ class Layer:
             return
         data = rows.to("cpu").contiguous().view(torch.uint8).numpy()
         for y, row in zip(range(box.y0, box.y1), data, strict=True):
-            write_all(self._open_file, self._place(y, box.x0), memoryview(row))
+            _write_all(self._open_file, self._place(y, box.x0), memoryview(row))
 
     def read(self, box: Box) -> Tensor:
-        """Read a region.
-
-        Parameters
-        ----------
-        box : Box
-            Region in pixels of the layer.
-
-        Returns
-        -------
-        (1, C, Y, X) torch.Tensor
-            A copy on the CPU, in channels-last order.
-        """
+        """Read a region; `box`: region in pixels of the layer; gives (1, C, Y, X)."""
         if self._held is not None:
             rows = self._held[box.slices].clone()
         else:
             rows = torch.empty(*box.shape, self._channels, dtype=self._dtype)
             data = rows.view(torch.uint8).numpy()
             for y, row in zip(range(box.y0, box.y1), data, strict=True):
-                read_all(self._open_file, self._place(y, box.x0), memoryview(row))
+                _read_all(self._open_file, self._place(y, box.x0), memoryview(row))
         return rows.permute(2, 0, 1)[None]
 
     def close(self) -> None:
@@ -254,58 +168,22 @@ class Layer:
         return (y * self._shape[1] + x) * self._pixel
 
 
-def bytes_of(flat: Tensor) -> memoryview:
-    """Look at a vector's memory.
-
-    Parameters
-    ----------
-    flat : (N,) torch.Tensor
-        Values side by side, on the CPU.
-
-    Returns
-    -------
-    memoryview
-        Their bytes.
-    """
+def _bytes_of(flat: Tensor) -> memoryview:
+    """Look at a vector's memory; `flat` (N,); gives their bytes."""
     raw: Any = flat.view(torch.uint8).numpy()
     return memoryview(raw)
 
 
-def write_all(stream: IO[bytes], place: int, data: memoryview) -> None:
-    """Write all bytes at a place; a raw file may take fewer at once.
-
-    Parameters
-    ----------
-    stream : file
-        From `Room.open`.
-    place : int
-        Where to begin.
-    data : memoryview
-        What to write.
-    """
+def _write_all(stream: IO[bytes], place: int, data: memoryview) -> None:
+    """Write all bytes at a place; a raw file may take fewer at once."""
     stream.seek(place)
     flat = data.cast("B")
     while len(flat):
         flat = flat[stream.write(flat) :]
 
 
-def read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
-    """Read all bytes at a place.
-
-    Parameters
-    ----------
-    stream : file
-        From `Room.open`.
-    place : int
-        Where to begin.
-    data : memoryview
-        What to fill.
-
-    Raises
-    ------
-    OSError
-        If the file ends early.
-    """
+def _read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
+    """Read all bytes at a place."""
     stream.seek(place)
     flat = data.cast("B")
     while len(flat):
@@ -331,30 +209,16 @@ class _Slot:
 
 @dataclass(slots=True)
 class Shelf:
-    """Tensors that tiles keep while they wait.
+    """Tensors that tiles keep while they wait."""
 
-    Attributes
-    ----------
-    room : Room
-        Where they lie.
-    """
-
-    room: Room
+    room: Room  # Where they lie
     _slots: dict[Any, _Slot] = field(default_factory=dict)
     _file: IO[bytes] | None = None
     _end: int = 0
     _free: dict[int, list[int]] = field(default_factory=dict)
 
     def put(self, key: Any, value: Tensor) -> None:
-        """Keep a tensor under a key, in place of an older one.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name.
-        value : torch.Tensor
-            What to keep; not changed by anybody afterwards.
-        """
+        """Keep a tensor under a key, in place of an older one."""
         self.drop(key)
         size = value.nbytes
         whole = _dense(value)  # in memory too: the layout decides how sums are rounded
@@ -368,42 +232,25 @@ class Shelf:
         if place == self._end:
             self._end += size
         flat = torch.as_strided(whole.to("cpu"), (whole.numel(),), (1,))
-        write_all(self._file, place, bytes_of(flat))
+        _write_all(self._file, place, _bytes_of(flat))
         self._slots[key] = _slot(whole, None, place)
 
     def get(self, key: Any) -> Tensor:
-        """Fetch a tensor; it stays on the shelf.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name.
-
-        Returns
-        -------
-        torch.Tensor
-            As it was kept.
-        """
+        """Fetch a tensor; it stays on the shelf."""
         slot = self._slots[key]
         if slot.held is not None:
-            flat = as_tensor(slot.held, slot.dtype)
+            flat = _as_tensor(slot.held, slot.dtype)
         else:
             flat = torch.empty(slot.size // slot.dtype.itemsize, dtype=slot.dtype)
             if self._file is not None:
-                read_all(self._file, slot.place, bytes_of(flat))
+                _read_all(self._file, slot.place, _bytes_of(flat))
         return torch.as_strided(flat, slot.shape, slot.stride).to(slot.device)
 
     def __contains__(self, key: Any) -> bool:
         return key in self._slots
 
     def drop(self, key: Any) -> None:
-        """Forget a tensor.
-
-        Parameters
-        ----------
-        key : hashable
-            Its name; an unknown one is ignored.
-        """
+        """Forget a tensor."""
         slot = self._slots.pop(key, None)
         if slot is None:
             return
@@ -430,8 +277,8 @@ def _dense(value: Tensor) -> Tensor:
 
 def _copied(value: Tensor) -> Pages:
     """Copy a dense tensor's values to pages of their own."""
-    pages = blank(value.nbytes)
-    flat = as_tensor(pages, value.dtype)
+    pages = _blank(value.nbytes)
+    flat = _as_tensor(pages, value.dtype)
     torch.as_strided(flat, value.shape, value.stride()).copy_(value)
     return pages
 

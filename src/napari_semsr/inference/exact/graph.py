@@ -26,31 +26,16 @@ _STRIDES = 4
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A call at which all tiles meet.
+    """A call at which all tiles meet."""
 
-    Attributes
-    ----------
-    call : int
-        Its number, counted from 0.
-    live : bool
-        Whether it is a live norm, for which statistics are taken; otherwise only the
-        halo is refreshed.
-    root : tuple of int
-        The tensor that it looks at.
-    channels : int
-        Of that tensor.
-    ratio : fractions.Fraction
-        Its pixels for each input pixel, along each axis.
-    itemsize : int
-        Bytes of one of its values.
-    """
-
-    call: int
+    call: int  # Its number, counted from 0
+    # Whether it is a live norm, for which statistics are taken; otherwise only the halo
+    # is refreshed
     live: bool
-    root: IntPair
-    channels: int
-    ratio: Fraction
-    itemsize: int
+    root: IntPair  # The tensor that it looks at
+    channels: int  # Of that tensor
+    ratio: Fraction  # Its pixels for each input pixel, along each axis
+    itemsize: int  # Bytes of one of its values
 
     @property
     def bytes_per_pixel(self) -> float:
@@ -60,43 +45,19 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One pass, call by call.
+    """One pass, call by call."""
 
-    Attributes
-    ----------
-    functions : tuple
-        What is called.
-    made : tuple of tuple of Root
-        The tensors that each call returns, by the call that made them first: a call
-        that works in place returns an old one.
-    last_use : dict
-        The last call that takes a tensor; the number of calls for the pass's output.
-    size : dict
-        Bytes of a tensor for each pixel of the input.
-    points : tuple of Point
-        Where tiles meet, in order.
-    """
-
-    functions: tuple[Any, ...]
+    functions: tuple[Any, ...]  # What is called
+    # The tensors that each call returns, by the call that made them first: a call that
+    # works in place returns an old one
     made: tuple[tuple[IntPair, ...], ...]
+    # The last call that takes a tensor; the number of calls for the pass's output
     last_use: dict[IntPair, int]
-    size: dict[IntPair, float]
-    points: tuple[Point, ...]
+    size: dict[IntPair, float]  # Bytes of a tensor for each pixel of the input
+    points: tuple[Point, ...]  # Where tiles meet, in order
 
     def kept(self, point: Point) -> tuple[IntPair, ...]:
-        """List what a tile must keep while it waits.
-
-        Parameters
-        ----------
-        point : Point
-            Where it waits.
-
-        Returns
-        -------
-        tuple of Root
-            Tensors made before and used then or later. The one that the point itself
-            refreshes is read anew, and is not among them.
-        """
+        """List what a tile must keep while it waits."""
         found = []
         for root, last in self.last_use.items():
             if root[0] < point.call <= last and root != point.root:
@@ -231,25 +192,7 @@ def _watch(
 def write_script(
     module: nn.Module, refreshes: Refreshes, *, stride: int, smallest: int
 ) -> Script | None:
-    """Record a pass of a network, to be played for each tile.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
-    refreshes : Refreshes
-        From `find_refreshes`.
-    stride : int
-        The network's total stride.
-    smallest : int
-        Smallest side that it accepts.
-
-    Returns
-    -------
-    Script or None
-        None when the network's calls depend on the size of its input, or tiles cannot
-        meet where they would have to.
-    """
+    """Record a pass of a network, to be played for each tile."""
     ghost = copy.deepcopy(module).to("meta").eval()
     side = round_up(max(_STRIDES * stride, 2 * smallest), stride)
     first, second = (

@@ -22,27 +22,14 @@ _known = weakref.WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class LockstepPlan:
-    """How a field is run in lockstep, and what that takes.
+    """How a field is run in lockstep, and what that takes."""
 
-    Attributes
-    ----------
-    tiles : TilePlan
-        Cores partition the padded field; they are whole output tiles, or several.
-    script : Script
-        The network's calls.
-    work : float
-        Pixels that are computed, for each pixel of the padded field.
-    room_bytes : int
-        Layers and waiting tiles at their most.
-    memory_bytes : int
-        How much of these may lie in memory.
-    """
-
+    # Cores partition the padded field; they are whole output tiles, or several
     tiles: TilePlan
-    script: Script
-    work: float
-    room_bytes: int
-    memory_bytes: int
+    script: Script  # The network's calls
+    work: float  # Pixels that are computed, for each pixel of the padded field
+    room_bytes: int  # Layers and waiting tiles at their most
+    memory_bytes: int  # How much of these may lie in memory
 
     @property
     def disk_bytes(self) -> int:
@@ -50,13 +37,7 @@ class LockstepPlan:
         return max(0, self.room_bytes - self.memory_bytes)
 
     def sentence(self) -> str:
-        """Say what will be done.
-
-        Returns
-        -------
-        str
-            For the user.
-        """
+        """Say what will be done."""
         norms = sum(point.live for point in self.script.points)
         said = (
             f"{len(self.tiles)} tiles of {self.tiles.core} px step together through "
@@ -70,18 +51,7 @@ class LockstepPlan:
 
 
 def halo_and_script(predictor: Predictor) -> tuple[Refreshes, Script] | None:
-    """Find where a network's tiles meet; measured once for a network.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network on its device.
-
-    Returns
-    -------
-    tuple or None
-        The refreshes and the calls; None when tiles cannot run in lockstep.
-    """
+    """Find where a network's tiles meet; measured once for a network."""
     made = _known.setdefault(predictor.source, {})
     stride = predictor.card.stride
     if stride not in made:
@@ -99,18 +69,7 @@ def halo_and_script(predictor: Predictor) -> tuple[Refreshes, Script] | None:
 
 
 def work_of(tiles: TilePlan) -> float:
-    """Compare the windows of a plan with the field.
-
-    Parameters
-    ----------
-    tiles : TilePlan
-        The tiles.
-
-    Returns
-    -------
-    float
-        Pixels of all windows over those of the padded field.
-    """
+    """Compare the windows of a plan with the field."""
     rows, columns = tiles.padded_shape
     return _area(tiles.tiles) / (rows * columns)
 
@@ -138,28 +97,7 @@ def plan_lockstep(
     host: int | None = None,
     core: int | None = None,
 ) -> LockstepPlan | None:
-    """Plan a run in lockstep.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network on its device.
-    tiles : TilePlan
-        The output's tiles.
-    budget : int
-        Bytes of the device's memory that the run may take.
-    host : int, optional
-        Bytes that layers and waiting tiles may take, in the machine's memory; as
-        `budget` by default. On a CPU the network needs part of them.
-    core : int, optional
-        Side of a core, a multiple of that of the output's tiles. By default as many
-        tiles are run as one as it takes to make the halos cheap, if memory allows.
-
-    Returns
-    -------
-    LockstepPlan or None
-        None when the network's tiles cannot run in lockstep.
-    """
+    """Plan a run in lockstep."""
     known = halo_and_script(predictor)
     if known is None:
         return None
@@ -184,24 +122,7 @@ def plan_lockstep(
 
 
 def halved(predictor: Predictor, found: LockstepPlan, core: int) -> LockstepPlan | None:
-    """Plan the same with smaller tiles, because memory ran out.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network on its device.
-    found : LockstepPlan
-        What did not fit.
-    core : int
-        Side of the output's tiles.
-
-    Returns
-    -------
-    LockstepPlan or None
-        Cores of half the side or less, several to an output tile or the other way
-        round, and on a CPU half the memory for layers. None when there is none above
-        32 px.
-    """
+    """Plan the same with smaller tiles, because memory ran out."""
     stride = found.tiles.stride
     before = min(found.tiles.core, max(found.tiles.padded_shape))
     wanted = max(before // 2, stride)

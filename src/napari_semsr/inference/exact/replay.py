@@ -33,18 +33,10 @@ class _Ghost:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a tile is told at a point.
+    """What a tile is told at a point."""
 
-    Attributes
-    ----------
-    window : (1, C, H, W) torch.Tensor
-        The point's tensor with a fresh halo.
-    moments : Moments or None
-        Of the whole field; None where only the halo is refreshed.
-    """
-
-    window: Tensor
-    moments: Moments | None
+    window: Tensor  # (1, C, H, W) The point's tensor with a fresh halo
+    moments: Moments | None  # Of the whole field; None where only the halo is refreshed
 
 
 class _Left(BaseException):
@@ -57,61 +49,27 @@ class _Left(BaseException):
 
 @dataclass(slots=True)
 class TilePass:
-    """One tile on its way through a network.
+    """One tile on its way through a network."""
 
-    Attributes
-    ----------
-    network : torch.nn.Module
-        The network, in evaluation mode.
-    script : Script
-        Its calls.
-    shelf : Shelf
-        Where tensors lie while the tile waits.
-    key : hashable
-        Name of the tile on the shelf.
-    results : list
-        What each call made so far returned: a form without values.
-    reached : int
-        Points that it has come to.
-    """
-
-    network: nn.Module
-    script: Script
-    shelf: Shelf
-    key: Any
+    network: nn.Module  # The network, in evaluation mode
+    script: Script  # Its calls
+    shelf: Shelf  # Where tensors lie while the tile waits
+    key: Any  # Name of the tile on the shelf
+    # What each call made so far returned: a form without values
     results: list[Any] = field(default_factory=list)
     _window: _Ghost | None = None
-    reached: int = 0
+    reached: int = 0  # Points that it has come to
 
     def begin(self, window: Tensor) -> Tensor:
         """Run from the start to the first point, or to the end.
 
-        Parameters
-        ----------
-        window : (1, 1, H, W) torch.Tensor
-            The network's input.
-
-        Returns
-        -------
-        torch.Tensor
-            The first point's tensor, or the network's output.
+        `window` (1, 1, H, W).
         """
         self._window = _Ghost(INPUT, window.shape, window.dtype)
         return self._step(window, _Segment(self, -1, None, {INPUT: window}))
 
     def proceed(self, answer: Answer) -> Tensor:
-        """Run from the point where the tile waits to the next one, or to the end.
-
-        Parameters
-        ----------
-        answer : Answer
-            What the tile learns at the point.
-
-        Returns
-        -------
-        torch.Tensor
-            The next point's tensor, or the network's output.
-        """
+        """Run from the point where the tile waits to the next one, or to the end."""
         if self._window is None:
             msg = "A tile must begin before it proceeds."
             raise SemsrError(msg)
@@ -221,24 +179,7 @@ class _Segment(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Answer one call.
-
-        Parameters
-        ----------
-        func : callable
-            The torch function that is being called.
-        types : iterable of type
-            Tensor types involved.
-        args : tuple
-            Its arguments.
-        kwargs : dict, optional
-            Its named arguments.
-
-        Returns
-        -------
-        object
-            Its result, or a stand-in.
-        """
+        """Answer one call."""
         script, number = self._owner.script, self._number
         if number >= len(script.functions) or func is not script.functions[number]:
             raise _deviation()

@@ -22,7 +22,7 @@ from napari_semsr.inference.exact.step import (
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import Sink, TiledRun, TileResult
 
-STATISTICS = "statistics"
+_STATISTICS = "statistics"
 WAY = "way"
 Places = Sequence[tuple[int, int]]
 
@@ -30,19 +30,7 @@ Places = Sequence[tuple[int, int]]
 def input_of(run: TiledRun, predictor: Predictor, tile: Tile) -> Tensor:
     """Make what the network is given for a tile.
 
-    Parameters
-    ----------
-    run : TiledRun
-        The work.
-    predictor : Predictor
-        The network on its device.
-    tile : Tile
-        Which.
-
-    Returns
-    -------
-    (1, 1, H, W) torch.Tensor
-        Scaled grey values of its window, on the device.
+    Gives (1, 1, H, W).
     """
     window, _ = run.plan.read(tile.window)
     scaled = torch.from_numpy(run.plan.scaling.normalise(window))
@@ -61,29 +49,6 @@ def run_lockstep(
     The statistics are kept with the target as soon as they are known; a run that is
     resumed takes them from there, and only computes what is missing and its
     surroundings. Where memory runs out, the run begins anew with smaller tiles.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work; its plan says what is a chunk of the target.
-    predictor : Predictor
-        The network on its device.
-    places : sequence of tuple of int
-        Rows and columns of the tiles to write.
-    found : LockstepPlan
-        How it is done.
-    target : Sink
-        Where statistics are kept; what does not fit into memory lies in its folder.
-
-    Yields
-    ------
-    Progress or list of TileResult
-        Steps between layers, then tiles that are in the target.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If memory does not even hold the smallest tile.
     """
     left, chosen, note = list(places), found, None
     while left:
@@ -136,7 +101,7 @@ def _once(
     target: Sink,
 ) -> Generator[list[TileResult] | Progress]:
     """Enhance a field with tiles of one size."""
-    known = target.kept(STATISTICS)
+    known = target.kept(_STATISTICS)
     statistics = None if known is None else Statistics.from_json(known)
     lockstep = _lockstep(run, predictor, found, statistics, target.folder)
     missing = [run.plan.tiles.tile(*place).core for place in places]
@@ -150,7 +115,7 @@ def _once(
         for event in events:
             if not told and len(lockstep.measured) == live:
                 measured = Statistics(tuple(lockstep.measured), exact=True)
-                target.keep(STATISTICS, measured.to_json())
+                target.keep(_STATISTICS, measured.to_json())
                 told = True
             pieces = landing.take(event) if isinstance(event, FinishedTile) else []
             yield pieces or _step_of(event, len(found.script.points))
@@ -164,7 +129,7 @@ def exact_statistics(
     With them, tiles with their full halo are as in the whole field. Where memory runs
     out, they are measured anew with smaller tiles.
     """
-    before = target.kept(STATISTICS)
+    before = target.kept(_STATISTICS)
     if before is not None:
         return Statistics.from_json(before)
     points, chosen = len(found.script.points), found
@@ -182,7 +147,7 @@ def exact_statistics(
         chosen = _smaller_or_raise(predictor, chosen, run.plan.tiles.core, short)
         yield Progress(0, 0, _note_of(chosen))
     measured = Statistics(tuple(lockstep.measured), exact=True)
-    target.keep(STATISTICS, measured.to_json())
+    target.keep(_STATISTICS, measured.to_json())
     return measured
 
 

@@ -37,15 +37,9 @@ _SIDE = 256
 
 @dataclass(frozen=True, slots=True)
 class Strata:
-    """Tiles in the order of their local mean, then of their local spread.
+    """Tiles in the order of their local mean, then of their local spread."""
 
-    Attributes
-    ----------
-    order : tuple of int
-        Numbers of tiles; neighbours in this order are alike.
-    """
-
-    order: tuple[int, ...]
+    order: tuple[int, ...]  # Numbers of tiles; neighbours in this order are alike
 
     @classmethod
     def sorted_by(
@@ -53,18 +47,8 @@ class Strata:
     ) -> "Strata":
         """Sort tiles into bands of equal mean, and within a band by spread.
 
-        Parameters
-        ----------
-        mean, spread : (N,) numpy.ndarray
-            Of each tile.
-        draws : int
-            How many tiles will be drawn; there are about as many bands as draws in
-            one band.
-
-        Returns
-        -------
-        Strata
-            Every second band runs backwards, so that the order has no jumps.
+        `mean`, `spread` (N,); gives every second band runs backwards, so that the order
+        has no jumps.
         """
         bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
         order: list[int] = []
@@ -74,56 +58,22 @@ class Strata:
         return cls(tuple(order))
 
     def draw(self, count: int, rng: np.random.Generator) -> list[int]:
-        """Draw one tile from each of equal stretches of the order.
-
-        Parameters
-        ----------
-        count : int
-            How many; all when there are not more.
-        rng : numpy.random.Generator
-            Source of chance.
-
-        Returns
-        -------
-        list of int
-            Different tiles, in this order.
-        """
+        """Draw one tile from each of equal stretches of the order."""
         if count >= len(self.order):
             return list(self.order)
         stretches = np.array_split(np.array(self.order), count)
         return [int(rng.choice(stretch)) for stretch in stretches]
 
     def without(self, taken: Sequence[int]) -> "Strata":
-        """Leave tiles out.
-
-        Parameters
-        ----------
-        taken : sequence of int
-            Which.
-
-        Returns
-        -------
-        Strata
-            The others, in the same order.
-        """
+        """Leave tiles out."""
         gone = set(taken)
         return Strata(tuple(tile for tile in self.order if tile not in gone))
 
 
-def sample_plan(plan: TilePlan, halo: int) -> TilePlan:
+def _sample_plan(plan: TilePlan, halo: int) -> TilePlan:
     """Cut a field into small tiles, of which a sample is taken.
 
-    Parameters
-    ----------
-    plan : TilePlan
-        The output's tiles.
-    halo : int
-        The network's exact halo; half of it leaves an error of 0.1 %.
-
-    Returns
-    -------
-    TilePlan
-        Cores of at most 256 px partition the padded field.
+    Gives cores of at most 256 px partition the padded field.
     """
     side = min(_SIDE, plan.core)
     return plan_tiles(
@@ -135,7 +85,7 @@ def sample_plan(plan: TilePlan, halo: int) -> TilePlan:
     )
 
 
-SHARE = 0.1
+_SHARE = 0.1
 _FEWEST = 8
 _HELD = 8
 _PARTS = 4
@@ -143,31 +93,16 @@ _PARTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Statistics of a sample.
+    """Statistics of a sample."""
 
-    Attributes
-    ----------
-    statistics : Statistics
-        For each live call.
-    error : float
-        Estimated root mean square error of the result, over its standard deviation.
-    sampled, tiles : int
-        Small tiles in the sample, and in the field.
-    """
-
-    statistics: Statistics
+    statistics: Statistics  # For each live call
+    # Estimated root mean square error of the result, over its standard deviation
     error: float
-    sampled: int
-    tiles: int
+    sampled: int  # Small tiles in the sample, and in the field
+    tiles: int  # Small tiles in the sample, and in the field
 
     def sentence(self) -> str:
-        """Say how good it is.
-
-        Returns
-        -------
-        str
-            For the user.
-        """
+        """Say how good it is."""
         return (
             f"Approximate: the statistics are those of {self.sampled} of {self.tiles} "
             f"sampled parts of the field; by held-out parts the result is about "
@@ -175,13 +110,7 @@ class Frozen:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Write as JSON types.
-
-        Returns
-        -------
-        dict
-            For `from_json`.
-        """
+        """Write as JSON types."""
         return {
             "statistics": self.statistics.to_json(),
             "error": self.error,
@@ -191,23 +120,7 @@ class Frozen:
 
     @classmethod
     def from_json(cls, value: Any) -> "Frozen":
-        """Read what `to_json` wrote.
-
-        Parameters
-        ----------
-        value : dict
-            From a store.
-
-        Returns
-        -------
-        Frozen
-            The same.
-
-        Raises
-        ------
-        WriteError
-            If it is not what `to_json` writes.
-        """
+        """Read what `to_json` wrote."""
         try:
             return cls(
                 Statistics.from_json(value["statistics"]),
@@ -226,21 +139,11 @@ class Frozen:
 def frozen_work(plan: TilePlan, halo: int) -> float:
     """Estimate the work of sampling.
 
-    Parameters
-    ----------
-    plan : TilePlan
-        The output's tiles.
-    halo : int
-        The network's exact halo.
-
-    Returns
-    -------
-    float
-        Pixels that are computed, for each pixel of the padded field.
+    Gives pixels that are computed, for each pixel of the padded field.
     """
-    cut = sample_plan(plan, halo)
+    cut = _sample_plan(plan, halo)
     window = (cut.core + 2 * cut.halo) ** 2
-    count = min(len(cut), max(_FEWEST, round(SHARE * len(cut))))
+    count = min(len(cut), max(_FEWEST, round(_SHARE * len(cut))))
     rows, columns = plan.padded_shape
     return (2 * count + (_PARTS + 1) * _HELD) * window / (rows * columns)
 
@@ -251,37 +154,11 @@ def measure_frozen(
     script: Script,
     room: tuple[int, Path],
     *,
-    share: float = SHARE,
+    share: float = _SHARE,
     seed: int = 0,
 ) -> Generator[Progress, None, Frozen]:
-    """Take statistics from a sample, and estimate their error.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work.
-    predictor : Predictor
-        The network on its device.
-    script : Script
-        Its calls.
-    room : tuple of int and pathlib.Path
-        Bytes of memory for waiting tiles, and a folder for what exceeds them.
-    share : float, default=0.1
-        Share of the field to be sampled; at least 8 tiles are.
-    seed : int, default=0
-        Of the draw.
-
-    Returns
-    -------
-    Frozen
-        Statistics and error.
-
-    Yields
-    ------
-    Progress
-        Steps.
-    """
-    cut = sample_plan(run.plan.tiles, predictor.probe.halo or 0)
+    """Take statistics from a sample, and estimate their error."""
+    cut = _sample_plan(run.plan.tiles, predictor.probe.halo or 0)
     tiles = cut.tiles
     count = max(_FEWEST, round(share * len(tiles)))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")

@@ -17,34 +17,15 @@ _BLOCK_VALUES = 2**17
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What one tile adds to the statistics of a layer.
+    """What one tile adds to the statistics of a layer."""
 
-    Attributes
-    ----------
-    count : float
-        Pixels.
-    first, second : (C,) torch.Tensor of float64
-        Sum of the values, and of their squares, for each channel.
-    """
-
-    count: float
-    first: Tensor
-    second: Tensor
+    count: float  # Pixels
+    first: Tensor  # (C,) Sum of the values, and of their squares, for each channel
+    second: Tensor  # (C,) Sum of the values, and of their squares, for each channel
 
 
 def sums_of(values: Tensor) -> Sums:
-    """Sum up a tile's core in float64, a few rows at a time.
-
-    Parameters
-    ----------
-    values : (1, C, Y, X) torch.Tensor
-        The core.
-
-    Returns
-    -------
-    Sums
-        On the CPU.
-    """
+    """Sum up a tile's core in float64, a few rows at a time; `values` (1, C, Y, X)."""
     rows = values[0].permute(1, 2, 0)
     height, width, channels = rows.shape
     step = max(1, _BLOCK_VALUES // max(1, width * channels))
@@ -64,17 +45,7 @@ def sums_of(values: Tensor) -> Sums:
 def pooled(tiles: Iterable[Sums], device: torch.device) -> Moments:
     """Pool what tiles have summed up, in their order.
 
-    Parameters
-    ----------
-    tiles : iterable of Sums
-        At least one.
-    device : torch.device
-        Where the moments are needed.
-
-    Returns
-    -------
-    Moments
-        Of all pixels together.
+    Gives of all pixels together.
     """
     listed = list(tiles)
     count = sum(t.count for t in listed)
@@ -88,13 +59,6 @@ class Gathered:
     """Sums of the tiles that have come to a point, side by side in memory.
 
     A tensor for each tile would lie between the maps of the network, and stay.
-
-    Parameters
-    ----------
-    tiles : int
-        How many may come.
-    channels : int
-        Of the point.
     """
 
     def __init__(self, tiles: int, channels: int) -> None:
@@ -102,15 +66,7 @@ class Gathered:
         self._counts: dict[tuple[int, int], float] = {}
 
     def add(self, index: tuple[int, int], sums: Sums) -> None:
-        """Take in what one tile adds.
-
-        Parameters
-        ----------
-        index : tuple of int
-            Row and column of the tile, which has not come before.
-        sums : Sums
-            What it adds.
-        """
+        """Take in what one tile adds."""
         row = self._sums[len(self._counts)]
         row[0].copy_(sums.first)
         row[1].copy_(sums.second)
@@ -119,15 +75,7 @@ class Gathered:
     def pooled(self, device: torch.device) -> Moments:
         """Pool the tiles in the order of their index, whatever that of their coming.
 
-        Parameters
-        ----------
-        device : torch.device
-            Where the moments are needed.
-
-        Returns
-        -------
-        Moments
-            Of all pixels together.
+        Gives of all pixels together.
         """
         found = {
             index: Sums(count, first, second)
@@ -140,27 +88,13 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Moments for each live call of a pass.
+    """Moments for each live call of a pass."""
 
-    Attributes
-    ----------
-    moments : tuple of Moments
-        In the order of the calls.
-    exact : bool
-        Whether they are those of the whole field; otherwise of a sample.
-    """
-
-    moments: tuple[Moments, ...]
-    exact: bool
+    moments: tuple[Moments, ...]  # In the order of the calls
+    exact: bool  # Whether they are those of the whole field; otherwise of a sample
 
     def to_json(self) -> dict[str, Any]:
-        """Write as JSON types; numbers keep every bit.
-
-        Returns
-        -------
-        dict
-            For `from_json`.
-        """
+        """Write as JSON types; numbers keep every bit."""
         layers = [
             {
                 "count": layer.count,
@@ -173,23 +107,7 @@ class Statistics:
 
     @classmethod
     def from_json(cls, value: Any) -> "Statistics":
-        """Read what `to_json` wrote.
-
-        Parameters
-        ----------
-        value : dict
-            From a store.
-
-        Returns
-        -------
-        Statistics
-            On the CPU.
-
-        Raises
-        ------
-        WriteError
-            If it is not what `to_json` writes.
-        """
+        """Read what `to_json` wrote."""
         try:
             moments = tuple(
                 Moments(
@@ -219,20 +137,7 @@ def _decoded(text: str) -> Tensor:
 
 
 def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
-    """Bring moments to a device.
-
-    Parameters
-    ----------
-    moments : sequence of Moments
-        From `Statistics`.
-    device : torch.device
-        Where they are needed.
-
-    Returns
-    -------
-    list of Moments
-        The same values.
-    """
+    """Bring moments to a device."""
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
 
 

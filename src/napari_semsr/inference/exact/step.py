@@ -37,115 +37,54 @@ from napari_semsr.models import Moments
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One tile has come to one point.
+    """One tile has come to one point."""
 
-    Attributes
-    ----------
-    point, points : int
-        Number of the point, counted from 1, and of all points.
-    tile, tiles : int
-        Tiles that have come there, and all.
-    """
-
-    point: int
-    points: int
-    tile: int
-    tiles: int
+    point: int  # Number of the point, counted from 1, and of all points
+    points: int  # Number of the point, counted from 1, and of all points
+    tile: int  # Tiles that have come there, and all
+    tiles: int  # Tiles that have come there, and all
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedTile:
-    """One tile has come to the end.
+    """One tile has come to the end."""
 
-    Attributes
-    ----------
-    tile : Tile
-        Which.
-    output : (1, C, H * scale, W * scale) torch.Tensor
-        The network's output for its window.
-    """
-
-    tile: Tile
-    output: Tensor
+    tile: Tile  # Which
+    output: Tensor  # (1, C, H * scale, W * scale) The network's output for its window
 
 
-def scaled_box(box: Box, ratio: Fraction) -> Box:
+def _scaled_box(box: Box, ratio: Fraction) -> Box:
     """Give a region on the grid of a finer or coarser tensor.
 
-    Parameters
-    ----------
-    box : Box
-        Region whose corners are multiples of the stride.
-    ratio : fractions.Fraction
-        The tensor's pixels for each input pixel.
-
-    Returns
-    -------
-    Box
-        The same region.
+    `ratio`: the tensor's pixels for each input pixel.
     """
     return Box(*(int(side * ratio) for side in (box.y0, box.y1, box.x0, box.x1)))
 
 
 @dataclass(slots=True)
 class Lockstep:
-    """A set of tiles on their way.
+    """A set of tiles on their way."""
 
-    Attributes
-    ----------
-    network : torch.nn.Module
-        The network, in evaluation mode, on its device.
-    script : Script
-        Its calls.
-    plan : TilePlan
-        Cores partition the padded field.
-    source : callable
-        Gives the network's input for a tile.
-    room : Room
-        Where layers and waiting tiles lie.
-    device : torch.device
-        Where the network runs.
-    computing : callable
-        Makes what surrounds each computation: precision, errors translated.
-    known : Statistics or None
-        Taken as they are, instead of being measured.
-    refresh : bool
-        Whether halos are refreshed; otherwise each tile keeps what it made itself, and
-        only its statistics are pooled.
-    measured : list of Moments
-        Statistics of the points that all tiles have come to.
-    """
-
-    network: nn.Module
-    script: Script
-    plan: TilePlan
-    source: Callable[[Tile], Tensor]
-    room: Room
-    device: torch.device
+    network: nn.Module  # The network, in evaluation mode, on its device
+    script: Script  # Its calls
+    plan: TilePlan  # Cores partition the padded field
+    source: Callable[[Tile], Tensor]  # Gives the network's input for a tile
+    room: Room  # Where layers and waiting tiles lie
+    device: torch.device  # Where the network runs
+    # Makes what surrounds each computation: precision, errors translated
     computing: Callable[[], AbstractContextManager[object]] = torch.no_grad
-    known: Statistics | None = None
+    known: Statistics | None = None  # Taken as they are, instead of being measured
+    # Whether halos are refreshed; otherwise each tile keeps what it made itself, and
+    # only its statistics are pooled
     refresh: bool = True
+    # Statistics of the points that all tiles have come to
     measured: list[Moments] = field(default_factory=list)
     _gathered: Gathered | None = None
 
     def run(
         self, tiles: Sequence[Tile], *, until_end: bool = True
     ) -> Generator[Stepped | FinishedTile]:
-        """Run tiles from the first point to the end.
-
-        Parameters
-        ----------
-        tiles : sequence of Tile
-            Tiles of the plan; those left out are as if they were not there, so that
-            the ones next to them are not as in the whole field.
-        until_end : bool, default=True
-            Whether to go on after the last statistics are known.
-
-        Yields
-        ------
-        Stepped or FinishedTile
-            Tiles in their order, at each point and at the end.
-        """
+        """Run tiles from the first point to the end."""
         shelf = Shelf(self.room)
         passes = [
             TilePass(self.network, self.script, shelf, tile.index) for tile in tiles
@@ -211,7 +150,7 @@ class Lockstep:
             return walk.begin(self.source(tile))
         if layer is not None:
             ratio = self.script.points[number - 1].ratio
-            window = layer.read(scaled_box(tile.window, ratio)).to(self.device)
+            window = layer.read(_scaled_box(tile.window, ratio)).to(self.device)
         else:
             window = walk.shelf.get((tile.index, "own"))
             walk.shelf.drop((tile.index, "own"))
@@ -227,7 +166,7 @@ class Lockstep:
     ) -> Layer | None:
         """Take in what a tile brings to a point."""
         point = self.script.points[number]
-        core = made[(..., *scaled_box(tile.inner, point.ratio).slices)]
+        core = made[(..., *_scaled_box(tile.inner, point.ratio).slices)]
         if point.live and self.known is None:
             if self._gathered is None:
                 self._gathered = Gathered(len(self.plan), core.shape[1])
@@ -237,9 +176,9 @@ class Lockstep:
             return None
         if layer is None:
             whole = Box(0, self.plan.padded_shape[0], 0, self.plan.padded_shape[1])
-            shape = scaled_box(whole, point.ratio).shape
+            shape = _scaled_box(whole, point.ratio).shape
             layer = Layer(self.room, shape, point.channels, made.dtype)
-        layer.write(scaled_box(tile.core, point.ratio), core)
+        layer.write(_scaled_box(tile.core, point.ratio), core)
         return layer
 
 
@@ -247,20 +186,7 @@ class Lockstep:
 
 
 def by_output(tiles: Sequence[Tile], side: int) -> list[list[Tile]]:
-    """Put the tiles together that make one tile of the output.
-
-    Parameters
-    ----------
-    tiles : sequence of Tile
-        Those of the run, whose cores are multiples or parts of the output's.
-    side : int
-        Side of the output's cores.
-
-    Returns
-    -------
-    list of list of Tile
-        In the order in which the output's tiles first come up.
-    """
+    """Put the tiles together that make one tile of the output."""
     found: dict[IntPair, list[Tile]] = {}
     for tile in tiles:
         found.setdefault((tile.core.y0 // side, tile.core.x0 // side), []).append(tile)
@@ -273,32 +199,14 @@ class OutputAssembler:
 
     A tile of the run holds several tiles of the output, or is a part of one. Parts are
     joined in memory, so that each tile of the output is written once and as a whole.
-
-    Attributes
-    ----------
-    run : TiledRun
-        The work; its plan says what is a tile of the output.
-    places : set of tuple of int
-        Rows and columns of the output's tiles that are wanted.
     """
 
-    run: TiledRun
-    places: set[IntPair]
+    run: TiledRun  # The work; its plan says what is a tile of the output
+    places: set[IntPair]  # Rows and columns of the output's tiles that are wanted
     _parts: dict[IntPair, tuple[Float32Array, int]] = field(default_factory=dict)
 
     def take(self, event: FinishedTile) -> list[TileResult]:
-        """Write what is complete now.
-
-        Parameters
-        ----------
-        event : FinishedTile
-            A tile that has come to the end.
-
-        Returns
-        -------
-        list of TileResult
-            Tiles that are in the target now.
-        """
+        """Write what is complete now."""
         result = self._plane(event)
         outer, side, plan = (
             event.tile.core,
@@ -399,22 +307,7 @@ def _common(one: Box, other: Box) -> Box:
 
 
 def needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:
-    """Choose the tiles to run: all, or the missing ones and what they look at.
-
-    Parameters
-    ----------
-    tiles : TilePlan
-        Those of the run.
-    missing : sequence of Box
-        Cores that are to be made.
-    reach : int or None
-        How far the network looks; None for all tiles.
-
-    Returns
-    -------
-    list of Tile
-        In the plan's order.
-    """
+    """Choose the tiles to run: all, or the missing ones and what they look at."""
     if reach is None:
         return list(tiles)
     return [

@@ -29,14 +29,7 @@ class TileQueue:
     It may be used from several threads: a viewer says what it looks at, a worker takes
     what is most urgent.
 
-    Parameters
-    ----------
-    grid : tuple of int
-        Rows and columns of tiles.
-    unit : tuple of int
-        Rows and columns of a tile, in pixels of the result.
-    whole : bool, default=True
-        Whether tiles out of view are handed out too, once those in view are done.
+    `unit`: rows and columns of a tile, in pixels of the result.
     """
 
     def __init__(
@@ -63,13 +56,7 @@ class TileQueue:
         return int(np.count_nonzero(self._pending))
 
     def fill(self, places: Iterable[IntPair]) -> None:
-        """Replace what waits.
-
-        Parameters
-        ----------
-        places : iterable of tuple of int
-            Rows and columns of tiles.
-        """
+        """Replace what waits."""
         with self._changed:
             self._pending[:] = False
             for place in places:
@@ -79,10 +66,7 @@ class TileQueue:
     def look_at(self, view: Box | None) -> None:
         """Say what is looked at from now on.
 
-        Parameters
-        ----------
-        view : Box or None
-            In pixels of the result; None for the whole of it.
+        `view`: in pixels of the result; None for the whole of it.
         """
         with self._changed:
             if view != self._view:
@@ -90,20 +74,7 @@ class TileQueue:
                 self._changed.notify_all()
 
     def take(self, count: int = 1, timeout: float = 0.0) -> list[IntPair]:
-        """Take the most urgent tiles out of the queue.
-
-        Parameters
-        ----------
-        count : int, default=1
-            At most so many.
-        timeout : float, default=0
-            Seconds to wait for a tile that is wanted.
-
-        Returns
-        -------
-        list of tuple of int
-            Rows and columns; empty when none is wanted yet.
-        """
+        """Take the most urgent tiles out of the queue."""
         with self._changed:
             places = self._wanted(count)
             if not places and timeout:

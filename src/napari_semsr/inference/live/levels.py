@@ -23,20 +23,7 @@ _BLOCK = 256
 
 
 class Backdrop:
-    """The input, drawn on the grid of the result at any level.
-
-    Parameters
-    ----------
-    sources : sequence of (Y, X) numpy.ndarray
-        The input and coarser levels of it, finest first; only what is in memory.
-    shape : tuple of int
-        Rows and columns of the result.
-    dtype : dtype-like
-        Type of the result.
-    grey : tuple of float, optional
-        Grey values that become 0 and 1, for models whose output is not in the grey
-        scale of the input.
-    """
+    """The input, drawn on the grid of the result at any level; `sources` (Y, X)."""
 
     def __init__(
         self,
@@ -53,17 +40,7 @@ class Backdrop:
     def read(self, box: Box, step: int) -> NDArray[Any]:
         """Draw a region by taking the nearest pixels.
 
-        Parameters
-        ----------
-        box : Box
-            In pixels of the level.
-        step : int
-            Pixels of the result in one of the level.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            A new array with shape ``box.shape``.
+        `box`: in pixels of the level; gives (Y, X).
         """
         source = self._nearest(step)
         rows = _places((box.y0, box.y1), step, source.shape[0], self._shape[0])
@@ -125,12 +102,7 @@ class Shelf:
     other: the system maps what lies around a page too, which for rows of a wide field
     would be all of them. Thus memory stays flat.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    dtype : numpy.dtype
-        Type of the pixels.
+    `dtype`: type of the pixels.
     """
 
     def __init__(self, shape: IntPair, dtype: np.dtype[Any]) -> None:
@@ -146,15 +118,7 @@ class Shelf:
         weakref.finalize(self, self._file.close)
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
-        """Put a block in.
-
-        Parameters
-        ----------
-        box : Box
-            Where.
-        block : (Y, X) numpy.ndarray
-            Its pixels.
-        """
+        """Put a block in; `block` (Y, X), its pixels."""
         if self._array is not None:
             self._array[box.slices] = block
             return
@@ -164,15 +128,7 @@ class Shelf:
     def read(self, box: Box) -> NDArray[Any]:
         """Copy a block out.
 
-        Parameters
-        ----------
-        box : Box
-            Where.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            A new array.
+        Gives (Y, X).
         """
         if self._array is not None:
             return self._array[box.slices].copy()
@@ -211,13 +167,7 @@ def _ends(number: int) -> IntPair:
 
 
 class TileCache:
-    """The tiles that were used last, within a limit of memory.
-
-    Parameters
-    ----------
-    limit : int
-        Bytes.
-    """
+    """The tiles that were used last, within a limit of memory."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self._limit = limit
@@ -228,12 +178,7 @@ class TileCache:
     def put(self, place: IntPair, tile: NDArray[Any]) -> None:
         """Keep a tile, and drop the oldest when there are too many.
 
-        Parameters
-        ----------
-        place : tuple of int
-            Row and column of the tile.
-        tile : (Y, X) numpy.ndarray
-            Its pixels; not to be changed any more.
+        `tile` (Y, X), its pixels; not to be changed any more.
         """
         with self._lock:
             old = self._tiles.pop(place, None)
@@ -246,15 +191,7 @@ class TileCache:
     def get(self, place: IntPair) -> NDArray[Any] | None:
         """Find a tile.
 
-        Parameters
-        ----------
-        place : tuple of int
-            Row and column.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray or None
-            Its pixels, if they are kept.
+        Gives (Y, X), its pixels, if they are kept.
         """
         with self._lock:
             tile = self._tiles.get(place)
@@ -266,16 +203,7 @@ class TileCache:
 class LiveLevel:
     """An array whose pixels are asked for when they are looked at.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns.
-    dtype : numpy.dtype
-        Type of the pixels.
-    chunks : tuple of int
-        Rows and columns of what a viewer should read at once.
-    read : callable
-        Gives the pixels of a `Box`, at once.
+    `dtype`: type of the pixels; `read`: gives the pixels of a `Box`, at once.
     """
 
     ndim = 2

@@ -45,18 +45,10 @@ class _LiveTarget:
 
 @dataclass(frozen=True, slots=True)
 class LiveSink:
-    """A store that is looked at while it is filled.
+    """A store that is looked at while it is filled."""
 
-    Attributes
-    ----------
-    inner : StoreSink
-        The store.
-    live : LiveField
-        What the viewer draws.
-    """
-
-    inner: StoreSink
-    live: LiveField
+    inner: StoreSink  # The store
+    live: LiveField  # What the viewer draws
 
     @property
     def array(self) -> Any:
@@ -74,66 +66,24 @@ class LiveSink:
         return self.inner.folder
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a store that does not fit the run, then let it be drawn.
-
-        Parameters
-        ----------
-        plan : EnhancePlan
-            What is to be written.
-        """
+        """Refuse a store that does not fit the run, then let it be drawn."""
         self.inner.prepare(plan)
         self.live.attach(self.inner.store)
 
     def pending(self, plan: TilePlan) -> Places:
-        """List the tiles without a mark.
-
-        Parameters
-        ----------
-        plan : TilePlan
-            The tiles.
-
-        Returns
-        -------
-        list of tuple of int
-            Rows and columns.
-        """
+        """List the tiles without a mark."""
         return self.inner.pending(plan)
 
     def keep(self, key: str, value: Any) -> None:
-        """Keep a value in the store's own attributes.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-        value : object
-            JSON types.
-        """
+        """Keep a value in the store's own attributes."""
         self.inner.keep(key, value)
 
     def kept(self, key: str) -> Any:
-        """Read a value from the store's own attributes.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-
-        Returns
-        -------
-        object
-            None when nothing was kept.
-        """
+        """Read a value from the store's own attributes."""
         return self.inner.kept(key)
 
     def finish_tile(self, index: tuple[int, int]) -> None:
-        """Mark a tile whose pixels are on disk, and draw it if that is still to do.
-
-        Parameters
-        ----------
-        index : tuple of int
-            Row and column of the tile.
-        """
+        """Mark a tile whose pixels are on disk, and draw it if that is still to do."""
         self.inner.finish_tile(index)
         self.live.fetch(index)
 
@@ -144,20 +94,6 @@ def run_live(
     """Enhance what is looked at first, one task at a time.
 
     Closing this iterator stops between tiles.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work; its target tells `live` of what is written.
-    predictor : Predictor
-        The network on its device.
-    live : LiveField
-        Says which tiles are wanted.
-
-    Yields
-    ------
-    list of TileResult
-        Tiles that are in the target; empty while nothing that is wanted is missing.
     """
     worker = TileWorker(run, predictor)
     averaged = False

@@ -32,74 +32,26 @@ class Sink(Protocol):
         """Where a run may put large files that it needs for a while."""
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a target that does not fit the run.
-
-        Parameters
-        ----------
-        plan : EnhancePlan
-            What is to be written.
-        """
+        """Refuse a target that does not fit the run."""
 
     def pending(self, plan: TilePlan) -> Places:
-        """List the tiles that are not done.
-
-        Parameters
-        ----------
-        plan : TilePlan
-            The tiles.
-
-        Returns
-        -------
-        sequence of tuple of int
-            ``(row, column)`` in the grid of tiles.
-        """
+        """List the tiles that are not done."""
 
     def keep(self, key: str, value: Any) -> None:
-        """Keep what a resumed run needs.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-        value : object
-            JSON types.
-        """
+        """Keep what a resumed run needs."""
 
     def kept(self, key: str) -> Any:
-        """Return what an earlier run kept.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-
-        Returns
-        -------
-        object
-            None when nothing was kept.
-        """
+        """Return what an earlier run kept."""
 
     def finish_tile(self, index: tuple[int, int]) -> None:
-        """Remember that a tile is written.
-
-        Parameters
-        ----------
-        index : tuple of int
-            ``(row, column)`` in the grid of tiles.
-        """
+        """Remember that a tile is written."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySink:
-    """A result in memory.
+    """A result in memory."""
 
-    Attributes
-    ----------
-    array : (Y, X) numpy.ndarray
-        What cores are written into.
-    """
-
-    array: NDArray[Any]
+    array: NDArray[Any]  # (Y, X) What cores are written into
 
     @property
     def shared(self) -> Any:
@@ -112,77 +64,29 @@ class ArraySink:
         return Path(tempfile.gettempdir())
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a target that does not fit the run.
-
-        Parameters
-        ----------
-        plan : EnhancePlan
-            What is to be written.
-
-        Raises
-        ------
-        ShapeError
-            If the array has another shape than the result.
-        """
+        """Refuse a target that does not fit the run."""
         _check_shape(self.array.shape, plan.output)
 
     def pending(self, plan: TilePlan) -> Places:
-        """List all tiles.
-
-        Parameters
-        ----------
-        plan : TilePlan
-            The tiles.
-
-        Returns
-        -------
-        list of tuple of int
-            Rows and columns.
-        """
+        """List all tiles."""
         rows, columns = plan.grid
         return [(row, column) for row in range(rows) for column in range(columns)]
 
     def keep(self, key: str, value: Any) -> None:
-        """Do nothing: nothing outlives this process.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-        value : object
-            Ignored.
-        """
+        """Do nothing: nothing outlives this process."""
 
     def kept(self, key: str) -> None:
-        """Return nothing.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-        """
+        """Return nothing."""
 
     def finish_tile(self, index: tuple[int, int]) -> None:
-        """Do nothing: nothing outlives this process.
-
-        Parameters
-        ----------
-        index : tuple of int
-            Row and column of the tile.
-        """
+        """Do nothing: nothing outlives this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSink:
-    """A result on disk, one chunk to a tile.
+    """A result on disk, one chunk to a tile."""
 
-    Attributes
-    ----------
-    store : OmeZarrStore
-        The store.
-    """
-
-    store: OmeZarrStore
+    store: OmeZarrStore  # The store
 
     @property
     def array(self) -> Any:
@@ -200,20 +104,7 @@ class StoreSink:
         return self.store.path.resolve().parent
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a store that does not fit the run, or was begun by another one.
-
-        Parameters
-        ----------
-        plan : EnhancePlan
-            What is to be written.
-
-        Raises
-        ------
-        ShapeError
-            If shape or chunks are not those of the plan.
-        WriteError
-            If the store was begun with another input, model or option.
-        """
+        """Refuse a store that does not fit the run, or was begun by another one."""
         _check_shape(self.store.level0.shape, plan.output)
         if tuple(self.store.unit) != plan.output.unit:
             msg = (
@@ -236,55 +127,19 @@ class StoreSink:
             raise WriteError(msg)
 
     def pending(self, plan: TilePlan) -> Places:
-        """List the tiles without a mark.
-
-        Parameters
-        ----------
-        plan : TilePlan
-            The tiles.
-
-        Returns
-        -------
-        list of tuple of int
-            Rows and columns.
-        """
+        """List the tiles without a mark."""
         return self.store.pending()
 
     def keep(self, key: str, value: Any) -> None:
-        """Keep a value in the store's own attributes.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-        value : object
-            JSON types.
-        """
+        """Keep a value in the store's own attributes."""
         self.store.note(key, value)
 
     def kept(self, key: str) -> Any:
-        """Read a value from the store's own attributes.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value.
-
-        Returns
-        -------
-        object
-            None when nothing was kept.
-        """
+        """Read a value from the store's own attributes."""
         return self.store.notes().get(key)
 
     def finish_tile(self, index: tuple[int, int]) -> None:
-        """Mark a tile whose pixels are on disk.
-
-        Parameters
-        ----------
-        index : tuple of int
-            Row and column of the tile.
-        """
+        """Mark a tile whose pixels are on disk."""
         self.store.mark_done(*index)
 
 

@@ -23,36 +23,20 @@ _FACING = {
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What one tile says about the pixels at one of its borders.
+    """What one tile says about the pixels at one of its borders."""
 
-    Attributes
-    ----------
-    outer : numpy.ndarray or None
-        The neighbour's first line, as predicted by this tile; None when this tile did
-        not see it.
-    first, second : numpy.ndarray
-        This tile's own lines next to the border, and one further in.
-    """
-
+    # The neighbour's first line, as predicted by this tile; None when this tile did not
+    # see it
     outer: Float32Array | None
-    first: Float32Array
-    second: Float32Array
+    first: Float32Array  # This tile's own lines next to the border, and one further in
+    second: Float32Array  # This tile's own lines next to the border, and one further in
 
 
 def edges_of(prediction: NDArray[np.float32], inner: Box) -> dict[str, Edge]:
     """Take lines at the four borders of a tile.
 
-    Parameters
-    ----------
-    prediction : (Y, X) numpy.ndarray of float32
-        What the tile predicted, halo included.
-    inner : Box
-        Its core, in pixels of `prediction`.
-
-    Returns
-    -------
-    dict
-        Edges by side; at most 256 evenly spaced pixels of each line.
+    `prediction` (Y, X); `inner`: its core, in pixels of `prediction`; gives edges by
+    side; at most 256 evenly spaced pixels of each line.
     """
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _step(inner.shape[1])]
@@ -81,15 +65,7 @@ def _edge(lines: NDArray[np.float32], first: int, inward: int, depth: int) -> Ed
 def sample_of(core: NDArray[np.float32]) -> Float32Array:
     """Take at most 16 x 16 evenly spaced pixels of a tile.
 
-    Parameters
-    ----------
-    core : (Y, X) numpy.ndarray of float32
-        A tile's result.
-
-    Returns
-    -------
-    (N,) numpy.ndarray of float32
-        Their finite values.
+    `core` (Y, X); gives (N,).
     """
     rows, columns = (-(-side // _GRID) for side in core.shape)
     picked = core[::rows, ::columns].ravel()
@@ -101,14 +77,9 @@ class SeamMeter:
     """Collect edges as tiles land; what was compared is forgotten.
 
     Samples are kept of at most 1024 tiles, evenly chosen.
-
-    Attributes
-    ----------
-    compared : int
-        Borders that were seen from both sides.
     """
 
-    compared: int = 0
+    compared: int = 0  # Borders that were seen from both sides
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
     _samples: list[Float32Array] = field(default_factory=list)
     _added: int = 0
@@ -121,17 +92,7 @@ class SeamMeter:
     def add(
         self, index: tuple[int, int], edges: dict[str, Edge], sample: Float32Array
     ) -> None:
-        """Take in one tile.
-
-        Parameters
-        ----------
-        index : tuple of int
-            Its row and column.
-        edges : dict
-            From `edges_of`.
-        sample : numpy.ndarray
-            From `sample_of`.
-        """
+        """Take in one tile."""
         if self._added % self._pitch == 0:
             self._samples.append(sample)
         self._added += 1

@@ -35,26 +35,7 @@ def run_regridded(
     folder: Path,
     begin: Callable[[TiledRun, list[IntPair]], _Work],
 ) -> Generator[list[TileResult] | Progress]:
-    """Enhance a field on the network's grid, and write it on its own.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work.
-    regrid : Regrid
-        How both grids lie on each other.
-    places : sequence of tuple of int
-        Rows and columns of the output's tiles that are missing.
-    folder : pathlib.Path
-        Where the scratch file lies when memory is not to hold it.
-    begin : callable
-        Runs tiles of the network's grid.
-
-    Yields
-    ------
-    Progress or list of TileResult
-        Steps, then tiles that are in the target.
-    """
+    """Enhance a field on the network's grid, and write it on its own."""
     waiting = {
         place: _tiles_over(
             run.plan.tiles, regrid.core(run.plan.outputs.tile(*place).core)
@@ -121,27 +102,7 @@ def _scratch(shape: tuple[int, int], folder: Path) -> Iterator[NDArray[Any]]:
 def run_whole(
     run: TiledRun, predictor: Predictor, places: Sequence[tuple[int, int]]
 ) -> Generator[list[TileResult]]:
-    """Enhance a field in one pass and write it tile by tile.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work; its plan says what is a chunk of the target.
-    predictor : Predictor
-        The network on its device.
-    places : sequence of tuple of int
-        Rows and columns of the tiles to write.
-
-    Yields
-    ------
-    list of TileResult
-        One tile that is in the target.
-
-    Raises
-    ------
-    DeviceMemoryError
-        If the device has no memory for the field.
-    """
+    """Enhance a field in one pass and write it tile by tile."""
     if not places:
         return
     rows, columns = run.plan.tiles.padded_shape

@@ -40,83 +40,41 @@ from napari_semsr.models import LoadedModel
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStrategy:
-    """How a field is run.
+    """How a field is run."""
 
-    Attributes
-    ----------
-    norm : {"none", "exact", "frozen", "tile"}
-        Where live normalisations take their statistics; ``none`` without any.
-    kind : {"tiles", "whole", "lockstep"}
-        Independent tiles, one pass, or tiles that step together.
-    lockstep : LockstepPlan or None
-        For ``lockstep``, and for ``tiles`` with statistics of the whole field, which
-        tiles in lockstep measure first.
-    notes : tuple of str
-        What the user should know of the choice.
-    """
-
+    # Where live normalisations take their statistics; ``none`` without any
     norm: Literal["none", "exact", "frozen", "tile"]
+    # Independent tiles, one pass, or tiles that step together
     kind: Literal["tiles", "whole", "lockstep"]
+    # For ``lockstep``, and for ``tiles`` with statistics of the whole field, which
+    # tiles in lockstep measure first
     lockstep: LockstepPlan | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # What the user should know of the choice
 
     def record(self) -> dict[str, Any]:
-        """Give what a resumed run repeats, in JSON types.
-
-        Returns
-        -------
-        dict
-            For `choose_strategy`.
-        """
+        """Give what a resumed run repeats, in JSON types."""
         core = None if self.lockstep is None else self.lockstep.tiles.core
         return {"norm": self.norm, "kind": self.kind, "core": core}
 
 
 @dataclass(frozen=True, slots=True)
 class EnhancePlan:
-    """All that is decided of a run before its first tile; nothing decides it again.
+    """All that is decided of a run before its first tile; nothing decides it again."""
 
-    Attributes
-    ----------
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions
-        How it is run.
-    source : tuple
-        Shape of the input, and name of its type.
-    output : OutputPlan
-        The result: frame, calibration, chunks.
-    data : (Y, X) numpy.ndarray, dask.array.Array, zarr.Array or ResampledField
-        The field as the network sees it.
-    tiles : TilePlan
-        The tiles of what the network sees.
-    regrid : Regrid or None
-        How the output's tiles lie on the grid that the network sees; None where it
-        sees the input's own.
-    strategy : ExecutionStrategy
-        In which order tiles go through the network.
-    scaling : Scaling
-        The field's scaling.
-    haze : HazeMap or None
-        Haze that is lifted before the network sees a window.
-    provenance : Provenance or None
-        What makes the result; made by a job.
-    notes : tuple of str
-        What the user should know.
-    """
-
-    loaded: LoadedModel
-    options: EnhanceOptions
-    source: tuple[tuple[int, int], str]
-    output: OutputPlan
-    data: Any
-    tiles: TilePlan
+    loaded: LoadedModel  # The network
+    options: EnhanceOptions  # How it is run
+    source: tuple[tuple[int, int], str]  # Shape of the input, and name of its type
+    output: OutputPlan  # The result: frame, calibration, chunks
+    data: Any  # (Y, X) The field as the network sees it
+    tiles: TilePlan  # The tiles of what the network sees
+    # How the output's tiles lie on the grid that the network sees; None where it sees
+    # the input's own
     regrid: Regrid | None
-    strategy: ExecutionStrategy
-    scaling: Scaling
-    haze: HazeMap | None = None
-    provenance: Provenance | None = None
-    notes: tuple[str, ...] = ()
+    strategy: ExecutionStrategy  # In which order tiles go through the network
+    scaling: Scaling  # The field's scaling
+    haze: HazeMap | None = None  # Haze that is lifted before the network sees a window
+    provenance: Provenance | None = None  # What makes the result; made by a job
+    notes: tuple[str, ...] = ()  # What the user should know
 
     @property
     def outputs(self) -> TilePlan:
@@ -142,15 +100,7 @@ class EnhancePlan:
     def tile(self, place: tuple[int, int]) -> Tile:
         """Find what the network is shown for a tile of the output.
 
-        Parameters
-        ----------
-        place : tuple of int
-            Row and column of the tile.
-
-        Returns
-        -------
-        Tile
-            In pixels of what the network sees.
+        Gives in pixels of what the network sees.
         """
         if self.regrid is None:
             return self.tiles.tile(*place)
@@ -159,18 +109,8 @@ class EnhancePlan:
     def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
         """Find what the network is shown for any part of the output.
 
-        Parameters
-        ----------
-        core : Box
-            In pixels of the input; it starts on the stride where the network sees
-            the input's own grid.
-        index : tuple of int, default=(0, 0)
-            Place of the tile.
-
-        Returns
-        -------
-        Tile
-            In pixels of what the network sees.
+        `core`: in pixels of the input; it starts on the stride where the network sees
+        the input's own grid; `index` (0, 0); gives in pixels of what the network sees.
         """
         if self.regrid is None:
             return self.tiles.around(core, index)
@@ -185,23 +125,9 @@ class EnhancePlan:
     ) -> tuple[NDArray[np.float32], Box]:
         """Make a part of the output of what the network gave.
 
-        Parameters
-        ----------
-        core : Box
-            The part, in pixels of the input.
-        values : (Y * scale, X * scale) numpy.ndarray of float32
-            What the network gave, in grey values; it may be changed.
-        box : Box
-            What it was given, in pixels of what the network sees.
-        missing : (Y, X) numpy.ndarray of bool, optional
-            Where pixels of that were missing.
-
-        Returns
-        -------
-        numpy.ndarray of float32
-            The output for the part and its surroundings.
-        Box
-            Where in it the part lies.
+        `core`: the part, in pixels of the input; `values` (Y * scale, X * scale);
+        `box`: what it was given, in pixels of what the network sees; `missing` (Y, X),
+        where pixels of that were missing.
         """
         scale = self.loaded.card.scale
         if self.regrid is not None:
@@ -210,77 +136,32 @@ class EnhancePlan:
         return values, core.within(box).scaled(scale)
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Read what the network is shown of a window, and what is missing in it.
-
-        Parameters
-        ----------
-        box : Box
-            The window.
-
-        Returns
-        -------
-        tuple
-            As `read_input` gives it.
-        """
+        """Read what the network is shown of a window, and what is missing in it."""
         return read_input(self.data, box, self.scaling, self.haze)
 
 
 @dataclass(frozen=True, slots=True)
 class TiledRun:
-    """A plan that is carried out; sent to each worker once.
+    """A plan that is carried out; sent to each worker once."""
 
-    Attributes
-    ----------
-    plan : EnhancePlan
-        What is done.
-    target : (Y * scale, X * scale) numpy.ndarray or zarr.Array
-        Where cores are written.
-    statistics : Statistics or None
-        What live norms use instead of a tile's own statistics.
-    """
-
-    plan: EnhancePlan
-    target: Any
+    plan: EnhancePlan  # What is done
+    target: Any  # (Y * scale, X * scale) Where cores are written
+    # What live norms use instead of a tile's own statistics
     statistics: Statistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What a task says of one tile that it has written.
+    """What a task says of one tile that it has written."""
 
-    Attributes
-    ----------
-    index : tuple of int
-        Row and column of the tile.
-    clipped : int
-        Pixels that the output's type could not hold.
-    edges : dict
-        Lines at the tile's borders.
-    sample : numpy.ndarray
-        Some pixels of the result.
-    notes : tuple of str
-        What the user should be told.
-    """
-
-    index: tuple[int, int]
-    clipped: int
-    edges: dict[str, Edge]
-    sample: NDArray[np.float32]
-    notes: tuple[str, ...] = ()
+    index: tuple[int, int]  # Row and column of the tile
+    clipped: int  # Pixels that the output's type could not hold
+    edges: dict[str, Edge]  # Lines at the tile's borders
+    sample: NDArray[np.float32]  # Some pixels of the result
+    notes: tuple[str, ...] = ()  # What the user should be told
 
     def with_note(self, note: str | None) -> "TileResult":
-        """Add what the user should be told.
-
-        Parameters
-        ----------
-        note : str or None
-            One sentence; None for nothing.
-
-        Returns
-        -------
-        TileResult
-            The same piece.
-        """
+        """Add what the user should be told."""
         return self if note is None else replace(self, notes=(*self.notes, note))
 
 
@@ -295,45 +176,18 @@ _SMALLEST_PIECE = 32
 
 @dataclass(slots=True)
 class TileWorker:
-    """One predictor and what is known of its memory.
+    """One predictor and what is known of its memory."""
 
-    Attributes
-    ----------
-    run : TiledRun
-        The work.
-    predictor : Predictor
-        The network on this worker's device.
-    pieces : int
-        Into how many parts on each axis a tile is cut, to fit into memory.
-    """
-
-    run: TiledRun
-    predictor: Predictor
+    run: TiledRun  # The work
+    predictor: Predictor  # The network on this worker's device
+    # Into how many parts on each axis a tile is cut, to fit into memory
     pieces: int = 1
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _busy: int = 0
     _idle: threading.Condition = field(default_factory=threading.Condition)
 
     def enhance(self, places: Sequence[tuple[int, int]]) -> list[TileResult]:
-        """Enhance and write some tiles.
-
-        Parameters
-        ----------
-        places : sequence of tuple of int
-            Rows and columns of tiles.
-
-        Returns
-        -------
-        list of TileResult
-            What to report; each tile is in the target.
-
-        Raises
-        ------
-        Cancelled
-            If the run was stopped before this task began.
-        DeviceMemoryError
-            If memory does not even hold the smallest piece.
-        """
+        """Enhance and write some tiles."""
         with self.working():
             tiles = [self.run.plan.tile(place) for place in places]
             try:
@@ -350,18 +204,7 @@ class TileWorker:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Surround a task, so that `stop` waits for it.
-
-        Yields
-        ------
-        None
-            Control, for the work.
-
-        Raises
-        ------
-        Cancelled
-            If the run was stopped before this task began.
-        """
+        """Surround a task, so that `stop` waits for it."""
         with self._idle:
             if self._cancelled.is_set():
                 msg = "The run was stopped; finished tiles are kept."
@@ -488,22 +331,7 @@ _making = threading.Lock()
 def register(
     token: str, run: TiledRun, predictor: Predictor | None = None
 ) -> TileWorker:
-    """Make a run known in this process.
-
-    Parameters
-    ----------
-    token : str
-        Name of the run.
-    run : TiledRun
-        The work.
-    predictor : Predictor, optional
-        One that is ready; made from the run when missing.
-
-    Returns
-    -------
-    TileWorker
-        The one worker of this run in this process.
-    """
+    """Make a run known in this process."""
     with _making:
         if token not in _workers:
             ready = predictor or Predictor(
@@ -521,36 +349,14 @@ def register(
 
 
 def unregister(token: str) -> None:
-    """Stop a run in this process, wait for its running tasks, and forget it.
-
-    Parameters
-    ----------
-    token : str
-        Name of the run; an unknown one is ignored.
-    """
+    """Stop a run in this process, wait for its running tasks, and forget it."""
     worker = _workers.pop(token, None)
     if worker is not None:
         worker.stop()
 
 
-def registered(token: str) -> TileWorker:
-    """Find a run of this process.
-
-    Parameters
-    ----------
-    token : str
-        Name of the run.
-
-    Returns
-    -------
-    TileWorker
-        The one worker of this run in this process.
-
-    Raises
-    ------
-    Cancelled
-        If the run is no longer registered.
-    """
+def _registered(token: str) -> TileWorker:
+    """Find a run of this process."""
     worker = _workers.get(token)
     if worker is None:
         msg = "The run was stopped; finished tiles are kept."
@@ -559,47 +365,14 @@ def registered(token: str) -> TileWorker:
 
 
 def run_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[TileResult]:
-    """Enhance and write some tiles of a registered run: the task of a worker.
-
-    Parameters
-    ----------
-    token : str
-        Name of the run.
-    places : sequence of tuple of int
-        Rows and columns of tiles.
-
-    Returns
-    -------
-    list of TileResult
-        What to report of each.
-
-    Raises
-    ------
-    Cancelled
-        If the run is no longer registered.
-    """
-    return registered(token).enhance(places)
+    """Enhance and write some tiles of a registered run: the task of a worker."""
+    return _registered(token).enhance(places)
 
 
 def run_here(
     run: TiledRun, predictor: Predictor, places: Sequence[tuple[int, int]]
 ) -> Generator[list[TileResult]]:
-    """Enhance tiles in the thread that asks for them; closing stops between tiles.
-
-    Parameters
-    ----------
-    run : TiledRun
-        The work.
-    predictor : Predictor
-        The network in this process.
-    places : sequence of tuple of int
-        Rows and columns of the tiles to enhance.
-
-    Yields
-    ------
-    list of TileResult
-        The tiles of one pass, which are in the target.
-    """
+    """Enhance tiles in the thread that asks for them; closing stops between tiles."""
     worker = TileWorker(run, predictor)
     for group in grouped(places, predictor):
         yield worker.enhance(group)
@@ -608,19 +381,6 @@ def run_here(
 def grouped(
     places: Sequence[tuple[int, int]], predictor: Predictor
 ) -> list[Sequence[tuple[int, int]]]:
-    """Put as many tiles together as go through in one pass.
-
-    Parameters
-    ----------
-    places : sequence of tuple of int
-        Rows and columns of tiles.
-    predictor : Predictor
-        Its batch decides.
-
-    Returns
-    -------
-    list of sequence of tuple of int
-        The same places in the same order.
-    """
+    """Put as many tiles together as go through in one pass."""
     size = predictor.batch or 1
     return [places[i : i + size] for i in range(0, len(places), size)]

@@ -20,30 +20,15 @@ _MAGIC = b"ZISRAWFILE"
 
 @dataclass(frozen=True, slots=True)
 class CziTiles:
-    """Tiles of one mosaic, read one at a time.
+    """Tiles of one mosaic, read one at a time."""
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        The file.
-    entries : tuple of int
-        Places of the tiles in the file's directory.
-    corners : (N, 2) numpy.ndarray
-        Top-left corners ``(y, x)`` in px, as the stage stated them.
-    shape : tuple of int
-        Tiles, rows and columns.
-    dtype : numpy.dtype
-        Type of the grey values.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` where the file tells.
-    """
-
-    path: Path
-    entries: tuple[int, ...]
+    path: Path  # The file
+    entries: tuple[int, ...]  # Places of the tiles in the file's directory
+    # (N, 2) Top-left corners ``(y, x)`` in px, as the stage stated them
     corners: NDArray[np.float64]
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    pixel_size_nm: PixelSize | None
+    shape: tuple[int, int, int]  # Tiles, rows and columns
+    dtype: np.dtype[Any]  # Type of the grey values
+    pixel_size_nm: PixelSize | None  # ``(y, x)`` where the file tells
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -51,20 +36,7 @@ class CziTiles:
     def read(self, index: int) -> NDArray[Any]:
         """Read one tile.
 
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
-
-        Raises
-        ------
-        ReadError
-            If the file is damaged or has changed.
+        Gives (Y, X).
         """
         with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
             entry = czi.filtered_subblock_directory[self.entries[index]]
@@ -85,18 +57,7 @@ def _library(path: Path) -> Any:
 
 
 def is_czi(path: Path) -> bool:
-    """Whether a file begins as a CZI does.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A file.
-
-    Returns
-    -------
-    bool
-        True for CZI, whatever its name.
-    """
+    """Whether a file begins as a CZI does."""
     with path.open("rb") as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
@@ -113,24 +74,7 @@ def _scaling(czi: Any) -> PixelSize | None:
 
 
 def open_tiles(path: Path) -> CziTiles:
-    """Find the tiles of a CZI mosaic.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    CziTiles
-        Tiles of the full-resolution level, in the order of the file.
-
-    Raises
-    ------
-    ReadError
-        If czifile is missing, the file is damaged, or it holds several channels,
-        planes or times.
-    """
+    """Find the tiles of a CZI mosaic."""
     library = _library(path)
     with decoding(path, "CZI"), library.CziFile(path) as czi:
         found = []

@@ -33,21 +33,11 @@ from napari_semsr.io.scans.tables import Positions, read_positions, read_scan
 
 @dataclass(frozen=True, slots=True)
 class FileFrames:
-    """Frames in files of their own, all of one shape and type.
+    """Frames in files of their own, all of one shape and type."""
 
-    Attributes
-    ----------
-    paths : tuple of pathlib.Path
-        One for each frame.
-    shape : tuple of int
-        Frames, rows and columns.
-    dtype : numpy.dtype
-        Type of the grey values.
-    """
-
-    paths: tuple[Path, ...]
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
+    paths: tuple[Path, ...]  # One for each frame
+    shape: tuple[int, int, int]  # Frames, rows and columns
+    dtype: np.dtype[Any]  # Type of the grey values
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -55,36 +45,18 @@ class FileFrames:
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame.
 
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
+        Gives (Y, X).
         """
         return _array(self.paths[index], None, self.shape[1:], self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class PageFrames:
-    """Frames that are pages of one file.
+    """Frames that are pages of one file."""
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        The file.
-    shape : tuple of int
-        Frames, rows and columns.
-    dtype : numpy.dtype
-        Type of the grey values.
-    """
-
-    path: Path
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
+    path: Path  # The file
+    shape: tuple[int, int, int]  # Frames, rows and columns
+    dtype: np.dtype[Any]  # Type of the grey values
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -92,33 +64,17 @@ class PageFrames:
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame.
 
-        Parameters
-        ----------
-        index : int
-            Which, from 0.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
+        Gives (Y, X).
         """
         return _array(self.path, index, self.shape[1:], self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenFrames:
-    """Some of many frames.
+    """Some of many frames."""
 
-    Attributes
-    ----------
-    whole : Frames
-        All of them.
-    chosen : tuple of int
-        Which are taken.
-    """
-
-    whole: Frames
-    chosen: tuple[int, ...]
+    whole: Frames  # All of them
+    chosen: tuple[int, ...]  # Which are taken
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,15 +92,7 @@ class ChosenFrames:
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame.
 
-        Parameters
-        ----------
-        index : int
-            Which of the chosen ones.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Its grey values.
+        Gives (Y, X).
         """
         return self.whole.read(self.chosen[index])
 

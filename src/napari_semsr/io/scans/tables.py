@@ -20,37 +20,17 @@ _HEADERS: dict[tuple[str, ...], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Nominal corners as a file states them.
+    """Nominal corners as a file states them."""
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        The file.
-    unit : str
-        ``"px"`` or ``"nm"``.
-    corners : dict
-        ``(y, x)`` by name of the frame.
-    unplaced : tuple of str
-        Frames that are named, but whose cells are empty.
-    """
-
-    path: Path
-    unit: str
-    corners: dict[str, tuple[float, float]]
-    unplaced: tuple[str, ...] = ()
+    path: Path  # The file
+    unit: str  # ``"px"`` or ``"nm"``
+    corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
+    unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
 
     def array(self, names: tuple[str, ...]) -> NDArray[np.float64]:
         """Corners in the order of frames.
 
-        Parameters
-        ----------
-        names : tuple of str
-            Names of the frames.
-
-        Returns
-        -------
-        (N, 2) numpy.ndarray
-            Top-left corners in `unit`.
+        Gives (N, 2).
         """
         return np.array([self.corners[name] for name in names], dtype=float)
 
@@ -83,26 +63,7 @@ def _number(text: str | None, path: Path, line: int) -> float:
 
 
 def read_positions(path: Path, folder: Path) -> Positions:
-    """Read nominal positions.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        A table with header ``frame,y_px,x_px`` or ``frame,y_nm,x_nm``.
-    folder : pathlib.Path
-        Where the frames are.
-
-    Returns
-    -------
-    Positions
-        Top-left corners by frame; those with empty cells apart.
-
-    Raises
-    ------
-    ReadError
-        If header or numbers are wrong, a frame is named twice, or a name leads out of
-        the folder.
-    """
+    """Read nominal positions."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -134,23 +95,7 @@ def read_positions(path: Path, folder: Path) -> Positions:
 
 
 def read_scan(folder: Path) -> dict[str, Any]:
-    """Read what ``scan.json`` says of a scan.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where the frames are.
-
-    Returns
-    -------
-    dict
-        Its keys; empty when there is no such file.
-
-    Raises
-    ------
-    ReadError
-        If it is no JSON object.
-    """
+    """Read what ``scan.json`` says of a scan."""
     path = folder / "scan.json"
     if not path.is_file():
         return {}

@@ -21,38 +21,18 @@ _STRIP_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class PlaneSource:
-    """Where the pixels of one plane lie; small, and can be sent to a worker.
+    """Where the pixels of one plane lie; small, and can be sent to a worker."""
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        The TIFF.
-    series, level, page : int
-        Which page holds the plane.
-    shape : tuple of int
-        ``(Y, X)``, ``(Y, X, S)`` or ``(S, Y, X)`` as stored.
-    axes : str
-        The same in letters.
-    dtype : str
-        Type with byte order, as stored.
-    offset : int or None
-        First byte when the plane is one uncompressed run of bytes.
-    sample : int or None
-        The one sample to keep, when samples are channels.
-    block : tuple of int
-        Rows and columns that are cheap to read at once.
-    """
-
-    path: Path
-    series: int
-    level: int
-    page: int
-    shape: tuple[int, ...]
-    axes: str
-    dtype: str
-    offset: int | None
-    sample: int | None
-    block: tuple[int, ...]
+    path: Path  # The TIFF
+    series: int  # Which page holds the plane
+    level: int  # Which page holds the plane
+    page: int  # Which page holds the plane
+    shape: tuple[int, ...]  # ``(Y, X)``, ``(Y, X, S)`` or ``(S, Y, X)`` as stored
+    axes: str  # The same in letters
+    dtype: str  # Type with byte order, as stored
+    offset: int | None  # First byte when the plane is one uncompressed run of bytes
+    sample: int | None  # The one sample to keep, when samples are channels
+    block: tuple[int, ...]  # Rows and columns that are cheap to read at once
 
     @property
     def nbytes(self) -> int:
@@ -88,10 +68,7 @@ class PlaneSource:
     def whole(self) -> NDArray[Any]:
         """Read the plane into memory.
 
-        Returns
-        -------
-        (Y, X) or (Y, X, S) numpy.ndarray
-            Samples as stored.
+        Gives (Y, X).
         """
         if self.offset is not None:
             count = math.prod(self.shape)
@@ -105,18 +82,7 @@ class PlaneSource:
         return self._ordered(found)
 
     def window(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Read a part of the plane.
-
-        Parameters
-        ----------
-        rows, columns : slice
-            Which part.
-
-        Returns
-        -------
-        numpy.ndarray
-            Samples as stored, in memory.
-        """
+        """Read a part of the plane."""
         index = tuple(
             {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
         )
@@ -138,10 +104,7 @@ class PlaneSource:
     def lazy(self) -> "dask.array.Array":
         """Plan the reading of the plane, block by block.
 
-        Returns
-        -------
-        (Y, X) or (Y, X, S) dask.array.Array
-            Each block opens the file, reads its part, and closes the file.
+        Gives (Y, X).
         """
         import dask.array as da
         from dask.base import tokenize
@@ -207,29 +170,7 @@ def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int
 def find_plane(
     path: Path, tif: "tifffile.TiffFile", source: PlaneSource, outer: int
 ) -> PlaneSource:
-    """Locate a plane inside the pages of a series.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The TIFF.
-    tif : tifffile.TiffFile
-        The same, open.
-    source : PlaneSource
-        Series and level; the rest is found here.
-    outer : int
-        Number of the plane among the planes of all channels, in stored order.
-
-    Returns
-    -------
-    PlaneSource
-        With page, shape, offset and block.
-
-    Raises
-    ------
-    ReadError
-        If the pixels are not all there.
-    """
+    """Locate a plane inside the pages of a series."""
     level = tif.series[source.series].levels[source.level]
     key = level.keyframe
     axes = "".join(a for a in key.axes if a in "YXS")

@@ -30,20 +30,8 @@ _DEFAULT_UNIT = "\u00b5m"
 _NO_LENGTH = ("pixel", "reference frame")
 
 
-def parse_ome(text: str) -> "Element | None":
-    """Parse an OME-XML document.
-
-    Parameters
-    ----------
-    text : str
-        The document.
-
-    Returns
-    -------
-    xml.etree.ElementTree.Element or None
-        Its root; None when it is damaged, or defines entities of its own, which could
-        swell without bound.
-    """
+def _parse_ome(text: str) -> "Element | None":
+    """Parse an OME-XML document."""
     from xml.etree import ElementTree as ET
 
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -59,24 +47,12 @@ def _local(element: "Element") -> str:
     return element.tag.rpartition("}")[2]
 
 
-def ome_image(
+def _ome_image(
     root: "Element", series: int, warnings: list[str]
 ) -> tuple[PixelSize | None, str | None]:
     """Read ``PhysicalSizeX`` and ``PhysicalSizeY`` of an OME image.
 
-    Parameters
-    ----------
-    root : xml.etree.ElementTree.Element
-        The document.
-    series : int
-        Which image.
-    warnings : list of str
-        Receives a sentence when there is a calibration that cannot be used.
-
-    Returns
-    -------
-    tuple
-        Pixel size ``(y, x)`` in nm or None, and the image's name or None.
+    Gives pixel size ``(y, x)`` in nm or None, and the image's name or None.
     """
     images = [e for e in root if _local(e) == "Image"]
     if series >= len(images):
@@ -102,19 +78,8 @@ def ome_image(
     return size, image.get("Name")
 
 
-def ome_record(root: "Element") -> Record | None:
-    """Find our record among the annotations of a document.
-
-    Parameters
-    ----------
-    root : xml.etree.ElementTree.Element
-        The document.
-
-    Returns
-    -------
-    Record or None
-        None when there is none, or it is damaged.
-    """
+def _ome_record(root: "Element") -> Record | None:
+    """Find our record among the annotations of a document."""
     for element in root.iter():
         if element.get("K") == RECORD_KEY and element.text:
             return Record.from_json(element.text)
@@ -124,22 +89,8 @@ def ome_record(root: "Element") -> Record | None:
 # Palettes and inverted scales: what a stored number means as a grey value.
 
 
-def apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
-    """Look the stored indices up.
-
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray or dask.array.Array of int
-        Indices.
-    colormap : (3, N) numpy.ndarray of uint16
-        Red, green and blue of each index, 65535 is full.
-
-    Returns
-    -------
-    (Y, X) or (Y, X, 3) numpy.ndarray or dask.array.Array
-        Grey when the palette is grey, in 8 bits unless the palette needs 16; indices
-        that are their own grey value come back as they are.
-    """
+def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
+    """Look the stored indices up; `data` (Y, X); `colormap` (3, N); gives (Y, X)."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
     grey = bool(np.all(table == table[0]))
@@ -162,21 +113,8 @@ def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(lut[block])
 
 
-def invert_white(data: Any, bits: int) -> Any:
-    """Turn a scale whose zero is white into one whose zero is black.
-
-    Parameters
-    ----------
-    data : numpy.ndarray or dask.array.Array
-        Unsigned integers or booleans are turned; anything else has no white.
-    bits : int
-        Bits of a stored sample.
-
-    Returns
-    -------
-    numpy.ndarray or dask.array.Array
-        Same type.
-    """
+def _invert_white(data: Any, bits: int) -> Any:
+    """Turn a scale whose zero is white into one whose zero is black."""
     kind = np.dtype(data.dtype).kind
     if kind == "b":
         return ~data
@@ -215,19 +153,11 @@ def _pitches(page: "tifffile.TiffPage", unit: str) -> PixelSize | None:
     return pixel_size([None if r is None else to_nm(1 / r, unit) for r in found])
 
 
-def tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
+def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
     """Read the resolution tags, unless they only speak of print.
 
-    Parameters
-    ----------
-    page : tifffile.TiffPage
-        The page that was chosen.
-
-    Returns
-    -------
-    tuple of float or None
-        ``(y, x)`` in nm; None when absent, damaged, or coarser than
-        `LARGEST_PRINTED_NM`.
+    Gives ``(y, x)`` in nm; None when absent, damaged, or coarser than
+    `LARGEST_PRINTED_NM`.
     """
     tag = page.tags.get("ResolutionUnit")
     unit = (
@@ -237,24 +167,12 @@ def tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
     return None if size is None or max(size) > LARGEST_PRINTED_NM else size
 
 
-def imagej_pixel_size(
+def _imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
 ) -> PixelSize | None:
     """Read ImageJ's calibration.
 
-    Parameters
-    ----------
-    page : tifffile.TiffPage
-        First page.
-    metadata : mapping
-        ImageJ's description.
-    warnings : list of str
-        Receives a sentence when there is a calibration that cannot be used.
-
-    Returns
-    -------
-    tuple of float or None
-        ``(y, x)`` in nm.
+    Gives ``(y, x)`` in nm.
     """
     unit = str(metadata.get("unit", "")).strip()
     if unit.lower() in _NO_UNIT:
@@ -363,9 +281,9 @@ def _load(path: Path, options: ReadOptions) -> Source:
         bits = int(page.bitspersample)
     data = plane.whole() if plane.nbytes <= LAZY_BYTES else plane.lazy()
     if photometric == _PALETTE and lut is not None:
-        data = apply_palette(data, lut)
+        data = _apply_palette(data, lut)
     elif photometric == _WHITE_IS_ZERO:
-        data = invert_white(data, bits)
+        data = _invert_white(data, bits)
     return Source(
         format=_dialect(tif),
         data=data,
@@ -459,10 +377,10 @@ def _calibrate(
         _calibrate_ome(found, tif.ome_metadata, series)
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
-        found.size = imagej_pixel_size(page, details, found.warnings)
+        found.size = _imagej_pixel_size(page, details, found.warnings)
         text = str(details.get("Info", ""))
     else:
-        found.size = tag_pixel_size(page)
+        found.size = _tag_pixel_size(page)
     if found.record is None:
         found.record = _find_record(text)
     for name in ("Software", "DateTime", "Make", "Model"):
@@ -474,12 +392,12 @@ def _calibrate(
 
 def _calibrate_ome(found: _Calibration, document: str, series: int) -> None:
     """Read the OME-XML document."""
-    root = parse_ome(document)
+    root = _parse_ome(document)
     if root is None:
         found.warnings.append("The OME-XML is damaged: the pixel size is left unknown.")
         return
-    found.size, found.name = ome_image(root, series, found.warnings)
-    found.record = ome_record(root)
+    found.size, found.name = _ome_image(root, series, found.warnings)
+    found.record = _ome_record(root)
 
 
 def _find_record(text: str) -> Record | None:

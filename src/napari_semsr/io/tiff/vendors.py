@@ -74,34 +74,13 @@ def _canonical(unit: str) -> str:
 def unit_nm(unit: str) -> float | None:
     """Size of a unit of length.
 
-    Parameters
-    ----------
-    unit : str
-        Any usual spelling: ``"nm"``, ``"\u00b5m"``, ``"micron"``, ``"nanometer"``.
-
-    Returns
-    -------
-    float or None
-        Nanometres in one unit; None when the unit is no known length.
+    `unit`: any usual spelling: ``"nm"``, ``"µm"``, ``"micron"``, ``"nanometer"``.
     """
     return _NM_PER_UNIT.get(_canonical(unit))
 
 
 def to_nm(value: object, unit: str) -> float | None:
-    """Turn a number and its unit into nanometres.
-
-    Parameters
-    ----------
-    value : object
-        What the file gives: a number, or text that should hold one.
-    unit : str
-        Unit of length.
-
-    Returns
-    -------
-    float or None
-        Nanometres, or None when the value is not a usable length.
-    """
+    """Turn a number and its unit into nanometres."""
     size = unit_nm(unit)
     if size is None or isinstance(value, bool):
         return None
@@ -117,18 +96,7 @@ def to_nm(value: object, unit: str) -> float | None:
 
 
 def parse_length_nm(text: str) -> float | None:
-    """Turn text such as ``"55.82 nm"`` into nanometres.
-
-    Parameters
-    ----------
-    text : str
-        A number and a unit, with or without a space between them.
-
-    Returns
-    -------
-    float or None
-        Nanometres, or None when the text is not a usable length.
-    """
+    """Turn text such as ``"55.82 nm"`` into nanometres."""
     found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
     if found is None:
         return None
@@ -138,15 +106,7 @@ def parse_length_nm(text: str) -> float | None:
 def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
     """Make a pixel size of two lengths that were already checked.
 
-    Parameters
-    ----------
-    lengths_nm : sequence of float or None
-        ``(y, x)``.
-
-    Returns
-    -------
-    tuple of float or None
-        The pixel size; None unless both lengths are known.
+    Gives the pixel size; None unless both lengths are known.
     """
     y, x = lengths_nm
     return None if y is None or x is None else PixelSize((float(y), float(x)))
@@ -158,24 +118,13 @@ _BAR, _MARKER, _FRAME = "$$SM_MICRON_BAR", "$$SM_MICRON_MARKER", "$CM_FULL_SIZE"
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What a JEOL text file says.
+    """What a JEOL text file says."""
 
-    Attributes
-    ----------
-    pixel_size_nm : tuple of float or None
-        ``(y, x)``, in pixels of the image that was asked about.
-    databar_rows : int
-        Rows below the frame.
-    keys : mapping
-        Every line.
-    warnings : tuple of str
-        What could not be used.
-    """
-
+    # ``(y, x)``, in pixels of the image that was asked about
     pixel_size_nm: PixelSize | None
-    databar_rows: int
-    keys: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
+    databar_rows: int  # Rows below the frame
+    keys: Mapping[str, str]  # Every line
+    warnings: tuple[str, ...] = ()  # What could not be used
 
 
 def _find(path: Path) -> Path | None:
@@ -198,20 +147,7 @@ def _frame(keys: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def read_sidecar(path: Path, shape: tuple[int, int]) -> Sidecar | None:
-    """Read the text file beside a JEOL image.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The image.
-    shape : tuple of int
-        Its stored rows and columns.
-
-    Returns
-    -------
-    Sidecar or None
-        None when there is no such file, or it is not JEOL's.
-    """
+    """Read the text file beside a JEOL image."""
     beside = _find(path)
     if beside is None:
         return None
@@ -277,27 +213,13 @@ _FIELD_TOLERANCE = 0.01  # the field width has four digits
 
 @dataclass(frozen=True, slots=True)
 class VendorInfo:
-    """What the private tags of a microscope say.
+    """What the private tags of a microscope say."""
 
-    Attributes
-    ----------
-    vendor : str
-        ``"FEI"`` or ``"Zeiss"``.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the stored page.
-    databar_rows : int
-        Rows below the image, 0 when the tags do not tell.
-    metadata : mapping
-        What was found.
-    warnings : tuple of str
-        What could not be used.
-    """
-
-    vendor: str
-    pixel_size_nm: PixelSize | None
-    databar_rows: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    vendor: str  # ``"FEI"`` or ``"Zeiss"``
+    pixel_size_nm: PixelSize | None  # ``(y, x)`` of the stored page
+    databar_rows: int  # Rows below the image, 0 when the tags do not tell
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # What was found
+    warnings: tuple[str, ...] = ()  # What could not be used
 
 
 def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str | None:
@@ -315,20 +237,7 @@ def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str 
 def vendor_info(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
 ) -> VendorInfo | None:
-    """Read the private tags of a page.
-
-    Parameters
-    ----------
-    tif : tifffile.TiffFile
-        The open file.
-    page : tifffile.TiffPage
-        The page that was chosen.
-
-    Returns
-    -------
-    VendorInfo or None
-        None when no known microscope wrote the page.
-    """
+    """Read the private tags of a page."""
     shape = (int(page.imagelength), int(page.imagewidth))
     for code in _FEI_TAGS:
         text = _raw(tif, page, code)
@@ -362,20 +271,7 @@ def _count(value: str | None) -> int | None:
 
 
 def parse_fei(text: str, shape: tuple[int, int]) -> VendorInfo:
-    """Read the INI text of FEI and Thermo Fisher.
-
-    Parameters
-    ----------
-    text : str
-        Value of tag 34680 or 34682.
-    shape : tuple of int
-        Stored rows and columns, data bar included.
-
-    Returns
-    -------
-    VendorInfo
-        Pixel size of the stored page, and its data bar.
-    """
+    """Read the INI text of FEI and Thermo Fisher."""
     sections = _sections(text)
     image = sections.get("Image", {})
     columns, rows = _count(image.get("ResolutionX")), _count(image.get("ResolutionY"))
@@ -455,20 +351,7 @@ def _refined(label: str, numbers: list[str]) -> float | None:
 
 
 def parse_zeiss(text: str, shape: tuple[int, int]) -> VendorInfo:
-    """Read the text of Zeiss SmartSEM.
-
-    Parameters
-    ----------
-    text : str
-        Value of tag 34118.
-    shape : tuple of int
-        Stored rows and columns.
-
-    Returns
-    -------
-    VendorInfo
-        Pixel size of the stored page. Zeiss does not tell its data bar.
-    """
+    """Read the text of Zeiss SmartSEM."""
     numbers, values = _zeiss_values(text)
     kept = {
         key: values[key]

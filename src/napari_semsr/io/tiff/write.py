@@ -33,19 +33,6 @@ def write_imagej(image: Micrograph, path: Path) -> None:
 
     The record goes where Fiji shows it (Image > Show Info), so that all digits of the
     pixel size, the origin and the provenance survive.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Types that ImageJ does not know are written as plain TIFF, with the same
-        description.
-    path : pathlib.Path
-        File to make, already checked.
-
-    Raises
-    ------
-    WriteError
-        If the image is too large for the format, or the system refuses.
     """
     import tifffile
 
@@ -120,20 +107,7 @@ def _tiles(data: Any, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
 
 
 def write_ome(image: Micrograph, path: Path) -> None:
-    """Write an OME-TIFF: tiled, compressed without loss, with levels when large.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Dask data are computed band by band.
-    path : pathlib.Path
-        File to make, already checked.
-
-    Raises
-    ------
-    WriteError
-        If the type is unknown to OME, or the system refuses.
-    """
+    """Write an OME-TIFF: tiled, compressed without loss, with levels when large."""
     import tifffile
 
     if image.dtype.name in _UNKNOWN_TO_OME:

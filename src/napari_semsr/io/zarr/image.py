@@ -79,18 +79,6 @@ def write(image: Micrograph, path: Path) -> None:
     """Write an image as a complete OME-Zarr 0.5 pyramid.
 
     The store is made beside the target and renamed when it is whole.
-
-    Parameters
-    ----------
-    image : Micrograph
-        Numpy data, or dask data that are computed block by block.
-    path : pathlib.Path
-        Folder to make, already checked.
-
-    Raises
-    ------
-    WriteError
-        If the system refuses.
     """
     with replacing(path) as place:
         store = store_of(image, place)

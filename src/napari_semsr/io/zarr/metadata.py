@@ -47,19 +47,8 @@ def level_origin(
 
     Its centre is the centre of the ``2**level`` pixels that it averages.
 
-    Parameters
-    ----------
-    origin : tuple of float
-        Centre ``(y, x)`` of the first pixel of the finest level.
-    scale : tuple of float
-        Pixel pitch of the finest level, in the same unit.
-    level : int
-        0 is the finest.
-
-    Returns
-    -------
-    tuple of float
-        Centre ``(y, x)`` of the first pixel of the level.
+    `origin`: centre ``(y, x)`` of the first pixel of the finest level; gives centre
+    ``(y, x)`` of the first pixel of the level.
     """
     shift = (2**level - 1) / 2
     return origin[0] + shift * scale[0], origin[1] + shift * scale[1]
@@ -106,18 +95,6 @@ def multiscales(record: Record, levels: int) -> dict[str, Any]:
 
     Units stand in the axes when the image is calibrated; without a calibration there
     is no unit, and the scale counts pixels of the parent image.
-
-    Parameters
-    ----------
-    record : Record
-        Name and calibration.
-    levels : int
-        Levels of the pyramid, the finest among them.
-
-    Returns
-    -------
-    dict
-        As JSON can hold it.
     """
     from yaozarrs import v05
 

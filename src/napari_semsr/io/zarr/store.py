@@ -39,21 +39,8 @@ _PARTS = {
 }
 
 
-def changed_parts(found: Record | None, wanted: Record) -> list[str]:
-    """Name what is not as it was when a store was begun.
-
-    Parameters
-    ----------
-    found : Record or None
-        What the store says of itself.
-    wanted : Record
-        What it would say if it were begun now.
-
-    Returns
-    -------
-    list of str
-        In a user's words; empty where the store can be resumed.
-    """
+def _changed_parts(found: Record | None, wanted: Record) -> list[str]:
+    """Name what is not as it was when a store was begun."""
     if found is None:
         return ["record"]
     before, now = _making(found), _making(wanted)
@@ -93,7 +80,7 @@ def _making(record: Record) -> dict[str, Any]:
 # flushed to the disk before that, so a power cut is not covered.
 
 ATTRIBUTE = "semsr"
-DONE = "done"
+_DONE = "done"
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError)
 _logger = logging.getLogger(__name__)
 
@@ -268,7 +255,7 @@ class OmeZarrStore:
         self.group.attrs["ome"] = multiscales(self.record, len(shapes_of(self.level0)))
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
-        del self.group[DONE]
+        del self.group[_DONE]
 
 
 def shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
@@ -452,7 +439,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             dimension_names=("y", "x"),
         )
         done = group.create_array(
-            DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
+            _DONE, shape=plan.grid, dtype="uint8", chunks=(1, 1), fill_value=0
         )
     return OmeZarrStore(path, group, level0, done, plan.unit, record)
 
@@ -478,7 +465,7 @@ def done_of(path: Path) -> tuple[int, int] | None:
     import zarr
 
     try:
-        marks = np.asarray(zarr.open_array(path / DONE, mode="r")[:])
+        marks = np.asarray(zarr.open_array(path / _DONE, mode="r")[:])
     except _UNREADABLE:
         return None
     return int(np.count_nonzero(marks)), int(marks.size)
@@ -501,9 +488,9 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     try:
         group = zarr.open_group(path, mode="r+")
         level0 = group["0"]
-        if _attribute(group).get("complete") and DONE in group:
-            del group[DONE]  # killed between completing and tidying up
-        done = _blank(plan.grid) if _attribute(group).get("complete") else group[DONE]
+        if _attribute(group).get("complete") and _DONE in group:
+            del group[_DONE]  # killed between completing and tidying up
+        done = _blank(plan.grid) if _attribute(group).get("complete") else group[_DONE]
         found = Record.from_dict(_attribute(group).get(RECORD_KEY))
     except _UNREADABLE as error:
         msg = f"{path} is no store that can be resumed: use --overwrite to start anew."
@@ -517,7 +504,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         and (level0.shards or level0.chunks) == plan.unit
         and done.shape == plan.grid
     )
-    changed = ["shape, type or chunk"] if not same else changed_parts(found, record)
+    changed = ["shape, type or chunk"] if not same else _changed_parts(found, record)
     if changed or found is None:
         msg = (
             f"{path} can only be resumed as it was begun, and the "

@@ -45,48 +45,19 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class ConditionCheck:
-    """What was found in images that were degraded in one way.
+    """What was found in images that were degraded in one way."""
 
-    Attributes
-    ----------
-    condition : str
-        How they were degraded.
-    blur_px : float
-        Width at half maximum of the blur, in pixels of the result.
-    truths : int
-        Number of truths.
-    rows : tuple of PresenceRow
-        By radius and change.
-    """
-
-    condition: str
-    blur_px: float
-    truths: int
-    rows: tuple[PresenceRow, ...]
+    condition: str  # How they were degraded
+    blur_px: float  # Width at half maximum of the blur, in pixels of the result
+    truths: int  # Number of truths
+    rows: tuple[PresenceRow, ...]  # By radius and change
 
     def resolved(self, radius_px: int) -> bool:
-        """Tell whether a disc is as wide as the blur.
-
-        Parameters
-        ----------
-        radius_px : int
-            Its radius.
-
-        Returns
-        -------
-        bool
-            Whether two radii are the blur's width or more.
-        """
+        """Tell whether a disc is as wide as the blur."""
         return 2 * radius_px >= self.blur_px
 
     def to_record(self) -> dict[str, Any]:
-        """Give shares of discs that are right, by radius and over the resolved ones.
-
-        Returns
-        -------
-        dict
-            ``enhanced`` and ``degraded`` are None where there was no disc.
-        """
+        """Give shares of discs that are right, by radius and over the resolved ones."""
         by_radius = []
         for radius in sorted({row.radius_px for row in self.rows}):
             own = [row for row in self.rows if row.radius_px == radius]
@@ -443,32 +414,7 @@ def _sources(
 def judge_source(
     source: Source, loaded: "LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
-    """Judge discs until there are as many as are wanted, or no more truths.
-
-    Parameters
-    ----------
-    source : Source
-        Gives truths, and what is made of them.
-    loaded : LoadedModel
-        The network.
-    options : CheckOptions
-        How many discs.
-
-    Returns
-    -------
-    list of ConditionCheck
-        One for each condition of the source.
-
-    Yields
-    ------
-    Progress
-        Discs judged.
-
-    Raises
-    ------
-    ReadError
-        If no truth has room for a disc.
-    """
+    """Judge discs until there are as many as are wanted, or no more truths."""
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
     for index in range(source.count or _MOST_TRUTHS):

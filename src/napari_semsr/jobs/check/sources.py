@@ -74,21 +74,12 @@ _WHITE = 255.0
 
 @dataclass(frozen=True, slots=True)
 class ClearSet:
-    """Clear images that a user gives, or none.
+    """Clear images that a user gives, or none."""
 
-    Attributes
-    ----------
-    images : tuple of Micrograph or path
-        The images.
-    held_out : path or None
-        Folder of those that a model's card names as held out, in place of `images`.
-    opening : OpenOptions or None
-        How to read them.
-    """
-
-    images: tuple[Image, ...]
+    images: tuple[Image, ...]  # The images
+    # Folder of those that a model's card names as held out, in place of `images`
     held_out: str | os.PathLike[str] | None
-    opening: OpenOptions | None
+    opening: OpenOptions | None  # How to read them
 
     def __post_init__(self) -> None:
         if self.images and self.held_out is not None:
@@ -106,27 +97,7 @@ class ClearSet:
         return "given" if self.images else "drawn"
 
     def load(self, card: "ModelCard", side: int) -> list[FloatArray]:
-        """Read the middles of all images.
-
-        Parameters
-        ----------
-        card : ModelCard
-            Names what is held out.
-        side : int
-            Rows and columns to cut out, at most.
-
-        Returns
-        -------
-        list of numpy.ndarray
-            Whole numbers from 0 to 255.
-
-        Raises
-        ------
-        OptionError
-            If the card names none.
-        ReadError
-            If one cannot be read, is too small, or has pixels that are not finite.
-        """
+        """Read the middles of all images."""
         opening = self.opening or OpenOptions()
         if self.held_out is None:
             opened = [(image, opening, 0) for image in self.images]
@@ -143,18 +114,7 @@ class ClearSet:
 
 
 def recipe_data(card: "ModelCard") -> dict[str, Any]:
-    """Give what a card tells of the data that the model learnt from.
-
-    Parameters
-    ----------
-    card : ModelCard
-        A card.
-
-    Returns
-    -------
-    dict
-        Options of `DataOptions`; empty where the card holds no recipe.
-    """
+    """Give what a card tells of the data that the model learnt from."""
     recipe = card.training.get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     return data if isinstance(data, dict) else {}
@@ -202,34 +162,16 @@ _ELECTRONS = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a network sees, and what there is.
+    """What a network sees, and what there is."""
 
-    Attributes
-    ----------
-    condition : str
-        How it was degraded.
-    field : Micrograph
-        The degraded image.
-    trial : Trial
-        The truth, on the network's output grid.
-    """
-
-    condition: str
-    field: Micrograph
-    trial: Trial
+    condition: str  # How it was degraded
+    field: Micrograph  # The degraded image
+    trial: Trial  # The truth, on the network's output grid
 
     def degraded(self, scale: int) -> FloatArray:
         """Bring the degraded image to the grid of the truth by a cubic spline.
 
-        Parameters
-        ----------
-        scale : int
-            Pixels of the truth for one of the image.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Areas stay where they are.
+        Gives (Y, X).
         """
         image = self.field.array().astype(np.float64)
         if scale == 1:
@@ -240,68 +182,25 @@ class Scene:
 
 
 class Source(ABC):
-    """Where truths come from.
+    """Where truths come from."""
 
-    Attributes
-    ----------
-    widths_px : dict
-        Width at half maximum of the blur of each condition, in pixels of the truth.
-    count : int or None
-        How many truths there are; None for as many as are wanted.
-    """
-
+    # Width at half maximum of the blur of each condition, in pixels of the truth
     widths_px: dict[str, float]
+    # How many truths there are; None for as many as are wanted
     count: int | None = None
 
     @abstractmethod
     def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
-        """Change one truth, and degrade it in every way.
-
-        Parameters
-        ----------
-        index : int
-            Which truth.
-        counts : tuple of int
-            Discs to insert and to erase, at most.
-
-        Returns
-        -------
-        list of Scene
-            One for each condition.
-        """
+        """Change one truth, and degrade it in every way."""
 
 
-def stream_of(seed: int, index: int) -> np.random.Generator:
-    """Give the chance of one truth.
-
-    Parameters
-    ----------
-    seed, index : int
-        Of the source, and which truth.
-
-    Returns
-    -------
-    numpy.random.Generator
-        From a stream that no training draws from.
-    """
+def _stream_of(seed: int, index: int) -> np.random.Generator:
+    """Give the chance of one truth."""
     return np.random.default_rng([seed, index, _STREAM])
 
 
 def drawn(side: int, seed: int) -> Callable[[int], FloatArray]:
-    """Give the drawn samples that stand for clear images.
-
-    Parameters
-    ----------
-    side : int
-        Rows and columns.
-    seed : int
-        Which samples.
-
-    Returns
-    -------
-    callable
-        Takes a number, gives an image from 0 to 255.
-    """
+    """Give the drawn samples that stand for clear images."""
 
     def one(index: int) -> FloatArray:
         kind = PHANTOMS[index % len(PHANTOMS)]
@@ -314,15 +213,8 @@ def drawn(side: int, seed: int) -> Callable[[int], FloatArray]:
 class ClearImages(Source):
     """Clear images, of 8 bits.
 
-    Parameters
-    ----------
-    images : sequence of numpy.ndarray, or callable
-        Images from 0 to 255; a callable gives any number of them.
-    scale : int
-        1 for the three degradations of Gao et al.; with more, images are blurred, seen
-        at that multiple of their pixel, and exposed to few electrons.
-    seed : int
-        Makes it repeatable.
+    `scale`: 1 for the three degradations of Gao et al.; with more, images are blurred,
+    seen at that multiple of their pixel, and exposed to few electrons.
     """
 
     def __init__(
@@ -344,21 +236,8 @@ class ClearImages(Source):
             self.widths_px = {"binned": float(np.hypot(blur_width_px("blur"), scale))}
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
-        """Change one image, and degrade it in every way.
-
-        Parameters
-        ----------
-        index : int
-            Which image.
-        counts : tuple of int
-            Discs to insert and to erase, at most.
-
-        Returns
-        -------
-        list of Scene
-            One for each condition.
-        """
-        rng = stream_of(self.seed, index)
+        """Change one image, and degrade it in every way."""
+        rng = _stream_of(self.seed, index)
         clear = self._image(index)
         rows, columns = (n - n % self.scale for n in clear.shape)
         clear = clear[:rows, :columns]
@@ -421,15 +300,6 @@ class DrawnSurfaces(Source):
     They are as strong as makes about half of the local contrast in the electron image,
     free of noise, which is the truth. The median height is in focus, and only discs are
     judged whose height is within half of the depth of field of it.
-
-    Parameters
-    ----------
-    side : int
-        Rows and columns of the superlens image.
-    scale : {1, 2}
-        Pixels of the electron image for one of the superlens image.
-    seed : int
-        Makes it repeatable.
     """
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
@@ -442,21 +312,8 @@ class DrawnSurfaces(Source):
         self.widths_px = {"superlens": _RESOLUTION_NM * scale / self._pixel_nm}
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
-        """Change one sample, and take it.
-
-        Parameters
-        ----------
-        index : int
-            Which sample.
-        counts : tuple of int
-            Discs to insert and to erase, at most.
-
-        Returns
-        -------
-        list of Scene
-            One.
-        """
-        rng = stream_of(self.seed, index)
+        """Change one sample, and take it."""
+        rng = _stream_of(self.seed, index)
         kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
         ranges = SsumPairOptions(kinds=(kind,), joined=0, bent=0)
         surface = random_surface(
@@ -567,17 +424,7 @@ def _brightness(pair: SsumPair) -> FloatArray:
 
 
 class DrawnGold(Source):
-    """Gold on carbon at half the magnification.
-
-    Parameters
-    ----------
-    side : int
-        Rows and columns of the coarse image.
-    scale : {2}
-        Of the network.
-    seed : int
-        Makes it repeatable.
-    """
+    """Gold on carbon at half the magnification."""
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
         if scale != 2:
@@ -588,21 +435,8 @@ class DrawnGold(Source):
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
-        """Change one field, and look at it coarsely.
-
-        Parameters
-        ----------
-        index : int
-            Which field.
-        counts : tuple of int
-            Discs to insert and to erase, at most.
-
-        Returns
-        -------
-        list of Scene
-            One.
-        """
-        rng = stream_of(self.seed, index)
+        """Change one field, and look at it coarsely."""
+        rng = _stream_of(self.seed, index)
         emitted = gold_emission(self.side, rng).astype(np.float64)
         places = choose_places(emitted, counts, rng)
         changed = erase_discs(emitted, places.erased)

@@ -36,24 +36,12 @@ _GAP = 1e-3  # weight of gaps in a pixel that is a gap itself
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Pixels of a grid, made from an image.
+    """Pixels of a grid, made from an image."""
 
-    Attributes
-    ----------
-    image : Micrograph
-        Where they come from.
-    grid : Grid
-        The pixels.
-    inner : Box or None
-        The same in pixels of the image, where they are pixels of it.
-    laid : Resampling
-        How they are made, where they are not.
-    """
-
-    image: Micrograph
-    grid: Grid
-    inner: Box | None
-    laid: Resampling
+    image: Micrograph  # Where they come from
+    grid: Grid  # The pixels
+    inner: Box | None  # The same in pixels of the image, where they are pixels of it
+    laid: Resampling  # How they are made, where they are not
 
     @property
     def is_resampled(self) -> bool:
@@ -69,15 +57,8 @@ class Area:
     def part(self, box: Box) -> "Area":
         """Take a part of the area.
 
-        Parameters
-        ----------
-        box : Box
-            In pixels of the area.
-
-        Returns
-        -------
-        Area
-            The same pixels, counted from the part's corner.
+        `box`: in pixels of the area; gives the same pixels, counted from the part's
+        corner.
         """
         y, x = self.grid.centre(box)
         down, right = self.grid.pitch
@@ -93,15 +74,8 @@ class Area:
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute some of the pixels.
 
-        Parameters
-        ----------
-        box : Box, optional
-            In pixels of the area; all of them by default.
-
-        Returns
-        -------
-        (Y, X) numpy.ndarray
-            Grey values; NaN where a pixel would be made of one without a value.
+        `box`: in pixels of the area; all of them by default; gives (Y, X), grey values;
+        NaN where a pixel would be made of one without a value.
         """
         rows, columns = self.grid.shape
         box = box or Box(0, rows, 0, columns)
@@ -121,44 +95,19 @@ class Area:
         return made
 
 
-def cut_area(image: Micrograph, grid: Grid, source: Grid | None = None) -> Area:
+def _cut_area(image: Micrograph, grid: Grid, source: Grid | None = None) -> Area:
     """Cut an area out of an image.
 
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    grid : Grid
-        Pixels inside its area.
-    source : Grid, optional
-        Where the image lies, if not where it says.
-
-    Returns
-    -------
-    Area
-        Interpolated only where the pixels are not those of the image.
+    Gives interpolated only where the pixels are not those of the image.
     """
     lies = source or Grid.of(image)
     return Area(image, grid, on_one_grid(grid, lies), lay_grid(grid, lies))
 
 
-def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
+def _find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     """Find a large rectangle in which all images have grey values.
 
-    Parameters
-    ----------
-    areas : sequence of Area
-        On one grid.
-
-    Returns
-    -------
-    Box or None
-        In pixels of the grid; None where there is none.
-
-    Yields
-    ------
-    Progress
-        Block by block.
+    Gives in pixels of the grid; None where there is none.
     """
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
@@ -259,23 +208,12 @@ _FARTHEST = 100.0
 
 @dataclass(frozen=True, slots=True)
 class CropPlan:
-    """What is cut, and what of.
+    """What is cut, and what of."""
 
-    Attributes
-    ----------
-    area : Area
-        Pixels of the result.
-    box : Box
-        The same in pixels of the reference, or of the image itself without one.
-    reference : Area or None
-        The same area of the reference.
-    shift : Shift or None
-        By how much the image was moved, where that was looked for.
-    """
-
-    area: Area
-    box: Box
-    reference: Area | None = None
+    area: Area  # Pixels of the result
+    box: Box  # The same in pixels of the reference, or of the image itself without one
+    reference: Area | None = None  # The same area of the reference
+    # By how much the image was moved, where that was looked for
     shift: Shift | None = None
 
     @property
@@ -291,29 +229,7 @@ class CropPlan:
 def plan_box(image: Micrograph, options: CropOptions) -> Job[CropPlan]:
     """Cut a box out of an image, on its own grid.
 
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    options : CropOptions
-        With a box in pixels or in nm.
-
-    Returns
-    -------
-    CropPlan
-        Inside the image.
-
-    Yields
-    ------
-    Progress
-        Of the search for gaps.
-
-    Raises
-    ------
-    OptionError
-        If there is no box, or an option is given that is for a reference.
-    ShapeError
-        If the box lies outside, or in nm where there is no calibration.
+    `options`: with a box in pixels or in nm.
     """
     _check_alone(options)
     grid = Grid.of(image)
@@ -349,41 +265,14 @@ def plan_box(image: Micrograph, options: CropOptions) -> Job[CropPlan]:
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
             stacklevel=2,
         )
-    plan = CropPlan(cut_area(image, grid).part(inside), inside)
+    plan = CropPlan(_cut_area(image, grid).part(inside), inside)
     return (yield from _without_gaps(plan)) if options.gap_free else plan
 
 
 def plan_common(
     image: Micrograph, reference: Micrograph, options: CropOptions
 ) -> Job[CropPlan]:
-    """Find what two images show in common, on the reference's grid.
-
-    Parameters
-    ----------
-    image, reference : Micrograph
-        Two calibrated images.
-    options : CropOptions
-        Whether to search for a shift, and to leave gaps out.
-
-    Returns
-    -------
-    CropPlan
-        Pixels of the reference that lie wholly in the image.
-
-    Yields
-    ------
-    Progress
-        Of the searches.
-
-    Raises
-    ------
-    OptionError
-        If a box is asked for as well, or a search that is not made.
-    ShapeError
-        If a pixel size is missing, or nothing is in common.
-    RegistrationError
-        If no shift can be believed.
-    """
+    """Find what two images show in common, on the reference's grid."""
     if options.box or options.box_nm:
         msg = "An area is a box or that of a reference (--like), not both."
         raise OptionError(msg)
@@ -397,9 +286,9 @@ def plan_common(
         y, x = shift.shift_px
         source = source.moved((y * target.pitch[0], x * target.pitch[1]))
         box = _common(image, reference, target, source)
-    whole = cut_area(reference, target)
+    whole = _cut_area(reference, target)
     part = whole.part(box)
-    plan = CropPlan(cut_area(image, part.grid, source), box, part, shift)
+    plan = CropPlan(_cut_area(image, part.grid, source), box, part, shift)
     return (yield from _without_gaps(plan)) if options.gap_free else plan
 
 
@@ -480,8 +369,8 @@ def _find(
     )
     high, wide = (min(n, _WINDOW) for n in box.shape)
     window = Box(y0, y0 + high, x0, x0 + wide)
-    fixed = cut_area(reference, Grid.of(reference)).part(window)
-    moving = cut_area(image, fixed.grid, source)
+    fixed = _cut_area(reference, Grid.of(reference)).part(window)
+    moving = _cut_area(image, fixed.grid, source)
     _tell_networks(image, reference)
     found = find_shift(fixed.read(), moving.read(), reach=search)
     if found.is_ambiguous:
@@ -508,7 +397,7 @@ def _tell_networks(*images: Micrograph) -> None:
 def _without_gaps(plan: CropPlan) -> Job[CropPlan]:
     """Shrink a plan to where all its images have grey values."""
     areas = [plan.area, *([plan.reference] if plan.reference else [])]
-    inner = yield from find_gap_free(areas)
+    inner = yield from _find_gap_free(areas)
     if inner is None:
         msg = (
             f"{plan.area.image.name} has no grey values in the area, or only between "

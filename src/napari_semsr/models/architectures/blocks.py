@@ -17,39 +17,14 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class LeakyReLU(nn.LeakyReLU):
-    """Leaky rectifier in place, with the slope 0.2 that GANs commonly have.
-
-    Parameters
-    ----------
-    slope : float
-        Factor below zero.
-    """
+    """Leaky rectifier in place, with the slope 0.2 that GANs commonly have."""
 
     def __init__(self, slope: float = _SLOPE) -> None:
         super().__init__(slope, inplace=True)
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
-    """Make a normalisation layer.
-
-    Parameters
-    ----------
-    kind : {"batch", "instance", "none"}
-        Which one. Instance norm takes its statistics from the image and has no
-        weights; batch norm takes stored ones once it is trained.
-    channels : int
-        Channels that pass through.
-
-    Returns
-    -------
-    torch.nn.Module
-        The layer.
-
-    Raises
-    ------
-    ValueError
-        If the kind is unknown.
-    """
+    """Make a normalisation layer."""
     if kind not in _NORMS:
         msg = f"norm must be one of {', '.join(_NORMS)}, got {kind!r}"
         raise ValueError(msg)
@@ -59,22 +34,7 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
 def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
     """Refuse a scale that an architecture cannot have.
 
-    Parameters
-    ----------
-    scale : int
-        Output pixels per input pixel along each axis.
-    allowed : tuple of int
-        Scales that it can have.
-
-    Returns
-    -------
-    int
-        The scale.
-
-    Raises
-    ------
-    ValueError
-        If it is another one.
+    `scale`: output pixels per input pixel along each axis.
     """
     if scale not in allowed:
         known = ", ".join(map(str, allowed))
@@ -84,31 +44,13 @@ def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
 
 
 def draw_normal(weight: Tensor, std: float, mean: float = 0.0) -> None:
-    """Draw first weights from a normal distribution.
-
-    Parameters
-    ----------
-    weight : torch.Tensor
-        Weights to set. Those on the meta device have no values and are left alone:
-        asking for them imports torch's compiler, which takes seconds.
-    std, mean : float
-        Of the distribution.
-    """
+    """Draw first weights from a normal distribution."""
     if not weight.is_meta:
         nn.init.normal_(weight, mean, std)
 
 
 def init_normal(module: nn.Module, std: float = 0.02) -> None:
-    """Draw convolution weights as Pix2Pix and CycleGAN do.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Network whose convolutions get weights from N(0, std) and biases of zero, and
-        whose batch norms get factors from N(1, std).
-    std : float
-        Standard deviation.
-    """
+    """Draw convolution weights as Pix2Pix and CycleGAN do."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
             draw_normal(part.weight, std)
@@ -119,15 +61,7 @@ def init_normal(module: nn.Module, std: float = 0.02) -> None:
 
 
 class SubPixelUp(nn.Sequential):
-    """Learned enlargement by 2: a 3x3 convolution to four maps each, then a shuffle.
-
-    Parameters
-    ----------
-    width : int
-        Channels in and out.
-    activation : torch.nn.Module
-        What follows the shuffle.
-    """
+    """Learned enlargement by 2: a 3x3 convolution to four maps each, then a shuffle."""
 
     def __init__(self, width: int, activation: nn.Module) -> None:
         super().__init__(
@@ -176,12 +110,7 @@ def _lanczos_weights(scale: int, lobes: int) -> list[list[float]]:
 class Lanczos(nn.Module):
     """Enlarge by Lanczos's windowed sinc; edges are repeated.
 
-    Parameters
-    ----------
-    scale : int
-        Factor along each axis; 1 returns the image itself.
-    lobes : int
-        Half width of the window in input pixels.
+    `lobes`: half width of the window in input pixels.
     """
 
     taps: Tensor
@@ -195,15 +124,7 @@ class Lanczos(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge one grey image.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image.
-
-        Returns
-        -------
-        (B, 1, H * scale, W * scale) torch.Tensor
-            Enlarged image.
+        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
         """
         if self.scale == 1:
             return x
@@ -217,16 +138,5 @@ class Lanczos(nn.Module):
 
 
 def sequence(*layers: nn.Module | None) -> nn.Sequential:
-    """Chain layers, leaving out those that are None.
-
-    Parameters
-    ----------
-    *layers : torch.nn.Module or None
-        Layers in order.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        The chain.
-    """
+    """Chain layers, leaving out those that are None."""
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))

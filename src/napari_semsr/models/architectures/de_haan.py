@@ -32,17 +32,7 @@ from napari_semsr.models.architectures.blocks import Lanczos, LeakyReLU, check_s
 def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """Make a block of two convolutions, the second of which changes the channels.
 
-    Parameters
-    ----------
-    inputs, outputs : int
-        Channels.
-    stride : int
-        Stride of the second convolution.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        The block.
+    `stride`: stride of the second convolution.
     """
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1),
@@ -55,19 +45,7 @@ def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequent
 class DeHaanUNet(nn.Module):
     """U-Net without norms on an image that is enlarged first.
 
-    Parameters
-    ----------
-    width : int
-        Channels after the first block; twice as many after each block below.
-    levels : int
-        Times that the resolution is halved.
-    scale : int
-        Output pixels per input pixel along each axis: 1, 2 or 4.
-
-    Raises
-    ------
-    ValueError
-        If a number is too small, or the scale is another one.
+    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
     """
 
     def __init__(self, width: int = 32, levels: int = 4, scale: int = 2) -> None:
@@ -90,15 +68,7 @@ class DeHaanUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Resolve a normalised image.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of the stride.
-
-        Returns
-        -------
-        (B, 1, H * scale, W * scale) torch.Tensor
-            Resolved image on the same scale.
+        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
         """
         x = self.entry(self.enlarge(x))
         skips: list[Tensor] = []

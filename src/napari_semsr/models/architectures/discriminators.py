@@ -45,23 +45,7 @@ _KEEN = 4.0  # the detail of a clear SEM image is then about as strong as the im
 
 
 class PatchGAN(nn.Module):
-    """Five 4x4 convolutions, three of them with stride 2.
-
-    Parameters
-    ----------
-    width : int
-        Channels after the first layer; eight times as many after the fourth.
-    norm : {"batch", "instance", "none"}
-        Normalisation.
-    dropout : float
-        Share of whole maps that are dropped after each of the layers 2 to 4.
-    first_norm : bool
-        Whether the first layer is normalised too.
-    channels : int
-        Channels of what is judged.
-    keen : bool
-        Whether fine detail is shown beside the image.
-    """
+    """Five 4x4 convolutions, three of them with stride 2."""
 
     def __init__(
         self,
@@ -104,15 +88,8 @@ class PatchGAN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Judge an image.
 
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Image, true or generated; at least 24 px along each side.
-
-        Returns
-        -------
-        (B, 1, H / 8 - 2, W / 8 - 2) torch.Tensor
-            A score for each patch, without bounds.
+        `x` (B, channels, H, W), image, true or generated; at least 24 px along each
+        side; gives (B, 1, H / 8 - 2, W / 8 - 2).
         """
         if self.keen:
             around = functional.pad(x, (1, 1, 1, 1), mode="reflect")
@@ -158,17 +135,7 @@ _GRID = 6
 
 
 class VGGDiscriminator(nn.Module):
-    """De Haan's: blocks of two convolutions, a mean, two dense layers.
-
-    Parameters
-    ----------
-    width : int
-        Channels after the first block.
-    blocks : int
-        Blocks, each halving the resolution.
-    channels : int
-        Channels of what is judged.
-    """
+    """De Haan's: blocks of two convolutions, a mean, two dense layers."""
 
     def __init__(self, width: int = 64, blocks: int = 5, *, channels: int = 1) -> None:
         super().__init__()
@@ -189,32 +156,13 @@ class VGGDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge patches.
-
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Patches, true or generated.
-
-        Returns
-        -------
-        (B, 1) torch.Tensor
-            A score for each patch, without bounds.
-        """
+        """Judge patches; `x` (B, channels, H, W); gives (B, 1)."""
         score: Tensor = self.head(self.blocks(self.entry(x)))
         return score
 
 
 class SRGANDiscriminator(nn.Module):
-    """SRGAN's: eight convolutions and two dense layers.
-
-    Parameters
-    ----------
-    width : int
-        Channels after the first convolution; eight times as many after the last.
-    channels : int
-        Channels of what is judged.
-    """
+    """SRGAN's: eight convolutions and two dense layers."""
 
     def __init__(self, width: int = 64, *, channels: int = 1) -> None:
         super().__init__()
@@ -247,17 +195,6 @@ class SRGANDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge patches.
-
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Patches, true or generated.
-
-        Returns
-        -------
-        (B, 1) torch.Tensor
-            A score for each patch, without bounds.
-        """
+        """Judge patches; `x` (B, channels, H, W); gives (B, 1)."""
         score: Tensor = self.head(self.features(x))
         return score

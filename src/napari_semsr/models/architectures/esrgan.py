@@ -78,18 +78,7 @@ class RRDBNet(nn.Module):
 
     The names of its layers are those of the public weights of Real-ESRGAN.
 
-    Parameters
-    ----------
-    width : int
-        Channels of the trunk.
-    blocks : int
-        Residual-in-residual dense blocks.
-    growth : int
-        Channels that each convolution of a dense block adds.
-    scale : int
-        Output pixels per input pixel along each axis: 1, 2 or 4.
-    channels : int
-        Channels in and out.
+    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
     """
 
     def __init__(
@@ -117,15 +106,7 @@ class RRDBNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Resolve a normalised image.
 
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of 4 / scale.
-
-        Returns
-        -------
-        (B, channels, H * scale, W * scale) torch.Tensor
-            Resolved image on the same scale.
+        `x` (B, channels, H, W); gives (B, channels, H * scale, W * scale).
         """
         if self.stride > 1:
             x = functional.pixel_unshuffle(x, self.stride)

@@ -118,13 +118,7 @@ class _Block(nn.Module):
 
 
 class VeilNet(nn.Module):
-    """Find haze from the block statistics of a field.
-
-    Parameters
-    ----------
-    width : int
-        Channels.
-    """
+    """Find haze from the block statistics of a field."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -141,19 +135,7 @@ class VeilNet(nn.Module):
         nn.init.zeros_(cast("Tensor", self.leave.bias))
 
     def forward(self, statistics: Tensor) -> Veil:
-        """Find the veil.
-
-        Parameters
-        ----------
-        statistics : (B, 5, h, w) torch.Tensor
-            From `block_statistics` of images on the scale where the field's
-            percentiles are 0 and 1.
-
-        Returns
-        -------
-        Veil
-            Its log gain is within 1.5 of zero.
-        """
+        """Find the veil; `statistics` (B, 5, h, w)."""
         means, energies = statistics[:, :1], statistics[:, 1:]
         logs = 0.3 * (energies + _LEAST_ENERGY).log()
         seen = torch.cat([means, logs], dim=1)

@@ -37,19 +37,7 @@ from napari_semsr.models.architectures.resnet import ResidualBlock
 
 
 class MultiResidual(nn.Module):
-    """Nine residual blocks of 64 maps at a quarter of the resolution.
-
-    Parameters
-    ----------
-    width : int
-        Channels throughout.
-    blocks : int
-        Residual blocks.
-    norm : {"batch", "instance", "none"}
-        Normalisation.
-    dropout : float
-        Share of values that are dropped inside each residual block.
-    """
+    """Nine residual blocks of 64 maps at a quarter of the resolution."""
 
     def __init__(
         self,
@@ -84,18 +72,7 @@ class MultiResidual(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a normalised image.
-
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of 4.
-
-        Returns
-        -------
-        (B, 1, H, W) torch.Tensor
-            Translated image on the same scale.
-        """
+        """Translate a normalised image; `x` (B, 1, H, W); gives (B, 1, H, W)."""
         features = self.residual(self.down(self.entry(x)))
         y: Tensor = self.head(self.up(features))
         return y

@@ -41,15 +41,7 @@ _WIDEST = 8
 
 
 class MultiScaleBlock(nn.Module):
-    """Branches of one, one and two scales of 3x3 around a point, side by side.
-
-    Parameters
-    ----------
-    width : int
-        Channels in and out, a multiple of 8.
-    norm : {"batch", "instance", "none"}
-        Normalisation of the result.
-    """
+    """Branches of one, one and two scales of 3x3 around a point, side by side."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
@@ -70,18 +62,7 @@ class MultiScaleBlock(nn.Module):
         self.after = nn.Sequential(norm_layer(norm, width), LeakyReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Look at several scales at once.
-
-        Parameters
-        ----------
-        x : (B, C, H, W) torch.Tensor
-            Features.
-
-        Returns
-        -------
-        (B, C, H, W) torch.Tensor
-            Features.
-        """
+        """Look at several scales at once; `x` (B, C, H, W); gives (B, C, H, W)."""
         branches = (self.point(x), self.near(x), self.far(x))
         y: Tensor = self.after(torch.cat(branches, dim=1))
         return y
@@ -93,21 +74,7 @@ def _stage(convolution: nn.Module, width: int, norm: str) -> nn.Sequential:
 
 
 class MultiScaleUNet(nn.Module):
-    """U-Net of total stride 128 with 14 multi-scale blocks.
-
-    Parameters
-    ----------
-    width : int
-        Channels at half resolution, a multiple of 8; eight times as many from a
-        sixteenth of the resolution on.
-    norm : {"batch", "instance", "none"}
-        Normalisation. Instance norm needs sides of at least 256 px.
-
-    Raises
-    ------
-    ValueError
-        If the width is no multiple of 8.
-    """
+    """U-Net of total stride 128 with 14 multi-scale blocks."""
 
     def __init__(self, width: int = 64, norm: str = "instance") -> None:
         super().__init__()
@@ -137,18 +104,7 @@ class MultiScaleUNet(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a normalised image.
-
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of 128.
-
-        Returns
-        -------
-        (B, 1, H, W) torch.Tensor
-            Translated image on the same scale.
-        """
+        """Translate a normalised image; `x` (B, 1, H, W); gives (B, 1, H, W)."""
         skips: list[Tensor] = []
         for down in self.encoder:
             x = down(x)
@@ -160,15 +116,7 @@ class MultiScaleUNet(nn.Module):
 
 
 class MultiScaleDiscriminator(PatchGAN):
-    """Five convolutions, the first three with stride 2, without dropout.
-
-    Parameters
-    ----------
-    width : int
-        Channels after the first layer.
-    norm : {"batch", "instance", "none"}
-        Normalisation after all layers but the last.
-    """
+    """Five convolutions, the first three with stride 2, without dropout."""
 
     def __init__(self, width: int = 64, norm: str = "instance") -> None:
         super().__init__(width, norm, dropout=0.0)

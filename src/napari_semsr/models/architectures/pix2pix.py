@@ -38,25 +38,7 @@ _SLOPE = 0.2
 class Pix2PixUNet(nn.Module):
     """U-Net whose every level halves the resolution.
 
-    Parameters
-    ----------
-    width : int
-        Channels at half resolution; at most eight times as many below.
-    levels : int
-        Times that the resolution is halved; 8 brings 256 px to 1.
-    norm : {"batch", "instance", "none"}
-        Normalisation.
-    dropout : float
-        Share of values that are dropped in the three innermost layers of the decoder.
-    bounded : bool
-        Whether a tanh keeps the output within [0, 1].
-    channels : int
-        Channels in and out.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two levels.
+    `levels`: times that the resolution is halved; 8 brings 256 px to 1.
     """
 
     def __init__(
@@ -107,15 +89,7 @@ class Pix2PixUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Translate a normalised image.
 
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of the stride.
-
-        Returns
-        -------
-        (B, channels, H, W) torch.Tensor
-            Translated image on the same scale.
+        `x` (B, channels, H, W); gives (B, channels, H, W).
         """
         x = 2 * x - 1
         skips: list[Tensor] = []

@@ -73,20 +73,7 @@ def without_weights(factory: Callable[..., nn.Module]) -> nn.Module:
 
 
 class Correction(nn.Module):
-    """A network whose output is added to its input.
-
-    Parameters
-    ----------
-    network : str
-        Key of `napari_semsr.models.architectures.published.PUBLISHED`.
-    options : dict, optional
-        Its arguments.
-
-    Raises
-    ------
-    ValueError
-        If there is no such network.
-    """
+    """A network whose output is added to its input."""
 
     rest: Tensor
 
@@ -120,15 +107,7 @@ class Correction(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Correct a normalised image.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of the stride.
-
-        Returns
-        -------
-        (B, 1, H * scale, W * scale) torch.Tensor
-            Corrected image on the same scale.
+        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
         """
         corrected: Tensor = bicubic(x, self.scale) + (self.inner(x) - self.rest)
         return corrected

@@ -37,19 +37,7 @@ def _reflected(inputs: int, outputs: int, kernel: int, *, bias: bool) -> nn.Conv
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions, added to the input.
-
-    Parameters
-    ----------
-    width : int
-        Channels in and out.
-    norm : {"batch", "instance", "none"}
-        Normalisation.
-    activation : torch.nn.Module
-        What follows the first norm.
-    dropout : float
-        Share of values that are dropped between the convolutions.
-    """
+    """Two normalised 3x3 convolutions, added to the input."""
 
     def __init__(
         self, width: int, norm: str, activation: nn.Module, dropout: float = 0.0
@@ -66,40 +54,13 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction.
-
-        Parameters
-        ----------
-        x : (B, C, H, W) torch.Tensor
-            Features.
-
-        Returns
-        -------
-        (B, C, H, W) torch.Tensor
-            Features.
-        """
+        """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
         correction: Tensor = self.body(x)
         return x + correction
 
 
 class ResNetGenerator(nn.Module):
-    """Nine residual blocks at a quarter of the resolution.
-
-    Parameters
-    ----------
-    width : int
-        Channels at full resolution; four times as many in the residual blocks.
-    blocks : int
-        Residual blocks.
-    norm : {"batch", "instance", "none"}
-        Normalisation.
-    dropout : float
-        Share of values that are dropped inside each residual block.
-    bounded : bool
-        Whether a tanh keeps the output within [0, 1].
-    channels : int
-        Channels in and out.
-    """
+    """Nine residual blocks at a quarter of the resolution."""
 
     def __init__(
         self,
@@ -148,15 +109,7 @@ class ResNetGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Translate a normalised image.
 
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Image on the unit scale; H and W are multiples of 4.
-
-        Returns
-        -------
-        (B, channels, H, W) torch.Tensor
-            Translated image on the same scale.
+        `x` (B, channels, H, W); gives (B, channels, H, W).
         """
         y: Tensor = self.body(2 * x - 1)
         return (torch.tanh(y) if self.bounded else y) / 2 + 0.5

@@ -41,15 +41,7 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 class SRCNN(nn.Module):
     """Three convolutions after cubic enlargement.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Channels after the first two layers.
-    scale : int
-        Output pixels per input pixel along each axis.
-    residual : bool
-        Whether the output is a correction to the enlarged image. The original is not;
-        a correction is learnt faster.
+    `scale`: output pixels per input pixel along each axis.
     """
 
     def __init__(
@@ -72,15 +64,7 @@ class SRCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Sharpen a normalised image.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image on the unit scale.
-
-        Returns
-        -------
-        (B, 1, H * scale, W * scale) torch.Tensor
-            Sharpened image on the same scale.
+        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
         """
         base = bicubic(x, self.scale)
         features = self.first_attention(torch.relu(self.patches(base)))
@@ -90,17 +74,7 @@ class SRCNN(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Weigh maps by their local means, then places by what surrounds them.
-
-    Parameters
-    ----------
-    width : int
-        Channels in and out.
-    window : int
-        Side of the square over which means are taken; odd.
-    reduction : int
-        Channels per channel of the hidden layer.
-    """
+    """Weigh maps by their local means, then places by what surrounds them."""
 
     def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
         super().__init__()
@@ -116,18 +90,7 @@ class LocalAttention(nn.Module):
             nn.init.zeros_(weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh features.
-
-        Parameters
-        ----------
-        x : (B, C, H, W) torch.Tensor
-            Features.
-
-        Returns
-        -------
-        (B, C, H, W) torch.Tensor
-            Features.
-        """
+        """Weigh features; `x` (B, C, H, W); gives (B, C, H, W)."""
         # the mean of few maps made of many is the same as few made of the means
         means = self._local_mean(self.squeeze(x))
         x = x * 2 * torch.sigmoid(self.maps(torch.relu(means)))
@@ -150,16 +113,7 @@ class LocalAttention(nn.Module):
 class AttentionSRCNN(SRCNN):
     """SRCNN whose features are weighed by local attention.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Channels after the first two layers.
-    scale : int
-        Output pixels per input pixel along each axis.
-    residual : bool
-        Whether the output is a correction to the enlarged image.
-    window : int
-        Side of the square over which attention takes means; odd.
+    `scale`: output pixels per input pixel along each axis.
     """
 
     def __init__(

@@ -44,16 +44,7 @@ class _Block(nn.Module):
 class SRResNet(nn.Module):
     """Residual network at the input's resolution, enlarged at its end.
 
-    Parameters
-    ----------
-    width : int
-        Channels throughout.
-    blocks : int
-        Residual blocks.
-    scale : int
-        Output pixels per input pixel along each axis: 1, 2 or 4.
-    channels : int
-        Channels in and out.
+    `scale`: output pixels per input pixel along each axis: 1, 2 or 4.
     """
 
     def __init__(
@@ -74,15 +65,7 @@ class SRResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Resolve a normalised image.
 
-        Parameters
-        ----------
-        x : (B, channels, H, W) torch.Tensor
-            Image on the unit scale.
-
-        Returns
-        -------
-        (B, channels, H * scale, W * scale) torch.Tensor
-            Resolved image on the same scale.
+        `x` (B, channels, H, W); gives (B, channels, H * scale, W * scale).
         """
         shallow = self.entry(x)
         features = shallow + self.trunk(self.residual(shallow))

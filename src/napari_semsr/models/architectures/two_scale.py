@@ -26,15 +26,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a rectifier between them, added to the input.
-
-    Parameters
-    ----------
-    width : int
-        Channels in and out.
-    dilation : int
-        Spacing of the taps of both convolutions.
-    """
+    """Two 3x3 convolutions with a rectifier between them, added to the input."""
 
     def __init__(self, width: int, dilation: int = 1) -> None:
         super().__init__()
@@ -44,18 +36,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(cast("Tensor", self.second.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction.
-
-        Parameters
-        ----------
-        x : (B, C, H, W) torch.Tensor
-            Features.
-
-        Returns
-        -------
-        (B, C, H, W) torch.Tensor
-            Features.
-        """
+        """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
         correction = self.second(torch.relu_(self.first(x)))
         return x + cast("Tensor", correction)
 
@@ -63,18 +44,7 @@ class ResidualBlock(nn.Module):
 class TwoScale(nn.Module):
     """Norm-free residual network at half, quarter and a sixteenth of the resolution.
 
-    Parameters
-    ----------
-    width : int
-        Channels at half resolution; twice as many at a quarter.
-    fine_blocks : int
-        Residual blocks before, and again after, the context branch.
-    dilations : sequence of int
-        One residual block at quarter resolution for each entry.
-    scale : int
-        Output pixels per input pixel along each axis.
-    wide_blocks : int
-        Residual blocks at a sixteenth of the resolution; 0 leaves that branch out.
+    `scale`: output pixels per input pixel along each axis.
     """
 
     def __init__(
@@ -112,16 +82,7 @@ class TwoScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Restore a normalised image.
 
-        Parameters
-        ----------
-        x : (B, 1, H, W) torch.Tensor
-            Image on a scale where the field's percentiles are 0 and 1; H and W are
-            multiples of the stride: 16 with wide blocks, else 4.
-
-        Returns
-        -------
-        (B, 1, H * scale, W * scale) torch.Tensor
-            Restored image on the same scale.
+        `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
         """
         fine = self.stem(functional.pixel_unshuffle(x, 2))
         for block in self.encoder:  # a call of the Sequential would hold its input

@@ -58,22 +58,7 @@ def _pass(module: nn.Module, field: torch.Tensor) -> torch.Tensor:
 def smallest_side(module: nn.Module, *, stride: int) -> int:
     """Find the smallest field that a network accepts.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
-    stride : int
-        The network's total stride.
-
-    Returns
-    -------
-    int
-        Side in pixels, a multiple of the stride.
-
-    Raises
-    ------
-    CheckpointError
-        If the network accepts no field up to 64 strides.
+    Gives side in pixels, a multiple of the stride.
     """
     probed = module.eval()
     for multiple in (1, 2, 4, 8, 16, 32, _LARGEST_MINIMUM):
@@ -114,22 +99,7 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
 def measure(module: nn.Module, *, stride: int) -> int:
     """Measure the halo that makes tiles exact.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``.
-    stride : int
-        The network's total stride.
-
-    Returns
-    -------
-    int
-        Input pixels on each side, a multiple of the stride.
-
-    Raises
-    ------
-    ShapeError
-        If every output depends on the whole field, however large.
+    Gives input pixels on each side, a multiple of the stride.
     """
     return round_up(_measure(_cpu_copy(module), stride), stride)
 

@@ -141,24 +141,7 @@ class _Spreading(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Answer one call.
-
-        Parameters
-        ----------
-        func : callable
-            The torch function that is being called.
-        types : iterable of type
-            Tensor types involved.
-        args : tuple
-            Its arguments.
-        kwargs : dict, optional
-            Its named arguments.
-
-        Returns
-        -------
-        object
-            What the call returns with a refreshed input, where it is refreshed.
-        """
+        """Answer one call."""
         named = kwargs or {}
         place, self.count = self.count, self.count + 1
         norm = live_norm(func, args, named)

@@ -36,23 +36,16 @@ _NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
 
 
 class SceneCache(NamedTuple):
-    """Scenes on file.
+    """Scenes on file."""
 
-    Attributes
-    ----------
-    low, high : (N, H, W) numpy.ndarray of float16
-        Degraded and clear scenes; the clear ones may be a multiple as large.
-    log_gain : (N, H / 16, W / 16) numpy.ndarray of float32 or None
-        As in `napari_semsr.training.data.scenes.Scenes`; None where no haze is looked
-        for.
-    airlight : (N,) numpy.ndarray of float32 or None
-        Likewise.
-    """
-
+    # (N, H, W) Degraded and clear scenes; the clear ones may be a multiple as large
     low: NDArray[np.float16]
+    # (N, H, W) Degraded and clear scenes; the clear ones may be a multiple as large
     high: NDArray[np.float16]
+    # (N, H / 16, W / 16) As in `napari_semsr.training.data.scenes.Scenes`; None where
+    # no haze is looked for
     log_gain: NDArray[np.float32] | None
-    airlight: NDArray[np.float32] | None
+    airlight: NDArray[np.float32] | None  # (N,) Likewise
 
 
 def open_bank(recipe: Recipe, scale: int, report: Report) -> SceneCache:

@@ -87,26 +87,18 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
 
 
 class Scenes(NamedTuple):
-    """One scene, or a batch of them with S as the first axis.
+    """One scene, or a batch of them with S as the first axis."""
 
-    Attributes
-    ----------
-    low, high : (1, H, W) torch.Tensor
-        Degraded and clear image on the scale where the degraded one's percentiles are
-        about 0 and 1.
-    log_gain : (1, H / 16, W / 16) torch.Tensor
-        Log of the gain that would lift the haze, mean over each block.
-    airlight : (1,) torch.Tensor
-        Grey level that the haze drew to.
-    corners : (P, 2) torch.Tensor of int64
-        Rows and columns where patches begin.
-    """
-
+    # (1, H, W) Degraded and clear image on the scale where the degraded one's
+    # percentiles are about 0 and 1
     low: Tensor
+    # (1, H, W) Degraded and clear image on the scale where the degraded one's
+    # percentiles are about 0 and 1
     high: Tensor
+    # (1, H / 16, W / 16) Log of the gain that would lift the haze, mean over each block
     log_gain: Tensor
-    airlight: Tensor
-    corners: Tensor
+    airlight: Tensor  # (1,) Grey level that the haze drew to
+    corners: Tensor  # (P, 2) Rows and columns where patches begin
 
 
 class SceneDataset(Dataset[Scenes]):

@@ -16,11 +16,11 @@ from napari_semsr.training.learners.base import Learner, check_loss
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
-VEIL_WEIGHT = 0.3  # of the loss on haze itself; chosen, all bundled models have it
-LEAST_VEIL = 0.05  # haze that varies by less counts little
-VEIL_FLOOR = 0.02  # weight of a block without contrast
-FLOOR = 0.005  # a patch that needs no change must not outweigh all others
-SQUARE_FLOOR = 1e-4  # likewise, of the mean square: 40 dB below the range
+_VEIL_WEIGHT = 0.3  # of the loss on haze itself; chosen, all bundled models have it
+_LEAST_VEIL = 0.05  # haze that varies by less counts little
+_VEIL_FLOOR = 0.02  # weight of a block without contrast
+_FLOOR = 0.005  # a patch that needs no change must not outweigh all others
+_SQUARE_FLOOR = 1e-4  # likewise, of the mean square: 40 dB below the range
 
 
 def veil_loss(veil: Veil, scenes: Scenes) -> Tensor:
@@ -32,7 +32,7 @@ def veil_loss(veil: Veil, scenes: Scenes) -> Tensor:
     """
     level = scenes.airlight[:, :, None, None]
     weight = functional.avg_pool2d((scenes.high - level).square(), BLOCK)
-    weight = weight + VEIL_FLOOR * weight.mean((-1, -2), keepdim=True)
+    weight = weight + _VEIL_FLOOR * weight.mean((-1, -2), keepdim=True)
     weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
 
     def varying(log_gain: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def veil_loss(veil: Veil, scenes: Scenes) -> Tensor:
 
     error = (weight * varying(veil.log_gain - scenes.log_gain).square()).sum((-1, -2))
     before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
-    share: Tensor = error / (before + LEAST_VEIL**2)
+    share: Tensor = error / (before + _LEAST_VEIL**2)
     away = (veil.airlight - level).abs().mean()
     return share.clamp(max=10).mean() + away
 
@@ -56,7 +56,7 @@ def relative_l1(prediction: Tensor, low: Tensor, high: Tensor) -> Tensor:
     axes = (1, 2, 3)
     before = functional.l1_loss(low, high, reduction="none").mean(axes)
     after = functional.l1_loss(prediction, high, reduction="none").mean(axes)
-    return (after / before.clamp_min(FLOOR)).mean()
+    return (after / before.clamp_min(_FLOOR)).mean()
 
 
 def log_mse(prediction: Tensor, high: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def log_mse(prediction: Tensor, high: Tensor) -> Tensor:
     0.23 for each decibel gained.
     """
     square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
-    return (square + SQUARE_FLOOR).log().mean()
+    return (square + _SQUARE_FLOOR).log().mean()
 
 
 class Supervised(Learner):
@@ -107,7 +107,7 @@ class Supervised(Learner):
         if isinstance(self.network, Unveiled):
             veil = self.network.veil_of(scenes.low)
             seen = lift(scenes.low, veil)
-            loss = VEIL_WEIGHT * veil_loss(veil, scenes)
+            loss = _VEIL_WEIGHT * veil_loss(veil, scenes)
         size = self.recipe.data.patch_px
         cut_seen, low, high = (
             cut(part, scenes.corners, size).flatten(0, 1)

@@ -31,27 +31,14 @@ _NARROW = 120
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """How one option is shown.
+    """How one option is shown."""
 
-    Attributes
-    ----------
-    label : str
-        Text beside the control, with its unit in brackets.
-    tooltip : str
-        What the option does; empty takes the option's own description.
-    choices : mapping, optional
-        What is shown for each value of a closed list.
-    step : float, optional
-        Increment of a spin box.
-    options : mapping
-        More keywords for the magicgui widget.
-    """
-
-    label: str
-    tooltip: str = ""
+    label: str  # Text beside the control, with its unit in brackets
+    tooltip: str = ""  # What the option does; empty takes the option's own description
+    # What is shown for each value of a closed list
     choices: Mapping[str, Any] | None = None
-    step: float | None = None
-    options: Mapping[str, Any] | None = None
+    step: float | None = None  # Increment of a spin box
+    options: Mapping[str, Any] | None = None  # More keywords for the magicgui widget
 
 
 class _WheelGuard(QObject):
@@ -67,13 +54,7 @@ class _WheelGuard(QObject):
 
 
 class Form(QWidget):
-    """A column of labelled controls that fits a narrow dock.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        Where it lives.
-    """
+    """A column of labelled controls that fits a narrow dock."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -89,19 +70,7 @@ class Form(QWidget):
         self._guard = _WheelGuard(self)
 
     def add(self, name: str, label: str, widget: Any, tooltip: str) -> None:
-        """Add one row.
-
-        Parameters
-        ----------
-        name : str
-            What `show_row` calls it.
-        label : str
-            Text beside the control; empty lets it span the row.
-        widget : magicgui widget or QWidget
-            The control.
-        tooltip : str
-            Shown over label and control.
-        """
+        """Add one row."""
         native = getattr(widget, "native", widget)
         native.setToolTip(tooltip)
         native.setMinimumWidth(_NARROW)
@@ -119,15 +88,7 @@ class Form(QWidget):
         self._rows[name] = native
 
     def show_row(self, name: str, visible: bool) -> None:
-        """Show or hide one row with its label.
-
-        Parameters
-        ----------
-        name : str
-            The name it was added under.
-        visible : bool
-            Whether to show it.
-        """
+        """Show or hide one row with its label."""
         native = self._rows[name]
         native.setVisible(visible)
         label = self._layout.labelForField(native)
@@ -230,17 +191,7 @@ class _Control:
 
 
 class OptionsForm(Form):
-    """A form over some fields of an option set.
-
-    Parameters
-    ----------
-    model : type of Options
-        Which options.
-    rows : mapping of str to Row
-        The fields to show, in order; the others keep their defaults.
-    parent : QWidget, optional
-        Where it lives.
-    """
+    """A form over some fields of an option set."""
 
     def __init__(
         self,
@@ -263,70 +214,23 @@ class OptionsForm(Form):
         return tuple(self._controls)
 
     def widget(self, name: str) -> Any:
-        """Look up the magicgui widget of one option.
-
-        Parameters
-        ----------
-        name : str
-            The option.
-
-        Returns
-        -------
-        magicgui.widgets.bases.ValueWidget
-            Its control.
-        """
+        """Look up the magicgui widget of one option."""
         return self._controls[name].widget
 
     def values(self) -> dict[str, Any]:
-        """Read what is typed now.
-
-        Returns
-        -------
-        dict
-            Values by option name; None where *automatic* is shown.
-        """
+        """Read what is typed now."""
         return {name: control.value for name, control in self._controls.items()}
 
     def set_values(self, **values: Any) -> None:
-        """Type values into the form.
-
-        Parameters
-        ----------
-        **values : object
-            New values by option name.
-        """
+        """Type values into the form."""
         for name, value in values.items():
             self._controls[name].value = value
 
     def options(self, **more: Any) -> Any:
-        """Validate what is typed.
-
-        Parameters
-        ----------
-        **more : object
-            Values of options that are not shown.
-
-        Returns
-        -------
-        Options
-            The frozen options, of the class given.
-
-        Raises
-        ------
-        OptionError
-            If a value is out of range; one sentence.
-        """
+        """Validate what is typed."""
         return self._model.parse(self.values() | more)
 
     def on_change(self, name: str, call: Callable[[Any], None]) -> None:
-        """Call something when one option changes.
-
-        Parameters
-        ----------
-        name : str
-            The option.
-        call : callable
-            Receives the new value.
-        """
+        """Call something when one option changes."""
         control = self._controls[name]
         control.widget.changed.connect(lambda _: call(control.value))

@@ -41,13 +41,6 @@ class Note(QLabel):
 
     Nested layouts do not hand a label's height for its width on, so that long
     texts lose their last lines; this one sets its own height.
-
-    Parameters
-    ----------
-    text : str
-        Plain or rich text.
-    parent : QWidget, optional
-        Where it lives.
     """
 
     def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
@@ -58,25 +51,13 @@ class Note(QLabel):
         self.setText(text)
 
     def setText(self, text: str | None) -> None:  # noqa: N802 - Qt's name
-        """Show another text.
-
-        Parameters
-        ----------
-        text : str
-            Plain or rich text; empty takes no room.
-        """
+        """Show another text."""
         super().setText(text)
         self.setVisible(bool(text))
         self._fit()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
-        """Take the height that the new width asks for.
-
-        Parameters
-        ----------
-        event : QResizeEvent
-            The new size.
-        """
+        """Take the height that the new width asks for."""
         super().resizeEvent(event)
         self._fit()
 
@@ -89,28 +70,13 @@ class Note(QLabel):
 _MINIMUM_WIDTH = 320
 
 
-def layer_box(
+def _layer_box(
     name: str,
     layers: Callable[[], Sequence[Layer]],
     *,
     none: str | None = None,
 ) -> ComboBox:
-    """Drop-down list of layers, by name.
-
-    Parameters
-    ----------
-    name : str
-        Name of the control.
-    layers : callable
-        Returns the layers to offer, bottom first.
-    none : str, optional
-        What stands for "no layer"; None leaves that choice out.
-
-    Returns
-    -------
-    magicgui.widgets.ComboBox
-        Its value is the layer or None.
-    """
+    """Drop-down list of layers, by name."""
 
     def choices(_: Any) -> list[tuple[str, Layer | None]]:
         first: list[tuple[str, Layer | None]] = [] if none is None else [(none, None)]
@@ -124,17 +90,7 @@ def layer_box(
 
 
 class Panel(QWidget):
-    """Base of the panels.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer whose layers are worked on.
-    title : str
-        What the job is called.
-    run_label : str
-        Text of the button that starts it.
-    """
+    """Base of the panels."""
 
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
@@ -162,11 +118,6 @@ class Panel(QWidget):
         """Cancel the job when the panel is taken out of its dock.
 
         Closing a dock does not destroy what it held: it only loses its parent.
-
-        Parameters
-        ----------
-        event : QEvent
-            What changed.
         """
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
@@ -212,20 +163,7 @@ class Panel(QWidget):
     # -- pieces for the panels ---------------------------------------------
 
     def add_group(self, title: str, *widgets: QWidget) -> QGroupBox:
-        """Add a titled frame to the scrolling part.
-
-        Parameters
-        ----------
-        title : str
-            Its title.
-        *widgets : QWidget
-            What it holds, from top to bottom.
-
-        Returns
-        -------
-        QGroupBox
-            The frame.
-        """
+        """Add a titled frame to the scrolling part."""
         group = QGroupBox(title)
         column = QVBoxLayout(group)
         column.setContentsMargins(8, 12, 8, 8)
@@ -235,29 +173,13 @@ class Panel(QWidget):
         return group
 
     def add_plot(self, group: QGroupBox, plot: QWidget, *, place: int = 0) -> None:
-        """Put a plot into a group.
-
-        Parameters
-        ----------
-        group : QGroupBox
-            A group made by `add_group`.
-        plot : QWidget
-            The plot.
-        place : int, default=0
-            Before which of the group's widgets.
-        """
+        """Put a plot into a group."""
         column = group.layout()
         if isinstance(column, QVBoxLayout):
             column.insertWidget(place, plot)
 
     def reveal(self, group: QGroupBox) -> None:
-        """Show a group of results, scrolling to its top.
-
-        Parameters
-        ----------
-        group : QGroupBox
-            A group made by `add_group`.
-        """
+        """Show a group of results, scrolling to its top."""
         group.setVisible(True)
         bar = self.scroll_area.verticalScrollBar()
         self.content.adjustSize()
@@ -271,36 +193,15 @@ class Panel(QWidget):
         *,
         none: str | None = None,
     ) -> ComboBox:
-        """Make a list of layers that follows the viewer.
-
-        Parameters
-        ----------
-        name : str
-            Name of the control.
-        layers : callable, optional
-            Which layers; grey image layers by default.
-        none : str, optional
-            Text of the choice "no layer".
-
-        Returns
-        -------
-        magicgui.widgets.ComboBox
-            The list.
-        """
+        """Make a list of layers that follows the viewer."""
         viewer = self.viewer
-        box = layer_box(name, layers or (lambda: grey_layers(viewer)), none=none)
+        box = _layer_box(name, layers or (lambda: grey_layers(viewer)), none=none)
         box.reset_choices()
         self.follow(box)
         return box
 
     def follow(self, box: CategoricalWidget[Any]) -> None:
-        """Keep a list of layers up to date.
-
-        Parameters
-        ----------
-        box : magicgui.widgets.bases.CategoricalWidget
-            A control whose choices are layers.
-        """
+        """Keep a list of layers up to date."""
         self._boxes.append(box)
 
     def _on_layers(self, event: object = None) -> None:
@@ -310,18 +211,7 @@ class Panel(QWidget):
                 box.reset_choices()
 
     def micrograph(self, layer: Image | None) -> Micrograph:
-        """Read a layer at the plane that is shown.
-
-        Parameters
-        ----------
-        layer : napari.layers.Image or None
-            The layer.
-
-        Returns
-        -------
-        Micrograph
-            The calibrated image.
-        """
+        """Read a layer at the plane that is shown."""
         if layer is not None:
             without_cache(layer)
         return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
@@ -329,14 +219,7 @@ class Panel(QWidget):
     # -- running -------------------------------------------------------------
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form; called when Run is pressed.
-
-        Returns
-        -------
-        tuple of callable
-            What makes the job, called in the thread, and what shows its result, called
-            in the main thread.
-        """
+        """Read the form; called when Run is pressed."""
         raise NotImplementedError
 
     def run(self) -> None:
@@ -357,22 +240,7 @@ class Panel(QWidget):
         on_result: Callable[[Any], None],
         title: str | None = None,
     ) -> bool:
-        """Start any job of this panel.
-
-        Parameters
-        ----------
-        make : callable
-            Makes the job, in the thread.
-        on_result : callable
-            Receives what it returned, in the main thread.
-        title : str, optional
-            What it is called; the panel's title by default.
-
-        Returns
-        -------
-        bool
-            False when a job is running already.
-        """
+        """Start any job of this panel."""
         if self.runner.busy:
             return False
         self._on_result = on_result
@@ -410,43 +278,25 @@ class Panel(QWidget):
     # -- saying ----------------------------------------------------------------
 
     def show_status(self, text: str) -> None:
-        """Say something in the panel's last line.
-
-        Parameters
-        ----------
-        text : str
-            One sentence.
-        """
+        """Say something in the panel's last line."""
         self.status.setStyleSheet("")
         self.status.setText(text)
 
     def show_problem(self, text: str) -> None:
-        """Say in the panel and as a notification what went wrong.
-
-        Parameters
-        ----------
-        text : str
-            One sentence with the remedy.
-        """
+        """Say in the panel and as a notification what went wrong."""
         self.status.setStyleSheet("color: #e05d44; font-weight: bold")
         self.status.setText(text)
         show_error(text)
 
     def notify(self, text: str) -> None:
-        """Say something good in the panel and as a notification.
-
-        Parameters
-        ----------
-        text : str
-            One sentence.
-        """
+        """Say something good in the panel and as a notification."""
         self.show_status(text)
         show_info(text)
 
 
 # What the user set under Preferences; the manifest holds the defaults.
 
-PLUGIN = "napari-semsr"
+_PLUGIN = "napari-semsr"
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
     "storage": {"cache_folder": "", "cache_gib": 4.0},
@@ -455,26 +305,14 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def preference(category: str, name: str) -> Any:
-    """Read one setting.
-
-    Parameters
-    ----------
-    category, name : str
-        Its place in `DEFAULTS`.
-
-    Returns
-    -------
-    object
-        The user's value, or the default where napari is too old for plugin
-        settings (before 0.9) or does not know this plugin.
-    """
+    """Read one setting."""
     default = DEFAULTS[category][name]
     try:
         from napari.settings import get_plugin_settings
     except ImportError:
         return default
     try:
-        group = getattr(get_plugin_settings(PLUGIN), category)
+        group = getattr(get_plugin_settings(_PLUGIN), category)
         return getattr(group, name)
     except (AttributeError, KeyError):
         return default
@@ -488,20 +326,7 @@ SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 
 def table(rows: Mapping[str, str], *, strong: bool = True) -> str:
-    """Write names and values as rich text.
-
-    Parameters
-    ----------
-    rows : mapping of str to str
-        Names and values.
-    strong : bool, default=True
-        Print the values bold.
-
-    Returns
-    -------
-    str
-        An HTML table.
-    """
+    """Write names and values as rich text."""
     left, right = ("<b>", "</b>") if strong else ("", "")
     cells = "".join(
         f"<tr><td>{name}&nbsp;&nbsp;</td><td>{left}{value}{right}</td></tr>"

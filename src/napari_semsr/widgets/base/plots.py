@@ -18,40 +18,22 @@ from napari_semsr.widgets.base.runner import is_alive
 if TYPE_CHECKING:
     import napari.viewer
 
-COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
+_COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
 _DPI = 90
 _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a plot.
+    """One line of a plot."""
 
-    Attributes
-    ----------
-    label : str
-        Its name in the legend.
-    x, y : (K,) numpy.ndarray
-        Its points.
-    """
-
-    label: str
-    x: NDArray[Any]
-    y: NDArray[Any]
+    label: str  # Its name in the legend
+    x: NDArray[Any]  # (K,) Its points
+    y: NDArray[Any]  # (K,) Its points
 
 
 class PlotCanvas(QWidget):
-    """One or more axes below each other, in the colours of the viewer's theme.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        Its theme is followed.
-    rows : int
-        Number of axes.
-    height : int
-        Pixels for each of them.
-    """
+    """One or more axes below each other, in the colours of the viewer's theme."""
 
     def __init__(
         self, viewer: "napari.viewer.Viewer", *, rows: int = 1, height: int = 240
@@ -73,23 +55,11 @@ class PlotCanvas(QWidget):
         self.refresh()
 
     def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Leave the wheel to the panel, which scrolls.
-
-        Parameters
-        ----------
-        event : QWheelEvent
-            The turn of the wheel.
-        """
+        """Leave the wheel to the panel, which scrolls."""
         event.ignore()
 
     def follow_theme(self, event: Any = None) -> None:
-        """Take the colours of the theme that was chosen.
-
-        Parameters
-        ----------
-        event : object, optional
-            Carries the theme's name as its value.
-        """
+        """Take the colours of the theme that was chosen."""
         self._theme = str(getattr(event, "value", self._theme))
         if is_alive(self):
             self.refresh()
@@ -148,14 +118,8 @@ def _per_um_and_back(values: Any) -> Any:
         return np.where(values > 0, 1000.0 / np.maximum(values, 1e-12), 1e12)
 
 
-def add_period_axis(axes: Axes) -> None:
-    """Add a top axis with the period in nm to an axis in µm⁻¹.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Axes whose limits are set already.
-    """
+def _add_period_axis(axes: Axes) -> None:
+    """Add a top axis with the period in nm to an axis in µm⁻¹."""
     top = axes.secondary_xaxis("top", functions=(_per_um_and_back, _per_um_and_back))
     low, high = axes.get_xlim()
     least, most = 1000.0 / high, 1000.0 / max(low, high / 12)
@@ -171,14 +135,8 @@ def draw_curves(
 ) -> None:
     """Draw radial power spectra together.
 
-    Parameters
-    ----------
-    canvas : PlotCanvas
-        Where to draw; its first axes.
-    curves : sequence of Curve
-        Power over frequency, in µm⁻¹ when calibrated, else in cycles per pixel.
-    calibrated : bool
-        Whether to label the axis in µm⁻¹ and add periods in nm on top.
+    `curves`: power over frequency, in µm⁻¹ when calibrated, else in cycles per pixel;
+    `calibrated`: whether to label the axis in µm⁻¹ and add periods in nm on top.
     """
     canvas.clear()
     axes = canvas.axes[0]
@@ -187,7 +145,7 @@ def draw_curves(
         axes.plot(
             curve.x[shown],
             curve.y[shown],
-            color=COLOURS[number % len(COLOURS)],
+            color=_COLOURS[number % len(_COLOURS)],
             lw=1.3,
             label=_short(curve.label),
         )
@@ -201,7 +159,7 @@ def draw_curves(
     )
     axes.grid(visible=True, alpha=0.15)
     if calibrated and curves:
-        add_period_axis(axes)
+        _add_period_axis(axes)
     canvas.refresh()
 
 
@@ -210,30 +168,21 @@ def draw_resolutions(
 ) -> None:
     """Draw the distribution of block resolutions.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    values : (K,) numpy.ndarray
-        Resolutions; NaN are left out.
-    unit : str
-        ``"nm"`` or ``"px"``.
-    marks : sequence of (str, float)
-        Named values to mark.
+    `values` (K,); `unit`: ``"nm"`` or ``"px"``.
     """
     finite = values[np.isfinite(values)]
     if finite.size:
         low, high = np.percentile(finite, (0.5, 99.5))
         high = high if high > low else low + 1
-        axes.hist(finite, bins=40, range=(low, high), color=COLOURS[0], alpha=0.85)
+        axes.hist(finite, bins=40, range=(low, high), color=_COLOURS[0], alpha=0.85)
     else:
-        axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=COLOURS[3])
+        axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=_COLOURS[3])
         axes.set_xticks([])
         axes.set_yticks([])
     for number, (label, value) in enumerate(marks):
         axes.axvline(
             value,
-            color=COLOURS[(number + 1) % len(COLOURS)],
+            color=_COLOURS[(number + 1) % len(_COLOURS)],
             lw=1.3,
             ls="--",
             label=f"{label} {value:.3g} {unit}",
@@ -256,27 +205,17 @@ def draw_frc(
 ) -> None:
     """Draw a correlation curve with its threshold and crossing.
 
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    frequency, correlation, threshold : (K,) numpy.ndarray
-        The curve; frequency in µm⁻¹ when calibrated, else in cycles per pixel.
-    calibrated : bool
-        Which of the two.
-    crossing : float or None
-        Frequency of the crossing, in the same unit.
-    note : str
-        Resolution, or the reason for having none.
+    `frequency`, `correlation`, `threshold` (K,), the curve; frequency in µm⁻¹ when
+    calibrated, else in cycles per pixel.
     """
-    axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
+    axes.plot(frequency, correlation, color=_COLOURS[0], lw=1.3, label="FRC")
     axes.plot(
-        frequency, threshold, color=COLOURS[1], lw=1.1, ls="--", label="threshold"
+        frequency, threshold, color=_COLOURS[1], lw=1.1, ls="--", label="threshold"
     )
     if crossing is not None:
         level = float(np.interp(crossing, frequency, threshold))
-        axes.plot([crossing], [level], "o", color=COLOURS[3], ms=6)
-        axes.axvline(crossing, color=COLOURS[3], lw=1, alpha=0.7, label=note)
+        axes.plot([crossing], [level], "o", color=_COLOURS[3], ms=6)
+        axes.axvline(crossing, color=_COLOURS[3], lw=1, alpha=0.7, label=note)
     else:
         axes.plot([], [], " ", label=note)
     axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
@@ -287,23 +226,18 @@ def draw_frc(
     )
     axes.legend(loc="upper right")
     if calibrated:
-        add_period_axis(axes)
+        _add_period_axis(axes)
 
 
 def draw_grey_levels(canvas: PlotCanvas, curves: Sequence[Curve]) -> None:
     """Draw grey-level distributions as steps.
 
-    Parameters
-    ----------
-    canvas : PlotCanvas
-        Where to draw; its first axes.
-    curves : sequence of Curve
-        Share of pixels over grey level, at the centres of the bins.
+    `curves`: share of pixels over grey level, at the centres of the bins.
     """
     canvas.clear()
     axes = canvas.axes[0]
     for number, curve in enumerate(curves):
-        colour = COLOURS[number % len(COLOURS)]
+        colour = _COLOURS[number % len(_COLOURS)]
         axes.fill_between(curve.x, curve.y, step="mid", alpha=0.35, color=colour, lw=0)
         axes.step(
             curve.x, curve.y, where="mid", color=colour, lw=1, label=_short(curve.label)

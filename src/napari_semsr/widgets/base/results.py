@@ -44,44 +44,12 @@ def remove_cache() -> None:
 
 
 def new_store_path(name: str) -> Path:
-    """Give a path in the cache folder that does not exist yet.
-
-    Parameters
-    ----------
-    name : str
-        Name of a layer.
-
-    Returns
-    -------
-    pathlib.Path
-        Ends in ``.ome.zarr``.
-
-    Raises
-    ------
-    WriteError
-        If the cache folder cannot be made.
-    """
+    """Give a path in the cache folder that does not exist yet."""
     return _unused(name, ".ome.zarr")
 
 
 def new_folder_path(name: str) -> Path:
-    """Give the path of a folder in the cache folder that does not exist yet.
-
-    Parameters
-    ----------
-    name : str
-        What it is called.
-
-    Returns
-    -------
-    pathlib.Path
-        It is not made here.
-
-    Raises
-    ------
-    WriteError
-        If the cache folder cannot be made.
-    """
+    """Give the path of a folder in the cache folder that does not exist yet."""
     return _unused(name, "")
 
 
@@ -99,17 +67,7 @@ def _unused(name: str, suffix: str) -> Path:
 def require_room(shape: tuple[int, int], scale: int) -> None:
     """Refuse to keep a large result in the cache folder.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows and columns of the input.
-    scale : int
-        Output pixels per input pixel along each axis.
-
-    Raises
-    ------
-    OptionError
-        If the result is larger than the cache may be.
+    `scale`: output pixels per input pixel along each axis.
     """
     need = shape[0] * shape[1] * scale**2 * _FLOAT * _PYRAMID / _GIB
     limit = float(preference("storage", "cache_gib"))
@@ -146,20 +104,7 @@ def _shrink(part: NDArray[Any]) -> NDArray[Any]:
 def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     """Shrink a lazy image strip by strip.
 
-    Parameters
-    ----------
-    micrograph : Micrograph
-        A large lazy image.
-
-    Returns
-    -------
-    list of Micrograph
-        Levels in memory, each `FACTOR` times coarser, down to about 2048 px.
-
-    Yields
-    ------
-    Progress
-        One step for each strip.
+    Gives levels in memory, each `FACTOR` times coarser, down to about 2048 px.
     """
     rows, columns = micrograph.shape
     step = max(1, _STRIP_PX // (columns * FACTOR)) * FACTOR

@@ -38,15 +38,7 @@ def is_alive(item: QObject | None) -> bool:
     A slot of ours on ``destroyed`` would do, but PyQt calls it after Python's
     collector has emptied it, and dies.
 
-    Parameters
-    ----------
-    item : QObject or None
-        The object; None counts as destroyed.
-
-    Returns
-    -------
-    bool
-        Whether it can still be used.
+    `item`: the object; None counts as destroyed.
     """
     return item is not None and bool(isalive(item))  # type: ignore[no-untyped-call]
 
@@ -126,13 +118,7 @@ class _Worker(FunctionWorker[None]):
 
 
 class JobRunner(QObject):
-    """Runs one service at a time for one panel.
-
-    Parameters
-    ----------
-    parent : QObject, optional
-        The panel; when it is destroyed, the running job is cancelled.
-    """
+    """Runs one service at a time for one panel."""
 
     stepped = QtSignal(object)
     """Emits `Progress` in the main thread, at most 20 times a second."""
@@ -164,21 +150,7 @@ class JobRunner(QObject):
         return self._run is not None and self._run.cancel.is_set()
 
     def start(self, title: str, make: Callable[[], Job[Any]]) -> bool:
-        """Start a job, unless one is running.
-
-        Parameters
-        ----------
-        title : str
-            What the job is called in the activity dock and in messages.
-        make : callable
-            Makes the job; it is called in the thread, so that a slow first import
-            does not hold the viewer up.
-
-        Returns
-        -------
-        bool
-            False when another job is still running.
-        """
+        """Start a job, unless one is running."""
         if self._run is not None:
             return False
         run = _Run(title, make, self._signals, self)

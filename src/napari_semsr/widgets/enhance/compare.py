@@ -26,15 +26,7 @@ _BEFORE_NAME = "before"
 
 
 class BeforeAfter(QObject):
-    """Covers the left part of the view with another layer.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-    parent : QObject, optional
-        When it is destroyed, the view is no longer followed.
-    """
+    """Covers the left part of the view with another layer."""
 
     def __init__(
         self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
@@ -52,15 +44,7 @@ class BeforeAfter(QObject):
         scene.camera.events.connect(self._on_moved)
 
     def show_part(self, source: Image | None, share: float) -> None:
-        """Move the line.
-
-        Parameters
-        ----------
-        source : napari.layers.Image or None
-            The layer shown on the left.
-        share : float
-            Share of the view that it covers; 0 takes it away.
-        """
+        """Move the line."""
         self._source, self._share = source, share
         self.draw()
 
@@ -138,19 +122,7 @@ Subject = tuple[Image, Micrograph, str, Any]
 
 
 class MousePreview(QObject):
-    """Shows what a model makes of the place under the mouse.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-    read : callable
-        Reads the panel: layer, image, model and options.
-    say : callable
-        Shows a sentence about what went wrong.
-    parent : QObject
-        The panel.
-    """
+    """Shows what a model makes of the place under the mouse."""
 
     def __init__(
         self,
@@ -266,19 +238,7 @@ class MousePreview(QObject):
 
 
 class Look(Form):
-    """Controls for comparing; they work before, during and after a run.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-    source : callable
-        Gives the layer that is enhanced.
-    read : callable
-        Reads the panel for a preview.
-    say : callable
-        Shows a sentence about what went wrong.
-    """
+    """Controls for comparing; they work before, during and after a run."""
 
     def __init__(
         self,

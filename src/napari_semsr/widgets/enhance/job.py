@@ -17,37 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EnhanceOutcome:
-    """What was made, opened again.
+    """What was made, opened again."""
 
-    Attributes
-    ----------
-    made : EnhancedFile
-        Path and figures.
-    opened : Opened
-        The image and its pyramid.
-    """
-
-    made: EnhancedFile
-    opened: Opened
+    made: EnhancedFile  # Path and figures
+    opened: Opened  # The image and its pyramid
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a result goes.
+    """Where a result goes."""
 
-    Attributes
-    ----------
-    path : pathlib.Path
-        Ends in ``.ome.zarr``.
-    existing : {"refuse", "resume", "replace"}
-        What to do with a store that is there already.
-    temporary : bool
-        Whether it is removed when the run does not end.
-    """
-
-    path: Path
-    existing: str = "refuse"
-    temporary: bool = False
+    path: Path  # Ends in ``.ome.zarr``
+    existing: str = "refuse"  # What to do with a store that is there already
+    temporary: bool = False  # Whether it is removed when the run does not end
 
 
 def enhance_layer(
@@ -59,33 +41,7 @@ def enhance_layer(
     live: "LiveField",
     scheduler: str | None = None,
 ) -> Job[EnhanceOutcome]:
-    """Enhance an image into a store, and open what was written.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image.
-    target : Target
-        Where the store goes.
-    model : str
-        Name or path.
-    options : EnhanceOptions
-        Device, tile, precision, normalisation.
-    live : LiveField
-        What the viewer draws meanwhile.
-    scheduler : str, optional
-        Address of a dask cluster that runs the tiles.
-
-    Returns
-    -------
-    EnhanceOutcome
-        Figures and pyramid.
-
-    Yields
-    ------
-    Progress
-        Loading, tiles, pyramid.
-    """
+    """Enhance an image into a store, and open what was written."""
     yield Progress(0, 0, "loading the model (the first time takes some seconds)")
     try:
         made = yield from enhance_job(
@@ -109,20 +65,7 @@ def enhance_layer(
 
 
 def figures(report: Any, output: str) -> Mapping[str, str]:
-    """Say a run in words and numbers.
-
-    Parameters
-    ----------
-    report : EnhanceReport
-        What the engine measured.
-    output : str
-        Where the result is.
-
-    Returns
-    -------
-    dict
-        Names and values, for the panel.
-    """
+    """Say a run in words and numbers."""
     many = report.tiles > 1
     mismatch = f"{report.tile_mismatch:.2e} of the range"
     seam = f"{report.seam_index:.3f} (1: no seam)"

@@ -40,26 +40,7 @@ def live_field(
     *,
     whole: bool = True,
 ) -> "LiveField":
-    """Make what is drawn while an image is enhanced.
-
-    Parameters
-    ----------
-    micrograph : Micrograph
-        The image.
-    layer : napari.layers.Image or None
-        Where it is shown; its coarse levels are drawn first.
-    card : dict
-        The model's card.
-    options : EnhanceOptions
-        How the model is run.
-    whole : bool, default=True
-        Whether tiles are enhanced that nobody looks at.
-
-    Returns
-    -------
-    LiveField
-        The levels.
-    """
+    """Make what is drawn while an image is enhanced."""
     from napari_semsr.inference import LiveField, plan_output
 
     output = plan_output(micrograph, card, options)
@@ -91,24 +72,7 @@ def live_keywords(
     layer: Image | None,
     card: dict[str, Any],
 ) -> dict[str, Any]:
-    """Keywords with which a viewer shows the result calibrated, from the start.
-
-    Parameters
-    ----------
-    live : LiveField
-        What is drawn.
-    micrograph : Micrograph
-        The input.
-    layer : napari.layers.Image or None
-        Where it is shown; its contrast is taken over.
-    card : dict
-        The model's card.
-
-    Returns
-    -------
-    dict
-        For ``viewer.add_image``.
-    """
+    """Keywords with which a viewer shows the result calibrated, from the start."""
     frame = live.output.frame
     result = Micrograph(
         data=live.levels[-1][:, :],
@@ -127,15 +91,7 @@ def live_keywords(
 def field_in_view(layer: Image) -> Box | None:
     """Find what of a layer is on the canvas.
 
-    Parameters
-    ----------
-    layer : napari.layers.Image
-        A layer of two axes, of one or several levels.
-
-    Returns
-    -------
-    Box or None
-        In pixels of its finest level; None when it is off the canvas.
+    Gives in pixels of its finest level; None when it is off the canvas.
     """
     corners = np.asarray(layer.corner_pixels)[:, -2:]
     fine = np.asarray(layer.level_shapes[0])[-2:]
@@ -149,23 +105,7 @@ def field_in_view(layer: Image) -> Box | None:
 
 
 class LiveLayer(QObject):
-    """A layer that is being enhanced.
-
-    Parameters
-    ----------
-    viewer : napari.components.ViewerModel
-        The viewer.
-    live : LiveField
-        What is drawn.
-    keywords : dict
-        For ``viewer.add_image``: name, calibration, contrast.
-    store : Target
-        Where the tiles go; a temporary store is removed with the layer.
-    removed : callable
-        Called when the user removes the layer.
-    parent : QObject, optional
-        When it is destroyed, the timer ends.
-    """
+    """A layer that is being enhanced."""
 
     def __init__(
         self,
@@ -225,15 +165,7 @@ class LiveLayer(QObject):
             self.layer.refresh(extent=False, highlight=False)
 
     def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
-        """Show the finished store in place of the live levels.
-
-        Parameters
-        ----------
-        micrograph : Micrograph
-            The result, with its history.
-        levels : sequence of array
-            Its pyramid, finest first.
-        """
+        """Show the finished store in place of the live levels."""
         self._timer.stop()
         if not self.shown:
             return

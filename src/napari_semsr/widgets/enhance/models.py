@@ -35,20 +35,8 @@ def card_text(
 ) -> str:
     """Write a card for people.
 
-    Parameters
-    ----------
-    card : dict
-        The model's card.
-    pixel_size_nm : tuple of float or None
-        ``(y, x)`` of the layer that it would be run on.
-    resample : {"auto", "keep", "never"}
-        As in `EnhanceOptions`.
-
-    Returns
-    -------
-    str
-        Rich text; what is done about a pixel size that the model was not trained for
-        stands below, in amber where the model is run on it all the same.
+    Gives rich text; what is done about a pixel size that the model was not trained for
+    stands below, in amber where the model is run on it all the same.
     """
     from napari_semsr.inference import Trained, fit_pixels
 
@@ -84,13 +72,7 @@ def _field(card: dict[str, Any]) -> str:
 
 
 class ModelChooser(QWidget):
-    """List of the models on the shelf, with the card of the chosen one.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        Where it lives.
-    """
+    """List of the models on the shelf, with the card of the chosen one."""
 
     changed = Signal()
 
@@ -142,13 +124,7 @@ class ModelChooser(QWidget):
             self.refresh()
 
     def add_file(self, path: str | Path) -> None:
-        """Offer a model that is not on the shelf, and choose it.
-
-        Parameters
-        ----------
-        path : path
-            A ``.safetensors`` file.
-        """
+        """Offer a model that is not on the shelf, and choose it."""
         file = str(path)
         if file not in self._files:
             self._files.append(file)
@@ -156,13 +132,7 @@ class ModelChooser(QWidget):
         self.box.value = file
 
     def choose(self, name: str) -> None:
-        """Choose a model by its name, if the shelf has it.
-
-        Parameters
-        ----------
-        name : str
-            As on its card; the chosen model stays if that is its name.
-        """
+        """Choose a model by its name, if the shelf has it."""
         if self.card.get("name") != name and name in self.box.choices:
             self.box.value = name
 
@@ -178,15 +148,7 @@ class ModelChooser(QWidget):
         pixel_size_nm: PixelSize | None,
         resample: Literal["auto", "keep", "never"] = "auto",
     ) -> None:
-        """Compare the card with the pixel size of a layer.
-
-        Parameters
-        ----------
-        pixel_size_nm : tuple of float or None
-            ``(y, x)`` of the layer that is chosen.
-        resample : {"auto", "keep", "never"}
-            As in `EnhanceOptions`.
-        """
+        """Compare the card with the pixel size of a layer."""
         self.pixel_size_nm, self.resample = pixel_size_nm, resample
         self._write()
 

@@ -65,13 +65,7 @@ _SCHEDULER = (
 
 
 class Advanced(QCollapsible):
-    """Options that are folded away until they are asked for.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        Where it lives.
-    """
+    """Options that are folded away until they are asked for."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Advanced", parent)
@@ -109,36 +103,18 @@ class Advanced(QCollapsible):
         self._scheduler.value = address or ""
 
     def values(self) -> dict[str, Any]:
-        """Read the options that are typed now.
-
-        Returns
-        -------
-        dict
-            Values by option name; None where *automatic* is shown.
-        """
+        """Read the options that are typed now."""
         return self.form.values()
 
     def set_values(self, **values: Any) -> None:
-        """Type values, and unfold when one of them is not automatic.
-
-        Parameters
-        ----------
-        **values : object
-            By option name; those that are not shown here are left out.
-        """
+        """Type values, and unfold when one of them is not automatic."""
         shown = {name: v for name, v in values.items() if name in self.form.names}
         self.form.set_values(**shown)
         if any(value is not None for value in shown.values()):
             self.expand(animate=False)
 
     def on_change(self, call: Callable[[Any], None]) -> None:
-        """Call something when an option changes.
-
-        Parameters
-        ----------
-        call : callable
-            Receives the new value.
-        """
+        """Call something when an option changes."""
         for name in self.form.names:
             self.form.on_change(name, call)
 
@@ -183,11 +159,6 @@ class EnhancePanel(Panel):
 
     The result is a layer at once. It shows the input where nothing is enhanced yet, and
     what is in view is enhanced first.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
     """
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
@@ -344,13 +315,7 @@ class EnhancePanel(Panel):
     # -- running ---------------------------------------------------------------
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form, and add the layer.
-
-        Returns
-        -------
-        tuple of callable
-            The run, and what shows its result.
-        """
+        """Read the form, and add the layer."""
         begun = self._begun()
         source, micrograph, model, options = self._subject()
         options = begun or options
@@ -396,13 +361,7 @@ class EnhancePanel(Panel):
         return self.live
 
     def show_outcome(self, outcome: EnhanceOutcome) -> None:
-        """Show the finished result, and write its figures.
-
-        Parameters
-        ----------
-        outcome : EnhanceOutcome
-            What was made.
-        """
+        """Show the finished result, and write its figures."""
         micrograph = outcome.opened.micrograph
         levels = [item.data for item in outcome.opened.levels]
         if self.live is not None:

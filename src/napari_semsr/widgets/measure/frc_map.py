@@ -55,22 +55,12 @@ REASON_TEXTS = {
 }
 
 
-def add_map_layer(viewer: "napari.viewer.Viewer", result: Micrograph, name: str) -> Any:
+def _add_map_layer(
+    viewer: "napari.viewer.Viewer", result: Micrograph, name: str
+) -> Any:
     """Add a map of resolutions as a translucent overlay.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    result : Micrograph
-        One pixel for each block position; NaN where there is no crossing.
-    name : str
-        What the map was made of.
-
-    Returns
-    -------
-    napari.layers.Image
-        The layer; its contrast limits are the 1st and 99th percentile.
+    `result`: one pixel for each block position; NaN where there is no crossing.
     """
     data = np.asarray(result.array(), dtype=np.float32)
     keywords = layer_keywords(
@@ -97,21 +87,7 @@ def add_failed_layer(
 ) -> Any:
     """Add the blocks without a resolution, coloured and named by their reason.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    result : Micrograph
-        The map; the layer lies on its grid.
-    codes : (Y, X) numpy.ndarray of uint8
-        0 where there is a resolution, else the code of a reason.
-    name : str
-        What the map was made of.
-
-    Returns
-    -------
-    napari.layers.Labels or None
-        The layer; None when no block failed.
+    `codes` (Y, X).
     """
     if not np.any(codes):
         return None
@@ -170,43 +146,18 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class FrcOutcome:
-    """Map and whole-field curve of the same images.
+    """Map and whole-field curve of the same images."""
 
-    Attributes
-    ----------
-    blocks : FrcMapReport
-        The map.
-    whole : FrcReport
-        The curve.
-    """
-
-    blocks: FrcMapReport
-    whole: FrcReport
+    blocks: FrcMapReport  # The map
+    whole: FrcReport  # The curve
 
 
-def measure(
+def _measure(
     a: Micrograph, b: Micrograph | None, options: FrcMapOptions
 ) -> Job[FrcOutcome]:
     """Correlate whole fields, then block by block.
 
-    Parameters
-    ----------
-    a : Micrograph
-        An image.
-    b : Micrograph or None
-        A second, independent image of the same field.
-    options : FrcMapOptions
-        Blocks and criterion.
-
-    Returns
-    -------
-    FrcOutcome
-        Map and curve.
-
-    Yields
-    ------
-    Progress
-        Of both parts.
+    `b`: A second, independent image of the same field.
     """
     shared = {
         name: getattr(options, name)
@@ -219,13 +170,7 @@ def measure(
 
 
 class FrcMapPanel(Panel):
-    """Maps the resolution of two layers, or of one and its split.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Maps the resolution of two layers, or of one and its split."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "FRC map", "Map resolution")
@@ -251,32 +196,20 @@ class FrcMapPanel(Panel):
         self.results.setVisible(False)
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The measurement, and what shows it.
-        """
+        """Read the form."""
         options = self.form.options()
         first = self.micrograph(self.first.value)
         second = None
         if self.second.value is not None:
             second = self.micrograph(self.second.value)
             _check_pair(first, second)
-        return lambda: measure(first, second, options), self.show_outcome
+        return lambda: _measure(first, second, options), self.show_outcome
 
     def show_outcome(self, outcome: FrcOutcome) -> None:
-        """Add the layers, draw the plots, write the figures.
-
-        Parameters
-        ----------
-        outcome : FrcOutcome
-            What was measured.
-        """
+        """Add the layers, draw the plots, write the figures."""
         report = outcome.blocks
         name = report.images[0]
-        add_map_layer(self.viewer, report.result.map, name)
+        _add_map_layer(self.viewer, report.result.map, name)
         add_failed_layer(self.viewer, report.result.map, report.result.reasons, name)
         show_scale_bar(self.viewer)
         self._draw(outcome)

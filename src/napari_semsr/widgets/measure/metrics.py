@@ -45,63 +45,27 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class GreyOutcome:
-    """Figures and distributions of the same layers.
+    """Figures and distributions of the same layers."""
 
-    Attributes
-    ----------
-    metrics : MetricsReport
-        The figures.
-    histogram : HistogramReport
-        The distributions.
-    """
-
-    metrics: MetricsReport
-    histogram: HistogramReport
+    metrics: MetricsReport  # The figures
+    histogram: HistogramReport  # The distributions
 
 
-def compare(
+def _compare(
     image: Micrograph,
     reference: Micrograph | None,
     *,
     options: MetricsOptions,
     bins: HistogramOptions,
 ) -> Job[GreyOutcome]:
-    """Measure an image, against a reference where there is one.
-
-    Parameters
-    ----------
-    image : Micrograph
-        What is measured.
-    reference : Micrograph or None
-        The truth, of the same shape.
-    options : MetricsOptions
-        Data range, and whether gain and offset are fitted first.
-    bins : HistogramOptions
-        Bins of the histogram.
-
-    Returns
-    -------
-    GreyOutcome
-        Figures and distributions.
-
-    Yields
-    ------
-    Progress
-        Of both parts.
-    """
+    """Measure an image, against a reference where there is one."""
     figures = yield from metrics_job(image, reference, options=options)
     levels = yield from histogram_job(image, reference, options=bins)
     return GreyOutcome(figures, levels)
 
 
 class MetricsPanel(Panel):
-    """Measures a layer, against a reference layer where there is one.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Measures a layer, against a reference layer where there is one."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Metrics", "Measure")
@@ -127,13 +91,7 @@ class MetricsPanel(Panel):
         self.results.setVisible(False)
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The measurement, and what shows it.
-        """
+        """Read the form."""
         image = self.micrograph(self.image.value)
         reference = None
         if self.reference.value is not None:
@@ -146,18 +104,12 @@ class MetricsPanel(Panel):
                 raise ShapeError(msg)
         options, bins = self.form.options(), self.bins.options()
         return (
-            lambda: compare(image, reference, options=options, bins=bins),
+            lambda: _compare(image, reference, options=options, bins=bins),
             self.show_outcome,
         )
 
     def show_outcome(self, outcome: GreyOutcome) -> None:
-        """Write the figures and draw the distributions.
-
-        Parameters
-        ----------
-        outcome : GreyOutcome
-            What was measured.
-        """
+        """Write the figures and draw the distributions."""
         from napari_semsr.widgets.base import Curve, PlotCanvas, draw_grey_levels
 
         found = outcome.histogram.result

@@ -38,23 +38,8 @@ _LEAST_RADIUS_PX = 6
 _COLOUR = "#ffd400"
 
 
-def beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Micrograph:
-    """Grid of a plane as large as an image, to its right.
-
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-    shape : tuple of int
-        Rows and columns of the plane.
-    place : int, default=1
-        How many image widths to the right.
-
-    Returns
-    -------
-    Micrograph
-        An empty plane with the image's unit.
-    """
+def _beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Micrograph:
+    """Grid of a plane as large as an image, to its right."""
     pitch = tuple(
         p * n / m for p, n, m in zip(image.scale, image.shape, shape, strict=True)
     )
@@ -75,15 +60,7 @@ def beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Microgr
 def ring_periods(image: Micrograph) -> list[float]:
     """Round periods that an image's spectrum can show.
 
-    Parameters
-    ----------
-    image : Micrograph
-        The image.
-
-    Returns
-    -------
-    list of float
-        Up to three, the finest first; in nm when calibrated, else in pixels.
+    Gives up to three, the finest first; in nm when calibrated, else in pixels.
     """
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
     finest = 2 * max(pitch)
@@ -93,7 +70,7 @@ def ring_periods(image: Micrograph) -> list[float]:
     return [period for period in wanted if period <= coarsest]
 
 
-def add_spectrum_layer(
+def _add_spectrum_layer(
     viewer: "napari.viewer.Viewer",
     image: Micrograph,
     plane: NDArray[Any],
@@ -102,26 +79,12 @@ def add_spectrum_layer(
 ) -> Any:
     """Show a centred log power spectrum beside its image.
 
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    image : Micrograph
-        What the spectrum is of.
-    plane : (Y, X) numpy.ndarray
-        Logarithm of power, zero frequency at ``(Y // 2, X // 2)``.
-    place : int, default=1
-        How many image widths to the right of the image.
-
-    Returns
-    -------
-    napari.layers.Image
-        The layer; its metadata hold the frequency of one pixel.
+    `plane` (Y, X); gives the layer; its metadata hold the frequency of one pixel.
     """
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
     step = tuple(1.0 / (n * p) for n, p in zip(image.shape, pitch, strict=True))
     per = "nm" if image.pixel_size_nm is not None else "px"
-    grid = beside(image, (plane.shape[0], plane.shape[1]), place)
+    grid = _beside(image, (plane.shape[0], plane.shape[1]), place)
     keywords = layer_keywords(
         grid,
         name=f"Spectrum of {image.name}",
@@ -135,23 +98,8 @@ def add_spectrum_layer(
     return viewer.add_image(plane, **keywords)
 
 
-def add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> Any:
-    """Draw rings of round periods onto a spectrum layer.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    image : Micrograph
-        What the spectrum is of.
-    layer : napari.layers.Image
-        The spectrum.
-
-    Returns
-    -------
-    napari.layers.Shapes or None
-        The rings; None where the image is too small for any.
-    """
+def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) -> Any:
+    """Draw rings of round periods onto a spectrum layer."""
     periods = ring_periods(image)
     if not periods:
         return None
@@ -205,47 +153,20 @@ _NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Spectra of several images.
+    """Spectra of several images."""
 
-    Attributes
-    ----------
-    images : tuple of Micrograph
-        What was transformed.
-    frequency, power : tuple of (K,) numpy.ndarray
-        Radial curves; frequency in µm⁻¹ when calibrated, else in cycles per pixel.
-    planes : tuple of (Y, X) numpy.ndarray
-        Logarithm of the centred power; empty when not asked for.
-    calibrated : bool
-        Whether frequencies are in µm⁻¹.
-    """
-
-    images: tuple[Micrograph, ...]
+    images: tuple[Micrograph, ...]  # What was transformed
+    # (K,) Radial curves; frequency in µm⁻¹ when calibrated, else in cycles per pixel
     frequency: tuple[NDArray[Any], ...]
+    # (K,) Radial curves; frequency in µm⁻¹ when calibrated, else in cycles per pixel
     power: tuple[NDArray[Any], ...]
+    # (Y, X) Logarithm of the centred power; empty when not asked for
     planes: tuple[NDArray[Any], ...]
-    calibrated: bool
+    calibrated: bool  # Whether frequencies are in µm⁻¹
 
 
-def transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
-    """Measure radial and centred spectra of several images.
-
-    Parameters
-    ----------
-    images : sequence of Micrograph
-        All calibrated, or none.
-    planes : bool
-        Whether centred planes are wanted too.
-
-    Returns
-    -------
-    Spectra
-        Curves and planes.
-
-    Yields
-    ------
-    Progress
-        One step for each image.
-    """
+def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
+    """Measure radial and centred spectra of several images."""
     from napari_semsr.analysis import centred_spectrum, radial_spectrum
 
     calibrated = same_unit(images) == "nm"
@@ -265,21 +186,8 @@ def transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
     )
 
 
-def write_csv(path: Path, spectra: Spectra) -> None:
-    """Write radial curves, one row for each ring of each image.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file; replaced if it exists, since the dialogue asked.
-    spectra : Spectra
-        The curves.
-
-    Raises
-    ------
-    WriteError
-        If the file cannot be written.
-    """
+def _write_csv(path: Path, spectra: Spectra) -> None:
+    """Write radial curves, one row for each ring of each image."""
     unit = "frequency_per_um" if spectra.calibrated else "frequency_per_px"
     period = "period_nm" if spectra.calibrated else "period_px"
     k = 1000.0 if spectra.calibrated else 1.0
@@ -301,13 +209,7 @@ def write_csv(path: Path, spectra: Spectra) -> None:
 
 
 class SpectrumPanel(Panel):
-    """Draws the radial spectra of layers together, and adds centred ones.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Draws the radial spectra of layers together, and adds centred ones."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Spectrum", "Transform")
@@ -345,29 +247,17 @@ class SpectrumPanel(Panel):
         self.results.setVisible(False)
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The transform, and what shows it.
-        """
+        """Read the form."""
         chosen = list(self.layers.value)
         if not chosen:
             chosen = grey_layers(self.viewer)[-1:]
         images = [self.micrograph(layer) for layer in chosen or [None]]
         same_unit(images)
         planes = bool(self.planes.value)
-        return lambda: transform(images, planes=planes), self.show_spectra
+        return lambda: _transform(images, planes=planes), self.show_spectra
 
     def show_spectra(self, spectra: Spectra) -> None:
-        """Draw the curves and add the layers.
-
-        Parameters
-        ----------
-        spectra : Spectra
-            What was transformed.
-        """
+        """Draw the curves and add the layers."""
         from napari_semsr.widgets.base import Curve, PlotCanvas, draw_curves
 
         self.spectra = spectra
@@ -383,9 +273,9 @@ class SpectrumPanel(Panel):
         draw_curves(self.plot, curves, calibrated=spectra.calibrated)
         pairs = zip(spectra.images, spectra.planes, strict=False)
         for place, (image, plane) in enumerate(pairs, start=1):
-            layer = add_spectrum_layer(self.viewer, image, plane, place=place)
+            layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
             if self.rings.value:
-                add_rings(self.viewer, image, layer)
+                _add_rings(self.viewer, image, layer)
         if spectra.planes:
             self.viewer.reset_view()
         self.reveal(self.results)
@@ -395,13 +285,7 @@ class SpectrumPanel(Panel):
         self.show_status(f"{len(curves)} radial {many}, frequencies in {unit}.")
 
     def export(self, path: Path | None = None) -> None:
-        """Write the curves as CSV.
-
-        Parameters
-        ----------
-        path : pathlib.Path, optional
-            Where; a dialogue asks when it is not given.
-        """
+        """Write the curves as CSV."""
         if path is None:
             chosen, _ = QFileDialog.getSaveFileName(
                 self, "Export curves", "spectra.csv", "CSV (*.csv)"
@@ -413,7 +297,7 @@ class SpectrumPanel(Panel):
             self.show_problem("Spectra must be measured before they are exported.")
             return
         try:
-            write_csv(path, self.spectra)
+            _write_csv(path, self.spectra)
         except WriteError as error:
             self.show_problem(str(error))
             return

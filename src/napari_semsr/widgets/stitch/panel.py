@@ -78,21 +78,13 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class StitchOutcome:
-    """What was made, opened again.
+    """What was made, opened again."""
 
-    Attributes
-    ----------
-    made : StitchedFile
-        Path, positions and joints.
-    opened : Opened
-        The mosaic and its pyramid.
-    """
-
-    made: StitchedFile
-    opened: Opened
+    made: StitchedFile  # Path, positions and joints
+    opened: Opened  # The mosaic and its pyramid
 
 
-def stitch_to_layers(
+def _stitch_to_layers(
     folder: Path,
     target: Path,
     *,
@@ -100,31 +92,7 @@ def stitch_to_layers(
     positions: Path | None = None,
     overwrite: bool = False,
 ) -> Job[StitchOutcome]:
-    """Stitch a folder into a store, and open what was written.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The frames.
-    target : pathlib.Path
-        Where the store goes.
-    options : StitchFolderOptions
-        Grid, flat field, joints, blending.
-    positions : pathlib.Path, optional
-        Table of nominal positions.
-    overwrite : bool, default=False
-        Replace an existing store.
-
-    Returns
-    -------
-    StitchOutcome
-        Joints and pyramid.
-
-    Yields
-    ------
-    Progress
-        Reading, comparing, placing, fusing.
-    """
+    """Stitch a folder into a store, and open what was written."""
     made = yield from stitch_job(
         folder, target, positions=positions, options=options, overwrite=overwrite
     )
@@ -148,13 +116,7 @@ def _frames(folder: Path) -> Job[list[Any]]:
 
 
 class StitchMosaicPanel(Panel):
-    """Joins the frames of a folder to one mosaic.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    """
+    """Joins the frames of a folder to one mosaic."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Stitch mosaic", "Stitch")
@@ -254,18 +216,7 @@ class StitchMosaicPanel(Panel):
                 return
 
     def typed_folder(self) -> Path:
-        """Read the folder of the form.
-
-        Returns
-        -------
-        pathlib.Path
-            Where the frames are.
-
-        Raises
-        ------
-        OptionError
-            If none was chosen.
-        """
+        """Read the folder of the form."""
         value = self.folder.value
         if not isinstance(value, Path) or value == Path() or not value.exists():
             msg = f"A folder of frames must be chosen first, got {str(value)!r}."
@@ -273,13 +224,7 @@ class StitchMosaicPanel(Panel):
         return value
 
     def look(self, folder: Path | None = None) -> None:
-        """Say what a folder holds.
-
-        Parameters
-        ----------
-        folder : pathlib.Path, optional
-            The folder; the one in the form by default.
-        """
+        """Say what a folder holds."""
         chosen = folder or self.folder.value
         if isinstance(chosen, Path) and chosen != Path() and chosen.is_dir():
             self.start(lambda: _look(chosen), self._show_facts, "Look into folder")
@@ -312,18 +257,7 @@ class StitchMosaicPanel(Panel):
     # -- stitching --------------------------------------------------------------
 
     def options(self) -> StitchFolderOptions:
-        """Read the form.
-
-        Returns
-        -------
-        StitchFolderOptions
-            Validated.
-
-        Raises
-        ------
-        OptionError
-            If a value is out of range; one sentence.
-        """
+        """Read the form."""
         method = str(self.flat.value)
         if method == _FLAT_FILE:
             path = self.flat_file.value
@@ -339,13 +273,7 @@ class StitchMosaicPanel(Panel):
         return options
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The run, and what shows its result.
-        """
+        """Read the form."""
         folder, options = self.typed_folder(), self.options()
         typed = _typed(self.output)
         overwrite = bool(self.existing.value)
@@ -358,7 +286,7 @@ class StitchMosaicPanel(Panel):
             self.show_outcome(outcome, folder)
 
         def make() -> Job[StitchOutcome]:
-            return stitch_to_layers(
+            return _stitch_to_layers(
                 folder,
                 target,
                 options=options,
@@ -378,13 +306,6 @@ class StitchMosaicPanel(Panel):
         """Add mosaic, outlines and joints; draw the plots; write the figures.
 
         Layers of an earlier run on the same folder are replaced.
-
-        Parameters
-        ----------
-        outcome : StitchOutcome
-            What was made.
-        folder : pathlib.Path
-            Where the frames are.
         """
         made, mosaic = outcome.made, outcome.opened.micrograph
         name = mosaic.name.removesuffix(" mosaic")

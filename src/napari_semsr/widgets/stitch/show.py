@@ -19,45 +19,26 @@ if TYPE_CHECKING:
     from napari_semsr.widgets.base import PlotCanvas
 
 # Colours that viridis has not, so that a bad joint is never read as a poor one.
-REJECTED = "#e05d44"
-AMBIGUOUS = "#ff9f1c"
-LOST = "#e05d44"
+_REJECTED = "#e05d44"
+_AMBIGUOUS = "#ff9f1c"
+_LOST = "#e05d44"
 _NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
 _THIN = 0.006
 
 
 def quality_colour(quality: float) -> tuple[float, float, float, float]:
-    """Colour of a joint that is used.
-
-    Parameters
-    ----------
-    quality : float
-        Correlation coefficient on the overlap.
-
-    Returns
-    -------
-    tuple of float
-        RGBA of viridis between 0 and 1.
-    """
+    """Colour of a joint that is used."""
     from matplotlib import colormaps
 
     red, green, blue, alpha = colormaps["viridis"](float(np.clip(quality, 0, 1)))
     return float(red), float(green), float(blue), float(alpha)
 
 
-def aligned_nominal(made: StitchedFile) -> FloatArray | None:
+def _aligned_nominal(made: StitchedFile) -> FloatArray | None:
     """Nominal corners, moved as a whole onto the solved ones.
 
-    Parameters
-    ----------
-    made : StitchedFile
-        A stitched scan.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray or None
-        In px of the mosaic; None where nothing was nominal.
+    Gives (N, 2), in px of the mosaic; None where nothing was nominal.
     """
     nominal, solved = made.solution.nominal_px, made.solution.positions_px
     if nominal is None:
@@ -89,33 +70,15 @@ def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
 def add_frame_layers(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
 ) -> list[Any]:
-    """Add outlines of the frames, nominal and solved.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    made : StitchedFile
-        A stitched scan.
-    mosaic : Micrograph
-        Its mosaic, which gives the calibration.
-    name : str
-        What the scan is called.
-
-    Returns
-    -------
-    list of napari.layers.Shapes
-        Nominal outlines, where there are any (red where a frame was left out), and
-        solved ones.
-    """
+    """Add outlines of the frames, nominal and solved."""
     keywords = _keywords(mosaic, made.frame_shape)
     solution = made.solution
     names = np.array(solution.names)
     layers = []
-    nominal = aligned_nominal(made)
+    nominal = _aligned_nominal(made)
     if nominal is not None:
         known = np.isfinite(nominal).all(axis=1)
-        colours = [_NOMINAL if ok else LOST for ok in solution.placed[known]]
+        colours = [_NOMINAL if ok else _LOST for ok in solution.placed[known]]
         layers.append(
             viewer.add_shapes(
                 _boxes(nominal[known], made.frame_shape),
@@ -151,10 +114,10 @@ def _colour_of(pair: "PairReport") -> tuple[float, float, float, float]:
     from matplotlib.colors import to_rgba
 
     if not pair.used:
-        red, green, blue, _ = to_rgba(REJECTED)
+        red, green, blue, _ = to_rgba(_REJECTED)
         return red, green, blue, 0.45
     if pair.ambiguous:
-        red, green, blue, alpha = to_rgba(AMBIGUOUS)
+        red, green, blue, alpha = to_rgba(_AMBIGUOUS)
         return red, green, blue, alpha
     return quality_colour(pair.quality)
 
@@ -179,25 +142,7 @@ def _joint_features(
 def add_joint_layer(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
 ) -> Any:
-    """Add a line for each joint between two frames that are placed.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
-    made : StitchedFile
-        A stitched scan.
-    mosaic : Micrograph
-        Its mosaic, which gives the calibration.
-    name : str
-        What the scan is called.
-
-    Returns
-    -------
-    napari.layers.Shapes or None
-        Lines from centre to centre: viridis by correlation where used, orange where
-        ambiguous, red where rejected; None when there is no joint.
-    """
+    """Add a line for each joint between two frames that are placed."""
     solution = made.solution
     pairs = [p for p in solution.pairs if solution.placed[[p.first, p.second]].all()]
     if not pairs:
@@ -229,16 +174,8 @@ def _empty(axes: "Axes", text: str) -> None:
     axes.set_yticks([])
 
 
-def draw_residuals(axes: "Axes", made: StitchedFile) -> None:
-    """Draw the residual of each joint over what noise alone would leave.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    made : StitchedFile
-        A stitched scan.
-    """
+def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
+    """Draw the residual of each joint over what noise alone would leave."""
     rows = [
         (pair.sigma_px, pair.residual_px, pair.used)
         for pair in made.solution.pairs
@@ -271,17 +208,9 @@ def draw_residuals(axes: "Axes", made: StitchedFile) -> None:
     axes.legend(loc="best")
 
 
-def draw_stage(axes: "Axes", made: StitchedFile) -> None:
-    """Draw how far each frame lies from its nominal place.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    made : StitchedFile
-        A stitched scan.
-    """
-    nominal = aligned_nominal(made)
+def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
+    """Draw how far each frame lies from its nominal place."""
+    nominal = _aligned_nominal(made)
     if nominal is None:
         _empty(axes, "no nominal positions")
         return
@@ -298,18 +227,10 @@ def draw_stage(axes: "Axes", made: StitchedFile) -> None:
 
 
 def draw_stitching(canvas: "PlotCanvas", made: StitchedFile) -> None:
-    """Draw both plots of a scan.
-
-    Parameters
-    ----------
-    canvas : PlotCanvas
-        With two axes.
-    made : StitchedFile
-        A stitched scan.
-    """
+    """Draw both plots of a scan."""
     canvas.clear()
-    draw_residuals(canvas.axes[0], made)
-    draw_stage(canvas.axes[1], made)
+    _draw_residuals(canvas.axes[0], made)
+    _draw_stage(canvas.axes[1], made)
     canvas.refresh()
 
 
@@ -317,18 +238,7 @@ def draw_stitching(canvas: "PlotCanvas", made: StitchedFile) -> None:
 
 
 def facts(acquisition: Acquisition) -> str:
-    """Say what a scan is.
-
-    Parameters
-    ----------
-    acquisition : Acquisition
-        The scan.
-
-    Returns
-    -------
-    str
-        Some lines of plain text.
-    """
+    """Say what a scan is."""
     (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {rows} {TIMES} {columns} px, {kind}",
@@ -359,18 +269,7 @@ def _nm(made: StitchedFile, px: float) -> str:
 
 
 def figures(made: StitchedFile) -> Mapping[str, str]:
-    """Say a mosaic in words and numbers.
-
-    Parameters
-    ----------
-    made : StitchedFile
-        A stitched scan.
-
-    Returns
-    -------
-    dict
-        Names and values.
-    """
+    """Say a mosaic in words and numbers."""
     rows, columns = made.shape
     shown = {
         "Mosaic": f"{rows} {TIMES} {columns} px",
@@ -390,40 +289,20 @@ def figures(made: StitchedFile) -> Mapping[str, str]:
 
 
 def legend(made: StitchedFile) -> str:
-    """Explain the colours of the joints.
-
-    Parameters
-    ----------
-    made : StitchedFile
-        A stitched scan.
-
-    Returns
-    -------
-    str
-        Rich text.
-    """
+    """Explain the colours of the joints."""
     lines = ['<span style="color:#440154">■</span> to <span style="color:#fde725">■']
     lines[0] += "</span> used, by correlation from 0 to 1"
     if any(pair.ambiguous for pair in made.solution.pairs):
-        lines.append(f'<span style="color:{AMBIGUOUS}">■</span> another shift fits too')
+        lines.append(
+            f'<span style="color:{_AMBIGUOUS}">■</span> another shift fits too'
+        )
     if made.pairs_rejected:
-        lines.append(f'<span style="color:{REJECTED}">■</span> not used')
+        lines.append(f'<span style="color:{_REJECTED}">■</span> not used')
     return f"<p>Joints: {'<br>'.join(lines)}</p>"
 
 
 def trouble(made: StitchedFile) -> str:
-    """List warnings and frames that were left out.
-
-    Parameters
-    ----------
-    made : StitchedFile
-        A stitched scan.
-
-    Returns
-    -------
-    str
-        Rich text; empty when there is no trouble.
-    """
+    """List warnings and frames that were left out."""
     lost = [f"<b>{item.frame}</b>: {item.reason}" for item in made.left_out]
     parts = [f"<p>{text}</p>" for text in made.warnings]
     if lost:

@@ -20,11 +20,11 @@ from napari_semsr.jobs import (
 from napari_semsr.widgets.base import Form, Note, is_alive
 from napari_semsr.widgets.enhance import NEWS
 
-STORE, LAYERS, OWN = "store", "layers", "recipe"
+_STORE, _LAYERS, _OWN = "store", "layers", "recipe"
 _SOURCES = [
-    ("two layers", LAYERS),
-    ("a store of pairs", STORE),
-    ("what the recipe names", OWN),
+    ("two layers", _LAYERS),
+    ("a store of pairs", _STORE),
+    ("what the recipe names", _OWN),
 ]
 _FILE = "a YAML file …"
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
@@ -41,21 +41,7 @@ def _narrow(box: ComboBox) -> ComboBox:
 
 
 def count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
-    """Make a box for a number that the recipe knows, too.
-
-    Parameters
-    ----------
-    name : str
-        Name of the control.
-    most, step : int
-        Largest number, and increment.
-
-    Returns
-    -------
-    magicgui.widgets.FloatSpinBox
-        Its value is 0 where the recipe's holds. (Boxes of magicgui for whole numbers
-        show no text in place of one.)
-    """
+    """Make a box for a number that the recipe knows, too."""
     box = FloatSpinBox(name=name, min=0, max=most, step=step, value=0)
     box.native.setDecimals(0)
     box.native.setSpecialValueText("as the recipe says")
@@ -63,13 +49,7 @@ def count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
 
 
 class PairsForm(Form):
-    """Two layers, or a store of pairs.
-
-    Parameters
-    ----------
-    layer_box : callable
-        Makes a list of layers that follows the viewer, by name.
-    """
+    """Two layers, or a store of pairs."""
 
     def __init__(self, layer_box: Callable[[str], ComboBox]) -> None:
         super().__init__()
@@ -99,28 +79,17 @@ class PairsForm(Form):
 
     def _show_rows(self, source: str) -> None:
         for name in ("low", "high"):
-            self.show_row(name, source == LAYERS)
-        self.show_row("store", source == STORE)
+            self.show_row(name, source == _LAYERS)
+        self.show_row("store", source == _STORE)
 
     @property
     def cuts(self) -> bool:
         """Whether pairs are to be cut from layers."""
-        return bool(self.source.value == LAYERS)
+        return bool(self.source.value == _LAYERS)
 
     def stored(self) -> str | None:
-        """Give the path of the store.
-
-        Returns
-        -------
-        str or None
-            None where the recipe names its images itself.
-
-        Raises
-        ------
-        OptionError
-            If a store is wanted and none was chosen.
-        """
-        if self.source.value == OWN:
+        """Give the path of the store."""
+        if self.source.value == _OWN:
             return None
         typed = str(self.store.value or "").strip()
         if typed in ("", "."):
@@ -210,42 +179,19 @@ class RecipeForm(QWidget):
         self.changed.emit()
 
     def required(self) -> RecipeFacts:
-        """Give the facts of the chosen recipe.
-
-        Returns
-        -------
-        RecipeFacts
-            The facts.
-
-        Raises
-        ------
-        OptionError
-            If it cannot be used; the sentence of why.
-        """
+        """Give the facts of the chosen recipe."""
         if self.facts is None:
             raise OptionError(self.fault)
         return self.facts
 
     def begins(self) -> dict[str, Any]:
-        """Give what training begins with, as `train` takes it.
-
-        Returns
-        -------
-        dict
-            ``start_from`` and ``anew``.
-        """
+        """Give what training begins with, as `train` takes it."""
         chosen = self.start.value
         model = None if chosen in (_AS_IT_SAYS, _FRESH) else str(chosen)
         return {"start_from": model, "anew": chosen == _FRESH}
 
     def scale(self) -> int:
-        """Clear pixels for each degraded one.
-
-        Returns
-        -------
-        int
-            Of the model to begin with where the recipe takes over its network.
-        """
+        """Clear pixels for each degraded one."""
         facts, model = self.required(), self.begins()["start_from"]
         if facts.architecture == "same" and model is not None:
             return int(run(model_info_job(model)).card["scale"])

@@ -23,68 +23,28 @@ _MINUTE_S, _HOUR_S = 60, 3600
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Two layers that pairs are cut from.
+    """Two layers that pairs are cut from."""
 
-    Attributes
-    ----------
-    low, high : Micrograph
-        The image to be improved, and what it should look like.
-    options : PairOptions
-        Patch and scale.
-    """
-
-    low: Micrograph
-    high: Micrograph
-    options: PairOptions
+    low: Micrograph  # The image to be improved, and what it should look like
+    high: Micrograph  # The image to be improved, and what it should look like
+    options: PairOptions  # Patch and scale
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
-    """What a training came to.
+    """What a training came to."""
 
-    Attributes
-    ----------
-    trained : Trained
-        Steps and held-out figures.
-    model : ModelFile
-        The model on the shelf.
-    """
-
-    trained: Trained
-    model: ModelFile
+    trained: Trained  # Steps and held-out figures
+    model: ModelFile  # The model on the shelf
 
 
 def pairs_beside(run_dir: Path) -> Path:
-    """Give the place of pairs that are cut for a run: beside it, so that it can go on.
-
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run.
-
-    Returns
-    -------
-    pathlib.Path
-        A store.
-    """
+    """Place of the pairs cut for a run: beside it, so that the run can go on."""
     return run_dir.with_name(f"{run_dir.name}-pairs.zarr")
 
 
 def check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Refuse a folder with something in it, before anything is cut.
-
-    Parameters
-    ----------
-    run_dir : pathlib.Path
-        Folder of the run; the one that it lies in is made.
-    replace : bool
-        Whether an earlier run may go.
-
-    Raises
-    ------
-    WriteError
-        If the folder is in use, or cannot be made.
-    """
+    """Refuse a folder with something in it, before anything is cut."""
     if not replace and run_dir.is_dir() and any(run_dir.iterdir()):
         held = "a run; resume it" if (run_dir / _RUN_FILE).is_file() else "other files"
         msg = (
@@ -102,27 +62,7 @@ def check_run_folder(run_dir: Path, *, replace: bool) -> None:
 def train_to_shelf(
     request: TrainRequest, cut: Cut | None = None, *, device: str = "auto"
 ) -> Job[TrainOutcome]:
-    """Cut pairs where layers were given, train, and put the model on the shelf.
-
-    Parameters
-    ----------
-    request : TrainRequest
-        What to train.
-    cut : Cut, optional
-        Layers to cut pairs from first; they go to the request's `pairs`.
-    device : str, default="auto"
-        Where to train.
-
-    Returns
-    -------
-    TrainOutcome
-        The model.
-
-    Yields
-    ------
-    Progress
-        Patches, then steps.
-    """
+    """Cut pairs where layers were given, train, and put the model on the shelf."""
     store, before = Path(str(request.pairs)), _stamp(request.run_dir)
     aside = _set_aside(store) if cut is not None and request.overwrite else None
     ours = cut is not None and not _sheet_of(store).exists() and not store.exists()
@@ -182,18 +122,7 @@ def _sheet_of(store: Path) -> Path:
 
 
 def spell_time(seconds: float) -> str:
-    """Say a time in the units that suit it.
-
-    Parameters
-    ----------
-    seconds : float
-        The time.
-
-    Returns
-    -------
-    str
-        Such as ``2 h 05 min``, ``4 min`` or ``20 s``.
-    """
+    """Say a time in the units that suit it."""
     if seconds < _MINUTE_S:
         return f"{seconds:.0f} s"
     if seconds < _HOUR_S:
@@ -203,17 +132,6 @@ def spell_time(seconds: float) -> str:
 
 
 def required_pairs(values: Mapping[str, object]) -> PairOptions:
-    """Make the options of pairs from what the panel gives.
-
-    Parameters
-    ----------
-    values : mapping
-        ``patch`` and ``scale``.
-
-    Returns
-    -------
-    PairOptions
-        Patches overlap by half within one set.
-    """
+    """Make the options of pairs from what the panel gives."""
     patch = int(str(values["patch"]))
     return PairOptions.parse({**values, "step": max(4, patch // 2)})

@@ -47,11 +47,6 @@ class TrainPanel(Panel):
     """Trains a model on pairs, in a process of its own.
 
     Closing the panel or the viewer stops the training with its state kept.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        The viewer.
     """
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
@@ -147,13 +142,7 @@ class TrainPanel(Panel):
         return Path(typed)
 
     def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
-        """Read the form.
-
-        Returns
-        -------
-        tuple of callable
-            The training, and what shows its end.
-        """
+        """Read the form."""
         facts, name = self.recipe.required(), str(self.name.value).strip()
         replace = bool(self.replace.value)
         self._check_name(name, replace=replace)
@@ -265,13 +254,7 @@ class TrainPanel(Panel):
         self.view.settle()
 
     def show_outcome(self, outcome: TrainOutcome) -> None:
-        """Say how good the model is, and tell the lists of models.
-
-        Parameters
-        ----------
-        outcome : TrainOutcome
-            What came of it.
-        """
+        """Say how good the model is, and tell the lists of models."""
         self._settle()
         NEWS.changed.emit()
         found = outcome.trained.validation or {}
@@ -291,13 +274,7 @@ class TrainPanel(Panel):
             self.show_status("Stopping after this step, and saving the state …")
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Take note of leaving the dock; the panel then only stops.
-
-        Parameters
-        ----------
-        event : QEvent
-            What changed.
-        """
+        """Take note of leaving the dock; the panel then only stops."""
         super().changeEvent(event)
         if event is not None and event.type() == QEvent.Type.ParentChange:
             self._left = self.parent() is None

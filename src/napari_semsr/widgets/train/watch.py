@@ -26,20 +26,10 @@ _LOSS, _GAIN, _BEST = "#4ca3dd", "#59b368", "#f2a33a"
 _SMOOTH_SHARE = 25
 
 
-def draw_training(
+def _draw_training(
     canvas: "PlotCanvas", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
 ) -> None:
-    """Draw the loss, and the gain on held-out fields.
-
-    Parameters
-    ----------
-    canvas : PlotCanvas
-        With two axes.
-    losses : (K, 2) numpy.ndarray
-        Step and loss, as told while it ran.
-    curve : dict
-        Columns of the run's ``curve.csv``.
-    """
+    """Draw the loss, and the gain on held-out fields; `losses` (K, 2)."""
     canvas.clear()
     above, below = canvas.axes[:2]
     _draw_loss(above, losses, curve)
@@ -105,19 +95,7 @@ _FIGURES = {
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
-    """Read the curve of a run, as far as it has been written.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        ``curve.csv`` of a run.
-
-    Returns
-    -------
-    dict
-        Columns by name, NaN where a row has no value; of a step that was done twice,
-        because a run was killed, the newer row. Empty if there is no such file.
-    """
+    """Read the curve of a run, as far as it has been written."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if row.get("step")]
@@ -138,13 +116,7 @@ def _number(text: str | None) -> float:
 
 
 class TrainView(QWidget):
-    """Curves and figures of a run, and its preview as a layer of the viewer.
-
-    Parameters
-    ----------
-    viewer : napari.viewer.Viewer
-        Where the preview is shown.
-    """
+    """Curves and figures of a run, and its preview as a layer of the viewer."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -174,15 +146,7 @@ class TrainView(QWidget):
         return {} if self._run is None else read_curve(self._run / _CURVE)
 
     def watch(self, run_dir: Path, *, resumed: bool = False) -> None:
-        """Begin to watch a run, or go on with the one that was watched last.
-
-        Parameters
-        ----------
-        run_dir : pathlib.Path
-            Its folder, which need not be there yet.
-        resumed : bool, default=False
-            Whether it goes on, so that what is known of it still holds.
-        """
+        """Begin to watch a run, or go on with the one that was watched last."""
         self._dirty = True
         if resumed and run_dir == self._run:
             return
@@ -192,13 +156,7 @@ class TrainView(QWidget):
         self.layer = None
 
     def add_step(self, step: TrainStep) -> None:
-        """Take note of a step.
-
-        Parameters
-        ----------
-        step : TrainStep
-            What the training told.
-        """
+        """Take note of a step."""
         self._left = step.seconds_left
         late = self._losses and step.done <= self._losses[-1][0]  # events may nest
         if step.loss is None or late:
@@ -242,7 +200,7 @@ class TrainView(QWidget):
         if self.plot is None:
             self.plot = PlotCanvas(self.viewer, rows=2, height=170)
             self._column.insertWidget(0, self.plot)
-        draw_training(self.plot, np.array(self._losses), curve)
+        _draw_training(self.plot, np.array(self._losses), curve)
         self.figures.setText(table(self._rows(curve)))
 
     def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, str]:
