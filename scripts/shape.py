@@ -1,0 +1,469 @@
+"""Count the shape of the package: modules, folders, lines, circles, single importers.
+
+Run: ``python scripts/shape.py [--source FOLDER] [--json] [--before FILE]``. The sources
+are read, not imported; only the last figure runs the command once, in this process, and
+is left out with ``--no-run``. ``--json`` gives the lists behind the figures too; a file
+of it, given as ``--before``, stands beside the new figures.
+
+modules
+    Python files. An ``__init__.py`` that only passes names on (a docstring, imports,
+    tables, ``__getattr__``) is a face and counted apart.
+widest folder
+    Modules side by side, sub-packages and ``__init__.py`` not counted.
+source lines
+    All lines of ``.py`` and ``.pyi`` files.
+code lines
+    Lines on which a token begins or ends that is neither comment nor docstring.
+circles
+    Sets of modules that import each other, over imports that happen: those within
+    functions count, those for type checking do not (they count in the line after). An
+    import through a face is one of the module that defines the name; for a lazy face
+    its ``__init__.pyi`` says which that is, or its imports for type checking.
+one importer
+    Modules that exactly one other module imports, faces left out. Entries, which are
+    loaded by name or from outside, are none of them; how many there would be with the
+    entries stands in the line after. An entry is ``__main__`` and what pyproject.toml
+    or napari.yaml names; a verb (in ``cli/verbs``, or a module that assigns ``VERB``);
+    a module whose name stands in a string; an architecture (it defines a value of a
+    table of the room ``models``); a job (of ``jobs`` or ``services``, with a public
+    function that returns a ``Job`` and that another room imports).
+public functions
+    Functions of modules without a leading underscore. A caller is another module that
+    imports the function or takes it from an imported module.
+passes through
+    Modules with a called function, in any thread, in one
+    ``semsr enhance a.png -o a.ome.zarr``, with nothing measured of the model before.
+    The body of a module or a class is no function.
+"""
+
+import argparse
+import ast
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import threading
+import tokenize
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+
+PACKAGE = "napari_semsr"
+HERE = Path(__file__).resolve().parents[1] / "src"
+FUNCTION = (
+    0x1  # CO_OPTIMIZED: set for functions, not for the bodies of modules, classes
+)
+FACE_NODES = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.If, ast.Expr)
+Functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@dataclass
+class Module:
+    """One Python file: what it defines and what it uses of others.
+
+    `uses` and `typing_uses` hold dotted names as written, aliases expanded.
+    """
+
+    name: str
+    path: Path
+    tree: ast.Module = field(repr=False)
+
+    @property
+    def room(self) -> str:
+        """First folder below the package, or its own name."""
+        return [*self.name.split("."), ""][1]
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is the ``__init__.py`` of a folder."""
+        return self.path.name == "__init__.py"
+
+    @cached_property
+    def is_face(self) -> bool:
+        """Whether it only passes names on."""
+        return self.is_package and all(
+            isinstance(node, FACE_NODES)
+            or (isinstance(node, Functions) and node.name.startswith("__"))
+            for node in self.tree.body
+        )
+
+    @cached_property
+    def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+        """Its public functions, overloads once."""
+        found = {
+            node.name: node
+            for node in self.tree.body
+            if isinstance(node, Functions) and not node.name.startswith("_")
+        }
+        return list(found.values())
+
+    def imported(self, *, typing: bool) -> dict[str, str]:
+        """Local names of what it imports, with their dotted names."""
+        names: dict[str, str] = {}
+        for node in walk(self.tree, typing=typing):
+            if isinstance(node, ast.Import):
+                for item in node.names:
+                    top = item.asname is None and "." in item.name
+                    local = item.name if top else item.asname or item.name
+                    names[local] = item.name
+            elif isinstance(node, ast.ImportFrom):
+                base = absolute(self, node)
+                names |= {i.asname or i.name: f"{base}.{i.name}" for i in node.names}
+        return {k: v for k, v in names.items() if v.split(".")[0] == PACKAGE}
+
+    def uses(self, *, typing: bool) -> set[str]:
+        """Dotted names of all that it takes from the package."""
+        names = self.imported(typing=typing)
+        found = set(names.values())
+        for node in ast.walk(self.tree):
+            words = dotted(node)
+            for cut in range(len(words) - 1, 0, -1):
+                if (local := ".".join(words[:cut])) in names:
+                    found.add(".".join([names[local], *words[cut:]]))
+        return found
+
+
+def walk(node: ast.AST, *, typing: bool) -> Iterator[ast.AST]:
+    """Walk a tree, with or without what stands there for type checking alone."""
+    for child in ast.iter_child_nodes(node):
+        if (
+            not typing
+            and isinstance(child, ast.If)
+            and "TYPE_CHECKING" in ast.unparse(child.test)
+        ):
+            for other in child.orelse:
+                yield other
+                yield from walk(other, typing=typing)
+        else:
+            yield child
+            yield from walk(child, typing=typing)
+
+
+def absolute(module: Module, node: ast.ImportFrom) -> str:
+    """Name of the module that an import names, relative ones resolved."""
+    if not node.level:
+        return node.module or ""
+    up = node.level - module.is_package
+    parts = module.name.split(".")[: len(module.name.split(".")) - up]
+    return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+def dotted(node: ast.AST) -> list[str]:
+    """Words of ``a.b.c``; empty for any other expression."""
+    words: list[str] = []
+    while isinstance(node, ast.Attribute):
+        words.insert(0, node.attr)
+        node = node.value
+    return [node.id, *words] if isinstance(node, ast.Name) and words else []
+
+
+class Package:
+    """All modules of a source folder, and who uses what."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.root = source / PACKAGE
+        self.modules: dict[str, Module] = {}
+        for path in sorted(self.root.rglob("*.py")):
+            words = path.relative_to(source).with_suffix("").parts
+            name = ".".join(words[:-1] if words[-1] == "__init__" else words)
+            self.modules[name] = Module(name, path, parse(path))
+        self.faces = {m.name: self._face(m) for m in self.modules.values() if m.is_face}
+        self.counted = {
+            name: module for name, module in self.modules.items() if not module.is_face
+        }
+
+    def _face(self, module: Module) -> dict[str, str]:
+        """List what a face passes on: dotted names by the names it gives them."""
+        stub = module.path.with_suffix(".pyi")
+        shown = (
+            Module(module.name, module.path, parse(stub)) if stub.exists() else module
+        )
+        return shown.imported(typing=True)
+
+    def locate(self, name: str) -> tuple[str, str]:
+        """Find the module that defines a name, and what it calls it, or ``""``."""
+        here, *words = name.split(".")
+        followed = set()
+        while words:
+            word = words.pop(0)
+            passed_on = self.faces.get(here, {}).get(word)
+            if passed_on and (here, word) not in followed:
+                followed.add((here, word))
+                here, *words = [*passed_on.split("."), *words]
+            elif f"{here}.{word}" in self.modules:
+                here = f"{here}.{word}"
+            else:
+                return here, word
+        return here, ""
+
+    def edges(self, *, typing: bool) -> dict[str, set[str]]:
+        """Modules that each module imports, faces looked through."""
+        return {
+            name: {
+                to
+                for used in module.uses(typing=typing)
+                if (to := self.locate(used)[0]) in self.counted and to != name
+            }
+            for name, module in self.counted.items()
+        }
+
+    def callers(self) -> dict[tuple[str, str], set[str]]:
+        """Modules that use each public function from outside of its own."""
+        found: dict[tuple[str, str], set[str]] = {
+            (name, function.name): set()
+            for name, module in self.counted.items()
+            for function in module.functions
+        }
+        for name, module in self.counted.items():
+            for used in module.uses(typing=False):
+                place = self.locate(used)
+                if place in found and place[0] != name:
+                    found[place].add(name)
+        return found
+
+    def entries(self, edges: dict[str, set[str]]) -> dict[str, str]:
+        """Modules that are loaded by name or from outside, and why."""
+        found = {name: "main" for name in self.counted if name.endswith(".__main__")}
+        outside = [self.root / "napari.yaml", self.source.parent / "pyproject.toml"]
+        for path in filter(Path.exists, outside):
+            for word in re.findall(rf"{PACKAGE}[.\w]*(?=:\w)", path.read_text()):
+                found.setdefault(word, path.name)
+        for name, module in self.counted.items():
+            if ".cli.verbs." in name or assigns(module.tree, "VERB"):
+                found[name] = "verb"
+            for word in strings(module.tree):
+                found.setdefault(word, "string")
+            if module.room == "models":
+                for value in table_values(module.tree):
+                    full = module.imported(typing=False).get(value, "")
+                    found.setdefault(self.locate(full)[0] if full else name, "table")
+            others = {n for n, to in edges.items() if name in to}
+            if (
+                module.room in ("jobs", "services")
+                and any(gives_job(function) for function in module.functions)
+                and any(self.counted[n].room != module.room for n in others)
+            ):
+                found.setdefault(name, "job")
+        return {name: why for name, why in found.items() if name in self.counted}
+
+
+def parse(path: Path) -> ast.Module:
+    """Read a file as a tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def assigns(tree: ast.Module, name: str) -> bool:
+    """Whether a module assigns a name of its own."""
+    targets = [
+        target
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    return any(isinstance(t, ast.Name) and t.id == name for t in targets)
+
+
+def strings(tree: ast.Module) -> set[str]:
+    """Strings that are the dotted name of a module of the package, or of a part."""
+    constants = (
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+    )
+    pattern = re.compile(rf"({PACKAGE}(?:\.\w+)+)(?::\w+)?")
+    return {
+        match[1]
+        for value in constants
+        if isinstance(value, str) and (match := pattern.fullmatch(value))
+    }
+
+
+def table_values(tree: ast.Module) -> set[str]:
+    """Names that are values of a module's tables."""
+    tables = (
+        node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)
+    )
+    return {
+        value.id
+        for table in tables
+        if isinstance(table, ast.Dict)
+        for value in table.values
+        if isinstance(value, ast.Name)
+    }
+
+
+def gives_job(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function says that it returns a job."""
+    says = ast.unparse(function.returns).strip("'") if function.returns else ""
+    return says.startswith("Job[")
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Find sets of modules each of which reaches every other."""
+    reach: dict[str, set[str]] = {}
+    for start in edges:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for to in edges.get(todo.pop(), set()) - seen:
+                seen.add(to)
+                todo.append(to)
+        reach[start] = seen
+    found = {
+        tuple(sorted(other for other in reach[name] if name in reach[other]))
+        for name in reach
+        if name in reach[name]
+    }
+    return [list(circle) for circle in sorted(found)]
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a file that hold more than comments and docstrings."""
+    docstrings = {
+        (node.body[0].lineno, node.body[0].col_offset)
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+        and isinstance(node.body[0].value, ast.Constant)
+        and isinstance(node.body[0].value.value, str)
+    }
+    blank = (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    )
+    lines: set[int] = set()
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type not in blank and token.start not in docstrings:
+                lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines)
+
+
+def passes_through(source: Path) -> list[str]:
+    """Modules with a called function while a small image is enhanced to a store."""
+    folder = f"{source.resolve() / PACKAGE}/"
+    sys.path.insert(0, str(source.resolve()))
+    called = set()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code.co_flags & FUNCTION:
+            called.add(frame.f_code.co_filename)
+
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 190, (160, 192), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as work:
+        os.environ["SEMSR_CACHE"] = work
+        one, output = Path(work, "a.png"), Path(work, "a.ome.zarr")
+        Image.fromarray(image).save(one)
+        from napari_semsr.__main__ import main
+
+        words = ["enhance", str(one), "-o", str(output), "--pixel-size-nm", "10"]
+        threading.setprofile(note)
+        sys.setprofile(note)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                code = main([*words, "--quiet"])
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    if code != 0:
+        sys.exit("`semsr enhance` failed, see above.")
+    ours = (path[len(folder) :] for path in called if path.startswith(folder))
+    if not (found := sorted(ours)):
+        sys.exit(f"napari_semsr was not imported from {source}.")
+    return found
+
+
+def measure(source: Path) -> tuple[dict[str, int | float], dict[str, object]]:
+    """Figures of a source folder that need no run, and the lists behind them."""
+    package = Package(source)
+    real, checked = package.edges(typing=False), package.edges(typing=True)
+    importers = Counter(to for uses in real.values() for to in uses)
+    single = sorted(name for name, count in importers.items() if count == 1)
+    entries = package.entries(real)
+    callers = package.callers()
+    by_count = Counter(len(others) for others in callers.values())
+    folders = Counter(
+        m.path.parent for m in package.counted.values() if not m.is_package
+    )
+    widest, width = folders.most_common(1)[0]
+    files = [*package.root.rglob("*.py"), *package.root.rglob("*.pyi")]
+    left = [name for name in single if name not in entries]
+    figures: dict[str, int | float] = {
+        "modules": len(package.counted),
+        "faces": len(package.faces),
+        "widest folder": width,
+        "source lines": sum(len(p.read_text("utf-8").splitlines()) for p in files),
+        "code lines": sum(code_lines(path) for path in files),
+        "circles": len(circles(real)),
+        "  with type checking": len(circles(checked)),
+        "one importer": len(left),
+        "  with entries": len(single),
+        "no importer, no entry": len(set(package.counted) - {*importers, *entries}),
+        "public functions": len(callers),
+        "  with one caller": by_count[1],
+        "  with one caller, %": round(100 * by_count[1] / max(len(callers), 1), 1),
+        "  with none": by_count[0],
+    }
+    used_by = defaultdict(list)
+    for name, uses in real.items():
+        for to in uses:
+            used_by[to].append(name)
+    lists: dict[str, object] = {
+        "folders": {
+            str(folder.relative_to(source)): count
+            for folder, count in folders.most_common()
+        },
+        "widest": str(widest.relative_to(source)),
+        "circles": circles(real),
+        "circles with type checking": circles(checked),
+        "one importer": {name: used_by[name][0] for name in left},
+        "entries": dict(sorted(entries.items())),
+        "no importer, no entry": sorted(set(package.counted) - {*importers, *entries}),
+        "one caller": {
+            f"{module}.{name}": next(iter(others))
+            for (module, name), others in callers.items()
+            if len(others) == 1
+        },
+        "no caller": [f"{m}.{n}" for (m, n), others in callers.items() if not others],
+    }
+    return figures, lists
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--source", type=Path, default=HERE, help="folder src")
+    parser.add_argument("--json", action="store_true", help="figures and lists as JSON")
+    parser.add_argument("--before", type=Path, help="earlier output of --json")
+    parser.add_argument("--no-run", action="store_true", help="run no command")
+    asked = parser.parse_args()
+    figures, lists = measure(asked.source)
+    if not asked.no_run:
+        lists["passes through"] = through = passes_through(asked.source)
+        figures["passes through"] = len(through)
+    if asked.json:
+        print(json.dumps({"figures": figures, "lists": lists}, indent=1))
+        return
+    before = json.loads(asked.before.read_text())["figures"] if asked.before else {}
+    for name, value in figures.items():
+        then = f"{before[name]:>10}" if name in before else " " * 10 * bool(before)
+        print(f"{name:24}{then}{value:>10}")
+
+
+if __name__ == "__main__":
+    main()
