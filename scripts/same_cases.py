@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-VERBS = (
-    "info convert simulate degrade stitch crop pairs train enhance restore frc frc-map "
-    "spectrum metrics gaps histogram models demo"
-).split()
-MODELS = (
-    "sem-restore sem-restore-medium sem-restore-small sem-2x ssum-sem ssum-sem-2x"
-).split()
-PHANTOMS = "grating pits particles lattice circuit fracture".split()
-METHODS = "wiener unsupervised-wiener richardson-lucy blind cls".split()
+
+def words(text: str) -> list[str]:
+    """Give the words of a text, for lists that are easier to read so."""
+    return text.split()
+
+
+VERBS = words("""
+    info convert simulate degrade stitch crop pairs train enhance restore frc frc-map
+    spectrum metrics gaps histogram models demo
+""")
+MODELS = words("""
+    sem-restore sem-restore-medium sem-restore-small sem-2x ssum-sem ssum-sem-2x
+""")
+PHANTOMS = words("grating pits particles lattice circuit fracture")
+METHODS = words("wiener unsupervised-wiener richardson-lucy blind cls")
 
 TINY = """\
 name: tiny
@@ -146,6 +152,29 @@ def make_inputs(folder: Path) -> None:
         write_tiff(folder / f"{name}.tif", as_uint8(noisy))
     write_tiff(folder / "u16.tif", np.rint(grey * 60000).astype(np.uint16), 7.5)
     write_tiff(folder / "f32.tif", (grey * 3 - 1).astype(np.float32), None)
+    make_odd_images(folder)
+    stack = np.stack([as_uint8(scene((96, 96), seed)) for seed in (6, 7, 8)])
+    write_stack(folder / "stack.ome.tif", stack)
+    write_tiff(folder / "pages.tif", stack, None)
+    write_store(folder / "store.ome.zarr", as_uint8(grey))
+    write_tiff(folder / "coarse.tif", as_uint8(grey)[20:140:2, 30:170:2], 20.0)
+    moved = ndimage.shift(grey, (3.0, -2.0), mode="reflect")
+    write_tiff(folder / "moved.tif", as_uint8(moved))
+    Image.fromarray(as_uint8(discs((140, 150), 9))).save(folder / "discs.png")
+    worse = ndimage.gaussian_filter(discs((140, 150), 9), 1.2)
+    Image.fromarray(as_uint8(worse)).save(folder / "discs_worse.png")
+    make_scans(folder)
+    for side in ("low", "high"):
+        (folder / side).mkdir()
+        for number in range(2):
+            fine = scene((128, 128), 20 + number)
+            fine = ndimage.gaussian_filter(fine, 1.2) if side == "low" else fine
+            write_tiff(folder / side / f"{number}.tif", as_uint8(fine))
+    make_recipes(folder)
+
+
+def make_odd_images(folder: Path) -> None:
+    """Make images in colour, with gaps, cut off, without anything."""
     small = as_uint8(scene((96, 112), 3))
     Image.fromarray(small).save(folder / "small.png")
     Image.fromarray(np.stack([small, small[::-1], small], -1)).save(folder / "rgb.png")
@@ -162,40 +191,15 @@ def make_inputs(folder: Path) -> None:
     (folder / "cut_off.tif").write_bytes((folder / "a.tif").read_bytes()[:900])
     (folder / "words.txt").write_text("not an image\n")
     (folder / "words.png").write_text("not an image\n")
-    stack = np.stack([as_uint8(scene((96, 96), seed)) for seed in (6, 7, 8)])
-    tifffile.imwrite(
-        folder / "stack.ome.tif",
-        stack,
-        ome=True,
-        metadata={
-            "axes": "ZYX",
-            "UUID": "urn:uuid:00000000-0000-0000-0000-000000000001",
-            "PhysicalSizeX": 12.0,
-            "PhysicalSizeXUnit": "nm",
-            "PhysicalSizeY": 12.0,
-            "PhysicalSizeYUnit": "nm",
-        },
-    )
-    write_tiff(folder / "pages.tif", stack, None)
-    write_store(folder / "store.ome.zarr", as_uint8(grey))
-    write_tiff(folder / "coarse.tif", as_uint8(grey)[20:140:2, 30:170:2], 20.0)
-    moved = ndimage.shift(grey, (3.0, -2.0), mode="reflect")
-    write_tiff(folder / "moved.tif", as_uint8(moved))
-    Image.fromarray(as_uint8(discs((140, 150), 9))).save(folder / "discs.png")
-    dark = ndimage.gaussian_filter(discs((140, 150), 9), 1.2)
-    Image.fromarray(as_uint8(dark)).save(folder / "discs_worse.png")
     y, x = np.indices((9, 9)) - 4
     write_tiff(folder / "flat96.tif", np.full((96, 96), 0.5, np.float32), None)
     write_tiff(
         folder / "psf.tif", np.exp(-(y**2 + x**2) / 4.5).astype(np.float32), None
     )
-    make_scans(folder)
-    for side in ("low", "high"):
-        (folder / side).mkdir()
-        for number in range(2):
-            fine = scene((128, 128), 20 + number)
-            fine = ndimage.gaussian_filter(fine, 1.2) if side == "low" else fine
-            write_tiff(folder / side / f"{number}.tif", as_uint8(fine))
+
+
+def make_recipes(folder: Path) -> None:
+    """Write recipes, right and wrong ones."""
     for name, text in (("tiny", TINY), ("paired", PAIRED), ("cycle", CYCLE)):
         (folder / f"{name}.yaml").write_text(text)
     wrong = TINY.replace("architecture: srcnn", "architecture: nothing")
@@ -203,6 +207,15 @@ def make_inputs(folder: Path) -> None:
     (folder / "wrong_value.yaml").write_text(TINY.replace("batch: 2", "batch: 0"))
     (folder / "wrong_key.yaml").write_text(TINY + "colour: blue\n")
     (folder / "wrong_syntax.yaml").write_text("name: [\n")
+
+
+def write_stack(path: Path, stack: NDArray[np.uint8]) -> None:
+    """Write an OME-TIFF of several planes."""
+    size = {f"PhysicalSize{axis}": 12.0 for axis in "XY"}
+    unit = {f"PhysicalSize{axis}Unit": "nm" for axis in "XY"}
+    uuid = {"UUID": "urn:uuid:00000000-0000-0000-0000-000000000001"}
+    metadata = {"axes": "ZYX", **uuid, **size, **unit}
+    tifffile.imwrite(path, stack, ome=True, metadata=metadata)
 
 
 def write_store(path: Path, image: NDArray[np.uint8]) -> None:
@@ -264,7 +277,7 @@ def make_scans(folder: Path) -> None:
                 f"{n},{20 * int(y)},{20 * int(x)}" for n, y, x in map(_row, rows[1:])
             ]
             (folder / "positions_nm.csv").write_text("\n".join(nm) + "\n")
-            wrong = "\n".join(rows[:-1] + ["f99.tif,0,0"]) + "\n"
+            wrong = "\n".join([*rows[:-1], "f99.tif,0,0"]) + "\n"
             (folder / "positions_wrong.csv").write_text(wrong)
             write_tiff(folder / "frames.tif", np.stack(frames), 20.0)
     (folder / "bad_scan").mkdir()
@@ -319,10 +332,10 @@ def helps() -> dict[str, list[str]]:
 
 def reading() -> dict[str, list[str]]:
     """Commands info and convert, degrade."""
-    files = (
-        "a.png a.tif u16.tif f32.tif rgb.png grey_rgb.png a.jpg a.bmp nan.tif "
-        "stack.ome.tif pages.tif store.ome.zarr scan serpentine frames.tif tiny.yaml"
-    ).split()
+    files = words("""
+        a.png a.tif u16.tif f32.tif rgb.png grey_rgb.png a.jpg a.bmp nan.tif
+        stack.ome.tif pages.tif store.ome.zarr scan serpentine frames.tif tiny.yaml
+    """)
     found = {f"info {name}": [f"info in/{name} --json"] for name in files}
     found |= {f"info {name}, told": [f"info in/{name}"] for name in files[:6]}
     found["info options"] = [
@@ -364,8 +377,10 @@ def reading() -> dict[str, list[str]]:
         found[f"degrade {kind}"] = [f"degrade in/a.tif out.tif --kind {kind} --json"]
     found["degrade otherwise"] = [
         "degrade in/a.png fog.ome.zarr --kind fog --uniform-fog --seed 3 --json",
-        "degrade in/u16.tif rough.tif --drift-px 2 --line-jitter-px 0.5 --charging 0.2 "
-        "--photons 200 --read-noise 3 --seed 4 --json",
+        (
+            "degrade in/u16.tif rough.tif --drift-px 2 --line-jitter-px 0.5 "
+            "--charging 0.2 --photons 200 --read-noise 3 --seed 4 --json"
+        ),
         "degrade in/a.png fog.ome.zarr",
     ]
     return found
@@ -383,8 +398,10 @@ def simulating() -> dict[str, list[str]]:
         "info out --json",
     ]
     found["simulate otherwise"] = [
-        f"simulate out --sem --exposures 2 --focal-series 3 --order serpentine "
-        f"--positions nm --dust 2 --drift-px 2 --field square --seed 5 {small}",
+        (
+            f"simulate out --sem --exposures 2 --focal-series 3 --order serpentine "
+            f"--positions nm --dust 2 --drift-px 2 --field square --seed 5 {small}"
+        ),
         f"simulate out --bad-frames 1 --illumination-drift 0.1 {small}",
         f"simulate out --bad-frames 1 --illumination-drift 0.1 --overwrite {small}",
     ]
@@ -403,15 +420,16 @@ def stitching() -> dict[str, list[str]]:
         "a grid": "in/serpentine --grid 3x3 --order serpentine --overlap 0.29",
         "a grid, rows": "in/frames.tif --grid 3x3 --order row --overlap 0.29",
         "nothing known": "in/serpentine",
-        "positions in nm": "in/scan --positions in/positions_nm.csv --positions-out p.csv",
+        "positions in nm": "in/scan --positions in/positions_nm.csv",
+        "positions out": "in/scan --positions-out p.csv",
         "seams": "in/scan --blend seam --flat-field none",
         "another flat": "in/scan --flat-field in/flat96.tif --no-match-gain",
         "turns": "in/scan --rotation --stage-model shift --max-shift-px 8",
         "uint16": "in/scan --dtype uint16 --significance 5 --pixel-size-nm 25",
     }
     found = {
-        f"stitch {name}": [f"stitch {words} -o out.ome.zarr --json"]
-        for name, words in ways.items()
+        f"stitch {name}": [f"stitch {way} -o out.ome.zarr --json"]
+        for name, way in ways.items()
     }
     found["stitch to a TIFF"] = [
         "stitch in/scan -o out.ome.tif",
@@ -434,18 +452,20 @@ def cutting() -> dict[str, list[str]]:
         "like, told its pixel": "in/a.tif -o out.tif --like in/small.png "
         "--like-pixel-size-nm 10 --gap-free",
     }
-    found = {f"crop {name}": [f"crop {words} --json"] for name, words in ways.items()}
+    found = {f"crop {name}": [f"crop {way} --json"] for name, way in ways.items()}
     cuts = "--patch 32 --min-correlation 0.1"
     found["pairs of images"] = [
         f"pairs in/blurred.tif in/a.tif -o out.zarr {cuts} --json"
     ]
     found["pairs of folders"] = [f"pairs in/low in/high -o out.zarr {cuts} --json"]
     found["pairs by name"] = [
-        f"pairs in/low in/high -o out.zarr --match name --step 16 --seed 3 {cuts} --json"
+        f"pairs in/low in/high -o out.zarr --match name --step 16 {cuts} --json"
     ]
     found["pairs prepared"] = [
-        f"pairs in/e1.tif in/a.tif -o out.zarr --denoise --sharpen --equalise "
-        f"--prepare low {cuts} --json",
+        (
+            f"pairs in/e1.tif in/a.tif -o out.zarr --denoise --sharpen --equalise "
+            f"--prepare low {cuts} --json"
+        ),
         f"pairs in/e1.tif in/a.tif -o out.zarr {cuts}",
     ]
     found["pairs of two scales"] = [
@@ -469,8 +489,10 @@ def learning() -> dict[str, list[str]]:
     found["train on pairs"] = [
         "pairs in/blurred.tif in/a.tif -o pairs.zarr --patch 32 --min-correlation 0.1",
         "train in/tiny.yaml -o run --pairs pairs.zarr --patch 32 --json",
-        "train fine-tune -o tuned --pairs pairs.zarr --patch 32 --steps 2 "
-        "--start-from sem-restore-small --json",
+        (
+            "train fine-tune -o tuned --pairs pairs.zarr --patch 32 --steps 2 "
+            "--start-from sem-restore-small --json"
+        ),
     ]
     found["train, then enhance"] = [
         "train in/tiny.yaml -o run --steps 2",
@@ -487,14 +509,16 @@ def enhancing() -> dict[str, list[str]]:
     """Command enhance."""
     found = {}
     for model in MODELS:
-        words = f"enhance in/a.tif --model {model} --precision fp32 --json"
-        found[f"enhance by {model}"] = [f"{words} -o out.ome.zarr"]
-        found[f"enhance by {model} in tiles"] = [f"{words} --tile 64 -o out.ome.zarr"]
+        by = f"enhance in/a.tif --model {model} --precision fp32 --json"
+        found[f"enhance by {model}"] = [f"{by} -o out.ome.zarr"]
+        found[f"enhance by {model} in tiles"] = [f"{by} --tile 64 -o out.ome.zarr"]
     for norm in ("auto", "exact", "frozen", "tile"):
         found[f"enhance, norm {norm}"] = [
             "train in/cycle.yaml -o run --steps 1 --quiet",
-            "enhance in/a.tif -o out.ome.zarr --model run/cycle.safetensors --json "
-            f"--norm {norm} --tile 64",
+            (
+                "enhance in/a.tif -o out.ome.zarr --model run/cycle.safetensors --json "
+                f"--norm {norm} --tile 64"
+            ),
         ]
     found["enhance to other formats"] = [
         "enhance in/a.tif -o out.tif --dtype uint8",
@@ -516,7 +540,7 @@ def enhancing() -> dict[str, list[str]]:
     ]
     found["enhance otherwise"] = [
         "enhance in/a.tif -o a.tif --no-haze --json",
-        "enhance in/a.tif -o b.tif --no-resample --halo-tolerance 0.01 --tile 32 --json",
+        "enhance in/a.tif -o b.tif --no-resample --halo-tolerance 0.1 --tile 32 --json",
         "enhance in/nan.tif -o c.tif --json",
         "enhance in/flat.png -o d.tif --json",
         "enhance in/tiny.png -o e.tif --json",
@@ -537,22 +561,26 @@ def restoring() -> dict[str, list[str]]:
     """Command restore."""
     found = {
         f"restore by {method}": [
-            f"restore in/blurred.tif -o out.ome.zarr --method {method} --psf 1.5px --json",
-            f"restore in/blurred.tif -o tiled.tif --method {method} --psf 15nm --tile 64",
+            f"restore in/blurred.tif -o a.tif --method {method} --psf 1.5px --json",
+            f"restore in/blurred.tif -o b.tif --method {method} --psf 15nm --tile 64",
         ]
         for method in METHODS
     }
     found["restore otherwise"] = [
         "restore in/blurred.tif -o a.tif --json",
-        "restore in/blurred.tif -o b.tif --psf in/psf.tif --method richardson-lucy "
-        "--iterations 3 --tv 0.002 --dtype uint8 --json",
+        (
+            "restore in/blurred.tif -o b.tif --psf in/psf.tif --method richardson-lucy "
+            "--iterations 3 --tv 0.002 --dtype uint8 --json"
+        ),
         "restore in/blurred.tif -o c.tif --psf 1.5px --balance 0.1 --json",
         "restore in/stack.ome.tif -o d.ome.zarr --psf 1px --json",
         "restore in/stack.ome.tif -o d.ome.zarr --psf 1px",
     ]
     found["restore, go on"] = [
-        "py: interrupted(semsr.restore_image, 'in/blurred.tif', 'out.ome.zarr', tile=64,"
-        " psf='1.5px')",
+        (
+            "py: interrupted(semsr.restore_image, 'in/blurred.tif', 'out.ome.zarr', "
+            "tile=64, psf='1.5px')"
+        ),
         "restore in/blurred.tif -o out.ome.zarr --tile 64 --psf 1.5px",
         "restore in/blurred.tif -o out.ome.zarr --tile 64 --psf 1.5px --resume --json",
     ]
@@ -563,15 +591,15 @@ def measuring() -> dict[str, list[str]]:
     """Commands frc, frc-map, spectrum, metrics, gaps, histogram."""
     found = {}
     for criterion in ("1/7", "half-bit", "3-sigma"):
-        words = f"--criterion {criterion} --json"
+        by = f"--criterion {criterion} --json"
         found[f"frc {criterion}"] = [
-            f"frc in/e1.tif in/e2.tif {words}",
-            f"frc in/e1.tif {words}",
-            f"frc in/e1.tif in/e2.tif --estimator plain {words}",
+            f"frc in/e1.tif in/e2.tif {by}",
+            f"frc in/e1.tif {by}",
+            f"frc in/e1.tif in/e2.tif --estimator plain {by}",
         ]
         found[f"frc-map {criterion}"] = [
-            f"frc-map in/e1.tif in/e2.tif -o out.ome.zarr --step 32 {words}",
-            f"frc-map in/e1.tif in/e2.tif -o out.tif --blocks-per-axis 2 {words}",
+            f"frc-map in/e1.tif in/e2.tif -o out.ome.zarr --step 32 {by}",
+            f"frc-map in/e1.tif in/e2.tif -o out.tif --blocks-per-axis 2 {by}",
         ]
     found["frc otherwise"] = [
         "frc in/e1.tif in/e2.tif",
@@ -662,10 +690,10 @@ def refusing() -> dict[str, list[str]]:
             ["info", "frc", "spectrum", "metrics", "gaps", "histogram"], ""
         ),
     }
-    inputs = (
-        "missing.tif cut_off.png cut_off.tif words.txt words.png rgb.png all_nan.tif "
-        "tiny.png empty scan stack.ome.tif"
-    ).split()
+    inputs = words("""
+        missing.tif cut_off.png cut_off.tif words.txt words.png rgb.png all_nan.tif
+        tiny.png empty scan stack.ome.tif
+    """)
     found = {
         f"{verb} refuses {name}": [f"{verb} in/{name} {output}"]
         for verb, output in outputs.items()
@@ -688,7 +716,7 @@ def refusing() -> dict[str, list[str]]:
     )
     for verb in ("convert", "enhance", "metrics"):
         found[f"{verb} refuses reading options"] = [
-            f"{verb} in/a.tif {outputs[verb]} {words}" for words in reading
+            f"{verb} in/a.tif {outputs[verb]} {option}" for option in reading
         ]
     found |= {f"{verb} without words": [verb] for verb in VERBS if verb != "demo"}
     refused = {
@@ -839,8 +867,8 @@ def refusing() -> dict[str, list[str]]:
         "demo": ["out --frame-px 20", "out --size 1", "in/scan", "out --model nothing"],
     }
     found |= {
-        f"{verb} refuses what is wrong": [f"{verb} {words}" for words in all_words]
-        for verb, all_words in refused.items()
+        f"{verb} refuses what is wrong": [f"{verb} {said}" for said in sayings]
+        for verb, sayings in refused.items()
     }
     found["errors as JSON"] = [
         "info in/missing.tif --json",

@@ -73,7 +73,7 @@ LIBRARIES = (
     "zarr",
 )
 LEFT_OUT = re.compile(
-    r"seconds|minutes|megapixels_per|memory|versions|created|time|version$|^values$"
+    r"seconds|minutes|megapixels_per|memory|versions|created|time|version$"
 )
 """Keys that say how long, how much, when or with which versions."""
 SPOILT = {
@@ -84,6 +84,7 @@ SPOILT = {
 }
 """The same within sentences."""
 PROGRESS = re.compile(r"^\d+/\d+ ")
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 # --- the process that runs the steps of one version ---------------------------------
@@ -172,14 +173,14 @@ def plain(value: Any, name: str) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     simple = isinstance(value, float | os.PathLike)
-    return str(value) if simple else type(value).__name__
+    return str(value) if simple else "an object"
 
 
 class Version:
     """One version of the sources, with a process that runs its steps."""
 
-    def __init__(self, source: Path, scratch: Path) -> None:
-        self.source = source
+    def __init__(self, source: Path, scratch: Path, known: set[str]) -> None:
+        self.source, self.known = source, known
         environment = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
@@ -226,7 +227,7 @@ class Version:
             seen.facts[f"step {number} stderr"] = lines
         observe(folder, seen)
         here = {str(folder): "<folder>", str(self.source): "<source>"}
-        seen.facts = {name: without(value, here) for name, value in seen.facts.items()}
+        seen.facts = without(seen.facts, here, self.known)
         shutil.rmtree(folder)
         return seen
 
@@ -268,18 +269,24 @@ def as_json(text: str) -> Any:
         return [line.rstrip() for line in text.splitlines()]
 
 
-def without(value: Any, here: dict[str, str]) -> Any:
-    """Leave out times, versions and paths, within keys and within sentences."""
+def without(value: Any, here: dict[str, str], known: set[str]) -> Any:
+    """Leave out times, versions and paths, within keys and within sentences.
+
+    Digests stay where they are those of an input or a bundled model. Of what a case has
+    written itself they differ with its date; that is compared as a file.
+    """
     if isinstance(value, dict):
         kept = {k: v for k, v in value.items() if not LEFT_OUT.search(k)}
-        return {k: without(v, here) for k, v in kept.items()}
+        return {k: without(v, here, known) for k, v in kept.items()}
     if isinstance(value, list):
-        return [without(item, here) for item in value]
+        return [without(item, here, known) for item in value]
     if isinstance(value, str):
         for path, name in here.items():
             value = value.replace(path, name)
         for pattern, name in SPOILT.items():
             value = re.sub(pattern, name, value)
+        for found in set(DIGEST.findall(value)) - known:
+            value = value.replace(found, "<digest>")
     return value
 
 
@@ -423,7 +430,7 @@ def fact_differences(a: Any, b: Any, where: str) -> Iterator[str]:
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for number, (one, other) in enumerate(zip(a, b, strict=True)):
             yield from fact_differences(one, other, f"{where}[{number}]")
-    elif a != b or type(a) is not type(b):
+    elif json.dumps(a) != json.dumps(b):
         yield f"{where}: {short(a)} became {short(b)}"
 
 
@@ -451,11 +458,19 @@ def read_expected(path: Path | None) -> list[list[str]]:
 def digest(folder: Path) -> str:
     """Digest what a folder holds."""
     found = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            found.update(str(path.relative_to(folder)).encode())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if "__pycache__" not in path.parts:
+            found.update(path.relative_to(folder).as_posix().encode())
             found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def known_digests(inputs: Path, former: Path) -> set[str]:
+    """Digest each input, file or folder, and each bundled model."""
+    weights = (former / "napari_semsr" / "weights").iterdir()
+    files = [p for p in [*inputs.rglob("*"), *weights] if p.is_file()]
+    found = {hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return found | {digest(path) for path in inputs.iterdir() if path.is_dir()}
 
 
 @contextlib.contextmanager
@@ -477,11 +492,11 @@ def sources(asked: str, scratch: Path) -> Iterator[Path]:
 class Comparison:
     """Runs cases by both versions and prints a line for each."""
 
-    def __init__(self, asked: argparse.Namespace, scratch: Path) -> None:
+    def __init__(self, asked: argparse.Namespace, scratch: Path, former: Path) -> None:
         self.scratch = scratch
         self.inputs = scratch / "inputs"
         make_inputs(self.inputs)
-        self.known = digest(self.inputs)
+        self.known = known_digests(self.inputs, former)
         self.cache: Path | None = asked.cache
         self.expected = read_expected(asked.expected)
         self.used: set[int] = set()
@@ -494,7 +509,7 @@ class Comparison:
         """Give this thread's process of a version, started when first needed."""
         if not hasattr(self.own, side):
             with self.lock:
-                self.versions.append(Version(source, self.scratch / side))
+                self.versions.append(Version(source, self.scratch / side, self.known))
                 setattr(self.own, side, self.versions[-1])
         found: Version = getattr(self.own, side)
         return found
@@ -506,7 +521,9 @@ class Comparison:
         begun = time.monotonic()
         words = re.sub(r"[^0-9A-Za-z]+", "-", name)
         folder = self.scratch / "cases" / words
-        kept = hashlib.sha256(repr((key, self.known, steps)).encode()).hexdigest()
+        kept = hashlib.sha256(
+            repr((key, digest(self.inputs), steps)).encode()
+        ).hexdigest()
         path = self.cache / f"{words}-{kept[:16]}" if self.cache else None
         if path and path.with_suffix(".json").exists():
             then = Seen.load(path)
@@ -570,7 +587,7 @@ def main() -> int:
         scratch = Path(made).resolve()
         former = stack.enter_context(sources(asked.former, scratch))
         new = stack.enter_context(sources(asked.new, scratch))
-        comparison = Comparison(asked, scratch)
+        comparison = Comparison(asked, scratch, former)
         key = digest(former / "napari_semsr")
         with ThreadPoolExecutor(asked.jobs) as pool:
             runs = [
