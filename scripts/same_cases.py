@@ -158,6 +158,7 @@ def make_inputs(folder: Path) -> None:
     write_tiff(folder / "pages.tif", stack, None)
     write_store(folder / "store.ome.zarr", as_uint8(grey))
     write_tiff(folder / "coarse.tif", as_uint8(grey)[20:140:2, 30:170:2], 20.0)
+    write_tiff(folder / "half.tif", as_uint8(ndimage.zoom(grey, 0.5, order=1)), 20.0)
     moved = ndimage.shift(grey, (3.0, -2.0), mode="reflect")
     write_tiff(folder / "moved.tif", as_uint8(moved))
     Image.fromarray(as_uint8(discs((140, 150), 9))).save(folder / "discs.png")
@@ -447,7 +448,7 @@ def cutting() -> dict[str, list[str]]:
         "box of a store": "in/store.ome.zarr -o out.ome.zarr --box 0 0 100 64",
         "like": "in/a.tif -o out.tif --like in/coarse.tif --like-out like.tif",
         "like, aligned": "in/moved.tif -o out.tif --like in/a.tif --align --search 8",
-        "gaps left out": "in/nan.tif -o out.tif --gap-free",
+        "gaps left out": "in/nan.tif -o out.tif --box 10 10 90 90 --gap-free",
         "type": "in/u16.tif -o out.tif --box 0 0 50 50 --dtype uint8",
         "like, told its pixel": "in/a.tif -o out.tif --like in/small.png "
         "--like-pixel-size-nm 10 --gap-free",
@@ -469,7 +470,7 @@ def cutting() -> dict[str, list[str]]:
         f"pairs in/e1.tif in/a.tif -o out.zarr {cuts}",
     ]
     found["pairs of two scales"] = [
-        "pairs in/coarse.tif in/a.tif -o out.zarr --scale 2 --patch 24 --json",
+        "pairs in/half.tif in/a.tif -o out.zarr --patch 24 --json",
     ]
     return found
 
@@ -526,12 +527,13 @@ def enhancing() -> dict[str, list[str]]:
         "enhance in/small.png -o out.png --json",
     ]
     found["enhance a stack"] = [
-        "enhance in/stack.ome.tif -o out.ome.zarr --json",
-        "info out.ome.zarr --json",
+        "enhance in/stack.ome.tif -o out.ome.tif --json",
+        "info out.ome.tif --json",
+        "enhance in/stack.ome.tif -o out.ome.zarr",
         "enhance in/stack.ome.tif -o plane.ome.zarr --plane 1 --json",
     ]
     found["enhance twice as fine, a stack"] = [
-        "enhance in/stack.ome.tif -o out.ome.zarr --model sem-2x --json"
+        "enhance in/stack.ome.tif -o out.ome.tif --model sem-2x --json"
     ]
     found["enhance, resampled"] = [
         f"enhance in/a.tif -o {way}.ome.zarr --model ssum-sem --resample {way} "
@@ -573,8 +575,9 @@ def restoring() -> dict[str, list[str]]:
             "--iterations 3 --tv 0.002 --dtype uint8 --json"
         ),
         "restore in/blurred.tif -o c.tif --psf 1.5px --balance 0.1 --json",
-        "restore in/stack.ome.tif -o d.ome.zarr --psf 1px --json",
-        "restore in/stack.ome.tif -o d.ome.zarr --psf 1px",
+        "restore in/stack.ome.tif -o d.ome.tif --psf 1px --json",
+        "restore in/stack.ome.tif -o d.ome.tif --psf 1px",
+        "restore in/stack.ome.tif -o e.ome.zarr --psf 1px",
     ]
     found["restore, go on"] = [
         (
@@ -668,7 +671,7 @@ def modelling() -> dict[str, list[str]]:
     ]
     found["models check, written"] = [
         "models export sem-restore-small -o m.safetensors",
-        "models check m.safetensors --write --discs 4 --size-px 96 --task images",
+        "models check m.safetensors --write --discs 4 --size-px 128 --task images",
         "models info m.safetensors --json",
     ]
     found["demo"] = [
@@ -891,7 +894,7 @@ def python() -> dict[str, list[str]]:
         "enhance to a file": "!semsr.enhance('in/a.tif', 'out.ome.zarr', tile=64)",
         "list_models": "!semsr.list_models()",
         "train": "!semsr.train('in/tiny.yaml', 'run', steps=2)",
-        "check_model": "!semsr.check_model('sem-restore-small', discs=4, size_px=96)",
+        "check_model": "!semsr.check_model('sem-restore-small', discs=4, size_px=128)",
         "crop": "!semsr.crop('in/a.tif', box=(5, 6, 70, 80))",
         "crop like": "!semsr.crop('in/a.tif', 'o.tif', like='in/coarse.tif')",
         "cut_pairs": "!semsr.cut_pairs('in/low', 'in/high', 'o.zarr', patch=32)",
@@ -918,7 +921,7 @@ def python() -> dict[str, list[str]]:
 def real(data: Path) -> dict[str, list[str]]:
     """Check images of real instruments, cut small before anything slow."""
     found = {}
-    files = [*sorted((data / "vendor").glob("*.tif")), *(data / "stitch").glob("*.czi")]
+    files = sorted((data / "vendor").glob("*.tif"))
     files += sorted((data / "sem" / "matchmaker-jeol").glob("*.bmp"))[:1]
     for path in files:
         found[f"real {path.name}"] = [
@@ -926,6 +929,8 @@ def real(data: Path) -> dict[str, list[str]]:
             f"crop {path} -o part.ome.zarr --box 0 0 128 128 --json",
             "enhance part.ome.zarr -o out.ome.zarr --model sem-restore-small --json",
         ]
+    for path in (data / "stitch").glob("*.czi"):
+        found[f"real {path.name}"] = [f"stitch {path} -o out.ome.zarr --json"]
     both = sorted((data / "frc_unclear").glob("*.tif"))
     if len(both) == 2:
         found["real frc"] = [
