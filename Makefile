@@ -6,34 +6,47 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BASE := $(VENV)/.base
 STAMP := $(VENV)/.built
+BUILT_FROM := pyproject.toml constraints.txt scripts/build_environment.sh
 DEMO_DIR ?= demo-output
 WITH_DISPLAY := scripts/with_display.sh
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: help .venv demo test soak lint format bench tables docs screenshots clean
+.PHONY: help .venv demo test soak hard lint format bench tables docs screenshots clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 .venv: $(STAMP)  ## build the environment, or bring it up to date
 
-$(STAMP): pyproject.toml constraints.txt scripts/build_environment.sh
-	@PYTHON="$(PYTHON)" scripts/system_packages.sh || echo "Going on: commands need none of them, panels and tests do."
-	PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,dev,docs
+# What the commands need, and what panels, tests and checks need besides.
+$(BASE): $(BUILT_FROM)
+	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)"
 	@touch $@
 
-demo: $(STAMP)  ## frames to mosaic, enhanced and measured; ends in a report
-	$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite
-	@scripts/show_demo.sh "$(DEMO_DIR)" "$(BIN)"
+$(STAMP): $(BUILT_FROM) scripts/system_packages.sh
+	@scripts/system_packages.sh || echo "Going on: commands need none of them, panels and tests do."
+	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,dev,docs
+	@touch $(BASE) $@
+
+demo:  ## frames to mosaic, enhanced and measured; ends in a report
+	@scripts/show_demo.sh before "$(DEMO_DIR)" "$(VENV)"
+	@$(MAKE) --no-print-directory "$(BASE)"
+	@$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite
+	@scripts/show_demo.sh after "$(DEMO_DIR)" "$(VENV)"
 
 test: $(STAMP)  ## the quick tests, on two processes and a virtual screen
 	@scripts/system_packages.sh
-	$(WITH_DISPLAY) $(PYTEST) -m "not slow"
+	@$(WITH_DISPLAY) $(PYTEST) -m "not slow"
 
 soak: $(STAMP)  ## the slow tests too
 	@scripts/system_packages.sh
-	$(WITH_DISPLAY) $(PYTEST)
+	@$(WITH_DISPLAY) $(PYTEST)
+
+hard: $(STAMP)  ## the quick tests where surroundings are hostile (CASES="other-user …")
+	@scripts/system_packages.sh
+	@$(BIN)/python scripts/hard_test.py $(CASES)
 
 lint: $(STAMP)  ## style, types, layers, docstrings and the manifest
 	BIN="$(BIN)" scripts/lint.sh
@@ -43,7 +56,7 @@ format: $(STAMP)  ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]" --no-build-isolation
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]" --no-build-isolation
 	BIN="$(BIN)" scripts/bench.sh
 
 tables: $(STAMP)  ## train and judge the papers' models: docs/results.md (MINUTES=60)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# usage: build_environment.sh FOLDER EXTRAS
-# Make a virtual environment with the pinned versions, or bring one up to date.
+# usage: build_environment.sh FOLDER [EXTRAS]
+# Make a virtual environment with the pinned versions, or bring one up to date. What pip
+# says goes to FOLDER/build.log; its end is shown where something failed.
 set -euo pipefail
 
 folder=$1
-extras=$2
+extras=${2:+[$2]}
 python=${PYTHON:-python3}
 started=$SECONDS
 export PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -14,14 +15,23 @@ if [ ! -x "$folder/bin/python" ]; then
     echo "Python 3.11 or newer is needed, $python is $("$python" -V 2>&1). Try: make PYTHON=python3.12" >&2
     exit 1
   }
+  "$(dirname "$0")/system_packages.sh" venv
   "$python" -m venv "$folder"
 fi
 
-install() { "$folder/bin/python" -m pip install --quiet --no-compile --constraint constraints.txt "$@"; }
+log=$folder/build.log
+: >"$log"
+install() {
+  "$folder/bin/python" -m pip install --no-compile --constraint constraints.txt "$@" >>"$log" 2>&1 || {
+    echo "pip install $* failed. The end of $log:" >&2
+    tail -n 20 "$log" >&2
+    exit 1
+  }
+}
 
 # torch first, so that its pinned build decides what comes with it.
 install torch
 install hatchling editables
-install --no-build-isolation --editable ".[$extras]"
-"$folder/bin/python" -m compileall -q -j 2 "$folder/lib" >/dev/null || true
+install --no-build-isolation --editable ".$extras"
+"$folder/bin/python" -m compileall -q -j 2 "$folder/lib" >/dev/null 2>&1 || true
 echo "Environment $folder is ready after $((SECONDS - started)) s."

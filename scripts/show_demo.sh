@@ -1,15 +1,26 @@
 #!/usr/bin/env bash
-# usage: show_demo.sh FOLDER BIN
-# Say where the demonstration's report is, and how to go on with the mouse.
+# usage: show_demo.sh before|after FOLDER VENV
+# Say what the demonstration does, or where its report is and how to go on.
 set -euo pipefail
 
-folder=$(cd "$1" && pwd)
-bin=$2
+when=$1 folder=$2 venv=$3
+if [ "$when" = before ]; then
+  cat <<END
+Draws superlens frames and an electron image whose truth is known, stitches, enhances and measures them.
+The first time it builds $venv with what the commands need, some minutes; no window, no test tools.
+It ends with a report in $folder and changes nothing else on this machine.
+END
+  exit
+fi
+folder=$(cd "$folder" && pwd)
+napari=$venv/bin/napari
+[ -x "$napari" ] || echo "
+For the panels: make .venv, which adds napari and what its windows need."
 cat <<END
 
 The report:     $folder/report.html
-In napari:      $bin/napari --with napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/enhanced.ome.zarr"
-The raw frames: $bin/napari --with napari-semsr "$folder/scan"
-With the mouse: start $bin/napari, then Plugins > Superlens SEM super-resolution,
+In napari:      $napari --with napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/enhanced.ome.zarr"
+The raw frames: $napari --with napari-semsr "$folder/scan"
+With the mouse: start $napari, then Plugins > Superlens SEM super-resolution,
                 with Stitch mosaic, Open mosaic, Enhance, FRC map and Spectrum.
 END

@@ -3,6 +3,8 @@
 set -euo pipefail
 
 if command -v xvfb-run >/dev/null; then
-  exec xvfb-run --auto-servernum --server-args="-screen 0 1600x1200x24" "$@"
+  # xvfb-run itself cannot do with a TMPDIR that has a space in it.
+  own=(env ${TMPDIR:+"TMPDIR=$TMPDIR"})
+  exec env -u TMPDIR xvfb-run --auto-servernum --server-args="-screen 0 1600x1200x24" "${own[@]}" "$@"
 fi
 exec "$@"

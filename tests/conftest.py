@@ -10,20 +10,50 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Before anything imports a maths library, Qt or napari: one thread for each of the
-# test processes, settings that touch no user's files, figures without a window.
+# test processes, figures without a window, a home of their own, and nothing of what a
+# user, a batch system or a launcher of trainings tells programs; for children, too.
+_PREFIXES = ("DASK_", "GLOO_", "MALLOC_", "MPL", "NAPARI_", "NCCL_", "SEMSR_", "SLURM_")
+_FOREIGN = (
+    *(
+        "COLUMNS",
+        "FORCE_COLOR",
+        "GLIBC_TUNABLES",
+        "LINES",
+        "NO_COLOR",
+        "PYTHONWARNINGS",
+    ),
+    *("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "RANK", "WORLD_SIZE"),
+    *("QT_FONT_DPI", "QT_SCALE_FACTOR", "QT_STYLE_OVERRIDE", "TORCHELASTIC_RUN_ID"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+)
+for _name in list(os.environ):
+    # Where pictures of panels are to be kept is asked of the tests themselves.
+    if _name in _FOREIGN or (
+        _name.startswith(_PREFIXES) and _name != "SEMSR_ARTEFACTS"
+    ):
+        del os.environ[_name]
 if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(_name, "1")
-_SETTINGS = Path(tempfile.mkdtemp(prefix="semsr-settings-"))
-os.environ["NAPARI_CONFIG"] = str(_SETTINGS / "settings.yaml")
-os.environ["SEMSR_CACHE"] = str(_SETTINGS / "cache")
-os.environ.setdefault("MPLBACKEND", "Agg")
+        os.environ[_name] = "1"
+if sys.platform.startswith("linux"):
+    if os.environ.get("DISPLAY"):
+        os.environ.setdefault("XAUTHORITY", str(Path("~/.Xauthority").expanduser()))
+    else:
+        os.environ["QT_QPA_PLATFORM"] = "offscreen"  # else Qt ends the process
+_HOME = Path(tempfile.mkdtemp(prefix="semsr-home-"))
+os.environ["HOME"] = os.environ["USERPROFILE"] = str(_HOME)
+os.environ["NAPARI_CONFIG"] = str(_HOME / "settings.yaml")
+os.environ["SEMSR_CACHE"] = str(_HOME / "cache")
+os.environ["MPLBACKEND"] = "Agg"
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size  # noqa: E402
+from tests.children import SLOW_LIMIT_S, reset_signals  # noqa: E402
+
+reset_signals()
 
 hypothesis.settings.register_profile(
     "quick",
@@ -161,7 +191,10 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu`, visibly, where there is no CUDA device."""
+    """Give slow tests time; skip those marked `gpu`, visibly, where there is none."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_LIMIT_S))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return
@@ -173,5 +206,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Remove the throw-away settings."""
-    shutil.rmtree(_SETTINGS, ignore_errors=True)
+    """Remove the throw-away home."""
+    shutil.rmtree(_HOME, ignore_errors=True)

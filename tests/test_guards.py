@@ -2,17 +2,21 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import children
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CASES = """
+import os
+import signal
 import pytest
 from qtpy.QtWidgets import QWidget
+from tests.children import run_python
 KEPT = []
 
 def test_leaves_a_file_open(tmp_path):
@@ -32,6 +36,19 @@ def test_closes_its_window(qtbot):
     qtbot.addWidget(widget)
     widget.show()
 
+def test_child_hears_an_interrupt():
+    said = run_python("import signal; print(signal.getsignal(2))")
+    assert "default_int_handler" in said
+
+def test_session_of_the_user_is_not_seen():
+    assert not {"COLUMNS", "SEMSR_MODELS", "LOCAL_RANK"} & set(os.environ)
+    assert os.environ["HOME"] != "/nowhere"
+
+@pytest.mark.timeout(0.5)
+def test_hangs():
+    import time
+    time.sleep(60)
+
 @pytest.mark.gpu
 def test_needs_a_gpu():
     import torch
@@ -39,20 +56,27 @@ def test_needs_a_gpu():
 """
 
 
+DEAF = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.execv(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]])
+"""
+SESSION = {"COLUMNS": "40", "HOME": "/nowhere", "SEMSR_MODELS": "x", "LOCAL_RANK": "1"}
+UNCUT = {"CI": "true"}  # pytest then says the whole first line of a failure
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> str:
     """What pytest says of the cases, run with our fixtures in another process."""
     folder = tmp_path_factory.mktemp("guards")
     (folder / "test_cases.py").write_text(CASES)
-    plugins = ["-p", "tests.conftest", "-p", "pytestqt.plugin"]
+    plugins = ["-p", "tests.conftest", "-p", "pytestqt.plugin", "-p", "pytest_timeout"]
     place = ["--rootdir", folder, "--basetemp", folder / "base"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *plugins, *place, "-rA", folder],
+    done = children.run(
+        [sys.executable, "-c", DEAF, *plugins, *place, "-rA", folder],
         cwd=ROOT,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **UNCUT, **SESSION},
     )
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stdout
@@ -73,6 +97,17 @@ def test_guard_fails_what_is_left_behind(report, case, words):
 def test_guard_passes_what_is_tidied_up(report, case):
     assert re.search(rf"PASSED \S*{case}", report), report
     assert not re.search(rf"(ERROR|FAILED) \S*{case}", report), report
+
+
+@pytest.mark.parametrize(
+    "case", ["test_child_hears_an_interrupt", "test_session_of_the_user_is_not_seen"]
+)
+def test_surroundings_reach_no_test(report, case):
+    assert re.search(rf"PASSED \S*{case}", report), report
+
+
+def test_what_hangs_is_ended(report):
+    assert re.search(r"FAILED \S*test_hangs - .*Timeout", report), report
 
 
 def test_gpu_tests_run_or_say_why_not(report):

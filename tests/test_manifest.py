@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +5,8 @@ import pytest
 pytest.importorskip("npe2")
 
 from npe2 import PluginManifest
+
+from tests.children import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 INSIDE = ROOT / "src" / "napari_semsr" / "napari.yaml"
@@ -78,9 +77,7 @@ def test_discovery_imports_nothing_of_ours_but_the_package():
         "heavy = {'torch', 'napari', 'qtpy'} & set(sys.modules);"
         "assert not mine and not heavy, (mine, heavy)"
     )
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ}
-    )
+    run_python(code, cwd=ROOT)
 
 
 @pytest.fixture

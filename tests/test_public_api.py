@@ -1,6 +1,4 @@
 import inspect
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -8,6 +6,7 @@ import pytest
 import napari_semsr
 from napari_semsr.cli.parser import VERBS
 from napari_semsr.core.errors import OptionError
+from tests.children import run_python
 
 # `semsr models` has verbs of its own.
 FUNCTIONS = {verb.replace("-", "_") for verb in VERBS if verb != "models"} | {
@@ -43,10 +42,7 @@ def test_import_loads_neither_numpy_nor_torch():
         "import sys, napari_semsr; "
         "print([n for n in ('numpy', 'torch', 'pydantic') if n in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip() == "[]"
+    assert run_python(code).strip() == "[]"
 
 
 def test_measures_take_arrays_micrographs_and_paths(scene, tmp_path):

@@ -1,6 +1,5 @@
 """Tests of what measures memory, and in `make soak` the gates themselves."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -8,13 +7,16 @@ import numpy as np
 import pytest
 from memory import CHUNK, growth, make_repeated
 
+from tests import children
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def ran(script, *words):
     """Run a benchmark in a process of its own; what it says stands in the log."""
-    words = [sys.executable, str(BENCHMARKS / script), *words]
-    return subprocess.run(words, check=False).returncode
+    words = [sys.executable, BENCHMARKS / script, *words]
+    said = {"stdout": None, "stderr": None}
+    return children.run(words, timeout=children.SLOW_LIMIT_S, **said).returncode
 
 
 def test_make_repeated_gives_chunks_that_are_all_one_file(tmp_path):

@@ -1,11 +1,11 @@
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from napari_semsr.cli._main import compact_memory
+from tests.children import run_python
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
@@ -44,15 +44,7 @@ tell()
 def malloc_info(code):
     """What glibc says of the memory of a new process."""
     own = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    own.pop("GLIBC_TUNABLES", None)
-    found = subprocess.run(
-        [sys.executable, "-c", BEGIN + code],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=own,
-    )
-    return found.stdout
+    return run_python(BEGIN + code, env=own)  # dask leaves a variable behind
 
 
 @LINUX

@@ -14,6 +14,7 @@ from napari_semsr.cli.parser import VERBS, Verb, build_parser
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
 from napari_semsr.jobs.outputs import Result
+from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
 LATER = {
@@ -143,10 +144,10 @@ door = importlib.import_module("napari_semsr.cli._main")
 atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
 def stop(*_, **__):
     raise KeyboardInterrupt
-door._run = stop
+door.load_verb = stop
 raise SystemExit(door.main(["info", "x"]))
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = children.run([sys.executable, "-c", code])
     assert run.returncode == 130
     assert run.stderr == "semsr info: Interrupted; what was finished is kept.\n"
 
@@ -198,10 +199,10 @@ def test_closed_stdout_ends_in_silence(images):
     line = [*SEMSR, "info", str(images / "first.tif"), "--json"]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
+    done = children.run(line, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert done.returncode == 0
-    assert done.stderr == b""
+    assert done.stderr == ""
 
 
 def test_help_and_info_load_no_torch(images):
@@ -211,18 +212,14 @@ def test_help_and_info_load_no_torch(images):
         "print([n for n in ('torch', 'qtpy', 'napari', 'matplotlib') "
         "if n in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert children.run_python(code).splitlines()[-1] == "[]"
 
 
 def test_entry_point_is_installed():
     tool = Path(sys.executable).with_name("semsr")
-    done = subprocess.run([tool, "--version"], capture_output=True, check=False)
+    done = children.run([tool, "--version"])
     assert done.returncode == 0
-    assert done.stdout.startswith(b"semsr ")
+    assert done.stdout.startswith("semsr ")
 
 
 def test_process_that_helps_to_train_leaves_talking_to_the_first(

@@ -1,7 +1,6 @@
 import ctypes
 import os
 import platform
-import subprocess
 import sys
 import threading
 
@@ -9,6 +8,7 @@ import pytest
 
 from napari_semsr.core import background
 from napari_semsr.core.background import Returning, in_background, return_free_memory
+from tests.children import run_python
 
 LINUX = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="threads have no priority of their own"
@@ -79,10 +79,7 @@ print(before - psutil.Process().memory_info().rss)
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc only")
 def test_memory_between_what_stays_is_returned():
-    said = subprocess.run(
-        [sys.executable, "-c", PINNED], check=True, capture_output=True, text=True
-    )
-    assert int(said.stdout) > 50e6
+    assert int(run_python(PINNED)) > 50e6
 
 
 def test_returning_memory_needs_no_glibc(monkeypatch):

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from napari_semsr.core.tiling import (
     read_box,
     reflect_indices,
 )
+from tests.children import run_python
 
 plans = st.builds(
     lambda shape, core, halo, stride, constant: plan_tiles(
@@ -122,4 +120,4 @@ found = read_box(da.ones((9, 9), chunks=4), Box(-2, 5, 0, 9))
 assert found.sum() == 63
 assert "distributed" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -2,7 +2,6 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.demonstration.files import demo_paths
 from napari_semsr.demonstration.job import DemoOptions, DemoResult, demo_job
 from napari_semsr.io.formats import describe, read
+from tests import children
 
 PARTS = (
     "From frames to a mosaic",
@@ -164,9 +164,7 @@ def test_demo_page_opens_in_a_browser_without_a_fault(shown, tmp_path):
         *("--window-size=420,2400", f"--screenshot={shot}"),
         Path(shown.report).as_uri(),
     ]
-    done = subprocess.run(
-        line, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = children.run(line)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "CONSOLE" not in done.stderr
     assert shot.stat().st_size > 20_000

@@ -2,8 +2,6 @@
 
 import logging
 import platform
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from napari_semsr.inference.layout import choose_tiles, create_output
 from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import whole as once
+from tests.children import run_python
 
 SMALL = EnhanceOptions(
     tile=64, precision="fp32", device="cpu", memory_gb=1e-6, norm="exact"
@@ -233,13 +232,8 @@ print(len(plan), lockstep.room.spilled / 1e6, (most - before) / 1e6)
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="glibc only")
 def test_memory_does_not_grow_with_the_number_of_tiles(tmp_path):
-    said = subprocess.run(
-        [sys.executable, "-c", MANY_TILES, "1792", str(tmp_path)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    tiles, spilled, grown = (float(word) for word in said.stdout.split())
+    said = run_python(MANY_TILES, 1792, tmp_path)
+    tiles, spilled, grown = (float(word) for word in said.split())
     assert tiles == 196
     assert spilled > 150
     assert grown < 60

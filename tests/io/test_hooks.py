@@ -1,8 +1,5 @@
 """What napari gets and gives."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tifffile
@@ -12,6 +9,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import Provenance
 from napari_semsr.io import formats as registry, napari_hooks as hooks
 from napari_semsr.io.zarr.store import create_store
+from tests.children import run_python
 
 
 @pytest.fixture
@@ -142,7 +140,4 @@ def test_importing_the_hooks_imports_nothing_heavy():
         "heavy = {'torch', 'qtpy', 'napari', 'zarr', 'tifffile', 'dask', 'PIL'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
+    assert run_python(code).strip() == "[]"

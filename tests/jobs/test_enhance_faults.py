@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,11 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.stacks import enhance_job
+from tests import children
 
 TINY = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 LINE = ("--tile", "32", "--precision", "fp32", "--device", "cpu")
 ALONE = {**os.environ, "OMP_NUM_THREADS": "1"}
-PATIENCE_S = 300
 
 
 @pytest.fixture
@@ -39,9 +40,17 @@ def expected(image) -> np.ndarray:
     return read(made.output).array()
 
 
-def semsr(*words: object, **how: object) -> subprocess.Popen:
-    line = [sys.executable, "-m", "napari_semsr", "enhance", *map(str, words), *LINE]
-    return subprocess.Popen(line, env=ALONE, stderr=subprocess.PIPE, **how)
+LINE_OF = (sys.executable, "-m", "napari_semsr", "enhance")
+
+
+def started(*words: object) -> AbstractContextManager[subprocess.Popen]:
+    return children.started(
+        [*LINE_OF, *words, *LINE], env=ALONE, stderr=subprocess.PIPE
+    )
+
+
+def semsr(*words: object) -> subprocess.CompletedProcess[str]:
+    return children.run([*LINE_OF, *words, *LINE], env=ALONE)
 
 
 def tiles_done(store: Path) -> int:
@@ -58,20 +67,17 @@ def test_killed_runs_are_resumed_to_the_same_pixels(kills, image, expected):
     total, killed = 25, 0
     while killed < kills:
         goal = min(total - 2, 1 + tiles_done(store) + chance.randrange(3))
-        child = semsr(image, "-o", store, "--resume")
-        until = time.monotonic() + PATIENCE_S
-        while child.poll() is None and tiles_done(store) < goal:
-            assert time.monotonic() < until
-            time.sleep(0.003)
-        time.sleep(chance.random() * 0.02)
-        child.kill()
-        child.communicate()
+        with started(image, "-o", store, "--resume") as child:
+            while child.poll() is None and tiles_done(store) < goal:
+                time.sleep(0.003)
+            time.sleep(chance.random() * 0.02)
+            child.kill()
+            child.communicate()
         killed += child.returncode == -signal.SIGKILL
         if read_complete(store):
             shutil.rmtree(store)
-    child = semsr(image, "-o", store, "--resume")
-    _, err = child.communicate(timeout=PATIENCE_S)
-    assert child.returncode == 0, err
+    done = semsr(image, "-o", store, "--resume")
+    assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(read(store).array(), expected)
     assert not list(store.rglob("*.partial"))
 
@@ -140,22 +146,20 @@ def test_a_small_file_system_that_fills_up(image, expected, tmp_path):
     place = tmp_path / "small"
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(words, check=False).returncode:
+    if shutil.which("mount") is None or children.run(words).returncode:
         pytest.skip("a small file system can only be mounted by root")
     try:
         store = place / "full.ome.zarr"
-        child = semsr(image, "-o", store)
-        _, err = child.communicate(timeout=PATIENCE_S)
-        assert child.returncode == 2
-        assert "No space left" in err.decode().splitlines()[-1]
-        assert "--resume" in err.decode().splitlines()[-1]
+        done = semsr(image, "-o", store)
+        assert done.returncode == 2
+        assert "No space left" in done.stderr.splitlines()[-1]
+        assert "--resume" in done.stderr.splitlines()[-1]
         before = tiles_done(store)
         assert 0 < before < 25
         larger = ["mount", "-o", "remount,size=20m", str(place)]
-        subprocess.run(larger, check=True)
-        child = semsr(image, "-o", store, "--resume")
-        _, err = child.communicate(timeout=PATIENCE_S)
-        assert child.returncode == 0, err
+        assert children.run(larger).returncode == 0
+        done = semsr(image, "-o", store, "--resume")
+        assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(read(store).array(), expected)
     finally:
-        subprocess.run(["umount", str(place)], check=False)
+        children.run(["umount", place])

@@ -22,6 +22,7 @@ from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.jobs.train_process import TrainRequest, resumed, train_apart
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
+from tests.children import LIMIT_S
 
 RECIPE = """
 name: tiny
@@ -88,7 +89,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     assert _saved(folder) >= reached // 5 * 5 >= 5
     assert (folder / "tiny.safetensors").is_file()
     begun = _saved(folder)
-    job = train_apart(resumed(folder), patience_s=300)
+    job = train_apart(resumed(folder), patience_s=LIMIT_S)
     first = next(step.done for step in job if step.done)
     job.close()
     assert first > begun
@@ -100,7 +101,7 @@ def test_state_is_kept_when_the_viewer_dies(request_of, children):
     reached = next(step for step in job if step.loss is not None)
     process = children[0]._process
     process.stdin.close()  # as the system does for a process that is gone
-    assert process.wait(timeout=300) == 0
+    assert process.wait(timeout=LIMIT_S) == 0
     assert _saved(Path(request_of.run_dir)) >= reached.done
     with pytest.raises(SemsrError, match="stopped from outside; its state is kept"):
         run(job)

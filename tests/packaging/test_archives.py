@@ -1,12 +1,13 @@
 """The wheel and the source archive carry what they must, and nothing else."""
 
-import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.children import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "napari_semsr"
@@ -17,9 +18,7 @@ def archives(tmp_path_factory) -> Path:
     """Source archive, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "build", "--no-isolation"]
-    done = subprocess.run(
-        [*build, "--outdir", folder, ROOT], capture_output=True, text=True, check=False
-    )
+    done = run([*build, "--outdir", folder, ROOT])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
 

@@ -1,12 +1,15 @@
 """The set-up scripts say what is missing instead of failing on the way."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import children
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ROOT / "scripts" / "system_packages.sh"
@@ -35,14 +38,11 @@ def machine(tmp_path):
     return tmp_path
 
 
-def run(machine: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", PACKAGES],
-        env={"PATH": str(machine), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(
+    machine: Path, *words: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    where = {"PATH": str(machine), **variables}
+    return children.run(["bash", PACKAGES, *words], env=where)
 
 
 def test_packages_are_named_where_they_cannot_be_installed(machine):
@@ -54,23 +54,49 @@ def test_packages_are_named_where_they_cannot_be_installed(machine):
 
 
 def test_packages_are_installed_by_root(machine):
-    log = machine / "log"
+    log = shlex.quote(str(machine / "log"))
     fake(machine, "id", "echo 0")
     fake(machine, "apt-get", f'echo "$@" >> {log}')
     fake(machine, "dpkg-query", f"test -e {log} && printf installed")
     done = run(machine)
     assert done.returncode == 0, done.stderr
-    update, *installs = log.read_text().splitlines()
+    update, *installs = (machine / "log").read_text().splitlines()
     assert update.startswith("update")
     assert installs[0].endswith("--no-install-recommends libegl1")
 
 
 def test_packages_that_apt_does_not_have_are_named(machine):
     fake(machine, "id", "echo 0")
-    fake(machine, "apt-get", "exit 100")
+    fake(machine, "apt-get", "echo Unable to locate; exit 100")
     done = run(machine)
     assert done.returncode == 1
     assert "libegl1" in done.stderr
+    assert "Unable to locate" in done.stderr
+
+
+def test_what_apt_says_is_kept_to_itself(machine):
+    log = shlex.quote(str(machine / "log"))
+    fake(machine, "id", "echo 0")
+    fake(machine, "apt-get", f"echo Reading lists; echo odd >&2; : > {log}")
+    fake(machine, "dpkg-query", f"test -e {log} && printf installed")
+    done = run(machine)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_environments_need_one_package_alone(machine):
+    assert run(machine, "venv").returncode == 0
+    log = shlex.quote(str(machine / "log"))
+    there = f'case "$*" in *ensurepip*) test -e {log};; *) echo 3.12;; esac'
+    (machine / "python3").unlink()
+    fake(machine, "python3", there)
+    done = run(machine, "venv")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "Ask for: apt-get install python3.12-venv"
+    fake(machine, "id", "echo 0")
+    fake(machine, "apt-get", f'echo "$@" >> {log}')
+    assert run(machine, "venv").returncode == 0
+    assert "libegl1" not in (machine / "log").read_text()
 
 
 def test_a_browser_is_wished_for_but_not_needed(machine):
@@ -103,4 +129,4 @@ def test_other_systems_are_told_what_is_needed(machine):
 )
 def test_script_parses_and_can_be_executed(path):
     assert os.access(path, os.X_OK)
-    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+    assert children.run(["bash", "-n", path]).returncode == 0

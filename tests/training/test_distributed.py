@@ -15,6 +15,7 @@ from torch import distributed
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.progress import Progress, Waiting
 from napari_semsr.training.distributed import Rendezvous, check_machines
+from tests import children
 
 NODES = {
     "name": "n",
@@ -178,8 +179,8 @@ def test_port_is_a_number(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
     (tmp_path / "n.yaml").write_text(yaml.safe_dump(NODES))
     call = [sys.executable, "-m", "napari_semsr", "train", str(tmp_path / "n.yaml")]
-    with subprocess.Popen(
-        [*call, "-o", str(tmp_path / "run")],
+    with children.started(
+        [*call, "-o", tmp_path / "run"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -189,7 +190,7 @@ def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:
         assert line.startswith("semsr: waiting for at most 600 s for the other mach")
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-        status = process.wait(60)
+        status = process.wait(children.LIMIT_S)
     assert rest == "semsr train: Interrupted; what was finished is kept.\n"
     assert status == 130
     assert not (tmp_path / "run").exists()

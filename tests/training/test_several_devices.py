@@ -1,7 +1,6 @@
 """Several processes learn together as one with a larger batch would."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from napari_semsr.training import fit as loop
 from napari_semsr.training.distributed import is_first
 from napari_semsr.training.fit import train
 from napari_semsr.training.recipe import Recipe
+from tests import children
 
 SMALL = {
     "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
@@ -46,13 +46,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     recipe = tmp_path / "two.yaml"
     recipe.write_text(yaml.safe_dump(together))
     call = [sys.executable, "-m", "napari_semsr", "train", str(recipe)]
-    done = subprocess.run(
-        [*call, "-o", str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = children.run([*call, "-o", tmp_path / "two"])
     assert done.returncode == 0, done.stderr
     alone = Recipe.parse(SMALL | {"name": "one", "batch": 4})
     run(train(alone, tmp_path / "one"))

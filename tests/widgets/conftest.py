@@ -1,13 +1,17 @@
 """What tests of panels share: viewers without pixels, waiting, pictures kept."""
 
 import gc
+import math
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.children import LIMIT_MS, LIMIT_S
 
 pytest.importorskip("napari", reason="needs napari and a Qt binding")
 
@@ -15,11 +19,10 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.inference.tiles.worker import TileWorker
 from napari_semsr.widgets.base.panel import Panel
 from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of
-
-TIMEOUT_MS = 60_000
 
 # The guards collect garbage after every test; what the imports left need not be
 # looked through each time.
@@ -38,7 +41,7 @@ def finish(qtbot: Any) -> Callable[[Panel], None]:
     """Wait until a panel's job has ended."""
 
     def wait(panel: Panel) -> None:
-        qtbot.waitUntil(lambda: not panel.runner.busy, timeout=TIMEOUT_MS)
+        qtbot.waitUntil(lambda: not panel.runner.busy, timeout=LIMIT_MS)
 
     return wait
 
@@ -87,12 +90,46 @@ def add() -> Callable[..., Any]:
     return put
 
 
+class Computed(list):
+    """Places of the tiles that were begun; as many are computed as are allowed."""
+
+    def __init__(self) -> None:
+        self._allowed = math.inf
+        self._changed = threading.Condition()
+
+    def allow(self, tiles: float = math.inf) -> None:
+        """Let so many tiles be computed in all; the next is begun and waits."""
+        with self._changed:
+            self._allowed = tiles
+            self._changed.notify_all()
+
+    def begin(self, places: Sequence[tuple[int, int]]) -> None:
+        """Note tiles, and wait until they are allowed."""
+        with self._changed:
+            self.extend(places)
+            self._changed.wait_for(lambda: len(self) <= self._allowed, LIMIT_S)
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Computed]:
+    """List the tiles that are computed, and let a test say how many may be."""
+    made, enhance = Computed(), TileWorker.enhance
+
+    def counted(self: TileWorker, places: Sequence[tuple[int, int]]) -> Any:
+        made.begin(places)
+        return enhance(self, places)
+
+    monkeypatch.setattr(TileWorker, "enhance", counted)
+    yield made
+    made.allow()
+
+
 @pytest.fixture(autouse=True)
 def _no_worker_left() -> Iterator[None]:
     """Fail a test that leaves a thread of ours running."""
     yield
     from superqt.utils._qthreading import WorkerBase
 
-    WorkerBase.await_workers(msecs=10_000)
+    WorkerBase.await_workers(msecs=LIMIT_MS)
     left = [item for item in WorkerBase._worker_set if item.is_running]
     assert not left, f"workers left running: {left}"

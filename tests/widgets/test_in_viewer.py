@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.progress import Progress
+from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -114,27 +115,21 @@ def test_closing_stops_the_job(viewer, qtbot, how):
             closed.set()
 
     panel.start(endless, lambda _: None)
-    assert begun.wait(5)
+    assert begun.wait(LIMIT_S)
     if how == "panel":
         viewer.window.remove_dock_widget(panel)
     else:
         viewer.close()
-    qtbot.waitUntil(closed.is_set, timeout=5000)
+    qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 
 
 def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
-    viewer, qtbot, add, monkeypatch
+    viewer, qtbot, add, computed
 ):
-    from napari_semsr.inference.tiles.worker import TileWorker
+    from superqt.utils._qthreading import WorkerBase
 
-    enhance, begun = TileWorker.enhance, []
+    from napari_semsr.widgets.base.runner import is_alive
 
-    def slow(self, places):
-        begun.extend(places)
-        time.sleep(0.3)
-        return enhance(self, places)
-
-    monkeypatch.setattr(TileWorker, "enhance", slow)
     add(viewer, exposures_of((256, 256))[0])
     panel = dock(viewer, "Enhance")
     panel.form.set_values(tile=64, precision="fp32")
@@ -142,19 +137,29 @@ def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     scene.camera.zoom *= 3
     scene.camera.center = (0, 2560 * 0.2, 2560 * 0.8)
     qtbot.wait(200)
+    computed.allow(0)
     panel.run_button.click()
-    pictures = []
-    for tiles in (1, 3):
-        qtbot.waitUntil(lambda n=tiles: panel.live.live.done >= n, timeout=60_000)
-        qtbot.wait(200)
-        shot = viewer.window.screenshot(canvas_only=True, flash=False)
-        pictures.append(shot.astype(int))
-    assert all(row < 2 and column > 1 for row, column in begun[:3])
-    changed = np.abs(pictures[1] - pictures[0]).max(axis=-1) > 2
-    assert changed.mean() > 0.05
+    qtbot.waitUntil(lambda: len(computed) == 1, timeout=LIMIT_MS)
+    qtbot.wait(200)
+    before = picture_of(viewer)
+    computed.allow(3)
+    qtbot.waitUntil(lambda: panel.live.live.done == 3, timeout=LIMIT_MS)
+    assert all(row < 2 and column > 1 for row, column in computed[:3])
+
+    def drawn() -> bool:
+        changed = np.abs(picture_of(viewer) - before).max(axis=-1) > 2
+        return changed.mean() > 0.05
+
+    qtbot.waitUntil(drawn, timeout=LIMIT_MS)
+    runner = panel.runner
     viewer.close()
-    qtbot.wait(50)
-    left = len(begun)
-    assert left < 16
-    qtbot.wait(700)
-    assert len(begun) <= left + 1
+    qtbot.waitUntil(lambda: not is_alive(runner) or runner.cancelling, timeout=LIMIT_MS)
+    computed.allow()
+    WorkerBase.await_workers(msecs=LIMIT_MS)
+    assert len(computed) == 4
+
+
+def picture_of(viewer) -> np.ndarray:
+    """Photograph the canvas of a viewer."""
+    shot = viewer.window.screenshot(canvas_only=True, flash=False)
+    return shot.astype(int)

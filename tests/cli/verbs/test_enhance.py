@@ -12,6 +12,7 @@ from napari_semsr.core.errors import IncompleteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.models import DEFAULT_MODEL
+from tests import children
 from tests.tiny_models import write_tiny_model
 
 SMALL = ("--device", "cpu", "--precision", "fp32", "--tile", "32")
@@ -100,20 +101,17 @@ def test_interrupted_enhance_keeps_what_is_done_and_resumes(semsr, refused, imag
     big = np.tile(read(images / "first.tif").array(), (3, 2))
     write(Micrograph(big), images / "big.tif")
     line = ("enhance", "big.tif", "-o", "big.ome.zarr", *SMALL)
-    process = subprocess.Popen(
+    done = images / "big.ome.zarr" / "done"
+    with children.started(
         [sys.executable, "-m", "napari_semsr", *line],
         cwd=images,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    done = images / "big.ome.zarr" / "done"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if len(list(done.glob("c/*/*"))) >= 3:
-            process.send_signal(signal.SIGINT)
-            break
-        time.sleep(0.01)
-    _, err = process.communicate(timeout=120)
+    ) as process:
+        while process.poll() is None and len(list(done.glob("c/*/*"))) < 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=children.LIMIT_S)
     if process.returncode == 0:
         pytest.skip("the run was over before it could be interrupted")
     assert process.returncode == 130

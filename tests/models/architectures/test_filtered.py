@@ -1,8 +1,5 @@
 """Wiener filters of a known blur, mixed; a network corrects what they leave."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +9,7 @@ from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.probing.receptive_field import probe
 from napari_semsr.models.registry import build
 from napari_semsr.simulation.degrade import gaussian_kernel
+from tests.children import run_python
 
 SMALL = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 
@@ -71,7 +69,4 @@ def test_wrong_options_are_named(options, message) -> None:
 
 def test_other_models_load_without_the_filters_library() -> None:
     code = "import sys, napari_semsr.models.registry; print('skimage' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "False"
+    assert run_python(code).strip() == "False"

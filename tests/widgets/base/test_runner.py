@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.progress import Job, Progress
 from napari_semsr.widgets.base.runner import JobRunner
+from tests.children import LIMIT_MS, LIMIT_S
 
 
 class Log:
@@ -64,7 +65,7 @@ def test_start_returns_value_in_the_main_thread(qtbot, runner):
         return 42
 
     assert runner.start("count", job)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert log.returned == [42]
     assert log.busy == [True, False]
     assert [step.done for step in log.steps] == [0, 1, 2]
@@ -94,7 +95,7 @@ def test_error_becomes_one_sentence(qtbot, runner, error, said):
         raise error
 
     runner.start("fail", job)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert log.failed == [said]
     assert log.returned == []
 
@@ -107,17 +108,17 @@ def test_error_in_the_making_of_a_job_is_told(qtbot, runner):
         raise ShapeError(msg)
 
     runner.start("make", make)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert log.failed == ["No such model."]
 
 
 def test_cancel_closes_the_generator(qtbot, runner):
     log, job = Log(runner), Endless()
     runner.start("endless", job)
-    assert job.begun.wait(5)
+    assert job.begun.wait(LIMIT_S)
     runner.cancel()
     assert runner.cancelling
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert job.closed.is_set()
     assert log.cancelled == 1
     assert (log.returned, log.failed) == ([], [])
@@ -128,18 +129,18 @@ def test_start_refuses_a_second_job(qtbot, runner):
     assert runner.start("first", job)
     assert not runner.start("second", Endless())
     runner.cancel()
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert runner.start("third", lambda: (yield Progress(1, 1, "done")))
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
 
 
 def test_destroyed_parent_cancels(qtbot):
     parent, job = QWidget(), Endless()
     runner = JobRunner(parent)
     runner.start("endless", job)
-    assert job.begun.wait(5)
+    assert job.begun.wait(LIMIT_S)
     parent.deleteLater()
-    qtbot.waitUntil(job.closed.is_set, timeout=5000)
+    qtbot.waitUntil(job.closed.is_set, timeout=LIMIT_MS)
 
 
 def test_worker_quit_reaches_the_job(qtbot, runner):
@@ -147,7 +148,7 @@ def test_worker_quit_reaches_the_job(qtbot, runner):
 
     job = Endless()
     runner.start("endless", job)
-    assert job.begun.wait(5)
-    WorkerBase.await_workers(msecs=5000)
-    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert job.begun.wait(LIMIT_S)
+    WorkerBase.await_workers(msecs=LIMIT_MS)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert job.closed.is_set()

@@ -12,6 +12,7 @@ from napari_semsr.widgets.enhance import job as _enhance_job, panel as enhance_m
 from napari_semsr.widgets.enhance.models import card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer
+from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 
 
@@ -142,7 +143,7 @@ def test_cancel_stops_the_service(
     if chosen:
         panel.output.value = tmp_path / "made.ome.zarr"
     panel.run_button.click()
-    qtbot.waitUntil(lambda: "Enhancing" in panel.status.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "Enhancing" in panel.status.text(), timeout=LIMIT_MS)
     panel.cancel_button.click()
     finish(panel)
     assert closed.is_set()

@@ -1,7 +1,5 @@
 """The layer of a run: there at once, drawn as tiles land, stopped and gone on with."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,6 @@ from napari_semsr.core.tiling import Box
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.tiles.worker import TileWorker
 from napari_semsr.io.formats import read
 from napari_semsr.widgets.base import results as _cache
 from napari_semsr.widgets.enhance import live as _live
@@ -19,8 +16,7 @@ from napari_semsr.widgets.enhance.job import Target
 from napari_semsr.widgets.enhance.live import LiveLayer, field_in_view
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import LIVE, micrograph_from_layer
-
-TIMEOUT_MS = 60_000
+from tests.children import LIMIT_MS
 
 
 @pytest.fixture(autouse=True)
@@ -39,29 +35,22 @@ def panel(model, qtbot, add, exposures) -> EnhancePanel:
     return made
 
 
-@pytest.fixture
-def slow(monkeypatch) -> list[tuple[int, int]]:
-    """Let tiles take their time, and list them."""
-    computed = []
-    enhance = TileWorker.enhance
-
-    def counted(self, places):
-        computed.extend(places)
-        time.sleep(0.1)
-        return enhance(self, places)
-
-    monkeypatch.setattr(TileWorker, "enhance", counted)
-    return computed
-
-
-def start(panel, qtbot, tiles):
-    """Press Enhance and wait for so many tiles."""
+def start(panel, qtbot, computed, tiles):
+    """Press Enhance and wait for so many tiles; the next one stays under way."""
+    computed.allow(tiles)
     panel.run_button.click()
     assert panel.runner.busy
-    qtbot.waitUntil(lambda: panel.live.live.done >= tiles, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: panel.live.live.done >= tiles, timeout=LIMIT_MS)
 
 
-def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, slow):
+def cancel(panel, finish, computed):
+    """Press Cancel while a tile is under way."""
+    panel.cancel_button.click()
+    computed.allow()
+    finish(panel)
+
+
+def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, computed):
     source = model.layers["field"]
     panel.run_button.click()
     layer = model.layers["field enhanced"]
@@ -77,46 +66,45 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, slow
     assert model.layers["field enhanced"] is layer
     assert layer.contrast_limits == limits
     assert LIVE not in layer.metadata
-    assert len(slow) == len(set(slow)) == 9
+    assert len(computed) == len(set(computed)) == 9
     assert micrograph_from_layer(layer).provenance.networks()
 
 
-def test_a_cancelled_layer_stays_and_is_gone_on_with(panel, model, qtbot, finish, slow):
-    start(panel, qtbot, 2)
-    panel.cancel_button.click()
-    finish(panel)
+def test_a_cancelled_layer_stays_and_is_gone_on_with(
+    panel, model, qtbot, finish, computed
+):
+    start(panel, qtbot, computed, 2)
+    cancel(panel, finish, computed)
     assert "Enhance goes on" in panel.status.text()
     layer = model.layers["field enhanced"]
     with pytest.raises(ShapeError, match="partly enhanced"):
         micrograph_from_layer(layer)
-    left = len(slow)
+    left = len(computed)
     assert left < 9
     panel.run_button.click()
     finish(panel)
     assert len(model.layers) == 2
-    assert len(slow) == len(set(slow)) == 9
+    assert len(computed) == len(set(computed)) == 9
     assert "megapixels/s" in panel.status.text()
 
 
 def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
-    panel, qtbot, finish, slow, tmp_path
+    panel, qtbot, finish, computed, tmp_path
 ):
-    start(panel, qtbot, 2)
-    panel.cancel_button.click()
-    finish(panel)
+    start(panel, qtbot, computed, 2)
+    cancel(panel, finish, computed)
     old = panel.live.store.path
     panel.output.value = tmp_path / "kept.ome.zarr"
     panel.run_button.click()
     finish(panel)
-    assert len(slow) == len(set(slow)) == 9
+    assert len(computed) == len(set(computed)) == 9
     assert not old.exists()
     assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
 
 
-def test_other_settings_begin_anew(panel, model, qtbot, finish, slow):
-    start(panel, qtbot, 2)
-    panel.cancel_button.click()
-    finish(panel)
+def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
+    start(panel, qtbot, computed, 2)
+    cancel(panel, finish, computed)
     panel.form.set_values(tile=96)
     panel.run_button.click()
     finish(panel)
@@ -128,30 +116,31 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, slow):
 
 
 def test_removing_the_layer_stops_the_run_and_clears_up(
-    panel, model, qtbot, finish, slow
+    panel, model, qtbot, finish, computed
 ):
-    start(panel, qtbot, 1)
+    start(panel, qtbot, computed, 1)
     path = panel.live.store.path
     assert path.exists()
     model.layers.remove("field enhanced")
+    computed.allow()
     finish(panel)
-    assert len(slow) < 9
+    assert len(computed) < 9
     assert "its layer was removed" in panel.status.text()
     assert not path.exists()
     assert len(model.layers) == 1
 
 
 def test_only_what_is_in_view_until_the_whole_is_ticked(
-    panel, model, qtbot, finish, slow, monkeypatch
+    panel, model, qtbot, finish, computed, monkeypatch
 ):
     monkeypatch.setattr(_live, "field_in_view", lambda _: Box(0, 60, 70, 100))
     panel.whole.value = False
     panel.run_button.click()
-    qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=TIMEOUT_MS)
-    assert slow == [(0, 1)]
+    qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=LIMIT_MS)
+    assert computed == [(0, 1)]
     panel.whole.value = True
     finish(panel)
-    assert len(slow) == 9
+    assert len(computed) == 9
 
 
 def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_path):

@@ -8,8 +8,7 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs.stacks import enhance_in_memory
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
-
-TIMEOUT_MS = 60_000
+from tests.children import LIMIT_MS
 
 
 @pytest.fixture
@@ -31,20 +30,20 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     whole = run(enhance_in_memory(image, options=options)).array()
     point(model, 90, 100)
     panel.look.pointing.value = True
-    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
     layer = panel.look.preview.layer
     assert layer not in grey_layers(model)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     np.testing.assert_allclose(layer.data, whole, atol=1e-4)
     panel.look.preview._side_px = 64
     point(model, 60, 130)
-    qtbot.waitUntil(lambda: layer.data.shape == (64, 64), timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: layer.data.shape == (64, 64), timeout=LIMIT_MS)
     y, x = (int(v) for v in (layer.translate - (500.0, -300.0)) / 10.0)
     assert abs(y + 32 - 60) <= 16
     assert abs(x + 32 - 130) <= 16
     np.testing.assert_allclose(layer.data, whole[y : y + 64, x : x + 64], atol=1e-4)
     panel.look.pointing.value = False
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
     assert [item.name for item in model.layers] == ["field"]
 
 
@@ -56,12 +55,12 @@ def test_changed_options_are_shown(panel, model, qtbot):
     )
     point(model, 90, 100)
     panel.look.pointing.value = True
-    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: panel.look.preview.layer is not None, timeout=LIMIT_MS)
     panel.form.set_values(tile=128)
-    qtbot.waitUntil(lambda: len(seen) > 1, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: len(seen) > 1, timeout=LIMIT_MS)
     assert seen == [64, 128]
     panel.look.stop_preview()
-    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: not panel.look.preview.runner.busy, timeout=LIMIT_MS)
 
 
 def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
@@ -113,5 +112,5 @@ def test_the_line_follows_the_camera_and_the_level(panel, model, qtbot):
     np.testing.assert_array_equal(layer.translate, [5, 5])
     source.corner_pixels = np.array([[8, 8], [23, 23]])
     model.scene.camera.zoom = 3
-    qtbot.waitUntil(lambda: layer.data.shape == (16, 8), timeout=TIMEOUT_MS)
+    qtbot.waitUntil(lambda: layer.data.shape == (16, 8), timeout=LIMIT_MS)
     panel.look.split.value = 0

@@ -26,6 +26,7 @@ from napari_semsr.widgets.train import job as _train_job
 from napari_semsr.widgets.train.job import spell_time
 from napari_semsr.widgets.train.panel import TrainPanel
 from napari_semsr.widgets.train.watch import TrainView, read_curve
+from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
 NETWORK = {"width": 4, "fine_blocks": 1, "dilations": [1]}
@@ -218,11 +219,11 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     training.last = 100_000
     panel.name.value = "mine"
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel._reached > 0, timeout=30_000)
+    qtbot.waitUntil(lambda: panel._reached > 0, timeout=LIMIT_MS)
     assert "2 min left" in panel.status.text()
     panel.cancel_button.click()
     assert "saving the state" in panel.status.text()
-    qtbot.waitUntil(lambda: "Resume goes on" in panel.status.text(), timeout=30_000)
+    qtbot.waitUntil(lambda: "Resume goes on" in panel.status.text(), timeout=LIMIT_MS)
     finish(panel)
     assert training.closed == 1
     assert (folder / "models" / "mine.safetensors").is_file()
@@ -239,7 +240,7 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
     training.validate = lambda *_: time.sleep(0.05)
     training.last = 100_000
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel._reached > 0, timeout=30_000)
+    qtbot.waitUntil(lambda: panel._reached > 0, timeout=LIMIT_MS)
     panel.cancel_button.click()
     finish(panel)
     assert "before a step was done" in panel.status.text()
@@ -380,12 +381,12 @@ def test_real_training_is_watched_and_ends_with_the_viewer(
     panel.pairs.high.value = viewer.layers["sharp"]
     use_file(panel, recipe)
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.view.layer is not None, timeout=300_000)
+    qtbot.waitUntil(lambda: panel.view.layer is not None, timeout=LIMIT_MS)
     keep_picture(viewer, "train")
     (child,) = children()
     before = time.time_ns()
     viewer.close()
-    qtbot.waitUntil(lambda: not child.is_running(), timeout=300_000)
+    qtbot.waitUntil(lambda: not child.is_running(), timeout=LIMIT_MS)
     run = folder / "runs" / "tiny"
     assert (run / "last.ckpt").stat().st_mtime_ns > before
     assert (run / "tiny.safetensors").is_file()
