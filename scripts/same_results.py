@@ -26,6 +26,7 @@ import dataclasses
 import fnmatch
 import gc
 import hashlib
+import html
 import io
 import json
 import os
@@ -391,8 +392,10 @@ def look_into_page(text: str, name: str, seen: Seen) -> None:
         with contextlib.suppress(ValueError, OSError):
             look_into_png(base64.b64decode(picture), f"{name} picture {number}", seen)
     words = re.sub(r"(?s)<(style|script).*?</\1>", "", text)
-    words = re.sub(r"(?s)<[^>]+>", "\n", words)
-    seen.facts[name] = [line.strip() for line in words.splitlines() if line.strip()]
+    parts = (
+        " ".join(html.unescape(part).split()) for part in re.split(r"<[^>]+>", words)
+    )
+    seen.facts[name] = [part for part in parts if part]
 
 
 # --- comparing -----------------------------------------------------------------------
