@@ -18,6 +18,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,6 +206,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no such condition: {', '.join(sorted(unknown))}")
     LOGS.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # copies are removed
     passed = [run(case, options) for case in cases]
     return 0 if all(passed) else 1
 
