@@ -25,6 +25,54 @@ plans = st.builds(
     st.booleans(),
 )
 
+sides = st.integers(-20, 20)
+boxes = st.builds(
+    Box.of, st.tuples(st.integers(0, 20), st.integers(0, 20)), st.tuples(sides, sides)
+)
+
+
+def pixels(box):
+    return {(y, x) for y in range(box.y0, box.y1) for x in range(box.x0, box.x1)}
+
+
+@given(boxes, boxes)
+def test_intersection_holds_the_common_pixels_and_commutes(one, other):
+    common = one.intersection(other)
+    assert pixels(common) == pixels(one) & pixels(other)
+    assert common == other.intersection(one)
+    assert one.intersection(one) == one
+
+
+@given(boxes, boxes)
+def test_boxes_overlap_where_their_intersection_is_not_empty(one, other):
+    assert one.overlap(other) == bool(pixels(one.intersection(other)))
+    assert one.overlap(other) == other.overlap(one)
+
+
+@given(boxes, boxes)
+def test_union_is_the_smallest_box_with_both(one, other):
+    union = one.union(other)
+    assert union == other.union(one)
+    assert one.intersection(union) == one
+    assert other.intersection(union) == other
+    assert {union.y0, union.x0, union.y1, union.x1} <= {
+        v for box in (one, other) for v in (box.y0, box.x0, box.y1, box.x1)
+    }
+
+
+@given(boxes, st.integers(0, 9), st.integers(0, 9))
+def test_a_grown_box_shrinks_back(box, rows, columns):
+    grown = box.grow((rows, columns))
+    assert grown.shape == (box.shape[0] + 2 * rows, box.shape[1] + 2 * columns)
+    assert grown.grow((-rows, -columns)) == box
+    assert box.grow(rows) == box.grow((rows, rows))
+
+
+@given(boxes, boxes)
+def test_a_box_within_another_moves_back(box, outer):
+    assert box.within(outer).moved(outer.corner) == box
+    assert outer.within(outer) == Box.of(outer.shape)
+
 
 @settings(max_examples=80, deadline=None)
 @given(plans)

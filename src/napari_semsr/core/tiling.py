@@ -23,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.types import IntPair
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
     """A half-open rectangle from (y0, x0) up to, not including, (y1, x1).
+
+    It is empty where it has no row or no column; an empty one may end before it begins.
 
     Attributes
     ----------
@@ -40,10 +43,21 @@ class Box:
     x0: int
     x1: int
 
+    @classmethod
+    def of(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
+        """Box of so many rows and columns whose first pixel is the corner."""
+        (rows, columns), (y, x) = shape, corner
+        return cls(y, y + rows, x, x + columns)
+
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> IntPair:
         """Rows and columns."""
         return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def corner(self) -> IntPair:
+        """Its first pixel ``(y, x)``."""
+        return self.y0, self.x0
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -78,11 +92,50 @@ class Box:
         Box
             The shifted box.
         """
+        return self.moved((-outer.y0, -outer.x0))
+
+    def moved(self, by: IntPair) -> Self:
+        """Return a box of the same shape, so many rows and columns further."""
+        return self.of(self.shape, (self.y0 + by[0], self.x0 + by[1]))
+
+    def grow(self, margin: IntPair | int) -> Self:
+        """Return the region with a margin on all sides; a negative one shrinks it.
+
+        Parameters
+        ----------
+        margin : int or tuple of int
+            Pixels on each side, or rows and columns.
+
+        Returns
+        -------
+        Box
+            It may reach over the border of the field.
+        """
+        rows, columns = (margin, margin) if isinstance(margin, int) else margin
         return type(self)(
-            self.y0 - outer.y0,
-            self.y1 - outer.y0,
-            self.x0 - outer.x0,
-            self.x1 - outer.x0,
+            self.y0 - rows, self.y1 + rows, self.x0 - columns, self.x1 + columns
+        )
+
+    def intersection(self, other: "Box") -> Self:
+        """Return the pixels that both boxes hold; empty where they have none."""
+        return type(self)(
+            max(self.y0, other.y0),
+            min(self.y1, other.y1),
+            max(self.x0, other.x0),
+            min(self.x1, other.x1),
+        )
+
+    def overlap(self, other: "Box") -> bool:
+        """Tell whether the boxes share a pixel."""
+        return min(self.intersection(other).shape) > 0
+
+    def union(self, other: "Box") -> Self:
+        """Return the smallest box that holds both."""
+        return type(self)(
+            min(self.y0, other.y0),
+            max(self.y1, other.y1),
+            min(self.x0, other.x0),
+            max(self.x1, other.x1),
         )
 
 

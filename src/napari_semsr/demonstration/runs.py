@@ -271,8 +271,6 @@ def crop(image: Micrograph, box: Box, *, shift: tuple[int, int] = (0, 0)) -> Mic
     `shift` says by how many rows and columns the content of this image lies further
     than that of the image for which `box` was found.
     """
-    rows, columns = shift
-    part = Box(box.y0 + rows, box.y1 + rows, box.x0 + columns, box.x1 + columns)
     (y, x), (down, right) = image.origin, image.scale
     origin = (y + box.y0 * down, x + box.x0 * right)
-    return image.replace(data=image.array()[part.slices], origin=origin)
+    return image.replace(data=image.array()[box.moved(shift).slices], origin=origin)

@@ -69,14 +69,9 @@ def measure_scaling(
     return Scaling(low, high, mean, back)
 
 
-def _grown(box: Box) -> Box:
-    """Add the neighbours that missing pixels are filled from."""
-    return Box(box.y0 - _REACH, box.y1 + _REACH, box.x0 - _REACH, box.x1 + _REACH)
-
-
 def source_box(box: Box, shape: tuple[int, int]) -> Box:
     """Give the part of a field that `read_window` may look at."""
-    grown = _grown(box)
+    grown = box.grow(_REACH)
     rows = reflect_indices(grown.y0, grown.y1, shape[0])
     columns = reflect_indices(grown.x0, grown.x1, shape[1])
     return Box(
@@ -103,7 +98,7 @@ def read_window(
         return window, None
     from scipy import ndimage  # 15 MB, and most images are complete
 
-    wide = read_box(data, _grown(box))
+    wide = read_box(data, box.grow(_REACH))
     known = np.isfinite(wide)
     ones = np.ones(2 * _REACH + 1)
     sums = [np.where(known, wide, 0).astype(np.float64), known.astype(np.float64)]

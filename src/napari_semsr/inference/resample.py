@@ -131,13 +131,7 @@ class Regrid:
 
     def _grown(self, core: Box) -> Box:
         """Add a pixel around, inside the field."""
-        rows, columns = self.there.size
-        return Box(
-            max(core.y0 - 1, 0),
-            min(core.y1 + 1, rows),
-            max(core.x0 - 1, 0),
-            min(core.x1 + 1, columns),
-        )
+        return core.grow(1).intersection(Box.of(self.there.size))
 
 
 @dataclass(frozen=True, slots=True)

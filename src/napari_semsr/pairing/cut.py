@@ -34,9 +34,9 @@ class DensityMeter:
     """
 
     def __init__(self, image: Micrograph) -> None:
-        corners = [max(0, (n - _SAMPLE) // 2) for n in image.shape]
-        ends = [min(n, c + _SAMPLE) for n, c in zip(image.shape, corners, strict=True)]
-        sample = read_box(image.data, Box(corners[0], ends[0], corners[1], ends[1]))
+        y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
+        middle = Box.of((_SAMPLE, _SAMPLE), (y, x)).intersection(Box.of(image.shape))
+        sample = read_box(image.data, middle)
         edges = _gradient(sample)
         flat = float(edges.max()) <= float(edges.min())
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
@@ -163,7 +163,7 @@ def lay_out(
         for i, j in np.ndindex(within, within):
             y = spare[0] + row * pitch + i * step
             x = spare[1] + column * pitch + j * step
-            yield Place(source, (row, column), Box(y, y + side, x, x + side))
+            yield Place(source, (row, column), Box.of((side, side), (y, x)))
 
 
 def judge_one(

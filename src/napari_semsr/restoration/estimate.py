@@ -109,7 +109,7 @@ def sample_blocks(data: Any) -> list[FloatArray]:
     blocks = []
     for y in _corners(rows, side):
         for x in _corners(columns, side):
-            block = read_box(data, Box(y, y + side, x, x + side)).astype(float)
+            block = read_box(data, Box.of((side, side), (y, x))).astype(float)
             missing = ~np.isfinite(block)
             if missing.any():
                 mean = finite_mean(data) if mean is None else mean

@@ -62,8 +62,7 @@ def _restored(
     data: Any, box: Box, restorer: Restorer, mean: float, halo: int
 ) -> NDArray[np.float32]:
     """Restore a box of a field; beyond its border the field is reflected."""
-    grown = Box(box.y0 - halo, box.y1 + halo, box.x0 - halo, box.x1 + halo)
-    window = read_box(data, grown)
+    window = read_box(data, box.grow(halo))
     if window.dtype.kind != "f":
         return restorer.apply(window, halo).astype(np.float32)
     missing = ~np.isfinite(window)
@@ -130,7 +129,7 @@ def measure_tolerance(data: Any, plan: TilePlan, restorer: Restorer) -> float:
     row, column = (n // 2 for n in plan.grid)
     core = plan.tile(row, column).core
     side = min(_PROBE, *core.shape)
-    box = Box(core.y0, core.y0 + side, core.x0, core.x0 + side)
+    box = Box.of((side, side), core.corner)
     mean = _mean_of(data)
     near = _restored(data, box, restorer, mean, restorer.halo)
     far = _restored(data, box, restorer, mean, min(restorer.reach, 3 * restorer.halo))

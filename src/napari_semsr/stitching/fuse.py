@@ -129,31 +129,20 @@ class FusionPlan:
         """One frame on the grid of a rectangle: where, grey values, weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
-        rows, columns = self.prepared.frame_shape
-        y0, y1 = max(box.y0, corner[0]), min(box.y1, corner[0] + rows)
-        x0, x1 = max(box.x0, corner[1]), min(box.x1, corner[1] + columns)
-        if y0 >= y1 or x0 >= x1:
+        frame = Box.of(self.prepared.frame_shape, (int(corner[0]), int(corner[1])))
+        if not box.overlap(frame):
             return None
+        shown = box.intersection(frame)
         image, weight = self.prepared.corrected(index)
-        inner = (
-            slice(y0 - corner[0], y1 - corner[0]),
-            slice(x0 - corner[1], x1 - corner[1]),
-        )
+        inner = shown.within(frame)
         # the kernel reads a few pixels beyond the rectangle, whatever its cut
-        grown = tuple(
-            slice(max(0, s.start - _LOBES), min(n, s.stop + _LOBES))
-            for s, n in zip(inner, (rows, columns), strict=True)
-        )
-        moved = image[grown]
+        read = inner.grow(_LOBES).intersection(Box.of(frame.shape))
+        moved = image[read.slices]
         for axis in range(2):
             kernel = _lanczos(float(shift[axis]))
             moved = ndimage.correlate1d(moved, kernel, axis=axis, mode="nearest")
-        back = tuple(
-            slice(i.start - g.start, i.stop - g.start)
-            for i, g in zip(inner, grown, strict=True)
-        )
-        where = (slice(y0 - box.y0, y1 - box.y0), slice(x0 - box.x0, x1 - box.x0))
-        return where, moved[back], (weight * self.feather)[inner]
+        values = moved[inner.within(read).slices]
+        return shown.within(box).slices, values, (weight * self.feather)[inner.slices]
 
     def lazy(self, chunk: int = _CHUNK) -> Any:
         """Return the mosaic as a dask array.

@@ -51,16 +51,11 @@ def overlap_boxes(
     `shift`: position of the second frame less that of the first; `grow` (0, 0); gives
     part of the first and of the second frame; None where nothing is left.
     """
-    first, second = [], []
-    for size, move, more in zip(shape, shift, grow, strict=True):
-        start, stop = max(0, move) - more, min(size, size + move) + more
-        first += [max(0, start), min(size, stop)]
-        second += [max(0, start - move), min(size, stop - move)]
-    if first[0] >= first[1] or first[2] >= first[3]:
+    frame, moved = Box.of(shape), Box.of(shape, shift)
+    common = frame.intersection(moved).grow(grow)
+    if not (common.overlap(frame) and common.overlap(moved)):
         return None
-    if second[0] >= second[1] or second[2] >= second[3]:
-        return None
-    return Box(*first), Box(*second)
+    return common.intersection(frame), common.intersection(moved).within(moved)
 
 
 @dataclass(frozen=True, slots=True)

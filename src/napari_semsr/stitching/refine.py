@@ -53,12 +53,10 @@ def _total_weight(
     corner = sweep.corners[first] + (box.y0, box.x0)
     for other in around:
         y, x = (int(v) for v in corner - sweep.corners[other])
-        weight = sweep.frame(other)[0]
-        y0, x0 = max(y, 0), max(x, 0)
-        y1 = min(y + box.shape[0], weight.shape[0])
-        x1 = min(x + box.shape[1], weight.shape[1])
-        if y0 < y1 and x0 < x1:
-            total[y0 - y : y1 - y, x0 - x : x1 - x] += weight[y0:y1, x0:x1]
+        weight, part = sweep.frame(other)[0], Box.of(box.shape, (y, x))
+        if part.overlap(frame := Box.of(weight.shape)):
+            both = part.intersection(frame)
+            total[both.within(part).slices] += weight[both.slices]
     return total
 
 

@@ -175,7 +175,7 @@ class Lockstep:
             walk.shelf.put((tile.index, "own"), made)
             return None
         if layer is None:
-            whole = Box(0, self.plan.padded_shape[0], 0, self.plan.padded_shape[1])
+            whole = Box.of(self.plan.padded_shape)
             shape = _scaled_box(whole, point.ratio).shape
             layer = Layer(self.room, shape, point.channels, made.dtype)
         layer.write(_scaled_box(tile.core, point.ratio), core)
@@ -220,7 +220,7 @@ class OutputAssembler:
                 if (row, column) not in self.places:
                     continue
                 core = plan.tile(row, column).core
-                if _holds(outer, core):
+                if core.intersection(outer) == core:
                     pieces.append(self._whole(event.tile, result, core))
                 else:
                     pieces += self._part(event.tile, result, core)
@@ -266,7 +266,7 @@ class OutputAssembler:
         joined, left = self._parts.get(
             place, (np.empty(area, dtype=np.float32), area[0] * area[1])
         )
-        common = _common(tile.core, core)
+        common = tile.core.intersection(core)
         source = common.within(tile.window).scaled(scale)
         joined[common.within(core).scaled(scale).slices] = result[source.slices]
         left -= source.shape[0] * source.shape[1]
@@ -286,38 +286,9 @@ class OutputAssembler:
         )
 
 
-def _holds(outer: Box, inner: Box) -> bool:
-    """Whether one box lies in another."""
-    return (
-        outer.y0 <= inner.y0
-        and inner.y1 <= outer.y1
-        and outer.x0 <= inner.x0
-        and inner.x1 <= outer.x1
-    )
-
-
-def _common(one: Box, other: Box) -> Box:
-    """Where two boxes overlap."""
-    return Box(
-        max(one.y0, other.y0),
-        min(one.y1, other.y1),
-        max(one.x0, other.x0),
-        min(one.x1, other.x1),
-    )
-
-
 def needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:
     """Choose the tiles to run: all, or the missing ones and what they look at."""
     if reach is None:
         return list(tiles)
-    return [
-        tile
-        for tile in tiles
-        if any(
-            tile.core.y0 < m.y1 + reach
-            and m.y0 - reach < tile.core.y1
-            and tile.core.x0 < m.x1 + reach
-            and m.x0 - reach < tile.core.x1
-            for m in missing
-        )
-    ]
+    wanted = [box.grow(reach) for box in missing]
+    return [t for t in tiles if any(t.core.overlap(box) for box in wanted)]

@@ -217,14 +217,14 @@ class LiveField:
         with self._lock:
             self._stored = done
             self._landed = self._landed & done
-            self._tell(Box(0, self.shape[0], 0, self.shape[1]))
+            self._tell(Box.of(self.shape))
         self.queue.fill(zip(*np.nonzero(~self._landed), strict=True))
 
     def average(self) -> None:
         """Draw coarse levels of the input as means instead of single pixels."""
         self._backdrop.average()
         with self._lock:
-            self._tell(Box(0, self.shape[0], 0, self.shape[1]))
+            self._tell(Box.of(self.shape))
 
     def restore(self, place: IntPair) -> bool:
         """Draw a tile that was in the store when the run began.
@@ -272,9 +272,7 @@ class LiveField:
         part, at = tile, box
         for shelf in self._shelves:
             part = halve(part)
-            rows, columns = part.shape
-            y, x = at.y0 // 2, at.x0 // 2
-            at = Box(y, y + rows, x, x + columns)
+            at = Box.of(part.shape, (at.y0 // 2, at.x0 // 2))
             shelf.write(at, part)
         with self._lock:
             self._stored[place] = self._landed[place] = True
@@ -297,7 +295,7 @@ class LiveField:
             if not self._stored[place]:
                 continue
             outer = self._box(place)
-            inner = _common(outer, box)
+            inner = outer.intersection(box)
             tile = self._tile(place, outer, until)
             if tile is None:
                 out[inner.within(box).slices] = self._backdrop.read(inner, 1)
@@ -332,37 +330,12 @@ class LiveField:
 
     def _box(self, place: IntPair) -> Box:
         """Where a tile lies in the result."""
-        y, x = place[0] * self.unit[0], place[1] * self.unit[1]
-        return Box(
-            y,
-            min(y + self.unit[0], self.shape[0]),
-            x,
-            min(x + self.unit[1], self.shape[1]),
-        )
+        corner = place[0] * self.unit[0], place[1] * self.unit[1]
+        return Box.of(self.unit, corner).intersection(Box.of(self.shape))
 
     def _tell(self, box: Box) -> None:
         """Remember that the picture changed; called with the lock held."""
-        old = self._news
-        self._news = (
-            box
-            if old is None
-            else Box(
-                min(old.y0, box.y0),
-                max(old.y1, box.y1),
-                min(old.x0, box.x0),
-                max(old.x1, box.x1),
-            )
-        )
-
-
-def _common(one: Box, other: Box) -> Box:
-    """Where two boxes overlap."""
-    return Box(
-        max(one.y0, other.y0),
-        min(one.y1, other.y1),
-        max(one.x0, other.x0),
-        min(one.x1, other.x1),
-    )
+        self._news = box if self._news is None else self._news.union(box)
 
 
 def _halvings(grid: tuple[int, int], unit: tuple[int, int]) -> int:

@@ -79,8 +79,7 @@ def _write(
 ) -> TileResult:
     """Make one tile of the output."""
     core = run.plan.outputs.tile(*place).core
-    rows, columns = run.plan.tiles.shape
-    made, inner = run.plan.deliver(core, array, Box(0, rows, 0, columns))
+    made, inner = run.plan.deliver(core, array, Box.of(run.plan.tiles.shape))
     values = made[inner.slices]
     converted, clipped = to_dtype(values, run.target.dtype)
     run.target[core.scaled(run.plan.loaded.card.scale).slices] = converted
@@ -105,8 +104,7 @@ def run_whole(
     """Enhance a field in one pass and write it tile by tile."""
     if not places:
         return
-    rows, columns = run.plan.tiles.padded_shape
-    field = Box(0, rows, 0, columns)
+    field = Box.of(run.plan.tiles.padded_shape)
     window, missing = run.plan.read(field)
     with MeasuredMoments():
         result = predictor.predict(window, run.plan.scaling)

@@ -65,8 +65,7 @@ class Area:
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
         inner = self.inner
         if inner is not None:
-            y0, x0 = inner.y0 + box.y0, inner.x0 + box.x0
-            inner = Box(y0, y0 + box.shape[0], x0, x0 + box.shape[1])
+            inner = box.moved(inner.corner)
         steps, offsets = self.laid.steps, self.laid.offsets
         moved = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
         return Area(self.image, grid, inner, Resampling(self.laid.size, steps, moved))
@@ -77,12 +76,9 @@ class Area:
         `box`: in pixels of the area; all of them by default; gives (Y, X), grey values;
         NaN where a pixel would be made of one without a value.
         """
-        rows, columns = self.grid.shape
-        box = box or Box(0, rows, 0, columns)
+        box = box or Box.of(self.grid.shape)
         if self.inner is not None:
-            y0, x0 = self.inner.y0 + box.y0, self.inner.x0 + box.x0
-            there = Box(y0, y0 + box.shape[0], x0, x0 + box.shape[1])
-            return read_box(self.image.data, there)
+            return read_box(self.image.data, box.moved(self.inner.corner))
         place = self.laid.source(box)
         block = read_box(self.image.data, place)
         known = np.isfinite(block)
@@ -131,8 +127,7 @@ def _find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     found = gap_free_box(covered)
     if found is None:
         return None
-    wide = found.scaled(side)
-    return Box(wide.y0, min(wide.y1, shape[0]), wide.x0, min(wide.x1, shape[1]))
+    return found.scaled(side).intersection(Box.of(shape))
 
 
 def _blocks(shape: tuple[int, int], side: int) -> Iterator[Box]:
@@ -252,9 +247,7 @@ def plan_box(image: Micrograph, options: CropOptions) -> Job[CropPlan]:
             )
             raise ShapeError(msg)
     rows, columns = image.shape
-    inside = Box(
-        max(0, asked.y0), min(rows, asked.y1), max(0, asked.x0), min(columns, asked.x1)
-    )
+    inside = asked.intersection(Box.of(image.shape))
     if min(inside.shape) < 1:
         where = f"{rows} x {columns} px" if options.box else _extent(grid)
         msg = f"The box does not overlap {image.name}, which covers {where}."
@@ -363,12 +356,9 @@ def _find(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
     """Search for the shift in the middle of what is in common."""
-    y0, x0 = (
-        corner + max(0, (n - _WINDOW) // 2)
-        for corner, n in zip((box.y0, box.x0), box.shape, strict=True)
-    )
     high, wide = (min(n, _WINDOW) for n in box.shape)
-    window = Box(y0, y0 + high, x0, x0 + wide)
+    aside = (box.shape[0] - high) // 2, (box.shape[1] - wide) // 2
+    window = Box.of((high, wide), aside).moved(box.corner)
     fixed = _cut_area(reference, Grid.of(reference)).part(window)
     moving = _cut_area(image, fixed.grid, source)
     _tell_networks(image, reference)
@@ -404,12 +394,7 @@ def _without_gaps(plan: CropPlan) -> Job[CropPlan]:
             "gaps: take another area, or leave --gap-free out."
         )
         raise ShapeError(msg)
-    box = Box(
-        plan.box.y0 + inner.y0,
-        plan.box.y0 + inner.y1,
-        plan.box.x0 + inner.x0,
-        plan.box.x0 + inner.x1,
-    )
+    box = inner.moved(plan.box.corner)
     reference = plan.reference.part(inner) if plan.reference else None
     return CropPlan(plan.area.part(inner), box, reference, plan.shift)
 

@@ -278,7 +278,7 @@ def _about(
     reading = (opening or OpenOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading, **(more or {})}
     rows, columns = area.grid.shape
-    origin = area.grid.centre(Box(0, rows, 0, columns))
+    origin = area.grid.centre(Box.of((rows, columns)))
     pitch = area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     return source.replace(

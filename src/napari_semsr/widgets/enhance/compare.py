@@ -197,7 +197,7 @@ class MousePreview(QObject):
         count = min(layer.ndim, len(place))
         found = layer.world_to_data(place[-count:])[-2:]
         y, x = (round(float(value)) - self._side_px // 2 for value in found)
-        return Box(y, y + self._side_px, x, x + self._side_px)
+        return Box.of((self._side_px, self._side_px), (y, x))
 
     def _show(self, box: Box, pixels: Any) -> None:
         """Put the pixels where they belong."""

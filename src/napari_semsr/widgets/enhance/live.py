@@ -149,7 +149,7 @@ class LiveLayer(QObject):
             self.live.look_at(view)
             return
         news = self.live.take_news()
-        if news is not None and view is not None and _overlap(news, view):
+        if news is not None and view is not None and news.overlap(view):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def resume(self) -> None:
@@ -190,13 +190,3 @@ class LiveLayer(QObject):
         if is_alive(self) and event.value is self.layer:
             self._timer.stop()
             self._removed()
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    """Tell whether two boxes share a pixel."""
-    return (
-        one.y0 < other.y1
-        and other.y0 < one.y1
-        and one.x0 < other.x1
-        and other.x0 < one.x1
-    )
