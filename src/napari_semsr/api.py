@@ -1000,7 +1000,8 @@ def metrics(
     Metrics
         The figures.
     """
-    from napari_semsr.jobs import MetricsOptions, metrics_job
+    from napari_semsr.analysis import MetricsOptions
+    from napari_semsr.jobs import metrics_job
 
     chosen, opening = parse_each(options, MetricsOptions, OpenOptions)
     job = metrics_job(

@@ -19,8 +19,8 @@ from .gaps import (
 )
 from .hallucination.discs import (
     MARGIN_PX as MARGIN_PX,
+    DiscPlaces as DiscPlaces,
     Discs as Discs,
-    Places as Places,
     choose_places as choose_places,
     disc_contrast as disc_contrast,
     disc_steps as disc_steps,
@@ -38,6 +38,7 @@ from .hallucination.score import (
 from .metrics import (
     Histogram as Histogram,
     Metrics as Metrics,
+    MetricsOptions as MetricsOptions,
     match_affine as match_affine,
     measure_histogram as measure_histogram,
     measure_metrics as measure_metrics,

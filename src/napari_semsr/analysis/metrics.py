@@ -164,13 +164,11 @@ class MetricsOptions(Options):
     data_range: float | None = Field(
         default=None,
         gt=0,
-        description="Grey levels from black to white; by type if not given.",
+        description="span of the grey values; 255 for 8-bit, 65535 for 16-bit, "
+        "else the reference's own",
     )
     match: Literal["affine"] | None = Field(
-        default=None, description="Fit gain and offset to the reference first."
-    )
-    k2: float = Field(
-        default=0.03, gt=0, description="Second constant of SSIM; Gao uses 0.02."
+        default=None, description="fit gain and offset first"
     )
 
 
@@ -322,7 +320,6 @@ def measure_metrics(
     *,
     data_range: float | None = None,
     match: Literal["affine"] | None = None,
-    k2: float = 0.03,
 ) -> Metrics:
     """Measure an image, and how near it comes to a reference.
 
@@ -337,8 +334,6 @@ def measure_metrics(
         else the range of the reference's (else the image's) values.
     match : {"affine"}, optional
         Fit gain and offset first.
-    k2 : float, default=0.03
-        Second constant of SSIM.
 
     Returns
     -------
@@ -364,7 +359,7 @@ def measure_metrics(
     if match is not None and reference is None:
         msg = f"The match {match} needs a reference, got one image."
         raise OptionError(msg)
-    options = MetricsOptions.parse({"data_range": data_range, "match": match, "k2": k2})
+    options = MetricsOptions.parse({"data_range": data_range, "match": match})
     values = _values(image)
     span = options.data_range or default_range(
         image.array(), None if reference is None else reference.array()
@@ -392,20 +387,20 @@ def measure_metrics(
     )
     if reference is None:
         return own
-    return _against(values, _values(reference), options, own)
+    return _against(values, _values(reference), own, match)
 
 
 def _against(
     values: FloatArray,
     target: FloatArray,
-    options: MetricsOptions,
     own: Metrics,
+    match: Literal["affine"] | None,
 ) -> Metrics:
     """Add the figures that need a reference."""
     span = own.data_range
     values, target = values / span, target / span
     gain, offset = 1.0, 0.0
-    if options.match == "affine":
+    if match == "affine":
         gain, offset = match_affine(values, target)
         values = gain * values + offset
     error = float(np.mean((values - target) ** 2))
@@ -413,10 +408,10 @@ def _against(
     return replace(
         own,
         psnr_db=-10 * math.log10(error) if error > 0 else None,
-        ssim=structural_similarity(values, target, 1.0, k2=options.k2),
+        ssim=structural_similarity(values, target, 1.0),
         ssim_gao=structural_similarity(values, target, 1.0, k2=0.02),
         nrmse=math.sqrt(error / energy) if energy > 0 else None,
-        match=options.match,
+        match=match,
         gain=gain,
         offset=offset * span,
         identical=error == 0,

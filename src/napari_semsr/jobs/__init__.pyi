@@ -36,7 +36,6 @@ from .measure.grey import (
     GapReport as GapReport,
     HistogramOptions as HistogramOptions,
     HistogramReport as HistogramReport,
-    MetricsOptions as MetricsOptions,
     MetricsReport as MetricsReport,
     gaps_job as gaps_job,
     histogram_job as histogram_job,

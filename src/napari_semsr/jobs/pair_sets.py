@@ -33,7 +33,7 @@ from napari_semsr.pairing import (
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PairChoice:
     """What will be written."""
 
     kind: str  # ``paired`` or ``unpaired``
@@ -57,7 +57,7 @@ class Choice:
 
 def choose_paired(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
-) -> Job[Choice]:
+) -> Job[PairChoice]:
     """Choose patches of places that both images of a pair show."""
     aligned = []
     for low, high in zip(lows, highs, strict=True):
@@ -84,7 +84,7 @@ def choose_paired(
         "low": [item.low_range for item in aligned],
         "high": [item.high_range for item in aligned],
     }
-    return Choice(
+    return PairChoice(
         kind="paired",
         sets={name: [(place, place) for place in sets[name]] for name in SPLITS},
         images=images,
@@ -99,7 +99,7 @@ def choose_paired(
 
 def choose_unpaired(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
-) -> Job[Choice]:
+) -> Job[PairChoice]:
     """Choose patches of two sets that show equally much pattern."""
     images: dict[str, list[Micrograph]] = {}
     ranges: dict[str, list[FloatPair]] = {}
@@ -132,7 +132,7 @@ def choose_unpaired(
         empty: dict[str, list[Place]] = {name: [] for name in SPLITS}
         found[side] = split(passed, options, salt=salt) if passed else empty
     sets = _balanced(found, densities, options, rejected)
-    return Choice(
+    return PairChoice(
         kind="unpaired",
         sets=sets,
         images=images,

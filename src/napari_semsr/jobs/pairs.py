@@ -29,7 +29,7 @@ from napari_semsr.jobs.images import (
     paths_of,
 )
 from napari_semsr.jobs.outputs import Result, check_image_target, check_target_file
-from napari_semsr.jobs.pair_sets import Choice, choose_paired, choose_unpaired
+from napari_semsr.jobs.pair_sets import PairChoice, choose_paired, choose_unpaired
 from napari_semsr.pairing import (
     ATTRIBUTE,
     FORMAT,
@@ -291,7 +291,7 @@ def _open_each(
         yield record, made
 
 
-def _require(choice: Choice) -> None:
+def _require(choice: PairChoice) -> None:
     """Refuse to write a store without pairs to train on."""
     if choice.sets["train"]:
         return
@@ -304,7 +304,7 @@ def _require(choice: Choice) -> None:
 
 
 def _write(
-    target: Path, choice: Choice, options: PairOptions, provenance: Provenance
+    target: Path, choice: PairChoice, options: PairOptions, provenance: Provenance
 ) -> Iterator[Progress]:
     """Write the store beside its place, and move it there when it is whole."""
     import zarr

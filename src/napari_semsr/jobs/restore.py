@@ -32,7 +32,7 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.outputs import Result, check_tiled_target, jsonable
 from napari_semsr.restoration import (
-    Piece,
+    RestoredTile,
     RestoreOptions,
     Restorer,
     choose,
@@ -123,7 +123,7 @@ class RestoredFile(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _RestorePlan:
     """An image and how it will be restored."""
 
     source: Micrograph
@@ -217,7 +217,7 @@ def restore_in_memory(
 
 def _prepare(
     image: Image, options: RestoreOptions, opening: OpenOptions | None
-) -> Job[_Prepared]:
+) -> Job[_RestorePlan]:
     """Open an image and measure what its restoration needs."""
     dtype = _dtype_of(options)
     yield Progress(0, 0, f"reading {name_of(image)}")
@@ -241,7 +241,7 @@ def _prepare(
         versions=software_versions(),
     )
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
-    return _Prepared(source, restorer, plan, dtype, parameters, provenance)
+    return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 
 
 def _warn(sigma_px: float) -> None:
@@ -269,7 +269,7 @@ def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
     return found
 
 
-def _fill(store: OmeZarrStore, made: _Prepared) -> Job[int]:
+def _fill(store: OmeZarrStore, made: _RestorePlan) -> Job[int]:
     """Restore the tiles that a store lacks; count clipped pixels."""
     pieces = restore_tiles(made.source.data, made.plan, made.restorer, store.pending())
     clipped = yield from store.fill((piece.values for piece in pieces), _TILES)
@@ -278,7 +278,7 @@ def _fill(store: OmeZarrStore, made: _Prepared) -> Job[int]:
     return clipped
 
 
-def _step(piece: Piece, plan: TilePlan) -> Progress:
+def _step(piece: RestoredTile, plan: TilePlan) -> Progress:
     """Say how far the tiles are."""
     row, column = piece.tile.index
     return Progress(row * plan.grid[1] + column + 1, len(plan), _TILES)

@@ -17,7 +17,7 @@ _PERCENTILES = (0.1, 99.9)
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AlignedPair:
     """Two images of one field whose pixels belong together."""
 
     low: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
@@ -62,7 +62,7 @@ def stated_scale(low: Micrograph, high: Micrograph) -> int | None:
     return whole if fits else None
 
 
-def align(low: Micrograph, high: Micrograph, options: PairOptions) -> Source:
+def align(low: Micrograph, high: Micrograph, options: PairOptions) -> AlignedPair:
     """Bring two images of one field onto one grid.
 
     Images that fit each other pixel by pixel are left as they are. Others need their
@@ -78,7 +78,7 @@ def align(low: Micrograph, high: Micrograph, options: PairOptions) -> Source:
 
     Returns
     -------
-    Source
+    AlignedPair
         Both on their grids.
 
     Raises
@@ -96,7 +96,7 @@ def align(low: Micrograph, high: Micrograph, options: PairOptions) -> Source:
     rows, columns = (
         min(a, b // options.factor) for a, b in zip(low.shape, high.shape, strict=True)
     )
-    return Source(
+    return AlignedPair(
         low=low.replace(data=low.data[:rows, :columns]),
         high=high.replace(
             data=high.data[: rows * options.factor, : columns * options.factor]

@@ -9,7 +9,7 @@ from .method import (
 )
 from .psf import parse_psf as parse_psf
 from .tiles import (
-    Piece as Piece,
+    RestoredTile as RestoredTile,
     measure_tolerance as measure_tolerance,
     plan_field as plan_field,
     restore_tiles as restore_tiles,

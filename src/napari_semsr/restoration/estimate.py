@@ -43,7 +43,7 @@ class Grain:
 
 
 @dataclass(frozen=True, slots=True)
-class Rings:
+class RadialPower:
     """Radially averaged power of a field."""
 
     frequency: FloatArray  # (N,) Cycles per pixel
@@ -131,7 +131,7 @@ def _ring_index(side: int) -> tuple[NDArray[np.intp], FloatArray]:
     return ring, np.bincount(ring)[: side // 2].astype(float)
 
 
-def measure_rings(blocks: list[FloatArray], dtype: np.dtype[Any]) -> Rings:
+def measure_rings(blocks: list[FloatArray], dtype: np.dtype[Any]) -> RadialPower:
     """Average the power of blocks over rings; `blocks` (N, N)."""
     side = blocks[0].shape[0]
     line = np.hanning(side + 2)[1:-1]
@@ -144,4 +144,4 @@ def measure_rings(blocks: list[FloatArray], dtype: np.dtype[Any]) -> Rings:
     ring, count = _ring_index(side)
     sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
     least = 1 / 12 if dtype.kind in "iub" else 0.0
-    return Rings(np.arange(count.size) / side, sums, count, side, least)
+    return RadialPower(np.arange(count.size) / side, sums, count, side, least)

@@ -12,7 +12,7 @@ from scipy import ndimage, signal
 from skimage import restoration
 
 from napari_semsr.core import FloatArray
-from napari_semsr.restoration.estimate import Grain, Rings
+from napari_semsr.restoration.estimate import Grain, RadialPower
 
 _TINY = 1e-12
 _STEEPEST = 4.0  # total variation may change a pixel by this factor at most
@@ -157,7 +157,7 @@ def _response(
     return np.asarray(restoration.wiener(point, kernel, balance, reg=reg, clip=False))
 
 
-def wiener_taps(kernel: FloatArray, grain: Grain, rings: Rings) -> Taps:
+def wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     """Make the Wiener filter for a power-law sample under white noise.
 
     A blur is never known exactly. What is wrong with it counts as noise too: a
@@ -193,7 +193,7 @@ def smoothing_taps(kernel: FloatArray, balance: float) -> Taps:
     return _cut(_response(kernel, balance, None))
 
 
-def cls_balance(kernel: FloatArray, rings: Rings, noise: float) -> float:
+def cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
     """Choose the weight of smoothness so that the misfit equals the noise.
 
     The constraint of constrained least squares [1]_: the mean square of

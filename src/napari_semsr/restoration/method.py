@@ -20,7 +20,12 @@ from napari_semsr.core import (
     ReadError,
     field_range,
 )
-from napari_semsr.restoration.estimate import Grain, Rings, measure_rings, sample_blocks
+from napari_semsr.restoration.estimate import (
+    Grain,
+    RadialPower,
+    measure_rings,
+    sample_blocks,
+)
 from napari_semsr.restoration.filters import (
     Taps,
     apply_taps,
@@ -299,7 +304,7 @@ def _blind_psf(
 def _filter(
     psf: PointSpread,
     grain: Grain,
-    rings: Rings,
+    rings: RadialPower,
     blocks: list[FloatArray],
     options: RestoreOptions,
 ) -> tuple[Taps, dict[str, Any]]:

@@ -15,7 +15,7 @@ _PROBE = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RestoredTile:
     """One restored tile.
 
     Attributes
@@ -79,7 +79,7 @@ def restore_tiles(
     plan: TilePlan,
     restorer: Restorer,
     places: Collection[tuple[int, int]] | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[RestoredTile]:
     """Restore a field tile by tile.
 
     Parameters
@@ -95,14 +95,16 @@ def restore_tiles(
 
     Yields
     ------
-    Piece
+    RestoredTile
         A tile.
     """
     mean = _mean_of(data)
     wanted = [tile.index for tile in plan] if places is None else places
     for row, column in wanted:
         tile = plan.tile(row, column)
-        yield Piece(tile, _restored(data, tile.core, restorer, mean, restorer.halo))
+        yield RestoredTile(
+            tile, _restored(data, tile.core, restorer, mean, restorer.halo)
+        )
 
 
 def measure_tolerance(data: Any, plan: TilePlan, restorer: Restorer) -> float:

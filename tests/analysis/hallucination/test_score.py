@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis.hallucination.discs import (
+    DiscPlaces,
     Discs,
-    Places,
     choose_places,
     disc_steps,
     erase_discs,
@@ -68,7 +68,7 @@ def test_make_trial_drops_discs_that_made_no_difference(trial):
     radii = np.append(trial.places.inserted.radii, 3.0)
     changed = trial.changed.copy()
     changed[20:60, 20:60] = trial.original[20:60, 20:60]
-    more = Places(Discs(centres, radii), trial.places.erased)
+    more = DiscPlaces(Discs(centres, radii), trial.places.erased)
     kept = make_trial(trial.original, changed, more)
     assert [40.0, 40.0] not in kept.places.inserted.centres.tolist()
 

@@ -302,7 +302,7 @@ def _expected(
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _FitState:
     """Where the search stands: parameters, likelihood, gradient and information."""
 
     theta: FloatArray
@@ -311,7 +311,7 @@ class _State:
     fisher: FloatArray
 
     def adopt(
-        self, other: "_State", places: NDArray[np.intp], better: BoolArray
+        self, other: "_FitState", places: NDArray[np.intp], better: BoolArray
     ) -> None:
         """Take over what another state, of the pairs at `places`, has improved."""
         to = places[better]
@@ -322,7 +322,7 @@ class _State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Problem:
+class _CrossingFit:
     """Curves to be fitted and what they are fitted with."""
 
     curve: FloatArray
@@ -331,7 +331,7 @@ class _Problem:
     matrix: FloatArray
     power: float
 
-    def only(self, places: NDArray[np.intp]) -> "_Problem":
+    def only(self, places: NDArray[np.intp]) -> "_CrossingFit":
         """Keep some of the curves."""
         return replace(
             self,
@@ -340,7 +340,7 @@ class _Problem:
             u=self.u[places],
         )
 
-    def at(self, theta: FloatArray) -> _State:
+    def at(self, theta: FloatArray) -> _FitState:
         """Evaluate the penalised likelihood and its derivatives."""
         rho, jacobian = _expected(theta, self.u, self.matrix, self.power)
         narrow = 1 - rho**2
@@ -351,10 +351,10 @@ class _Problem:
         gradient = np.vecdot(pull[:, None, :], jacobian) - theta * _RIDGE
         scaled = jacobian * (np.sqrt(2 * self.weight) / narrow)[:, None, :]
         fisher = scaled @ scaled.transpose(0, 2, 1) + np.diag(_RIDGE)
-        return _State(theta, value, gradient, fisher)
+        return _FitState(theta, value, gradient, fisher)
 
 
-def _maximise(problem: _Problem, theta: FloatArray) -> _State:
+def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
     """Fisher scoring, damped wherever a step would lower the likelihood.
 
     Pairs leave the batch as soon as their steps have become small.
@@ -405,7 +405,7 @@ def fit_crossing(
     weight = weight[:, first:last]
     part = np.clip(curve[:, first:last], -1 + _CLOSE, 1 - 1e-7)
     theta = _start(part, weight, frequency[None, first:last] / pilot[:, None])
-    problem = _Problem(part, weight, nodes[None, :] / pilot[:, None], matrix, power)
+    problem = _CrossingFit(part, weight, nodes[None, :] / pilot[:, None], matrix, power)
     best = _maximise(problem, theta)
     return _read(best.theta, best.fisher, pilot, frequency, threshold, power)
 

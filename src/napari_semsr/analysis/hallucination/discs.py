@@ -89,7 +89,7 @@ class Discs:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class DiscPlaces:
     """Where discs go in, and where some come out.
 
     Attributes
@@ -246,7 +246,7 @@ def choose_places(
     rng: np.random.Generator,
     *,
     radii: Sequence[int] = RADII_PX,
-) -> Places:
+) -> DiscPlaces:
     """Choose where discs go in and where some come out.
 
     Parameters
@@ -262,7 +262,7 @@ def choose_places(
 
     Returns
     -------
-    Places
+    DiscPlaces
         Inserted ones where the place has less than a quarter of their contrast
         already; erased ones whose rims have less than a quarter of it. Nowhere where
         the local contrast is below an eighth of the image's.
@@ -271,7 +271,7 @@ def choose_places(
     found: dict[Change, list[tuple[int, int, int]]] = {"inserted": [], "erased": []}
     if min(image.shape) >= side:
         _take(image, [*radii], counts, rng, found)
-    return Places(_discs(found["inserted"]), _discs(found["erased"]))
+    return DiscPlaces(_discs(found["inserted"]), _discs(found["erased"]))
 
 
 def _take(

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis.hallucination.discs import (
     Change,
+    DiscPlaces,
     Discs,
-    Places,
     disc_contrast,
     local_contrast,
 )
@@ -42,13 +42,13 @@ class Trial:
     ----------
     original, changed : (Y, X) numpy.ndarray
         What a perfect image would show, on one grey scale.
-    places : Places
+    places : DiscPlaces
         Discs that were put in, and taken out.
     """
 
     original: FloatArray
     changed: FloatArray
-    places: Places
+    places: DiscPlaces
 
     def judge(self, image: FloatArray) -> dict[Change, NDArray[np.bool_]]:
         """Tell where an image of the changed truth is right.
@@ -100,13 +100,13 @@ class Verdict:
 
     Attributes
     ----------
-    places : Places
+    places : DiscPlaces
         The discs.
     enhanced, degraded : dict
         As `Trial.judge` gives them.
     """
 
-    places: Places
+    places: DiscPlaces
     enhanced: dict[Change, NDArray[np.bool_]]
     degraded: dict[Change, NDArray[np.bool_]]
 
@@ -135,7 +135,11 @@ class PresenceRow:
 
 
 def make_trial(
-    original: FloatArray, changed: FloatArray, places: Places, *, least: float = 1 / 3
+    original: FloatArray,
+    changed: FloatArray,
+    places: DiscPlaces,
+    *,
+    least: float = 1 / 3,
 ) -> Trial:
     """Keep the discs by which a truth can be told.
 
@@ -143,7 +147,7 @@ def make_trial(
     ----------
     original, changed : (Y, X) numpy.ndarray
         The truth before and after.
-    places : Places
+    places : DiscPlaces
         Discs that were put in and taken out.
     least : float, default=1/3
         Contrast that a disc must have made or lost, over the local contrast of the
@@ -166,7 +170,7 @@ def make_trial(
 
     inserted = kept(places.inserted, original, changed)
     erased = kept(places.erased, changed, original)
-    return Trial(original, changed, Places(inserted, erased))
+    return Trial(original, changed, DiscPlaces(inserted, erased))
 
 
 def tally(verdicts: Iterable[Verdict]) -> tuple[PresenceRow, ...]:

@@ -2,7 +2,13 @@
 
 import argparse
 
-from napari_semsr.analysis import FrcMapOptions, FrcOptions, GapOptions, SpectrumOptions
+from napari_semsr.analysis import (
+    FrcMapOptions,
+    FrcOptions,
+    GapOptions,
+    MetricsOptions,
+    SpectrumOptions,
+)
 from napari_semsr.cli.parser import (
     Verb,
     add_image,
@@ -21,7 +27,6 @@ from napari_semsr.jobs import (
     GapReport,
     HistogramOptions,
     HistogramReport,
-    MetricsOptions,
     MetricsReport,
     SpectrumReport,
     frc_job,

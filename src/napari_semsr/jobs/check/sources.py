@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from napari_semsr.analysis import (
     MARGIN_PX,
+    DiscPlaces,
     Discs,
-    Places,
     Trial,
     choose_places,
     disc_contrast,
@@ -328,7 +328,7 @@ class DrawnSurfaces(Source):
         places = choose_places(original, counts, rng)
         changed = self._changed(surface, original, places, rng)
         pair = self._taken(changed, focus, rng)
-        sharp = Places(
+        sharp = DiscPlaces(
             *(
                 discs.chosen(np.abs(self._height(changed, discs) - focus) <= _SHARP_NM)
                 for discs in (places.inserted, places.erased)
@@ -355,7 +355,7 @@ class DrawnSurfaces(Source):
         self,
         surface: Surface,
         original: FloatArray,
-        places: Places,
+        places: DiscPlaces,
         rng: np.random.Generator,
     ) -> Surface:
         """Put discs into a sample, and take some out."""

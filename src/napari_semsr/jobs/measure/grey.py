@@ -1,12 +1,21 @@
-"""Gaps between particles: how many an image shows, and how wide."""
+"""The measuring jobs of grey values: gaps of particles, metrics, histograms."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from napari_semsr.analysis import GapOptions, Gaps, Histogram, Metrics
+from napari_semsr.analysis import (
+    GapOptions,
+    Gaps,
+    Histogram,
+    Metrics,
+    MetricsOptions,
+    measure_gaps,
+    measure_histogram,
+    measure_metrics,
+)
 from napari_semsr.core import Job, Options, Progress
 from napari_semsr.jobs.images import (
     Image,
@@ -114,8 +123,6 @@ def gaps_job(
     ReadError, ShapeError
         If images cannot be read or do not fit.
     """
-    from napari_semsr.analysis import measure_gaps
-
     yield Progress(0, 2, "reading")
     first, second = open_pair(image, reference, opening)
     size = calibrated_of(first, second).pixel_size_nm
@@ -127,20 +134,6 @@ def gaps_job(
 
 
 # Grey values of images or files: metrics against a reference, and histograms.
-
-
-class MetricsOptions(Options):
-    """How to compare two images."""
-
-    data_range: float | None = Field(
-        default=None,
-        gt=0,
-        description="span of the grey values; 255 for 8-bit, 65535 for 16-bit, "
-        "else the reference's own",
-    )
-    match: Literal["affine"] | None = Field(
-        default=None, description="fit gain and offset first"
-    )
 
 
 class HistogramOptions(Options):
@@ -231,8 +224,6 @@ def metrics_job(
     Progress
         Reading, comparing.
     """
-    from napari_semsr.analysis import measure_metrics
-
     chosen = options or MetricsOptions()
     yield Progress(0, 2, "reading")
     first = open_image(image, opening)
@@ -273,8 +264,6 @@ def histogram_job(
     Progress
         Reading, counting.
     """
-    from napari_semsr.analysis import measure_histogram
-
     chosen = options or HistogramOptions()
     yield Progress(0, 2, "reading")
     first = open_image(image, opening)

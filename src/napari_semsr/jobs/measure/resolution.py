@@ -1,4 +1,4 @@
-"""The measuring jobs, one name each: what panels, commands and scripts call."""
+"""The measuring jobs of resolution: Fourier ring correlation, its map, spectra."""
 
 import os
 from dataclasses import dataclass, field
@@ -12,8 +12,12 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
+    measure_frc,
+    measure_frc_map,
+    measure_spectrum,
 )
 from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_versions
+from napari_semsr.io import replacing, write
 from napari_semsr.jobs.images import (
     Image,
     OpenOptions,
@@ -98,8 +102,6 @@ def frc_job(
     Progress
         Reading, correlating.
     """
-    from napari_semsr.analysis import measure_frc
-
     yield Progress(0, 2, "reading")
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
@@ -200,9 +202,6 @@ def frc_map_job(
     Progress
         Rows of blocks.
     """
-    from napari_semsr.analysis import measure_frc_map
-    from napari_semsr.io import write
-
     chosen = options or FrcMapOptions()
     yield Progress(0, 0, "reading")
     target = None
@@ -319,8 +318,6 @@ def spectrum_job(
     Progress
         Reading, transforming, writing.
     """
-    from napari_semsr.analysis import measure_spectrum
-
     yield Progress(0, 3, "checking")
     target = _spectrum_target(output, paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
@@ -332,7 +329,7 @@ def spectrum_job(
     if target is not None and as_table:
         _write_curve(target, radial, source)
     elif target is not None:
-        _write_image(found.image, target, overwrite=overwrite)
+        write(found.image, target, overwrite=overwrite)
     yield Progress(3, 3, "done")
     return SpectrumReport(
         image=name_of(image),
@@ -359,17 +356,8 @@ def _spectrum_target(
     return check_image_target(output, inputs=inputs, overwrite=overwrite)
 
 
-def _write_image(micrograph: Micrograph, path: Path, *, overwrite: bool) -> None:
-    """Write an image in the format of its suffix."""
-    from napari_semsr.io import write
-
-    write(micrograph, path, overwrite=overwrite)
-
-
 def _write_curve(path: Path, radial: RadialSpectrum, source: Micrograph) -> None:
     """Write a radial curve as CSV, with a column in µm⁻¹ when calibrated."""
-    from napari_semsr.io import replacing
-
     pixel = source.mean_pixel_size_nm
     header = "frequency_per_px,frequency_per_um,power"
     rows = [

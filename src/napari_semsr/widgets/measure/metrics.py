@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_semsr.analysis import MetricsOptions
 from napari_semsr.core import Job, Micrograph, ShapeError
 from napari_semsr.jobs import (
     HistogramOptions,
     HistogramReport,
-    MetricsOptions,
     MetricsReport,
     histogram_job,
     metrics_job,
