@@ -22,7 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from napari_semsr.core import FloatArray, RegistrationError, ShapeError, window_plane
+from napari_semsr.core import (
+    FloatArray,
+    FloatPair,
+    IntPair,
+    RegistrationError,
+    ShapeError,
+    window_plane,
+)
 
 _LEAST_PX = 64
 """Smallest side of a field whose quarters can be searched."""
@@ -43,7 +50,7 @@ class Shift:
     """A translation between two images on one grid."""
 
     # ``(y, x)`` by which the moving image must be moved to lie on the fixed one
-    shift_px: tuple[float, float]
+    shift_px: FloatPair
     error_px: float  # Standard error from the quarters of the field, the longer axis
     quarters: int  # Quarters of the field that find this place by themselves, of four
     # Correlation at the next best place over that at the best, without sign
@@ -143,7 +150,7 @@ def _windowed(part: FloatArray) -> FloatArray:
 
 def _peaks(
     fixed: FloatArray, moving: FloatArray, reach: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
+) -> tuple[IntPair, IntPair]:
     """Best whole shift within reach by phase, and the next best by plain product."""
     cross = fft.rfft2(_windowed(fixed)) * np.conj(fft.rfft2(_windowed(moving)))
     power = np.abs(cross)
@@ -163,15 +170,13 @@ def _peaks(
     return (row - reach, column - reach), (other[0] - reach, other[1] - reach)
 
 
-def _highest(surface: FloatArray) -> tuple[int, int]:
+def _highest(surface: FloatArray) -> IntPair:
     """Place of the largest value."""
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     return int(row), int(column)
 
 
-def _coefficient(
-    fixed: FloatArray, moving: FloatArray, shift: tuple[int, int]
-) -> float:
+def _coefficient(fixed: FloatArray, moving: FloatArray, shift: IntPair) -> float:
     """Pearson's r of two images after a whole shift; 0 where one is flat."""
     one, two = _laid(fixed, moving, shift)
     one, two = one - one.mean(), two - two.mean()
@@ -180,7 +185,7 @@ def _coefficient(
 
 
 def _laid(
-    fixed: FloatArray, moving: FloatArray, shift: tuple[int, int]
+    fixed: FloatArray, moving: FloatArray, shift: IntPair
 ) -> tuple[FloatArray, FloatArray]:
     """Parts of two images that lie on each other after a whole shift."""
     ours, theirs = [], []
@@ -216,7 +221,7 @@ def _quarters(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
     ]
 
 
-def _two(shape: tuple[int, ...]) -> tuple[int, int]:
+def _two(shape: tuple[int, ...]) -> IntPair:
     """Narrow a shape to two sides."""
     rows, columns = shape
     return rows, columns

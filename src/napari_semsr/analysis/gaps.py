@@ -23,7 +23,16 @@ from pydantic import Field
 from scipy import ndimage, spatial
 from skimage import filters, morphology, segmentation
 
-from napari_semsr.core import FloatArray, Micrograph, Options, ReadError, ShapeError
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Micrograph,
+    Options,
+    ReadError,
+    ShapeError,
+)
 
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
@@ -52,7 +61,7 @@ class GapOptions(Options):
 class Gap:
     """One gap of the reference, or of the image where there is no reference."""
 
-    place_px: tuple[float, float]  # Its middle, ``(y, x)``
+    place_px: FloatPair  # Its middle, ``(y, x)``
     # Its width in the image; None where it is not seen, or not as wide as a number
     width_px: float | None
     # Its width in the image; None where it is not seen, or not as wide as a number
@@ -126,7 +135,7 @@ class _Line:
 
     start: FloatArray
     stop: FloatArray
-    inside: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    inside: tuple[BoolArray, BoolArray]
 
     @property
     def length(self) -> float:
@@ -140,7 +149,7 @@ class _Dip:
 
     equal: bool
     deep: bool
-    ends: tuple[float, float] | None  # in steps along the line
+    ends: FloatPair | None  # in steps along the line
 
 
 def measure_gaps(
@@ -260,7 +269,7 @@ def _line(
     labels: NDArray[np.int32],
     start: FloatArray,
     stop: FloatArray,
-    ends: tuple[int, int],
+    ends: IntPair,
 ) -> _Line | None:
     """Join two centres; None where another particle lies between."""
     passed = ndimage.map_coordinates(

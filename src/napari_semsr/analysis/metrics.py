@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_semsr.core import (
     FloatArray,
+    FloatPair,
     Micrograph,
     OptionError,
     Options,
@@ -45,7 +46,7 @@ class Histogram:
         bins; None without a reference.
     """
 
-    bins: NDArray[np.float64]
+    bins: FloatArray
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
     emd: float | None
@@ -96,18 +97,18 @@ def earth_movers_distance(
     return float(np.abs(a - b) @ np.diff(steps, prepend=0.0))
 
 
-def _edges(parts: list[NDArray[np.generic]], bins: int) -> NDArray[np.float64]:
+def _edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
     """Bin edges over the common range; integers get bins of whole levels."""
     low = float(min(part.min() for part in parts))
     high = float(max(part.max() for part in parts))
     if all(part.dtype.kind in "ui" for part in parts):
         width = max(1.0, np.ceil((high - low + 1) / bins))
         count = int(np.ceil((high - low + 1) / width))
-        whole: NDArray[np.float64] = low - 0.5 + width * np.arange(count + 1)
+        whole: FloatArray = low - 0.5 + width * np.arange(count + 1)
         return whole
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    edges: NDArray[np.float64] = np.linspace(low, high, bins + 1)
+    edges: FloatArray = np.linspace(low, high, bins + 1)
     return edges
 
 
@@ -242,7 +243,7 @@ def spatial_frequency(image: FloatArray) -> float:
     return math.sqrt(total)
 
 
-def match_affine(image: FloatArray, reference: FloatArray) -> tuple[float, float]:
+def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
     """Fit gain and offset that bring an image nearest to a reference.
 
     Parameters

@@ -7,12 +7,18 @@ whatever the window and the image's size.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy import fft
 
 from napari_semsr.analysis.frc import available_cores, finite_array
-from napari_semsr.core import Micrograph, Options, mean_pitch, plan_rings, window_plane
+from napari_semsr.core import (
+    FloatArray,
+    Micrograph,
+    Options,
+    mean_pitch,
+    plan_rings,
+    window_plane,
+)
 
 _FLOOR = 1e-12
 
@@ -44,10 +50,10 @@ class RadialSpectrum:
         FFT samples in each ring.
     """
 
-    frequency_per_px: NDArray[np.float64]
-    power: NDArray[np.float64]
-    frequency_per_um: NDArray[np.float64] | None
-    samples: NDArray[np.float64]
+    frequency_per_px: FloatArray
+    power: FloatArray
+    frequency_per_um: FloatArray | None
+    samples: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +66,18 @@ class Spectrum:
     centred: bool = True
 
 
-def _power(m: Micrograph, options: SpectrumOptions) -> NDArray[np.float64]:
+def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
     """Half-plane power density of a whole image."""
     data = finite_array(m)
     data -= data.mean()
     window = window_plane(m.shape, options.tukey)
     data *= window
     half = fft.rfft2(data, workers=available_cores())
-    power: NDArray[np.float64] = np.square(half.real) + np.square(half.imag)
+    power: FloatArray = np.square(half.real) + np.square(half.imag)
     return power / float((window**2).sum())
 
 
-def _radial(m: Micrograph, power: NDArray[np.float64]) -> RadialSpectrum:
+def _radial(m: Micrograph, power: FloatArray) -> RadialSpectrum:
     """Average a half-plane over its rings."""
     rings = plan_rings(m.shape, mean_pitch(m.scale))
     kept = slice(1, rings.complete)
@@ -86,7 +92,7 @@ def _radial(m: Micrograph, power: NDArray[np.float64]) -> RadialSpectrum:
     )
 
 
-def _centred(m: Micrograph, power: NDArray[np.float64]) -> Micrograph:
+def _centred(m: Micrograph, power: FloatArray) -> Micrograph:
     """Unfold a half-plane into a centred picture of log power."""
     rows, columns = m.shape
     full = np.empty((rows, columns))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import PixelSize, parse_pixel_size
+from napari_semsr.core.types import FloatArray, IntPair
 
 FrameOrder = Literal["row", "serpentine"]
 
@@ -93,7 +94,7 @@ class Fault:
 
 
 def grid_cells(
-    count: int, grid: tuple[int, int], order: FrameOrder = "row"
+    count: int, grid: IntPair, order: FrameOrder = "row"
 ) -> NDArray[np.int64]:
     """Place of each frame in a grid that is filled row by row.
 
@@ -161,9 +162,9 @@ class Acquisition:
 
     frames: Frames
     names: tuple[str, ...]
-    nominal_px: NDArray[np.float64] | None = None
-    nominal_nm: NDArray[np.float64] | None = None
-    grid: tuple[int, int] | None = None
+    nominal_px: FloatArray | None = None
+    nominal_nm: FloatArray | None = None
+    grid: IntPair | None = None
     order: FrameOrder = "row"
     overlap: float | None = None
     pixel_size_nm: PixelSize | None = None
@@ -200,7 +201,7 @@ class Acquisition:
         return self.frames.shape
 
     @property
-    def frame_shape(self) -> tuple[int, int]:
+    def frame_shape(self) -> IntPair:
         """Rows and columns of one frame."""
         return self.frames.shape[1:]
 

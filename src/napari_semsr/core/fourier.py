@@ -18,7 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.types import FloatArray
+from napari_semsr.core.types import (
+    FloatArray,
+    FloatPair,
+    IntPair,
+)
 
 
 def tukey(size: int, alpha: float) -> FloatArray:
@@ -57,7 +61,7 @@ def tukey(size: int, alpha: float) -> FloatArray:
     return weights
 
 
-def window_plane(shape: tuple[int, int], alpha: float) -> FloatArray:
+def window_plane(shape: IntPair, alpha: float) -> FloatArray:
     """Separable Tukey window of an image.
 
     Parameters
@@ -76,7 +80,7 @@ def window_plane(shape: tuple[int, int], alpha: float) -> FloatArray:
     return plane
 
 
-def mean_pitch(scale: tuple[float, float]) -> tuple[float, float]:
+def mean_pitch(scale: FloatPair) -> FloatPair:
     """Pixel pitches in units of their geometric mean.
 
     Parameters
@@ -93,7 +97,7 @@ def mean_pitch(scale: tuple[float, float]) -> tuple[float, float]:
     return (1.0, 1.0) if abs(ratio - 1) < 1e-6 else (ratio, 1 / ratio)
 
 
-def radial_frequency(shape: tuple[int, int], pitch: tuple[float, float]) -> FloatArray:
+def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
     """Distance of every half-plane sample from the zero frequency.
 
     `pitch`: ``(y, x)`` relative pixel pitch, as from `mean_pitch`; gives (Y, X // 2 +
@@ -129,8 +133,8 @@ class Rings:
         Rings ``0 … complete - 1`` lie within the smaller Nyquist frequency.
     """
 
-    shape: tuple[int, int]
-    pitch: tuple[float, float]
+    shape: IntPair
+    pitch: FloatPair
     bin_width: float
     index: NDArray[np.int32]
     multiplicity: FloatArray
@@ -164,9 +168,7 @@ class Rings:
 
 
 @lru_cache(maxsize=8)
-def plan_rings(
-    shape: tuple[int, int], pitch: tuple[float, float] = (1.0, 1.0)
-) -> Rings:
+def plan_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
     """Lay rings over the Fourier plane of an image.
 
     Parameters

@@ -10,11 +10,11 @@ from fractions import Fraction
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.resampling import Resampling
 from napari_semsr.core.tiling import Box
+from napari_semsr.core.types import BoolArray, FloatPair, IntPair
 
 _SLACK_PX = 0.01  # less than this is no shift, and no reach over a border
 _STEP_PARTS = 10_000_000  # else the far end of a large field would drift
@@ -35,9 +35,9 @@ class Grid:
         Outer border ``(y, x)`` of pixel (0, 0).
     """
 
-    shape: tuple[int, int]
-    pitch: tuple[float, float]
-    corner: tuple[float, float]
+    shape: IntPair
+    pitch: FloatPair
+    corner: FloatPair
 
     @classmethod
     def of(cls, image: Micrograph) -> Self:
@@ -57,7 +57,7 @@ class Grid:
         return cls(image.shape, image.scale, (y, x))
 
     @property
-    def end(self) -> tuple[float, float]:
+    def end(self) -> FloatPair:
         """Outer border of the last pixel."""
         y, x = (
             c + n * p
@@ -65,7 +65,7 @@ class Grid:
         )
         return y, x
 
-    def moved(self, by: tuple[float, float]) -> Self:
+    def moved(self, by: FloatPair) -> Self:
         """Move the grid.
 
         Parameters
@@ -81,7 +81,7 @@ class Grid:
         corner = self.corner[0] + by[0], self.corner[1] + by[1]
         return type(self)(self.shape, self.pitch, corner)
 
-    def centre(self, box: Box) -> tuple[float, float]:
+    def centre(self, box: Box) -> FloatPair:
         """Find the centre of the first pixel of a part.
 
         Parameters
@@ -102,7 +102,7 @@ class Grid:
         )
         return y, x
 
-    def nearest(self, start: tuple[float, float], stop: tuple[float, float]) -> Box:
+    def nearest(self, start: FloatPair, stop: FloatPair) -> Box:
         """Find the pixels between two corners, to the nearest border.
 
         Parameters
@@ -203,7 +203,7 @@ def lay_grid(target: Grid, source: Grid) -> Resampling:
     return Resampling(source.shape, (steps[0], steps[1]), (offsets[0], offsets[1]))
 
 
-def gap_free_box(covered: NDArray[np.bool_], *, least: int = 1) -> Box | None:
+def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:
     """Find a large rectangle without gaps, by taking off the worst side each time.
 
     Parameters

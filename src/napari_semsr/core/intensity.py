@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import Box, read_box
+from napari_semsr.core.types import FloatPair
 
 _BINS = 1 << 16
 _BLOCK = 2048
@@ -108,7 +109,7 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
     return found
 
 
-def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> tuple[float, float]:
+def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     """Measure two percentiles over a whole field, chunk by chunk.
 
     Parameters

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.provenance import Provenance
+from napari_semsr.core.types import FloatPair, IntPair
 
-PixelSize = NewType("PixelSize", tuple[float, float])
+PixelSize = NewType("PixelSize", FloatPair)
 """``(y, x)`` in nanometres, finite and positive; made only by `parse_pixel_size`."""
 
 
@@ -79,8 +80,8 @@ class Micrograph:
     pixel_size_nm: PixelSize | None = None
     name: str = "image"
     provenance: Provenance | None = None
-    origin: tuple[float, float] = (0.0, 0.0)
-    spacing_px: tuple[float, float] = (1.0, 1.0)
+    origin: FloatPair = (0.0, 0.0)
+    spacing_px: FloatPair = (1.0, 1.0)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Micrograph:
             raise ShapeError(msg)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> IntPair:
         """Rows and columns."""
         rows, columns = self.data.shape
         return int(rows), int(columns)
@@ -107,7 +108,7 @@ class Micrograph:
         return hasattr(self.data, "dask")
 
     @property
-    def scale(self) -> tuple[float, float]:
+    def scale(self) -> FloatPair:
         """Pixel pitch ``(y, x)`` in `unit`."""
         return self.pixel_size_nm if self.pixel_size_nm is not None else self.spacing_px
 

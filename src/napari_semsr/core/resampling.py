@@ -27,11 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.tiling import Box, reflect_indices
-from napari_semsr.core.types import IntPair
+from napari_semsr.core.types import (
+    FloatArray,
+    IntPair,
+)
 
 _LOBES = 3
 _TOGETHER = Fraction(0), Fraction(0)
-Step = Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,12 @@ class Resampling:
         ``(y, x)`` pixels of the field from its border to that of the new grid.
     """
 
-    size: tuple[int, int]
-    steps: tuple[Step, Step]
+    size: IntPair
+    steps: tuple[Fraction, Fraction]
     offsets: tuple[Fraction, Fraction] = _TOGETHER
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> IntPair:
         """Rows and columns of the new grid; it reaches to the field's end."""
         rows, columns = (
             math.ceil((n - offset) / step)
@@ -175,13 +177,13 @@ def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-def _width(step: Step) -> int:
+def _width(step: Fraction) -> int:
     """Count the pixels of the field that make one pixel."""
     return 2 * math.ceil(_LOBES * max(step, Fraction(1)))
 
 
 def _centres(
-    span: IntPair, step: Step, offset: Fraction
+    span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], int]:
     """Centres of new pixels in pixels of the field: numerators, and what is below."""
     parts = math.lcm(step.denominator, offset.denominator)
@@ -192,8 +194,8 @@ def _centres(
 
 
 def _taps(
-    span: IntPair, step: Step, offset: Fraction
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    span: IntPair, step: Fraction, offset: Fraction
+) -> tuple[NDArray[np.int64], FloatArray]:
     """First pixel, and the weights of it and those that follow, for each new pixel."""
     width = _width(step)
     centre, over = _centres(span, step, offset)

@@ -23,7 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.types import IntPair
+from napari_semsr.core.types import (
+    FloatPair,
+    IntPair,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class Tile:
         What the network sees, inside the padded field.
     """
 
-    index: tuple[int, int]
+    index: IntPair
     core: Box
     window: Box
 
@@ -179,15 +182,15 @@ class TilePlan:
         Whether all windows have one size.
     """
 
-    shape: tuple[int, int]
-    padded_shape: tuple[int, int]
+    shape: IntPair
+    padded_shape: IntPair
     core: int
     halo: int
     stride: int
     constant: bool
 
     @property
-    def grid(self) -> tuple[int, int]:
+    def grid(self) -> IntPair:
         """Rows and columns of tiles."""
         rows, columns = (-(-size // self.core) for size in self.shape)
         return rows, columns
@@ -223,19 +226,19 @@ class TilePlan:
         core_x, window_x = self._span(column, 1)
         return Tile((row, column), Box(*core_y, *core_x), Box(*window_y, *window_x))
 
-    def _span(self, index: int, axis: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    def _span(self, index: int, axis: int) -> tuple[IntPair, IntPair]:
         """Core and window of one axis."""
         size = self.shape[axis]
         start = index * self.core
         core = start, min(start + self.core, size)
         return core, self._window(*core, axis)
 
-    def _context(self, start: int, stop: int, axis: int) -> tuple[int, int]:
+    def _context(self, start: int, stop: int, axis: int) -> IntPair:
         """Add a halo to a part of one axis, cut where the padded field ends."""
         end = round_up(stop, self.stride) + self.halo
         return max(start - self.halo, 0), min(end, self.padded_shape[axis])
 
-    def around(self, core: Box, index: tuple[int, int] = (0, 0)) -> Tile:
+    def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
         """Give any part of the field a window.
 
         Parameters
@@ -255,7 +258,7 @@ class TilePlan:
         columns = self._window(core.x0, core.x1, 1)
         return Tile(index, core, Box(*rows, *columns))
 
-    def _window(self, start: int, stop: int, axis: int) -> tuple[int, int]:
+    def _window(self, start: int, stop: int, axis: int) -> IntPair:
         """Window of a part of one axis."""
         if not self.constant or stop - start > self.core:
             return self._context(start, stop, axis)
@@ -302,7 +305,7 @@ class BlockPlan:
 
     block: int
     step: int
-    grid: tuple[int, int]
+    grid: IntPair
 
     @property
     def corners(self) -> NDArray[np.intp]:
@@ -311,7 +314,7 @@ class BlockPlan:
         return np.ascontiguousarray(places * self.step).astype(np.intp)
 
     @property
-    def origin(self) -> tuple[float, float]:
+    def origin(self) -> FloatPair:
         """Centre of the first block in pixels, pixel (0, 0) having its centre at 0."""
         return (self.block - 1) / 2, (self.block - 1) / 2
 
@@ -333,7 +336,7 @@ def round_up(value: int, multiple: int) -> int:
 
 
 def plan_tiles(
-    shape: tuple[int, int],
+    shape: IntPair,
     *,
     core: int,
     halo: int,
@@ -394,7 +397,7 @@ def plan_tiles(
     )
 
 
-def plan_blocks(shape: tuple[int, int], *, block: int, step: int) -> BlockPlan:
+def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
     """Lay square blocks over a field at a constant step.
 
     Parameters
@@ -451,7 +454,7 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return indices
 
 
-def pad_to(array: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+def pad_to(array: NDArray[Any], shape: IntPair) -> NDArray[Any]:
     """Reflect an array at the bottom and right; `array` (Y, X)."""
     if array.shape == shape:
         return array

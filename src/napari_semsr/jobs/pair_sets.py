@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     Box,
     FloatPair,
+    IntPair,
     Job,
     Micrograph,
     Progress,
@@ -191,7 +192,7 @@ def _places(
     raise ShapeError(msg)
 
 
-def _coarse(image: Micrograph, scale: int) -> tuple[int, int]:
+def _coarse(image: Micrograph, scale: int) -> IntPair:
     """Rows and columns of an image in pixels of LOW."""
     return image.shape[0] // scale, image.shape[1] // scale
 

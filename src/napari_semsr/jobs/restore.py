@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_semsr.core import (
+    FloatPair,
     Job,
     Micrograph,
     OptionError,
@@ -118,7 +119,7 @@ class RestoredFile(Result):
     shape: tuple[int, ...]
     dtype: str
     clipped: int
-    pixel_size_nm: tuple[float, float] | None
+    pixel_size_nm: FloatPair | None
     provenance: Provenance = field(metadata={"json": False})
 
 

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import Options
+from napari_semsr.core import (
+    Float32Array,
+    FloatPair,
+    Options,
+)
 
 _ANGLES = (0, 30, 45, 60, 90)
 
@@ -25,7 +29,7 @@ class AugmentOptions(Options):
     angles_deg: tuple[int, ...] = Field(
         default=_ANGLES, min_length=1, description="turns, in either direction"
     )
-    zoom: tuple[float, float] = Field(
+    zoom: FloatPair = Field(
         default=(0.8, 1.25), description="range of the magnification"
     )
     gain: float = Field(default=0.1, ge=0, lt=1, description="largest change of gain")
@@ -64,8 +68,8 @@ def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variat
 def vary(
     patch: NDArray[Any],
     variation: Variation,
-    value_range: tuple[float, float] = (0.0, 1.0),
-) -> NDArray[np.float32]:
+    value_range: FloatPair = (0.0, 1.0),
+) -> Float32Array:
     """Vary one patch; `patch` (N, N); `value_range` (0.0, 1.0); gives (N, N)."""
     made = patch.astype(np.float32)
     made = made[::-1] if variation.up_down else made
@@ -82,13 +86,13 @@ def vary(
     return np.ascontiguousarray(changed, dtype=np.float32)
 
 
-def _turned(patch: NDArray[np.float32], variation: Variation) -> NDArray[np.float32]:
+def _turned(patch: Float32Array, variation: Variation) -> Float32Array:
     """Turn and magnify about the centre."""
     angle = np.deg2rad(variation.angle_deg)
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = np.array([[cos, sin], [-sin, cos]]) / variation.zoom
     centre = (np.array(patch.shape) - 1) / 2
-    made: NDArray[np.float32] = ndimage.affine_transform(
+    made: Float32Array = ndimage.affine_transform(
         patch, matrix, offset=centre - matrix @ centre, order=3, mode="mirror"
     )
     return made
@@ -100,9 +104,9 @@ def augment_pair(
     seed: int | tuple[int, ...],
     *,
     options: AugmentOptions | None = None,
-    low_range: tuple[float, float] = (0.0, 1.0),
-    high_range: tuple[float, float] = (0.0, 1.0),
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    low_range: FloatPair = (0.0, 1.0),
+    high_range: FloatPair = (0.0, 1.0),
+) -> tuple[Float32Array, Float32Array]:
     """Vary both patches of a pair alike.
 
     Parameters

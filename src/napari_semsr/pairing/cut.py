@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import filters
 
-from napari_semsr.core import Box, Micrograph, OptionError, read_box
+from napari_semsr.core import (
+    Box,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Micrograph,
+    OptionError,
+    read_box,
+)
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 # Unpaired sets of equal pattern density.
@@ -57,10 +65,10 @@ class DensityMeter:
         return float((_gradient(patch) > self._threshold).mean())
 
 
-def _gradient(values: NDArray[Any]) -> NDArray[np.float64]:
+def _gradient(values: NDArray[Any]) -> FloatArray:
     """Gradient magnitude of smoothed grey values; NaN counts as 0."""
     known = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
-    made: NDArray[np.float64] = ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX)
+    made: FloatArray = ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX)
     return made
 
 
@@ -123,13 +131,11 @@ class Place:
     """
 
     source: int
-    block: tuple[int, int]
+    block: IntPair
     box: Box
 
 
-def lay_out(
-    source: int, shape: tuple[int, int], options: PairOptions
-) -> Iterator[Place]:
+def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place]:
     """Lay patches over an image, in blocks that share no pixel.
 
     Without overlap a block is one patch; with overlap it holds as many patches as fit
@@ -167,7 +173,7 @@ def lay_out(
 
 
 def judge_one(
-    patch: NDArray[Any], value_range: tuple[float, float], options: PairOptions
+    patch: NDArray[Any], value_range: FloatPair, options: PairOptions
 ) -> str | None:
     """Tell why one patch is of no use.
 
@@ -196,7 +202,7 @@ def judge_one(
 def judge(
     low: NDArray[Any],
     high: NDArray[Any],
-    ranges: tuple[tuple[float, float], tuple[float, float]],
+    ranges: tuple[FloatPair, FloatPair],
     options: PairOptions,
 ) -> str | None:
     """Tell why a pair of patches is of no use.
@@ -239,16 +245,14 @@ def _binned(patch: NDArray[Any], scale: int) -> NDArray[Any]:
     return np.asarray(blocks.mean(axis=(1, 3)))
 
 
-def _plain(patch: NDArray[Any]) -> NDArray[np.float64]:
+def _plain(patch: NDArray[Any]) -> FloatArray:
     """Smooth a patch, and bring it to mean 0 and deviation 1."""
     values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
     values -= values.mean()
     return np.asarray(values / max(float(values.std()), 1e-300))
 
 
-def _best_shift(
-    a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[tuple[int, int], float]:
+def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
     """Find the shift, up to an eighth of the side, of the strongest correlation.
 
     Only what both share at a shift is compared, so that the border costs nothing.
@@ -268,9 +272,7 @@ def _best_shift(
     return (int(y) - reach, int(x) - reach), float(found[y, x])
 
 
-def _window_deviation(
-    values: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.float64]:
+def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """Compute the standard deviation of every window that lies inside."""
     sums = []
     for part in (values, values**2):
@@ -317,7 +319,7 @@ def split(
     OptionError
         If there are fewer blocks than sets that must not be empty.
     """
-    blocks: dict[tuple[int, tuple[int, int]], list[Place]] = {}
+    blocks: dict[tuple[int, IntPair], list[Place]] = {}
     for place in places:
         blocks.setdefault((place.source, place.block), []).append(place)
     wanted = [name for name in SPLITS if options.shares[name] > 0]

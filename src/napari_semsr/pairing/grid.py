@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Box, Micrograph, ShapeError, field_range, read_box
+from napari_semsr.core import (
+    Box,
+    Float32Array,
+    FloatPair,
+    IntPair,
+    Micrograph,
+    ShapeError,
+    field_range,
+    read_box,
+)
 from napari_semsr.pairing.options import PairOptions
 
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
@@ -23,8 +32,8 @@ class AlignedPair:
     low: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
     high: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
     scale: int  # HIGH pixels for each LOW pixel
-    low_range: tuple[float, float]  # Percentiles 0.1 and 99.9 of each field
-    high_range: tuple[float, float]  # Percentiles 0.1 and 99.9 of each field
+    low_range: FloatPair  # Percentiles 0.1 and 99.9 of each field
+    high_range: FloatPair  # Percentiles 0.1 and 99.9 of each field
     resampled: bool  # Whether either was brought to another grid
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -173,7 +182,7 @@ def _corners(*images: Micrograph) -> list[tuple[NDArray[Any], NDArray[Any]]]:
 
 
 def _resample(
-    image: Micrograph, offset_nm: NDArray[Any], pitch_nm: float, shape: tuple[int, int]
+    image: Micrograph, offset_nm: NDArray[Any], pitch_nm: float, shape: IntPair
 ) -> Micrograph:
     """Sample an image on another grid whose outer corner lies `offset_nm` inside."""
     pitch = np.array(image.scale)
@@ -192,14 +201,14 @@ def _sampled(
     data: NDArray[Any],
     ratio: NDArray[Any],
     first: NDArray[Any],
-    shape: tuple[int, int],
-) -> NDArray[np.float32]:
+    shape: IntPair,
+) -> Float32Array:
     """Sample by cubic splines, smoothed first where the new grid is coarser."""
     values = data.astype(np.float32)
     sigma = np.maximum((ratio - 1) / 2, 0)
     if np.any(sigma > 0):
         values = ndimage.gaussian_filter(values, sigma, mode="mirror")
-    made: NDArray[np.float32] = ndimage.affine_transform(
+    made: Float32Array = ndimage.affine_transform(
         values, ratio, offset=first, output_shape=shape, order=3, mode="mirror"
     )
     return made
@@ -229,7 +238,7 @@ def rescale(image: Micrograph, shrink: float) -> Micrograph:
 
 def one_side(
     image: Micrograph, pitch_nm: float | None, options: PairOptions
-) -> tuple[Micrograph, tuple[float, float], bool]:
+) -> tuple[Micrograph, FloatPair, bool]:
     """Bring an image of an unpaired set to the common pixel, where that is known.
 
     Parameters

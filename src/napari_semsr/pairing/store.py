@@ -22,7 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import FloatPair, IncompleteError, ReadError
+from napari_semsr.core import (
+    FloatPair,
+    IncompleteError,
+    ReadError,
+)
 from napari_semsr.pairing.options import SPLITS
 
 if TYPE_CHECKING:
@@ -252,9 +256,7 @@ def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
     return np.vstack(rows)
 
 
-def _thumbnail(
-    patch: NDArray[np.generic], value_range: tuple[float, float]
-) -> NDArray[np.uint8]:
+def _thumbnail(patch: NDArray[np.generic], value_range: FloatPair) -> NDArray[np.uint8]:
     """Shrink a patch and bring it to 8 bits."""
     low, high = value_range
     values = (patch.astype(float) - low) / max(high - low, 1e-300)

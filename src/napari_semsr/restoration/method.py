@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 
 from napari_semsr.core import (
     FloatArray,
+    FloatPair,
     Micrograph,
     OptionError,
     Options,
@@ -254,7 +255,7 @@ def choose(
     return Restorer(low, high, psf, options, taps, taps.radius, taps.radius, chosen)
 
 
-def _extremes(micrograph: Micrograph) -> tuple[float, float]:
+def _extremes(micrograph: Micrograph) -> FloatPair:
     """Smallest and largest grey value, of finite pixels."""
     low, high = field_range(micrograph.data, 0, 100)
     if low == high == 0 and _all_missing(micrograph):

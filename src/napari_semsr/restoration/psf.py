@@ -8,7 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import FloatArray, OptionError, PixelSize
+from napari_semsr.core import (
+    FloatArray,
+    FloatPair,
+    OptionError,
+    PixelSize,
+)
 
 _LARGEST = 129
 """Largest side of a kernel in pixels."""
@@ -36,7 +41,7 @@ class PointSpread:
 
     kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
     kind: str  # ``gaussian``, ``file``, ``estimated`` or ``blind``
-    sigma_px: tuple[float, float]  # Root mean square width ``(y, x)``
+    sigma_px: FloatPair  # Root mean square width ``(y, x)``
 
     @property
     def radius(self) -> int:
@@ -84,7 +89,7 @@ def parse_psf(text: str) -> PsfChoice:
     return PsfChoice("file", path=text)
 
 
-def gaussian(sigma_px: tuple[float, float], *, kind: str = "gaussian") -> PointSpread:
+def gaussian(sigma_px: FloatPair, *, kind: str = "gaussian") -> PointSpread:
     """Make a Gaussian kernel, cut off at four standard deviations."""
     lines = []
     for sigma in sigma_px:
@@ -99,7 +104,7 @@ def gaussian(sigma_px: tuple[float, float], *, kind: str = "gaussian") -> PointS
     return PointSpread(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
 
 
-def sigma_in_px(choice: PsfChoice, pixel_size: PixelSize | None) -> tuple[float, float]:
+def sigma_in_px(choice: PsfChoice, pixel_size: PixelSize | None) -> FloatPair:
     """Convert the width of a Gaussian to pixels.
 
     `pixel_size`: ``(y, x)`` of the image in nm; gives ``(y, x)`` in pixels.
@@ -135,7 +140,7 @@ def recorded(values: NDArray[Any], name: str, *, kind: str = "file") -> PointSpr
     return PointSpread(kernel, kind, _widths(kernel))
 
 
-def _widths(kernel: FloatArray) -> tuple[float, float]:
+def _widths(kernel: FloatArray) -> FloatPair:
     """Root mean square widths of a kernel."""
     found: list[float] = []
     for axis in (1, 0):

@@ -5,9 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import Box, Tile, TilePlan, finite_mean, plan_tiles, read_box
+from napari_semsr.core import (
+    Box,
+    Float32Array,
+    IntPair,
+    Tile,
+    TilePlan,
+    finite_mean,
+    plan_tiles,
+    read_box,
+)
 from napari_semsr.restoration.method import Restorer
 
 _TILE = 512
@@ -27,12 +35,10 @@ class RestoredTile:
     """
 
     tile: Tile
-    values: NDArray[np.float32]
+    values: Float32Array
 
 
-def plan_field(
-    shape: tuple[int, int], restorer: Restorer, tile: int | None
-) -> TilePlan:
+def plan_field(shape: IntPair, restorer: Restorer, tile: int | None) -> TilePlan:
     """Cut a field into tiles.
 
     Parameters
@@ -60,7 +66,7 @@ def _mean_of(data: Any) -> float:
 
 def _restored(
     data: Any, box: Box, restorer: Restorer, mean: float, halo: int
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Restore a box of a field; beyond its border the field is reflected."""
     window = read_box(data, box.grow(halo))
     if window.dtype.kind != "f":
@@ -78,7 +84,7 @@ def restore_tiles(
     data: Any,
     plan: TilePlan,
     restorer: Restorer,
-    places: Collection[tuple[int, int]] | None = None,
+    places: Collection[IntPair] | None = None,
 ) -> Iterator[RestoredTile]:
     """Restore a field tile by tile.
 

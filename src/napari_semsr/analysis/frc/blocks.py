@@ -34,7 +34,12 @@ from napari_semsr.analysis.frc.validity import (
     reason_of,
     threshold_curve,
 )
-from napari_semsr.core import FloatArray
+from napari_semsr.core import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+)
 
 Estimator = Literal["plain", "exact"]
 
@@ -173,10 +178,10 @@ def _reduced(stack: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _periodic(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32] | None,
-    mask: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
+    first: Float32Array,
+    second: Float32Array | None,
+    mask: BoolArray,
+) -> BoolArray:
     """Test the pairs of a mask for gratings; halves of one image when it is alone."""
     found = np.zeros(mask.shape, bool)
     a = first[mask]
@@ -192,7 +197,7 @@ def measure(
     first: NDArray[np.floating],
     second: NDArray[np.floating] | None,
     *,
-    pitch: tuple[float, float] = (1.0, 1.0),
+    pitch: FloatPair = (1.0, 1.0),
     tukey: float = 0.5,
     criterion: Criterion = "1/7",
     estimator: Estimator = "exact",
@@ -245,9 +250,9 @@ def _too_small(count: int) -> Measurement:
 def _status(
     sums: RingSums,
     geometry: Geometry,
-    valid: NDArray[np.bool_],
-    a: NDArray[np.float32],
-    b: NDArray[np.float32] | None,
+    valid: BoolArray,
+    a: Float32Array,
+    b: Float32Array | None,
     *,
     reference: bool = False,
 ) -> NDArray[np.uint8]:
@@ -270,7 +275,7 @@ def _status(
 
 
 def _accept(
-    found: Estimates, geometry: Geometry, a: NDArray[np.float32], whole: Geometry
+    found: Estimates, geometry: Geometry, a: Float32Array, whole: Geometry
 ) -> Estimates:
     """Keep crossings of split images only where the split can be trusted."""
     code = found.code.copy()

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr.analysis.frc.blocks import Estimator, Measurement, measure
@@ -18,7 +17,16 @@ from napari_semsr.analysis.frc.validity import (
     check_grids,
     not_independent,
 )
-from napari_semsr.core import Micrograph, OptionError, Options, ReadError, mean_pitch
+from napari_semsr.core import (
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Micrograph,
+    OptionError,
+    Options,
+    ReadError,
+    mean_pitch,
+)
 
 _WHOLE: Estimator = "exact"
 _Z95 = 1.959964
@@ -87,18 +95,18 @@ class FrcResult:
 
     resolution_px: float | None
     resolution_nm: float | None
-    interval_px: tuple[float, float] | None
-    interval_nm: tuple[float, float] | None
+    interval_px: FloatPair | None
+    interval_nm: FloatPair | None
     criterion: Criterion
     estimator: Estimator
     method: str
     reason: Reason | None
-    frequency_per_px: NDArray[np.float64]
-    correlation: NDArray[np.float64]
-    threshold: NDArray[np.float64]
-    samples: NDArray[np.float64]
+    frequency_per_px: FloatArray
+    correlation: FloatArray
+    threshold: FloatArray
+    samples: FloatArray
     tukey: float
-    shape: tuple[int, int]
+    shape: IntPair
 
 
 def check_options(b: Micrograph | None, options: FrcOptions) -> None:
@@ -134,7 +142,7 @@ def describe_method(
     return line
 
 
-def finite_array(m: Micrograph) -> NDArray[np.float64]:
+def finite_array(m: Micrograph) -> FloatArray:
     """Read a whole image in double precision and refuse missing pixels.
 
     Gives (Y, X).

@@ -39,9 +39,13 @@ from napari_semsr.analysis.frc.validity import (
 )
 from napari_semsr.core import (
     BlockPlan,
+    BoolArray,
     Box,
     Float32Array,
+    FloatArray,
+    FloatPair,
     InputRecord,
+    IntPair,
     Job,
     Micrograph,
     OptionError,
@@ -90,7 +94,7 @@ class FrcMap:
 
     map: Micrograph
     measured: Float32Array
-    filled: NDArray[np.bool_]
+    filled: BoolArray
     reasons: NDArray[np.uint8]
     relative_sd: Float32Array
     block: int
@@ -182,7 +186,7 @@ class FrcMapOptions(FrcOptions):
     )
 
 
-def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> BlockPlan:
+def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
     """Blocks that the options ask for."""
     if options.blocks_per_axis is not None:
         side = min(shape) // options.blocks_per_axis
@@ -194,7 +198,7 @@ def _plan(shape: tuple[int, int], options: FrcMapOptions, *, single: bool) -> Bl
     return plan_blocks(shape, block=block, step=options.step)
 
 
-def _too_many(shape: tuple[int, int], wanted: int) -> str:
+def _too_many(shape: IntPair, wanted: int) -> str:
     """Say why so many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
@@ -209,7 +213,7 @@ def _too_many(shape: tuple[int, int], wanted: int) -> str:
     )
 
 
-def _strips(plan: BlockPlan, columns: int) -> Iterator[tuple[int, int]]:
+def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
     """Ranges of block rows whose pixels fit the memory of one strip."""
     fitting = (_STRIP_PIXELS // columns - plan.block) // plan.step + 1
     rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
@@ -217,7 +221,7 @@ def _strips(plan: BlockPlan, columns: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, plan.grid[0])
 
 
-def _read_strip(m: Micrograph, plan: BlockPlan, rows: tuple[int, int]) -> Float32Array:
+def _read_strip(m: Micrograph, plan: BlockPlan, rows: IntPair) -> Float32Array:
     """Grey values of a strip of blocks, its mean taken off in float64.
 
     They are scaled to at most 1, since squares of single precision overflow early;
@@ -250,8 +254,8 @@ def _batches(rows: int, columns: int, block: int) -> list[NDArray[np.intp]]:
 class _Grids:
     """Results as they come in, one number per block."""
 
-    crossing: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    crossing: FloatArray
+    spread: FloatArray
     code: NDArray[np.uint8]
     pooled: RingSums | None = None
 
@@ -275,7 +279,7 @@ def _measure_batch(
     return ask(first[places], None if second is None else second[places])
 
 
-def _fill(measured: Float32Array) -> tuple[Float32Array, NDArray[np.bool_]]:
+def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
     """Give each failed block the number of the nearest measured one."""
     missing = ~np.isfinite(measured)
     if missing.all() or not missing.any():
@@ -368,7 +372,7 @@ def _run(
     b: Micrograph | None,
     plan: BlockPlan,
     options: FrcMapOptions,
-    pitch: tuple[float, float],
+    pitch: FloatPair,
 ) -> Job[None]:
     """Measure every block, strip by strip, on all cores."""
     ask = partial(

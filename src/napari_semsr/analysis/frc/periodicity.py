@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from napari_semsr.core import Float32Array, FloatArray, Rings, plan_rings
+from napari_semsr.core import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    IntPair,
+    Rings,
+    plan_rings,
+)
 
 _LOBES = 8
 _LOBE_SHARE = 0.5
@@ -67,7 +74,7 @@ def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
 
 
 @lru_cache(maxsize=4)
-def _plan(shape: tuple[int, int]) -> _Plane:
+def _plan(shape: IntPair) -> _Plane:
     """Window, rings and the neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE else _COSINES_HANN
     window = np.outer(*(_cosine_window(size, terms) for size in shape))
@@ -92,7 +99,7 @@ def _plan(shape: tuple[int, int]) -> _Plane:
 
 
 @lru_cache(maxsize=4)
-def _half_shift(shape: tuple[int, int]) -> NDArray[np.complex64]:
+def _half_shift(shape: IntPair) -> NDArray[np.complex64]:
     """Phase ramp that takes off half a pixel on both axes."""
     rows, columns = (np.fft.fftfreq(size) for size in shape)
     return np.exp(-1j * np.pi * (rows[:, None] + columns[None, :])).astype(np.complex64)
@@ -187,14 +194,14 @@ def is_periodic(
     second: Float32Array,
     *,
     diagonal: bool = False,
-) -> NDArray[np.bool_]:
+) -> BoolArray:
     """Tell gratings and lattices from images that have a resolution.
 
     `first`, `second` (B, Y, X); `diagonal`: the pair are diagonal halves of one image:
     the second lies half a pixel further on both axes; gives (B,).
     """
     texture = describe_texture(first, second, diagonal=diagonal)
-    periodic: NDArray[np.bool_] = (texture.lobe_share > _LOBE_SHARE) & (
+    periodic: BoolArray = (texture.lobe_share > _LOBE_SHARE) & (
         texture.agreement < _AGREEMENT
     )
     return periodic

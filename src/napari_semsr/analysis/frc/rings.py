@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse
 
-from napari_semsr.core import Float32Array, FloatArray, Rings, plan_rings, window_plane
+from napari_semsr.core import (
+    BoolArray,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Rings,
+    plan_rings,
+    window_plane,
+)
 
 _LARGEST = 150_000
 _TINY = 1e-30
@@ -89,9 +98,7 @@ class RingSums:
 
 
 @lru_cache(maxsize=6)
-def plan_geometry(
-    shape: tuple[int, int], pitch: tuple[float, float], tukey: float
-) -> Geometry:
+def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
     """Prepare what all blocks of one shape have in common.
 
     `pitch`: ``(y, x)`` relative pixel pitch.
@@ -247,10 +254,8 @@ NYQUIST_SHARE = 0.7
 
 _WHITE_TOLERANCE = 0.15
 
-NoiseColour = NDArray[np.float64]
 
-
-def diagonal_sums(stack: NDArray[np.float32], geometry: Geometry) -> RingSums:
+def diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
     """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
@@ -261,7 +266,7 @@ def diagonal_sums(stack: NDArray[np.float32], geometry: Geometry) -> RingSums:
     return sum_rings(ee, oo, geometry, main) + sum_rings(eo, oe, geometry, anti)
 
 
-def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bool_]:
+def is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     """Test whether the noise floor of each block is flat.
 
     `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.5 cycles per
@@ -280,20 +285,18 @@ def is_coloured(stack: NDArray[np.float32], geometry: Geometry) -> NDArray[np.bo
     )
     error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
     ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
-    coloured: NDArray[np.bool_] = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
+    coloured: BoolArray = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
     return coloured
 
 
-def equivalent(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+def equivalent(curve: FloatArray) -> FloatArray:
     """Correlation that two exposures like the split image would have."""
     size = np.abs(curve)
-    result: NDArray[np.float64] = (
-        np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
-    )
+    result: FloatArray = np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
     return result
 
 
-def half_threshold(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+def half_threshold(threshold: FloatArray) -> FloatArray:
     """Correlation of the halves at which the image itself meets a threshold."""
-    result: NDArray[np.float64] = threshold / (_GAIN - (_GAIN - 1) * threshold)
+    result: FloatArray = threshold / (_GAIN - (_GAIN - 1) * threshold)
     return result

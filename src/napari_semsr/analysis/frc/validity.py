@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.rings import LINE_BAND, Geometry, RingSums
-from napari_semsr.core import BoolArray, FloatArray, Micrograph, OptionError, ShapeError
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    Micrograph,
+    OptionError,
+    ShapeError,
+)
 
 Criterion = Literal["1/7", "half-bit", "3-sigma"]
 
@@ -58,8 +64,8 @@ def reason_of(code: int) -> Reason | None:
 
 
 def threshold_curve(
-    criterion: Criterion, samples: NDArray[np.float64], *, reference: bool = False
-) -> NDArray[np.float64]:
+    criterion: Criterion, samples: FloatArray, *, reference: bool = False
+) -> FloatArray:
     """Correlation that a ring must reach.
 
     .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,

@@ -17,11 +17,15 @@ from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from scipy import signal, sparse
 from scipy.sparse.linalg import spsolve
 
-from napari_semsr.core import FloatArray
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    IntPair,
+)
 
 Change = Literal["inserted", "erased"]
 
@@ -54,7 +58,7 @@ class Discs:
     def __len__(self) -> int:
         return len(self.radii)
 
-    def chosen(self, which: NDArray[np.bool_]) -> "Discs":
+    def chosen(self, which: BoolArray) -> "Discs":
         """Leave some out.
 
         Parameters
@@ -159,7 +163,7 @@ def disc_steps(
     discs: Discs,
     rng: np.random.Generator,
     *,
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bounds: FloatPair = (-np.inf, np.inf),
 ) -> FloatArray:
     """Give half the local contrast at each disc, with a sign.
 
@@ -242,7 +246,7 @@ def erase_discs(image: FloatArray, discs: Discs) -> FloatArray:
 
 def choose_places(
     image: FloatArray,
-    counts: tuple[int, int],
+    counts: IntPair,
     rng: np.random.Generator,
     *,
     radii: Sequence[int] = RADII_PX,
@@ -277,7 +281,7 @@ def choose_places(
 def _take(
     image: FloatArray,
     radii: list[int],
-    counts: tuple[int, int],
+    counts: IntPair,
     rng: np.random.Generator,
     found: dict[Change, list[tuple[int, int, int]]],
 ) -> None:
@@ -305,7 +309,7 @@ def _take(
 
 def _fitting(
     image: FloatArray, contrast: FloatArray, radius: int
-) -> dict[Change, NDArray[np.bool_]]:
+) -> dict[Change, BoolArray]:
     """Tell where a disc of this radius may go in, or come out."""
     disc = _mean(image, 0, radius - 0.5)
     rim = _mean(image, radius + 0.5, radius + 1.5)
@@ -330,7 +334,7 @@ def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
     return np.asarray(mean)
 
 
-def _harmonic(part: FloatArray, inside: NDArray[np.bool_]) -> FloatArray:
+def _harmonic(part: FloatArray, inside: BoolArray) -> FloatArray:
     """Replace some pixels by the solution of Laplace's equation."""
     index = np.full(part.shape, -1)
     index[inside] = np.arange(inside.sum())
@@ -359,7 +363,7 @@ def _discs(places: list[tuple[int, int, int]]) -> Discs:
 
 
 def _box(
-    centre: tuple[float, float], reach: float, shape: tuple[int, ...]
+    centre: FloatPair, reach: float, shape: tuple[int, ...]
 ) -> tuple[slice, slice]:
     """Pixels of an image within a distance along either axis."""
     y, x = (
@@ -369,7 +373,7 @@ def _box(
     return y, x
 
 
-def _away(box: tuple[slice, slice], centre: tuple[float, float]) -> FloatArray:
+def _away(box: tuple[slice, slice], centre: FloatPair) -> FloatArray:
     """Distance of the pixels of a box from a place."""
     y, x = (
         np.arange(part.start, part.stop) - at

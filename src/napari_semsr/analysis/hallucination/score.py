@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.analysis.hallucination.discs import (
     Change,
@@ -28,7 +27,10 @@ from napari_semsr.analysis.hallucination.discs import (
     disc_contrast,
     local_contrast,
 )
-from napari_semsr.core import FloatArray
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+)
 
 _ROUNDING = 1e-6
 _PLAIN = 0.45  # of a disc's contrast that its place may have without it
@@ -50,7 +52,7 @@ class Trial:
     changed: FloatArray
     places: DiscPlaces
 
-    def judge(self, image: FloatArray) -> dict[Change, NDArray[np.bool_]]:
+    def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
         """Tell where an image of the changed truth is right.
 
         Parameters
@@ -65,9 +67,7 @@ class Trial:
         """
         seen = _gain(image, self.changed) * image
 
-        def shown(
-            discs: Discs, absent: FloatArray, present: FloatArray
-        ) -> NDArray[np.bool_]:
+        def shown(discs: Discs, absent: FloatArray, present: FloatArray) -> BoolArray:
             without, having, found = (
                 disc_contrast(one, discs) for one in (absent, present, seen)
             )
@@ -107,8 +107,8 @@ class Verdict:
     """
 
     places: DiscPlaces
-    enhanced: dict[Change, NDArray[np.bool_]]
-    degraded: dict[Change, NDArray[np.bool_]]
+    enhanced: dict[Change, BoolArray]
+    degraded: dict[Change, BoolArray]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,12 @@ from napari_semsr.analysis import (
     measure_histogram,
     measure_metrics,
 )
-from napari_semsr.core import Job, Options, Progress
+from napari_semsr.core import (
+    FloatPair,
+    Job,
+    Options,
+    Progress,
+)
 from napari_semsr.jobs.images import (
     Image,
     OpenOptions,
@@ -43,7 +48,7 @@ class GapReport(Result):
     """
 
     images: tuple[str, ...]
-    pixel_size_nm: tuple[float, float] | None
+    pixel_size_nm: FloatPair | None
     result: Gaps
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,15 @@ from napari_semsr.analysis import (
     measure_frc_map,
     measure_spectrum,
 )
-from napari_semsr.core import Job, Micrograph, Progress, Provenance, software_versions
+from napari_semsr.core import (
+    FloatPair,
+    IntPair,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    software_versions,
+)
 from napari_semsr.io import replacing, write
 from napari_semsr.jobs.images import (
     Image,
@@ -54,7 +62,7 @@ class FrcReport(Result):
     """
 
     images: tuple[str, ...]
-    pixel_size_nm: tuple[float, float] | None
+    pixel_size_nm: FloatPair | None
     result: FrcResult
 
     def to_json(self) -> dict[str, Any]:
@@ -160,7 +168,7 @@ class FrcMapReport(Result):
     unit: str
     block: int
     step: int
-    shape: tuple[int, int]
+    shape: IntPair
     method: str
     field_reason: str | None
     result: FrcMap = field(metadata={"json": False})
@@ -276,7 +284,7 @@ class SpectrumReport(Result):
     """
 
     image: str
-    pixel_size_nm: tuple[float, float] | None
+    pixel_size_nm: FloatPair | None
     frequency_per_px: list[float]
     power: list[float]
     frequency_per_um: list[float] | None
