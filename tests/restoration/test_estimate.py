@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.restoration.estimate import measure_rings, sample_blocks
-from napari_semsr.restoration.psf import gaussian
+from napari_semsr.restoration.estimate import RadialPower, sample_blocks
+from napari_semsr.restoration.psf import PointSpread
 
 
 def power_law(shape: tuple[int, int], exponent: float) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_width_of_a_blur_is_found(sigma):
     blurred = blurred + np.random.default_rng(2).normal(
         0, 1e-3 * blurred.std(), (512, 512)
     )
-    found = measure_rings(sample_blocks(blurred), blurred.dtype).fit()
+    found = RadialPower.of(sample_blocks(blurred), blurred.dtype).fit()
     assert found.sigma_px == pytest.approx(sigma, rel=0.12)
 
 
@@ -31,8 +31,8 @@ def test_noise_is_found_where_the_blur_is_known():
     blurred = ndimage.gaussian_filter(power_law((512, 512), 2.4), 1.5, mode="wrap")
     noise = 0.1 * blurred.std()
     image = blurred + np.random.default_rng(2).normal(0, noise, blurred.shape)
-    found = measure_rings(sample_blocks(image), image.dtype).fit(
-        gaussian((1.5, 1.5)).kernel
+    found = RadialPower.of(sample_blocks(image), image.dtype).fit(
+        PointSpread.gaussian((1.5, 1.5)).kernel
     )
     assert np.sqrt(found.noise) == pytest.approx(noise, rel=0.05)
     assert found.exponent == pytest.approx(2.4, abs=0.25)
@@ -40,7 +40,7 @@ def test_noise_is_found_where_the_blur_is_known():
 
 def test_white_noise_has_its_variance_in_every_ring():
     image = np.random.default_rng(0).normal(5, 2, (512, 512))
-    rings = measure_rings(sample_blocks(image), image.dtype)
+    rings = RadialPower.of(sample_blocks(image), image.dtype)
     np.testing.assert_allclose(rings.power[20:], 4, rtol=0.3)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.restoration.method import RestoreOptions
-from napari_semsr.restoration.psf import gaussian, parse_psf, recorded
+from napari_semsr.restoration.psf import PointSpread, parse_psf
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,20 @@ def test_option_is_refused_in_one_sentence():
 
 @pytest.mark.parametrize("sigma", [(0.01, 0.01), (1.0, 1.0), (0.8, 3.0)])
 def test_gaussian_sums_to_one_and_has_its_width(sigma):
-    made = gaussian(sigma)
+    made = PointSpread.gaussian(sigma)
     assert made.kernel.sum() == pytest.approx(1)
-    again = recorded(made.kernel, "again")
+    again = PointSpread.recorded(made.kernel, "again")
     if min(sigma) > 0.5:
         assert again.sigma_px == pytest.approx(sigma, rel=5e-3)
 
 
 def test_gaussian_too_wide_is_refused():
     with pytest.raises(OptionError, match="up to 16 px"):
-        gaussian((30.0, 30.0))
+        PointSpread.gaussian((30.0, 30.0))
 
 
 def test_recorded_kernel_is_normalised_and_odd():
-    made = recorded(np.ones((4, 5), np.uint8) * 9, "point.tif")
+    made = PointSpread.recorded(np.ones((4, 5), np.uint8) * 9, "point.tif")
     assert made.kernel.shape == (5, 5)
     assert made.kernel.sum() == pytest.approx(1)
 
@@ -71,4 +71,4 @@ def test_recorded_kernel_is_normalised_and_odd():
 )
 def test_what_is_no_kernel_is_refused(values, needs):
     with pytest.raises(OptionError, match=f"{needs}.*in point.tif"):
-        recorded(values, "point.tif")
+        PointSpread.recorded(values, "point.tif")

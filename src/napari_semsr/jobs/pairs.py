@@ -20,7 +20,7 @@ from napari_semsr.core import (
     ReadError,
     software_versions,
 )
-from napari_semsr.io import replacing
+from napari_semsr.io import replacing, write
 from napari_semsr.jobs.images import (
     Image,
     OpenOptions,
@@ -29,14 +29,17 @@ from napari_semsr.jobs.images import (
     paths_of,
 )
 from napari_semsr.jobs.outputs import Result, check_image_target, check_target_file
-from napari_semsr.jobs.pair_sets import PairChoice, choose_paired, choose_unpaired
 from napari_semsr.pairing import (
     ATTRIBUTE,
     FORMAT,
     NUMBERS,
     SPLITS,
+    PairChoice,
     PairOptions,
     SetWriter,
+    choose_paired,
+    choose_unpaired,
+    contact_sheet,
     open_pairs,
     prepare_image,
     stated_scale,
@@ -350,8 +353,5 @@ def _place(source: int, box: Box, scale: int) -> Any:
 
 def _draw_sheet(target: Path, sheet: Path) -> None:
     """Draw the contact sheet of a finished store."""
-    from napari_semsr.io import write
-    from napari_semsr.pairing import contact_sheet
-
     picture = Micrograph(contact_sheet(open_pairs(target)), name=sheet.stem)
     write(picture, sheet, overwrite=True)

@@ -3,19 +3,11 @@ from .augment import (
     augment_pair as augment_pair,
 )
 from .cut import (
-    DensityMeter as DensityMeter,
-    Place as Place,
-    balance as balance,
-    judge as judge,
-    judge_one as judge_one,
-    lay_out as lay_out,
-    split as split,
+    PairChoice as PairChoice,
+    choose_paired as choose_paired,
+    choose_unpaired as choose_unpaired,
 )
-from .grid import (
-    align as align,
-    one_side as one_side,
-    stated_scale as stated_scale,
-)
+from .grid import stated_scale as stated_scale
 from .options import (
     SPLITS as SPLITS,
     PairOptions as PairOptions,

@@ -1,5 +1,10 @@
-"""Which patches are worth learning from: not empty, finite, and one on the other."""
+"""Which patches are worth learning from, and which of the three sets each goes to.
 
+A patch must be finite and not empty; those of a pair must show the same at the same
+place, and two unpaired sets must show equally much pattern.
+"""
+
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,95 +19,15 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     IntPair,
+    Job,
     Micrograph,
     OptionError,
+    Progress,
+    ShapeError,
     read_box,
 )
+from napari_semsr.pairing.grid import align, one_side
 from napari_semsr.pairing.options import SPLITS, PairOptions
-
-# Unpaired sets of equal pattern density.
-#
-# Where two sets show different amounts of pattern, a network that is trained between
-# them learns to add or remove pattern. Density is the share of a patch's pixels whose
-# gradient is an edge's, by Otsu's threshold over the whole image; it does not mind
-# which phase is the bright one.
-
-_SIGMA_PX = 1.5
-_SAMPLE = 1024
-_BINS = 5
-
-
-class DensityMeter:
-    """Measures how much pattern patches of one image hold.
-
-    Parameters
-    ----------
-    image : Micrograph
-        The image; up to 1024 x 1024 px in its middle decide what an edge is.
-    """
-
-    def __init__(self, image: Micrograph) -> None:
-        y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
-        middle = Box.of((_SAMPLE, _SAMPLE), (y, x)).intersection(Box.of(image.shape))
-        sample = read_box(image.data, middle)
-        edges = _gradient(sample)
-        flat = float(edges.max()) <= float(edges.min())
-        self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
-
-    def measure(self, patch: NDArray[Any]) -> float:
-        """Measure a patch.
-
-        Parameters
-        ----------
-        patch : (Y, X) numpy.ndarray
-            Grey values.
-
-        Returns
-        -------
-        float
-            Share of edge pixels, in [0, 1].
-        """
-        return float((_gradient(patch) > self._threshold).mean())
-
-
-def _gradient(values: NDArray[Any]) -> FloatArray:
-    """Gradient magnitude of smoothed grey values; NaN counts as 0."""
-    known = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
-    made: FloatArray = ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX)
-    return made
-
-
-def balance(
-    low: Sequence[float], high: Sequence[float], rng: np.random.Generator
-) -> tuple[list[int], list[int]]:
-    """Choose equally many patches of equal density from two sets.
-
-    Parameters
-    ----------
-    low, high : sequence of float
-        Densities of the patches of both sets.
-    rng : numpy.random.Generator
-        Chooses among patches of one class of density.
-
-    Returns
-    -------
-    low, high : list of int
-        Indices of the chosen patches, of equal number, ordered by class of density:
-        fifths of all densities together.
-    """
-    both = np.array([*low, *high])
-    if not both.size:
-        return [], []
-    edges = np.quantile(both, np.linspace(0, 1, _BINS + 1)[1:-1])
-    first, second = (np.searchsorted(edges, np.array(side)) for side in (low, high))
-    chosen: tuple[list[int], list[int]] = ([], [])
-    for number in range(_BINS):
-        members = [np.flatnonzero(side == number) for side in (first, second)]
-        count = min(len(members[0]), len(members[1]))
-        for kept, found in zip(chosen, members, strict=True):
-            kept += [int(i) for i in rng.permutation(found)[:count]]
-    return chosen
-
 
 REASONS = {
     "not-finite": "pixels are NaN or infinite",
@@ -111,9 +36,6 @@ REASONS = {
     "shifted": "LOW and HIGH fit better when moved",
 }
 """Why a patch is left out."""
-
-_SMOOTH_PX = 1.0
-_BETTER = 0.02  # by how much a moved pair must correlate better
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +55,203 @@ class Place:
     source: int
     block: IntPair
     box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class PairChoice:
+    """What will be written."""
+
+    kind: str  # ``paired`` or ``unpaired``
+    # Pairs of places, LOW and HIGH, of each set
+    sets: dict[str, list[tuple[Place, Place]]]
+    images: dict[str, list[Micrograph]]  # Images of each side on their final grids
+    scale: int  # HIGH pixels for each LOW pixel
+    # What the store says of the images of each side
+    sources: dict[str, list[dict[str, Any]]]
+    candidates: int  # Patches that were judged
+    rejected: dict[str, int]  # How many were left out, by reason
+    pixel_nm: float | None  # Pixel of HIGH, where all agree
+    resampled: bool  # Whether any image was brought to another grid
+
+    def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
+        """Read a patch; `box`: in pixels of LOW; gives (Y, X)."""
+        wanted = box if side == "low" else box.scaled(self.scale)
+        common = np.result_type(*(image.dtype for image in self.images[side]))
+        return read_box(self.images[side][source].data, wanted).astype(common)
+
+
+def choose_paired(
+    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+) -> Job[PairChoice]:
+    """Choose patches of places that both images of a pair show."""
+    aligned = []
+    for low, high in zip(lows, highs, strict=True):
+        yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
+        aligned.append(align(low, high, options))
+    places = _places([item.low for item in aligned], options)
+    passed: list[Place] = []
+    rejected: Counter[str] = Counter()
+    for number, place in enumerate(places):
+        source = aligned[place.source]
+        ranges = source.low_range, source.high_range
+        reason = judge(*source.read(place.box), ranges, options)
+        if reason is None:
+            passed.append(place)
+        else:
+            rejected[reason] += 1
+        yield Progress(number + 1, len(places), "judging patches")
+    sets = split(passed, options) if passed else {name: [] for name in SPLITS}
+    images = {
+        "low": [item.low for item in aligned],
+        "high": [item.high for item in aligned],
+    }
+    ranges_of = {
+        "low": [item.low_range for item in aligned],
+        "high": [item.high_range for item in aligned],
+    }
+    return PairChoice(
+        kind="paired",
+        sets={name: [(place, place) for place in sets[name]] for name in SPLITS},
+        images=images,
+        scale=options.factor,
+        sources={side: _told(images[side], ranges_of[side]) for side in images},
+        candidates=len(places),
+        rejected=dict(rejected),
+        pixel_nm=_common_pixel(images["high"]),
+        resampled=any(item.resampled for item in aligned),
+    )
+
+
+def choose_unpaired(
+    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+) -> Job[PairChoice]:
+    """Choose patches of two sets that show equally much pattern."""
+    images: dict[str, list[Micrograph]] = {}
+    ranges: dict[str, list[FloatPair]] = {}
+    found: dict[str, dict[str, list[Place]]] = {}
+    densities: dict[tuple[str, Place], float] = {}
+    rejected: Counter[str] = Counter()
+    candidates, resampled = 0, False
+    pitch = options.pixel_nm or _common_pixel(highs)
+    for salt, (side, given) in enumerate((("low", lows), ("high", highs))):
+        scale = options.factor if side == "high" else 1
+        coarse = None if pitch is None else pitch * options.factor / scale
+        sides = [one_side(image, coarse, options) for image in given]
+        images[side] = [image for image, _, _ in sides]
+        ranges[side] = [value_range for _, value_range, _ in sides]
+        resampled |= any(changed for _, _, changed in sides)
+        places = _places(images[side], options, scale)
+        candidates += len(places)
+        meters = [DensityMeter(image) for image in images[side]]
+        passed = []
+        for number, place in enumerate(places):
+            box = place.box.scaled(scale)
+            patch = read_box(images[side][place.source].data, box)
+            reason = judge_one(patch, ranges[side][place.source], options)
+            if reason is None:
+                passed.append(place)
+                densities[side, place] = meters[place.source].measure(patch)
+            else:
+                rejected[reason] += 1
+            yield Progress(number + 1, len(places), f"judging patches of {side}")
+        empty: dict[str, list[Place]] = {name: [] for name in SPLITS}
+        found[side] = split(passed, options, salt=salt) if passed else empty
+    sets = _balanced(found, densities, options, rejected)
+    return PairChoice(
+        kind="unpaired",
+        sets=sets,
+        images=images,
+        scale=options.factor,
+        sources={side: _told(images[side], ranges[side]) for side in images},
+        candidates=candidates,
+        rejected=dict(rejected),
+        pixel_nm=_common_pixel(images["high"]),
+        resampled=resampled,
+    )
+
+
+def _balanced(
+    found: dict[str, dict[str, list[Place]]],
+    densities: dict[tuple[str, Place], float],
+    options: PairOptions,
+    rejected: Counter[str],
+) -> dict[str, list[tuple[Place, Place]]]:
+    """Leave patches out until both sides of each set are equally dense."""
+    sets: dict[str, list[tuple[Place, Place]]] = {}
+    for number, name in enumerate(SPLITS):
+        rng = np.random.default_rng([options.seed, 2, number])
+        first, second = found["low"][name], found["high"][name]
+        chosen = balance(
+            [densities["low", place] for place in first],
+            [densities["high", place] for place in second],
+            rng,
+        )
+        pairs = [
+            (first[i], second[j]) for i, j in zip(chosen[0], chosen[1], strict=True)
+        ]
+        left = len(first) + len(second) - 2 * len(pairs)
+        if left:
+            rejected["density"] += left
+        sets[name] = [pairs[i] for i in rng.permutation(len(pairs))]
+    return sets
+
+
+def _places(
+    images: Sequence[Micrograph], options: PairOptions, scale: int = 1
+) -> list[Place]:
+    """Lay patches over all images; boxes are in pixels of LOW."""
+    places = [
+        place
+        for number, image in enumerate(images)
+        for place in lay_out(number, _coarse(image, scale), options)
+    ]
+    if places:
+        return places
+    largest = max(images, key=lambda image: min(image.shape))
+    rows, columns = _coarse(largest, scale)
+    msg = (
+        f"A patch of {options.patch} px needs an image of at least that size, got "
+        f"{rows} x {columns} px in {largest.name}: lower --patch."
+    )
+    raise ShapeError(msg)
+
+
+def _coarse(image: Micrograph, scale: int) -> IntPair:
+    """Rows and columns of an image in pixels of LOW."""
+    return image.shape[0] // scale, image.shape[1] // scale
+
+
+def _told(
+    images: Sequence[Micrograph], ranges: Sequence[FloatPair]
+) -> list[dict[str, Any]]:
+    """Say what a store keeps of its sources."""
+    return [
+        {
+            "name": image.name,
+            "range": [float(v) for v in value_range],
+            "shape": list(image.shape),
+            "pixel_size_nm": None
+            if image.pixel_size_nm is None
+            else list(image.pixel_size_nm),
+            "origin": list(image.origin),
+        }
+        for image, value_range in zip(images, ranges, strict=True)
+    ]
+
+
+def _common_pixel(images: Sequence[Micrograph]) -> float | None:
+    """Pixel size of images that agree in it."""
+    sizes = [image.mean_pixel_size_nm for image in images]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or not np.allclose(known, known[0], rtol=1e-3):
+        return None
+    return known[0]
+
+
+# Patches laid over an image, and whether they are of use.
+
+_SMOOTH_PX = 1.0
+_BETTER = 0.02  # by how much a moved pair must correlate better
 
 
 def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place]:
@@ -287,6 +406,90 @@ def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     count = shape[0] * shape[1]
     variance = sums[1] / count - (sums[0] / count) ** 2
     return np.asarray(np.sqrt(np.maximum(variance, 0)))
+
+
+# Unpaired sets of equal pattern density.
+#
+# Where two sets show different amounts of pattern, a network that is trained between
+# them learns to add or remove pattern. Density is the share of a patch's pixels whose
+# gradient is an edge's, by Otsu's threshold over the whole image; it does not mind
+# which phase is the bright one.
+
+_SIGMA_PX = 1.5
+_SAMPLE = 1024
+_BINS = 5
+
+
+class DensityMeter:
+    """Measures how much pattern patches of one image hold.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image; up to 1024 x 1024 px in its middle decide what an edge is.
+    """
+
+    def __init__(self, image: Micrograph) -> None:
+        y, x = (max(0, (n - _SAMPLE) // 2) for n in image.shape)
+        middle = Box.of((_SAMPLE, _SAMPLE), (y, x)).intersection(Box.of(image.shape))
+        sample = read_box(image.data, middle)
+        edges = _gradient(sample)
+        flat = float(edges.max()) <= float(edges.min())
+        self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
+
+    def measure(self, patch: NDArray[Any]) -> float:
+        """Measure a patch.
+
+        Parameters
+        ----------
+        patch : (Y, X) numpy.ndarray
+            Grey values.
+
+        Returns
+        -------
+        float
+            Share of edge pixels, in [0, 1].
+        """
+        return float((_gradient(patch) > self._threshold).mean())
+
+
+def _gradient(values: NDArray[Any]) -> FloatArray:
+    """Gradient magnitude of smoothed grey values; NaN counts as 0."""
+    known = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
+    made: FloatArray = ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX)
+    return made
+
+
+def balance(
+    low: Sequence[float], high: Sequence[float], rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Choose equally many patches of equal density from two sets.
+
+    Parameters
+    ----------
+    low, high : sequence of float
+        Densities of the patches of both sets.
+    rng : numpy.random.Generator
+        Chooses among patches of one class of density.
+
+    Returns
+    -------
+    low, high : list of int
+        Indices of the chosen patches, of equal number, ordered by class of density:
+        fifths of all densities together.
+    """
+    both = np.array([*low, *high])
+    if not both.size:
+        return [], []
+    edges = np.quantile(both, np.linspace(0, 1, _BINS + 1)[1:-1])
+    first, second = (np.searchsorted(edges, np.array(side)) for side in (low, high))
+    chosen: tuple[list[int], list[int]] = ([], [])
+    for number in range(_BINS):
+        members = [np.flatnonzero(side == number) for side in (first, second)]
+        count = min(len(members[0]), len(members[1]))
+        for kept, found in zip(chosen, members, strict=True):
+            kept += [int(i) for i in rng.permutation(found)[:count]]
+    return chosen
 
 
 # Three sets of patches such that no pixel of one lies within a patch of another.

@@ -10,7 +10,7 @@ and ``N`` are fitted; else a Gaussian's width too. The fit needs a few blocks on
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,22 @@ class RadialPower:
     weight: FloatArray  # (N,) Number of samples of a ring
     side: int  # Side of the blocks
     least: float  # Variance that rounding alone gives
+
+    @classmethod
+    def of(cls, blocks: list[FloatArray], dtype: np.dtype[Any]) -> Self:
+        """Average the power of blocks over rings; `blocks` (N, N)."""
+        side = blocks[0].shape[0]
+        line = np.hanning(side + 2)[1:-1]
+        window = np.outer(line, line)
+        power = np.zeros((side, side))
+        for block in blocks:
+            centred = block - float((block * window).sum() / window.sum())
+            power += np.abs(np.fft.fft2(centred * window)) ** 2
+        power /= len(blocks) * float((window**2).sum())
+        ring, count = _ring_index(side)
+        sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
+        least = 1 / 12 if dtype.kind in "iub" else 0.0
+        return cls(np.arange(count.size) / side, sums, count, side, least)
 
     def transfer(self, kernel: FloatArray) -> FloatArray:
         """Average the squared transfer function of a kernel over the rings.
@@ -129,19 +145,3 @@ def _ring_index(side: int) -> tuple[NDArray[np.intp], FloatArray]:
     f = np.fft.fftfreq(side) * side
     ring = np.rint(np.hypot(f[:, None], f[None, :])).astype(np.intp).ravel()
     return ring, np.bincount(ring)[: side // 2].astype(float)
-
-
-def measure_rings(blocks: list[FloatArray], dtype: np.dtype[Any]) -> RadialPower:
-    """Average the power of blocks over rings; `blocks` (N, N)."""
-    side = blocks[0].shape[0]
-    line = np.hanning(side + 2)[1:-1]
-    window = np.outer(line, line)
-    power = np.zeros((side, side))
-    for block in blocks:
-        centred = block - float((block * window).sum() / window.sum())
-        power += np.abs(np.fft.fft2(centred * window)) ** 2
-    power /= len(blocks) * float((window**2).sum())
-    ring, count = _ring_index(side)
-    sums = np.bincount(ring, power.ravel())[: count.size] / np.maximum(count, 1)
-    least = 1 / 12 if dtype.kind in "iub" else 0.0
-    return RadialPower(np.arange(count.size) / side, sums, count, side, least)

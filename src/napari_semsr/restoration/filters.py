@@ -126,6 +126,21 @@ class Taps:
         """Reach in pixels."""
         return int(self.weights.shape[0]) // 2
 
+    def apply(self, window: FloatArray) -> FloatArray:
+        """Filter a window; what the reach touches from outside is left out.
+
+        Parameters
+        ----------
+        window : (Y, X) numpy.ndarray
+            Grey values.
+
+        Returns
+        -------
+        (Y - 2 R, X - 2 R) numpy.ndarray
+            Filtered, without a border of the radius.
+        """
+        return np.asarray(signal.oaconvolve(window, self.weights, mode="valid"))
+
 
 def _side_for(kernel: FloatArray) -> int:
     """Side of the plane on which a filter is computed."""
@@ -243,11 +258,3 @@ def unsupervised_balance(
     )
     prior, quiet = (np.mean(chains[k][_BURNIN:]) for k in ("prior", "noise"))
     return float(prior / quiet)
-
-
-def apply_taps(window: FloatArray, taps: Taps) -> FloatArray:
-    """Filter a window; what the filter's reach touches from outside is left out.
-
-    `window` (Y, X); gives (Y - 2 R, X - 2 R).
-    """
-    return np.asarray(signal.oaconvolve(window, taps.weights, mode="valid"))

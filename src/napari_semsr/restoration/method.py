@@ -21,15 +21,9 @@ from napari_semsr.core import (
     ReadError,
     field_range,
 )
-from napari_semsr.restoration.estimate import (
-    Grain,
-    RadialPower,
-    measure_rings,
-    sample_blocks,
-)
+from napari_semsr.restoration.estimate import Grain, RadialPower, sample_blocks
 from napari_semsr.restoration.filters import (
     Taps,
-    apply_taps,
     cls_balance,
     estimate_kernel,
     reach_of,
@@ -38,13 +32,7 @@ from napari_semsr.restoration.filters import (
     unsupervised_balance,
     wiener_taps,
 )
-from napari_semsr.restoration.psf import (
-    PointSpread,
-    gaussian,
-    parse_psf,
-    recorded,
-    sigma_in_px,
-)
+from napari_semsr.restoration.psf import PointSpread, parse_psf
 
 # What a user may choose of a classical restoration.
 
@@ -189,7 +177,7 @@ class Restorer:
         values = (values - self.low) / span
         if self.taps is not None:
             spare = width - self.taps.radius
-            made = apply_taps(values[_inner(values.shape, spare)], self.taps)
+            made = self.taps.apply(values[_inner(values.shape, spare)])
         else:
             made = richardson_lucy(
                 np.maximum(values, 0),
@@ -234,13 +222,13 @@ def choose(
     """
     low, high = _extremes(micrograph)
     blocks = sample_blocks(micrograph.data)
-    rings = measure_rings(blocks, micrograph.dtype)
+    rings = RadialPower.of(blocks, micrograph.dtype)
     psf = _known_psf(micrograph, options, kernel)
     flat = high <= low
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
-        psf = gaussian((sigma, sigma), kind="estimated")
+        psf = PointSpread.gaussian((sigma, sigma), kind="estimated")
     if options.method == "blind" and not flat:
         psf = _blind_psf(blocks, psf, options, low, high)
     if options.method in ("blind", "richardson-lucy"):
@@ -281,9 +269,9 @@ def _known_psf(
     """Make the kernel that was asked for; None where it must be estimated."""
     choice = parse_psf(options.psf)
     if choice.kind == "gaussian":
-        return gaussian(sigma_in_px(choice, micrograph.pixel_size_nm))
+        return PointSpread.gaussian(choice.sigma_px(micrograph.pixel_size_nm))
     if choice.kind == "file" and kernel is not None:
-        return recorded(kernel.array(), kernel.name)
+        return PointSpread.recorded(kernel.array(), kernel.name)
     return None
 
 
@@ -299,7 +287,7 @@ def _blind_psf(
     kernel = estimate_kernel(
         np.maximum(block, 0), start.kernel, iterations=options.iterations
     )
-    return recorded(kernel, "the estimate", kind="blind")
+    return PointSpread.recorded(kernel, "the estimate", kind="blind")
 
 
 def _filter(

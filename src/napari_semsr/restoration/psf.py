@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,21 @@ class PsfChoice:
     unit: str = "px"  # Unit of `sigma`
     path: str = ""  # The file; empty for the others
 
+    def sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
+        """Convert the width of a Gaussian to pixels.
+
+        `pixel_size`: ``(y, x)`` of the image in nm; gives ``(y, x)`` in pixels.
+        """
+        if self.unit == "px":
+            return self.sigma, self.sigma
+        if pixel_size is None:
+            msg = (
+                f"A blur of {self.sigma:g} nm needs an image with a pixel size, and "
+                "this one has none: give --pixel-size-nm, or the blur in px."
+            )
+            raise OptionError(msg)
+        return self.sigma / pixel_size[0], self.sigma / pixel_size[1]
+
 
 @dataclass(frozen=True, slots=True)
 class PointSpread:
@@ -42,6 +57,44 @@ class PointSpread:
     kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
     kind: str  # ``gaussian``, ``file``, ``estimated`` or ``blind``
     sigma_px: FloatPair  # Root mean square width ``(y, x)``
+
+    @classmethod
+    def gaussian(cls, sigma_px: FloatPair, *, kind: str = "gaussian") -> Self:
+        """Make a Gaussian kernel, cut off at four standard deviations."""
+        lines = []
+        for sigma in sigma_px:
+            reach = max(1, math.ceil(_REACH * sigma))
+            if 2 * reach + 1 > _LARGEST:
+                most = (_LARGEST // 2) / _REACH
+                msg = (
+                    f"A Gaussian blur may have sigma up to {most:.0f} px, got "
+                    f"{sigma:g}."
+                )
+                raise OptionError(msg)
+            x = np.arange(-reach, reach + 1)
+            lines.append(np.exp(-0.5 * (x / max(sigma, _SHARPEST)) ** 2))
+        kernel = np.outer(*lines)
+        return cls(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
+
+    @classmethod
+    def recorded(cls, values: NDArray[Any], name: str, *, kind: str = "file") -> Self:
+        """Make a kernel of an image of a point; `values` (N, M)."""
+        kernel = np.asarray(values, dtype=float)
+        wrong = None
+        if kernel.ndim != 2 or max(kernel.shape) > _LARGEST:
+            sides = " x ".join(map(str, kernel.shape))
+            wrong = f"at most {_LARGEST} x {_LARGEST} px, got {sides}"
+        elif not np.isfinite(kernel).all() or kernel.min() < -_ROUNDING * kernel.max():
+            wrong = "finite weights of 0 or more, got others"
+        elif kernel.sum() <= 0:
+            wrong = "weights above 0, got none"
+        if wrong is not None:
+            msg = f"A blur kernel must have {wrong} in {name}."
+            raise OptionError(msg)
+        kernel = np.maximum(kernel, 0)
+        kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
+        kernel = kernel / kernel.sum()
+        return cls(kernel, kind, _widths(kernel))
 
     @property
     def radius(self) -> int:
@@ -87,57 +140,6 @@ def parse_psf(text: str) -> PsfChoice:
     if text.strip() == "estimate":
         return PsfChoice("estimate")
     return PsfChoice("file", path=text)
-
-
-def gaussian(sigma_px: FloatPair, *, kind: str = "gaussian") -> PointSpread:
-    """Make a Gaussian kernel, cut off at four standard deviations."""
-    lines = []
-    for sigma in sigma_px:
-        reach = max(1, math.ceil(_REACH * sigma))
-        if 2 * reach + 1 > _LARGEST:
-            most = (_LARGEST // 2) / _REACH
-            msg = f"A Gaussian blur may have sigma up to {most:.0f} px, got {sigma:g}."
-            raise OptionError(msg)
-        x = np.arange(-reach, reach + 1)
-        lines.append(np.exp(-0.5 * (x / max(sigma, _SHARPEST)) ** 2))
-    kernel = np.outer(*lines)
-    return PointSpread(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
-
-
-def sigma_in_px(choice: PsfChoice, pixel_size: PixelSize | None) -> FloatPair:
-    """Convert the width of a Gaussian to pixels.
-
-    `pixel_size`: ``(y, x)`` of the image in nm; gives ``(y, x)`` in pixels.
-    """
-    if choice.unit == "px":
-        return choice.sigma, choice.sigma
-    if pixel_size is None:
-        msg = (
-            f"A blur of {choice.sigma:g} nm needs an image with a pixel size, and this "
-            "one has none: give --pixel-size-nm, or the blur in px."
-        )
-        raise OptionError(msg)
-    return choice.sigma / pixel_size[0], choice.sigma / pixel_size[1]
-
-
-def recorded(values: NDArray[Any], name: str, *, kind: str = "file") -> PointSpread:
-    """Make a kernel of an image of a point; `values` (N, M)."""
-    kernel = np.asarray(values, dtype=float)
-    wrong = None
-    if kernel.ndim != 2 or max(kernel.shape) > _LARGEST:
-        sides = " x ".join(map(str, kernel.shape))
-        wrong = f"at most {_LARGEST} x {_LARGEST} px, got {sides}"
-    elif not np.isfinite(kernel).all() or kernel.min() < -_ROUNDING * kernel.max():
-        wrong = "finite weights of 0 or more, got others"
-    elif kernel.sum() <= 0:
-        wrong = "weights above 0, got none"
-    if wrong is not None:
-        msg = f"A blur kernel must have {wrong} in {name}."
-        raise OptionError(msg)
-    kernel = np.maximum(kernel, 0)
-    kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
-    kernel = kernel / kernel.sum()
-    return PointSpread(kernel, kind, _widths(kernel))
 
 
 def _widths(kernel: FloatArray) -> FloatPair:
