@@ -98,6 +98,18 @@ def test_float_range_is_that_of_the_reference(images) -> None:
     assert found.data_range == pytest.approx(np.ptp(clean))
 
 
+def test_data_range_follows_the_type_of_the_reference() -> None:
+    real = Micrograph(np.array([[-1.0, 4.0], [0.0, 0.0]]))
+    byte = Micrograph(np.array([[1, 2], [3, 4]], np.uint8))
+    short = Micrograph(byte.data.astype(np.int16))
+    truth = Micrograph(byte.data > 2)
+    assert measure_metrics(byte).data_range == 255
+    assert measure_metrics(short).data_range == 65535
+    assert measure_metrics(byte, real).data_range == 5
+    assert measure_metrics(real, byte).data_range == 255
+    assert measure_metrics(truth).data_range == 1
+
+
 def test_images_too_small_for_ssim_still_have_psnr() -> None:
     a, b = np.zeros((1, 3)), np.array([[0.0, 1.0, 2.0]])
     found = measure_metrics(Micrograph(a), Micrograph(b))

@@ -7,7 +7,6 @@ from hypothesis.extra import numpy as hnp
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
     count_clipped,
-    data_range,
     field_range,
     finite_mean,
     to_dtype,
@@ -88,16 +87,6 @@ def test_to_dtype_rounds_clips_and_counts():
     assert to_dtype(np.array([1e30]), np.int64)[0][0] > 9e18
     with pytest.raises(OptionError, match="complex64"):
         to_dtype(image, np.complex64)
-
-
-def test_data_range_follows_the_reference():
-    real = np.array([[-1.0, 4.0, np.nan]])
-    byte = np.zeros((2, 2), np.uint8)
-    assert data_range(byte) == 255
-    assert data_range(byte.astype(np.int16)) == 65535
-    assert data_range(byte, real) == 5
-    assert data_range(real, byte) == 255
-    assert data_range(byte.astype(bool)) == 1
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["numpy", "dask"])

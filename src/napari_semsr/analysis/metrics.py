@@ -6,7 +6,7 @@ affine match is asked for.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from napari_semsr.core import (
     Options,
     ReadError,
     ShapeError,
-    data_range as default_range,
 )
 
 # Grey-level distributions and the distance between two of them.
@@ -305,6 +304,17 @@ def structural_similarity(
     return float(quality[_BORDER:-_BORDER, _BORDER:-_BORDER].mean())
 
 
+def _default_range(array: NDArray[Any], reference: NDArray[Any] | None) -> float:
+    """Choose the data range: 255 or 65535 by type, else that of the finite values."""
+    source = array if reference is None else reference
+    if source.dtype.kind in "ui" and source.dtype.itemsize <= 2:
+        return float((1 << (8 * source.dtype.itemsize)) - 1)
+    if source.dtype.kind == "b":
+        return 1.0
+    valid = source[np.isfinite(source)]
+    return float(valid.max()) - float(valid.min()) if valid.size else 0.0
+
+
 def _values(m: Micrograph) -> FloatArray:
     """Whole image in double precision, refused when pixels are missing."""
     data = m.array()
@@ -362,7 +372,7 @@ def measure_metrics(
         raise OptionError(msg)
     options = MetricsOptions.parse({"data_range": data_range, "match": match})
     values = _values(image)
-    span = options.data_range or default_range(
+    span = options.data_range or _default_range(
         image.array(), None if reference is None else reference.array()
     )
     if not span > 0:

@@ -43,7 +43,6 @@ from .grids import (
 from .intensity import (
     any_finite as any_finite,
     count_clipped as count_clipped,
-    data_range as data_range,
     field_range as field_range,
     finite_mean as finite_mean,
     to_dtype as to_dtype,

@@ -1,4 +1,4 @@
-"""Grey values: field-wide percentiles, conversion of type, the data range of a metric.
+"""Grey values: field-wide percentiles and means, conversion of type.
 
 Percentiles are those of the finite pixels, interpolated linearly between order
 statistics (numpy's default), and exact for any type up to float32. They are found by
@@ -280,27 +280,3 @@ def _most(array: NDArray[Any]) -> int:
 def _outside(array: NDArray[Any], low: float, high: float) -> int:
     """Count values outside a closed range; NaN is not counted."""
     return int(np.count_nonzero((array < low) | (array > high)))
-
-
-def data_range(array: NDArray[Any], reference: NDArray[Any] | None = None) -> float:
-    """Choose the data range on which PSNR and SSIM are stated.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        The image.
-    reference : numpy.ndarray, optional
-        What it is compared with; it decides when given.
-
-    Returns
-    -------
-    float
-        255 for 8-bit, 65535 for 16-bit, else the finite range of the values.
-    """
-    source = array if reference is None else reference
-    if source.dtype.kind in "ui" and source.dtype.itemsize <= 2:
-        return float((1 << (8 * source.dtype.itemsize)) - 1)
-    if source.dtype.kind == "b":
-        return 1.0
-    valid = source[np.isfinite(source)]
-    return float(valid.max()) - float(valid.min()) if valid.size else 0.0

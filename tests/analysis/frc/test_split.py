@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
+from napari_semsr.analysis.frc.blocks import measure
 from napari_semsr.analysis.frc.correlation import measure_frc
-from napari_semsr.analysis.frc.rings import equivalent, half_threshold
 from napari_semsr.core.micrograph import Micrograph
 
 
@@ -11,11 +11,17 @@ def single(image, **options):  # type: ignore[no-untyped-def]
     return measure_frc(Micrograph(image, **options))
 
 
-def test_threshold_and_equivalent_are_inverse() -> None:
-    level = np.linspace(0.05, 0.9, 9)
-    np.testing.assert_allclose(equivalent(half_threshold(level)), level)
-    assert equivalent(np.array([1.0]))[0] == 1
-    assert equivalent(np.array([-0.1]))[0] == -equivalent(np.array([0.1]))[0]
+def test_halves_stand_for_two_exposures_of_four_times_their_signal(make_pair) -> None:
+    image, _ = make_pair((256, 256), 10.0, 50.0)
+    found = measure(image[None], None, estimator="plain")
+    half = found.sums.correlation[:, 1 : found.frequency.size + 1]
+    size = np.abs(half)
+    np.testing.assert_allclose(
+        found.correlation, np.sign(half) * 4 * size / (1 + 3 * size)
+    )
+    ring = np.searchsorted(found.frequency, found.crossing[0])
+    above, below = found.correlation[0, ring - 1 : ring + 1]
+    assert above >= found.threshold[0] > below
 
 
 @pytest.mark.parametrize("resolution", [8.0, 12.0])

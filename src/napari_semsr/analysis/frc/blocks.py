@@ -15,23 +15,18 @@ from napari_semsr.analysis.frc.crossing import (
 )
 from napari_semsr.analysis.frc.periodicity import is_periodic
 from napari_semsr.analysis.frc.rings import (
-    NYQUIST_SHARE,
     Geometry,
     RingSums,
-    diagonal_sums,
-    equivalent,
-    half_threshold,
     is_coloured,
     plan_geometry,
-    standardise,
     sum_rings,
 )
 from napari_semsr.analysis.frc.validity import (
+    REASONS,
     Criterion,
     Reason,
     code_of,
     judge,
-    reason_of,
     threshold_curve,
 )
 from napari_semsr.core import (
@@ -115,7 +110,7 @@ def _estimate(
         question.criterion, geometry.rings.samples[:rings], reference=question.reference
     )
     if question.single:
-        threshold = half_threshold(threshold)
+        threshold = _half_threshold(threshold)
     final = code.copy()
     crossing = np.full(code.shape, np.nan)
     spread = np.full(code.shape, np.nan)
@@ -168,7 +163,7 @@ class Measurement:
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
         """Reason of each pair in words."""
-        return tuple(reason_of(int(code)) for code in self.code)
+        return tuple(REASONS[code - 1] if code else None for code in self.code)
 
 
 def _reduced(stack: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -193,6 +188,32 @@ def _periodic(
     return found
 
 
+def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
+    """Take off each block's mean and divide by its standard deviation.
+
+    `stack` (B, Y, X); gives (B, Y, X), blocks of mean 0 and deviation 1; constant
+    blocks are all 0, blocks with NaN or infinite pixels too, (B,), the deviations; 0
+    for constant blocks, NaN where a pixel was not finite.
+    """
+    flat = stack.reshape(stack.shape[0], -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = flat.mean(axis=1)
+        centred = flat - mean[:, None]
+        peak = np.ones(len(flat))
+        if stack.dtype != np.float32:
+            peak = np.abs(centred).max(axis=1)
+            centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
+        centred = centred.astype(np.float32, copy=False)
+        sd = np.sqrt(np.vecdot(centred, centred).astype(np.float64) / flat.shape[1])
+    level = np.where(np.isfinite(mean), np.abs(mean), 0)
+    good = np.isfinite(sd) & (sd * peak > level * 1e-6)
+    if not good.all():
+        centred[~good] = 0
+    centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
+    deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
+    return centred.reshape(stack.shape), deviation
+
+
 def measure(
     first: NDArray[np.floating],
     second: NDArray[np.floating] | None,
@@ -215,16 +236,16 @@ def measure(
     if min(half if second is None else shape) < _SMALLEST_PLANE:
         return _too_small(len(first))
     geometry = plan_geometry(half if second is None else shape, pitch, tukey)
-    a, sd = standardise(first)
+    a, sd = _standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
     question = Question(criterion, estimator, reference, second is None)
     if second is None:
-        sums = diagonal_sums(a, geometry)
+        sums = _diagonal_sums(a, geometry)
         code = _status(sums, geometry, valid, a, None)
         found = _estimate(sums, geometry, code, question)
         found = _accept(found, geometry, a, plan_geometry(shape, pitch, tukey))
         return _report(found, sums, geometry, question, scale=0.5)
-    b, other = standardise(second)
+    b, other = _standardise(second)
     valid &= np.isfinite(other) & (other > 0)
     sums = sum_rings(a, b, geometry)
     code = _status(sums, geometry, valid, a, b, reference=reference)
@@ -280,7 +301,7 @@ def _accept(
     """Keep crossings of split images only where the split can be trusted."""
     code = found.code.copy()
     code[(code == 0) & is_coloured(a, whole)] = code_of("correlated-noise")
-    high = found.crossing > NYQUIST_SHARE * geometry.rings.nyquist
+    high = found.crossing > _NYQUIST_SHARE * geometry.rings.nyquist
     code[(code == 0) & high] = code_of("beyond-nyquist")
     return Estimates(
         np.where(code == 0, found.crossing, np.nan),
@@ -310,6 +331,49 @@ def _report(
             question.criterion, samples, reference=question.reference
         ),
         samples=samples,
-        correlation=equivalent(curve) if question.single else curve,
+        correlation=_equivalent(curve) if question.single else curve,
         sums=sums,
     )
+
+
+# Single-image correlation: diagonal halves of one image, put back on one grid.
+#
+# One image is split into its four interleaved sub-images. Those on a diagonal make a
+# pair: (even, even) with (odd, odd), and (even, odd) with (odd, even). The halves of a
+# pair are half a sub-image pixel apart on both axes; a phase ramp takes the shift off.
+#
+# A half samples the signal four times more sparsely at the same noise per pixel, so
+# below its own Nyquist frequency its spectral signal-to-noise is a quarter of that of
+# the image. Both are tied by arithmetic, not by an empirical curve: the correlation c
+# of the halves stands for the 4c / (1 + 3c) that two exposures like this one would
+# have. That holds for noise that is white from pixel to pixel, and only there.
+
+_GAIN = 4.0
+"""Spectral signal-to-noise of the image over that of one of its halves."""
+
+_NYQUIST_SHARE = 0.7
+"""Crossings above this share of the halves' Nyquist frequency are refused."""
+
+
+def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
+    """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
+    ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
+    oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
+    rows = np.fft.fftfreq(geometry.rings.shape[0])[:, None]
+    columns = np.fft.rfftfreq(geometry.rings.shape[1])[None, :]
+    main = np.exp(-1j * np.pi * (rows + columns)).astype(np.complex64)
+    anti = np.exp(-1j * np.pi * (rows - columns)).astype(np.complex64)
+    return sum_rings(ee, oo, geometry, main) + sum_rings(eo, oe, geometry, anti)
+
+
+def _equivalent(curve: FloatArray) -> FloatArray:
+    """Correlation that two exposures like the split image would have."""
+    size = np.abs(curve)
+    result: FloatArray = np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
+    return result
+
+
+def _half_threshold(threshold: FloatArray) -> FloatArray:
+    """Correlation of the halves at which the image itself meets a threshold."""
+    result: FloatArray = threshold / (_GAIN - (_GAIN - 1) * threshold)
+    return result

@@ -28,6 +28,7 @@ from napari_semsr.core import (
 _LARGEST = 150_000
 _TINY = 1e-30
 _CENTRE = 3
+_WHITE_TOLERANCE = 0.15
 LINE_BAND = 0.42
 """Where the frequency axes are searched for stripes, cycles per pixel and above."""
 
@@ -126,32 +127,6 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
     )
 
 
-def standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
-    """Take off each block's mean and divide by its standard deviation.
-
-    `stack` (B, Y, X); gives (B, Y, X), blocks of mean 0 and deviation 1; constant
-    blocks are all 0, blocks with NaN or infinite pixels too, (B,), the deviations; 0
-    for constant blocks, NaN where a pixel was not finite.
-    """
-    flat = stack.reshape(stack.shape[0], -1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = flat.mean(axis=1)
-        centred = flat - mean[:, None]
-        peak = np.ones(len(flat))
-        if stack.dtype != np.float32:
-            peak = np.abs(centred).max(axis=1)
-            centred /= np.where((peak > 0) & np.isfinite(peak), peak, 1)[:, None]
-        centred = centred.astype(np.float32, copy=False)
-        sd = np.sqrt(np.vecdot(centred, centred).astype(np.float64) / flat.shape[1])
-    level = np.where(np.isfinite(mean), np.abs(mean), 0)
-    good = np.isfinite(sd) & (sd * peak > level * 1e-6)
-    if not good.all():
-        centred[~good] = 0
-    centred *= (1 / np.where(good, sd, 1)).astype(np.float32)[:, None]
-    deviation = np.where(np.isfinite(sd), np.where(good, sd, 0) * peak, np.nan)
-    return centred.reshape(stack.shape), deviation
-
-
 def available_cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -234,38 +209,6 @@ def sum_rings(
     )
 
 
-# Single-image correlation: diagonal halves of one image, put back on one grid.
-#
-# One image is split into its four interleaved sub-images. Those on a diagonal make a
-# pair: (even, even) with (odd, odd), and (even, odd) with (odd, even). The halves of a
-# pair are half a sub-image pixel apart on both axes; a phase ramp takes the shift off.
-#
-# A half samples the signal four times more sparsely at the same noise per pixel, so
-# below its own Nyquist frequency its spectral signal-to-noise is a quarter of that of
-# the image. Both are tied by arithmetic, not by an empirical curve: the correlation c
-# of the halves stands for the 4c / (1 + 3c) that two exposures like this one would
-# have. That holds for noise that is white from pixel to pixel, and only there.
-
-_GAIN = 4.0
-"""Spectral signal-to-noise of the image over that of one of its halves."""
-
-NYQUIST_SHARE = 0.7
-"""Crossings above this share of the halves' Nyquist frequency are refused."""
-
-_WHITE_TOLERANCE = 0.15
-
-
-def diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
-    """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
-    ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
-    oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
-    rows = np.fft.fftfreq(geometry.rings.shape[0])[:, None]
-    columns = np.fft.rfftfreq(geometry.rings.shape[1])[None, :]
-    main = np.exp(-1j * np.pi * (rows + columns)).astype(np.complex64)
-    anti = np.exp(-1j * np.pi * (rows - columns)).astype(np.complex64)
-    return sum_rings(ee, oo, geometry, main) + sum_rings(eo, oe, geometry, anti)
-
-
 def is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     """Test whether the noise floor of each block is flat.
 
@@ -287,16 +230,3 @@ def is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
     coloured: BoolArray = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
     return coloured
-
-
-def equivalent(curve: FloatArray) -> FloatArray:
-    """Correlation that two exposures like the split image would have."""
-    size = np.abs(curve)
-    result: FloatArray = np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
-    return result
-
-
-def half_threshold(threshold: FloatArray) -> FloatArray:
-    """Correlation of the halves at which the image itself meets a threshold."""
-    result: FloatArray = threshold / (_GAIN - (_GAIN - 1) * threshold)
-    return result

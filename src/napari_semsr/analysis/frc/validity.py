@@ -58,11 +58,6 @@ def code_of(reason: Reason | None) -> int:
     return 0 if reason is None else REASONS.index(reason) + 1
 
 
-def reason_of(code: int) -> Reason | None:
-    """Reason that a code stands for."""
-    return None if code == 0 else REASONS[code - 1]
-
-
 def threshold_curve(
     criterion: Criterion, samples: FloatArray, *, reference: bool = False
 ) -> FloatArray:
