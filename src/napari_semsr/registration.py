@@ -31,17 +31,19 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_LEAST_PX = 64
-"""Smallest side of a field whose quarters can be searched."""
+_LEAST_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some structure
 
+# The band: finer is noise, coarser is shading; chosen.
 _FINE_PX, _COARSE_PX = 2.0, 16.0
-_TAPER = 0.25
-_FLOOR = 1e-3  # of the largest cross power: weaker frequencies are noise
-_FLAT = 1e-9  # rounding alone
-_UPSAMPLING = 50
-_NEAR_PX = 2.0
+_TAPER = 0.25  # of a window; chosen: enough that borders do not correlate
+_FLOOR = 1e-3  # of the largest cross power; chosen: weaker frequencies are noise
+_FLAT = 1e-9  # of the grey values; chosen: rounding alone
+_UPSAMPLING = 50  # to 0.02 px; chosen: finer than the standard error of most shifts
+
+# When a shift is believed; chosen.
+_NEAR_PX = 2.0  # quarters, and the finer search, that find the same place
 _APART_PX = 12  # peaks of one structure are not two places
-_ENOUGH = 3  # of 4 quarters
+_ENOUGH = 3  # of 4 quarters: one may be empty or damaged
 _ALIKE = 0.8
 
 

@@ -34,18 +34,21 @@ from napari_semsr.core import (
     ShapeError,
 )
 
+# The two shares are de Haan's (2019, cited below); how particles are found is not told
+# there, and chosen here (docs/gaps.md).
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the least lower peak
-_SMOOTH_PX = 1.0
+_SMOOTH_PX = 1.0  # takes single noisy pixels out of outlines
 _WAIST_PX = 1.0  # depth of a waist that parts two particles
-_STEP_PX = 0.25
-_LINES = (-1.0, 0.0, 1.0)
+_STEP_PX = 0.25  # widths are interpolated between these points
+_LINES = (-1.0, 0.0, 1.0)  # averaging them quietens noise to a third of its power
 
 
 class GapOptions(Options):
     """Which pairs of particles are looked at."""
 
     dark: bool = Field(default=False, description="particles are darker than the rest")
+    # 4 px and one diameter are chosen: less is noise, and further apart is no gap
     min_diameter_px: float = Field(
         default=4.0, gt=0, description="smaller particles are left out"
     )

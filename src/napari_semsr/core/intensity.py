@@ -19,8 +19,8 @@ from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import FloatPair
 
-_BINS = 1 << 16
-_BLOCK = 2048
+_BINS = 1 << 16  # half of a 32-bit key: two passes; follows from the method above
+_BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
 _SIGN = np.uint32(1 << 31)
 
 

@@ -39,8 +39,8 @@ _PATTERNS = {
     r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
 }
 _KEY = "[key]"
-_LONGEST = 60
-_MOST_NAMED = 8
+_LONGEST = 60  # chosen: what was given fits into one line of the message
+_MOST_NAMED = 8  # chosen: a longer list of names is not read
 
 
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:

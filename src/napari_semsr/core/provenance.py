@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 _PACKAGES = ("napari-semsr", "numpy", "scipy", "scikit-image", "torch", "dask", "zarr")
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes read at a time; chosen: hashing is slower than the calls
 
 
 class InputRecord(BaseModel):

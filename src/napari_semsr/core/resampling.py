@@ -32,7 +32,7 @@ from napari_semsr.core.types import (
     IntPair,
 )
 
-_LOBES = 3
+_LOBES = 3  # chosen: two blur, more ring further; Duchon (1979) compares them
 _TOGETHER = Fraction(0), Fraction(0)
 
 

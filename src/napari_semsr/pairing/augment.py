@@ -19,7 +19,7 @@ from napari_semsr.core import (
     Options,
 )
 
-_ANGLES = (0, 30, 45, 60, 90)
+_ANGLES = (0, 30, 45, 60, 90)  # those of the paper of Sun, and none
 
 
 class AugmentOptions(Options):

@@ -250,8 +250,8 @@ def _common_pixel(images: Sequence[Micrograph]) -> float | None:
 
 # Patches laid over an image, and whether they are of use.
 
-_SMOOTH_PX = 1.0
-_BETTER = 0.02  # by how much a moved pair must correlate better
+_SMOOTH_PX = 1.0  # chosen: the noise of single pixels says nothing of the place
+_BETTER = 0.02  # a moved pair must correlate better by this; chosen: less is chance
 
 
 def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place]:
@@ -415,6 +415,8 @@ def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 # gradient is an edge's, by Otsu's threshold over the whole image; it does not mind
 # which phase is the bright one.
 
+# Chosen: an edge is wider than noise; a million pixels settle Otsu's threshold; with
+# more classes of density fewer patches find a partner.
 _SIGMA_PX = 1.5
 _SAMPLE = 1024
 _BINS = 5

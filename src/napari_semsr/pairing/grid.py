@@ -19,6 +19,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.pairing.options import PairOptions
 
+# Chosen: pixel sizes are written with three or four digits, and calibrations differ by
+# one or two per cent; the percentiles leave out dead and hot pixels.
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
 _STATED = 0.02  # how far a ratio of pixel sizes may be from a whole number
 _MOST = 4  # as `PairOptions.scale`

@@ -1,8 +1,14 @@
-"""Iterative restoration: Richardson-Lucy with total variation, and blind.
+"""The methods of restoration, iterative and linear, on arrays.
 
-Grey values are at least 0. One iteration reaches twice the kernel's radius, and one
-pixel more for each difference of total variation, so that a halo of that many pixels
-times the iterations makes a tile equal to the whole.
+Iterative ones (Richardson-Lucy with total variation, blind) need grey values of at
+least 0. One iteration reaches twice the kernel's radius, and one pixel more for each
+difference of total variation, so that a halo of that many pixels times the iterations
+makes a tile equal to the whole.
+
+Linear ones (Wiener, constrained least squares) are one finite filter. Computed on a
+whole field it would depend on all of it, wrap-around included. Here its impulse
+response is cut off where the rest weighs less than `_TOLERANCE`, so that pixels are the
+same however a field is tiled.
 """
 
 from dataclasses import dataclass
@@ -14,10 +20,10 @@ from skimage import restoration
 from napari_semsr.core import FloatArray
 from napari_semsr.restoration.estimate import Grain, RadialPower
 
-_TINY = 1e-12
-_STEEPEST = 4.0  # total variation may change a pixel by this factor at most
-_EDGE = 1e-4  # gradient below which total variation sees none, over the range
-_TV_REACH = 2
+_TINY = 1e-12  # chosen, far below any grey value: nothing is divided by 0
+_STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chosen
+_EDGE = 1e-4  # gradient below which total variation sees none, over the range; chosen
+_TV_REACH = 2  # px: follows from two differences, one after the other
 
 
 def reach_of(radius: int, iterations: int, *, tv: bool) -> int:
@@ -86,24 +92,17 @@ def estimate_kernel(
     return np.asarray(kernel)
 
 
-# Linear restoration as one finite filter: Wiener, and constrained least squares.
-#
-# A Wiener filter computed on a whole field depends on all of it, wrap-around included.
-# Here its impulse response is cut off where the rest weighs less than `_TOLERANCE`: a
-# finite filter gives the same pixels however a field is tiled.
-
+# Weight of the taps that are left out, over the weight of all: an error bound; chosen,
+# a thousandth of the range against halos that grow with the accuracy.
 _TOLERANCE = 1e-3
-"""Weight of the taps that are left out, over the weight of all: an error bound."""
 
-_MISMATCH = 0.1
-"""Share of the blurred sample's power that is put down to a wrong kernel; chosen."""
-
+_MISMATCH = 0.1  # of the blurred sample's power is put down to a wrong kernel; chosen
 _UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
-_NEIGHBOURS = 3.0  # rings
-_SIDE = 256
-_BURNIN = 15
+_NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
+_SIDE = 256  # px; chosen: impulse responses are shorter, but for wide kernels
+_BURNIN = 15  # draws before the chain has forgotten its start; scikit-image's, chosen
 _LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
-_BALANCES = (-12.0, 6.0)  # decimal exponents between which a balance is sought
+_BALANCES = (-12.0, 6.0)  # decimal exponents of the balance; chosen: from none to all
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,10 +97,14 @@ class RestoreOptions(Options):
 
 
 LARGEST_HALO = 160
-"""Halo in pixels beyond which iterative methods are cut off, with a tolerance."""
+"""Halo in pixels beyond which iterative methods are cut off, with a tolerance.
 
-_SHARPEST_PX = 0.3
-_QUIETEST = 1e-5  # least noise assumed, over the grey range
+Chosen: a tile of 512 px is then read as 832, 2.6 times its pixels; what the cut costs
+is measured for each field (`tolerance`).
+"""
+
+_SHARPEST_PX = 0.3  # chosen: a Gaussian of less hardly reaches a neighbour
+_QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: else 1 / 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,13 @@ from napari_semsr.core import (
     PixelSize,
 )
 
-_LARGEST = 129
-"""Largest side of a kernel in pixels."""
+_LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with it
 
 _WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
 _NUMBER = re.compile(r"^\s*[+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?\s*$")
 _REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
-_SHARPEST = 0.05
-_ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves
+_SHARPEST = 0.05  # px; chosen: of less, nothing is left beside the middle in doubles
+_ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
 
 
 @dataclass(frozen=True, slots=True)

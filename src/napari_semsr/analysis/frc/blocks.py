@@ -38,11 +38,14 @@ from napari_semsr.core import (
 
 Estimator = Literal["plain", "exact"]
 
+# Relative error of a crossing that no ring statistics explain (one sigma). With it the
+# 95 % intervals held the truth in 96 % of the blocks of 64 px and 97 % of those of
+# 128 px, measured as `benchmarks/frc_accuracy.py` does ("in interval").
 _MODEL_FLOOR = 0.03
-"""Relative error of a crossing that no ring statistics explain (one sigma)."""
 
+# A crossing inside this ring is coarser than half of the block, hence has less than two
+# periods in it; chosen, and told to users in docs/frc.md.
 _SMALLEST_RING = 2.0
-"""A crossing inside this ring is coarser than the block can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +136,12 @@ def _estimate(
 
 # Correlate batches of blocks: the one path that whole images and maps both take.
 
+# Smallest side of a pair of blocks that is measured at all, in pixels: eight rings, for
+# a curve of three parameters; chosen, and told to users in docs/frc.md. Of oblong
+# pixels the coarser axis counts, since what matters is the number of rings.
 _MINIMUM_SIDE = 16
-"""Smallest side of a pair of blocks that is measured at all, in pixels.
 
-Of oblong pixels, the coarser axis counts: what matters is the number of rings.
-"""
-
-_SMALLEST_PLANE = 2
+_SMALLEST_PLANE = 2  # follows from `plan_rings`: less has no ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,11 +350,14 @@ def _report(
 # of the halves stands for the 4c / (1 + 3c) that two exposures like this one would
 # have. That holds for noise that is white from pixel to pixel, and only there.
 
+# Spectral signal-to-noise of the image over that of one of its halves: four pixels of
+# the image to one of a half; c = 4c' / (1 + 3c') above follows from it.
 _GAIN = 4.0
-"""Spectral signal-to-noise of the image over that of one of its halves."""
 
+# Crossings above this share of the halves' Nyquist frequency are refused: nearer to it
+# diagonal splitting was measured to read 22 to 33 % too fine on simulated pairs (3.04
+# and 2.14 px where two exposures gave 3.88 and 3.18).
 _NYQUIST_SHARE = 0.7
-"""Crossings above this share of the halves' Nyquist frequency are refused."""
 
 
 def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:

@@ -1,4 +1,4 @@
-"""Plain crossing: where the measured rings first fall below the threshold."""
+"""Where a curve falls below a threshold: ring by ring, or by a likelihood fit."""
 
 from dataclasses import dataclass, replace
 
@@ -68,18 +68,26 @@ def slope_at(
 # means of the smeared density are linear in the density at a set of radial nodes: a
 # matrix, worked out once for each block size.
 
-_NODES_PER_RING = 4
-"""Radial nodes per ring."""
+# How finely the integral is summed; all chosen. With these the rows of the matrix sum
+# to one within 0.002 (held by a test at 32 and 48 px), and the bias that
+# `benchmarks/frc_accuracy.py` prints stays within 1 % or so (docs/frc.md).
+_NODES_PER_RING = 4  # radial nodes
+_FINE = 2  # points of the kernel per bin of the spectrum
+_MARGIN = 2  # rings beyond the last one whose signal leaks into it
 
-_FINE = 2
-_MARGIN = 2
-
+# How far leakage is followed, in bins: further in small blocks, where it is the larger
+# error than noise (raw curves read up to 44 % too fine, measured at 64 px); in larger
+# ones time counts. Chosen.
 _REACH_SMALL = 16
 _REACH_LARGE = 8
-_SMALL = 160
+_SMALL = 160  # largest side of a small block, px
+
+# Samples that stand for a ring: all of the inner rings, six angles of the others, where
+# neighbouring samples see the same kernel; chosen.
 _WHOLE = 24
 _ANGLES = 6
-_KEPT = 8
+
+_KEPT = 8  # matrices, up to 200 kB each; chosen: a job has one or two block sizes
 
 
 def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
@@ -200,20 +208,31 @@ def _compute(
 #
 # The spectral signal-to-noise near the crossing is modelled as
 # ``ln s(u) = a - b u - c u²`` of the frequency u. The window's leakage mixes it into
-# ring values (`mixing`), a ring's correlation follows from those, and the parameters
-# maximise the likelihood of the measured correlations. `docs/frc.md` derives every
-# step.
+# ring values (the matrix above), a ring's correlation follows from those, and the
+# parameters maximise the likelihood of the measured correlations. `docs/frc.md` derives
+# every step.
 
+# Rings that count: as far as a dozen reach beyond the pilot crossing, but at least 0.15
+# and at most 0.55 of it, and below it 5/6 of that (docs/frc.md, "A local model"). In
+# blocks of 64 px the fit was measured with rings out to 1.6; the rest is chosen.
 _WIDEST, _NARROWEST = 0.55, 0.15
 _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6
+_FEWEST = 5  # inner rings that always count; chosen: three parameters need more
+
+# Fisher scoring; chosen: in trials about ten damped steps were enough, and a step of
+# 0.003 in ln S is a tenth of the 3 % that the model cannot know.
 _STEPS = 12
 _STRIDE = 3.0
 _SETTLED = 3e-3
-_FEWEST = 5
-_LIMIT = 30.0
+
+_LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflows
+
+# The "very weak quadratic penalty" on a, b and c of docs/frc.md; chosen, so that a
+# curve without slope has one answer too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
-_CLOSE = 1e-9
+
+_CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
 
 
 @dataclass(frozen=True, slots=True)

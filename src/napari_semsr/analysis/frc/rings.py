@@ -25,12 +25,32 @@ from napari_semsr.core import (
     window_plane,
 )
 
+# Samples of a half-plane up to which rings are summed by a matrix; chosen: that of 512
+# px (131 584 samples, about 1 MB) is worth keeping, and larger images come alone.
 _LARGEST = 150_000
-_TINY = 1e-30
+_TINY = 1e-30  # chosen, far below any power: keeps 0 / 0 a 0
+
+# The strongest sample within this ring is no lobe of a grating: the window spreads the
+# zero frequency and the shading over the first rings; chosen.
 _CENTRE = 3
+
+# A difference of the noise's power of less is no colour; chosen: the corners of the
+# plane of white noise differ by chance too, for which three standard errors are
+# allowed besides.
 _WHITE_TOLERANCE = 0.15
+
+# Where the frequency axes are searched for stripes, cycles per pixel and above: from
+# where no lens has signal left; chosen as for shared noise in `validity`.
 LINE_BAND = 0.42
-"""Where the frequency axes are searched for stripes, cycles per pixel and above."""
+
+# Pixels of one block from which its transform uses all cores; chosen: 512 px and more
+# come alone, smaller ones in batches that run side by side already.
+_ALONE_PX = 1 << 18
+
+# Bands of the noise floor within Nyquist and in the corners beyond it, cycles per
+# pixel; chosen high, where a signal is weakest, and 0.02 off 0.5, where both meet.
+_INNER_BAND = 0.38, 0.48
+_CORNER_BAND = 0.52, 0.68
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +157,7 @@ def transform(stack: Float32Array, geometry: Geometry) -> NDArray[np.complex64]:
 
     `stack` (B, Y, X); gives (B, Y, X // 2 + 1).
     """
-    workers = available_cores() if stack[0].size >= 1 << 18 else 1
+    workers = available_cores() if stack[0].size >= _ALONE_PX else 1
     spectrum: NDArray[np.complex64] = fft.rfft2(
         stack * geometry.window, axes=(1, 2), workers=workers
     )
@@ -212,14 +232,14 @@ def sum_rings(
 def is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     """Test whether the noise floor of each block is flat.
 
-    `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.5 cycles per
+    `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.48 cycles per
     pixel differs from that in the corners beyond Nyquist by more than 15 % and three
     standard errors: resampling, filters and lossy compression colour the noise.
     """
     spectrum = transform(stack, geometry)
     power = project(np.square(np.abs(spectrum)), geometry) / geometry.rings.samples
     x = geometry.relative
-    inner, corner = (x >= 0.38) & (x < 0.48), (x >= 0.52) & (x < 0.68)
+    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
     weight = geometry.effective
     if not (inner.any() and corner.any()):
         return np.zeros(len(stack), bool)

@@ -29,15 +29,15 @@ from napari_semsr.core import (
 
 Change = Literal["inserted", "erased"]
 
-RADII_PX = (3, 4, 5, 6)
-MARGIN_PX = 24
-"""Distance of a disc's centre from the border, at least."""
-_SHARE = 0.5  # of the local contrast
+# The trial is described in docs/models.md; its numbers are chosen.
+RADII_PX = (3, 4, 5, 6)  # about the blurs that models undo
+MARGIN_PX = 24  # a centre's distance from the border: half the square of local contrast
+_SHARE = 0.5  # of the local contrast: plain to see, and no more than is there already
 _PLAIN = 0.25  # of a disc's contrast that its place may have without it
-_LEAST = 0.125  # local contrast over that of the whole image
-_WINDOW, _STEP = 49, 16
-_PERCENTILES = (5, 95)
-_APART_PX = 2
+_LEAST = 0.125  # local contrast over that of the whole image; below, noise decides
+_WINDOW, _STEP = 49, 16  # = 2 * 24 + 1; every third of it is enough, and much faster
+_PERCENTILES = (5, 95)  # not the extremes, which are noise
+_APART_PX = 2  # between the rings of two discs
 
 
 @dataclass(frozen=True, slots=True)

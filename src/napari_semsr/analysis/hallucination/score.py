@@ -32,8 +32,11 @@ from napari_semsr.core import (
     FloatArray,
 )
 
+# Both chosen. A deviation of less, over the largest value, is rounding of float32 (some
+# 1e-7). A place may have so much of a disc's contrast without it: less than the half
+# from which a disc counts as shown, else an image that shows nothing would be right.
 _ROUNDING = 1e-6
-_PLAIN = 0.45  # of a disc's contrast that its place may have without it
+_PLAIN = 0.45
 
 
 @dataclass(frozen=True, slots=True)
