@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "hard"
-OTHER = "nobody"
+OTHER, NICE = "nobody", ["nice", "-n", "19"]
 CONDITIONS = {
     "nice": "at the lowest priority",
     "busy": "while every core has other work",
@@ -106,7 +106,7 @@ def surround(names: list[str], work: Path) -> Surroundings:
     if "odd-session" in names:
         made.prefix += [*shell("umask 077"), "env", *SESSION]
     if "nice" in names:
-        made.prefix += ["nice", "-n", "19"]
+        made.prefix += NICE
     if "random-order" in names:
         seed = random.randrange(10_000)  # noqa: S311 - an order
         made.options += ["--random-order", f"--random-order-seed={seed}"]
@@ -130,10 +130,11 @@ def copy_checkout(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def busy_cores(*, wanted: bool) -> Iterator[None]:
-    """Keep every core at work."""
-    line = [sys.executable, "-c", "while True: pass"]
-    count = (os.cpu_count() or 1) if wanted else 0
+def busy_cores(names: list[str]) -> Iterator[None]:
+    """Keep every core at work, at the priority of the tests; else they would starve."""
+    lower = NICE if "nice" in names else []
+    line = [*lower, sys.executable, "-c", "while True: pass"]
+    count = (os.cpu_count() or 1) if "busy" in names else 0
     workers = [subprocess.Popen(line) for _ in range(count)]
     try:
         yield
@@ -167,7 +168,7 @@ def run(case: str, options: list[str]) -> bool:
         line = [*made.prefix, sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         line += ["-n", "2", "-m", "not slow", *made.options, *options]
         log = LOGS / f"{case}.log"
-        with log.open("w") as stream, busy_cores(wanted="busy" in names):
+        with log.open("w") as stream, busy_cores(names):
             done = subprocess.run(
                 line,
                 cwd=checkout,
