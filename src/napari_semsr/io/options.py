@@ -102,7 +102,7 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RawImage:
     """One image as a format module hands it over, before grey, crop and overrides."""
 
     format: str  # As in `FileInfo`

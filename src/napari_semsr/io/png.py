@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import choose, decoding, replacing
-from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.options import FileInfo, RawImage, ReadOptions
 from napari_semsr.io.read_image import to_info, to_micrograph
 from napari_semsr.io.record import RECORD_KEY, Record, record_of
 from napari_semsr.io.tiff import LARGEST_PRINTED_NM
@@ -46,7 +46,7 @@ def read(path: Path, options: ReadOptions) -> Micrograph:
     return to_micrograph(path, _load(path, options), options)
 
 
-def _load(path: Path, options: ReadOptions) -> Source:
+def _load(path: Path, options: ReadOptions) -> RawImage:
     """Decode the file and what it says."""
     choose(path, "series", options.series, 1)
     choose(path, "level", options.level, 1)
@@ -62,10 +62,10 @@ def _load(path: Path, options: ReadOptions) -> Source:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         msg = f"{path} must be a grey or RGB image, got CMYK: convert it first."
         raise ReadError(msg)
-    return Source(format=kind, data=pixels)
+    return RawImage(format=kind, data=pixels)
 
 
-def _png(path: Path, data: bytes) -> Source:
+def _png(path: Path, data: bytes) -> RawImage:
     """Decode a PNG."""
     import imagecodecs
 
@@ -86,7 +86,7 @@ def _png(path: Path, data: bytes) -> Source:
     # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None
-    return Source(
+    return RawImage(
         format="PNG", data=pixels, pixel_size_nm=size, record=record, metadata=metadata
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError, parse_pixel_size
-from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.options import FileInfo, RawImage, ReadOptions
 from napari_semsr.io.tiff import read_sidecar
 
 # Find rows below an image that look like the data bar of a microscope.
@@ -180,7 +180,7 @@ def _display_name(path: Path) -> str:
     return name
 
 
-def _with_sidecar(path: Path, source: Source) -> Source:
+def _with_sidecar(path: Path, source: RawImage) -> RawImage:
     """Take calibration and data bar from a JEOL text file beside the image."""
     if source.vendor is not None or source.record is not None:
         return source
@@ -197,7 +197,7 @@ def _with_sidecar(path: Path, source: Source) -> Source:
     )
 
 
-def _bar(path: Path, source: Source, options: ReadOptions) -> int:
+def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
     """Rows to cut off at the bottom."""
     height = source.data.shape[0]
     if options.databar_rows is not None:
@@ -216,7 +216,7 @@ def _is_close(a: PixelSize, b: PixelSize) -> bool:
     return bool(np.allclose(a, b, rtol=1e-6, atol=0))
 
 
-def _calibration(source: Source) -> PixelSize | None:
+def _calibration(source: RawImage) -> PixelSize | None:
     """Prefer the record's digits, unless someone recalibrated the file since."""
     own = None if source.record is None else source.record.pixel_size_nm
     stated = source.pixel_size_nm
@@ -225,7 +225,7 @@ def _calibration(source: Source) -> PixelSize | None:
     return stated
 
 
-def _metadata(source: Source, data: Any, bar: int) -> dict[str, Any]:
+def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
     """Collect what the file said, and what was done to it."""
     found = {**source.metadata, "format": source.format, "databar_rows_cropped": bar}
     if source.vendor is not None:
@@ -239,7 +239,7 @@ def _metadata(source: Source, data: Any, bar: int) -> dict[str, Any]:
     return found
 
 
-def to_micrograph(path: Path, source: Source, options: ReadOptions) -> Micrograph:
+def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
     """Make the micrograph that a user asked for."""
     source = _with_sidecar(path, source)
     bar = _bar(path, source, options)
@@ -261,7 +261,7 @@ def to_micrograph(path: Path, source: Source, options: ReadOptions) -> Micrograp
     )
 
 
-def to_info(path: Path, source: Source) -> FileInfo:
+def to_info(path: Path, source: RawImage) -> FileInfo:
     """Describe a file."""
     source = _with_sidecar(path, source)
     stored = tuple(int(n) for n in source.data.shape)

@@ -24,10 +24,10 @@ from napari_semsr.jobs.check.job import (
 )
 from napari_semsr.jobs.check.sources import (
     ClearImages,
+    DegradedTruth,
     DrawnGold,
     DrawnSurfaces,
-    Scene,
-    Source,
+    TruthSource,
     drawn,
 )
 from napari_semsr.models import cards
@@ -52,16 +52,18 @@ class Twice(nn.Module):
         return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-class Clear(Source):
+class Clear(TruthSource):
     """Truths that nothing degrades."""
 
     def __init__(self) -> None:
         self.widths_px = {"clear": 0.0}
         self._images = ClearImages(drawn(160, 0), scale=1, seed=0)
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         trial = self._images.scenes(index, counts)[0].trial
-        return [Scene("clear", Micrograph(trial.changed.astype(np.float32)), trial)]
+        return [
+            DegradedTruth("clear", Micrograph(trial.changed.astype(np.float32)), trial)
+        ]
 
 
 def loaded(module: nn.Module, **card: object) -> LoadedModel:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import choose, decoding
-from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.options import FileInfo, RawImage, ReadOptions
 from napari_semsr.io.read_image import LAZY_BYTES, to_info, to_micrograph
 from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.tiff.pixels import PlaneSource, find_plane
@@ -263,7 +263,7 @@ def read(path: Path, options: ReadOptions) -> Micrograph:
     return to_micrograph(path, _load(path, options), options)
 
 
-def _load(path: Path, options: ReadOptions) -> Source:
+def _load(path: Path, options: ReadOptions) -> RawImage:
     """Find the plane, its calibration and its pixels."""
     heard: list[str] = []
     with _opened(path, heard) as tif:
@@ -284,7 +284,7 @@ def _load(path: Path, options: ReadOptions) -> Source:
         data = _apply_palette(data, lut)
     elif photometric == _WHITE_IS_ZERO:
         data = _invert_white(data, bits)
-    return Source(
+    return RawImage(
         format=_dialect(tif),
         data=data,
         pixel_size_nm=found.size,

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from napari_semsr.core import IncompleteError, IntPair, Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import choose, decoding, replacing
-from napari_semsr.io.options import FileInfo, ReadOptions, Source
+from napari_semsr.io.options import FileInfo, RawImage, ReadOptions
 from napari_semsr.io.read_image import to_info, to_micrograph
 from napari_semsr.io.record import RECORD_KEY, Record, record_of
 from napari_semsr.io.tiff import pixel_size, to_nm
@@ -119,7 +119,7 @@ def read(path: Path, options: ReadOptions) -> Micrograph:
     return to_micrograph(path, _load(path, options), options)
 
 
-def _load(path: Path, options: ReadOptions) -> Source:
+def _load(path: Path, options: ReadOptions) -> RawImage:
     """Find the image, its level and plane."""
     import zarr
 
@@ -223,7 +223,7 @@ def _placed(
 
 def _source(
     path: Path, image: _Image, record: Record | None, options: ReadOptions
-) -> Source:
+) -> RawImage:
     """Put the parts of one level together."""
     import zarr
 
@@ -244,7 +244,7 @@ def _source(
     where = list(np.unravel_index(plane, others)) if others else []
     index = tuple(channel if a == "c" else int(where.pop(0)) for a in outer)
     size, origin, spacing, warnings = _calibration(image, level, axes, record)
-    return Source(
+    return RawImage(
         format=f"OME-Zarr {image.version}",
         data=_lazy(path, array, index),
         pixel_size_nm=size,

@@ -22,10 +22,10 @@ from napari_semsr.core import Job, OptionError, Options, Progress, ReadError
 from napari_semsr.jobs.check.sources import (
     ClearImages,
     ClearSet,
+    DegradedTruth,
     DrawnGold,
     DrawnSurfaces,
-    Scene,
-    Source,
+    TruthSource,
     drawn,
     recipe_data,
 )
@@ -396,7 +396,7 @@ def _tasks(card: "ModelCard", options: CheckOptions, clear: ClearSet) -> list[Ta
 
 def _sources(
     card: "ModelCard", options: CheckOptions, clear: ClearSet
-) -> Iterator[Source]:
+) -> Iterator[TruthSource]:
     """Give what truths come from, for each task."""
     said: dict[str, int] = {"scale": card.scale, "seed": options.seed}
     side = options.size_px
@@ -412,7 +412,7 @@ def _sources(
 
 
 def judge_source(
-    source: Source, loaded: "LoadedModel", options: CheckOptions
+    source: TruthSource, loaded: "LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
     """Judge discs until there are as many as are wanted, or no more truths."""
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
@@ -459,7 +459,7 @@ def _quota(left: list[int], truths: int | None) -> tuple[int, int]:
 
 
 def _verdict(
-    scene: Scene, loaded: "LoadedModel", options: CheckOptions, step: Progress
+    scene: DegradedTruth, loaded: "LoadedModel", options: CheckOptions, step: Progress
 ) -> Generator[Progress, None, Verdict]:
     """Enhance a scene, and judge the result and what it was made of."""
     from napari_semsr.inference import EnhanceOptions, enhance_array

@@ -161,7 +161,7 @@ _ELECTRONS = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DegradedTruth:
     """What a network sees, and what there is."""
 
     condition: str  # How it was degraded
@@ -181,7 +181,7 @@ class Scene:
         )
 
 
-class Source(ABC):
+class TruthSource(ABC):
     """Where truths come from."""
 
     # Width at half maximum of the blur of each condition, in pixels of the truth
@@ -190,7 +190,7 @@ class Source(ABC):
     count: int | None = None
 
     @abstractmethod
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one truth, and degrade it in every way."""
 
 
@@ -210,7 +210,7 @@ def drawn(side: int, seed: int) -> Callable[[int], FloatArray]:
     return one
 
 
-class ClearImages(Source):
+class ClearImages(TruthSource):
     """Clear images, of 8 bits.
 
     `scale`: 1 for the three degradations of Gao et al.; with more, images are blurred,
@@ -235,7 +235,7 @@ class ClearImages(Source):
         else:
             self.widths_px = {"binned": float(np.hypot(blur_width_px("blur"), scale))}
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one image, and degrade it in every way."""
         rng = _stream_of(self.seed, index)
         clear = self._image(index)
@@ -250,9 +250,9 @@ class ClearImages(Source):
         grey = changed.astype(np.uint8)
         if self.scale > 1:
             low = self._binned(changed, rng)
-            return [Scene("binned", Micrograph(low, name="binned"), trial)]
+            return [DegradedTruth("binned", Micrograph(low, name="binned"), trial)]
         return [
-            Scene(kind, Micrograph(low.image, name=kind), trial)
+            DegradedTruth(kind, Micrograph(low.image, name=kind), trial)
             for kind in KINDS
             for low in [degrade_plane(grey, kind, seed=self.seed + index)]
         ]
@@ -293,7 +293,7 @@ class _Steps:
         )
 
 
-class DrawnSurfaces(Source):
+class DrawnSurfaces(TruthSource):
     """Drawn samples under a superlens and an electron microscope.
 
     Discs are put into height and material: up or down, and towards the other material.
@@ -311,7 +311,7 @@ class DrawnSurfaces(Source):
             raise OptionError(msg)
         self.widths_px = {"superlens": _RESOLUTION_NM * scale / self._pixel_nm}
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one sample, and take it."""
         rng = _stream_of(self.seed, index)
         kind = SAMPLE_KINDS[index % len(SAMPLE_KINDS)]
@@ -336,7 +336,9 @@ class DrawnSurfaces(Source):
         )
         trial = make_trial(original, _brightness(pair), sharp)
         size = parse_pixel_size(pair.pixel_nm)
-        return [Scene("superlens", Micrograph(pair.low, size, "superlens"), trial)]
+        return [
+            DegradedTruth("superlens", Micrograph(pair.low, size, "superlens"), trial)
+        ]
 
     def _taken(
         self, surface: Surface, focus_nm: float, rng: np.random.Generator
@@ -423,7 +425,7 @@ def _brightness(pair: SsumPair) -> FloatArray:
     return np.asarray(pair.high * (high - low) + low, dtype=np.float64)
 
 
-class DrawnGold(Source):
+class DrawnGold(TruthSource):
     """Gold on carbon at half the magnification."""
 
     def __init__(self, side: int, *, scale: int, seed: int) -> None:
@@ -434,7 +436,7 @@ class DrawnGold(Source):
         probe = float(np.mean(GoldOptions().coarse_probe_nm))
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
-    def scenes(self, index: int, counts: tuple[int, int]) -> list[Scene]:
+    def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one field, and look at it coarsely."""
         rng = _stream_of(self.seed, index)
         emitted = gold_emission(self.side, rng).astype(np.float64)
@@ -451,4 +453,4 @@ class DrawnGold(Source):
         )
         trial = make_trial(original, truth, places)
         size = parse_pixel_size(COARSE_NM)
-        return [Scene("gold", Micrograph(pair.low, size, "gold"), trial)]
+        return [DegradedTruth("gold", Micrograph(pair.low, size, "gold"), trial)]
