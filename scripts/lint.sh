@@ -12,15 +12,11 @@ check() {
   "$@" || failed+=("$name")
 }
 
-docstrings() {
-  git ls-files -z 'src/*.py' | xargs -0 "$bin/numpydoc" lint
-}
-
 check "ruff check" "$bin/ruff" check
 check "ruff format" "$bin/ruff" format --check
 check "mypy" "$bin/mypy"
 check "import layers" "$bin/lint-imports"
-check "docstrings" docstrings
+check "docstrings of the faces" "$bin/python" scripts/lint_docstrings.py
 check "manifest" "$bin/npe2" validate src/napari_semsr/napari.yaml
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,5 +1,6 @@
 """The walls of the house: layers, faces, lazy imports, unique names, the manifest."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -7,17 +8,28 @@ import pytest
 from npe2 import PluginManifest
 from npe2.manifest.utils import import_python_name
 
+import napari_semsr
 from tests.children import run, run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "napari_semsr"
 MODULES = sorted(SOURCE.rglob("*.py"))
+FACES = sorted(SOURCE.rglob("__init__.pyi"))
 HEAVY = ("torch", "qtpy", "napari", "magicgui", "superqt", "PyQt6", "matplotlib")
 
 LOADED_AFTER = """
 import sys
 import {module}
 print(*(name for name in {names!r} if name in sys.modules))
+"""
+RESOLVED = """
+import importlib
+import sys
+for package in {packages!r}:
+    face = importlib.import_module(package)
+    for name in face.__all__:
+        getattr(face, name)
+print(*(name for name in ("qtpy", "napari", "magicgui") if name in sys.modules))
 """
 
 
@@ -72,3 +84,31 @@ def test_import_loads_nothing_heavy(module):
 def test_command_line_help_loads_no_torch():
     code = LOADED_AFTER.format(module="napari_semsr.cli._main", names=("torch", "qtpy"))
     assert run_python(code) == "\n"
+
+
+def exported(face: Path) -> set[str]:
+    nodes = ast.parse(face.read_text()).body
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {item.name for node in imports for item in node.names}
+
+
+def face_id(face: Path) -> str:
+    return ".".join(face.relative_to(SOURCE.parent).parent.parts)
+
+
+@pytest.mark.parametrize("face", FACES, ids=face_id)
+def test_face_exports_no_name_of_its_own_modules(face):
+    # Importing the module would put it in place of what the face exports.
+    modules = {path.stem for path in face.parent.iterdir() if path.stem[0] != "_"}
+    assert exported(face) & modules == set()
+
+
+def test_no_room_bears_the_name_of_a_public_function():
+    rooms = {path.stem for path in SOURCE.iterdir()}
+    assert set(napari_semsr.__all__) & rooms == set()
+
+
+def test_names_on_faces_resolve_without_qt():
+    packages = [face_id(face) for face in FACES if "widgets" not in face.parts]
+    assert len(packages) > 15
+    assert run_python(RESOLVED.format(packages=packages)) == "\n"

@@ -163,7 +163,20 @@ def without_suffix(path: Path) -> str:
 
 
 def stored_type(path: Path, dtype: object) -> str:
-    """Name the type of the grey values in an output: 8 bits in a picture."""
+    """Name the type of the grey values in an output: 8 bits in a picture.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The output; its suffix names the format.
+    dtype : dtype-like
+        Type of the grey values as they were computed.
+
+    Returns
+    -------
+    str
+        Such as ``"float32"``.
+    """
     return "uint8" if output_kind(path) == "png" else str(dtype)
 
 
@@ -186,7 +199,13 @@ def filling_store(target: Path) -> Path:
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or store another name that is free, on another disk if need be."""
+    """Give a file or store another name that is free, on another disk if need be.
+
+    Parameters
+    ----------
+    source, target : pathlib.Path
+        What is there, and where it goes.
+    """
     if target.is_dir():  # into which it would be moved
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     shutil.move(source, target)

@@ -37,7 +37,20 @@ def label_path(target: Path, name: str) -> Path:
 
 
 def add_label(store: OmeZarrStore, name: str) -> "zarr.Array[Any]":
-    """Make the finest level of the one label image of a store, of type uint16."""
+    """Make the finest level of the one label image of a store.
+
+    Parameters
+    ----------
+    store : OmeZarrStore
+        The image.
+    name : str
+        Of the label image.
+
+    Returns
+    -------
+    (Y, X) zarr.Array of uint16
+        Empty, on the image's own grid and chunks.
+    """
     labels = store.group.create_group(_LABELS)
     labels.attrs["ome"] = labels_metadata([name])
     group = labels.create_group(name)

@@ -145,7 +145,18 @@ class OmeZarrStore:
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def box(self, row: int, column: int) -> Box:
-        """Give the pixels of a write unit."""
+        """Give the pixels of a write unit.
+
+        Parameters
+        ----------
+        row, column : int
+            Place of the unit in the done-map.
+
+        Returns
+        -------
+        Box
+            Cut at the border of the image.
+        """
         (rows, columns), (high, wide) = self.level0.shape, self.unit
         y, x = row * high, column * wide
         return Box(y, min(y + high, rows), x, min(x + wide, columns))
@@ -445,12 +456,34 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
 
 
 def recorded(path: Path) -> Record | None:
-    """Read what a store says of itself, complete or not."""
+    """Read what a store says of itself, complete or not.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    Record or None
+        Name, calibration and history; None where there are none of ours.
+    """
     return Record.from_dict(noted(path).get(RECORD_KEY))
 
 
 def noted(path: Path) -> dict[str, Any]:
-    """Read everything that was noted in a store, complete or not."""
+    """Read everything that was noted in a store, complete or not.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    dict
+        As `OmeZarrStore.notes` gives it; empty where there is no store.
+    """
     import zarr
 
     try:
@@ -461,7 +494,18 @@ def noted(path: Path) -> dict[str, Any]:
 
 
 def done_of(path: Path) -> tuple[int, int] | None:
-    """Count the write units of a store that is being filled."""
+    """Count the write units of a store that is being filled.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder of the store.
+
+    Returns
+    -------
+    tuple of int or None
+        How many are finished, of how many; None where nothing is being filled.
+    """
     import zarr
 
     try:
