@@ -18,6 +18,31 @@ FUNCTIONS = {verb.replace("-", "_") for verb in VERBS if verb != "models"} | {
 }
 
 
+# Each shows its use; pytest runs that, too.
+SHOWN = [
+    "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
+    "crop", "restore", "enhance", "lazy_enhance", "frc", "frc_map", "metrics",
+    "spectrum", "gaps", "histogram", "list_models",
+]  # fmt: skip
+FORMER = {
+    "cut_pairs": "pairs",
+    "restore_image": "restore",
+    "simulate_scan": "simulate",
+    "stitch_frames": "stitch",
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_main_entry_shows_its_use(name):
+    assert "\n>>> " in inspect.getdoc(getattr(napari_semsr, name))
+
+
+@pytest.mark.parametrize(("former", "now"), FORMER.items())
+def test_former_name_still_works_and_says_so(former, now):
+    with pytest.warns(DeprecationWarning, match=f"is now napari_semsr.{now}"):
+        assert getattr(napari_semsr, former) is getattr(napari_semsr, now)
+
+
 def test_every_public_name_resolves():
     for name in napari_semsr.__all__:
         assert getattr(napari_semsr, name) is not None

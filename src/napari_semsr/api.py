@@ -36,33 +36,13 @@ if TYPE_CHECKING:
         Trained,
     )
 
-# What every function of the Python interface takes, and how it is made of keywords.
-
 PathLike = str | os.PathLike[str]
 Source = Micrograph | NDArray[Any] | PathLike
 Report = Callable[[Progress], None]
 
 
-def parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
-    """Give each model the options that it knows, and refuse those that none knows.
-
-    Parameters
-    ----------
-    options : mapping
-        Keywords of a call.
-    *models : type of Options
-        Models that share them.
-
-    Returns
-    -------
-    tuple of Options
-        One for each model.
-
-    Raises
-    ------
-    OptionError
-        If no model knows a name, or a value is out of range.
-    """
+def _parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
+    """Give each model the options that it knows, and refuse those that none knows."""
     known = {name for model in models for name in model.model_fields}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -74,36 +54,9 @@ def parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any,
     )
 
 
-def as_source(image: Source) -> Micrograph | PathLike:
-    """Wrap an array as an uncalibrated micrograph.
-
-    Parameters
-    ----------
-    image : Micrograph, (Y, X) numpy.ndarray or path
-        What a caller gave.
-
-    Returns
-    -------
-    Micrograph or path
-        What a job takes.
-    """
+def _source(image: Any) -> Any:
+    """Wrap an array as an uncalibrated micrograph; all else stays as it is."""
     return Micrograph(image) if isinstance(image, np.ndarray) else image
-
-
-def as_optional(image: Source | None) -> Micrograph | PathLike | None:
-    """Wrap an array that may be left out.
-
-    Parameters
-    ----------
-    image : Micrograph, (Y, X) numpy.ndarray, path or None
-        What a caller gave.
-
-    Returns
-    -------
-    Micrograph, path or None
-        What a job takes.
-    """
-    return None if image is None else as_source(image)
 
 
 def info(path: PathLike, **options: Any) -> "Description":
@@ -120,10 +73,22 @@ def info(path: PathLike, **options: Any) -> "Description":
     -------
     Description
         Its ``facts`` hold shape, type, pixel size, vendor and metadata.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/field.ome.tif")
+    ...     facts = semsr.info(f"{folder}/field.ome.tif").facts
+    >>> facts["shape"], facts["dtype"], facts["pixel_size_nm"]
+    ([48, 64], 'float64', [7.7, 7.7])
     """
     from napari_semsr.jobs import describe_job
 
-    (opening,) = parse_each(options, OpenOptions)
+    (opening,) = _parse_each(options, OpenOptions)
     return run(describe_job(os.fspath(path), options=opening))
 
 
@@ -154,12 +119,26 @@ def convert(
     -------
     Converted
         What was written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> grey = np.full((48, 64), 199.6)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.convert(
+    ...         grey, f"{folder}/field.ome.zarr", dtype="uint8", pixel_size_nm=7.7
+    ...     )
+    ...     stored = semsr.read(made.output).array()
+    >>> made.shape, made.dtype, made.pixel_size_nm, int(stored[0, 0])
+    ((48, 64), 'uint8', (7.7, 7.7), 200)
     """
     from napari_semsr.jobs import convert_job
 
-    (opening,) = parse_each(options, OpenOptions)
+    (opening,) = _parse_each(options, OpenOptions)
     job = convert_job(
-        as_source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
+        _source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
     )
     return run(job)
 
@@ -178,11 +157,20 @@ def degrade(image: Source, **options: Any) -> Micrograph:
     -------
     Micrograph
         In the input's own type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> sharp = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
+    >>> soft = semsr.degrade(sharp, kind="blur")
+    >>> soft.shape, soft.dtype, [round(one.std()) for one in (sharp, soft.array())]
+    ((48, 64), dtype('uint8'), [75, 22])
     """
     from napari_semsr.jobs import DegradeOptions, degrade_image
 
-    chosen, opening = parse_each(options, DegradeOptions, OpenOptions)
-    return degrade_image(as_source(image), options=chosen, opening=opening)[0]
+    chosen, opening = _parse_each(options, DegradeOptions, OpenOptions)
+    return degrade_image(_source(image), options=chosen, opening=opening)[0]
 
 
 @overload
@@ -242,12 +230,21 @@ def enhance(
     -------
     Micrograph or EnhancedFile
         The image itself, or what was written and what it cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
+    >>> sharp = semsr.enhance(field, model="sem-restore-small", tile=32)
+    >>> sharp.shape, sharp.dtype, sharp.provenance.job
+    ((96, 64), dtype('float32'), 'enhance')
     """
     from napari_semsr.inference import EnhanceOptions
     from napari_semsr.jobs import enhance_in_memory, enhance_job
 
-    chosen, opening = parse_each(options, EnhanceOptions, OpenOptions)
-    source = as_source(image)
+    chosen, opening = _parse_each(options, EnhanceOptions, OpenOptions)
+    source = _source(image)
     if output is None:
         return run(
             enhance_in_memory(source, model=model, options=chosen, opening=opening),
@@ -301,9 +298,9 @@ def lazy_enhance(
     """
     from napari_semsr.inference import EnhanceOptions
 
-    chosen, opening = parse_each(options, EnhanceOptions, OpenOptions)
+    chosen, opening = _parse_each(options, EnhanceOptions, OpenOptions)
     path = find_model(model)
-    source = open_image(as_source(image), opening)
+    source = open_image(_source(image), opening)
     from napari_semsr.inference import enhance_lazy
     from napari_semsr.models import load_model
 
@@ -317,6 +314,13 @@ def list_models() -> "ModelList":
     -------
     ModelList
         Name, origin, architecture and description of each.
+
+    Examples
+    --------
+    >>> import napari_semsr as semsr
+    >>> first = semsr.list_models().models[0]
+    >>> first["name"], first["bundled"], first["scale"]
+    ('sem-restore', True, 1)
     """
     from napari_semsr.jobs import list_models_job
 
@@ -476,11 +480,8 @@ def demo(
     """
     from napari_semsr.demonstration import DemoOptions, demo_job
 
-    (chosen,) = parse_each(options, DemoOptions)
+    (chosen,) = _parse_each(options, DemoOptions)
     return run(demo_job(folder, options=chosen, overwrite=overwrite), progress)
-
-
-# The Python interface to what models learn from, and are judged by.
 
 
 @overload
@@ -512,9 +513,6 @@ def restore(
 ) -> "Micrograph | RestoredFile":
     """Undo an image's blur by a classical method.
 
-    The command is ``semsr restore``; the name ``restore`` belongs to the package of
-    the methods.
-
     Parameters
     ----------
     image : Micrograph, (Y, X) numpy.ndarray or path
@@ -536,12 +534,24 @@ def restore(
     Micrograph or RestoredFile
         The image itself, with its parameters in ``metadata["restore"]``, or what was
         written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> y, x = np.mgrid[:64, :64]
+    >>> soft = 1 / (1 + np.exp((np.hypot(y - 32, x - 32) - 16) / 2))
+    >>> sharp = semsr.restore(
+    ...     soft, method="richardson-lucy", psf="2px", pixel_size_nm=10
+    ... )
+    >>> [round(float(np.diff(edge).max()), 2) for edge in (soft, sharp.array())]
+    [0.12, 0.16]
     """
     from napari_semsr.jobs import restore_in_memory
     from napari_semsr.restoration import RestoreOptions
 
-    chosen, opening = parse_each(options, RestoreOptions, OpenOptions)
-    source = as_source(image)
+    chosen, opening = _parse_each(options, RestoreOptions, OpenOptions)
+    source = _source(image)
     if output is None:
         job = restore_in_memory(source, options=chosen, opening=opening)
         return run(job, progress)
@@ -569,8 +579,7 @@ def pairs(
 ) -> "PairsMade":
     """Cut aligned patches into disjoint training, validation and test sets.
 
-    The command is ``semsr pairs``; the name ``pairs`` belongs to the package of its
-    parts, where ``pairs.store.open_pairs`` reads what is written here.
+    ``napari_semsr.pairing.open_pairs`` reads what is written here.
 
     Parameters
     ----------
@@ -590,14 +599,26 @@ def pairs(
     -------
     PairsMade
         Numbers of pairs, and of what was left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> high = np.random.default_rng(0).random((96, 96))
+    >>> low = (high + np.roll(high, 1, axis=1)) / 2
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.pairs(low, high, f"{folder}/pairs.zarr", patch=16)
+    >>> made.train, made.validation, made.test
+    (28, 4, 4)
     """
     from napari_semsr.jobs import pairs_job
     from napari_semsr.pairing import PairOptions
 
-    chosen, opening = parse_each(options, PairOptions, OpenOptions)
+    chosen, opening = _parse_each(options, PairOptions, OpenOptions)
     job = pairs_job(
-        _side(low),
-        _side(high),
+        _source(low),
+        _source(high),
         output,
         options=chosen,
         opening=opening,
@@ -622,14 +643,23 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
     -------
     Gaps
         Every gap, and how many of the reference's the image shows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> y, x = np.mgrid[:64, :96]
+    >>> distance = np.minimum(np.hypot(y - 32, x - 30), np.hypot(y - 32, x - 62))
+    >>> two = 1 / (1 + np.exp(distance - 12))
+    >>> found = semsr.gaps(two, pixel_size_nm=2)
+    >>> found.particles, [round(gap.width_nm, 1) for gap in found.found]
+    (2, [22.0])
     """
     from napari_semsr.analysis import GapOptions
     from napari_semsr.jobs import gaps_job
 
-    chosen, opening = parse_each(options, GapOptions, OpenOptions)
-    job = gaps_job(
-        as_source(image), as_optional(reference), options=chosen, opening=opening
-    )
+    chosen, opening = _parse_each(options, GapOptions, OpenOptions)
+    job = gaps_job(_source(image), _source(reference), options=chosen, opening=opening)
     return run(job).result
 
 
@@ -668,24 +698,16 @@ def check_model(
     """
     from napari_semsr.jobs import CheckOptions, check_model_job
 
-    chosen, opening = parse_each(options, CheckOptions, OpenOptions)
+    chosen, opening = _parse_each(options, CheckOptions, OpenOptions)
     job = check_model_job(
         model,
-        [as_source(image) for image in images],
+        [_source(image) for image in images],
         held_out=held_out,
         options=chosen,
         opening=opening,
         write=write,
     )
     return run(job, progress)
-
-
-def _side(images: Source | Sequence[Micrograph]) -> Any:
-    """Wrap an array, and leave what is no single image alone."""
-    return as_source(images) if isinstance(images, np.ndarray) else images
-
-
-# The Python interface to parts of images, and to images on one grid.
 
 
 @overload
@@ -748,12 +770,20 @@ def crop(
     ------
     OptionError
         If a part of the reference is asked for that is not written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
+    >>> part = semsr.crop(image, box=(8, 16, 40, 64))
+    >>> part.shape, part.origin
+    ((32, 48), (80.0, 160.0))
     """
-    from napari_semsr.core import OptionError
     from napari_semsr.jobs import CropOptions, crop_in_memory, crop_job
 
-    chosen, opening = parse_each(options, CropOptions, OpenOptions)
-    source, reference = as_source(image), as_optional(like)
+    chosen, opening = _parse_each(options, CropOptions, OpenOptions)
+    source, reference = _source(image), _source(like)
     if output is None:
         if like_output is not None:
             msg = "A part of the reference is written beside an output: give one."
@@ -772,9 +802,6 @@ def crop(
     return run(writing, progress)
 
 
-# The Python interface to scans: frames made of a sample, and joined again.
-
-
 def simulate(
     folder: PathLike,
     image: Source | None = None,
@@ -784,9 +811,6 @@ def simulate(
     **options: Any,
 ) -> "SimulatedScan":
     """Make a folder of superlens frames whose truth is known.
-
-    The command is ``semsr simulate``; the name ``simulate`` belongs to the package of
-    the phantoms and the microscope.
 
     Parameters
     ----------
@@ -806,13 +830,24 @@ def simulate(
     -------
     SimulatedScan
         Number of frames, and where the truth is.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import napari_semsr as semsr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = semsr.simulate(
+    ...         folder, phantom="particles", frames_grid=(2, 3), frame_px=64
+    ...     )
+    >>> made.grid, made.frame_shape, made.pixel_size_nm
+    ((2, 3), (64, 64), (20.0, 20.0))
     """
     from napari_semsr.jobs import SimulateOptions, simulate_job
 
-    chosen, opening = parse_each(options, SimulateOptions, OpenOptions)
+    chosen, opening = _parse_each(options, SimulateOptions, OpenOptions)
     job = simulate_job(
         folder,
-        image=as_optional(image),
+        image=_source(image),
         options=chosen,
         opening=opening.replace(pixel_size_nm=None),
         overwrite=overwrite,
@@ -831,9 +866,6 @@ def stitch(
     **options: Any,
 ) -> "StitchedFile":
     """Join the frames of a folder to one calibrated mosaic.
-
-    The command is ``semsr stitch``; the name ``stitch`` belongs to the package that
-    places the frames.
 
     Parameters
     ----------
@@ -856,10 +888,23 @@ def stitch(
     -------
     StitchedFile
         Positions, joints, warnings, and what was written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import napari_semsr as semsr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scan = f"{folder}/scan"
+    ...     made = semsr.simulate(
+    ...         scan, phantom="particles", frames_grid=(1, 2), frame_px=64, overlap=0.4
+    ...     )
+    ...     mosaic = semsr.stitch(scan, f"{folder}/mosaic.ome.tif")
+    >>> mosaic.frames, mosaic.pairs_used, mosaic.shape
+    (2, 1, (71, 96))
     """
     from napari_semsr.jobs import StitchFolderOptions, stitch_job
 
-    (chosen,) = parse_each(options, StitchFolderOptions)
+    (chosen,) = _parse_each(options, StitchFolderOptions)
     job = stitch_job(
         folder,
         output,
@@ -869,9 +914,6 @@ def stitch(
         overwrite=overwrite,
     )
     return run(job, progress)
-
-
-# The Python interface to what is measured on an image, or between two.
 
 
 def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
@@ -891,12 +933,24 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
     -------
     FrcResult
         Resolution and curve; without a crossing, the reason.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from scipy.ndimage import gaussian_filter
+    >>> rng = np.random.default_rng(0)
+    >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
+    >>> first, second = (truth + rng.normal(0, 0.3, truth.shape) for _ in "ab")
+    >>> found = semsr.frc(first, second, pixel_size_nm=5)
+    >>> found.criterion, round(found.resolution_nm)
+    ('1/7', 24)
     """
     from napari_semsr.analysis import FrcOptions
     from napari_semsr.jobs import frc_job
 
-    chosen, opening = parse_each(options, FrcOptions, OpenOptions)
-    job = frc_job(as_source(a), as_optional(b), options=chosen, opening=opening)
+    chosen, opening = _parse_each(options, FrcOptions, OpenOptions)
+    job = frc_job(_source(a), _source(b), options=chosen, opening=opening)
     return run(job).result
 
 
@@ -930,14 +984,26 @@ def frc_map(
     -------
     FrcMap
         The map, its reasons and its spread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from scipy.ndimage import gaussian_filter
+    >>> rng = np.random.default_rng(0)
+    >>> truth = 4 * gaussian_filter(rng.normal(size=(128, 128)), sigma=2)
+    >>> first, second = (truth + rng.normal(0, 0.3, truth.shape) for _ in "ab")
+    >>> found = semsr.frc_map(first, second, block=64, step=32, pixel_size_nm=5)
+    >>> found.map.shape, round(float(np.nanmedian(found.map.data))), found.unit
+    ((3, 3), 24, 'nm')
     """
     from napari_semsr.analysis import FrcMapOptions
     from napari_semsr.jobs import frc_map_job
 
-    chosen, opening = parse_each(options, FrcMapOptions, OpenOptions)
+    chosen, opening = _parse_each(options, FrcMapOptions, OpenOptions)
     job = frc_map_job(
-        as_source(a),
-        as_optional(b),
+        _source(a),
+        _source(b),
         output,
         options=chosen,
         opening=opening,
@@ -970,13 +1036,22 @@ def spectrum(
     -------
     SpectrumReport
         The radial curve.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> lines = np.tile(np.sin(2 * np.pi * np.arange(64) / 8), (64, 1))
+    >>> found = semsr.spectrum(lines, pixel_size_nm=5)
+    >>> found.frequency_per_px[int(np.argmax(found.power))]
+    0.125
     """
     from napari_semsr.analysis import SpectrumOptions
     from napari_semsr.jobs import spectrum_job
 
-    chosen, opening = parse_each(options, SpectrumOptions, OpenOptions)
+    chosen, opening = _parse_each(options, SpectrumOptions, OpenOptions)
     job = spectrum_job(
-        as_source(image), output, options=chosen, opening=opening, overwrite=overwrite
+        _source(image), output, options=chosen, opening=opening, overwrite=overwrite
     )
     return run(job)
 
@@ -999,13 +1074,22 @@ def metrics(
     -------
     Metrics
         The figures.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> truth = np.tile(np.linspace(0, 1, 64), (64, 1))
+    >>> found = semsr.metrics(truth + 0.01, truth, data_range=1)
+    >>> round(found.psnr_db, 2), round(found.ssim, 3)
+    (40.0, 0.999)
     """
     from napari_semsr.analysis import MetricsOptions
     from napari_semsr.jobs import metrics_job
 
-    chosen, opening = parse_each(options, MetricsOptions, OpenOptions)
+    chosen, opening = _parse_each(options, MetricsOptions, OpenOptions)
     job = metrics_job(
-        as_source(image), as_optional(reference), options=chosen, opening=opening
+        _source(image), _source(reference), options=chosen, opening=opening
     )
     return run(job).result
 
@@ -1028,11 +1112,19 @@ def histogram(
     -------
     Histogram
         Bins, counts, distance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> found = semsr.histogram(np.eye(64, dtype=np.uint8) * 255, bins=4)
+    >>> found.counts.tolist()
+    [4032, 0, 0, 64]
     """
     from napari_semsr.jobs import HistogramOptions, histogram_job
 
-    chosen, opening = parse_each(options, HistogramOptions, OpenOptions)
+    chosen, opening = _parse_each(options, HistogramOptions, OpenOptions)
     job = histogram_job(
-        as_source(image), as_optional(reference), options=chosen, opening=opening
+        _source(image), _source(reference), options=chosen, opening=opening
     )
     return run(job).result

@@ -166,6 +166,18 @@ def read(
         If it is a store that was left unfinished.
     OptionError
         If an option has a value that it cannot have.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.eye(48, 64), (7.7, 7.7), name="field")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/field.ome.tif")
+    ...     again = semsr.read(f"{folder}/field.ome.tif")
+    >>> again.name, again.shape, again.pixel_size_nm
+    ('field', (48, 64), (7.7, 7.7))
     """
     options = ReadOptions.parse(
         {
@@ -216,6 +228,18 @@ def write(
     ------
     WriteError
         If it cannot be written there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> image = semsr.Micrograph(np.full((48, 64), 0.5), (7.7, 7.7))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     semsr.write(image, f"{folder}/field.ome.zarr", dtype="float32")
+    ...     stored = semsr.read(f"{folder}/field.ome.zarr").array()
+    >>> str(stored.dtype), float(stored.max())
+    ('float32', 0.5)
     """
     path = Path(path)
     check_target(path, overwrite=overwrite)
