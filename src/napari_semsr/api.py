@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, OptionError, Options, Progress, run
-from napari_semsr.jobs import DEFAULT_MODEL, OpenOptions, find_model, open_image
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import DEFAULT_MODEL, find_model, open_image
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -88,7 +89,7 @@ def info(path: PathLike, **options: Any) -> "Description":
     """
     from napari_semsr.jobs import describe_job
 
-    (opening,) = _parse_each(options, OpenOptions)
+    (opening,) = _parse_each(options, ReadOptions)
     return run(describe_job(os.fspath(path), options=opening))
 
 
@@ -136,7 +137,7 @@ def convert(
     """
     from napari_semsr.jobs import convert_job
 
-    (opening,) = _parse_each(options, OpenOptions)
+    (opening,) = _parse_each(options, ReadOptions)
     job = convert_job(
         _source(image), output, opening=opening, dtype=dtype, overwrite=overwrite
     )
@@ -169,7 +170,7 @@ def degrade(image: Source, **options: Any) -> Micrograph:
     """
     from napari_semsr.jobs import DegradeOptions, degrade_image
 
-    chosen, opening = _parse_each(options, DegradeOptions, OpenOptions)
+    chosen, opening = _parse_each(options, DegradeOptions, ReadOptions)
     return degrade_image(_source(image), options=chosen, opening=opening)[0]
 
 
@@ -243,7 +244,7 @@ def enhance(
     from napari_semsr.inference import EnhanceOptions
     from napari_semsr.jobs import enhance_in_memory, enhance_job
 
-    chosen, opening = _parse_each(options, EnhanceOptions, OpenOptions)
+    chosen, opening = _parse_each(options, EnhanceOptions, ReadOptions)
     source = _source(image)
     if output is None:
         return run(
@@ -298,7 +299,7 @@ def lazy_enhance(
     """
     from napari_semsr.inference import EnhanceOptions
 
-    chosen, opening = _parse_each(options, EnhanceOptions, OpenOptions)
+    chosen, opening = _parse_each(options, EnhanceOptions, ReadOptions)
     path = find_model(model)
     source = open_image(_source(image), opening)
     from napari_semsr.inference import enhance_lazy
@@ -550,7 +551,7 @@ def restore(
     from napari_semsr.jobs import restore_in_memory
     from napari_semsr.restoration import RestoreOptions
 
-    chosen, opening = _parse_each(options, RestoreOptions, OpenOptions)
+    chosen, opening = _parse_each(options, RestoreOptions, ReadOptions)
     source = _source(image)
     if output is None:
         job = restore_in_memory(source, options=chosen, opening=opening)
@@ -615,7 +616,7 @@ def pairs(
     from napari_semsr.jobs import pairs_job
     from napari_semsr.pairing import PairOptions
 
-    chosen, opening = _parse_each(options, PairOptions, OpenOptions)
+    chosen, opening = _parse_each(options, PairOptions, ReadOptions)
     job = pairs_job(
         _source(low),
         _source(high),
@@ -658,7 +659,7 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
     from napari_semsr.analysis import GapOptions
     from napari_semsr.jobs import gaps_job
 
-    chosen, opening = _parse_each(options, GapOptions, OpenOptions)
+    chosen, opening = _parse_each(options, GapOptions, ReadOptions)
     job = gaps_job(_source(image), _source(reference), options=chosen, opening=opening)
     return run(job).result
 
@@ -698,7 +699,7 @@ def check_model(
     """
     from napari_semsr.jobs import CheckOptions, check_model_job
 
-    chosen, opening = _parse_each(options, CheckOptions, OpenOptions)
+    chosen, opening = _parse_each(options, CheckOptions, ReadOptions)
     job = check_model_job(
         model,
         [_source(image) for image in images],
@@ -782,7 +783,7 @@ def crop(
     """
     from napari_semsr.jobs import CropOptions, crop_in_memory, crop_job
 
-    chosen, opening = _parse_each(options, CropOptions, OpenOptions)
+    chosen, opening = _parse_each(options, CropOptions, ReadOptions)
     source, reference = _source(image), _source(like)
     if output is None:
         if like_output is not None:
@@ -844,7 +845,7 @@ def simulate(
     """
     from napari_semsr.jobs import SimulateOptions, simulate_job
 
-    chosen, opening = _parse_each(options, SimulateOptions, OpenOptions)
+    chosen, opening = _parse_each(options, SimulateOptions, ReadOptions)
     job = simulate_job(
         folder,
         image=_source(image),
@@ -949,7 +950,7 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
     from napari_semsr.analysis import FrcOptions
     from napari_semsr.jobs import frc_job
 
-    chosen, opening = _parse_each(options, FrcOptions, OpenOptions)
+    chosen, opening = _parse_each(options, FrcOptions, ReadOptions)
     job = frc_job(_source(a), _source(b), options=chosen, opening=opening)
     return run(job).result
 
@@ -1000,7 +1001,7 @@ def frc_map(
     from napari_semsr.analysis import FrcMapOptions
     from napari_semsr.jobs import frc_map_job
 
-    chosen, opening = _parse_each(options, FrcMapOptions, OpenOptions)
+    chosen, opening = _parse_each(options, FrcMapOptions, ReadOptions)
     job = frc_map_job(
         _source(a),
         _source(b),
@@ -1049,7 +1050,7 @@ def spectrum(
     from napari_semsr.analysis import SpectrumOptions
     from napari_semsr.jobs import spectrum_job
 
-    chosen, opening = _parse_each(options, SpectrumOptions, OpenOptions)
+    chosen, opening = _parse_each(options, SpectrumOptions, ReadOptions)
     job = spectrum_job(
         _source(image), output, options=chosen, opening=opening, overwrite=overwrite
     )
@@ -1087,7 +1088,7 @@ def metrics(
     from napari_semsr.analysis import MetricsOptions
     from napari_semsr.jobs import metrics_job
 
-    chosen, opening = _parse_each(options, MetricsOptions, OpenOptions)
+    chosen, opening = _parse_each(options, MetricsOptions, ReadOptions)
     job = metrics_job(
         _source(image), _source(reference), options=chosen, opening=opening
     )
@@ -1123,7 +1124,7 @@ def histogram(
     """
     from napari_semsr.jobs import HistogramOptions, histogram_job
 
-    chosen, opening = _parse_each(options, HistogramOptions, OpenOptions)
+    chosen, opening = _parse_each(options, HistogramOptions, ReadOptions)
     job = histogram_job(
         _source(image), _source(reference), options=chosen, opening=opening
     )

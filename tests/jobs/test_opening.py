@@ -5,7 +5,8 @@ import pytest
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import Provenance, digest_path
-from napari_semsr.jobs.images import OpenOptions, input_record, open_image
+from napari_semsr.io.options import ReadOptions
+from napari_semsr.jobs.images import input_record, open_image
 
 
 def test_open_image_in_memory_is_the_same_object(scene):
@@ -13,14 +14,14 @@ def test_open_image_in_memory_is_the_same_object(scene):
 
 
 def test_open_image_pixel_size_is_overridden(folder, scene):
-    options = OpenOptions.parse({"pixel_size_nm": "4,5"})
+    options = ReadOptions.parse({"pixel_size_nm": "4,5"})
     for image in (scene.first, folder / "first.tif"):
         assert open_image(image, options).pixel_size_nm == (4, 5)
 
 
 @pytest.mark.parametrize("value", ["4", 4, (4, 4), "4, 4"])
 def test_open_options_take_a_pixel_size_in_any_form(value):
-    assert OpenOptions.parse({"pixel_size_nm": value}).pixel_size_nm == (4, 4)
+    assert ReadOptions.parse({"pixel_size_nm": value}).pixel_size_nm == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_open_options_take_a_pixel_size_in_any_form(value):
 )
 def test_open_options_refuse_what_is_no_pixel_size(value):
     with pytest.raises(OptionError, match="positive numbers in nm"):
-        OpenOptions.parse({"pixel_size_nm": value})
+        ReadOptions.parse({"pixel_size_nm": value})
 
 
 def test_open_image_that_is_missing(tmp_path):
@@ -46,7 +47,7 @@ def test_input_record_tells_planes_of_one_file_apart(folder):
     path = folder / "first.tif"
     opened = open_image(path)
     digests = {
-        input_record(path, opened, OpenOptions.parse({"plane": plane})).digest
+        input_record(path, opened, ReadOptions.parse({"plane": plane})).digest
         for plane in (None, 0, 1)
     }
     assert len(digests) == 3

@@ -20,7 +20,8 @@ from typing import (
 from pydantic.fields import FieldInfo
 
 from napari_semsr.core import Job, OptionError, Options
-from napari_semsr.jobs import OpenOptions, Result
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import Result
 
 # Flags made from the frozen option models, so that nothing is said twice.
 
@@ -149,12 +150,12 @@ def add_opening(
     parser: argparse.ArgumentParser, *, exclude: Collection[str] = ()
 ) -> None:
     """Add the flags that say how to read an image."""
-    add_options(parser, OpenOptions, title="reading", exclude=exclude)
+    add_options(parser, ReadOptions, title="reading", exclude=exclude)
 
 
-def opening_from(arguments: argparse.Namespace) -> OpenOptions:
+def opening_from(arguments: argparse.Namespace) -> ReadOptions:
     """Make reading options of what was typed."""
-    return options_from(arguments, OpenOptions)
+    return options_from(arguments, ReadOptions)
 
 
 def _path(text: str) -> str:

@@ -27,7 +27,6 @@ from .images import (
     DTYPES as DTYPES,
     Converted as Converted,
     Description as Description,
-    OpenOptions as OpenOptions,
     convert_job as convert_job,
     describe_job as describe_job,
     open_image as open_image,

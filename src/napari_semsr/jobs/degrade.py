@@ -17,14 +17,8 @@ from napari_semsr.core import (
     software_versions,
     to_dtype,
 )
-from napari_semsr.jobs.images import (
-    Image,
-    OpenOptions,
-    input_record,
-    name_of,
-    open_image,
-    paths_of,
-)
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.images import Image, input_record, name_of, open_image, paths_of
 from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
 from napari_semsr.simulation import EffectOptions, add_effects
 
@@ -74,7 +68,7 @@ def degrade_job(
     output: str | os.PathLike[str],
     *,
     options: DegradeOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[DegradedFile]:
     """Blur and haze an image, let it drift, charge and be noisy, in its own type.
@@ -87,7 +81,7 @@ def degrade_job(
         Where the degraded one goes; its suffix names the format.
     options : DegradeOptions, optional
         Kind, effects and seed.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file.
     overwrite : bool, default=False
         Replace an existing output.
@@ -130,7 +124,7 @@ def degrade_image(
     image: Image,
     *,
     options: DegradeOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> tuple[Micrograph, dict[str, Any]]:
     """Blur and haze an image in memory.
 
@@ -140,7 +134,7 @@ def degrade_image(
         A sharp image.
     options : DegradeOptions, optional
         Kind, effects and seed.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file.
 
     Returns

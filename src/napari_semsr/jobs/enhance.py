@@ -19,10 +19,9 @@ from napari_semsr.core import (
     Waiting,
     software_versions,
 )
-from napari_semsr.io import filling_store, write_blocks
+from napari_semsr.io import ReadOptions, filling_store, write_blocks
 from napari_semsr.jobs.images import (
     Image,
-    OpenOptions,
     digest_values,
     input_record,
     name_of,
@@ -158,7 +157,7 @@ def enhance_plane(
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     options: "EnhanceOptions | None" = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
     scheduler: str | None = None,
@@ -255,10 +254,10 @@ def provenance_of(
     source: Micrograph,
     loaded: "LoadedModel",
     options: "EnhanceOptions",
-    opening: OpenOptions | None,
+    opening: ReadOptions | None,
 ) -> Provenance:
     """Record what makes an enhanced image."""
-    reading = (opening or OpenOptions()).model_dump(mode="json")
+    reading = (opening or ReadOptions()).model_dump(mode="json")
     return Provenance(
         job="enhance",
         options={**options.model_dump(mode="json"), "reading": reading},

@@ -25,18 +25,14 @@ Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
 
 
-OpenOptions = ReadOptions
-"""How a job reads an image file: one set of options, here under the name of jobs."""
-
-
-def open_image(image: Image, options: OpenOptions | None = None) -> Micrograph:
+def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
     """Open what a job was given.
 
     Parameters
     ----------
     image : Micrograph or path
         An image in memory is taken as it is, but for its pixel size.
-    options : OpenOptions, optional
+    options : ReadOptions, optional
         How to read a file.
 
     Returns
@@ -49,7 +45,7 @@ def open_image(image: Image, options: OpenOptions | None = None) -> Micrograph:
     ReadError
         If it cannot be read as one grey image.
     """
-    chosen = options or OpenOptions()
+    chosen = options or ReadOptions()
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
             return image
@@ -80,7 +76,7 @@ def paths_of(*images: Image | None) -> list[Path]:
 def input_record(
     image: Image,
     opened: Micrograph,
-    options: OpenOptions | None = None,
+    options: ReadOptions | None = None,
     *,
     role: str = "image",
 ) -> InputRecord:
@@ -88,13 +84,13 @@ def input_record(
     if isinstance(image, Micrograph):
         digest = digest_values(opened)
     else:
-        digest = digest_path(Path(image)) + _selection(options or OpenOptions())
+        digest = digest_path(Path(image)) + _selection(options or ReadOptions())
     return InputRecord(
         role=role, name=name_of(image), digest=digest, provenance=opened.provenance
     )
 
 
-def _selection(options: OpenOptions) -> str:
+def _selection(options: ReadOptions) -> str:
     """Say which image of a file was taken, where that is not the first."""
     chosen = {
         "series": options.series or None,
@@ -156,7 +152,7 @@ def convert_job(
     image: Image,
     output: str | os.PathLike[str],
     *,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     dtype: str | None = None,
     overwrite: bool = False,
 ) -> Job[Converted]:
@@ -168,7 +164,7 @@ def convert_job(
         What to convert.
     output : path
         Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file.
     dtype : str, optional
         Type of the grey values in the output; the input's by default.
@@ -199,7 +195,7 @@ def convert_job(
     yield Progress(1, 2, f"writing {path.name}")
     provenance = Provenance(
         job="convert",
-        options={"dtype": dtype, **(opening or OpenOptions()).model_dump(mode="json")},
+        options={"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")},
         inputs=(input_record(image, source, opening),),
         versions=software_versions(),
     )
@@ -246,7 +242,7 @@ class Description(Result):
 
 
 def describe_job(
-    path: str | Path, *, options: OpenOptions | None = None
+    path: str | Path, *, options: ReadOptions | None = None
 ) -> Job[Description]:
     """Look into a file without reading its pixels.
 
@@ -254,7 +250,7 @@ def describe_job(
     ----------
     path : path
         An image, a store or a folder of frames.
-    options : OpenOptions, optional
+    options : ReadOptions, optional
         Only its pixel size is used: it overrides the file's.
 
     Returns
@@ -289,7 +285,7 @@ def describe_job(
 
 
 def open_pair(
-    a: Image, b: Image | None, opening: OpenOptions | None = None
+    a: Image, b: Image | None, opening: ReadOptions | None = None
 ) -> tuple[Micrograph, Micrograph | None]:
     """Open one or two images, with the history that tells whether they are independent.
 

@@ -20,10 +20,9 @@ from napari_semsr.core import (
     ReadError,
     software_versions,
 )
-from napari_semsr.io import replacing, write
+from napari_semsr.io import ReadOptions, replacing, write
 from napari_semsr.jobs.images import (
     Image,
-    OpenOptions,
     input_record,
     open_image,
     paths_of,
@@ -97,7 +96,7 @@ def pairs_job(
     output: str | os.PathLike[str],
     *,
     options: PairOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[PairsMade]:
     """Cut patches that belong together, and deal them out to three disjoint sets.
@@ -110,7 +109,7 @@ def pairs_job(
         Ends in ``.zarr``; the contact sheet goes beside it, with ``.png``.
     options : PairOptions, optional
         Patch, preparation, sets.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
     overwrite : bool, default=False
         Replace an existing output.
@@ -154,7 +153,7 @@ def pairs_job(
         options={
             **chosen.model_dump(mode="json"),
             "preparation": NUMBERS if chosen.prepares else None,
-            "reading": (opening or OpenOptions()).model_dump(mode="json"),
+            "reading": (opening or ReadOptions()).model_dump(mode="json"),
         },
         inputs=tuple(records),
         versions=software_versions(),
@@ -279,7 +278,7 @@ def _stem(image: Image) -> str:
 def _open_each(
     images: Sequence[Image],
     options: PairOptions,
-    opening: OpenOptions | None,
+    opening: ReadOptions | None,
     role: str,
 ) -> Iterator[tuple[InputRecord, Micrograph]]:
     """Open, calibrate and prepare the images of one side."""

@@ -22,15 +22,14 @@ from napari_semsr.core import (
     software_versions,
     to_dtype,
 )
-from napari_semsr.io import OmeZarrStore, output_kind, store_of, write_blocks
-from napari_semsr.jobs.images import (
-    Image,
-    OpenOptions,
-    input_record,
-    name_of,
-    open_image,
-    paths_of,
+from napari_semsr.io import (
+    OmeZarrStore,
+    ReadOptions,
+    output_kind,
+    store_of,
+    write_blocks,
 )
+from napari_semsr.jobs.images import Image, input_record, name_of, open_image, paths_of
 from napari_semsr.jobs.outputs import Result, check_tiled_target, jsonable
 from napari_semsr.restoration import (
     RestoredTile,
@@ -140,7 +139,7 @@ def restore_plane(
     output: str | os.PathLike[str],
     *,
     options: RestoreOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> Job[RestoredFile]:
@@ -183,7 +182,7 @@ def restore_in_memory(
     image: Image,
     *,
     options: RestoreOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[Micrograph]:
     """Undo an image's blur in memory.
 
@@ -193,7 +192,7 @@ def restore_in_memory(
         What to restore.
     options : RestoreOptions, optional
         Method and blur.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file.
 
     Returns
@@ -217,7 +216,7 @@ def restore_in_memory(
 
 
 def _prepare(
-    image: Image, options: RestoreOptions, opening: OpenOptions | None
+    image: Image, options: RestoreOptions, opening: ReadOptions | None
 ) -> Job[_RestorePlan]:
     """Open an image and measure what its restoration needs."""
     dtype = _dtype_of(options)
@@ -230,7 +229,7 @@ def _prepare(
         _warn(restorer.psf.sigma_px[0])
     plan = plan_field(source.shape, restorer, options.tile)
     tolerance = measure_tolerance(source.data, plan, restorer)
-    reading = (opening or OpenOptions()).model_dump(mode="json")
+    reading = (opening or ReadOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading}
     if parse_psf(options.psf).kind == "file":
         # no input: two images do not share a source by it

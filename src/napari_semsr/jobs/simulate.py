@@ -16,13 +16,8 @@ from napari_semsr.core import (
     Progress,
     WriteError,
 )
-from napari_semsr.jobs.images import (
-    Image,
-    OpenOptions,
-    input_record,
-    open_image,
-    paths_of,
-)
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.images import Image, input_record, open_image, paths_of
 from napari_semsr.jobs.outputs import Result, check_not_input, check_target_folder
 from napari_semsr.jobs.simulate_folder import (
     MARK,
@@ -69,7 +64,7 @@ def _check_scan(
 
 
 def _open_source(
-    image: Image | None, options: SimulateOptions, opening: OpenOptions | None
+    image: Image | None, options: SimulateOptions, opening: ReadOptions | None
 ) -> tuple["NDArray[Any] | None", tuple[InputRecord, ...], SimulateOptions]:
     """Open the image, and give its pixel size to frames that were given none.
 
@@ -163,7 +158,7 @@ def simulate_job(
     *,
     image: Image | None = None,
     options: SimulateOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[SimulatedScan]:
     """Simulate a scan of a drawn sample or of an image, and write it as a folder.
@@ -176,7 +171,7 @@ def simulate_job(
         What is scanned; ``options.phantom`` is drawn when not given.
     options : SimulateOptions, optional
         Sample, microscope, stage, camera.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read an image file.
     overwrite : bool, default=False
         Replace an earlier simulation.

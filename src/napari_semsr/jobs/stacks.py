@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_semsr.core import Job, Micrograph, Progress, WriteError
-from napari_semsr.io import output_kind, write_pages
+from napari_semsr.io import ReadOptions, output_kind, write_pages
 from napari_semsr.jobs.enhance import EnhancedFile, enhance_plane, provenance_of
-from napari_semsr.jobs.images import Image, OpenOptions, open_image, paths_of
+from napari_semsr.jobs.images import Image, open_image, paths_of
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 from napari_semsr.jobs.outputs import check_image_target
 from napari_semsr.jobs.restore import RestoredFile, restore_plane
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 File = TypeVar("File", EnhancedFile, RestoredFile)
 
 
-def _count_planes(image: Image, opening: OpenOptions | None = None) -> int:
+def _count_planes(image: Image, opening: ReadOptions | None = None) -> int:
     """Count the planes that a job has to go through."""
     chosen = opening is not None and opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
@@ -44,7 +44,7 @@ def _plane_by_plane(
     output: str | os.PathLike[str],
     sum_up: Callable[[list[File]], dict[str, Any]],
     *,
-    opening: OpenOptions | None,
+    opening: ReadOptions | None,
     overwrite: bool,
     resume: bool,
 ) -> Job[File]:
@@ -59,7 +59,7 @@ def _plane_by_plane(
     if planes == 1:
         how = {"opening": opening, "overwrite": overwrite, "resume": resume}
         return (yield from job(image, output, **how))
-    chosen = opening or OpenOptions()
+    chosen = opening or ReadOptions()
     target = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
     if output_kind(target) not in ("ome-tiff", "tiff"):
         msg = (
@@ -112,7 +112,7 @@ def enhance_job(
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     options: "EnhanceOptions | None" = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
     scheduler: str | None = None,
@@ -130,7 +130,7 @@ def enhance_job(
         A name on the shelf, or a ``.safetensors`` file.
     options : EnhanceOptions, optional
         Tile, normalisation, device, precision, type.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file; its `plane` picks one plane of a stack.
     overwrite : bool, default=False
         Replace an existing output.
@@ -196,7 +196,7 @@ def enhance_in_memory(
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     options: "EnhanceOptions | None" = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[Micrograph]:
     """Enhance an image in memory.
 
@@ -208,7 +208,7 @@ def enhance_in_memory(
         A name on the shelf, or a ``.safetensors`` file.
     options : EnhanceOptions, optional
         Tile, normalisation, device, precision, type.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file.
 
     Returns
@@ -241,7 +241,7 @@ def restore_job(
     output: str | os.PathLike[str],
     *,
     options: RestoreOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
     resume: bool = False,
 ) -> Job[RestoredFile]:
@@ -255,7 +255,7 @@ def restore_job(
         Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``; a stack needs a TIFF.
     options : RestoreOptions, optional
         Method and blur.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file; its `plane` picks one plane of a stack.
     overwrite : bool, default=False
         Replace an existing output.

@@ -13,14 +13,8 @@ from napari_semsr.cli.parser import (
 )
 from napari_semsr.cli.text import columns, pixel_size, shape
 from napari_semsr.core import Job
-from napari_semsr.jobs import (
-    DTYPES,
-    Converted,
-    Description,
-    OpenOptions,
-    convert_job,
-    describe_job,
-)
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import DTYPES, Converted, Description, convert_job, describe_job
 
 
 def _configure_convert(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +60,12 @@ _MOST_METADATA = 24
 def _configure_info(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "path", "an image, an OME-Zarr store or a folder of frames")
-    add_options(parser, OpenOptions, title="reading", exclude=_NOT_USED)
+    add_options(parser, ReadOptions, title="reading", exclude=_NOT_USED)
 
 
 def _start_info(arguments: argparse.Namespace) -> Job[Description]:
     """Make the job."""
-    return describe_job(arguments.path, options=options_from(arguments, OpenOptions))
+    return describe_job(arguments.path, options=options_from(arguments, ReadOptions))
 
 
 def _summarise_info(result: Description) -> str:

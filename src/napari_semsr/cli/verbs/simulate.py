@@ -12,7 +12,8 @@ from napari_semsr.cli.parser import (
 )
 from napari_semsr.cli.text import columns as columns_of, shape
 from napari_semsr.core import Job, OptionError
-from napari_semsr.jobs import OpenOptions, SimulatedScan, SimulateOptions, simulate_job
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs import SimulatedScan, SimulateOptions, simulate_job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def _start(arguments: argparse.Namespace) -> Job[SimulatedScan]:
         arguments.out_dir,
         image=arguments.image,
         options=options_from(arguments, SimulateOptions),
-        opening=options_from(arguments, OpenOptions, pixel_size_nm=None),
+        opening=options_from(arguments, ReadOptions, pixel_size_nm=None),
         overwrite=arguments.overwrite,
     )
 

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from napari_semsr.analysis import PresenceRow, Verdict, tally
 from napari_semsr.core import Job, OptionError, Options, Progress, ReadError
+from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.check.sources import (
     ClearImages,
     ClearSet,
@@ -29,7 +30,7 @@ from napari_semsr.jobs.check.sources import (
     drawn,
     recipe_data,
 )
-from napari_semsr.jobs.images import Image, OpenOptions
+from napari_semsr.jobs.images import Image
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 from napari_semsr.jobs.outputs import Result
 
@@ -310,7 +311,7 @@ def check_model_job(
     *,
     held_out: str | os.PathLike[str] | None = None,
     options: CheckOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     write: bool = False,
 ) -> Job[ModelCheck]:
     """Put discs into truths, take some out, and ask a model for them.
@@ -326,7 +327,7 @@ def check_model_job(
         `images`.
     options : CheckOptions, optional
         How many discs, and what degrades.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
     write : bool, default=False
         Write what is found into the model's card. Its weights stay as they are; the

@@ -35,7 +35,8 @@ from napari_semsr.core import (
     ReadError,
     parse_pixel_size,
 )
-from napari_semsr.jobs.images import Image, OpenOptions, name_of, open_image
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.images import Image, name_of, open_image
 from napari_semsr.simulation import (
     BLUR_SIGMA_PX,
     BLUR_SIZE_PX,
@@ -79,7 +80,7 @@ class ClearSet:
     images: tuple[Image, ...]  # The images
     # Folder of those that a model's card names as held out, in place of `images`
     held_out: str | os.PathLike[str] | None
-    opening: OpenOptions | None  # How to read them
+    opening: ReadOptions | None  # How to read them
 
     def __post_init__(self) -> None:
         if self.images and self.held_out is not None:
@@ -98,7 +99,7 @@ class ClearSet:
 
     def load(self, card: "ModelCard", side: int) -> list[FloatArray]:
         """Read the middles of all images."""
-        opening = self.opening or OpenOptions()
+        opening = self.opening or ReadOptions()
         if self.held_out is None:
             opened = [(image, opening, 0) for image in self.images]
         else:

@@ -20,7 +20,7 @@ from napari_semsr.core import (
     software_versions,
     to_dtype,
 )
-from napari_semsr.io import OmeZarrStore, Written, store_of, write_blocks
+from napari_semsr.io import OmeZarrStore, ReadOptions, Written, store_of, write_blocks
 from napari_semsr.jobs.crop.areas import (
     Area,
     CropOptions,
@@ -28,14 +28,7 @@ from napari_semsr.jobs.crop.areas import (
     plan_box,
     plan_common,
 )
-from napari_semsr.jobs.images import (
-    Image,
-    OpenOptions,
-    input_record,
-    name_of,
-    open_image,
-    paths_of,
-)
+from napari_semsr.jobs.images import Image, input_record, name_of, open_image, paths_of
 from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
 
 Where = str | os.PathLike[str]
@@ -110,7 +103,7 @@ def crop_job(
     like: Image | None = None,
     like_output: Where | None = None,
     options: CropOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[Cropped]:
     """Cut an area out of an image and write it.
@@ -127,7 +120,7 @@ def crop_job(
         Receives the same area of the reference.
     options : CropOptions, optional
         A box in place of a reference; shift, gaps, type.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read the image.
     overwrite : bool, default=False
         Replace existing outputs.
@@ -180,7 +173,7 @@ def crop_in_memory(
     *,
     like: Image | None = None,
     options: CropOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[Micrograph]:
     """Cut an area out of an image, and keep it in memory.
 
@@ -192,7 +185,7 @@ def crop_in_memory(
         A reference, onto whose grid the image is brought where both overlap.
     options : CropOptions, optional
         A box in place of a reference; shift, gaps, type.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read the image.
 
     Returns
@@ -230,7 +223,7 @@ def _prepare(
     image: Image,
     like: Image | None,
     options: CropOptions,
-    opening: OpenOptions | None,
+    opening: ReadOptions | None,
     *,
     both: bool,
 ) -> Job[_Cut]:
@@ -244,7 +237,7 @@ def _prepare(
             raise OptionError(msg)
         plan = yield from plan_box(_called(source, image), options)
         return _Cut(plan, _about(source, plan.area, record, options, opening), None)
-    reading = OpenOptions(pixel_size_nm=options.like_pixel_size_nm)
+    reading = ReadOptions(pixel_size_nm=options.like_pixel_size_nm)
     reference = open_image(like, reading)
     called = _called(reference, like)
     plan = yield from plan_common(_called(source, image), called, options)
@@ -271,11 +264,11 @@ def _about(
     area: Area,
     record: InputRecord,
     options: CropOptions,
-    opening: OpenOptions | None,
+    opening: ReadOptions | None,
     more: dict[str, Any] | None = None,
 ) -> Micrograph:
     """Name, calibration and history of what is cut; the data are not looked at."""
-    reading = (opening or OpenOptions()).model_dump(mode="json")
+    reading = (opening or ReadOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading, **(more or {})}
     rows, columns = area.grid.shape
     origin = area.grid.centre(Box.of((rows, columns)))

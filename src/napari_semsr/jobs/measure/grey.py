@@ -22,9 +22,9 @@ from napari_semsr.core import (
     Options,
     Progress,
 )
+from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
-    OpenOptions,
     calibrated_of,
     names_of,
     open_image,
@@ -98,7 +98,7 @@ def gaps_job(
     reference: Image | None = None,
     *,
     options: GapOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[GapReport]:
     """Count and measure the gaps between particles.
 
@@ -110,7 +110,7 @@ def gaps_job(
         A better image of the same field, on the same grid.
     options : GapOptions, optional
         Which pairs count.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
 
     Returns
@@ -204,7 +204,7 @@ def metrics_job(
     reference: Image | None = None,
     *,
     options: MetricsOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[MetricsReport]:
     """Compare an image with a reference.
 
@@ -216,7 +216,7 @@ def metrics_job(
         The truth, of the same shape.
     options : MetricsOptions, optional
         Data range and matching.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
 
     Returns
@@ -244,7 +244,7 @@ def histogram_job(
     reference: Image | None = None,
     *,
     options: HistogramOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[HistogramReport]:
     """Count grey levels, and the distance of two distributions.
 
@@ -256,7 +256,7 @@ def histogram_job(
         Another, of any shape.
     options : HistogramOptions, optional
         Number of bins.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
 
     Returns

@@ -25,10 +25,9 @@ from napari_semsr.core import (
     Provenance,
     software_versions,
 )
-from napari_semsr.io import replacing, write
+from napari_semsr.io import ReadOptions, replacing, write
 from napari_semsr.jobs.images import (
     Image,
-    OpenOptions,
     calibrated_of,
     input_record,
     name_of,
@@ -85,7 +84,7 @@ def frc_job(
     b: Image | None = None,
     *,
     options: FrcOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
 ) -> Job[FrcReport]:
     """Measure resolution by Fourier ring correlation.
 
@@ -97,7 +96,7 @@ def frc_job(
         A second, independent image of the same field.
     options : FrcOptions, optional
         Criterion, estimator, window.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
 
     Returns
@@ -180,7 +179,7 @@ def frc_map_job(
     output: str | os.PathLike[str] | None = None,
     *,
     options: FrcMapOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[FrcMapReport]:
     """Map the resolution of one or two images block by block.
@@ -195,7 +194,7 @@ def frc_map_job(
         Where the map goes.
     options : FrcMapOptions, optional
         Block, step, criterion, filling.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read files.
     overwrite : bool, default=False
         Replace an existing output.
@@ -298,7 +297,7 @@ def spectrum_job(
     output: str | os.PathLike[str] | None = None,
     *,
     options: SpectrumOptions | None = None,
-    opening: OpenOptions | None = None,
+    opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[SpectrumReport]:
     """Measure the power spectrum of an image.
@@ -311,7 +310,7 @@ def spectrum_job(
         An image file gets the centred 2-D spectrum, a ``.csv`` file the radial curve.
     options : SpectrumOptions, optional
         Window.
-    opening : OpenOptions, optional
+    opening : ReadOptions, optional
         How to read a file.
     overwrite : bool, default=False
         Replace an existing output.
