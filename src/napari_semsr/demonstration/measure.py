@@ -11,11 +11,11 @@ from napari_semsr.analysis import (
     Metrics,
     RadialSpectrum,
     measure_frc,
-    measure_frc_map,
     measure_metrics,
     radial_spectrum,
 )
 from napari_semsr.core import Job, Micrograph
+from napari_semsr.jobs import frc_map_job
 
 _MAP_STEP = 16
 
@@ -95,11 +95,12 @@ def measure_field(
             radial_spectrum(image),
         )
 
-    against = FrcMapOptions(step=_MAP_STEP, reference=True)
+    alone = FrcMapOptions(step=_MAP_STEP)
+    against = alone.replace(reference=True)
     maps = (
-        (yield from measure_frc_map(first, second, FrcMapOptions(step=_MAP_STEP))),
-        (yield from measure_frc_map(first, truth, against)),
-        (yield from measure_frc_map(enhanced, truth, against)),
+        (yield from frc_map_job(first, second, options=alone)).result,
+        (yield from frc_map_job(first, truth, options=against)).result,
+        (yield from frc_map_job(enhanced, truth, options=against)).result,
     )
     return Measured(
         version(label, first),

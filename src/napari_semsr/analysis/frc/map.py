@@ -44,18 +44,15 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     FloatPair,
-    InputRecord,
     IntPair,
     Job,
     Micrograph,
     OptionError,
     Progress,
-    Provenance,
     mean_pitch,
     parse_pixel_size,
     plan_blocks,
     read_box,
-    software_versions,
 )
 
 # What a map of local resolution holds.
@@ -434,7 +431,6 @@ def _result(
         data=shown,
         pixel_size_nm=None if nm is None else parse_pixel_size(spacing),
         name=f"{a.name} FRC map",
-        provenance=_provenance(a, b, options),
         origin=(
             calibrated.origin[0] + plan.origin[0] * pitch[0],
             calibrated.origin[1] + plan.origin[1] * pitch[1],
@@ -463,19 +459,4 @@ def _result(
             if options.reference
             else _field_reason(grids, plan, _geometry(a, b, plan, options))
         ),
-    )
-
-
-def _provenance(
-    a: Micrograph, b: Micrograph | None, options: FrcMapOptions
-) -> Provenance:
-    """Record what the map was made from."""
-    inputs = [InputRecord(role="a", name=a.name, provenance=a.provenance)]
-    if b is not None:
-        inputs.append(InputRecord(role="b", name=b.name, provenance=b.provenance))
-    return Provenance(
-        job="frc-map",
-        options=options.model_dump(),
-        inputs=tuple(inputs),
-        versions=software_versions(),
     )

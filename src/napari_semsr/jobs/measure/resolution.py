@@ -1,7 +1,7 @@
 """The measuring jobs of resolution: Fourier ring correlation, its map, spectra."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,16 +218,16 @@ def frc_map_job(
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
     result = yield from measure_frc_map(first, second, chosen)
+    pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
+    provenance = Provenance(
+        job="frc-map",
+        options=chosen.model_dump(mode="json"),
+        inputs=tuple(input_record(i, m, opening) for i, m in pairs),
+        versions=software_versions(),
+    )
+    result = replace(result, map=result.map.replace(provenance=provenance))
     if target is not None:
-        pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
-        provenance = Provenance(
-            job="frc-map",
-            options=chosen.model_dump(mode="json"),
-            inputs=tuple(input_record(i, m, opening) for i, m in pairs),
-            versions=software_versions(),
-        )
-        made = result.map.replace(provenance=provenance)
-        write(made, target, overwrite=overwrite)
+        write(result.map, target, overwrite=overwrite)
     return FrcMapReport(
         images=names_of(a, b),
         output=None if target is None else str(target),
