@@ -11,8 +11,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import write
-from napari_semsr.jobs.crop.areas import CropOptions
-from napari_semsr.jobs.crop.job import crop_job
+from napari_semsr.jobs.crop import CropOptions, crop_job
 from napari_semsr.jobs.degrade import degrade_job
 from napari_semsr.jobs.images import convert_job
 from napari_semsr.jobs.measure.resolution import frc_map_job

@@ -7,8 +7,8 @@ from .check.job import (
     check_summary as check_summary,
     disc_records as disc_records,
 )
-from .crop.areas import CropOptions as CropOptions
-from .crop.job import (
+from .crop import (
+    CropOptions as CropOptions,
     Cropped as Cropped,
     crop_in_memory as crop_in_memory,
     crop_job as crop_job,

@@ -9,8 +9,7 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.provenance import InputRecord, Provenance
 from napari_semsr.io.formats import write
-from napari_semsr.jobs.crop.areas import CropOptions
-from napari_semsr.jobs.crop.job import crop_job
+from napari_semsr.jobs.crop import CropOptions, crop_job
 
 
 def _image(shape=(90, 80), *, size=10.0, origin=(0.0, 0.0), name="image", seed=0):

@@ -1,1 +1,0 @@
-"""Two images brought to one area and grid."""
