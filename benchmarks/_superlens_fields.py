@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from napari_semsr.core.types import Float32Array
 from napari_semsr.simulation.phantoms.canvas import Canvas, box_distance
-from napari_semsr.simulation.phantoms.draw import ObjectOptions, Surface, draw_object
+from napari_semsr.simulation.phantoms.draw import ObjectOptions, Specimen, draw_object
 from napari_semsr.simulation.superlens.pairs import surface_shape
 
 FINE_NM = 10.0
@@ -97,7 +97,7 @@ def margin_nm(side: int = SIDE) -> float:
     return (surface_shape(side)[0] - 2 * side) / 2 * FINE_NM
 
 
-def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Surface:
+def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Specimen:
     """Draw wiring whose lines and gaps are half as wide as its pitch."""
     options = ObjectOptions(phantom="circuit", pitch_nm=pitch_nm, relief_nm=relief_nm)
     return draw_object(
@@ -109,7 +109,7 @@ def chip(pitch_nm: float, seed: int, relief_nm: float, side: int = SIDE) -> Surf
     )
 
 
-def chip_sites(surface: Surface, pitch_nm: float) -> Sites:
+def chip_sites(surface: Specimen, pitch_nm: float) -> Sites:
     """Find where two wires of a chip run side by side with nothing between."""
     metal = surface.material
     count = int(min(metal.shape) * FINE_NM / pitch_nm) - 2
@@ -153,13 +153,13 @@ def _ground(material: Float32Array, away_nm: float) -> Points:
     return (places[:: max(1, len(places) // 4000)] + 0.5) * FINE_NM
 
 
-def _flat(material: Float32Array, relief_nm: float, kind: str) -> Surface:
+def _flat(material: Float32Array, relief_nm: float, kind: str) -> Specimen:
     """Raise a drawing of one material by one height."""
     cover = material.astype(np.float32)
-    return Surface(np.float32(relief_nm) * cover, cover, FINE_NM, kind)
+    return Specimen(np.float32(relief_nm) * cover, cover, FINE_NM, kind)
 
 
-def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Surface:
+def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Specimen:
     """Draw a Siemens star: lines that narrow towards the middle."""
     canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
     y, x = canvas.grid()
@@ -212,7 +212,7 @@ _STROKES = {
 """Letters as strokes between points ``xy`` of a 5 x 3 grid, y upwards."""
 
 
-def letters(relief_nm: float, seed: int, side: int = SIDE) -> Surface:
+def letters(relief_nm: float, seed: int, side: int = SIDE) -> Specimen:
     """Draw lines of letters, strokes from 60 to 140 nm wide."""
     canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
     rng = np.random.default_rng([KEPT_SEED, seed])
@@ -257,7 +257,7 @@ def _letter(
 
 def series(
     size_nm: float, form: str, relief_nm: float, side: int = SIDE
-) -> tuple[Surface, Sites]:
+) -> tuple[Specimen, Sites]:
     """Draw groups of lines or discs of one size, as far apart as they are wide."""
     canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
     cover = np.zeros(canvas.shape, np.float32)

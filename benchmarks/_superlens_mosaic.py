@@ -9,7 +9,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
 from napari_semsr.demonstration.runs import gap_free_box, place_truth
 from napari_semsr.simulation.sem import sem_contrast
-from napari_semsr.simulation.superlens.pairs import Look, SsumPair
+from napari_semsr.simulation.superlens.pairs import RandomLook, SsumPair
 from napari_semsr.simulation.superlens.scan import Scan, cut_scan
 from napari_semsr.simulation.superlens.stage import ScanOptions
 from napari_semsr.stitching.fuse import plan_fusion
@@ -47,7 +47,7 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
         options.magnified_pixel_nm,
         scale,
         f"stitched {options.phantom}",
-        Look(options),
+        RandomLook(options),
     )
 
 

@@ -52,10 +52,10 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation.phantoms.draw import Surface
+from napari_semsr.simulation.phantoms.draw import Specimen
 from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
 from napari_semsr.simulation.superlens.pairs import (
-    Look,
+    RandomLook,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
@@ -122,13 +122,13 @@ def inner(image: Image, scale: int) -> Image:
     return image[border:-border, border:-border]
 
 
-def look(focus_nm: float, *, photons: float = PHOTONS) -> Look:
+def look(focus_nm: float, *, photons: float = PHOTONS) -> RandomLook:
     """Take a picture as the simulator's microscope does, by default."""
     microscope = MicroscopeOptions(resolution_nm=80, focus_nm=focus_nm, photons=photons)
-    return Look(microscope, shading=0.01, correlation_px=0.3, bits=12)
+    return RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
 
 
-def in_focus(surface: Surface, judge: Judge, seed: int) -> SsumPair:
+def in_focus(surface: Specimen, judge: Judge, seed: int) -> SsumPair:
     """Focus in the middle of the relief."""
     low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
     rng = np.random.default_rng([77, seed])
@@ -284,7 +284,7 @@ def resolved(found: dict[str, list[Image]]) -> dict[str, Any]:
     }
 
 
-def collected(judge: Judge, fields: Iterable[tuple[Surface, Sites]]) -> dict[str, Any]:
+def collected(judge: Judge, fields: Iterable[tuple[Specimen, Sites]]) -> dict[str, Any]:
     """Dips over several fields in focus."""
     found: dict[str, list[Image]] = {}
     for index, (surface, sites) in enumerate(fields):
@@ -313,7 +313,9 @@ def sizes(judge: Judge) -> dict[str, Any]:
     return table
 
 
-def chips(pitch_nm: float, relief_nm: float, count: int) -> list[tuple[Surface, Sites]]:
+def chips(
+    pitch_nm: float, relief_nm: float, count: int
+) -> list[tuple[Specimen, Sites]]:
     """Draw chips and find their gaps."""
     drawn = [chip(pitch_nm, index, relief_nm) for index in range(count)]
     return [(surface, chip_sites(surface, pitch_nm)) for surface in drawn]
@@ -344,7 +346,7 @@ def depth(judge: Judge) -> dict[str, Any]:
             focal = [height + away for away in STACK]
 
             def picture(
-                above: float, number: int, surface: Surface = surface
+                above: float, number: int, surface: Specimen = surface
             ) -> SsumPair:
                 rng = np.random.default_rng([78, number, round(above) + 1000])
                 middle = float(surface.height_nm.max()) / 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.simulation.phantoms.draw import Surface, draw_object
+from napari_semsr.simulation.phantoms.draw import Specimen, draw_object
 from napari_semsr.simulation.sem import SemOptions, acquire_sem, sem_contrast
 from napari_semsr.simulation.superlens.microscope import reflectance
 
@@ -13,7 +13,7 @@ def block():
     """A raised block on flat ground, of one material."""
     height = np.zeros((80, 80), np.float32)
     height[20:60, 20:60] = 120
-    return Surface(height, np.zeros_like(height), 6.0, "block")
+    return Specimen(height, np.zeros_like(height), 6.0, "block")
 
 
 def test_edges_are_brighter_than_what_they_part(block):
@@ -36,7 +36,7 @@ def test_depth_of_field_is_large():
     height[:, 60:] = 400
     material = np.zeros_like(height)
     material[28:32, 28:32] = material[28:32, 88:92] = 1
-    seen = sem_contrast(Surface(height, material, 3.0, "specks"), SemOptions(edges=0))
+    seen = sem_contrast(Specimen(height, material, 3.0, "specks"), SemOptions(edges=0))
     low, high = np.ptp(seen[20:40, 20:40]), np.ptp(seen[20:40, 80:100])
     assert high == pytest.approx(low, rel=0.1)
 
@@ -49,7 +49,7 @@ def test_contrast_is_not_that_of_light():
 
 
 def test_dose_sets_the_noise(rng):
-    flat = Surface(
+    flat = Specimen(
         np.zeros((200, 200), np.float32), np.zeros((200, 200), np.float32), 5.0, "flat"
     )
     clean = acquire_sem(flat, SemOptions(electrons=0), rng=rng)

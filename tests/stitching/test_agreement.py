@@ -6,13 +6,13 @@ import pytest
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.stitching.discovery import Agreement, agreement, misfits
 from napari_semsr.stitching.flat_field import first_flat
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
 from tests.stitching import scans
 
 
 def agreement_of(acquisition, positions):
-    prepared = Prepared(acquisition, first_flat(acquisition)[0])
+    prepared = CorrectedFrames(acquisition, first_flat(acquisition)[0])
     pairs = overlapping_pairs(positions, acquisition.frame_shape)
     return agreement(prepared, positions, pairs)
 

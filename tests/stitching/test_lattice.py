@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.progress import run
-from napari_semsr.stitching.periodic import Choice, resolve
+from napari_semsr.stitching.periodic import ShiftChoice, resolve
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.stitching import scans
 
@@ -56,7 +56,9 @@ def test_lattice_is_never_silently_wrong(disorder):
 
 
 def choice(first, second, shifts, doubt):
-    return Choice(first, second, np.array(shifts, float), np.array(doubt, float), 20.0)
+    return ShiftChoice(
+        first, second, np.array(shifts, float), np.array(doubt, float), 20.0
+    )
 
 
 def test_resolve_lets_several_pairs_decide_together():

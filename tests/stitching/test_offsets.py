@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.stitching.flat_field import first_flat
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import overlap_boxes, search, surface
 
 SHIFT = st.tuples(st.integers(-40, 40), st.integers(-40, 40))
@@ -14,7 +14,7 @@ SHIFT = st.tuples(st.integers(-40, 40), st.integers(-40, 40))
 @pytest.fixture(scope="module")
 def prepared(round_scan):
     flat, _ = first_flat(round_scan.acquisition)
-    return Prepared(round_scan.acquisition, flat)
+    return CorrectedFrames(round_scan.acquisition, flat)
 
 
 @given(shift=SHIFT, grow=st.tuples(st.integers(0, 9), st.integers(0, 9)))

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.stitching.flat_field import FlatField
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import resample
 from napari_semsr.stitching.refine import refine
@@ -15,7 +15,7 @@ from tests.stitching import scans
 def known(scan):
     """Frames corrected by the true shading."""
     flat = (scan.flat / scan.flat.max()).astype(np.float32)
-    return Prepared(
+    return CorrectedFrames(
         scan.acquisition, FlatField(flat, 2000.0, flat > 0.15, "known"), scan.gains
     )
 

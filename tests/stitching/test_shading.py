@@ -5,13 +5,13 @@ import pytest
 
 from napari_semsr.core.progress import run
 from napari_semsr.stitching.flat_field import FlatField, SurfaceBasis, first_flat
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.shading import (
-    block_ratios,
     block_sums,
     light_prior,
+    overlap_ratios,
     refine_shading,
     without_flat,
 )
@@ -53,7 +53,7 @@ def test_tilted_light_is_found(scene):
 
 def test_refine_shading_keeps_a_flat_field_that_is_right(square_scan, square_solution):
     flat, gains = square_solution.flat, square_solution.gains
-    prepared = Prepared(square_scan.acquisition, flat, gains)
+    prepared = CorrectedFrames(square_scan.acquisition, flat, gains)
     positions = square_solution.positions_px
     pairs = overlapping_pairs(positions, (128, 128))
     again = refine_shading(prepared, positions, pairs)
@@ -61,11 +61,11 @@ def test_refine_shading_keeps_a_flat_field_that_is_right(square_scan, square_sol
     assert np.abs(change / change.mean() - 1).max() < 0.02
 
 
-def test_block_ratios_of_equal_frames_are_zero(square_scan, square_solution):
-    prepared = Prepared(square_scan.acquisition, square_solution.flat)
+def test_overlap_ratios_of_equal_frames_are_zero(square_scan, square_solution):
+    prepared = CorrectedFrames(square_scan.acquisition, square_solution.flat)
     positions = np.full((9, 2), np.nan)
     positions[[0, 1]] = 0.0
-    found = block_ratios(prepared, positions, [(0, 0)])
+    found = overlap_ratios(prepared, positions, [(0, 0)])
     assert len(found.pair) > 100
     assert np.abs(found.log_ratio).max() == 0
 
@@ -97,13 +97,15 @@ def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
     scan = scans.cut_scan(scene, grid=(1, 2), overlap=0.7, seed=9)
     wrong = (0.6 + scene[:128, :128]).astype(np.float32)
     flat = FlatField(wrong / wrong.max(), 0.0, np.ones((128, 128), bool), "radial")
-    found = without_flat(Prepared(scan.acquisition, flat), scan.truth, [(0, 1)])
+    found = without_flat(CorrectedFrames(scan.acquisition, flat), scan.truth, [(0, 1)])
     assert found is not None
     assert (found.flat == 1).all()
 
 
 def test_a_flat_field_that_helps_is_kept(square_scan):
-    prepared = Prepared(square_scan.acquisition, first_flat(square_scan.acquisition)[0])
+    prepared = CorrectedFrames(
+        square_scan.acquisition, first_flat(square_scan.acquisition)[0]
+    )
     pairs = overlapping_pairs(square_scan.truth, (128, 128))
     assert without_flat(prepared, square_scan.truth, pairs) is None
 

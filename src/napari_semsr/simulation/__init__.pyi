@@ -9,7 +9,7 @@ from .degrade import (
 )
 from .phantoms.draw import (
     PHANTOMS as PHANTOMS,
-    Surface as Surface,
+    Specimen as Specimen,
     draw as draw,
 )
 from .phantoms.gold import (
@@ -34,7 +34,7 @@ from .sem import (
 )
 from .superlens.microscope import MicroscopeOptions as MicroscopeOptions
 from .superlens.pairs import (
-    Look as Look,
+    RandomLook as RandomLook,
     SsumPair as SsumPair,
     SsumPairOptions as SsumPairOptions,
     pair_of_surface as pair_of_surface,

@@ -75,7 +75,7 @@ class DegradationRanges(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DegradedScene:
     """A degraded image and the truth on the same grey scale."""
 
     # (Y, X) Degraded image and clear image; the percentiles of `low` are about 0 and 1
@@ -186,7 +186,7 @@ def _noise(
 
 def random_scene(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
-) -> Scene:
+) -> DegradedScene:
     """Degrade a clear image at random.
 
     Parameters
@@ -200,7 +200,7 @@ def random_scene(
 
     Returns
     -------
-    Scene
+    DegradedScene
         Degraded and clear image on one grey scale.
     """
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
@@ -229,7 +229,7 @@ def random_scene(
 
 def _as_paper(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
-) -> Scene:
+) -> DegradedScene:
     """Degrade as `degrade_plane` does, the truth alongside."""
     kind = _kind_of(ranges, rng)
     low = truth = clear.astype(float)
@@ -271,10 +271,10 @@ def _scene(
     log_gain: FloatArray,
     airlight: float,
     scale: tuple[float, float],
-) -> Scene:
+) -> DegradedScene:
     """Bring both images onto the scale of the degraded one."""
     bottom, span = scale
-    return Scene(
+    return DegradedScene(
         ((low - bottom) / span).astype(np.float32),
         ((truth - bottom) / span).astype(np.float32),
         log_gain.astype(np.float32),

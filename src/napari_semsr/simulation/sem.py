@@ -15,7 +15,7 @@ from pydantic import Field
 from scipy import ndimage, signal
 
 from napari_semsr.core import Float32Array, FloatArray, Options
-from napari_semsr.simulation.phantoms import Surface, blur_by_width
+from napari_semsr.simulation.phantoms import Specimen, blur_by_width
 
 # What a scanning microscope adds: drift, charging, and the noise of few electrons.
 #
@@ -205,7 +205,7 @@ class SemOptions(Options):
     )
 
 
-def sem_contrast(surface: Surface, options: SemOptions | None = None) -> Float32Array:
+def sem_contrast(surface: Specimen, options: SemOptions | None = None) -> Float32Array:
     """Emission of a surface under a beam, free of noise.
 
     Gives (Y, X).
@@ -225,7 +225,7 @@ def sem_contrast(surface: Surface, options: SemOptions | None = None) -> Float32
 
 
 def acquire_sem(
-    surface: Surface,
+    surface: Specimen,
     options: SemOptions | None = None,
     *,
     rng: np.random.Generator,

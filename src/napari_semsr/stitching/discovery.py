@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, least_squares
 from napari_semsr.stitching.pairwise import NOISE_AREA, overlap_boxes, search
 
@@ -78,7 +78,7 @@ def _shared_part(
 
 
 def _overlap_sums(
-    prepared: Prepared, pair: IntPair, shift: IntPair
+    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames.
 
@@ -102,7 +102,7 @@ def _overlap_sums(
 
 
 def agreement(
-    prepared: Prepared,
+    prepared: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     most_noise: float = float("inf"),
@@ -156,7 +156,7 @@ _LEAST_PIXELS = 300
 _SAMPLE = 16
 
 
-def discover(prepared: Prepared, noise: float) -> FloatArray:
+def discover(prepared: CorrectedFrames, noise: float) -> FloatArray:
     """Find rough positions when neither positions nor a grid are known.
 
     `noise`: noise power of a band-passed pixel; gives (N, 2), top-left corners in px;
@@ -204,7 +204,7 @@ def _away(joint: Joint, places: FloatArray) -> float:
 
 
 def _shared(
-    prepared: Prepared,
+    prepared: CorrectedFrames,
     index: int,
     place: FloatArray,
     positions: FloatArray,
@@ -302,7 +302,7 @@ def _settled(joints: Sequence[Joint], places: FloatArray) -> FloatArray:
     return np.where(np.isfinite(places), solved, np.nan)
 
 
-def _joints(prepared: Prepared) -> list[Joint]:
+def _joints(prepared: CorrectedFrames) -> list[Joint]:
     """Possible shifts of all pairs, looked at in full resolution.
 
     Scores are in deviations of unrelated noise of a fine grain; that of the sample may
@@ -324,7 +324,7 @@ def _joints(prepared: Prepared) -> list[Joint]:
     return list(joints.values())
 
 
-def _grain(prepared: Prepared) -> float:
+def _grain(prepared: CorrectedFrames) -> float:
     """Pixels over which band-passed frames are correlated."""
     power = np.zeros(prepared.frame_shape)
     count = len(prepared.acquisition)
@@ -333,7 +333,9 @@ def _grain(prepared: Prepared) -> float:
     return float(power.size * (power**2).sum() / max(power.sum() ** 2, 1e-30))
 
 
-def _small_spectra(prepared: Prepared, factor: int) -> tuple[Spectra, Spectra, IntPair]:
+def _small_spectra(
+    prepared: CorrectedFrames, factor: int
+) -> tuple[Spectra, Spectra, IntPair]:
     """Spectra of all frames reduced by `factor`, and of their squares."""
     rows, columns = (side // factor for side in prepared.frame_shape)
     size = (

@@ -60,10 +60,10 @@ def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
     return smooth
 
 
-class Prepared:
+class CorrectedFrames:
     """Frames of an acquisition with the shading taken off.
 
-    `gains` (N,); `turns` (N, 2), turn in radians and relative scale less 1 of each
+    `gains` (N,); `rotations` (N, 2), turn in radians and relative scale less 1 of each
     frame, to be taken back.
     """
 
@@ -72,12 +72,14 @@ class Prepared:
         acquisition: Acquisition,
         flat: FlatField,
         gains: NDArray[np.float64] | None = None,
-        turns: NDArray[np.float64] | None = None,
+        rotations: NDArray[np.float64] | None = None,
     ) -> None:
         self.acquisition = acquisition
         self.flat = flat
         self.gains = np.ones(len(acquisition)) if gains is None else gains
-        self.turns = np.zeros((len(acquisition), 2)) if turns is None else turns
+        self.rotations = (
+            np.zeros((len(acquisition), 2)) if rotations is None else rotations
+        )
         self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
         self._inverse = self._inverse.astype(np.float32)
         self.root = np.sqrt(flat.weight)
@@ -119,7 +121,7 @@ class Prepared:
         single *= self._inverse
         if gain != 1:
             single /= np.float32(gain)
-        if self.turns[index].any():
+        if self.rotations[index].any():
             return self._turned(index, single, weight)
         return single, weight
 
@@ -127,7 +129,7 @@ class Prepared:
         self, index: int, image: Float32Array, weight: Float32Array
     ) -> tuple[Float32Array, Float32Array]:
         """Read a frame at places turned and scaled about its centre."""
-        turn, scale = self.turns[index]
+        turn, scale = self.rotations[index]
         matrix = (1 + scale) * np.array(
             [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
         )
@@ -139,12 +141,12 @@ class Prepared:
         kept = ndimage.affine_transform(around, matrix, offset, order=1)
         return moved, np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
 
-    def with_turns(self, turns: NDArray[np.float64]) -> "Prepared":
-        """Copy with other turns.
+    def with_rotations(self, rotations: NDArray[np.float64]) -> "CorrectedFrames":
+        """Copy with other rotations.
 
-        `turns` (N, 2), turn in radians and relative scale less 1 of each frame.
+        `rotations` (N, 2), turn in radians and relative scale less 1 of each frame.
         """
-        return Prepared(self.acquisition, self.flat, self.gains, turns)
+        return CorrectedFrames(self.acquisition, self.flat, self.gains, rotations)
 
     def banded(self, index: int) -> Float32Array:
         """Band-passed frame in units of equal noise.

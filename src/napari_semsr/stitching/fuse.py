@@ -21,7 +21,7 @@ from napari_semsr.core import (
     FloatArray,
     RegistrationError,
 )
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solution import StitchSolution
 
@@ -40,7 +40,7 @@ def _lanczos(part: float) -> FloatArray:
     return normal
 
 
-def _feather(prepared: Prepared) -> Float32Array:
+def _feather(prepared: CorrectedFrames) -> Float32Array:
     """Share of a frame's weight that is left near the edge of its field."""
     padded = np.pad(prepared.flat.valid, 1)
     distance = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
@@ -58,7 +58,7 @@ class FusionPlan:
 
     Attributes
     ----------
-    prepared : Prepared
+    prepared : CorrectedFrames
         Corrected frames.
     positions : (N, 2) numpy.ndarray
         Top-left corners; NaN for frames that are left out.
@@ -70,7 +70,7 @@ class FusionPlan:
         Rows and columns of the mosaic.
     """
 
-    prepared: Prepared
+    prepared: CorrectedFrames
     positions: FloatArray
     feather: Float32Array
     blend: Literal["feather", "seam"]
@@ -241,7 +241,9 @@ def plan_fusion(
     if not solution.placed.any():
         msg = "A mosaic needs at least one placed frame, got none."
         raise RegistrationError(msg)
-    prepared = Prepared(acquisition, solution.flat, solution.gains, solution.turns)
+    prepared = CorrectedFrames(
+        acquisition, solution.flat, solution.gains, solution.rotations
+    )
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)
     shape = (

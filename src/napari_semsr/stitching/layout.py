@@ -15,7 +15,7 @@ from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import FloatArray, IntPair
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import Candidates, overlap_boxes, surface
 
 _TOLERANCE = 3.0
@@ -195,7 +195,7 @@ class Evidence:
 
 
 def place_among(
-    prepared: Prepared,
+    prepared: CorrectedFrames,
     index: int,
     expected: FloatArray,
     positions: FloatArray,

@@ -13,7 +13,7 @@ from napari_semsr.core import (
     RegistrationError,
     grid_cells,
 )
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import search
 
 # Which frames may touch: from nominal positions, from a grid, or from the images.
@@ -127,7 +127,7 @@ def from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     return placed
 
 
-def measure_grid(prepared: Prepared) -> FloatArray:
+def measure_grid(prepared: CorrectedFrames) -> FloatArray:
     """Find the steps of a grid from the images of some neighbours.
 
     Gives (2, 2), shift in px from one row to the next, and from one column to the next.
@@ -166,7 +166,7 @@ def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
 
 
 def _common_shift(
-    prepared: Prepared, pairs: Sequence[IntPair], axis: int
+    prepared: CorrectedFrames, pairs: Sequence[IntPair], axis: int
 ) -> FloatArray | None:
     """Median shift of those pairs that fit well."""
     side = np.array(prepared.frame_shape)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
-from napari_semsr.stitching.frames import BoundedCache, Prepared
+from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
 _PEAKS = 5
 _MANY_PEAKS = 40
@@ -59,7 +59,7 @@ def overlap_boxes(
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class CorrelationSurface:
     """Correlation of two frames over a range of shifts."""
 
     # (H, W) Sum of products; 0 where the frames would overlap too little
@@ -77,8 +77,8 @@ class Surface:
 
 
 def surface(
-    prepared: Prepared, pair: IntPair, nominal: IntPair, reach: IntPair
-) -> Surface | None:
+    prepared: CorrectedFrames, pair: IntPair, nominal: IntPair, reach: IntPair
+) -> CorrelationSurface | None:
     """Correlate two frames over all shifts within reach."""
     boxes = overlap_boxes(prepared.frame_shape, nominal, reach)
     if boxes is None:
@@ -103,7 +103,7 @@ def surface(
     cross, variance = lags[:, rows[:, None], columns[None]]
     origin = (nominal[0] - reach[0], nominal[1] - reach[1])
     cross = np.where(_possible(prepared.frame_shape, origin, cross.shape), cross, 0)
-    return Surface(cross, np.maximum(variance, 0), origin)
+    return CorrelationSurface(cross, np.maximum(variance, 0), origin)
 
 
 def _room(first: int, second: int, start: int, lags: int) -> int:
@@ -141,7 +141,7 @@ def _peaks(score: Float32Array) -> list[IntPair]:
 
 
 def coefficient(
-    prepared: Prepared, pair: IntPair, shift: IntPair
+    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float]:
     """Compare two frames at one shift.
 
@@ -171,7 +171,7 @@ def coefficient(
 
 
 def search(
-    prepared: Prepared, pair: IntPair, nominal: IntPair, reach: IntPair
+    prepared: CorrectedFrames, pair: IntPair, nominal: IntPair, reach: IntPair
 ) -> Candidates:
     """Find how two frames may lie to each other."""
     found = surface(prepared, pair, nominal, reach)
@@ -247,7 +247,7 @@ class Resampled:
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: CorrectedFrames,
         positions: FloatArray,
         sigma: float,
         *,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Float32Array, FloatArray, IntPair
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, Layout, components, least_squares
 from napari_semsr.stitching.pairwise import Candidates, overlap_boxes, resample, search
 
@@ -34,7 +34,7 @@ _ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ShiftChoice:
     """What one pair says of its shift."""
 
     first: int  # The frames
@@ -73,7 +73,7 @@ def _repeats(item: Candidates) -> bool:
 
 
 def _crops(
-    prepared: Prepared, pair: IntPair, shift: IntPair
+    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array] | None:
     """Overlap of two frames with a margin: grey values and weights."""
     boxes = overlap_boxes(prepared.frame_shape, shift)
@@ -85,7 +85,7 @@ def _crops(
 
 
 def _left(
-    prepared: Prepared, pair: IntPair, shift: FloatArray
+    prepared: CorrectedFrames, pair: IntPair, shift: FloatArray
 ) -> tuple[FloatArray, float, float] | None:
     """Refine one shift by its pair alone: shift, variance left, its deviation."""
     shift = shift.astype(float)
@@ -146,8 +146,8 @@ def _blocks(plane: NDArray[np.float64]) -> FloatArray:
 
 
 def choices(
-    prepared: Prepared, found: Iterable[Candidates], threshold: float
-) -> Iterable[Choice]:
+    prepared: CorrectedFrames, found: Iterable[Candidates], threshold: float
+) -> Iterable[ShiftChoice]:
     """Weigh the candidates of every believed pair against each other."""
     for item in found:
         if item.best <= threshold:
@@ -156,19 +156,21 @@ def choices(
         shifts = item.shifts[rivals][:_COMPARED]
         if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
             best = item.shifts[:1].astype(float)
-            yield Choice(item.first, item.second, best, np.zeros(1), item.best)
+            yield ShiftChoice(item.first, item.second, best, np.zeros(1), item.best)
             continue
         yield _weighed(prepared, item, shifts)
 
 
-def _weighed(prepared: Prepared, item: Candidates, shifts: NDArray[np.int64]) -> Choice:
+def _weighed(
+    prepared: CorrectedFrames, item: Candidates, shifts: NDArray[np.int64]
+) -> ShiftChoice:
     """Compare what is left at each candidate."""
     pair = (item.first, item.second)
     rows = [_left(prepared, pair, shift) for shift in shifts]
     sound = [row for row in rows if row is not None and np.isfinite(row[1])]
     if not sound:
         best = item.shifts[:1].astype(float)
-        return Choice(item.first, item.second, best, np.zeros(1), item.best)
+        return ShiftChoice(item.first, item.second, best, np.zeros(1), item.best)
     order = np.argsort([row[1] for row in sound])
     places = np.stack([sound[k][0] for k in order])
     variance = np.array([sound[k][1] for k in order])
@@ -179,10 +181,14 @@ def _weighed(prepared: Prepared, item: Candidates, shifts: NDArray[np.int64]) ->
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
     least = (float(variance[0]), float(spread[0]))
-    return Choice(item.first, item.second, places[far], doubt[far], item.best, least)
+    return ShiftChoice(
+        item.first, item.second, places[far], doubt[far], item.best, least
+    )
 
 
-def doubt_at(prepared: Prepared, choice: Choice, shift: FloatArray) -> float:
+def doubt_at(
+    prepared: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
+) -> float:
     """Weigh one more shift of a pair; `shift` (2,)."""
     found = _left(prepared, (choice.first, choice.second), shift)
     if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
@@ -204,7 +210,7 @@ def _groups(count: int, certain: Sequence[Joint]) -> tuple[FloatArray, list[set[
     return positions, groups
 
 
-def _joint(choice: Choice, shift: FloatArray) -> Joint:
+def _joint(choice: ShiftChoice, shift: FloatArray) -> Joint:
     weight = float(min(choice.score, 50.0))
     return Joint(
         choice.first, choice.second, (float(shift[0]), float(shift[1])), weight
@@ -213,9 +219,9 @@ def _joint(choice: Choice, shift: FloatArray) -> Joint:
 
 def resolve(
     count: int,
-    weighed: Sequence[Choice],
+    weighed: Sequence[ShiftChoice],
     nominal: FloatArray,
-    look: Callable[[Choice, FloatArray], float] | None = None,
+    look: Callable[[ShiftChoice, FloatArray], float] | None = None,
 ) -> tuple[Layout, set[IntPair]]:
     """Lay out frames of a periodic sample.
 
@@ -228,17 +234,17 @@ def resolve(
     ambiguous: set[IntPair] = set()
     waiting = groups[1:]
     while waiting:
-        links = [_between(main, group, weighed) for group in waiting]
-        nearest = int(np.argmax([len(link) for link in links]))
-        if not links[nearest]:
+        bridges = [_between(main, group, weighed) for group in waiting]
+        nearest = int(np.argmax([len(bridge) for bridge in bridges]))
+        if not bridges[nearest]:
             break
-        group, link = waiting.pop(nearest), links[nearest]
+        group, bridge = waiting.pop(nearest), bridges[nearest]
         expected = _expected(main, group, positions, nominal)
-        move, is_sure = _move(main, link, positions, expected, look)
+        move, is_sure = _move(main, bridge, positions, expected, look)
         members = sorted(group)
         positions[members] += move
         if not is_sure:
-            ambiguous |= {(c.first, c.second) for c in link}
+            ambiguous |= {(c.first, c.second) for c in bridge}
         main |= group
     positions[[index for index in range(count) if index not in main]] = np.nan
     joints, dropped = _agreeing(weighed, positions, main)
@@ -246,8 +252,8 @@ def resolve(
 
 
 def _between(
-    main: set[int], group: set[int], weighed: Sequence[Choice]
-) -> list[Choice]:
+    main: set[int], group: set[int], weighed: Sequence[ShiftChoice]
+) -> list[ShiftChoice]:
     """Pairs that join a group to the main one."""
     return [
         c
@@ -259,20 +265,20 @@ def _between(
 
 def _move(
     main: set[int],
-    link: Sequence[Choice],
+    bridge: Sequence[ShiftChoice],
     positions: FloatArray,
     expected: FloatArray,
-    look: Callable[[Choice, FloatArray], float] | None,
+    look: Callable[[ShiftChoice, FloatArray], float] | None,
 ) -> tuple[FloatArray, bool]:
     """How to move a group onto the main one, and whether the images are sure of it."""
     offered, signs = [], []
-    for c in link:
+    for c in bridge:
         signs.append(1.0 if c.first in main else -1.0)
         apart = positions[c.second] - positions[c.first]
         offered.append(signs[-1] * (c.shifts - apart))
     proposals = _distinct(np.concatenate(offered))
     doubt = np.zeros(len(proposals))
-    for c, sign, moves in zip(link, signs, offered, strict=True):
+    for c, sign, moves in zip(bridge, signs, offered, strict=True):
         apart = positions[c.second] - positions[c.first]
         for place, proposal in enumerate(proposals):
             away = np.abs(moves - proposal).max(axis=1)
@@ -318,7 +324,7 @@ def _expected(
 
 
 def _agreeing(
-    weighed: Sequence[Choice], positions: FloatArray, main: set[int]
+    weighed: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
 ) -> tuple[list[Joint], list[Joint]]:
     """Joints that the layout keeps, and those that contradict it."""
     kept, dropped = [], []
@@ -342,7 +348,7 @@ _FLOOR = 5.0
 
 
 def chance_threshold(
-    prepared: Prepared,
+    prepared: CorrectedFrames,
     unrelated: Sequence[IntPair],
     shifts: Sequence[IntPair],
     reach: IntPair,

@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import Resampled
 
 # What one pair of frames says about its shift, to first order.
@@ -32,7 +32,7 @@ _NUISANCE = 4  # offset, gain, brightness that varies along y and along x
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinearisedShift:
     """What one pair says about its shift."""
 
     first: int  # The frames
@@ -62,7 +62,7 @@ def _total_weight(
 
 def _linearise(
     sweep: Resampled, first: int, second: int, around: Sequence[int]
-) -> Link | None:
+) -> LinearisedShift | None:
     """Compare one pair near its present positions.
 
     Gives None where fewer than 200 pixels can be compared.
@@ -130,7 +130,7 @@ def _eliminated(
     right: FloatArray,
     cross: FloatArray,
     sums: tuple[float, float, int],
-) -> Link:
+) -> LinearisedShift:
     """Take the nuisance parameters out of a pair's normal equations.
 
     The step is the gradient over the Hessian `cross`. The scatter of the gradient goes
@@ -157,7 +157,7 @@ def _eliminated(
     unroot = inverse @ turn
     step = (unroot / share) @ unroot.T @ gradient
     left = max(power - float(right[2:] @ solved[:, 2]), 0.0)
-    return Link(*pair, information, step, left / max(freedom, 1e-12), pixels)
+    return LinearisedShift(*pair, information, step, left / max(freedom, 1e-12), pixels)
 
 
 _SWEEPS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
@@ -173,20 +173,20 @@ class Refined:
 
     # (N, 2) Top-left corners; NaN where there was none to start from
     positions: FloatArray
-    links: tuple[Link, ...]  # Of the last sweep
+    shifts: tuple[LinearisedShift, ...]  # Of the last sweep
     # (N, 2) Standard deviation of each position by the information of all pairs
     sigma_px: FloatArray
 
 
 def _solve_steps(
-    count: int, links: Sequence[Link], noise: float
+    count: int, shifts: Sequence[LinearisedShift], noise: float
 ) -> tuple[FloatArray, sparse.csc_array]:
     """Move all frames at once; what nothing holds stays where it is."""
-    first = np.array([link.first for link in links], dtype=np.intp)
-    second = np.array([link.second for link in links], dtype=np.intp)
-    doubt = np.array([max(link.variance, 0.5 * noise) for link in links])
-    blocks = np.stack([link.information for link in links]) / doubt[:, None, None]
-    steps = np.clip(np.stack([link.step for link in links]), -_MAX_STEP, _MAX_STEP)
+    first = np.array([item.first for item in shifts], dtype=np.intp)
+    second = np.array([item.second for item in shifts], dtype=np.intp)
+    doubt = np.array([max(item.variance, 0.5 * noise) for item in shifts])
+    blocks = np.stack([item.information for item in shifts]) / doubt[:, None, None]
+    steps = np.clip(np.stack([item.step for item in shifts]), -_MAX_STEP, _MAX_STEP)
     pull = np.einsum("kab,kb->ka", blocks, steps)
     right = np.zeros((count, 2))
     np.add.at(right, second, pull)
@@ -225,23 +225,26 @@ def _around(pairs: Sequence[IntPair], count: int) -> list[set[int]]:
     return near
 
 
-def _sweep_links(
-    prepared: Prepared, positions: FloatArray, pairs: Sequence[IntPair], sigma: float
-) -> list[Link]:
+def _sweep_shifts(
+    prepared: CorrectedFrames,
+    positions: FloatArray,
+    pairs: Sequence[IntPair],
+    sigma: float,
+) -> list[LinearisedShift]:
     """Linearise all pairs, those of neighbouring frames one after another."""
     sweep = Resampled(prepared, positions, sigma)
     near = _around(pairs, len(positions))
-    links = []
+    shifts = []
     for first, second in pairs:
         around = sorted(near[first] & near[second])
-        link = _linearise(sweep, first, second, around)
-        if link is not None:
-            links.append(link)
-    return links
+        item = _linearise(sweep, first, second, around)
+        if item is not None:
+            shifts.append(item)
+    return shifts
 
 
 def refine(
-    prepared: Prepared,
+    prepared: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     *,
@@ -262,12 +265,12 @@ def refine(
     for sigma in sweeps:
         if sigma == settled:
             continue
-        links = _sweep_links(prepared, positions, pairs, sigma)
-        if not links:
+        shifts = _sweep_shifts(prepared, positions, pairs, sigma)
+        if not shifts:
             yield Refined(positions, (), np.full(positions.shape, np.nan))
             return
-        noise = float(np.median([link.variance for link in links]))
-        steps, matrix = _solve_steps(len(positions), links, noise)
+        noise = float(np.median([item.variance for item in shifts]))
+        steps, matrix = _solve_steps(len(positions), shifts, noise)
         positions = positions + steps
         if (
             float(np.nanmax(np.abs(np.where(np.isfinite(positions), steps, 0))))
@@ -275,7 +278,7 @@ def refine(
         ):
             settled = sigma
         spread = _spread(matrix, sigma)
-        yield Refined(positions.copy(), tuple(links), spread)
+        yield Refined(positions.copy(), tuple(shifts), spread)
 
 
 def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
@@ -309,10 +312,10 @@ _MIN_TURN_PIXELS = 400
 _FREE = 4  # shift along y and x, turn, scale
 
 
-def refine_turns(
-    prepared: Prepared, positions: FloatArray, pairs: Sequence[IntPair]
-) -> tuple[Prepared, FloatArray]:
-    """Find turns and scales, and positions with them.
+def refine_rotations(
+    prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+) -> tuple[CorrectedFrames, FloatArray]:
+    """Find rotations and scales, and positions with them.
 
     `positions` (N, 2), top-left corners, right to a pixel; NaN for frames that are left
     out; gives (N, 2).
@@ -330,7 +333,7 @@ def refine_turns(
         steps = _solved(len(positions), found)
         half = max(prepared.frame_shape) / 2
         positions = positions + np.clip(steps[:, :2], -2, 2)
-        prepared = prepared.with_turns(prepared.turns + steps[:, 2:] / half)
+        prepared = prepared.with_rotations(prepared.rotations + steps[:, 2:] / half)
     return prepared, positions
 
 

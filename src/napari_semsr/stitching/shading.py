@@ -22,7 +22,7 @@ from napari_semsr.stitching.flat_field import (
     SurfaceBasis,
     valid_mask,
 )
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import Resampled
 
 # Blocks that two frames share: the scene cancels in the ratio of their grey values.
@@ -32,7 +32,7 @@ _SIGMA = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class BlockRatios:
+class OverlapRatios:
     """Blocks that two frames share."""
 
     pair: NDArray[np.int64]  # (M,) Index of the pair
@@ -99,9 +99,9 @@ def _inverse(weight: NDArray[np.float32]) -> FloatArray:
     return inverse
 
 
-def block_ratios(
-    prepared: Prepared, positions: FloatArray, pairs: Sequence[IntPair]
-) -> BlockRatios:
+def overlap_ratios(
+    prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
+) -> OverlapRatios:
     """Compare overlapping frames block by block; `positions` (N, 2)."""
     resampled = Resampled(prepared, positions, _SIGMA, slopes=False)
     parts: list[tuple[FloatArray, ...]] = []
@@ -114,14 +114,14 @@ def block_ratios(
     if not parts:
         none, places = np.zeros(0), np.zeros((0, 2))
         whole = np.zeros(0, dtype=np.int64)
-        return BlockRatios(whole, whole, whole, places, places, none, none, none)
+        return OverlapRatios(whole, whole, whole, places, places, none, none, none)
     table = np.repeat(
         np.array([row[:3] for row in frames], dtype=np.int64),
         [row[3] for row in frames],
         axis=0,
     )
     stacked = [np.concatenate([part[k] for part in parts]) for k in range(5)]
-    return BlockRatios(table[:, 0], table[:, 1], table[:, 2], *stacked)
+    return OverlapRatios(table[:, 0], table[:, 1], table[:, 2], *stacked)
 
 
 COARSE_KNOTS, FINE_KNOTS = 6, 12
@@ -150,7 +150,7 @@ class Shading:
 
 
 def _mean_shape(
-    prepared: Prepared, placed: NDArray[np.bool_], basis: SurfaceBasis
+    prepared: CorrectedFrames, placed: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Tilt and roundness of the mean frame, their covariance, and where they count."""
     inside = block_sums(prepared.flat.valid.astype(np.float32)) == _BLOCK**2
@@ -203,11 +203,11 @@ def light_prior(count: int, flicker: float) -> FloatArray:
     return np.asarray(np.linalg.inv(covariance), dtype=float)
 
 
-class _Problem:
+class _ShadingProblem:
     """Normal equations of shading and gains for a choice of blocks."""
 
     def __init__(
-        self, ratios: BlockRatios, log_gains: FloatArray, basis: SurfaceBasis
+        self, ratios: OverlapRatios, log_gains: FloatArray, basis: SurfaceBasis
     ) -> None:
         self.ratios, self.count = ratios, len(log_gains)
         rows = np.arange(len(ratios.pair))
@@ -307,17 +307,17 @@ class _Problem:
         return _centred(left[chosen], self.ratios.pair[chosen])
 
 
-def _thinned(ratios: BlockRatios) -> BlockRatios:
+def _thinned(ratios: OverlapRatios) -> OverlapRatios:
     """Every k-th block of a large scan."""
     step = -(-len(ratios.pair) // _MAX_BLOCKS)
     if step <= 1:
         return ratios
-    return BlockRatios(
-        *(getattr(ratios, name)[::step] for name in BlockRatios.__slots__)
+    return OverlapRatios(
+        *(getattr(ratios, name)[::step] for name in OverlapRatios.__slots__)
     )
 
 
-def _fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
+def _fit_gains(ratios: OverlapRatios, count: int) -> FloatArray:
     """Gains alone, the flat field as it is.
 
     Gives (N,).
@@ -325,17 +325,17 @@ def _fit_gains(ratios: BlockRatios, count: int) -> FloatArray:
     if not len(ratios.pair):
         return np.zeros(count)
     thin = _thinned(ratios)
-    problem = _Problem(thin, np.zeros(count), SurfaceBasis((_BLOCK, _BLOCK), 1))
+    problem = _ShadingProblem(thin, np.zeros(count), SurfaceBasis((_BLOCK, _BLOCK), 1))
     return problem.solve(np.ones(len(thin.pair), bool), shaded=False)[1]
 
 
-def _beyond(scatter: float, ratios: BlockRatios, noise: float) -> float:
+def _beyond(scatter: float, ratios: OverlapRatios, noise: float) -> float:
     """Scatter that pixel noise does not explain."""
     expected = noise**2 * float(np.median(1 / ratios.weight)) / _BLOCK**4
     return float(np.sqrt(max(scatter**2 - expected, 0.0)))
 
 
-def _undone(flat: FlatField, ratios: BlockRatios) -> FloatArray:
+def _undone(flat: FlatField, ratios: OverlapRatios) -> FloatArray:
     """Take a flat field out of the logarithms of ratios."""
     log = np.log(np.maximum(flat.flat, MIN_FLAT))
     first, second = (
@@ -347,7 +347,7 @@ def _undone(flat: FlatField, ratios: BlockRatios) -> FloatArray:
 
 
 def without_flat(
-    prepared: Prepared, positions: FloatArray, pairs: Sequence[IntPair]
+    prepared: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> FlatField | None:
     """Give up a first flat field that holds the sample rather than the light.
 
@@ -357,7 +357,7 @@ def without_flat(
     if not flat.valid.all():
         return None  # a field that ends within the frame is shaded beyond doubt
     some = pairs[:: max(1, len(pairs) // _SOME_PAIRS)]
-    ratios = block_ratios(prepared, positions, some)
+    ratios = overlap_ratios(prepared, positions, some)
     if len(ratios.pair) < _ENOUGH_BLOCKS:
         return None
     plain = replace(ratios, log_ratio=_undone(flat, ratios))
@@ -371,7 +371,7 @@ def without_flat(
 
 
 def refine_shading(
-    prepared: Prepared,
+    prepared: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     *,
@@ -384,12 +384,12 @@ def refine_shading(
     `positions` (N, 2), top-left corners, right to a pixel.
     """
     count = len(positions)
-    ratios = _thinned(block_ratios(prepared, positions, pairs))
+    ratios = _thinned(overlap_ratios(prepared, positions, pairs))
     if len(ratios.pair) < _ENOUGH_BLOCKS:
         return Shading(prepared.flat, _fit_gains(ratios, count), float("nan"), False)
     every = np.ones(len(ratios.pair), bool)
     basis = SurfaceBasis(prepared.frame_shape, knots, prepared.flat.centre)
-    problem = _Problem(ratios, np.log(prepared.gains), basis)
+    problem = _ShadingProblem(ratios, np.log(prepared.gains), basis)
     _, gains = problem.solve(every, shaded=False)
     nothing = np.zeros(problem.difference.shape[1])
     if fixed:

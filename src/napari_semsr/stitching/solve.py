@@ -19,7 +19,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.discovery import discover
 from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, valid_mask
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import place_among, solve_layout
 from napari_semsr.stitching.nominal import (
     Neighbourhood,
@@ -32,7 +32,7 @@ from napari_semsr.stitching.nominal import (
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates, search
 from napari_semsr.stitching.periodic import chance_threshold, choices, doubt_at, resolve
-from napari_semsr.stitching.refine import Link, refine, refine_turns
+from napari_semsr.stitching.refine import LinearisedShift, refine, refine_rotations
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
@@ -67,7 +67,7 @@ def _pair(
     item: Candidates,
     used: dict[IntPair, tuple[float, float]],
     dropped: set[IntPair],
-    link: Link | None,
+    linearised: LinearisedShift | None,
 ) -> PairReport:
     """Describe one joint that was tried."""
     pair = (item.first, item.second)
@@ -88,12 +88,16 @@ def _pair(
     elif len(item.shifts):
         which = int(np.argmin(np.abs(item.shifts - np.array(shift)).sum(axis=1)))
     residual = sigma = float("nan")
-    if link is not None and placed:
-        residual = float(np.hypot(*link.step))
-        spread = np.linalg.eigvalsh(link.information)[0] / (_SMOOTHED * link.variance)
+    if linearised is not None and placed:
+        residual = float(np.hypot(*linearised.step))
+        spread = np.linalg.eigvalsh(linearised.information)[0] / (
+            _SMOOTHED * linearised.variance
+        )
         sigma = float(1 / np.sqrt(max(spread, 1e-12)))
-    if link is not None and placed and not reason:
-        apart = state.positions[item.second] - state.positions[item.first] + link.step
+    if linearised is not None and placed and not reason:
+        apart = (
+            state.positions[item.second] - state.positions[item.first] + linearised.step
+        )
         shift = (float(apart[0]), float(apart[1]))
     return PairReport(
         item.first,
@@ -110,17 +114,17 @@ def _pair(
 
 
 def _pairs(state: State) -> tuple[PairReport, ...]:
-    links = (
+    linearised = (
         {}
         if state.refined is None
-        else {(link.first, link.second): link for link in state.refined.links}
+        else {(item.first, item.second): item for item in state.refined.shifts}
     )
     joints = () if state.layout is None else state.layout.joints
     used = {(j.first, j.second): j.shift for j in joints}
     rejected = () if state.layout is None else state.layout.dropped
     dropped = {(j.first, j.second) for j in rejected}
     return tuple(
-        _pair(state, item, used, dropped, links.get((item.first, item.second)))
+        _pair(state, item, used, dropped, linearised.get((item.first, item.second)))
         for item in state.found
     )
 
@@ -175,7 +179,7 @@ def _summarise(state: State) -> StitchSolution:
         sigma_px=spread,
         flat=state.prepared.flat,
         gains=state.prepared.gains,
-        turns=state.prepared.turns,
+        rotations=state.prepared.rotations,
         noise=state.noise,
         threshold=state.threshold,
         stage=stage,
@@ -239,7 +243,7 @@ def _begin(
 ) -> State:
     """Flat field and nominal positions."""
     acquisition = _with_options(acquisition, options)
-    prepared = Prepared(acquisition, _flat(acquisition, options, flat))
+    prepared = CorrectedFrames(acquisition, _flat(acquisition, options, flat))
     nominal = stated(acquisition)
     is_stated = nominal is not None
     if nominal is None and acquisition.grid is not None:
@@ -362,7 +366,9 @@ def _reshade(state: State, knots: int) -> None:
     if is_free and knots == COARSE_KNOTS:
         plain = without_flat(state.prepared, state.positions, pairs)
         if plain is not None:
-            state.prepared = Prepared(state.acquisition, plain, state.prepared.gains)
+            state.prepared = CorrectedFrames(
+                state.acquisition, plain, state.prepared.gains
+            )
     before = state.prepared
     fitted = refine_shading(
         before,
@@ -376,7 +382,9 @@ def _reshade(state: State, knots: int) -> None:
     gains = before.gains * np.exp(fitted.log_gains)
     if not state.options.match_gain:
         gains = np.ones_like(gains)
-    state.prepared = Prepared(state.acquisition, fitted.flat, gains, before.turns)
+    state.prepared = CorrectedFrames(
+        state.acquisition, fitted.flat, gains, before.rotations
+    )
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
@@ -446,7 +454,7 @@ def solve_mosaic(
     if options.rotation:
         yield Progress(0, 0, "Finding turn and scale of the frames")
         pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
-        state.prepared, state.positions = refine_turns(
+        state.prepared, state.positions = refine_rotations(
             state.prepared, state.positions, pairs
         )
     if drop_misfits(state):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_semsr.core import Acquisition, FloatArray, IntPair
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Layout
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import Candidates
@@ -20,7 +20,7 @@ class State:
     # The frames, with grid, order and overlap as the options have them
     acquisition: Acquisition
     options: StitchOptions  # What the user chose
-    prepared: Prepared  # Corrected frames
+    prepared: CorrectedFrames  # Corrected frames
     nominal: FloatArray  # (N, 2) Expected corners
     is_stated: bool  # Whether these came from the scan rather than from its images
     noise: float = 0.0  # Pixel noise of the raw frames

@@ -7,7 +7,7 @@ from scipy import ndimage
 from napari_semsr.core import FloatArray, IntPair, RegistrationError
 from napari_semsr.stitching.discovery import agreement, misfits
 from napari_semsr.stitching.flat_field import GIVEN
-from napari_semsr.stitching.frames import Prepared
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import coefficient
 from napari_semsr.stitching.state import State
@@ -24,7 +24,7 @@ _MOSTLY = 0.3
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
-def noise_level(prepared: Prepared) -> float:
+def noise_level(prepared: CorrectedFrames) -> float:
     """Pixel noise of the raw frames.
 
     .. [1] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.phantoms.draw import ObjectOptions, Surface, draw_object
+from napari_semsr.simulation.phantoms.draw import ObjectOptions, Specimen, draw_object
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
     blur_by_height,
     reflectance,
 )
 from napari_semsr.simulation.superlens.pairs import (
-    Look,
+    RandomLook,
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
@@ -23,10 +23,10 @@ from napari_semsr.simulation.superlens.pairs import (
 from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS, random_surface
 
 SIDE = 96
-STILL = Look(MicroscopeOptions(resolution_nm=80, photons=0))
+STILL = RandomLook(MicroscopeOptions(resolution_nm=80, photons=0))
 
 
-def drawn(side: int = SIDE, **options: object) -> Surface:
+def drawn(side: int = SIDE, **options: object) -> Specimen:
     """Draw a sample of the size that a field needs."""
     chosen = ObjectOptions.parse({"phantom": "grating", "relief_nm": 20, **options})
     return draw_object(
@@ -34,7 +34,7 @@ def drawn(side: int = SIDE, **options: object) -> Surface:
     )
 
 
-def taken(surface: Surface, look: Look = STILL, scale: int = 1) -> SsumPair:
+def taken(surface: Specimen, look: RandomLook = STILL, scale: int = 1) -> SsumPair:
     """Take both pictures, without noise unless the look has some."""
     return pair_of_surface(surface, SIDE, look, np.random.default_rng(0), scale=scale)
 
@@ -60,7 +60,7 @@ def test_both_pictures_lie_on_one_grid(scale: int) -> None:
     y, x = np.indices((rows, columns)) + 0.5
     middle = np.array([rows, columns]) / 2 + (7.3, -4.6)
     disc = np.clip(20.5 - np.hypot(y - middle[0], x - middle[1]), 0, 1)
-    surface = Surface(
+    surface = Specimen(
         (30 * disc).astype(np.float32), disc.astype(np.float32), 10.0, "disc"
     )
     pair = taken(surface, scale=scale)
@@ -86,7 +86,7 @@ def test_the_small_electron_image_is_the_large_one_binned() -> None:
 def test_the_blur_is_the_microscopes(focus: float) -> None:
     surface = drawn(phantom="circuit", pitch_nm=300, relief_nm=160)
     optics = MicroscopeOptions(resolution_nm=80, photons=0, focus_nm=focus)
-    pair = taken(surface, Look(optics))
+    pair = taken(surface, RandomLook(optics))
     sharp = reflectance(surface.height_nm, surface.material, 10.0)
     fine = blur_by_height(sharp, surface.height_nm, 8.0, optics)
     rows = fine.shape[0] // 2
@@ -103,7 +103,7 @@ def test_defocus_blurs_and_the_electrons_do_not_mind() -> None:
     pairs = [
         taken(
             surface,
-            Look(MicroscopeOptions(resolution_nm=80, photons=0, focus_nm=away)),
+            RandomLook(MicroscopeOptions(resolution_nm=80, photons=0, focus_nm=away)),
         )
         for away in (0.0, 150.0, 300.0)
     ]
@@ -117,7 +117,7 @@ def test_noise_follows_the_photons() -> None:
     quiet = taken(surface)
     spread = []
     for photons in (1000.0, 4000.0):
-        look = Look(MicroscopeOptions(resolution_nm=80, photons=photons))
+        look = RandomLook(MicroscopeOptions(resolution_nm=80, photons=photons))
         noisy = taken(surface, look)
         low, high = noisy.low_range
         bottom, top = quiet.low_range

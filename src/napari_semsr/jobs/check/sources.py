@@ -46,11 +46,11 @@ from napari_semsr.simulation import (
     PHANTOMS,
     SAMPLE_KINDS,
     GoldOptions,
-    Look,
     MicroscopeOptions,
+    RandomLook,
+    Specimen,
     SsumPair,
     SsumPairOptions,
-    Surface,
     blur_width_px,
     degrade_plane,
     draw,
@@ -342,7 +342,7 @@ class DrawnSurfaces(TruthSource):
         ]
 
     def _taken(
-        self, surface: Surface, focus_nm: float, rng: np.random.Generator
+        self, surface: Specimen, focus_nm: float, rng: np.random.Generator
     ) -> SsumPair:
         """Look at a surface with both microscopes."""
         microscope = MicroscopeOptions(
@@ -351,16 +351,16 @@ class DrawnSurfaces(TruthSource):
             focus_nm=focus_nm,
             photons=_PHOTONS,
         )
-        look = Look(microscope, shading=0.01, correlation_px=0.3, bits=12)
+        look = RandomLook(microscope, shading=0.01, correlation_px=0.3, bits=12)
         return pair_of_surface(surface, self.side, look, rng, scale=self.scale)
 
     def _changed(
         self,
-        surface: Surface,
+        surface: Specimen,
         original: FloatArray,
         places: DiscPlaces,
         rng: np.random.Generator,
-    ) -> Surface:
+    ) -> Specimen:
         """Put discs into a sample, and take some out."""
         factor = self._fine // self.scale
         inserted, erased = (
@@ -381,12 +381,12 @@ class DrawnSurfaces(TruthSource):
             scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
         return _surface(surface, *steps.onto(height, material, scale))
 
-    def _drawn(self, surface: Surface, discs: Discs) -> Discs:
+    def _drawn(self, surface: Specimen, discs: Discs) -> Discs:
         """Give discs on the grid of the drawn surface."""
         margin = (surface.height_nm.shape[0] - self._fine * self.side) // 2
         return discs.on_grid(self._fine // self.scale, margin)
 
-    def _height(self, surface: Surface, discs: Discs) -> FloatArray:
+    def _height(self, surface: Specimen, discs: Discs) -> FloatArray:
         """Height of a surface at the middles of discs."""
         return surface.height_nm[_at(self._drawn(surface, discs))].astype(np.float64)
 
@@ -413,9 +413,9 @@ def _steps(
     return _Steps(discs, np.where(up, rise, -rise), _HALF * (other - own))
 
 
-def _surface(like: Surface, height: FloatArray, material: FloatArray) -> Surface:
+def _surface(like: Specimen, height: FloatArray, material: FloatArray) -> Specimen:
     """Make a surface of a changed height and material."""
-    return Surface(
+    return Specimen(
         height.astype(np.float32), material.astype(np.float32), like.pixel_nm, like.kind
     )
 

@@ -11,6 +11,6 @@ from .draw import (
     KINDS as KINDS,
     Kind as Kind,
     ObjectOptions as ObjectOptions,
-    Surface as Surface,
+    Specimen as Specimen,
     draw_object as draw_object,
 )

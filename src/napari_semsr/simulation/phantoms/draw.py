@@ -67,7 +67,7 @@ class ObjectOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class Specimen:
     """A drawn sample.
 
     Attributes
@@ -117,7 +117,7 @@ def draw_object(
     pixel_nm: float,
     options: ObjectOptions | None = None,
     seed: int = 0,
-) -> Surface:
+) -> Specimen:
     """Draw a sample; `pixel_nm`: side of a pixel."""
     if kind not in _HABITS:
         msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
@@ -146,7 +146,7 @@ def draw_object(
     rng = np.random.default_rng([seed, 7, KINDS.index(kind)])
     height, material = habit.draw(canvas, sizes, rng)
     height = np.maximum(height, 0).astype(np.float32)
-    return Surface(height, material.astype(np.float32), pixel_nm, kind)
+    return Specimen(height, material.astype(np.float32), pixel_nm, kind)
 
 
 # Drawn samples: gratings, disc pits, particles, circuits and fracture.

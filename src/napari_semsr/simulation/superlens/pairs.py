@@ -18,7 +18,7 @@ from napari_semsr.core import Float32Array, OptionError, ShapeError
 from napari_semsr.simulation.phantoms import (
     FWHM,
     Canvas,
-    Surface,
+    Specimen,
     blur_widths,
     width_share,
 )
@@ -79,7 +79,7 @@ class SsumPairOptions(SampleRanges):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RandomLook:
     """How one picture is taken.
 
     Attributes
@@ -101,11 +101,11 @@ class Look:
 
 
 def _random_look(
-    surface: Surface,
+    surface: Specimen,
     rng: np.random.Generator,
     options: SsumPairOptions,
     wavelength_nm: float,
-) -> Look:
+) -> RandomLook:
     """Draw how a picture is taken."""
     low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
     away = 0.0 if rng.random() < options.focused else options.defocus_nm
@@ -121,7 +121,7 @@ def _random_look(
         wavelength_nm=wavelength_nm,
         photons=photons,
     )
-    return Look(
+    return RandomLook(
         microscope,
         shading=options.shading * float(rng.random()) ** 2,
         correlation_px=0.6 * float(rng.random()),
@@ -171,7 +171,7 @@ def _frequencies(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _record(
-    light: Float32Array, pixel_nm: float, look: Look, rng: np.random.Generator
+    light: Float32Array, pixel_nm: float, look: RandomLook, rng: np.random.Generator
 ) -> Float32Array:
     """Add what a mosaic of frames has: shading, noise, rounding to 12 bits.
 
@@ -241,7 +241,7 @@ class SsumPair:
         Pixels of `high` per pixel of `low`.
     kind : str
         What the sample is.
-    look : Look
+    look : RandomLook
         How `low` was taken.
     """
 
@@ -252,7 +252,7 @@ class SsumPair:
     pixel_nm: float
     scale: int
     kind: str
-    look: Look
+    look: RandomLook
 
 
 def surface_shape(side: int) -> tuple[int, int]:
@@ -274,9 +274,9 @@ def surface_shape(side: int) -> tuple[int, int]:
 
 
 def pair_of_surface(
-    surface: Surface,
+    surface: Specimen,
     side: int,
-    look: Look,
+    look: RandomLook,
     rng: np.random.Generator,
     *,
     scale: int = 1,
@@ -285,11 +285,11 @@ def pair_of_surface(
 
     Parameters
     ----------
-    surface : Surface
+    surface : Specimen
         Of `surface_shape`; its pixel is half of the mosaic's.
     side : int
         Side of the field in pixels of the mosaic.
-    look : Look
+    look : RandomLook
         How the superlens picture is taken.
     rng : numpy.random.Generator
         Source of noise and shading.
@@ -433,7 +433,7 @@ class _Field:
     kind: str
 
 
-def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> _Field:
+def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> _Field:
     """Do once what all pictures of a sample share."""
     if scale not in (1, _FINE):
         msg = f"scale must be 1 or {_FINE}, got {scale}."
@@ -463,7 +463,7 @@ def _prepared(surface: Surface, side: int, scale: int, wavelength_nm: float) -> 
     )
 
 
-def _pair(field: _Field, look: Look, rng: np.random.Generator) -> SsumPair:
+def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
     """Take the superlens picture and put both on their scales."""
     light = _middle(
         _see(field.light, field.height_nm, field.pixel_nm, look.microscope), field.side

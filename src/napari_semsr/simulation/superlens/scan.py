@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Float32Array, Job, OptionError, Progress, ShapeError, run
-from napari_semsr.simulation.phantoms import Surface, draw_object
+from napari_semsr.simulation.phantoms import Specimen, draw_object
 from napari_semsr.simulation.sem import SemOptions, acquire_sem
 from napari_semsr.simulation.superlens.microscope import (
     blur_by_height,
@@ -75,7 +75,7 @@ class Scan:
 
 
 def _make_scene(
-    source: Surface | NDArray[Any] | None, options: ScanOptions
+    source: Specimen | NDArray[Any] | None, options: ScanOptions
 ) -> tuple[Scene, tuple[float, float] | None]:
     """Make what a scan will be cut from.
 
@@ -135,7 +135,7 @@ def _phantom_pixel(options: ScanOptions) -> float:
     return y
 
 
-def _check_surface(surface: Surface, shape: tuple[int, int], fine_nm: float) -> None:
+def _check_surface(surface: Specimen, shape: tuple[int, int], fine_nm: float) -> None:
     """Refuse a surface that does not lie on the fine grid."""
     if not np.isclose(surface.pixel_nm, fine_nm, rtol=1e-6):
         msg = (
@@ -197,7 +197,7 @@ def _light_of(
 
 
 def simulate_scan(
-    options: ScanOptions, source: Surface | NDArray[Any] | None = None
+    options: ScanOptions, source: Specimen | NDArray[Any] | None = None
 ) -> Job[Scan]:
     """Take a scan.
 
@@ -205,7 +205,7 @@ def simulate_scan(
     ----------
     options : ScanOptions
         Sample, microscope, stage, camera.
-    source : Surface or (Y, X) numpy.ndarray, optional
+    source : Specimen or (Y, X) numpy.ndarray, optional
         What is scanned; ``options.phantom`` is drawn when not given.
 
     Returns
@@ -253,7 +253,7 @@ def simulate_scan(
     )
 
 
-def cut_scan(source: Surface | NDArray[Any] | None, options: ScanOptions) -> Scan:
+def cut_scan(source: Specimen | NDArray[Any] | None, options: ScanOptions) -> Scan:
     """Take a scan, all at once; `source` (Y, X)."""
     return run(simulate_scan(options, source))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Float32Array, OptionError, ShapeError
-from napari_semsr.simulation.phantoms import Surface
+from napari_semsr.simulation.phantoms import Specimen
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
     blur_by_height,
@@ -54,7 +54,7 @@ class Scene:
     sharp: Float32Array  # (Y, X) Reflectance before the blur
     seen: Float32Array  # (Y, X) Reflectance after it
     # The drawn sample on the same grid; None for a scene made of an image
-    surface: Surface | None
+    surface: Specimen | None
     oversampling: int  # Fine pixels per frame pixel, along an axis
     # Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0)
     origin_px: tuple[float, float]
@@ -128,7 +128,7 @@ def image_size(extent: Extent, oversampling: int, binning: float) -> tuple[int, 
 
 
 def scene_from_surface(
-    surface: Surface,
+    surface: Specimen,
     origin_px: tuple[float, float],
     oversampling: int,
     options: MicroscopeOptions,

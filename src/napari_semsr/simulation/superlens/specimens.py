@@ -18,7 +18,7 @@ from napari_semsr.simulation.phantoms import (
     Canvas,
     Kind,
     ObjectOptions,
-    Surface,
+    Specimen,
     box_distance,
     draw_object,
 )
@@ -93,7 +93,7 @@ def random_surface(
     rng: np.random.Generator,
     ranges: SampleRanges | None = None,
     held_out: bool = False,
-) -> Surface:
+) -> Specimen:
     """Draw a sample at random.
 
     Parameters
@@ -111,7 +111,7 @@ def random_surface(
 
     Returns
     -------
-    Surface
+    Specimen
         Its kind names what was joined, as in ``"pits+circuit"``.
     """
     chosen = ranges or SampleRanges()
@@ -127,7 +127,7 @@ def random_surface(
     if rng.random() < chosen.bent:
         height = height + chosen.bend_nm * float(rng.random()) * _slope(canvas, rng)
     height -= height.min()
-    return Surface(
+    return Specimen(
         height.astype(np.float32), material.astype(np.float32), pixel_nm, kind
     )
 
@@ -161,7 +161,7 @@ def _drawn(
     ranges: SampleRanges,
     rng: np.random.Generator,
     first_seed: int,
-) -> Surface:
+) -> Specimen:
     """Draw a sample of `objects`."""
     known: Kind = next(name for name in KINDS if name == kind)
     low, high = _PITCHES[known]
