@@ -13,7 +13,7 @@ from tests.stitching import scans
 
 
 def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan):
-    found, _ = first_flat(round_scan.acquisition)
+    found = first_flat(round_scan.acquisition)
     inside = found.valid
     ratio = found.flat[inside] / round_scan.flat[inside]
     assert ratio.std() / ratio.mean() < 0.06
@@ -22,7 +22,7 @@ def test_first_flat_finds_a_round_field_and_its_dark_level(round_scan):
 
 
 def test_first_flat_finds_no_dark_level_where_all_is_lit(square_scan):
-    assert first_flat(square_scan.acquisition)[0].dark == 0
+    assert first_flat(square_scan.acquisition).dark == 0
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (0.06, -0.05)], ids=str)

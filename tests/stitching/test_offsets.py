@@ -13,7 +13,7 @@ SHIFT = st.tuples(st.integers(-40, 40), st.integers(-40, 40))
 
 @pytest.fixture(scope="module")
 def prepared(round_scan):
-    flat, _ = first_flat(round_scan.acquisition)
+    flat = first_flat(round_scan.acquisition)
     return CorrectedFrames(round_scan.acquisition, flat)
 
 

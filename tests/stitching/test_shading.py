@@ -104,7 +104,7 @@ def test_a_flat_field_that_holds_the_sample_is_given_up(scene):
 
 def test_a_flat_field_that_helps_is_kept(square_scan):
     prepared = CorrectedFrames(
-        square_scan.acquisition, first_flat(square_scan.acquisition)[0]
+        square_scan.acquisition, first_flat(square_scan.acquisition)
     )
     pairs = overlapping_pairs(square_scan.truth, (128, 128))
     assert without_flat(prepared, square_scan.truth, pairs) is None

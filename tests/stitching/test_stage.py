@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.stitching.solution import fit_stage, pixel_size_from_stage, predict
+from napari_semsr.stitching.solution import fit_stage, pixel_size_from_stage
 
 GRID = np.array([[r * 90.0, c * 80.0] for r in range(4) for c in range(5)])
 
@@ -16,7 +16,7 @@ def test_fit_stage_recovers_scale_turn_and_scatter(rng):
     assert fit.scale == pytest.approx((1.04, 1.04), rel=1e-6)
     assert abs(fit.rotation_deg) == pytest.approx(1.5, rel=1e-4)
     assert fit.skew_deg == pytest.approx(0, abs=1e-6)
-    assert np.allclose(predict(fit, GRID), solved)
+    assert np.allclose(fit.predict(GRID), solved)
     noisy = fit_stage(GRID, solved + rng.normal(0, 2, GRID.shape))
     assert noisy.scatter_px == pytest.approx(2 * np.sqrt(2), rel=0.3)
 
@@ -26,7 +26,7 @@ def test_fit_stage_ignores_an_outlier_and_unplaced_frames():
     solved[3] += 60
     solved[7] = np.nan
     fit = fit_stage(GRID, solved)
-    assert np.allclose(predict(fit, GRID)[0], GRID[0] + 5, atol=0.5)
+    assert np.allclose(fit.predict(GRID)[0], GRID[0] + 5, atol=0.5)
 
 
 def test_fit_stage_by_shift_only_moves():

@@ -60,6 +60,19 @@ class Agreement:
             np.add.at(pixels, frame, self.pixels[asked])
         return _shared_part(common, power, pixels, self.noise)
 
+    def misfits(self, count: int) -> list[int]:
+        """Frames that show detail which their neighbours do not."""
+        taken: list[int] = []
+        while True:
+            share = self.share(count, taken)
+            share[taken] = np.nan
+            if not np.isfinite(share).any():
+                return taken
+            worst = int(np.nanargmin(share))
+            if share[worst] >= _LEAST_SHARE:
+                return taken
+            taken.append(worst)
+
 
 def _shared_part(
     common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
@@ -122,20 +135,6 @@ def agreement(
     common, power, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
     frames = np.array(kept, dtype=np.int64).reshape(-1, 2)
     return Agreement(frames, common, power, pixels, most_noise)
-
-
-def misfits(found: Agreement, count: int) -> list[int]:
-    """Frames that show detail which their neighbours do not."""
-    taken: list[int] = []
-    while True:
-        share = found.share(count, taken)
-        share[taken] = np.nan
-        if not np.isfinite(share).any():
-            return taken
-        worst = int(np.nanargmin(share))
-        if share[worst] >= _LEAST_SHARE:
-            return taken
-        taken.append(worst)
 
 
 Spectra = list[NDArray[np.complex64]]

@@ -247,11 +247,8 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
 _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 
 
-def first_flat(acquisition: Acquisition) -> tuple[FlatField, FloatArray]:
-    """Estimate flat field and dark level before any position is known.
-
-    Gives (Y, X).
-    """
+def first_flat(acquisition: Acquisition) -> FlatField:
+    """Estimate flat field and dark level before any position is known."""
     frames = _sample(acquisition)
     dark = _dark_level(frames)
     typical = _typical(frames, dark)
@@ -262,7 +259,7 @@ def first_flat(acquisition: Acquisition) -> tuple[FlatField, FloatArray]:
     single = flat.astype(np.float32)
     return FlatField(
         single, dark, valid_mask(single), method, centre if off_centre else None
-    ), typical
+    )
 
 
 # Smooth surfaces over a frame: what a first flat field may still lack.

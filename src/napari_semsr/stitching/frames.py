@@ -15,6 +15,9 @@ from napari_semsr.stitching.flat_field import FlatField
 _CORRECTED_BYTES = 512 << 20
 _BANDED_BYTES = 256 << 20
 _FINE, _COARSE = 0.5, 5.0
+FINE_NOISE = 0.64
+_SAMPLE = 16
+_CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
 class BoundedCache:
@@ -193,3 +196,30 @@ class CorrectedFrames:
             small_weight > 0, (own - level) * np.sqrt(small_weight), np.float32(0)
         )
         return band
+
+
+def noise_level(prepared: CorrectedFrames) -> float:
+    """Pixel noise of the raw frames.
+
+    .. [1] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
+       doi:10.1006/cviu.1996.0060.
+
+    Gives median over some frames of the robust scatter of mixed second differences,
+    which a smooth picture hardly has [1]_.
+    """
+    count = len(prepared.acquisition)
+    chosen = np.unique(
+        np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)
+    )
+    inside = ndimage.binary_erosion(prepared.flat.valid, np.ones((3, 3)))
+    levels = []
+    for index in chosen:
+        frame = prepared.acquisition.read(int(index)).astype(np.float32)
+        mixed = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
+        levels.append(1.4826 * np.nanmedian(np.abs(mixed)) / 6)
+    return max(float(np.median(levels)), 1e-9)
+
+
+def band_noise(noise: float) -> float:
+    """Noise power that a band-passed pixel keeps."""
+    return (FINE_NOISE * noise) ** 2

@@ -1,4 +1,4 @@
-"""Where frames are expected: as stated, or from a grid."""
+"""Where frames are expected: as stated, from a grid, or from the images alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from napari_semsr.core import (
     RegistrationError,
     grid_cells,
 )
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.discovery import discover
+from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.pairwise import search
 
 # Which frames may touch: from nominal positions, from a grid, or from the images.
@@ -99,7 +100,18 @@ _SURE = 8.0
 _TRIALS = 16
 
 
-def stated(acquisition: Acquisition) -> FloatArray | None:
+def nominal_positions(prepared: CorrectedFrames) -> tuple[FloatArray, bool]:
+    """Where frames are expected, (N, 2), and whether the scan itself says so."""
+    acquisition = prepared.acquisition
+    positions = _stated(acquisition)
+    if positions is not None:
+        return positions, True
+    if acquisition.grid is not None:
+        return _from_grid(acquisition, _measured_steps(prepared)), False
+    return discover(prepared, band_noise(noise_level(prepared))), False
+
+
+def _stated(acquisition: Acquisition) -> FloatArray | None:
     """Nominal positions that need no image.
 
     Gives (N, 2), top-left corners in px: as stated in pixels, in nanometres with a
@@ -111,11 +123,11 @@ def stated(acquisition: Acquisition) -> FloatArray | None:
         return np.asarray(acquisition.nominal_nm / np.array(acquisition.pixel_size_nm))
     if acquisition.grid is not None and acquisition.overlap is not None:
         side = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
-        return from_grid(acquisition, np.diag(side))
+        return _from_grid(acquisition, np.diag(side))
     return None
 
 
-def from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
+def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     """Nominal positions of a grid with known steps.
 
     `steps` (2, 2), shift in px from one row to the next, and from one column to the
@@ -127,7 +139,7 @@ def from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     return placed
 
 
-def measure_grid(prepared: CorrectedFrames) -> FloatArray:
+def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
     """Find the steps of a grid from the images of some neighbours.
 
     Gives (2, 2), shift in px from one row to the next, and from one column to the next.

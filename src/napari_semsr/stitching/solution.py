@@ -58,10 +58,13 @@ class StageFit:
     scatter_px: float  # RMS of what is left: the stage's error
     # Lengths of the matrix's columns: solved over nominal along y and x
     scale: tuple[float, float]
-    # Turn of the camera against the stage, and departure from a right angle
-    rotation_deg: float
-    # Turn of the camera against the stage, and departure from a right angle
-    skew_deg: float
+    rotation_deg: float  # Turn of the camera against the stage
+    skew_deg: float  # Departure of its axes from a right angle
+
+    def predict(self, nominal: FloatArray) -> FloatArray:
+        """Where frames are expected; `nominal` (N, 2); gives (N, 2)."""
+        expected: FloatArray = nominal @ self.matrix.T + self.offset
+        return expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +199,6 @@ def _described(matrix: FloatArray, offset: FloatArray, scatter: float) -> StageF
         float(np.degrees((turn_down + turn_along) / 2)),
         float(np.degrees(turn_down - turn_along)),
     )
-
-
-def predict(fit: StageFit, nominal: FloatArray) -> FloatArray:
-    """Where frames are expected by the stage model; `nominal` (N, 2); gives (N, 2)."""
-    expected: FloatArray = nominal @ fit.matrix.T + fit.offset
-    return expected
 
 
 def pixel_size_from_stage(

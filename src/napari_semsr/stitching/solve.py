@@ -8,188 +8,35 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
-    Fault,
     IntPair,
     Job,
     OptionError,
-    PixelSize,
     Progress,
     RegistrationError,
     ShapeError,
 )
-from napari_semsr.stitching.discovery import discover
 from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, valid_mask
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import CorrectedFrames, noise_level
 from napari_semsr.stitching.layout import place_among, solve_layout
 from napari_semsr.stitching.nominal import (
     Neighbourhood,
-    from_grid,
-    measure_grid,
     neighbourhood,
+    nominal_positions,
     overlapping_pairs,
-    stated,
 )
 from napari_semsr.stitching.options import StitchOptions
-from napari_semsr.stitching.pairwise import Candidates, search
+from napari_semsr.stitching.pairwise import search
 from napari_semsr.stitching.periodic import chance_threshold, choices, doubt_at, resolve
-from napari_semsr.stitching.refine import LinearisedShift, refine, refine_rotations
+from napari_semsr.stitching.refine import refine, refine_rotations
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
     refine_shading,
     without_flat,
 )
-from napari_semsr.stitching.solution import (
-    PairReport,
-    StitchSolution,
-    fit_stage,
-    pixel_size_from_stage,
-    predict,
-)
+from napari_semsr.stitching.solution import StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
-from napari_semsr.stitching.verify import band_noise, drop_misfits, noise_level, verify
-
-# From the state of a solution to what is handed out.
-
-_SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
-_SIZE_DIFFERS = 0.02
-
-
-def _left_out(state: State) -> tuple[Fault, ...]:
-    lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
-    names = state.acquisition.names
-    faults = [Fault(names[i], state.reasons[int(i)]) for i in lost]
-    return (*state.acquisition.faults, *faults)
-
-
-def _pair(
-    state: State,
-    item: Candidates,
-    used: dict[IntPair, tuple[float, float]],
-    dropped: set[IntPair],
-    linearised: LinearisedShift | None,
-) -> PairReport:
-    """Describe one joint that was tried."""
-    pair = (item.first, item.second)
-    placed = np.isfinite(state.positions[list(pair)]).all()
-    reason = ""
-    if item.best <= state.threshold:
-        reason = "not above chance"
-    elif pair in dropped:
-        reason = "disagrees with the other joints"
-    elif not placed:
-        reason = "a frame is left out"
-    elif pair not in used:
-        reason = "not needed"
-    shift = used.get(pair)
-    which = 0
-    if shift is None and len(item.shifts):
-        shift = (float(item.shifts[0][0]), float(item.shifts[0][1]))
-    elif len(item.shifts):
-        which = int(np.argmin(np.abs(item.shifts - np.array(shift)).sum(axis=1)))
-    residual = sigma = float("nan")
-    if linearised is not None and placed:
-        residual = float(np.hypot(*linearised.step))
-        spread = np.linalg.eigvalsh(linearised.information)[0] / (
-            _SMOOTHED * linearised.variance
-        )
-        sigma = float(1 / np.sqrt(max(spread, 1e-12)))
-    if linearised is not None and placed and not reason:
-        apart = (
-            state.positions[item.second] - state.positions[item.first] + linearised.step
-        )
-        shift = (float(apart[0]), float(apart[1]))
-    return PairReport(
-        item.first,
-        item.second,
-        shift if shift is not None else (float("nan"), float("nan")),
-        float(item.ncc[which]) if len(item.ncc) else 0.0,
-        float(item.score[which]) if len(item.score) else 0.0,
-        used=not reason,
-        ambiguous=pair in state.ambiguous,
-        residual_px=residual,
-        sigma_px=sigma,
-        reason=reason,
-    )
-
-
-def _pairs(state: State) -> tuple[PairReport, ...]:
-    linearised = (
-        {}
-        if state.refined is None
-        else {(item.first, item.second): item for item in state.refined.shifts}
-    )
-    joints = () if state.layout is None else state.layout.joints
-    used = {(j.first, j.second): j.shift for j in joints}
-    rejected = () if state.layout is None else state.layout.dropped
-    dropped = {(j.first, j.second) for j in rejected}
-    return tuple(
-        _pair(state, item, used, dropped, linearised.get((item.first, item.second)))
-        for item in state.found
-    )
-
-
-def _residual(pairs: tuple[PairReport, ...]) -> float:
-    """RMS residual of the joints in use, each by its information."""
-    rows = [
-        (pair.residual_px, 1 / pair.sigma_px**2)
-        for pair in pairs
-        if pair.used and np.isfinite(pair.residual_px) and pair.sigma_px > 0
-    ]
-    if not rows:
-        return float("nan")
-    residual, weight = np.array(rows).T
-    return float(np.sqrt(np.average(residual**2, weights=weight)))
-
-
-def _check_size(state: State, estimated: PixelSize | None) -> None:
-    """Warn where the stage contradicts the stated pixel size."""
-    stated = state.acquisition.pixel_size_nm
-    if stated is None or estimated is None:
-        return
-    ratio = np.array(estimated) / np.array(stated)
-    if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
-        state.warnings.append(
-            f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
-            f"{np.mean(stated):.4g} nm is stated: check the calibration."
-        )
-
-
-def _summarise(state: State) -> StitchSolution:
-    """Make the solution that is handed out."""
-    acquisition = state.acquisition
-    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
-    estimated = None
-    if acquisition.nominal_nm is not None:
-        estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
-    _check_size(state, estimated)
-    pairs = _pairs(state)
-    positions = state.positions - np.nanmin(state.positions, axis=0)
-    spread = np.full(positions.shape, np.nan)
-    if state.refined is not None:
-        spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
-    shading = state.shading
-    return StitchSolution(
-        positions_px=positions,
-        nominal_px=state.nominal if state.is_stated else None,
-        names=acquisition.names,
-        left_out=_left_out(state),
-        pairs=pairs,
-        residual_px=_residual(pairs),
-        sigma_px=spread,
-        flat=state.prepared.flat,
-        gains=state.prepared.gains,
-        rotations=state.prepared.rotations,
-        noise=state.noise,
-        threshold=state.threshold,
-        stage=stage,
-        pixel_size_nm=acquisition.pixel_size_nm or estimated,
-        estimated_pixel_size_nm=estimated,
-        shading_percent=float("nan") if shading is None else 100 * shading.residual,
-        warnings=tuple(state.warnings),
-        notes={"reach_px": state.reach, "flat_field": state.prepared.flat.method},
-    )
-
+from napari_semsr.stitching.verify import drop_misfits, finish
 
 _FIRST_REACH = 0.1
 _LEAST_REACH = 16
@@ -217,7 +64,7 @@ def _flat(
     """Flat field as the options ask for it."""
     shape = acquisition.frame_shape
     if options.flat_field == "auto" and given is None:
-        return first_flat(acquisition)[0]
+        return first_flat(acquisition)
     if options.flat_field == "none" and given is None:
         ones = np.ones(shape, np.float32)
         return FlatField(ones, 0.0, ones > 0, "none")
@@ -244,13 +91,7 @@ def _begin(
     """Flat field and nominal positions."""
     acquisition = _with_options(acquisition, options)
     prepared = CorrectedFrames(acquisition, _flat(acquisition, options, flat))
-    nominal = stated(acquisition)
-    is_stated = nominal is not None
-    if nominal is None and acquisition.grid is not None:
-        nominal = from_grid(acquisition, measure_grid(prepared))
-    elif nominal is None:
-        nominal = discover(prepared, band_noise(noise_level(prepared)))
-    return State(acquisition, options, prepared, nominal, is_stated)
+    return State(acquisition, options, prepared, *nominal_positions(prepared))
 
 
 def _reach(state: State, share: float) -> IntPair:
@@ -336,7 +177,7 @@ def _rescue(state: State) -> None:
     stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
     if stage is None:
         return
-    expected = predict(stage, state.nominal)
+    expected = stage.predict(state.nominal)
     waiting = set(np.flatnonzero(~np.isfinite(state.positions).all(axis=1)).tolist())
     while waiting:
         best = None
@@ -463,5 +304,4 @@ def solve_mosaic(
     yield from _fine(state, (1.0,) * 4)
     if drop_misfits(state):
         yield from _fine(state, (1.0,) * 2)
-    verify(state)
-    return _summarise(state)
+    return finish(state)

@@ -1,54 +1,42 @@
-"""Last checks: every frame is founded, and the result is better than nominal."""
+"""Last checks, and what is handed out.
+
+Every frame must be founded, and the result better than the nominal positions; what is
+not is taken back or told.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from napari_semsr.core import FloatArray, IntPair, RegistrationError
-from napari_semsr.stitching.discovery import agreement, misfits
+from napari_semsr.core import (
+    Fault,
+    FloatArray,
+    IntPair,
+    PixelSize,
+    RegistrationError,
+)
+from napari_semsr.stitching.discovery import agreement
 from napari_semsr.stitching.flat_field import GIVEN
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.nominal import overlapping_pairs
-from napari_semsr.stitching.pairwise import coefficient
+from napari_semsr.stitching.pairwise import Candidates, coefficient
+from napari_semsr.stitching.refine import LinearisedShift
+from napari_semsr.stitching.solution import (
+    PairReport,
+    StitchSolution,
+    fit_stage,
+    pixel_size_from_stage,
+)
 from napari_semsr.stitching.state import State
 
-_FINE_NOISE = 0.64  # what Gaussian 0.5 px leaves of white noise
 _BLANK = 1.25
 _NOISE_DOUBT = 4.0  # frames may scatter more than noise alone by such a factor
-_SAMPLE = 16
 _UNEVEN = 0.02
 _FEW_FRAMES = 6
 _LOOSE = 1.0
 _MANY = 0.2  # share of frames without a place from which none is to be trusted
 _MOSTLY = 0.3
-_CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
-
-
-def noise_level(prepared: CorrectedFrames) -> float:
-    """Pixel noise of the raw frames.
-
-    .. [1] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
-       doi:10.1006/cviu.1996.0060.
-
-    Gives median over some frames of the robust scatter of mixed second differences,
-    which a smooth picture hardly has [1]_.
-    """
-    count = len(prepared.acquisition)
-    chosen = np.unique(
-        np.linspace(0, count - 1, min(count, _SAMPLE)).round().astype(int)
-    )
-    inside = ndimage.binary_erosion(prepared.flat.valid, np.ones((3, 3)))
-    levels = []
-    for index in chosen:
-        frame = prepared.acquisition.read(int(index)).astype(np.float32)
-        mixed = ndimage.convolve(frame, _CROSS, mode="nearest")[inside]
-        levels.append(1.4826 * np.nanmedian(np.abs(mixed)) / 6)
-    return max(float(np.median(levels)), 1e-9)
-
-
-def band_noise(noise: float) -> float:
-    """Noise power that a band-passed pixel keeps."""
-    return (_FINE_NOISE * noise) ** 2
+_SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
+_SIZE_DIFFERS = 0.02
 
 
 def _reason(state: State, index: int) -> str:
@@ -56,7 +44,7 @@ def _reason(state: State, index: int) -> str:
     band = state.prepared.banded(index)
     inside = state.prepared.flat.valid
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
-    if texture < _BLANK * _FINE_NOISE * state.noise:
+    if texture < _BLANK * FINE_NOISE * state.noise:
         return "blank: it holds no detail above its noise"
     return "fits none of its neighbours: foreign, displaced too far, or too dark"
 
@@ -70,7 +58,7 @@ def drop_misfits(state: State) -> list[int]:
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
     limit = _NOISE_DOUBT * band_noise(state.noise)
     found = agreement(state.prepared, state.positions, pairs, limit)
-    lost = misfits(found, len(state.positions))
+    lost = found.misfits(len(state.positions))
     for index in lost:
         state.positions[index] = np.nan
         state.rescued.discard(index)
@@ -103,7 +91,13 @@ def _unfounded(state: State) -> list[int]:
     return [int(index) for index in placed if int(index) not in supported]
 
 
-def verify(state: State) -> None:
+def finish(state: State) -> StitchSolution:
+    """Take back what is not founded, say what the user must know, and hand out."""
+    _verify(state)
+    return _summarise(state)
+
+
+def _verify(state: State) -> None:
     """Take back what is not founded, and say what the user must know."""
     for index in _unfounded(state):
         state.positions[index] = np.nan
@@ -233,3 +227,139 @@ def _against_nominal(state: State) -> None:
             f"Solved positions fit the images less well (correlation {solved:.2f}) "
             f"than the nominal ones ({before:.2f}): the nominal ones are given."
         )
+
+
+def _left_out(state: State) -> tuple[Fault, ...]:
+    lost = np.flatnonzero(~np.isfinite(state.positions).all(axis=1))
+    names = state.acquisition.names
+    faults = [Fault(names[i], state.reasons[int(i)]) for i in lost]
+    return (*state.acquisition.faults, *faults)
+
+
+def _pair(
+    state: State,
+    item: Candidates,
+    used: dict[IntPair, tuple[float, float]],
+    dropped: set[IntPair],
+    linearised: LinearisedShift | None,
+) -> PairReport:
+    """Describe one joint that was tried."""
+    pair = (item.first, item.second)
+    placed = np.isfinite(state.positions[list(pair)]).all()
+    reason = ""
+    if item.best <= state.threshold:
+        reason = "not above chance"
+    elif pair in dropped:
+        reason = "disagrees with the other joints"
+    elif not placed:
+        reason = "a frame is left out"
+    elif pair not in used:
+        reason = "not needed"
+    shift = used.get(pair)
+    which = 0
+    if shift is None and len(item.shifts):
+        shift = (float(item.shifts[0][0]), float(item.shifts[0][1]))
+    elif len(item.shifts):
+        which = int(np.argmin(np.abs(item.shifts - np.array(shift)).sum(axis=1)))
+    residual = sigma = float("nan")
+    if linearised is not None and placed:
+        residual = float(np.hypot(*linearised.step))
+        spread = np.linalg.eigvalsh(linearised.information)[0] / (
+            _SMOOTHED * linearised.variance
+        )
+        sigma = float(1 / np.sqrt(max(spread, 1e-12)))
+    if linearised is not None and placed and not reason:
+        apart = (
+            state.positions[item.second] - state.positions[item.first] + linearised.step
+        )
+        shift = (float(apart[0]), float(apart[1]))
+    return PairReport(
+        item.first,
+        item.second,
+        shift if shift is not None else (float("nan"), float("nan")),
+        float(item.ncc[which]) if len(item.ncc) else 0.0,
+        float(item.score[which]) if len(item.score) else 0.0,
+        used=not reason,
+        ambiguous=pair in state.ambiguous,
+        residual_px=residual,
+        sigma_px=sigma,
+        reason=reason,
+    )
+
+
+def _pairs(state: State) -> tuple[PairReport, ...]:
+    linearised = (
+        {}
+        if state.refined is None
+        else {(item.first, item.second): item for item in state.refined.shifts}
+    )
+    joints = () if state.layout is None else state.layout.joints
+    used = {(j.first, j.second): j.shift for j in joints}
+    rejected = () if state.layout is None else state.layout.dropped
+    dropped = {(j.first, j.second) for j in rejected}
+    return tuple(
+        _pair(state, item, used, dropped, linearised.get((item.first, item.second)))
+        for item in state.found
+    )
+
+
+def _residual(pairs: tuple[PairReport, ...]) -> float:
+    """RMS residual of the joints in use, each by its information."""
+    rows = [
+        (pair.residual_px, 1 / pair.sigma_px**2)
+        for pair in pairs
+        if pair.used and np.isfinite(pair.residual_px) and pair.sigma_px > 0
+    ]
+    if not rows:
+        return float("nan")
+    residual, weight = np.array(rows).T
+    return float(np.sqrt(np.average(residual**2, weights=weight)))
+
+
+def _check_size(state: State, estimated: PixelSize | None) -> None:
+    """Warn where the stage contradicts the stated pixel size."""
+    stated = state.acquisition.pixel_size_nm
+    if stated is None or estimated is None:
+        return
+    ratio = np.array(estimated) / np.array(stated)
+    if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
+        state.warnings.append(
+            f"The stage moved as if a pixel were {np.mean(estimated):.4g} nm, but "
+            f"{np.mean(stated):.4g} nm is stated: check the calibration."
+        )
+
+
+def _summarise(state: State) -> StitchSolution:
+    """Make the solution that is handed out."""
+    acquisition = state.acquisition
+    stage = fit_stage(state.nominal, state.positions, state.options.stage_model)
+    estimated = None
+    if acquisition.nominal_nm is not None:
+        estimated = pixel_size_from_stage(acquisition.nominal_nm, state.positions)
+    _check_size(state, estimated)
+    pairs = _pairs(state)
+    positions = state.positions - np.nanmin(state.positions, axis=0)
+    spread = np.full(positions.shape, np.nan)
+    if state.refined is not None:
+        spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
+    shading = state.shading
+    return StitchSolution(
+        positions_px=positions,
+        nominal_px=state.nominal if state.is_stated else None,
+        names=acquisition.names,
+        left_out=_left_out(state),
+        pairs=pairs,
+        residual_px=_residual(pairs),
+        sigma_px=spread,
+        flat=state.prepared.flat,
+        gains=state.prepared.gains,
+        rotations=state.prepared.rotations,
+        noise=state.noise,
+        threshold=state.threshold,
+        stage=stage,
+        pixel_size_nm=acquisition.pixel_size_nm or estimated,
+        estimated_pixel_size_nm=estimated,
+        shading_percent=float("nan") if shading is None else 100 * shading.residual,
+        warnings=tuple(state.warnings),
+        notes={"reach_px": state.reach, "flat_field": state.prepared.flat.method},
+    )
