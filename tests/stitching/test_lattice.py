@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.progress import run
-from napari_semsr.stitching.periodic import ShiftChoice, resolve
+from napari_semsr.stitching.layout import ShiftChoice, resolve
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.stitching import scans
 

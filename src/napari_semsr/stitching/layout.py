@@ -3,10 +3,19 @@
 Shifts are first weighed robustly, so that wrong ones lose their say; those that then
 disagree with the others by more than three pixels are dropped, and a pair that was
 dropped may come back with another of its candidate shifts that agrees.
+
+On a lattice a pair of frames correlates as well a whole period away. What differs is
+the part of the sample that does not repeat; it shows in the variance that is left after
+each candidate has been refined. A candidate stays possible while its variance is within
+five standard deviations of the least one. Pairs with one possible shift are certain and
+bind frames into groups; a group is bound to the others by all pairs between them
+together. What is left open even then is decided by the stage model, and said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +23,20 @@ from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import FloatArray, IntPair
+from napari_semsr.core import Float32Array, FloatArray, IntPair, Job, Progress
 from napari_semsr.stitching.frames import CorrectedFrames
-from napari_semsr.stitching.pairwise import Candidates, overlap_boxes, surface
+from napari_semsr.stitching.pairwise import (
+    Candidates,
+    overlap_boxes,
+    resample,
+    search,
+    surface,
+)
 
 _TOLERANCE = 3.0
-_ROUNDS = 12
+_REWEIGHINGS = 12
 _WEAK = 1e-6
+_STRONG = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,251 @@ def least_squares(
     return solved
 
 
+def _joint(
+    item: "Candidates | ShiftChoice", shift: NDArray[Any], score: float
+) -> Joint:
+    """Believe one shift of a pair."""
+    y, x = (float(value) for value in shift)
+    return Joint(item.first, item.second, (y, x), float(min(score, _STRONG)))
+
+
+# What score two unrelated frames reach by chance, measured on the scan itself, and
+# whether they match at many shifts.
+
+_ENOUGH = 8
+_FLOOR = 5.0
+_LATTICE_NCC = 0.25
+_LATTICE_SHARE = 0.7
+
+
+def chance_threshold(
+    prepared: CorrectedFrames,
+    unrelated: Sequence[IntPair],
+    shifts: Sequence[IntPair],
+    reach: IntPair,
+    significance: float,
+) -> tuple[float, bool]:
+    """Find the score above which a joint is believed.
+
+    Measured from known non-neighbours, after the idea of ASHLAR (Muhlich et al.,
+    Bioinformatics 38, 4613 (2022), doi:10.1093/bioinformatics/btac544).
+    """
+    if len(unrelated) < _ENOUGH or not shifts:
+        return max(significance, _FLOOR), False
+    found = [
+        search(prepared, pair, shifts[place % len(shifts)], reach)
+        for place, pair in enumerate(unrelated)
+    ]
+    if _is_periodic(found):
+        return max(significance, _FLOOR), True
+    best = [item.best for item in found]
+    middle = float(np.median(best))
+    spread = 1.4826 * float(np.median(np.abs(np.array(best) - middle)))
+    return max(significance, middle + significance * spread), False
+
+
+def _is_periodic(found: Sequence[Candidates]) -> bool:
+    """Whether unrelated frames match as well at many shifts."""
+    return bool(found) and float(np.mean([_repeats(item) for item in found])) > 0.5
+
+
+def _repeats(item: Candidates) -> bool:
+    """Whether a pair has several peaks nearly as high as the best, and all high."""
+    return (
+        len(item.score) > 3
+        and float(item.ncc[0]) > _LATTICE_NCC
+        and float(item.score[2]) > _LATTICE_SHARE * item.best
+    )
+
+
+# Which of several equal peaks is the right one, if any: what each of them leaves.
+
+_RIVAL = 0.5
+_CLEAR = 1.5
+_COMPARED = 14
+_CERTAIN = 5.0
+_BLOCK = 12
+_GRAIN = 2 * np.pi  # pixels over which squared differences are correlated
+_MARGIN = 5
+_SAME = 2.5
+_UNSEEN = 6.0
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftChoice:
+    """What one pair says of its shift."""
+
+    first: int  # The frames
+    second: int  # The frames
+    shifts: FloatArray  # (K, 2) Candidates, refined, the one that leaves least first
+    # (K,) How many standard deviations more than the least each of them leaves
+    doubt: FloatArray
+    score: float  # Score of the pair's correlation
+    # Variance that the best one leaves, and its standard deviation
+    least: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def possible(self) -> FloatArray:
+        """Shifts that the images allow."""
+        allowed: FloatArray = self.shifts[self.doubt < _CERTAIN]
+        return allowed
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether there is but one."""
+        return len(self.possible) == 1
+
+
+def _crops(
+    prepared: CorrectedFrames, pair: IntPair, shift: IntPair
+) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array] | None:
+    """Overlap of two frames with a margin: grey values and weights."""
+    boxes = overlap_boxes(prepared.frame_shape, shift)
+    if boxes is None or min(boxes[0].shape) < 2 * _MARGIN + 6:
+        return None
+    (a, a_weight), (b, b_weight) = (prepared.corrected(index) for index in pair)
+    one, two = boxes[0].slices, boxes[1].slices
+    return a[one], a_weight[one], b[two], b_weight[two]
+
+
+def _left(
+    prepared: CorrectedFrames, pair: IntPair, shift: FloatArray
+) -> tuple[FloatArray, float, float] | None:
+    """Refine one shift by its pair alone: shift, variance left, its deviation."""
+    shift = shift.astype(float)
+    result = None
+    for _ in range(_ROUNDS):
+        whole = np.round(shift).astype(int)
+        crops = _crops(prepared, pair, (int(whole[0]), int(whole[1])))
+        if crops is None:
+            return result
+        part = shift - whole
+        step, variance, deviation = _fitted(crops, (float(part[0]), float(part[1])))
+        result = (shift, variance, deviation)
+        if np.abs(step).max() > 3:
+            return result
+        shift = shift + step
+    return result
+
+
+def _fitted(
+    crops: tuple[Float32Array, ...], part: tuple[float, float]
+) -> tuple[FloatArray, float, float]:
+    """Fit shift, offset, gain and tilt; return the step and what is left."""
+    a, a_weight, b, b_weight = crops
+    a, a_y, a_x = resample(a, (0.0, 0.0), 1.0)
+    b, b_y, b_x = resample(b, part, 1.0)
+    weight = a_weight * b_weight / np.maximum(a_weight + b_weight, 1e-9)
+    edge = np.zeros(a.shape, bool)
+    edge[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN] = True
+    weight = np.where(edge, weight, 0)
+    y, x = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in a.shape)
+    ones = np.ones(a.shape, np.float32)
+    mean = (a + b) / 2
+    mean = mean - np.average(mean, weights=weight + 1e-12)
+    parts = ((a_y + b_y) / 2, (a_x + b_x) / 2, ones, mean, ones * y[:, None], ones * x)
+    design = np.stack([part.ravel() for part in parts]).astype(float)
+    weighted = design * weight.ravel()
+    normal = weighted @ design.T
+    normal += 1e-9 * np.diag(np.diag(normal)) + 1e-12 * np.eye(len(normal))
+    difference = (b - a).astype(float)
+    solved = np.linalg.solve(normal, weighted @ difference.ravel())
+    left = difference - (solved @ design).reshape(a.shape)
+    power = _blocks(weight * left**2)
+    count = _blocks((weight > 0).astype(float))
+    variance = float(power.sum() / max(count.sum(), 1))
+    pixels = max(float(count.sum()), 1.0)
+    scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
+    # few blocks may agree by chance: noise alone scatters so much
+    return solved[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
+
+
+def _blocks(plane: NDArray[np.float64]) -> FloatArray:
+    """Sum over blocks, a ragged border included."""
+    rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
+    summed: FloatArray = np.add.reduceat(
+        rows, np.arange(0, plane.shape[1], _BLOCK), axis=1
+    )
+    return summed
+
+
+def _choices(
+    prepared: CorrectedFrames, found: Iterable[Candidates], threshold: float
+) -> Iterable[ShiftChoice]:
+    """Weigh the candidates of every believed pair against each other."""
+    for item in found:
+        if item.best <= threshold:
+            continue
+        rivals = item.score > max(threshold, _RIVAL * item.best)
+        shifts = item.shifts[rivals][:_COMPARED]
+        if len(shifts) < 2 or not _repeats(item) or item.best < _CLEAR * threshold:
+            best = item.shifts[:1].astype(float)
+            yield ShiftChoice(item.first, item.second, best, np.zeros(1), item.best)
+            continue
+        yield _weighed(prepared, item, shifts)
+
+
+def _weighed(
+    prepared: CorrectedFrames, item: Candidates, shifts: NDArray[np.int64]
+) -> ShiftChoice:
+    """Compare what is left at each candidate."""
+    pair = (item.first, item.second)
+    rows = [_left(prepared, pair, shift) for shift in shifts]
+    sound = [row for row in rows if row is not None and np.isfinite(row[1])]
+    if not sound:
+        best = item.shifts[:1].astype(float)
+        return ShiftChoice(item.first, item.second, best, np.zeros(1), item.best)
+    order = np.argsort([row[1] for row in sound])
+    places = np.stack([sound[k][0] for k in order])
+    variance = np.array([sound[k][1] for k in order])
+    spread = np.array([sound[k][2] for k in order])
+    doubt = (variance - variance[0]) / np.sqrt(spread**2 + spread[0] ** 2 + 1e-30)
+    doubt[0] = 0.0
+    # two candidates that refine to one place are one
+    far = np.abs(places - places[0]).max(axis=1) > 1.0
+    far[0] = True
+    least = (float(variance[0]), float(spread[0]))
+    return ShiftChoice(
+        item.first, item.second, places[far], doubt[far], item.best, least
+    )
+
+
+def _doubt_at(
+    prepared: CorrectedFrames, choice: ShiftChoice, shift: FloatArray
+) -> float:
+    """Weigh one more shift of a pair; `shift` (2,)."""
+    found = _left(prepared, (choice.first, choice.second), shift)
+    if found is None or not np.isfinite(found[1]) or choice.least[1] <= 0:
+        return 0.0
+    variance, deviation = choice.least
+    return float((found[1] - variance) / np.hypot(found[2], deviation))
+
+
+# All frames at once.
+
+
+def lay_out(
+    prepared: CorrectedFrames,
+    found: Sequence[Candidates],
+    threshold: float,
+    nominal: FloatArray,
+    *,
+    is_periodic: bool,
+) -> Job[tuple[Layout, set[IntPair]]]:
+    """Join frames by their pairs: positions, and pairs that allow another shift.
+
+    `nominal` (N, 2); `is_periodic`: whether unrelated frames match too.
+    """
+    weighed = []
+    for done, choice in enumerate(_choices(prepared, found, threshold)):
+        weighed.append(choice)
+        yield Progress(done + 1, len(found), "Weighing possible shifts")
+    if is_periodic or not all(choice.is_certain for choice in weighed):
+        return resolve(len(nominal), weighed, nominal, partial(_doubt_at, prepared))
+    return solve_layout(len(nominal), found, threshold, nominal), set()
+
+
 def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
     first = [joint.first for joint in joints]
@@ -108,7 +369,7 @@ def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArra
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
     positions = least_squares(count, joints, weights, prior)
-    for step in range(_ROUNDS):
+    for step in range(_REWEIGHINGS):
         doubt = max(1.0, 20.0 * 0.6**step)
         away = _residuals(joints, positions)
         weights = base / (1 + (away / doubt) ** 2)
@@ -121,7 +382,7 @@ def solve_layout(
 ) -> Layout:
     """Join frames by the shifts that agree; `prior` (N, 2)."""
     good = [item for item in found if item.best > threshold]
-    joints = [_joint(item, 0) for item in good]
+    joints = [_joint(item, item.shifts[0], item.score[0]) for item in good]
     dropped: list[Joint] = []
     if not joints:
         return Layout(np.full((count, 2), np.nan), (), ())
@@ -142,12 +403,6 @@ def solve_layout(
     return Layout(positions, kept, tuple(dropped))
 
 
-def _joint(item: Candidates, which: int) -> Joint:
-    y, x = item.shifts[which]
-    weight = float(min(item.score[which], 50.0))
-    return Joint(item.first, item.second, (float(y), float(x)), weight)
-
-
 def _choose(
     good: Sequence[Candidates], threshold: float, positions: FloatArray
 ) -> tuple[list[Joint], list[Joint], bool]:
@@ -161,11 +416,148 @@ def _choose(
         if away[0] <= _TOLERANCE:
             which = 0
         if away[which] > _TOLERANCE:
-            dropped.append(_joint(item, 0))
+            dropped.append(_joint(item, item.shifts[0], item.score[0]))
             continue
         changed |= which != 0
-        joints.append(_joint(item, which))
+        joints.append(_joint(item, item.shifts[which], item.score[which]))
     return joints, dropped, changed
+
+
+def _groups(count: int, certain: Sequence[Joint]) -> tuple[FloatArray, list[set[int]]]:
+    """Positions within groups that certain joints bind, largest group first."""
+    weights = np.array([joint.weight for joint in certain])
+    positions = (
+        least_squares(count, certain, weights) if certain else np.zeros((count, 2))
+    )
+    labels = components(count, certain)
+    groups = [
+        set(np.flatnonzero(labels == k).tolist()) for k in range(labels.max() + 1)
+    ]
+    return positions, groups
+
+
+def resolve(
+    count: int,
+    weighed: Sequence[ShiftChoice],
+    nominal: FloatArray,
+    look: Callable[[ShiftChoice, FloatArray], float] | None = None,
+) -> tuple[Layout, set[IntPair]]:
+    """Lay out frames of a periodic sample.
+
+    `nominal` (N, 2); `look`: weighs a shift that is none of a pair's candidates;
+    without it such a shift counts as improbable.
+    """
+    certain = [_joint(c, c.shifts[0], c.score) for c in weighed if c.is_certain]
+    positions, groups = _groups(count, certain)
+    main = groups[0]
+    ambiguous: set[IntPair] = set()
+    waiting = groups[1:]
+    while waiting:
+        bridges = [_between(main, group, weighed) for group in waiting]
+        nearest = int(np.argmax([len(bridge) for bridge in bridges]))
+        if not bridges[nearest]:
+            break
+        group, bridge = waiting.pop(nearest), bridges[nearest]
+        expected = _expected(main, group, positions, nominal)
+        move, is_sure = _move(main, bridge, positions, expected, look)
+        members = sorted(group)
+        positions[members] += move
+        if not is_sure:
+            ambiguous |= {(c.first, c.second) for c in bridge}
+        main |= group
+    positions[[index for index in range(count) if index not in main]] = np.nan
+    joints, dropped = _agreeing(weighed, positions, main)
+    return Layout(positions, tuple(joints), tuple(dropped)), ambiguous
+
+
+def _between(
+    main: set[int], group: set[int], weighed: Sequence[ShiftChoice]
+) -> list[ShiftChoice]:
+    """Pairs that join a group to the main one."""
+    return [
+        c
+        for c in weighed
+        if (c.first in main and c.second in group)
+        or (c.second in main and c.first in group)
+    ]
+
+
+def _move(
+    main: set[int],
+    bridge: Sequence[ShiftChoice],
+    positions: FloatArray,
+    expected: FloatArray,
+    look: Callable[[ShiftChoice, FloatArray], float] | None,
+) -> tuple[FloatArray, bool]:
+    """How to move a group onto the main one, and whether the images are sure of it."""
+    offered, signs = [], []
+    for c in bridge:
+        signs.append(1.0 if c.first in main else -1.0)
+        apart = positions[c.second] - positions[c.first]
+        offered.append(signs[-1] * (c.shifts - apart))
+    proposals = _distinct(np.concatenate(offered))
+    doubt = np.zeros(len(proposals))
+    for c, sign, moves in zip(bridge, signs, offered, strict=True):
+        apart = positions[c.second] - positions[c.first]
+        for place, proposal in enumerate(proposals):
+            away = np.abs(moves - proposal).max(axis=1)
+            nearest = int(np.argmin(away))
+            if away[nearest] < _SAME:
+                own = float(c.doubt[nearest])
+            elif look is None:
+                own = _UNSEEN
+            else:
+                own = look(c, apart + sign * proposal)
+            own = min(max(own, -_UNSEEN), _UNSEEN)
+            doubt[place] += own * abs(own)
+    excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
+    open_still = excess < _CERTAIN
+    if open_still.sum() == 1:
+        return proposals[int(np.argmin(doubt))], True
+    away = np.hypot(*(proposals - expected).T)
+    away[~open_still] = np.inf
+    return proposals[int(np.argmin(away))], False
+
+
+def _distinct(proposals: FloatArray) -> FloatArray:
+    """Proposals that differ, each the mean of those that do not."""
+    left = list(range(len(proposals)))
+    kept = []
+    while left:
+        near = [
+            k for k in left if np.abs(proposals[k] - proposals[left[0]]).max() < _SAME
+        ]
+        kept.append(proposals[near].mean(axis=0))
+        left = [k for k in left if k not in near]
+    return np.stack(kept)
+
+
+def _expected(
+    main: set[int], group: set[int], positions: FloatArray, nominal: FloatArray
+) -> FloatArray:
+    """Move by which a group would come to its nominal place beside the main one."""
+    here, there = sorted(main), sorted(group)
+    shift = np.nanmedian(positions[here] - nominal[here], axis=0)
+    wanted: FloatArray = np.nanmedian(nominal[there] + shift - positions[there], axis=0)
+    return wanted
+
+
+def _agreeing(
+    weighed: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
+) -> tuple[list[Joint], list[Joint]]:
+    """Joints that the layout keeps, and those that contradict it."""
+    kept, dropped = [], []
+    for c in weighed:
+        if c.first not in main or c.second not in main:
+            continue
+        apart = positions[c.second] - positions[c.first]
+        away = np.abs(c.shifts - apart).max(axis=1)
+        which = int(np.argmin(away))
+        if away[which] < _SAME and c.doubt[which] < _CERTAIN:
+            kept.append(_joint(c, c.shifts[which], c.score))
+        else:
+            dropped.append(_joint(c, c.shifts[0], c.score))
+    return kept, dropped
 
 
 # Frames that no single joint holds: all their neighbours are asked together.
@@ -176,7 +568,7 @@ def _choose(
 
 _SURE = 5.5
 _APART = 6
-_RIVAL = 0.8
+_LONE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +583,7 @@ class Evidence:
     @property
     def is_sure(self) -> bool:
         """Whether the peak stands out, and alone."""
-        return self.score > _SURE and self.rival < _RIVAL
+        return self.score > _SURE and self.rival < _LONE
 
 
 def place_among(

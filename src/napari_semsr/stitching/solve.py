@@ -1,6 +1,5 @@
 """The whole solution of a scan, step by step."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, valid_mask
 from napari_semsr.stitching.frames import CorrectedFrames, noise_level
-from napari_semsr.stitching.layout import place_among, solve_layout
+from napari_semsr.stitching.layout import chance_threshold, lay_out, place_among
 from napari_semsr.stitching.nominal import (
     Neighbourhood,
     neighbourhood,
@@ -26,7 +25,6 @@ from napari_semsr.stitching.nominal import (
 )
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import search
-from napari_semsr.stitching.periodic import chance_threshold, choices, doubt_at, resolve
 from napari_semsr.stitching.refine import refine, refine_rotations
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
@@ -115,7 +113,14 @@ def _coarse(state: State) -> Job[None]:
         state.reach = _reach(state, share)
         near = neighbourhood(state.nominal, state.acquisition.frame_shape, state.reach)
         yield from _search_all(state, near)
-        yield from _lay_out(state)
+        state.layout, state.ambiguous = yield from lay_out(
+            state.prepared,
+            state.found,
+            state.threshold,
+            state.nominal,
+            is_periodic=state.is_periodic,
+        )
+        state.positions = state.layout.positions.copy()
         placed = int(np.isfinite(state.positions).all(axis=1).sum())
         share *= 2
         if (
@@ -124,25 +129,6 @@ def _coarse(state: State) -> Job[None]:
             or state.options.max_shift_px is not None
         ):
             return
-
-
-def _lay_out(state: State) -> Job[None]:
-    """Positions by the joints that agree, or by what several candidates leave."""
-    count = len(state.acquisition)
-    weighed = []
-    for done, choice in enumerate(
-        choices(state.prepared, state.found, state.threshold)
-    ):
-        weighed.append(choice)
-        yield Progress(done + 1, len(state.found), "Weighing possible shifts")
-    if state.is_periodic or not all(choice.is_certain for choice in weighed):
-        state.layout, state.ambiguous = resolve(
-            count, weighed, state.nominal, partial(doubt_at, state.prepared)
-        )
-    else:
-        state.layout = solve_layout(count, state.found, state.threshold, state.nominal)
-        state.ambiguous = set()
-    state.positions = state.layout.positions.copy()
 
 
 def _search_all(state: State, near: Neighbourhood) -> Job[None]:
