@@ -38,7 +38,7 @@ def test_refine_reaches_the_spread_that_it_states(name, request):
     scan = request.getfixturevalue(name)
     start = np.round(scan.truth)
     pairs = overlapping_pairs(start, (128, 128))
-    sweeps = list(refine(known(scan), start, pairs))
+    sweeps = list(refine(known(scan), start, pairs, (2.0, 2.0, 1.0, 1.0, 1.0, 1.0)))
     _, before = scans.errors(start, scan.truth)
     _, after = scans.errors(sweeps[-1].positions, scan.truth)
     stated = float(np.sqrt((sweeps[-1].sigma_px ** 2).sum(axis=1).mean()))
@@ -51,7 +51,7 @@ def test_refine_leaves_unplaced_frames_unplaced(square_scan):
     start[4] = np.nan
     pairs = overlapping_pairs(start, (128, 128))
     assert all(4 not in pair for pair in pairs)
-    *_, last = refine(known(square_scan), start, pairs, sweeps=(1.0, 1.0))
+    *_, last = refine(known(square_scan), start, pairs, (1.0, 1.0))
     assert np.isnan(last.positions[4]).all()
     assert scans.errors(last.positions, square_scan.truth)[1] < 0.05
 
@@ -59,5 +59,5 @@ def test_refine_leaves_unplaced_frames_unplaced(square_scan):
 def test_refine_ends_when_nothing_moves(square_scan):
     start = square_scan.truth
     pairs = overlapping_pairs(start, (128, 128))
-    sweeps = list(refine(known(square_scan), start, pairs, sweeps=(1.0,) * 9))
+    sweeps = list(refine(known(square_scan), start, pairs, (1.0,) * 9))
     assert len(sweeps) < 9

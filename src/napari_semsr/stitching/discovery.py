@@ -25,9 +25,11 @@ from napari_semsr.stitching.pairwise import NOISE_AREA, overlap_boxes, search
 # their product as well. A frame of another sample, or one in a wrong place, has detail
 # beyond its noise that none of its neighbours knows.
 
+# `benchmarks/stitching.py --bad 0.05`: frames in their places share 0.86 and more,
+# foreign ones at most 0.06 (docs/stitching.md); chosen between.
 _LEAST_SHARE = 0.4
-_EVIDENT = 6.0
-_TINY = 1e-12
+_EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not judged
+_TINY = 1e-12  # chosen: against division by zero alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,19 +142,23 @@ def agreement(
 Spectra = list[NDArray[np.complex64]]
 Judge = Callable[[int, FloatArray, FloatArray], float]
 
-_SMALL_SIDE = 96
-_PEAKS = 4
+_SMALL_SIDE = 96  # px; chosen: every pair is correlated, detail below 2 px is lost
+_PEAKS = 4  # of a pair, looked at closely; chosen: time against a true peak missed
+# Pairs of large frames and of small ones; chosen: of so many all peaks are looked at,
+# of more the highest alone.
 _FEW_PAIRS, _FEW_SMALL_PAIRS = 150, 400
-_APART = 5
-_CANDIDATE = 3.5
-_SURE = 6.0
-_STRONG = 50.0
-_AGREE = 0.75
+_APART = 5  # px of the small image; chosen: less is one peak
+_CANDIDATE = 3.5  # score; chosen low: what is added must agree with all it meets
+_SURE = 6.0  # score; chosen: the best of ten million normal deviates is 5.2
+_STRONG = 50.0  # score; chosen as in the layout: above it detail grows, not certainty
+_AGREE = 0.75  # of the strong matches; chosen: the rest may be foreign frames
+# Parts of its detail that a frame must share to be added, and where no strong match
+# wants it there; chosen in the gap between 0.06 and 0.86 (see above), near its end.
 _SHARED, _ALL_SHARED = 0.55, 0.8
-_SAME = 4.0
-_SEEDS = 6
-_LEAST_PIXELS = 300
-_SAMPLE = 16
+_SAME = 4.0  # px; chosen: proposals differ by as much where overlaps are poor
+_SEEDS = 6  # beginnings; chosen: each costs as much as the whole layout
+_LEAST_PIXELS = 300  # of an overlap; chosen: in smaller ones noise rules
+_SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enough
 
 
 def discover(prepared: CorrectedFrames, noise: float) -> FloatArray:
@@ -358,6 +364,7 @@ def _trials(
         for second in range(first + 1, len(spectra)):
             cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
             spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
+            # chosen: small overlaps have no scale of their own
             floor = 0.03 * float(spread.max())
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0

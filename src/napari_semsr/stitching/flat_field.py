@@ -16,13 +16,18 @@ from scipy.interpolate import BSpline
 
 from napari_semsr.core import Acquisition, Float32Array, FloatArray
 
+# Of the brightest place. As in the trials on eight simulated scans: there a corrected
+# pixel has 1 / 0.15**2 = 44 times the noise variance.
 MIN_FLAT = 0.15
 GIVEN = ("none", "file")  # flat fields that are not to be changed
-_EROSION = 3
-_SAMPLE = 48
-_BLOCK = 8
+_EROSION = 3  # px off the rim of a field, as eroded in the trials; how far is chosen
+_SAMPLE = 48  # frames that are read; chosen: more take time, fewer show the sample
+_BLOCK = 8  # px; chosen: the noise of a mean is an eighth of a pixel's
+# As a share of brightness; chosen: a polynomial that misses half of the rings by more
+# than half of it gives way to parabolas, parabolas that miss by twice as much to the
+# rings as measured.
 _SHARP = 0.05
-_RIM = 4
+_RIM = 4  # px before the dark that a fit leaves out; chosen, 2.7 times the smoothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ def _dark_level(frames: NDArray[Any]) -> float:
     signal varies with the sample, far more.
     """
     means = _block_means(frames)
+    # chosen: fewer frames or blocks tell no scatter
     if len(frames) < 3 or means[0].size < 16:
         return 0.0
     level = np.median(means, axis=0)
@@ -166,7 +172,7 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
     lit = profile > MIN_FLAT * top
     end = int(np.argmin(lit)) if not lit.all() else len(profile)
     sound = end if lit.all() else end - _RIM
-    if sound < 8:
+    if sound < 8:  # chosen: two rings for each of the cubic's four coefficients
         return close
     log, trust = np.log(profile[:sound]), np.maximum(counts[:sound], 1e-3)
     fitted, wrong = _even_polynomial(log, trust, end)
@@ -244,6 +250,7 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
     return (float(centre[0]), float(centre[1])), gain
 
 
+# First steps of the search, in blocks of 4 px; chosen: grain is smaller.
 _SIMPLEX = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
 
 
@@ -253,7 +260,7 @@ def first_flat(acquisition: Acquisition) -> FlatField:
     dark = _dark_level(frames)
     typical = _typical(frames, dark)
     centre, gain = field_centre(typical)
-    off_centre = gain < 0.5
+    off_centre = gain < 0.5  # chosen: a centre of its own must halve the misfit
     flat = radial_flat(typical, centre if off_centre else None)
     method = "radial, off centre" if off_centre else "radial"
     single = flat.astype(np.float32)
@@ -268,10 +275,13 @@ def first_flat(acquisition: Acquisition) -> FlatField:
 # on a grid, held near zero and smooth. Overlaps do not reach the middle of a frame:
 # there the even powers, found where frames do overlap, go on.
 
+# Inverse standard deviations of the splines' second differences and of themselves, as
+# logarithms: 1 / 30 = 0.03 and 1 / 10 = 0.1. Chosen: weaker ones let the sample into
+# the flat field, stronger ones leave shading; what is fitted must prove itself anyway.
 _ROUGHNESS = 30.0
 _RIDGE = 10.0
-_FREE = 1e-3
-_POWERS = (2, 4, 6)
+_FREE = 1e-3  # inverse variance of the powers; chosen: the overlaps decide alone
+_POWERS = (2, 4, 6)  # vignetting is even in the distance; three of them are chosen
 
 
 class SurfaceBasis:

@@ -25,11 +25,15 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solution import StitchSolution
 
-_CHUNK = 512
+_CHUNK = 512  # px; chosen: 1 MiB of float32
+# Of the Lanczos kernel (Duchon, J. Appl. Meteorol. 18, 1016 (1979)); three are chosen:
+# sharper than two, and ringing less far than four.
 _LOBES = 3
+# Of a frame's shorter side, and at least 8 px; chosen: wide enough to hide a step,
+# narrow enough for most of an overlap to count in full.
 _FEATHER = 0.08
 _LEAST_FEATHER = 8.0
-_FAINT = 1e-3
+_FAINT = 1e-3  # chosen: a rim counts for itself where no other frame reaches
 
 
 def _lanczos(part: float) -> FloatArray:

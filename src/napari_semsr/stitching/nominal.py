@@ -17,9 +17,8 @@ from napari_semsr.stitching.discovery import discover
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.pairwise import search
 
-# Which frames may touch: from nominal positions, from a grid, or from the images.
-
-_LEAST_PIXELS = 600
+_UNRELATED = 40  # pairs, as in the trials; more cost a search each
+_LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +30,18 @@ class Neighbourhood:
     unrelated: list[IntPair]  # Pairs that cannot, for the distribution of chance scores
 
 
-def neighbourhood(
-    nominal: FloatArray,
-    shape: IntPair,
-    reach: IntPair,
-    *,
-    unrelated: int = 40,
-    seed: int = 0,
-) -> Neighbourhood:
+def neighbourhood(nominal: FloatArray, shape: IntPair, reach: IntPair) -> Neighbourhood:
     """Sort pairs of frames into those that may touch and those that cannot.
 
     `nominal` (N, 2).
     """
+    apart = np.array(shape, dtype=float) + reach
+    return Neighbourhood(_touching(nominal, shape), _unrelated(nominal, apart))
+
+
+def _touching(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
+    """Pairs that share more than four pixels along both axes."""
     limit = np.array(shape, dtype=float)
-    slack = np.array(reach, dtype=float)
     order = np.lexsort((nominal[:, 1], nominal[:, 0]))
     touching: list[IntPair] = []
     rows = nominal[order, 0]
@@ -57,29 +54,27 @@ def neighbourhood(
         near = (away < limit - 4).all(axis=1)
         touching += [_ordered(int(first), int(other)) for other in others[near]]
     touching.sort()
-    return Neighbourhood(touching, _unrelated(nominal, limit + slack, unrelated, seed))
+    return touching
 
 
 def _ordered(first: int, second: int) -> IntPair:
     return (first, second) if first < second else (second, first)
 
 
-def _unrelated(
-    nominal: FloatArray, apart: FloatArray, wanted: int, seed: int
-) -> list[IntPair]:
+def _unrelated(nominal: FloatArray, apart: FloatArray) -> list[IntPair]:
     """Draw pairs that lie too far from each other to overlap."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
     if len(known) < 2:
         return []
     drawn = {
         _ordered(int(a), int(b))
-        for a, b in rng.choice(known, (20 * wanted, 2))
+        for a, b in rng.choice(known, (20 * _UNRELATED, 2))
         if a != b and (np.abs(nominal[a] - nominal[b]) > apart).any()
     }
     pairs = sorted(drawn)
     rng.shuffle(pairs)
-    return [(int(a), int(b)) for a, b in pairs[:wanted]]
+    return [(int(a), int(b)) for a, b in pairs[:_UNRELATED]]
 
 
 def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
@@ -87,17 +82,18 @@ def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
 
     `positions` (N, 2); gives pairs with at least 600 common pixels.
     """
-    touching = neighbourhood(positions, shape, (0, 0), unrelated=0).touching
     kept = []
-    for first, second in touching:
+    for first, second in _touching(positions, shape):
         rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
         if rows * columns >= _LEAST_PIXELS:
             kept.append((first, second))
     return kept
 
 
+# Twice the usual four deviations; chosen: a step is measured on few pairs, and searched
+# for in nearly all of a frame.
 _SURE = 8.0
-_TRIALS = 16
+_TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 
 def nominal_positions(prepared: CorrectedFrames) -> tuple[FloatArray, bool]:
@@ -182,6 +178,7 @@ def _common_shift(
 ) -> FloatArray | None:
     """Median shift of those pairs that fit well."""
     side = np.array(prepared.frame_shape)
+    # steps of 12 to 98 % of a frame are looked for, within 15 % of the axis; chosen
     middle, reach = 0.15 * side, 0.15 * side
     middle[1 - axis] = 0
     middle[axis], reach[axis] = 0.55 * side[axis], 0.43 * side[axis]

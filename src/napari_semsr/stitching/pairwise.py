@@ -17,13 +17,20 @@ from scipy import fft, ndimage
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
+# Five peaks as in the trials on eight simulated scans. On a lattice each period has
+# one: those of at least 0.7 of the highest, forty at most, are kept; both are chosen,
+# each peak costs one comparison of the overlap.
 _PEAKS = 5
 _MANY_PEAKS = 40
 _LATTICE_SHARE = 0.7
-_APART = 3
-_MIN_SIDE = 8
+_APART = 3  # px; chosen: nearer ones are refined to the same place
+_MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
+# Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
 _MIN_PIXELS = 400
-NOISE_AREA = 3.0  # pixels that a band-passed noise grain covers
+# Pixels that a band-passed noise grain covers. White noise alone has 1.3, the sum of
+# its squared correlations; chosen larger, as detail is coarser than noise. It scales
+# all scores alike, and with them the threshold that is measured on the scan.
+NOISE_AREA = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class CorrelationSurface:
     @property
     def score(self) -> Float32Array:
         """Correlation in standard deviations of unrelated noise."""
+        # chosen: where hardly anything overlaps, chance has no scale of its own
         floor = max(0.02 * float(self.variance.max(initial=0.0)), 1e-30)
         spread = np.sqrt(np.maximum(self.variance, floor))
         return (self.cross / spread).astype(np.float32)
@@ -194,6 +202,7 @@ def search(
 
 # Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.
 
+# Chosen: 64 frames of 512 px with weights and slopes, more than two rows of a scan.
 _CACHE_BYTES = 256 << 20
 
 

@@ -26,8 +26,8 @@ from napari_semsr.stitching.pairwise import Resampled
 # Hessian is taken from products of the two frames' gradients, in which independent
 # noise cancels.
 
-_MIN_PIXELS = 200
-_LEAST_SHARE = 0.05
+_MIN_PIXELS = 200  # chosen: thirty for each of the six numbers that are fitted
+_LEAST_SHARE = 0.05  # of common slopes; chosen: bounds a step to 20 times the noisy one
 _NUISANCE = 4  # offset, gain, brightness that varies along y and along x
 
 
@@ -160,11 +160,10 @@ def _eliminated(
     return LinearisedShift(*pair, information, step, left / max(freedom, 1e-12), pixels)
 
 
-_SWEEPS = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
-_MAX_STEP = 2.0
-_SETTLED = 1e-3
-_HOLD = 1e-7
-_DENSE_LIMIT = 1500
+_MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
+_SETTLED = 1e-3  # px; a tenth of the bound that noise sets (docs/stitching.md)
+_HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
+_DENSE_LIMIT = 1500  # frames; chosen: their matrix, 3000^2 doubles, takes 72 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +246,7 @@ def refine(
     prepared: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
-    *,
-    sweeps: Sequence[float] = _SWEEPS,
+    sweeps: Sequence[float],
 ) -> Iterator[Refined]:
     """Refine positions by the joint likelihood, sweep after sweep.
 
@@ -305,10 +303,10 @@ def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
 # Pairs are linearised in both frames' shift, turn and scale at once; a turn and a scale
 # that all frames have in common cannot be seen, and are held at zero by a weak prior.
 
-_SIGMA = 1.5
-_ROUNDS = 4
-_EXPECTED = 0.02  # rad, and share of the scale
-_MIN_TURN_PIXELS = 400
+_SIGMA = 1.5  # px; chosen between the 2 and 1 px of the sweeps, for places still err
+_ROUNDS = 4  # chosen: a degree moves corners by some px, each round by up to 2
+_EXPECTED = 0.02  # rad, and share of the scale; chosen: about a degree and 2 %
+_MIN_TURN_PIXELS = 400  # chosen: twice those of a shift, for twice its unknowns
 _FREE = 4  # shift along y and x, turn, scale
 
 

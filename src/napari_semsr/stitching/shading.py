@@ -27,8 +27,8 @@ from napari_semsr.stitching.pairwise import Resampled
 
 # Blocks that two frames share: the scene cancels in the ratio of their grey values.
 
-_BLOCK = 8
-_SIGMA = 1.0
+_BLOCK = 8  # px; chosen: shading changes little over it, noise is averaged by 8
+_SIGMA = 1.0  # px; chosen: takes out what places still err by, as the last sweeps do
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +124,23 @@ def overlap_ratios(
     return OverlapRatios(table[:, 0], table[:, 1], table[:, 2], *stacked)
 
 
+# Cells of the splines along an axis, while places err by a pixel and after; chosen: a
+# cell of the finer grid is wider than two blocks in frames of 200 px and more.
 COARSE_KNOTS, FINE_KNOTS = 6, 12
+# What is thought of light: deviations of a gain from frame to frame, of its linear and
+# bent drift for each frame of the scan, and the most of either. Chosen: of light that
+# drifts by 20 % they leave 0.2 to 1.0 % in the flat field as a tilt, of a field tilted
+# by 30 % as much, in one of four scans 3 % (`benchmarks/stitching.py --light`).
 _STEADY, _UNSTEADY = 0.03, 0.3
-_DRIFT = (0.0015, 0.0007)  # linear and bent, for each frame of the scan
+_DRIFT = (0.0015, 0.0007)
 _MOST_DRIFT = 0.06
-_CONTRADICTS = 9.0
-_HALF = 0.5
-_DARK_PRIOR = 0.1  # as a change of the typical ratio
-_BETTER = 0.985
-_MAX_BLOCKS = 12000
-_ENOUGH_BLOCKS = 100
-_SOME_PAIRS = 16
+_CONTRADICTS = 9.0  # three standard deviations, squared; chosen
+_HALF = 0.5  # chosen: few frames tell variances better than covariances
+_DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
+_BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
+_MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
+_ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
+_SOME_PAIRS = 16  # chosen: two flat fields are told apart by few
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,7 @@ def _mean_shape(
         log = np.log(sums[lit])
         around = shapes[lit] - shapes[lit].mean(axis=0)
         moments.append(np.linalg.lstsq(around, log - log.mean())[0])
-    if len(moments) < 3:
+    if len(moments) < 3:  # chosen: fewer frames have no covariance to speak of
         return np.zeros(shapes.shape[1]), np.eye(shapes.shape[1]), place
     found = np.array(moments)
     # frames see different parts of the sample: their scatter tells what it adds

@@ -151,7 +151,7 @@ class StitchSolution:
 
 # The stage: how solved positions follow from nominal ones; the size of a pixel.
 
-_ENOUGH = 5
+_ENOUGH = 5  # frames; chosen: 10 equations for the 6 numbers of an affine map
 
 
 def fit_stage(

@@ -17,6 +17,7 @@ from napari_semsr.core import (
 from napari_semsr.stitching.discovery import agreement
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
+from napari_semsr.stitching.layout import TOLERANCE_PX
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient
 from napari_semsr.stitching.refine import LinearisedShift
@@ -28,15 +29,19 @@ from napari_semsr.stitching.solution import (
 )
 from napari_semsr.stitching.state import State
 
-_BLANK = 1.25
-_NOISE_DOUBT = 4.0  # frames may scatter more than noise alone by such a factor
-_UNEVEN = 0.02
-_FEW_FRAMES = 6
-_LOOSE = 1.0
-_MANY = 0.2  # share of frames without a place from which none is to be trusted
-_MOSTLY = 0.3
+_BLANK = 1.25  # times the noise; chosen: what is above is detail
+# Frames may scatter more than noise alone by such a factor; chosen: with more, even
+# frames in their places would have hardly any detail beyond noise.
+_NOISE_DOUBT = 4.0
+_UNEVEN = 0.02  # of the mean; chosen: a step of it is about visible
+_FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
+_LOOSE = 1.0  # px; chosen: tens of times what is usual (docs/stitching.md)
+_MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
+_MOSTLY = 0.3  # share of ambiguous joints from which the stage decides; chosen
 _SMOOTHED = 4 * np.pi  # by a Gaussian of 1 px: variance ratio of white noise
-_SIZE_DIFFERS = 0.02
+_SIZE_DIFFERS = 0.02  # of the pixel size; chosen: distances would be as wrong
+_NAMED = 5  # frames in a sentence; chosen: it stays one
+_CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to pixels
 
 
 def _reason(state: State, index: int) -> str:
@@ -85,7 +90,7 @@ def _unfounded(state: State) -> list[int]:
     supported = set(state.rescued)
     for joint in joints:
         apart = state.positions[joint.second] - state.positions[joint.first]
-        if np.hypot(*(apart - joint.shift)) <= 3:
+        if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
             supported |= {joint.first, joint.second}
     placed = np.flatnonzero(np.isfinite(state.positions).all(axis=1))
     return [int(index) for index in placed if int(index) not in supported]
@@ -154,8 +159,8 @@ def _warn_of_spread(state: State) -> None:
 
 def _named(state: State, frames: NDArray[np.intp]) -> str:
     """Names of some frames, and how many more there are."""
-    names = [state.acquisition.names[i] for i in frames[:5]]
-    more = f" and {len(frames) - 5} more" if len(frames) > 5 else ""
+    names = [state.acquisition.names[i] for i in frames[:_NAMED]]
+    more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
     return f"{', '.join(names)}{more}"
 
 
@@ -221,7 +226,7 @@ def _against_nominal(state: State) -> None:
     shape = state.acquisition.frame_shape
     solved = _fit(state, overlapping_pairs(state.positions, shape), state.positions)
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
-    if before > solved + 0.02:
+    if before > solved + _CLEARLY:
         state.positions = nominal
         state.warnings.append(
             f"Solved positions fit the images less well (correlation {solved:.2f}) "
