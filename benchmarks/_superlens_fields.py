@@ -12,7 +12,11 @@ from scipy import ndimage
 
 from napari_semsr.core.types import Float32Array
 from napari_semsr.simulation.phantoms.canvas import Canvas, box_distance
-from napari_semsr.simulation.phantoms.draw import ObjectOptions, Specimen, draw_object
+from napari_semsr.simulation.phantoms.specimen import (
+    ObjectOptions,
+    Specimen,
+    draw_object,
+)
 from napari_semsr.simulation.superlens.pairs import surface_shape
 
 FINE_NM = 10.0

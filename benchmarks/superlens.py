@@ -52,7 +52,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.simulation.phantoms.draw import Specimen
+from napari_semsr.simulation.phantoms.specimen import Specimen
 from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
 from napari_semsr.simulation.superlens.pairs import (
     RandomLook,

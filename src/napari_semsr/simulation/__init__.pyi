@@ -9,7 +9,6 @@ from .degrade import (
 )
 from .phantoms.draw import (
     PHANTOMS as PHANTOMS,
-    Specimen as Specimen,
     draw as draw,
 )
 from .phantoms.gold import (
@@ -23,6 +22,7 @@ from .phantoms.gold import (
     random_gold_options as random_gold_options,
     random_gold_pair as random_gold_pair,
 )
+from .phantoms.specimen import Specimen as Specimen
 from .random_degrade import (
     DegradationRanges as DegradationRanges,
     random_scene as random_scene,

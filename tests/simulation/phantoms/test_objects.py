@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.phantoms.draw import KINDS, ObjectOptions, draw_object
+from napari_semsr.simulation.phantoms.specimen import KINDS, ObjectOptions, draw_object
 
 
 def drawn(kind, shape=(96, 120), pixel_nm=20.0, seed=0, **options):

@@ -6,7 +6,7 @@ from scipy import ndimage
 from scipy.signal.windows import tukey
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.phantoms.draw import draw_object
+from napari_semsr.simulation.phantoms.specimen import draw_object
 from napari_semsr.simulation.superlens.microscope import expected_counts
 from napari_semsr.simulation.superlens.scan import clean_frame, cut_scan, fit_binning
 from napari_semsr.simulation.superlens.stage import ScanOptions, plan_scan

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.simulation.phantoms.draw import ObjectOptions, Specimen, draw_object
+from napari_semsr.simulation.phantoms.specimen import (
+    ObjectOptions,
+    Specimen,
+    draw_object,
+)
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
     blur_by_height,

@@ -7,7 +7,7 @@ from .canvas import (
     gaussian_blur as gaussian_blur,
     width_share as width_share,
 )
-from .draw import (
+from .specimen import (
     KINDS as KINDS,
     Kind as Kind,
     ObjectOptions as ObjectOptions,

@@ -1,159 +1,19 @@
-"""Drawn samples in nanometres: a height map and a map of materials.
+"""Drawn samples in pixels: gratings, disc pits, particles, circuits and fracture.
 
-What phantoms are in pixels for training, these are in nanometres for a microscope: the
-same sample can be drawn at any pixel size, each edge antialiased, and both a
-microscope and an electron beam can look at it. Sizes come from common samples: optical
-discs (track pitch 320 nm, runs of 2 to 8 channel bits of 74.5 nm), self-assembled
-spheres, wiring of an integrated circuit.
+Every phantom is drawn from signed distances (pixels, negative inside a raised shape),
+so that edges are antialiased at any scale, and then shaded as an SEM would: raised
+shapes brighter, edges brighter still, a fine grain, and a slow shading.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy import ndimage, spatial
 
-from napari_semsr.core import Float32Array, FloatArray, OptionError, Options
+from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.simulation.degrade import smooth_field
-from napari_semsr.simulation.phantoms.canvas import Canvas
-from napari_semsr.simulation.phantoms.shapes import (
-    Sizes,
-    circuit,
-    fracture,
-    grating,
-    lattice,
-    particles,
-    pits,
-)
-
-Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
-
-
-class ObjectOptions(Options):
-    """What to draw, in nanometres."""
-
-    phantom: Kind = Field(default="circuit", description="sample to draw")
-    pitch_nm: float | None = Field(
-        default=None,
-        gt=0,
-        description="period of a grating or lattice, track pitch of pits, distance of "
-        "particles, wires or cracks; each sample has its own default",
-    )
-    relief_nm: float | None = Field(
-        default=None,
-        ge=0,
-        description="height of lines, wires and facets, depth of pits and holes; each "
-        "sample has its own default (particles: their pitch)",
-    )
-    angle_deg: float = Field(
-        default=0.0, description="turn of a grating, lattice or disc"
-    )
-    disorder: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="unrest of edges and places of a grating, lattice or packing, over "
-        "a quarter of the pitch",
-    )
-    packing: Literal["random", "hexagonal"] = Field(
-        default="random", description="arrangement of particles"
-    )
-    sidewall_nm: float = Field(
-        default=12.0, ge=0, description="width over which an edge falls"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Specimen:
-    """A drawn sample.
-
-    Attributes
-    ----------
-    height_nm : (Y, X) numpy.ndarray of float32
-        Height above the lowest place, from 0 on.
-    material : (Y, X) numpy.ndarray of float32
-        Cover by the second material (lines, metal, particles) in [0, 1].
-    pixel_nm : float
-        Side of a pixel.
-    kind : str
-        What was drawn.
-    """
-
-    height_nm: Float32Array
-    material: Float32Array
-    pixel_nm: float
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Habit:
-    """Default sizes of a kind, in nm, and what draws it."""
-
-    pitch_nm: float
-    relief_nm: float
-    draw: Callable[
-        [Canvas, Sizes, np.random.Generator], tuple[Float32Array, Float32Array]
-    ]
-
-
-_HABITS: dict[Kind, _Habit] = {
-    "grating": _Habit(300.0, 100.0, grating),
-    "pits": _Habit(320.0, 70.0, pits),
-    "particles": _Habit(220.0, 220.0, particles),
-    "lattice": _Habit(300.0, 120.0, lattice),
-    "circuit": _Habit(260.0, 160.0, circuit),
-    "fracture": _Habit(700.0, 300.0, fracture),
-}
-KINDS: tuple[Kind, ...] = tuple(_HABITS)
-
-
-def draw_object(
-    kind: Kind,
-    shape: tuple[int, int],
-    *,
-    pixel_nm: float,
-    options: ObjectOptions | None = None,
-    seed: int = 0,
-) -> Specimen:
-    """Draw a sample; `pixel_nm`: side of a pixel."""
-    if kind not in _HABITS:
-        msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
-        raise OptionError(msg)
-    chosen = options or ObjectOptions()
-    habit = _HABITS[kind]
-    pitch = chosen.pitch_nm or habit.pitch_nm
-    if pitch < 2 * pixel_nm:
-        msg = (
-            f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
-            "take a smaller pixel or a larger pitch."
-        )
-        raise OptionError(msg)
-    relief = habit.relief_nm if chosen.relief_nm is None else chosen.relief_nm
-    if kind == "particles" and chosen.relief_nm is None:
-        relief = pitch
-    sizes = Sizes(
-        pitch_nm=pitch,
-        relief_nm=relief,
-        angle=float(np.deg2rad(chosen.angle_deg)),
-        disorder_nm=chosen.disorder * pitch / 4,
-        hexagonal=chosen.packing == "hexagonal",
-    )
-    sidewall = min(chosen.sidewall_nm, pitch / 4)
-    canvas = Canvas(shape, pixel_nm, sidewall)
-    rng = np.random.default_rng([seed, 7, KINDS.index(kind)])
-    height, material = habit.draw(canvas, sizes, rng)
-    height = np.maximum(height, 0).astype(np.float32)
-    return Specimen(height, material.astype(np.float32), pixel_nm, kind)
-
-
-# Drawn samples: gratings, disc pits, particles, circuits and fracture.
-#
-# Every phantom is drawn from signed distances (pixels, negative inside a raised shape),
-# so that edges are antialiased at any scale, and then shaded as an SEM would: raised
-# shapes brighter, edges brighter still, a fine grain, and a slow shading.
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
 _Distance = Callable[[tuple[int, int], np.random.Generator, float], FloatArray]

@@ -31,7 +31,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
 from napari_semsr.core import Float32Array, OptionError, Options
-from napari_semsr.simulation.phantoms.canvas import Canvas, cover
+from napari_semsr.simulation.phantoms.canvas import Canvas
 from napari_semsr.simulation.sem import drift, expose
 
 # Islands of metal that fill a plane but for narrow gaps, drawn by their distances.
@@ -529,9 +529,9 @@ def _emission(
 ) -> Float32Array:
     """Emission of a random sample on the fine grid, gold near 0.8, carbon near 0.1."""
     islands = draw_islands(side, FINE_NM, _packing(options, rng), rng)
-    canvas = Canvas((side, side), FINE_NM, 0.0)
+    canvas = Canvas((side, side), FINE_NM, options.sidewall_nm)
     gold = _gold(islands, options, rng)
-    inside = cover(-islands.depth_nm, options.sidewall_nm, FINE_NM)
+    inside = canvas.cover(-islands.depth_nm)
     ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
     return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 

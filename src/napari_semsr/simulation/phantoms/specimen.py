@@ -1,24 +1,90 @@
-"""Shapes of the drawn samples: each fills a height map and a map of materials."""
+"""Drawn samples in nanometres: a height map and a map of materials.
 
+What phantoms are in pixels for training, these are in nanometres for a microscope: the
+same sample can be drawn at any pixel size, each edge antialiased, and both a
+microscope and an electron beam can look at it. Sizes come from common samples: optical
+discs (track pitch 320 nm, runs of 2 to 8 channel bits of 74.5 nm), self-assembled
+spheres, wiring of an integrated circuit.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from napari_semsr.core import Float32Array, FloatArray
+from napari_semsr.core import Float32Array, FloatArray, OptionError, Options
 from napari_semsr.simulation.phantoms.canvas import Canvas, box_distance
 
-Drawn = tuple[
-    Float32Array, Float32Array
-]  # height in nm, and cover by the second material
+# Height in nm, and cover by the second material
+_Drawn = tuple[Float32Array, Float32Array]
 
 _CHANNEL_BIT = 74.5 / 320  # of an optical disc, over its track pitch
 _PIT_WIDTH = 130 / 320
 _RUNS = (2, 8)  # channel bits of a mark or of a space
+Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
+
+
+class ObjectOptions(Options):
+    """What to draw, in nanometres."""
+
+    phantom: Kind = Field(default="circuit", description="sample to draw")
+    pitch_nm: float | None = Field(
+        default=None,
+        gt=0,
+        description="period of a grating or lattice, track pitch of pits, distance of "
+        "particles, wires or cracks; each sample has its own default",
+    )
+    relief_nm: float | None = Field(
+        default=None,
+        ge=0,
+        description="height of lines, wires and facets, depth of pits and holes; each "
+        "sample has its own default (particles: their pitch)",
+    )
+    angle_deg: float = Field(
+        default=0.0, description="turn of a grating, lattice or disc"
+    )
+    disorder: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="unrest of edges and places of a grating, lattice or packing, over "
+        "a quarter of the pitch",
+    )
+    packing: Literal["random", "hexagonal"] = Field(
+        default="random", description="arrangement of particles"
+    )
+    sidewall_nm: float = Field(
+        default=12.0, ge=0, description="width over which an edge falls"
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class Specimen:
+    """A drawn sample.
+
+    Attributes
+    ----------
+    height_nm : (Y, X) numpy.ndarray of float32
+        Height above the lowest place, from 0 on.
+    material : (Y, X) numpy.ndarray of float32
+        Cover by the second material (lines, metal, particles) in [0, 1].
+    pixel_nm : float
+        Side of a pixel.
+    kind : str
+        What was drawn.
+    """
+
+    height_nm: Float32Array
+    material: Float32Array
+    pixel_nm: float
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
     """Measures of a sample."""
 
     pitch_nm: float  # Period, or typical distance of features
@@ -28,7 +94,7 @@ class Sizes:
     hexagonal: bool  # Particles packed in a lattice instead of strewn
 
 
-def grating(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
+def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Lines as wide as their gaps; at angle 0 they run along y.
 
     Gives height_nm, material (Y, X).
@@ -44,7 +110,7 @@ def grating(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
     return sizes.relief_nm * lines, lines.copy()
 
 
-def pits(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
+def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Tracks of pits of random length, pressed into a metal film.
 
     Gives height_nm, material (Y, X).
@@ -89,7 +155,7 @@ def _press(
     np.maximum(pressed[box], canvas.cover(distance), out=pressed[box])
 
 
-def lattice(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
+def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Round holes on a square lattice in a film.
 
     Gives height_nm, material (Y, X).
@@ -126,7 +192,7 @@ def _disc(
 
 
 def _sites(
-    canvas: Canvas, sizes: Sizes, rng: np.random.Generator, *, hexagonal: bool
+    canvas: Canvas, sizes: _Sizes, rng: np.random.Generator, *, hexagonal: bool
 ) -> FloatArray:
     """Points of a square or hexagonal lattice that covers the canvas, turned."""
     pitch = sizes.pitch_nm
@@ -152,7 +218,7 @@ def _on_canvas(canvas: Canvas, points: FloatArray, spare: float) -> FloatArray:
     return np.asarray(points[inside])
 
 
-def particles(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
+def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Balls on a rough ground, strewn without overlap or packed.
 
     Gives height_nm, material (Y, X).
@@ -228,7 +294,7 @@ def _ball(
 # The drawn circuit: two layers of wires with vias and pads.
 
 
-def circuit(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
+def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Two layers of wires at right angles on a routing grid, with vias and pads.
 
     Gives height_nm, material (Y, X).
@@ -299,7 +365,7 @@ def _plate(
 # The drawn fracture: tilted facets that meet in steps.
 
 
-def fracture(canvas: Canvas, sizes: Sizes, rng: np.random.Generator) -> Drawn:
+def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Tilted facets that meet in steps, with fine ripples, as on a broken metal.
 
     Gives height_nm, material (Y, X), drawn sample; the second material is inclusions.
@@ -368,3 +434,67 @@ def _keep_two(
     for stack, value in ((near, distance), (tops, top)):
         stack[1] = np.where(first, stack[0], np.where(second, value, stack[1]))
         stack[0] = np.where(first, value, stack[0])
+
+
+# Their default sizes, and the drawing of one.
+
+
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """Default sizes of a kind, in nm, and what draws it."""
+
+    pitch_nm: float
+    relief_nm: float
+    draw: Callable[
+        [Canvas, _Sizes, np.random.Generator], tuple[Float32Array, Float32Array]
+    ]
+
+
+_DEFAULTS: dict[Kind, _Default] = {
+    "grating": _Default(300.0, 100.0, _grating),
+    "pits": _Default(320.0, 70.0, _pits),
+    "particles": _Default(220.0, 220.0, _particles),
+    "lattice": _Default(300.0, 120.0, _lattice),
+    "circuit": _Default(260.0, 160.0, _circuit),
+    "fracture": _Default(700.0, 300.0, _fracture),
+}
+KINDS: tuple[Kind, ...] = tuple(_DEFAULTS)
+
+
+def draw_object(
+    kind: Kind,
+    shape: tuple[int, int],
+    *,
+    pixel_nm: float,
+    options: ObjectOptions | None = None,
+    seed: int = 0,
+) -> Specimen:
+    """Draw a sample; `pixel_nm`: side of a pixel."""
+    if kind not in _DEFAULTS:
+        msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
+        raise OptionError(msg)
+    chosen = options or ObjectOptions()
+    default = _DEFAULTS[kind]
+    pitch = chosen.pitch_nm or default.pitch_nm
+    if pitch < 2 * pixel_nm:
+        msg = (
+            f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
+            "take a smaller pixel or a larger pitch."
+        )
+        raise OptionError(msg)
+    relief = default.relief_nm if chosen.relief_nm is None else chosen.relief_nm
+    if kind == "particles" and chosen.relief_nm is None:
+        relief = pitch
+    sizes = _Sizes(
+        pitch_nm=pitch,
+        relief_nm=relief,
+        angle=float(np.deg2rad(chosen.angle_deg)),
+        disorder_nm=chosen.disorder * pitch / 4,
+        hexagonal=chosen.packing == "hexagonal",
+    )
+    sidewall = min(chosen.sidewall_nm, pitch / 4)
+    canvas = Canvas(shape, pixel_nm, sidewall)
+    rng = np.random.default_rng([seed, 7, KINDS.index(kind)])
+    height, material = default.draw(canvas, sizes, rng)
+    height = np.maximum(height, 0).astype(np.float32)
+    return Specimen(height, material.astype(np.float32), pixel_nm, kind)
