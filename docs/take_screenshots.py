@@ -26,8 +26,7 @@ from qtpy.QtWidgets import QApplication  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
-from napari_semsr.jobs.simulate import simulate_job  # noqa: E402
-from napari_semsr.jobs.simulate_folder import SimulateOptions  # noqa: E402
+from napari_semsr.jobs.simulate import SimulateOptions, simulate_job  # noqa: E402
 from napari_semsr.jobs.stitch import stitch_job  # noqa: E402
 from napari_semsr.widgets.base.panel import Panel  # noqa: E402
 

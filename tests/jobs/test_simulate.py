@@ -10,8 +10,7 @@ import napari_semsr
 from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
-from napari_semsr.jobs.simulate import simulate_job
-from napari_semsr.jobs.simulate_folder import SimulateOptions
+from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
 from napari_semsr.simulation.superlens.scan import cut_scan
 from napari_semsr.simulation.superlens.stage import ScanOptions
 

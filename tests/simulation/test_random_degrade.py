@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.simulation import degrade as gao
+from napari_semsr.simulation.degrade import DegradationRanges, random_scene
 from napari_semsr.simulation.phantoms.draw import draw
-from napari_semsr.simulation.random_degrade import DegradationRanges, random_scene
 
 
 @pytest.fixture(scope="module")

@@ -90,9 +90,9 @@ from .samples import (
 )
 from .simulate import (
     SimulatedScan as SimulatedScan,
+    SimulateOptions as SimulateOptions,
     simulate_job as simulate_job,
 )
-from .simulate_folder import SimulateOptions as SimulateOptions
 from .stacks import (
     enhance_in_memory as enhance_in_memory,
     enhance_job as enhance_job,

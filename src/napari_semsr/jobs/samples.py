@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_semsr.core import Job
     from napari_semsr.jobs.simulate import SimulatedScan
 
+# All chosen: large enough to show what is meant, small enough to be drawn at once.
 _PIXEL_NM = 10.0
 _SHAPE = (640, 896)
 _PITCH_PX = 13.0
@@ -213,8 +214,7 @@ def superlens_scan(folder: Path, *, seed: int = 0) -> "Job[SimulatedScan]":
     Progress
         Drawing, scanning, writing.
     """
-    from napari_semsr.jobs.simulate import simulate_job
-    from napari_semsr.jobs.simulate_folder import SimulateOptions
+    from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
 
     options = SimulateOptions(
         phantom="particles",

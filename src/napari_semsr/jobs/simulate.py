@@ -1,122 +1,80 @@
 """Simulate a scan: a folder of superlens frames whose truth is known."""
 
+import csv
+import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
+from pydantic import Field
 
 from napari_semsr.core import (
     DeviceMemoryError,
     InputRecord,
     Job,
+    Micrograph,
     OptionError,
     Progress,
+    Provenance,
     WriteError,
+    parse_pixel_size,
+    software_versions,
 )
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import Image, input_record, open_image, paths_of
-from napari_semsr.jobs.outputs import Result, check_not_input, check_target_folder
-from napari_semsr.jobs.simulate_folder import (
-    MARK,
-    ScanWriter,
-    SimulateOptions,
-    whole_folder,
+from napari_semsr.io import ReadOptions, move, remove_target, scratch, writing
+from napari_semsr.jobs.images import (
+    Image,
+    input_record,
+    open_image,
+    paths_of,
 )
-from napari_semsr.simulation import fit_binning
+from napari_semsr.jobs.outputs import (
+    Result,
+    check_not_input,
+    check_target_folder,
+    jsonable,
+)
+from napari_semsr.simulation import ScanOptions, fit_binning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Whether a scan can be simulated: asked before anything is drawn or written.
+    from napari_semsr.simulation import Scan
 
-_FRAME_BYTES = 2
+_MARK = Path("truth") / "microscope.json"
+"""A file by which a simulated scan is known."""
+_OURS = ("positions.csv", "scan.json", "truth", "exposures", "focal", "sem")
+_FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
 
 
-def _check_scan(
-    folder: str | os.PathLike[str],
-    image: Image | None,
-    options: SimulateOptions,
-    *,
-    overwrite: bool,
-) -> Path:
-    """Refuse a folder that must not be written, and what cannot be had."""
-    target = Path(folder)
-    check_not_input(target, paths_of(image))
-    check_target_folder(target, overwrite=overwrite)
-    stranger = target.is_dir() and any(target.iterdir())
-    if stranger and not (target / MARK).is_file():
-        msg = (
-            f"The folder {target} holds other things than a simulated scan, so it is "
-            "not replaced; choose another."
-        )
-        raise WriteError(msg)
-    if options.sem and image is not None:
-        msg = "An electron image needs a drawn sample (--phantom), got an image."
-        raise OptionError(msg)
-    if options.focal_series == 1:
-        msg = "A focal series needs at least 2 steps, got 1."
-        raise OptionError(msg)
-    return target
+class SimulateOptions(ScanOptions):
+    """A scan, and what is taken and written beside it."""
 
-
-def _open_source(
-    image: Image | None, options: SimulateOptions, opening: ReadOptions | None
-) -> tuple["NDArray[Any] | None", tuple[InputRecord, ...], SimulateOptions]:
-    """Open the image, and give its pixel size to frames that were given none.
-
-    Gives values (Y, X), options with the binning and the pixel size that follow from
-    the image.
-    """
-    if image is None:
-        return None, (), options
-    opened = open_image(image, opening)
-    binning = fit_binning(opened.shape, options)
-    if options.image_binning is None and binning < 1:
-        msg = (
-            f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
-            f"scan and is enlarged {1 / binning:.3g} times."
-        )
-        warnings.warn(msg, stacklevel=2)
-    options = options.replace(image_binning=binning)
-    if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
-        y, x = (v * binning for v in opened.pixel_size_nm)
-        options = options.replace(pixel_size_nm=(y, x))
-    if options.positions == "nm" and options.pixel_size_nm is None:
-        msg = (
-            "Positions in nm need an image whose pixel size is known; give "
-            "--pixel-size-nm."
-        )
-        raise OptionError(msg)
-    return opened.array(), (input_record(image, opened, opening),), options
-
-
-def _check_memory(options: SimulateOptions) -> None:
-    """Refuse a scan that cannot be held, before anything is drawn."""
-    from napari_semsr.simulation import fine_grid, scan_extent
-
-    shape, _ = fine_grid(scan_extent(options), options.fine)
-    rows, columns = options.frames_grid
-    frames = rows * columns * options.frame_px**2 * _FRAME_BYTES
-    least = shape[0] * shape[1] * _SCENE_BYTES + frames
-    if least > psutil.virtual_memory().available:
-        raise _too_large(options, least)
-
-
-def _too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError:
-    """Say which options make a scan smaller."""
-    rows, columns = options.frames_grid
-    need = "more memory than is free"
-    if least is not None:
-        need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
-    msg = (
-        f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
-        "lower --frames-grid, --frame-px or --oversampling."
+    positions: Literal["px", "nm", "none"] = Field(
+        default="px",
+        description="unit of the nominal positions; none writes no positions.csv",
     )
-    return DeviceMemoryError(msg)
+    pixel_size_error: float = Field(
+        default=0.0,
+        gt=-0.5,
+        lt=0.5,
+        description="how far the pixel size said in scan.json and in the frames is "
+        "off, as a share",
+    )
+    exposures: int = Field(
+        default=0, ge=0, description="repeated exposures of the middle field"
+    )
+    focal_series: int = Field(
+        default=0, ge=0, description="pictures of the middle field through focus"
+    )
+    sem: bool = Field(
+        default=False, description="an electron image of the whole area, of a phantom"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +163,8 @@ def simulate_job(
         scan = yield from simulate_scan(chosen, source)
     except MemoryError as error:
         raise _too_large(chosen, None) from error
-    with whole_folder(target) as place:
-        writer = ScanWriter(place, scan, chosen, inputs)
+    with _whole_folder(target) as place:
+        writer = _ScanWriter(place, scan, chosen, inputs)
         yield from writer.frames()
         yield Progress(0, 0, "writing the truth")
         writer.tables()
@@ -222,3 +180,270 @@ def simulate_job(
         bad_frames={scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
         extra=tuple(str(target / name) for name in extra),
     )
+
+
+# Whether a scan can be simulated: asked before anything is drawn or written.
+
+
+def _check_scan(
+    folder: str | os.PathLike[str],
+    image: Image | None,
+    options: SimulateOptions,
+    *,
+    overwrite: bool,
+) -> Path:
+    """Refuse a folder that must not be written, and what cannot be had."""
+    target = Path(folder)
+    check_not_input(target, paths_of(image))
+    check_target_folder(target, overwrite=overwrite)
+    stranger = target.is_dir() and any(target.iterdir())
+    if stranger and not (target / _MARK).is_file():
+        msg = (
+            f"The folder {target} holds other things than a simulated scan, so it is "
+            "not replaced; choose another."
+        )
+        raise WriteError(msg)
+    if options.sem and image is not None:
+        msg = "An electron image needs a drawn sample (--phantom), got an image."
+        raise OptionError(msg)
+    if options.focal_series == 1:
+        msg = "A focal series needs at least 2 steps, got 1."
+        raise OptionError(msg)
+    return target
+
+
+def _open_source(
+    image: Image | None, options: SimulateOptions, opening: ReadOptions | None
+) -> tuple["NDArray[Any] | None", tuple[InputRecord, ...], SimulateOptions]:
+    """Open the image, and give its pixel size to frames that were given none.
+
+    Gives values (Y, X), options with the binning and the pixel size that follow from
+    the image.
+    """
+    if image is None:
+        return None, (), options
+    opened = open_image(image, opening)
+    binning = fit_binning(opened.shape, options)
+    if options.image_binning is None and binning < 1:
+        msg = (
+            f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
+            f"scan and is enlarged {1 / binning:.3g} times."
+        )
+        warnings.warn(msg, stacklevel=2)
+    options = options.replace(image_binning=binning)
+    if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
+        y, x = (v * binning for v in opened.pixel_size_nm)
+        options = options.replace(pixel_size_nm=(y, x))
+    if options.positions == "nm" and options.pixel_size_nm is None:
+        msg = (
+            "Positions in nm need an image whose pixel size is known; give "
+            "--pixel-size-nm."
+        )
+        raise OptionError(msg)
+    return opened.array(), (input_record(image, opened, opening),), options
+
+
+def _check_memory(options: SimulateOptions) -> None:
+    """Refuse a scan that cannot be held, before anything is drawn."""
+    from napari_semsr.simulation import scan_extent
+
+    shape, _ = scan_extent(options).fine_grid(options.fine)
+    rows, columns = options.frames_grid
+    frames = rows * columns * options.frame_px**2 * _FRAME_BYTES
+    least = shape[0] * shape[1] * _SCENE_BYTES + frames
+    if least > psutil.virtual_memory().available:
+        raise _too_large(options, least)
+
+
+def _too_large(options: SimulateOptions, least: int | None) -> DeviceMemoryError:
+    """Say which options make a scan smaller."""
+    rows, columns = options.frames_grid
+    need = "more memory than is free"
+    if least is not None:
+        need = f"at least {least / 1e9:.3g} GB of memory, more than is free"
+    msg = (
+        f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
+        "lower --frames-grid, --frame-px or --oversampling."
+    )
+    return DeviceMemoryError(msg)
+
+
+# A simulated scan on disk: frames, tables, truth, and what was taken beside it.
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """Write into a hidden folder beside the target, and swap when it is whole."""
+    with writing(target), scratch(target) as place:
+        place.mkdir()
+        yield place
+        target.mkdir(exist_ok=True)
+        for old in (*target.glob("frame_*.tif"), *(target / name for name in _OURS)):
+            remove_target(old)
+        for new in sorted(place.iterdir()):
+            move(new, target / new.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _ScanWriter:
+    """Writes one scan into a folder."""
+
+    place: Path  # The folder
+    scan: "Scan"  # What is written
+    options: SimulateOptions  # How it was made, and what is wanted beside it
+    inputs: tuple[InputRecord, ...]  # The image that was scanned, if any
+
+    def _image(
+        self, data: Any, path: Path, *, said: bool = True, fine: bool = False
+    ) -> None:
+        """Write one image on the grid of the frames, or of the scene.
+
+        Frames tell the pixel size that is said, truth tells the true one.
+        """
+        from napari_semsr.io import write
+
+        scene = self.scan.scene
+        size = self.scan.pixel_size_nm
+        finer = scene.oversampling if fine else 1
+        if size is not None:
+            share = (1 + self.options.pixel_size_error) if said else 1.0
+            size = parse_pixel_size([v * share / finer for v in size])
+        unit = self.scan.pixel_size_nm or (1.0, 1.0)
+        origin = (0.0, 0.0)
+        if fine:
+            origin = (scene.origin_px[0] * unit[0], scene.origin_px[1] * unit[1])
+        micrograph = Micrograph(
+            data,
+            parse_pixel_size(size),
+            path.name.partition(".")[0],
+            provenance=self._provenance(),
+            origin=origin,
+            spacing_px=(1 / finer, 1 / finer),
+        )
+        path.parent.mkdir(exist_ok=True)
+        write(micrograph, path)
+
+    def _provenance(self) -> Provenance:
+        """Say that a picture was computed, and from what."""
+        return Provenance(
+            job="simulate",
+            options=self.options.model_dump(mode="json"),
+            inputs=self.inputs,
+            versions=software_versions(),
+        )
+
+    def frames(self) -> Iterator[Progress]:
+        """Write the frames."""
+        total = len(self.scan.frames)
+        for index, (name, frame) in enumerate(
+            zip(self.scan.names, self.scan.frames, strict=True)
+        ):
+            yield Progress(index, total, f"writing {name}.tif")
+            self._image(frame, self.place / f"{name}.tif")
+
+    def tables(self) -> None:
+        """Write nominal positions and what the microscope says of itself."""
+        options, size = self.options, self.scan.pixel_size_nm
+        nominal = self.scan.nominal_px
+        if options.positions == "nm" and size is not None:
+            nominal = nominal * size
+        if options.positions != "none":
+            path = self.place / "positions.csv"
+            _write_positions(path, self.scan.names, nominal, options.positions)
+        share = 1 + options.pixel_size_error
+        said = None if size is None else [v * share for v in size]
+        record = {
+            "pixel_size_nm": said[0] if said and said[0] == said[1] else said,
+            "grid": list(options.frames_grid),
+            "overlap": options.overlap or None,
+            "order": "row" if options.order == "raster" else options.order,
+            "wavelength_nm": options.wavelength_nm,
+            "objective": f"{options.objective:g}x",
+            "microsphere_um": options.microsphere_um,
+        }
+        _write_json(self.place / "scan.json", record)
+
+    def truth(self) -> None:
+        """Write positions, object, illumination and every parameter."""
+        scan, folder = self.scan, self.place / "truth"
+        folder.mkdir()
+        _write_positions(folder / "positions.csv", scan.names, scan.true_px, "px")
+        scene = scan.scene
+        self._image(scene.sharp, folder / "object.ome.tif", said=False, fine=True)
+        self._image(scene.seen, folder / "seen.ome.tif", said=False, fine=True)
+        self._image(scan.flat, folder / "flat.ome.tif", said=False)
+        if scene.surface is not None:
+            height = scene.surface.height_nm
+            self._image(height, folder / "height.ome.tif", said=False, fine=True)
+        _write_json(folder / "microscope.json", self._parameters())
+
+    def _parameters(self) -> dict[str, Any]:
+        """Everything that shaped the frames, asked for or drawn."""
+        scan, options, scene = self.scan, self.options, self.scan.scene
+        per_photon = options.full_scale / options.photons if options.photons else None
+        return {
+            "options": options.model_dump(mode="json"),
+            "source": self.inputs[0].name if self.inputs else options.phantom,
+            "pixel_size_nm": scan.pixel_size_nm,
+            "psf_fwhm_px": scene.fwhm_px,
+            "rim": options.rim,
+            "dark_counts": options.offset,
+            "counts_per_photon": per_photon,
+            "object_oversampling": scene.oversampling,
+            "object_origin_px": scene.origin_px,
+            "image_offset_px": scene.image_offset_px,
+            "gains": dict(zip(scan.names, scan.gains, strict=True)),
+            "bad_frames": {scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
+            "versions": software_versions(),
+        }
+
+    def more(self) -> Job[tuple[str, ...]]:
+        """Take and write what was asked for beside the scan."""
+        from napari_semsr.simulation import (
+            focal_series,
+            focus_range,
+            repeat_exposures,
+            sem_of_scan,
+        )
+
+        made = []
+        if self.options.exposures:
+            yield Progress(0, 0, "repeating exposures")
+            taken = repeat_exposures(self.scan, self.options.exposures)
+            for index, frame in enumerate(taken):
+                self._image(
+                    frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
+                )
+            made.append("exposures")
+        if self.options.focal_series:
+            yield Progress(0, 0, "focusing")
+            heights = focus_range(self.scan, self.options.focal_series)
+            steps = focal_series(self.scan, heights)
+            for index, step in enumerate(steps):
+                name = f"focus_{index:02d}_{step.focus_nm:+.0f}nm.tif"
+                self._image(step.frame, self.place / "focal" / name)
+            made.append("focal")
+        if self.options.sem:
+            yield Progress(0, 0, "taking an electron image")
+            picture = sem_of_scan(self.scan)
+            path = self.place / "sem" / "sem.ome.tif"
+            self._image(picture, path, said=False, fine=True)
+            made.append("sem")
+        return tuple(made)
+
+
+def _write_positions(
+    path: Path, names: tuple[str, ...], corners: "NDArray[Any]", unit: str
+) -> None:
+    """Write top-left corners, one row for each frame."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["frame", f"y_{unit}", f"x_{unit}"])
+        for name, (y, x) in zip(names, corners, strict=True):
+            writer.writerow([f"{name}.tif", f"{y:.6f}", f"{x:.6f}"])
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record for people and programs."""
+    text = json.dumps(jsonable(record), indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

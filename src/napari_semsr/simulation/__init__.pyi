@@ -2,9 +2,11 @@ from .degrade import (
     BLUR_SIGMA_PX as BLUR_SIGMA_PX,
     BLUR_SIZE_PX as BLUR_SIZE_PX,
     KINDS as KINDS,
+    DegradationRanges as DegradationRanges,
     blur_width_px as blur_width_px,
     degrade_plane as degrade_plane,
     gaussian_kernel as gaussian_kernel,
+    random_scene as random_scene,
     smooth_field as smooth_field,
 )
 from .phantoms.draw import (
@@ -23,10 +25,6 @@ from .phantoms.gold import (
     random_gold_pair as random_gold_pair,
 )
 from .phantoms.specimen import Specimen as Specimen
-from .random_degrade import (
-    DegradationRanges as DegradationRanges,
-    random_scene as random_scene,
-)
 from .sem import (
     EffectOptions as EffectOptions,
     add_effects as add_effects,
@@ -51,7 +49,6 @@ from .superlens.scan import (
     sem_of_scan as sem_of_scan,
     simulate_scan as simulate_scan,
 )
-from .superlens.scene import fine_grid as fine_grid
 from .superlens.specimens import (
     SAMPLE_KINDS as SAMPLE_KINDS,
     random_surface as random_surface,

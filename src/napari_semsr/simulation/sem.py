@@ -173,7 +173,7 @@ def add_effects(
     return image, parameters
 
 
-_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, less one
+_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, less one; chosen
 
 
 class SemOptions(Options):

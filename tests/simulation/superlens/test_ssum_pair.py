@@ -19,7 +19,6 @@ from napari_semsr.simulation.superlens.pairs import (
     SsumPair,
     SsumPairOptions,
     pair_of_surface,
-    random_ssum_pair,
     random_ssum_pairs,
     ssum_validation,
     surface_shape,
@@ -132,7 +131,9 @@ def test_noise_follows_the_photons() -> None:
 
 
 def test_pairs_repeat_with_their_generator() -> None:
-    first, again = (random_ssum_pair(64, np.random.default_rng(3)) for _ in range(2))
+    first, again = (
+        next(random_ssum_pairs(64, np.random.default_rng(3))) for _ in range(2)
+    )
     assert np.array_equal(first.low, again.low)
     assert np.array_equal(first.high, again.high)
     assert first.look == again.look
@@ -148,7 +149,7 @@ def test_pictures_of_one_sample_share_its_electron_image() -> None:
 @pytest.mark.parametrize("kind", SAMPLE_KINDS)
 def test_every_kind_fills_its_scale(kind: str) -> None:
     options = SsumPairOptions(kinds=(kind,))
-    pair = random_ssum_pair(64, np.random.default_rng(7), options)
+    pair = next(random_ssum_pairs(64, np.random.default_rng(7), options))
     assert pair.kind.split("+")[0] == kind
     for image in (pair.low, pair.high):
         assert image.dtype == np.float32
@@ -178,6 +179,6 @@ def test_held_out_samples_differ_from_those_of_training() -> None:
 
 def test_a_wrong_scale_or_size_is_refused() -> None:
     with pytest.raises(OptionError, match="scale must be 1 or 2, got 3"):
-        random_ssum_pair(64, np.random.default_rng(0), scale=3)
+        next(random_ssum_pairs(64, np.random.default_rng(0), scale=3))
     with pytest.raises(ShapeError, match="needs a sample of"):
         pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))

@@ -188,8 +188,7 @@ def test_scan_in_the_viewer_is_taken(make, model, scan):
 
 def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
     from napari_semsr import jobs
-    from napari_semsr.jobs.simulate import simulate_job
-    from napari_semsr.jobs.simulate_folder import SimulateOptions
+    from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
     from napari_semsr.widgets.samples import superlens_scan
 
     small = SimulateOptions(frames_grid=(1, 2), frame_px=48)

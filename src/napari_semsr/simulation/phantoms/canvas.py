@@ -136,7 +136,9 @@ def _knot_weights(
 
 FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 """Full width at half maximum of a Gaussian over its standard deviation."""
-_DEPTH_RATIO = 1.3  # of the widths of neighbouring depths
+# Of the widths of neighbouring depths, and how many there are at most; chosen: each
+# depth costs two blurs.
+_DEPTH_RATIO = 1.3
 _MOST_DEPTHS = 7
 
 
@@ -170,7 +172,7 @@ def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
 
 def blur_widths(low: float, high: float) -> list[float]:
     """Choose the widths, in even ratios, between which a blur is shared out."""
-    if high / low < 1.01:
+    if high / low < 1.01:  # chosen: one width does for all
         return [(low * high) ** 0.5]
     count = 1 + min(
         _MOST_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))

@@ -44,10 +44,12 @@ from napari_semsr.simulation.sem import drift, expose
 # The plane is worked on in blocks of a few pixels, each of which looks at the sites
 # near its centre only.
 
-_BLOCK = 8  # side of a block in pixels
-_NEAR = 8  # sites that a block looks at
-_OWN = 5  # sites, of these, that may own a pixel of the block
-_PATCH = 1.5  # size of bare patches, in pitches
+# Side of a block in pixels, sites that it looks at, and those of them that may own one
+# of its pixels; chosen: time against an island cut off where cells are hardly wider.
+_BLOCK = 8
+_NEAR = 8
+_OWN = 5
+_PATCH = 1.5  # size of bare patches, in pitches; chosen
 _FAR = np.float32(1e4)
 
 
@@ -228,7 +230,7 @@ def _as_plane(parts: Float32Array, blocks: int) -> Float32Array:
     return np.ascontiguousarray(whole).reshape(blocks * _BLOCK, blocks * _BLOCK)
 
 
-FINE_NM = 7.1
+FINE_NM = 7.1  # pixel of the fine image of de Haan et al. (2019)
 COARSE_NM = 2 * FINE_NM
 _STREAMS = {"validation": 0x9E3779B97F4A7C15, "judging": 0xC2B2AE3D27D4EB4F}
 _LEAST = {
@@ -238,7 +240,8 @@ _LEAST = {
     "coarse_probe_nm": 0.0,
     "electrons": 1.0,
 }
-_TUNED = 0.5  # share of the tuned options among those to learn from
+_TUNED = 0.5  # share of the tuned options among those to learn from; chosen
+# Chosen: about the tuned numbers, and well beyond them.
 _VARIED = {
     "gap_nm": (7.0, 25.0),
     "gap_spread": (0.3, 0.7),
@@ -251,8 +254,8 @@ _VARIED = {
     "electrons": (250.0, 6000.0),
 }
 _FWHM = 2 * np.sqrt(2 * np.log(2))
-_LEAST_SIDE = 16
-_PERCENTILES = (0.1, 99.9)
+_LEAST_SIDE = 16  # px; chosen: an island or two
+_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 
 
 class GoldOptions(Options):

@@ -21,9 +21,11 @@ from napari_semsr.simulation.phantoms.canvas import Canvas, box_distance
 # Height in nm, and cover by the second material
 _Drawn = tuple[Float32Array, Float32Array]
 
-_CHANNEL_BIT = 74.5 / 320  # of an optical disc, over its track pitch
+# Of an optical disc (Blu-ray, 25 GB), over its track pitch of 320 nm: length of a
+# channel bit = 74.5 nm, width of a mark = 130 nm; channel bits of a mark or of a space.
+_CHANNEL_BIT = 74.5 / 320
 _PIT_WIDTH = 130 / 320
-_RUNS = (2, 8)  # channel bits of a mark or of a space
+_RUNS = (2, 8)
 Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
 
 

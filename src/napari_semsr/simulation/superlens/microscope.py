@@ -28,9 +28,9 @@ from scipy import ndimage
 from napari_semsr.core import Float32Array, Options
 from napari_semsr.simulation.phantoms import FWHM, blur_by_width, gaussian_blur
 
-_ROUND_RADIUS = 0.98  # of half the frame's side
-_RIM_SOFTNESS = 0.006  # of the same: standard deviation of the field stop's image
-_EDGE_NM = 12.0  # over which a surface's slope is felt
+_ROUND_RADIUS = 0.98  # of half the frame's side; chosen
+_RIM_SOFTNESS = 0.006  # of the same: deviation of the field stop's image; chosen
+_EDGE_NM = 12.0  # over which a surface's slope is felt; chosen: the default sidewall
 
 
 class MicroscopeOptions(Options):

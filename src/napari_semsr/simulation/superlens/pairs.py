@@ -30,8 +30,9 @@ from napari_semsr.simulation.superlens.microscope import (
 )
 from napari_semsr.simulation.superlens.specimens import SampleRanges, random_surface
 
-_BINNED_VARIANCE = (1 - 1 / 4) / 12  # a pixel's, less that of a fine one
-_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change
+# In pixels: a box of width w has the variance = w^2 / 12; a pixel's less a fine one's.
+_BINNED_VARIANCE = (1 - 1 / 4) / 12
+_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change; chosen
 
 
 class SsumPairOptions(SampleRanges):
@@ -137,7 +138,7 @@ def _see(
 ) -> Float32Array:
     """Blur by height, on the mosaic's pixels.
 
-    As `microscope.blur_by_height`, but of a picture that was averaged over two fine
+    As `blur_by_height`, but of a picture that was averaged over two fine
     pixels on each axis: the blur is narrowed by what that has done, so that the whole
     is as wide as stated. The picture repeats at its borders.
 
@@ -209,7 +210,7 @@ def _record(
 # The optics are those of `microscope`: reflectance by material, interference and steep
 # edges; a blur that widens with the distance from the focal plane. Resolution, depth of
 # field and the height in focus are drawn for each picture, the wavelength for each
-# sample; noise is a mosaic's (`ssum_look`).
+# sample; noise is a mosaic's.
 #
 # Grey levels carry no unit: either picture is put on the scale where its own
 # percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
@@ -219,8 +220,8 @@ _FINE = 2
 """Pixels of the drawn sample per pixel of the mosaic, along an axis."""
 _VALIDATION_STREAM = 9_600_017
 """First number of the seeds of the fixed fields; training must not use it."""
-_MARGIN = 16  # mosaic pixels drawn around a field, so that blur has something to blur
-_PERCENTILES = (0.1, 99.9)
+_MARGIN = 16  # mosaic pixels around a field for blur to blur; chosen: 320 nm
+_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,21 +363,6 @@ def random_ssum_pairs(
     field = _prepared(surface, side, scale, wavelength)
     for _ in range(count):
         yield _pair(field, _random_look(surface, rng, chosen, wavelength), rng)
-
-
-def random_ssum_pair(
-    side: int,
-    rng: np.random.Generator,
-    options: SsumPairOptions | None = None,
-    *,
-    scale: int = 1,
-) -> SsumPair:
-    """Draw one pair: a random sample, taken once.
-
-    `side`: side of the field in pixels of the mosaic; `scale`: pixels of the electron
-    image per pixel of the mosaic; gives registered pixel by pixel.
-    """
-    return next(random_ssum_pairs(side, rng, options, scale=scale))
 
 
 def ssum_validation(

@@ -19,10 +19,6 @@ from napari_semsr.simulation.superlens.scene import (
     PHANTOM_FWHM_NM,
     Extent,
     Scene,
-    fine_grid,
-    image_size,
-    scene_from_image,
-    scene_from_surface,
 )
 from napari_semsr.simulation.superlens.stage import (
     ScanOptions,
@@ -88,17 +84,17 @@ def _make_scene(
         size = options.pixel_size_nm
         pixel = None if size is None else float(np.sqrt(size[0] * size[1]))
         binning = fit_binning(source.shape, options)
-        scene = scene_from_image(source, extent, options.fine, binning, options, pixel)
+        scene = Scene.from_image(source, extent, options.fine, binning, options, pixel)
         return scene, size
     pixel = _phantom_pixel(options)
     extent = _widened(extent, 2 * (options.resolution_nm or PHANTOM_FWHM_NM) / pixel)
-    shape, origin = fine_grid(extent, options.fine)
+    shape, origin = extent.fine_grid(options.fine)
     fine = pixel / options.fine
     surface = source or draw_object(
         options.phantom, shape, pixel_nm=fine, options=options, seed=options.seed
     )
     _check_surface(surface, shape, fine)
-    scene = scene_from_surface(surface, origin, options.fine, options)
+    scene = Scene.from_surface(surface, origin, options.fine, options)
     return scene, (pixel, pixel)
 
 
@@ -119,7 +115,7 @@ def fit_binning(shape: tuple[int, ...], options: ScanOptions) -> float:
     """
     if options.image_binning is not None:
         return options.image_binning
-    size = image_size(scan_extent(options), options.fine, 1.0)
+    size = scan_extent(options).image_size(options.fine, 1.0)
     fit = min(have / need for have, need in zip(shape, size, strict=True))
     return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 

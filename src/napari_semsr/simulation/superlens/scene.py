@@ -27,24 +27,48 @@ _IMAGE_FWHM_PX = 3.0
 """Blur of a scene made of an image, in frame pixels, when no resolution is given."""
 PHANTOM_FWHM_NM = 80.0
 """Blur of a drawn sample: the resolution that the microscope's makers state."""
-_REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels
-_PERCENTILES = (0.1, 99.9)
-_BAND = 256  # rows that are resampled at once
+_REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
+_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
+_BAND = 256  # rows that are resampled at once; chosen: bounds the memory
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Area that a scan needs, in frame pixels."""
 
-    # First and last coordinate ``(y, x)`` at which a frame may have a pixel centre
-    low: tuple[float, float]
-    # First and last coordinate ``(y, x)`` at which a frame may have a pixel centre
-    high: tuple[float, float]
+    low: tuple[float, float]  # First ``(y, x)`` where a frame may have a pixel centre
+    high: tuple[float, float]  # Last one
 
     @property
     def size(self) -> tuple[float, float]:
         """Height and width, pixels counted whole."""
         return self.high[0] - self.low[0] + 1, self.high[1] - self.low[1] + 1
+
+    def fine_grid(
+        self, oversampling: int
+    ) -> tuple[tuple[int, int], tuple[float, float]]:
+        """Shape of a fine grid that covers the area, and its origin.
+
+        `oversampling`: fine pixels per frame pixel; gives rows and columns, and the
+        frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0).
+        """
+        first = [int(np.floor(v)) for v in self.low]
+        last = [int(np.ceil(v)) for v in self.high]
+        shape = tuple(
+            (b - a + 1) * oversampling for a, b in zip(first, last, strict=True)
+        )
+        half = 0.5 - 0.5 / oversampling
+        return (shape[0], shape[1]), (first[0] - half, first[1] - half)
+
+    def image_size(self, oversampling: int, binning: float) -> tuple[int, int]:
+        """Size of the part of an image that a scan needs.
+
+        `oversampling`: fine pixels per frame pixel; `binning`: image pixels per frame
+        pixel.
+        """
+        (rows, columns), _ = self.fine_grid(oversampling)
+        share = binning / oversampling
+        return int(np.ceil(rows * share)), int(np.ceil(columns * share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +85,87 @@ class Scene:
     fwhm_px: float  # Blur in focus, in frame pixels
     # Pixel of the source image on which frame coordinate (0, 0) lies
     image_offset_px: tuple[float, float] | None = None
+
+    @classmethod
+    def from_surface(
+        cls,
+        surface: Specimen,
+        origin_px: tuple[float, float],
+        oversampling: int,
+        options: MicroscopeOptions,
+    ) -> "Scene":
+        """Look at a drawn surface through the microscope.
+
+        `origin_px`: frame coordinate of the centre of its pixel (0, 0); `oversampling`:
+        fine pixels per frame pixel.
+        """
+        fine_nm = surface.pixel_nm
+        fwhm_nm = options.resolution_nm or PHANTOM_FWHM_NM
+        sharp = reflectance(
+            surface.height_nm,
+            surface.material,
+            fine_nm,
+            wavelength_nm=options.wavelength_nm,
+        )
+        seen = blur_by_height(sharp, surface.height_nm, fwhm_nm / fine_nm, options)
+        fwhm_px = fwhm_nm / (fine_nm * oversampling)
+        return cls(sharp, seen, surface, oversampling, origin_px, fwhm_px)
+
+    @classmethod
+    def from_image(
+        cls,
+        image: NDArray[Any],
+        extent: Extent,
+        oversampling: int,
+        binning: float,
+        options: MicroscopeOptions,
+        pixel_nm: float | None,
+    ) -> "Scene":
+        """Take any image as a flat sample: its grey values are reflectance.
+
+        The scan is laid on the middle of the image.
+
+        `image` (Y, X); `oversampling`: fine pixels per frame pixel; `binning`: image
+        pixels per frame pixel; `pixel_nm`: frame pixel, if known.
+        """
+        if not np.all(np.isfinite(image)):
+            msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
+            raise OptionError(msg)
+        if options.resolution_nm is not None and pixel_nm is None:
+            msg = (
+                "A resolution in nm needs an image whose pixel size is known; give "
+                "--pixel-size-nm."
+            )
+            raise OptionError(msg)
+        shape, origin = extent.fine_grid(oversampling)
+        needed = extent.image_size(oversampling, binning)
+        if needed[0] > image.shape[0] or needed[1] > image.shape[1]:
+            msg = (
+                f"This scan needs an image of {needed[0]} x {needed[1]} px, got "
+                f"{image.shape[0]} x {image.shape[1]}; take fewer or smaller frames."
+            )
+            raise ShapeError(msg)
+        start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
+        part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
+        sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
+        fwhm_px = _IMAGE_FWHM_PX
+        if options.resolution_nm is not None and pixel_nm is not None:
+            fwhm_px = options.resolution_nm / pixel_nm
+        seen = blur_by_height(sharp, None, fwhm_px * oversampling, options)
+        per_fine = binning / oversampling
+        offset = [
+            s - 0.5 + per_fine * (0.5 - o * oversampling)
+            for s, o in zip(start, origin, strict=True)
+        ]
+        return cls(
+            sharp,
+            seen,
+            None,
+            oversampling,
+            origin,
+            fwhm_px,
+            (float(offset[0]), float(offset[1])),
+        )
 
     def coefficients(self) -> Float32Array:
         """Spline coefficients of `seen`, from which `sample` reads.
@@ -90,120 +195,6 @@ class Scene:
             prefilter=False,
         )
         return np.asarray(found)
-
-
-def fine_grid(extent: Extent, oversampling: int) -> tuple[tuple[int, int], Any]:
-    """Shape and origin of a fine grid that covers an extent.
-
-    Parameters
-    ----------
-    extent : Extent
-        Area needed.
-    oversampling : int
-        Fine pixels per frame pixel.
-
-    Returns
-    -------
-    shape : tuple of int
-        Rows and columns.
-    origin_px : tuple of float
-        Frame coordinate of the centre of fine pixel (0, 0).
-    """
-    first = [int(np.floor(v)) for v in extent.low]
-    last = [int(np.ceil(v)) for v in extent.high]
-    shape = tuple((b - a + 1) * oversampling for a, b in zip(first, last, strict=True))
-    half = 0.5 - 0.5 / oversampling
-    return (shape[0], shape[1]), (first[0] - half, first[1] - half)
-
-
-def image_size(extent: Extent, oversampling: int, binning: float) -> tuple[int, int]:
-    """Size of the part of an image that a scan needs.
-
-    `oversampling`: fine pixels per frame pixel; `binning`: image pixels per frame
-    pixel.
-    """
-    (rows, columns), _ = fine_grid(extent, oversampling)
-    share = binning / oversampling
-    return int(np.ceil(rows * share)), int(np.ceil(columns * share))
-
-
-def scene_from_surface(
-    surface: Specimen,
-    origin_px: tuple[float, float],
-    oversampling: int,
-    options: MicroscopeOptions,
-) -> Scene:
-    """Look at a drawn surface through the microscope.
-
-    `origin_px`: frame coordinate of the centre of its pixel (0, 0); `oversampling`:
-    fine pixels per frame pixel.
-    """
-    fine_nm = surface.pixel_nm
-    fwhm_nm = options.resolution_nm or PHANTOM_FWHM_NM
-    sharp = reflectance(
-        surface.height_nm,
-        surface.material,
-        fine_nm,
-        wavelength_nm=options.wavelength_nm,
-    )
-    seen = blur_by_height(sharp, surface.height_nm, fwhm_nm / fine_nm, options)
-    fwhm_px = fwhm_nm / (fine_nm * oversampling)
-    return Scene(sharp, seen, surface, oversampling, origin_px, fwhm_px)
-
-
-def scene_from_image(
-    image: NDArray[Any],
-    extent: Extent,
-    oversampling: int,
-    binning: float,
-    options: MicroscopeOptions,
-    pixel_nm: float | None,
-) -> Scene:
-    """Take any image as the sample: its grey values are reflectance, and it is flat.
-
-    The scan is laid on the middle of the image.
-
-    `image` (Y, X); `oversampling`: fine pixels per frame pixel; `binning`: image pixels
-    per frame pixel; `pixel_nm`: frame pixel, if known.
-    """
-    if not np.all(np.isfinite(image)):
-        msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
-        raise OptionError(msg)
-    if options.resolution_nm is not None and pixel_nm is None:
-        msg = (
-            "A resolution in nm needs an image whose pixel size is known; give "
-            "--pixel-size-nm."
-        )
-        raise OptionError(msg)
-    shape, origin = fine_grid(extent, oversampling)
-    needed = image_size(extent, oversampling, binning)
-    if needed[0] > image.shape[0] or needed[1] > image.shape[1]:
-        msg = (
-            f"This scan needs an image of {needed[0]} x {needed[1]} px, got "
-            f"{image.shape[0]} x {image.shape[1]}; take fewer or smaller frames."
-        )
-        raise ShapeError(msg)
-    start = [(n - m) // 2 for n, m in zip(image.shape, needed, strict=True)]
-    part = image[start[0] : start[0] + needed[0], start[1] : start[1] + needed[1]]
-    sharp = _resampled(_as_reflectance(part), shape, oversampling / binning)
-    fwhm_px = _IMAGE_FWHM_PX
-    if options.resolution_nm is not None and pixel_nm is not None:
-        fwhm_px = options.resolution_nm / pixel_nm
-    seen = blur_by_height(sharp, None, fwhm_px * oversampling, options)
-    per_fine = binning / oversampling
-    offset = [
-        s - 0.5 + per_fine * (0.5 - o * oversampling)
-        for s, o in zip(start, origin, strict=True)
-    ]
-    return Scene(
-        sharp,
-        seen,
-        None,
-        oversampling,
-        origin,
-        fwhm_px,
-        (float(offset[0]), float(offset[1])),
-    )
 
 
 def _as_reflectance(image: NDArray[Any]) -> Float32Array:

@@ -1,7 +1,7 @@
 """Random samples for pairs of superlens and electron images.
 
-What `objects` draws of a kind, at random sizes, reliefs and angles; strewn shapes of
-many sizes; fields in which two samples meet. Light alone cannot tell a hill from a
+What `draw_object` draws of a kind, at random sizes, reliefs and angles; strewn shapes
+of many sizes; fields in which two samples meet. Light alone cannot tell a hill from a
 hollow; a sample's kind can. So kinds are drawn the way up that they have, and in their
 own materials: `turned_over` and `exchanged` change that, and teach a network to doubt.
 """
@@ -24,7 +24,7 @@ from napari_semsr.simulation.phantoms import (
 )
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
-"""Kinds of `objects.draw_object`; strewn bars, discs and rings; rows of raised dots."""
+"""Kinds of `draw_object`; strewn bars, discs and rings; rows of raised dots."""
 _HELD_OUT_SEED = 2**31
 """Samples with seeds from here on are kept from training."""
 Distance = Callable[[Float32Array, Float32Array], Float32Array]
@@ -37,10 +37,10 @@ _PITCHES: dict[Kind, tuple[float, float]] = {
     "circuit": (110.0, 700.0),
     "fracture": (400.0, 1600.0),
 }
-_COVER = (0.75, 1.0)  # of the second material; less, and interference outshines it
+_COVER = (0.75, 1.0)  # of the second material; chosen: interference outshines less
 _ON_GROUND = ("shapes", "dots")  # raised on bare, slightly rough ground
-_SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays
-_STEEPEST = 1.0  # relief over the pitch
+_SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays; chosen
+_STEEPEST = 1.0  # relief over the pitch; chosen: real ones are hardly steeper
 
 
 class SampleRanges(Options):
@@ -162,7 +162,7 @@ def _drawn(
     rng: np.random.Generator,
     first_seed: int,
 ) -> Specimen:
-    """Draw a sample of `objects`."""
+    """Draw one of the kinds of `draw_object`."""
     known: Kind = next(name for name in KINDS if name == kind)
     low, high = _PITCHES[known]
     low, high = (float(np.clip(v, low, high)) for v in ranges.pitch_nm)

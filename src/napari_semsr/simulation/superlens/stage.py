@@ -18,7 +18,8 @@ from napari_semsr.simulation.phantoms import ObjectOptions
 from napari_semsr.simulation.superlens.microscope import MicroscopeOptions
 from napari_semsr.simulation.superlens.scene import Extent
 
-_LARGE_SCENE = 60_000_000  # pixels; each takes about 60 bytes while a scan is made
+# Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
+_LARGE_SCENE = 60_000_000
 
 
 class Stream(IntEnum):
