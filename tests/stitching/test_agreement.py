@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.acquisition import ArrayFrames
-from napari_semsr.stitching.discovery import Agreement, agreement
+from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
@@ -14,7 +14,7 @@ from tests.stitching import scans
 def agreement_of(acquisition, positions):
     prepared = CorrectedFrames(acquisition, first_flat(acquisition))
     pairs = overlapping_pairs(positions, acquisition.frame_shape)
-    return agreement(prepared, positions, pairs)
+    return Agreement.measure(prepared, positions, pairs)
 
 
 def test_frames_in_their_places_agree(square_scan):

@@ -33,14 +33,6 @@ def test_block_does_not_depend_on_the_cut(square_scan, square_solution, blend):
         assert np.array_equal(count, coverage[box.slices])
 
 
-def test_lazy_is_the_same_mosaic_for_any_chunk(plan):
-    image, coverage = whole(plan)
-    for chunk in (64, 1000):
-        assert np.array_equal(plan.lazy(chunk).compute(), image, equal_nan=True)
-    assert np.array_equal(plan.lazy_coverage(90).compute(), coverage)
-    assert plan.lazy().dtype == np.float32
-
-
 def test_mosaic_is_the_scene(plan, square_scan, square_solution, scene):
     image, coverage = whole(plan)
     offset = (square_scan.truth - square_solution.positions_px).mean(axis=0)

@@ -9,9 +9,14 @@ from napari_semsr.core.acquisition import ArrayFrames, Fault
 from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
 from napari_semsr.core.progress import Progress, run
 from napari_semsr.io.scans.frames import read_frames
-from napari_semsr.stitching import verify as checks
+from napari_semsr.stitching.flat_field import first_flat
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.layout import Joint, Layout
 from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.refine import Refined
 from napari_semsr.stitching.solve import solve_mosaic
+from napari_semsr.stitching.state import State
+from napari_semsr.stitching.verify import finish
 from tests.stitching import scans
 
 
@@ -198,18 +203,31 @@ def test_solve_two_tiles_of_a_czi(shared_data):
     assert any("Shading remains" in warning for warning in solution.warnings)
 
 
-def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan, monkeypatch):
-    everything = range(len(square_scan.acquisition.names))
-    monkeypatch.setattr(checks, "_unfounded", lambda _state: everything)
-    with pytest.raises(RegistrationError, match=r"none of \d+ does"):
-        run(solve_mosaic(square_scan.acquisition))
+def placed(scan, **known):
+    """A scan whose frames have their true places, before the last checks."""
+    prepared = CorrectedFrames(scan.acquisition, first_flat(scan.acquisition))
+    state = State(scan.acquisition, StitchOptions(), prepared, scan.truth, True)
+    return replace(state, positions=scan.truth.copy(), **known)
 
 
-def test_loose_places_are_told(square_scan, monkeypatch):
-    monkeypatch.setattr(checks, "_LOOSE", 1e-6)
-    solution = run(solve_mosaic(square_scan.acquisition))
-    (warning,) = solution.warnings
+def test_a_scan_of_which_nothing_is_founded_is_refused(square_scan):
+    state = placed(square_scan, layout=Layout(square_scan.truth, (), ()))
+    with pytest.raises(RegistrationError, match="none of 9 does"):
+        finish(state)
+
+
+def test_loose_places_are_told(square_scan):
+    truth = square_scan.truth
+    steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
+    joints = tuple(Joint(i, j, shift, 9.0) for i, j, shift in steps)
+    state = placed(
+        square_scan,
+        layout=Layout(truth, joints, ()),
+        refined=Refined(truth, (), np.full((9, 2), 2.0)),
+    )
+    (warning,) = finish(state).warnings
     assert warning.startswith("9 of 9 frames are held loosely")
+    assert "up to 2.8 px" in warning
 
 
 def test_many_frames_without_a_place_cast_doubt_on_the_others(square_scan):

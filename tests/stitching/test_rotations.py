@@ -38,7 +38,7 @@ def test_rotation_finds_turn_scale_and_place(turned):
     acquisition, truth, turns = turned
     plain = run(solve_mosaic(acquisition))
     solution = run(solve_mosaic(acquisition, StitchOptions(rotation=True)))
-    found = solution.rotations - solution.rotations.mean(axis=0)
+    found = solution.turns - solution.turns.mean(axis=0)
     assert np.abs(found - turns).max() < 1e-3
     _, before = scans.errors(plain.positions_px, truth)
     _, after = scans.errors(solution.positions_px, truth)
@@ -48,5 +48,5 @@ def test_rotation_finds_turn_scale_and_place(turned):
 
 def test_rotation_finds_nothing_where_there_is_none(square_scan):
     solution = run(solve_mosaic(square_scan.acquisition, StitchOptions(rotation=True)))
-    assert np.abs(solution.rotations).max() < 1e-3
+    assert np.abs(solution.turns).max() < 1e-3
     assert scans.errors(solution.positions_px, square_scan.truth)[1] < 0.03

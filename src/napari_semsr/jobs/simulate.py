@@ -399,17 +399,10 @@ class _ScanWriter:
 
     def more(self) -> Job[tuple[str, ...]]:
         """Take and write what was asked for beside the scan."""
-        from napari_semsr.simulation import (
-            focal_series,
-            focus_range,
-            repeat_exposures,
-            sem_of_scan,
-        )
-
         made = []
         if self.options.exposures:
             yield Progress(0, 0, "repeating exposures")
-            taken = repeat_exposures(self.scan, self.options.exposures)
+            taken = self.scan.exposures(self.options.exposures)
             for index, frame in enumerate(taken):
                 self._image(
                     frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
@@ -417,15 +410,14 @@ class _ScanWriter:
             made.append("exposures")
         if self.options.focal_series:
             yield Progress(0, 0, "focusing")
-            heights = focus_range(self.scan, self.options.focal_series)
-            steps = focal_series(self.scan, heights)
+            steps = self.scan.focal_series(self.options.focal_series)
             for index, step in enumerate(steps):
                 name = f"focus_{index:02d}_{step.focus_nm:+.0f}nm.tif"
                 self._image(step.frame, self.place / "focal" / name)
             made.append("focal")
         if self.options.sem:
             yield Progress(0, 0, "taking an electron image")
-            picture = sem_of_scan(self.scan)
+            picture = self.scan.electron_image()
             path = self.place / "sem" / "sem.ome.tif"
             self._image(picture, path, said=False, fine=True)
             made.append("sem")

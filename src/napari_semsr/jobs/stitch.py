@@ -329,6 +329,8 @@ def stitch_job(
     ReadError, WriteError, OptionError, ShapeError, RegistrationError
         If frames cannot be read, joined, or the output not be made.
     """
+    from napari_semsr.stitching import plan_fusion, solve_mosaic
+
     begun = time.monotonic()
     yield Progress(0, 0, "checking")
     request = _checked(
@@ -347,9 +349,9 @@ def stitch_job(
     flat, flat_record = _flat(request)
     yield Progress(0, 0, "recording the frames")
     provenance = _provenance(request, acquisition, flat_record)
-    solution = yield from _solve(acquisition, request.options, flat)
-    from napari_semsr.stitching import plan_fusion
-
+    # the layout has been settled when the scan was opened
+    settled = request.options.replace(grid=None, order=None, overlap=None)
+    solution = yield from solve_mosaic(acquisition, settled, flat=flat)
     plan = plan_fusion(acquisition, solution, request.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
@@ -452,16 +454,6 @@ def _provenance(
     return Provenance(
         job="stitch", options=options, inputs=inputs, versions=software_versions()
     )
-
-
-def _solve(
-    acquisition: Acquisition, options: StitchFolderOptions, flat: Any
-) -> "Job[StitchSolution]":
-    """Place the frames; the layout has been settled when the scan was opened."""
-    from napari_semsr.stitching import solve_mosaic
-
-    settled = options.replace(grid=None, order=None, overlap=None)
-    return (yield from solve_mosaic(acquisition, settled, flat=flat))
 
 
 def _placed(

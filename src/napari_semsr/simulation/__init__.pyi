@@ -43,10 +43,6 @@ from .superlens.pairs import (
 from .superlens.scan import (
     Scan as Scan,
     fit_binning as fit_binning,
-    focal_series as focal_series,
-    focus_range as focus_range,
-    repeat_exposures as repeat_exposures,
-    sem_of_scan as sem_of_scan,
     simulate_scan as simulate_scan,
 )
 from .superlens.specimens import (

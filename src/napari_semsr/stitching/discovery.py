@@ -42,6 +42,30 @@ class Agreement:
     pixels: FloatArray  # (M,) Pixels of the overlap
     most_noise: float = float("inf")  # Largest noise power of a pixel that is thinkable
 
+    @classmethod
+    def measure(
+        cls,
+        prepared: CorrectedFrames,
+        positions: FloatArray,
+        pairs: Sequence[IntPair],
+        most_noise: float = float("inf"),
+    ) -> "Agreement":
+        """Compare all overlapping frames at their present places.
+
+        `positions` (N, 2); `most_noise`: largest noise power of a band-passed pixel
+        that is thinkable.
+        """
+        kept, sums = [], []
+        for pair in pairs:
+            shift = np.round(positions[pair[1]] - positions[pair[0]])
+            found = _overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
+            if found is not None:
+                kept.append(pair)
+                sums.append(found)
+        common, power, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
+        frames = np.array(kept, dtype=np.int64).reshape(-1, 2)
+        return cls(frames, common, power, pixels, most_noise)
+
     @property
     def noise(self) -> float:
         """Noise power of a pixel: what half of the pairs leave less of."""
@@ -114,29 +138,6 @@ def _overlap_sums(
         return None
     power = float(np.vdot(first, first)) + float(np.vdot(second, second))
     return float(np.vdot(first, second)), power / 2, count
-
-
-def agreement(
-    prepared: CorrectedFrames,
-    positions: FloatArray,
-    pairs: Sequence[IntPair],
-    most_noise: float = float("inf"),
-) -> Agreement:
-    """Compare all overlapping frames at their present places.
-
-    `positions` (N, 2); `most_noise`: largest noise power of a band-passed pixel that is
-    thinkable.
-    """
-    kept, sums = [], []
-    for pair in pairs:
-        shift = np.round(positions[pair[1]] - positions[pair[0]])
-        found = _overlap_sums(prepared, pair, (int(shift[0]), int(shift[1])))
-        if found is not None:
-            kept.append(pair)
-            sums.append(found)
-    common, power, pixels = np.array(sums, dtype=float).reshape(-1, 3).T
-    frames = np.array(kept, dtype=np.int64).reshape(-1, 2)
-    return Agreement(frames, common, power, pixels, most_noise)
 
 
 Spectra = list[NDArray[np.complex64]]

@@ -7,8 +7,7 @@ above their dark level, shading and gain divided out.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
-from uuid import uuid4
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,6 @@ from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solution import StitchSolution
 
-_CHUNK = 512  # px; chosen: 1 MiB of float32
 # Of the Lanczos kernel (Duchon, J. Appl. Meteorol. 18, 1016 (1979)); three are chosen:
 # sharper than two, and ringing less far than four.
 _LOBES = 3
@@ -148,66 +146,6 @@ class FusionPlan:
         values = moved[inner.within(read).slices]
         return shown.within(box).slices, values, (weight * self.feather)[inner.slices]
 
-    def lazy(self, chunk: int = _CHUNK) -> Any:
-        """Return the mosaic as a dask array.
-
-        Parameters
-        ----------
-        chunk : int, default=512
-            Rows and columns of a chunk.
-
-        Returns
-        -------
-        (Y, X) dask.array.Array of float32
-            NaN where no frame reaches; nothing is computed yet.
-        """
-        return self._mapped(_image_block, chunk, np.float32)
-
-    def lazy_coverage(self, chunk: int = _CHUNK) -> Any:
-        """Return the number of frames at each pixel as a dask array.
-
-        Parameters
-        ----------
-        chunk : int, default=512
-            Rows and columns of a chunk.
-
-        Returns
-        -------
-        (Y, X) dask.array.Array of uint16
-            0 where the mosaic is NaN; nothing is computed yet.
-        """
-        return self._mapped(_coverage_block, chunk, np.uint16)
-
-    def _mapped(self, function: Any, chunk: int, dtype: Any) -> Any:
-        import dask.array as da
-        from dask.array.core import normalize_chunks
-
-        chunks = normalize_chunks(chunk, self.shape)
-        # two plans never share a name: dask would serve one's blocks for the other's
-        return da.map_blocks(
-            function,
-            self,
-            chunks=chunks,
-            dtype=dtype,
-            meta=np.zeros((0, 0), dtype),
-            name=f"mosaic-{uuid4().hex}",
-        )
-
-
-def _box_of(block_info: Any) -> Box:
-    (y0, y1), (x0, x1) = block_info[None]["array-location"]
-    return Box(int(y0), int(y1), int(x0), int(x1))
-
-
-def _image_block(plan: FusionPlan, block_info: Any = None) -> Float32Array:
-    """Compute one dask block of the mosaic."""
-    return plan.block(_box_of(block_info))[0]
-
-
-def _coverage_block(plan: FusionPlan, block_info: Any = None) -> NDArray[np.uint16]:
-    """Compute one dask block of the coverage."""
-    return plan.block(_box_of(block_info))[1]
-
 
 def plan_fusion(
     acquisition: Acquisition,
@@ -246,7 +184,7 @@ def plan_fusion(
         msg = "A mosaic needs at least one placed frame, got none."
         raise RegistrationError(msg)
     prepared = CorrectedFrames(
-        acquisition, solution.flat, solution.gains, solution.rotations
+        acquisition, solution.flat, solution.gains, solution.turns
     )
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)

@@ -91,7 +91,7 @@ class StitchSolution:
         Shading and dark level.
     gains : (N,) numpy.ndarray
         Brightness of each frame, 1 on average.
-    rotations : (N, 2) numpy.ndarray
+    turns : (N, 2) numpy.ndarray
         Small rotation in radians and relative scale less 1 of each frame; 0 unless
         they were asked for.
     noise : float
@@ -122,7 +122,7 @@ class StitchSolution:
     sigma_px: FloatArray
     flat: FlatField
     gains: FloatArray
-    rotations: FloatArray
+    turns: FloatArray
     noise: float
     threshold: float
     stage: StageFit | None = None

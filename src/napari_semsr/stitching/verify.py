@@ -14,7 +14,7 @@ from napari_semsr.core import (
     PixelSize,
     RegistrationError,
 )
-from napari_semsr.stitching.discovery import agreement
+from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import GIVEN
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.layout import TOLERANCE_PX
@@ -62,7 +62,7 @@ def drop_misfits(state: State) -> list[int]:
     """
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
     limit = _NOISE_DOUBT * band_noise(state.noise)
-    found = agreement(state.prepared, state.positions, pairs, limit)
+    found = Agreement.measure(state.prepared, state.positions, pairs, limit)
     lost = found.misfits(len(state.positions))
     for index in lost:
         state.positions[index] = np.nan
@@ -358,7 +358,7 @@ def _summarise(state: State) -> StitchSolution:
         sigma_px=spread,
         flat=state.prepared.flat,
         gains=state.prepared.gains,
-        rotations=state.prepared.rotations,
+        turns=state.prepared.rotations,
         noise=state.noise,
         threshold=state.threshold,
         stage=stage,

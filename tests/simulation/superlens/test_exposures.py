@@ -5,14 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.superlens.scan import (
-    cut_scan,
-    focal_series,
-    focus_range,
-    middle_frame,
-    repeat_exposures,
-    sem_of_scan,
-)
+from napari_semsr.simulation.superlens.scan import cut_scan
 from napari_semsr.simulation.superlens.stage import ScanOptions
 
 OPTIONS = ScanOptions(frames_grid=(1, 3), frame_px=64, field="square", vignetting=1)
@@ -24,18 +17,18 @@ def scan():
 
 
 def test_exposures_share_the_light_and_not_the_noise(scan):
-    taken = repeat_exposures(scan, 3).astype(float)
+    taken = scan.exposures(3).astype(float)
     assert taken.shape == (3, 64, 64)
     mean = taken.mean(axis=0) - scan.options.offset
     shot = scan.options.full_scale / scan.options.photons * mean
     expected = 2 * (shot + scan.options.read_noise**2).mean()
     assert (taken[0] - taken[1]).var() == pytest.approx(expected, rel=0.08)
-    frame = scan.frames[middle_frame(scan)].astype(float)
+    frame = scan.frames[scan.middle].astype(float)
     assert (frame - taken[0]).var() == pytest.approx(expected, rel=0.08)
 
 
 def test_middle_frame_is_in_the_middle(scan):
-    assert middle_frame(scan) == 1
+    assert scan.middle == 1
 
 
 def test_each_height_is_sharpest_when_in_focus():
@@ -47,10 +40,9 @@ def test_each_height_is_sharpest_when_in_focus():
         depth_of_field_nm=80,
     )
     scan = cut_scan(None, options)
-    heights = focus_range(scan, 3)
+    steps = scan.focal_series(3)
+    heights = [step.focus_nm for step in steps]
     assert heights == pytest.approx((0, 100, 200), abs=0.1)
-    steps = focal_series(scan, heights)
-    assert [step.focus_nm for step in steps] == list(heights)
     sharpness = [
         ndimage.laplace(step.frame.astype(float)).std() / step.frame.std()
         for step in steps
@@ -61,9 +53,9 @@ def test_each_height_is_sharpest_when_in_focus():
 def test_image_is_focused_up_and_down(rng):
     picture = ndimage.gaussian_filter(rng.random((120, 220)), 1)
     scan = cut_scan(picture, OPTIONS.replace(photons=0, read_noise=0))
-    heights = focus_range(scan, 3)
-    assert heights == pytest.approx((-100, 0, 100))
-    low, middle, high = (step.frame for step in focal_series(scan, heights))
+    steps = scan.focal_series(3)
+    assert [step.focus_nm for step in steps] == pytest.approx((-100, 0, 100))
+    low, middle, high = (step.frame for step in steps)
     assert np.array_equal(low, high)
     assert middle.std() > 1.05 * high.std()
     assert np.array_equal(middle, scan.frames[1])
@@ -71,11 +63,11 @@ def test_image_is_focused_up_and_down(rng):
 
 def test_series_of_one_is_refused(scan):
     with pytest.raises(OptionError, match="at least 2 steps, got 1"):
-        focus_range(scan, 1)
+        scan.focal_series(1)
 
 
 def test_electron_image_covers_the_scene(scan):
-    assert sem_of_scan(scan).shape == scan.scene.seen.shape
+    assert scan.electron_image().shape == scan.scene.seen.shape
     image = cut_scan(np.random.default_rng(0).random((120, 220)), OPTIONS)
     with pytest.raises(OptionError, match="no height map"):
-        sem_of_scan(image)
+        image.electron_image()

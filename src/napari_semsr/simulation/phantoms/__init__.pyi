@@ -2,10 +2,9 @@ from .canvas import (
     FWHM as FWHM,
     Canvas as Canvas,
     blur_by_width as blur_by_width,
-    blur_widths as blur_widths,
+    blur_shares as blur_shares,
     box_distance as box_distance,
     gaussian_blur as gaussian_blur,
-    width_share as width_share,
 )
 from .specimen import (
     KINDS as KINDS,

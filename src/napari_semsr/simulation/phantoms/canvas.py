@@ -7,7 +7,7 @@ the distance: exact for straight edges along the axes, at any pixel size, so tha
 drawing binned is the coarse drawing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,16 +149,35 @@ def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32
     (Y, X).
     """
     sigma = (fwhm_px / FWHM).astype(np.float32)
-    levels = blur_widths(float(sigma.min()), float(sigma.max()))
-    if len(levels) == 1:
-        return gaussian_blur(image, levels[0])
     light = np.zeros(image.shape, np.float32)
-    share = np.zeros(image.shape, np.float32)
-    for index, level in enumerate(levels):
-        part = width_share(sigma, levels, index)
-        light += gaussian_blur(image * part, level)
-        share += gaussian_blur(part, level)
-    return light / share
+    cover = np.zeros(image.shape, np.float32)
+    for level, share in blur_shares(sigma):
+        if share is None:
+            return gaussian_blur(image, level)
+        light += gaussian_blur(image * share, level)
+        cover += gaussian_blur(share, level)
+    return light / cover
+
+
+def blur_shares(
+    sigma: Float32Array,
+) -> Iterator[tuple[float, Float32Array | None]]:
+    """Share light out among a few widths in even ratios.
+
+    `sigma` (Y, X), standard deviation wanted at each pixel; gives widths, and the share
+    of each, (Y, X); None where one width does for all.
+    """
+    low, high = float(sigma.min()), float(sigma.max())
+    if high / low < 1.01:  # chosen: one width does for all
+        yield (low * high) ** 0.5, None
+        return
+    count = 1 + min(
+        _MOST_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
+    )
+    levels = [float(v) for v in np.geomspace(low, high, count)]
+    for level, peak in zip(levels, np.eye(count), strict=True):
+        share = np.interp(sigma**2, np.square(levels), peak)
+        yield level, np.asarray(share, dtype=np.float32)
 
 
 def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
@@ -168,26 +187,3 @@ def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
     """
     blurred = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
     return np.asarray(blurred, dtype=np.float32)
-
-
-def blur_widths(low: float, high: float) -> list[float]:
-    """Choose the widths, in even ratios, between which a blur is shared out."""
-    if high / low < 1.01:  # chosen: one width does for all
-        return [(low * high) ** 0.5]
-    count = 1 + min(
-        _MOST_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
-    )
-    return [float(v) for v in np.geomspace(low, high, count)]
-
-
-def width_share(
-    sigma: Float32Array, levels: Sequence[float], index: int
-) -> Float32Array:
-    """Find the share of one width where the wanted one lies between two.
-
-    `sigma` (Y, X), standard deviation wanted at each pixel; gives (Y, X).
-    """
-    squares = np.square(levels)
-    peak = np.zeros(len(levels))
-    peak[index] = 1
-    return np.asarray(np.interp(sigma**2, squares, peak), dtype=np.float32)

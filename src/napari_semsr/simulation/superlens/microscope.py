@@ -211,14 +211,6 @@ def illumination_field(
     return np.asarray(light, dtype=np.float32)
 
 
-def field_mask(options: MicroscopeOptions, size: int) -> NDArray[np.bool_]:
-    """Pixels inside the field stop; `size`: side of the frame in pixels."""
-    if options.field == "square":
-        return np.ones((size, size), dtype=bool)
-    y, x = _unit_grid(size)
-    return np.asarray(np.hypot(y, x) <= _ROUND_RADIUS)
-
-
 def distort(
     y: NDArray[np.float64], x: NDArray[np.float64], size: int, amount: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -19,8 +19,7 @@ from napari_semsr.simulation.phantoms import (
     FWHM,
     Canvas,
     Specimen,
-    blur_widths,
-    width_share,
+    blur_shares,
 )
 from napari_semsr.simulation.sem import SemOptions, sem_contrast
 from napari_semsr.simulation.superlens.microscope import (
@@ -149,19 +148,16 @@ def _see(
     in_focus = (microscope.resolution_nm or 80.0) / pixel_nm
     width = psf_fwhm_nm(height_nm, microscope, in_focus) / FWHM
     sigma: Float32Array = width.astype(np.float32)
-    levels = blur_widths(float(sigma.min()), float(sigma.max()))
     shape = light.shape
     squares = _frequencies(shape)
     total = np.zeros(squares.shape, np.complex64)
     cover = np.zeros(squares.shape, np.complex64)
-    for index, level in enumerate(levels):
+    for level, share in blur_shares(sigma):
         variance = np.float32(max(level**2 - _BINNED_VARIANCE, 0.0))
         transfer = np.exp(-2 * np.float32(np.pi**2) * variance * squares)
-        share = np.ones(shape, np.float32)
-        if len(levels) > 1:
-            share = width_share(sigma, levels, index)
-        total += transfer * fft.rfft2(light * share)
-        cover += transfer * fft.rfft2(share)
+        part = np.ones(shape, np.float32) if share is None else share
+        total += transfer * fft.rfft2(light * part)
+        cover += transfer * fft.rfft2(part)
     return np.asarray(fft.irfft2(total, shape) / fft.irfft2(cover, shape), np.float32)
 
 

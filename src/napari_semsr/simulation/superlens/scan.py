@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Float32Array, Job, OptionError, Progress, ShapeError, run
 from napari_semsr.simulation.phantoms import Specimen, draw_object
-from napari_semsr.simulation.sem import SemOptions, acquire_sem
+from napari_semsr.simulation.sem import acquire_sem
 from napari_semsr.simulation.superlens.microscope import (
     blur_by_height,
     distort,
@@ -27,6 +27,14 @@ from napari_semsr.simulation.superlens.stage import (
     plan_scan,
     scan_extent,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FocalStep:
+    """One picture of a focal series."""
+
+    focus_nm: float  # Height of the focal plane above the lowest surface
+    frame: NDArray[np.uint16]  # (Y, X) Camera counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,99 @@ class Scan:
     scene: Scene
     plan: ScanPlan
     options: ScanOptions
+
+    @property
+    def middle(self) -> int:
+        """Number of the frame nearest to the middle of the scan."""
+        low, high = self.nominal_px.min(axis=0), self.nominal_px.max(axis=0)
+        off = self.nominal_px - (low + high) / 2
+        return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
+
+    def exposures(self, count: int) -> NDArray[np.uint16]:
+        """Take the middle field again and again: the same light, new noise.
+
+        Parameters
+        ----------
+        count : int
+            Number of exposures.
+
+        Returns
+        -------
+        (count, Y, X) numpy.ndarray of uint16
+            Camera counts.
+        """
+        light, options = self._light(self.scene), self.options
+        noise = [options.rng(Stream.REPEAT, index) for index in range(count)]
+        return np.stack([expose(light, options, rng) for rng in noise])
+
+    def focal_series(self, count: int) -> tuple[FocalStep, ...]:
+        """Take the middle field with the focal plane at several heights.
+
+        Parameters
+        ----------
+        count : int
+            Number of heights, evenly spaced; of a drawn sample over its relief, of an
+            image over once the depth of field up and down.
+
+        Returns
+        -------
+        tuple of FocalStep
+            One for each height, rising.
+
+        Raises
+        ------
+        OptionError
+            If `count` is below 2.
+        """
+        if count < 2:
+            msg = f"A focal series needs at least 2 steps, got {count}."
+            raise OptionError(msg)
+        depth = self.options.depth_of_field_nm
+        low, high = -depth, depth
+        if self.scene.surface is not None:
+            relief = self.scene.surface.height_nm
+            low, high = float(relief.min()), float(relief.max())
+        steps = []
+        for index, height in enumerate(np.linspace(low, high, count).tolist()):
+            light = self._light(self._refocused(height))
+            noise = self.options.rng(Stream.FOCUS, index)
+            steps.append(FocalStep(height, expose(light, self.options, noise)))
+        return tuple(steps)
+
+    def electron_image(self) -> NDArray[np.uint8]:
+        """Take an electron image of the whole scanned area, on the scene's fine grid.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of uint8
+            Electron image.
+
+        Raises
+        ------
+        OptionError
+            If the scan is of an image, which has no height.
+        """
+        if self.scene.surface is None:
+            msg = (
+                "An electron image needs a drawn sample (--phantom), got a scan of an "
+                "image, which has no height map."
+            )
+            raise OptionError(msg)
+        return acquire_sem(self.scene.surface, rng=self.options.rng(Stream.SEM))
+
+    def _refocused(self, height_nm: float) -> Scene:
+        """Blur the sample as seen with another focal plane."""
+        scene = self.scene
+        options = self.options.replace(focus_nm=height_nm)
+        height = None if scene.surface is None else scene.surface.height_nm
+        width = scene.fwhm_px * scene.oversampling
+        return replace(scene, seen=blur_by_height(scene.sharp, height, width, options))
+
+    def _light(self, scene: Scene) -> NDArray[np.float64]:
+        """Light of the middle field, at its true position and with its illumination."""
+        corner = self.true_px[self.middle]
+        clean = clean_frame(scene, scene.coefficients(), corner, self.options)
+        return np.asarray(clean * self.flat * self.gains[self.middle])
 
 
 def _make_scene(
@@ -252,156 +353,3 @@ def simulate_scan(
 def cut_scan(source: Specimen | NDArray[Any] | None, options: ScanOptions) -> Scan:
     """Take a scan, all at once; `source` (Y, X)."""
     return run(simulate_scan(options, source))
-
-
-# More looks at the same sample: repeated exposures, focal series, electron images.
-
-
-@dataclass(frozen=True, slots=True)
-class FocalStep:
-    """One picture of a focal series."""
-
-    focus_nm: float  # Height of the focal plane above the lowest surface
-    frame: NDArray[np.uint16]  # (Y, X) Camera counts
-
-
-def middle_frame(scan: Scan) -> int:
-    """Find the frame nearest to the middle of the scan."""
-    off = (
-        scan.nominal_px
-        - (scan.nominal_px.min(axis=0) + scan.nominal_px.max(axis=0)) / 2
-    )
-    return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
-
-
-def repeat_exposures(
-    scan: Scan, count: int, *, frame: int | None = None
-) -> NDArray[np.uint16]:
-    """Take one field again and again: the same light, new noise.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan whose sample and microscope are used.
-    count : int
-        Number of exposures.
-    frame : int, optional
-        Which field; the middle one when not given.
-
-    Returns
-    -------
-    (count, Y, X) numpy.ndarray of uint16
-        Camera counts.
-    """
-    light = _light(scan, scan.scene, frame)
-    return np.stack(
-        [
-            expose(light, scan.options, scan.options.rng(Stream.REPEAT, i))
-            for i in range(count)
-        ]
-    )
-
-
-def focus_range(scan: Scan, count: int) -> tuple[float, ...]:
-    """Heights at which to focus.
-
-    Parameters
-    ----------
-    scan : Scan
-        A scan; of a drawn sample the range is its relief, of an image it is once the
-        depth of field up and down.
-    count : int
-        Number of heights, evenly spaced.
-
-    Returns
-    -------
-    tuple of float
-        Heights in nm, rising.
-
-    Raises
-    ------
-    OptionError
-        If `count` is below 2.
-    """
-    if count < 2:
-        msg = f"A focal series needs at least 2 steps, got {count}."
-        raise OptionError(msg)
-    surface = scan.scene.surface
-    depth = scan.options.depth_of_field_nm
-    low, high = (-depth, depth)
-    if surface is not None:
-        low, high = float(surface.height_nm.min()), float(surface.height_nm.max())
-    return tuple(float(v) for v in np.linspace(low, high, count))
-
-
-def focal_series(
-    scan: Scan, heights_nm: tuple[float, ...], *, frame: int | None = None
-) -> tuple[FocalStep, ...]:
-    """Take one field with the focal plane at several heights.
-
-    Parameters
-    ----------
-    scan : Scan
-        The scan whose sample and microscope are used.
-    heights_nm : tuple of float
-        Focal planes above the lowest surface.
-    frame : int, optional
-        Which field; the middle one when not given.
-
-    Returns
-    -------
-    tuple of FocalStep
-        One for each height.
-    """
-    steps = []
-    for index, height in enumerate(heights_nm):
-        light = _light(scan, _refocused(scan, height), frame)
-        noise = scan.options.rng(Stream.FOCUS, index)
-        steps.append(FocalStep(height, expose(light, scan.options, noise)))
-    return tuple(steps)
-
-
-def sem_of_scan(scan: Scan, options: SemOptions | None = None) -> NDArray[np.uint8]:
-    """Take an electron image of the whole scanned area, on the scene's fine grid.
-
-    Parameters
-    ----------
-    scan : Scan
-        A scan of a drawn sample.
-    options : SemOptions, optional
-        Beam, contrast, dose.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of uint8
-        Electron image.
-
-    Raises
-    ------
-    OptionError
-        If the scan is of an image, which has no height.
-    """
-    if scan.scene.surface is None:
-        msg = (
-            "An electron image needs a drawn sample (--phantom), got a scan of an "
-            "image, which has no height map."
-        )
-        raise OptionError(msg)
-    return acquire_sem(scan.scene.surface, options, rng=scan.options.rng(Stream.SEM))
-
-
-def _refocused(scan: Scan, height_nm: float) -> Scene:
-    """Blur a scan's sample as seen with another focal plane."""
-    scene = scan.scene
-    options = scan.options.replace(focus_nm=height_nm)
-    height = None if scene.surface is None else scene.surface.height_nm
-    width = scene.fwhm_px * scene.oversampling
-    return replace(scene, seen=blur_by_height(scene.sharp, height, width, options))
-
-
-def _light(scan: Scan, scene: Scene, frame: int | None) -> NDArray[np.float64]:
-    """Light of one field, at its true position and with its illumination."""
-    index = middle_frame(scan) if frame is None else frame
-    corner = scan.true_px[index]
-    clean = clean_frame(scene, scene.coefficients(), corner, scan.options)
-    return np.asarray(clean * scan.flat * scan.gains[index])
