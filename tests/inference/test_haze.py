@@ -15,7 +15,7 @@ from napari_semsr.inference.haze import HazeMap, find_haze, local_part, read_inp
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.normalise import Scaling, measure_scaling
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.architectures.haze import lift
+from napari_semsr.models.architectures.haze import dehaze
 from napari_semsr.models.checkpoint import LoadedModel
 
 Make = Callable[..., LoadedModel]
@@ -125,6 +125,6 @@ def test_reading_past_the_border_follows_the_network(
     padded = pad_to(scaling.normalise(hazy), (96, 128))
     field = torch.from_numpy(np.ascontiguousarray(padded))[None, None]
     with torch.no_grad():
-        veil = loaded.module.veil_of(field)
-        expected = lift(field, veil)[0, 0].numpy()
+        veil = loaded.module.find_haze(field)
+        expected = dehaze(field, veil)[0, 0].numpy()
     np.testing.assert_allclose(scaling.normalise(window), expected, atol=1e-5)

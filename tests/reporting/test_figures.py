@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
 from napari_semsr.reporting.figures import (
-    Curve,
+    FrequencyCurve,
     bar_length,
     curves_png,
     errors_png,
@@ -84,8 +84,8 @@ def test_curves_png_with_gaps(pixel, log):
     values = np.exp(-frequency)
     values[3] = np.nan
     curves = [
-        Curve("a", frequency, values, 5.0),
-        Curve("b", frequency, values, colour=3),
+        FrequencyCurve("a", frequency, values, 5.0),
+        FrequencyCurve("b", frequency, values, colour=3),
     ]
     made = curves_png(
         curves, pixel, ylabel="y", log=log, threshold=("1/7", 1 / 7), size_px=(300, 200)

@@ -171,7 +171,7 @@ def test_log_mse_counts_decibels_whatever_the_error() -> None:
 def test_log_mse_is_a_loss_of_both_kinds_without_discriminators(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("relative_l1", "veil_loss"):
+    for name in ("relative_l1", "haze_loss"):
         monkeypatch.setattr(supervised, name, lambda *_: pytest.fail("not asked for"))
     recipe = RECIPE.replace(kind=kind, loss="log-mse", stop_after=2)
     assert run(loop.train(recipe, tmp_path / "run")).steps == 2

@@ -32,7 +32,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class FieldFigures:
     """All figures of one field.
 
     Attributes
@@ -74,7 +74,7 @@ def measure_field(
     label: str = "Degraded input",
     pair_label: str = "Two exposures",
     data_range: float = 255.0,
-) -> Job[Measured]:
+) -> Job[FieldFigures]:
     """Measure a field whose truth is known, taken twice and restored twice.
 
     All images lie on one grid; first and second have independent noise, and baseline
@@ -102,7 +102,7 @@ def measure_field(
         (yield from frc_map_job(first, truth, options=against)).result,
         (yield from frc_map_job(enhanced, truth, options=against)).result,
     )
-    return Measured(
+    return FieldFigures(
         version(label, first),
         version("Wiener (scikit-image)", baseline),
         version("Enhanced", enhanced),

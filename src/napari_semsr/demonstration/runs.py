@@ -19,7 +19,7 @@ from napari_semsr.core import (
     gap_free_box as largest_gap_free_box,
 )
 from napari_semsr.demonstration.files import MAPS
-from napari_semsr.demonstration.measure import Measured, measure_field
+from napari_semsr.demonstration.measure import FieldFigures, measure_field
 from napari_semsr.io import write
 from napari_semsr.jobs import (
     EnhancedFile,
@@ -46,7 +46,7 @@ _FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 class Half:
     """One half: images, curves and maps, and what the enhancement wrote and cost."""
 
-    measured: Measured
+    measured: FieldFigures
     made: EnhancedFile
 
 
@@ -178,7 +178,7 @@ def _measure(
     enhanced: Micrograph,
     blur_px: float = 1.0,
     **named: Any,
-) -> Job[Measured]:
+) -> Job[FieldFigures]:
     """Restore by a Wiener filter, measure, and write what is not written yet."""
     baseline = _wiener(pair[0], sigma_px=blur_px)
     write(baseline, paths[f"{half}_baseline"], overwrite=True)

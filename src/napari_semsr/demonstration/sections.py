@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import FrcMap
 from napari_semsr.core import software_versions
-from napari_semsr.demonstration.measure import Measured, Version
+from napari_semsr.demonstration.measure import FieldFigures, Version
 from napari_semsr.demonstration.runs import Half, ScanHalf, rms
 from napari_semsr.jobs import DEFAULT_MODEL
 from napari_semsr.reporting import (
-    Curve,
+    FrequencyCurve,
     curves_png,
     errors_png,
     fixed,
@@ -135,11 +135,13 @@ def _field(half: Half) -> dict[str, Any]:
     boxes = [_window(corner, shape, _CROP_PX) for corner in corners]
     crossed = [(f"{v.label} and truth", v.cross) for v in found.versions if v.cross]
     correlations = [
-        Curve(name, frc.frequency_per_px, frc.correlation, frc.resolution_px, colour)
+        FrequencyCurve(
+            name, frc.frequency_per_px, frc.correlation, frc.resolution_px, colour
+        )
         for colour, (name, frc) in enumerate(crossed, start=1)
     ]
     spectra = [
-        Curve(
+        FrequencyCurve(
             item.label,
             item.spectrum.frequency_per_px,
             np.asarray(item.spectrum.power) * (item.metrics.gain or 1.0) ** 2,
@@ -165,7 +167,7 @@ def _field(half: Half) -> dict[str, Any]:
     }
 
 
-def _maps(measured: Measured) -> list[tuple[str, FrcMap, bytes]]:
+def _maps(measured: FieldFigures) -> list[tuple[str, FrcMap, bytes]]:
     """Name and draw three maps of local resolution on one colour scale."""
     names = (
         measured.pair_label,
@@ -183,13 +185,13 @@ def _maps(measured: Measured) -> list[tuple[str, FrcMap, bytes]]:
     ]
 
 
-def psnr_gain(measured: Measured) -> float | None:
+def psnr_gain(measured: FieldFigures) -> float | None:
     """Decibels that the enhancement brings, against the truth; None where unknown."""
     after, before = measured.enhanced.metrics.psnr_db, measured.degraded.metrics.psnr_db
     return None if after is None or before is None else after - before
 
 
-def judge_mosaic(measured: Measured, model: str) -> tuple[str, bool]:
+def judge_mosaic(measured: FieldFigures, model: str) -> tuple[str, bool]:
     """Say what the model does to a superlens mosaic, and whether that is a gain."""
     gain, before, after = psnr_gain(measured), measured.degraded, measured.enhanced
     better = gain is not None and gain >= _WORTH_DB

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from napari_semsr.core import Box, round_up
 from napari_semsr.inference.normalise import Scaling, read_window
-from napari_semsr.models import BLOCK, Unveiled, block_statistics
+from napari_semsr.models import BLOCK, DehazingRestorer, block_statistics
 
 _WINDOW = 1024
 _LARGEST_MAP = 256
@@ -70,7 +70,7 @@ class HazeMap:
 
 def local_part(module: nn.Module) -> nn.Module:
     """Give the part of a network that runs on tiles."""
-    return module.local if isinstance(module, Unveiled) else module
+    return module.local if isinstance(module, DehazingRestorer) else module
 
 
 def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
@@ -78,7 +78,7 @@ def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
 
     `data` (Y, X).
     """
-    if not isinstance(module, Unveiled) or scaling.high <= scaling.low:
+    if not isinstance(module, DehazingRestorer) or scaling.high <= scaling.low:
         return None
     shrink = 1
     while max(data.shape) > shrink * BLOCK * _LARGEST_MAP:

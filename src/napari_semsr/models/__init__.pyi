@@ -2,10 +2,10 @@ from .architectures.blocks import bicubic as bicubic
 from .architectures.filtered import Deblurred as Deblurred
 from .architectures.haze import (
     BLOCK as BLOCK,
-    Unveiled as Unveiled,
-    Veil as Veil,
+    DehazingRestorer as DehazingRestorer,
+    Haze as Haze,
     block_statistics as block_statistics,
-    lift as lift,
+    dehaze as dehaze,
 )
 from .architectures.published import (
     DISCRIMINATORS as DISCRIMINATORS,

@@ -12,13 +12,13 @@ from napari_semsr.models.architectures import (
     PUBLISHED,
     Correction,
     Deblurred,
+    DehazingRestorer,
     TwoScale,
-    Unveiled,
 )
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
-    "unveiled": Unveiled,
+    "unveiled": DehazingRestorer,
     "correction": Correction,
     "deblurred": Deblurred,
     **PUBLISHED,

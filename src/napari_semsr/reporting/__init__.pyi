@@ -1,5 +1,5 @@
 from .figures import (
-    Curve as Curve,
+    FrequencyCurve as FrequencyCurve,
     curves_png as curves_png,
     errors_png as errors_png,
     grey_limits as grey_limits,

@@ -28,7 +28,7 @@ _REJECTED, _AMBIGUOUS = "#e05d44", "#ff9f1c"
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class FrequencyCurve:
     """One line of a plot over spatial frequency.
 
     Attributes
@@ -135,7 +135,7 @@ def map_png(
 
 
 def curves_png(
-    curves: Sequence[Curve],
+    curves: Sequence[FrequencyCurve],
     pixel_nm: float | None,
     *,
     ylabel: str,

@@ -8,7 +8,7 @@ from torch import nn
 from napari_semsr.core import CheckpointError, OptionError
 from napari_semsr.models import (
     Deblurred,
-    Unveiled,
+    DehazingRestorer,
     build,
     build_discriminator,
     load_model,
@@ -116,7 +116,7 @@ def _take_over(network: nn.Module, name: str) -> None:
 
 def _within(network: nn.Module) -> nn.Module:
     """Give the part that works on what a look for haze or a filter has prepared."""
-    if isinstance(network, Unveiled):
+    if isinstance(network, DehazingRestorer):
         return network.local
     return network.corrector if isinstance(network, Deblurred) else network
 

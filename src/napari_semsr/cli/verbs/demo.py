@@ -5,7 +5,7 @@ import argparse
 from napari_semsr.cli.parser import Verb, add_options, add_overwrite, options_from
 from napari_semsr.cli.text import columns, length, number
 from napari_semsr.core import Job
-from napari_semsr.demonstration import DemoOptions, DemoResult, Measured, demo_job
+from napari_semsr.demonstration import DemoOptions, DemoResult, FieldFigures, demo_job
 
 _FOLDER = "demo-output"
 
@@ -55,7 +55,7 @@ def _summarise(result: DemoResult) -> str:
     return columns(rows)
 
 
-def _versions(measured: Measured) -> list[tuple[str, str]]:
+def _versions(measured: FieldFigures) -> list[tuple[str, str]]:
     """Compare each version of a field with its truth."""
     rows = []
     for item in measured.versions:

@@ -1,6 +1,6 @@
 from .esrgan import RRDBNet as RRDBNet
 from .filtered import Deblurred as Deblurred
-from .haze import Unveiled as Unveiled
+from .haze import DehazingRestorer as DehazingRestorer
 from .published import (
     DISCRIMINATORS as DISCRIMINATORS,
     PUBLISHED as PUBLISHED,

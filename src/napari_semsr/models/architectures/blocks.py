@@ -69,6 +69,19 @@ class SubPixelUp(nn.Sequential):
         )
 
 
+def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Make de Haan's block of two convolutions, of which the second changes the maps.
+
+    `stride` is that of the second convolution.
+    """
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, padding=1),
+        LeakyReLU(),
+        nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride),
+        LeakyReLU(),
+    )
+
+
 def bicubic(x: Tensor, scale: int) -> Tensor:
     """Enlarge by cubic interpolation.
 

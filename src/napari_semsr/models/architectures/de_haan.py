@@ -26,20 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import Lanczos, LeakyReLU, check_scale
-
-
-def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Make a block of two convolutions, the second of which changes the channels.
-
-    `stride`: stride of the second convolution.
-    """
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, padding=1),
-        LeakyReLU(),
-        nn.Conv2d(inputs, outputs, 3, padding=1, stride=stride),
-        LeakyReLU(),
-    )
+from napari_semsr.models.architectures.blocks import (
+    Lanczos,
+    LeakyReLU,
+    check_scale,
+    double_convolution,
+)
 
 
 class DeHaanUNet(nn.Module):

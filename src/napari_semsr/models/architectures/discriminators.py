@@ -35,11 +35,11 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
+    double_convolution,
     init_normal,
     norm_layer,
     sequence,
 )
-from napari_semsr.models.architectures.de_haan import double_convolution
 
 _KEEN = 4.0  # the detail of a clear SEM image is then about as strong as the image
 

@@ -59,7 +59,7 @@ class _DenseBlock(nn.Module):
         return x + _RESIDUAL * correction
 
 
-class _Block(nn.Module):
+class _ResidualDenseBlock(nn.Module):
     """Three dense blocks in a row, added to the input."""
 
     def __init__(self, width: int, growth: int) -> None:
@@ -95,7 +95,9 @@ class RRDBNet(nn.Module):
         self.stride = 4 // scale
         inputs = channels * self.stride**2
         self.conv_first = nn.Conv2d(inputs, width, 3, padding=1)
-        self.body = nn.Sequential(*(_Block(width, growth) for _ in range(blocks)))
+        self.body = nn.Sequential(
+            *(_ResidualDenseBlock(width, growth) for _ in range(blocks))
+        )
         self.conv_body = nn.Conv2d(width, width, 3, padding=1)
         self.conv_up1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv_up2 = nn.Conv2d(width, width, 3, padding=1)

@@ -1,7 +1,8 @@
-"""The default restorer: haze lifted by a look at the whole field, then a local network.
+"""The default restorer: a look at the whole field takes haze off, a network the rest.
 
-`VeilNet` sees the field once, in blocks; `TwoScale` then sees the lifted image. The
-second part alone decides the halo of a tile, and the first costs next to nothing.
+`TransmissionNet` sees the field once, in blocks; `TwoScale` then sees the dehazed
+image. The second part alone decides the halo of a tile, and the first costs next to
+nothing.
 """
 
 from typing import NamedTuple, cast
@@ -42,7 +43,7 @@ _LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range
 _LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
 
 
-class Veil(NamedTuple):
+class Haze(NamedTuple):
     """Haze found in fields.
 
     Attributes
@@ -82,15 +83,15 @@ def block_statistics(field: Tensor) -> Tensor:
     return torch.cat([field, *energies], dim=1)
 
 
-def lift(field: Tensor, veil: Veil) -> Tensor:
+def dehaze(field: Tensor, haze: Haze) -> Tensor:
     """Take haze off, with a gain that is bilinear between the centres of blocks.
 
     Parameters
     ----------
     field : (B, 1, H, W) torch.Tensor
-        Images that the veil was found in, not larger than its blocks.
-    veil : Veil
-        From `VeilNet`.
+        Images that the haze was found in, not larger than its blocks.
+    haze : Haze
+        From `TransmissionNet`.
 
     Returns
     -------
@@ -98,12 +99,12 @@ def lift(field: Tensor, veil: Veil) -> Tensor:
         Images on the same grey scale.
     """
     gain = functional.interpolate(
-        veil.log_gain.exp(), scale_factor=BLOCK, mode="bilinear", align_corners=False
+        haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear", align_corners=False
     )[..., : field.shape[-2], : field.shape[-1]]
-    return veil.airlight + (field - veil.airlight) * gain
+    return haze.airlight + (field - haze.airlight) * gain
 
 
-class _Block(nn.Module):
+class _ReplicatedBlock(nn.Module):
     """Two 3x3 convolutions with replicated borders, added to the input."""
 
     def __init__(self, width: int) -> None:
@@ -117,25 +118,26 @@ class _Block(nn.Module):
         return x + cast("Tensor", self.second(functional.gelu(self.first(x))))
 
 
-class VeilNet(nn.Module):
+class TransmissionNet(nn.Module):
     """Find haze from the block statistics of a field."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.enter = nn.Conv2d(2 * (_BANDS + 1), width, 1)
         self.down = nn.ModuleList(
-            nn.Sequential(_Block(width), _Block(width)) for _ in range(_LEVELS)
+            nn.Sequential(_ReplicatedBlock(width), _ReplicatedBlock(width))
+            for _ in range(_LEVELS)
         )
         self.all = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
         )
-        self.up = nn.ModuleList(_Block(width) for _ in range(_LEVELS - 1))
+        self.up = nn.ModuleList(_ReplicatedBlock(width) for _ in range(_LEVELS - 1))
         self.leave = nn.Conv2d(width, 2, 1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast("Tensor", self.leave.bias))
 
-    def forward(self, statistics: Tensor) -> Veil:
-        """Find the veil; `statistics` (B, 5, h, w)."""
+    def forward(self, statistics: Tensor) -> Haze:
+        """Find the haze; `statistics` (B, 5, h, w)."""
         means, energies = statistics[:, :1], statistics[:, 1:]
         logs = 0.3 * (energies + _LEAST_ENERGY).log()
         seen = torch.cat([means, logs], dim=1)
@@ -156,11 +158,11 @@ class VeilNet(nn.Module):
         found = self.leave(x)
         log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
         airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
-        return Veil(log_gain, airlight)
+        return Haze(log_gain, airlight)
 
 
-class Unveiled(nn.Module):
-    """`VeilNet` followed by `TwoScale`.
+class DehazingRestorer(nn.Module):
+    """`TransmissionNet` followed by `TwoScale`.
 
     Parameters
     ----------
@@ -173,14 +175,14 @@ class Unveiled(nn.Module):
     scale : int
         Output pixels per input pixel along each axis.
     veil_width : int
-        Channels of `VeilNet`.
+        Channels of `TransmissionNet`.
 
     Attributes
     ----------
-    survey : VeilNet
+    survey : TransmissionNet
         What looks at the whole field, once.
     local : TwoScale
-        What runs on tiles of the lifted field.
+        What runs on tiles of the dehazed field.
     """
 
     def __init__(
@@ -192,12 +194,12 @@ class Unveiled(nn.Module):
         veil_width: int = 32,
     ) -> None:
         super().__init__()
-        self.survey = VeilNet(veil_width)
+        self.survey = TransmissionNet(veil_width)
         self.local = TwoScale(width, fine_blocks, dilations, scale)
         self.scale = self.local.scale
         self.stride = BLOCK
 
-    def veil_of(self, field: Tensor) -> Veil:
+    def find_haze(self, field: Tensor) -> Haze:
         """Find the haze of whole fields, in fp32.
 
         Parameters
@@ -208,12 +210,12 @@ class Unveiled(nn.Module):
 
         Returns
         -------
-        Veil
+        Haze
             For blocks of 16 px.
         """
         with torch.autocast(field.device.type, enabled=False):
-            veil: Veil = self.survey(block_statistics(field.float()))
-        return veil
+            haze: Haze = self.survey(block_statistics(field.float()))
+        return haze
 
     def forward(self, field: Tensor) -> Tensor:
         """Restore whole fields.
@@ -229,5 +231,5 @@ class Unveiled(nn.Module):
         (B, 1, H * scale, W * scale) torch.Tensor
             Restored images on the same scale.
         """
-        restored: Tensor = self.local(lift(field, self.veil_of(field)))
+        restored: Tensor = self.local(dehaze(field, self.find_haze(field)))
         return restored

@@ -33,7 +33,7 @@ from napari_semsr.models.architectures.blocks import (
     init_normal,
     norm_layer,
 )
-from napari_semsr.models.architectures.resnet import ResidualBlock
+from napari_semsr.models.architectures.resnet import ReflectedBlock
 
 
 class MultiResidual(nn.Module):
@@ -65,7 +65,7 @@ class MultiResidual(nn.Module):
             )
         )
         self.residual = nn.Sequential(
-            *(ResidualBlock(width, norm, LeakyReLU(), dropout) for _ in range(blocks))
+            *(ReflectedBlock(width, norm, LeakyReLU(), dropout) for _ in range(blocks))
         )
         self.up = nn.Sequential(*(SubPixelUp(width, LeakyReLU()) for _ in range(2)))
         self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")

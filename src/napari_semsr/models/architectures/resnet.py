@@ -36,7 +36,7 @@ def _reflected(inputs: int, outputs: int, kernel: int, *, bias: bool) -> nn.Conv
     )
 
 
-class ResidualBlock(nn.Module):
+class ReflectedBlock(nn.Module):
     """Two normalised 3x3 convolutions, added to the input."""
 
     def __init__(
@@ -87,7 +87,9 @@ class ResNetGenerator(nn.Module):
                 norm_layer(norm, wide),
                 relu,
             ]
-        layers += [ResidualBlock(4 * width, norm, relu, dropout) for _ in range(blocks)]
+        layers += [
+            ReflectedBlock(4 * width, norm, relu, dropout) for _ in range(blocks)
+        ]
         for wide in (4 * width, 2 * width):
             layers += [
                 nn.ConvTranspose2d(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from napari_semsr.models.architectures.blocks import SubPixelUp, check_scale
 
 
-class _Block(nn.Module):
+class _NormalisedBlock(nn.Module):
     """Two normalised 3x3 convolutions, added to the input."""
 
     def __init__(self, width: int) -> None:
@@ -53,7 +53,7 @@ class SRResNet(nn.Module):
         super().__init__()
         self.scale, self.stride = check_scale(scale, (1, 2, 4)), 1
         self.entry = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
-        self.residual = nn.Sequential(*(_Block(width) for _ in range(blocks)))
+        self.residual = nn.Sequential(*(_NormalisedBlock(width) for _ in range(blocks)))
         self.trunk = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         )

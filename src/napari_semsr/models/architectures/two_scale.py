@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class ResidualBlock(nn.Module):
+class DilatedBlock(nn.Module):
     """Two 3x3 convolutions with a rectifier between them, added to the input."""
 
     def __init__(self, width: int, dilation: int = 1) -> None:
@@ -59,22 +59,18 @@ class TwoScale(nn.Module):
         self.scale = scale
         self.stride = 16 if wide_blocks else 4
         self.stem = nn.Conv2d(4, width, 3, padding=1)
-        self.encoder = nn.Sequential(
-            *(ResidualBlock(width) for _ in range(fine_blocks))
-        )
+        self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
         self.wide = nn.Sequential(
-            *(ResidualBlock(2 * width) for _ in range(wide_blocks))
+            *(DilatedBlock(2 * width) for _ in range(wide_blocks))
         )
         self.wide_out = nn.Conv2d(2 * width, 2 * width, 1) if wide_blocks else None
         if self.wide_out is not None:
             nn.init.zeros_(self.wide_out.weight)
             nn.init.zeros_(cast("Tensor", self.wide_out.bias))
-        self.context = nn.Sequential(*(ResidualBlock(2 * width, d) for d in dilations))
+        self.context = nn.Sequential(*(DilatedBlock(2 * width, d) for d in dilations))
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
-        self.decoder = nn.Sequential(
-            *(ResidualBlock(width) for _ in range(fine_blocks))
-        )
+        self.decoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
         self.head = nn.Conv2d(width, 4 * scale**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast("Tensor", self.head.bias))

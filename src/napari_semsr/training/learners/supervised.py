@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import BLOCK, Unveiled, Veil, bicubic, lift
+from napari_semsr.models import BLOCK, DehazingRestorer, Haze, bicubic, dehaze
 from napari_semsr.training.data import Patches, Scenes, cut, flat
 from napari_semsr.training.learners.base import Learner, check_loss
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
-_VEIL_WEIGHT = 0.3  # of the loss on haze itself; chosen, all bundled models have it
-_LEAST_VEIL = 0.05  # haze that varies by less counts little
-_VEIL_FLOOR = 0.02  # weight of a block without contrast
+_HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen, all bundled models have it
+_LEAST_HAZE = 0.05  # haze that varies by less counts little
+_HAZE_FLOOR = 0.02  # weight of a block without contrast
 _FLOOR = 0.005  # a patch that needs no change must not outweigh all others
 _SQUARE_FLOOR = 1e-4  # likewise, of the mean square: 40 dB below the range
 
 
-def veil_loss(veil: Veil, scenes: Scenes) -> Tensor:
-    """Error that a wrongly found veil leaves, over the error that the veil itself is.
+def haze_loss(haze: Haze, scenes: Scenes) -> Tensor:
+    """Error that a wrongly found haze leaves, over the error that the haze itself is.
 
     Blocks count by their contrast about the airlight, as they do in a PSNR; a gain
     common to the whole field is free. 1 for a network that finds nothing, 0 for a
@@ -32,17 +32,17 @@ def veil_loss(veil: Veil, scenes: Scenes) -> Tensor:
     """
     level = scenes.airlight[:, :, None, None]
     weight = functional.avg_pool2d((scenes.high - level).square(), BLOCK)
-    weight = weight + _VEIL_FLOOR * weight.mean((-1, -2), keepdim=True)
+    weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
     weight = weight / weight.sum((-1, -2), keepdim=True).clamp_min(1e-9)
 
     def varying(log_gain: Tensor) -> Tensor:
         mean = (weight * log_gain).sum((-1, -2), keepdim=True)
         return log_gain - mean
 
-    error = (weight * varying(veil.log_gain - scenes.log_gain).square()).sum((-1, -2))
+    error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
     before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
-    share: Tensor = error / (before + _LEAST_VEIL**2)
-    away = (veil.airlight - level).abs().mean()
+    share: Tensor = error / (before + _LEAST_HAZE**2)
+    away = (haze.airlight - level).abs().mean()
     return share.clamp(max=10).mean() + away
 
 
@@ -104,10 +104,10 @@ class Supervised(Learner):
     def _dehazed(self, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Give what the local part sees, degraded and clear patches, and haze loss."""
         seen, loss = scenes.low, None
-        if isinstance(self.network, Unveiled):
-            veil = self.network.veil_of(scenes.low)
-            seen = lift(scenes.low, veil)
-            loss = _VEIL_WEIGHT * veil_loss(veil, scenes)
+        if isinstance(self.network, DehazingRestorer):
+            found = self.network.find_haze(scenes.low)
+            seen = dehaze(scenes.low, found)
+            loss = _HAZE_WEIGHT * haze_loss(found, scenes)
         size = self.recipe.data.patch_px
         cut_seen, low, high = (
             cut(part, scenes.corners, size).flatten(0, 1)

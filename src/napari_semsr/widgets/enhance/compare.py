@@ -237,7 +237,7 @@ class MousePreview(QObject):
 # Ways to compare input and result: a box at the mouse, a line, two views.
 
 
-class Look(Form):
+class CompareControls(Form):
     """Controls for comparing; they work before, during and after a run."""
 
     def __init__(

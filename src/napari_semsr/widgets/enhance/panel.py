@@ -24,7 +24,7 @@ from napari_semsr.widgets.base import (
     require_room,
     table,
 )
-from napari_semsr.widgets.enhance.compare import Look
+from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.job import (
     EnhanceOutcome,
     Target,
@@ -179,7 +179,7 @@ class EnhancePanel(Panel):
             name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
         )
         self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
-        self.look = Look(
+        self.look = CompareControls(
             viewer, lambda: self.layer.value, self._subject, self.show_problem
         )
         self.figures = Note()

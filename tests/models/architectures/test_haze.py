@@ -5,17 +5,19 @@ import torch
 
 from napari_semsr.models.architectures.haze import (
     BLOCK,
-    Unveiled,
-    Veil,
-    VeilNet,
+    DehazingRestorer,
+    Haze,
+    TransmissionNet,
     block_statistics,
-    lift,
+    dehaze,
 )
 
 
 def test_untrained_network_returns_its_input() -> None:
     image = torch.rand(2, 1, 32, 48)
-    assert torch.allclose(Unveiled(width=8, veil_width=4)(image), image, atol=1e-6)
+    assert torch.allclose(
+        DehazingRestorer(width=8, veil_width=4)(image), image, atol=1e-6
+    )
 
 
 def test_bands_and_mean_hold_all_of_a_block() -> None:
@@ -33,27 +35,27 @@ def test_statistics_of_a_block_are_its_own() -> None:
     assert torch.equal(block_statistics(field[..., 16:32, 32:]), whole[..., 1:2, 2:])
 
 
-def test_true_veil_is_lifted() -> None:
+def test_true_haze_is_taken_off() -> None:
     clear = torch.rand(1, 1, 64, 64)
     logs = 0.3 * torch.linspace(-1, 1, 4).expand(1, 1, 4, 4)
-    dim = Veil(-logs, torch.full((1, 1, 1, 1), 0.4))
-    again = lift(lift(clear, dim), Veil(logs, dim.airlight))
+    dim = Haze(-logs, torch.full((1, 1, 1, 1), 0.4))
+    again = dehaze(dehaze(clear, dim), Haze(logs, dim.airlight))
     assert (again - clear).abs().max() < 0.02
-    assert (lift(clear, dim) - clear).abs().max() > 0.1
+    assert (dehaze(clear, dim) - clear).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (9, 8)])
 def test_any_number_of_blocks(shape: tuple[int, int]) -> None:
-    network = VeilNet(4)
+    network = TransmissionNet(4)
     torch.nn.init.normal_(network.leave.weight)
-    veil = network(torch.rand(2, 5, *shape))
-    assert veil.log_gain.shape == (2, 1, *shape)
-    assert veil.airlight.shape == (2, 1, 1, 1)
-    assert float(veil.log_gain.detach().abs().max()) <= 1.5
+    haze = network(torch.rand(2, 5, *shape))
+    assert haze.log_gain.shape == (2, 1, *shape)
+    assert haze.airlight.shape == (2, 1, 1, 1)
+    assert float(haze.log_gain.detach().abs().max()) <= 1.5
 
 
 def test_gradients_reach_every_weight() -> None:
-    network = Unveiled(width=4, fine_blocks=1, dilations=(1,), veil_width=4)
+    network = DehazingRestorer(width=4, fine_blocks=1, dilations=(1,), veil_width=4)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 0, 0.1)
     network(torch.rand(1, 1, 160, 160)).square().sum().backward()
