@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,7 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer, Shapes
 
 from napari_semsr.core import Job, Micrograph, ShapeError
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import CropOptions, Cropped, crop_job, describe_job
+from napari_semsr.jobs import CropOptions, Cropped, crop_job
 from napari_semsr.widgets.base import (
     TIMES,
     Form,
@@ -25,12 +23,10 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     grey_layers,
-    layer_keywords,
     nm_per_unit,
-    shapes_layers,
     show_scale_bar,
 )
-from napari_semsr.widgets.open_mosaic import Opened, open_levels
+from napari_semsr.widgets.open_mosaic import Opened, add_opened, open_store
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -61,7 +57,7 @@ class CropOutcome:
 def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
     """Read the bounds of the last shape that was drawn.
 
-    Gives A box in nm for a calibrated image, else in its pixels.
+    Gives a box in nm for a calibrated image, else in its pixels.
     """
     if not len(shapes.data):
         msg = f"Layer {shapes.name!r} must hold a rectangle; draw one first."
@@ -99,17 +95,10 @@ def _crop_layers(
     made = yield from crop_job(
         image, place, like=reference, like_output=beside, options=options
     )
-    opened = yield from _open(place)
+    opened = yield from open_store(place)
     if beside is None:
         return CropOutcome(made, (opened,))
-    return CropOutcome(made, (opened, (yield from _open(beside))))
-
-
-def _open(path: Path) -> Job[Opened]:
-    """Open a store with its pyramid."""
-    facts = yield from describe_job(path)
-    levels = int(facts.facts.get("levels") or 1)
-    return (yield from open_levels(path, ReadOptions(), levels=levels))
+    return CropOutcome(made, (opened, (yield from open_store(beside))))
 
 
 class CropPanel(Panel):
@@ -187,16 +176,11 @@ class CropPanel(Panel):
         """Add the parts as layers, and say where they lie."""
         pairs = list(zip(outcome.opened, (layer, like), strict=False))
         for opened, source in reversed(pairs):
-            data = [item.data for item in opened.levels]
-            many = len(data) > 1
-            keywords = layer_keywords(
-                opened.micrograph,
-                levels=data,
+            add_opened(
+                self.viewer,
+                opened,
                 name=f"{source.name} cropped",
                 colormap=getattr(source, "colormap", "gray"),
-            )
-            self.viewer.add_image(
-                data if many else data[0], multiscale=many, **keywords
             )
         if self.keep.value:
             for _, source in pairs:
@@ -210,7 +194,8 @@ class CropPanel(Panel):
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
     """Layers that a layer can be cut to; images are offered first."""
-    return [*shapes_layers(viewer), *grey_layers(viewer)]
+    shapes = [item for item in viewer.layers if isinstance(item, Shapes)]
+    return [*shapes, *grey_layers(viewer)]
 
 
 def _figures(made: Cropped, like: str) -> dict[str, str]:

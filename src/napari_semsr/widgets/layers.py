@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Layer, Shapes
+from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -51,11 +51,6 @@ def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
         for item in viewer.layers
         if isinstance(item, Image) and not item.metadata.get(HELPER)
     ]
-
-
-def shapes_layers(viewer: "napari.components.ViewerModel") -> list[Shapes]:
-    """Shapes layers in the order of the list."""
-    return [item for item in viewer.layers if isinstance(item, Shapes)]
 
 
 def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -5,28 +5,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit, SpinBox
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QFileDialog, QPushButton
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, ReadError
 from napari_semsr.io import ReadOptions, read
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base import (
-    FACTOR,
     TIMES,
     Form,
     Note,
     OptionsForm,
     Panel,
     Row,
-    coarse_levels,
 )
 from napari_semsr.widgets.calibrate import CalibrateGroup, PixelSizeEdit, format_nm
 from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Image
 
 _ROWS = {
     "series": Row("Series", "Image of a file that holds several; the first is 0."),
@@ -45,6 +46,10 @@ _COUNTS = {
     "channel": "channels",
     "plane": "planes",
 }
+
+_FACTOR = 4  # of a coarse level over the one before
+_STRIP_PX = 1 << 24
+_SMALL = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,59 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
         yield Progress(level, len(wanted), f"opening {path.name}, level {level}")
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
         found.append(read(path, **one.model_dump()))
-    if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= FACTOR:
+    if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
         found += yield from coarse_levels(found[0])
     return Opened(found[0], tuple(found))
+
+
+def open_store(path: str | Path) -> Job[Opened]:
+    """Open a store that was just written, with its pyramid."""
+    about = yield from describe_job(path)
+    levels = int(about.facts.get("levels") or 1)
+    return (yield from open_levels(Path(path), ReadOptions(), levels=levels))
+
+
+def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
+    """Shrink a lazy image strip by strip, to levels in memory of down to 2048 px.
+
+    napari computes every chunk of a single-scale lazy layer when it is added. With
+    coarse levels made beforehand, in the thread, it reads only what is looked at.
+    """
+    rows, columns = micrograph.shape
+    step = max(1, _STRIP_PX // (columns * _FACTOR)) * _FACTOR
+    starts = range(0, rows - rows % _FACTOR, step)
+    strips = []
+    for number, start in enumerate(starts):
+        yield Progress(number, len(starts), f"making an overview of {micrograph.name}")
+        part = micrograph.data[start : min(start + step, rows)]
+        # Without callbacks: napari's dask cache is not made for two threads.
+        strips.append(_shrink(np.asarray(part.compute(callbacks=()))))
+    levels = [np.concatenate(strips)]
+    while max(levels[-1].shape) > _SMALL and min(levels[-1].shape) >= _FACTOR:
+        levels.append(_shrink(levels[-1]))
+    return [micrograph.replace(data=level) for level in levels]
+
+
+def _shrink(part: NDArray[Any]) -> NDArray[Any]:
+    """Mean of blocks of `_FACTOR` by `_FACTOR` pixels, in the image's own type."""
+    rows, columns = (n // _FACTOR for n in part.shape)
+    cut = part[: rows * _FACTOR, : columns * _FACTOR]
+    blocks = cut.reshape(rows, _FACTOR, columns, _FACTOR)
+    mean = blocks.mean(axis=(1, 3), dtype=np.float64)
+    if part.dtype.kind in "iu":
+        mean = np.rint(mean)
+    shrunk: NDArray[Any] = mean.astype(part.dtype)
+    return shrunk
+
+
+def add_opened(
+    viewer: "napari.viewer.Viewer", opened: Opened, **keywords: Any
+) -> "Image":
+    """Show what was opened as a calibrated layer, with its pyramid."""
+    data = [item.data for item in opened.levels]
+    many = len(data) > 1
+    keywords = layer_keywords(opened.micrograph, levels=data, **keywords)
+    return viewer.add_image(data if many else data[0], multiscale=many, **keywords)
 
 
 class OpenMosaicPanel(Panel):
@@ -198,12 +253,7 @@ class OpenMosaicPanel(Panel):
 
     def show_image(self, opened: Opened) -> None:
         """Add what was opened as a layer."""
-        data = [item.data for item in opened.levels]
-        keywords = layer_keywords(opened.micrograph, levels=data)
-        many = len(data) > 1
-        layer = self.viewer.add_image(
-            data if many else data[0], multiscale=many, **keywords
-        )
+        layer = add_opened(self.viewer, opened)
         show_scale_bar(self.viewer)
         self.calibrate.layer.value = layer
         rows, columns = opened.micrograph.shape

@@ -10,8 +10,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit
 
 from napari_semsr.core import Job, Micrograph
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import RestoredFile, describe_job, restore_job
+from napari_semsr.jobs import RestoredFile, restore_job
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.base import (
     Form,
@@ -23,8 +22,8 @@ from napari_semsr.widgets.base import (
     require_room,
     table,
 )
-from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
-from napari_semsr.widgets.open_mosaic import Opened, open_levels
+from napari_semsr.widgets.layers import show_scale_bar
+from napari_semsr.widgets.open_mosaic import Opened, add_opened, open_store
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -83,10 +82,7 @@ def _restore_layer(
         if temporary:
             shutil.rmtree(path, ignore_errors=True)
         raise
-    facts = yield from describe_job(made.output)
-    levels = int(facts.facts.get("levels") or 1)
-    opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
-    return RestoreOutcome(made, opened)
+    return RestoreOutcome(made, (yield from open_store(made.output)))
 
 
 class RestorePanel(Panel):
@@ -148,12 +144,7 @@ class RestorePanel(Panel):
 
     def show_outcome(self, outcome: RestoreOutcome, name: str) -> None:
         """Add the result as a layer, and write its parameters."""
-        data = [item.data for item in outcome.opened.levels]
-        many = len(data) > 1
-        keywords = layer_keywords(
-            outcome.opened.micrograph, levels=data, name=f"{name} restored"
-        )
-        self.viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+        add_opened(self.viewer, outcome.opened, name=f"{name} restored")
         show_scale_bar(self.viewer)
         self.figures.setText(table(_figures(outcome.made)))
         self.reveal(self.results)

@@ -37,8 +37,8 @@ def superlens_scan() -> list[LayerData]:
     from napari_semsr.core import run
     from napari_semsr.io import read_scan_layers
     from napari_semsr.jobs import superlens_scan as draw_superlens_scan
-    from napari_semsr.widgets.base import new_folder_path
+    from napari_semsr.widgets.base import new_store_path
 
-    folder = new_folder_path("ssum-scan")
+    folder = new_store_path("ssum-scan", suffix="")
     run(draw_superlens_scan(folder))
     return read_scan_layers(str(folder))

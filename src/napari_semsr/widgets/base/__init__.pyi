@@ -13,17 +13,13 @@ from .panel import (
     table as table,
 )
 from .plots import (
+    COLOURS as COLOURS,
     Curve as Curve,
     PlotCanvas as PlotCanvas,
-    draw_curves as draw_curves,
-    draw_frc as draw_frc,
-    draw_grey_levels as draw_grey_levels,
-    draw_resolutions as draw_resolutions,
+    label_frequency as label_frequency,
+    short_label as short_label,
 )
 from .results import (
-    FACTOR as FACTOR,
-    coarse_levels as coarse_levels,
-    new_folder_path as new_folder_path,
     new_store_path as new_store_path,
     require_room as require_room,
 )

@@ -1,6 +1,5 @@
-"""A matplotlib canvas that follows napari's theme, and what is drawn on it."""
+"""A matplotlib canvas that follows napari's theme, and what its plots share."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from napari_semsr.widgets.base.runner import is_alive
 if TYPE_CHECKING:
     import napari.viewer
 
-_COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
+COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
 _DPI = 90
 _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 
@@ -105,21 +104,18 @@ def _colour(axes: Any, text: str, plane: str) -> None:
             item.set_fontsize(8)
 
 
-def _short(text: str, length: int = 34) -> str:
+def short_label(text: str, length: int = 34) -> str:
     """Cut a long name in its middle."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
 
-def _per_um_and_back(values: Any) -> Any:
-    """Period in nm of a frequency in µm⁻¹, and the other way round."""
-    values = np.asarray(values, dtype=float)
-    with np.errstate(divide="ignore"):
-        return np.where(values > 0, 1000.0 / np.maximum(values, 1e-12), 1e12)
-
-
-def _add_period_axis(axes: Axes) -> None:
-    """Add a top axis with the period in nm to an axis in µm⁻¹."""
+def label_frequency(axes: Axes, *, calibrated: bool) -> None:
+    """Label a frequency axis: in µm⁻¹ with the period in nm on top, or per pixel."""
+    if not calibrated:
+        axes.set_xlabel("Frequency (cycles/px)")
+        return
+    axes.set_xlabel("Spatial frequency (µm⁻¹)")
     top = axes.secondary_xaxis("top", functions=(_per_um_and_back, _per_um_and_back))
     low, high = axes.get_xlim()
     least, most = 1000.0 / high, 1000.0 / max(low, high / 12)
@@ -130,120 +126,8 @@ def _add_period_axis(axes: Axes) -> None:
     top.set_xlabel("Period (nm)")
 
 
-def draw_curves(
-    canvas: PlotCanvas, curves: Sequence[Curve], *, calibrated: bool
-) -> None:
-    """Draw radial power spectra together.
-
-    `curves`: power over frequency, in µm⁻¹ when calibrated, else in cycles per pixel;
-    `calibrated`: whether to label the axis in µm⁻¹ and add periods in nm on top.
-    """
-    canvas.clear()
-    axes = canvas.axes[0]
-    for number, curve in enumerate(curves):
-        shown = (curve.x > 0) & (curve.y > 0) & np.isfinite(curve.y)
-        axes.plot(
-            curve.x[shown],
-            curve.y[shown],
-            color=_COLOURS[number % len(_COLOURS)],
-            lw=1.3,
-            label=_short(curve.label),
-        )
-    axes.set_yscale("log")
-    axes.set_ylabel("Power (arb. units)")
-    if curves:
-        axes.set_xlim(0, max(float(curve.x.max()) for curve in curves))
-        axes.legend(loc="upper right")
-    axes.set_xlabel(
-        "Spatial frequency (µm⁻¹)" if calibrated else "Frequency (cycles/px)"
-    )
-    axes.grid(visible=True, alpha=0.15)
-    if calibrated and curves:
-        _add_period_axis(axes)
-    canvas.refresh()
-
-
-def draw_resolutions(
-    axes: Axes, values: NDArray[Any], unit: str, marks: Sequence[tuple[str, float]]
-) -> None:
-    """Draw the distribution of block resolutions.
-
-    `values` (K,); `unit`: ``"nm"`` or ``"px"``.
-    """
-    finite = values[np.isfinite(values)]
-    if finite.size:
-        low, high = np.percentile(finite, (0.5, 99.5))
-        high = high if high > low else low + 1
-        axes.hist(finite, bins=40, range=(low, high), color=_COLOURS[0], alpha=0.85)
-    else:
-        axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=_COLOURS[3])
-        axes.set_xticks([])
-        axes.set_yticks([])
-    for number, (label, value) in enumerate(marks):
-        axes.axvline(
-            value,
-            color=_COLOURS[(number + 1) % len(_COLOURS)],
-            lw=1.3,
-            ls="--",
-            label=f"{label} {value:.3g} {unit}",
-        )
-    if marks:
-        axes.legend(loc="upper right")
-    axes.set_xlabel(f"Resolution ({unit})")
-    axes.set_ylabel("Blocks")
-
-
-def draw_frc(
-    axes: Axes,
-    frequency: NDArray[Any],
-    correlation: NDArray[Any],
-    threshold: NDArray[Any],
-    *,
-    calibrated: bool,
-    crossing: float | None,
-    note: str,
-) -> None:
-    """Draw a correlation curve with its threshold and crossing.
-
-    `frequency`, `correlation`, `threshold` (K,), the curve; frequency in µm⁻¹ when
-    calibrated, else in cycles per pixel.
-    """
-    axes.plot(frequency, correlation, color=_COLOURS[0], lw=1.3, label="FRC")
-    axes.plot(
-        frequency, threshold, color=_COLOURS[1], lw=1.1, ls="--", label="threshold"
-    )
-    if crossing is not None:
-        level = float(np.interp(crossing, frequency, threshold))
-        axes.plot([crossing], [level], "o", color=_COLOURS[3], ms=6)
-        axes.axvline(crossing, color=_COLOURS[3], lw=1, alpha=0.7, label=note)
-    else:
-        axes.plot([], [], " ", label=note)
-    axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
-    axes.set_ylim(-0.2, 1.05)
-    axes.set_ylabel("Whole-field FRC")
-    axes.set_xlabel(
-        "Spatial frequency (µm⁻¹)" if calibrated else "Frequency (cycles/px)"
-    )
-    axes.legend(loc="upper right")
-    if calibrated:
-        _add_period_axis(axes)
-
-
-def draw_grey_levels(canvas: PlotCanvas, curves: Sequence[Curve]) -> None:
-    """Draw grey-level distributions as steps.
-
-    `curves`: share of pixels over grey level, at the centres of the bins.
-    """
-    canvas.clear()
-    axes = canvas.axes[0]
-    for number, curve in enumerate(curves):
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.fill_between(curve.x, curve.y, step="mid", alpha=0.35, color=colour, lw=0)
-        axes.step(
-            curve.x, curve.y, where="mid", color=colour, lw=1, label=_short(curve.label)
-        )
-    axes.set_xlabel("Grey level")
-    axes.set_ylabel("Share of pixels")
-    if curves:
-        axes.legend(loc="upper right")
-    canvas.refresh()
+def _per_um_and_back(values: Any) -> Any:
+    """Period in nm of a frequency in µm⁻¹, and the other way round."""
+    values = np.asarray(values, dtype=float)
+    with np.errstate(divide="ignore"):
+        return np.where(values > 0, 1000.0 / np.maximum(values, 1e-12), 1e12)

@@ -1,6 +1,6 @@
 """FRC map: resolution block by block, over the image it belongs to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
+    from matplotlib.axes import Axes
 
 # The layers of an FRC map: resolutions in colour, failed blocks by their reason.
 
@@ -223,7 +224,7 @@ class FrcMapPanel(Panel):
         )
 
     def _draw(self, outcome: FrcOutcome) -> None:
-        from napari_semsr.widgets.base import PlotCanvas, draw_frc, draw_resolutions
+        from napari_semsr.widgets.base import PlotCanvas
 
         if self.plots is None:
             self.plots = PlotCanvas(self.viewer, rows=2)
@@ -237,12 +238,12 @@ class FrcMapPanel(Panel):
             for label, value in _numbers(report).items()
             if value is not None
         ]
-        draw_resolutions(self.plots.axes[0], values, unit, marks)
+        _draw_resolutions(self.plots.axes[0], values, unit, marks)
         curve = outcome.whole.result
         pixel = report.result.map.pixel_size_nm and _mean(outcome.whole.pixel_size_nm)
         k = 1.0 if not pixel else 1000.0 / pixel
         crossing = None if not curve.resolution_px else k / curve.resolution_px
-        draw_frc(
+        _draw_frc(
             self.plots.axes[1],
             np.asarray(curve.frequency_per_px) * k,
             np.asarray(curve.correlation),
@@ -252,6 +253,68 @@ class FrcMapPanel(Panel):
             note=_whole_text(outcome.whole),
         )
         self.plots.refresh()
+
+
+def _draw_resolutions(
+    axes: "Axes", values: NDArray[Any], unit: str, marks: Sequence[tuple[str, float]]
+) -> None:
+    """Draw the distribution of block resolutions (K,) in nm or px."""
+    from napari_semsr.widgets.base import COLOURS
+
+    finite = values[np.isfinite(values)]
+    if finite.size:
+        low, high = np.percentile(finite, (0.5, 99.5))
+        high = high if high > low else low + 1
+        axes.hist(finite, bins=40, range=(low, high), color=COLOURS[0], alpha=0.85)
+    else:
+        axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=COLOURS[3])
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for number, (label, value) in enumerate(marks):
+        axes.axvline(
+            value,
+            color=COLOURS[(number + 1) % len(COLOURS)],
+            lw=1.3,
+            ls="--",
+            label=f"{label} {value:.3g} {unit}",
+        )
+    if marks:
+        axes.legend(loc="upper right")
+    axes.set_xlabel(f"Resolution ({unit})")
+    axes.set_ylabel("Blocks")
+
+
+def _draw_frc(
+    axes: "Axes",
+    frequency: NDArray[Any],
+    correlation: NDArray[Any],
+    threshold: NDArray[Any],
+    *,
+    calibrated: bool,
+    crossing: float | None,
+    note: str,
+) -> None:
+    """Draw a correlation curve (K,) with its threshold and crossing.
+
+    The frequency is in µm⁻¹ when calibrated, else in cycles per pixel.
+    """
+    from napari_semsr.widgets.base import COLOURS, label_frequency
+
+    axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
+    axes.plot(
+        frequency, threshold, color=COLOURS[1], lw=1.1, ls="--", label="threshold"
+    )
+    if crossing is not None:
+        level = float(np.interp(crossing, frequency, threshold))
+        axes.plot([crossing], [level], "o", color=COLOURS[3], ms=6)
+        axes.axvline(crossing, color=COLOURS[3], lw=1, alpha=0.7, label=note)
+    else:
+        axes.plot([], [], " ", label=note)
+    axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
+    axes.set_ylim(-0.2, 1.05)
+    axes.set_ylabel("Whole-field FRC")
+    axes.legend(loc="upper right")
+    label_frequency(axes, calibrated=calibrated)
 
 
 def _has(name: str) -> bool:

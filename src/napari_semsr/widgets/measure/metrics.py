@@ -1,6 +1,6 @@
 """Metrics and histogram: one layer against another, in numbers and grey levels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from napari_semsr.widgets.base import Form, Note, OptionsForm, Panel, Row, table
 
 if TYPE_CHECKING:
     import napari.viewer
+
+    from napari_semsr.widgets.base import Curve, PlotCanvas
 
 _ROWS = {
     "match": Row(
@@ -110,7 +112,7 @@ class MetricsPanel(Panel):
 
     def show_outcome(self, outcome: GreyOutcome) -> None:
         """Write the figures and draw the distributions."""
-        from napari_semsr.widgets.base import Curve, PlotCanvas, draw_grey_levels
+        from napari_semsr.widgets.base import Curve, PlotCanvas
 
         found = outcome.histogram.result
         if self.plot is None:
@@ -124,10 +126,33 @@ class MetricsPanel(Panel):
             for name, count in zip(outcome.histogram.images, counts, strict=False)
             if count is not None
         ]
-        draw_grey_levels(self.plot, curves)
+        _draw_grey_levels(self.plot, curves)
         self.table.setText(table(_figures(outcome)))
         self.reveal(self.results)
         self.show_status(f"Measured {' against '.join(outcome.metrics.images)}.")
+
+
+def _draw_grey_levels(canvas: "PlotCanvas", curves: "Sequence[Curve]") -> None:
+    """Draw shares of pixels over grey level as steps; centres of bins are given."""
+    from napari_semsr.widgets.base import COLOURS, short_label
+
+    canvas.clear()
+    axes = canvas.axes[0]
+    for number, curve in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.fill_between(curve.x, curve.y, step="mid", alpha=0.35, color=colour, lw=0)
+        axes.step(
+            curve.x,
+            curve.y,
+            where="mid",
+            color=colour,
+            lw=1,
+            label=short_label(curve.label),
+        )
+    axes.set_xlabel("Grey level")
+    axes.set_ylabel("Share of pixels")
+    axes.legend(loc="upper right")
+    canvas.refresh()
 
 
 def _figures(outcome: GreyOutcome) -> Mapping[str, str]:

@@ -23,6 +23,8 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_semsr.widgets.base import Curve, PlotCanvas
+
 # The centred spectrum as a layer, and the rings that make it readable.
 #
 # A spectrum's axes are frequencies, but a viewer has one unit: a layer in µm⁻¹, or one
@@ -186,6 +188,32 @@ def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
     )
 
 
+def _draw_curves(
+    canvas: "PlotCanvas", curves: "Sequence[Curve]", *, calibrated: bool
+) -> None:
+    """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
+    from napari_semsr.widgets.base import COLOURS, label_frequency, short_label
+
+    canvas.clear()
+    axes = canvas.axes[0]
+    for number, curve in enumerate(curves):
+        shown = (curve.x > 0) & (curve.y > 0) & np.isfinite(curve.y)
+        axes.plot(
+            curve.x[shown],
+            curve.y[shown],
+            color=COLOURS[number % len(COLOURS)],
+            lw=1.3,
+            label=short_label(curve.label),
+        )
+    axes.set_yscale("log")
+    axes.set_ylabel("Power (arb. units)")
+    axes.set_xlim(0, max(float(curve.x.max()) for curve in curves))
+    axes.legend(loc="upper right")
+    axes.grid(visible=True, alpha=0.15)
+    label_frequency(axes, calibrated=calibrated)
+    canvas.refresh()
+
+
 def _write_csv(path: Path, spectra: Spectra) -> None:
     """Write radial curves, one row for each ring of each image."""
     unit = "frequency_per_um" if spectra.calibrated else "frequency_per_px"
@@ -258,7 +286,7 @@ class SpectrumPanel(Panel):
 
     def show_spectra(self, spectra: Spectra) -> None:
         """Draw the curves and add the layers."""
-        from napari_semsr.widgets.base import Curve, PlotCanvas, draw_curves
+        from napari_semsr.widgets.base import Curve, PlotCanvas
 
         self.spectra = spectra
         if self.plot is None:
@@ -270,7 +298,7 @@ class SpectrumPanel(Panel):
                 spectra.images, spectra.frequency, spectra.power, strict=True
             )
         ]
-        draw_curves(self.plot, curves, calibrated=spectra.calibrated)
+        _draw_curves(self.plot, curves, calibrated=spectra.calibrated)
         pairs = zip(spectra.images, spectra.planes, strict=False)
         for place, (image, plane) in enumerate(pairs, start=1):
             layer = _add_spectrum_layer(self.viewer, image, plane, place=place)

@@ -10,11 +10,10 @@ from magicgui.widgets import ComboBox, FileEdit
 from qtpy.QtWidgets import QLineEdit, QPushButton
 
 from napari_semsr.core import Acquisition, Job, OptionError, Progress
-from napari_semsr.io import FOLDER_KEY, ReadOptions, scan_layers
+from napari_semsr.io import FOLDER_KEY, scan_layers
 from napari_semsr.jobs import (
     StitchedFile,
     StitchFolderOptions,
-    describe_job,
     open_scan,
     stitch_job,
 )
@@ -25,17 +24,14 @@ from napari_semsr.widgets.base import (
     Panel,
     Row,
     new_store_path,
-    table,
 )
 from napari_semsr.widgets.calibrate import PixelSizeEdit
-from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
-from napari_semsr.widgets.open_mosaic import Opened, open_levels
+from napari_semsr.widgets.layers import show_scale_bar
+from napari_semsr.widgets.open_mosaic import Opened, add_opened, open_store
 from napari_semsr.widgets.stitch.show import (
-    add_frame_layers,
-    add_joint_layer,
+    add_shapes_layers,
     facts,
-    figures,
-    legend,
+    summary,
     trouble,
 )
 
@@ -96,10 +92,7 @@ def _stitch_to_layers(
     made = yield from stitch_job(
         folder, target, positions=positions, options=options, overwrite=overwrite
     )
-    about = yield from describe_job(made.output)
-    levels = int(about.facts.get("levels") or 1)
-    opened = yield from open_levels(Path(made.output), ReadOptions(), levels=levels)
-    return StitchOutcome(made, opened)
+    return StitchOutcome(made, (yield from open_store(made.output)))
 
 
 def _look(folder: Path) -> Job[Acquisition]:
@@ -313,22 +306,14 @@ class StitchMosaicPanel(Panel):
             if FOLDER_KEY in layer.metadata:
                 layer.visible = False
         self._remove_earlier(folder)
-        data = [item.data for item in outcome.opened.levels]
-        many = len(data) > 1
-        keywords = layer_keywords(mosaic, levels=data)
-        image = self.viewer.add_image(
-            data if many else data[0], multiscale=many, **keywords
-        )
-        shapes = add_frame_layers(self.viewer, made, mosaic, name)
-        shapes.append(add_joint_layer(self.viewer, made, mosaic, name))
-        for layer in (image, *shapes):
-            if layer is not None:
-                layer.metadata[_MADE_FROM] = str(folder)
+        image = add_opened(self.viewer, outcome.opened)
+        for layer in (image, *add_shapes_layers(self.viewer, made, mosaic, name)):
+            layer.metadata[_MADE_FROM] = str(folder)
         self.viewer.layers.selection.active = image
         show_scale_bar(self.viewer)
         self._draw(made)
         self.trouble.setText(trouble(made))
-        self.figures.setText(table(figures(made)) + legend(made))
+        self.figures.setText(summary(made))
         self.reveal(self.results)
         placed = made.frames - len(made.left_out)
         self.show_status(

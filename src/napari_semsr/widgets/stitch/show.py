@@ -1,4 +1,4 @@
-"""The layers of a stitched scan: outlines of the frames, and their joints."""
+"""What the panel Stitch mosaic shows of a scan: layers, plots, words and numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ import numpy as np
 from napari_semsr.core import Acquisition, FloatArray, Micrograph
 from napari_semsr.io import nominal_corners
 from napari_semsr.jobs import StitchedFile
-from napari_semsr.widgets.base import DASH, SIGMA, TIMES
+from napari_semsr.widgets.base import DASH, SIGMA, TIMES, table
 from napari_semsr.widgets.calibrate import format_nm
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
     return [box + corner for corner in corners]
 
 
-def add_frame_layers(
+def _add_frame_layers(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
 ) -> list[Any]:
     """Add outlines of the frames, nominal and solved."""
@@ -139,7 +139,7 @@ def _joint_features(
     }
 
 
-def add_joint_layer(
+def _add_joint_layer(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
 ) -> Any:
     """Add a line for each joint between two frames that are placed."""
@@ -160,6 +160,15 @@ def add_joint_layer(
         features=_joint_features(pairs, solution.names),
         **keywords,
     )
+
+
+def add_shapes_layers(
+    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
+) -> list[Any]:
+    """Add outlines of the frames, nominal and solved, and their joints."""
+    layers = _add_frame_layers(viewer, made, mosaic, name)
+    joints = _add_joint_layer(viewer, made, mosaic, name)
+    return layers if joints is None else [*layers, joints]
 
 
 # Plots of a stitched scan: how joints disagree, and how the stage missed.
@@ -184,9 +193,9 @@ def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
     if not rows:
         _empty(axes, "no joint was refined")
         return
-    table = np.array(rows, dtype=float)
-    sigma, residual = np.maximum(table[:, :2].T, 1e-4)
-    used = table[:, 2] > 0
+    values = np.array(rows, dtype=float)
+    sigma, residual = np.maximum(values[:, :2].T, 1e-4)
+    used = values[:, 2] > 0
     axes.plot(
         sigma[used], residual[used], "o", ms=4, color=_JOINT, alpha=0.8, label="used"
     )
@@ -234,9 +243,6 @@ def draw_stitching(canvas: "PlotCanvas", made: StitchedFile) -> None:
     canvas.refresh()
 
 
-# What the panel Stitch mosaic says in words and numbers.
-
-
 def facts(acquisition: Acquisition) -> str:
     """Say what a scan is."""
     (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
@@ -268,7 +274,7 @@ def _nm(made: StitchedFile, px: float) -> str:
     return f"{px:.3g} px{nm}"
 
 
-def figures(made: StitchedFile) -> Mapping[str, str]:
+def _figures(made: StitchedFile) -> Mapping[str, str]:
     """Say a mosaic in words and numbers."""
     rows, columns = made.shape
     shown = {
@@ -288,7 +294,7 @@ def figures(made: StitchedFile) -> Mapping[str, str]:
     return shown
 
 
-def legend(made: StitchedFile) -> str:
+def _legend(made: StitchedFile) -> str:
     """Explain the colours of the joints."""
     lines = ['<span style="color:#440154">■</span> to <span style="color:#fde725">■']
     lines[0] += "</span> used, by correlation from 0 to 1"
@@ -299,6 +305,11 @@ def legend(made: StitchedFile) -> str:
     if made.pairs_rejected:
         lines.append(f'<span style="color:{_REJECTED}">■</span> not used')
     return f"<p>Joints: {'<br>'.join(lines)}</p>"
+
+
+def summary(made: StitchedFile) -> str:
+    """Write the figures as a small table, then what the colours of joints mean."""
+    return table(_figures(made)) + _legend(made)
 
 
 def trouble(made: StitchedFile) -> str:
