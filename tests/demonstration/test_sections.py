@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.demonstration.measure import measure_field
+from napari_semsr.demonstration.runs import measure_field
 from napari_semsr.demonstration.sections import judge_mosaic, psnr_gain
 from napari_semsr.jobs.models import DEFAULT_MODEL
 

@@ -3,4 +3,4 @@ from .job import (
     DemoResult as DemoResult,
     demo_job as demo_job,
 )
-from .measure import FieldFigures as FieldFigures
+from .runs import FieldFigures as FieldFigures

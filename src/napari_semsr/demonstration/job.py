@@ -10,8 +10,14 @@ from typing import Any
 from pydantic import Field
 
 from napari_semsr.core import Job, Options, Progress, software_versions
-from napari_semsr.demonstration.files import prepare_folder
-from napari_semsr.demonstration.runs import Half, ScanHalf, rms, run_scan, run_sem
+from napari_semsr.demonstration.runs import (
+    Half,
+    ScanHalf,
+    prepare_folder,
+    rms,
+    run_scan,
+    run_sem,
+)
 from napari_semsr.demonstration.sections import write_report
 from napari_semsr.jobs import DEFAULT_MODEL, Result, find_model, jsonable
 

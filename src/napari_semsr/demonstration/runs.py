@@ -1,4 +1,4 @@
-"""Both halves of the demonstration: a scan and an electron image."""
+"""Both halves of the demonstration, a scan and an electron image: run and measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from napari_semsr.analysis import (
+    FrcMap,
+    FrcMapOptions,
+    FrcOptions,
+    FrcResult,
+    Metrics,
+    RadialSpectrum,
+    measure_frc,
+    measure_metrics,
+    radial_spectrum,
+)
 from napari_semsr.core import (
     Box,
     FloatArray,
@@ -16,19 +27,20 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     ShapeError,
+    WriteError,
     gap_free_box as largest_gap_free_box,
 )
-from napari_semsr.demonstration.files import MAPS
-from napari_semsr.demonstration.measure import FieldFigures, measure_field
-from napari_semsr.io import write
+from napari_semsr.io import check_target, write
 from napari_semsr.jobs import (
     EnhancedFile,
     Exposure,
     SimulateOptions,
     StitchedFile,
+    check_target_folder,
     draw_specimen,
     enhance_job,
     expose,
+    frc_map_job,
     open_image,
     simulate_job,
     stitch_job,
@@ -37,9 +49,77 @@ from napari_semsr.jobs import (
 if TYPE_CHECKING:
     from napari_semsr.core import Acquisition
 
+MAPS = ("exposures", "before", "after")
+"""Maps of local resolution: of two exposures, and against the truth."""
+
+_FILES = {
+    "report": "report.html",
+    "figures": "figures.json",
+    "scan": "scan",
+    "scan_again": "scan-again",
+    "mosaic": "mosaic/mosaic.ome.zarr",
+    "mosaic_again": "mosaic/mosaic-again.ome.zarr",
+    "mosaic_enhanced": "mosaic/enhanced.ome.zarr",
+    "mosaic_baseline": "mosaic/wiener.ome.tif",
+    "mosaic_truth": "mosaic/truth.ome.tif",
+    "positions": "mosaic/solved-positions.csv",
+    "sem_truth": "sem/truth.tif",
+    "sem_first": "sem/exposure-1.tif",
+    "sem_second": "sem/exposure-2.tif",
+    "sem_baseline": "sem/wiener.tif",
+    "sem_enhanced": "sem/enhanced.ome.zarr",
+}
+for _half in ("mosaic", "sem"):
+    _FILES |= {f"{_half}_map_{m}": f"{_half}/frc-map-{m}.ome.tif" for m in MAPS}
+
 _TILE_PX = 256
+_MAP_STEP = 16
 _LEAST_PX = 64
 _FWHM = 2 * float(np.sqrt(2 * np.log(2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of the field, measured against the truth."""
+
+    label: str  # Name in tables and legends
+    image: Micrograph  # The field
+    metrics: Metrics  # Against the truth, gain and offset fitted first
+    cross: FrcResult | None  # FRC against the truth; None for the truth itself
+    spectrum: RadialSpectrum  # Radial power
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFigures:
+    """All figures of one field.
+
+    Attributes
+    ----------
+    degraded, baseline, enhanced, truth : Version
+        The field as it was taken, as two methods restore it, and as it is.
+    pair : FrcResult
+        FRC of two exposures, which needs no truth.
+    maps : tuple of FrcMap
+        Local resolution: of the exposures, and against the truth before and after.
+    pair_label : str
+        What the exposures are called.
+    data_range : float
+        Grey levels from black to white.
+    """
+
+    degraded: Version
+    baseline: Version
+    enhanced: Version
+    truth: Version
+    pair: FrcResult
+    maps: tuple[FrcMap, FrcMap, FrcMap]
+    pair_label: str
+    data_range: float
+
+    @property
+    def versions(self) -> tuple[Version, Version, Version, Version]:
+        """All versions in the order of tables."""
+        return self.degraded, self.baseline, self.enhanced, self.truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +155,31 @@ class ScanHalf(Half):
     mosaic: Micrograph  # The same, opened
     placement: Placement  # Positions against the truth
     box: Box  # Part of the mosaic that is measured: it has no gaps
+
+
+def demo_paths(folder: Path) -> dict[str, Path]:
+    """Name what the demonstration writes, by role."""
+    return {role: folder / name for role, name in _FILES.items()}
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
+    """Refuse a folder that cannot be filled, before anything is computed."""
+    paths = demo_paths(check_target_folder(folder, overwrite=overwrite))
+    for role in ("report", "figures", "positions"):
+        if paths[role].is_dir():
+            msg = f"{paths[role]} is a folder where a file shall go: move it away."
+            raise WriteError(msg)
+    try:
+        for place in sorted({path.parent for path in paths.values()}):
+            place.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        msg = f"{error.filename} cannot be made a folder ({reason}): choose another."
+        raise WriteError(msg) from error
+    for path in paths.values():
+        if path.suffix in (".tif", ".zarr"):
+            check_target(path, overwrite=True)
+    return paths
 
 
 def run_scan(
@@ -187,6 +292,56 @@ def _measure(
     for which, found in zip(MAPS, measured.maps, strict=True):
         write(found.map, paths[f"{half}_map_{which}"], overwrite=True)
     return measured
+
+
+def measure_field(
+    truth: Micrograph,
+    first: Micrograph,
+    second: Micrograph,
+    baseline: Micrograph,
+    enhanced: Micrograph,
+    *,
+    label: str = "Degraded input",
+    pair_label: str = "Two exposures",
+    data_range: float = 255.0,
+) -> Job[FieldFigures]:
+    """Measure a field whose truth is known, taken twice and restored twice.
+
+    All images lie on one grid; first and second have independent noise, and baseline
+    and enhanced are restorations of the first. In tables `label` names the first and
+    `pair_label` both.
+    """
+
+    def version(name: str, image: Micrograph) -> Version:
+        other = None if image is truth else truth
+        match: Any = None if other is None else "affine"
+        return Version(
+            name,
+            image,
+            measure_metrics(image, other, data_range=data_range, match=match),
+            None
+            if other is None
+            else measure_frc(image, other, FrcOptions(reference=True)),
+            radial_spectrum(image),
+        )
+
+    alone = FrcMapOptions(step=_MAP_STEP)
+    against = alone.replace(reference=True)
+    maps = (
+        (yield from frc_map_job(first, second, options=alone)).result,
+        (yield from frc_map_job(first, truth, options=against)).result,
+        (yield from frc_map_job(enhanced, truth, options=against)).result,
+    )
+    return FieldFigures(
+        version(label, first),
+        version("Wiener (scikit-image)", baseline),
+        version("Enhanced", enhanced),
+        version("Truth", truth),
+        measure_frc(first, second),
+        maps,
+        pair_label,
+        data_range,
+    )
 
 
 def _wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:

@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import FrcMap
 from napari_semsr.core import software_versions
-from napari_semsr.demonstration.measure import FieldFigures, Version
-from napari_semsr.demonstration.runs import Half, ScanHalf, rms
+from napari_semsr.demonstration.runs import (
+    FieldFigures,
+    Half,
+    ScanHalf,
+    Version,
+    rms,
+)
 from napari_semsr.jobs import DEFAULT_MODEL
 from napari_semsr.reporting import (
     FrequencyCurve,
