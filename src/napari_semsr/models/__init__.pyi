@@ -26,14 +26,6 @@ from .checkpoint import (
     save_model as save_model,
 )
 from .esrgan_import import load_esrgan as load_esrgan
-from .losses import (
-    cycle_ssim as cycle_ssim,
-    edge_loss as edge_loss,
-    lsgan_discriminator as lsgan_discriminator,
-    lsgan_generator as lsgan_generator,
-    total_variation as total_variation,
-    weights_for_shares as weights_for_shares,
-)
 from .probing.receptive_field import (
     Probe as Probe,
     effective_fields as effective_fields,

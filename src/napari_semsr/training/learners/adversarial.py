@@ -5,6 +5,9 @@ Cross-entropy [1]_, least squares [2]_, or the relativistic average [3]_ of ESRG
 .. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661.
 .. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076.
 .. [3] A. Jolicoeur-Martineau, ICLR 2019, arXiv:1807.00734.
+
+Gao: X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4. De Haan: K. de
+Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +20,6 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import lsgan_discriminator, lsgan_generator
 from napari_semsr.training.data import Patches, flat
 from napari_semsr.training.learners.base import (
     Learner,
@@ -41,10 +43,11 @@ def generator_loss(
     """Loss of a generator: what it makes should be taken for true.
 
     `fake` and `real` are scores of generated and of true images; only the relativistic
-    form needs the latter.
+    form needs the latter. Of Gao's equation 9 the least squares are the first term,
+    with a `factor` of a half; it is 1 in de Haan's paper, whose equation 4 squares too.
     """
     if kind == "least-squares":
-        return lsgan_generator(fake, factor)
+        return factor * (fake - 1).square().mean()
     if kind == "cross-entropy":
         return factor * _entropy(fake, 1.0)
     if real is None:
@@ -59,10 +62,11 @@ def discriminator_loss(
 ) -> Tensor:
     """Loss of a discriminator: true images from generated ones.
 
-    `real` and `fake` are scores; `factor` multiplies the sum of both parts.
+    `real` and `fake` are scores, of any shapes; `factor` multiplies the sum of both
+    parts. The least squares are Gao's equation 9 without the generator's term.
     """
     if kind == "least-squares":
-        return lsgan_discriminator(real, fake, factor)
+        return factor * ((real - 1).square().mean() + fake.square().mean())
     if kind == "cross-entropy":
         return factor * (_entropy(real, 1.0) + _entropy(fake, 0.0))
     both = _entropy(real - fake.mean(), 1.0) + _entropy(fake - real.mean(), 0.0)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from napari_semsr.core import OptionError, ReadError
+from napari_semsr.core import OptionError, ReadError, ShapeError
 from napari_semsr.io import read
-from napari_semsr.models import build, build_discriminator, cycle_ssim, edge_loss
+from napari_semsr.models import build, build_discriminator
 from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.learners.adversarial import (
     AdversarialLearner,
@@ -316,3 +316,87 @@ class CycleGan(AdversarialLearner):
             for name, (weight, found) in parts.items()
             if weight and found
         }
+
+
+# What the terms compare, on (B, C, H, W) of the unit scale. Where a paper's formula is
+# misprinted or leaves a choice, the docstring says what is taken.
+#
+# Gao: X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4. SSIM: Z. Wang
+# et al., IEEE Trans. Image Process. 13, 600 (2004), doi:10.1109/TIP.2003.819861.
+
+_C1 = 1e-4  # K1 = 0.01, Gao's and the usual one
+_C2 = 4e-4  # K2 = 0.02, Gao's; the usual one is 9e-4
+_WINDOW = 11  # px, Wang's and Gao's
+_SIGMA = 1.5  # px, Wang's; Gao et al. give none
+_SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+_LEVEL = 1e-12  # the root has no derivative at nothing; a flat place reads 1e-6
+
+
+def cycle_ssim(returned: Tensor, image: Tensor) -> Tensor:
+    """One less the structural similarity, 0 to 2: one half of Gao's equation 11.
+
+    `returned` is ``F(G(a))`` and `image` is ``a``, both (B, C, H, W).
+    """
+    return 1 - ssim(returned, image).mean()
+
+
+def edge_loss(returned: Tensor, kept: Tensor) -> Tensor:
+    """Mean squared difference of Sobel magnitudes: one half of Gao's equation 13.
+
+    The equation compares ``F(G(a))`` with ``F(a)``, and ``G(F(b))`` with ``G(b)``: both
+    are outputs, and neither is the input. That is taken as it stands.
+    """
+    return functional.mse_loss(sobel_magnitude(returned), sobel_magnitude(kept))
+
+
+def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
+    """Map the structural similarity of two images (B, C, H, W), -1 to 1.
+
+    The denominator is the product of the two sums (Wang et al. 2004). Gao et al. print
+    a plus between them in their equation 6; with it, equal images would not score 1.
+    The map is 10 px smaller on each axis: the places where the whole window fits.
+    """
+    if first.shape != second.shape or min(first.shape[-2:]) < _WINDOW:
+        msg = (
+            f"SSIM needs two images of one shape and at least {_WINDOW} px, got "
+            f"{tuple(first.shape)} and {tuple(second.shape)}."
+        )
+        raise ShapeError(msg)
+    # variances are small differences of large numbers: 16 bits do not hold them
+    a, b = (x if x.dtype == torch.float64 else x.float() for x in (first, second))
+    taps = _gaussian(a)
+    products = torch.stack((a, b, a * a, b * b, a * b))
+    flat = products.reshape(-1, 1, *products.shape[-2:])
+    blurred = functional.conv2d(flat, taps.reshape(1, 1, -1, 1))
+    blurred = functional.conv2d(blurred, taps.reshape(1, 1, 1, -1))
+    mean_a, mean_b, aa, bb, ab = blurred.reshape(
+        *products.shape[:-2], *blurred.shape[-2:]
+    )
+    light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    spread = (aa - mean_a**2) + (bb - mean_b**2) + c2
+    similarity: Tensor = light * (2 * (ab - mean_a * mean_b) + c2) / spread
+    return similarity
+
+
+def _gaussian(like: Tensor) -> Tensor:
+    """Taps of the window, which add up to one."""
+    distance = torch.arange(_WINDOW, dtype=like.dtype, device=like.device)
+    distance = distance - (_WINDOW - 1) / 2
+    taps = torch.exp(-distance.square() / (2 * _SIGMA**2))
+    return taps / taps.sum()
+
+
+def sobel_magnitude(image: Tensor) -> Tensor:
+    """Find how steep (B, C, H, W) is: the root of two squared Sobel slopes.
+
+    Gao's equations 14 and 15. Edges are repeated, so that they are no slope. A slope of
+    one per pixel reads 8.
+    """
+    across = torch.tensor(_SOBEL, dtype=image.dtype, device=image.device)
+    kernels = torch.stack((across, across.T))[:, None]
+    padded = functional.pad(
+        image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
+    )
+    slopes = functional.conv2d(padded, kernels)
+    steep = (slopes.square().sum(1) + _LEVEL).sqrt()
+    return steep.reshape(image.shape)

@@ -1,15 +1,15 @@
-"""Generator and discriminator on pairs: de Haan's system, Pix2Pix, SRGAN, ESRGAN."""
+"""Generator and discriminator on pairs: de Haan's system, Pix2Pix, SRGAN, ESRGAN.
+
+De Haan: K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import (
-    bicubic,
-    build_discriminator,
-    total_variation,
-    weights_for_shares,
-)
+from napari_semsr.models import bicubic, build_discriminator
 from napari_semsr.training.learners.adversarial import (
     AdversarialLearner,
     History,
@@ -119,3 +119,34 @@ class PairedGan(AdversarialLearner):
         self.term_sums += parts
         means = (self.term_sums / (seen + 1)).clamp_min(_LEAST).tolist()
         self.weights.copy_(torch.tensor(weights_for_shares(means, shares)))
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Anisotropic total variation of (B, C, H, W): absolute steps down and across.
+
+    De Haan's equation 3, which is a sum over the image; over a batch the mean of
+    the images is taken.
+    """
+    down = (image[..., 1:, :] - image[..., :-1, :]).abs().sum()
+    across = (image[..., 1:] - image[..., :-1]).abs().sum()
+    return (down + across) / image.shape[0]
+
+
+def weights_for_shares(
+    values: Sequence[float], shares: Sequence[float]
+) -> tuple[float, ...]:
+    """Find fixed weights with which terms of given means have given shares of a loss.
+
+    De Haan et al. give shares (84, 14 and 2 %) where other papers give weights: their
+    weights are such that the shares came out. Measure the terms during a first stretch
+    of training, take the weights from here, and keep them. The first weight is 1;
+    shares need not add up to one.
+    """
+    if len(values) != len(shares) or not values:
+        msg = f"each term needs one share, got {len(values)} and {len(shares)}"
+        raise ValueError(msg)
+    if min(*values, *shares) <= 0:
+        msg = f"terms and shares must be positive, got {values} and {shares}"
+        raise ValueError(msg)
+    plain = [share / value for share, value in zip(shares, values, strict=True)]
+    return tuple(weight / plain[0] for weight in plain)

@@ -1,6 +1,7 @@
 """Losses: hand values and gradients."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,17 +10,29 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from napari_semsr.core.errors import ShapeError
-from napari_semsr.models import losses
-from napari_semsr.models.losses import sobel_magnitude, ssim
+from napari_semsr.training.learners.adversarial import (
+    discriminator_loss,
+    generator_loss,
+)
+from napari_semsr.training.learners.cycle_gan import (
+    cycle_ssim,
+    edge_loss,
+    sobel_magnitude,
+    ssim,
+)
+from napari_semsr.training.learners.paired_gan import (
+    total_variation,
+    weights_for_shares,
+)
 
 PAIR: dict[str, Callable[..., Tensor]] = {
-    "cycle_ssim": losses.cycle_ssim,
-    "edge_loss": losses.edge_loss,
-    "lsgan_discriminator": losses.lsgan_discriminator,
+    "cycle_ssim": cycle_ssim,
+    "edge_loss": edge_loss,
+    "discriminator": partial(discriminator_loss, "least-squares"),
 }
 SINGLE: dict[str, Callable[..., Tensor]] = {
-    "total_variation": losses.total_variation,
-    "lsgan_generator": losses.lsgan_generator,
+    "total_variation": total_variation,
+    "generator": partial(generator_loss, "least-squares"),
 }
 EQUAL_IS_ZERO = ("cycle_ssim", "edge_loss")
 
@@ -52,20 +65,19 @@ def test_equal_images_cost_nothing(name: str, images: tuple[Tensor, Tensor]) -> 
 
 
 def test_adversarial_losses_by_hand() -> None:
+    generator, discriminator = SINGLE["generator"], PAIR["discriminator"]
     fake, real = torch.tensor([0.0, 2.0, 0.5]), torch.tensor([[1.0, 0.0]])
-    assert losses.lsgan_generator(fake) == pytest.approx((1 + 1 + 0.25) / 3 / 2)
-    assert losses.lsgan_discriminator(real, fake) == pytest.approx(
-        0.5 * (1 / 2 + (4 + 0.25) / 3)
-    )
-    assert losses.lsgan_generator(fake, 1.0) == 2 * losses.lsgan_generator(fake)
-    perfect = losses.lsgan_discriminator(torch.ones(4), torch.zeros(2))
+    assert generator(fake, factor=0.5) == pytest.approx((1 + 1 + 0.25) / 3 / 2)
+    assert discriminator(real, fake) == pytest.approx(0.5 * (1 / 2 + (4 + 0.25) / 3))
+    assert generator(fake) == 2 * generator(fake, factor=0.5)
+    perfect = discriminator(torch.ones(4), torch.zeros(2))
     assert perfect == 0
 
 
 def test_total_variation_by_hand() -> None:
     image = torch.tensor([[[[0.0, 1.0], [3.0, -1.0]]]])
-    assert losses.total_variation(image) == 3 + 2 + 1 + 4
-    assert losses.total_variation(image.repeat(3, 1, 1, 1)) == 10
+    assert total_variation(image) == 3 + 2 + 1 + 4
+    assert total_variation(image.repeat(3, 1, 1, 1)) == 10
 
 
 @pytest.mark.parametrize("k2", [0.02, 0.03], ids=["Gao", "usual"])
@@ -86,7 +98,7 @@ def test_ssim_of_constants_is_their_difference_in_light() -> None:
     a, b = torch.full((1, 1, 11, 11), 0.2), torch.full((1, 1, 11, 11), 0.6)
     expected = (2 * 0.2 * 0.6 + 1e-4) / (0.04 + 0.36 + 1e-4)
     assert ssim(a, b).item() == pytest.approx(expected, abs=1e-5)
-    assert losses.cycle_ssim(a, b) == pytest.approx(1 - expected, abs=1e-5)
+    assert cycle_ssim(a, b) == pytest.approx(1 - expected, abs=1e-5)
 
 
 def test_ssim_in_half_precision_is_as_good() -> None:
@@ -120,21 +132,21 @@ def test_sobel_by_hand() -> None:
 
 def test_edge_loss_does_not_see_a_change_of_level() -> None:
     image = torch.rand(1, 1, 12, 12)
-    assert losses.edge_loss(image + 0.3, image) < 1e-10
-    assert losses.edge_loss(2 * image, image) > 0.1
+    assert edge_loss(image + 0.3, image) < 1e-10
+    assert edge_loss(2 * image, image) > 0.1
 
 
 def test_flat_images_have_finite_gradients() -> None:
     flat = torch.full((1, 1, 12, 12), 0.5, requires_grad=True)
     other = torch.rand(1, 1, 12, 12)
-    for loss in (losses.edge_loss, losses.cycle_ssim):
+    for loss in (edge_loss, cycle_ssim):
         (gradient,) = torch.autograd.grad(loss(flat, other), flat)
         assert gradient.isfinite().all()
 
 
 def test_weights_make_the_shares_come_out() -> None:
     values, shares = (0.7, 0.02, 350.0), (0.84, 0.14, 0.02)
-    weights = losses.weights_for_shares(values, shares)
+    weights = weights_for_shares(values, shares)
     terms = [w * v for w, v in zip(weights, values, strict=True)]
     assert weights[0] == 1
     assert [t / sum(terms) for t in terms] == pytest.approx(shares)
@@ -152,7 +164,7 @@ def test_shares_that_cannot_be_had_are_refused(
     values: tuple[float, ...], shares: tuple[float, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        losses.weights_for_shares(values, shares)
+        weights_for_shares(values, shares)
 
 
 def test_minimising_the_cycle_loss_brings_the_image_back() -> None:
@@ -161,7 +173,7 @@ def test_minimising_the_cycle_loss_brings_the_image_back() -> None:
     optimizer = torch.optim.Adam([returned], lr=0.05)
     for _ in range(40):
         optimizer.zero_grad()
-        losses.cycle_ssim(returned, image).backward()
+        cycle_ssim(returned, image).backward()
         optimizer.step()
     left = (returned.detach() - image).abs().mean()
     assert left < 0.3 * (0.5 - image).abs().mean()
