@@ -18,7 +18,7 @@ from typing import Any
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
-from napari_semsr.training.data.scene_cache import open_bank
+from napari_semsr.training.data.scene_cache import SceneCache
 from napari_semsr.training.fit import train
 from napari_semsr.training.run_folder import STATE
 from paper_tables.plan import Planned, key_of, shared_out
@@ -175,7 +175,9 @@ def _make_scenes(planned: Planned, say: Say) -> None:
         return
     network = build(recipe.architecture, recipe.architecture_options)
     began = time.monotonic()
-    open_bank(recipe, int(getattr(network, "scale", 1)), lambda _done, _count: None)
+    SceneCache.open(
+        recipe, int(getattr(network, "scale", 1)), lambda _done, _count: None
+    )
     took = time.monotonic() - began
     if took > 1:
         say(f"made {recipe.data.bank} scenes for {planned.name} in {took:.0f} s")

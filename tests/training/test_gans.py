@@ -12,11 +12,11 @@ from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.registry import build
-from napari_semsr.training import fit as loop, setup as starting
+from napari_semsr.training import fit as loop, validation
+from napari_semsr.training.fit import check_discriminator_field
 from napari_semsr.training.learners.cycle_gan import CycleGan
 from napari_semsr.training.learners.paired_gan import PairedGan
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.setup import check_discriminator_field
 from napari_semsr.training.validation import ValidationPair
 
 BASE: dict[str, Any] = {
@@ -81,7 +81,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
 def _one_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (32, 30)).astype(np.uint8)
     pairs = [ValidationPair("blur", grey // 2, grey)]
-    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
 
 
 def _state(path: Path) -> dict[str, Tensor]:

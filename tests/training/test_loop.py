@@ -19,7 +19,7 @@ from napari_semsr.core.progress import Progress, run
 from napari_semsr.io.formats import write
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.simulation.phantoms.draw import draw
-from napari_semsr.training import callbacks as recorder, fit as loop, setup as starting
+from napari_semsr.training import callbacks as recorder, fit as loop, validation
 from napari_semsr.training.learners import supervised
 from napari_semsr.training.learners.base import learning_rate_factor
 from napari_semsr.training.recipe import DataOptions, Recipe
@@ -49,7 +49,7 @@ def _few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     truth = rng.integers(0, 255, (32, 30)).astype(np.uint8)
     noisy = np.clip(truth + rng.normal(0, 9, truth.shape), 0, 255).astype(np.uint8)
     pairs = [ValidationPair("blur", noisy, truth)]
-    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
@@ -254,7 +254,7 @@ def test_run_that_saved_nothing_can_be_started_again(
         raise WriteError(msg)
 
     with monkeypatch.context() as patch:
-        patch.setattr(starting, "validation_pairs", fail)
+        patch.setattr(validation, "validation_pairs", fail)
         with pytest.raises(WriteError, match="no images"):
             run(loop.train(RECIPE, tmp_path / "run"))
     short = RECIPE.replace(stop_after=3)

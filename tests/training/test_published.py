@@ -10,7 +10,8 @@ import torch
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.models.probing.receptive_field import Probe
-from napari_semsr.training import callbacks as recorder, fit as loop, setup as starting
+from napari_semsr.models.registry import build
+from napari_semsr.training import callbacks as recorder, fit as loop, validation
 from napari_semsr.training.recipe import Recipe, load_recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -56,10 +57,10 @@ def test_recipe_trains(
 ) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (160, 160)).astype(np.uint8)
     pairs = [ValidationPair("blur", grey, grey)]
-    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
     monkeypatch.setattr(recorder, "probe_of", lambda *_: Probe(8, 0, 8))
     recipe = narrowed(name)
-    first = starting.first_network(recipe)
+    first = loop.first_network(recipe)
     result = run(loop.train(recipe, tmp_path / "run"))
     assert result.steps == 2
     loaded = load_model(result.model)
@@ -75,7 +76,7 @@ def test_recipe_trains(
 def test_networks_of_the_recipe_can_be_built_in_full(name: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     with torch.device("meta"):
-        network = starting.build(recipe.architecture, recipe.architecture_options)
+        network = build(recipe.architecture, recipe.architecture_options)
     assert sum(weight.numel() for weight in network.parameters()) > 5000
 
 

@@ -1,8 +1,10 @@
-from .fit import train as train
+from .fit import (
+    settled as settled,
+    train as train,
+)
 from .learners.base import with_steps as with_steps
 from .recipe import (
     SAME as SAME,
     Recipe as Recipe,
     load_recipe as load_recipe,
 )
-from .setup import settled as settled

@@ -30,7 +30,7 @@ from napari_semsr.models import (
     save_model,
 )
 from napari_semsr.training.data import pixel_nm_of
-from napari_semsr.training.learners import Learner, check_weights
+from napari_semsr.training.learners import Learner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import keep_preview, save_state, saving
 from napari_semsr.training.validation import PERCENTILES
@@ -160,7 +160,7 @@ class Recorder(Callback):
         if step % self.recipe.validate_every == 0 or reached >= last:
             self._validate(trainer, module, loss)
         elif stopped:
-            check_weights(module, trainer.global_step)
+            module.check_weights()
             save_state(trainer, self.run_dir, self.best)
         if stopped or reached >= last or _agreed(trainer, self._stale(step)):
             trainer.should_stop = True
@@ -181,7 +181,7 @@ class Recorder(Callback):
     def _validate(
         self, trainer: lightning.Trainer, module: Learner, loss: float
     ) -> None:
-        check_weights(module, trainer.global_step)
+        module.check_weights()
         if not self.writes:
             save_state(trainer, self.run_dir, self.best)
             return

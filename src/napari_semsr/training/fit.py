@@ -29,8 +29,17 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
 )
+from napari_semsr.models import (
+    Deblurred,
+    DehazingRestorer,
+    build,
+    build_discriminator,
+    load_model,
+    read_card,
+    resolve,
+)
 from napari_semsr.training.callbacks import Recorder
-from napari_semsr.training.data import TrainingData
+from napari_semsr.training.data import TrainingData, fitting_store
 from napari_semsr.training.distributed import (
     Rendezvous,
     check_devices,
@@ -38,7 +47,8 @@ from napari_semsr.training.distributed import (
     environment_kept,
     is_first,
 )
-from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.learners import CycleGan, Learner, PairedGan, Supervised
+from napari_semsr.training.recipe import SAME, Recipe
 from napari_semsr.training.run_folder import (
     STATE,
     begin,
@@ -48,62 +58,16 @@ from napari_semsr.training.run_folder import (
     leaving_no_empty,
     steps_done,
 )
-from napari_semsr.training.setup import (
-    check_patches,
-    first_network,
-    make_learner,
-    scale_of,
-    settled,
-)
+from napari_semsr.training.validation import held_out_fields
 
-# Whether a network is trained in bf16.
-
+_LEARNERS: dict[str, type[Learner]] = {
+    "supervised-l1": Supervised,
+    "supervised": Supervised,
+    "paired-gan": PairedGan,
+    "cycle-gan": CycleGan,
+}
+_LARGEST_PX = 2048  # of the patches that a recipe may ask for
 _BLOCK = 16  # channels
-
-
-def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
-    """Tell whether a network is trained in mixed precision.
-
-    With `precision: auto`, where the processor is fast at it and the network can be
-    trained so; bf16 is refused where it cannot.
-    """
-    if recipe.precision == "fp32":
-        return False
-    if torch.cuda.is_available():
-        able = bool(torch.cuda.is_bf16_supported())
-        return able or recipe.precision == "bf16"
-    wrong = _wrong_on_cpu(network)
-    if recipe.precision == "bf16":
-        if wrong is not None:
-            msg = (
-                "precision: bf16 fails on a CPU where a dilated convolution has "
-                f"{wrong} channels, not a multiple of {_BLOCK}; take fp32 or auto."
-            )
-            raise OptionError(msg)
-        return True
-    return wrong is None and is_fast_on_cpu()
-
-
-def is_fast_on_cpu() -> bool:
-    """Whether the processor has units for bf16."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
-def _wrong_on_cpu(network: nn.Module) -> int | None:
-    """Channels of a convolution whose gradient would be wrong, if there is one.
-
-    In bf16 and with channels last, PyTorch 2.13 gives NaN for the gradient of a
-    dilated convolution whose channels do not fill oneDNN's blocks, or ends the process.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
-            for channels in (module.in_channels, module.out_channels):
-                if channels % _BLOCK:
-                    return channels
-    return None
-
-
 _CHATTER = ("pytorch_lightning", "lightning_fabric")
 
 
@@ -195,6 +159,167 @@ def train(
         run_dir / f"{recipe.name}.safetensors",
         time.monotonic() - start,
     )
+
+
+# Set-up of a run: the network, the checks before any work, and what learns.
+
+
+def settled(recipe: Recipe) -> Recipe:
+    """Fill in the architecture of a recipe that takes over that of a model."""
+    if recipe.architecture != SAME or recipe.start_from is None:
+        return recipe
+    card = read_card(resolve(recipe.start_from))
+    return recipe.replace(
+        architecture=card.architecture, architecture_options=card.options
+    )
+
+
+def first_network(recipe: Recipe) -> nn.Module:
+    """Build the network that training starts from, with weights that it takes over."""
+    torch.manual_seed(recipe.seed)
+    network = build(recipe.architecture, recipe.architecture_options)
+    if recipe.start_from is not None:
+        _take_over(network, recipe.start_from)
+    if recipe.local_from is not None:
+        _take_over(getattr(network, "local", network), recipe.local_from)
+    return network
+
+
+def _take_over(network: nn.Module, name: str) -> None:
+    """Copy the weights of another model where names and shapes agree.
+
+    Of two of which one alone looks for haze, or filters, the parts that both have are
+    taken.
+    """
+    module = load_model(name).module
+    if type(network) is not type(module):
+        network, module = _within(network), _within(module)
+    given = module.state_dict()
+    own = network.state_dict()
+    same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    if 2 * len(same) < len(given):
+        msg = (
+            f"Only {len(same)} of {len(given)} weights of {Path(name).name} fit this "
+            "architecture; drop start_from."
+        )
+        raise CheckpointError(msg)
+    network.load_state_dict({**own, **same})
+
+
+def _within(network: nn.Module) -> nn.Module:
+    """Give the part that works on what a look for haze or a filter has prepared."""
+    if isinstance(network, DehazingRestorer):
+        return network.local
+    return network.corrector if isinstance(network, Deblurred) else network
+
+
+def scale_of(network: nn.Module) -> int:
+    """Output pixels of a network per input pixel."""
+    return int(getattr(network, "scale", 1))
+
+
+def check_patches(network: nn.Module, recipe: Recipe) -> None:
+    """Refuse patches that network, discriminator or store cannot give or take.
+
+    This is done before a run's folder is touched.
+    """
+    if recipe.data.pairs is not None:
+        fitting_store(recipe, scale_of(network))
+    stride, side = int(getattr(network, "stride", 1)), recipe.data.patch_px
+    if side % stride:
+        near = max(side // stride, 1) * stride
+        msg = (
+            f"Patches must be a multiple of the network's {stride} px, got patch_px = "
+            f"{side}; {near} would do."
+        )
+        raise OptionError(msg)
+    check_discriminator_field(recipe, scale_of(network), stride)
+
+
+def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
+    """Refuse patches that are too small for the discriminator, before any work.
+
+    `scale` is output pixels per input pixel of the generator, and the side of its
+    patches must be a multiple of `stride`.
+    """
+    if not recipe.adversarial:
+        return
+    name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
+    with torch.device("meta"):  # sizes alone; no random numbers are drawn
+        judge = build_discriminator(name, options)
+    side, whole = recipe.data.patch_px, recipe.data.pairs is not None
+    count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
+    shape = count, int(options.get("channels", 1))
+    if _takes(judge, shape, side * scale):
+        return
+    for larger in range(side + stride, _LARGEST_PX + 1, stride):
+        if _takes(judge, shape, larger * scale):
+            msg = (
+                f"The discriminator {name} is too deep for patch_px = {side}: it needs "
+                f"at least {larger}."
+            )
+            raise OptionError(msg)
+
+
+def _takes(judge: nn.Module, shape: tuple[int, int], side: int) -> bool:
+    """Whether patches of a side pass through a network."""
+    try:
+        judge(torch.empty((*shape, side, side), device="meta"))
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def takes_bf16(recipe: Recipe, network: nn.Module) -> bool:
+    """Tell whether a network is trained in mixed precision.
+
+    With `precision: auto`, where the processor is fast at it and the network can be
+    trained so; bf16 is refused where it cannot.
+    """
+    if recipe.precision == "fp32":
+        return False
+    if torch.cuda.is_available():
+        able = bool(torch.cuda.is_bf16_supported())
+        return able or recipe.precision == "bf16"
+    wrong = _wrong_on_cpu(network)
+    if recipe.precision == "bf16":
+        if wrong is not None:
+            msg = (
+                "precision: bf16 fails on a CPU where a dilated convolution has "
+                f"{wrong} channels, not a multiple of {_BLOCK}; take fp32 or auto."
+            )
+            raise OptionError(msg)
+        return True
+    return wrong is None and is_fast_on_cpu()
+
+
+def is_fast_on_cpu() -> bool:
+    """Whether the processor has units for bf16."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def _wrong_on_cpu(network: nn.Module) -> int | None:
+    """Channels of a convolution whose gradient would be wrong, if there is one.
+
+    In bf16 and with channels last, PyTorch 2.13 gives NaN for the gradient of a
+    dilated convolution whose channels do not fill oneDNN's blocks, or ends the process.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
+            for channels in (module.in_channels, module.out_channels):
+                if channels % _BLOCK:
+                    return channels
+    return None
+
+
+def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
+    """Join a network, a recipe, and the fields that choose the checkpoint."""
+    pairs = held_out_fields(recipe, scale_of(network))
+    return _LEARNERS[recipe.kind](network, recipe, pairs)
+
+
+# Lightning in a thread of its own.
 
 
 def _trainer(

@@ -20,11 +20,19 @@ from napari_semsr.analysis import (
 from napari_semsr.core import Float32Array, Micrograph
 from napari_semsr.models import bicubic
 from napari_semsr.simulation import KINDS, PHANTOMS, degrade_plane, draw
-from napari_semsr.training.data import PHANTOM_SEED, binned, load_clear, simulated
+from napari_semsr.training.data import (
+    PHANTOM_SEED,
+    binned,
+    fitting_store,
+    load_clear,
+    simulated,
+    to_unit,
+)
 from napari_semsr.training.recipe import Recipe
 
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
+_MOST_STORED = 64  # patches of a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,19 @@ class ValidationPair:
 def _centre(image: Float32Array, side: int) -> Float32Array:
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
+
+
+def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
+    """Gather the fields whose truth is known, from all that a recipe learns from."""
+    if recipe.data.pairs is not None:
+        return _stored_pairs(recipe, scale)
+    made: list[ValidationPair] = []
+    for name, share in recipe.data.sources.items():
+        if share > 0 and name == "images":
+            made += coarse_pairs(validation_pairs(recipe), scale)
+        elif share > 0:
+            made += simulated_pairs(recipe, name, scale)
+    return made
 
 
 def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
@@ -100,6 +121,26 @@ def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair
     return made
 
 
+def _stored_pairs(recipe: Recipe, scale: int) -> list[ValidationPair]:
+    """Read the pairs of a store that choose the checkpoint.
+
+    Up to 64 whole patches, evenly picked; none if the store is unpaired.
+    """
+    store = fitting_store(recipe, scale)
+    if not store.paired:
+        return []
+    low, high = store.arrays("validation")
+    count = int(low.shape[0])
+    numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_STORED)).round())
+    made = []
+    for number in numbers.astype(int).tolist():
+        greys = store.ranges("validation", number)
+        images = (np.asarray(a[number]) for a in (low, high))
+        pair = [to_unit(i, g) * _WHITE for i, g in zip(images, greys, strict=True)]
+        made.append(ValidationPair("pairs", *pair))
+    return made
+
+
 # Figures of a network on fields whose truth is known.
 
 PERCENTILES = (0.1, 99.9)
@@ -149,9 +190,9 @@ def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
     lacking = [(0, -n % stride) for n in image.shape]
     padded = np.pad((image.astype(np.float32) - low) / span, lacking, mode="reflect")
-    scaled = torch.from_numpy(padded.astype(np.float32)).to(_device_of(module))
+    given = torch.from_numpy(padded.astype(np.float32)).to(_device_of(module))
     rows, columns = (n * scale for n in image.shape)
-    restored = module(scaled[None, None])[0, 0, :rows, :columns]
+    restored = module(given[None, None])[0, 0, :rows, :columns]
     return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
 
 

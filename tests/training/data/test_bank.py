@@ -9,7 +9,7 @@ import torch
 from napari_semsr.core.errors import WriteError
 from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.patches import Patches, ScenePairs
-from napari_semsr.training.data.scene_cache import CachedBatches, open_bank
+from napari_semsr.training.data.scene_cache import CachedBatches, SceneCache
 from napari_semsr.training.data.scenes import Scenes
 from napari_semsr.training.recipe import Recipe
 
@@ -37,7 +37,7 @@ def silent(_done: int, _count: int) -> None:
 
 def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -> None:
     asked = recipe(tmp_path)
-    bank = open_bank(asked, 2, silent)
+    bank = SceneCache.open(asked, 2, silent)
     assert bank.low.shape == (COUNT, 64, 64)
     assert bank.high.shape == (COUNT, 128, 128)
     assert bank.log_gain is None
@@ -53,19 +53,19 @@ def test_bank_is_made_once_for_all_runs_that_want_its_scenes(tmp_path: Path) -> 
         heard.append(done)
         assert count == COUNT
 
-    open_bank(recipe(tmp_path), 1, hear)
+    SceneCache.open(recipe(tmp_path), 1, hear)
     assert heard[-1] == COUNT
     heard.clear()
-    open_bank(recipe(tmp_path, patch_px=16), 1, hear)
+    SceneCache.open(recipe(tmp_path, patch_px=16), 1, hear)
     assert not heard
-    open_bank(recipe(tmp_path, soft=0.0), 1, hear)
+    SceneCache.open(recipe(tmp_path, soft=0.0), 1, hear)
     assert heard
 
 
 def test_recipes_of_one_instrument_share_its_scenes(tmp_path: Path) -> None:
     gold = {"sources": {"gold": 1.0}, "bank": 2}
-    open_bank(recipe(tmp_path, **gold), 2, silent)
-    open_bank(recipe(tmp_path, **gold, soft=0.0, phantoms=0.5), 2, silent)
+    SceneCache.open(recipe(tmp_path, **gold), 2, silent)
+    SceneCache.open(recipe(tmp_path, **gold, soft=0.0, phantoms=0.5), 2, silent)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -74,7 +74,7 @@ def test_stopped_making_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_bank(recipe(tmp_path), 1, stop)
+        SceneCache.open(recipe(tmp_path), 1, stop)
     assert not list(tmp_path.iterdir())
 
 
@@ -82,12 +82,12 @@ def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     with pytest.raises(WriteError, match=r"lower data\.bank"):
-        open_bank(recipe(blocked), 1, silent)
+        SceneCache.open(recipe(blocked), 1, silent)
 
 
 def test_batches_of_a_step_are_the_same_whenever_it_is_reached(tmp_path: Path) -> None:
     asked = recipe(tmp_path)
-    bank = open_bank(asked, 1, silent)
+    bank = SceneCache.open(asked, 1, silent)
     whole = list(CachedBatches(bank, asked, 0))
     rest = list(CachedBatches(bank, asked, 4))
     assert len(whole) == len(CachedBatches(bank, asked, 4)) == asked.steps
@@ -101,7 +101,7 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
     clean = {"blur": 1, "fog": 0, "hybrid": 0, "sigma_px": (0.01, 0.01), "noisy": 0}
     given = {**recipe(tmp_path).model_dump(), "degradations": clean | {"near_paper": 0}}
     asked = Recipe.parse(given)
-    batch = CachedBatches(open_bank(asked, 1, silent), asked, 0).batch(0)
+    batch = CachedBatches(SceneCache.open(asked, 1, silent), asked, 0).batch(0)
     assert isinstance(batch, Patches)
     assert batch.low.shape == (2, 2, 1, 32, 32)
     torch.testing.assert_close(batch.low, batch.high, atol=0.02, rtol=0)
@@ -109,7 +109,7 @@ def test_patches_lie_at_one_place_in_both(tmp_path: Path) -> None:
 
 def test_unpaired_patches_are_of_another_scene(tmp_path: Path) -> None:
     asked = recipe(tmp_path, "cycle-gan", patch_px=64, patches_per_scene=1)
-    bank = open_bank(asked, 1, silent)
+    bank = SceneCache.open(asked, 1, silent)
     batch = CachedBatches(bank, asked, 0).batch(0)
     assert isinstance(batch, Patches)
     for low, high in zip(batch.low[:, 0, 0], batch.high[:, 0, 0], strict=True):

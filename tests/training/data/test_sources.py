@@ -6,10 +6,10 @@ import torch
 
 from napari_semsr.core.errors import OptionError
 from napari_semsr.models.registry import build
-from napari_semsr.training import setup as starting
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.patches import ScenePairs, ScenePatches
 from napari_semsr.training.data.sources import Gold, Superlens, pixel_nm_of
+from napari_semsr.training.fit import make_learner
 from napari_semsr.training.recipe import Recipe
 
 
@@ -64,7 +64,7 @@ def test_gold_is_seen_at_two_magnifications() -> None:
 def test_simulated_fields_choose_the_checkpoint() -> None:
     asked = recipe(gold=1.0)
     network = build(asked.architecture, asked.architecture_options)
-    learner = starting.make_learner(network, asked)
+    learner = make_learner(network, asked)
     kinds = {pair.kind for pair in learner.validator.pairs}
     assert kinds == {"gold"}
     with torch.inference_mode():

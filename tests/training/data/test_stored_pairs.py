@@ -17,9 +17,9 @@ from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.models.registry import build
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
 from napari_semsr.simulation.phantoms.draw import PHANTOMS, draw
-from napari_semsr.training import fit as loop, setup as starting
+from napari_semsr.training import fit as loop, validation
 from napari_semsr.training.data.data_module import TrainingData
-from napari_semsr.training.data.stored_pairs import StoredPatches, stored_validation
+from napari_semsr.training.data.stored_pairs import StoredPatches
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -136,7 +136,7 @@ def test_each_pass_takes_every_pair_once(make_store: MakeStore, kind: str) -> No
 def test_validation_pairs_are_on_the_scale_of_their_fields(
     make_store: MakeStore,
 ) -> None:
-    pairs = stored_validation(recipe(make_store()), 1)
+    pairs = validation.held_out_fields(recipe(make_store()), 1)
     assert len(pairs) == 3
     assert all(p.low.min() > -1 and p.low.max() < 256 for p in pairs)
 
@@ -215,7 +215,7 @@ def test_fine_tuning_on_a_few_pairs_improves_held_out_ones(
         learning_rate=5e-3,
         ema=0.9,
     )
-    before = starting.make_learner(begun, asked).validate_pairs()["psnr_db"]
+    before = loop.make_learner(begun, asked).validate_pairs()["psnr_db"]
     result = run(loop.train(asked, tmp_path / "run"))
     assert result.validation["psnr_db"] > before + 0.5
     assert load_model(result.model).card.architecture == "two-scale"
@@ -235,7 +235,7 @@ def test_scenes_for_twice_the_resolution(
 ) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
     pairs = [ValidationPair("blur", grey, grey)]
-    monkeypatch.setattr(starting, "validation_pairs", lambda _recipe: pairs)
+    monkeypatch.setattr(validation, "validation_pairs", lambda _recipe: pairs)
     asked = recipe(tmp_path).replace(
         data={"phantoms": 1, "scene_px": 32, "patch_px": 16, "patches_per_scene": 2}
     )

@@ -16,5 +16,5 @@ from .sources import (
 )
 from .stored_pairs import (
     fitting_store as fitting_store,
-    stored_validation as stored_validation,
+    to_unit as to_unit,
 )

@@ -10,7 +10,7 @@ import pytorch_lightning as lightning
 from torch.utils.data import DataLoader, Dataset
 
 from napari_semsr.training.data.patches import ScenePatches
-from napari_semsr.training.data.scene_cache import CachedBatches, Report, open_bank
+from napari_semsr.training.data.scene_cache import CachedBatches, Report, SceneCache
 from napari_semsr.training.data.scenes import SceneDataset
 from napari_semsr.training.data.stored_pairs import StoredPatches
 from napari_semsr.training.recipe import Recipe
@@ -45,7 +45,7 @@ class TrainingData(lightning.LightningDataModule):
         )
         stored = recipe.data.pairs is not None
         if recipe.data.bank and not stored:
-            cache = open_bank(recipe, self.scale, self.report)
+            cache = SceneCache.open(recipe, self.scale, self.report)
             return CachedBatches(cache, recipe, self.done, number)
         per_item = 1 if stored else recipe.data.patches_per_scene
         per_step = max(1, recipe.batch // per_item)

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -47,21 +47,21 @@ class SceneCache(NamedTuple):
     log_gain: NDArray[np.float32] | None
     airlight: NDArray[np.float32] | None  # (N,) Likewise
 
+    @classmethod
+    def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
+        """Open the cache of a recipe, made first if there is none.
 
-def open_bank(recipe: Recipe, scale: int, report: Report) -> SceneCache:
-    """Open the cache of a recipe, made first if there is none; it is not written to.
+        `scale` is clear pixels per degraded pixel along each axis.
+        """
+        folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale)
+        if not (folder / _MARK).exists():
+            _make(recipe, scale, folder, report)
 
-    `scale` is clear pixels per degraded pixel along each axis.
-    """
-    folder = Path(str(recipe.data.bank_folder)) / _name(recipe, scale)
-    if not (folder / _MARK).exists():
-        _make(recipe, scale, folder, report)
+        def load(name: str) -> Any:
+            path = folder / f"{name}.npy"
+            return np.load(path, mmap_mode="c") if path.exists() else None
 
-    def load(name: str) -> Any:
-        path = folder / f"{name}.npy"
-        return np.load(path, mmap_mode="c") if path.exists() else None
-
-    return SceneCache(*(load(name) for name in SceneCache._fields))
+        return cls(*(load(name) for name in cls._fields))
 
 
 def _name(recipe: Recipe, scale: int) -> str:

@@ -14,11 +14,8 @@ from napari_semsr.core import FloatPair, ReadError, ShapeError
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.data.patches import Patches, cut
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.validation import ValidationPair
 
 _IN_MEMORY = 1 << 30
-_MOST_VALIDATED = 64
-_WHITE = 255.0
 _LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
 
 
@@ -35,7 +32,7 @@ def _held(array: Any) -> Any:
     return np.asarray(array[:]) if size <= _IN_MEMORY else array
 
 
-def _scaled(patch: NDArray[Any], grey: FloatPair) -> NDArray[np.float32]:
+def to_unit(patch: NDArray[Any], grey: FloatPair) -> NDArray[np.float32]:
     """Bring the percentiles of a patch's field to 0 and 1."""
     span = max(grey[1] - grey[0], 1e-6)
     return np.asarray((patch.astype(np.float32) - grey[0]) / span, dtype=np.float32)
@@ -80,7 +77,7 @@ class StoredPatches(Dataset[Patches]):
             low_range=greys[0],
             high_range=greys[1],
         )
-        return self._cut(_scaled(low, greys[0]), _scaled(high, greys[1]), place)
+        return self._cut(to_unit(low, greys[0]), to_unit(high, greys[1]), place)
 
     def _number(self, place: int, stream: int, count: int) -> int:
         epoch, position = divmod(place, count)
@@ -133,23 +130,3 @@ def fitting_store(recipe: Recipe, scale: int) -> PairStore:
         )
         raise ShapeError(msg)
     return store
-
-
-def stored_validation(recipe: Recipe, scale: int) -> list[ValidationPair]:
-    """Read the pairs of a store that choose the checkpoint.
-
-    Up to 64 whole patches, evenly picked; none if the store is unpaired.
-    """
-    store = fitting_store(recipe, scale)
-    if not store.paired:
-        return []
-    low, high = store.arrays("validation")
-    count = int(low.shape[0])
-    numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_VALIDATED)).round())
-    made = []
-    for number in numbers.astype(int).tolist():
-        greys = store.ranges("validation", number)
-        images = (np.asarray(a[number]) for a in (low, high))
-        pair = [_scaled(i, g) * _WHITE for i, g in zip(images, greys, strict=True)]
-        made.append(ValidationPair("pairs", *pair))
-    return made

@@ -24,7 +24,6 @@ from napari_semsr.training.data import Patches, flat
 from napari_semsr.training.learners.base import (
     Learner,
     check_loss,
-    learning_rate_factor,
 )
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
 from napari_semsr.training.validation import ValidationPair
@@ -164,8 +163,7 @@ class AdversarialLearner(Learner, ABC):
         return cast("list[LightningOptimizer]", self.optimizers())
 
     def _set_rates(self, step: int) -> None:
-        factor = learning_rate_factor(self.reached(step), self.recipe)
-        full = self.recipe.learning_rate * factor
+        full = self.recipe.learning_rate * self.rate_factor(step)
         rates = (full, full * self.gan.discriminator_rate)
         for optimizer, rate in zip(self._both(), rates, strict=True):
             for group in optimizer.param_groups:

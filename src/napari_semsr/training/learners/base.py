@@ -35,13 +35,6 @@ def check_loss(loss: Tensor, step: int) -> None:
         _refuse("loss is", step)
 
 
-def check_weights(module: nn.Module, step: int) -> None:
-    """Stop when weights are NaN or infinite, before they replace good ones."""
-    for value in module.state_dict().values():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            _refuse("weights are", step)
-
-
 def _refuse(what: str, step: int) -> None:
     msg = (
         f"The {what} not finite at step {step}; lower learning_rate and resume from "
@@ -165,6 +158,10 @@ class Learner(lightning.LightningModule):
         share = (time.monotonic() - self._began) / (60 * self.recipe.minutes)
         return max(step, min(int(share * self.recipe.steps), self.recipe.steps))
 
+    def rate_factor(self, step: int) -> float:
+        """Share of the full learning rate at a step, or by the clock."""
+        return learning_rate_factor(self.reached(step), self.recipe)
+
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
         """Seed what is drawn within the step."""
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
@@ -189,6 +186,12 @@ class Learner(lightning.LightningModule):
                 mean.lerp_(present[name], 1 - decay)
             else:
                 mean.copy_(present[name])
+
+    def check_weights(self) -> None:
+        """Stop when weights are NaN or infinite, before they replace good ones."""
+        for value in self.state_dict().values():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                _refuse("weights are", self.global_step)
 
     def validate_pairs(self) -> dict[str, float]:
         """Judge the network on the fields whose truth is known."""
@@ -219,10 +222,11 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam with the recipe's schedule, stepped at every step."""
         optimizer = self.adam(self.network.parameters(), self.recipe.learning_rate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(self.reached(step), self.recipe),
-        )
+
+        def factor(step: int) -> float:  # the state would hold part of a bound method
+            return self.rate_factor(step)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

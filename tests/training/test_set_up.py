@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from napari_semsr.models.checkpoint import load_model
+from napari_semsr.training.fit import first_network
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.setup import first_network
 
 MEDIUM: dict[str, Any] = {"width": 48, "fine_blocks": 2, "dilations": [1, 2, 1]}
 
