@@ -16,6 +16,7 @@ from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.progress import Progress, Waiting
 from napari_semsr.training.distributed import Rendezvous, check_machines
 from tests import children
+from napari_semsr.training.recipe import Recipe
 
 NODES = {
     "name": "n",
@@ -152,11 +153,11 @@ def test_one_machine_listens_to_itself_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_machine_without_an_address_is_refused(
     number: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_machines(2)
+    check_machines(Recipe(name="n", nodes=2))
     monkeypatch.setenv("NODE_RANK", number)
-    check_machines(1)
+    check_machines(Recipe(name="n", nodes=1))
     with pytest.raises(OptionError, match=told):
-        check_machines(2)
+        check_machines(Recipe(name="n", nodes=2))
 
 
 @pytest.mark.parametrize("value", ["soon", "nan", "-1", "inf"])
@@ -165,15 +166,15 @@ def test_time_to_wait_is_a_number_of_seconds(
 ) -> None:
     monkeypatch.setenv("SEMSR_WAIT_S", value)
     with pytest.raises(OptionError, match=f"SEMSR_WAIT_S must be .* got '{value}'"):
-        check_machines(2)
+        check_machines(Recipe(name="n", nodes=2))
 
 
 @pytest.mark.parametrize("port", ["web", "0", "70000"])
 def test_port_is_a_number(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", port)
-    check_machines(1)
+    check_machines(Recipe(name="n", nodes=1))
     with pytest.raises(OptionError, match=f"MASTER_PORT must be .* got '{port}'"):
-        check_machines(2)
+        check_machines(Recipe(name="n", nodes=2))
 
 
 def test_wait_is_told_at_once_and_ended_by_an_interrupt(tmp_path: Path) -> None:

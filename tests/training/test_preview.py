@@ -13,7 +13,7 @@ from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
 from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.run_folder import PREVIEW, keep_preview, preview
+from napari_semsr.training.run_folder import PREVIEW, RunFolder, preview
 from napari_semsr.training.validation import ValidationPair
 
 RECIPE = Recipe(name="tiny", kind="supervised")
@@ -71,7 +71,7 @@ def test_unpaired_store_shows_no_truth(paired: bool, tmp_path: Path) -> None:
     run(pairs_job(*folders, store, options=PairOptions(patch=16, min_correlation=0)))
     recipe = RECIPE.replace(kind="cycle-gan", data=DataOptions(pairs=str(store)))
     truth = [pair(np.eye(16), np.eye(16))] if paired else []
-    keep_preview(tmp_path, nn.Identity(), recipe, truth)
+    RunFolder(tmp_path, recipe).keep_preview(nn.Identity(), truth)
     kept = read(tmp_path / PREVIEW)
     parts = 3 if paired else 2
     assert kept.shape == (16, parts * 16 + (parts - 1) * 2)
@@ -79,5 +79,5 @@ def test_unpaired_store_shows_no_truth(paired: bool, tmp_path: Path) -> None:
 
 
 def test_nothing_to_show_is_nothing(tmp_path: Path) -> None:
-    keep_preview(tmp_path, nn.Identity(), RECIPE, [])
+    RunFolder(tmp_path, RECIPE).keep_preview(nn.Identity(), [])
     assert not list(tmp_path.iterdir())

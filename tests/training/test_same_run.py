@@ -17,13 +17,14 @@ from napari_semsr.core.progress import run
 from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
-from napari_semsr.training import (
-    fit as loop,
-    run_folder as run_dir,
-    run_folder as same_run,
-)
+from napari_semsr.training import fit as loop
 from napari_semsr.training.learners import supervised
 from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.run_folder import (
+    INPUTS,
+    RunFolder,
+    check_recipe,
+)
 
 RECIPE = Recipe.parse(
     {
@@ -175,9 +176,9 @@ def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> Non
     then = {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
     if kept == "one list":  # as earlier versions wrote it
         then = {"images": digests}
-    (tmp_path / same_run.INPUTS).write_text(yaml.safe_dump(then))
-    same_run.check_inputs(
-        tmp_path, {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
+    (tmp_path / INPUTS).write_text(yaml.safe_dump(then))
+    RunFolder(tmp_path, RECIPE).check_inputs(
+        {"train": {"a.png": "1"}, "validation": {"b.png": "2"}}
     )
     now = {"train": {"a.png": "2"}, "validation": {"b.png": "1"}}
     told = r"the training image a\.png have changed"
@@ -185,14 +186,16 @@ def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> Non
         now = {"train": {"b.png": "2"}, "validation": {"a.png": "1"}}
         told = r"the training image a\.png, got b\.png, of other contents"
     with pytest.raises(CheckpointError, match=told):
-        same_run.check_inputs(tmp_path, now)
+        RunFolder(tmp_path, RECIPE).check_inputs(now)
 
 
 def test_digests_of_both_lists_are_kept_apart(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(name.encode())
     lists = {"train": [{"file": "a.png"}], "validation": [{"file": "b.png"}]}
-    found = same_run.inputs_of(RECIPE.replace(data=lists | {"root": str(tmp_path)}))
+    found = RunFolder(
+        tmp_path, RECIPE.replace(data=lists | {"root": str(tmp_path)})
+    ).digest_inputs()
     assert [list(found[kind]) for kind in ("train", "validation")] == [
         ["a.png"],
         ["b.png"],
@@ -203,8 +206,9 @@ def test_tables_of_a_run_are_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = SimpleNamespace(save_checkpoint=Path.touch, is_global_zero=True)
-    run_dir.begin(RECIPE, tmp_path, {}, resume=False)
-    run_dir.save_state(saved, tmp_path, {"step": 1})  # type: ignore[arg-type]
+    folder = RunFolder(tmp_path, RECIPE)
+    folder.begin({}, resume=False)
+    folder.save_state(saved, {"step": 1})  # type: ignore[arg-type]
     held = _held(tmp_path)
     assert set(held) == {"recipe.yaml", "inputs.yaml", "best.yaml", "last.ckpt"}
 
@@ -214,9 +218,9 @@ def test_tables_of_a_run_are_replaced_whole_or_not_at_all(
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(WriteError, match="No space left"):
-        run_dir.begin(RECIPE.replace(seed=1), tmp_path, {}, resume=True)
+        RunFolder(tmp_path, RECIPE.replace(seed=1)).begin({}, resume=True)
     with pytest.raises(WriteError, match="No space left"):
-        run_dir.save_state(saved, tmp_path, {"step": 2})  # type: ignore[arg-type]
+        folder.save_state(saved, {"step": 2})  # type: ignore[arg-type]
     assert _held(tmp_path) == held
 
 
@@ -224,9 +228,9 @@ def test_recipe_of_an_earlier_version_is_no_other(tmp_path: Path) -> None:
     before = RECIPE.model_dump(mode="json")
     del before["loss"]
     before["gone"] = before["data"]["gone"] = 5
-    same_run.check_recipe(RECIPE, before, tmp_path)
+    check_recipe(RECIPE, before, tmp_path)
     with pytest.raises(CheckpointError, match="minutes"):
-        same_run.check_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
+        check_recipe(RECIPE.replace(minutes=1.0), before, tmp_path)
 
 
 def test_blur_of_an_earlier_version_is_the_same_and_none_is_another(
@@ -236,12 +240,12 @@ def test_blur_of_an_earlier_version_is_the_same_and_none_is_another(
     before = blurred.model_dump(mode="json")
     del before["gan"]["kernel"]["learnt"]
     before["gan"]["kernel"]["spectrum_weight"] = 1.0
-    same_run.check_recipe(blurred, before, tmp_path)
+    check_recipe(blurred, before, tmp_path)
     bare = blurred.replace(gan={"history": 0})
     with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was 1\.0, got null"):
-        same_run.check_recipe(bare, before, tmp_path)
+        check_recipe(bare, before, tmp_path)
     with pytest.raises(CheckpointError, match=r"kernel\.sigma_px was null, got 1\.0"):
-        same_run.check_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
+        check_recipe(blurred, bare.model_dump(mode="json"), tmp_path)
 
 
 @pytest.mark.parametrize("learnt", [False, True])
@@ -255,9 +259,9 @@ def test_spectra_of_a_learnt_blur_keep_the_side_of_patches(
     larger = asked.replace(data=asked.data.replace(patch_px=24))
     if learnt:
         with pytest.raises(CheckpointError, match=r"patch_px was 16, got 24"):
-            same_run.check_recipe(larger, before, tmp_path)
+            check_recipe(larger, before, tmp_path)
     else:
-        same_run.check_recipe(larger, before, tmp_path)
+        check_recipe(larger, before, tmp_path)
 
 
 def test_fault_in_a_worker_process_is_one_sentence(

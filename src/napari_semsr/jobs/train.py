@@ -241,14 +241,12 @@ def train_job(
 
 def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe":
     """Put what the user gave in place of what the recipe says."""
-    from napari_semsr.training import with_steps
-
     given = {key: value for key, value in changes.items() if value is not None}
     if "steps" in given:
         if int(given["steps"]) < 1:
             msg = f"steps must be at least 1, got {given['steps']}."
             raise OptionError(msg)
-        plan = with_steps(plan, int(given.pop("steps")))
+        plan = plan.with_steps(int(given.pop("steps")))
     data = {}
     if "pairs" in given:
         data["pairs"] = str(Path(given.pop("pairs")).resolve())

@@ -2,7 +2,6 @@ from .fit import (
     settled as settled,
     train as train,
 )
-from .learners.base import with_steps as with_steps
 from .recipe import (
     SAME as SAME,
     Recipe as Recipe,

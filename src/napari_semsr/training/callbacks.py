@@ -1,6 +1,9 @@
-"""Metrics of a run: a CSV file, and TensorBoard's log where that package is there.
+"""What watches a run: it validates, keeps the best model and the state, and reports.
 
-The CSV file is ours: Lightning's logger deletes it when a run is resumed.
+Figures go to a CSV file, and to TensorBoard's log where that package is there. The CSV
+file is ours: Lightning's logger deletes it when a run is resumed. Lightning's early
+stop counts in its own state what ours reads off the best model's step, so that a run
+may be resumed with another patience, or with one at all.
 """
 
 import copy
@@ -32,7 +35,7 @@ from napari_semsr.models import (
 from napari_semsr.training.data import pixel_nm_of
 from napari_semsr.training.learners import Learner
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.run_folder import keep_preview, save_state, saving
+from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import PERCENTILES
 
 if TYPE_CHECKING:
@@ -81,11 +84,6 @@ class MetricsLogger:
             logger.finalize("closed")
 
 
-# What watches a run: it validates, keeps the best model and the state, and reports.
-#
-# Lightning's early stop counts in its own state what ours reads off the best model's
-# step, so that a run may be resumed with another patience, or with one at all.
-
 _NAMES = {
     "gain_db": "gain {:+.2f} dB",
     "ssim": "SSIM {:.4f}",
@@ -97,7 +95,7 @@ _NAMES = {
 class StepReport(Progress):
     """How far a run has come."""
 
-    loss: float  # Of the step that was done
+    loss: float  # of the step that was done
 
 
 class Recorder(Callback):
@@ -112,15 +110,14 @@ class Recorder(Callback):
 
     def __init__(
         self,
-        run_dir: Path,
-        recipe: Recipe,
+        folder: RunFolder,
         best: dict[str, float],
         *,
         writes: bool = True,
     ) -> None:
-        self.run_dir, self.recipe, self.best = run_dir, recipe, best
+        self.folder, self.recipe, self.best = folder, folder.recipe, best
         self.writes = writes
-        self.metrics = MetricsLogger(run_dir, _loggers_of(run_dir))
+        self.metrics = MetricsLogger(folder.path, _loggers_of(folder.path))
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
         self.begin: Callable[[], None] = _nothing
@@ -161,7 +158,7 @@ class Recorder(Callback):
             self._validate(trainer, module, loss)
         elif stopped:
             module.check_weights()
-            save_state(trainer, self.run_dir, self.best)
+            self.folder.save_state(trainer, self.best)
         if stopped or reached >= last or _agreed(trainer, self._stale(step)):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
@@ -183,12 +180,12 @@ class Recorder(Callback):
     ) -> None:
         module.check_weights()
         if not self.writes:
-            save_state(trainer, self.run_dir, self.best)
+            self.folder.save_state(trainer, self.best)
             return
         step, measured = trainer.global_step, self.recipe.measure
         found = module.validate_pairs()
         terms = {name: float(value) for name, value in module.terms.items()}
-        with saving(self.run_dir):
+        with self.folder.saving():
             self.metrics.log({"step": step, "loss": loss, **found, **terms})
         value = found.get(measured, math.inf)  # without a truth, the newest is best
         if math.isnan(value):
@@ -199,19 +196,18 @@ class Recorder(Callback):
             raise SemsrError(msg)
         if value == math.inf or value > self.best.get(measured, -math.inf):
             self._keep(module.best_network, found, step)
-        save_state(trainer, self.run_dir, self.best)
-        with saving(self.run_dir):
-            keep_preview(
-                self.run_dir, module.best_network, self.recipe, module.validator.pairs
-            )
+        self.folder.save_state(trainer, self.best)
+        with self.folder.saving():
+            self.folder.keep_preview(module.best_network, module.validator.pairs)
 
     def _keep(self, network: nn.Module, found: dict[str, float], step: int) -> None:
         """Save a network as the best one so far."""
         self.best.clear()
         self.best.update(found, step=step)
-        path = self.run_dir / f"{self.recipe.name}.safetensors"
-        with saving(self.run_dir):
-            save_model(path, network, card_of(self.recipe, network, self.best))
+        with self.folder.saving():
+            save_model(
+                self.folder.model, network, card_of(self.recipe, network, self.best)
+            )
 
     def _stale(self, step: int) -> bool:
         """Whether the best model is too old to go on."""

@@ -52,18 +52,6 @@ _PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
 _TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
-def check_devices(recipe: Recipe) -> None:
-    """Refuse more devices than this machine has, before processes are started."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
-    if recipe.devices > there:
-        msg = (
-            f"devices must not exceed the {there} {what} of this machine, got "
-            f"{recipe.devices}."
-        )
-        raise OptionError(msg)
-
-
 def is_first(recipe: Recipe) -> bool:
     """Whether this process, the only one or the first, is the one that writes.
 
@@ -78,8 +66,10 @@ def is_first(recipe: Recipe) -> bool:
     return all(int(os.environ.get(name, "0")) == 0 for name in _PARTIAL_RANKS)
 
 
-def check_machines(nodes: int) -> None:
-    """Refuse a machine that does not know where the first of several is."""
+def check_machines(recipe: Recipe) -> None:
+    """Refuse too many devices, or a machine that does not know where the first is."""
+    _check_devices(recipe)
+    nodes = recipe.nodes
     if nodes == 1:
         return
     _patience_s()
@@ -100,6 +90,18 @@ def check_machines(nodes: int) -> None:
         msg = (
             f"Machine {number} of {nodes} needs {' and '.join(lacking)} in its "
             "environment: those that the first one, NODE_RANK=0, says it waits at."
+        )
+        raise OptionError(msg)
+
+
+def _check_devices(recipe: Recipe) -> None:
+    """Refuse more devices than this machine has, before processes are started."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there, what = (gpus, "GPUs") if gpus else (os.cpu_count() or 1, "processors")
+    if recipe.devices > there:
+        msg = (
+            f"devices must not exceed the {there} {what} of this machine, got "
+            f"{recipe.devices}."
         )
         raise OptionError(msg)
 

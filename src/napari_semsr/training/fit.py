@@ -42,22 +42,13 @@ from napari_semsr.training.callbacks import Recorder
 from napari_semsr.training.data import TrainingData, fitting_store
 from napari_semsr.training.distributed import (
     Rendezvous,
-    check_devices,
     check_machines,
     environment_kept,
     is_first,
 )
 from napari_semsr.training.learners import CycleGan, Learner, PairedGan, Supervised
 from napari_semsr.training.recipe import SAME, Recipe
-from napari_semsr.training.run_folder import (
-    STATE,
-    begin,
-    check_folder,
-    check_inputs,
-    inputs_of,
-    leaving_no_empty,
-    steps_done,
-)
+from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import held_out_fields
 
 _LEARNERS: dict[str, type[Learner]] = {
@@ -75,11 +66,10 @@ _CHATTER = ("pytorch_lightning", "lightning_fabric")
 class TrainResult:
     """What a training run gave."""
 
-    steps: int  # Optimiser steps done in all
-    # Figures of the best model on the validation fields, and its step
-    validation: dict[str, float]
-    model: Path  # The best model
-    seconds: float  # Time of this run
+    steps: int  # done in all
+    validation: dict[str, float]  # figures of the best model, and its step
+    model: Path  # the best one
+    seconds: float  # of this run
 
 
 def train(
@@ -121,28 +111,28 @@ def train(
         If memory ran out.
     """
     start = time.monotonic()
-    check_devices(recipe)
-    check_machines(recipe.nodes)
+    check_machines(recipe)
     recipe = settled(recipe)
     network = first_network(recipe)
     check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
     first, best = is_first(recipe), {}
-    with environment_kept(), leaving_no_empty(run_dir):
+    folder = RunFolder(run_dir, recipe)
+    with environment_kept(), folder.leaving_no_empty():
         if first:
-            best = check_folder(recipe, run_dir, resume=resume, overwrite=overwrite)
-        recorder = Recorder(run_dir, recipe, best, writes=first)
+            best = folder.check(resume=resume, overwrite=overwrite)
+        recorder = Recorder(folder, best, writes=first)
         trainer = _trainer(recipe, run_dir, recorder, bf16=bf16)
 
         def fit() -> None:
             learner = make_learner(network, recipe)
             if first:
-                inputs = inputs_of(recipe)
+                inputs = folder.digest_inputs()
                 if resume:
-                    check_inputs(run_dir, inputs)
-                recorder.begin = partial(begin, recipe, run_dir, inputs, resume=resume)
-            state = run_dir / STATE if resume else None
-            done = steps_done(state) if state else 0
+                    folder.check_inputs(inputs)
+                recorder.begin = partial(folder.begin, inputs, resume=resume)
+            state = folder.state if resume else None
+            done = folder.steps_done() if resume else 0
             data = TrainingData(recipe, scale_of(network), done, recorder.making_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
@@ -156,7 +146,7 @@ def train(
     return TrainResult(
         trainer.global_step,
         best,
-        run_dir / f"{recipe.name}.safetensors",
+        folder.model,
         time.monotonic() - start,
     )
 

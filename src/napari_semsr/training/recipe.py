@@ -1,4 +1,4 @@
-"""Options of the images that a model learns from and is judged on."""
+"""Recipes: YAML files that say how a model is made, validated before any work."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -100,8 +100,6 @@ class DataOptions(Options):
             raise ValueError(msg)
         return self
 
-
-# Options of what is minimised where discriminators take part.
 
 Adversarial = Literal["least-squares", "cross-entropy", "relativistic"]
 
@@ -207,8 +205,6 @@ class GanOptions(Options):
             raise ValueError(msg)
         return self
 
-
-# Recipes: YAML files that say how a model is made, validated before any work.
 
 SAME = "same"
 
@@ -323,6 +319,26 @@ class Recipe(Options):
     def whole_scenes(self) -> bool:
         """Whether whole scenes are learnt from, with their haze, not only patches."""
         return self.kind == "supervised-l1"
+
+    def with_steps(self, steps: int) -> Self:
+        """Stretch the recipe, all parts of its schedule in proportion."""
+        share = steps / self.steps
+
+        def scaled(count: int) -> int:
+            return round(count * share)
+
+        stop = self.stop_after
+        return self.replace(
+            steps=steps,
+            stop_after=None if stop is None else max(1, scaled(stop)),
+            warmup_steps=scaled(self.warmup_steps),
+            decay_steps=scaled(self.decay_steps),
+            milestones=tuple(scaled(milestone) for milestone in self.milestones),
+            validate_every=min(self.validate_every, steps),
+            gan=self.gan.replace(
+                content_only_steps=scaled(self.gan.content_only_steps)
+            ),
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

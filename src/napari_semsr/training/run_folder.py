@@ -1,4 +1,16 @@
-"""A picture of one held-out patch: degraded, what the network makes of it, truth."""
+"""The folder of a run: what may be in it, and what may go on there.
+
+It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is learnt
+from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
+model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out patch,
+as restored at the last one) and ``NAME.safetensors`` (the best model so far). Nothing
+in it changes before the first step is done, so that a run that cannot start leaves an
+earlier one as it was.
+
+What decides how fast and how long a run learns may change when it is resumed, and files
+may have moved; the rest may not. So it keeps its recipe, and of each store, image or
+kernel a digest.
+"""
 
 import copy
 import hashlib
@@ -36,82 +48,11 @@ from napari_semsr.training.validation import ValidationPair, restore_field
 PREVIEW = "preview.tif"
 _LARGEST_PX = 256
 _GAP_SHARE = 64
-
-
-def keep_preview(
-    run_dir: Path, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
-) -> None:
-    """Write the picture into the folder of a run, in place of the last one."""
-    picture = preview(network, recipe, pairs)
-    if picture is not None:
-        write(picture, run_dir / PREVIEW, overwrite=True)
-
-
-def preview(
-    network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
-) -> Micrograph | None:
-    """Put degraded patch, output and truth side by side.
-
-    The field of most contrast is shown; without any, a degraded patch of the store and
-    no truth. On the grey scale of the fields; None where there is nothing to show.
-    """
-    low, high = _chosen(recipe, pairs)
-    if low is None:
-        return None
-    low = _middle(low, _LARGEST_PX)
-    learning = network.training
-    made = restore_field(network.eval(), low)
-    network.train(learning)
-    scale = made.shape[0] // low.shape[0]
-    parts = [low.repeat(scale, 0).repeat(scale, 1), made]
-    if high is not None:
-        parts.append(_middle(high, _LARGEST_PX * scale))
-    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
-
-
-def _chosen(
-    recipe: Recipe, pairs: list[ValidationPair]
-) -> tuple[Float32Array | None, Float32Array | None]:
-    """Choose what is shown: the same at every validation."""
-    if pairs:
-        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
-        return best.low.astype(np.float32), best.high.astype(np.float32)
-    if recipe.data.pairs is None:
-        return None, None
-    store = open_pairs(Path(recipe.data.pairs))
-    name = "validation" if store.counts["validation"] else "train"
-    return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
-
-
-def _middle(image: Float32Array, side: int) -> Float32Array:
-    """Cut the middle of an image."""
-    y, x = (max(0, n - side) // 2 for n in image.shape)
-    return image[y : y + side, x : x + side]
-
-
-def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
-    """Put images of one size side by side, with dark gaps between them."""
-    rows, columns = parts[0].shape
-    gap: NDArray[Any] = np.full(
-        (rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts)
-    )
-    row = [item for part in parts for item in (gap, part)][1:]
-    return np.concatenate(row, axis=1).astype(np.float32)
-
-
-def _pixel_size(recipe: Recipe) -> PixelSize | None:
-    """Pixel of the clear images, where the store knows it."""
-    if recipe.data.pairs is None:
-        return None
-    record = open_pairs(Path(recipe.data.pairs)).record
-    return parse_pixel_size(record.get("pixel_size_nm"))
-
-
-# What a run learns from and how, so that it goes on with the same or not at all.
-#
-# A run keeps its recipe, and of each store, image or kernel a digest. What decides how
-# fast and how long it learns may change when it is resumed, and files may have moved;
-# the rest may not.
+STATE = "last.ckpt"
+_PARTIAL = f"{STATE}.partial"
+_RECIPE = "recipe.yaml"
+_BEST = "best.yaml"
+_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW)
 
 INPUTS = "inputs.yaml"
 Digests = dict[str, dict[str, str]]
@@ -160,6 +101,206 @@ _KINDS = {
 _LISTS = ("train", "validation")
 _ONE_LIST = "images"  # earlier versions kept the digests of both lists in one
 _REMEDY = "Give what it was begun with, or start anew with --overwrite"
+
+
+class RunFolder:
+    """Folder `path` of the run of a recipe."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+
+    @property
+    def state(self) -> Path:
+        """The state to resume from."""
+        return self.path / STATE
+
+    @property
+    def model(self) -> Path:
+        """The best model so far."""
+        return self.path / f"{self.recipe.name}.safetensors"
+
+    def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
+        """See that the run can go into its folder, and make that if it is not there.
+
+        Gives what is known of the best model. When resuming, a state must be there, of
+        the same recipe.
+        """
+        run_dir, state = self.path, self.state
+        if resume and not state.exists():
+            msg = (
+                f"There is no run to resume in {run_dir}; leave out --resume to start "
+                "one."
+            )
+            raise CheckpointError(msg)
+        if resume:
+            self._check_same()
+        held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
+        if not (resume or overwrite) and held - {_RECIPE, INPUTS}:
+            remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
+            msg = (
+                f"The run directory {run_dir} is not empty; give {remedy} or another "
+                "one."
+            )
+            raise WriteError(msg)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
+            raise WriteError(msg) from error
+        if not os.access(run_dir, os.W_OK | os.X_OK):
+            msg = f"The run directory {run_dir} must be one that you may write to."
+            raise WriteError(msg)
+        best = run_dir / _BEST
+        if resume and best.exists():
+            return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
+        return {}
+
+    def _check_same(self) -> None:
+        """See that a run goes on with its model and its recipe."""
+        recipe, run_dir = self.recipe, self.path
+        try:
+            text = (run_dir / _RECIPE).read_text(encoding="utf-8")
+            before = dict(yaml.safe_load(text))
+            name = before["name"]
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+            return  # a run can go on without it
+        if name != recipe.name:
+            msg = (
+                f"The run in {run_dir} makes the model {name}, got the name "
+                f"{recipe.name}: resume with --name {name}."
+            )
+            raise CheckpointError(msg)
+        check_recipe(recipe, before, run_dir)
+
+    def digest_inputs(self) -> Digests:
+        """Digest what the recipe learns from.
+
+        By kind and name; what is learnt from and what chooses the model are kept apart.
+        Of a store its record and a few patches are digested, of images all; files that
+        are missing are left out.
+        """
+        found: Digests = {}
+        data, kernel = self.recipe.data, self.recipe.gan.kernel
+        if data.pairs is not None:
+            path = Path(data.pairs)
+            found["pairs"] = {path.name: _digest_of_pairs(path)}
+        elif data.sources.get("images"):
+            for kind in _LISTS:
+                names = {entry.file for entry in getattr(data, kind)}
+                found[kind] = _digests(Path(data.root), names)
+        if kernel is not None and kernel.file is not None:
+            file = Path(kernel.file)
+            found["kernel"] = _digests(file.parent, {file.name})
+        return found
+
+    def check_inputs(self, now: Digests) -> None:
+        """Refuse to go on with a run from other pairs or images.
+
+        Names and folders may differ, and places may not. A run of an earlier version,
+        that keeps no digests, passes.
+        """
+        run_dir = self.path
+        try:
+            before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
+            pairs = [(kind, _kept(before, kind), held) for kind, held in now.items()]
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+            return
+        for kind, then, held in pairs:
+            known = set(then.values())
+            changed = [
+                name
+                for name, digest in held.items()
+                if then.get(name, digest) != digest or digest not in known
+            ]
+            if changed:
+                new, old = changed[0], next(iter(then), changed[0])
+                msg = (
+                    f"The contents of the {_KINDS[kind]} {new} have changed since the "
+                    f"run in {run_dir} was begun. {_REMEDY}."
+                    if new in then
+                    else f"The run in {run_dir} was begun with the {_KINDS[kind]} "
+                    f"{old}, got {new}, of other contents. {_REMEDY}."
+                )
+                raise CheckpointError(msg)
+
+    def begin(self, inputs: Digests, *, resume: bool) -> None:
+        """Put the run there, in place of an earlier one unless that goes on."""
+        with self.saving():
+            # another start may have left the folder
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                for file in (*(self.path / name for name in _RUN_FILES), self.model):
+                    file.unlink(missing_ok=True)
+            for name, plain in (
+                (_RECIPE, self.recipe.model_dump(mode="json")),
+                (INPUTS, inputs),
+            ):
+                _put(self.path / name, plain)
+
+    @contextmanager
+    def leaving_no_empty(self) -> Iterator[None]:
+        """Remove folders that were made for a run which put nothing into them.
+
+        A folder that was there before stays.
+        """
+        path = self.path.absolute()
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        try:
+            yield
+        finally:
+            for folder in new:
+                with suppress(OSError):
+                    folder.rmdir()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Turn what a disk refuses into a sentence; the last state is kept."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            first = str(error).splitlines()[0]
+            msg = (
+                f"The run cannot be saved in {self.path}: {first}; the last state is "
+                "kept, so make room and give --resume."
+            )
+            raise WriteError(msg) from error
+
+    def save_state(self, trainer: lightning.Trainer, best: dict[str, float]) -> None:
+        """Write the state beside the last one, then put it in its place."""
+        partial = self.path / _PARTIAL
+        with self.saving():
+            first = trainer.is_global_zero
+            try:  # of processes that learn together, the first one writes it
+                with renaming(self.state, partial) if first else nullcontext():
+                    trainer.save_checkpoint(partial)
+            except (OSError, RuntimeError) as error:
+                raise OSError(str(error)) from error
+            if first:
+                _put(self.path / _BEST, dict(best))
+
+    def keep_preview(self, network: nn.Module, pairs: list[ValidationPair]) -> None:
+        """Write a picture of a held-out patch, in place of the last one."""
+        picture = preview(network, self.recipe, pairs)
+        if picture is not None:
+            write(picture, self.path / PREVIEW, overwrite=True)
+
+    def steps_done(self) -> int:
+        """Read how far the saved state had come."""
+        damage = OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError
+        try:
+            held: Any = torch.load(self.state, weights_only=True, map_location="cpu")
+            return int(held["global_step"])
+        except damage as error:
+            msg = (
+                f"The saved state {self.state} is damaged; start anew with --overwrite."
+            )
+            raise CheckpointError(msg) from error
+
+
+def _put(path: Path, plain: Any) -> None:
+    """Write a table in one step, so that no half of one is read by a resumed run."""
+    with replacing(path) as beside:
+        beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
 def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
@@ -235,28 +376,6 @@ def _difference(key: str, before: Any, now: Any) -> str:
     return f"{key} was {shown[0]}, got {shown[1]}"
 
 
-def inputs_of(recipe: Recipe) -> Digests:
-    """Digest what a recipe learns from.
-
-    By kind and name; what is learnt from and what chooses the model are kept apart. Of
-    a store its record and a few patches are digested, of images all; files that are
-    missing are left out.
-    """
-    found: Digests = {}
-    data, kernel = recipe.data, recipe.gan.kernel
-    if data.pairs is not None:
-        path = Path(data.pairs)
-        found["pairs"] = {path.name: _digest_of_pairs(path)}
-    elif data.sources.get("images"):
-        for kind in _LISTS:
-            names = {entry.file for entry in getattr(data, kind)}
-            found[kind] = _digests(Path(data.root), names)
-    if kernel is not None and kernel.file is not None:
-        file = Path(kernel.file)
-        found["kernel"] = _digests(file.parent, {file.name})
-    return found
-
-
 def _digests(root: Path, names: set[str]) -> dict[str, str]:
     return {
         name: digest_path(root / name)
@@ -277,184 +396,70 @@ def _digest_of_pairs(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_inputs(run_dir: Path, now: Digests) -> None:
-    """Refuse to go on with a run from other pairs or images.
-
-    Names and folders may differ, and places may not. A run of an earlier version, that
-    keeps no digests, passes.
-    """
-    try:
-        before = yaml.safe_load((run_dir / INPUTS).read_text(encoding="utf-8"))
-        pairs = [(kind, _kept(before, kind), held) for kind, held in now.items()]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return
-    for kind, then, held in pairs:
-        known = set(then.values())
-        changed = [
-            name
-            for name, digest in held.items()
-            if then.get(name, digest) != digest or digest not in known
-        ]
-        if changed:
-            new, old = changed[0], next(iter(then), changed[0])
-            msg = (
-                f"The contents of the {_KINDS[kind]} {new} have changed since the run "
-                f"in {run_dir} was begun. {_REMEDY}."
-                if new in then
-                else f"The run in {run_dir} was begun with the {_KINDS[kind]} {old}, "
-                f"got {new}, of other contents. {_REMEDY}."
-            )
-            raise CheckpointError(msg)
-
-
 def _kept(before: dict[str, Any], kind: str) -> dict[str, str]:
     """Give the digests of a kind that a run keeps."""
     one = kind in _LISTS and kind not in before
     return dict(before[_ONE_LIST if one else kind])
 
 
-# The folder of a run: what may be in it, and how its state is put there.
-#
-# It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is learnt
-# from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
-# model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out
-# patch, as restored at the last one) and ``NAME.safetensors`` (the best model so far).
-# Nothing in it changes before the first step is done, so that a run that cannot start
-# leaves an earlier one as it was.
-
-STATE = "last.ckpt"
-_PARTIAL = f"{STATE}.partial"
-_RECIPE = "recipe.yaml"
-_BEST = "best.yaml"
-_RUN_FILES = ("curve.csv", STATE, _PARTIAL, _BEST, PREVIEW)
+# A picture of one held-out patch: degraded, what the network makes of it, truth.
 
 
-def check_folder(
-    recipe: Recipe, run_dir: Path, *, resume: bool, overwrite: bool
-) -> dict[str, float]:
-    """See that a run can go into its folder, and make that if it is not there.
+def preview(
+    network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+) -> Micrograph | None:
+    """Put degraded patch, output and truth side by side.
 
-    Gives what is known of the best model. When resuming, a state must be there, of the
-    same recipe.
+    The field of most contrast is shown; without any, a degraded patch of the store and
+    no truth. On the grey scale of the fields; None where there is nothing to show.
     """
-    state = run_dir / STATE
-    if resume and not state.exists():
-        msg = (
-            f"There is no run to resume in {run_dir}; leave out --resume to start one."
-        )
-        raise CheckpointError(msg)
-    if resume:
-        _check_same(recipe, run_dir)
-    held = {item.name for item in run_dir.iterdir()} if run_dir.is_dir() else set()
-    if not (resume or overwrite) and held - {_RECIPE, INPUTS}:
-        remedy = "--resume, --overwrite" if state.exists() else "--overwrite"
-        msg = f"The run directory {run_dir} is not empty; give {remedy} or another one."
-        raise WriteError(msg)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
-        raise WriteError(msg) from error
-    if not os.access(run_dir, os.W_OK | os.X_OK):
-        msg = f"The run directory {run_dir} must be one that you may write to."
-        raise WriteError(msg)
-    best = run_dir / _BEST
-    if resume and best.exists():
-        return dict(yaml.safe_load(best.read_text(encoding="utf-8")))
-    return {}
+    low, high = _chosen(recipe, pairs)
+    if low is None:
+        return None
+    low = _middle(low, _LARGEST_PX)
+    learning = network.training
+    made = restore_field(network.eval(), low)
+    network.train(learning)
+    scale = made.shape[0] // low.shape[0]
+    parts = [low.repeat(scale, 0).repeat(scale, 1), made]
+    if high is not None:
+        parts.append(_middle(high, _LARGEST_PX * scale))
+    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
 
 
-def begin(recipe: Recipe, run_dir: Path, inputs: Digests, *, resume: bool) -> None:
-    """Put a run into its folder, in place of an earlier one unless that goes on."""
-    with saving(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)  # another start may have left it
-        if not resume:
-            for name in (*_RUN_FILES, f"{recipe.name}.safetensors"):
-                (run_dir / name).unlink(missing_ok=True)
-        for name, plain in (
-            (_RECIPE, recipe.model_dump(mode="json")),
-            (INPUTS, inputs),
-        ):
-            _put(run_dir / name, plain)
+def _chosen(
+    recipe: Recipe, pairs: list[ValidationPair]
+) -> tuple[Float32Array | None, Float32Array | None]:
+    """Choose what is shown: the same at every validation."""
+    if pairs:
+        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
+        return best.low.astype(np.float32), best.high.astype(np.float32)
+    if recipe.data.pairs is None:
+        return None, None
+    store = open_pairs(Path(recipe.data.pairs))
+    name = "validation" if store.counts["validation"] else "train"
+    return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
 
 
-@contextmanager
-def leaving_no_empty(run_dir: Path) -> Iterator[None]:
-    """Remove folders that were made for a run which put nothing into them.
-
-    A folder that was there before stays.
-    """
-    path = run_dir.absolute()
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        yield
-    finally:
-        for folder in new:
-            with suppress(OSError):
-                folder.rmdir()
+def _middle(image: Float32Array, side: int) -> Float32Array:
+    """Cut the middle of an image."""
+    y, x = (max(0, n - side) // 2 for n in image.shape)
+    return image[y : y + side, x : x + side]
 
 
-def _check_same(recipe: Recipe, run_dir: Path) -> None:
-    """See that a run goes on with its model and its recipe."""
-    try:
-        text = (run_dir / _RECIPE).read_text(encoding="utf-8")
-        before = dict(yaml.safe_load(text))
-        name = before["name"]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-        return  # a run can go on without it
-    if name != recipe.name:
-        msg = (
-            f"The run in {run_dir} makes the model {name}, got the name {recipe.name}: "
-            f"resume with --name {name}."
-        )
-        raise CheckpointError(msg)
-    check_recipe(recipe, before, run_dir)
+def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
+    """Put images of one size side by side, with dark gaps between them."""
+    rows, columns = parts[0].shape
+    gap: NDArray[Any] = np.full(
+        (rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts)
+    )
+    row = [item for part in parts for item in (gap, part)][1:]
+    return np.concatenate(row, axis=1).astype(np.float32)
 
 
-@contextmanager
-def saving(run_dir: Path) -> Iterator[None]:
-    """Turn what a disk refuses into a sentence.
-
-    The last state is kept.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        first = str(error).splitlines()[0]
-        msg = (
-            f"The run cannot be saved in {run_dir}: {first}; the last state is kept, "
-            "so make room and give --resume."
-        )
-        raise WriteError(msg) from error
-
-
-def save_state(
-    trainer: lightning.Trainer, run_dir: Path, best: dict[str, float]
-) -> None:
-    """Write the state beside the last one, then put it in its place."""
-    partial = run_dir / _PARTIAL
-    with saving(run_dir):
-        first = trainer.is_global_zero
-        try:  # of processes that learn together, the first one writes it
-            with renaming(run_dir / STATE, partial) if first else nullcontext():
-                trainer.save_checkpoint(partial)
-        except (OSError, RuntimeError) as error:
-            raise OSError(str(error)) from error
-        if first:
-            _put(run_dir / _BEST, dict(best))
-
-
-def _put(path: Path, plain: Any) -> None:
-    """Write a table in one step, so that no half of one is read by a resumed run."""
-    with replacing(path) as beside:
-        beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
-
-
-def steps_done(state: Path) -> int:
-    """Read how far a saved state had come."""
-    try:
-        held: dict[str, Any] = torch.load(state, weights_only=True, map_location="cpu")
-        return int(held["global_step"])
-    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        msg = f"The saved state {state} is damaged; start anew with --overwrite."
-        raise CheckpointError(msg) from error
+def _pixel_size(recipe: Recipe) -> PixelSize | None:
+    """Pixel of the clear images, where the store knows it."""
+    if recipe.data.pairs is None:
+        return None
+    record = open_pairs(Path(recipe.data.pairs)).record
+    return parse_pixel_size(record.get("pixel_size_nm"))

@@ -1,4 +1,4 @@
-"""Fields whose truth is known, which choose the checkpoint and train nothing."""
+"""Fields whose truth is known, which choose the checkpoint, and a network's figures."""
 
 import math
 from dataclasses import dataclass
@@ -37,12 +37,13 @@ _MOST_STORED = 64  # patches of a store
 
 @dataclass(frozen=True, slots=True)
 class ValidationPair:
-    """A degraded field and its truth, both on a 0-255 scale."""
+    """A degraded field (Y, X) and its truth, both on a 0-255 scale.
 
-    kind: str  # Degradation
-    # (Y, X) Degraded and clear image; the clear one may be a multiple as large
+    The truth may be a multiple as large; `kind` names the degradation.
+    """
+
+    kind: str
     low: NDArray[Any]
-    # (Y, X) Degraded and clear image; the clear one may be a multiple as large
     high: NDArray[Any]
 
 

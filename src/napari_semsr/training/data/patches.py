@@ -22,11 +22,9 @@ _AWAY = 1 << 30  # between a scene and the one that it is compared with, unpaire
 class Patches(NamedTuple):
     """Patches of one scene or pair, or a batch of them."""
 
-    # (P, 1, H, W) Degraded patches on the scale where the field's percentiles are 0 and
-    # 1
+    # (P, 1, H, W) degraded, on the scale where the field's percentiles are 0 and 1
     low: Tensor
-    # (P, 1, H * scale, W * scale) Clear patches: the truth, or, without pairs, patches
-    # of something else
+    # (P, 1, H * scale, W * scale) the truth, or, without pairs, of something else
     high: Tensor
 
 

@@ -36,16 +36,15 @@ _NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
 
 
 class SceneCache(NamedTuple):
-    """Scenes on file."""
+    """Scenes on file, degraded and clear; the clear ones may be a multiple as large.
 
-    # (N, H, W) Degraded and clear scenes; the clear ones may be a multiple as large
-    low: NDArray[np.float16]
-    # (N, H, W) Degraded and clear scenes; the clear ones may be a multiple as large
-    high: NDArray[np.float16]
-    # (N, H / 16, W / 16) As in `napari_semsr.training.data.scenes.Scenes`; None where
-    # no haze is looked for
-    log_gain: NDArray[np.float32] | None
-    airlight: NDArray[np.float32] | None  # (N,) Likewise
+    The haze is as in `Scenes`; None where none is looked for.
+    """
+
+    low: NDArray[np.float16]  # (N, H, W)
+    high: NDArray[np.float16]  # (N, H * scale, W * scale)
+    log_gain: NDArray[np.float32] | None  # (N, H / 16, W / 16)
+    airlight: NDArray[np.float32] | None  # (N,)
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
@@ -151,8 +150,6 @@ def _arrays(
         made.append((array, int(squeezed)))
     return made
 
-
-# Batches from a scene cache, cut on the device that learns from them.
 
 _STREAM = 77  # of chance, beside those of scenes and patches
 _SHARE = 0.25  # of a GPU's free memory that a cache may take

@@ -22,10 +22,6 @@ from napari_semsr.models import BLOCK
 from napari_semsr.simulation import PHANTOMS, draw, random_scene, smooth_field
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
 
-# Clear scenes of two regions that differ in contrast by nature.
-#
-# Without them a network that looks for haze learns that low contrast always is haze.
-
 _CORRELATION_PX = (15.0, 120.0)
 _SOFTNESS = (0.005, 0.15)
 _CONTRAST = (0.25, 1.0)
@@ -39,7 +35,8 @@ def patchwork(
 ) -> NDArray[np.float64]:
     """Lay regions of one scene over another, with a contrast and level of their own.
 
-    Every number that is drawn here is chosen.
+    Without such scenes a network that looks for haze learns that low contrast always is
+    haze. Every number that is drawn here is chosen.
 
     (Y, X) in [0, 1]; borders of the regions may be sharp or soft.
     """
@@ -87,18 +84,17 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
 
 
 class Scenes(NamedTuple):
-    """One scene, or a batch of them with S as the first axis."""
+    """One scene, or a batch of them with S as the first axis.
 
-    # (1, H, W) Degraded and clear image on the scale where the degraded one's
-    # percentiles are about 0 and 1
-    low: Tensor
-    # (1, H, W) Degraded and clear image on the scale where the degraded one's
-    # percentiles are about 0 and 1
-    high: Tensor
-    # (1, H / 16, W / 16) Log of the gain that would lift the haze, mean over each block
-    log_gain: Tensor
-    airlight: Tensor  # (1,) Grey level that the haze drew to
-    corners: Tensor  # (P, 2) Rows and columns where patches begin
+    Degraded and clear image are on the scale where the degraded one's percentiles are
+    about 0 and 1.
+    """
+
+    low: Tensor  # (1, H, W)
+    high: Tensor  # (1, H, W)
+    log_gain: Tensor  # (1, H / 16, W / 16), of what would lift the haze; block means
+    airlight: Tensor  # (1,), grey level that the haze drew to
+    corners: Tensor  # (P, 2), rows and columns where patches begin
 
 
 class SceneDataset(Dataset[Scenes]):

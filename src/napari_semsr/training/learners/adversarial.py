@@ -1,6 +1,7 @@
-"""How the scores of a discriminator become losses.
+"""What both kinds with discriminators share: losses, two optimisers, a history.
 
-Cross-entropy [1]_, least squares [2]_, or the relativistic average [3]_ of ESRGAN.
+Scores become losses by cross-entropy [1]_, least squares [2]_, or the relativistic
+average [3]_ of ESRGAN.
 
 .. [1] I. Goodfellow et al., NeurIPS 2014, arXiv:1406.2661.
 .. [2] X. Mao et al., ICCV 2017, arXiv:1611.04076.
@@ -85,9 +86,6 @@ def telling_apart(
         return discriminator_loss(
             options.adversarial, true, made, factor=options.discriminator_factor
         )
-
-
-# What both kinds with discriminators share: two optimisers, and who steps when.
 
 
 class AdversarialLearner(Learner, ABC):
@@ -185,14 +183,12 @@ def _trainable(module: nn.Module) -> Iterable[nn.Parameter]:
     return (weight for weight in module.parameters() if weight.requires_grad)
 
 
-# A history of generated images, from which a discriminator is shown some.
-#
-# Old mistakes are not forgotten, and training swings less (Shrivastava et al. 2017,
-# arXiv:1612.07828; 50 images in Zhu et al. 2017, arXiv:1703.10593).
-
-
 class History(nn.Module):
-    """Remembers images; its state is part of a checkpoint.
+    """Remembers generated images, of which a discriminator is shown some.
+
+    Old mistakes are not forgotten, and training swings less (Shrivastava et al. 2017,
+    arXiv:1612.07828; 50 images in Zhu et al. 2017, arXiv:1703.10593). Its state is part
+    of a checkpoint.
 
     `size` images are remembered, 0 for none; `shape` is channels, rows and columns.
     """

@@ -1,4 +1,10 @@
-"""Guards of a training: against NaN, and against teaching whom it should not."""
+"""What all kinds of training share: mean weights, clock, validation, optimiser.
+
+The mean is ours: Lightning's averaging takes in discriminators and remembered images,
+has no short mean at the start, and keeps the weights under other names, by which no
+earlier run could go on. So is the clock, which the learning rate follows: Lightning's
+timer only ends a run, and starts after the scenes are made.
+"""
 
 import copy
 import math
@@ -43,10 +49,7 @@ def _refuse(what: str, step: int) -> None:
     raise SemsrError(msg)
 
 
-# How the learning rate goes over a run.
-
-
-def learning_rate_factor(step: int, recipe: "Recipe") -> float:
+def learning_rate_factor(step: int, recipe: Recipe) -> float:
     """Share of the full learning rate at a step.
 
     A linear rise, a plateau, and a fall to zero along a cosine or a line; or a rise
@@ -64,34 +67,6 @@ def learning_rate_factor(step: int, recipe: "Recipe") -> float:
         return rise * share
     return rise * 0.5 * (1 - math.cos(math.pi * share))
 
-
-def with_steps(recipe: "Recipe", steps: int) -> "Recipe":
-    """Give a recipe another length, and all parts of its schedule in proportion."""
-    share = steps / recipe.steps
-
-    def scaled(count: int) -> int:
-        return round(count * share)
-
-    stop = recipe.stop_after
-    return recipe.replace(
-        steps=steps,
-        stop_after=None if stop is None else max(1, scaled(stop)),
-        warmup_steps=scaled(recipe.warmup_steps),
-        decay_steps=scaled(recipe.decay_steps),
-        milestones=tuple(scaled(milestone) for milestone in recipe.milestones),
-        validate_every=min(recipe.validate_every, steps),
-        gan=recipe.gan.replace(
-            content_only_steps=scaled(recipe.gan.content_only_steps)
-        ),
-    )
-
-
-# What all kinds of training share: mean weights, the clock, validation, the optimiser.
-#
-# The mean is ours: Lightning's averaging takes in discriminators and remembered images,
-# has no short mean at the start, and keeps the weights under other names, by which no
-# earlier run could go on. So is the clock, which the learning rate follows: Lightning's
-# timer only ends a run, and starts after the scenes are made.
 
 _STRIDE = 1_000_003  # between the torch seeds of two runs
 
