@@ -10,8 +10,7 @@ import pytest
 from napari_semsr.cli._main import main
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.demonstration.job import DemoOptions, DemoResult, demo_job
-from napari_semsr.demonstration.runs import demo_paths
+from napari_semsr.demonstration.job import DemoOptions, DemoResult, demo_job, demo_paths
 from napari_semsr.io.formats import describe, read
 from tests import children
 

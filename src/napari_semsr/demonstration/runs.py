@@ -27,16 +27,14 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     ShapeError,
-    WriteError,
     gap_free_box as largest_gap_free_box,
 )
-from napari_semsr.io import check_target, write
+from napari_semsr.io import write
 from napari_semsr.jobs import (
     EnhancedFile,
     Exposure,
     SimulateOptions,
     StitchedFile,
-    check_target_folder,
     draw_specimen,
     enhance_job,
     expose,
@@ -52,26 +50,6 @@ if TYPE_CHECKING:
 MAPS = ("exposures", "before", "after")
 """Maps of local resolution: of two exposures, and against the truth."""
 
-_FILES = {
-    "report": "report.html",
-    "figures": "figures.json",
-    "scan": "scan",
-    "scan_again": "scan-again",
-    "mosaic": "mosaic/mosaic.ome.zarr",
-    "mosaic_again": "mosaic/mosaic-again.ome.zarr",
-    "mosaic_enhanced": "mosaic/enhanced.ome.zarr",
-    "mosaic_baseline": "mosaic/wiener.ome.tif",
-    "mosaic_truth": "mosaic/truth.ome.tif",
-    "positions": "mosaic/solved-positions.csv",
-    "sem_truth": "sem/truth.tif",
-    "sem_first": "sem/exposure-1.tif",
-    "sem_second": "sem/exposure-2.tif",
-    "sem_baseline": "sem/wiener.tif",
-    "sem_enhanced": "sem/enhanced.ome.zarr",
-}
-for _half in ("mosaic", "sem"):
-    _FILES |= {f"{_half}_map_{m}": f"{_half}/frc-map-{m}.ome.tif" for m in MAPS}
-
 _TILE_PX = 256
 _MAP_STEP = 16
 _LEAST_PX = 64
@@ -82,11 +60,11 @@ _FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 class Version:
     """One version of the field, measured against the truth."""
 
-    label: str  # Name in tables and legends
-    image: Micrograph  # The field
-    metrics: Metrics  # Against the truth, gain and offset fitted first
-    cross: FrcResult | None  # FRC against the truth; None for the truth itself
-    spectrum: RadialSpectrum  # Radial power
+    label: str  # in tables and legends
+    image: Micrograph
+    metrics: Metrics  # gain and offset fitted first
+    cross: FrcResult | None  # against the truth; None for the truth itself
+    spectrum: RadialSpectrum
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,54 +110,28 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Positions against the truth, mean offsets taken off."""
+    """Positions ``(y, x)`` of N frames against the truth, mean offsets taken off.
 
-    placed: NDArray[np.bool_]  # (N,) Frames that have a place
-    # (2,) Where the mosaic's pixel (0, 0) lies in the truth's frame pixels, ``(y, x)``
-    origin_px: FloatArray
-    # (N, 2) Nominal corners, moved as a whole onto the solved ones
-    nominal_px: FloatArray
-    # (N, 2) Less the truth; NaN for frames that are left out
-    solved_error_px: FloatArray
-    # (N, 2) Less the truth; NaN for frames that are left out
-    nominal_error_px: FloatArray
+    Errors are less the truth, and NaN for frames that are left out.
+    """
+
+    placed: NDArray[np.bool_]  # (N,), frames that have a place
+    origin_px: FloatArray  # (2,), of the mosaic's pixel (0, 0) in the truth's frame
+    nominal_px: FloatArray  # (N, 2), moved as a whole onto the solved ones
+    solved_error_px: FloatArray  # (N, 2)
+    nominal_error_px: FloatArray  # (N, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class ScanHalf(Half):
     """The first half, with what came before the enhancement."""
 
-    options: SimulateOptions  # How the frames were simulated
-    frames: "Acquisition"  # The frames of the first exposure
-    stitched: StitchedFile  # Their mosaic
-    mosaic: Micrograph  # The same, opened
-    placement: Placement  # Positions against the truth
-    box: Box  # Part of the mosaic that is measured: it has no gaps
-
-
-def demo_paths(folder: Path) -> dict[str, Path]:
-    """Name what the demonstration writes, by role."""
-    return {role: folder / name for role, name in _FILES.items()}
-
-
-def prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
-    """Refuse a folder that cannot be filled, before anything is computed."""
-    paths = demo_paths(check_target_folder(folder, overwrite=overwrite))
-    for role in ("report", "figures", "positions"):
-        if paths[role].is_dir():
-            msg = f"{paths[role]} is a folder where a file shall go: move it away."
-            raise WriteError(msg)
-    try:
-        for place in sorted({path.parent for path in paths.values()}):
-            place.mkdir(exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        msg = f"{error.filename} cannot be made a folder ({reason}): choose another."
-        raise WriteError(msg) from error
-    for path in paths.values():
-        if path.suffix in (".tif", ".zarr"):
-            check_target(path, overwrite=True)
-    return paths
+    options: SimulateOptions
+    frames: "Acquisition"  # of the first exposure
+    stitched: StitchedFile
+    mosaic: Micrograph
+    placement: Placement
+    box: Box  # part of the mosaic that is measured: it has no gaps
 
 
 def run_scan(
