@@ -17,8 +17,6 @@ from napari_semsr.widgets.layers import micrograph_from_layer, show_scale_bar
 if TYPE_CHECKING:
     import napari.viewer
 
-# A pixel size as two numbers and a unit, shown in nanometres below.
-
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres in each unit that is offered."""
 _DECIMALS = 6

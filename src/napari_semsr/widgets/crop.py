@@ -50,15 +50,12 @@ _ROWS = {
 class CropOutcome:
     """What was cut, opened again."""
 
-    made: Cropped  # Area and shift
-    opened: tuple[Opened, ...]  # The part, and that of the reference where there is one
+    made: Cropped
+    opened: tuple[Opened, ...]  # the part, and that of the reference, if any
 
 
 def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
-    """Read the bounds of the last shape that was drawn.
-
-    Gives a box in nm for a calibrated image, else in its pixels.
-    """
+    """Read the bounds of the last shape: in nm for a calibrated image, else in px."""
     if not len(shapes.data):
         msg = f"Layer {shapes.name!r} must hold a rectangle; draw one first."
         raise ShapeError(msg)

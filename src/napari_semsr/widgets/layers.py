@@ -220,10 +220,7 @@ def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
 
 
 def same_unit(micrographs: Sequence[Micrograph]) -> str:
-    """Find the unit that images to be compared share.
-
-    Gives ``"nm"`` or ``"pixel"``.
-    """
+    """Find the unit that images to be compared share: ``"nm"`` or ``"pixel"``."""
     units = {item.unit for item in micrographs}
     if len(units) > 1:
         bare = [item.name for item in micrographs if item.unit == "pixel"]

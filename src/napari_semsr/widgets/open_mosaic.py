@@ -56,9 +56,8 @@ _SMALL = 2048
 class Opened:
     """What was opened."""
 
-    micrograph: Micrograph  # The finest level asked for
-    # The pyramid, finest first; one entry when there is none
-    levels: tuple[Micrograph, ...]
+    micrograph: Micrograph  # the finest level asked for
+    levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
 
 
 def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:

@@ -61,8 +61,8 @@ _ROWS = {
 class RestoreOutcome:
     """What was made, opened again."""
 
-    made: RestoredFile  # Path and parameters
-    opened: Opened  # The image and its pyramid
+    made: RestoredFile
+    opened: Opened
 
 
 def _restore_layer(

@@ -1,4 +1,6 @@
-"""PatchGAN: a discriminator that judges overlapping patches of 70 x 70 px.
+"""Discriminators: PatchGAN, and those of VGG's type.
+
+PatchGAN judges overlapping patches of 70 x 70 px:
 
 =====  ======  ======  ========  =============  ===========
 layer  kernel  stride  channels  norm           activation

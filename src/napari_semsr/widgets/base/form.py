@@ -33,12 +33,11 @@ _NARROW = 120
 class Row:
     """How one option is shown."""
 
-    label: str  # Text beside the control, with its unit in brackets
-    tooltip: str = ""  # What the option does; empty takes the option's own description
-    # What is shown for each value of a closed list
-    choices: Mapping[str, Any] | None = None
-    step: float | None = None  # Increment of a spin box
-    options: Mapping[str, Any] | None = None  # More keywords for the magicgui widget
+    label: str  # with its unit in brackets
+    tooltip: str = ""  # empty takes the option's own description
+    choices: Mapping[str, Any] | None = None  # text to value, of a closed list
+    step: float | None = None  # of a spin box
+    options: Mapping[str, Any] | None = None  # more keywords for the magicgui widget
 
 
 class _WheelGuard(QObject):

@@ -33,8 +33,6 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     import napari.viewer
 
-# A paragraph that is never cut off, however narrow the dock.
-
 
 class Note(QLabel):
     """Text that wraps and always has the height that its width asks for.
@@ -294,8 +292,6 @@ class Panel(QWidget):
         show_info(text)
 
 
-# What the user set under Preferences; the manifest holds the defaults.
-
 _PLUGIN = "napari-semsr"
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
@@ -305,7 +301,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def preference(category: str, name: str) -> Any:
-    """Read one setting."""
+    """Read what the user set under Preferences."""
     default = DEFAULTS[category][name]
     try:
         from napari.settings import get_plugin_settings
@@ -317,8 +313,6 @@ def preference(category: str, name: str) -> Any:
     except (AttributeError, KeyError):
         return default
 
-
-# Signs and small tables of the texts that panels show.
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"

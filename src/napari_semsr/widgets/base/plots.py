@@ -24,11 +24,11 @@ _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a plot."""
+    """One line of a plot, of K points."""
 
-    label: str  # Its name in the legend
-    x: NDArray[Any]  # (K,) Its points
-    y: NDArray[Any]  # (K,) Its points
+    label: str
+    x: NDArray[Any]
+    y: NDArray[Any]
 
 
 class PlotCanvas(QWidget):

@@ -1,7 +1,7 @@
-"""Before | after: the input over the left part of the view, up to a movable line.
+"""Ways to compare input and result: a box at the mouse, a line, two views.
 
-Only what is on the canvas is copied, at the resolution that is shown, so that it costs
-little on any field.
+Left of the line lies the input: only what is on the canvas is copied, at the resolution
+that is shown, so that it costs little on any field.
 """
 
 from collections.abc import Callable
@@ -232,9 +232,6 @@ class MousePreview(QObject):
         self._wanted = False
         self.stop()
         self._say(text)
-
-
-# Ways to compare input and result: a box at the mouse, a line, two views.
 
 
 class CompareControls(Form):

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class EnhanceOutcome:
     """What was made, opened again."""
 
-    made: EnhancedFile  # Path and figures
-    opened: Opened  # The image and its pyramid
+    made: EnhancedFile
+    opened: Opened
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a result goes."""
 
-    path: Path  # Ends in ``.ome.zarr``
-    existing: str = "refuse"  # What to do with a store that is there already
-    temporary: bool = False  # Whether it is removed when the run does not end
+    path: Path  # ends in ``.ome.zarr``
+    existing: str = "refuse"  # what to do with a store that is there already
+    temporary: bool = False  # removed when the run does not end
 
 
 def enhance_layer(

@@ -11,11 +11,9 @@ from napari_semsr.core import PixelSize, SemsrError, run
 from napari_semsr.jobs import check_summary, list_models_job, model_info_job
 from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, table
 
-# Tells open panels that the shelf of models has changed.
-
 
 class _ShelfNews:
-    """Has the signal."""
+    """Tells open panels that the shelf of models has changed."""
 
     changed = Signal()
 

@@ -1,4 +1,4 @@
-"""What few runs need: memory, a narrower halo, a cluster; folded away."""
+"""Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -118,8 +118,6 @@ class Advanced(QCollapsible):
         for name in self.form.names:
             self.form.on_change(name, call)
 
-
-# Enhance: run a model over a layer tile by tile, into a calibrated store.
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 _DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import napari.viewer
     from matplotlib.axes import Axes
 
-# The layers of an FRC map: resolutions in colour, failed blocks by their reason.
-
 # Colours that viridis has not, so that a failed block is never read as a number.
 REASON_COLOURS = {
     "no-signal": "#9aa0a6",
@@ -149,17 +147,14 @@ _ROWS = {
 class FrcOutcome:
     """Map and whole-field curve of the same images."""
 
-    blocks: FrcMapReport  # The map
-    whole: FrcReport  # The curve
+    blocks: FrcMapReport
+    whole: FrcReport
 
 
 def _measure(
     a: Micrograph, b: Micrograph | None, options: FrcMapOptions
 ) -> Job[FrcOutcome]:
-    """Correlate whole fields, then block by block.
-
-    `b`: A second, independent image of the same field.
-    """
+    """Correlate whole fields, then block by block; `b` is independent of `a`."""
     shared = {
         name: getattr(options, name)
         for name in FrcOptions.model_fields

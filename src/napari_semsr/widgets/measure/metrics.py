@@ -49,8 +49,8 @@ _NAMES = {
 class GreyOutcome:
     """Figures and distributions of the same layers."""
 
-    metrics: MetricsReport  # The figures
-    histogram: HistogramReport  # The distributions
+    metrics: MetricsReport
+    histogram: HistogramReport
 
 
 def _compare(

@@ -60,9 +60,9 @@ def _beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Microg
 
 
 def ring_periods(image: Micrograph) -> list[float]:
-    """Round periods that an image's spectrum can show.
+    """Up to three round periods that a spectrum can show, the finest first.
 
-    Gives up to three, the finest first; in nm when calibrated, else in pixels.
+    In nm when calibrated, else in pixels.
     """
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
     finest = 2 * max(pitch)
@@ -155,16 +155,17 @@ _NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Spectra of several images."""
+    """Spectra of several images: radial curves (K,), and planes (Y, X) if asked for.
 
-    images: tuple[Micrograph, ...]  # What was transformed
-    # (K,) Radial curves; frequency in µm⁻¹ when calibrated, else in cycles per pixel
+    Frequencies are in µm⁻¹ when calibrated, else in cycles per pixel; planes hold the
+    logarithm of the centred power.
+    """
+
+    images: tuple[Micrograph, ...]
     frequency: tuple[NDArray[Any], ...]
-    # (K,) Radial curves; frequency in µm⁻¹ when calibrated, else in cycles per pixel
     power: tuple[NDArray[Any], ...]
-    # (Y, X) Logarithm of the centred power; empty when not asked for
     planes: tuple[NDArray[Any], ...]
-    calibrated: bool  # Whether frequencies are in µm⁻¹
+    calibrated: bool
 
 
 def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:

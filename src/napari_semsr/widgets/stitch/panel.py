@@ -76,8 +76,8 @@ _ROWS = {
 class StitchOutcome:
     """What was made, opened again."""
 
-    made: StitchedFile  # Path, positions and joints
-    opened: Opened  # The mosaic and its pyramid
+    made: StitchedFile
+    opened: Opened
 
 
 def _stitch_to_layers(

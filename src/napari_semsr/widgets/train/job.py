@@ -1,11 +1,10 @@
 """What the Train panel runs: pairs are cut, a model is trained and put on the shelf."""
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_semsr.core import Job, Micrograph, WriteError
+from napari_semsr.core import Job, Micrograph
 from napari_semsr.io import move
 from napari_semsr.jobs import (
     ModelFile,
@@ -25,38 +24,22 @@ _MINUTE_S, _HOUR_S = 60, 3600
 class Cut:
     """Two layers that pairs are cut from."""
 
-    low: Micrograph  # The image to be improved, and what it should look like
-    high: Micrograph  # The image to be improved, and what it should look like
-    options: PairOptions  # Patch and scale
+    low: Micrograph  # to be improved
+    high: Micrograph  # what it should look like
+    options: PairOptions
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
     """What a training came to."""
 
-    trained: Trained  # Steps and held-out figures
-    model: ModelFile  # The model on the shelf
+    trained: Trained
+    model: ModelFile  # on the shelf
 
 
 def pairs_beside(run_dir: Path) -> Path:
     """Place of the pairs cut for a run: beside it, so that the run can go on."""
     return run_dir.with_name(f"{run_dir.name}-pairs.zarr")
-
-
-def check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Refuse a folder with something in it, before anything is cut."""
-    if not replace and run_dir.is_dir() and any(run_dir.iterdir()):
-        held = "a run; resume it" if (run_dir / _RUN_FILE).is_file() else "other files"
-        msg = (
-            f"The folder {run_dir} holds {held}, choose another name, or choose "
-            "'replace it'."
-        )
-        raise WriteError(msg)
-    try:
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"The folder {run_dir.parent} cannot be made: {error.strerror}."
-        raise WriteError(msg) from error
 
 
 def train_to_shelf(
@@ -129,9 +112,3 @@ def spell_time(seconds: float) -> str:
         return f"{seconds / _MINUTE_S:.0f} min"
     hours, rest = divmod(seconds, _HOUR_S)
     return f"{hours:.0f} h {rest // _MINUTE_S:02.0f} min"
-
-
-def required_pairs(values: Mapping[str, object]) -> PairOptions:
-    """Make the options of pairs from what the panel gives."""
-    patch = int(str(values["patch"]))
-    return PairOptions.parse({**values, "step": max(4, patch // 2)})

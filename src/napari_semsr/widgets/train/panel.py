@@ -10,7 +10,7 @@ from magicgui.widgets import CheckBox, FileEdit, LineEdit
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout
 
-from napari_semsr.core import Job, OptionError, Progress, SemsrError
+from napari_semsr.core import Job, OptionError, Progress, SemsrError, WriteError
 from napari_semsr.jobs import (
     ModelFile,
     TrainRequest,
@@ -21,15 +21,14 @@ from napari_semsr.jobs import (
     resumed,
     runs_folder,
 )
+from napari_semsr.pairing import PairOptions
 from napari_semsr.widgets.base import Form, Panel, preference
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.train.form import PairsForm, RecipeForm, count_box
 from napari_semsr.widgets.train.job import (
     Cut,
     TrainOutcome,
-    check_run_folder,
     pairs_beside,
-    required_pairs,
     spell_time,
     train_to_shelf,
 )
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 _POLL_MS = 700
 _LONGEST = 10_000_000
 _STATE = "last.ckpt"
+_RECIPE = "recipe.yaml"
 
 
 class TrainPanel(Panel):
@@ -147,7 +147,7 @@ class TrainPanel(Panel):
         replace = bool(self.replace.value)
         self._check_name(name, replace=replace)
         run_dir = self._run_dir()
-        check_run_folder(run_dir, replace=replace)
+        _check_run_folder(run_dir, replace=replace)
         cut = self._cut() if self.pairs.cuts else None
         store = pairs_beside(run_dir) if cut is not None else self.pairs.stored()
         if cut is not None:
@@ -190,7 +190,8 @@ class TrainPanel(Panel):
             raise OptionError(msg)
         patch = int(pairs.patch.value) or facts.patch_px
         values = {"patch": patch, "scale": self.recipe.scale()}
-        return Cut(low, high, required_pairs(values))
+        step = max(4, patch // 2)
+        return Cut(low, high, PairOptions.parse({**values, "step": step}))
 
     def _start(
         self, request: TrainRequest, cut: Cut | None = None
@@ -303,8 +304,24 @@ class TrainPanel(Panel):
         )
 
 
+def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
+    """Refuse a folder with something in it, before anything is cut."""
+    if not replace and run_dir.is_dir() and any(run_dir.iterdir()):
+        held = "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
+        msg = (
+            f"The folder {run_dir} holds {held}, choose another name, or choose "
+            "'replace it'."
+        )
+        raise WriteError(msg)
+    try:
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The folder {run_dir.parent} cannot be made: {error.strerror}."
+        raise WriteError(msg) from error
+
+
 def _best(run_dir: Path) -> Path | None:
     """Find the best model of a run so far."""
-    name = recipe_facts(run_dir / "recipe.yaml").name
+    name = recipe_facts(run_dir / _RECIPE).name
     path = run_dir / f"{name}.safetensors"
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Curves of a training."""
+"""How a training is watched: curves, figures, and a held-out patch as a layer."""
 
 import csv
 from pathlib import Path
@@ -80,8 +80,6 @@ def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
     axes.axhline(0, color="#8d99ae", lw=1, ls="--", label="degraded")
     axes.legend(loc="lower right")
 
-
-# How a training is watched: curves, figures, and a held-out patch as a layer.
 
 _CURVE, _PREVIEW = "curve.csv", "preview.tif"
 _GAP_SHARE = 0.04
