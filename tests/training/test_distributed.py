@@ -15,8 +15,8 @@ from torch import distributed
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.progress import Progress, Waiting
 from napari_semsr.training.distributed import Rendezvous, check_machines
-from tests import children
 from napari_semsr.training.recipe import Recipe
+from tests import children
 
 NODES = {
     "name": "n",

@@ -104,8 +104,8 @@ def test_suffix_is_added(panel, field, tmp_path):
     assert panel._target(field).path == tmp_path / "made.ome.zarr"
 
 
-def test_without_a_path_the_cache_is_used(panel, field, monkeypatch):
-    monkeypatch.setattr(_cache, "_folder", [])
+def test_without_a_path_the_cache_is_used(panel, field):
+    _cache.remove_cache()
     target = panel._target(field)
     path = target.path
     assert target.temporary
@@ -336,7 +336,7 @@ def test_a_layer_at_another_pixel_size_is_resampled(
 def test_the_row_for_other_pixel_sizes_is_shown_for_models_that_have_one(
     panel, tmp_path
 ):
-    row = panel.form._rows["resample"]
+    row = panel.form.widget("resample").native
     assert row.isHidden()
     panel.model.add_file(write_tiny_model(tmp_path, pixel_size_nm=(30, 30)))
     assert not row.isHidden()

@@ -20,8 +20,8 @@ from tests.children import LIMIT_MS
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch):
-    monkeypatch.setattr(_cache, "_folder", [])
+def _own_cache():
+    _cache.remove_cache()
     yield
     _cache.remove_cache()
 

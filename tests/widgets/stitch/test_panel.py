@@ -10,7 +10,7 @@ from napari_semsr.io.napari_hooks import read_scan_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results as _cache
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.stitch.show import _colour_of, quality_colour
+from napari_semsr.widgets.stitch.show import joint_colour, quality_colour
 
 NM = ["nanometer", "nanometer"]
 
@@ -136,13 +136,13 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
 
 def test_cancel_leaves_nothing(make, model, scan, finish):
     panel = make(scan)
-    before = set(_cache._cache_folder().iterdir())
+    before = set(_cache.cache_folder().iterdir())
     panel.run_button.click()
     panel.cancel_button.click()
     finish(panel)
     assert "cancelled" in panel.status.text()
     assert len(model.layers) == 0
-    assert set(_cache._cache_folder().iterdir()) == before
+    assert set(_cache.cache_folder().iterdir()) == before
 
 
 def test_bad_requests_are_one_sentence(make, scan, tmp_path, finish, run_panel):
@@ -207,7 +207,7 @@ def test_colours_tell_used_from_doubtful():
     used = PairReport(0, 1, (0, 0), 0.8, 9, used=True)
     unsure = PairReport(0, 1, (0, 0), 0.8, 9, used=True, ambiguous=True)
     refused = PairReport(0, 1, (0, 0), 0.8, 9, used=False)
-    colours = [_colour_of(pair) for pair in (used, unsure, refused)]
+    colours = [joint_colour(pair) for pair in (used, unsure, refused)]
     assert colours[0] == quality_colour(0.8)
     assert len(set(colours)) == 3
     assert colours[2][3] < 1

@@ -92,12 +92,12 @@ class LocalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Weigh features; `x` (B, C, H, W); gives (B, C, H, W)."""
         # the mean of few maps made of many is the same as few made of the means
-        means = self._local_mean(self.squeeze(x))
+        means = self.local_mean(self.squeeze(x))
         x = x * 2 * torch.sigmoid(self.maps(torch.relu(means)))
         about = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
         return x * 2 * torch.sigmoid(self.places(about))
 
-    def _local_mean(self, x: Tensor) -> Tensor:
+    def local_mean(self, x: Tensor) -> Tensor:
         """Average over the window, along one axis and then the other."""
         for size in ((self.window, 1), (1, self.window)):
             x = functional.avg_pool2d(

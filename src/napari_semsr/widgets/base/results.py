@@ -15,7 +15,7 @@ _FLOAT = 4
 _folder: list[Path] = []
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Make the folder at its first use; it is removed when napari ends."""
     if not _folder or not _folder[0].is_dir():
         parent = str(preference("storage", "cache_folder")).strip() or None
@@ -42,7 +42,7 @@ def remove_cache() -> None:
 def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
     """Give a path in the cache folder that does not exist yet."""
     stem = re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
-    folder = _cache_folder()
+    folder = cache_folder()
     path, number = folder / f"{stem}{suffix}", 1
     while path.exists():
         number += 1

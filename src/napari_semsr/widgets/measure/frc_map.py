@@ -172,9 +172,7 @@ class FrcMapPanel(Panel):
         super().__init__(viewer, "FRC map", "Map resolution")
         self.first = self.new_layer_box("first")
         self.second = self.new_layer_box("second", none=_SPLIT)
-        self.form = OptionsForm(
-            FrcMapOptions, {k: v for k, v in _ROWS.items() if _has(k)}
-        )
+        self.form = OptionsForm(FrcMapOptions, _ROWS)
         self.summary = Note()
         self.plots: Any = None
         which = Form()
@@ -310,10 +308,6 @@ def _draw_frc(
     axes.set_ylabel("Whole-field FRC")
     axes.legend(loc="upper right")
     label_frequency(axes, calibrated=calibrated)
-
-
-def _has(name: str) -> bool:
-    return name in FrcMapOptions.model_fields
 
 
 def _mean(size: tuple[float, float] | None) -> float | None:

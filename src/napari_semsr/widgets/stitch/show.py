@@ -109,7 +109,7 @@ def _add_frame_layers(
     return layers
 
 
-def _colour_of(pair: "PairReport") -> tuple[float, float, float, float]:
+def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
     """Colour of one joint, faint where it is not used."""
     from matplotlib.colors import to_rgba
 
@@ -156,7 +156,7 @@ def _add_joint_layer(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
         name=f"{name} joints",
-        edge_color=np.array([_colour_of(pair) for pair in pairs]),
+        edge_color=np.array([joint_colour(pair) for pair in pairs]),
         features=_joint_features(pairs, solution.names),
         **keywords,
     )

@@ -62,7 +62,7 @@ class TrainPanel(Panel):
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
         self._proposed = ""
-        self._reached = 0
+        self.reached = 0
         self._left = False
         self._clock = QTimer(self)
         self._clock.setInterval(_POLL_MS)
@@ -197,7 +197,7 @@ class TrainPanel(Panel):
         self, request: TrainRequest, cut: Cut | None = None
     ) -> Callable[[], Job[Any]]:
         """Get ready to watch a run, and give what makes the job."""
-        self._request, self._reached = request, 0
+        self._request, self.reached = request, 0
         self.view.watch(Path(request.run_dir), resumed=request.resume)
         device = str(preference("computing", "device"))
         return lambda: train_to_shelf(request, cut, device=device)
@@ -244,7 +244,7 @@ class TrainPanel(Panel):
         super()._show_step(step)
         if not isinstance(step, TrainStep):
             return
-        self._reached = step.done
+        self.reached = step.done
         self.view.add_step(step)
         if step.seconds_left is not None:
             self.show_status(f"{step.message}, {spell_time(step.seconds_left)} left")
@@ -283,13 +283,13 @@ class TrainPanel(Panel):
     def _show_cancelled(self) -> None:
         self._settle()
         run_dir = None if self._request is None else Path(self._request.run_dir)
-        if run_dir is None or not self._reached or not (run_dir / _STATE).is_file():
+        if run_dir is None or not self.reached or not (run_dir / _STATE).is_file():
             self.show_status("Stopped before a step was done; nothing has changed.")
             return
         model = _best(run_dir)
         if model is None or self._left:
             self.show_status(
-                f"Stopped after step {self._reached}, before a model was judged; "
+                f"Stopped after step {self.reached}, before a model was judged; "
                 "Resume goes on from there."
             )
             return
@@ -299,7 +299,7 @@ class TrainPanel(Panel):
         """Say what the stopped run has given."""
         NEWS.changed.emit()
         self.show_status(
-            f"Stopped after step {self._reached}. The best {model.card['name']} so far "
+            f"Stopped after step {self.reached}. The best {model.card['name']} so far "
             "is in the list of Enhance, and Resume goes on from here."
         )
 
