@@ -65,12 +65,12 @@ class Gap:
     """One gap of the reference, or of the image where there is no reference."""
 
     place_px: FloatPair  # Its middle, ``(y, x)``
-    # Its width in the image; None where it is not seen, or not as wide as a number
+    # Its width in the image; None where it is not seen or has no two ends
     width_px: float | None
-    # Its width in the image; None where it is not seen, or not as wide as a number
     width_nm: float | None
-    reference_px: float | None  # Its width in the reference; None without one
-    reference_nm: float | None  # Its width in the reference; None without one
+    # Its width in the reference; None without one
+    reference_px: float | None
+    reference_nm: float | None
     detected: bool  # Whether the image shows it
 
 

@@ -61,10 +61,8 @@ class RadialSpectrum:
 class Spectrum:
     """Both views of one power spectrum."""
 
-    radial: RadialSpectrum  # The radial average
-    image: Micrograph  # Log power in two dimensions
-    # Whether `image` has the zero frequency in its middle; always True
-    centred: bool = True
+    radial: RadialSpectrum
+    image: Micrograph  # Log power, the zero frequency in the middle
 
 
 def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:

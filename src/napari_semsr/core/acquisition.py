@@ -46,7 +46,7 @@ class Frames(Protocol):
 class ArrayFrames:
     """Frames that are in memory, or in one lazy array."""
 
-    data: Any  # (N, Y, X) All frames
+    data: Any  # (N, Y, X)
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 3 or 0 in self.data.shape:
@@ -70,10 +70,7 @@ class ArrayFrames:
         return self.shape[0]
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Gives (Y, X).
-        """
+        """Read one frame (Y, X)."""
         return np.asarray(self.data[index])
 
 

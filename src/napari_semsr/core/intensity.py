@@ -56,9 +56,7 @@ def _counts_from_zero(dtype: np.dtype[Any]) -> bool:
 
 def _keys(block: NDArray[Any]) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
-    if block.dtype.kind == "b" or (
-        block.dtype.kind == "u" and block.dtype.itemsize <= 2
-    ):
+    if _counts_from_zero(block.dtype):
         return block.ravel().astype(np.uint32)
     if block.dtype.kind == "i" and block.dtype.itemsize <= 2:
         return (block.ravel().astype(np.int32) + _BINS // 2).astype(np.uint32)

@@ -48,10 +48,7 @@ _FWHM_PER_SIGMA = 2.354820045
 
 
 def _read_psf(text: str) -> tuple[str, Micrograph | None]:
-    """Read the file of a blur, where one was named.
-
-    Gives asked the option, with the width in nm where the file tells it.
-    """
+    """Read the file of a blur: the option, with the width that a JSON file tells."""
     choice = parse_psf(text)
     if choice.kind != "file":
         return text, None

@@ -42,12 +42,13 @@ class AugmentOptions(Options):
 class Variation:
     """One draw."""
 
-    up_down: bool = False  # Mirrors
-    left_right: bool = False  # Mirrors
+    up_down: bool = False
+    left_right: bool = False
     angle_deg: float = 0.0  # Turn, counter-clockwise as seen on a screen
-    zoom: float = 1.0  # Magnification
-    gain: float = 1.0  # Change of grey levels: ``gain * value + offset * range``
-    offset: float = 0.0  # Change of grey levels: ``gain * value + offset * range``
+    zoom: float = 1.0
+    # Grey levels become ``gain * value + offset * range``
+    gain: float = 1.0
+    offset: float = 0.0
 
 
 def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variation:

@@ -62,12 +62,10 @@ class PairChoice:
     """What will be written."""
 
     kind: str  # ``paired`` or ``unpaired``
-    # Pairs of places, LOW and HIGH, of each set
-    sets: dict[str, list[tuple[Place, Place]]]
-    images: dict[str, list[Micrograph]]  # Images of each side on their final grids
+    sets: dict[str, list[tuple[Place, Place]]]  # LOW and HIGH of each set
+    images: dict[str, list[Micrograph]]  # Of each side, on their final grids
     scale: int  # HIGH pixels for each LOW pixel
-    # What the store says of the images of each side
-    sources: dict[str, list[dict[str, Any]]]
+    sources: dict[str, list[dict[str, Any]]]  # What the store says of the images
     candidates: int  # Patches that were judged
     rejected: dict[str, int]  # How many were left out, by reason
     pixel_nm: float | None  # Pixel of HIGH, where all agree

@@ -31,11 +31,12 @@ _PERCENTILES = (0.1, 99.9)
 class AlignedPair:
     """Two images of one field whose pixels belong together."""
 
-    low: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
-    high: Micrograph  # Same field; `high` has `scale` times as many pixels on each axis
-    scale: int  # HIGH pixels for each LOW pixel
-    low_range: FloatPair  # Percentiles 0.1 and 99.9 of each field
-    high_range: FloatPair  # Percentiles 0.1 and 99.9 of each field
+    low: Micrograph
+    high: Micrograph  # Same field, `scale` times as many pixels on each axis
+    scale: int
+    # Percentiles 0.1 and 99.9 of each field
+    low_range: FloatPair
+    high_range: FloatPair
     resampled: bool  # Whether either was brought to another grid
 
     def read(self, box: Box) -> tuple[NDArray[Any], NDArray[Any]]:

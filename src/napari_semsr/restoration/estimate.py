@@ -35,11 +35,10 @@ _STARTS = (0.5, 1.0, 2.0, 4.0)
 class Grain:
     """A model of an image's spectrum."""
 
-    amplitude: float  # ``A`` and ``p`` of the sample's power law
-    exponent: float  # ``A`` and ``p`` of the sample's power law
+    amplitude: float  # ``A`` of the sample's power law
+    exponent: float  # ``p``
     noise: float  # Variance of the white noise, in squared grey levels
-    # Width of the Gaussian blur; None where the blur was known
-    sigma_px: float | None = None
+    sigma_px: float | None = None  # Of the Gaussian blur; None where it was known
 
     def noise_to_signal(self, frequency: FloatArray) -> FloatArray:
         """Ratio of the noise's power to the sample's; `frequency`: cycles per pixel."""

@@ -52,11 +52,10 @@ _SMALLEST_RING = 2.0
 class Question:
     """What is asked of a curve."""
 
-    criterion: Criterion  # Threshold
-    estimator: Estimator  # Ring by ring, or the likelihood fit
+    criterion: Criterion
+    estimator: Estimator
     reference: bool  # The second image is nearly free of noise
-    # The pair are the diagonal halves of one image, whose own crossing is wanted
-    single: bool
+    single: bool  # The pair are halves of one image, whose own crossing is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +147,14 @@ _SMALLEST_PLANE = 2  # follows from `plan_rings`: less has no ring
 class Measurement:
     """Correlations of a batch of block pairs on one grid."""
 
-    # (B,) Frequency of the crossing in cycles per mean pixel of the images, NaN where
-    # there is none, and the standard deviation of its logarithm
-    crossing: FloatArray
-    # (B,) Frequency of the crossing in cycles per mean pixel of the images, NaN where
-    # there is none, and the standard deviation of its logarithm
-    spread: FloatArray
+    crossing: FloatArray  # (B,) Cycles per mean pixel of the images; NaN without one
+    spread: FloatArray  # (B,) Standard deviation of the crossing's logarithm
     code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
-    frequency: FloatArray  # (K,) Rings up to Nyquist, ring 0 left out
-    threshold: FloatArray  # (K,) Rings up to Nyquist, ring 0 left out
-    samples: FloatArray  # (K,) Rings up to Nyquist, ring 0 left out
-    # (B, K) Ring correlations; for split images that of two exposures like them
+    # (K,) Rings up to Nyquist, ring 0 left out
+    frequency: FloatArray
+    threshold: FloatArray
+    samples: FloatArray
+    # (B, K) Their correlations; for split images that of two exposures like them
     correlation: FloatArray
     sums: RingSums  # The sums behind them, all rings
 

@@ -28,7 +28,6 @@ from napari_semsr.core import (
     mean_pitch,
 )
 
-_WHOLE: Estimator = "exact"
 _Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 
 
@@ -111,22 +110,21 @@ class FrcResult:
     shape: IntPair
 
 
-def check_options(b: Micrograph | None, options: FrcOptions) -> None:
-    """Refuse options that make no sense for the images given."""
-    if options.reference and options.criterion != "1/7":
-        msg = (
-            f"A noise-free reference needs the criterion 1/7, got {options.criterion}; "
-            "choose 1/7 or drop the reference option."
-        )
-        raise OptionError(msg)
-    if options.reference and b is None:
+def check_inputs(a: Micrograph, b: Micrograph | None, options: FrcOptions) -> None:
+    """Refuse images that do not share one grid, and a reference that is not there."""
+    if b is not None:
+        check_grids(a, b)
+    elif options.reference:
         msg = "A noise-free reference needs a second image, got one image."
         raise OptionError(msg)
 
 
-def describe_method(
-    options: FrcOptions, estimator: Estimator, *, single: bool, self_made: bool
-) -> str:
+def calibrated_of(a: Micrograph, b: Micrograph | None) -> Micrograph:
+    """Take the pixel size of the first image that has one."""
+    return a if a.pixel_size_nm is not None or b is None else b
+
+
+def describe_method(options: FrcOptions, *, single: bool, self_made: bool) -> str:
     """Say in words how a correlation was made."""
     what = (
         "single-image FRC (diagonal split, white noise assumed)"
@@ -136,7 +134,8 @@ def describe_method(
         else "two-image FRC"
     )
     level = "√(1/7)" if options.reference else options.criterion
-    how = "first crossing of the rings" if estimator == "plain" else "likelihood fit"
+    plain = options.estimator == "plain"
+    how = "first crossing of the rings" if plain else "likelihood fit"
     line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
     if self_made:
         line += "; images made from one acquisition by a network: repeatability, "
@@ -145,10 +144,7 @@ def describe_method(
 
 
 def finite_array(m: Micrograph) -> FloatArray:
-    """Read a whole image in double precision and refuse missing pixels.
-
-    Gives (Y, X).
-    """
+    """Read a whole image (Y, X) in double precision and refuse missing pixels."""
     data = m.array().astype(np.float64)
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))
     if missing:
@@ -190,21 +186,18 @@ def measure_frc(
         If a pixel is NaN or infinite.
     """
     options = options or FrcOptions()
-    check_options(b, options)
-    if b is not None:
-        check_grids(a, b)
-    estimator = options.estimator or (_WHOLE if b is not None else "exact")
-    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    check_inputs(a, b, options)
+    calibrated = calibrated_of(a, b)
     outcome = measure(
         finite_array(a)[None],
         None if b is None else finite_array(b)[None],
         pitch=mean_pitch(calibrated.scale),
         tukey=options.tukey,
         criterion=options.criterion,
-        estimator=estimator,
+        estimator=options.estimator or "exact",
         reference=options.reference,
     )
-    return _result(outcome, a, b, options, estimator, calibrated)
+    return _result(outcome, a, b, options, calibrated)
 
 
 def _result(
@@ -212,7 +205,6 @@ def _result(
     a: Micrograph,
     b: Micrograph | None,
     options: FrcOptions,
-    estimator: Estimator,
     calibrated: Micrograph,
 ) -> FrcResult:
     """Put units and words to the measurement of one pair."""
@@ -237,10 +229,8 @@ def _result(
         if interval is None or nm is None
         else (interval[0] * nm, interval[1] * nm),
         criterion=options.criterion,
-        estimator=estimator,
-        method=describe_method(
-            options, estimator, single=b is None, self_made=self_made
-        ),
+        estimator=options.estimator or "exact",
+        method=describe_method(options, single=b is None, self_made=self_made),
         reason=reason,
         frequency_per_px=outcome.frequency,
         correlation=outcome.correlation[0],

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.ndimage import distance_transform_edt
 
-from napari_semsr.analysis.frc.blocks import Estimator, Measurement, measure
+from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.correlation import (
     FrcOptions,
-    check_options,
+    calibrated_of,
+    check_inputs,
     describe_method,
 )
 from napari_semsr.analysis.frc.rings import (
@@ -32,7 +33,6 @@ from napari_semsr.analysis.frc.rings import (
 from napari_semsr.analysis.frc.validity import (
     REASONS,
     Reason,
-    check_grids,
     code_of,
     has_plateau,
     not_independent,
@@ -157,7 +157,6 @@ class FrcMap:
 _PAIR_BLOCK = 64
 _SINGLE_BLOCK = 128  # = 2 * 64: its halves have 64
 _SMALLEST_BLOCK = 16  # as the smallest side that `blocks` measures; docs/frc.md
-_BLOCKS: Estimator = "exact"
 
 # Memory; chosen: 1 MB of float32 stays in the cache of a core, 32 MB hold a strip, and
 # progress is told and a cancel heard after at most so many blocks.
@@ -327,11 +326,9 @@ def measure_frc_map(
         If pixel sizes differ or options contradict each other.
     """
     options = options or FrcMapOptions()
-    check_options(b, options)
-    if b is not None:
-        check_grids(a, b)
+    check_inputs(a, b, options)
     plan = _plan(a.shape, options, single=b is None)
-    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    pitch = mean_pitch(calibrated_of(a, b).scale)
     self_made = not_independent(a, b)
     grids = _Grids(
         np.full(plan.grid, np.nan),
@@ -341,23 +338,12 @@ def measure_frc_map(
     if self_made and not options.allow_self:
         grids.code[:] = code_of("not-independent")
     else:
-        yield from _run(grids, a, b, plan, options, mean_pitch(calibrated.scale))
-    method = describe_method(
-        options,
-        options.estimator or _BLOCKS,
-        single=b is None,
-        self_made=self_made,
-    )
-    return _result(grids, a, b, plan, options, method)
-
-
-def _geometry(
-    a: Micrograph, b: Micrograph | None, plan: BlockPlan, options: FrcMapOptions
-) -> Geometry:
-    """Rings of the blocks, or of their halves for one image."""
-    calibrated = a if a.pixel_size_nm is not None or b is None else b
+        yield from _run(grids, a, b, plan, options, pitch)
     side = plan.block if b is not None else plan.block // 2
-    return plan_geometry((side, side), mean_pitch(calibrated.scale), options.tukey)
+    geometry = plan_geometry((side, side), pitch, options.tukey)
+    method = describe_method(options, single=b is None, self_made=self_made)
+    shared = None if options.reference else _field_reason(grids, plan, geometry)
+    return _result(grids, a, b, plan, options, method, shared)
 
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
@@ -384,7 +370,7 @@ def _run(
         pitch=pitch,
         tukey=options.tukey,
         criterion=options.criterion,
-        estimator=options.estimator or _BLOCKS,
+        estimator=options.estimator or "exact",
         reference=options.reference,
     )
     total = plan.grid[0] * plan.grid[1]
@@ -415,9 +401,10 @@ def _result(
     plan: BlockPlan,
     options: FrcMapOptions,
     method: str,
+    shared: Reason | None,
 ) -> FrcMap:
     """Turn crossings into a calibrated map."""
-    calibrated = a if a.pixel_size_nm is not None or b is None else b
+    calibrated = calibrated_of(a, b)
     nm = calibrated.mean_pixel_size_nm
     measured = ((nm or 1.0) / grids.crossing).astype(np.float32)
     shown, filled = (
@@ -454,9 +441,5 @@ def _result(
         step=plan.step,
         unit="px" if nm is None else "nm",
         method=method,
-        field_reason=(
-            None
-            if options.reference
-            else _field_reason(grids, plan, _geometry(a, b, plan, options))
-        ),
+        field_reason=shared,
     )

@@ -47,8 +47,7 @@ _COSINES_HANN = (0.5, 0.5)
 class Texture:
     """How a pair's coherent power is spread over the Fourier plane."""
 
-    # (B,) Share of the coherent power in the strongest isolated lobes
-    lobe_share: FloatArray
+    lobe_share: FloatArray  # (B,) Coherent power in the strongest isolated lobes
     # (B,) Mean phase agreement of single samples over mean correlation, in the rings
     # that are correlated: about 0.8 to 1 for ordinary images, near 0 for gratings
     agreement: FloatArray

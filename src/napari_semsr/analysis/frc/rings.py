@@ -63,9 +63,9 @@ class Geometry:
     # (K,) Independent complex samples in each ring: half of all samples, times what the
     # window leaves of them, (Σw²)² / (n Σw⁴)
     effective: FloatArray
-    # (X // 2 + 1) Matrix whose product with a flat half-plane gives its ring sums; None
-    # for large images, which come alone and are summed directly. It is sparse: that is
-    # faster here than a dense product, and does not contend for the threads of BLAS
+    # (K, Y (X // 2 + 1)) Matrix whose product with a flat half-plane is its ring sums;
+    # None for large images, which come alone and are summed directly. It is sparse: it
+    # is faster here than a dense one, and does not contend for the threads of BLAS
     projection: sparse.csr_array | None
 
     @property
@@ -80,8 +80,8 @@ class RingSums:
     """Ring sums of a batch of block pairs."""
 
     cross: FloatArray  # (B, K) Σ Re(A B*)
-    power_a: FloatArray  # (B, K) Σ |A|² and Σ |B|²
-    power_b: FloatArray  # (B, K) Σ |A|² and Σ |B|²
+    power_a: FloatArray  # (B, K) Σ |A|²
+    power_b: FloatArray  # (B, K) Σ |B|²
     # (B,) Share of the cross-power in its strongest sample; 0 where that lies within
     # three rings of the zero frequency
     peak: FloatArray
