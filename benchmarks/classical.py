@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.restoration.method import RestoreOptions, choose
-from napari_semsr.restoration.tiles import plan_field, restore_tiles
 from napari_semsr.simulation import degrade as gao
 from napari_semsr.training.data.scenes import load_clear
 from napari_semsr.training.recipe import load_recipe
@@ -41,8 +40,7 @@ def restored(image: Micrograph, options: RestoreOptions, kernel: Micrograph) -> 
     """Restore one image in tiles."""
     restorer = choose(image, options, kernel)
     result = np.empty(image.shape, np.float32)
-    plan = plan_field(image.shape, restorer, None)
-    for piece in restore_tiles(image.data, plan, restorer):
+    for piece in restorer.tiles(image.data, restorer.plan(image.shape)):
         result[piece.tile.core.slices] = piece.values
     return result.astype(float)
 

@@ -47,7 +47,6 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.cards import bundled
 from napari_semsr.models.checkpoint import load_model
 from napari_semsr.restoration.method import RestoreOptions, choose
-from napari_semsr.restoration.tiles import plan_field, restore_tiles
 from napari_semsr.simulation.phantoms.gold import (
     COARSE_NM,
     FINE_NM,
@@ -125,9 +124,7 @@ def restored(method: str, sigma_px: float) -> Method:
         image = fine(by_kernel(keys)(low))
         restorer = choose(image, options, None)
         result = np.empty(image.shape)
-        for piece in restore_tiles(
-            image.data, plan_field(image.shape, restorer, None), restorer
-        ):
+        for piece in restorer.tiles(image.data, restorer.plan(image.shape)):
             result[piece.tile.core.slices] = piece.values
         return result
 

@@ -36,10 +36,7 @@ from napari_semsr.restoration import (
     RestoreOptions,
     Restorer,
     choose,
-    measure_tolerance,
     parse_psf,
-    plan_field,
-    restore_tiles,
 )
 
 # The blur that a file tells: the image of a point, or a simulated microscope.
@@ -205,7 +202,7 @@ def restore_in_memory(
     chosen = options or RestoreOptions()
     made = yield from _prepare(image, chosen, opening)
     result = np.empty(made.source.shape, made.dtype)
-    for piece in restore_tiles(made.source.data, made.plan, made.restorer):
+    for piece in made.restorer.tiles(made.source.data, made.plan):
         result[piece.tile.core.slices] = to_dtype(piece.values, made.dtype)[0]
         yield _step(piece, made.plan)
     about = {**made.source.metadata, "restore": made.parameters}
@@ -224,8 +221,8 @@ def _prepare(
     restorer = choose(source, options.replace(psf=asked), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
         _warn(restorer.psf.sigma_px[0])
-    plan = plan_field(source.shape, restorer, options.tile)
-    tolerance = measure_tolerance(source.data, plan, restorer)
+    plan = restorer.plan(source.shape)
+    tolerance = restorer.tolerance(source.data, plan)
     reading = (opening or ReadOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading}
     if parse_psf(options.psf).kind == "file":
@@ -268,7 +265,7 @@ def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
 
 def _fill(store: OmeZarrStore, made: _RestorePlan) -> Job[int]:
     """Restore the tiles that a store lacks; count clipped pixels."""
-    pieces = restore_tiles(made.source.data, made.plan, made.restorer, store.pending())
+    pieces = made.restorer.tiles(made.source.data, made.plan, store.pending())
     clipped = yield from store.fill((piece.values for piece in pieces), _TILES)
     if not store.complete:
         store.note("restore", made.parameters)

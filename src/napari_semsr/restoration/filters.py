@@ -23,12 +23,7 @@ from napari_semsr.restoration.estimate import Grain, RadialPower
 _TINY = 1e-12  # chosen, far below any grey value: nothing is divided by 0
 _STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chosen
 _EDGE = 1e-4  # gradient below which total variation sees none, over the range; chosen
-_TV_REACH = 2  # px: follows from two differences, one after the other
-
-
-def reach_of(radius: int, iterations: int, *, tv: bool) -> int:
-    """Say how far a result looks."""
-    return iterations * (2 * radius + (_TV_REACH if tv else 0))
+TV_REACH = 2  # px: follows from two differences, one after the other
 
 
 def richardson_lucy(

@@ -2,9 +2,10 @@
 
 What depends on the image (the blur's width, the noise, the weight of smoothness, the
 kernel of blind deconvolution) is measured on a few blocks of the field, never on a
-tile.
+tile. A field of any size then goes through tile by tile, in bounded memory.
 """
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,20 +14,28 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from napari_semsr.core import (
+    Box,
+    Float32Array,
     FloatArray,
     FloatPair,
+    IntPair,
     Micrograph,
     OptionError,
     Options,
     ReadError,
+    Tile,
+    TilePlan,
     field_range,
+    finite_mean,
+    plan_tiles,
+    read_box,
 )
 from napari_semsr.restoration.estimate import Grain, RadialPower, sample_blocks
 from napari_semsr.restoration.filters import (
+    TV_REACH,
     Taps,
     cls_balance,
     estimate_kernel,
-    reach_of,
     richardson_lucy,
     smoothing_taps,
     unsupervised_balance,
@@ -105,6 +114,26 @@ is measured for each field (`tolerance`).
 
 _SHARPEST_PX = 0.3  # chosen: a Gaussian of less hardly reaches a neighbour
 _QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: else 1 / 0
+
+
+_TILE = 512  # px; chosen: with the largest halo still below 10 MB of doubles
+_PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredTile:
+    """One restored tile.
+
+    Attributes
+    ----------
+    tile : Tile
+        Where it belongs.
+    values : (Y, X) numpy.ndarray of float32
+        Grey values of its core; NaN where the input had none.
+    """
+
+    tile: Tile
+    values: Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +220,83 @@ class Restorer:
             )[_inner(values.shape, width)]
         return np.asarray(made * span + self.low)
 
+    def plan(self, shape: IntPair) -> TilePlan:
+        """Cut a field of so many rows and columns into tiles with this halo."""
+        core = min(self.options.tile or _TILE, max(shape))
+        return plan_tiles(shape, core=core, halo=self.halo)
+
+    def tiles(
+        self, data: Any, plan: TilePlan, places: Collection[IntPair] | None = None
+    ) -> Iterator[RestoredTile]:
+        """Restore a field tile by tile.
+
+        Parameters
+        ----------
+        data : (Y, X) numpy.ndarray or dask.array.Array
+            The field that was measured.
+        plan : TilePlan
+            From `plan`.
+        places : collection of tuple of int, optional
+            Rows and columns of the tiles wanted; all when not given.
+
+        Yields
+        ------
+        RestoredTile
+            A tile.
+        """
+        mean = _mean_of(data)
+        for index in [tile.index for tile in plan] if places is None else places:
+            tile = plan.tile(*index)
+            values = self._restored(data, tile.core, mean, self.halo)
+            yield RestoredTile(tile, values)
+
+    def tolerance(self, data: Any, plan: TilePlan) -> float:
+        """Measure what a cut-off halo costs, in the middle of the field.
+
+        Parameters
+        ----------
+        data : (Y, X) numpy.ndarray or dask.array.Array
+            The field.
+        plan : TilePlan
+            Its tiles.
+
+        Returns
+        -------
+        float
+            Largest difference between a corner of a tile and the same pixels with as
+            much halo as the method looks far, over the field's range; 0 where tiles are
+            exact.
+        """
+        span = self.high - self.low
+        if self.exact or span <= 0:
+            return 0.0
+        row, column = (n // 2 for n in plan.grid)
+        core = plan.tile(row, column).core
+        side = min(_PROBE, *core.shape)
+        box = Box.of((side, side), core.corner)
+        mean = _mean_of(data)
+        near = self._restored(data, box, mean, self.halo)
+        far = self._restored(data, box, mean, min(self.reach, 3 * self.halo))
+        gap = np.abs(near.astype(float) - far)
+        return float(np.nanmax(gap, initial=0.0)) / span
+
+    def _restored(self, data: Any, box: Box, mean: float, halo: int) -> Float32Array:
+        """Restore a box of a field; beyond its border the field is reflected."""
+        window = read_box(data, box.grow(halo))
+        if window.dtype.kind != "f":
+            return self.apply(window, halo).astype(np.float32)
+        missing = ~np.isfinite(window)
+        if missing.any():
+            window = np.where(missing, mean, window)
+        made = self.apply(window, halo).astype(np.float32)
+        made[missing[_inner(window.shape, halo)]] = np.nan
+        return made
+
+
+def _mean_of(data: Any) -> float:
+    """Give what missing pixels are filled with; only floats can miss any."""
+    return finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+
 
 def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
     """Index of a window without a border."""
@@ -236,7 +342,7 @@ def choose(
     if options.method == "blind" and not flat:
         psf = _blind_psf(blocks, psf, options, low, high)
     if options.method in ("blind", "richardson-lucy"):
-        reach = reach_of(psf.radius, options.iterations, tv=options.tv > 0)
+        reach = options.iterations * (2 * psf.radius + (TV_REACH if options.tv else 0))
         halo = min(reach, LARGEST_HALO)
         return Restorer(low, high, psf, options, None, halo, reach, {})
     grain = Grain(1.0, 2.0, 1.0) if flat else rings.fit(psf.kernel)

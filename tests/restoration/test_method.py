@@ -8,7 +8,6 @@ from scipy import ndimage
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.restoration.method import LARGEST_HALO, RestoreOptions, choose
-from napari_semsr.restoration.tiles import measure_tolerance, plan_field, restore_tiles
 
 METHODS = ["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 
@@ -27,11 +26,9 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def restored(image: Micrograph, *, tile: int | None = None, **options) -> np.ndarray:
-    restorer = choose(image, RestoreOptions(**options))
+    restorer = choose(image, RestoreOptions(tile=tile, **options))
     result = np.full(image.shape, -1e9, np.float32)
-    for piece in restore_tiles(
-        image.data, plan_field(image.shape, restorer, tile), restorer
-    ):
+    for piece in restorer.tiles(image.data, restorer.plan(image.shape)):
         result[piece.tile.core.slices] = piece.values
     return result
 
@@ -71,12 +68,14 @@ def test_lazy_field_equals_one_in_memory(pair):
 
 def test_cut_off_halo_has_a_small_measured_tolerance(pair):
     image = Micrograph(pair[1])
-    options = RestoreOptions(method="richardson-lucy", psf="1px", iterations=24)
+    options = RestoreOptions(
+        method="richardson-lucy", psf="1px", iterations=24, tile=64
+    )
     restorer = choose(image, options)
     assert restorer.halo == LARGEST_HALO
     assert not restorer.exact
-    plan = plan_field(image.shape, restorer, 64)
-    assert 0 <= measure_tolerance(image.data, plan, restorer) < 1e-4
+    plan = restorer.plan(image.shape)
+    assert 0 <= restorer.tolerance(image.data, plan) < 1e-4
 
 
 @pytest.mark.parametrize("method", METHODS)
