@@ -2,17 +2,11 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.crossing import (
-    Fit,
-    first_crossing,
-    fit_crossing,
-    slope_at,
-)
+from napari_semsr.analysis.frc.crossing import Estimator, Question, read_crossing
 from napari_semsr.analysis.frc.periodicity import is_periodic
 from napari_semsr.analysis.frc.rings import (
     Geometry,
@@ -36,8 +30,6 @@ from napari_semsr.core import (
     FloatPair,
 )
 
-Estimator = Literal["plain", "exact"]
-
 # Relative error of a crossing that no ring statistics explain (one sigma). With it the
 # 95 % intervals held the truth in 96 % of the blocks of 64 px and 97 % of those of
 # 128 px, measured as `benchmarks/frc_accuracy.py` does ("in interval").
@@ -49,57 +41,12 @@ _SMALLEST_RING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a curve."""
-
-    criterion: Criterion
-    estimator: Estimator
-    reference: bool  # The second image is nearly free of noise
-    single: bool  # The pair are halves of one image, whose own crossing is wanted
-
-
-@dataclass(frozen=True, slots=True)
 class Estimates:
     """Crossings of a batch of pairs."""
 
     crossing: FloatArray  # (B,) Cycles per mean pixel; NaN where there is none
     spread: FloatArray  # (B,) Standard deviation of the crossing's logarithm
     code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
-
-
-def _plain(
-    curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
-) -> Fit:
-    """First crossing of the rings and its spread from noise over slope."""
-    rings = geometry.rings.complete
-    frequency = geometry.rings.frequency[:rings]
-    crossing = first_crossing(curve, threshold, frequency, start=start)
-    slope = slope_at(curve, crossing, frequency, geometry.effective[:rings])
-    level = np.interp(np.nan_to_num(crossing), frequency, threshold)
-    count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
-    noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
-    steep = np.maximum(-slope, 1e-9)
-    above = np.asarray((curve[:, start:] >= threshold[start:]).any(axis=1))
-    return Fit(crossing, noise / (steep * crossing), above)
-
-
-def _read(
-    curve: FloatArray,
-    geometry: Geometry,
-    threshold: FloatArray,
-    question: Question,
-) -> Fit:
-    """Read curves by the estimator that was asked for."""
-    if question.estimator == "plain":
-        start = 2 if question.criterion == "3-sigma" else 1
-        return _plain(curve, geometry, threshold, start)
-    return fit_crossing(
-        curve,
-        geometry,
-        threshold,
-        reference=question.reference,
-        copies=2.0 if question.single else 1.0,
-    )
 
 
 def _estimate(
@@ -118,7 +65,7 @@ def _estimate(
     spread = np.full(code.shape, np.nan)
     ready = np.flatnonzero(code == 0)
     if ready.size:
-        found = _read(curve[ready], geometry, threshold, question)
+        found = read_crossing(curve[ready], geometry, threshold, question)
         crossing[ready], spread[ready] = found.crossing, found.spread
         small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
         missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field, model_validator
 
-from napari_semsr.analysis.frc.blocks import Estimator, Measurement, measure
+from napari_semsr.analysis.frc.blocks import Measurement, measure
+from napari_semsr.analysis.frc.crossing import Estimator
 from napari_semsr.analysis.frc.validity import (
     Criterion,
     Reason,
@@ -62,6 +63,32 @@ class FrcOptions(Options):
             raise ValueError(msg)
         return self
 
+    def check(self, a: Micrograph, b: Micrograph | None) -> None:
+        """Refuse images of different grids, and a reference that is not there."""
+        if b is not None:
+            check_grids(a, b)
+        elif self.reference:
+            msg = "A noise-free reference needs a second image, got one image."
+            raise OptionError(msg)
+
+    def describe(self, *, single: bool, self_made: bool) -> str:
+        """Say in words how a correlation was made."""
+        what = (
+            "single-image FRC (diagonal split, white noise assumed)"
+            if single
+            else "two-image FRC against a noise-free reference"
+            if self.reference
+            else "two-image FRC"
+        )
+        level = "√(1/7)" if self.reference else self.criterion
+        plain = self.estimator == "plain"
+        how = "first crossing of the rings" if plain else "likelihood fit"
+        line = f"{what}, threshold {level}, {how}, Tukey window {self.tukey:g}"
+        if self_made:
+            line += "; images made from one acquisition by a network: repeatability, "
+            line += "not resolution"
+        return line
+
 
 @dataclass(frozen=True, slots=True)
 class FrcResult:
@@ -110,37 +137,9 @@ class FrcResult:
     shape: IntPair
 
 
-def check_inputs(a: Micrograph, b: Micrograph | None, options: FrcOptions) -> None:
-    """Refuse images that do not share one grid, and a reference that is not there."""
-    if b is not None:
-        check_grids(a, b)
-    elif options.reference:
-        msg = "A noise-free reference needs a second image, got one image."
-        raise OptionError(msg)
-
-
 def calibrated_of(a: Micrograph, b: Micrograph | None) -> Micrograph:
     """Take the pixel size of the first image that has one."""
     return a if a.pixel_size_nm is not None or b is None else b
-
-
-def describe_method(options: FrcOptions, *, single: bool, self_made: bool) -> str:
-    """Say in words how a correlation was made."""
-    what = (
-        "single-image FRC (diagonal split, white noise assumed)"
-        if single
-        else "two-image FRC against a noise-free reference"
-        if options.reference
-        else "two-image FRC"
-    )
-    level = "√(1/7)" if options.reference else options.criterion
-    plain = options.estimator == "plain"
-    how = "first crossing of the rings" if plain else "likelihood fit"
-    line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
-    if self_made:
-        line += "; images made from one acquisition by a network: repeatability, "
-        line += "not resolution"
-    return line
 
 
 def finite_array(m: Micrograph) -> FloatArray:
@@ -186,7 +185,7 @@ def measure_frc(
         If a pixel is NaN or infinite.
     """
     options = options or FrcOptions()
-    check_inputs(a, b, options)
+    options.check(a, b)
     calibrated = calibrated_of(a, b)
     outcome = measure(
         finite_array(a)[None],
@@ -230,7 +229,7 @@ def _result(
         else (interval[0] * nm, interval[1] * nm),
         criterion=options.criterion,
         estimator=options.estimator or "exact",
-        method=describe_method(options, single=b is None, self_made=self_made),
+        method=options.describe(single=b is None, self_made=self_made),
         reason=reason,
         frequency_per_px=outcome.frequency,
         correlation=outcome.correlation[0],

@@ -1,12 +1,73 @@
 """Where a curve falls below a threshold: ring by ring, or by a likelihood fit."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.rings import Geometry
+from napari_semsr.analysis.frc.validity import Criterion
 from napari_semsr.core import BoolArray, FloatArray, Rings, tukey
+
+Estimator = Literal["plain", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a curve."""
+
+    criterion: Criterion
+    estimator: Estimator
+    reference: bool  # The second image is nearly free of noise
+    single: bool  # The pair are halves of one image, whose own crossing is wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Crossings of a batch of curves."""
+
+    # (B,) Frequency, cycles per mean pixel; NaN where there is no crossing
+    crossing: FloatArray
+    # (B,) Standard deviation of its logarithm
+    spread: FloatArray
+    # (B,) Whether the curve lies above the threshold anywhere below Nyquist
+    above: BoolArray
+
+
+def read_crossing(
+    curve: FloatArray,
+    geometry: Geometry,
+    threshold: FloatArray,
+    question: Question,
+) -> Fit:
+    """Read curves by the estimator that was asked for; `curve` (B, K)."""
+    if question.estimator == "plain":
+        start = 2 if question.criterion == "3-sigma" else 1
+        return _plain(curve, geometry, threshold, start)
+    return fit_crossing(
+        curve,
+        geometry,
+        threshold,
+        reference=question.reference,
+        copies=2.0 if question.single else 1.0,
+    )
+
+
+def _plain(
+    curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
+) -> Fit:
+    """First crossing of the rings and its spread from noise over slope."""
+    rings = geometry.rings.complete
+    frequency = geometry.rings.frequency[:rings]
+    crossing = first_crossing(curve, threshold, frequency, start=start)
+    slope = slope_at(curve, crossing, frequency, geometry.effective[:rings])
+    level = np.interp(np.nan_to_num(crossing), frequency, threshold)
+    count = np.interp(np.nan_to_num(crossing), frequency, geometry.effective[:rings])
+    noise = (1 - level**2) / np.sqrt(2 * np.maximum(count, 1))
+    steep = np.maximum(-slope, 1e-9)
+    above = np.asarray((curve[:, start:] >= threshold[start:]).any(axis=1))
+    return Fit(crossing, noise / (steep * crossing), above)
 
 
 def first_crossing(
@@ -233,18 +294,6 @@ _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflow
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
 
 _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Crossings of a batch by likelihood."""
-
-    # (B,) Frequency, cycles per mean pixel; NaN where the model does not cross
-    crossing: FloatArray
-    # (B,) Standard deviation of its logarithm from the Fisher information
-    spread: FloatArray
-    # (B,) Whether the model lies above the threshold anywhere below Nyquist
-    above: BoolArray
 
 
 def _smoothing(effective: FloatArray) -> FloatArray:

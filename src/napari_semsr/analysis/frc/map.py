@@ -21,8 +21,6 @@ from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.correlation import (
     FrcOptions,
     calibrated_of,
-    check_inputs,
-    describe_method,
 )
 from napari_semsr.analysis.frc.rings import (
     Geometry,
@@ -326,7 +324,7 @@ def measure_frc_map(
         If pixel sizes differ or options contradict each other.
     """
     options = options or FrcMapOptions()
-    check_inputs(a, b, options)
+    options.check(a, b)
     plan = _plan(a.shape, options, single=b is None)
     pitch = mean_pitch(calibrated_of(a, b).scale)
     self_made = not_independent(a, b)
@@ -341,7 +339,7 @@ def measure_frc_map(
         yield from _run(grids, a, b, plan, options, pitch)
     side = plan.block if b is not None else plan.block // 2
     geometry = plan_geometry((side, side), pitch, options.tukey)
-    method = describe_method(options, single=b is None, self_made=self_made)
+    method = options.describe(single=b is None, self_made=self_made)
     shared = None if options.reference else _field_reason(grids, plan, geometry)
     return _result(grids, a, b, plan, options, method, shared)
 
