@@ -48,7 +48,20 @@ class Box:
 
     @classmethod
     def of(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
-        """Box of so many rows and columns whose first pixel is the corner."""
+        """Lay a box of some shape at a corner.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns.
+        corner : tuple of int, default=(0, 0)
+            Its first pixel ``(y, x)``.
+
+        Returns
+        -------
+        Box
+            The box; by default that of a whole ``(Y, X)`` array.
+        """
         (rows, columns), (y, x) = shape, corner
         return cls(y, y + rows, x, x + columns)
 
@@ -98,7 +111,18 @@ class Box:
         return self.moved((-outer.y0, -outer.x0))
 
     def moved(self, by: IntPair) -> Self:
-        """Return a box of the same shape, so many rows and columns further."""
+        """Return a box of the same shape elsewhere.
+
+        Parameters
+        ----------
+        by : tuple of int
+            Rows and columns; ``box.within(outer).moved(outer.corner) == box``.
+
+        Returns
+        -------
+        Box
+            The moved box.
+        """
         return self.of(self.shape, (self.y0 + by[0], self.x0 + by[1]))
 
     def grow(self, margin: IntPair | int) -> Self:
@@ -120,7 +144,18 @@ class Box:
         )
 
     def intersection(self, other: "Box") -> Self:
-        """Return the pixels that both boxes hold; empty where they have none."""
+        """Return the pixels that both boxes hold.
+
+        Parameters
+        ----------
+        other : Box
+            Another box; either order gives the same.
+
+        Returns
+        -------
+        Box
+            Empty where they share no pixel.
+        """
         return type(self)(
             max(self.y0, other.y0),
             min(self.y1, other.y1),
@@ -129,11 +164,33 @@ class Box:
         )
 
     def overlap(self, other: "Box") -> bool:
-        """Tell whether the boxes share a pixel."""
+        """Tell whether the boxes share a pixel.
+
+        Parameters
+        ----------
+        other : Box
+            Another box.
+
+        Returns
+        -------
+        bool
+            Whether their intersection is not empty.
+        """
         return min(self.intersection(other).shape) > 0
 
     def union(self, other: "Box") -> Self:
-        """Return the smallest box that holds both."""
+        """Return the smallest box that holds both.
+
+        Parameters
+        ----------
+        other : Box
+            Another box; either order gives the same.
+
+        Returns
+        -------
+        Box
+            With what lies between them.
+        """
         return type(self)(
             min(self.y0, other.y0),
             max(self.y1, other.y1),

@@ -221,7 +221,18 @@ class Restorer:
         return np.asarray(made * span + self.low)
 
     def plan(self, shape: IntPair) -> TilePlan:
-        """Cut a field of so many rows and columns into tiles with this halo."""
+        """Cut a field into tiles.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns.
+
+        Returns
+        -------
+        TilePlan
+            Cores partition the field; windows have the halo.
+        """
         core = min(self.options.tile or _TILE, max(shape))
         return plan_tiles(shape, core=core, halo=self.halo)
 

@@ -64,7 +64,20 @@ class FrcOptions(Options):
         return self
 
     def check(self, a: Micrograph, b: Micrograph | None) -> None:
-        """Refuse images of different grids, and a reference that is not there."""
+        """Refuse images that cannot be correlated so.
+
+        Parameters
+        ----------
+        a : Micrograph
+            First image.
+        b : Micrograph or None
+            Second image.
+
+        Raises
+        ------
+        ShapeError, OptionError
+            If they do not share one grid, or the reference is missing.
+        """
         if b is not None:
             check_grids(a, b)
         elif self.reference:
@@ -72,7 +85,20 @@ class FrcOptions(Options):
             raise OptionError(msg)
 
     def describe(self, *, single: bool, self_made: bool) -> str:
-        """Say in words how a correlation was made."""
+        """Say in words how a correlation is made.
+
+        Parameters
+        ----------
+        single : bool
+            Whether one image is split.
+        self_made : bool
+            Whether a network made both images from one acquisition.
+
+        Returns
+        -------
+        str
+            One line, for people to quote.
+        """
         what = (
             "single-image FRC (diagonal split, white noise assumed)"
             if single
