@@ -40,21 +40,11 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A patch before it is cut.
+    """A patch before it is cut."""
 
-    Attributes
-    ----------
-    source : int
-        Which image, or pair of images.
-    block : tuple of int
-        Row and column of the block that it lies in; a block goes to one set.
-    box : Box
-        In pixels of LOW.
-    """
-
-    source: int
-    block: IntPair
-    box: Box
+    source: int  # Which image, or pair of images
+    block: IntPair  # Row and column of its block; a block goes to one set
+    box: Box  # In pixels of LOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +62,22 @@ class PairChoice:
     resampled: bool  # Whether any image was brought to another grid
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
-        """Read a patch; `box`: in pixels of LOW; gives (Y, X)."""
+        """Read a patch.
+
+        Parameters
+        ----------
+        side : {"low", "high"}
+            Which images.
+        source : int
+            Number of the image.
+        box : Box
+            In pixels of LOW.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            In the type that all images of the side have in common.
+        """
         wanted = box if side == "low" else box.scaled(self.scale)
         common = np.result_type(*(image.dtype for image in self.images[side]))
         return read_box(self.images[side][source].data, wanted).astype(common)
@@ -81,7 +86,25 @@ class PairChoice:
 def choose_paired(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
 ) -> Job[PairChoice]:
-    """Choose patches of places that both images of a pair show."""
+    """Choose patches of places that both images of a pair show.
+
+    Parameters
+    ----------
+    lows, highs : sequence of Micrograph
+        Images of the same fields, in the same order.
+    options : PairOptions
+        Patch, scale, sets, and what is demanded.
+
+    Returns
+    -------
+    PairChoice
+        Each pair is one place twice.
+
+    Yields
+    ------
+    Progress
+        Images brought to one grid, patches judged.
+    """
     aligned = []
     for low, high in zip(lows, highs, strict=True):
         yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
@@ -123,7 +146,25 @@ def choose_paired(
 def choose_unpaired(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
 ) -> Job[PairChoice]:
-    """Choose patches of two sets that show equally much pattern."""
+    """Choose patches of two sets that show equally much pattern.
+
+    Parameters
+    ----------
+    lows, highs : sequence of Micrograph
+        Images of two sets.
+    options : PairOptions
+        Patch, scale, sets, and what is demanded.
+
+    Returns
+    -------
+    PairChoice
+        Pairs of patches from the same class of density.
+
+    Yields
+    ------
+    Progress
+        Patches judged.
+    """
     images: dict[str, list[Micrograph]] = {}
     ranges: dict[str, list[FloatPair]] = {}
     found: dict[str, dict[str, list[Place]]] = {}
@@ -257,20 +298,6 @@ def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place
 
     Without overlap a block is one patch; with overlap it holds as many patches as fit
     into two sides.
-
-    Parameters
-    ----------
-    source : int
-        Number of the image.
-    shape : tuple of int
-        Its rows and columns.
-    options : PairOptions
-        Patch and step.
-
-    Yields
-    ------
-    Place
-        Block by block, row by row.
     """
     side, step = options.patch, options.step or options.patch
     within = 1 if step >= side else 1 + side // step
@@ -292,22 +319,7 @@ def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place
 def judge_one(
     patch: NDArray[Any], value_range: FloatPair, options: PairOptions
 ) -> str | None:
-    """Tell why one patch is of no use.
-
-    Parameters
-    ----------
-    patch : (Y, X) numpy.ndarray
-        Grey values.
-    value_range : tuple of float
-        Low and high percentile of its field.
-    options : PairOptions
-        The least contrast.
-
-    Returns
-    -------
-    str or None
-        A key of `REASONS`; None for a good one.
-    """
+    """Tell by a key of `REASONS` why one patch (Y, X) is of no use; None if it is."""
     values = patch.astype(float)
     if not np.isfinite(values).all():
         return "not-finite"
@@ -322,23 +334,9 @@ def judge(
     ranges: tuple[FloatPair, FloatPair],
     options: PairOptions,
 ) -> str | None:
-    """Tell why a pair of patches is of no use.
+    """Tell by a key of `REASONS` why a pair of patches is of no use; None if it is.
 
-    Parameters
-    ----------
-    low : (Y, X) numpy.ndarray
-        Patch of LOW.
-    high : (Y * scale, X * scale) numpy.ndarray
-        Patch of HIGH.
-    ranges : tuple
-        Percentiles of both fields.
-    options : PairOptions
-        What is demanded.
-
-    Returns
-    -------
-    str or None
-        A key of `REASONS`; None for a good pair.
+    `low` (Y, X), `high` (Y * scale, X * scale); `ranges`: percentiles of both fields.
     """
     for patch, value_range in zip((low, high), ranges, strict=True):
         wrong = judge_one(patch, value_range, options)
@@ -423,10 +421,7 @@ _BINS = 5
 class DensityMeter:
     """Measures how much pattern patches of one image hold.
 
-    Parameters
-    ----------
-    image : Micrograph
-        The image; up to 1024 x 1024 px in its middle decide what an edge is.
+    Up to 1024 x 1024 px in its middle decide what an edge is.
     """
 
     def __init__(self, image: Micrograph) -> None:
@@ -438,18 +433,7 @@ class DensityMeter:
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
 
     def measure(self, patch: NDArray[Any]) -> float:
-        """Measure a patch.
-
-        Parameters
-        ----------
-        patch : (Y, X) numpy.ndarray
-            Grey values.
-
-        Returns
-        -------
-        float
-            Share of edge pixels, in [0, 1].
-        """
+        """Share of edge pixels of a patch (Y, X), in [0, 1]."""
         return float((_gradient(patch) > self._threshold).mean())
 
 
@@ -465,18 +449,8 @@ def balance(
 ) -> tuple[list[int], list[int]]:
     """Choose equally many patches of equal density from two sets.
 
-    Parameters
-    ----------
-    low, high : sequence of float
-        Densities of the patches of both sets.
-    rng : numpy.random.Generator
-        Chooses among patches of one class of density.
-
-    Returns
-    -------
-    low, high : list of int
-        Indices of the chosen patches, of equal number, ordered by class of density:
-        fifths of all densities together.
+    `low`, `high`: densities of their patches; gives indices of both, ordered by class
+    of density: fifths of all densities together.
     """
     both = np.array([*low, *high])
     if not both.size:
@@ -492,35 +466,13 @@ def balance(
     return chosen
 
 
-# Three sets of patches such that no pixel of one lies within a patch of another.
-
-
 def split(
     places: Sequence[Place], options: PairOptions, *, salt: int = 0
 ) -> dict[str, list[Place]]:
-    """Deal blocks of patches out to the three sets.
+    """Deal blocks of patches out to the three sets, shuffled, in the order of `SPLITS`.
 
     All patches of a block go to one set, and blocks share no pixel. The dealing is a
-    draw that depends on the seed alone.
-
-    Parameters
-    ----------
-    places : sequence of Place
-        Patches that passed.
-    options : PairOptions
-        Shares and seed.
-    salt : int, default=0
-        Makes a second draw of the same seed another one.
-
-    Returns
-    -------
-    dict
-        Patches by set, in the order of `SPLITS`, shuffled.
-
-    Raises
-    ------
-    OptionError
-        If there are fewer blocks than sets that must not be empty.
+    draw that depends on the seed alone; `salt` makes a second draw another one.
     """
     blocks: dict[tuple[int, IntPair], list[Place]] = {}
     for place in places:

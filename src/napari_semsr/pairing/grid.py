@@ -80,23 +80,6 @@ def align(low: Micrograph, high: Micrograph, options: PairOptions) -> AlignedPai
     Images that fit each other pixel by pixel are left as they are. Others need their
     pixel sizes; where neither says where it lies, their outer corners are taken to
     coincide, and what only one of them shows is left out.
-
-    Parameters
-    ----------
-    low, high : Micrograph
-        Two images of one field, registered.
-    options : PairOptions
-        Scale and pixel.
-
-    Returns
-    -------
-    AlignedPair
-        Both on their grids.
-
-    Raises
-    ------
-    ShapeError
-        If they cannot be brought onto one grid.
     """
     shrink = 1.0 if options.crop is None else options.crop / options.patch
     if _fit(low, high, options):
@@ -244,23 +227,8 @@ def one_side(
 ) -> tuple[Micrograph, FloatPair, bool]:
     """Bring an image of an unpaired set to the common pixel, where that is known.
 
-    Parameters
-    ----------
-    image : Micrograph
-        An image.
-    pitch_nm : float or None
-        The common pixel before the crop is resized.
-    options : PairOptions
-        Crop and patch.
-
-    Returns
-    -------
-    image : Micrograph
-        On its final grid.
-    value_range : tuple of float
-        Percentiles 0.1 and 99.9.
-    resampled : bool
-        Whether anything was changed.
+    `pitch_nm`: that pixel before the crop is resized; gives the image, its percentiles
+    0.1 and 99.9, and whether anything was changed.
     """
     shrink = 1.0 if options.crop is None else options.crop / options.patch
     own = image.mean_pixel_size_nm

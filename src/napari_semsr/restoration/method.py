@@ -43,8 +43,6 @@ from napari_semsr.restoration.filters import (
 )
 from napari_semsr.restoration.psf import PointSpread, parse_psf
 
-# What a user may choose of a classical restoration.
-
 Method = Literal["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 
 _ITERATIONS = 10

@@ -53,8 +53,6 @@ from napari_semsr.core import (
     read_box,
 )
 
-# What a map of local resolution holds.
-
 
 @dataclass(frozen=True, slots=True)
 class FrcMap:
