@@ -47,7 +47,6 @@ from .metrics import (
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,
-    centred_spectrum as centred_spectrum,
     measure_spectrum as measure_spectrum,
     radial_spectrum as radial_spectrum,
 )

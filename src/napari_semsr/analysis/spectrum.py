@@ -62,7 +62,10 @@ class Spectrum:
     """Both views of one power spectrum."""
 
     radial: RadialSpectrum
-    image: Micrograph  # Log power, the zero frequency in the middle
+    # (Y, X) float32: base-10 logarithm of the power density, the zero frequency in the
+    # middle. Its `spacing_px` and `origin` are the frequency step and first frequency
+    # ``(y, x)``, in the unit that its metadata name: 1/µm, or 1/px uncalibrated
+    image: Micrograph
 
 
 def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
@@ -142,33 +145,6 @@ def radial_spectrum(
         If a pixel is NaN or infinite.
     """
     return _radial(m, _power(m, options or SpectrumOptions()))
-
-
-def centred_spectrum(
-    m: Micrograph, options: SpectrumOptions | None = None
-) -> Micrograph:
-    """Picture of an image's power, the zero frequency in the middle.
-
-    Parameters
-    ----------
-    m : Micrograph
-        The image.
-    options : SpectrumOptions, optional
-        Window.
-
-    Returns
-    -------
-    Micrograph
-        Base-10 logarithm of the power density, float32, of the image's shape. Its
-        ``spacing_px`` and ``origin`` are the frequency step and the first frequency
-        ``(y, x)``, in the unit that its metadata name: 1/µm, or 1/px uncalibrated.
-
-    Raises
-    ------
-    ReadError
-        If a pixel is NaN or infinite.
-    """
-    return _centred(m, _power(m, options or SpectrumOptions()))
 
 
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:

@@ -170,19 +170,20 @@ class Spectra:
 
 def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
     """Measure radial and centred spectra of several images."""
-    from napari_semsr.analysis import centred_spectrum, radial_spectrum
+    from napari_semsr.analysis import measure_spectrum, radial_spectrum
 
     calibrated = same_unit(images) == "nm"
     frequency, power, centred = [], [], []
     for number, image in enumerate(images):
         yield Progress(number, len(images), f"transforming {image.name}")
-        curve = radial_spectrum(image)
+        whole = measure_spectrum(image) if planes else None
+        curve = radial_spectrum(image) if whole is None else whole.radial
         pixel = image.mean_pixel_size_nm
         k = 1000.0 / pixel if pixel is not None else 1.0
         frequency.append(np.asarray(curve.frequency_per_px) * k)
         power.append(np.asarray(curve.power))
-        if planes:
-            centred.append(np.asarray(centred_spectrum(image).array()))
+        if whole is not None:
+            centred.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
     return Spectra(
         tuple(images), tuple(frequency), tuple(power), tuple(centred), calibrated
