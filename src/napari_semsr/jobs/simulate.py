@@ -215,10 +215,9 @@ def _check_scan(
 def _open_source(
     image: Image | None, options: SimulateOptions, opening: ReadOptions | None
 ) -> tuple["NDArray[Any] | None", tuple[InputRecord, ...], SimulateOptions]:
-    """Open the image, and give its pixel size to frames that were given none.
+    """Open the image (Y, X), and give its pixel size to frames that were given none.
 
-    Gives values (Y, X), options with the binning and the pixel size that follow from
-    the image.
+    The options come back with the binning and the pixel size that follow from it.
     """
     if image is None:
         return None, (), options

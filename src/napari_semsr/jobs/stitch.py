@@ -127,7 +127,6 @@ class MosaicFile:
     coverage: str  # Where the number of frames at each pixel is; 0 where there is none
     dtype: str  # Type of the grey values in the output
     clipped: int  # Covered pixels that had no place in that type
-    empty: int  # Pixels that no frame covers
 
 
 def _write_mosaic(
@@ -156,17 +155,14 @@ def _write_mosaic(
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return MosaicFile(
-        str(label_path(target, _COVERAGE)), written.dtype, written.told - lost, empty
+        str(label_path(target, _COVERAGE)), written.dtype, written.told - lost
     )
 
 
 def _write_positions(
     path: Path, names: Sequence[str], corners: Sequence[tuple[float, float] | None]
 ) -> None:
-    """Write solved top-left corners as a table.
-
-    `corners`: ``(y, x)`` in px; None leaves the cells of a frame empty.
-    """
+    """Write solved top-left corners ``(y, x)`` in px; None leaves cells empty."""
     with replacing(path) as place, place.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["frame", "y_px", "x_px"])

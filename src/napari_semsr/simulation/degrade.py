@@ -1,4 +1,4 @@
-"""The three degradations of Gao et al. (2024): blur, fog, and hybrid blur with fog.
+"""The degradations of Gao et al. (2024): blur, fog, hybrid; as stated and at random.
 
 The image is put on a 0-255 scale by its type's range (floats: by their own range),
 degraded there, and returned in its own type. Fog is ``I = f t + A (1 - t)`` with
@@ -69,20 +69,14 @@ def _from_distance(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def disk_kernel(radius_px: float) -> NDArray[np.float64]:
-    """Out-of-focus blur: a uniform disc with antialiased rim.
-
-    Gives (N, N).
-    """
+    """Out-of-focus blur: a uniform disc with antialiased rim, (N, N)."""
     half = int(np.ceil(radius_px + 0.5))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     return _from_distance(np.hypot(y, x) - max(radius_px, 0.5))
 
 
 def motion_kernel(length_px: float, angle_deg: float) -> NDArray[np.float64]:
-    """Motion blur: a line one pixel wide.
-
-    Gives (N, N).
-    """
+    """Motion blur: a line one pixel wide, (N, N)."""
     half = int(np.ceil(length_px / 2 + 1))
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
     angle = np.deg2rad(angle_deg)
@@ -152,10 +146,7 @@ def _interpolated(
 def fog(
     image: NDArray[np.float64], beta: NDArray[np.float64] | float, airlight: float
 ) -> NDArray[np.float64]:
-    """Veil an image: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods).
-
-    `image` (Y, X); `beta` (Y, X); gives (Y, X).
-    """
+    """Veil an image: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods)."""
     transmission = np.exp(-np.asarray(beta))
     return np.asarray(image * transmission + airlight * (1 - transmission))
 
@@ -172,10 +163,7 @@ def _scale_of(image: NDArray[Any]) -> tuple[float, float]:
 
 
 def kernels_of(kind: Kind) -> list[NDArray[np.float64]]:
-    """Give the blur kernels of a set, in the order in which they are applied.
-
-    Gives (K, L).
-    """
+    """Blur kernels of a set, (K, L) each, in the order in which they are applied."""
     kernels = [gaussian_kernel(BLUR_SIGMA_PX, BLUR_SIZE_PX)]
     if kind == "hybrid":
         kernels += [

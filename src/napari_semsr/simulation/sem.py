@@ -70,8 +70,8 @@ def drift(
 ) -> tuple[FloatArray, FloatArray]:
     """Move the field while it is scanned.
 
-    `image` (Y, X); gives moved (Y, X), shifts (Y, 2), shift ``(y, x)`` of every row in
-    pixels, the first row's without jitter being 0.
+    Returns the image, (Y, X), and the shift ``(y, x)`` of every row in px, (Y, 2); that
+    of the first row without jitter is 0.
     """
     rows, columns = image.shape
     time = np.linspace(0, 1, rows)
@@ -96,10 +96,8 @@ def drift(
 def charge(image: FloatArray, strength: float) -> FloatArray:
     """Draw dark tails behind bright structures and bright ones behind dark.
 
-    A charge grows with what is brighter than the image's mean and leaks away over 40
-    px along the scan, from the end of one row into the next.
-
-    `image` (Y, X); gives (Y, X).
+    A charge grows with what is brighter than the image's mean and leaks away over 40 px
+    along the scan, from the end of one row into the next.
     """
     kept = float(np.exp(-1 / _DECAY_PX))
     current = (image - image.mean()).ravel()
@@ -206,10 +204,7 @@ class SemOptions(Options):
 
 
 def sem_contrast(surface: Specimen, options: SemOptions | None = None) -> Float32Array:
-    """Emission of a surface under a beam, free of noise.
-
-    Gives (Y, X).
-    """
+    """Emission of a surface under a beam, free of noise, (Y, X)."""
     chosen = options or SemOptions()
     height, pixel = surface.height_nm, surface.pixel_nm
     near = chosen.escape_nm / pixel
@@ -230,10 +225,7 @@ def acquire_sem(
     *,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Take an electron image of a surface, on the surface's own grid.
-
-    Gives (Y, X).
-    """
+    """Take an electron image of a surface, on the surface's own grid, (Y, X)."""
     chosen = options or SemOptions()
     light = sem_contrast(surface, chosen).astype(np.float64)
     if chosen.electrons > 0:

@@ -73,10 +73,7 @@ class Agreement:
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
     def share(self, count: int, without: Sequence[int] = ()) -> FloatArray:
-        """Part of each frame's detail that its neighbours show as well.
-
-        Gives (N,).
-        """
+        """Part of each frame's detail that its neighbours show as well, (N,)."""
         asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
         for column in range(2):
@@ -103,10 +100,7 @@ class Agreement:
 def _shared_part(
     common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
 ) -> FloatArray:
-    """Part of the detail beyond noise that is common.
-
-    `noise`: noise power of a pixel.
-    """
+    """Part of the detail beyond noise that is common; NaN where there is hardly any."""
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
     evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
@@ -119,10 +113,10 @@ def _shared_part(
 def _overlap_sums(
     prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float, int] | None:
-    """Sum products and squares over the overlap of two frames.
+    """Sum products and squares over the overlap of two frames, and count its pixels.
 
-    `shift`: position of the second less that of the first; gives sum of products, mean
-    of both sums of squares, pixels; None without overlap.
+    `shift`: position of the second less that of the first. Of the sums of squares it is
+    the mean of both; None without overlap.
     """
     boxes = overlap_boxes(prepared.frame_shape, shift)
     if boxes is None:
@@ -165,8 +159,8 @@ _SAMPLE = 16  # frames whose grain is measured; chosen: its mean is steady enoug
 def discover(prepared: CorrectedFrames, noise: float) -> FloatArray:
     """Find rough positions when neither positions nor a grid are known.
 
-    `noise`: noise power of a band-passed pixel; gives (N, 2), top-left corners in px;
-    NaN for frames that fit none of the largest group.
+    `noise`: noise power of a band-passed pixel. Positions are top-left corners in px,
+    (N, 2), NaN for frames that fit none of the largest group.
     """
     count = len(prepared.acquisition)
     joints = _joints(prepared)
@@ -230,10 +224,7 @@ def _shared(
 
 
 def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
-    """Place frames one after another, each where it agrees with all that are placed.
-
-    Gives (N, 2).
-    """
+    """Place frames, (N, 2), one by one, each where it agrees with all before it."""
     best = np.full((count, 2), np.nan)
     tried = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):

@@ -16,7 +16,7 @@ from scipy.interpolate import BSpline
 
 from napari_semsr.core import Acquisition, Float32Array, FloatArray
 
-# Of the brightest place. As in the trials on eight simulated scans: there a corrected
+# Of the brightest place. As in the trials of docs/stitching.md: there a corrected
 # pixel has 1 / 0.15**2 = 44 times the noise variance.
 MIN_FLAT = 0.15
 GIVEN = ("none", "file")  # flat fields that are not to be changed
@@ -51,10 +51,10 @@ class FlatField:
 
 
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
-    """Part of a frame that is bright enough to use.
+    """Part of a frame, (Y, X), that is bright enough to use.
 
-    `flat` (Y, X); gives (Y, X), True where the flat field exceeds 0.15, three pixels
-    inside that edge; all of a frame that is bright everywhere.
+    Where the flat field exceeds 0.15, three pixels inside that edge; all of a frame
+    that is bright everywhere.
     """
     bright = flat > MIN_FLAT
     if bright.all():
@@ -140,8 +140,9 @@ def radial_flat(
 ) -> FloatArray:
     """Flat field that depends on the distance from one centre alone.
 
-    `typical` (Y, X); gives (Y, X), profile of ring medians, smoothed by a local
-    parabola within the field and by 1.5 px at a sharp rim; 1 where it is brightest.
+    `typical` (Y, X). The profile of ring medians is smoothed by a polynomial or by
+    local parabolas within the field, by 1.5 px at a sharp rim; it is 1 where it is
+    brightest.
     """
     rows, columns = typical.shape
     centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
@@ -217,9 +218,9 @@ def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
 
 
 def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
-    """Centre about which the shading is most nearly round.
+    """Centre ``(y, x)`` in px about which a frame is most nearly round.
 
-    `typical` (Y, X); gives ``(y, x)`` in pixels.
+    `typical` (Y, X). The second value is the misfit over that about the middle.
     """
     small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
     small = small / max(float(np.quantile(small, 0.95)), 1e-12)
@@ -299,10 +300,7 @@ class SurfaceBasis:
         self.centre = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
 
     def at(self, place: FloatArray) -> FloatArray:
-        """Evaluate all functions.
-
-        `place` (M, 2), ``(y, x)`` in pixels of a frame; gives (M, F).
-        """
+        """Evaluate all functions, (M, F), at places ``(y, x)`` in px, (M, 2)."""
         rows = self._axis(place[:, 0], self.shape[0])
         columns = self._axis(place[:, 1], self.shape[1])
         splines = np.einsum("na,nb->nab", rows, columns).reshape(len(place), -1)
@@ -320,9 +318,9 @@ class SurfaceBasis:
         return basis
 
     def prior(self) -> FloatArray:
-        """Inverse covariance of the coefficients before anything is measured.
+        """Inverse covariance, (F, F), of the coefficients before anything is measured.
 
-        Gives (F, F), nearly free powers; splines of size 0.1 and second differences of
+        Powers are nearly free; splines are of size 0.1, their second differences of
         0.03.
         """
         size = self.knots + 3
@@ -338,11 +336,10 @@ class SurfaceBasis:
         return whole
 
     def shapes(self, place: FloatArray) -> FloatArray:
-        """Evaluate the broad shapes that a mean frame can tell.
+        """Evaluate the broad shapes that a mean frame can tell, (M, 4).
 
-        `place` (M, 2), ``(y, x)`` in pixels of a frame; gives (M, 4), tilt along y and
-        x, second and fourth power of the distance from the centre; lengths in half
-        frames.
+        Tilt along y and x, second and fourth power of the distance from the centre,
+        with lengths in half frames; `place` (M, 2), ``(y, x)`` in px of a frame.
         """
         half = max(self.shape) / 2
         unit = (place - np.array(self.centre)) / half
@@ -350,9 +347,9 @@ class SurfaceBasis:
         return np.column_stack([unit, radius2, radius2**2])
 
     def shape_reader(self, place: FloatArray) -> FloatArray:
-        """Matrix that turns coefficients into the surface's broad shapes.
+        """Matrix (4, F) that turns coefficients into the surface's broad shapes.
 
-        `place` (M, 2), where the surface counts; gives (4, F).
+        `place` (M, 2), where the surface counts.
         """
         shapes = self.shapes(place.astype(float))
         centred = shapes - shapes.mean(axis=0)
@@ -360,10 +357,7 @@ class SurfaceBasis:
         return reader
 
     def surface(self, coefficients: FloatArray) -> FloatArray:
-        """Evaluate a surface at every pixel of a frame.
-
-        `coefficients` (F,); gives (Y, X).
-        """
+        """Evaluate a surface at every pixel of a frame, (Y, X); `coefficients` (F,)."""
         free, size = len(_POWERS), self.knots + 3
         rows = self._axis(np.arange(self.shape[0], dtype=float), self.shape[0])
         columns = self._axis(np.arange(self.shape[1], dtype=float), self.shape[1])

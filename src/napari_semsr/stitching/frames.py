@@ -16,8 +16,8 @@ from napari_semsr.stitching.flat_field import FlatField
 # neighbours in the row before are still there; larger scans read again.
 _CORRECTED_BYTES = 512 << 20
 _BANDED_BYTES = 256 << 20
-# Widths of the band-pass in px, as tried on eight simulated scans: plain correlation
-# left 0.04 to 0.10 px, one sharpened by a Laplacian 0.24 to 1.0 px.
+# Widths of the band-pass in px, as in the trials of docs/stitching.md: correlation of
+# what it leaves errs by 0.04 to 0.10 px, sharpened by a Laplacian by 0.24 to 1.0 px.
 _FINE, _COARSE = 0.5, 5.0
 # Deviation that Gaussian 0.5 px leaves of white noise: along one axis the sum of the
 # squared weights is 0.641, and the deviation is the root of it for each axis.
@@ -106,10 +106,7 @@ class CorrectedFrames:
         return self.acquisition.frame_shape
 
     def corrected(self, index: int) -> tuple[Float32Array, Float32Array]:
-        """Corrected frame and its weight.
-
-        Gives (Y, X), (Y, X).
-        """
+        """Corrected frame and its weight, (Y, X) each."""
         pair: tuple[Float32Array, Float32Array] = self._corrected.get(
             index, lambda: self._correct(index)
         )
@@ -153,17 +150,14 @@ class CorrectedFrames:
         return moved, np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
 
     def with_rotations(self, rotations: NDArray[np.float64]) -> "CorrectedFrames":
-        """Copy with other rotations.
-
-        `rotations` (N, 2), turn in radians and relative scale less 1 of each frame.
-        """
+        """Copy with other rotations, (N, 2)."""
         return CorrectedFrames(self.acquisition, self.flat, self.gains, rotations)
 
     def banded(self, index: int) -> Float32Array:
-        """Band-passed frame in units of equal noise.
+        """Band-passed frame, (Y, X), in units of equal noise.
 
-        Gives (Y, X), gaussian 0.5 px minus Gaussian 5 px, by normalised convolution,
-        times the root of the weight; 0 outside the field.
+        Gaussian 0.5 px less Gaussian 5 px, by normalised convolution, times the root of
+        the weight; 0 outside the field.
         """
         band: Float32Array = self._banded.get(index, lambda: self._band(index))
         return band
@@ -180,10 +174,9 @@ class CorrectedFrames:
         return band
 
     def reduced(self, index: int, factor: int) -> Float32Array:
-        """Band-passed frame made smaller, for a first look.
+        """Band-passed frame made smaller, for a first look: (Y // factor, X // factor).
 
-        Gives (Y // factor, X // factor), means of blocks, Gaussian 5 px of the small
-        image taken off; 0 outside.
+        Means of blocks, Gaussian 5 px of the small image taken off; 0 outside.
         """
         image, weight = self.corrected(index)
         rows, columns = (side // factor for side in image.shape)
@@ -209,11 +202,9 @@ class CorrectedFrames:
 def noise_level(prepared: CorrectedFrames) -> float:
     """Pixel noise of the raw frames.
 
-    .. [1] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
-       doi:10.1006/cviu.1996.0060.
-
-    Gives median over some frames of the robust scatter of mixed second differences,
-    which a smooth picture hardly has [1]_.
+    The median over some frames of the robust scatter of mixed second differences, which
+    a smooth picture hardly has (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
+    doi:10.1006/cviu.1996.0060).
     """
     count = len(prepared.acquisition)
     chosen = np.unique(

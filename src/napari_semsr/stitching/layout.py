@@ -33,7 +33,7 @@ from napari_semsr.stitching.pairwise import (
     surface,
 )
 
-TOLERANCE_PX = 3.0  # as in the trials on eight simulated scans
+TOLERANCE_PX = 3.0  # as in the trials of docs/stitching.md
 # The scale of doubt falls from 20 px by 0.6 each time: 1 px is reached in the sixth
 # round; as many again, chosen, let the weights settle.
 _REWEIGHINGS = 12
@@ -45,8 +45,8 @@ _STRONG = 50.0  # score; chosen: above it detail grows, not certainty
 class Joint:
     """One accepted shift between two frames."""
 
-    first: int  # The frames
-    second: int  # The frames
+    first: int
+    second: int
     shift: tuple[float, float]  # Position of the second less that of the first
     weight: float  # Its say in the layout
 
@@ -62,10 +62,7 @@ class Layout:
 
 
 def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
-    """Label the groups of frames that joints hold together.
-
-    Gives (N,).
-    """
+    """Label the groups of frames that joints hold together, (N,), the largest 0."""
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
@@ -83,9 +80,9 @@ def least_squares(
     weights: FloatArray,
     prior: FloatArray | None = None,
 ) -> FloatArray:
-    """Positions that fit all shifts best.
+    """Positions (N, 2) that fit all shifts best.
 
-    `weights` (M,); `prior` (N, 2); gives (N, 2).
+    `weights` (M,); `prior` (N, 2), where frames stay that nothing holds.
     """
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
@@ -196,8 +193,8 @@ _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against the last of 
 class ShiftChoice:
     """What one pair says of its shift."""
 
-    first: int  # The frames
-    second: int  # The frames
+    first: int
+    second: int
     shifts: FloatArray  # (K, 2) Candidates, refined, the one that leaves least first
     # (K,) How many standard deviations more than the least each of them leaves
     doubt: FloatArray
@@ -576,7 +573,7 @@ def _agreeing(
 # frame's correlations with all placed neighbours, each in the same place of the mosaic,
 # gathers what they have in common.
 
-_SURE = 5.5  # robust standard deviations of the sum, as in the trials
+_SURE = 5.5  # robust standard deviations, as in the trials of docs/stitching.md
 _APART = 6  # px; chosen: beyond it lies no shoulder of the same peak
 _LONE = 0.8  # of the peak; chosen: on a lattice the next one is nearly as high
 
@@ -588,7 +585,6 @@ class Evidence:
     position: FloatArray  # (2,) Top-left corner, in whole pixels
     score: float  # Height of the peak in robust standard deviations of the surface
     rival: float  # Height of the next peak elsewhere, as a share of the first
-    neighbours: tuple[int, ...]  # Placed frames that were asked
 
     @property
     def is_sure(self) -> bool:
@@ -605,13 +601,12 @@ def place_among(
 ) -> Evidence | None:
     """Place one frame among those that have a place.
 
-    `expected` (2,); `positions` (N, 2).
+    `expected` (2,), `positions` (N, 2): top-left corners in px, NaN without a place.
     """
     shape = prepared.frame_shape
     corner = np.round(expected).astype(int)
     cross = np.zeros((2 * reach[0] + 1, 2 * reach[1] + 1))
     variance = np.zeros_like(cross)
-    asked = []
     for other in np.flatnonzero(np.isfinite(positions).all(axis=1)):
         shift = corner - np.round(positions[other]).astype(int)
         nominal = (int(shift[0]), int(shift[1]))
@@ -621,9 +616,8 @@ def place_among(
         if found is not None:
             cross += found.cross
             variance += np.where(found.cross != 0, found.variance, 0)
-            asked.append(int(other))
     floor = 0.05 * float(variance.max(initial=0.0))
-    if not asked or floor <= 0:
+    if floor <= 0:
         return None
     score = np.where(variance > floor, cross / np.sqrt(np.maximum(variance, floor)), 0)
     spread = 1.4826 * float(np.median(np.abs(score[variance > floor])))
@@ -636,5 +630,4 @@ def place_among(
         place.astype(float),
         top / max(spread, 1e-9),
         float(rest.max()) / max(top, 1e-9),
-        tuple(asked),
     )

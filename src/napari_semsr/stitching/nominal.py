@@ -1,7 +1,6 @@
 """Where frames are expected: as stated, from a grid, or from the images alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,30 +16,12 @@ from napari_semsr.stitching.discovery import discover
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.pairwise import search
 
-_UNRELATED = 40  # pairs, as in the trials; more cost a search each
+_UNRELATED = 40  # pairs, as in the trials of docs/stitching.md
 _LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbourhood:
-    """Pairs of frames by their nominal positions."""
-
-    # Pairs that may overlap, in the order of their first frames
-    touching: list[IntPair]
-    unrelated: list[IntPair]  # Pairs that cannot, for the distribution of chance scores
-
-
-def neighbourhood(nominal: FloatArray, shape: IntPair, reach: IntPair) -> Neighbourhood:
-    """Sort pairs of frames into those that may touch and those that cannot.
-
-    `nominal` (N, 2).
-    """
-    apart = np.array(shape, dtype=float) + reach
-    return Neighbourhood(_touching(nominal, shape), _unrelated(nominal, apart))
-
-
-def _touching(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
-    """Pairs that share more than four pixels along both axes."""
+def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
+    """Pairs that share more than four pixels along both axes; `nominal` (N, 2)."""
     limit = np.array(shape, dtype=float)
     order = np.lexsort((nominal[:, 1], nominal[:, 0]))
     touching: list[IntPair] = []
@@ -61,8 +42,14 @@ def _ordered(first: int, second: int) -> IntPair:
     return (first, second) if first < second else (second, first)
 
 
-def _unrelated(nominal: FloatArray, apart: FloatArray) -> list[IntPair]:
-    """Draw pairs that lie too far from each other to overlap."""
+def unrelated_pairs(
+    nominal: FloatArray, shape: IntPair, reach: IntPair
+) -> list[IntPair]:
+    """Draw pairs too far from each other to overlap, for what chance gives.
+
+    `nominal` (N, 2).
+    """
+    apart = np.array(shape, dtype=float) + reach
     rng = np.random.default_rng(0)
     known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
     if len(known) < 2:
@@ -78,12 +65,9 @@ def _unrelated(nominal: FloatArray, apart: FloatArray) -> list[IntPair]:
 
 
 def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
-    """Pairs of placed frames that share enough pixels to compare.
-
-    `positions` (N, 2); gives pairs with at least 600 common pixels.
-    """
+    """Pairs of placed frames with at least 600 px in common; `positions` (N, 2)."""
     kept = []
-    for first, second in _touching(positions, shape):
+    for first, second in touching_pairs(positions, shape):
         rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
         if rows * columns >= _LEAST_PIXELS:
             kept.append((first, second))
@@ -108,10 +92,10 @@ def nominal_positions(prepared: CorrectedFrames) -> tuple[FloatArray, bool]:
 
 
 def _stated(acquisition: Acquisition) -> FloatArray | None:
-    """Nominal positions that need no image.
+    """Nominal positions, (N, 2), that need no image: top-left corners in px.
 
-    Gives (N, 2), top-left corners in px: as stated in pixels, in nanometres with a
-    known pixel size, or from grid and overlap; None where nothing of this is known.
+    As stated in pixels, in nanometres with a known pixel size, or from grid and
+    overlap; None where nothing of this is known.
     """
     if acquisition.nominal_px is not None:
         return np.asarray(acquisition.nominal_px, dtype=float)
@@ -124,10 +108,10 @@ def _stated(acquisition: Acquisition) -> FloatArray | None:
 
 
 def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
-    """Nominal positions of a grid with known steps.
+    """Nominal positions, (N, 2), of a grid with known steps.
 
     `steps` (2, 2), shift in px from one row to the next, and from one column to the
-    next; gives (N, 2).
+    next.
     """
     grid = acquisition.grid or (1, len(acquisition))
     cells = grid_cells(len(acquisition), grid, acquisition.order)
@@ -136,10 +120,7 @@ def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
 
 
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:
-    """Find the steps of a grid from the images of some neighbours.
-
-    Gives (2, 2), shift in px from one row to the next, and from one column to the next.
-    """
+    """Find the steps of a grid, (2, 2) as above, from the images of some neighbours."""
     acquisition = prepared.acquisition
     grid = acquisition.grid or (1, len(acquisition))
     cells = grid_cells(len(acquisition), grid, acquisition.order)

@@ -17,7 +17,7 @@ from scipy import fft, ndimage
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import BoundedCache, CorrectedFrames
 
-# Five peaks as in the trials on eight simulated scans. On a lattice each period has
+# Five peaks as in the trials of docs/stitching.md. On a lattice each period has
 # one: those of at least 0.7 of the highest, forty at most, are kept; both are chosen,
 # each peak costs one comparison of the overlap.
 _PEAKS = 5
@@ -37,8 +37,8 @@ NOISE_AREA = 3.0
 class Candidates:
     """Possible shifts between two frames, best first."""
 
-    first: int  # The frames
-    second: int  # The frames
+    first: int
+    second: int
     shifts: NDArray[np.int64]  # (K, 2) Position of the second less that of the first
     ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
     # (K,) The same in standard deviations of unrelated noise
@@ -53,10 +53,10 @@ class Candidates:
 def overlap_boxes(
     shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
 ) -> tuple[Box, Box] | None:
-    """Parts of two frames that show the same place.
+    """Parts of two frames that show the same place, each grown within its frame.
 
-    `shift`: position of the second frame less that of the first; `grow` (0, 0); gives
-    part of the first and of the second frame; None where nothing is left.
+    `shift`: position of the second frame less that of the first. None where nothing is
+    left.
     """
     frame, moved = Box.of(shape), Box.of(shape, shift)
     common = frame.intersection(moved).grow(grow)
@@ -151,7 +151,7 @@ def _peaks(score: Float32Array) -> list[IntPair]:
 def coefficient(
     prepared: CorrectedFrames, pair: IntPair, shift: IntPair
 ) -> tuple[float, float]:
-    """Compare two frames at one shift.
+    """Compare two frames at one shift: weighted correlation coefficient, and score.
 
     `shift`: position of the second less that of the first.
     """
@@ -224,9 +224,10 @@ def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
 def resample(
     image: Float32Array, part: tuple[float, float], sigma: float
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Smooth a frame and move it by part of a pixel.
+    """Smooth a frame (Y, X), move it by part of a pixel, and differentiate it.
 
-    `image` (Y, X); `sigma`: width of the Gaussian in px; gives (Y, X).
+    `sigma`: width of the Gaussian in px. Returns the frame and its slopes along y and
+    x.
     """
     (smooth_y, slope_y), (smooth_x, slope_x) = (_kernels(sigma, p) for p in part)
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
@@ -273,10 +274,7 @@ class Resampled:
         self._cache = BoundedCache(_CACHE_BYTES)
 
     def frame(self, index: int) -> tuple[Float32Array, ...]:
-        """Make one frame ready to compare.
-
-        Gives (Y, X).
-        """
+        """Weight, grey values and slopes along y and x, if asked for, (Y, X) each."""
         made: tuple[Float32Array, ...] = self._cache.get(
             index, lambda: self._make(index)
         )

@@ -1,8 +1,8 @@
 """Sub-pixel positions of all frames together, to the limit that noise sets.
 
 Each sweep resamples every frame once onto the mosaic's grid by sampled Gaussians,
-linearises every pair (`napari_semsr.stitching.refine`), and moves all frames at once,
-each pair weighed by its two-by-two information.
+linearises every pair, and moves all frames at once, each pair weighed by its two-by-two
+information. Small rotations and scales are found in the same way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,13 @@ _NUISANCE = 4  # offset, gain, brightness that varies along y and along x
 class LinearisedShift:
     """What one pair says about its shift."""
 
-    first: int  # The frames
-    second: int  # The frames
+    first: int
+    second: int
     # (2, 2) Inverse covariance of the shift, before division by the noise variance
     information: FloatArray
     step: FloatArray  # (2,) Change of the shift that this pair alone would make, in px
     # Noise variance of the smoothed frames, by their weighted difference
     variance: float
-    pixels: int  # Pixels compared
 
 
 def _total_weight(
@@ -63,10 +62,7 @@ def _total_weight(
 def _linearise(
     sweep: Resampled, first: int, second: int, around: Sequence[int]
 ) -> LinearisedShift | None:
-    """Compare one pair near its present positions.
-
-    Gives None where fewer than 200 pixels can be compared.
-    """
+    """Compare one pair near its present positions; None below 200 common pixels."""
     boxes = sweep.boxes(first, second)
     if boxes is None:
         return None
@@ -89,9 +85,7 @@ def _linearise(
     right = (weighted @ difference).astype(float)
     cross = _crossed(weight, (a_y, a_x), (b_y, b_x), inside)
     power = float(np.vdot(weight, difference**2))
-    return _eliminated(
-        (first, second), normal, right, cross, (power, freedom, len(weight))
-    )
+    return _eliminated((first, second), normal, right, cross, (power, freedom))
 
 
 def _columns(
@@ -129,7 +123,7 @@ def _eliminated(
     normal: FloatArray,
     right: FloatArray,
     cross: FloatArray,
-    sums: tuple[float, float, int],
+    sums: tuple[float, float],
 ) -> LinearisedShift:
     """Take the nuisance parameters out of a pair's normal equations.
 
@@ -137,7 +131,7 @@ def _eliminated(
     with `normal`, whose slopes hold noise too: where noise rules, the pair is known to
     say little although its slopes are steep.
     """
-    power, freedom, pixels = sums
+    power, freedom = sums
     nuisance = normal[2:, 2:] + 1e-9 * np.trace(normal[2:, 2:]) * np.eye(_NUISANCE)
     mixed = normal[:2, 2:]
     solved = np.linalg.solve(nuisance, np.column_stack([mixed.T, right[2:]]))
@@ -157,7 +151,7 @@ def _eliminated(
     unroot = inverse @ turn
     step = (unroot / share) @ unroot.T @ gradient
     left = max(power - float(right[2:] @ solved[:, 2]), 0.0)
-    return LinearisedShift(*pair, information, step, left / max(freedom, 1e-12), pixels)
+    return LinearisedShift(*pair, information, step, left / max(freedom, 1e-12))
 
 
 _MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
@@ -250,7 +244,7 @@ def refine(
 ) -> Iterator[Refined]:
     """Refine positions by the joint likelihood, sweep after sweep.
 
-    `positions` (N, 2), within a pixel or two of the truth; NaN for frames that are left
+    `positions` (N, 2), within a pixel or two of the truth, NaN for frames that are left
     out; `sweeps`: width of the Gaussian in each sweep, in px.
     """
     positions = positions.copy()
@@ -315,8 +309,7 @@ def refine_rotations(
 ) -> tuple[CorrectedFrames, FloatArray]:
     """Find rotations and scales, and positions with them.
 
-    `positions` (N, 2), top-left corners, right to a pixel; NaN for frames that are left
-    out; gives (N, 2).
+    `positions` (N, 2), top-left corners, right to a pixel; NaN for frames left out.
     """
     positions = positions.copy()
     for _ in range(_ROUNDS):

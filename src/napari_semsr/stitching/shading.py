@@ -36,10 +36,10 @@ class OverlapRatios:
     """Blocks that two frames share."""
 
     pair: NDArray[np.int64]  # (M,) Index of the pair
-    first: NDArray[np.int64]  # (M,) The frames
-    second: NDArray[np.int64]  # (M,) The frames
+    first: NDArray[np.int64]  # (M,) Its frames
+    second: NDArray[np.int64]
     place_first: FloatArray  # (M, 2) Centre of the block in either frame, in px
-    place_second: FloatArray  # (M, 2) Centre of the block in either frame, in px
+    place_second: FloatArray
     # (M,) Logarithm of the first frame's mean over the second's, both corrected
     log_ratio: FloatArray
     weight: FloatArray  # (M,) Inverse variance of it by pixel noise, up to a constant
@@ -49,10 +49,7 @@ class OverlapRatios:
 
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
-    """Sum a plane over square blocks; a ragged border is left out.
-
-    `plane` (Y, X); gives (Y // 8, X // 8), sums over blocks of 8 px.
-    """
+    """Sum a plane over blocks of 8 px, (Y // 8, X // 8), a ragged border left out."""
     rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
     cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
     summed: FloatArray = cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3))
@@ -196,10 +193,7 @@ def _centred(values: FloatArray, pair: NDArray[np.int64]) -> FloatArray:
 
 
 def light_prior(count: int, flicker: float) -> FloatArray:
-    """Inverse covariance of the logarithms of gains before anything is measured.
-
-    Gives (N, N).
-    """
+    """Inverse covariance, (N, N), of the logarithms of gains before any measurement."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
     for shape, rate in zip((time, time**2 - 1 / 3), _DRIFT, strict=True):
@@ -324,10 +318,7 @@ def _thinned(ratios: OverlapRatios) -> OverlapRatios:
 
 
 def _fit_gains(ratios: OverlapRatios, count: int) -> FloatArray:
-    """Gains alone, the flat field as it is.
-
-    Gives (N,).
-    """
+    """Logarithms of gains alone, (N,), the flat field as it is."""
     if not len(ratios.pair):
         return np.zeros(count)
     thin = _thinned(ratios)

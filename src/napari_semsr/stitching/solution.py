@@ -204,11 +204,10 @@ def _described(matrix: FloatArray, offset: FloatArray, scatter: float) -> StageF
 def pixel_size_from_stage(
     nominal_nm: FloatArray, solved: FloatArray
 ) -> PixelSize | None:
-    """Pixel size by which solved pixels agree with the stage's nanometres.
+    """Pixel size ``(y, x)`` by which solved pixels agree with the stage's nanometres.
 
-    `nominal_nm` (N, 2), stage positions in nm; `solved` (N, 2), solved corners in px;
-    gives ``(y, x)`` in nm per pixel; an axis along which the stage did not move takes
-    the other's value; None when it moved along neither.
+    `nominal_nm`, `solved` (N, 2), in nm and px. An axis along which the stage did not
+    move takes the other's value; None when it moved along neither.
     """
     known = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved).all(axis=1)
     if known.sum() < 2:

@@ -18,10 +18,10 @@ from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, vali
 from napari_semsr.stitching.frames import CorrectedFrames, noise_level
 from napari_semsr.stitching.layout import chance_threshold, lay_out, place_among
 from napari_semsr.stitching.nominal import (
-    Neighbourhood,
-    neighbourhood,
     nominal_positions,
     overlapping_pairs,
+    touching_pairs,
+    unrelated_pairs,
 )
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import search
@@ -38,7 +38,7 @@ from napari_semsr.stitching.verify import drop_misfits, finish
 
 # Reach of the search as a share of a frame, doubled up to 0.4 while less than 0.8 of
 # the frames find a place, and at least 16 px. Chosen: time and chance grow with it; the
-# trials searched four times the error of the stage.
+# trials of docs/stitching.md searched four times the error of the stage.
 _FIRST_REACH = 0.1
 _LEAST_REACH = 16
 _LAST_REACH = 0.4
@@ -114,8 +114,7 @@ def _coarse(state: State) -> Job[None]:
     share = _FIRST_REACH
     while True:
         state.reach = _reach(state, share)
-        near = neighbourhood(state.nominal, state.acquisition.frame_shape, state.reach)
-        yield from _search_all(state, near)
+        yield from _search_all(state)
         state.layout, state.ambiguous = yield from lay_out(
             state.prepared,
             state.found,
@@ -134,25 +133,27 @@ def _coarse(state: State) -> Job[None]:
             return
 
 
-def _search_all(state: State, near: Neighbourhood) -> Job[None]:
+def _search_all(state: State) -> Job[None]:
     """Candidates of all pairs that may touch, and the threshold of chance."""
-    if not near.touching:
+    shape = state.acquisition.frame_shape
+    touching = touching_pairs(state.nominal, shape)
+    if not touching:
         msg = (
             "Frames must overlap to be joined, but no two of them do at their nominal "
             "positions: check positions, overlap and pixel size."
         )
         raise RegistrationError(msg)
-    shifts = {pair: _nominal_shift(state, pair) for pair in near.touching}
+    shifts = {pair: _nominal_shift(state, pair) for pair in touching}
     state.threshold, state.is_periodic = chance_threshold(
         state.prepared,
-        near.unrelated,
+        unrelated_pairs(state.nominal, shape, state.reach),
         list(shifts.values()),
         state.reach,
         state.options.significance,
     )
     state.found = []
-    for done, pair in enumerate(near.touching):
-        yield Progress(done, len(near.touching), "Comparing neighbouring frames")
+    for done, pair in enumerate(touching):
+        yield Progress(done, len(touching), "Comparing neighbouring frames")
         state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
 
 
@@ -280,7 +281,8 @@ def solve_mosaic(
     yield Progress(0, 0, "Refining flat field and gains")
     _reshade(state, COARSE_KNOTS)
     _rescue(state)
-    # the trials took three sweeps at 2 px and five at 1 px; how many here is chosen
+    # the trials of docs/stitching.md took three sweeps at 2 px and five at 1 px; how
+    # many here is chosen
     yield from _fine(state, (2.0, 1.0))
     if options.rotation:
         yield Progress(0, 0, "Finding turn and scale of the frames")

@@ -57,8 +57,7 @@ def _reason(state: State, index: int) -> str:
 def drop_misfits(state: State) -> list[int]:
     """Take away frames that show other detail than all of their neighbours.
 
-    `state`: A scan whose positions are right to about a pixel; positions and reasons
-    change.
+    Positions must be right to about a pixel; they and the reasons change.
     """
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
     limit = _NOISE_DOUBT * band_noise(state.noise)

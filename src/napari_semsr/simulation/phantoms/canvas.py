@@ -70,10 +70,7 @@ class Canvas:
     def grid(
         self, box: tuple[slice, slice] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coordinates of pixel centres, as an open grid.
-
-        Gives y, x shapes ``(Y, 1)`` and ``(1, X)``, in nm.
-        """
+        """Coordinates of pixel centres in nm, as an open grid: (Y, 1) and (1, X)."""
         rows, columns = box or (slice(0, self.shape[0]), slice(0, self.shape[1]))
         y = (np.arange(rows.start, rows.stop) + 0.5) * self.pixel_nm
         x = (np.arange(columns.start, columns.stop) + 0.5) * self.pixel_nm
@@ -84,7 +81,7 @@ class Canvas:
     ) -> tuple[slice, slice] | None:
         """Pixels within a rectangle and its soft edge.
 
-        `centre`: centre ``(y, x)`` in nm; `half`: half of the height and width in nm.
+        `centre`, `half`: centre ``(y, x)`` and half the height and width, in nm.
         """
         slices = []
         for at, reach, count in zip(centre, half, self.shape, strict=True):
@@ -97,12 +94,10 @@ class Canvas:
         return slices[0], slices[1]
 
     def rough(self, correlation_nm: float, rng: np.random.Generator) -> Float32Array:
-        """Smooth random relief of mean 0 and standard deviation 1.
+        """Smooth random relief (Y, X) of mean 0 and standard deviation 1.
 
         White noise on knots fixed in nm, blurred by a Gaussian: the same relief at any
         pixel size.
-
-        Gives (Y, X).
         """
         weights = [
             _knot_weights(count, self.pixel_nm, correlation_nm) for count in self.shape
@@ -145,8 +140,7 @@ _MOST_DEPTHS = 7
 def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32Array:
     """Blur each place by its own width.
 
-    `image` (Y, X); `fwhm_px` (Y, X), full width at half maximum at each pixel; gives
-    (Y, X).
+    `image`, `fwhm_px` (Y, X), full width at half maximum wanted at each pixel.
     """
     sigma = (fwhm_px / FWHM).astype(np.float32)
     light = np.zeros(image.shape, np.float32)
@@ -164,8 +158,8 @@ def blur_shares(
 ) -> Iterator[tuple[float, Float32Array | None]]:
     """Share light out among a few widths in even ratios.
 
-    `sigma` (Y, X), standard deviation wanted at each pixel; gives widths, and the share
-    of each, (Y, X); None where one width does for all.
+    `sigma` (Y, X), standard deviation wanted at each pixel. Yields widths and the share
+    of each, (Y, X), or None where one width does for all.
     """
     low, high = float(sigma.min()), float(sigma.max())
     if high / low < 1.01:  # chosen: one width does for all
@@ -181,9 +175,6 @@ def blur_shares(
 
 
 def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
-    """Blur by a Gaussian cut at four and a half standard deviations.
-
-    `image` (Y, X); `sigma`: standard deviation in pixels; gives (Y, X).
-    """
+    """Blur an image (Y, X) by a Gaussian cut at four and a half standard deviations."""
     blurred = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
     return np.asarray(blurred, dtype=np.float32)

@@ -14,6 +14,7 @@ from scipy import ndimage, spatial
 
 from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.simulation.degrade import smooth_field
+from napari_semsr.simulation.phantoms.canvas import box_distance
 
 Phantom = Literal["grating", "pits", "particles", "circuit", "fracture"]
 _Distance = Callable[[tuple[int, int], np.random.Generator, float], FloatArray]
@@ -114,12 +115,7 @@ def _circuit(
         low = np.maximum(0, (centre - half - pitch).astype(int))
         high = np.maximum(0, (centre + half + pitch).astype(int) + 1)
         box = np.s_[low[0] : high[0], low[1] : high[1]]
-        dy, dx = (
-            np.abs(y[box] - centre[0]) - half[0],
-            np.abs(x[box] - centre[1]) - half[1],
-        )
-        outside = np.hypot(np.maximum(dy, 0), np.maximum(dx, 0))
-        wire = outside + np.minimum(np.maximum(dy, dx), 0)
+        wire = box_distance(y[box] - centre[0], x[box] - centre[1], (half[0], half[1]))
         distance[box] = np.minimum(distance[box], wire)
     cells = rng.integers(0, grid, size=(max(1, grid[0] * grid[1] // 8), 2))
     vias = np.asarray((cells + 0.5) * pitch, dtype=np.float64)

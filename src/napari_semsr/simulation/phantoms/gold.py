@@ -31,7 +31,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from scipy import ndimage, spatial, special
 
 from napari_semsr.core import Float32Array, OptionError, Options
-from napari_semsr.simulation.phantoms.canvas import Canvas
+from napari_semsr.simulation.phantoms.canvas import FWHM, Canvas
 from napari_semsr.simulation.sem import drift, expose
 
 # Islands of metal that fill a plane but for narrow gaps, drawn by their distances.
@@ -60,10 +60,8 @@ class Packing:
     pitch_nm: float  # Mean distance of neighbours
     # Spread of the cells' sizes: 0 for nearly equal ones, 1 for large and tiny ones
     size_spread: float
-    # Median width of the gaps, and standard deviation of the width's logarithm
-    gap_nm: float
-    # Median width of the gaps, and standard deviation of the width's logarithm
-    gap_spread: float
+    gap_nm: float  # Median width of the gaps
+    gap_spread: float  # Standard deviation of the width's logarithm
     touching: float  # Share of borders without a gap
     # Share of cells without an island; they lie together, as bare patches
     missing: float
@@ -253,7 +251,6 @@ _VARIED = {
     "coarse_probe_nm": (8.5, 14.0),
     "electrons": (250.0, 6000.0),
 }
-_FWHM = 2 * np.sqrt(2 * np.log(2))
 _LEAST_SIDE = 16  # px; chosen: an island or two
 _PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 
@@ -507,7 +504,7 @@ def gold_pair_of(
 
 def _probed(emitted: Float32Array, fwhm_nm: float) -> Float32Array:
     """See an emission on the fine grid through a Gaussian probe."""
-    sigma = fwhm_nm / _FWHM / FINE_NM
+    sigma = fwhm_nm / FWHM / FINE_NM
     seen = ndimage.gaussian_filter(emitted, sigma, mode="mirror", truncate=3.0)
     return np.asarray(seen, dtype=np.float32)
 

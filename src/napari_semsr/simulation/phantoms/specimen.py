@@ -97,10 +97,7 @@ class _Sizes:
 
 
 def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
-    """Lines as wide as their gaps; at angle 0 they run along y.
-
-    Gives height_nm, material (Y, X).
-    """
+    """Lines as wide as their gaps; at angle 0 they run along y."""
     y, x = canvas.grid()
     across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
     if sizes.disorder_nm:
@@ -113,10 +110,7 @@ def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
 
 
 def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
-    """Tracks of pits of random length, pressed into a metal film.
-
-    Gives height_nm, material (Y, X).
-    """
+    """Tracks of pits of random length, pressed into a metal film."""
     pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
     half_width = _PIT_WIDTH * pitch / 2
     centre = np.array(canvas.extent_nm) / 2
@@ -158,10 +152,7 @@ def _press(
 
 
 def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
-    """Round holes on a square lattice in a film.
-
-    Gives height_nm, material (Y, X).
-    """
+    """Round holes on a square lattice in a film."""
     centres = _sites(canvas, sizes, rng, hexagonal=False)
     radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
         len(centres)
@@ -181,7 +172,7 @@ def _disc(
 ) -> None:
     """Raise a round plateau; where it meets another, the higher wins.
 
-    `onto` (Y, X); `centre`: ``(y, x)`` in nm; `radius`: in nm.
+    `centre` ``(y, x)`` and `radius` in nm.
     """
     box = canvas.window(centre, (radius, radius))
     if box is None:
@@ -221,10 +212,7 @@ def _on_canvas(canvas: Canvas, points: FloatArray, spare: float) -> FloatArray:
 
 
 def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
-    """Balls on a rough ground, strewn without overlap or packed.
-
-    Gives height_nm, material (Y, X).
-    """
+    """Balls on a rough ground, strewn without overlap or packed."""
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
         centres = _sites(canvas, sizes, rng, hexagonal=True)
@@ -297,10 +285,7 @@ def _ball(
 
 
 def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
-    """Two layers of wires at right angles on a routing grid, with vias and pads.
-
-    Gives height_nm, material (Y, X).
-    """
+    """Two layers of wires at right angles on a routing grid, with vias and pads."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
     height = np.zeros(canvas.shape, np.float32)
@@ -370,7 +355,7 @@ def _plate(
 def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     """Tilted facets that meet in steps, with fine ripples, as on a broken metal.
 
-    Gives height_nm, material (Y, X), drawn sample; the second material is inclusions.
+    The second material is inclusions.
     """
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)

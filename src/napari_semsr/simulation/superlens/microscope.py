@@ -159,10 +159,9 @@ def reflectance(
     *,
     wavelength_nm: float = 550.0,
 ) -> Float32Array:
-    """Reflected light of a surface, before any blur.
+    """Reflected light of a surface, (Y, X), before any blur.
 
-    `height_nm` (Y, X); `material` (Y, X), cover by the second material (metal,
-    particles), in [0, 1]; gives (Y, X).
+    `material` (Y, X), cover by the second material (metal, particles), in [0, 1].
     """
     own = 0.38 + 0.44 * material
     phase = 4 * np.pi / wavelength_nm * height_nm
@@ -180,10 +179,9 @@ def blur_by_height(
     fwhm_px: float,
     options: MicroscopeOptions,
 ) -> Float32Array:
-    """Blur a scene by a width that grows with the distance from the focal plane.
+    """Blur a scene (Y, X) by a width that grows with the distance from the focal plane.
 
-    `image` (Y, X); `height_nm` (Y, X); `fwhm_px`: full width at half maximum in focus,
-    in pixels of `image`; gives (Y, X).
+    `fwhm_px`: full width at half maximum in focus, in pixels of `image`.
     """
     if height_nm is None:
         return gaussian_blur(image, float(psf_fwhm_nm(0.0, options, fwhm_px)) / FWHM)
@@ -195,7 +193,7 @@ def illumination_field(
 ) -> Float32Array:
     """Brightness over a frame: vignetting, off-centre light, tilt, dust, field stop.
 
-    `size`: side of the frame in pixels.
+    `size`: side of the frame in px.
     """
     towards, sideways = rng.uniform(0, 2 * np.pi, 2)
     y, x = _unit_grid(size)

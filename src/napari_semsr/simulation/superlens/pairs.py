@@ -135,15 +135,11 @@ def _see(
     pixel_nm: float,
     microscope: MicroscopeOptions,
 ) -> Float32Array:
-    """Blur by height, on the mosaic's pixels.
+    """Blur by height, on the mosaic's pixels, (Y, X).
 
-    As `blur_by_height`, but of a picture that was averaged over two fine
-    pixels on each axis: the blur is narrowed by what that has done, so that the whole
-    is as wide as stated. The picture repeats at its borders.
-
-    `light`, `height_nm` (Y, X), reflectance and height on the mosaic's pixels;
-    `microscope`: resolution (80 nm when not given), depth of field, focus; gives (Y,
-    X).
+    As `blur_by_height`, but of a picture that was averaged over two fine pixels on each
+    axis: the blur is narrowed by what that has done, so that the whole is as wide as
+    stated (80 nm in focus when nothing is). The picture repeats at its borders.
     """
     in_focus = (microscope.resolution_nm or 80.0) / pixel_nm
     width = psf_fwhm_nm(height_nm, microscope, in_focus) / FWHM
@@ -170,10 +166,7 @@ def _frequencies(shape: tuple[int, ...]) -> NDArray[np.float32]:
 def _record(
     light: Float32Array, pixel_nm: float, look: RandomLook, rng: np.random.Generator
 ) -> Float32Array:
-    """Add what a mosaic of frames has: shading, noise, rounding to 12 bits.
-
-    `light` (Y, X); `pixel_nm`: side of a pixel; gives (Y, X).
-    """
+    """Add what a mosaic of frames has: shading, noise, rounding to 12 bits."""
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
     if look.shading > 0:
         uneven = 1 + look.shading * canvas.rough(_SHADING_NM, rng)

@@ -174,11 +174,11 @@ class Scan:
 def _make_scene(
     source: Specimen | NDArray[Any] | None, options: ScanOptions
 ) -> tuple[Scene, tuple[float, float] | None]:
-    """Make what a scan will be cut from.
+    """Make what a scan will be cut from, and say the frames' pixel size.
 
-    `source` (Y, X), A drawn surface whose pixel is the frames' over ``oversampling``,
-    any image, or None to draw ``options.phantom``; gives pixel_size_nm frame pixel;
-    None for an image of unknown scale.
+    `source`: a surface whose pixel is the frames' over ``oversampling``, any image (Y,
+    X), or None to draw ``options.phantom``. The size is None for an image of unknown
+    scale.
     """
     extent = scan_extent(options)
     if isinstance(source, np.ndarray):
@@ -263,8 +263,7 @@ def clean_frame(
 ) -> NDArray[np.float64]:
     """Cut one frame: reflectance without illumination and noise.
 
-    `coefficients` (Y, X); `corner` (2,), True position of the top-left pixel ``(y,
-    x)``.
+    `corner`: true position ``(y, x)`` of the top-left pixel.
     """
     size = options.frame_px
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")

@@ -49,8 +49,8 @@ class Extent:
     ) -> tuple[tuple[int, int], tuple[float, float]]:
         """Shape of a fine grid that covers the area, and its origin.
 
-        `oversampling`: fine pixels per frame pixel; gives rows and columns, and the
-        frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0).
+        The origin is the frame coordinate ``(y, x)`` of the centre of fine pixel (0,
+        0).
         """
         first = [int(np.floor(v)) for v in self.low]
         last = [int(np.ceil(v)) for v in self.high]
@@ -63,8 +63,7 @@ class Extent:
     def image_size(self, oversampling: int, binning: float) -> tuple[int, int]:
         """Size of the part of an image that a scan needs.
 
-        `oversampling`: fine pixels per frame pixel; `binning`: image pixels per frame
-        pixel.
+        `binning`: image pixels per frame pixel.
         """
         (rows, columns), _ = self.fine_grid(oversampling)
         share = binning / oversampling
@@ -96,8 +95,7 @@ class Scene:
     ) -> "Scene":
         """Look at a drawn surface through the microscope.
 
-        `origin_px`: frame coordinate of the centre of its pixel (0, 0); `oversampling`:
-        fine pixels per frame pixel.
+        `origin_px`: frame coordinate of the centre of its pixel (0, 0).
         """
         fine_nm = surface.pixel_nm
         fwhm_nm = options.resolution_nm or PHANTOM_FWHM_NM
@@ -121,12 +119,9 @@ class Scene:
         options: MicroscopeOptions,
         pixel_nm: float | None,
     ) -> "Scene":
-        """Take any image as a flat sample: its grey values are reflectance.
+        """Take the middle of an image as a flat sample: grey values are reflectance.
 
-        The scan is laid on the middle of the image.
-
-        `image` (Y, X); `oversampling`: fine pixels per frame pixel; `binning`: image
-        pixels per frame pixel; `pixel_nm`: frame pixel, if known.
+        `binning`: image pixels per frame pixel; `pixel_nm`: frame pixel, if known.
         """
         if not np.all(np.isfinite(image)):
             msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
@@ -168,10 +163,7 @@ class Scene:
         )
 
     def coefficients(self) -> Float32Array:
-        """Spline coefficients of `seen`, from which `sample` reads.
-
-        Gives (Y, X).
-        """
+        """Spline coefficients of `seen`, from which `sample` reads, (Y, X)."""
         filtered = ndimage.spline_filter(self.seen, order=3, output=np.float32)
         return np.asarray(filtered)
 

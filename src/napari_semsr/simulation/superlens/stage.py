@@ -179,7 +179,7 @@ class ScanPlan:
     # (N, 2) Row and column of each frame in the grid, in order of acquisition
     cells: NDArray[np.int64]
     nominal_px: NDArray[np.float64]  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
-    true_px: NDArray[np.float64]  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
+    true_px: NDArray[np.float64]  # (N, 2) Where they are
     # (N,) Light of each frame; the mean of the extremes is 1
     gains: NDArray[np.float64]
     # ``"blank"`` or ``"foreign"`` for the frames that are not what they should be
