@@ -114,7 +114,7 @@ def train(
     check_machines(recipe)
     recipe = settled(recipe)
     network = first_network(recipe)
-    check_patches(network, recipe)
+    _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
@@ -133,7 +133,8 @@ def train(
                 recorder.begin = partial(folder.begin, inputs, resume=resume)
             state = folder.state if resume else None
             done = folder.steps_done() if resume else 0
-            data = TrainingData(recipe, scale_of(network), done, recorder.making_scenes)
+            scale = _scale_of(network)
+            data = TrainingData(recipe, scale, done, recorder.making_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
             with _without_advice():
@@ -203,18 +204,18 @@ def _within(network: nn.Module) -> nn.Module:
     return network.corrector if isinstance(network, Deblurred) else network
 
 
-def scale_of(network: nn.Module) -> int:
+def _scale_of(network: nn.Module) -> int:
     """Output pixels of a network per input pixel."""
     return int(getattr(network, "scale", 1))
 
 
-def check_patches(network: nn.Module, recipe: Recipe) -> None:
+def _check_patches(network: nn.Module, recipe: Recipe) -> None:
     """Refuse patches that network, discriminator or store cannot give or take.
 
     This is done before a run's folder is touched.
     """
     if recipe.data.pairs is not None:
-        fitting_store(recipe, scale_of(network))
+        fitting_store(recipe, _scale_of(network))
     stride, side = int(getattr(network, "stride", 1)), recipe.data.patch_px
     if side % stride:
         near = max(side // stride, 1) * stride
@@ -223,7 +224,7 @@ def check_patches(network: nn.Module, recipe: Recipe) -> None:
             f"{side}; {near} would do."
         )
         raise OptionError(msg)
-    check_discriminator_field(recipe, scale_of(network), stride)
+    check_discriminator_field(recipe, _scale_of(network), stride)
 
 
 def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
@@ -305,7 +306,7 @@ def _wrong_on_cpu(network: nn.Module) -> int | None:
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     """Join a network, a recipe, and the fields that choose the checkpoint."""
-    pairs = held_out_fields(recipe, scale_of(network))
+    pairs = held_out_fields(recipe, _scale_of(network))
     return _LEARNERS[recipe.kind](network, recipe, pairs)
 
 

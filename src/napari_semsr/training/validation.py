@@ -61,7 +61,7 @@ def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
         if share > 0 and name == "images":
             made += coarse_pairs(validation_pairs(recipe), scale)
         elif share > 0:
-            made += simulated_pairs(recipe, name, scale)
+            made += _simulated_pairs(recipe, name, scale)
     return made
 
 
@@ -95,7 +95,7 @@ def _hardly_blurred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(np.rint(soft), dtype=np.uint8)
 
 
-def simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
+def _simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPair]:
     """Make the fixed pairs of a simulated instrument.
 
     On samples that training never draws.
