@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import OmeZarrStore, create_store
-from napari_semsr.models import LoadedModel, ModelCard, Probe
+
+if TYPE_CHECKING:
+    from napari_semsr.models import LoadedModel, ModelCard, Probe
 
 # Does a field's pixel size suit a model, and if not, what is done; without torch.
 
@@ -319,8 +321,8 @@ def _core_side(
 
 def choose_tiles(
     shape: tuple[int, int],
-    card: ModelCard,
-    probe: Probe,
+    card: "ModelCard",
+    probe: "Probe",
     *,
     tile: int | None = None,
     constant: bool = False,
@@ -339,7 +341,7 @@ def choose_tiles(
 def create_output(
     path: Path,
     micrograph: Micrograph,
-    loaded: LoadedModel,
+    loaded: "LoadedModel",
     options: EnhanceOptions,
     *,
     output: OutputPlan | None = None,
