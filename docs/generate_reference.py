@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import napari_semsr
-from napari_semsr.cli.parser import build_parser
+from napari_semsr.cli._main import build_parser
 from napari_semsr.jobs.check.job import check_rows, disc_records
 from napari_semsr.models.cards import bundled, read_card, resolve
 

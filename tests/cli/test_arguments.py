@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from napari_semsr.cli.parser import add_options, options_from
+from napari_semsr.cli.verb import add_options, options_from
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.options import Options
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from napari_semsr.cli import _main as main_module
-from napari_semsr.cli._main import main
-from napari_semsr.cli.parser import VERBS, Verb, build_parser
+from napari_semsr.cli._main import VERBS, build_parser, load_verb, main
+from napari_semsr.cli.verb import Verb
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
 from napari_semsr.jobs.outputs import Result
@@ -23,8 +23,9 @@ LATER = {
 }
 
 
-def verb_of(job):
-    return Verb(lambda parser: None, lambda arguments: job(), lambda result: "done")
+def verb_of(name, job):
+    configure = load_verb(name).configure
+    return Verb(configure, lambda arguments: job(), lambda result: "done")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def info_does(monkeypatch):
     """Let the verb `info` run another job; its one argument stays."""
 
     def replace(job):
-        monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(job))
+        monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(name, job))
 
     return replace
 
@@ -229,7 +230,7 @@ def test_process_that_helps_to_train_leaves_talking_to_the_first(
         yield Progress(0, 0, "learning")
         return Result()
 
-    monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(job))
+    monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(name, job))
     assert semsr("train", "r.yaml", "-o", tmp_path / "run").out == "done\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
     said = semsr("train", "r.yaml", "-o", tmp_path / "run")

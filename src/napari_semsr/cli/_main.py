@@ -1,16 +1,6 @@
-"""Keep the memory of a command small, at no cost in time.
-
-glibc gives each thread an arena of its own, and what a thread has freed there does not
-serve another. Threads that compute, compress and write tiles in turn thus keep several
-times what they use at once. And between the maps of a network, which come and go, lie
-small objects that stay, so that the freed space is in pieces. Here all threads share
-one arena, and blocks of 4 MB and more come from the system and return to it. Fetching
-such a block anew for each layer would cost a fifth of the time in page faults, were it
-not for huge pages, which torch asks for when it is told to.
-"""
+"""The ``semsr`` command: parse, run one job, print, set the exit code."""
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -22,46 +12,102 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-from napari_semsr.cli.parser import VERBS, build_parser, load_verb
-from napari_semsr.core import Progress, SemsrError, Waiting
+from napari_semsr.cli.verb import Verb
+from napari_semsr.core import OptionError, Progress, SemsrError, Waiting
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names in malloc.h
-_LARGE, _KEPT = 4 << 20, 96 << 20
-_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
+VERBS = {
+    "info": "say what a file is: size, type, pixel size, vendor, metadata",
+    "convert": "write any readable image in any writable format",
+    "crop": "cut out a box, or what another image shows, on the grid of that image",
+    "simulate": "make a folder of superlens frames whose truth is known",
+    "stitch": "join a folder of frames to one calibrated mosaic",
+    "degrade": "blur and haze an image as published test sets do, add noise and drift",
+    "pairs": "cut aligned patches into disjoint training, validation and test sets",
+    "train": "train a model from a recipe",
+    "enhance": "sharpen and clean an image tile by tile with a model",
+    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
+    "frc": "measure resolution by Fourier ring correlation",
+    "frc-map": "map the resolution block by block",
+    "spectrum": "radially averaged and 2-D power spectrum",
+    "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
+    "gaps": "count and measure the gaps between particles",
+    "histogram": "grey-level distributions and their distance",
+    "models": "list, describe, export, import and check models",
+    "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
+}
+"""What each verb does, in the order of the help."""
+
+_FAMILIES = {
+    "info": "files",
+    "convert": "files",
+    "frc": "measure",
+    "frc-map": "measure",
+    "spectrum": "measure",
+    "metrics": "measure",
+    "gaps": "measure",
+    "histogram": "measure",
+}
+"""Modules that serve several verbs; every other bears its verb's name."""
 
 
-def compact_memory() -> bool:
-    """Set the allocator of this process; call it before torch is imported.
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence, raised and not printed."""
 
-    Nothing is done where the user has set the allocator by ``MALLOC_...`` or
-    ``GLIBC_TUNABLES``, or where the C library is not glibc.
-    """
-    chosen = any(name.startswith("MALLOC_") for name in os.environ)
-    chosen |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if chosen or not sys.platform.startswith("linux"):
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
-        return False
-    library.mallopt(_ARENA_MAX, 1)
-    if _has_huge_pages():
-        os.environ.setdefault(_TORCH_ASKS, "1")
-        library.mallopt(_MMAP_THRESHOLD, _LARGE)
-        library.mallopt(_TRIM_THRESHOLD, _KEPT)
-    return True
+    def error(self, message: str) -> NoReturn:
+        sentence = message[:1].upper() + message[1:].rstrip(".")
+        msg = f"{sentence}; see `{self.prog} --help`."
+        raise OptionError(msg)
 
 
-def _has_huge_pages() -> bool:
-    """Whether the system gives huge pages to those who ask."""
-    try:
-        return "[never]" not in _HUGE_PAGES.read_text()
-    except OSError:
-        return False
+def load_verb(name: str) -> Verb[Any]:
+    """Import the module that serves a verb."""
+    word = name.replace("-", "_")
+    module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")
+    verb: Verb[Any] = getattr(module, word.upper())
+    return verb
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser, with the arguments of one verb or of all."""
+    parser = _Parser(
+        prog="semsr",
+        description="Enhance and measure SEM and superlens images.",
+        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    _add_common(parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, text in VERBS.items():
+        one = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            allow_abbrev=False,
+        )
+        if only is None or only == name:
+            load_verb(name).configure(one)
+            _add_common(one)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb understands, before the verb or after it."""
+    group = parser.add_argument_group("output")
+    told = {
+        "--json": "print one JSON object on stdout",
+        "--quiet": "no progress and no warnings on stderr",
+        "--debug": "show the traceback of an error",
+    }
+    for flag, text in told.items():
+        group.add_argument(
+            flag, action="store_true", default=argparse.SUPPRESS, help=text
+        )
 
 
 # What a command says: results on stdout, everything else on stderr.
@@ -180,7 +226,7 @@ def _printable(text: str, stream: TextIO) -> str:
     return text.encode(encoding, errors="backslashreplace").decode(encoding)
 
 
-# The ``semsr`` command: parse, run one service, print, set the exit code.
+# Parse, run, print, set the exit code.
 
 _DONE, _BAD_INPUT, _INTERRUPTED = 0, 2, 130
 _PACKAGE = str(Path(__file__).resolve().parents[1])

@@ -2,16 +2,19 @@
 
 import argparse
 
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_output,
+    columns,
+    number,
     opening_from,
     options_from,
+    pixel_size,
+    shape,
 )
-from napari_semsr.cli.text import columns, number, pixel_size, shape
 from napari_semsr.core import Job
 from napari_semsr.jobs import CropOptions, Cropped, crop_job
 

@@ -2,16 +2,17 @@
 
 import argparse
 
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_overwrite,
+    columns,
     opening_from,
     options_from,
+    shape,
 )
-from napari_semsr.cli.text import columns, shape
 from napari_semsr.core import Job
 from napari_semsr.jobs import DegradedFile, DegradeOptions, degrade_job
 

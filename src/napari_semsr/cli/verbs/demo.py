@@ -2,8 +2,15 @@
 
 import argparse
 
-from napari_semsr.cli.parser import Verb, add_options, add_overwrite, options_from
-from napari_semsr.cli.text import columns, length, number
+from napari_semsr.cli.verb import (
+    Verb,
+    add_options,
+    add_overwrite,
+    columns,
+    length,
+    number,
+    options_from,
+)
 from napari_semsr.core import Job
 from napari_semsr.demonstration import DemoOptions, DemoResult, FieldFigures, demo_job
 

@@ -2,16 +2,18 @@
 
 import argparse
 
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_overwrite,
+    columns,
     opening_from,
     options_from,
+    pixel_size,
+    shape,
 )
-from napari_semsr.cli.text import columns, pixel_size, shape
 from napari_semsr.core import Job
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import DTYPES, Converted, Description, convert_job, describe_job

@@ -9,17 +9,20 @@ from napari_semsr.analysis import (
     MetricsOptions,
     SpectrumOptions,
 )
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_output,
-    add_second,
+    columns,
+    length,
+    number,
     opening_from,
     options_from,
+    pixel_size,
+    shape,
 )
-from napari_semsr.cli.text import columns, length, number, pixel_size, shape
 from napari_semsr.core import Job
 from napari_semsr.jobs import (
     FrcMapReport,
@@ -37,11 +40,15 @@ from napari_semsr.jobs import (
     spectrum_job,
 )
 
+_SECOND = "a second, independent image of the same field"
+
 
 def _configure_frc(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "a", "an image; alone, it is split into halves")
-    add_second(parser, "b", "a second, independent image of the same field")
+    add_image(
+        parser, "b", "a second, independent image of the same field", optional=True
+    )
     add_options(parser, FrcOptions, title="measurement")
     add_opening(parser)
 
@@ -82,7 +89,9 @@ FRC = Verb(_configure_frc, _start_frc, _summarise_frc)
 def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "a", "an image; alone, its blocks are split into halves")
-    add_second(parser, "b", "a second, independent image of the same field")
+    add_image(
+        parser, "b", "a second, independent image of the same field", optional=True
+    )
     add_output(parser, "where the map goes; its suffix names the format")
     add_options(parser, FrcMapOptions, title="measurement")
     add_opening(parser)
@@ -132,7 +141,7 @@ FRC_MAP = Verb(_configure_frc_map, _start_frc_map, _summarise_frc_map)
 def _configure_gaps(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "an image of particles")
-    add_second(parser, "reference", "a better image of the same field")
+    add_image(parser, "reference", "a better image of the same field", optional=True)
     add_options(parser, GapOptions, title="gaps")
     add_opening(parser)
 
@@ -185,7 +194,7 @@ _BAR = 40
 def _configure_histogram(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "an image")
-    add_second(parser, "reference", "another image, of any shape")
+    add_image(parser, "reference", "another image, of any shape", optional=True)
     add_options(parser, HistogramOptions, title="bins")
     add_opening(parser)
 
@@ -238,7 +247,7 @@ _SHOWN = (
 def _configure_metrics(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "an image")
-    add_second(parser, "reference", "the truth, of the same shape")
+    add_image(parser, "reference", "the truth, of the same shape", optional=True)
     add_options(parser, MetricsOptions, title="comparison")
     add_opening(parser)
 

@@ -2,8 +2,14 @@
 
 import argparse
 
-from napari_semsr.cli.parser import Verb, add_options, add_overwrite, options_from
-from napari_semsr.cli.text import columns, number
+from napari_semsr.cli.verb import (
+    Verb,
+    add_options,
+    add_overwrite,
+    columns,
+    number,
+    options_from,
+)
 from napari_semsr.core import Job, OptionError
 from napari_semsr.jobs import (
     DEFAULT_MODEL,

@@ -2,16 +2,17 @@
 
 import argparse
 
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_output,
+    columns,
+    number,
     opening_from,
     options_from,
 )
-from napari_semsr.cli.text import columns, number
 from napari_semsr.core import Job
 from napari_semsr.jobs import PairsMade, pairs_job
 from napari_semsr.pairing import PairOptions

@@ -2,16 +2,18 @@
 
 import argparse
 
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_output,
+    columns,
+    number,
     opening_from,
     options_from,
+    shape,
 )
-from napari_semsr.cli.text import columns, number, shape
 from napari_semsr.core import Job
 from napari_semsr.jobs import RestoredFile, restore_job
 from napari_semsr.restoration import RestoreOptions

@@ -2,15 +2,16 @@
 
 import argparse
 
-from napari_semsr.cli.parser import (
+from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
     add_options,
     add_overwrite,
+    columns as columns_of,
     options_from,
+    shape,
 )
-from napari_semsr.cli.text import columns as columns_of, shape
 from napari_semsr.core import Job, OptionError
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import SimulatedScan, SimulateOptions, simulate_job

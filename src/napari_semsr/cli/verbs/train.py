@@ -2,8 +2,7 @@
 
 import argparse
 
-from napari_semsr.cli.parser import Verb, add_output
-from napari_semsr.cli.text import columns, number
+from napari_semsr.cli.verb import Verb, add_output, columns, number
 from napari_semsr.core import Job
 from napari_semsr.jobs import Trained, bundled_recipes, train_job
 

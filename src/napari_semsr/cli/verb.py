@@ -1,16 +1,15 @@
-"""The parser of ``semsr``: verbs are named here and configured by their own modules."""
+"""What the verbs of ``semsr`` share: their flags, their words, and what a verb is."""
 
 import argparse
 import inspect
+import math
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import (
     Any,
     Generic,
     Literal,
-    NoReturn,
     TypeVar,
     Union,
     get_args,
@@ -19,7 +18,7 @@ from typing import (
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import Job, OptionError, Options
+from napari_semsr.core import Job, Options
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import Result
 
@@ -119,14 +118,12 @@ def _help(info: FieldInfo, description: str) -> str:
 # Arguments that several verbs share: how to open an image, how to write one.
 
 
-def add_image(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+def add_image(
+    parser: argparse.ArgumentParser, name: str, text: str, *, optional: bool = False
+) -> None:
     """Add the positional path of an image."""
-    parser.add_argument(name, metavar=name.upper(), type=_path, help=text)
-
-
-def add_second(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    """Add the positional path of a second image that may be left out."""
-    parser.add_argument(name, metavar=name.upper(), type=_path, nargs="?", help=text)
+    nargs = "?" if optional else None
+    parser.add_argument(name, metavar=name.upper(), type=_path, nargs=nargs, help=text)
 
 
 def add_output(
@@ -166,96 +163,6 @@ def _path(text: str) -> str:
     return text
 
 
-VERBS = {
-    "info": "say what a file is: size, type, pixel size, vendor, metadata",
-    "convert": "write any readable image in any writable format",
-    "crop": "cut out a box, or what another image shows, on the grid of that image",
-    "simulate": "make a folder of superlens frames whose truth is known",
-    "stitch": "join a folder of frames to one calibrated mosaic",
-    "degrade": "blur and haze an image as published test sets do, add noise and drift",
-    "pairs": "cut aligned patches into disjoint training, validation and test sets",
-    "train": "train a model from a recipe",
-    "enhance": "sharpen and clean an image tile by tile with a model",
-    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
-    "frc": "measure resolution by Fourier ring correlation",
-    "frc-map": "map the resolution block by block",
-    "spectrum": "radially averaged and 2-D power spectrum",
-    "metrics": "compare an image with a reference: PSNR, SSIM, NRMSE and more",
-    "gaps": "count and measure the gaps between particles",
-    "histogram": "grey-level distributions and their distance",
-    "models": "list, describe, export, import and check models",
-    "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
-}
-"""What each verb does, in the order of the help."""
-
-_FAMILIES = {
-    "info": "files",
-    "convert": "files",
-    "frc": "measure",
-    "frc-map": "measure",
-    "spectrum": "measure",
-    "metrics": "measure",
-    "gaps": "measure",
-    "histogram": "measure",
-}
-"""Modules that serve several verbs; every other bears its verb's name."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence, raised and not printed."""
-
-    def error(self, message: str) -> NoReturn:
-        sentence = message[:1].upper() + message[1:].rstrip(".")
-        msg = f"{sentence}; see `{self.prog} --help`."
-        raise OptionError(msg)
-
-
-def load_verb(name: str) -> "Verb[Any]":
-    """Import the module that serves a verb."""
-    word = name.replace("-", "_")
-    module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")
-    verb: Verb[Any] = getattr(module, word.upper())
-    return verb
-
-
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser, with the arguments of one verb or of all."""
-    parser = _Parser(
-        prog="semsr",
-        description="Enhance and measure SEM and superlens images.",
-        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="store_true", help="print the version")
-    _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for name, text in VERBS.items():
-        one = verbs.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            allow_abbrev=False,
-        )
-        if only is None or only == name:
-            load_verb(name).configure(one)
-            _add_common(one)
-    return parser
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every verb understands, before the verb or after it."""
-    group = parser.add_argument_group("output")
-    told = {
-        "--json": "print one JSON object on stdout",
-        "--quiet": "no progress and no warnings on stderr",
-        "--debug": "show the traceback of an error",
-    }
-    for flag, text in told.items():
-        group.add_argument(
-            flag, action="store_true", default=argparse.SUPPRESS, help=text
-        )
-
-
 # What a verb is: arguments, a job, and a summary of its result.
 
 R = TypeVar("R", bound=Result)
@@ -270,3 +177,52 @@ class Verb(Generic[R]):
     # Makes the job of parsed arguments, without running it
     start: Callable[[argparse.Namespace], Job[R]]
     summarise: Callable[[R], str]  # Says a result in one or more lines
+
+
+# Numbers for reading: sensible digits, units, tables that line up.
+
+_MISSING = "\N{EN DASH}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Say a number with a few significant digits."""
+    if value is None or not math.isfinite(value):
+        return _MISSING
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    if -6 <= decimals <= 9:
+        return f"{round(value, decimals):.{max(0, decimals)}f}"
+    return f"{value:.{digits - 1}e}"
+
+
+def length(nm: float | None, px: float | None = None) -> str:
+    """Say a length in nm, or in pixels where no calibration is known.
+
+    Gives for instance ``"41.2 nm (4.12 px)"``.
+    """
+    if nm is None:
+        return f"{number(px)} px" if px is not None else _MISSING
+    return f"{number(nm)} nm" + (f" ({number(px)} px)" if px is not None else "")
+
+
+def pixel_size(value: Sequence[float] | None) -> str:
+    """Say a pixel size; `value`: ``(y, x)`` in nm."""
+    if value is None:
+        return "unknown"
+    y, x = value
+    if math.isclose(y, x, rel_tol=1e-9):
+        return f"{y:.6g} nm"
+    return f"{y:.6g} \N{MULTIPLICATION SIGN} {x:.6g} nm (y \N{MULTIPLICATION SIGN} x)"
+
+
+def shape(value: Sequence[int]) -> str:
+    """Say the size of an image."""
+    return " \N{MULTIPLICATION SIGN} ".join(str(item) for item in value) + " px"
+
+
+def columns(rows: Iterable[tuple[str, str]]) -> str:
+    """Set names and values in two columns."""
+    pairs = list(rows)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)
