@@ -8,8 +8,7 @@ import pytest
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.block_writer import write_blocks
-from napari_semsr.io.formats import read
+from napari_semsr.io.formats import read, write_blocks
 from napari_semsr.io.zarr.image import store_of
 from napari_semsr.io.zarr.labels import add_label, finish_label
 

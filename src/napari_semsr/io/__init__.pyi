@@ -1,7 +1,3 @@
-from .block_writer import (
-    Written as Written,
-    write_blocks as write_blocks,
-)
 from .files import (
     check_target as check_target,
     filling_store as filling_store,
@@ -15,9 +11,11 @@ from .files import (
     writing as writing,
 )
 from .formats import (
+    Written as Written,
     describe as describe,
     read as read,
     write as write,
+    write_blocks as write_blocks,
 )
 from .napari_hooks import (
     FOLDER_KEY as FOLDER_KEY,
@@ -25,7 +23,7 @@ from .napari_hooks import (
     read_scan_layers as read_scan_layers,
     scan_layers as scan_layers,
 )
-from .options import (
+from .read_image import (
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
 )

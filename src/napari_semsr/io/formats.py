@@ -5,18 +5,39 @@ A format is a module with ``matches(path, head)``, ``describe(path)`` and
 one that recognises the first bytes of a file reads it, whatever its name.
 """
 
-from collections.abc import Iterator, Sequence
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from napari_semsr.core import Micrograph, ReadError
-from napari_semsr.io.files import check_target, output_kind
-from napari_semsr.io.options import FileInfo, ReadOptions
+from napari_semsr.core import (
+    IntPair,
+    Job,
+    Micrograph,
+    PixelSize,
+    Progress,
+    ReadError,
+    WriteError,
+    to_dtype,
+)
+from napari_semsr.io.files import (
+    check_target,
+    filling_store,
+    output_kind,
+    renaming,
+    scratch,
+    stored_type,
+    writing,
+)
+from napari_semsr.io.read_image import FileInfo, ReadOptions
+from napari_semsr.io.zarr import LABELS, OmeZarrStore, label_path, shapes_of
 
 _HEAD = 16
 _READABLE = "TIFF, PNG, JPEG, BMP or OME-Zarr"
@@ -53,6 +74,13 @@ FORMATS = (
     Format("TIFF", (".tif", ".tiff"), "napari_semsr.io.tiff.read"),
     Format("PNG, JPEG, BMP", (".png", ".jpg", ".jpeg", ".bmp"), "napari_semsr.io.png"),
 )
+_WRITERS = {
+    "ome-zarr": ("zarr.image", "write"),
+    "ome-tiff": ("tiff.write", "write_ome"),
+    "tiff": ("tiff.write", "write_imagej"),
+    "png": ("png", "write"),
+}
+"""Module and function that write each kind of output."""
 
 
 def _head(path: Path) -> bytes:
@@ -195,14 +223,6 @@ def read(
     return find_format(path).load().read(path, options)
 
 
-def read_planes(path: str | Path, **options: Any) -> Iterator[Micrograph]:
-    """Read the planes of a stack or time series, one after another."""
-    planes = describe(path).planes
-    for plane in range(planes):
-        image = read(path, plane=plane, **options)
-        yield image if planes == 1 else image.replace(name=f"{image.name}-{plane}")
-
-
 def write(
     image: Micrograph,
     path: str | Path,
@@ -245,29 +265,12 @@ def write(
     check_target(path, overwrite=overwrite)
     if dtype is not None and np.dtype(dtype) != image.dtype:
         image = _converted(image, np.dtype(dtype))
-    kind = output_kind(path)
-    if kind == "ome-zarr":
-        from napari_semsr.io.zarr import write as write_zarr
-
-        write_zarr(image, path)
-    elif kind == "ome-tiff":
-        from napari_semsr.io.tiff import write_ome
-
-        write_ome(image, path)
-    elif kind == "tiff":
-        from napari_semsr.io.tiff import write_imagej
-
-        write_imagej(image, path)
-    else:
-        from napari_semsr.io.png import write as write_png
-
-        write_png(image, path)
+    module, function = _WRITERS[output_kind(path)]
+    getattr(import_module(f"napari_semsr.io.{module}"), function)(image, path)
 
 
 def _converted(image: Micrograph, dtype: np.dtype[Any]) -> Micrograph:
     """Convert grey values, block by block when they are lazy."""
-    from napari_semsr.core import to_dtype
-
     if image.is_lazy:
         data = image.data.map_blocks(_convert_block, dtype, dtype=dtype)
     else:
@@ -277,6 +280,135 @@ def _converted(image: Micrograph, dtype: np.dtype[Any]) -> Micrograph:
 
 def _convert_block(block: Any, dtype: np.dtype[Any]) -> Any:
     """Convert one dask block."""
-    from napari_semsr.core import to_dtype
-
     return to_dtype(block, dtype)[0]
+
+
+# One way out: fill a store block by block, finish it, give it its format and name.
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[T]):
+    """An output that is whole.
+
+    Attributes
+    ----------
+    told : object
+        What the filling returned.
+    shape : tuple of int
+        Rows and columns.
+    dtype : str
+        Type of the grey values in the output.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)``; None when unknown.
+    """
+
+    told: T
+    shape: IntPair
+    dtype: str
+    pixel_size_nm: PixelSize | None
+
+
+def write_blocks(
+    target: Path,
+    make: Callable[[Path], OmeZarrStore],
+    fill: Callable[[OmeZarrStore], Job[T]],
+    *,
+    resumable: bool = False,
+) -> Job[Written[T]]:
+    """Write an image that is computed block by block.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        Where it goes, already checked; an existing image is replaced.
+    make : callable
+        Makes, or reopens, the store at the path that it is given.
+    fill : callable
+        Fills the store that it is given, as `OmeZarrStore.fill` does.
+    resumable : bool, default=False
+        Keep what is finished when the filling fails or is stopped, for a run that
+        goes on with it: in the target if that is a store, else in a hidden store
+        beside it. Otherwise a run that fails leaves nothing.
+
+    Returns
+    -------
+    Written
+        What was written, and what the filling told.
+
+    Yields
+    ------
+    Progress
+        Blocks, then the pyramid, then the conversion.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    with _kept(target) if resumable else _hidden(target) as place:
+        store = make(place)
+        with _resuming(target, store) if resumable else nullcontext():
+            told = yield from fill(store)
+            if not store.complete:
+                yield from store.finish()
+        if output_kind(target) != "ome-zarr":
+            yield Progress(0, 0, f"writing {target.name}")
+            write(read(place), target, overwrite=True)
+            _write_labels(store, target)
+    return Written(
+        told=told,
+        shape=shapes_of(store.level0)[0],
+        dtype=stored_type(target, store.level0.dtype),
+        pixel_size_nm=store.record.pixel_size_nm,
+    )
+
+
+def _write_labels(store: OmeZarrStore, target: Path) -> None:
+    """Write the label images of a finished store beside a file of another kind."""
+    import dask.array as da
+
+    if LABELS not in store.group:
+        return
+    image = read(store.path)
+    for name in store.group.require_group(LABELS).group_keys():
+        counts = da.from_zarr(str(store.path / LABELS / name / "0"))
+        label = image.replace(data=counts, name=f"{image.name} {name}")
+        write(label, label_path(target, name), overwrite=True)
+
+
+@contextmanager
+def _hidden(target: Path) -> Iterator[Path]:
+    """Give a hidden store, which becomes the target if that is a store, else goes."""
+    is_store = output_kind(target) == "ome-zarr"
+    hidden = renaming(target) if is_store else scratch(target, ".ome.zarr")
+    with writing(target), hidden as place:
+        yield place
+
+
+@contextmanager
+def _kept(target: Path) -> Iterator[Path]:
+    """Give the store that a later run can go on with, until the target is whole."""
+    place = filling_store(target)
+    yield place
+    if place != target:
+        shutil.rmtree(place)
+
+
+@contextmanager
+def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
+    """Keep what is finished when a run fails, unless nothing is."""
+    try:
+        yield
+    except Exception as error:
+        if len(store.pending()) == store.done.size:
+            shutil.rmtree(store.path, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            msg = (
+                f"{target} could not be written to its end ({error.strerror}): free "
+                "some space, then run again with --resume; what is finished is kept."
+            )
+            raise WriteError(msg) from error
+        raise

@@ -17,8 +17,13 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import choose, decoding, replacing
-from napari_semsr.io.options import FileInfo, RawImage, ReadOptions
-from napari_semsr.io.read_image import to_info, to_micrograph
+from napari_semsr.io.read_image import (
+    FileInfo,
+    RawImage,
+    ReadOptions,
+    to_info,
+    to_micrograph,
+)
 from napari_semsr.io.record import RECORD_KEY, Record, record_of
 from napari_semsr.io.tiff import LARGEST_PRINTED_NM
 

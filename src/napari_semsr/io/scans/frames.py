@@ -1,5 +1,8 @@
 """A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
 
+import csv
+import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,9 +27,8 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.io.formats import describe, read, read as read_any
-from napari_semsr.io.options import FileInfo
+from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.scans.czi import is_czi, open_tiles
-from napari_semsr.io.scans.tables import Positions, read_positions, read_scan
 
 # Frames on the disk: in files of their own, pages of one file, or some of these.
 
@@ -112,6 +114,106 @@ def _array(
     return image.array()
 
 
+# The two small files beside frames: ``positions.csv`` and ``scan.json``.
+
+_HEADERS: dict[tuple[str, ...], str] = {
+    ("y_px", "x_px"): "px",
+    ("y_nm", "x_nm"): "nm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Positions:
+    """Nominal corners as a file states them."""
+
+    path: Path  # The file
+    unit: str  # ``"px"`` or ``"nm"``
+    corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
+    unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
+
+    def array(self, names: tuple[str, ...]) -> NDArray[np.float64]:
+        """Corners in the order of frames.
+
+        Gives (N, 2).
+        """
+        return np.array([self.corners[name] for name in names], dtype=float)
+
+
+def _inside(folder: Path, name: str, path: Path) -> str:
+    """Name of a frame, which must lie in its folder."""
+    target = Path(name)
+    if (
+        not name
+        or target.is_absolute()
+        or not (folder / target).resolve().is_relative_to(folder.resolve())
+    ):
+        msg = (
+            f"{path.name} must name frames inside {folder}, but has {name!r}: no path "
+            "may leave the folder."
+        )
+        raise ReadError(msg)
+    return target.as_posix()
+
+
+def _number(text: str | None, path: Path, line: int) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        msg = f"{path} line {line} must hold two finite numbers, got {text!r}."
+        raise ReadError(msg)
+    return value
+
+
+def _read_positions(path: Path, folder: Path) -> _Positions:
+    """Read nominal positions."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read as a table of positions ({error})."
+        raise ReadError(msg) from error
+    rows = csv.DictReader(text.splitlines())
+    header = tuple(name.strip() for name in rows.fieldnames or ())
+    rows.fieldnames = list(header)
+    unit = _HEADERS.get(header[1:3]) if header[:1] == ("frame",) else None
+    if unit is None:
+        given = ",".join(header) or "nothing"
+        msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
+        raise ReadError(msg)
+    corners: dict[str, tuple[float, float]] = {}
+    unplaced: list[str] = []
+    for line, row in enumerate(rows, start=2):
+        name = _inside(folder, (row["frame"] or "").strip(), path)
+        if name in corners or name in unplaced:
+            msg = f"{path} names frame {name} twice (again in line {line}): keep one."
+            raise ReadError(msg)
+        if not any((row[key] or "").strip() for key in header[1:3]):
+            unplaced.append(name)
+            continue
+        corners[name] = (
+            _number(row[header[1]], path, line),
+            _number(row[header[2]], path, line),
+        )
+    return _Positions(path, unit, corners, tuple(unplaced))
+
+
+def _read_scan(folder: Path) -> dict[str, Any]:
+    """Read what ``scan.json`` says of a scan."""
+    path = folder / "scan.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"{path} must be a JSON object, but cannot be read as one ({error})."
+        raise ReadError(msg) from error
+    if not isinstance(found, dict):
+        msg = f"{path} must be a JSON object, got {type(found).__name__}."
+        raise ReadError(msg)
+    return found
+
+
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
@@ -148,7 +250,9 @@ def _listed(folder: Path) -> list[str]:
     return sorted(names, key=natural_key)
 
 
-def _chosen(folder: Path, positions: Positions | None) -> tuple[list[str], list[Fault]]:
+def _chosen(
+    folder: Path, positions: _Positions | None
+) -> tuple[list[str], list[Fault]]:
     """Frames of a folder, and those that cannot be used."""
     listed = _listed(folder)
     if positions is None:
@@ -241,7 +345,7 @@ def _from_folder(
     """Frames in files of their own, and the names of all that should be there."""
     own = folder / "positions.csv"
     table = own if table is None and own.is_file() else table
-    positions = None if table is None else read_positions(table, folder)
+    positions = None if table is None else _read_positions(table, folder)
     names, faults = _chosen(folder, positions)
     if positions is None and len(names) < 2:
         single = [folder / name for name in names] or sorted(folder.glob("*.czi"))
@@ -274,7 +378,7 @@ def _acquisition(
     names: Sequence[str],
     size: PixelSize | None,
     title: str,
-    positions: Positions | None,
+    positions: _Positions | None,
 ) -> Acquisition:
     """Put frames and nominal positions together."""
     made = Acquisition(frames, tuple(names), pixel_size_nm=size, name=title)
@@ -304,7 +408,7 @@ def _acquisition(
 
 def _from_file(path: Path, table: Path | None) -> Acquisition:
     """Frames that are tiles of a CZI, or pages of a TIFF or store."""
-    positions = None if table is None else read_positions(table, path.parent)
+    positions = None if table is None else _read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         tiles = open_tiles(path)
         names = [f"tile-{index:03d}" for index in range(len(tiles))]
@@ -427,7 +531,7 @@ def open_frames(
         made = _from_file(path, table)
         names = [*made.names, *(fault.frame for fault in made.faults)]
         names.sort(key=natural_key)
-    found = read_scan(path) if is_folder else {}
+    found = _read_scan(path) if is_folder else {}
     values = _scan_values(found, path)
     given = {
         "grid": grid,

@@ -7,7 +7,3 @@ from .vendors import (
     to_nm as to_nm,
     unit_nm as unit_nm,
 )
-from .write import (
-    write_imagej as write_imagej,
-    write_ome as write_ome,
-)

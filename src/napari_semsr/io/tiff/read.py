@@ -14,8 +14,14 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import choose, decoding
-from napari_semsr.io.options import FileInfo, RawImage, ReadOptions
-from napari_semsr.io.read_image import LAZY_BYTES, to_info, to_micrograph
+from napari_semsr.io.read_image import (
+    LAZY_BYTES,
+    FileInfo,
+    RawImage,
+    ReadOptions,
+    to_info,
+    to_micrograph,
+)
 from napari_semsr.io.record import RECORD_KEY, Record
 from napari_semsr.io.tiff.pixels import PlaneSource, find_plane
 from napari_semsr.io.tiff.vendors import pixel_size, to_nm, vendor_info

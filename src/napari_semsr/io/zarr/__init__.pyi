@@ -1,5 +1,7 @@
-from .image import write as write
-from .labels import write_labels as write_labels
+from .labels import (
+    LABELS as LABELS,
+    label_path as label_path,
+)
 from .metadata import (
     halve as halve,
     level_shapes as level_shapes,

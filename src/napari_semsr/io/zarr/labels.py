@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from napari_semsr.io.files import output_kind, without_suffix
-from napari_semsr.io.formats import read, write
 from napari_semsr.io.zarr.metadata import label_metadata, labels_metadata
 from napari_semsr.io.zarr.store import OmeZarrStore, build_levels, make_level, shapes_of
 
 if TYPE_CHECKING:
     import zarr
 
-_LABELS = "labels"
+LABELS = "labels"
+"""Group of the label images in a store."""
 
 
 def label_path(target: Path, name: str) -> Path:
@@ -32,7 +32,7 @@ def label_path(target: Path, name: str) -> Path:
         Inside a store; beside any other file.
     """
     if output_kind(target) == "ome-zarr":
-        return target / _LABELS / name
+        return target / LABELS / name
     return target.with_name(f"{without_suffix(target)}.{name}.tif")
 
 
@@ -51,7 +51,7 @@ def add_label(store: OmeZarrStore, name: str) -> "zarr.Array[Any]":
     (Y, X) zarr.Array of uint16
         Empty, on the image's own grid and chunks.
     """
-    labels = store.group.create_group(_LABELS)
+    labels = store.group.create_group(LABELS)
     labels.attrs["ome"] = labels_metadata([name])
     group = labels.create_group(name)
     shape = shapes_of(store.level0)[0]
@@ -70,24 +70,11 @@ def finish_label(store: OmeZarrStore, name: str, finest: "zarr.Array[Any]") -> N
     finest : zarr.Array
         From `add_label`, filled.
     """
-    group = store.group.require_group(f"{_LABELS}/{name}")
+    group = store.group.require_group(f"{LABELS}/{name}")
     for _ in build_levels(group, finest, store.unit, _thinned):
         pass
     levels = len(shapes_of(finest))
     group.attrs["ome"] = label_metadata(store.record, name, levels)
-
-
-def write_labels(store: OmeZarrStore, target: Path) -> None:
-    """Write the label images of a finished store beside a file of another kind."""
-    import dask.array as da
-
-    if _LABELS not in store.group:
-        return
-    image = read(store.path)
-    for name in store.group.require_group(_LABELS).group_keys():
-        counts = da.from_zarr(str(store.path / _LABELS / name / "0"))
-        label = image.replace(data=counts, name=f"{image.name} {name}")
-        write(label, label_path(target, name), overwrite=True)
 
 
 def _thinned(block: NDArray[Any]) -> NDArray[Any]:
