@@ -197,10 +197,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def length(nm: float | None, px: float | None = None) -> str:
-    """Say a length in nm, or in pixels where no calibration is known.
-
-    Gives for instance ``"41.2 nm (4.12 px)"``.
-    """
+    """Say a length in nm (``"41.2 nm (4.12 px)"``), or in px without a calibration."""
     if nm is None:
         return f"{number(px)} px" if px is not None else _MISSING
     return f"{number(nm)} nm" + (f" ({number(px)} px)" if px is not None else "")

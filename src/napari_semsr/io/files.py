@@ -1,4 +1,4 @@
-"""Turn whatever a decoding library raises into one sentence for the user."""
+"""Faults of decoders as sentences, and outputs that are whole or not there."""
 
 import errno
 import os

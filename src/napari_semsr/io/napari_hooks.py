@@ -29,10 +29,7 @@ _SUFFIXES = (".ome.zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
 def get_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
-    """Offer to read a path, or leave it to others.
-
-    Gives the reader, when the file is one of ours by name and by its first bytes.
-    """
+    """Offer to read what is ours by name and by its first bytes; leave the rest."""
     if not isinstance(path, str):
         return None
     if not path.lower().endswith(_SUFFIXES):

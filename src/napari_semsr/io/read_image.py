@@ -98,7 +98,7 @@ class FileInfo:
     format: str  # ``"TIFF"``, ``"PNG"``, ``"OME-Zarr 0.5"``, …
     shape: tuple[int, int]  # Rows and columns of the image, its data bar cropped
     stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
-    dtype: str  # Type of the grey values
+    dtype: str
     pixel_size_nm: PixelSize | None  # ``(y, x)``; None when the file does not say
     vendor: str | None = None  # Maker of the microscope, where the file tells
     # How many there are to choose from
@@ -120,7 +120,7 @@ class RawImage:
     """One image as a format module hands it over, before grey, crop and overrides."""
 
     format: str  # As in `FileInfo`
-    data: Any  # (Y, X) One plane of one channel; S colour samples
+    data: Any  # (Y, X) or (Y, X, S): one plane of one channel, S colour samples
     pixel_size_nm: PixelSize | None = None  # ``(y, x)`` of this very level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
@@ -259,7 +259,7 @@ def _luma(samples: Any) -> Any:
 
 
 def to_grey(path: Path, data: Any, *, colour: str) -> Any:
-    """Make one grey plane of what a file stores; `data` (Y, X); gives (Y, X)."""
+    """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S)."""
     if data.ndim == 2:
         return data
     if data.shape[2] < 3:

@@ -183,11 +183,7 @@ class _Area:
         return working_type(own) if self.is_resampled else own
 
     def part(self, box: Box) -> "_Area":
-        """Take a part of the area.
-
-        `box`: in pixels of the area; gives the same pixels, counted from the part's
-        corner.
-        """
+        """Take a part of the area; `box` in pixels of the area."""
         y, x = self.grid.centre(box)
         down, right = self.grid.pitch
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
@@ -201,8 +197,8 @@ class _Area:
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute some of the pixels.
 
-        `box`: in pixels of the area; all of them by default; gives (Y, X), grey values;
-        NaN where a pixel would be made of one without a value.
+        `box` is in pixels of the area, all of them by default. A pixel that would be
+        made of one without a value is NaN.
         """
         box = box or Box.of(self.grid.shape)
         if self.inner is not None:
@@ -680,19 +676,13 @@ def _sides(values: Any) -> str:
 
 
 def _cut_area(image: Micrograph, grid: Grid, source: Grid | None = None) -> _Area:
-    """Cut an area out of an image.
-
-    Gives interpolated only where the pixels are not those of the image.
-    """
+    """Cut an area out of an image, interpolated only where its pixels are others."""
     lies = source or Grid.of(image)
     return _Area(image, grid, on_one_grid(grid, lies), lay_grid(grid, lies))
 
 
 def _find_gap_free(areas: Sequence[_Area]) -> Job[Box | None]:
-    """Find a large rectangle in which all images have grey values.
-
-    Gives in pixels of the grid; None where there is none.
-    """
+    """Find a large rectangle, in pixels of the grid, in which all have grey values."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
     rows, columns = (-(-n // side) for n in shape)

@@ -1,4 +1,4 @@
-"""Convert an image from one format to another, calibration and history kept."""
+"""Open images for the jobs; convert them, and say what a file is."""
 
 import os
 import warnings
@@ -18,8 +18,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, stored_type
 from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
-
-# Open an image for a job: which plane, which calibration, and whence it came.
 
 Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
@@ -287,10 +285,7 @@ def describe_job(
 def open_pair(
     a: Image, b: Image | None, opening: ReadOptions | None = None
 ) -> tuple[Micrograph, Micrograph | None]:
-    """Open one or two images, with the history that tells whether they are independent.
-
-    Gives second the second image, if one was given.
-    """
+    """Open one or two images."""
     first = open_image(a, opening)
     return first, None if b is None else open_image(b, opening)
 
@@ -301,10 +296,7 @@ def names_of(*images: Image | None) -> tuple[str, ...]:
 
 
 def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
-    """Choose the image whose pixel size holds, and warn where one is missing.
-
-    Gives the first image, or the second where only that is calibrated.
-    """
+    """Choose the first image that has a pixel size, and warn where one has none."""
     images = [first] if second is None else [first, second]
     known = [image for image in images if image.pixel_size_nm is not None]
     for image in images:

@@ -1,4 +1,4 @@
-"""The architectures that recipes and cards can name."""
+"""The model store, bundled and imported, and the architectures that can be named."""
 
 import inspect
 import os

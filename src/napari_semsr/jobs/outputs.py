@@ -1,4 +1,4 @@
-"""What services return: frozen values that turn into JSON without NaN."""
+"""What jobs return, as JSON without NaN, and where outputs may go."""
 
 import math
 import os
@@ -59,7 +59,7 @@ def _scalar(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base of what a service returns.
+    """Base of what a job returns.
 
     Fields whose metadata say ``json=False`` stay out of the record: arrays and other
     things that a panel wants and a command does not print.

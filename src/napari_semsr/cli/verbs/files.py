@@ -1,4 +1,4 @@
-"""``semsr convert IN OUT``: any readable image to any writable one."""
+"""``semsr convert IN OUT`` and ``semsr info PATH``: formats, and what a file is."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""``semsr frc A [B]``: resolution by Fourier ring correlation."""
+"""The verbs that measure: resolution, spectra, metrics, gaps, grey levels."""
 
 import argparse
 

@@ -22,22 +22,19 @@ _MAGIC = b"ZISRAWFILE"
 class CziTiles:
     """Tiles of one mosaic, read one at a time."""
 
-    path: Path  # The file
+    path: Path
     entries: tuple[int, ...]  # Places of the tiles in the file's directory
     # (N, 2) Top-left corners ``(y, x)`` in px, as the stage stated them
     corners: NDArray[np.float64]
     shape: tuple[int, int, int]  # Tiles, rows and columns
-    dtype: np.dtype[Any]  # Type of the grey values
+    dtype: np.dtype[Any]
     pixel_size_nm: PixelSize | None  # ``(y, x)`` where the file tells
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one tile.
-
-        Gives (Y, X).
-        """
+        """Read one tile, (Y, X)."""
         with decoding(self.path, "CZI"), _library(self.path).CziFile(self.path) as czi:
             entry = czi.filtered_subblock_directory[self.entries[index]]
             data = np.asarray(entry.data_segment().data()).squeeze()

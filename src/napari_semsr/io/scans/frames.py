@@ -39,16 +39,13 @@ class FileFrames:
 
     paths: tuple[Path, ...]  # One for each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
-    dtype: np.dtype[Any]  # Type of the grey values
+    dtype: np.dtype[Any]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Gives (Y, X).
-        """
+        """Read one frame, (Y, X)."""
         return _array(self.paths[index], None, self.shape[1:], self.dtype)
 
 
@@ -56,18 +53,15 @@ class FileFrames:
 class PageFrames:
     """Frames that are pages of one file."""
 
-    path: Path  # The file
+    path: Path
     shape: tuple[int, int, int]  # Frames, rows and columns
-    dtype: np.dtype[Any]  # Type of the grey values
+    dtype: np.dtype[Any]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Gives (Y, X).
-        """
+        """Read one frame, (Y, X)."""
         return _array(self.path, index, self.shape[1:], self.dtype)
 
 
@@ -75,7 +69,7 @@ class PageFrames:
 class ChosenFrames:
     """Some of many frames."""
 
-    whole: Frames  # All of them
+    whole: Frames
     chosen: tuple[int, ...]  # Which are taken
 
     @property
@@ -92,10 +86,7 @@ class ChosenFrames:
         return len(self.chosen)
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame.
-
-        Gives (Y, X).
-        """
+        """Read one frame, (Y, X)."""
         return self.whole.read(self.chosen[index])
 
 
@@ -126,16 +117,13 @@ _HEADERS: dict[tuple[str, ...], str] = {
 class _Positions:
     """Nominal corners as a file states them."""
 
-    path: Path  # The file
+    path: Path
     unit: str  # ``"px"`` or ``"nm"``
     corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
     unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
 
     def array(self, names: tuple[str, ...]) -> NDArray[np.float64]:
-        """Corners in the order of frames.
-
-        Gives (N, 2).
-        """
+        """Corners in the order of frames, (N, 2)."""
         return np.array([self.corners[name] for name in names], dtype=float)
 
 

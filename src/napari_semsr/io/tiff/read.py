@@ -1,13 +1,13 @@
-"""The OME-XML document of a TIFF: physical sizes, names, our own annotation."""
+"""TIFF in: plain, ImageJ, OME and those of microscopes; one plane, lazy when large."""
 
 import logging
 import math
 import threading
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,16 @@ from napari_semsr.io.read_image import (
     to_micrograph,
 )
 from napari_semsr.io.record import RECORD_KEY, Record
-from napari_semsr.io.tiff.pixels import PlaneSource, find_plane
 from napari_semsr.io.tiff.vendors import pixel_size, to_nm, vendor_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from xml.etree.ElementTree import Element
 
+    import dask.array
     import tifffile
+
+# The OME-XML document: physical sizes, names, our own annotation.
 
 _DEFAULT_UNIT = "\u00b5m"
 _NO_LENGTH = ("pixel", "reference frame")
@@ -56,10 +58,7 @@ def _local(element: "Element") -> str:
 def _ome_image(
     root: "Element", series: int, warnings: list[str]
 ) -> tuple[PixelSize | None, str | None]:
-    """Read ``PhysicalSizeX`` and ``PhysicalSizeY`` of an OME image.
-
-    Gives pixel size ``(y, x)`` in nm or None, and the image's name or None.
-    """
+    """Read the pixel size ``(y, x)`` in nm and the name of an OME image."""
     images = [e for e in root if _local(e) == "Image"]
     if series >= len(images):
         return None, None
@@ -96,7 +95,7 @@ def _ome_record(root: "Element") -> Record | None:
 
 
 def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
-    """Look the stored indices up; `data` (Y, X); `colormap` (3, N); gives (Y, X)."""
+    """Look the stored indices of a (Y, X) plane up in a (3, N) table."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
     grey = bool(np.all(table == table[0]))
@@ -160,11 +159,7 @@ def _pitches(page: "tifffile.TiffPage", unit: str) -> PixelSize | None:
 
 
 def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
-    """Read the resolution tags, unless they only speak of print.
-
-    Gives ``(y, x)`` in nm; None when absent, damaged, or coarser than
-    `LARGEST_PRINTED_NM`.
-    """
+    """Read the resolution tags, unless they only speak of print; ``(y, x)`` in nm."""
     tag = page.tags.get("ResolutionUnit")
     unit = (
         _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
@@ -176,10 +171,7 @@ def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
 def _imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
 ) -> PixelSize | None:
-    """Read ImageJ's calibration.
-
-    Gives ``(y, x)`` in nm.
-    """
+    """Read ImageJ's calibration, ``(y, x)`` in nm."""
     unit = str(metadata.get("unit", "")).strip()
     if unit.lower() in _NO_UNIT:
         return None
@@ -195,7 +187,196 @@ def _imagej_pixel_size(
     return size
 
 
-# TIFF in all its dialects: plain, ImageJ, OME, and those of microscopes.
+# Pixels: one plane, in memory or lazily, never through an open handle.
+
+_BLOCK = 2048
+_STRIP_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _PlaneSource:
+    """Where the pixels of one plane lie; small, and can be sent to a worker."""
+
+    path: Path  # The TIFF
+    # Which page holds the plane
+    series: int
+    level: int
+    page: int
+    shape: tuple[int, ...]  # ``(Y, X)``, ``(Y, X, S)`` or ``(S, Y, X)`` as stored
+    axes: str  # The same in letters
+    dtype: str  # Type with byte order, as stored
+    offset: int | None  # First byte when the plane is one uncompressed run of bytes
+    sample: int | None  # The one sample to keep, when samples are channels
+    block: tuple[int, ...]  # Rows and columns that are cheap to read at once
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole plane."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.shape[self.axes.index("Y")], self.shape[self.axes.index("X")]
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape as handed over: ``(Y, X)`` or ``(Y, X, S)``."""
+        if "S" not in self.axes or self.sample is not None:
+            return self.extent
+        return (*self.extent, self.shape[self.axes.index("S")])
+
+    def _ordered(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Put colour samples last, or keep the chosen one."""
+        if "S" not in self.axes:
+            return samples
+        axis = self.axes.index("S")
+        if self.sample is not None:
+            return np.asarray(np.take(samples, self.sample, axis=axis))
+        return np.moveaxis(samples, axis, -1)
+
+    def _page(self, tif: "tifffile.TiffFile") -> "tifffile.TiffPage":
+        """Find the page in a freshly opened file."""
+        page: Any = tif.series[self.series].levels[self.level].pages[self.page]
+        return cast("tifffile.TiffPage", page)
+
+    def whole(self) -> NDArray[Any]:
+        """Read the plane into memory, of `out_shape`."""
+        if self.offset is not None:
+            count = math.prod(self.shape)
+            flat = np.fromfile(self.path, self.dtype, count, offset=self.offset)
+            return self._ordered(flat.reshape(self.shape))
+        import tifffile
+
+        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
+            page = self._page(tif)
+            found = np.asarray(page.asarray()).reshape(self.shape)
+        return self._ordered(found)
+
+    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """Read a part of the plane."""
+        index = tuple(
+            {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
+        )
+        if self.offset is not None:
+            view = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+            return self._ordered(np.array(view[index]))
+        import tifffile
+        import zarr
+
+        with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path) as tif:
+            page = self._page(tif)
+            store = page.aszarr()
+            try:
+                part = zarr.open_array(store, mode="r")[index]
+            finally:
+                store.close()
+        return self._ordered(np.asarray(part))
+
+    def lazy(self) -> "dask.array.Array":
+        """Plan the reading of the plane, block by block, of `out_shape`."""
+        import dask.array as da
+        from dask.base import tokenize
+
+        rows, columns = self.extent
+        chunks: list[Any] = [self.block[0], self.block[1]]
+        chunks += [-1] * (len(self.out_shape) - 2)
+        grid = da.core.normalize_chunks(chunks, self.out_shape, dtype=self.dtype)
+        changed = self.path.stat().st_mtime_ns
+        planned: da.Array = da.map_blocks(
+            _read_block,
+            self,
+            chunks=grid,
+            dtype=np.dtype(self.dtype),
+            meta=np.empty((0,) * len(self.out_shape), np.dtype(self.dtype)),
+            name=f"tiff-{tokenize(self, rows, columns, changed)}",
+        )
+        return planned
+
+
+def _read_block(source: _PlaneSource, block_info: Any = None) -> NDArray[Any]:
+    """Read one dask block."""
+    (top, bottom), (left, right), *_ = block_info[None]["array-location"]
+    return source.window(slice(top, bottom), slice(left, right))
+
+
+def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
+    """Refuse a page whose pixels lie beyond the end of the file."""
+    size = path.stat().st_size
+    expected = math.prod(page.chunked)
+    found = min(len(page.dataoffsets), len(page.databytecounts))
+    if found != expected:
+        msg = (
+            f"{path} must hold {expected} tiles or strips, but lists {found}: export "
+            "it again."
+        )
+        raise ReadError(msg)
+    ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
+    end = max(ends)
+    if end > size:
+        msg = (
+            f"{path} is cut short: its pixels end at byte {end}, but the file has "
+            f"{size}: copy it again."
+        )
+        raise ReadError(msg)
+
+
+def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int]:
+    """Choose blocks that hold whole tiles or strips."""
+    rows, columns = extent
+    if page.is_tiled:
+        high, wide = max(1, page.tilelength), max(1, page.tilewidth)
+        return (
+            min(rows, high * max(1, _BLOCK // high)),
+            min(columns, wide * max(1, _BLOCK // wide)),
+        )
+    strip = max(1, min(rows, page.rowsperstrip or rows))
+    row_bytes = max(1, columns * page.samplesperpixel * np.dtype(page.dtype).itemsize)
+    wanted = max(1, _STRIP_BYTES // row_bytes)
+    return min(rows, strip * max(1, wanted // strip)), columns
+
+
+def _find_plane(
+    path: Path, tif: "tifffile.TiffFile", source: _PlaneSource, outer: int
+) -> _PlaneSource:
+    """Locate a plane inside the pages of a series."""
+    level = tif.series[source.series].levels[source.level]
+    key = level.keyframe
+    axes = "".join(a for a in key.axes if a in "YXS")
+    shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
+    if math.prod(shape) != math.prod(key.shape):
+        msg = f"{path} stores volumes in one page, which is not read: export a stack."
+        raise ReadError(msg)
+    dtype = np.dtype(level.dtype).newbyteorder(tif.byteorder)
+    found = replace(
+        source, shape=shape, axes=axes, dtype=dtype.str, block=_block(key, (1, 1))
+    )
+    found = replace(found, block=_block(key, found.extent))
+    start = level.dataoffset
+    if start is not None:
+        offset = int(start) + outer * found.nbytes
+        end = offset + found.nbytes
+        size = path.stat().st_size
+        if end > size:
+            msg = (
+                f"{path} is cut short: its pixels end at byte {end}, but the file has "
+                f"{size}: copy it again."
+            )
+            raise ReadError(msg)
+        # one run of bytes can be read in any blocks, whatever its strips
+        free = tuple(min(n, _BLOCK) for n in found.extent)
+        return replace(found, offset=offset, block=free)
+    pages = level.pages
+    page: Any = pages[outer] if outer < len(pages) else None
+    if page is None:
+        msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
+        raise ReadError(msg)
+    if page.parent is tif:
+        _check_bytes(path, page)
+    return replace(found, page=outer)
+
+
+# The file: its planes, its calibration, its dialect.
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
@@ -278,7 +459,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         levels = tif.series[number].levels
         level = choose(path, "level", options.level, len(levels))
         chosen = _Choice(path, levels[level], options)
-        plane = find_plane(path, tif, chosen.start(number, level), chosen.outer)
+        plane = _find_plane(path, tif, chosen.start(number, level), chosen.outer)
         page = levels[level].keyframe
         found = _calibrate(tif, levels[0].keyframe, number)
         if level:
@@ -340,9 +521,9 @@ class _Choice:
             outer, outer_shape, 0 if self.by_sample else channel, plane
         )
 
-    def start(self, series: int, level: int) -> PlaneSource:
+    def start(self, series: int, level: int) -> _PlaneSource:
         """Begin a plane source; pages and shape are still to be found."""
-        return PlaneSource(
+        return _PlaneSource(
             path=self._path,
             series=series,
             level=level,

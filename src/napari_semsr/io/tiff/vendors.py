@@ -1,8 +1,4 @@
-"""The text file that JEOL microscopes write beside an image.
-
-Lines are ``$KEY value``; the micron bar's length on screen and in the specimen gives
-the pixel size, the frame's size tells where the data bar begins.
-"""
+"""What microscopes write beside pixels: lengths, JEOL's text files, private tags."""
 
 import math
 import re
@@ -72,10 +68,7 @@ def _canonical(unit: str) -> str:
 
 
 def unit_nm(unit: str) -> float | None:
-    """Size of a unit of length.
-
-    `unit`: any usual spelling: ``"nm"``, ``"µm"``, ``"micron"``, ``"nanometer"``.
-    """
+    """Nanometres in a unit of length, in any usual spelling, such as ``"micron"``."""
     return _NM_PER_UNIT.get(_canonical(unit))
 
 
@@ -104,13 +97,15 @@ def parse_length_nm(text: str) -> float | None:
 
 
 def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
-    """Make a pixel size of two lengths that were already checked.
-
-    Gives the pixel size; None unless both lengths are known.
-    """
+    """Make a pixel size of two checked lengths; None unless both are known."""
     y, x = lengths_nm
     return None if y is None or x is None else PixelSize((float(y), float(x)))
 
+
+# The text file that JEOL microscopes write beside an image.
+#
+# Lines are ``$KEY value``; the micron bar's length on screen and in the specimen gives
+# the pixel size, the frame's size tells where the data bar begins.
 
 _LARGEST_SIDECAR = 1 << 20
 _BAR, _MARKER, _FRAME = "$$SM_MICRON_BAR", "$$SM_MICRON_MARKER", "$CM_FULL_SIZE"

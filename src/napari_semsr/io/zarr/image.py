@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5: multiscale images, read lazily; written by `zarr_write`."""
+"""OME-Zarr 0.4 and 0.5, read lazily; whole images written to 0.5."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,6 @@ from napari_semsr.io.zarr.store import ATTRIBUTE, OmeZarrStore, create_store
 
 if TYPE_CHECKING:
     import zarr
-
-# A whole image to OME-Zarr 0.5, block by block.
 
 _CHUNK = 512
 _CHUNKS_PER_SHARD = 4

@@ -43,12 +43,9 @@ def level_shapes(
 def level_origin(
     origin: tuple[float, float], scale: tuple[float, float], level: int
 ) -> tuple[float, float]:
-    """Place the first pixel of a coarser level.
+    """Centre ``(y, x)`` of the first pixel of a level; `origin` is the finest level's.
 
-    Its centre is the centre of the ``2**level`` pixels that it averages.
-
-    `origin`: centre ``(y, x)`` of the first pixel of the finest level; gives centre
-    ``(y, x)`` of the first pixel of the level.
+    It is the centre of the ``2**level`` pixels that it averages.
     """
     shift = (2**level - 1) / 2
     return origin[0] + shift * scale[0], origin[1] + shift * scale[1]

@@ -1,4 +1,11 @@
-"""Whether a store is of the same making as one that would be begun now."""
+"""The output store: OME-Zarr 0.5, written tile by tile, resumable.
+
+The group is an OME-Zarr image from the first moment, marked incomplete. Each write
+unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
+an array of one-element chunks, so that several writers never share a file. zarr
+renames each file into place, so a killed run leaves no torn chunk; nothing is
+flushed to the disk before that, so a power cut is not covered.
+"""
 
 import json
 import logging
@@ -29,6 +36,8 @@ from napari_semsr.io.zarr.metadata import halve, level_shapes, multiscales
 
 if TYPE_CHECKING:
     import zarr
+
+# Whether a store is of the same making as one that would be begun now.
 
 _PARTS = {
     "inputs": "input",
@@ -70,14 +79,6 @@ def _making(record: Record) -> dict[str, Any]:
         }
     return values
 
-
-# The output store: OME-Zarr 0.5, written tile by tile, resumable.
-#
-# The group is an OME-Zarr image from the first moment, marked incomplete. Each write
-# unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
-# an array of one-element chunks, so that several writers never share a file. zarr
-# renames each file into place, so a killed run leaves no torn chunk; nothing is
-# flushed to the disk before that, so a power cut is not covered.
 
 ATTRIBUTE = "semsr"
 _DONE = "done"

@@ -37,7 +37,7 @@ from napari_semsr.jobs.outputs import Result
 if TYPE_CHECKING:
     from napari_semsr.models import LoadedModel, ModelCard
 
-# What a check of a model found, as a record for its card and as a table.
+# What was found, as a record for the card and as a table.
 
 _CHANGES = ("inserted", "erased")
 _KINDS = ("held_out", "given", "drawn")

@@ -1,7 +1,8 @@
-"""Drawn samples with discs put in and taken out, as an instrument sees them.
+"""Truths with discs put in and taken out, as an instrument sees them.
 
-A superlens and an electron microscope look at the same surface; gold on carbon is
-looked at twice, at half the magnification and at the full one.
+Clear images are degraded as Gao et al. degraded theirs, or seen at a multiple of their
+pixel; a superlens and an electron microscope look at one drawn surface; gold on carbon
+is looked at twice, at half the magnification and at the full one.
 """
 
 import os
@@ -77,7 +78,7 @@ _WHITE = 255.0
 class ClearSet:
     """Clear images that a user gives, or none."""
 
-    images: tuple[Image, ...]  # The images
+    images: tuple[Image, ...]
     # Folder of those that a model's card names as held out, in place of `images`
     held_out: str | os.PathLike[str] | None
     opening: ReadOptions | None  # How to read them
@@ -150,11 +151,8 @@ def _clear_image(image: Micrograph, cropped: int, side: int, name: str) -> Float
     return np.asarray(np.clip(np.rint(scaled), 0, _WHITE))
 
 
-# Clear images with discs put in and taken out, degraded.
-#
-# A source gives one truth after the other. Each is changed, and then degraded in every
-# way that the source knows: clear images as Gao et al. degraded theirs, or seen at a
-# multiple of their pixel. Drawn samples under an instrument are in `check_drawn`.
+# A source gives one truth after the other, each changed, then degraded in every way
+# that the source knows.
 
 _STREAM = 0xD15C  # of chance; nothing is trained or chosen by it
 _PHANTOM_SEED = 1 << 33  # beyond those of training and validation
@@ -170,10 +168,7 @@ class DegradedTruth:
     trial: Trial  # The truth, on the network's output grid
 
     def degraded(self, scale: int) -> FloatArray:
-        """Bring the degraded image to the grid of the truth by a cubic spline.
-
-        Gives (Y, X).
-        """
+        """Bring the degraded image to the grid of the truth by a cubic spline."""
         image = self.field.array().astype(np.float64)
         if scale == 1:
             return image
