@@ -10,7 +10,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write_blocks
 from napari_semsr.io.zarr.image import store_of
-from napari_semsr.io.zarr.labels import add_label, finish_label
+from napari_semsr.io.zarr.store import add_label, finish_label
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
 

@@ -1,6 +1,7 @@
 from .files import (
     check_target as check_target,
     filling_store as filling_store,
+    label_path as label_path,
     move as move,
     output_kind as output_kind,
     remove_target as remove_target,
@@ -34,19 +35,16 @@ from .scans.frames import (
 )
 from .tiff.write import write_pages as write_pages
 from .zarr.image import store_of as store_of
-from .zarr.labels import (
-    add_label as add_label,
-    finish_label as finish_label,
-    label_path as label_path,
-)
-from .zarr.metadata import (
+from .zarr.pyramid import (
     halve as halve,
     level_shapes as level_shapes,
 )
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,
+    add_label as add_label,
     create_store as create_store,
     done_of as done_of,
+    finish_label as finish_label,
     noted as noted,
     recorded as recorded,
 )

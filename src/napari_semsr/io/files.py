@@ -74,6 +74,9 @@ _SUFFIXES = {
     ".tiff": "tiff",
     ".png": "png",
 }
+LABELS = "labels"
+"""Group of the label images in a store."""
+
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
@@ -154,7 +157,27 @@ def remove_target(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def without_suffix(path: Path) -> str:
+def label_path(target: Path, name: str) -> Path:
+    """Place of a label image of an output.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        Where the image goes.
+    name : str
+        Of the label image.
+
+    Returns
+    -------
+    pathlib.Path
+        Inside a store; beside any other file.
+    """
+    if output_kind(target) == "ome-zarr":
+        return target / LABELS / name
+    return target.with_name(f"{_without_suffix(target)}.{name}.tif")
+
+
+def _without_suffix(path: Path) -> str:
     """Give the name of an output without the suffix that names its format."""
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):

@@ -28,8 +28,10 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.io.files import (
+    LABELS,
     check_target,
     filling_store,
+    label_path,
     output_kind,
     renaming,
     scratch,
@@ -37,7 +39,7 @@ from napari_semsr.io.files import (
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions
-from napari_semsr.io.zarr import LABELS, OmeZarrStore, label_path, shapes_of
+from napari_semsr.io.zarr import OmeZarrStore, shapes_of
 
 _HEAD = 16
 _READABLE = "TIFF, PNG, JPEG, BMP or OME-Zarr"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from napari_semsr.io.zarr.metadata import halve, level_origin, level_shapes
+from napari_semsr.io.zarr.pyramid import halve, level_origin, level_shapes
 from tests.strategies import images, shapes
 
 

@@ -1,8 +1,4 @@
-from .labels import (
-    LABELS as LABELS,
-    label_path as label_path,
-)
-from .metadata import (
+from .pyramid import (
     halve as halve,
     level_shapes as level_shapes,
 )

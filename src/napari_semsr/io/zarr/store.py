@@ -30,12 +30,13 @@ from napari_semsr.core import (
     parse_pixel_size,
     to_dtype,
 )
-from napari_semsr.io.files import check_target, remove_target, writing
+from napari_semsr.io.files import LABELS, check_target, remove_target, writing
 from napari_semsr.io.record import RECORD_KEY, Record
-from napari_semsr.io.zarr.metadata import halve, level_shapes, multiscales
+from napari_semsr.io.zarr.pyramid import halve, level_origin, level_shapes
 
 if TYPE_CHECKING:
     import zarr
+    from yaozarrs import v05
 
 # Whether a store is of the same making as one that would be begun now.
 
@@ -260,11 +261,11 @@ class OmeZarrStore:
                 f"{missing} are missing: run again with --resume."
             )
             raise WriteError(msg)
-        for step in build_levels(self.group, self.level0, self.unit, halve):
+        for step in _build_levels(self.group, self.level0, self.unit, halve):
             if progress is not None:
                 progress(step)
             yield step
-        self.group.attrs["ome"] = multiscales(self.record, len(shapes_of(self.level0)))
+        self.group.attrs["ome"] = _multiscales(self.record, len(shapes_of(self.level0)))
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
@@ -275,7 +276,7 @@ def shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
     return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
 
 
-def build_levels(
+def _build_levels(
     group: "zarr.Group",
     finest: "zarr.Array[Any]",
     unit: IntPair,
@@ -290,7 +291,7 @@ def build_levels(
     total, count, source = sum(map(len, grids)), 0, finest
     high, wide = unit
     for level, corners in enumerate(grids, start=1):
-        target = make_level(group, str(level), shapes[level], finest, finest.dtype)
+        target = _make_level(group, str(level), shapes[level], finest, finest.dtype)
         for y, x in corners:
             fine = source[2 * y : 2 * (y + high), 2 * x : 2 * (x + wide)]
             target[y : y + high, x : x + wide] = reduce(np.asarray(fine))
@@ -318,7 +319,7 @@ def _attribute(group: "zarr.Group") -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def make_level(
+def _make_level(
     group: "zarr.Group",
     name: str,
     shape: IntPair,
@@ -440,7 +441,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path):
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
-        group.attrs["ome"] = multiscales(record, 1)
+        group.attrs["ome"] = _multiscales(record, 1)
         level0 = group.create_array(
             "0",
             shape=plan.shape,
@@ -557,3 +558,111 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         )
         raise WriteError(msg)
     return OmeZarrStore(path, group, level0, done, plan.unit, found)
+
+
+# Label images on an image.
+
+
+def add_label(store: OmeZarrStore, name: str) -> "zarr.Array[Any]":
+    """Make the finest level of the one label image of a store.
+
+    Parameters
+    ----------
+    store : OmeZarrStore
+        The image.
+    name : str
+        Of the label image.
+
+    Returns
+    -------
+    (Y, X) zarr.Array of uint16
+        Empty, on the image's own grid and chunks.
+    """
+    labels = store.group.create_group(LABELS)
+    labels.attrs["ome"] = _labels_metadata([name])
+    group = labels.create_group(name)
+    shape = shapes_of(store.level0)[0]
+    return _make_level(group, "0", shape, store.level0, "uint16")
+
+
+def finish_label(store: OmeZarrStore, name: str, finest: "zarr.Array[Any]") -> None:
+    """Add the coarser levels, every second pixel of the finer one, and say what it is.
+
+    Parameters
+    ----------
+    store : OmeZarrStore
+        The image.
+    name : str
+        As `add_label` was given it.
+    finest : zarr.Array
+        From `add_label`, filled.
+    """
+    group = store.group.require_group(f"{LABELS}/{name}")
+    for _ in _build_levels(group, finest, store.unit, _thinned):
+        pass
+    levels = len(shapes_of(finest))
+    group.attrs["ome"] = _label_metadata(store.record, name, levels)
+
+
+def _thinned(block: NDArray[Any]) -> NDArray[Any]:
+    """Keep every second pixel: counts and classes have no mean."""
+    return block[::2, ::2]
+
+
+# The metadata of an image: axes, units, and where each level lies.
+#
+# Composed and validated by yaozarrs: what it refuses is never written.
+
+
+def _multiscales(record: Record, levels: int) -> dict[str, Any]:
+    """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
+
+    Units stand in the axes when the image is calibrated; without a calibration there
+    is no unit, and the scale counts pixels of the parent image.
+    """
+    from yaozarrs import v05
+
+    image = _multiscale(record, record.name, levels, "mean")
+    return v05.Image(multiscales=[image]).model_dump(exclude_none=True)
+
+
+def _label_metadata(record: Record, name: str, levels: int) -> dict[str, Any]:
+    """Compose the metadata of a label image that lies on an image of a record."""
+    from yaozarrs import v05
+
+    said = {
+        "multiscales": [_multiscale(record, name, levels)],
+        "image-label": v05.ImageLabel(source=v05.LabelSource(image="../../")),
+    }
+    return v05.LabelImage.model_validate(said).model_dump(exclude_none=True)
+
+
+def _labels_metadata(names: list[str]) -> dict[str, Any]:
+    """Compose the metadata of the group that holds the label images of an image."""
+    from yaozarrs import v05
+
+    return v05.LabelsGroup(labels=names).model_dump(exclude_none=True)
+
+
+def _multiscale(
+    record: Record, name: str, levels: int, method: str | None = None
+) -> "v05.Multiscale":
+    """Say where each level lies, and by which method it was made."""
+    from yaozarrs import v05
+
+    unit = None if record.pixel_size_nm is None else "nanometer"
+    pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
+    datasets = [
+        v05.Dataset(
+            path=str(level),
+            coordinateTransformations=[
+                v05.ScaleTransformation(scale=[side * 2**level for side in pitch]),
+                v05.TranslationTransformation(
+                    translation=list(level_origin(record.origin, pitch, level))
+                ),
+            ],
+        )
+        for level in range(levels)
+    ]
+    axes: list[Any] = [v05.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
+    return v05.Multiscale(name=name, axes=axes, datasets=datasets, type=method)

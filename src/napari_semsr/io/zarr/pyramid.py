@@ -1,19 +1,9 @@
-"""The metadata of an OME-Zarr image: axes, units, and where each level lies.
+"""Coarser levels of an image: means of two by two pixels."""
 
-Composed and validated by yaozarrs: what it refuses is never written.
-"""
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from napari_semsr.io.record import Record
-
-if TYPE_CHECKING:
-    from yaozarrs import v05
-
-# Coarser levels of an image: means of two by two pixels.
 
 
 def level_shapes(
@@ -85,57 +75,3 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
         if block.dtype.kind in "ui":
             np.rint(mean, out=mean)
         return np.asarray(mean.astype(block.dtype))
-
-
-def multiscales(record: Record, levels: int) -> dict[str, Any]:
-    """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
-
-    Units stand in the axes when the image is calibrated; without a calibration there
-    is no unit, and the scale counts pixels of the parent image.
-    """
-    from yaozarrs import v05
-
-    image = _multiscale(record, record.name, levels, "mean")
-    return v05.Image(multiscales=[image]).model_dump(exclude_none=True)
-
-
-def label_metadata(record: Record, name: str, levels: int) -> dict[str, Any]:
-    """Compose the metadata of a label image that lies on an image of a record."""
-    from yaozarrs import v05
-
-    said = {
-        "multiscales": [_multiscale(record, name, levels)],
-        "image-label": v05.ImageLabel(source=v05.LabelSource(image="../../")),
-    }
-    return v05.LabelImage.model_validate(said).model_dump(exclude_none=True)
-
-
-def labels_metadata(names: list[str]) -> dict[str, Any]:
-    """Compose the metadata of the group that holds the label images of an image."""
-    from yaozarrs import v05
-
-    return v05.LabelsGroup(labels=names).model_dump(exclude_none=True)
-
-
-def _multiscale(
-    record: Record, name: str, levels: int, method: str | None = None
-) -> "v05.Multiscale":
-    """Say where each level lies, and by which method it was made."""
-    from yaozarrs import v05
-
-    unit = None if record.pixel_size_nm is None else "nanometer"
-    pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
-    datasets = [
-        v05.Dataset(
-            path=str(level),
-            coordinateTransformations=[
-                v05.ScaleTransformation(scale=[side * 2**level for side in pitch]),
-                v05.TranslationTransformation(
-                    translation=list(level_origin(record.origin, pitch, level))
-                ),
-            ],
-        )
-        for level in range(levels)
-    ]
-    axes: list[Any] = [v05.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
-    return v05.Multiscale(name=name, axes=axes, datasets=datasets, type=method)
