@@ -28,11 +28,11 @@ from napari_semsr.jobs.check.sources import (
     DrawnGold,
     DrawnSurfaces,
     TruthSource,
-    drawn,
 )
 from napari_semsr.models import cards
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.simulation import draw
 from tests.tiny_models import write_tiny_model
 
 FEW = CheckOptions(discs=8, size_px=128)
@@ -57,7 +57,7 @@ class Clear(TruthSource):
 
     def __init__(self) -> None:
         self.widths_px = {"clear": 0.0}
-        self._images = ClearImages(drawn(160, 0), scale=1, seed=0)
+        self._images = ClearImages.drawn(160, scale=1, seed=0)
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         trial = self._images.scenes(index, counts)[0].trial
@@ -94,8 +94,8 @@ def test_a_truth_shows_all_and_a_flat_image_nothing(network, inserted, erased):
 
 
 SOURCES = {
-    "gao": lambda: ClearImages(drawn(160, 1), scale=1, seed=1),
-    "binned": lambda: ClearImages(drawn(160, 1), scale=2, seed=1),
+    "gao": lambda: ClearImages.drawn(160, scale=1, seed=1),
+    "binned": lambda: ClearImages.drawn(160, scale=2, seed=1),
     "superlens": lambda: DrawnSurfaces(96, scale=1, seed=1),
     "superlens-2x": lambda: DrawnSurfaces(64, scale=2, seed=1),
     "gold": lambda: DrawnGold(80, scale=2, seed=1),
@@ -181,7 +181,7 @@ def test_a_model_is_checked_on_what_it_learnt_from(tmp_path):
 
 
 def test_held_out_images_are_those_of_the_card(tmp_path):
-    image = drawn(160, 2)(1)
+    image = np.rint(255.0 * draw("pits", (160, 160), seed=1))
     image[-8:] = 1e9  # a data bar
     write(Micrograph(image.astype(np.float32)), tmp_path / "a.tif")
     recipe = {"recipe": {"data": {"held_out": [{"file": "a.tif", "crop_bottom": 8}]}}}

@@ -27,7 +27,6 @@ from napari_semsr.jobs.check.sources import (
     DrawnGold,
     DrawnSurfaces,
     TruthSource,
-    drawn,
     recipe_data,
 )
 from napari_semsr.jobs.images import Image
@@ -407,7 +406,7 @@ def _sources(
         elif task == "gold":
             yield DrawnGold(side // card.scale, **said)
         elif clear.kind == "drawn":
-            yield ClearImages(drawn(side, options.seed), **said)
+            yield ClearImages.drawn(side, **said)
         else:
             yield ClearImages(clear.load(card, side), **said)
 

@@ -195,17 +195,6 @@ def _stream_of(seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, index, _STREAM])
 
 
-def drawn(side: int, seed: int) -> Callable[[int], FloatArray]:
-    """Give the drawn samples that stand for clear images."""
-
-    def one(index: int) -> FloatArray:
-        kind = PHANTOMS[index % len(PHANTOMS)]
-        place = _PHANTOM_SEED + 1000 * seed + index
-        return np.rint(_WHITE * draw(kind, (side, side), seed=place).astype(float))
-
-    return one
-
-
 class ClearImages(TruthSource):
     """Clear images, of 8 bits.
 
@@ -230,6 +219,17 @@ class ClearImages(TruthSource):
             self.widths_px = {kind: blur_width_px(kind) for kind in KINDS}
         else:
             self.widths_px = {"binned": float(np.hypot(blur_width_px("blur"), scale))}
+
+    @classmethod
+    def drawn(cls, side: int, *, scale: int, seed: int) -> "ClearImages":
+        """Let drawn samples stand for clear images."""
+
+        def one(index: int) -> FloatArray:
+            kind = PHANTOMS[index % len(PHANTOMS)]
+            place = _PHANTOM_SEED + 1000 * seed + index
+            return np.rint(_WHITE * draw(kind, (side, side), seed=place).astype(float))
+
+        return cls(one, scale=scale, seed=seed)
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one image, and degrade it in every way."""
