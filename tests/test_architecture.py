@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,14 @@ def exported(face: Path) -> set[str]:
     nodes = ast.parse(face.read_text()).body
     imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     return {item.name for node in imports for item in node.names}
+
+
+def test_class_names_are_unique():
+    trees = (ast.parse(path.read_text()) for path in MODULES)
+    nodes = (node for tree in trees for node in tree.body)
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    public = {name: count for name, count in names.items() if name[0] != "_"}
+    assert [name for name, count in public.items() if count > 1] == []
 
 
 def face_id(face: Path) -> str:
