@@ -318,11 +318,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.inference.engine import (
-    EnhanceOptions, create_output, enhance_to_store
-)
-from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.inference import EnhanceOptions, create_output, enhance_to_store
+from napari_semsr.models import LoadedModel, ModelCard
 
 card = ModelCard.model_validate_json(sys.argv[2])
 loaded = LoadedModel(nn.Identity(), card, sys.argv[3])

@@ -11,7 +11,7 @@ statistics from a sample (`napari_semsr.inference.strategy`).
 import logging
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 
@@ -34,7 +34,7 @@ from napari_semsr.inference.exact import (
     run_lockstep,
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
-from napari_semsr.inference.live import LiveField, LiveSink, run_live
+from napari_semsr.inference.live import LiveField, LiveSink, in_view_first
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport, MemoryWatch
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
@@ -42,14 +42,18 @@ from napari_semsr.inference.strategy import frozen_statistics, memory_budget
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
+    LocalExecutor,
     Places,
     SeamMeter,
     Sink,
     StoreSink,
+    Take,
     TiledRun,
     TileResult,
-    run_here,
+    Work,
+    in_order,
     run_regridded,
+    run_tiles,
     run_whole,
 )
 from napari_semsr.io import OmeZarrStore
@@ -64,7 +68,7 @@ def _run_whole_or_lockstep(
     places: Sequence[tuple[int, int]],
     target: Sink,
     budget: int,
-) -> Generator[list[TileResult] | Progress]:
+) -> Work:
     """Enhance a field in one pass; in lockstep where memory runs out."""
     short: DeviceMemoryError | None = None
     with closing(run_whole(run, predictor, places)) as pieces:
@@ -93,7 +97,6 @@ def _run_whole_or_lockstep(
 
 
 _logger = logging.getLogger(__name__)
-_Work = Generator[list[TileResult] | Progress] | Generator[list[TileResult]]
 
 
 @dataclass(slots=True)
@@ -147,9 +150,7 @@ def enhance_to_store(
         Address of a dask cluster that sees the same files; the default runs in this
         process.
     live : LiveField, optional
-        What a viewer draws meanwhile; it chooses the order, and the work is done in
-        the thread that asks for it. Together with `scheduler` it only draws what the
-        cluster has written.
+        What a viewer draws meanwhile; it chooses the order.
 
     Returns
     -------
@@ -159,7 +160,8 @@ def enhance_to_store(
     Yields
     ------
     Progress
-        Tiles done. Closing the job keeps what is done and stops between tiles.
+        Tiles done, ten times a second at least. Closing the job keeps what is done and
+        stops within a layer of the network.
 
     Raises
     ------
@@ -290,11 +292,10 @@ def _enhance(
         predictor.statistics = run.statistics
         if strategy.kind != "tiles":
             budget = max(0, memory_budget(predictor, options) - held)
-            work: _Work = _as_one(run, predictor, places, lockstep, target, budget)
-        elif live is not None and scheduler is None:
-            work = run_live(run, predictor, live)
+            work: Work = _as_one(run, predictor, places, lockstep, target, budget)
         else:
-            work = _independent(run, predictor, places, scheduler)
+            take = in_order(places) if live is None else in_view_first(live)
+            work = _independent(run, predictor, take, scheduler)
         yield from _land(work, target, plan.outputs, tally, len(places))
     seconds = time.perf_counter() - begun
     return _report(
@@ -343,13 +344,13 @@ def _as_one(
     lockstep: LockstepPlan | None,
     target: Sink,
     budget: int,
-) -> _Work:
+) -> Work:
     """Run tiles that depend on each other: whole, or in lockstep.
 
     Bytes that the run holds already, libraries among them, are not there for layers.
     """
 
-    def begin(run: TiledRun, places: Places) -> _Work:
+    def begin(run: TiledRun, places: Places) -> Work:
         if lockstep is not None:
             return run_lockstep(run, predictor, places, lockstep, target)
         return _run_whole_or_lockstep(run, predictor, places, target, budget)
@@ -360,18 +361,22 @@ def _as_one(
 
 
 def _independent(
-    run: TiledRun, predictor: Predictor, places: Places, scheduler: str | None
-) -> Generator[list[TileResult]]:
+    run: TiledRun,
+    predictor: Predictor,
+    take: Take,
+    scheduler: str | None,
+) -> Work:
     """Run tiles that need nothing of each other, here or on a cluster."""
+    batch = predictor.batch or 1
     if scheduler is None:
-        return run_here(run, predictor, places)
-    from napari_semsr.inference.tiles import run_there  # dask starts slowly
+        return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
+    from napari_semsr.inference.tiles import ClusterExecutor  # starts slowly
 
-    return run_there(run, predictor, places, scheduler)
+    return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
 
 
 def _land(
-    work: _Work,
+    work: Work,
     sink: Sink,
     plan: TilePlan,
     tally: _Tally,
@@ -381,11 +386,13 @@ def _land(
     skipped = len(plan) - total
     done = skipped
     said = f", {skipped} of them before" if skipped else ""
-    yield Progress(done, len(plan), "Enhancing tiles")
+    step = Progress(done, len(plan), "Enhancing tiles")
+    yield step
     with closing(work) as pieces:
         for group in pieces:
-            if isinstance(group, Progress):
-                yield group
+            if group is None or isinstance(group, Progress):
+                step = group or step
+                yield step
                 continue
             for piece in group:
                 sink.finish_tile(piece.index)
@@ -393,4 +400,5 @@ def _land(
                 done += 1
             notes = group[-1].notes if group else ("Waiting for the view to move",)
             message = notes[0] if notes else f"Enhancing tiles{said}"
-            yield Progress(done, len(plan), message)
+            step = Progress(done, len(plan), message)
+            yield step

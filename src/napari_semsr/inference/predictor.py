@@ -217,6 +217,24 @@ class Predictor:
         ):
             yield
 
+    def look_between_layers(self, check: Callable[[], None]) -> Callable[[], None]:
+        """Call a function before each layer of the network; it may raise.
+
+        Gives what ends that.
+        """
+
+        def look(_module: nn.Module, _given: Any) -> None:
+            check()
+
+        leaves = (part for part in self.network.modules() if not any(part.children()))
+        handles = [part.register_forward_pre_hook(look) for part in leaves]
+
+        def release() -> None:
+            for handle in handles:
+                handle.remove()
+
+        return release
+
     def peak_bytes(self, shape: tuple[int, int]) -> int:
         """Estimate the memory that one window takes."""
         return int(_KERNEL_SHARE * estimate_peak(self._source, shape))

@@ -98,7 +98,7 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
 
 def test_an_unknown_run_is_refused():
     with pytest.raises(Cancelled, match="finished tiles are kept"):
-        tasks.run_tiles("nobody", [(0, 0)])
+        tasks.enhance_tiles("nobody", [(0, 0)])
 
 
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
@@ -108,7 +108,7 @@ def test_a_stopped_worker_takes_no_more(make_loaded, rng):
     work = tasks.TiledRun(plan, image.copy())
     worker = tasks.register("one", work)
     assert tasks.register("one", work) is worker
-    assert [p.index for p in tasks.run_tiles("one", [(0, 0)])] == [(0, 0)]
+    assert [p.index for p in tasks.enhance_tiles("one", [(0, 0)])] == [(0, 0)]
     tasks.unregister("one")
     with pytest.raises(Cancelled):
         worker.enhance([(0, 0)])

@@ -1,5 +1,5 @@
 from .field import LiveField as LiveField
 from .run import (
     LiveSink as LiveSink,
-    run_live as run_live,
+    in_view_first as in_view_first,
 )

@@ -1,6 +1,6 @@
-"""Run a field in the order in which it is looked at, in the thread that asks for it."""
+"""Run a field in the order in which it is looked at."""
 
-from collections.abc import Generator
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, TilePlan
+from napari_semsr.core import Box, IntPair, TilePlan
 from napari_semsr.inference.live.field import LiveField
-from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import (
     EnhancePlan,
     Places,
     StoreSink,
-    TiledRun,
-    TileResult,
-    TileWorker,
+    Take,
 )
 
 _PATIENCE_S = 0.05
@@ -88,19 +85,16 @@ class LiveSink:
         self.live.fetch(index)
 
 
-def run_live(
-    run: TiledRun, predictor: Predictor, live: LiveField
-) -> Generator[list[TileResult]]:
-    """Enhance what is looked at first, one task at a time.
+def in_view_first(live: LiveField) -> Take:
+    """Take what is looked at first; what the store has already is only drawn."""
+    turns = itertools.count()
 
-    Closing this iterator stops between tiles.
-    """
-    worker = TileWorker(run, predictor)
-    averaged = False
-    while len(live.queue):
-        places = live.queue.take(predictor.batch or 1, _PATIENCE_S)
-        fresh = [place for place in places if not live.restore(place)]
-        yield worker.enhance(fresh) if fresh else []
-        if not averaged:  # after the first tile, which someone waits for
+    def take(count: int) -> list[IntPair] | None:
+        if next(turns) == 1:  # after the first tile, which someone waits for
             live.average()
-            averaged = True
+        if not len(live.queue):
+            return None
+        places = live.queue.take(count, _PATIENCE_S)
+        return [place for place in places if not live.restore(place)]
+
+    return take

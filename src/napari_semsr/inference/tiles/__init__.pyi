@@ -1,4 +1,11 @@
-from .cluster import run_there as run_there
+from .cluster import ClusterExecutor as ClusterExecutor
+from .executors import (
+    LocalExecutor as LocalExecutor,
+    Take as Take,
+    Work as Work,
+    in_order as in_order,
+    run_tiles as run_tiles,
+)
 from .output import (
     ArraySink as ArraySink,
     Places as Places,
@@ -19,6 +26,4 @@ from .worker import (
     ExecutionStrategy as ExecutionStrategy,
     TiledRun as TiledRun,
     TileResult as TileResult,
-    TileWorker as TileWorker,
-    run_here as run_here,
 )

@@ -1,24 +1,22 @@
 """Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
 
-import itertools
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
-from distributed import Client, WorkerPlugin, as_completed
+from distributed import Client, WorkerPlugin
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from napari_semsr.core import OptionError, SemsrError
-from napari_semsr.inference.predictor import Predictor
+from napari_semsr.core import IntPair, OptionError, SemsrError
+from napari_semsr.inference.tiles.executors import Executor
 from napari_semsr.inference.tiles.worker import (
     TiledRun,
     TileResult,
-    grouped,
+    enhance_tiles,
     register,
-    run_tiles,
     unregister,
 )
 
@@ -57,62 +55,68 @@ def _remote_client(address: str) -> Iterator[Client]:
         client.close()
 
 
-def _result(future: Any, address: str) -> list[TileResult]:
-    """Fetch a result; say in a sentence what stands in its way."""
-    try:
-        pieces: list[TileResult] = future.result()
-    except KilledWorker as error:
-        msg = (
-            f"A task was lost with each of {error.allowed_failures + 1} workers, "
-            "which were killed or ran out of memory: give them more memory or a "
-            "smaller --tile, then run again with --resume; finished tiles are kept."
-        )
-        raise SemsrError(msg) from error
-    except (CancelledError, CommClosedError) as error:
-        msg = (
-            f"The dask cluster at {address} was lost: start it again, then "
-            "run again with --resume; finished tiles are kept."
-        )
-        raise SemsrError(msg) from error
-    return pieces
+class ClusterExecutor(Executor):
+    """Workers of a cluster that sees the same files.
 
-
-def run_there(
-    run: TiledRun,
-    predictor: Predictor,
-    places: Sequence[tuple[int, int]],
-    scheduler: str,
-) -> Generator[list[TileResult]]:
-    """Enhance tiles on a dask cluster and yield what is said of them as they land.
-
-    The predictor is that of this process, which chooses the batch; workers make their
-    own. Only a few tasks wait at a time, so that memory does not grow with their
-    number. Closing this iterator cancels what waits and waits for what runs.
+    The run travels to each worker once, which makes its own predictor. Only a few tasks
+    wait at a time, so that memory does not grow with their number.
     """
-    if not places:
-        return
-    token = uuid.uuid4().hex
-    with _remote_client(scheduler) as client:
-        plugin = RunPlugin(token, run)
-        client.register_plugin(plugin)
 
-        def submit(group: Sequence[tuple[int, int]]) -> Any:
-            key = f"tile-{group[0][0]}-{group[0][1]}-{token[:8]}"
-            return client.submit(run_tiles, token, group, pure=False, key=key)
+    def __init__(self, run: TiledRun, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self._token = uuid.uuid4().hex
+        self._plugin = RunPlugin(self._token, run)
+        self._client: Any = None
+        self._end = ExitStack()
+        self._futures: set[Any] = set()
 
-        waiting = iter(grouped(places, predictor))
-        threads = max(1, sum(client.nthreads().values()))
-        first = itertools.islice(waiting, _WAITING_PER_THREAD * threads)
-        futures = as_completed([submit(group) for group in first], loop=client.loop)
+    def __enter__(self) -> Self:
+        with ExitStack() as end:
+            self._client = end.enter_context(_remote_client(self._address))
+            self._client.register_plugin(self._plugin)
+            threads = max(1, sum(self._client.nthreads().values()))
+            self.slots = _WAITING_PER_THREAD * threads
+            self._end = end.pop_all()
+        return self
+
+    def submit(self, places: Sequence[IntPair]) -> None:
+        """Hand over a group of tiles."""
+        row, column = places[0]
+        future = self._client.submit(
+            enhance_tiles,
+            self._token,
+            places,
+            pure=False,
+            key=f"tile-{row}-{column}-{self._token[:8]}",
+        )
+        self._futures.add(future)
+        self._watch(future)
+
+    def _result_of(self, future: Any) -> list[TileResult]:
+        """Fetch a result; say in a sentence what stands in its way."""
+        self._futures.discard(future)
         try:
-            for future in futures:
-                pieces = _result(future, scheduler)
-                future.release()
-                for group in itertools.islice(waiting, 1):
-                    futures.add(submit(group))
-                yield pieces
-        finally:
-            client.cancel(list(futures.futures))
-            if client.status == "running":
-                client.unregister_worker_plugin(plugin.name)
-            unregister(token)
+            found: list[TileResult] = future.result()
+        except KilledWorker as error:
+            msg = (
+                f"A task was lost with each of {error.allowed_failures + 1} workers, "
+                "which were killed or ran out of memory: give them more memory or a "
+                "smaller --tile, then run again with --resume; finished tiles are kept."
+            )
+            raise SemsrError(msg) from error
+        except (CancelledError, CommClosedError) as error:
+            msg = (
+                f"The dask cluster at {self._address} was lost: start it again, then "
+                "run again with --resume; finished tiles are kept."
+            )
+            raise SemsrError(msg) from error
+        future.release()
+        return found
+
+    def __exit__(self, *_: object) -> None:
+        with self._end:
+            self._client.cancel(list(self._futures))
+            if self._client.status == "running":
+                self._client.unregister_worker_plugin(self._plugin.name)
+            unregister(self._token)

@@ -16,8 +16,9 @@ from napari_semsr.inference.exact import MeasuredMoments
 from napari_semsr.inference.normalise import set_missing
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.resample import Regrid
+from napari_semsr.inference.tiles.executors import LocalExecutor, Work
 from napari_semsr.inference.tiles.seams import edges_of, sample_of
-from napari_semsr.inference.tiles.worker import TiledRun, TileResult
+from napari_semsr.inference.tiles.worker import EnhancePlan, TiledRun, TileResult
 
 # Ways that run a field as one, for a network that sees it on another grid.
 #
@@ -25,7 +26,6 @@ from napari_semsr.inference.tiles.worker import TiledRun, TileResult
 # scratch array; a tile of the output is made as soon as all lies there that it needs.
 
 _IN_MEMORY_BYTES = 64 << 20
-_Work = Generator[list[TileResult] | Progress] | Generator[list[TileResult]]
 
 
 def run_regridded(
@@ -33,8 +33,8 @@ def run_regridded(
     regrid: Regrid,
     places: Sequence[IntPair],
     folder: Path,
-    begin: Callable[[TiledRun, list[IntPair]], _Work],
-) -> Generator[list[TileResult] | Progress]:
+    begin: Callable[[TiledRun, list[IntPair]], Work],
+) -> Work:
     """Enhance a field on the network's grid, and write it on its own."""
     waiting = {
         place: _tiles_over(
@@ -51,7 +51,7 @@ def run_regridded(
         inner = replace(run, target=array, plan=replace(run.plan, regrid=None))
         with closing(begin(inner, needed)) as groups:
             for group in groups:
-                if isinstance(group, Progress):
+                if group is None or isinstance(group, Progress):
                     yield group
                     continue
                 landed = {piece.index for piece in group}
@@ -100,19 +100,25 @@ def _scratch(shape: tuple[int, int], folder: Path) -> Iterator[NDArray[Any]]:
 
 def run_whole(
     run: TiledRun, predictor: Predictor, places: Sequence[tuple[int, int]]
-) -> Generator[list[TileResult]]:
+) -> Generator[list[TileResult] | None]:
     """Enhance a field in one pass and write it tile by tile."""
     if not places:
         return
-    field = Box.of(run.plan.tiles.padded_shape)
-    window, missing = run.plan.read(field)
-    with MeasuredMoments():
-        result = predictor.predict(window, run.plan.scaling)
+    with LocalExecutor(run, predictor) as executor:
+        result = yield from executor.call(_whole_field, run.plan, predictor)
     scale = run.plan.loaded.card.scale
-    set_missing(result, missing, scale)
     for place in places:
         core = run.plan.tiles.tile(*place).core.scaled(scale)
         converted, clipped = to_dtype(result[core.slices], run.target.dtype)
         run.target[core.slices] = converted
         sample = sample_of(result[core.slices])
         yield [TileResult(place, clipped, edges_of(result, core), sample)]
+
+
+def _whole_field(plan: EnhancePlan, predictor: Predictor) -> NDArray[np.float32]:
+    """Enhance a field with its padding; gives (Y * scale, X * scale)."""
+    window, missing = plan.read(Box.of(plan.tiles.padded_shape))
+    with MeasuredMoments():
+        result = predictor.predict(window, plan.scaling)
+    set_missing(result, missing, plan.loaded.card.scale)
+    return result

@@ -1,0 +1,128 @@
+"""Tiles as dask tasks against a plain loop: what handing them over costs.
+
+Run: ``OMP_NUM_THREADS=1 python benchmarks/executors.py [--rounds N] [--side N]``.
+
+The same plan of one field goes through the same network in three ways that take turns
+within each round: a plain loop, the executor of this process (dask's scheduler in a
+thread), and `distributed` with its workers in this process, on loopback alone. The
+least processor time of each counts, and the median of the ratios within a round.
+Libraries are imported and the network is warm before the first round. Exit code 1 means
+that the executor took over 5 % more than the loop.
+"""
+
+import argparse
+import logging
+import statistics
+import sys
+import time
+import uuid
+
+import numpy as np
+from distributed import Client
+from tiling import field
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles.executors import LocalExecutor, in_order, run_tiles
+from napari_semsr.inference.tiles.worker import (
+    TiledRun,
+    TileWorker,
+    enhance_tiles,
+    register,
+    unregister,
+)
+from napari_semsr.models.checkpoint import load_model
+
+GATE = 1.05
+LOOPBACK = {
+    "dashboard_address": "127.0.0.1:0",
+    "worker_dashboard_address": "127.0.0.1:0",
+    "silence_logs": logging.CRITICAL,
+}
+show = print
+
+
+def loop(work: TiledRun, predictor: Predictor, places: list[tuple[int, int]]) -> None:
+    """Enhance tile after tile in this thread."""
+    worker = TileWorker(work, predictor)
+    for place in places:
+        worker.enhance([place])
+    worker.stop()
+
+
+def threaded(
+    work: TiledRun, predictor: Predictor, places: list[tuple[int, int]]
+) -> None:
+    """Enhance tiles as the engine does."""
+    for _ in run_tiles(LocalExecutor(work, predictor), in_order(places), 1):
+        pass
+
+
+def clustered(
+    work: TiledRun, predictor: Predictor, places: list[tuple[int, int]]
+) -> None:
+    """Enhance tiles by a scheduler and a worker of `distributed` in this process."""
+    token = uuid.uuid4().hex
+    register(token, work, predictor)
+    with Client(
+        processes=False,
+        n_workers=1,
+        threads_per_worker=1,
+        memory_limit=0,
+        set_as_default=False,
+        **LOOPBACK,
+    ) as client:
+        waiting, running = list(places), []
+        while waiting or running:
+            while waiting and len(running) < 2:
+                group = [waiting.pop(0)]
+                running.append(client.submit(enhance_tiles, token, group, pure=False))
+            running.pop(0).result()
+    unregister(token)
+
+
+def main() -> int:
+    """Measure, print, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="sem-restore")
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args()
+    loaded = load_model(chosen.model)
+    options = EnhanceOptions(precision="fp32", device="cpu")
+    image = Micrograph(field((chosen.side, chosen.side)))
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    plan = run(plan_enhance(image, loaded, options, predictor))
+    places = [tile.index for tile in plan.outputs]
+    target = np.zeros(plan.output.frame.shape, np.float32)
+    ways = {
+        "plain loop": loop,
+        "executor": threaded,
+        "distributed": clustered,
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    expected = None
+    for turn in range(chosen.rounds + 1):
+        for name, way in ways.items():
+            begun = time.process_time()
+            way(TiledRun(plan, target), predictor, places[: 1 if not turn else None])
+            if turn:
+                took[name].append(time.process_time() - begun)
+                expected = target.copy() if expected is None else expected
+                if not np.array_equal(target, expected):
+                    sys.exit(f"The {name} gave other pixels than the plain loop.")
+            target[:] = 0
+    show(f"{chosen.side} px, {len(places)} tiles, {loaded.card.name}, processor time")
+    ratios = {}
+    for name, seconds in took.items():
+        pairs = zip(seconds, took["plain loop"], strict=True)
+        ratios[name] = statistics.median(one / other for one, other in pairs)
+        show(f"{name:12} least {min(seconds):6.2f} s, ratio {ratios[name]:.3f}")
+    return int(ratios["executor"] > GATE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

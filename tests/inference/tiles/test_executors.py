@@ -1,0 +1,144 @@
+"""Tiles as tasks of this process: order, patience, and an end between two layers."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles.executors import LocalExecutor, in_order, run_tiles
+from napari_semsr.inference.tiles.worker import TiledRun
+from napari_semsr.models.cards import ModelCard
+from napari_semsr.models.checkpoint import LoadedModel
+
+FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
+PATIENCE_S = 60
+_AFTER: list[int] = []
+
+
+class _Gate(nn.Module):
+    """A layer that can be held, and says when it is."""
+
+    held = threading.Event()  # not copied with the network
+    reached = threading.Event()
+    opened = threading.Event()
+
+    def forward(self, x):
+        if self.held.is_set():
+            self.reached.set()
+            assert self.opened.wait(PATIENCE_S)
+        return x
+
+
+class _After(nn.Module):
+    def forward(self, x):
+        if _Gate.held.is_set():
+            _AFTER.append(1)
+        return x
+
+
+@pytest.fixture
+def gated():
+    """A network that waits in its first layer once it is told to."""
+    for event in (_Gate.held, _Gate.reached, _Gate.opened):
+        event.clear()
+    _AFTER.clear()
+    card = ModelCard(name="gated", architecture="srcnn", receptive_field=0)
+    return LoadedModel(nn.Sequential(_Gate(), _After()).eval(), card, "sha256:0")
+
+
+@pytest.mark.parametrize("norm", ["auto", "whole"])
+def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
+    loaded = gated
+    if norm == "whole":
+        module = nn.Sequential(*gated.module, nn.InstanceNorm2d(1)).eval()
+        loaded = LoadedModel(module, gated.card, "sha256:1")
+    image = Micrograph(rng.random((100, 100), dtype=np.float32))
+    store = create_output(tmp_path / "a.zarr", image, loaded, FP32)
+    job = enhance_to_store(image, loaded, store, FP32)
+    while not next(job).message.startswith("Enhancing"):
+        pass
+    _Gate.held.set()
+    while not _Gate.reached.is_set():  # steps go on while a layer computes
+        next(job)
+    done = len(store.pending())
+    opener = threading.Timer(0.2, _Gate.opened.set)
+    opener.start()
+    job.close()  # returns when the layer has ended, and nothing computes any more
+    opener.join()
+    assert not _AFTER
+    assert len(store.pending()) == done
+    _Gate.held.clear()
+    again = create_output(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
+    run(enhance_to_store(image, loaded, again, FP32))
+    expected = run(enhance_array(image, loaded, FP32)).data
+    np.testing.assert_array_equal(again.level0[:], expected)
+
+
+def test_the_network_is_as_it_was_after_a_run(make_loaded, rng):
+    loaded = make_loaded("plain")
+    image = Micrograph(rng.random((70, 50), dtype=np.float32))
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    plan = run(plan_enhance(image, loaded, FP32, predictor))
+    window = plan.read(plan.tile((0, 0)).window)[0]
+    before = predictor.predict(window, plan.scaling)
+    target = np.zeros(image.shape, np.float32)
+    places = [tile.index for tile in plan.outputs]
+    executor = LocalExecutor(TiledRun(plan, target), predictor)
+    groups = [g for g in run_tiles(executor, in_order(places), 1) if g]
+    assert [piece.index for group in groups for piece in group] == places
+    assert not any(m._forward_pre_hooks for m in predictor.network.modules())
+    np.testing.assert_array_equal(predictor.predict(window, plan.scaling), before)
+    tile = plan.tile((0, 0))
+    np.testing.assert_array_equal(target[tile.core.slices], before[tile.inner.slices])
+
+
+def test_the_order_may_change_while_tiles_run(make_loaded, rng):
+    loaded = make_loaded("identity")
+    image = Micrograph(rng.random((64, 160), dtype=np.float32))
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    plan = run(plan_enhance(image, loaded, FP32, predictor))
+    work = TiledRun(plan, np.zeros(image.shape, np.float32))
+    waiting = [(0, column) for column in range(5)]
+    seen = []
+    take = lambda count: [waiting.pop(0)] if waiting else None  # noqa: E731
+    for group in run_tiles(LocalExecutor(work, predictor), take, 1):
+        seen += [piece.index for piece in group or []]
+        if seen == [(0, 0)]:
+            waiting.sort(reverse=True)
+    assert seen[0] == (0, 0)
+    assert seen.index((0, 4)) <= 2  # at most two had been submitted
+    assert len(seen) == 5
+
+
+def test_nothing_runs_while_nobody_wants_a_tile(make_loaded, rng):
+    loaded = make_loaded("identity")
+    image = Micrograph(rng.random((32, 64), dtype=np.float32))
+    predictor = Predictor(loaded, device="cpu", precision="fp32")
+    plan = run(plan_enhance(image, loaded, FP32, predictor))
+    work = TiledRun(plan, np.zeros(image.shape, np.float32))
+    answers = iter([[], [(0, 1)], [], None])
+    found = run_tiles(LocalExecutor(work, predictor), lambda count: next(answers), 1)
+    kinds = [[p.index for p in g] for g in found if g is not None]
+    assert kinds == [[], [(0, 1)], []]
+
+
+def test_an_error_of_torch_is_told(make_loaded, rng, monkeypatch):
+    loaded = make_loaded("plain")
+
+    def fail(self, windows, scaling):
+        raise torch.OutOfMemoryError("kaputt")
+
+    monkeypatch.setattr(Predictor, "predict_many", fail)
+    image = Micrograph(rng.random((40, 40), dtype=np.float32))
+    with pytest.raises(Exception, match="kaputt") as caught:
+        run(enhance_array(image, loaded, FP32))
+    assert not isinstance(caught.value, RuntimeError)
