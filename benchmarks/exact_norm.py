@@ -34,7 +34,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
 from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.exact.plan import halo_and_script, plan_lockstep
+from napari_semsr.inference.exact.plan import halo_and_trace, plan_lockstep
 from napari_semsr.inference.exact.run import run_lockstep
 from napari_semsr.inference.exact.sampled import measure_frozen
 from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
@@ -157,7 +157,7 @@ def exactness(
     seconds = 0.0
     for core in NETWORKS[name][2]:
         predictor, run, plan = work(loaded, image, core)
-        halo_and_script(predictor)  # measured once for a network
+        halo_and_trace(predictor)  # measured once for a network
         if expected is None:
             begun = time.process_time()
             whole(predictor, run)
@@ -166,7 +166,7 @@ def exactness(
         begun = time.process_time()
         meter, _ = lockstep(predictor, run, plan, PLENTY)
         spent = time.process_time() - begun
-        known = halo_and_script(predictor)
+        known = halo_and_trace(predictor)
         error = float(np.abs(run.target - expected).max() / np.ptp(expected))
         yield {
             "network": name,
@@ -185,7 +185,7 @@ def frozen(width: int, side: int, core: int) -> Iterator[dict[str, Any]]:
     loaded, image = network("resnet", width), field((side, side))
     predictor, run, _ = work(loaded, image, core)
     expected = whole(predictor, run)
-    known = halo_and_script(predictor)
+    known = halo_and_trace(predictor)
     if known is None:
         raise SystemExit("no lockstep for this network")
     for seed in range(DRAWS):
@@ -226,7 +226,7 @@ def spill(name: str, width: int | None, side: int) -> dict[str, Any]:
     """Run one large field with its layers on disk."""
     loaded, image = network(name, width), field((side, side))
     predictor, run, plan = work(loaded, image, 512)
-    halo_and_script(predictor)
+    halo_and_trace(predictor)
     begun = time.perf_counter()
     with MemoryWatch() as memory:
         before = memory.peak_mb

@@ -28,7 +28,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.core.resampling import Resampling
 from napari_semsr.core.tiling import Box
 from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.layout import Trained, fit_pixels
+from napari_semsr.inference.layout import TrainedPixelSizes, fit_pixels
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.checkpoint import LoadedModel, load_model
 from napari_semsr.simulation.phantoms.draw import draw
@@ -56,7 +56,7 @@ def by_hand(
     field: Micrograph, loaded: LoadedModel, options: EnhanceOptions
 ) -> NDArray[Any]:
     """Resample, enhance whole, resample back."""
-    trained = Trained.from_card(loaded.card.model_dump())
+    trained = TrainedPixelSizes.from_card(loaded.card.model_dump())
     steps = fit_pixels(field.pixel_size_nm, trained).steps
     if steps is None:
         return np.asarray(run(enhance_array(field, loaded, options)).data)
@@ -117,7 +117,7 @@ def main() -> int:
 
 def made_shape(field: Micrograph, loaded: LoadedModel) -> tuple[int, int]:
     """Rows and columns that the network sees."""
-    trained = Trained.from_card(loaded.card.model_dump())
+    trained = TrainedPixelSizes.from_card(loaded.card.model_dump())
     steps = fit_pixels(field.pixel_size_nm, trained).steps
     return field.shape if steps is None else Resampling(field.shape, steps).shape
 

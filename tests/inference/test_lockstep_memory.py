@@ -12,7 +12,7 @@ from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.exact.buffers import NoRoomError, Room, Shelf
+from napari_semsr.inference.exact.buffers import NoRoomError, Room, TensorStore
 from napari_semsr.inference.exact.plan import halved, plan_lockstep
 from napari_semsr.inference.exact.replay import TilePass
 from napari_semsr.inference.exact.statistics import Gathered, pooled, sums_of
@@ -164,11 +164,11 @@ def test_what_the_run_holds_already_is_not_there_for_layers(
 
 def test_a_shelf_holds_no_more_than_it_was_given(tmp_path):
     room = Room(2**30, tmp_path)
-    shelf = Shelf(room)
+    store = TensorStore(room)
     whole = torch.randn(4, 3, 80, 90)
-    shelf.put("part", whole[1:2])
+    store.put("part", whole[1:2])
     whole.zero_()
-    kept = shelf.get("part")
+    kept = store.get("part")
     assert kept.untyped_storage().nbytes() == kept.nbytes == room.used
     assert kept.std() > 0.9
     assert kept.data_ptr() != whole[1:2].data_ptr()
@@ -196,7 +196,7 @@ from torch.nn import functional
 from napari_semsr.core import background
 from napari_semsr.core.tiling import plan_tiles
 from napari_semsr.inference.exact.step import Lockstep
-from napari_semsr.inference.exact.graph import write_script
+from napari_semsr.inference.exact.graph import trace_network
 from napari_semsr.inference.exact.buffers import Room
 from napari_semsr.models.probing.refresh import find_refreshes
 
@@ -214,11 +214,11 @@ background.return_free_memory = lambda: None  # nothing is to be in pieces to be
 torch.set_num_threads(1)
 network = Norms().eval().requires_grad_(False)
 found = find_refreshes(network, stride=1)
-script = write_script(network, found, stride=1, smallest=4)
+trace = trace_network(network, found, stride=1, smallest=4)
 side, core = int(sys.argv[1]), 128
 plan = plan_tiles((side, side), core=core, halo=found.halo, stride=1, constant=False)
 lockstep = Lockstep(
-    network, script, plan,
+    network, trace, plan,
     source=lambda tile: torch.rand(1, 1, *tile.window.shape),
     room=Room(16 << 20, Path(sys.argv[2])), device=torch.device("cpu"),
 )
@@ -247,4 +247,4 @@ def test_freed_memory_is_returned_after_every_tile(make_loaded, rng, monkeypatch
     plan = choose_tiles((145, 130), loaded.card, predictor.probe, tile=64)
     found = plan_lockstep(predictor, plan, 0, core=64)
     run(enhance_array(image, loaded, SMALL))
-    assert len(returned) == (len(found.script.points) + 1) * len(found.tiles)
+    assert len(returned) == (len(found.trace.points) + 1) * len(found.tiles)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from napari_semsr.inference import network_cache as measured
-from napari_semsr.inference.exact.plan import halo_and_script
+from napari_semsr.inference.exact.plan import halo_and_trace
 from napari_semsr.inference.network_cache import (
     cache_folder,
-    measured_of,
     network_digest,
+    probed_network,
 )
 from napari_semsr.inference.predictor import Predictor
 
@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
 
 def _figures(loaded):
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    found = halo_and_script(predictor)
+    found = halo_and_trace(predictor)
     narrow = predictor.probe_within(0.01)
     return predictor.probe, narrow, None if found is None else found[0]
 
@@ -102,7 +102,7 @@ def test_the_folder_follows_the_environment(monkeypatch, tmp_path):
 
 def test_two_runs_share_a_file(make_loaded, folder):
     one, other = make_loaded("norm").module, make_loaded("norm").module
-    first, second = measured_of(one), measured_of(other)
+    first, second = probed_network(one), probed_network(other)
     first._load()
     second._load()
     first.probe(4)

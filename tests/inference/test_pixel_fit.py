@@ -4,10 +4,10 @@ import pytest
 from pydantic import ValidationError
 
 from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.inference.layout import Trained, fit_pixels
+from napari_semsr.inference.layout import TrainedPixelSizes, fit_pixels
 from napari_semsr.models.cards import ModelCard
 
-TEN = Trained("ten", (10.0, 10.0))
+TEN = TrainedPixelSizes("ten", (10.0, 10.0))
 
 
 def _fit(size, trained=TEN, resample="auto"):
@@ -42,11 +42,11 @@ def test_a_field_that_will_do_is_let_be(size):
 
 
 def test_a_card_without_a_pixel_size_takes_any():
-    assert _fit(3000, Trained("any", None)).note == ""
+    assert _fit(3000, TrainedPixelSizes("any", None)).note == ""
 
 
 def test_a_trained_range_is_met_at_its_nearest_end():
-    trained = Trained("range", (8.0, 16.0))
+    trained = TrainedPixelSizes("range", (8.0, 16.0))
     assert _fit(12, trained).steps is None
     assert _fit(4, trained).seen_nm == pytest.approx((8, 8))
     assert _fit(32, trained).seen_nm == pytest.approx((16, 16))
@@ -60,7 +60,7 @@ def test_beyond_the_range_one_sentence_warns(size):
     assert fit.beyond
     assert "should not be trusted" in fit.note
     assert fit.note.count("nm") == 2
-    wide = Trained("wide", (10.0, 10.0), (0.1, 10.0))
+    wide = TrainedPixelSizes("wide", (10.0, 10.0), (0.1, 10.0))
     assert _fit(size, wide).steps is not None
 
 
@@ -77,7 +77,7 @@ def test_never_leaves_the_field_alone_and_says_so():
 
 def test_lost_detail_is_said_where_the_network_sees_less():
     assert "no detail finer than 20 nm" in _fit(6).note
-    double = Trained("double", (10.0, 10.0), scale=2)
+    double = TrainedPixelSizes("double", (10.0, 10.0), scale=2)
     assert "no detail finer than 10 nm" in _fit(6, double).note
     assert "finer" not in _fit(19).note
 
@@ -85,8 +85,10 @@ def test_lost_detail_is_said_where_the_network_sees_less():
 def test_cards_refuse_sizes_that_mean_nothing():
     values = {"name": "x", "architecture": "y", "receptive_field": 3}
     card = ModelCard(**values, pixel_size_nm=(8, 12))
-    assert Trained.from_card(card.model_dump()) == Trained("x", (8.0, 12.0))
-    assert Trained.from_card({}) == Trained("the model", None)
+    assert TrainedPixelSizes.from_card(card.model_dump()) == TrainedPixelSizes(
+        "x", (8.0, 12.0)
+    )
+    assert TrainedPixelSizes.from_card({}) == TrainedPixelSizes("the model", None)
     for bad in (
         {"pixel_size_nm": (12, 8)},
         {"pixel_size_nm": (0, 8)},

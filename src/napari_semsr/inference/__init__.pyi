@@ -3,7 +3,7 @@ from .engine import (
     enhance_to_store as enhance_to_store,
 )
 from .layout import (
-    Trained as Trained,
+    TrainedPixelSizes as TrainedPixelSizes,
     create_output as create_output,
     fit_pixels as fit_pixels,
     plan_output as plan_output,

@@ -26,7 +26,7 @@ from napari_semsr.core import (
     TilePlan,
 )
 from napari_semsr.inference.exact import (
-    WAY,
+    STRATEGY_KEY,
     Frozen,
     LockstepPlan,
     exact_statistics,
@@ -81,8 +81,12 @@ def _run_whole_or_lockstep(
     found = plan_lockstep(predictor, run.plan.tiles, budget, core=run.plan.tiles.core)
     if found is None:
         raise short
-    record = {**(target.kept(WAY) or {}), "kind": "lockstep", "core": found.tiles.core}
-    target.keep(WAY, record)
+    record = {
+        **(target.kept(STRATEGY_KEY) or {}),
+        "kind": "lockstep",
+        "core": found.tiles.core,
+    }
+    target.keep(STRATEGY_KEY, record)
     note = (
         "Memory was short: the field is not run whole, but tiles of "
         f"{found.tiles.core} px step together."
@@ -266,13 +270,13 @@ def _enhance(
             options,
             predictor,
             output=output,
-            before=target.kept(WAY),
+            before=target.kept(STRATEGY_KEY),
             scattered=scheduler is not None,
         )
         strategy, lockstep = plan.strategy, plan.strategy.lockstep
         target.prepare(plan)
-        if target.kept(WAY) is None:
-            target.keep(WAY, strategy.record())
+        if target.kept(STRATEGY_KEY) is None:
+            target.keep(STRATEGY_KEY, strategy.record())
         places = target.pending(plan.outputs)
         run = TiledRun(plan, target.array if scheduler is None else target.shared)
         tally = _Tally(notes=list(plan.notes))

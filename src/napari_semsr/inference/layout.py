@@ -33,7 +33,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedPixelSizes:
     """What a model's card says of pixel sizes.
 
     Attributes
@@ -54,7 +54,7 @@ class Trained:
     scale: int = 1
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any]) -> "Trained":
+    def from_card(cls, card: Mapping[str, Any]) -> "TrainedPixelSizes":
         """Take what is said of pixel sizes from a card.
 
         Parameters
@@ -113,7 +113,7 @@ class PixelFit:
 
 def fit_pixels(
     pixel_size_nm: PixelSize | None,
-    trained: Trained,
+    trained: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> PixelFit:
     """Compare a field's pixel size with the one that a model was trained for.
@@ -197,7 +197,7 @@ def _range(low: float, high: float) -> str:
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
 
 
-def _of_unknown(trained: Trained) -> str:
+def _of_unknown(trained: TrainedPixelSizes) -> str:
     """Say that a field's pixel size is missing, where a model was trained for one."""
     if trained.pixel_size_nm is None:
         return ""
@@ -252,7 +252,7 @@ def plan_output(
 ) -> OutputPlan:
     """Lay out the result of a run; `tile` takes the place of that of the options."""
     scale, stride = int(card.get("scale", 1)), int(card.get("stride", 1))
-    trained = Trained.from_card(card)
+    trained = TrainedPixelSizes.from_card(card)
     fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
     frame = _frame(micrograph, scale, fit)
     core = _core_side(

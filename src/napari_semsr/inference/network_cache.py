@@ -29,7 +29,7 @@ _METHOD = 1  # raise it when a measurement changes
 _LARGEST = 2**20
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
-_known: weakref.WeakKeyDictionary[nn.Module, "Measured"]
+_known: weakref.WeakKeyDictionary[nn.Module, "ProbedNetwork"]
 _known = weakref.WeakKeyDictionary()
 
 
@@ -67,7 +67,7 @@ def _files_of(module: nn.Module) -> set[Path]:
 
 
 @dataclass(slots=True)
-class Measured:
+class ProbedNetwork:
     """Figures of one network, from the cache or measured when they are asked for."""
 
     module: "weakref.ref[nn.Module]"  # The network
@@ -151,10 +151,10 @@ class Measured:
             _logger.info("Measurements are not kept: %s", error)
 
 
-def measured_of(module: nn.Module) -> Measured:
+def probed_network(module: nn.Module) -> ProbedNetwork:
     """Find the figures of a network; one set for each network of this process."""
     if module not in _known:
-        _known[module] = Measured(weakref.ref(module))
+        _known[module] = ProbedNetwork(weakref.ref(module))
     return _known[module]
 
 

@@ -25,7 +25,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.haze import local_part
-from napari_semsr.inference.network_cache import measured_of
+from napari_semsr.inference.network_cache import probed_network
 from napari_semsr.inference.normalise import Scaling
 from napari_semsr.models import FixedMoments, LoadedModel, Probe
 
@@ -173,7 +173,7 @@ class Predictor:
     @cached_property
     def probe(self) -> Probe:
         """Measured halo, live norms and smallest side; kept for the next start."""
-        found = measured_of(self._source).probe(self.card.stride)
+        found = probed_network(self._source).probe(self.card.stride)
         claimed = self.card.receptive_field
         if claimed and claimed != (found.halo or 0):
             _logger.warning(
@@ -190,7 +190,7 @@ class Predictor:
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
-        halo = measured_of(self._source).effective_halo(
+        halo = probed_network(self._source).effective_halo(
             self.card.stride, exact.halo, tolerance
         )
         return replace(exact, halo=halo)

@@ -10,7 +10,7 @@ from napari_semsr.core import DeviceMemoryError, Job, OptionError, TilePlan
 from napari_semsr.inference.exact import (
     Frozen,
     frozen_work,
-    halo_and_script,
+    halo_and_trace,
     measure_frozen,
     plan_lockstep,
     work_of,
@@ -70,7 +70,7 @@ def _narrower(
 
 
 def _frozen(predictor: Predictor) -> ExecutionStrategy:
-    if halo_and_script(predictor) is None:
+    if halo_and_trace(predictor) is None:
         raise _no_sample(predictor)
     return ExecutionStrategy("frozen", "tiles")
 
@@ -200,7 +200,7 @@ def frozen_statistics(
     before = target.kept(_FROZEN)
     if before is not None:
         return Frozen.from_json(before)
-    known = halo_and_script(predictor)
+    known = halo_and_trace(predictor)
     if known is None:
         raise _no_sample(predictor)
     room = _host_budget(predictor, options) // 2, target.folder

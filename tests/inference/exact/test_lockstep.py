@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from napari_semsr.core.errors import DeviceMemoryError, SemsrError
 from napari_semsr.core.tiling import Box, plan_tiles
-from napari_semsr.inference.exact.buffers import Layer, Room, Shelf
-from napari_semsr.inference.exact.graph import Script, write_script
+from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
+from napari_semsr.inference.exact.graph import OpTrace, trace_network
 from napari_semsr.inference.exact.statistics import MeasuredMoments, Statistics
-from napari_semsr.inference.exact.step import FinishedTile, Lockstep, Stepped
+from napari_semsr.inference.exact.step import FinishedTile, Lockstep, StepResult
 from napari_semsr.models.probing.receptive_field import smallest_side
 from napari_semsr.models.probing.refresh import find_refreshes
 from napari_semsr.models.probing.statistics import FixedMoments
@@ -139,7 +139,7 @@ class Prepared:
     case: Case
     network: nn.Module
     halo: int
-    script: Script
+    trace: OpTrace
     field: Tensor
     whole: Tensor
 
@@ -153,7 +153,7 @@ class Prepared:
         )
         return Lockstep(
             self.network,
-            self.script,
+            self.trace,
             plan,
             lambda tile: self.field[(..., *tile.window.slices)].clone(),
             Room(budget, Path(tempfile.gettempdir())),
@@ -183,18 +183,18 @@ def _prepare(case: Case) -> Prepared:
     network = case.make().eval().requires_grad_(False)
     refreshes = find_refreshes(network, stride=case.stride)
     assert refreshes is not None
-    script = write_script(
+    trace = trace_network(
         network,
         refreshes,
         stride=case.stride,
         smallest=smallest_side(network, stride=case.stride),
     )
-    assert script is not None
+    assert trace is not None
     slope = torch.linspace(0.2, 1, case.shape[1])
     field = torch.rand(1, 1, *case.shape) * slope
     with torch.no_grad():
         whole = network(field)
-    return Prepared(case, network, refreshes.halo, script, field, whole)
+    return Prepared(case, network, refreshes.halo, trace, field, whole)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=NAMES)
@@ -262,16 +262,16 @@ def test_measured_statistics_make_tiles_exact_on_their_own(functional_net):
 def test_moments_in_double_precision_change_nothing(prepared):
     with torch.no_grad(), MeasuredMoments() as mode:
         once = prepared.network(prepared.field)
-    assert mode.count == sum(p.live for p in prepared.script.points)
+    assert mode.count == sum(p.live for p in prepared.trace.points)
     assert prepared.error(once) <= 1e-5
 
 
 def test_statistics_alone_need_no_end(functional_net):
     lockstep = functional_net.lockstep(20)
     events = list(lockstep.run(lockstep.plan.tiles, until_end=False))
-    live = sum(p.live for p in functional_net.script.points)
+    live = sum(p.live for p in functional_net.trace.points)
     assert len(lockstep.measured) == live
-    assert all(isinstance(e, Stepped) for e in events)
+    assert all(isinstance(e, StepResult) for e in events)
 
 
 def test_stopping_halfway_gives_everything_back(functional_net):
@@ -310,13 +310,13 @@ class _Entangled(nn.Module):
 def test_what_shares_memory_over_a_norm_is_refused():
     network = _Entangled().eval()
     refreshes = find_refreshes(network, stride=1)
-    assert write_script(network, refreshes, stride=1, smallest=2) is None
+    assert trace_network(network, refreshes, stride=1, smallest=2) is None
 
 
 def test_a_network_that_changes_its_calls_is_refused():
     network = _Fickle().eval()
     refreshes = find_refreshes(network, stride=1)
-    assert write_script(network, refreshes, stride=1, smallest=2) is None
+    assert trace_network(network, refreshes, stride=1, smallest=2) is None
 
 
 def test_what_sees_everything_has_no_halo(make_loaded):
@@ -339,7 +339,7 @@ def test_storage_returns_what_it_was_given(budget, tmp_path):
     assert layer.read(Box(0, 6, 0, 7)).count_nonzero() == values.count_nonzero()
     layer.close()
     layer.close()
-    shelf = Shelf(room)
+    store = TensorStore(room)
     kept = {
         "last": torch.randn(1, 3, 4, 5).to(memory_format=torch.channels_last),
         "cut": torch.randn(1, 3, 4, 9)[..., 2:5],
@@ -347,9 +347,9 @@ def test_storage_returns_what_it_was_given(budget, tmp_path):
     }
     for _ in range(2):
         for key, value in kept.items():
-            shelf.put(key, value)
-    assert all(torch.equal(shelf.get(key), value) for key, value in kept.items())
-    shelf.drop("cut")
-    assert "cut" not in shelf
-    shelf.close()
+            store.put(key, value)
+    assert all(torch.equal(store.get(key), value) for key, value in kept.items())
+    store.drop("cut")
+    assert "cut" not in store
+    store.close()
     assert room.used == 0

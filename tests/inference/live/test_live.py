@@ -14,7 +14,7 @@ from napari_semsr.inference.engine import enhance_to_store
 from napari_semsr.inference.layout import create_output, plan_output
 from napari_semsr.inference.live import levels as live_levels
 from napari_semsr.inference.live.field import LiveField, TileQueue
-from napari_semsr.inference.live.levels import Backdrop, Shelf, TileCache
+from napari_semsr.inference.live.levels import Backdrop, LevelStore, TileCache
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.tiles.worker import TileWorker
 from tests.children import LIMIT_S
@@ -125,12 +125,12 @@ def test_the_backdrop_follows_a_model_of_another_grey_scale(rng):
 def test_a_shelf_gives_back_what_was_put_in(limit, monkeypatch, rng):
     monkeypatch.setattr(live_levels, "_IN_MEMORY_BYTES", limit)
     monkeypatch.setattr(live_levels, "_BLOCK", 16)
-    shelf = Shelf((70, 90), np.dtype(np.float32))
+    store = LevelStore((70, 90), np.dtype(np.float32))
     block = rng.random((20, 30)).astype(np.float32)
-    shelf.write(Box(11, 31, 60, 90), block)
-    np.testing.assert_array_equal(shelf.read(Box(11, 31, 60, 90)), block)
-    np.testing.assert_array_equal(shelf.read(Box(16, 30, 63, 80)), block[5:19, 3:20])
-    assert not shelf.read(Box(0, 11, 0, 90)).any()
+    store.write(Box(11, 31, 60, 90), block)
+    np.testing.assert_array_equal(store.read(Box(11, 31, 60, 90)), block)
+    np.testing.assert_array_equal(store.read(Box(16, 30, 63, 80)), block[5:19, 3:20])
+    assert not store.read(Box(0, 11, 0, 90)).any()
 
 
 def test_the_cache_forgets_the_oldest():

@@ -1,11 +1,11 @@
 from .plan import (
     LockstepPlan as LockstepPlan,
-    halo_and_script as halo_and_script,
+    halo_and_trace as halo_and_trace,
     plan_lockstep as plan_lockstep,
     work_of as work_of,
 )
 from .run import (
-    WAY as WAY,
+    STRATEGY_KEY as STRATEGY_KEY,
     exact_statistics as exact_statistics,
     run_lockstep as run_lockstep,
 )

@@ -57,7 +57,7 @@ def _as_tensor(pages: Pages, dtype: torch.dtype) -> Tensor:
 #
 # A layer is one tensor of the whole field, to which every tile writes its core and from
 # which it reads its window. Layers lie in memory while a budget lasts, which they share
-# with the shelves of waiting tiles; what comes later lies in files that have no name,
+# with the stores of waiting tiles; what comes later lies in files that have no name,
 # so that nothing is left behind however the process ends. Channels come last, which
 # makes each row of a window one piece of the file.
 
@@ -68,7 +68,7 @@ class NoRoomError(DeviceMemoryError):
 
 @dataclass(slots=True)
 class Room:
-    """Memory for layers and shelves, and a folder for what exceeds it."""
+    """Memory for layers and stores, and a folder for what exceeds it."""
 
     budget: int  # Bytes that may lie in memory
     folder: Path  # Where files are made
@@ -196,7 +196,7 @@ def _read_all(stream: IO[bytes], place: int, data: memoryview) -> None:
 
 @dataclass(slots=True)
 class _Slot:
-    """One tensor on a shelf: its values, or where they lie in the shelf's file."""
+    """One tensor in a store: its values, or where they lie in the store's file."""
 
     held: Pages | None
     place: int
@@ -208,7 +208,7 @@ class _Slot:
 
 
 @dataclass(slots=True)
-class Shelf:
+class TensorStore:
     """Tensors that tiles keep while they wait."""
 
     room: Room  # Where they lie
@@ -236,7 +236,7 @@ class Shelf:
         self._slots[key] = _slot(whole, None, place)
 
     def get(self, key: Any) -> Tensor:
-        """Fetch a tensor; it stays on the shelf."""
+        """Fetch a tensor; it stays in the store."""
         slot = self._slots[key]
         if slot.held is not None:
             flat = _as_tensor(slot.held, slot.dtype)

@@ -25,7 +25,7 @@ _STRIDES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SyncPoint:
     """A call at which all tiles meet."""
 
     call: int  # Its number, counted from 0
@@ -44,7 +44,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class OpTrace:
     """One pass, call by call."""
 
     functions: tuple[Any, ...]  # What is called
@@ -54,9 +54,9 @@ class Script:
     # The last call that takes a tensor; the number of calls for the pass's output
     last_use: dict[IntPair, int]
     size: dict[IntPair, float]  # Bytes of a tensor for each pixel of the input
-    points: tuple[Point, ...]  # Where tiles meet, in order
+    points: tuple[SyncPoint, ...]  # Where tiles meet, in order
 
-    def kept(self, point: Point) -> tuple[IntPair, ...]:
+    def kept(self, point: SyncPoint) -> tuple[IntPair, ...]:
         """List what a tile must keep while it waits."""
         found = []
         for root, last in self.last_use.items():
@@ -73,7 +73,7 @@ class _Record:
     made: list[tuple[IntPair, ...]] = field(default_factory=list)
     last_use: dict[IntPair, int] = field(default_factory=dict)
     size: dict[IntPair, float] = field(default_factory=dict)
-    points: list[Point] = field(default_factory=list)
+    points: list[SyncPoint] = field(default_factory=list)
 
 
 class _Watching(TorchFunctionMode):
@@ -163,13 +163,13 @@ class _Watching(TorchFunctionMode):
             self.fault = True
             return
         self.record.points.append(
-            Point(number, live, root, int(x.shape[1]), ratio, x.element_size())
+            SyncPoint(number, live, root, int(x.shape[1]), ratio, x.element_size())
         )
 
 
 def _watch(
     ghost: nn.Module, side: int, stride: int, points: frozenset[int]
-) -> Script | None:
+) -> OpTrace | None:
     """Record one pass over a field of one size."""
     mode = _Watching(side, stride, points)
     window = torch.zeros(1, 1, side, side, device="meta")
@@ -180,7 +180,7 @@ def _watch(
     found = mode.record
     if mode.fault or mode.entangled() or not isinstance(output, Tensor):
         return None
-    return Script(
+    return OpTrace(
         functions=tuple(found.functions),
         made=tuple(found.made),
         last_use=found.last_use,
@@ -189,9 +189,9 @@ def _watch(
     )
 
 
-def write_script(
+def trace_network(
     module: nn.Module, refreshes: Refreshes, *, stride: int, smallest: int
-) -> Script | None:
+) -> OpTrace | None:
     """Record a pass of a network, to be played for each tile."""
     ghost = copy.deepcopy(module).to("meta").eval()
     side = round_up(max(_STRIDES * stride, 2 * smallest), stride)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from napari_semsr.core import TilePlan, plan_tiles, round_up
-from napari_semsr.inference.exact.graph import Script, write_script
-from napari_semsr.inference.network_cache import measured_of
+from napari_semsr.inference.exact.graph import OpTrace, trace_network
+from napari_semsr.inference.network_cache import probed_network
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.models import Refreshes
 
@@ -16,7 +16,9 @@ _SENSIBLE_WORK = 1.3
 _WINDOW_SHARE = 0.5
 _KEPT_SHARE = 0.85  # the rest: codecs, and free pieces of the heap between two tidyings
 _SMALLEST_CORE = 32
-_known: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Refreshes, Script] | None]]
+_known: weakref.WeakKeyDictionary[
+    nn.Module, dict[int, tuple[Refreshes, OpTrace] | None]
+]
 _known = weakref.WeakKeyDictionary()
 
 
@@ -26,7 +28,7 @@ class LockstepPlan:
 
     # Cores partition the padded field; they are whole output tiles, or several
     tiles: TilePlan
-    script: Script  # The network's calls
+    trace: OpTrace  # The network's calls
     work: float  # Pixels that are computed, for each pixel of the padded field
     room_bytes: int  # Layers and waiting tiles at their most
     memory_bytes: int  # How much of these may lie in memory
@@ -38,10 +40,10 @@ class LockstepPlan:
 
     def sentence(self) -> str:
         """Say what will be done."""
-        norms = sum(point.live for point in self.script.points)
+        norms = sum(point.live for point in self.trace.points)
         said = (
             f"{len(self.tiles)} tiles of {self.tiles.core} px step together through "
-            f"{len(self.script.points)} layers ({norms} of them take statistics of the "
+            f"{len(self.trace.points)} layers ({norms} of them take statistics of the "
             f"whole field), halo {self.tiles.halo} px, {self.work:.2f} times the work "
             f"of a whole pass, {self.room_bytes / 1e9:.2g} GB of layers"
         )
@@ -50,21 +52,21 @@ class LockstepPlan:
         return f"{said}."
 
 
-def halo_and_script(predictor: Predictor) -> tuple[Refreshes, Script] | None:
+def halo_and_trace(predictor: Predictor) -> tuple[Refreshes, OpTrace] | None:
     """Find where a network's tiles meet; measured once for a network."""
     made = _known.setdefault(predictor.source, {})
     stride = predictor.card.stride
     if stride not in made:
-        found = measured_of(predictor.source).refreshes(stride)
-        script = None
+        found = probed_network(predictor.source).refreshes(stride)
+        trace = None
         if found is not None:
-            script = write_script(
+            trace = trace_network(
                 predictor.source,
                 found,
                 stride=stride,
                 smallest=predictor.probe.smallest,
             )
-        made[stride] = None if found is None or script is None else (found, script)
+        made[stride] = None if found is None or trace is None else (found, trace)
     return made[stride]
 
 
@@ -98,10 +100,10 @@ def plan_lockstep(
     core: int | None = None,
 ) -> LockstepPlan | None:
     """Plan a run in lockstep."""
-    known = halo_and_script(predictor)
+    known = halo_and_trace(predictor)
     if known is None:
         return None
-    refreshes, script = known
+    refreshes, trace = known
     chosen = _cut(tiles, core or tiles.core, refreshes.halo)
     peak = _peak(predictor, chosen)
     while core is None and work_of(chosen) > _SENSIBLE_WORK and len(chosen) > 1:
@@ -114,9 +116,9 @@ def plan_lockstep(
     shared = predictor.device.type == "cpu"
     return LockstepPlan(
         tiles=chosen,
-        script=script,
+        trace=trace,
         work=work_of(chosen),
-        room_bytes=_room(script, chosen),
+        room_bytes=_room(trace, chosen),
         memory_bytes=int(_KEPT_SHARE * max(0, room - peak if shared else room)),
     )
 
@@ -140,7 +142,7 @@ def halved(predictor: Predictor, found: LockstepPlan, core: int) -> LockstepPlan
         found,
         tiles=tiles,
         work=work_of(tiles),
-        room_bytes=_room(found.script, tiles),
+        room_bytes=_room(found.trace, tiles),
         memory_bytes=found.memory_bytes // 2 if shared else found.memory_bytes,
     )
 
@@ -151,12 +153,12 @@ def _peak(predictor: Predictor, tiles: TilePlan) -> int:
     return predictor.peak_bytes(max(shapes, key=lambda s: s[0] * s[1]))
 
 
-def _room(script: Script, tiles: TilePlan) -> int:
+def _room(trace: OpTrace, tiles: TilePlan) -> int:
     """Bytes of layers and waiting tiles at their most."""
     rows, columns = tiles.padded_shape
     windows = _area(tiles.tiles)
-    layers = [p.bytes_per_pixel * rows * columns for p in script.points]
-    waiting = [sum(script.size[r] for r in script.kept(p)) for p in script.points]
+    layers = [p.bytes_per_pixel * rows * columns for p in trace.points]
+    waiting = [sum(trace.size[r] for r in trace.kept(p)) for p in trace.points]
     most = 0.0
     for at in range(len(layers)):
         following = layers[at + 1] if at + 1 < len(layers) else 0.0

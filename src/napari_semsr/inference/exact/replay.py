@@ -17,13 +17,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from napari_semsr.core import IntPair, SemsrError
-from napari_semsr.inference.exact.buffers import Shelf
-from napari_semsr.inference.exact.graph import INPUT, Point, Script
+from napari_semsr.inference.exact.buffers import TensorStore
+from napari_semsr.inference.exact.graph import INPUT, OpTrace, SyncPoint
 from napari_semsr.models import Moments, live_norm
 
 
 @dataclass(frozen=True, slots=True)
-class _Ghost:
+class _TensorSpec:
     """A tensor that was made: its root, shape and type."""
 
     root: IntPair
@@ -39,7 +39,7 @@ class Answer:
     moments: Moments | None  # Of the whole field; None where only the halo is refreshed
 
 
-class _Left(BaseException):
+class _Suspend(BaseException):
     """The pass is left at a point; passes by every ``except Exception``."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -52,12 +52,12 @@ class TilePass:
     """One tile on its way through a network."""
 
     network: nn.Module  # The network, in evaluation mode
-    script: Script  # Its calls
-    shelf: Shelf  # Where tensors lie while the tile waits
-    key: Any  # Name of the tile on the shelf
+    trace: OpTrace  # Its calls
+    store: TensorStore  # Where tensors lie while the tile waits
+    key: Any  # Name of the tile in the store
     # What each call made so far returned: a form without values
     results: list[Any] = field(default_factory=list)
-    _window: _Ghost | None = None
+    _window: _TensorSpec | None = None
     reached: int = 0  # Points that it has come to
 
     def begin(self, window: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class TilePass:
 
         `window` (1, 1, H, W).
         """
-        self._window = _Ghost(INPUT, window.shape, window.dtype)
+        self._window = _TensorSpec(INPUT, window.shape, window.dtype)
         return self._step(window, _Segment(self, -1, None, {INPUT: window}))
 
     def proceed(self, answer: Answer) -> Tensor:
@@ -73,42 +73,42 @@ class TilePass:
         if self._window is None:
             msg = "A tile must begin before it proceeds."
             raise SemsrError(msg)
-        point = self.script.points[self.reached - 1]
+        point = self.trace.points[self.reached - 1]
         segment = _Segment(self, point.call, answer, {})
-        if self.script.last_use[point.root] > point.call:
+        if self.trace.last_use[point.root] > point.call:
             segment.live[point.root] = answer.window
-        return self._step(segment.ghost(self._window), segment)
+        return self._step(segment.stand_in(self._window), segment)
 
     def _step(self, window: Tensor, segment: "_Segment") -> Tensor:
         """Call the network until it ends or leaves."""
         try:
             with segment:
                 output = self.network(window)
-        except _Left as left:
+        except _Suspend as left:
             tensor = left.tensor
             left.__traceback__ = None  # its frames hold tensors
         else:
-            if self.reached < len(self.script.points):
+            if self.reached < len(self.trace.points):
                 raise _deviation()
             result: Tensor = segment.real(output)
             self._forget(segment, None)
             return result
-        point = self.script.points[self.reached]
+        point = self.trace.points[self.reached]
         self.reached += 1
         self._forget(segment, point)
         return tensor
 
-    def _forget(self, segment: "_Segment", point: Point | None) -> None:
-        """Put on the shelf what is used later, and take down what is not."""
-        kept = set(self.script.kept(point)) if point is not None else set()
-        for root in list(self.script.last_use):
+    def _forget(self, segment: "_Segment", point: SyncPoint | None) -> None:
+        """Put in the store what is used later, and drop what is not."""
+        kept = set(self.trace.kept(point)) if point is not None else set()
+        for root in list(self.trace.last_use):
             if root not in kept:
-                self.shelf.drop((self.key, root))
+                self.store.drop((self.key, root))
         for root in kept & segment.live.keys():
             name = self.key, root
             tensor = segment.live[root]
-            if name not in self.shelf or segment.changed(root):
-                self.shelf.put(name, tensor)
+            if name not in self.store or segment.changed(root):
+                self.store.put(name, tensor)
         segment.live.clear()
 
 
@@ -136,9 +136,9 @@ class _Segment(TorchFunctionMode):
         self._number = 0
         self._stand_ins: dict[int, tuple[Tensor, IntPair]] = {}
         self._versions: dict[IntPair, int] = {}
-        self._dying = _dying_after(owner.script)
+        self._dying = _dying_after(owner.trace)
 
-    def ghost(self, form: _Ghost) -> Tensor:
+    def stand_in(self, form: _TensorSpec) -> Tensor:
         """Make a stand-in without values."""
         made = torch.empty(form.shape, dtype=form.dtype, device="meta")
         self._stand_ins[id(made)] = made, form.root
@@ -147,7 +147,7 @@ class _Segment(TorchFunctionMode):
     @property
     def _asked(self) -> IntPair:
         """The tensor of the point that is being answered."""
-        return self._owner.script.points[self._owner.reached - 1].root
+        return self._owner.trace.points[self._owner.reached - 1].root
 
     def real(self, value: Any, but: IntPair | None = None) -> Any:
         """Return the tensor that a stand-in stands for; other values as they are."""
@@ -157,9 +157,9 @@ class _Segment(TorchFunctionMode):
         root = known[1]
         if root not in self.live:
             name = self._owner.key, root
-            if name not in self._owner.shelf:
+            if name not in self._owner.store:
                 raise _deviation()
-            self.live[root] = self._owner.shelf.get(name)
+            self.live[root] = self._owner.store.get(name)
             self._versions[root] = _version(self.live[root])
         return self.live[root]
 
@@ -180,8 +180,8 @@ class _Segment(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Answer one call."""
-        script, number = self._owner.script, self._number
-        if number >= len(script.functions) or func is not script.functions[number]:
+        trace, number = self._owner.trace, self._number
+        if number >= len(trace.functions) or func is not trace.functions[number]:
             raise _deviation()
         self._number += 1
         if number < self._resumed:
@@ -195,10 +195,10 @@ class _Segment(TorchFunctionMode):
 
     def _recall(self, memory: Any) -> Any:
         """Answer an old call."""
-        if isinstance(memory, _Ghost):
-            return self.ghost(memory)
+        if isinstance(memory, _TensorSpec):
+            return self.stand_in(memory)
         if isinstance(memory, _Several):
-            return memory.rebuilt(self.ghost)
+            return memory.rebuilt(self.stand_in)
         return memory
 
     def _make(
@@ -208,16 +208,16 @@ class _Segment(TorchFunctionMode):
         owner = self._owner
         if number == self._resumed and self._answer is not None:
             return _answered(self._answer, func, args, kwargs)
-        points = owner.script.points
+        points = owner.trace.points
         if owner.reached < len(points) and points[owner.reached].call == number:
             norm = live_norm(func, args, kwargs)
-            raise _Left(args[0] if norm is None else norm.input)
+            raise _Suspend(args[0] if norm is None else norm.input)
         return func(*args, **kwargs)
 
     def _remember(self, number: int, result: Any) -> None:
         """Note the form of a result, and hold it while it is of use."""
         owner = self._owner
-        roots = iter(owner.script.made[number])
+        roots = iter(owner.trace.made[number])
         if isinstance(result, Tensor):
             memory: Any = self._hold(result, next(roots))
         elif any(isinstance(x, Tensor) for x in tree_leaves(result)):
@@ -235,10 +235,10 @@ class _Segment(TorchFunctionMode):
         for root in self._dying.get(number, ()):
             self.live.pop(root, None)
 
-    def _hold(self, tensor: Tensor, root: IntPair) -> _Ghost:
-        if self._owner.script.last_use.get(root, -1) > self._number - 1:
+    def _hold(self, tensor: Tensor, root: IntPair) -> _TensorSpec:
+        if self._owner.trace.last_use.get(root, -1) > self._number - 1:
             self.live[root] = tensor
-        return _Ghost(root, tensor.shape, tensor.dtype)
+        return _TensorSpec(root, tensor.shape, tensor.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +247,11 @@ class _Several:
 
     forms: Any
 
-    def rebuilt(self, ghost: Callable[[_Ghost], Tensor]) -> Any:
+    def rebuilt(self, stand_in: Callable[[_TensorSpec], Tensor]) -> Any:
         """Fill the form with stand-ins."""
-        return tree_map(lambda x: ghost(x) if isinstance(x, _Ghost) else x, self.forms)
+        return tree_map(
+            lambda x: stand_in(x) if isinstance(x, _TensorSpec) else x, self.forms
+        )
 
 
 def _answered(
@@ -269,9 +271,9 @@ def _version(tensor: Tensor) -> int:
     return tensor._version  # noqa: SLF001 - torch documents it, but under this name
 
 
-def _dying_after(script: Script) -> dict[int, list[IntPair]]:
+def _dying_after(trace: OpTrace) -> dict[int, list[IntPair]]:
     """List tensors by the call that uses them last."""
     found: dict[int, list[IntPair]] = {}
-    for root, last in script.last_use.items():
+    for root, last in trace.last_use.items():
         found.setdefault(last, []).append(root)
     return found

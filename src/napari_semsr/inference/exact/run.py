@@ -15,7 +15,7 @@ from napari_semsr.inference.exact.step import (
     FinishedTile,
     Lockstep,
     OutputAssembler,
-    Stepped,
+    StepResult,
     by_output,
     needed,
 )
@@ -23,7 +23,7 @@ from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import Sink, TiledRun, TileResult
 
 _STATISTICS = "statistics"
-WAY = "way"
+STRATEGY_KEY = "way"
 Places = Sequence[tuple[int, int]]
 
 
@@ -68,7 +68,10 @@ def run_lockstep(
         if short is None:
             return
         chosen = _smaller_or_raise(predictor, chosen, run.plan.tiles.core, short)
-        target.keep(WAY, {**(target.kept(WAY) or {}), "core": chosen.tiles.core})
+        target.keep(
+            STRATEGY_KEY,
+            {**(target.kept(STRATEGY_KEY) or {}), "core": chosen.tiles.core},
+        )
         note = _note_of(chosen)
         yield Progress(0, 0, note)
 
@@ -109,7 +112,7 @@ def _once(
     wanted = needed(found.tiles, missing, reach)
     tiles = [tile for group in by_output(wanted, run.plan.tiles.core) for tile in group]
     landing = OutputAssembler(run, set(places))
-    live = sum(point.live for point in found.script.points)
+    live = sum(point.live for point in found.trace.points)
     told = statistics is not None or not live
     with closing(lockstep.run(tiles)) as events:
         for event in events:
@@ -118,7 +121,7 @@ def _once(
                 target.keep(_STATISTICS, measured.to_json())
                 told = True
             pieces = landing.take(event) if isinstance(event, FinishedTile) else []
-            yield pieces or _step_of(event, len(found.script.points))
+            yield pieces or _step_of(event, len(found.trace.points))
 
 
 def exact_statistics(
@@ -132,7 +135,7 @@ def exact_statistics(
     before = target.kept(_STATISTICS)
     if before is not None:
         return Statistics.from_json(before)
-    points, chosen = len(found.script.points), found
+    points, chosen = len(found.trace.points), found
     while True:
         lockstep = _lockstep(run, predictor, chosen, None, target.folder)
         with closing(lockstep.run(chosen.tiles.tiles, until_end=False)) as events:
@@ -161,7 +164,7 @@ def _lockstep(
     """Set tiles up."""
     return Lockstep(
         predictor.network,
-        found.script,
+        found.trace,
         found.tiles,
         lambda tile: input_of(run, predictor, tile),
         Room(found.memory_bytes, folder),
@@ -171,7 +174,7 @@ def _lockstep(
     )
 
 
-def _step_of(event: Stepped | FinishedTile, points: int) -> Progress:
+def _step_of(event: StepResult | FinishedTile, points: int) -> Progress:
     """Say how far the tiles are."""
     if isinstance(event, FinishedTile):
         return Progress(0, 0, "Joining the parts of a tile")

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Progress, Tile, TilePlan, WriteError, plan_tiles, round_up
 from napari_semsr.inference.exact.buffers import Room
-from napari_semsr.inference.exact.graph import Script
+from napari_semsr.inference.exact.graph import OpTrace
 from napari_semsr.inference.exact.run import input_of
 from napari_semsr.inference.exact.statistics import Statistics, on_device
-from napari_semsr.inference.exact.step import Lockstep, Stepped
+from napari_semsr.inference.exact.step import Lockstep, StepResult
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import FixedMoments
@@ -151,7 +151,7 @@ def frozen_work(plan: TilePlan, halo: int) -> float:
 def measure_frozen(
     run: TiledRun,
     predictor: Predictor,
-    script: Script,
+    trace: OpTrace,
     room: tuple[int, Path],
     *,
     share: float = _SHARE,
@@ -167,7 +167,7 @@ def measure_frozen(
     drawn = strata.draw(count, rng)
     rest = strata.without(drawn) if len(drawn) < len(tiles) else strata
     held = [tiles[i] for i in rest.draw(_HELD, rng)]
-    sampler = _Sampler(run, predictor, script, cut, room)
+    sampler = _Sampler(run, predictor, trace, cut, room)
     sample = [tiles[i] for i in drawn]
     whole = yield from sampler.statistics(sample, "Statistics of a sample")
     expected = sampler.results(whole, held)
@@ -200,7 +200,7 @@ class _Sampler:
 
     run: TiledRun
     predictor: Predictor
-    script: Script
+    trace: OpTrace
     cut: TilePlan
     room: tuple[int, Path]
 
@@ -210,7 +210,7 @@ class _Sampler:
         """Pool the statistics of some tiles."""
         lockstep = Lockstep(
             self.predictor.network,
-            self.script,
+            self.trace,
             self.cut,
             lambda tile: input_of(self.run, self.predictor, tile),
             Room(*self.room),
@@ -219,7 +219,7 @@ class _Sampler:
             refresh=False,
         )
         for event in lockstep.run(sample, until_end=False):
-            if isinstance(event, Stepped) and event.tile == event.tiles:
+            if isinstance(event, StepResult) and event.tile == event.tiles:
                 yield Progress(event.point, event.points, message)
         return lockstep.measured
 

@@ -26,8 +26,8 @@ from napari_semsr.core import (
     TilePlan,
     to_dtype,
 )
-from napari_semsr.inference.exact.buffers import Layer, Room, Shelf
-from napari_semsr.inference.exact.graph import Point, Script
+from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
+from napari_semsr.inference.exact.graph import OpTrace, SyncPoint
 from napari_semsr.inference.exact.replay import Answer, TilePass
 from napari_semsr.inference.exact.statistics import Gathered, Statistics, sums_of
 from napari_semsr.inference.normalise import set_missing
@@ -36,7 +36,7 @@ from napari_semsr.models import Moments
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepResult:
     """One tile has come to one point."""
 
     point: int  # Number of the point, counted from 1, and of all points
@@ -66,7 +66,7 @@ class Lockstep:
     """A set of tiles on their way."""
 
     network: nn.Module  # The network, in evaluation mode, on its device
-    script: Script  # Its calls
+    trace: OpTrace  # Its calls
     plan: TilePlan  # Cores partition the padded field
     source: Callable[[Tile], Tensor]  # Gives the network's input for a tile
     room: Room  # Where layers and waiting tiles lie
@@ -83,13 +83,13 @@ class Lockstep:
 
     def run(
         self, tiles: Sequence[Tile], *, until_end: bool = True
-    ) -> Generator[Stepped | FinishedTile]:
+    ) -> Generator[StepResult | FinishedTile]:
         """Run tiles from the first point to the end."""
-        shelf = Shelf(self.room)
+        store = TensorStore(self.room)
         passes = [
-            TilePass(self.network, self.script, shelf, tile.index) for tile in tiles
+            TilePass(self.network, self.trace, store, tile.index) for tile in tiles
         ]
-        points = self.script.points
+        points = self.trace.points
         before: Layer | None = None
         after: Layer | None = None
         live = sum(point.live for point in points)
@@ -109,7 +109,7 @@ class Lockstep:
                     if number == len(points):
                         yield FinishedTile(tile, made)
                     else:
-                        yield Stepped(number + 1, len(points), count, len(tiles))
+                        yield StepResult(number + 1, len(points), count, len(tiles))
                     del made
                     returning.now_and_then()
                 if before is not None:
@@ -119,9 +119,9 @@ class Lockstep:
             for layer in (before, after):
                 if layer is not None:
                     layer.close()
-            shelf.close()
+            store.close()
 
-    def _moments(self, point: Point) -> Moments | None:
+    def _moments(self, point: SyncPoint) -> Moments | None:
         """Pool the statistics of the point that all tiles have come to."""
         if not point.live:
             return None
@@ -149,11 +149,11 @@ class Lockstep:
         if not number:
             return walk.begin(self.source(tile))
         if layer is not None:
-            ratio = self.script.points[number - 1].ratio
+            ratio = self.trace.points[number - 1].ratio
             window = layer.read(_scaled_box(tile.window, ratio)).to(self.device)
         else:
-            window = walk.shelf.get((tile.index, "own"))
-            walk.shelf.drop((tile.index, "own"))
+            window = walk.store.get((tile.index, "own"))
+            walk.store.drop((tile.index, "own"))
         return walk.proceed(Answer(window, moments))
 
     def _arrive(
@@ -165,14 +165,14 @@ class Lockstep:
         layer: Layer | None,
     ) -> Layer | None:
         """Take in what a tile brings to a point."""
-        point = self.script.points[number]
+        point = self.trace.points[number]
         core = made[(..., *_scaled_box(tile.inner, point.ratio).slices)]
         if point.live and self.known is None:
             if self._gathered is None:
                 self._gathered = Gathered(len(self.plan), core.shape[1])
             self._gathered.add(tile.index, sums_of(core))
         if not self.refresh:
-            walk.shelf.put((tile.index, "own"), made)
+            walk.store.put((tile.index, "own"), made)
             return None
         if layer is None:
             whole = Box.of(self.plan.padded_shape)

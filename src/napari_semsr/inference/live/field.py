@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Box, IntPair
 from napari_semsr.inference.layout import OutputPlan
-from napari_semsr.inference.live.levels import Backdrop, LiveLevel, Shelf, TileCache
+from napari_semsr.inference.live.levels import (
+    Backdrop,
+    LevelStore,
+    LiveLevel,
+    TileCache,
+)
 from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
 # Which tile comes next: those in view first, from the middle outwards.
@@ -164,12 +169,12 @@ class LiveField:
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)
         self._store: OmeZarrStore | None = None
         self._stored = np.zeros(grid, dtype=bool)
-        self._landed = np.zeros(grid, dtype=bool)
+        self._drawn = np.zeros(grid, dtype=bool)
         self._cache = TileCache()
         self._lock = threading.Lock()
         self._news: Box | None = None
         shapes = level_shapes(shape, smallest=_COARSEST)[: _halvings(grid, unit) + 1]
-        self._shelves = [Shelf(each, self.dtype) for each in shapes[1:]]
+        self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
         self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest)]
         for level, each in enumerate(shapes[1:], start=1):
             read = partial(self._read, level)
@@ -216,9 +221,9 @@ class LiveField:
         done = np.asarray(store.done[:]) != 0
         with self._lock:
             self._stored = done
-            self._landed = self._landed & done
+            self._drawn = self._drawn & done
             self._tell(Box.of(self.shape))
-        self.queue.fill(zip(*np.nonzero(~self._landed), strict=True))
+        self.queue.fill(zip(*np.nonzero(~self._drawn), strict=True))
 
     def average(self) -> None:
         """Draw coarse levels of the input as means instead of single pixels."""
@@ -253,7 +258,7 @@ class LiveField:
         place : tuple of int
             Row and column of the tile; nothing happens if it is drawn already.
         """
-        if self._store is not None and not self._landed[place]:
+        if self._store is not None and not self._drawn[place]:
             box = self._box(place)
             self.land(box, np.asarray(self._store.level0[box.slices]))
 
@@ -270,12 +275,12 @@ class LiveField:
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
         part, at = tile, box
-        for shelf in self._shelves:
+        for level in self._stores:
             part = halve(part)
             at = Box.of(part.shape, (at.y0 // 2, at.x0 // 2))
-            shelf.write(at, part)
+            level.write(at, part)
         with self._lock:
-            self._stored[place] = self._landed[place] = True
+            self._stored[place] = self._drawn[place] = True
             self._tell(box)
 
     # -- what the viewer calls ------------------------------------------------
@@ -318,10 +323,10 @@ class LiveField:
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]
-        known = self._landed[np.ix_(rows, columns)]
+        known = self._drawn[np.ix_(rows, columns)]
         if not known.any():
             return self._backdrop.read(box, step)
-        values = self._shelves[level - 1].read(box)
+        values = self._stores[level - 1].read(box)
         if not known.all():
             np.copyto(values, self._backdrop.read(box, step), where=~known)
         return values

@@ -95,7 +95,7 @@ def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[
     return np.take(source[tuple(cut)], places - first, axis=axis)
 
 
-class Shelf:
+class LevelStore:
     """Pixels of one level: in memory when small, else in a scratch file.
 
     The file is mapped only while it is used, and holds square blocks one after the

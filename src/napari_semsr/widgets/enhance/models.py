@@ -36,9 +36,9 @@ def card_text(
     Gives rich text; what is done about a pixel size that the model was not trained for
     stands below, in amber where the model is run on it all the same.
     """
-    from napari_semsr.inference import Trained, fit_pixels
+    from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
-    trained = Trained.from_card(card)
+    trained = TrainedPixelSizes.from_card(card)
     rows = {
         "Trained on": trained.sentence(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
