@@ -31,8 +31,13 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box, round_up
 from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.haze import HazeMap, find_haze, read_input
-from napari_semsr.inference.normalise import Scaling, measure_scaling
+from napari_semsr.inference.network_input import (
+    HazeMap,
+    Scaling,
+    find_haze,
+    measure_scaling,
+    read_input,
+)
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.models.checkpoint import LoadedModel, load_model

@@ -11,9 +11,15 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box, pad_to
 from napari_semsr.inference.engine import enhance_array
-from napari_semsr.inference.haze import HazeMap, find_haze, local_part, read_input
 from napari_semsr.inference.lazy import enhance_lazy
-from napari_semsr.inference.normalise import Scaling, measure_scaling
+from napari_semsr.inference.network_input import (
+    HazeMap,
+    Scaling,
+    find_haze,
+    local_part,
+    measure_scaling,
+    read_input,
+)
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.architectures.haze import dehaze
 from napari_semsr.models.checkpoint import LoadedModel
@@ -98,7 +104,7 @@ def test_missing_pixels_do_not_pass_for_haze(
 def test_large_fields_are_seen_coarser(
     make_loaded: Make, monkeypatch: pytest.MonkeyPatch, hazy: np.ndarray
 ) -> None:
-    monkeypatch.setattr("napari_semsr.inference.haze._LARGEST_MAP", 4)
+    monkeypatch.setattr("napari_semsr.inference.network_input._LARGEST_MAP", 4)
     module = make_loaded("hazy").module
     haze = find_haze(hazy, module, measure_scaling(hazy, (1, 99)))
     assert haze is not None

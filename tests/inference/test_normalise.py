@@ -4,7 +4,7 @@ import pytest
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference.normalise import (
+from napari_semsr.inference.network_input import (
     Scaling,
     measure_scaling,
     read_window,

@@ -10,7 +10,7 @@ from napari_semsr.core.errors import (
     OptionError,
     SemsrError,
 )
-from napari_semsr.inference.normalise import Scaling
+from napari_semsr.inference.network_input import Scaling
 from napari_semsr.inference.predictor import (
     Predictor,
     estimate_peak,

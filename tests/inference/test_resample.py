@@ -15,10 +15,10 @@ from napari_semsr.core.tiling import Box
 from napari_semsr.inference.engine import enhance_array, enhance_to_store
 from napari_semsr.inference.layout import create_output
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
+from napari_semsr.inference.network_input import ResampledField, plan_network_input
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import ResampledField, plan_network_input
 from napari_semsr.inference.tiles.worker import TiledRun, TileWorker
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")

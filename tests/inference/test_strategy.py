@@ -18,8 +18,8 @@ from napari_semsr.inference.exact.statistics import Statistics
 from napari_semsr.inference.layout import choose_tiles, create_output
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.strategy import choose_strategy
 from napari_semsr.io.formats import read
 
 SMALL = EnhanceOptions(tile=32, precision="fp32", device="cpu", memory_gb=1e-6)
@@ -168,7 +168,7 @@ def test_what_was_begun_is_repeated(make_loaded):
 
 def test_exactness_is_given_up_only_where_it_is_too_dear(make_loaded, monkeypatch):
     norm, shape = make_loaded("norm"), (400, 400)
-    monkeypatch.setattr("napari_semsr.inference.strategy._TOO_DEAR", 1e-3)
+    monkeypatch.setattr("napari_semsr.inference.plan._TOO_DEAR", 1e-3)
     assert _way(norm, shape, norm="exact").norm == "exact"
     given_up = _way(norm, shape)
     assert given_up.norm == "frozen"

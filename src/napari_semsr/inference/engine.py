@@ -5,7 +5,7 @@ each result equals the same pixels of an untiled pass, run with bounded memory, 
 written straight into the output, one writer to a chunk. A tile is marked as done
 after its pixels are written, so that an interrupted run can be resumed from the store
 alone. Networks with live normalisation layers are run whole, in lockstep, or with
-statistics from a sample (`napari_semsr.inference.strategy`).
+statistics from a sample (`napari_semsr.inference.plan`).
 """
 
 import logging
@@ -36,9 +36,8 @@ from napari_semsr.inference.exact import (
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField, LiveSink, in_view_first
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport, MemoryWatch
-from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.plan import frozen_statistics, memory_budget, plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.strategy import frozen_statistics, memory_budget
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,

@@ -18,12 +18,10 @@ from torch import nn
 
 from napari_semsr.core import Box, Micrograph, Tile, run as finish, to_dtype
 from napari_semsr.inference.exact import Statistics, exact_statistics
-from napari_semsr.inference.normalise import source_box
+from napari_semsr.inference.network_input import ResampledField, source_box
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.plan import frozen_statistics, plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import ResampledField
-from napari_semsr.inference.strategy import frozen_statistics
 from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,

@@ -1,18 +1,47 @@
-"""What is measured and decided before the first tile of a run."""
+"""What is measured and decided before the first tile of a run.
+
+Above all, how a network gets over a field: in tiles, whole, or in lockstep.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
-from napari_semsr.core import Job, Micrograph, Progress, Provenance, any_finite
-from napari_semsr.inference.haze import find_haze
+import torch
+
+from napari_semsr.core import (
+    DeviceMemoryError,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    TilePlan,
+    any_finite,
+)
+from napari_semsr.inference.exact import (
+    Frozen,
+    frozen_work,
+    halo_and_trace,
+    measure_frozen,
+    plan_lockstep,
+    work_of,
+)
 from napari_semsr.inference.layout import OutputPlan, plan_output
-from napari_semsr.inference.normalise import measure_scaling
+from napari_semsr.inference.network_input import (
+    find_haze,
+    measure_scaling,
+    plan_network_input,
+)
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import plan_network_input
-from napari_semsr.inference.strategy import choose_strategy
-from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy
+from napari_semsr.inference.predictor import Predictor, free_memory
+from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import LoadedModel
+
+_SHARE = 0.9
+_TOO_DEAR = 3.0
+_DEEP_HALO = 192
+_DISK_WORK = 1.0
+_FROZEN = "frozen"
 
 
 def plan_enhance(
@@ -26,7 +55,6 @@ def plan_enhance(
     scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
-    provenance: Provenance | None = None,
 ) -> Job[EnhancePlan]:
     """Measure what holds for the whole field, and decide how it is run."""
     yield Progress(0, 0, "Measuring the grey values")
@@ -64,6 +92,188 @@ def plan_enhance(
         strategy=strategy,
         scaling=scaling,
         haze=haze,
-        provenance=provenance,
         notes=notes,
     )
+
+
+def choose_strategy(
+    predictor: Predictor,
+    options: EnhanceOptions,
+    plan: TilePlan,
+    before: Mapping[str, Any] | None = None,
+    *,
+    scattered: bool = False,
+) -> ExecutionStrategy:
+    """Choose the cheapest way that gives what the user asked for."""
+    probe = predictor.probe
+    accepted = options.halo_tolerance is not None
+    deep = probe.halo is None or (probe.halo > _DEEP_HALO and not accepted)
+    if not probe.norms and not deep:
+        return ExecutionStrategy(
+            "none", "tiles", notes=_narrower(probe.halo, options, plan)
+        )
+    looks_at_all = probe.norms > 0 or probe.halo is None
+    if looks_at_all and options.norm in ("tile", "frozen"):
+        if probe.halo is None:
+            msg = (
+                f"Tiles need a bounded receptive field, and {predictor.card.name} has "
+                "none: use --norm exact, which runs the field whole."
+            )
+            raise OptionError(msg)
+        if options.norm == "tile":
+            return ExecutionStrategy("tile", "tiles")
+        return _frozen(predictor)
+    return _exact(predictor, options, plan, before, scattered=scattered)
+
+
+def _narrower(
+    exact: int | None, options: EnhanceOptions, plan: TilePlan
+) -> tuple[str, ...]:
+    """Say so when the halo is not the exact one."""
+    if options.halo_tolerance is None or exact is None or plan.halo >= exact:
+        return ()
+    said = (
+        f"A halo of {plan.halo} px instead of the exact {exact}: tiles may differ from "
+        f"the whole by {options.halo_tolerance:g} of the output's range."
+    )
+    return (said,)
+
+
+def _frozen(predictor: Predictor) -> ExecutionStrategy:
+    if halo_and_trace(predictor) is None:
+        raise _no_sample(predictor)
+    return ExecutionStrategy("frozen", "tiles")
+
+
+def _no_sample(predictor: Predictor) -> OptionError:
+    msg = (
+        f"Statistics of {predictor.card.name} cannot be taken from a sample, got "
+        "--norm frozen: use exact, which runs the field whole, or tile."
+    )
+    return OptionError(msg)
+
+
+def memory_budget(predictor: Predictor, options: EnhanceOptions) -> int:
+    """Give the bytes that a run may take."""
+    if options.memory_gb is not None:
+        return int(options.memory_gb * 1e9)
+    return int(_SHARE * free_memory(predictor.device))
+
+
+def _host_budget(predictor: Predictor, options: EnhanceOptions) -> int:
+    """Bytes that layers and waiting tiles may take."""
+    if predictor.device.type == "cpu" or options.memory_gb is not None:
+        return memory_budget(predictor, options)
+    return int(_SHARE * free_memory(torch.device("cpu")))
+
+
+def _fits(predictor: Predictor, options: EnhanceOptions, plan: TilePlan) -> bool:
+    if options.memory_gb is None:
+        return predictor.fits(plan.padded_shape)
+    return predictor.peak_bytes(plan.padded_shape) <= options.memory_gb * 1e9
+
+
+def _exact(
+    predictor: Predictor,
+    options: EnhanceOptions,
+    plan: TilePlan,
+    before: Mapping[str, Any] | None,
+    *,
+    scattered: bool,
+) -> ExecutionStrategy:
+    """Run a field so that it is as if it were run whole."""
+    norm: Literal["none", "exact"] = "exact" if predictor.probe.norms else "none"
+    if predictor.probe.halo is None:
+        norm = "exact"
+    repeated = before or {}
+    if repeated.get("norm") == "frozen" and options.norm == "auto":
+        return _frozen(predictor)
+    budget, host = memory_budget(predictor, options), _host_budget(predictor, options)
+    core = repeated.get("core")
+    if scattered or repeated.get("kind") == "tiles":
+        strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
+        if strategy is not None:
+            dear = norm == "exact" and options.norm == "auto" and not repeated
+            return _cheaper(strategy, predictor, plan) if dear else strategy
+    if repeated.get("kind") != "lockstep" and _fits(predictor, options, plan):
+        need = predictor.peak_bytes(plan.padded_shape) / 1e9
+        said = f"The field is run whole, with {need:.2g} GB of layers."
+        return ExecutionStrategy(norm, "whole", notes=(said,))
+    found = plan_lockstep(predictor, plan, budget, host=host, core=core)
+    if found is None:
+        if norm == "none":
+            return ExecutionStrategy("none", "tiles")
+        raise _too_large(predictor, plan)
+    strategy = ExecutionStrategy(norm, "lockstep", found, (found.sentence(),))
+    if norm == "exact" and options.norm == "auto" and not repeated:
+        return _cheaper(strategy, predictor, plan)
+    return strategy
+
+
+def _after_statistics(
+    norm: Literal["none", "exact"],
+    predictor: Predictor,
+    plan: TilePlan,
+    limits: tuple[int, int, int | None],
+) -> ExecutionStrategy | None:
+    """Measure statistics first, then run independent tiles; None where these cannot."""
+    if predictor.probe.halo is None:
+        return None
+    if not predictor.probe.norms:
+        return ExecutionStrategy(norm, "tiles")
+    budget, host, core = limits
+    found = plan_lockstep(predictor, plan, budget, host=host, core=core)
+    if found is None:
+        return None
+    said = (
+        "The statistics of the whole field are measured first, in this process: "
+        f"{found.sentence()}"
+    )
+    return ExecutionStrategy(norm, "tiles", found, (said,))
+
+
+def _cheaper(
+    strategy: ExecutionStrategy, predictor: Predictor, plan: TilePlan
+) -> ExecutionStrategy:
+    """Give up exactness where it costs over three times as much, and say so."""
+    found = strategy.lockstep
+    if found is None or predictor.probe.halo is None:
+        return strategy
+    spilled = found.disk_bytes / max(1, found.room_bytes)
+    exact = found.work * (1 + _DISK_WORK * spilled)
+    if strategy.kind == "tiles":
+        exact += work_of(plan)
+    frozen = frozen_work(plan, predictor.probe.halo) + work_of(plan)
+    if exact <= _TOO_DEAR * frozen:
+        return strategy
+    said = (
+        f"Exact statistics would take {exact:.1f} passes and frozen ones "
+        f"{frozen:.1f}: they are taken from a sample; --norm exact insists."
+    )
+    return replace(_frozen(predictor), notes=(said,))
+
+
+def _too_large(predictor: Predictor, plan: TilePlan) -> DeviceMemoryError:
+    need = predictor.peak_bytes(plan.padded_shape) / 2**30
+    msg = (
+        f"{predictor.card.name} looks at the field as a whole, {need:.1f} GiB on "
+        f"{predictor.device}, and that is not free: crop the field, or use --norm "
+        "tile, which leaves seams."
+    )
+    return DeviceMemoryError(msg)
+
+
+def frozen_statistics(
+    run: TiledRun, predictor: Predictor, options: EnhanceOptions, target: Sink
+) -> Job[Frozen]:
+    """Take the statistics that a target keeps, or measure them on a sample."""
+    before = target.kept(_FROZEN)
+    if before is not None:
+        return Frozen.from_json(before)
+    known = halo_and_trace(predictor)
+    if known is None:
+        raise _no_sample(predictor)
+    room = _host_budget(predictor, options) // 2, target.folder
+    found = yield from measure_frozen(run, predictor, known[1], room)
+    target.keep(_FROZEN, found.to_json())
+    return found

@@ -24,9 +24,8 @@ from napari_semsr.core import (
     SemsrError,
 )
 from napari_semsr.inference.exact import Statistics, on_device
-from napari_semsr.inference.haze import local_part
 from napari_semsr.inference.network_cache import probed_network
-from napari_semsr.inference.normalise import Scaling
+from napari_semsr.inference.network_input import Scaling, local_part
 from napari_semsr.models import FixedMoments, LoadedModel, Probe
 
 # Which device, which precision, how much memory.

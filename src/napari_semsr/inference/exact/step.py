@@ -30,7 +30,7 @@ from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
 from napari_semsr.inference.exact.graph import OpTrace, SyncPoint
 from napari_semsr.inference.exact.replay import Answer, TilePass
 from napari_semsr.inference.exact.statistics import Gathered, Statistics, sums_of
-from napari_semsr.inference.normalise import set_missing
+from napari_semsr.inference.network_input import set_missing
 from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of, sample_of
 from napari_semsr.models import Moments
 

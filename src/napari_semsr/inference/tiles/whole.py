@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Box, IntPair, Progress, TilePlan, to_dtype
 from napari_semsr.inference.exact import MeasuredMoments
-from napari_semsr.inference.normalise import set_missing
+from napari_semsr.inference.network_input import Regrid, set_missing
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import Regrid
 from napari_semsr.inference.tiles.executors import LocalExecutor, Work
 from napari_semsr.inference.tiles.seams import edges_of, sample_of
 from napari_semsr.inference.tiles.worker import EnhancePlan, TiledRun, TileResult

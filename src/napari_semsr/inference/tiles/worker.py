@@ -13,7 +13,6 @@ from napari_semsr.core import (
     Box,
     Cancelled,
     DeviceMemoryError,
-    Provenance,
     SemsrError,
     Tile,
     TilePlan,
@@ -21,12 +20,16 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.inference.exact import LockstepPlan, Statistics
-from napari_semsr.inference.haze import HazeMap, read_input
 from napari_semsr.inference.layout import OutputPlan
-from napari_semsr.inference.normalise import Scaling, set_missing
+from napari_semsr.inference.network_input import (
+    HazeMap,
+    Regrid,
+    Scaling,
+    read_input,
+    set_missing,
+)
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.resample import Regrid
 from napari_semsr.inference.tiles.seams import Edge, edges_of, sample_of
 from napari_semsr.models import LoadedModel
 
@@ -68,7 +71,6 @@ class EnhancePlan:
     strategy: ExecutionStrategy  # In which order tiles go through the network
     scaling: Scaling  # The field's scaling
     haze: HazeMap | None = None  # Haze that is lifted before the network sees a window
-    provenance: Provenance | None = None  # What makes the result; made by a job
     notes: tuple[str, ...] = ()  # What the user should know
 
     @property

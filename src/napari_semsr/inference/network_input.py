@@ -1,0 +1,457 @@
+"""What a network is shown of a field, and how its answer is brought back.
+
+The field is resampled where the model was trained for other pixels, scaled by grey
+values measured over all of it, and haze is lifted off where the model does that.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from napari_semsr.core import (
+    Box,
+    Micrograph,
+    ReadError,
+    Resampling,
+    Tile,
+    TilePlan,
+    field_range,
+    finite_mean,
+    plan_tiles,
+    read_box,
+    reflect_indices,
+    round_up,
+    working_type,
+)
+from napari_semsr.inference.layout import OutputPlan, choose_tiles
+from napari_semsr.models import (
+    BLOCK,
+    DehazingRestorer,
+    ModelCard,
+    Probe,
+    block_statistics,
+)
+
+# Grey values: scaled by percentiles of the whole field, and back.
+
+_REACH = 4
+_EXACT_IN_FLOAT32 = 2
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """One linear map for the whole field."""
+
+    low: float  # Grey values that become 0 and 1; equal only in a constant field
+    high: float  # Grey values that become 0 and 1; equal only in a constant field
+    # Mean of the finite pixels: what missing pixels become when nothing near them is
+    # known. Zero when no pixel is missing
+    mean: float = 0.0
+    back: bool = True  # Whether results return to the grey values of the input
+
+    def normalise(self, window: NDArray[Any]) -> NDArray[np.float32]:
+        """Map grey values to the scale of the network.
+
+        `window` (Y, X); gives (Y, X).
+        """
+        span = self.high - self.low or 1.0
+        small = window.dtype.kind != "f" and window.dtype.itemsize <= _EXACT_IN_FLOAT32
+        narrow = small or window.dtype == np.float32
+        working = np.float32 if narrow else np.float64
+        values = np.subtract(window, working(self.low), dtype=working)
+        values /= working(span)
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def restore(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map a result back, in place; `values` (Y, X); gives (Y, X)."""
+        if self.back:
+            values *= np.float32(self.high - self.low)
+            values += np.float32(self.low)
+        return values
+
+
+def measure_scaling(
+    data: Any, percentiles: tuple[float, float], *, back: bool = True
+) -> Scaling:
+    """Measure the scaling of a field, once, chunk by chunk; `data` (Y, X)."""
+    low, high = field_range(data, *percentiles)
+    if low == high:
+        low, high = field_range(data, 0, 100)
+    if max(abs(low), abs(high)) >= _LARGEST:
+        msg = (
+            f"Grey values must be below {_LARGEST:.1e} to be enhanced in single "
+            "precision; divide them first."
+        )
+        raise ReadError(msg)
+    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    return Scaling(low, high, mean, back)
+
+
+def source_box(box: Box, shape: tuple[int, int]) -> Box:
+    """Give the part of a field that `read_window` may look at."""
+    grown = box.grow(_REACH)
+    rows = reflect_indices(grown.y0, grown.y1, shape[0])
+    columns = reflect_indices(grown.x0, grown.x1, shape[1])
+    return Box(
+        int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
+    )
+
+
+def read_window(
+    data: Any, box: Box, mean: float
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Read a window and fill the pixels that are not finite.
+
+    A missing pixel gets the mean of the finite ones among its 9 x 9 neighbours, or
+    the field's mean where there is none. Neighbours beyond the window are read too, so
+    that the filling does not depend on how the field was cut.
+
+    `data` (Y, X); gives (Y, X), (Y, X), where pixels were missing; None when none was.
+    """
+    window = read_box(data, box)
+    if window.dtype.kind != "f":
+        return window, None
+    missing = ~np.isfinite(window)
+    if not missing.any():
+        return window, None
+    from scipy import ndimage  # 15 MB, and most images are complete
+
+    wide = read_box(data, box.grow(_REACH))
+    known = np.isfinite(wide)
+    ones = np.ones(2 * _REACH + 1)
+    sums = [np.where(known, wide, 0).astype(np.float64), known.astype(np.float64)]
+    for axis in (0, 1):
+        sums = [ndimage.correlate1d(s, ones, axis=axis, mode="constant") for s in sums]
+    total, count = (s[_REACH:-_REACH, _REACH:-_REACH][missing] for s in sums)
+    filled = window.copy()
+    filled[missing] = np.where(count > 0.5, total / np.maximum(count, 1.0), mean)
+    return filled, missing
+
+
+def set_missing(
+    result: NDArray[np.float32], missing: NDArray[np.bool_] | None, scale: int
+) -> None:
+    """Make pixels that were missing in the input missing in the output, in place.
+
+    `result` (Y * scale, X * scale); `missing` (Y, X); `scale`: output pixels per input
+    pixel.
+    """
+    if missing is not None:
+        rows, columns = missing.shape
+        blocks = result.reshape(rows, scale, columns, scale)
+        blocks.transpose(0, 2, 1, 3)[missing] = np.nan
+
+
+# Haze: looked for once over the whole field, lifted off each window.
+#
+# A network that looks for haze (`napari_semsr.models.architectures.haze`) is shown
+# statistics of blocks of the whole field; what it finds is a small map of gains and one
+# grey level. Each window is then lifted by the part of the map that lies under it, so
+# that tiles agree.
+
+_WINDOW = 1024
+_LARGEST_MAP = 256
+_KNOWN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HazeMap:
+    """Gain that lifts haze, at the centres of blocks."""
+
+    gain: NDArray[np.float32]  # Gain of each block; between centres it is bilinear
+    pitch: int  # Side of a block in pixels
+    airlight: float  # Grey level about which the gain acts
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Least and largest gain."""
+        return float(self.gain.min()), float(self.gain.max())
+
+    def at(self, box: Box) -> NDArray[np.float32]:
+        """Interpolate the gain under a window.
+
+        `box`: the window, in pixels of the field; gives (Y, X), the same for a pixel
+        whatever window it is asked for in.
+        """
+        values: NDArray[np.float32] = self.gain
+        for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
+            last = self.gain.shape[axis] - 1
+            place = (np.arange(start, stop) + 0.5) / self.pitch - 0.5
+            place = np.clip(place, 0, last)
+            below = np.minimum(place.astype(np.intp), max(last - 1, 0))
+            share = (place - below).astype(np.float32)
+            share = share[:, None] if axis == 0 else share[None]
+            low = np.take(values, below, axis)
+            high = np.take(values, np.minimum(below + 1, last), axis)
+            values = low + (high - low) * share
+        return values
+
+    def lift(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
+        """Take the haze off a window; `window` (Y, X); gives (Y, X)."""
+        narrow = window.dtype == np.float32 or (
+            window.dtype.kind != "f" and window.dtype.itemsize <= 2
+        )
+        working = np.float32 if narrow else np.float64
+        lifted = np.subtract(window, working(self.airlight), dtype=working)
+        lifted *= self.at(box)
+        lifted += working(self.airlight)
+        return np.asarray(lifted)
+
+
+def local_part(module: nn.Module) -> nn.Module:
+    """Give the part of a network that runs on tiles."""
+    return module.local if isinstance(module, DehazingRestorer) else module
+
+
+def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
+    """Look at a whole field, in blocks of 16 px (more on fields above 4096 px).
+
+    `data` (Y, X).
+    """
+    if not isinstance(module, DehazingRestorer) or scaling.high <= scaling.low:
+        return None
+    shrink = 1
+    while max(data.shape) > shrink * BLOCK * _LARGEST_MAP:
+        shrink *= 2
+    statistics = _statistics(data, scaling, shrink)
+    with torch.inference_mode():
+        veil = module.survey(torch.from_numpy(statistics)[None])
+    gain = veil.log_gain[0, 0].exp().numpy()
+    span = scaling.high - scaling.low
+    airlight = float(veil.airlight) * span + scaling.low
+    return HazeMap(np.ascontiguousarray(gain), BLOCK * shrink, airlight)
+
+
+def _statistics(data: Any, scaling: Scaling, shrink: int) -> NDArray[np.float32]:
+    """Statistics of all blocks, read window by window; missing pixels do not count."""
+    pitch = BLOCK * shrink
+    rows, columns = (round_up(int(n), pitch) for n in data.shape)
+    found = np.empty((5, rows // pitch, columns // pitch), dtype=np.float32)
+    known = np.ones(found.shape[1:], dtype=np.float32)
+    for y in range(0, rows, _WINDOW):
+        for x in range(0, columns, _WINDOW):
+            box = Box(y, min(y + _WINDOW, rows), x, min(x + _WINDOW, columns))
+            window, missing = read_window(data, box, scaling.mean)
+            field = torch.from_numpy(scaling.normalise(window))[None, None]
+            if shrink > 1:
+                field = functional.avg_pool2d(field, shrink)
+            place = np.s_[y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch]
+            found[:, *place] = block_statistics(field)[0].numpy()
+            if missing is not None:
+                known[place] = 1 - _means(missing, pitch)
+    return found if known.min() == 1 else _completed(found, known)
+
+
+def _means(values: NDArray[np.bool_], pitch: int) -> NDArray[np.float32]:
+    """Share of true pixels in each block."""
+    rows, columns = (n // pitch for n in values.shape)
+    blocks = values.reshape(rows, pitch, columns, pitch)
+    return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
+
+
+def _completed(
+    statistics: NDArray[np.float32], known: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Make up for missing pixels, which were filled and so hold no contrast.
+
+    Energies are divided by the share of pixels that is known; a block that lacks half
+    of them takes the statistics of the nearest one that does not.
+    """
+    statistics[1:] /= np.maximum(known, _KNOWN)
+    lacking = known < _KNOWN
+    if not lacking.any() or lacking.all():
+        return statistics
+    from scipy import ndimage  # 15 MB, and most images are complete
+
+    nearest = ndimage.distance_transform_edt(
+        lacking, return_distances=False, return_indices=True
+    )
+    return np.ascontiguousarray(statistics[:, *nearest])
+
+
+def read_input(
+    data: Any, box: Box, scaling: Scaling, haze: HazeMap | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Read what a network is shown of a window: filled, and without haze.
+
+    `data` (Y, X); gives (Y, X), (Y, X), where pixels were missing; None when none was.
+    """
+    window, missing = read_window(data, box, scaling.mean)
+    return (window if haze is None else haze.lift(window, box)), missing
+
+
+# Another pixel size: the field on the grid of the network, and back, tile by tile.
+#
+# A tile of the output lies on the field's own grid. It is made from what the network
+# gives for a part of a coarser or finer grid, and that from a part of the field; each
+# part is the wider by what the resampling looks at:
+#
+#     field    |----- resampled ----->|  network's grid  |----- network ----->|
+#     output   |<---- resampled ------|  its output      |<-------------------|
+#
+# Both steps are local and find their places in integers (`core.resampling`), so that a
+# tile's result is that of the whole field.
+
+_STRIP = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ResampledField:
+    """A field on the network's grid: looks like an array, made where it is read."""
+
+    source: Any  # (Y, X) The field; missing pixels are filled before it is resampled
+    there: Resampling  # From the field's grid to the network's
+    mean: float = 0.0  # The field's mean
+    # Whether a pixel is missing where the pixel of the field under its centre is
+    gaps: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.there.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return working_type(np.dtype(self.source.dtype))
+
+    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+        rows, columns = (
+            slice(*item.indices(size)[:2])
+            for item, size in zip(index, self.shape, strict=True)
+        )
+        made = np.empty(
+            (rows.stop - rows.start, columns.stop - columns.start), self.dtype
+        )
+        for top in range(rows.start, rows.stop, _STRIP):
+            below = min(top + _STRIP, rows.stop)
+            box = Box(top, below, columns.start, columns.stop)
+            place = self.there.source(box)
+            block, missing = read_window(self.source, place, self.mean)
+            strip = self.there.make(block, place, box)
+            if self.gaps and missing is not None:
+                strip[missing[self.there.under(place, box)]] = np.nan
+            made[top - rows.start : below - rows.start] = strip
+        return made
+
+    def needed(self, window: Box) -> Box:
+        """Find what of the field a window is made of.
+
+        `window`: in pixels of this array; it may reach over its end; gives region
+        inside the field, with the neighbours of missing pixels.
+        """
+        inside = self.there.source(source_box(window, self.shape))
+        return source_box(inside, self.there.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Regrid:
+    """How tiles of the output lie on the network's grid."""
+
+    # From the field's grid to the network's; from the network's output to that of the
+    # run
+    there: Resampling
+    # From the field's grid to the network's; from the network's output to that of the
+    # run
+    back: Resampling
+    # Cores partition the field; scaled, they are the chunks of the output
+    outputs: TilePlan
+    scale: int  # Output pixels per input pixel
+
+    def core(self, core: Box) -> Box:
+        """Find what of the network's grid a part of the output is made of."""
+        fine = self.back.source(self._grown(core).scaled(self.scale))
+        k = self.scale
+        return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
+
+    def around(self, plan: TilePlan, core: Box, index: tuple[int, int]) -> Tile:
+        """Find what the network is shown for a part of the output."""
+        found, stride = self.core(core), plan.stride
+        top, left = (v // stride * stride for v in (found.y0, found.x0))
+        return plan.around(Box(top, found.y1, left, found.x1), index)
+
+    def deliver(
+        self, source: Any, core: Box, values: NDArray[np.float32], box: Box
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Bring what the network gave back to the field's grid.
+
+        `source` (Y, X), the field, for the pixels that are missing in it; `values` (Y *
+        scale, X * scale); gives the output for the part and a pixel of the field around
+        it.
+        """
+        grown = self._grown(core)
+        wanted = grown.scaled(self.scale)
+        needed = self.back.source(wanted)
+        part = values[needed.within(box.scaled(self.scale)).slices]
+        made = self.back.make(part, needed, wanted)
+        if np.dtype(source.dtype).kind == "f":
+            missing = ~np.isfinite(read_box(source, grown))
+            set_missing(made, missing, self.scale)
+        return made, core.within(grown).scaled(self.scale)
+
+    def _grown(self, core: Box) -> Box:
+        """Add a pixel around, inside the field."""
+        return core.grow(1).intersection(Box.of(self.there.size))
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInput:
+    """What a network sees: the field on its grid, and the tiles there.
+
+    `regrid` says how the output's tiles are made of these; None where both grids are
+    one.
+    """
+
+    data: Any
+    tiles: TilePlan
+    regrid: Regrid | None
+
+
+def plan_network_input(
+    micrograph: Micrograph,
+    output: OutputPlan,
+    card: ModelCard,
+    probe: Probe,
+    *,
+    constant: bool = False,
+) -> NetworkInput:
+    """Cut what a network sees into tiles; `constant` gives all windows one size."""
+    data, fit = micrograph.data, output.fit
+
+    def cut(shape: tuple[int, int], tile: int) -> TilePlan:
+        return choose_tiles(shape, card, probe, tile=tile, constant=constant)
+
+    if fit.steps is None:
+        return NetworkInput(data, cut(micrograph.shape, output.core), None)
+    there = Resampling(micrograph.shape, fit.steps)
+    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    seen = ResampledField(data, there, mean, gaps=fit.keep)
+    if fit.keep:
+        return NetworkInput(seen, cut(there.shape, output.core), None)
+    outputs = plan_tiles(micrograph.shape, core=output.core, halo=0, constant=False)
+    rows, columns = there.shape
+    back = Resampling(
+        (rows * card.scale, columns * card.scale),
+        (1 / fit.steps[0], 1 / fit.steps[1]),
+    )
+    regrid = Regrid(there, back, outputs, card.scale)
+    return NetworkInput(seen, cut(there.shape, _widest(regrid, card.stride)), regrid)
+
+
+def _widest(regrid: Regrid, stride: int) -> int:
+    """Side of a core on the network's grid that holds each tile of the output."""
+    rows, columns = regrid.outputs.grid
+    diagonal = [(row, 0) for row in range(rows)] + [(0, c) for c in range(columns)]
+    widest = 1
+    for place in diagonal:
+        box = regrid.core(regrid.outputs.tile(*place).core)
+        high = box.y1 - box.y0 // stride * stride
+        wide = box.x1 - box.x0 // stride * stride
+        widest = max(widest, high, wide)
+    return widest
