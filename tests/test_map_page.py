@@ -13,7 +13,7 @@ DRAWINGS = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
 LINES = [
     re.fullmatch(r" *([\w/]+) +(.*)", line)
     for drawing in DRAWINGS[1:]
-    for line in drawing.splitlines()
+    for line in re.sub(r"\n {20,}", " ", drawing).splitlines()
 ]
 CODE = "\n".join(
     path.read_text(encoding="utf-8")
