@@ -250,7 +250,24 @@ def plan_output(
     *,
     tile: int | None = None,
 ) -> OutputPlan:
-    """Lay out the result of a run; `tile` takes the place of that of the options."""
+    """Lay out the result of a run, before a network is loaded.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The image to enhance.
+    card : mapping
+        Card of the model: its scale, stride and trained pixel sizes.
+    options : EnhanceOptions
+        Options of the run.
+    tile : int, optional
+        Side of a tile in px of the input, in place of that of `options`.
+
+    Returns
+    -------
+    OutputPlan
+        Grid, chunks and type of the result.
+    """
     scale, stride = int(card.get("scale", 1)), int(card.get("stride", 1))
     trained = TrainedPixelSizes.from_card(card)
     fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)

@@ -343,7 +343,18 @@ def errors_png(
 
 
 def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
-    """Choose the grey values to show as black and white, NaN left away."""
+    """Choose the grey values to show as black and white.
+
+    Parameters
+    ----------
+    image : (Y, X) numpy.ndarray
+        Grey values; NaN is left away.
+
+    Returns
+    -------
+    tuple of float
+        The 0.5 and 99.5 percentiles.
+    """
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
     return low, max(high, low + 1e-6)
 

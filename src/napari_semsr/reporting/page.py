@@ -65,14 +65,40 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """Say a number with a fixed count of decimals, or a dash for none."""
+    """Say a number with a fixed count of decimals, or a dash for none.
+
+    Parameters
+    ----------
+    value : float or None
+        What is said.
+    decimals : int
+        Digits behind the point.
+
+    Returns
+    -------
+    str
+        The number, or a dash for none.
+    """
     if value is None or not math.isfinite(value):
         return _MISSING
     return f"{value:.{decimals}f}"
 
 
 def signed(value: float | None, decimals: int) -> str:
-    """Say a difference with its sign, a true minus sign."""
+    """Say a difference with its sign, a true minus sign.
+
+    Parameters
+    ----------
+    value : float or None
+        What is said.
+    decimals : int
+        Digits behind the point.
+
+    Returns
+    -------
+    str
+        The difference, or a dash for none.
+    """
     if value is None or not math.isfinite(value):
         return _MISSING
     return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
@@ -86,7 +112,18 @@ def length(nm: float | None) -> str:
 
 
 def resolution(found: "FrcResult | None") -> str:
-    """Say a resolution in nm, or that there is none."""
+    """Say a resolution in nm, or that there is none.
+
+    Parameters
+    ----------
+    found : FrcResult or None
+        A measurement.
+
+    Returns
+    -------
+    str
+        In nm, or ``none``.
+    """
     if found is None or found.resolution_nm is None:
         return "none"
     return length(found.resolution_nm)

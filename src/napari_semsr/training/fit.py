@@ -156,7 +156,18 @@ def train(
 
 
 def settled(recipe: Recipe) -> Recipe:
-    """Fill in the architecture of a recipe that takes over that of a model."""
+    """Fill in the architecture of a recipe that takes over that of a model.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        As it was read.
+
+    Returns
+    -------
+    Recipe
+        With the architecture of the model that it starts from.
+    """
     if recipe.architecture != SAME or recipe.start_from is None:
         return recipe
     card = read_card(resolve(recipe.start_from))

@@ -321,7 +321,18 @@ class Recipe(Options):
         return self.kind == "supervised-l1"
 
     def with_steps(self, steps: int) -> Self:
-        """Stretch the recipe, all parts of its schedule in proportion."""
+        """Stretch the recipe, all parts of its schedule in proportion.
+
+        Parameters
+        ----------
+        steps : int
+            New length in optimiser steps.
+
+        Returns
+        -------
+        Recipe
+            The stretched recipe.
+        """
         share = steps / self.steps
 
         def scaled(count: int) -> int:

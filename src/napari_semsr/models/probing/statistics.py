@@ -42,7 +42,20 @@ class LiveNorm:
     eps: float
 
     def normalised(self, x: Tensor, moments: Moments) -> Tensor:
-        """Apply ``(x - mean) / sqrt(variance + eps) * weight + bias``."""
+        """Apply ``(x - mean) / sqrt(variance + eps) * weight + bias``.
+
+        Parameters
+        ----------
+        x : (B, C, H, W) torch.Tensor
+            What is normalised; the norm's input or a window of it.
+        moments : Moments
+            Mean and variance of each channel, ``(C,)``.
+
+        Returns
+        -------
+        (B, C, H, W) torch.Tensor
+            In the type of `x`.
+        """
         gain = (moments.variance + self.eps).rsqrt()
         if self.weight is not None:
             gain = gain * self.weight.reshape(-1).double().to(gain.device)
@@ -57,7 +70,20 @@ class LiveNorm:
 def live_norm(
     func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> LiveNorm | None:
-    """Read a torch call that normalises a plane by its own statistics; else None."""
+    """Read a torch call that normalises a plane by its own statistics.
+
+    Parameters
+    ----------
+    func : object
+        The torch function that is called.
+    args, kwargs : tuple and dict
+        Its arguments.
+
+    Returns
+    -------
+    LiveNorm or None
+        None for every other call.
+    """
     if func is not functional.instance_norm:
         return None
     return _read(*args, **kwargs)
@@ -89,7 +115,18 @@ class Answering(TorchFunctionMode):
         self.count = 0
 
     def answer(self, norm: LiveNorm) -> Tensor:
-        """Give the normalised image; for subclasses."""
+        """Give the normalised image; for subclasses.
+
+        Parameters
+        ----------
+        norm : LiveNorm
+            The call, on an image ``(B, C, H, W)``.
+
+        Returns
+        -------
+        (B, C, H, W) torch.Tensor
+            What the network goes on with.
+        """
         raise NotImplementedError
 
     def __torch_function__(
@@ -121,6 +158,11 @@ class FixedMoments(Answering):
     """Answer live norms from moments that were measured before, one for each in order.
 
     With the moments of a whole field, each tile is what it is in the whole field.
+
+    Parameters
+    ----------
+    moments : sequence of Moments
+        One for each norm, in the order of the calls.
     """
 
     def __init__(self, moments: Sequence[Moments]) -> None:
@@ -128,7 +170,23 @@ class FixedMoments(Answering):
         self._moments = moments
 
     def answer(self, norm: LiveNorm) -> Tensor:
-        """Normalise by the next of the moments; `SemsrError` where they do not fit."""
+        """Normalise by the next of the moments.
+
+        Parameters
+        ----------
+        norm : LiveNorm
+            The call, on an image ``(B, C, H, W)``.
+
+        Returns
+        -------
+        (B, C, H, W) torch.Tensor
+            The normalised image.
+
+        Raises
+        ------
+        SemsrError
+            If the moments are those of another network.
+        """
         known = self.count < len(self._moments)
         channels = int(norm.input.shape[1])
         if not known or len(self._moments[self.count].mean) != channels:
