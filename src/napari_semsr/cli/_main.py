@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from napari_semsr.cli.verb import Verb
 from napari_semsr.core import OptionError, Progress, SemsrError, Waiting
+
+if TYPE_CHECKING:
+    from napari_semsr.cli.verb import Verb
 
 VERBS = {
     "info": "say what a file is: size, type, pixel size, vendor, metadata",
@@ -45,12 +47,12 @@ VERBS = {
 _FAMILIES = {
     "info": "files",
     "convert": "files",
-    "frc": "measure",
-    "frc-map": "measure",
-    "spectrum": "measure",
-    "metrics": "measure",
-    "gaps": "measure",
-    "histogram": "measure",
+    "frc": "resolution",
+    "frc-map": "resolution",
+    "spectrum": "resolution",
+    "metrics": "grey",
+    "gaps": "grey",
+    "histogram": "grey",
 }
 """Modules that serve several verbs; every other bears its verb's name."""
 
@@ -64,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
         raise OptionError(msg)
 
 
-def load_verb(name: str) -> Verb[Any]:
+def load_verb(name: str) -> "Verb[Any]":
     """Import the module that serves a verb."""
     word = name.replace("-", "_")
     module = import_module(f"napari_semsr.cli.verbs.{_FAMILIES.get(name, word)}")

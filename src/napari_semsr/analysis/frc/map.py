@@ -15,7 +15,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.ndimage import distance_transform_edt
 
 from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.correlation import (
@@ -283,6 +282,8 @@ def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
     missing = ~np.isfinite(measured)
     if missing.all() or not missing.any():
         return measured.copy(), np.zeros_like(missing)
+    from scipy.ndimage import distance_transform_edt  # takes long to import
+
     nearest = distance_transform_edt(
         missing, return_distances=False, return_indices=True
     )

@@ -1,0 +1,171 @@
+"""``semsr metrics``, ``gaps`` and ``histogram``: grey levels against a reference."""
+
+import argparse
+
+from napari_semsr.analysis import (
+    GapOptions,
+    MetricsOptions,
+)
+from napari_semsr.cli.verb import (
+    Verb,
+    add_image,
+    add_opening,
+    add_options,
+    columns,
+    length,
+    number,
+    opening_from,
+    options_from,
+)
+from napari_semsr.core import Job
+from napari_semsr.jobs import (
+    GapReport,
+    HistogramOptions,
+    HistogramReport,
+    MetricsReport,
+    gaps_job,
+    histogram_job,
+    metrics_job,
+)
+
+# ``semsr gaps IMAGE [REFERENCE]``: gaps between particles.
+
+
+def _configure_gaps(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "image", "an image of particles")
+    add_image(parser, "reference", "a better image of the same field", optional=True)
+    add_options(parser, GapOptions, title="gaps")
+    add_opening(parser)
+
+
+def _start_gaps(arguments: argparse.Namespace) -> Job[GapReport]:
+    """Make the job."""
+    return gaps_job(
+        arguments.image,
+        arguments.reference,
+        options=options_from(arguments, GapOptions),
+        opening=opening_from(arguments),
+    )
+
+
+def _summarise_gaps(result: GapReport) -> str:
+    """Say the figures."""
+    record = result.to_json()
+    rows = [
+        ("particles", str(record["particles"])),
+        (
+            "neighbours",
+            f"{record['pairs']}, {record['excluded']} of unequal brightness",
+        ),
+        ("gaps", str(record["gaps"])),
+    ]
+    if record["undetected_fraction"] is not None:
+        share = 100 * record["undetected_fraction"]
+        error = length(record["mean_width_error_nm"], record["mean_width_error_px"])
+        signed = length(
+            record["mean_signed_width_error_nm"], record["mean_signed_width_error_px"]
+        )
+        rows += [
+            ("detected", str(record["detected"])),
+            ("undetected", f"{share:.1f} %"),
+            ("mean width error", error),
+            ("signed", signed),
+        ]
+    return columns(rows)
+
+
+GAPS = Verb(_configure_gaps, _start_gaps, _summarise_gaps)
+
+
+# ``semsr histogram IMAGE [REFERENCE]``: grey-level distributions.
+
+_ROWS = 16
+_BAR = 40
+
+
+def _configure_histogram(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "image", "an image")
+    add_image(parser, "reference", "another image, of any shape", optional=True)
+    add_options(parser, HistogramOptions, title="bins")
+    add_opening(parser)
+
+
+def _start_histogram(arguments: argparse.Namespace) -> Job[HistogramReport]:
+    """Make the job."""
+    return histogram_job(
+        arguments.image,
+        arguments.reference,
+        options=options_from(arguments, HistogramOptions),
+        opening=opening_from(arguments),
+    )
+
+
+def _summarise_histogram(result: HistogramReport) -> str:
+    """Draw the distribution of the image in a few rows, and say the distance."""
+    record = result.to_json()
+    edges, counts = record["bins"], record["counts"]
+    step = max(1, -(-len(counts) // _ROWS))
+    sums = [sum(counts[i : i + step]) for i in range(0, len(counts), step)]
+    top = max([*sums, 1])
+    rows = [
+        (
+            number(edges[i * step], 4),
+            "#" * max(round(count / top * _BAR), 1 if count else 0),
+        )
+        for i, count in enumerate(sums)
+    ]
+    if record.get("emd") is not None:
+        rows.append(("distance", f"{number(record['emd'], 4)} grey levels"))
+    return columns(rows)
+
+
+HISTOGRAM = Verb(_configure_histogram, _start_histogram, _summarise_histogram)
+
+
+# ``semsr metrics IMAGE [REFERENCE]``: how an image compares with a reference.
+
+_SHOWN = (
+    ("psnr_db", "PSNR", "dB"),
+    ("ssim", "SSIM", ""),
+    ("nrmse", "NRMSE", ""),
+    ("average_gradient", "average gradient", ""),
+    ("contrast", "contrast", ""),
+    ("spatial_frequency", "spatial frequency", ""),
+    ("data_range", "data range", ""),
+)
+
+
+def _configure_metrics(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add_image(parser, "image", "an image")
+    add_image(parser, "reference", "the truth, of the same shape", optional=True)
+    add_options(parser, MetricsOptions, title="comparison")
+    add_opening(parser)
+
+
+def _start_metrics(arguments: argparse.Namespace) -> Job[MetricsReport]:
+    """Make the job."""
+    return metrics_job(
+        arguments.image,
+        arguments.reference,
+        options=options_from(arguments, MetricsOptions),
+        opening=opening_from(arguments),
+    )
+
+
+def _summarise_metrics(result: MetricsReport) -> str:
+    """Say the figures."""
+    record = result.to_json()
+    rows = [
+        (name, f"{number(record[key], 4)} {unit}".rstrip())
+        for key, name, unit in _SHOWN
+        if record.get(key) is not None
+    ]
+    if record.get("match"):
+        rows.append(("matched", str(record["match"])))
+    return columns(rows)
+
+
+METRICS = Verb(_configure_metrics, _start_metrics, _summarise_metrics)
