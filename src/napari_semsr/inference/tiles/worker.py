@@ -97,7 +97,7 @@ class EnhancePlan:
     def tile(self, place: tuple[int, int]) -> Tile:
         """Find what the network is shown for a tile of the output.
 
-        Gives in pixels of what the network sees.
+        In pixels of what the network sees.
         """
         if self.regrid is None:
             return self.tiles.tile(*place)
@@ -107,7 +107,7 @@ class EnhancePlan:
         """Find what the network is shown for any part of the output.
 
         `core`: in pixels of the input; it starts on the stride where the network sees
-        the input's own grid; `index` (0, 0); gives in pixels of what the network sees.
+        the input's own grid; `index` (0, 0); in pixels of what the network sees.
         """
         if self.regrid is None:
             return self.tiles.around(core, index)

@@ -91,7 +91,7 @@ def live_keywords(
 def field_in_view(layer: Image) -> Box | None:
     """Find what of a layer is on the canvas.
 
-    Gives in pixels of its finest level; None when it is off the canvas.
+    In pixels of its finest level; None when it is off the canvas.
     """
     corners = np.asarray(layer.corner_pixels)[:, -2:]
     fine = np.asarray(layer.level_shapes[0])[-2:]
