@@ -32,6 +32,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 FIRST_TILE_S, STALL_MS, GROWTH = 1.5, 50.0, 1.10
+CANCEL_SHOWN_S, CANCEL_ENDED_S = 0.3, 1.0
 show: Callable[[str], None] = print
 
 
@@ -136,12 +137,14 @@ class Desk:
         self.panel.run_button.click()
         return time.perf_counter() - begun[0], time.thread_time() - begun[1]
 
-    def stop(self) -> float:
-        """Cancel; give the seconds until nothing runs any more."""
+    def stop(self) -> tuple[float, float]:
+        """Press Cancel; give the seconds until it shows, and until nothing runs."""
         begun = time.perf_counter()
-        self.panel.cancel()
+        self.panel.cancel_button.click()
+        self.spin(120, lambda: self.panel.status.text().startswith("Cancelling"))
+        shown = time.perf_counter() - begun
         self.spin(120, lambda: not self.panel.runner.busy)
-        return time.perf_counter() - begun
+        return shown, time.perf_counter() - begun
 
 
 def processor_time() -> float:
@@ -187,7 +190,6 @@ def feel(side: int, seconds: float, rounds: int) -> int:
     """Measure first tile, stalls and cancel, several times in turn."""
     desk = Desk(side, 900)
     desk.spin(1)
-    took = _timed_tiles()
     desk.look(0.5, 0.5)
     watch_first_tile(desk)  # imports torch, reads the weights: now it is warm
     desk.stop()
@@ -199,8 +201,7 @@ def feel(side: int, seconds: float, rounds: int) -> int:
         desk.spin(1)
         clicks.append(watch_first_tile(desk))
         busy.append(desk.wander(seconds))
-        tile = max(took)
-        stops.append(desk.stop() - tile)
+        stops.append(desk.stop())
         desk.viewer.layers.remove("field enhanced")
     desk.viewer.close()
     show(f"{side}², default model, medians of {rounds} rounds")
@@ -214,29 +215,18 @@ def feel(side: int, seconds: float, rounds: int) -> int:
         f"{found['click_cpu_ms']:.0f} ms of the main thread"
     )
     extra = _stalls(idle, busy)
-    show(f"cancelled at most {max(stops):.2f} s after the longest tile would end")
+    shown, ended = (max(column) for column in zip(*stops, strict=True))
+    show(
+        f"a cancel shows after at most {shown:.2f} s (goal {CANCEL_SHOWN_S}), and "
+        f"computing ends after {ended:.2f} s (goal {CANCEL_ENDED_S})"
+    )
     missed = (
-        found["first_tile_s"] > FIRST_TILE_S or extra > STALL_MS or max(stops) > 0.5
+        found["first_tile_s"] > FIRST_TILE_S
+        or extra > STALL_MS
+        or shown > CANCEL_SHOWN_S
+        or ended > CANCEL_ENDED_S
     )
     return int(missed)
-
-
-def _timed_tiles() -> list[float]:
-    """Note from now on how long each tile takes."""
-    from napari_semsr.inference.tiles.worker import TileWorker
-
-    took: list[float] = []
-    enhance = TileWorker.enhance
-
-    def timed(self: Any, places: Any) -> Any:
-        begun = time.perf_counter()
-        try:
-            return enhance(self, places)
-        finally:
-            took.append(time.perf_counter() - begun)
-
-    TileWorker.enhance = timed  # type: ignore[method-assign]
-    return took
 
 
 def _stalls(idle: list[tuple[float, ...]], busy: list[tuple[float, ...]]) -> float:
