@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
-from napari_semsr.pairing.grid import align, rescale
+from napari_semsr.pairing.cut import align, rescale
 from napari_semsr.pairing.options import PairOptions
 
 OPTIONS = PairOptions(patch=16)
@@ -26,47 +26,46 @@ def wave(shape, pixel, origin=None) -> Micrograph:
 
 def test_images_on_one_grid_are_left_alone():
     data = np.arange(400, dtype=np.uint8).reshape(20, 20)
-    found = align(Micrograph(data), Micrograph(data, parse_pixel_size(3.0)), OPTIONS)
-    assert not found.resampled
-    low, high = found.read(Box(2, 18, 3, 19))
+    pair = align(Micrograph(data), Micrograph(data, parse_pixel_size(3.0)), OPTIONS)
+    assert not any(one.resampled for one in pair)
+    low, high = (one.read(Box(2, 18, 3, 19)) for one in pair)
     np.testing.assert_array_equal(low, high)
     assert low.dtype == np.uint8
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_two_pixel_sizes_become_one(scale):
-    low, high = wave((60, 70), 12.0), wave((150, 170), 5.0)
-    found = align(low, high, OPTIONS.replace(scale=scale))
-    assert found.resampled
-    assert found.high.pixel_size_nm == (5, 5)
-    assert found.low.pixel_size_nm == (5 * scale, 5 * scale)
-    assert found.high.shape == tuple(n * scale for n in found.low.shape)
-    binned = found.high.array().reshape(
-        found.low.shape[0], scale, found.low.shape[1], scale
-    )
+    images = wave((60, 70), 12.0), wave((150, 170), 5.0)
+    pair = align(*images, OPTIONS.replace(scale=scale))
+    assert all(one.resampled for one in pair)
+    low, high = (one.image for one in pair)
+    assert high.pixel_size_nm == (5, 5)
+    assert low.pixel_size_nm == (5 * scale, 5 * scale)
+    assert high.shape == tuple(n * scale for n in low.shape)
+    binned = high.array().reshape(low.shape[0], scale, low.shape[1], scale)
     inner = np.s_[6:-6, 6:-6]
-    gap = (found.low.array() - binned.mean((1, 3)))[inner]
+    gap = (low.array() - binned.mean((1, 3)))[inner]
     assert np.abs(gap).max() < 0.02
 
 
 def test_origins_place_images():
     low = wave((80, 80), 8.0, (104.0, 204.0))
     high = wave((200, 200), 4.0, (42.0, 122.0))
-    found = align(low, high, OPTIONS)
-    assert found.low.shape == (160, 160)
-    assert found.low.origin == pytest.approx((102, 202))
-    assert found.high.origin == pytest.approx((102, 202))
-    gap = (found.low.array() - found.high.array())[8:-8, 8:-8]
+    low, high = (one.image for one in align(low, high, OPTIONS))
+    assert low.shape == (160, 160)
+    assert low.origin == pytest.approx((102, 202))
+    assert high.origin == pytest.approx((102, 202))
+    gap = (low.array() - high.array())[8:-8, 8:-8]
     assert np.abs(gap).max() < 0.01
 
 
 def test_crop_is_resized_to_the_patch():
     image = wave((96, 96), 5.0)
-    found = align(image, image, OPTIONS.replace(crop=32))
-    assert found.low.shape == (48, 48)
-    assert found.low.pixel_size_nm == (10, 10)
+    low, _ = (one.image for one in align(image, image, OPTIONS.replace(crop=32)))
+    assert low.shape == (48, 48)
+    assert low.pixel_size_nm == (10, 10)
     expected = wave((48, 48), 10.0).array()
-    assert np.abs(found.low.array() - expected)[4:-4, 4:-4].max() < 0.01
+    assert np.abs(low.array() - expected)[4:-4, 4:-4].max() < 0.01
 
 
 def test_rescale_by_one_is_the_same_object():

@@ -36,15 +36,16 @@ from napari_semsr.pairing import (
     PairChoice,
     PairOptions,
     SetWriter,
-    choose_paired,
-    choose_unpaired,
-    contact_sheet,
+    choose_pairs,
     open_pairs,
     prepare_image,
-    stated_scale,
 )
 
 _SKIPPED = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
+# Chosen, since calibrations differ by one or two per cent: how far a ratio of pixel
+# sizes may be from a whole number.
+_STATED = 0.02
+_MOST = 4  # as `PairOptions.scale`
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,7 @@ def pairs_job(
     records = [record for side in opened for record, _ in side]
     images = [[image for _, image in side] for side in opened]
     chosen, scale_note = _scaled(chosen, images, paired=paired)
-    choose = choose_paired if paired else choose_unpaired
-    choice = yield from choose(images[0], images[1], chosen)
+    choice = yield from choose_pairs(images[0], images[1], chosen, paired=paired)
     _require(choice)
     provenance = Provenance(
         job="pairs",
@@ -186,7 +186,7 @@ def _scaled(
     if options.scale is not None:
         return options, None
     both = list(zip(*images, strict=True)) if paired else []
-    stated = {stated_scale(low, high) for low, high in both}
+    stated = {_stated_scale(low, high) for low, high in both}
     scale = stated.pop() if len(stated) == 1 else None
     chosen = options.replace(scale=scale or 1)
     sizes = [image.mean_pixel_size_nm for image in (both[0] if both else ())]
@@ -198,6 +198,24 @@ def _scaled(
     if chosen.factor == 1:
         return chosen, f"{said}; both are brought to one pixel; --scale N keeps N to 1"
     return chosen, f"{said}; --scale 1 brings both to one pixel"
+
+
+def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
+    """Tell how many HIGH pixels a LOW pixel has, 1 to 4, by what both images say.
+
+    That is by the pixel sizes, or by the numbers of pixels where neither has one; None
+    where it is no whole number.
+    """
+    sizes = low.pixel_size_nm, high.pixel_size_nm
+    if sizes == (None, None):
+        ratio = np.array(high.shape) / np.array(low.shape)
+    elif sizes[0] is None or sizes[1] is None:
+        return None
+    else:
+        ratio = np.array(sizes[0]) / np.array(sizes[1])
+    whole = int(np.round(ratio[0]))
+    fits = 1 <= whole <= _MOST and bool(np.all(np.abs(ratio / whole - 1) < _STATED))
+    return whole if fits else None
 
 
 def _targets(
@@ -352,5 +370,5 @@ def _place(source: int, box: Box, scale: int) -> Any:
 
 def _draw_sheet(target: Path, sheet: Path) -> None:
     """Draw the contact sheet of a finished store."""
-    picture = Micrograph(contact_sheet(open_pairs(target)), name=sheet.stem)
+    picture = Micrograph(open_pairs(target).contact_sheet(), name=sheet.stem)
     write(picture, sheet, overwrite=True)

@@ -4,10 +4,8 @@ from .augment import (
 )
 from .cut import (
     PairChoice as PairChoice,
-    choose_paired as choose_paired,
-    choose_unpaired as choose_unpaired,
+    choose_pairs as choose_pairs,
 )
-from .grid import stated_scale as stated_scale
 from .options import (
     SPLITS as SPLITS,
     PairOptions as PairOptions,
@@ -21,6 +19,5 @@ from .store import (
     FORMAT as FORMAT,
     PairStore as PairStore,
     SetWriter as SetWriter,
-    contact_sheet as contact_sheet,
     open_pairs as open_pairs,
 )

@@ -1,13 +1,14 @@
 """Which patches are worth learning from, and which of the three sets each goes to.
 
-A patch must be finite and not empty; those of a pair must show the same at the same
-place, and two unpaired sets must show equally much pattern.
+Images are brought to one grid: as they are, or resampled to one physical pixel. A patch
+must be finite and not empty; those of a pair must show the same at the same place, and
+two unpaired sets must show equally much pattern.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from skimage import filters
 
 from napari_semsr.core import (
     Box,
+    Float32Array,
     FloatArray,
     FloatPair,
     IntPair,
@@ -24,9 +26,9 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ShapeError,
+    field_range,
     read_box,
 )
-from napari_semsr.pairing.grid import align, one_side
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 REASONS = {
@@ -47,12 +49,51 @@ class Place:
     box: Box  # In pixels of LOW
 
 
+# Chosen: pixel sizes are written with three or four digits; the percentiles leave out
+# dead and hot pixels.
+_SAME = 1e-3  # relative difference of two pixel sizes that are called equal
+_PERCENTILES = (0.1, 99.9)
+
+
+@dataclass(frozen=True, slots=True)
+class OnGrid:
+    """An image whose pixels belong to those of the other side."""
+
+    image: Micrograph
+    value_range: FloatPair  # Percentiles 0.1 and 99.9 of the field
+    resampled: bool  # Whether it was brought to another grid
+
+    @classmethod
+    def of(cls, image: Micrograph, *, resampled: bool) -> Self:
+        """Measure the range of an image."""
+        return cls(image, field_range(image.data, *_PERCENTILES), resampled)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read a patch, (Y, X); `box`: in pixels of the image."""
+        return read_box(self.image.data, box)
+
+    def told(self) -> dict[str, Any]:
+        """Say what a store keeps of it."""
+        size = self.image.pixel_size_nm
+        return {
+            "name": self.image.name,
+            "range": [float(v) for v in self.value_range],
+            "shape": list(self.image.shape),
+            "pixel_size_nm": None if size is None else list(size),
+            "origin": list(self.image.origin),
+        }
+
+
+_Sides = dict[str, list[OnGrid]]  # Images of "low" and of "high"
+_Sets = dict[str, list[tuple[Place, Place]]]  # Places in both, by the set's name
+
+
 @dataclass(frozen=True, slots=True)
 class PairChoice:
     """What will be written."""
 
     kind: str  # ``paired`` or ``unpaired``
-    sets: dict[str, list[tuple[Place, Place]]]  # LOW and HIGH of each set
+    sets: _Sets  # LOW and HIGH of each set
     images: dict[str, list[Micrograph]]  # Of each side, on their final grids
     scale: int  # HIGH pixels for each LOW pixel
     sources: dict[str, list[dict[str, Any]]]  # What the store says of the images
@@ -83,130 +124,103 @@ class PairChoice:
         return read_box(self.images[side][source].data, wanted).astype(common)
 
 
-def choose_paired(
-    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+def choose_pairs(
+    lows: Sequence[Micrograph],
+    highs: Sequence[Micrograph],
+    options: PairOptions,
+    *,
+    paired: bool,
 ) -> Job[PairChoice]:
-    """Choose patches of places that both images of a pair show.
+    """Choose the patches to learn from, and deal them out to the three sets.
 
     Parameters
     ----------
     lows, highs : sequence of Micrograph
-        Images of the same fields, in the same order.
+        Images of the same fields, in the same order; or of two sets.
     options : PairOptions
         Patch, scale, sets, and what is demanded.
+    paired : bool
+        Whether both sides show the same fields. Each pair is then one place twice, else
+        two patches of the same class of density.
 
     Returns
     -------
     PairChoice
-        Each pair is one place twice.
+        What will be written.
 
     Yields
     ------
     Progress
         Images brought to one grid, patches judged.
     """
-    aligned = []
-    for low, high in zip(lows, highs, strict=True):
-        yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
-        aligned.append(align(low, high, options))
-    places = _places([item.low for item in aligned], options)
-    passed: list[Place] = []
     rejected: Counter[str] = Counter()
+    if paired:
+        sides = yield from _on_one_grid(lows, highs, options)
+        sets, candidates = yield from _same_places(sides, options, rejected)
+    else:
+        sides = _to_one_pitch(lows, highs, options)
+        sets, candidates = yield from _equal_patterns(sides, options, rejected)
+    images = {side: [one.image for one in found] for side, found in sides.items()}
+    return PairChoice(
+        kind="paired" if paired else "unpaired",
+        sets=sets,
+        images=images,
+        scale=options.factor,
+        sources={side: [one.told() for one in found] for side, found in sides.items()},
+        candidates=candidates,
+        rejected=dict(rejected),
+        pixel_nm=_common_pixel(images["high"]),
+        resampled=any(one.resampled for found in sides.values() for one in found),
+    )
+
+
+def _same_places(
+    sides: _Sides, options: PairOptions, rejected: Counter[str]
+) -> Job[tuple[_Sets, int]]:
+    """Keep places that both images show alike; count all."""
+    places = _places(sides["low"], options)
+    passed: list[Place] = []
     for number, place in enumerate(places):
-        source = aligned[place.source]
-        ranges = source.low_range, source.high_range
-        reason = judge(*source.read(place.box), ranges, options)
+        low, high = (sides[side][place.source] for side in ("low", "high"))
+        reason = judge(
+            low.read(place.box),
+            high.read(place.box.scaled(options.factor)),
+            (low.value_range, high.value_range),
+            options,
+        )
         if reason is None:
             passed.append(place)
         else:
             rejected[reason] += 1
         yield Progress(number + 1, len(places), "judging patches")
-    sets = split(passed, options) if passed else {name: [] for name in SPLITS}
-    images = {
-        "low": [item.low for item in aligned],
-        "high": [item.high for item in aligned],
-    }
-    ranges_of = {
-        "low": [item.low_range for item in aligned],
-        "high": [item.high_range for item in aligned],
-    }
-    return PairChoice(
-        kind="paired",
-        sets={name: [(place, place) for place in sets[name]] for name in SPLITS},
-        images=images,
-        scale=options.factor,
-        sources={side: _told(images[side], ranges_of[side]) for side in images},
-        candidates=len(places),
-        rejected=dict(rejected),
-        pixel_nm=_common_pixel(images["high"]),
-        resampled=any(item.resampled for item in aligned),
-    )
+    sets = split(passed, options)
+    return {name: [(one, one) for one in sets[name]] for name in SPLITS}, len(places)
 
 
-def choose_unpaired(
-    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
-) -> Job[PairChoice]:
-    """Choose patches of two sets that show equally much pattern.
-
-    Parameters
-    ----------
-    lows, highs : sequence of Micrograph
-        Images of two sets.
-    options : PairOptions
-        Patch, scale, sets, and what is demanded.
-
-    Returns
-    -------
-    PairChoice
-        Pairs of patches from the same class of density.
-
-    Yields
-    ------
-    Progress
-        Patches judged.
-    """
-    images: dict[str, list[Micrograph]] = {}
-    ranges: dict[str, list[FloatPair]] = {}
+def _equal_patterns(
+    sides: _Sides, options: PairOptions, rejected: Counter[str]
+) -> Job[tuple[_Sets, int]]:
+    """Keep patches of two sets that show equally much pattern; count all."""
     found: dict[str, dict[str, list[Place]]] = {}
     densities: dict[tuple[str, Place], float] = {}
-    rejected: Counter[str] = Counter()
-    candidates, resampled = 0, False
-    pitch = options.pixel_nm or _common_pixel(highs)
-    for salt, (side, given) in enumerate((("low", lows), ("high", highs))):
-        scale = options.factor if side == "high" else 1
-        coarse = None if pitch is None else pitch * options.factor / scale
-        sides = [one_side(image, coarse, options) for image in given]
-        images[side] = [image for image, _, _ in sides]
-        ranges[side] = [value_range for _, value_range, _ in sides]
-        resampled |= any(changed for _, _, changed in sides)
-        places = _places(images[side], options, scale)
+    candidates = 0
+    for salt, (side, scale) in enumerate((("low", 1), ("high", options.factor))):
+        places = _places(sides[side], options, scale)
         candidates += len(places)
-        meters = [DensityMeter(image) for image in images[side]]
+        meters = [DensityMeter(one.image) for one in sides[side]]
         passed = []
         for number, place in enumerate(places):
-            box = place.box.scaled(scale)
-            patch = read_box(images[side][place.source].data, box)
-            reason = judge_one(patch, ranges[side][place.source], options)
+            source = sides[side][place.source]
+            patch = source.read(place.box.scaled(scale))
+            reason = judge_one(patch, source.value_range, options)
             if reason is None:
                 passed.append(place)
                 densities[side, place] = meters[place.source].measure(patch)
             else:
                 rejected[reason] += 1
             yield Progress(number + 1, len(places), f"judging patches of {side}")
-        empty: dict[str, list[Place]] = {name: [] for name in SPLITS}
-        found[side] = split(passed, options, salt=salt) if passed else empty
-    sets = _balanced(found, densities, options, rejected)
-    return PairChoice(
-        kind="unpaired",
-        sets=sets,
-        images=images,
-        scale=options.factor,
-        sources={side: _told(images[side], ranges[side]) for side in images},
-        candidates=candidates,
-        rejected=dict(rejected),
-        pixel_nm=_common_pixel(images["high"]),
-        resampled=resampled,
-    )
+        found[side] = split(passed, options, salt=salt)
+    return _balanced(found, densities, options, rejected), candidates
 
 
 def _balanced(
@@ -214,9 +228,9 @@ def _balanced(
     densities: dict[tuple[str, Place], float],
     options: PairOptions,
     rejected: Counter[str],
-) -> dict[str, list[tuple[Place, Place]]]:
+) -> _Sets:
     """Leave patches out until both sides of each set are equally dense."""
-    sets: dict[str, list[tuple[Place, Place]]] = {}
+    sets: _Sets = {}
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
         first, second = found["low"][name], found["high"][name]
@@ -236,46 +250,22 @@ def _balanced(
 
 
 def _places(
-    images: Sequence[Micrograph], options: PairOptions, scale: int = 1
+    side: Sequence[OnGrid], options: PairOptions, scale: int = 1
 ) -> list[Place]:
-    """Lay patches over all images; boxes are in pixels of LOW."""
-    places = [
-        place
-        for number, image in enumerate(images)
-        for place in lay_out(number, _coarse(image, scale), options)
-    ]
+    """Lay patches over all images of a side; boxes are in pixels of LOW."""
+    places: list[Place] = []
+    for number, one in enumerate(side):
+        rows, columns = (n // scale for n in one.image.shape)
+        places += lay_out(number, (rows, columns), options)
     if places:
         return places
-    largest = max(images, key=lambda image: min(image.shape))
-    rows, columns = _coarse(largest, scale)
+    largest = max(side, key=lambda one: min(one.image.shape)).image
+    rows, columns = (n // scale for n in largest.shape)
     msg = (
         f"A patch of {options.patch} px needs an image of at least that size, got "
         f"{rows} x {columns} px in {largest.name}: lower --patch."
     )
     raise ShapeError(msg)
-
-
-def _coarse(image: Micrograph, scale: int) -> IntPair:
-    """Rows and columns of an image in pixels of LOW."""
-    return image.shape[0] // scale, image.shape[1] // scale
-
-
-def _told(
-    images: Sequence[Micrograph], ranges: Sequence[FloatPair]
-) -> list[dict[str, Any]]:
-    """Say what a store keeps of its sources."""
-    return [
-        {
-            "name": image.name,
-            "range": [float(v) for v in value_range],
-            "shape": list(image.shape),
-            "pixel_size_nm": None
-            if image.pixel_size_nm is None
-            else list(image.pixel_size_nm),
-            "origin": list(image.origin),
-        }
-        for image, value_range in zip(images, ranges, strict=True)
-    ]
 
 
 def _common_pixel(images: Sequence[Micrograph]) -> float | None:
@@ -342,22 +332,16 @@ def judge(
         wrong = judge_one(patch, value_range, options)
         if wrong is not None:
             return wrong
-    a, b = _plain(low), _plain(_binned(high, high.shape[0] // low.shape[0]))
+    rows, columns = low.shape
+    scale = high.shape[0] // rows
+    blocks = high.reshape(rows, scale, columns, scale).astype(float)
+    a, b = _plain(low), _plain(blocks.mean(axis=(1, 3)))
     here = abs(float((a * b).mean()))
     if here < options.min_correlation:
         return "uncorrelated"
     moved, best = _best_shift(a, b)
     further = float(np.hypot(*moved)) > options.max_shift_px
     return "shifted" if further and best > here + _BETTER else None
-
-
-def _binned(patch: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Average blocks of pixels."""
-    if scale == 1:
-        return patch
-    rows, columns = (n // scale for n in patch.shape)
-    blocks = patch.reshape(rows, scale, columns, scale).astype(float)
-    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
 def _plain(patch: NDArray[Any]) -> FloatArray:
@@ -380,8 +364,7 @@ def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
     full = np.fft.irfft2(product, size)
     top, left = (n - 1 for n in inner.shape)
     sums = full[top : top + 2 * reach + 1, left : left + 2 * reach + 1]
-    window = np.ones(inner.shape)
-    spread = _window_deviation(a, window.shape)
+    spread = _window_deviation(a, inner.shape)
     found = np.abs(sums) / (inner.size * np.maximum(spread * inner.std(), 1e-12))
     y, x = np.unravel_index(int(np.argmax(found)), found.shape)
     return (int(y) - reach, int(x) - reach), float(found[y, x])
@@ -472,8 +455,11 @@ def split(
     """Deal blocks of patches out to the three sets, shuffled, in the order of `SPLITS`.
 
     All patches of a block go to one set, and blocks share no pixel. The dealing is a
-    draw that depends on the seed alone; `salt` makes a second draw another one.
+    draw that depends on the seed alone; `salt` makes a second draw another one. Of no
+    place come empty sets.
     """
+    if not places:
+        return {name: [] for name in SPLITS}
     blocks: dict[tuple[int, IntPair], list[Place]] = {}
     for place in places:
         blocks.setdefault((place.source, place.block), []).append(place)
@@ -490,13 +476,188 @@ def split(
     order = [keys[i] for i in rng.permutation(len(keys))]
     found: dict[str, list[Place]] = {}
     for name in reversed(SPLITS):
-        share = options.shares[name]
-        count = len(order) if name == "train" else round(share * len(keys))
-        if name != "train" and share > 0:
-            count = max(1, count)
-        left = 1 if name != "train" else 0
-        count = min(count, max(len(order) - left, 0))
+        share, count = options.shares[name], len(order)
+        if name != "train":  # which keeps one block at least, as each set wanted has
+            count = min(max(round(share * len(keys)), int(share > 0)), len(order) - 1)
         taken, order = order[:count], order[count:]
         members = [place for key in taken for place in blocks[key]]
         found[name] = [members[i] for i in rng.permutation(len(members))]
     return {name: found[name] for name in SPLITS}
+
+
+# Two images on one grid: as they are, or resampled to one physical pixel.
+
+
+def _on_one_grid(
+    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+) -> Job[_Sides]:
+    """Align all pairs of images."""
+    aligned = []
+    for low, high in zip(lows, highs, strict=True):
+        yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
+        aligned.append(align(low, high, options))
+    return {"low": [low for low, _ in aligned], "high": [high for _, high in aligned]}
+
+
+def align(
+    low: Micrograph, high: Micrograph, options: PairOptions
+) -> tuple[OnGrid, OnGrid]:
+    """Bring two images of one field onto one grid.
+
+    Images that fit each other pixel by pixel are left as they are. Others need their
+    pixel sizes; where neither says where it lies, their outer corners are taken to
+    coincide, and what only one of them shows is left out.
+    """
+    shrink = 1.0 if options.crop is None else options.crop / options.patch
+    if _fit(low, high, options):
+        low, high = rescale(low, shrink), rescale(high, shrink)
+        resampled = shrink != 1
+    else:
+        low, high = _to_one_pixel(low, high, options, shrink)
+        resampled = True
+    scale = options.factor
+    rows, columns = (
+        min(a, b // scale) for a, b in zip(low.shape, high.shape, strict=True)
+    )
+    parts = (
+        low.replace(data=low.data[:rows, :columns]),
+        high.replace(data=high.data[: rows * scale, : columns * scale]),
+    )
+    first, second = (OnGrid.of(part, resampled=resampled) for part in parts)
+    return first, second
+
+
+def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
+    """Whether two images fit pixel by pixel."""
+    wanted = tuple(n * options.factor for n in low.shape)
+    if wanted != high.shape:
+        return False
+    a, b = low.pixel_size_nm, high.pixel_size_nm
+    if a is None or b is None:
+        return options.pixel_nm is None
+    ratio = np.array(a) / np.array(b) / options.factor
+    same = bool(np.all(np.abs(ratio - 1) < _SAME))
+    target = options.pixel_nm
+    return same and (target is None or bool(np.allclose(b, target, rtol=_SAME)))
+
+
+def _to_one_pixel(
+    low: Micrograph, high: Micrograph, options: PairOptions, shrink: float
+) -> tuple[Micrograph, Micrograph]:
+    """Resample both images, HIGH to the common pixel and LOW to `scale` times that."""
+    a, b = low.pixel_size_nm, high.pixel_size_nm
+    if a is None or b is None:
+        bare = low.name if a is None else high.name
+        sizes = [" x ".join(map(str, image.shape)) for image in (low, high)]
+        msg = (
+            f"Two images of {sizes[0]} and {sizes[1]} px can be paired at scale "
+            f"{options.factor} by their pixel sizes, but {bare} has none: give "
+            "--low-pixel-nm and --high-pixel-nm, or crop them to one grid."
+        )
+        raise ShapeError(msg)
+    fine = (options.pixel_nm or float(np.sqrt(b[0] * b[1]))) * shrink
+    corners = _corners(low, high)
+    start = np.maximum(*(corner[0] for corner in corners))
+    stop = np.minimum(*(corner[1] for corner in corners))
+    coarse = fine * options.factor
+    rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
+    if min(rows, columns) < 1:
+        msg = (
+            f"{low.name} and {high.name} must show one field, and by their origins and "
+            "pixel sizes they do not overlap: register them, or check the pixel sizes."
+        )
+        raise ShapeError(msg)
+    fine_shape = (rows * options.factor, columns * options.factor)
+    return (
+        _resample(low, start - corners[0][0], coarse, (rows, columns)),
+        _resample(high, start - corners[1][0], fine, fine_shape),
+    )
+
+
+def _corners(*images: Micrograph) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Outer corners of images, in nm; all start at 0 where no origin is known."""
+    placed = any(image.origin != (0.0, 0.0) for image in images)
+    found = []
+    for image in images:
+        pitch = np.array(image.scale)
+        first = np.array(image.origin) - pitch / 2 if placed else np.zeros(2)
+        found.append((first, first + pitch * np.array(image.shape)))
+    return found
+
+
+def _resample(
+    image: Micrograph, offset_nm: NDArray[Any], pitch_nm: float, shape: IntPair
+) -> Micrograph:
+    """Sample an image on another grid whose outer corner lies `offset_nm` inside."""
+    pitch = np.array(image.scale)
+    ratio = pitch_nm / pitch
+    first = (offset_nm + pitch_nm / 2) / pitch - 0.5
+    data = _sampled(image.array(), ratio, first, shape)
+    corner = np.array(image.origin) - pitch / 2 + offset_nm
+    return image.replace(
+        data=data,
+        pixel_size_nm=pitch_nm,
+        origin=(float(corner[0] + pitch_nm / 2), float(corner[1] + pitch_nm / 2)),
+    )
+
+
+def _sampled(
+    data: NDArray[Any],
+    ratio: NDArray[Any],
+    first: NDArray[Any],
+    shape: IntPair,
+) -> Float32Array:
+    """Sample by cubic splines, smoothed first where the new grid is coarser."""
+    values = data.astype(np.float32)
+    sigma = np.maximum((ratio - 1) / 2, 0)
+    if np.any(sigma > 0):
+        values = ndimage.gaussian_filter(values, sigma, mode="mirror")
+    made: Float32Array = ndimage.affine_transform(
+        values, ratio, offset=first, output_shape=shape, order=3, mode="mirror"
+    )
+    return made
+
+
+def rescale(image: Micrograph, shrink: float) -> Micrograph:
+    """Make an image's pixels larger.
+
+    `shrink`: new pixel over old; 1 leaves the image as it is.
+    """
+    if shrink == 1:
+        return image
+    shape = [max(1, int(n / shrink + 1e-6)) for n in image.shape]
+    first = np.full(2, (shrink - 1) / 2)
+    data = _sampled(image.array(), np.full(2, shrink), first, (shape[0], shape[1]))
+    pitch = tuple(p * shrink for p in image.scale)
+    origin = tuple(
+        o + p * (shrink - 1) / 2 for o, p in zip(image.origin, image.scale, strict=True)
+    )
+    calibrated = image.pixel_size_nm is not None
+    return image.replace(
+        data=data,
+        origin=origin,
+        **({"pixel_size_nm": pitch} if calibrated else {"spacing_px": pitch}),
+    )
+
+
+def _to_one_pitch(
+    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+) -> _Sides:
+    """Bring the images of two sets to the common pixel, where that is known."""
+    pitch = options.pixel_nm or _common_pixel(highs)
+    sides: _Sides = {}
+    for side, given, scale in (("low", lows, 1), ("high", highs, options.factor)):
+        wanted = None if pitch is None else pitch * options.factor / scale
+        sides[side] = [_one_side(image, wanted, options) for image in given]
+    return sides
+
+
+def _one_side(
+    image: Micrograph, pitch_nm: float | None, options: PairOptions
+) -> OnGrid:
+    """Bring an image to a pixel, that before the crop is resized."""
+    shrink = 1.0 if options.crop is None else options.crop / options.patch
+    own = image.mean_pixel_size_nm
+    if pitch_nm is not None and own is not None and abs(pitch_nm / own - 1) > _SAME:
+        shrink *= pitch_nm / own
+    return OnGrid.of(rescale(image, shrink), resampled=shrink != 1)

@@ -168,6 +168,20 @@ class PairStore:
             found.append((float(low), float(high)))
         return found[0], found[1]
 
+    def contact_sheet(self) -> NDArray[np.uint8]:
+        """Draw some pairs of each set side by side, to be looked at.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of uint8
+            LOW left and HIGH right of each pair, evenly picked; training above
+            validation above test, white lines between them.
+        """
+        bands = [_band(self, name) for name in SPLITS if self.counts[name]]
+        line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
+        parts = [part for band in bands for part in (line, band)]
+        return np.concatenate([*parts, line])
+
 
 def open_pairs(path: Path) -> PairStore:
     """Open a store of pairs.
@@ -205,34 +219,13 @@ def open_pairs(path: Path) -> PairStore:
     return PairStore(Path(path), dict(record), group)
 
 
-# A contact sheet: some pairs of each set side by side, to be looked at.
-
-# Pixels and counts are chosen so that a sheet, some 1200 px wide, is seen at a glance.
+# The contact sheet: pixels and counts are chosen so that one, some 1200 px wide, is
+# seen at a glance.
 _THUMB = 96
 _ACROSS = 6
 _MOST = {"train": 24, "validation": 12, "test": 12}
 _GAP, _BETWEEN = 2, 8
 _WHITE = 255
-
-
-def contact_sheet(store: PairStore) -> NDArray[np.uint8]:
-    """Draw a contact sheet.
-
-    Parameters
-    ----------
-    store : PairStore
-        The pairs.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of uint8
-        LOW left and HIGH right of each pair, evenly picked; training above validation
-        above test, white lines between them.
-    """
-    bands = [_band(store, name) for name in SPLITS if store.counts[name]]
-    line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
-    parts = [part for band in bands for part in (line, band)]
-    return np.concatenate([*parts, line])
 
 
 def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
