@@ -7,13 +7,12 @@ import argparse
 import ast
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import napari_semsr
 from napari_semsr.cli._main import build_parser
-from napari_semsr.jobs.check.job import check_rows, disc_records
+from napari_semsr.jobs.check.job import DiscRecord
 from napari_semsr.models.cards import bundled, read_card, resolve
 
 PACKAGE = Path(napari_semsr.__file__).parent
@@ -130,15 +129,15 @@ def checks_page() -> str:
     ]
     for name in bundled():
         card = read_card(resolve(name)).model_dump()
-        for kind, record in disc_records(card).items():
+        for kind, record in DiscRecord.of_card(card).items():
             lines += [f"## {name}, {kind.replace('_', ' ')} images", ""]
             lines += [*check_table(record), ""]
     return "\n".join(lines)
 
 
-def check_table(record: Mapping[str, Any]) -> Iterator[str]:
+def check_table(record: DiscRecord) -> Iterator[str]:
     """One row for each condition and radius."""
-    head, *rows = check_rows(record)
+    head, *rows = record.rows()
     for row in (head, ("---",) * len(head), *rows):
         yield f"| {' | '.join(row)} |"
 

@@ -17,22 +17,14 @@ from .gaps import (
     Gaps as Gaps,
     measure_gaps as measure_gaps,
 )
-from .hallucination.discs import (
+from .hallucination import (
     MARGIN_PX as MARGIN_PX,
     DiscPlaces as DiscPlaces,
     Discs as Discs,
-    choose_places as choose_places,
-    disc_contrast as disc_contrast,
-    disc_steps as disc_steps,
-    erase_discs as erase_discs,
-    insert_discs as insert_discs,
-    local_contrast as local_contrast,
-)
-from .hallucination.score import (
     PresenceRow as PresenceRow,
     Trial as Trial,
     Verdict as Verdict,
-    make_trial as make_trial,
+    local_contrast as local_contrast,
     tally as tally,
 )
 from .metrics import (

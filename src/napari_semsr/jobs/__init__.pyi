@@ -1,11 +1,8 @@
 from .check.job import (
     CheckOptions as CheckOptions,
+    DiscRecord as DiscRecord,
     ModelCheck as ModelCheck,
-    check_lines as check_lines,
     check_model_job as check_model_job,
-    check_rows as check_rows,
-    check_summary as check_summary,
-    disc_records as disc_records,
 )
 from .crop import (
     CropOptions as CropOptions,

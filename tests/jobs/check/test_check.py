@@ -15,11 +15,8 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.jobs.check.job import (
     CheckOptions,
-    check_lines,
+    DiscRecord,
     check_model_job,
-    check_rows,
-    check_summary,
-    disc_records,
     judge_source,
 )
 from napari_semsr.jobs.check.sources import (
@@ -164,9 +161,10 @@ def test_write_changes_the_card_and_no_weight(tiny, scene):
     weights = before.module.state_dict(), after.module.state_dict()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert after.digest == again.digest != found.digest != before.digest
-    assert check_summary({}) == ""
-    assert "blur" in check_summary(after.card.model_dump())
-    assert "given images" in check_summary(after.card.model_dump())
+    assert DiscRecord.of_card({}) == {}
+    records = DiscRecord.of_card(after.card.model_dump())
+    assert list(records) == ["given", "drawn"]
+    assert "blur" in records["given"].summary()
     checks = after.card.checks["discs"]
     assert checks == {"drawn": found.to_card(), "given": again.to_card()}
     assert after.card.model_copy(update={"checks": {}}) == before.card
@@ -239,11 +237,12 @@ def test_check_stops_when_it_is_told_to(tiny):
 
 
 def test_tables_hold_every_radius(tiny):
-    record = napari_semsr.check_model(tiny, discs=8, size_px=128).to_card()
-    rows = list(check_rows(record))
+    found = napari_semsr.check_model(tiny, discs=8, size_px=128)
+    record = DiscRecord(found.to_card())
+    rows = list(record.rows())
     assert ("hybrid", "(3 px)") in [row[:2] for row in rows]
     assert ("blur", "3 px") in [row[:2] for row in rows]
-    assert [line.split(":")[0] for line in check_lines(record)] == [
+    assert [line.split(":")[0] for line in record.lines()] == [
         "blur",
         "fog",
         "hybrid",
@@ -255,8 +254,7 @@ def test_tables_hold_every_radius(tiny):
 )
 def test_a_card_that_tells_nonsense_tells_nothing(discs, tmp_path, capsys):
     card = {"checks": {"discs": discs}}
-    assert disc_records(card) == {}
-    assert check_summary(card) == ""
+    assert DiscRecord.of_card(card) == {}
     path = write_tiny_model(tmp_path, **card)
     assert main(["models", "info", str(path)]) == 0
     assert "discs" not in capsys.readouterr().out

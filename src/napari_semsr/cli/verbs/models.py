@@ -15,13 +15,11 @@ from napari_semsr.jobs import (
     DEFAULT_MODEL,
     ArchitectureList,
     CheckOptions,
+    DiscRecord,
     ModelCheck,
     ModelFile,
     ModelList,
-    check_lines,
     check_model_job,
-    check_rows,
-    disc_records,
     export_model_job,
     import_model_job,
     list_architectures_job,
@@ -142,16 +140,14 @@ def _summarise(result: _Found) -> str:
         for name, value in result.card.items()
         if value not in (None, "", {}, []) and name not in hidden
     ]
-    for kind, record in disc_records(result.card).items():
-        rows += [
-            (f"discs, {kind.replace('_', ' ')}", line) for line in check_lines(record)
-        ]
+    for kind, record in DiscRecord.of_card(result.card).items():
+        rows += [(f"discs, {kind.replace('_', ' ')}", line) for line in record.lines()]
     return columns([*rows, ("digest", result.digest)])
 
 
 def _say_check(result: ModelCheck) -> str:
     """Say a check as a table."""
-    rows = list(check_rows(result.to_card()))
+    rows = list(DiscRecord(result.to_card()).rows())
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

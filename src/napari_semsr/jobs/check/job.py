@@ -12,7 +12,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -162,104 +162,94 @@ def _shares(rows: Sequence[PresenceRow]) -> dict[str, Any]:
     }
 
 
-def check_rows(record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Give a table of a check: a head, then a row for each condition and radius.
+@dataclass(frozen=True, slots=True)
+class DiscRecord:
+    """What a card keeps of a check.
 
-    Parameters
+    Attributes
     ----------
-    record : mapping
-        Of `ModelCheck.to_card`, or from a card.
-
-    Yields
-    ------
-    tuple of str
-        Condition, radius, and for inserted discs, erased ones, and both: how many, and
-        the shares that are right in the enhanced and in the degraded image. A radius
-        in brackets is one that the blur does not resolve.
+    found : mapping
+        As `ModelCheck.to_card` gives it.
     """
-    yield ("condition", "radius", "inserted", "erased", "together")
-    for name, found in record["conditions"].items():
-        for row in found["radii"]:
-            radius = f"{row['radius_px']} px"
-            yield (
-                name,
-                radius if row["resolved"] else f"({radius})",
-                *(_cell(row[change]) for change in (*_CHANGES, "together")),
-            )
-        cells = (_cell(found["resolved"][c]) for c in (*_CHANGES, "together"))
-        yield (name, "resolved", *cells)
 
+    found: Mapping[str, Any]
 
-def check_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Say a check in one line for each condition.
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
+        """Give the records of a card that can be told.
 
-    Parameters
-    ----------
-    record : mapping
-        Of `ModelCheck.to_card`, or from a card.
+        Parameters
+        ----------
+        card : mapping
+            A model's card, from a file that anybody may have written.
 
-    Yields
-    ------
-    str
-        Over the radii that the blur resolves.
-    """
-    for name, found in record["conditions"].items():
-        wide = found["resolved"]
-        parts = (f"{change} {_cell(wide[change])}" for change in _CHANGES)
-        yield f"{name}: {', '.join(parts)}"
+        Returns
+        -------
+        dict
+            By kind of images, those on real images first; what is no such record is
+            left out.
+        """
+        records: Any = (card.get("checks") or {}).get("discs")
+        found = {}
+        for kind in _KINDS if isinstance(records, dict) else ():
+            record = cls(records.get(kind))
+            try:
+                if all((list(record.rows()), list(record.lines()))):
+                    found[kind] = record
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue
+        return found
 
+    def rows(self) -> Iterator[tuple[str, ...]]:
+        """Give a table: a head, then a row for each condition and radius.
 
-def disc_records(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Give the records of a card that can be told.
+        Yields
+        ------
+        tuple of str
+            Condition, radius, and for inserted discs, erased ones, and both: how many,
+            and the shares that are right in the enhanced and in the degraded image. A
+            radius in brackets is one that the blur does not resolve.
+        """
+        yield ("condition", "radius", "inserted", "erased", "together")
+        for name, found in self.found["conditions"].items():
+            for row in found["radii"]:
+                radius = f"{row['radius_px']} px"
+                cells = (_cell(row[change]) for change in (*_CHANGES, "together"))
+                yield (name, radius if row["resolved"] else f"({radius})", *cells)
+            cells = (_cell(found["resolved"][c]) for c in (*_CHANGES, "together"))
+            yield (name, "resolved", *cells)
 
-    Parameters
-    ----------
-    card : mapping
-        A model's card, from a file that anybody may have written.
+    def lines(self) -> Iterator[str]:
+        """Say it in one line for each condition.
 
-    Returns
-    -------
-    dict
-        By kind of images, those on real images first; what is no such record is left
-        out.
-    """
-    records = (card.get("checks") or {}).get("discs")
-    found = {}
-    for kind in _KINDS:
-        record = records.get(kind) if isinstance(records, dict) else None
-        try:
-            if record and list(check_rows(record)) and list(check_lines(record)):
-                found[kind] = record
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue
-    return found
+        Yields
+        ------
+        str
+            Over the radii that the blur resolves.
+        """
+        for name, found in self.found["conditions"].items():
+            wide = found["resolved"]
+            parts = (f"{change} {_cell(wide[change])}" for change in _CHANGES)
+            yield f"{name}: {', '.join(parts)}"
 
+    def summary(self) -> str:
+        """Say it in a few words.
 
-def check_summary(card: Mapping[str, Any]) -> str:
-    """Say in a few words what a card tells of discs.
-
-    Parameters
-    ----------
-    card : mapping
-        A model's card.
-
-    Returns
-    -------
-    str
-        Share of discs that are right over the radii that the blur resolves, for each
-        condition, on real images where there are any; empty for a model that was not
-        checked.
-    """
-    records = disc_records(card)
-    if not records:
-        return ""
-    kind, record = next(iter(records.items()))
-    parts = []
-    for name, found in record["conditions"].items():
-        both = found["resolved"]["together"]
-        if both["discs"]:
-            parts.append(f"{name} {100 * both['enhanced']:.1f} %")
-    return f"{', '.join(parts)} ({kind.replace('_', ' ')} images)"
+        Returns
+        -------
+        str
+            Share of discs that are right over the radii that the blur resolves, for
+            each condition.
+        """
+        wide = {
+            name: found["resolved"]["together"]
+            for name, found in self.found["conditions"].items()
+        }
+        return ", ".join(
+            f"{name} {100 * both['enhanced']:.1f} %"
+            for name, both in wide.items()
+            if both["discs"]
+        )
 
 
 def _cell(shares: Mapping[str, Any]) -> str:
@@ -372,8 +362,9 @@ def check_model_job(
     )
     if not write:
         return result
-    known = disc_records(loaded.card.model_dump())
-    discs = {**known, clear.kind: result.to_card()}
+    known = DiscRecord.of_card(loaded.card.model_dump())
+    discs = {kind: record.found for kind, record in known.items()}
+    discs[clear.kind] = result.to_card()
     checks = {**loaded.card.checks, "discs": discs}
     write_card(path, loaded.card.model_copy(update={"checks": checks}))
     return replace(result, digest=file_digest(path))

@@ -21,13 +21,7 @@ from napari_semsr.analysis import (
     DiscPlaces,
     Discs,
     Trial,
-    choose_places,
-    disc_contrast,
-    disc_steps,
-    erase_discs,
-    insert_discs,
     local_contrast,
-    make_trial,
 )
 from napari_semsr.core import (
     FloatArray,
@@ -237,12 +231,10 @@ class ClearImages(TruthSource):
         clear = self._image(index)
         rows, columns = (n - n % self.scale for n in clear.shape)
         clear = clear[:rows, :columns]
-        places = choose_places(clear, counts, rng)
-        changed = erase_discs(clear, places.erased)
-        steps = disc_steps(clear, places.inserted, rng, bounds=(0, _WHITE))
-        changed = insert_discs(changed, places.inserted, steps)
+        places = DiscPlaces.choose(clear, counts, rng)
+        changed = places.change(clear, rng, (0, _WHITE))
         changed = np.clip(np.rint(changed), 0, _WHITE)
-        trial = make_trial(clear, changed, places)
+        trial = Trial.of(clear, changed, places)
         grey = changed.astype(np.uint8)
         if self.scale > 1:
             low = self._binned(changed, rng)
@@ -284,8 +276,8 @@ class _Steps:
     ) -> tuple[FloatArray, FloatArray]:
         """Add it, each disc more or less."""
         return (
-            insert_discs(height, self.discs, scale * self.height_nm),
-            np.clip(insert_discs(material, self.discs, scale * self.material), 0, 1),
+            self.discs.insert_into(height, scale * self.height_nm),
+            np.clip(self.discs.insert_into(material, scale * self.material), 0, 1),
         )
 
 
@@ -321,7 +313,7 @@ class DrawnSurfaces(TruthSource):
         )
         focus = float(np.median(surface.height_nm))
         original = _brightness(self._taken(surface, focus, rng))
-        places = choose_places(original, counts, rng)
+        places = DiscPlaces.choose(original, counts, rng)
         changed = self._changed(surface, original, places, rng)
         pair = self._taken(changed, focus, rng)
         sharp = DiscPlaces(
@@ -330,7 +322,7 @@ class DrawnSurfaces(TruthSource):
                 for discs in (places.inserted, places.erased)
             )
         )
-        trial = make_trial(original, _brightness(pair), sharp)
+        trial = Trial.of(original, _brightness(pair), sharp)
         size = parse_pixel_size(pair.pixel_nm)
         return [
             DegradedTruth("superlens", Micrograph(pair.low, size, "superlens"), trial)
@@ -362,17 +354,17 @@ class DrawnSurfaces(TruthSource):
             self._drawn(surface, discs) for discs in (places.inserted, places.erased)
         )
         height, material = (
-            erase_discs(plane.astype(np.float64), erased)
+            erased.erase_from(plane.astype(np.float64))
             for plane in (surface.height_nm, surface.material)
         )
         steps = _steps(height, material, inserted, factor, rng)
         scale = np.ones(len(inserted))
-        wanted = _HALF * local_contrast(original)[_at(places.inserted)]
-        without = disc_contrast(original, places.inserted)
+        wanted = _HALF * local_contrast(original)[places.inserted.pixels]
+        without = places.inserted.contrast(original)
         for _ in range(_TRIES):
             tried = _surface(surface, *steps.onto(height, material, scale))
             seen = _brightness(self._taken(tried, 0.0, rng))
-            made = np.abs(disc_contrast(seen, places.inserted) - without)
+            made = np.abs(places.inserted.contrast(seen) - without)
             scale = np.clip(scale * wanted / np.maximum(made, 1e-9), *_SCALES)
         return _surface(surface, *steps.onto(height, material, scale))
 
@@ -383,12 +375,7 @@ class DrawnSurfaces(TruthSource):
 
     def _height(self, surface: Specimen, discs: Discs) -> FloatArray:
         """Height of a surface at the middles of discs."""
-        return surface.height_nm[_at(self._drawn(surface, discs))].astype(np.float64)
-
-
-def _at(discs: Discs) -> tuple[NDArray[np.int64], ...]:
-    """Index of the pixels at the discs' centres."""
-    return tuple(np.rint(discs.centres).astype(np.int64).T)
+        return surface.height_nm[self._drawn(surface, discs).pixels].astype(np.float64)
 
 
 def _steps(
@@ -402,8 +389,8 @@ def _steps(
     coarse = tuple((discs.centres / factor).astype(int).T)
     relief = local_contrast(height[::factor, ::factor])[coarse]
     rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
-    up = (rng.random(len(discs)) < _HALF) | (height[_at(discs)] < rise)
-    own = material[_at(discs)]
+    up = (rng.random(len(discs)) < _HALF) | (height[discs.pixels] < rise)
+    own = material[discs.pixels]
     other = np.where(own < _HALF, 1.0, 0.0)
     return _Steps(discs, np.where(up, rise, -rise), _HALF * (other - own))
 
@@ -436,17 +423,14 @@ class DrawnGold(TruthSource):
         """Change one field, and look at it coarsely."""
         rng = _stream_of(self.seed, index)
         emitted = gold_emission(self.side, rng).astype(np.float64)
-        places = choose_places(emitted, counts, rng)
-        changed = erase_discs(emitted, places.erased)
-        top = float(emitted.max())
-        steps = disc_steps(emitted, places.inserted, rng, bounds=(0.02, top))
-        changed = np.maximum(insert_discs(changed, places.inserted, steps), 0.0)
-        seen = changed.astype(np.float32)
+        places = DiscPlaces.choose(emitted, counts, rng)
+        changed = places.change(emitted, rng, (0.02, float(emitted.max())))
+        seen = np.maximum(changed, 0.0).astype(np.float32)
         pair = gold_pair_of(seen, rng)
         original, truth = (
             gold_truth(plane.astype(np.float32)).astype(np.float64)
             for plane in (emitted, seen)
         )
-        trial = make_trial(original, truth, places)
+        trial = Trial.of(original, truth, places)
         size = parse_pixel_size(COARSE_NM)
         return [DegradedTruth("gold", Micrograph(pair.low, size, "gold"), trial)]

@@ -8,7 +8,7 @@ from psygnal import Signal
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import PixelSize, SemsrError, run
-from napari_semsr.jobs import check_summary, list_models_job, model_info_job
+from napari_semsr.jobs import DiscRecord, list_models_job, model_info_job
 from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, table
 
 
@@ -46,9 +46,10 @@ def card_text(
         "Architecture": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
-    discs = check_summary(card)
-    if discs:
-        rows["Discs shown rightly"] = discs
+    if records := DiscRecord.of_card(card):
+        kind, record = next(iter(records.items()))  # of real images, if there are any
+        said = f"{record.summary()} ({kind.replace('_', ' ')} images)"
+        rows["Discs shown rightly"] = said
     about = card.get("description") or "No description."
     text = f"<p>{about}</p>{table(rows, strong=False)}"
     if card.get("limits"):
