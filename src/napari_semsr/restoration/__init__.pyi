@@ -1,11 +1,9 @@
-from .filters import (
-    Taps as Taps,
-    smoothing_taps as smoothing_taps,
-)
 from .method import (
     RestoredTile as RestoredTile,
     RestoreOptions as RestoreOptions,
     Restorer as Restorer,
+    Taps as Taps,
     choose as choose,
+    smoothing_taps as smoothing_taps,
 )
 from .psf import parse_psf as parse_psf
