@@ -10,8 +10,7 @@ from napari_semsr.core.tiling import Box
 from napari_semsr.demonstration.runs import gap_free_box, place_truth
 from napari_semsr.simulation.sem import sem_contrast
 from napari_semsr.simulation.superlens.pairs import RandomLook, SsumPair
-from napari_semsr.simulation.superlens.scan import Scan, cut_scan
-from napari_semsr.simulation.superlens.stage import ScanOptions
+from napari_semsr.simulation.superlens.scan import Scan, ScanOptions, cut_scan
 from napari_semsr.stitching.fuse import plan_fusion
 from napari_semsr.stitching.solve import solve_mosaic
 

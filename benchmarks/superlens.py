@@ -61,8 +61,8 @@ from napari_semsr.simulation.superlens.pairs import (
     pair_of_surface,
     ssum_validation,
 )
+from napari_semsr.simulation.superlens.scan import ScanOptions
 from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS
-from napari_semsr.simulation.superlens.stage import ScanOptions
 from restoration import oracle
 
 Image = NDArray[np.float64]

@@ -11,8 +11,7 @@ from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
-from napari_semsr.simulation.superlens.scan import cut_scan
-from napari_semsr.simulation.superlens.stage import ScanOptions
+from napari_semsr.simulation.superlens.scan import ScanOptions, cut_scan
 
 SIZES = {"frames_grid": (2, 2), "frame_px": 48, "jitter_px": 2.0, "seed": 3}
 

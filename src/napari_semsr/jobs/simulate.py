@@ -38,7 +38,7 @@ from napari_semsr.jobs.outputs import (
     check_target_folder,
     jsonable,
 )
-from napari_semsr.simulation import ScanOptions, fit_binning
+from napari_semsr.simulation import ScanOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -222,7 +222,7 @@ def _open_source(
     if image is None:
         return None, (), options
     opened = open_image(image, opening)
-    binning = fit_binning(opened.shape, options)
+    binning = options.fit_binning(opened.shape)
     if options.image_binning is None and binning < 1:
         msg = (
             f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
@@ -244,9 +244,7 @@ def _open_source(
 
 def _check_memory(options: SimulateOptions) -> None:
     """Refuse a scan that cannot be held, before anything is drawn."""
-    from napari_semsr.simulation import scan_extent
-
-    shape, _ = scan_extent(options).fine_grid(options.fine)
+    shape, _ = options.extent().fine_grid(options.fine)
     rows, columns = options.frames_grid
     frames = rows * columns * options.frame_px**2 * _FRAME_BYTES
     least = shape[0] * shape[1] * _SCENE_BYTES + frames

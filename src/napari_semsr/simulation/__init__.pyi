@@ -42,14 +42,10 @@ from .superlens.pairs import (
 )
 from .superlens.scan import (
     Scan as Scan,
-    fit_binning as fit_binning,
+    ScanOptions as ScanOptions,
     simulate_scan as simulate_scan,
 )
 from .superlens.specimens import (
     SAMPLE_KINDS as SAMPLE_KINDS,
     random_surface as random_surface,
-)
-from .superlens.stage import (
-    ScanOptions as ScanOptions,
-    scan_extent as scan_extent,
 )

@@ -5,8 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.simulation.superlens.scan import cut_scan
-from napari_semsr.simulation.superlens.stage import ScanOptions
+from napari_semsr.simulation.superlens.scan import ScanOptions, cut_scan
 
 OPTIONS = ScanOptions(frames_grid=(1, 3), frame_px=64, field="square", vignetting=1)
 

@@ -8,8 +8,12 @@ from scipy.signal.windows import tukey
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.simulation.phantoms.specimen import draw_object
 from napari_semsr.simulation.superlens.microscope import expected_counts
-from napari_semsr.simulation.superlens.scan import clean_frame, cut_scan, fit_binning
-from napari_semsr.simulation.superlens.stage import ScanOptions, plan_scan
+from napari_semsr.simulation.superlens.scan import (
+    ScanOptions,
+    clean_frame,
+    cut_scan,
+    plan_scan,
+)
 
 SMALL = ScanOptions(frames_grid=(2, 2), frame_px=64, jitter_px=3.0)
 QUIET = SMALL.replace(photons=0, read_noise=0, vignetting=1, field="square")
@@ -204,11 +208,11 @@ def test_binning_makes_frames_of_other_pixels(picture, binning):
 
 def test_small_image_is_enlarged_until_the_scan_fits(picture):
     wide = QUIET.replace(frames_grid=(2, 8))
-    binning = fit_binning(picture.shape, wide)
+    binning = wide.fit_binning(picture.shape)
     assert 0.7 < binning < 1
     assert cut_scan(picture, wide).frames.shape == (16, 64, 64)
-    assert fit_binning(picture.shape, QUIET) == 1
-    assert fit_binning(picture.shape, wide.replace(image_binning=2)) == 2
+    assert QUIET.fit_binning(picture.shape) == 1
+    assert wide.replace(image_binning=2).fit_binning(picture.shape) == 2
 
 
 def test_own_surface_can_be_scanned():
