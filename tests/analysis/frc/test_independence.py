@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 
-from napari_semsr.analysis.frc.correlation import FrcOptions, measure_frc
+from napari_semsr.analysis.frc.correlation import (
+    FrcOptions,
+    check_grids,
+    measure_frc,
+    not_independent,
+)
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
-from napari_semsr.analysis.frc.validity import check_grids, not_independent
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run

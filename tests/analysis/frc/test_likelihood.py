@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.analysis.frc.blocks import measure
 from napari_semsr.analysis.frc.crossing import fit_crossing, mix_rings
-from napari_semsr.analysis.frc.rings import plan_geometry, project, transform
+from napari_semsr.analysis.frc.rings import plan_geometry
 from napari_semsr.analysis.frc.validity import threshold_curve
 
 
@@ -22,7 +22,7 @@ def test_mixing_predicts_leakage(draw) -> None:
     field = draw((768, 768), 5.0, 1000.0, rng)
     blocks = field.reshape(24, 32, 24, 32).transpose(0, 2, 1, 3).reshape(-1, 32, 32)
     blocks = (blocks - blocks.mean(axis=(1, 2), keepdims=True)).astype(np.float32)
-    power = project(np.abs(transform(blocks, geometry)) ** 2, geometry).mean(axis=0)
+    power = geometry.project(np.abs(geometry.transform(blocks)) ** 2).mean(axis=0)
     measured = power[1:9] / geometry.rings.samples[1:9] / 1024
     matrix, nodes = mix_rings(geometry, 1, 9)
     density = 1000.0 * np.exp(-np.log(6000.0) * (nodes * 5.0) ** 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.periodicity import describe_texture, is_periodic
+from napari_semsr.analysis.frc.validity import describe_texture, is_periodic
 
 ROWS, COLUMNS = np.mgrid[:128, :128]
 

@@ -1,20 +1,15 @@
-"""From ring sums to a crossing, its spread and a reason, for a batch of pairs."""
+"""From blocks to a crossing, its spread and a reason, for a batch of pairs.
+
+This is the one path that whole images and maps both take.
+"""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.crossing import Estimator, Question, read_crossing
-from napari_semsr.analysis.frc.periodicity import is_periodic
-from napari_semsr.analysis.frc.rings import (
-    Geometry,
-    RingSums,
-    is_coloured,
-    plan_geometry,
-    sum_rings,
-)
+from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
     REASONS,
     Criterion,
@@ -23,12 +18,7 @@ from napari_semsr.analysis.frc.validity import (
     judge,
     threshold_curve,
 )
-from napari_semsr.core import (
-    BoolArray,
-    Float32Array,
-    FloatArray,
-    FloatPair,
-)
+from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
 
 # Relative error of a crossing that no ring statistics explain (one sigma). With it the
 # 95 % intervals held the truth in 96 % of the blocks of 64 px and 97 % of those of
@@ -39,53 +29,6 @@ _MODEL_FLOOR = 0.03
 # periods in it; chosen, and told to users in docs/frc.md.
 _SMALLEST_RING = 2.0
 
-
-@dataclass(frozen=True, slots=True)
-class Estimates:
-    """Crossings of a batch of pairs."""
-
-    crossing: FloatArray  # (B,) Cycles per mean pixel; NaN where there is none
-    spread: FloatArray  # (B,) Standard deviation of the crossing's logarithm
-    code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
-
-
-def _estimate(
-    sums: RingSums, geometry: Geometry, code: NDArray[np.uint8], question: Question
-) -> Estimates:
-    """Find the crossing of each curve that may be read; `code` (B,)."""
-    rings = geometry.rings.complete
-    curve = sums.correlation[:, :rings]
-    threshold = threshold_curve(
-        question.criterion, geometry.rings.samples[:rings], reference=question.reference
-    )
-    if question.single:
-        threshold = _half_threshold(threshold)
-    final = code.copy()
-    crossing = np.full(code.shape, np.nan)
-    spread = np.full(code.shape, np.nan)
-    ready = np.flatnonzero(code == 0)
-    if ready.size:
-        found = read_crossing(curve[ready], geometry, threshold, question)
-        crossing[ready], spread[ready] = found.crossing, found.spread
-        small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
-        missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
-        final[ready[small]] = code_of("too-small")
-        lost = ~np.isfinite(found.crossing)
-        final[ready[lost]] = missing[lost]
-    kept = final == 0
-    return Estimates(
-        np.where(kept, crossing, np.nan),
-        np.where(kept, np.hypot(spread, _MODEL_FLOOR), np.nan),
-        final,
-    )
-
-
-# Correlate batches of blocks: the one path that whole images and maps both take.
-
-# Smallest side of a pair of blocks that is measured at all, in pixels: eight rings, for
-# a curve of three parameters; chosen, and told to users in docs/frc.md. Of oblong
-# pixels the coarser axis counts, since what matters is the number of rings.
-_MINIMUM_SIDE = 16
 
 _SMALLEST_PLANE = 2  # follows from `plan_rings`: less has no ring
 
@@ -109,28 +52,6 @@ class Measurement:
     def reasons(self) -> tuple[Reason | None, ...]:
         """Reason of each pair in words."""
         return tuple(REASONS[code - 1] if code else None for code in self.code)
-
-
-def _reduced(stack: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Crop to even sides, which a split needs."""
-    rows, columns = (size - size % 2 for size in stack.shape[1:])
-    return stack[:, :rows, :columns]
-
-
-def _periodic(
-    first: Float32Array,
-    second: Float32Array | None,
-    mask: BoolArray,
-) -> BoolArray:
-    """Test the pairs of a mask for gratings; halves of one image when it is alone."""
-    found = np.zeros(mask.shape, bool)
-    a = first[mask]
-    found[mask] = (
-        is_periodic(a[:, ::2, ::2], a[:, 1::2, 1::2], diagonal=True)
-        if second is None
-        else is_periodic(a, second[mask])
-    )
-    return found
 
 
 def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
@@ -174,28 +95,47 @@ def measure(
     `first` (B, Y, X); `second` (B, Y, X); `pitch`: ``(y, x)`` relative pixel pitch;
     `reference`: `second` is nearly free of noise.
     """
-    if second is None:
-        first = _reduced(first)
+    if second is None:  # even sides, which a split needs
+        rows, columns = (size - size % 2 for size in first.shape[1:])
+        first = first[:, :rows, :columns]
     shape = (first.shape[1], first.shape[2])
-    half = (shape[0] // 2, shape[1] // 2)
-    if min(half if second is None else shape) < _SMALLEST_PLANE:
+    measured = shape if second is not None else (shape[0] // 2, shape[1] // 2)
+    if min(measured) < _SMALLEST_PLANE:
         return _too_small(len(first))
-    geometry = plan_geometry(half if second is None else shape, pitch, tukey)
+    geometry = plan_geometry(measured, pitch, tukey)
+    question = Question(criterion, estimator, reference, second is None)
     a, sd = _standardise(first)
     valid = np.isfinite(sd) & (sd > 0)
-    question = Question(criterion, estimator, reference, second is None)
     if second is None:
+        b = None
         sums = _diagonal_sums(a, geometry)
-        code = _status(sums, geometry, valid, a, None)
-        found = _estimate(sums, geometry, code, question)
-        found = _accept(found, geometry, a, plan_geometry(shape, pitch, tukey))
-        return _report(found, sums, geometry, question, scale=0.5)
-    b, other = _standardise(second)
-    valid &= np.isfinite(other) & (other > 0)
-    sums = sum_rings(a, b, geometry)
-    code = _status(sums, geometry, valid, a, b, reference=reference)
-    found = _estimate(sums, geometry, code, question)
-    return _report(found, sums, geometry, question, scale=1.0)
+    else:
+        b, sd = _standardise(second)
+        valid &= np.isfinite(sd) & (sd > 0)
+        sums = geometry.sum_rings(a, b)
+    code = judge(sums, geometry, a, b, valid=valid, reference=reference)
+    crossing, spread, code = _estimate(sums, geometry, code, question)
+    if second is None:
+        # Only where the split can be trusted.
+        whole = plan_geometry(shape, pitch, tukey)
+        code[(code == 0) & _is_coloured(a, whole)] = code_of("correlated-noise")
+        high = crossing > _NYQUIST_SHARE * geometry.rings.nyquist
+        code[(code == 0) & high] = code_of("beyond-nyquist")
+    rings = slice(1, geometry.rings.complete)
+    samples = geometry.rings.samples[rings]
+    curve = sums.correlation[:, rings]
+    # Cut at Nyquist, and stated for the whole image's pixels.
+    scale = 1.0 if second is not None else 0.5
+    return Measurement(
+        crossing=np.where(code == 0, crossing, np.nan) * scale,
+        spread=np.where(code == 0, spread, np.nan),
+        code=code,
+        frequency=geometry.rings.frequency[rings] * scale,
+        threshold=threshold_curve(criterion, samples, reference=reference),
+        samples=samples,
+        correlation=_equivalent(curve) if question.single else curve,
+        sums=sums,
+    )
 
 
 def _too_small(count: int) -> Measurement:
@@ -213,72 +153,34 @@ def _too_small(count: int) -> Measurement:
     )
 
 
-def _status(
-    sums: RingSums,
-    geometry: Geometry,
-    valid: BoolArray,
-    a: Float32Array,
-    b: Float32Array | None,
-    *,
-    reference: bool = False,
-) -> NDArray[np.uint8]:
-    """Codes of the status rules, blocks that are too small included."""
-    difference = np.ones(valid.shape)
-    if b is not None:
-        apart = (a - b).reshape(len(a), -1)
-        difference = np.vecdot(apart, apart) / np.float64(apart.shape[1])
-    code = judge(
-        sums,
-        geometry,
-        valid=valid,
-        difference=difference,
-        periodic=partial(_periodic, a, b),
-        reference=reference,
+def _estimate(
+    sums: RingSums, geometry: Geometry, code: NDArray[np.uint8], question: Question
+) -> tuple[FloatArray, FloatArray, NDArray[np.uint8]]:
+    """Find crossing and spread of each curve that may be read; `code` (B,).
+
+    Gives (B,) each, and codes that say why there is none.
+    """
+    rings = geometry.rings.complete
+    curve = sums.correlation[:, :rings]
+    threshold = threshold_curve(
+        question.criterion, geometry.rings.samples[:rings], reference=question.reference
     )
-    if geometry.rings.complete <= _MINIMUM_SIDE // 2:
-        code[valid & (code != code_of("identical"))] = code_of("too-small")
-    return code
-
-
-def _accept(
-    found: Estimates, geometry: Geometry, a: Float32Array, whole: Geometry
-) -> Estimates:
-    """Keep crossings of split images only where the split can be trusted."""
-    code = found.code.copy()
-    code[(code == 0) & is_coloured(a, whole)] = code_of("correlated-noise")
-    high = found.crossing > _NYQUIST_SHARE * geometry.rings.nyquist
-    code[(code == 0) & high] = code_of("beyond-nyquist")
-    return Estimates(
-        np.where(code == 0, found.crossing, np.nan),
-        np.where(code == 0, found.spread, np.nan),
-        code,
-    )
-
-
-def _report(
-    found: Estimates,
-    sums: RingSums,
-    geometry: Geometry,
-    question: Question,
-    *,
-    scale: float,
-) -> Measurement:
-    """Cut the curves at Nyquist and state them for the whole image's pixels."""
-    rings = slice(1, geometry.rings.complete)
-    samples = geometry.rings.samples[rings]
-    curve = sums.correlation[:, rings]
-    return Measurement(
-        crossing=found.crossing * scale,
-        spread=found.spread,
-        code=found.code,
-        frequency=geometry.rings.frequency[rings] * scale,
-        threshold=threshold_curve(
-            question.criterion, samples, reference=question.reference
-        ),
-        samples=samples,
-        correlation=_equivalent(curve) if question.single else curve,
-        sums=sums,
-    )
+    if question.single:
+        threshold = _half_threshold(threshold)
+    final = code.copy()
+    crossing = np.full(code.shape, np.nan)
+    spread = np.full(code.shape, np.nan)
+    ready = np.flatnonzero(code == 0)
+    if ready.size:
+        found = read_crossing(curve[ready], geometry, threshold, question)
+        crossing[ready] = found.crossing
+        spread[ready] = np.hypot(found.spread, _MODEL_FLOOR)
+        small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width
+        missing = np.where(found.above, code_of("beyond-nyquist"), code_of("no-signal"))
+        final[ready[small]] = code_of("too-small")
+        lost = ~np.isfinite(found.crossing)
+        final[ready[lost]] = missing[lost]
+    return crossing, spread, final
 
 
 # Single-image correlation: diagonal halves of one image, put back on one grid.
@@ -302,6 +204,16 @@ _GAIN = 4.0
 # and 2.14 px where two exposures gave 3.88 and 3.18).
 _NYQUIST_SHARE = 0.7
 
+# A difference of the noise's power of less is no colour; chosen: the corners of the
+# plane of white noise differ by chance too, for which three standard errors are
+# allowed besides.
+_WHITE_TOLERANCE = 0.15
+
+# Bands of the noise floor within Nyquist and in the corners beyond it, cycles per
+# pixel; chosen high, where a signal is weakest, and 0.02 off 0.5, where both meet.
+_INNER_BAND = 0.38, 0.48
+_CORNER_BAND = 0.52, 0.68
+
 
 def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
     """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
@@ -311,7 +223,7 @@ def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
     columns = np.fft.rfftfreq(geometry.rings.shape[1])[None, :]
     main = np.exp(-1j * np.pi * (rows + columns)).astype(np.complex64)
     anti = np.exp(-1j * np.pi * (rows - columns)).astype(np.complex64)
-    return sum_rings(ee, oo, geometry, main) + sum_rings(eo, oe, geometry, anti)
+    return geometry.sum_rings(ee, oo, main) + geometry.sum_rings(eo, oe, anti)
 
 
 def _equivalent(curve: FloatArray) -> FloatArray:
@@ -325,3 +237,26 @@ def _half_threshold(threshold: FloatArray) -> FloatArray:
     """Correlation of the halves at which the image itself meets a threshold."""
     result: FloatArray = threshold / (_GAIN - (_GAIN - 1) * threshold)
     return result
+
+
+def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
+    """Test whether the noise floor of each block is flat.
+
+    `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.48 cycles per
+    pixel differs from that in the corners beyond Nyquist by more than 15 % and three
+    standard errors: resampling, filters and lossy compression colour the noise.
+    """
+    spectrum = geometry.transform(stack)
+    power = geometry.project(np.square(np.abs(spectrum))) / geometry.rings.samples
+    x = geometry.relative
+    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
+    weight = geometry.effective
+    if not (inner.any() and corner.any()):
+        return np.zeros(len(stack), bool)
+    low, high = (
+        power[:, band] @ weight[band] / weight[band].sum() for band in (inner, corner)
+    )
+    error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
+    ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
+    coloured: BoolArray = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
+    return coloured

@@ -6,18 +6,15 @@ threshold. Each result says how it was made, and when there is none, why.
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr.analysis.frc.blocks import Measurement, measure
 from napari_semsr.analysis.frc.crossing import Estimator
-from napari_semsr.analysis.frc.validity import (
-    Criterion,
-    Reason,
-    check_grids,
-    not_independent,
-)
+from napari_semsr.analysis.frc.validity import Criterion, Reason
 from napari_semsr.core import (
     FloatArray,
     FloatPair,
@@ -26,8 +23,11 @@ from napari_semsr.core import (
     OptionError,
     Options,
     ReadError,
+    ShapeError,
     mean_pitch,
 )
+
+_Stack = NDArray[np.floating]
 
 _Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 
@@ -62,58 +62,6 @@ class FrcOptions(Options):
             msg = "a noise-free reference needs the criterion 1/7"
             raise ValueError(msg)
         return self
-
-    def check(self, a: Micrograph, b: Micrograph | None) -> None:
-        """Refuse images that cannot be correlated so.
-
-        Parameters
-        ----------
-        a : Micrograph
-            First image.
-        b : Micrograph or None
-            Second image.
-
-        Raises
-        ------
-        ShapeError, OptionError
-            If they do not share one grid, or the reference is missing.
-        """
-        if b is not None:
-            check_grids(a, b)
-        elif self.reference:
-            msg = "A noise-free reference needs a second image, got one image."
-            raise OptionError(msg)
-
-    def describe(self, *, single: bool, self_made: bool) -> str:
-        """Say in words how a correlation is made.
-
-        Parameters
-        ----------
-        single : bool
-            Whether one image is split.
-        self_made : bool
-            Whether a network made both images from one acquisition.
-
-        Returns
-        -------
-        str
-            One line, for people to quote.
-        """
-        what = (
-            "single-image FRC (diagonal split, white noise assumed)"
-            if single
-            else "two-image FRC against a noise-free reference"
-            if self.reference
-            else "two-image FRC"
-        )
-        level = "√(1/7)" if self.reference else self.criterion
-        plain = self.estimator == "plain"
-        how = "first crossing of the rings" if plain else "likelihood fit"
-        line = f"{what}, threshold {level}, {how}, Tukey window {self.tukey:g}"
-        if self_made:
-            line += "; images made from one acquisition by a network: repeatability, "
-            line += "not resolution"
-        return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +111,103 @@ class FrcResult:
     shape: IntPair
 
 
-def calibrated_of(a: Micrograph, b: Micrograph | None) -> Micrograph:
-    """Take the pixel size of the first image that has one."""
-    return a if a.pixel_size_nm is not None or b is None else b
+# Whether two images may be correlated at all: grids, pixel sizes, provenance.
+
+_PIXEL_TOLERANCE = 1e-3  # chosen: files round; a pixel in a field of 1000
+
+
+def check_grids(a: Micrograph, b: Micrograph) -> None:
+    """Refuse two images that do not share one grid."""
+    if a.shape != b.shape:
+        msg = (
+            f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
+            f"and {b.shape[0]}x{b.shape[1]} px; bring them onto one grid (semsr crop)."
+        )
+        raise ShapeError(msg)
+    if a.pixel_size_nm is None or b.pixel_size_nm is None:
+        return
+    ratios = [p / q for p, q in zip(a.pixel_size_nm, b.pixel_size_nm, strict=True)]
+    if any(abs(math.log(ratio)) > _PIXEL_TOLERANCE for ratio in ratios):
+        msg = (
+            f"Both images must have the same pixel size, got {a.pixel_size_nm} nm and "
+            f"{b.pixel_size_nm} nm; resample one of them or correct its calibration."
+        )
+        raise OptionError(msg)
+
+
+def not_independent(a: Micrograph, b: Micrograph | None) -> bool:
+    """Tell from provenance whether networks made both images from one acquisition."""
+    if a.provenance is None or not a.provenance.networks():
+        return False
+    if b is None:
+        return True
+    if b.provenance is None or not b.provenance.networks():
+        return False
+    return b is a or bool(a.provenance.sources() & b.provenance.sources())
+
+
+@dataclass(frozen=True, slots=True)
+class FrcPlan:
+    """What is decided before anything is correlated."""
+
+    options: FrcOptions
+    single: bool  # One image is split
+    self_made: bool  # A network made both images from one acquisition
+    calibrated: Micrograph  # The first image that has a pixel size, else the first
+
+    @classmethod
+    def of(cls, a: Micrograph, b: Micrograph | None, options: FrcOptions) -> Self:
+        """Refuse images that cannot be correlated so."""
+        if b is not None:
+            check_grids(a, b)
+        elif options.reference:
+            msg = "A noise-free reference needs a second image, got one image."
+            raise OptionError(msg)
+        first = a if a.pixel_size_nm is not None or b is None else b
+        return cls(options, b is None, not_independent(a, b), first)
+
+    @property
+    def refused(self) -> bool:
+        """Whether no resolution is given, as images are not independent."""
+        return self.self_made and not self.options.allow_self
+
+    @property
+    def pitch(self) -> FloatPair:
+        """Relative pixel pitch ``(y, x)``."""
+        return mean_pitch(self.calibrated.scale)
+
+    @property
+    def method(self) -> str:
+        """How a correlation is made, in one line for people to quote."""
+        options = self.options
+        what = (
+            "single-image FRC (diagonal split, white noise assumed)"
+            if self.single
+            else "two-image FRC against a noise-free reference"
+            if options.reference
+            else "two-image FRC"
+        )
+        level = "√(1/7)" if options.reference else options.criterion
+        plain = options.estimator == "plain"
+        how = "first crossing of the rings" if plain else "likelihood fit"
+        line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
+        if self.self_made:
+            line += "; images made from one acquisition by a network: repeatability, "
+            line += "not resolution"
+        return line
+
+    def measure(self, first: _Stack, second: _Stack | None) -> Measurement:
+        """Correlate a batch of blocks; `first`, `second` (B, Y, X)."""
+        options = self.options
+        return measure(
+            first,
+            second,
+            pitch=self.pitch,
+            tukey=options.tukey,
+            criterion=options.criterion,
+            estimator=options.estimator or "exact",
+            reference=options.reference,
+        )
 
 
 def finite_array(m: Micrograph) -> FloatArray:
@@ -210,33 +252,12 @@ def measure_frc(
     ReadError
         If a pixel is NaN or infinite.
     """
-    options = options or FrcOptions()
-    options.check(a, b)
-    calibrated = calibrated_of(a, b)
-    outcome = measure(
-        finite_array(a)[None],
-        None if b is None else finite_array(b)[None],
-        pitch=mean_pitch(calibrated.scale),
-        tukey=options.tukey,
-        criterion=options.criterion,
-        estimator=options.estimator or "exact",
-        reference=options.reference,
+    plan = FrcPlan.of(a, b, options or FrcOptions())
+    options = plan.options
+    outcome = plan.measure(
+        finite_array(a)[None], None if b is None else finite_array(b)[None]
     )
-    return _result(outcome, a, b, options, calibrated)
-
-
-def _result(
-    outcome: Measurement,
-    a: Micrograph,
-    b: Micrograph | None,
-    options: FrcOptions,
-    calibrated: Micrograph,
-) -> FrcResult:
-    """Put units and words to the measurement of one pair."""
-    self_made = not_independent(a, b)
-    reason = outcome.reasons[0]
-    if self_made and not options.allow_self:
-        reason = "not-independent"
+    reason = "not-independent" if plan.refused else outcome.reasons[0]
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
@@ -245,7 +266,7 @@ def _result(
         if pixels is None
         else (pixels * math.exp(-_Z95 * spread), pixels * math.exp(_Z95 * spread))
     )
-    nm = calibrated.mean_pixel_size_nm
+    nm = plan.calibrated.mean_pixel_size_nm
     return FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,
@@ -255,7 +276,7 @@ def _result(
         else (interval[0] * nm, interval[1] * nm),
         criterion=options.criterion,
         estimator=options.estimator or "exact",
-        method=options.describe(single=b is None, self_made=self_made),
+        method=plan.method,
         reason=reason,
         frequency_per_px=outcome.frequency,
         correlation=outcome.correlation[0],

@@ -16,11 +16,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pydantic import Field
 
-from napari_semsr.analysis.frc.blocks import Measurement, measure
-from napari_semsr.analysis.frc.correlation import (
-    FrcOptions,
-    calibrated_of,
-)
+from napari_semsr.analysis.frc.blocks import Measurement
+from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
 from napari_semsr.analysis.frc.rings import (
     Geometry,
     RingSums,
@@ -32,7 +29,6 @@ from napari_semsr.analysis.frc.validity import (
     Reason,
     code_of,
     has_plateau,
-    not_independent,
 )
 from napari_semsr.core import (
     BlockPlan,
@@ -40,13 +36,11 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     FloatArray,
-    FloatPair,
     IntPair,
     Job,
     Micrograph,
     OptionError,
     Progress,
-    mean_pitch,
     parse_pixel_size,
     plan_blocks,
     read_box,
@@ -270,11 +264,11 @@ def _measure_batch(
     numbers: NDArray[np.intp],
     first: Float32Array,
     second: Float32Array | None,
-    ask: "partial[Measurement]",
+    asked: FrcPlan,
 ) -> Measurement:
     """Gather the blocks of one batch and measure them."""
     places = np.unravel_index(numbers, first.shape[:2])
-    return ask(first[places], None if second is None else second[places])
+    return asked.measure(first[places], None if second is None else second[places])
 
 
 def _fill(measured: Float32Array) -> tuple[Float32Array, BoolArray]:
@@ -323,24 +317,21 @@ def measure_frc_map(
         If pixel sizes differ or options contradict each other.
     """
     options = options or FrcMapOptions()
-    options.check(a, b)
-    plan = _plan(a.shape, options, single=b is None)
-    pitch = mean_pitch(calibrated_of(a, b).scale)
-    self_made = not_independent(a, b)
+    asked = FrcPlan.of(a, b, options)
+    plan = _plan(a.shape, options, single=asked.single)
     grids = _Grids(
         np.full(plan.grid, np.nan),
         np.full(plan.grid, np.nan),
         np.zeros(plan.grid, np.uint8),
     )
-    if self_made and not options.allow_self:
+    if asked.refused:
         grids.code[:] = code_of("not-independent")
     else:
-        yield from _run(grids, a, b, plan, options, pitch)
+        yield from _run(grids, a, b, plan, asked)
     side = plan.block if b is not None else plan.block // 2
-    geometry = plan_geometry((side, side), pitch, options.tukey)
-    method = options.describe(single=b is None, self_made=self_made)
+    geometry = plan_geometry((side, side), asked.pitch, options.tukey)
     shared = None if options.reference else _field_reason(grids, plan, geometry)
-    return _result(grids, a, b, plan, options, method, shared)
+    return _result(grids, a.name, plan, asked, shared, fill=options.fill == "nearest")
 
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
@@ -358,18 +349,9 @@ def _run(
     a: Micrograph,
     b: Micrograph | None,
     plan: BlockPlan,
-    options: FrcMapOptions,
-    pitch: FloatPair,
+    asked: FrcPlan,
 ) -> Job[None]:
     """Measure every block, strip by strip, on all cores."""
-    ask = partial(
-        measure,
-        pitch=pitch,
-        tukey=options.tukey,
-        criterion=options.criterion,
-        estimator=options.estimator or "exact",
-        reference=options.reference,
-    )
     total = plan.grid[0] * plan.grid[1]
     done = 0
     yield Progress(0, total, "Reading the field")
@@ -378,7 +360,7 @@ def _run(
             first = _blocks_of(_read_strip(a, plan, rows), plan)
             second = None if b is None else _blocks_of(_read_strip(b, plan, rows), plan)
             batches = _batches(first.shape[0], first.shape[1], plan.block)
-            work = partial(_measure_batch, first=first, second=second, ask=ask)
+            work = partial(_measure_batch, first=first, second=second, asked=asked)
             try:
                 for numbers, found in zip(
                     batches, pool.map(work, batches), strict=True
@@ -393,28 +375,26 @@ def _run(
 
 def _result(
     grids: _Grids,
-    a: Micrograph,
-    b: Micrograph | None,
+    name: str,
     plan: BlockPlan,
-    options: FrcMapOptions,
-    method: str,
+    asked: FrcPlan,
     shared: Reason | None,
+    *,
+    fill: bool,
 ) -> FrcMap:
     """Turn crossings into a calibrated map."""
-    calibrated = calibrated_of(a, b)
+    calibrated = asked.calibrated
     nm = calibrated.mean_pixel_size_nm
     measured = ((nm or 1.0) / grids.crossing).astype(np.float32)
     shown, filled = (
-        _fill(measured)
-        if options.fill == "nearest"
-        else (measured.copy(), np.zeros(plan.grid, bool))
+        _fill(measured) if fill else (measured.copy(), np.zeros(plan.grid, bool))
     )
     pitch = calibrated.scale
     spacing = (plan.step * pitch[0], plan.step * pitch[1])
     image = Micrograph(
         data=shown,
         pixel_size_nm=None if nm is None else parse_pixel_size(spacing),
-        name=f"{a.name} FRC map",
+        name=f"{name} FRC map",
         origin=(
             calibrated.origin[0] + plan.origin[0] * pitch[0],
             calibrated.origin[1] + plan.origin[1] * pitch[1],
@@ -423,7 +403,7 @@ def _result(
         metadata={
             "quantity": "resolution",
             "unit": "px" if nm is None else "nm",
-            "method": method,
+            "method": asked.method,
             "block_px": plan.block,
             "step_px": plan.step,
         },
@@ -437,6 +417,6 @@ def _result(
         block=plan.block,
         step=plan.step,
         unit="px" if nm is None else "nm",
-        method=method,
+        method=asked.method,
         field_reason=shared,
     )

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import fft, sparse
 
 from napari_semsr.core import (
-    BoolArray,
     Float32Array,
     FloatArray,
     FloatPair,
@@ -34,11 +33,6 @@ _TINY = 1e-30  # chosen, far below any power: keeps 0 / 0 a 0
 # zero frequency and the shading over the first rings; chosen.
 _CENTRE = 3
 
-# A difference of the noise's power of less is no colour; chosen: the corners of the
-# plane of white noise differ by chance too, for which three standard errors are
-# allowed besides.
-_WHITE_TOLERANCE = 0.15
-
 # Where the frequency axes are searched for stripes, cycles per pixel and above: from
 # where no lens has signal left; chosen as for shared noise in `validity`.
 LINE_BAND = 0.42
@@ -46,11 +40,6 @@ LINE_BAND = 0.42
 # Pixels of one block from which its transform uses all cores; chosen: 512 px and more
 # come alone, smaller ones in batches that run side by side already.
 _ALONE_PX = 1 << 18
-
-# Bands of the noise floor within Nyquist and in the corners beyond it, cycles per
-# pixel; chosen high, where a signal is weakest, and 0.02 off 0.5, where both meet.
-_INNER_BAND = 0.38, 0.48
-_CORNER_BAND = 0.52, 0.68
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +62,63 @@ class Geometry:
         """Ring frequencies with the smaller Nyquist frequency at 0.5."""
         scaled: FloatArray = self.rings.frequency * (0.5 / self.rings.nyquist)
         return scaled
+
+    def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
+        """Window a batch of blocks and take their real FFT.
+
+        `stack` (B, Y, X); gives (B, Y, X // 2 + 1).
+        """
+        workers = available_cores() if stack[0].size >= _ALONE_PX else 1
+        spectrum: NDArray[np.complex64] = fft.rfft2(
+            stack * self.window, axes=(1, 2), workers=workers
+        )
+        return spectrum
+
+    def project(self, planes: Float32Array) -> FloatArray:
+        """Sum half-plane quantities over every ring.
+
+        `planes` (B, Y, X // 2 + 1); gives (B, K).
+        """
+        if self.projection is None:
+            return np.stack([self.rings.sums(plane) for plane in planes])
+        sums = self.projection @ planes.reshape(planes.shape[0], -1).T
+        return np.ascontiguousarray(sums.T, dtype=np.float64)
+
+    def sum_rings(
+        self,
+        first: Float32Array,
+        second: Float32Array,
+        phase: NDArray[np.complex64] | None = None,
+    ) -> "RingSums":
+        """Ring sums of a batch of block pairs.
+
+        `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the
+        second block onto the grid of the first.
+        """
+        a = self.transform(first)
+        b = self.transform(second)
+        if phase is not None:
+            b *= phase
+        planes = np.empty((3, *a.shape), np.float32)
+        cross, power_a, power_b = planes
+        spare = np.empty(a.shape, np.float32)
+        for target, p, q in ((cross, a, b), (power_a, a, a), (power_b, b, b)):
+            np.multiply(p.real, q.real, out=target)
+            np.multiply(p.imag, q.imag, out=spare)
+            target += spare
+        sums = self.project(planes.reshape(-1, *a.shape[1:]))
+        sums = sums.reshape(3, a.shape[0], -1)
+        flat = cross.reshape(cross.shape[0], -1)
+        place = flat.argmax(axis=1)
+        peak = flat[np.arange(len(flat)), place].astype(np.float64)
+        peak[self.rings.index.ravel()[place] <= _CENTRE] = 0
+        return RingSums(
+            sums[0],
+            sums[1],
+            sums[2],
+            peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
+            _axis_lines(cross, power_a, power_b),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,29 +198,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def transform(stack: Float32Array, geometry: Geometry) -> NDArray[np.complex64]:
-    """Window a batch of blocks and take their real FFT.
-
-    `stack` (B, Y, X); gives (B, Y, X // 2 + 1).
-    """
-    workers = available_cores() if stack[0].size >= _ALONE_PX else 1
-    spectrum: NDArray[np.complex64] = fft.rfft2(
-        stack * geometry.window, axes=(1, 2), workers=workers
-    )
-    return spectrum
-
-
-def project(planes: Float32Array, geometry: Geometry) -> FloatArray:
-    """Sum half-plane quantities over every ring.
-
-    `planes` (B, Y, X // 2 + 1); gives (B, K).
-    """
-    if geometry.projection is None:
-        return np.stack([geometry.rings.sums(plane) for plane in planes])
-    sums = geometry.projection @ planes.reshape(planes.shape[0], -1).T
-    return np.ascontiguousarray(sums.T, dtype=np.float64)
-
-
 def _axis_lines(
     cross: Float32Array, power_a: Float32Array, power_b: Float32Array
 ) -> FloatArray:
@@ -190,63 +213,3 @@ def _axis_lines(
         )
         found.append(c / np.sqrt(np.maximum(p * q, _TINY)))
     return np.stack(found, axis=1)
-
-
-def sum_rings(
-    first: Float32Array,
-    second: Float32Array,
-    geometry: Geometry,
-    phase: NDArray[np.complex64] | None = None,
-) -> RingSums:
-    """Ring sums of a batch of block pairs.
-
-    `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the second
-    block onto the grid of the first.
-    """
-    a = transform(first, geometry)
-    b = transform(second, geometry)
-    if phase is not None:
-        b *= phase
-    planes = np.empty((3, *a.shape), np.float32)
-    cross, power_a, power_b = planes
-    spare = np.empty(a.shape, np.float32)
-    for target, p, q in ((cross, a, b), (power_a, a, a), (power_b, b, b)):
-        np.multiply(p.real, q.real, out=target)
-        np.multiply(p.imag, q.imag, out=spare)
-        target += spare
-    sums = project(planes.reshape(-1, *a.shape[1:]), geometry)
-    sums = sums.reshape(3, a.shape[0], -1)
-    flat = cross.reshape(cross.shape[0], -1)
-    place = flat.argmax(axis=1)
-    peak = flat[np.arange(len(flat)), place].astype(np.float64)
-    peak[geometry.rings.index.ravel()[place] <= _CENTRE] = 0
-    return RingSums(
-        sums[0],
-        sums[1],
-        sums[2],
-        peak / np.maximum(np.abs(sums[0]).sum(axis=1), _TINY),
-        _axis_lines(cross, power_a, power_b),
-    )
-
-
-def is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
-    """Test whether the noise floor of each block is flat.
-
-    `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.48 cycles per
-    pixel differs from that in the corners beyond Nyquist by more than 15 % and three
-    standard errors: resampling, filters and lossy compression colour the noise.
-    """
-    spectrum = transform(stack, geometry)
-    power = project(np.square(np.abs(spectrum)), geometry) / geometry.rings.samples
-    x = geometry.relative
-    inner, corner = ((x >= a) & (x < b) for a, b in (_INNER_BAND, _CORNER_BAND))
-    weight = geometry.effective
-    if not (inner.any() and corner.any()):
-        return np.zeros(len(stack), bool)
-    low, high = (
-        power[:, band] @ weight[band] / weight[band].sum() for band in (inner, corner)
-    )
-    error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
-    ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
-    coloured: BoolArray = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
-    return coloured
