@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.stitching.solution import fit_stage, pixel_size_from_stage
+from napari_semsr.stitching.solution import fit_stage
+from napari_semsr.stitching.verify import pixel_size_from_stage
 
 GRID = np.array([[r * 90.0, c * 80.0] for r in range(4) for c in range(5)])
 

@@ -121,6 +121,7 @@ def _joint(
 # What score two unrelated frames reach by chance, measured on the scan itself, and
 # whether they match at many shifts.
 
+_UNRELATED = 40  # pairs, as in the trials of docs/stitching.md
 _ENOUGH = 8  # pairs; chosen: fewer tell neither median nor spread
 # Where nothing is measured. The best of 100 000 normal deviates is above 4.3 in most
 # cases, above 5.2 in one of a hundred; chosen between.
@@ -131,18 +132,41 @@ _LATTICE_NCC = 0.25
 _LATTICE_SHARE = 0.7
 
 
+def _unrelated_pairs(
+    nominal: FloatArray, shape: IntPair, reach: IntPair
+) -> list[IntPair]:
+    """Draw pairs too far from each other to overlap, for what chance gives.
+
+    `nominal` (N, 2).
+    """
+    apart = np.array(shape, dtype=float) + reach
+    rng = np.random.default_rng(0)
+    known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
+    if len(known) < 2:
+        return []
+    drawn = {
+        (int(min(a, b)), int(max(a, b)))
+        for a, b in rng.choice(known, (20 * _UNRELATED, 2))
+        if a != b and (np.abs(nominal[a] - nominal[b]) > apart).any()
+    }
+    pairs = sorted(drawn)
+    rng.shuffle(pairs)
+    return [(int(a), int(b)) for a, b in pairs[:_UNRELATED]]
+
+
 def chance_threshold(
     prepared: CorrectedFrames,
-    unrelated: Sequence[IntPair],
+    nominal: FloatArray,
     shifts: Sequence[IntPair],
     reach: IntPair,
     significance: float,
 ) -> tuple[float, bool]:
-    """Find the score above which a joint is believed.
+    """Find the score above which a joint is believed; `nominal` (N, 2).
 
     Measured from known non-neighbours, after the idea of ASHLAR (Muhlich et al.,
     Bioinformatics 38, 4613 (2022), doi:10.1093/bioinformatics/btac544).
     """
+    unrelated = _unrelated_pairs(nominal, prepared.frame_shape, reach)
     if len(unrelated) < _ENOUGH or not shifts:
         return max(significance, _FLOOR), False
     found = [

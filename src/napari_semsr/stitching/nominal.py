@@ -16,7 +16,6 @@ from napari_semsr.stitching.discovery import discover
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.pairwise import search
 
-_UNRELATED = 40  # pairs, as in the trials of docs/stitching.md
 _LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
 
 
@@ -33,35 +32,11 @@ def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
         others = order[place + 1 : stop]
         away = np.abs(nominal[others] - nominal[first])
         near = (away < limit - 4).all(axis=1)
-        touching += [_ordered(int(first), int(other)) for other in others[near]]
+        touching += [
+            (int(min(first, other)), int(max(first, other))) for other in others[near]
+        ]
     touching.sort()
     return touching
-
-
-def _ordered(first: int, second: int) -> IntPair:
-    return (first, second) if first < second else (second, first)
-
-
-def unrelated_pairs(
-    nominal: FloatArray, shape: IntPair, reach: IntPair
-) -> list[IntPair]:
-    """Draw pairs too far from each other to overlap, for what chance gives.
-
-    `nominal` (N, 2).
-    """
-    apart = np.array(shape, dtype=float) + reach
-    rng = np.random.default_rng(0)
-    known = np.flatnonzero(np.isfinite(nominal).all(axis=1))
-    if len(known) < 2:
-        return []
-    drawn = {
-        _ordered(int(a), int(b))
-        for a, b in rng.choice(known, (20 * _UNRELATED, 2))
-        if a != b and (np.abs(nominal[a] - nominal[b]) > apart).any()
-    }
-    pairs = sorted(drawn)
-    rng.shuffle(pairs)
-    return [(int(a), int(b)) for a, b in pairs[:_UNRELATED]]
 
 
 def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:

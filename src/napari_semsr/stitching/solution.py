@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Fault, FloatArray, PixelSize, parse_pixel_size
+from napari_semsr.core import Fault, FloatArray, PixelSize
 from napari_semsr.stitching.flat_field import FlatField
 
 
@@ -149,7 +149,7 @@ class StitchSolution:
         return sum(not pair.used for pair in self.pairs)
 
 
-# The stage: how solved positions follow from nominal ones; the size of a pixel.
+# The stage: how solved positions follow from nominal ones.
 
 _ENOUGH = 5  # frames; chosen: 10 equations for the 6 numbers of an affine map
 
@@ -199,28 +199,3 @@ def _described(matrix: FloatArray, offset: FloatArray, scatter: float) -> StageF
         float(np.degrees((turn_down + turn_along) / 2)),
         float(np.degrees(turn_down - turn_along)),
     )
-
-
-def pixel_size_from_stage(
-    nominal_nm: FloatArray, solved: FloatArray
-) -> PixelSize | None:
-    """Pixel size ``(y, x)`` by which solved pixels agree with the stage's nanometres.
-
-    `nominal_nm`, `solved` (N, 2), in nm and px. An axis along which the stage did not
-    move takes the other's value; None when it moved along neither.
-    """
-    known = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved).all(axis=1)
-    if known.sum() < 2:
-        return None
-    stage = nominal_nm[known] - nominal_nm[known].mean(axis=0)
-    pixels = solved[known] - solved[known].mean(axis=0)
-    values, vectors = np.linalg.eigh(stage.T @ stage)
-    moved = values > 1e-4 * max(float(values[-1]), 1e-30)
-    if not moved.any() or values[-1] <= 0:
-        return None
-    if moved.all():
-        matrix = np.linalg.lstsq(pixels, stage)[0]
-        scale = np.hypot(matrix[:, 0], matrix[:, 1])
-        return parse_pixel_size((float(scale[0]), float(scale[1])))
-    along = float(np.linalg.norm(stage @ vectors[:, -1]))
-    return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))

@@ -21,7 +21,6 @@ from napari_semsr.stitching.nominal import (
     nominal_positions,
     overlapping_pairs,
     touching_pairs,
-    unrelated_pairs,
 )
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import search
@@ -146,7 +145,7 @@ def _search_all(state: State) -> Job[None]:
     shifts = {pair: _nominal_shift(state, pair) for pair in touching}
     state.threshold, state.is_periodic = chance_threshold(
         state.prepared,
-        unrelated_pairs(state.nominal, shape, state.reach),
+        state.nominal,
         list(shifts.values()),
         state.reach,
         state.options.significance,

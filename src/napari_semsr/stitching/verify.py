@@ -13,6 +13,7 @@ from napari_semsr.core import (
     IntPair,
     PixelSize,
     RegistrationError,
+    parse_pixel_size,
 )
 from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import GIVEN
@@ -21,12 +22,7 @@ from napari_semsr.stitching.layout import TOLERANCE_PX
 from napari_semsr.stitching.nominal import overlapping_pairs
 from napari_semsr.stitching.pairwise import Candidates, coefficient
 from napari_semsr.stitching.refine import LinearisedShift
-from napari_semsr.stitching.solution import (
-    PairReport,
-    StitchSolution,
-    fit_stage,
-    pixel_size_from_stage,
-)
+from napari_semsr.stitching.solution import PairReport, StitchSolution, fit_stage
 from napari_semsr.stitching.state import State
 
 _BLANK = 1.25  # times the noise; chosen: what is above is detail
@@ -318,6 +314,31 @@ def _residual(pairs: tuple[PairReport, ...]) -> float:
         return float("nan")
     residual, weight = np.array(rows).T
     return float(np.sqrt(np.average(residual**2, weights=weight)))
+
+
+def pixel_size_from_stage(
+    nominal_nm: FloatArray, solved: FloatArray
+) -> PixelSize | None:
+    """Pixel size ``(y, x)`` by which solved pixels agree with the stage's nanometres.
+
+    `nominal_nm`, `solved` (N, 2), in nm and px. An axis along which the stage did not
+    move takes the other's value; None when it moved along neither.
+    """
+    known = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved).all(axis=1)
+    if known.sum() < 2:
+        return None
+    stage = nominal_nm[known] - nominal_nm[known].mean(axis=0)
+    pixels = solved[known] - solved[known].mean(axis=0)
+    values, vectors = np.linalg.eigh(stage.T @ stage)
+    moved = values > 1e-4 * max(float(values[-1]), 1e-30)
+    if not moved.any() or values[-1] <= 0:
+        return None
+    if moved.all():
+        matrix = np.linalg.lstsq(pixels, stage)[0]
+        scale = np.hypot(matrix[:, 0], matrix[:, 1])
+        return parse_pixel_size((float(scale[0]), float(scale[1])))
+    along = float(np.linalg.norm(stage @ vectors[:, -1]))
+    return parse_pixel_size(along / max(float(np.linalg.norm(pixels)), 1e-12))
 
 
 def _check_size(state: State, estimated: PixelSize | None) -> None:
