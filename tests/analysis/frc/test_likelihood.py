@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.blocks import measure
-from napari_semsr.analysis.frc.crossing import fit_crossing, mix_rings
+from napari_semsr.analysis.frc.crossing import Question, fit_crossing, mix_rings
 from napari_semsr.analysis.frc.rings import plan_geometry
-from napari_semsr.analysis.frc.validity import threshold_curve
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (48, 32)])
@@ -48,9 +47,8 @@ def test_fit_recovers_a_noise_free_model(*, reference: bool) -> None:
     rho = ratio / (1 + ratio)
     rho = np.sqrt(rho) if reference else rho
     curve = np.concatenate([[0.0], rho])[None, :]
-    threshold = threshold_curve(
-        "1/7", geometry.rings.samples[: curve.shape[1]], reference=reference
-    )
+    question = Question("1/7", "exact", reference, False)
+    threshold = question.threshold(geometry.rings.samples[: curve.shape[1]])
     fit = fit_crossing(curve, geometry, threshold, reference=reference)
     assert 1 / fit.crossing[0] == pytest.approx(4.0, rel=0.01)
     assert fit.above[0]

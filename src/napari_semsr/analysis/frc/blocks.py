@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis.frc.crossing import Estimator, Question, read_crossing
+from napari_semsr.analysis.frc.crossing import Criterion, Estimator, Question
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
 from napari_semsr.analysis.frc.validity import (
     REASONS,
-    Criterion,
     Reason,
     code_of,
     judge,
-    threshold_curve,
 )
 from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
 
@@ -131,7 +129,7 @@ def measure(
         spread=np.where(code == 0, spread, np.nan),
         code=code,
         frequency=geometry.rings.frequency[rings] * scale,
-        threshold=threshold_curve(criterion, samples, reference=reference),
+        threshold=question.threshold(samples),
         samples=samples,
         correlation=_equivalent(curve) if question.single else curve,
         sums=sums,
@@ -162,9 +160,7 @@ def _estimate(
     """
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
-    threshold = threshold_curve(
-        question.criterion, geometry.rings.samples[:rings], reference=question.reference
-    )
+    threshold = question.threshold(geometry.rings.samples[:rings])
     if question.single:
         threshold = _half_threshold(threshold)
     final = code.copy()
@@ -172,7 +168,7 @@ def _estimate(
     spread = np.full(code.shape, np.nan)
     ready = np.flatnonzero(code == 0)
     if ready.size:
-        found = read_crossing(curve[ready], geometry, threshold, question)
+        found = question.read(curve[ready], geometry, threshold)
         crossing[ready] = found.crossing
         spread[ready] = np.hypot(found.spread, _MODEL_FLOOR)
         small = found.crossing < _SMALLEST_RING * geometry.rings.bin_width

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr.analysis.frc.blocks import Measurement, measure
-from napari_semsr.analysis.frc.crossing import Estimator
-from napari_semsr.analysis.frc.validity import Criterion, Reason
+from napari_semsr.analysis.frc.crossing import Criterion, Estimator
+from napari_semsr.analysis.frc.validity import Reason
 from napari_semsr.core import (
     FloatArray,
     FloatPair,

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.rings import Geometry
-from napari_semsr.analysis.frc.validity import Criterion
-from napari_semsr.core import BoolArray, FloatArray, Rings, tukey
+from napari_semsr.core import BoolArray, FloatArray, OptionError, Rings, tukey
 
+Criterion = Literal["1/7", "half-bit", "3-sigma"]
 Estimator = Literal["plain", "exact"]
+
+_FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,43 @@ class Question:
     estimator: Estimator
     reference: bool  # The second image is nearly free of noise
     single: bool  # The pair are halves of one image, whose own crossing is wanted
+
+    def threshold(self, samples: FloatArray) -> FloatArray:
+        """Correlation that a ring must reach, √(1/7) for 1/7 with a reference.
+
+        .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
+           doi:10.1016/j.jsb.2005.05.009.
+
+        `samples` (K,); gives (K,).
+        """
+        if self.reference and self.criterion != "1/7":
+            msg = (
+                f"A noise-free reference needs the criterion 1/7, got {self.criterion};"
+                " choose 1/7 or drop the reference option."
+            )
+            raise OptionError(msg)
+        count = np.maximum(samples, 1)
+        if self.criterion == "half-bit":
+            root = np.sqrt(count)
+            return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+        if self.criterion == "3-sigma":
+            return 3 / np.sqrt(count / 2)
+        return np.full(count.shape, _FIXED**0.5 if self.reference else _FIXED)
+
+    def read(
+        self, curve: FloatArray, geometry: Geometry, threshold: FloatArray
+    ) -> "Fit":
+        """Read curves by the estimator that was asked for; `curve` (B, K)."""
+        if self.estimator == "plain":
+            start = 2 if self.criterion == "3-sigma" else 1
+            return _plain(curve, geometry, threshold, start)
+        return fit_crossing(
+            curve,
+            geometry,
+            threshold,
+            reference=self.reference,
+            copies=2.0 if self.single else 1.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +72,6 @@ class Fit:
     spread: FloatArray
     # (B,) Whether the curve lies above the threshold anywhere below Nyquist
     above: BoolArray
-
-
-def read_crossing(
-    curve: FloatArray,
-    geometry: Geometry,
-    threshold: FloatArray,
-    question: Question,
-) -> Fit:
-    """Read curves by the estimator that was asked for; `curve` (B, K)."""
-    if question.estimator == "plain":
-        start = 2 if question.criterion == "3-sigma" else 1
-        return _plain(curve, geometry, threshold, start)
-    return fit_crossing(
-        curve,
-        geometry,
-        threshold,
-        reference=question.reference,
-        copies=2.0 if question.single else 1.0,
-    )
 
 
 def _plain(

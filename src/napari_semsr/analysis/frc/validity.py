@@ -1,4 +1,4 @@
-"""Resolution criteria and the closed list of reasons for having no resolution."""
+"""The closed list of reasons for having no resolution, and the rules behind them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +14,9 @@ from napari_semsr.core import (
     Float32Array,
     FloatArray,
     IntPair,
-    OptionError,
     Rings,
     plan_rings,
 )
-
-Criterion = Literal["1/7", "half-bit", "3-sigma"]
 
 Reason = Literal[
     "no-signal",
@@ -42,8 +39,6 @@ REASONS: tuple[Reason, ...] = (
 )
 """Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
 
-_FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
-
 
 def code_of(reason: Reason | None) -> int:
     """Code of a reason in a map.
@@ -59,31 +54,6 @@ def code_of(reason: Reason | None) -> int:
         0 for None, else the place in `REASONS` plus one.
     """
     return 0 if reason is None else REASONS.index(reason) + 1
-
-
-def threshold_curve(
-    criterion: Criterion, samples: FloatArray, *, reference: bool = False
-) -> FloatArray:
-    """Correlation that a ring must reach.
-
-    .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
-       doi:10.1016/j.jsb.2005.05.009.
-
-    `samples` (K,); `reference`: the second image is nearly free of noise: √(1/7) in
-    place of 1/7; gives (K,).
-    """
-    if reference and criterion != "1/7":
-        msg = (
-            f"A noise-free reference needs the criterion 1/7, got {criterion}; "
-            "choose 1/7 or drop the reference option."
-        )
-        raise OptionError(msg)
-    count = np.maximum(samples, 1)
-    if criterion == "half-bit":
-        return (0.2071 + 1.9102 / np.sqrt(count)) / (1.2071 + 0.9102 / np.sqrt(count))
-    if criterion == "3-sigma":
-        return 3 / np.sqrt(count / 2)
-    return np.full(count.shape, _FIXED**0.5 if reference else _FIXED)
 
 
 # Status rules: when a correlation curve has no resolution to give, and why.
