@@ -17,10 +17,7 @@ from .phantoms.gold import (
     COARSE_NM as COARSE_NM,
     FINE_NM as FINE_NM,
     GoldOptions as GoldOptions,
-    gold_emission as gold_emission,
-    gold_pair_of as gold_pair_of,
     gold_rng as gold_rng,
-    gold_truth as gold_truth,
     random_gold_options as random_gold_options,
     random_gold_pair as random_gold_pair,
 )

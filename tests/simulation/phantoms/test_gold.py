@@ -9,8 +9,6 @@ from napari_semsr.simulation.phantoms.gold import (
     COARSE_NM,
     FINE_NM,
     GoldOptions,
-    gold_emission,
-    gold_pair_of,
     gold_rng,
     random_gold_options,
     random_gold_pair,
@@ -130,6 +128,6 @@ def test_refuses_a_tiny_field(rng):
 def test_a_pair_is_an_emission_looked_at_twice():
     pair = random_gold_pair(32, np.random.default_rng(3))
     rng = np.random.default_rng(3)
-    again = gold_pair_of(gold_emission(32, rng), rng)
+    again = GoldOptions().pair_of(GoldOptions().emission(32, rng), rng)
     assert np.array_equal(pair.low, again.low)
     assert np.array_equal(pair.high, again.high)

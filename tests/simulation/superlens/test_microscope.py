@@ -10,7 +10,6 @@ from napari_semsr.simulation.superlens.microscope import (
     expected_counts,
     expose,
     illumination_field,
-    psf_fwhm_nm,
     reflectance,
 )
 
@@ -36,7 +35,7 @@ def test_point_has_the_stated_width_in_focus_and_a_wider_one_above(height):
     level = np.full(point.shape, height, np.float32)
     seen = blur_by_height(point, level, 80 / PIXEL, options)
     stated = 80 * np.sqrt(1 + (height / 100) ** 2)
-    assert psf_fwhm_nm(height, options, 80.0) == pytest.approx(stated)
+    assert options.psf_fwhm_nm(height, 80.0) == pytest.approx(stated)
     assert width_of(seen) * PIXEL == pytest.approx(stated, rel=0.01)
     assert seen.sum() == pytest.approx(1, abs=1e-3)
 
@@ -63,8 +62,8 @@ def test_even_surface_stays_even_across_a_step():
 
 def test_focus_moves_the_sharp_plane():
     options = MicroscopeOptions(focus_nm=120.0)
-    assert psf_fwhm_nm(120.0, options, 80.0) == 80
-    assert psf_fwhm_nm(0.0, options, 80.0) > 80
+    assert options.psf_fwhm_nm(120.0, 80.0) == 80
+    assert options.psf_fwhm_nm(0.0, 80.0) > 80
 
 
 def test_reflectance_depends_on_height_material_and_slope():

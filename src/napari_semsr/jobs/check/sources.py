@@ -51,9 +51,6 @@ from napari_semsr.simulation import (
     draw,
     expose,
     gaussian_kernel,
-    gold_emission,
-    gold_pair_of,
-    gold_truth,
     pair_of_surface,
     random_surface,
     surface_shape,
@@ -415,20 +412,20 @@ class DrawnGold(TruthSource):
         if scale != 2:
             msg = f"The task of gold needs a network of scale 2, got {scale}."
             raise OptionError(msg)
-        self.side, self.seed = side, seed
-        probe = float(np.mean(GoldOptions().coarse_probe_nm))
+        self.side, self.seed, self.gold = side, seed, GoldOptions()
+        probe = float(np.mean(self.gold.coarse_probe_nm))
         self.widths_px = {"gold": float(np.hypot(probe, COARSE_NM) / FINE_NM)}
 
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         """Change one field, and look at it coarsely."""
         rng = _stream_of(self.seed, index)
-        emitted = gold_emission(self.side, rng).astype(np.float64)
+        emitted = self.gold.emission(self.side, rng).astype(np.float64)
         places = DiscPlaces.choose(emitted, counts, rng)
         changed = places.change(emitted, rng, (0.02, float(emitted.max())))
         seen = np.maximum(changed, 0.0).astype(np.float32)
-        pair = gold_pair_of(seen, rng)
+        pair = self.gold.pair_of(seen, rng)
         original, truth = (
-            gold_truth(plane.astype(np.float32)).astype(np.float64)
+            self.gold.truth(plane.astype(np.float32)).astype(np.float64)
             for plane in (emitted, seen)
         )
         trial = Trial.of(original, truth, places)

@@ -255,6 +255,17 @@ _LEAST_SIDE = 16  # px; chosen: an island or two
 _PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 
 
+@dataclass(frozen=True, slots=True)
+class GoldPair:
+    """One field at two magnifications."""
+
+    # (S, S) Coarse image; its percentiles 0.1 and 99.9 are 0 and 1
+    low: NDArray[np.float32]
+    # (2 S, 2 S) Fine image on the same grey scale. Pixel ``(i, j)`` of `low` covers
+    # rows ``2 i, 2 i + 1`` and columns ``2 j, 2 j + 1``
+    high: NDArray[np.float32]
+
+
 class GoldOptions(Options):
     """Sample, probe and dose; a range is drawn from anew for each field."""
 
@@ -318,16 +329,83 @@ class GoldOptions(Options):
             raise ValueError(msg)
         return value
 
+    def emission(self, side: int, rng: np.random.Generator) -> Float32Array:
+        """Draw what a random field emits, before anything looks at it.
 
-@dataclass(frozen=True, slots=True)
-class GoldPair:
-    """One field at two magnifications."""
+        Parameters
+        ----------
+        side : int
+            Rows and columns of the coarse image.
+        rng : numpy.random.Generator
+            Source of every random choice.
 
-    # (S, S) Coarse image; its percentiles 0.1 and 99.9 are 0 and 1
-    low: NDArray[np.float32]
-    # (2 S, 2 S) Fine image on the same grey scale. Pixel ``(i, j)`` of `low` covers
-    # rows ``2 i, 2 i + 1`` and columns ``2 j, 2 j + 1``
-    high: NDArray[np.float32]
+        Returns
+        -------
+        (2 side, 2 side) numpy.ndarray of float32
+            Gold near 0.8, carbon near 0.1, on the fine grid.
+
+        Raises
+        ------
+        OptionError
+            If the side is below 16 px.
+        """
+        if side < _LEAST_SIDE:
+            msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
+            raise OptionError(msg)
+        islands = draw_islands(2 * side, FINE_NM, _packing(self, rng), rng)
+        canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)
+        gold = _gold(islands, self, rng)
+        inside = canvas.cover(-islands.depth_nm)
+        ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
+        return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
+
+    def truth(self, emitted: Float32Array) -> Float32Array:
+        """See an emission through the fine probe, without noise.
+
+        Parameters
+        ----------
+        emitted : (Y, X) numpy.ndarray of float32
+            Of `emission`.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray of float32
+            On the scale of the emission.
+        """
+        return _probed(emitted, self.fine_probe_nm)
+
+    def pair_of(self, emitted: Float32Array, rng: np.random.Generator) -> GoldPair:
+        """Look twice at a given emission.
+
+        Parameters
+        ----------
+        emitted : (2 S, 2 S) numpy.ndarray of float32
+            Of `emission`.
+        rng : numpy.random.Generator
+            Source of probe, jitter and noise.
+
+        Returns
+        -------
+        GoldPair
+            The coarse image and the fine one.
+        """
+        side = emitted.shape[0] // 2
+        high = self.truth(emitted)
+        wide = _probed(emitted, rng.uniform(*self.coarse_probe_nm))
+        low = wide.reshape(side, 2, side, 2).mean((1, 3)).astype(np.float64)
+        if self.drift_px > 0 or self.line_jitter_px > 0:
+            low, _ = drift(low, self.drift_px, self.line_jitter_px, rng)
+        dose = np.exp(rng.uniform(*np.log(self.electrons)))
+        low = expose(low, dose, 0.0, rng)
+        if self.fine_electrons > 0:
+            exposed = expose(high.astype(np.float64), self.fine_electrons, 0.0, rng)
+            high = exposed.astype(np.float32)
+        bottom, top = np.percentile(low, _PERCENTILES)
+        span = max(top - bottom, 1e-6)
+        return GoldPair(
+            ((low - bottom) / span).astype(np.float32),
+            ((high - bottom) / span).astype(np.float32),
+        )
 
 
 def gold_rng(
@@ -410,96 +488,7 @@ def random_gold_pair(
         If the side is below 16 px.
     """
     chosen = options or GoldOptions()
-    return gold_pair_of(gold_emission(side, rng, chosen), rng, chosen)
-
-
-def gold_emission(
-    side: int, rng: np.random.Generator, options: GoldOptions | None = None
-) -> Float32Array:
-    """Draw what a random field emits, before anything looks at it.
-
-    Parameters
-    ----------
-    side : int
-        Rows and columns of the coarse image.
-    rng : numpy.random.Generator
-        Source of every random choice.
-    options : GoldOptions, optional
-        Sample.
-
-    Returns
-    -------
-    (2 side, 2 side) numpy.ndarray of float32
-        Gold near 0.8, carbon near 0.1, on the fine grid.
-
-    Raises
-    ------
-    OptionError
-        If the side is below 16 px.
-    """
-    if side < _LEAST_SIDE:
-        msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
-        raise OptionError(msg)
-    return _emission(2 * side, options or GoldOptions(), rng)
-
-
-def gold_truth(
-    emitted: Float32Array, options: GoldOptions | None = None
-) -> Float32Array:
-    """See an emission through the fine probe, without noise.
-
-    Parameters
-    ----------
-    emitted : (Y, X) numpy.ndarray of float32
-        Of `gold_emission`.
-    options : GoldOptions, optional
-        Probe.
-
-    Returns
-    -------
-    (Y, X) numpy.ndarray of float32
-        On the scale of the emission.
-    """
-    return _probed(emitted, (options or GoldOptions()).fine_probe_nm)
-
-
-def gold_pair_of(
-    emitted: Float32Array, rng: np.random.Generator, options: GoldOptions | None = None
-) -> GoldPair:
-    """Look twice at a given emission.
-
-    Parameters
-    ----------
-    emitted : (2 S, 2 S) numpy.ndarray of float32
-        Of `gold_emission`.
-    rng : numpy.random.Generator
-        Source of probe, jitter and noise.
-    options : GoldOptions, optional
-        Probe and dose.
-
-    Returns
-    -------
-    GoldPair
-        The coarse image and the fine one.
-    """
-    chosen = options or GoldOptions()
-    side = emitted.shape[0] // 2
-    high = gold_truth(emitted, chosen)
-    wide = _probed(emitted, rng.uniform(*chosen.coarse_probe_nm))
-    low = wide.reshape(side, 2, side, 2).mean((1, 3)).astype(np.float64)
-    if chosen.drift_px > 0 or chosen.line_jitter_px > 0:
-        low, _ = drift(low, chosen.drift_px, chosen.line_jitter_px, rng)
-    dose = np.exp(rng.uniform(*np.log(chosen.electrons)))
-    low = expose(low, dose, 0.0, rng)
-    if chosen.fine_electrons > 0:
-        exposed = expose(high.astype(np.float64), chosen.fine_electrons, 0.0, rng)
-        high = exposed.astype(np.float32)
-    bottom, top = np.percentile(low, _PERCENTILES)
-    span = max(top - bottom, 1e-6)
-    return GoldPair(
-        ((low - bottom) / span).astype(np.float32),
-        ((high - bottom) / span).astype(np.float32),
-    )
+    return chosen.pair_of(chosen.emission(side, rng), rng)
 
 
 def _probed(emitted: Float32Array, fwhm_nm: float) -> Float32Array:
@@ -522,18 +511,6 @@ def _packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
         corner_nm=options.corner * pitch,
         crooked_nm=0.06 * pitch,
     )
-
-
-def _emission(
-    side: int, options: GoldOptions, rng: np.random.Generator
-) -> Float32Array:
-    """Emission of a random sample on the fine grid, gold near 0.8, carbon near 0.1."""
-    islands = draw_islands(side, FINE_NM, _packing(options, rng), rng)
-    canvas = Canvas((side, side), FINE_NM, options.sidewall_nm)
-    gold = _gold(islands, options, rng)
-    inside = canvas.cover(-islands.depth_nm)
-    ground = rng.uniform(0.06, 0.16) * (1 + 0.15 * canvas.rough(30.0, rng))
-    return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 
 
 def _gold(

@@ -141,15 +141,25 @@ class MicroscopeOptions(Options):
             return self.vignetting
         return 0.35 if self.field == "round" else 0.65
 
+    def psf_fwhm_nm(
+        self, height_nm: NDArray[np.floating] | float, in_focus: float
+    ) -> NDArray[np.float64]:
+        """Width of the point spread function at a height.
 
-def psf_fwhm_nm(
-    height_nm: NDArray[np.floating] | float, options: MicroscopeOptions, in_focus: float
-) -> NDArray[np.float64]:
-    """Width of the point spread function at a height."""
-    off = (np.asarray(height_nm, np.float64) - options.focus_nm) / (
-        options.depth_of_field_nm
-    )
-    return np.asarray(in_focus * np.sqrt(1 + off**2))
+        Parameters
+        ----------
+        height_nm : float or numpy.ndarray
+            Above the lowest surface.
+        in_focus : float
+            Full width at half maximum in focus, in any unit.
+
+        Returns
+        -------
+        numpy.ndarray
+            Full width at half maximum, in that unit.
+        """
+        off = np.asarray(height_nm, np.float64) - self.focus_nm
+        return np.asarray(in_focus * np.sqrt(1 + (off / self.depth_of_field_nm) ** 2))
 
 
 def reflectance(
@@ -184,8 +194,8 @@ def blur_by_height(
     `fwhm_px`: full width at half maximum in focus, in pixels of `image`.
     """
     if height_nm is None:
-        return gaussian_blur(image, float(psf_fwhm_nm(0.0, options, fwhm_px)) / FWHM)
-    return blur_by_width(image, psf_fwhm_nm(height_nm, options, fwhm_px))
+        return gaussian_blur(image, float(options.psf_fwhm_nm(0.0, fwhm_px)) / FWHM)
+    return blur_by_width(image, options.psf_fwhm_nm(height_nm, fwhm_px))
 
 
 def illumination_field(

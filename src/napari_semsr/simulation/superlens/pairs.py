@@ -24,7 +24,6 @@ from napari_semsr.simulation.phantoms import (
 from napari_semsr.simulation.sem import SemOptions, sem_contrast
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
-    psf_fwhm_nm,
     reflectance,
 )
 from napari_semsr.simulation.superlens.specimens import SampleRanges, random_surface
@@ -142,7 +141,7 @@ def _see(
     stated (80 nm in focus when nothing is). The picture repeats at its borders.
     """
     in_focus = (microscope.resolution_nm or 80.0) / pixel_nm
-    width = psf_fwhm_nm(height_nm, microscope, in_focus) / FWHM
+    width = microscope.psf_fwhm_nm(height_nm, in_focus) / FWHM
     sigma: Float32Array = width.astype(np.float32)
     shape = light.shape
     squares = _frequencies(shape)
