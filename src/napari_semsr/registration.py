@@ -146,8 +146,7 @@ def _banded(image: NDArray[Any]) -> FloatArray:
 
 def _windowed(part: FloatArray) -> FloatArray:
     """Take off the mean and let the borders fade."""
-    faded: FloatArray = (part - part.mean()) * window_plane(_two(part.shape), _TAPER)
-    return faded
+    return np.asarray((part - part.mean()) * window_plane(_two(part.shape), _TAPER))
 
 
 def _peaks(
@@ -209,8 +208,7 @@ def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
         upsample_factor=_UPSAMPLING,
         normalization=None,
     )
-    found: FloatArray = np.asarray(shift, dtype=np.float64)
-    return found
+    return np.asarray(shift, dtype=np.float64)
 
 
 def _quarters(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:

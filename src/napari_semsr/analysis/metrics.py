@@ -103,12 +103,10 @@ def _edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
     if all(part.dtype.kind in "ui" for part in parts):
         width = max(1.0, np.ceil((high - low + 1) / bins))
         count = int(np.ceil((high - low + 1) / width))
-        whole: FloatArray = low - 0.5 + width * np.arange(count + 1)
-        return whole
+        return np.asarray(low - 0.5 + width * np.arange(count + 1))
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    edges: FloatArray = np.linspace(low, high, bins + 1)
-    return edges
+    return np.linspace(low, high, bins + 1)
 
 
 def measure_histogram(
@@ -294,8 +292,7 @@ def structural_similarity(
         return None
 
     def smooth(plane: FloatArray) -> FloatArray:
-        blurred: FloatArray = gaussian_filter(plane, _SIGMA, radius=_BORDER)
-        return blurred
+        return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
 
     mean_a, mean_b = smooth(image), smooth(reference)
     var_a = smooth(image * image) - mean_a**2

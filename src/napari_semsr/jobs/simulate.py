@@ -26,12 +26,7 @@ from napari_semsr.core import (
     software_versions,
 )
 from napari_semsr.io import ReadOptions, move, remove_target, scratch, writing
-from napari_semsr.jobs.images import (
-    Image,
-    input_record,
-    open_image,
-    paths_of,
-)
+from napari_semsr.jobs.images import Image, input_record, open_image, paths_of
 from napari_semsr.jobs.outputs import (
     Result,
     check_not_input,

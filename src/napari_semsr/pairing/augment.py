@@ -13,11 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import (
-    Float32Array,
-    FloatPair,
-    Options,
-)
+from napari_semsr.core import Float32Array, FloatPair, Options
 
 _ANGLES = (0, 30, 45, 60, 90)  # those of the paper of Sun, and none
 

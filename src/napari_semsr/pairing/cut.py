@@ -423,8 +423,7 @@ class DensityMeter:
 def _gradient(values: NDArray[Any]) -> FloatArray:
     """Gradient magnitude of smoothed grey values; NaN counts as 0."""
     known = np.nan_to_num(values.astype(float), posinf=0, neginf=0)
-    made: FloatArray = ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX)
-    return made
+    return np.asarray(ndimage.gaussian_gradient_magnitude(known, _SIGMA_PX))
 
 
 def balance(

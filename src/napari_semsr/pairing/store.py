@@ -22,11 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import (
-    FloatPair,
-    IncompleteError,
-    ReadError,
-)
+from napari_semsr.core import FloatPair, IncompleteError, ReadError
 from napari_semsr.pairing.options import SPLITS
 
 if TYPE_CHECKING:

@@ -8,12 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    FloatArray,
-    FloatPair,
-    OptionError,
-    PixelSize,
-)
+from napari_semsr.core import FloatArray, FloatPair, OptionError, PixelSize
 
 _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with it
 

@@ -104,10 +104,7 @@ def _shared_part(
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
     evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
-    part: FloatArray = np.where(
-        evident, common / np.maximum(detail, _TINY), float("nan")
-    )
-    return part
+    return np.where(evident, common / np.maximum(detail, _TINY), float("nan"))
 
 
 def _overlap_sums(

@@ -46,8 +46,7 @@ class FlatField:
     @property
     def weight(self) -> Float32Array:
         """Inverse variance of a corrected pixel, 0 outside the field."""
-        weight: Float32Array = np.where(self.valid, self.flat**2, 0).astype(np.float32)
-        return weight
+        return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
 
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
@@ -59,10 +58,9 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
-    eroded: NDArray[np.bool_] = ndimage.binary_erosion(
-        bright, iterations=_EROSION, border_value=0
+    return np.asarray(
+        ndimage.binary_erosion(bright, iterations=_EROSION, border_value=0)
     )
-    return eroded
 
 
 def _sample(acquisition: Acquisition) -> Float32Array:
@@ -79,8 +77,7 @@ def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
     rows, columns = rows // block, columns // block
     cut = frames[:, : rows * block, : columns * block]
     shape = (count, rows, block, columns, block)
-    means: FloatArray = np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4))
-    return means
+    return np.asarray(np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4)))
 
 
 def _noise(frames: NDArray[Any]) -> float:
@@ -131,8 +128,7 @@ def _typical(frames: NDArray[Any], dark: float) -> FloatArray:
 
 def _distances(shape: tuple[int, int], centre: tuple[float, float]) -> FloatArray:
     y, x = np.ogrid[: shape[0], : shape[1]]
-    distance: FloatArray = np.hypot(y - centre[0], x - centre[1])
-    return distance
+    return np.hypot(y - centre[0], x - centre[1])
 
 
 def radial_flat(
@@ -314,8 +310,7 @@ class SurfaceBasis:
     def _axis(self, place: FloatArray, size: int) -> FloatArray:
         unit = np.clip((place + 0.5) / size, 0, 1 - 1e-9) * self.knots
         joints = np.arange(-3, self.knots + 4, dtype=float)
-        basis: FloatArray = BSpline.design_matrix(unit, joints, 3).toarray()
-        return basis
+        return np.asarray(BSpline.design_matrix(unit, joints, 3).toarray())
 
     def prior(self) -> FloatArray:
         """Inverse covariance, (F, F), of the coefficients before anything is measured.
@@ -353,8 +348,7 @@ class SurfaceBasis:
         """
         shapes = self.shapes(place.astype(float))
         centred = shapes - shapes.mean(axis=0)
-        reader: FloatArray = np.linalg.pinv(centred) @ self.at(place.astype(float))
-        return reader
+        return np.linalg.pinv(centred) @ self.at(place.astype(float))
 
     def surface(self, coefficients: FloatArray) -> FloatArray:
         """Evaluate a surface at every pixel of a frame, (Y, X); `coefficients` (F,)."""

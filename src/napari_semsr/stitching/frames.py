@@ -159,8 +159,7 @@ class CorrectedFrames:
         Gaussian 0.5 px less Gaussian 5 px, by normalised convolution, times the root of
         the weight; 0 outside the field.
         """
-        band: Float32Array = self._banded.get(index, lambda: self._band(index))
-        return band
+        return np.asarray(self._banded.get(index, lambda: self._band(index)))
 
     def _band(self, index: int) -> Float32Array:
         image, weight = self.corrected(index)
@@ -184,8 +183,7 @@ class CorrectedFrames:
 
         def blocks(plane: Float32Array) -> Float32Array:
             shape = (rows, factor, columns, factor)
-            mean: Float32Array = plane[cut].reshape(shape).mean(axis=(1, 3))
-            return mean
+            return np.asarray(plane[cut].reshape(shape).mean(axis=(1, 3)))
 
         small_weight = blocks(weight)
         small = blocks(image * weight)
@@ -193,10 +191,9 @@ class CorrectedFrames:
             _low_pass(small_weight, _COARSE), 1e-6
         )
         own = small / np.maximum(small_weight, 1e-6)
-        band: Float32Array = np.where(
+        return np.where(
             small_weight > 0, (own - level) * np.sqrt(small_weight), np.float32(0)
         )
-        return band
 
 
 def noise_level(prepared: CorrectedFrames) -> float:

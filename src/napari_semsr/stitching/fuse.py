@@ -38,8 +38,7 @@ def _lanczos(part: float) -> FloatArray:
     """Weights that read a row of pixels at ``x - part``, summing to one."""
     place = np.arange(-_LOBES, _LOBES + 1) + part
     weights = np.sinc(place) * np.sinc(place / _LOBES) * (np.abs(place) < _LOBES)
-    normal: FloatArray = weights / weights.sum()
-    return normal
+    return np.asarray(weights / weights.sum())
 
 
 def _feather(prepared: CorrectedFrames) -> Float32Array:

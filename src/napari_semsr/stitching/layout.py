@@ -70,8 +70,7 @@ def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
     sizes = np.bincount(labels)
     rank = np.empty_like(sizes)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-    grouped: NDArray[np.int64] = rank[labels].astype(np.int64)
-    return grouped
+    return np.asarray(rank[labels].astype(np.int64))
 
 
 def least_squares(
@@ -106,8 +105,7 @@ def least_squares(
     right = _WEAK * scale * held
     np.add.at(right, second, weights[:, None] * shift)
     np.add.at(right, first, -weights[:, None] * shift)
-    solved: FloatArray = splu(matrix.tocsc()).solve(right)
-    return solved
+    return np.asarray(splu(matrix.tocsc()).solve(right))
 
 
 def _joint(
@@ -229,8 +227,7 @@ class ShiftChoice:
     @property
     def possible(self) -> FloatArray:
         """Shifts that the images allow."""
-        allowed: FloatArray = self.shifts[self.doubt < _CERTAIN]
-        return allowed
+        return self.shifts[self.doubt < _CERTAIN]
 
     @property
     def is_certain(self) -> bool:
@@ -305,10 +302,7 @@ def _fitted(
 def _blocks(plane: NDArray[np.float64]) -> FloatArray:
     """Sum over blocks, a ragged border included."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
-    summed: FloatArray = np.add.reduceat(
-        rows, np.arange(0, plane.shape[1], _BLOCK), axis=1
-    )
-    return summed
+    return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
 def _choices(
@@ -569,8 +563,7 @@ def _expected(
     """Move by which a group would come to its nominal place beside the main one."""
     here, there = sorted(main), sorted(group)
     shift = np.nanmedian(positions[here] - nominal[here], axis=0)
-    wanted: FloatArray = np.nanmedian(nominal[there] + shift - positions[there], axis=0)
-    return wanted
+    return np.nanmedian(nominal[there] + shift - positions[there], axis=0)
 
 
 def _agreeing(

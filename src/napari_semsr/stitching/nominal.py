@@ -90,8 +90,7 @@ def _from_grid(acquisition: Acquisition, steps: FloatArray) -> FloatArray:
     """
     grid = acquisition.grid or (1, len(acquisition))
     cells = grid_cells(len(acquisition), grid, acquisition.order)
-    placed: FloatArray = cells @ steps
-    return placed
+    return cells @ steps
 
 
 def _measured_steps(prepared: CorrectedFrames) -> FloatArray:

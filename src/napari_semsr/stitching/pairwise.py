@@ -130,8 +130,7 @@ def _possible(
     columns = shape[1] - np.abs(origin[1] + np.arange(size[1]))
     rows, columns = np.maximum(rows, 0), np.maximum(columns, 0)
     wide = (rows >= _MIN_SIDE)[:, None] & (columns >= _MIN_SIDE)[None]
-    enough: NDArray[np.bool_] = wide & (np.outer(rows, columns) >= _MIN_PIXELS)
-    return enough
+    return np.asarray(wide & (np.outer(rows, columns) >= _MIN_PIXELS))
 
 
 def _peaks(score: Float32Array) -> list[IntPair]:

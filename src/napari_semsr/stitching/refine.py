@@ -98,10 +98,7 @@ def _columns(
     ramp_y = (y / max(shape[0] - 1, 1) - 0.5).astype(np.float32)
     ramp_x = (x / max(shape[1] - 1, 1) - 0.5).astype(np.float32)
     level = np.float32(1)
-    stacked: Float32Array = np.stack(
-        [np.full(len(y), level, np.float32), mean, ramp_y, ramp_x]
-    )
-    return stacked
+    return np.stack([np.full(len(y), level, np.float32), mean, ramp_y, ramp_x])
 
 
 def _crossed(
@@ -114,8 +111,7 @@ def _crossed(
     one = np.stack([part[inside] for part in a])
     two = np.stack([part[inside] for part in b])
     cross = ((one * weight) @ two.T).astype(float)
-    symmetric: FloatArray = (cross + cross.T) / 2
-    return symmetric
+    return np.asarray((cross + cross.T) / 2)
 
 
 def _eliminated(
@@ -286,8 +282,7 @@ def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     free = values > 1e-6 * values[-1]
     scaled = vectors[:, free] / np.sqrt(values[free])
     variance = (scaled**2).sum(axis=1) * 4 * np.pi * sigma**2
-    spread: FloatArray = np.sqrt(variance).reshape(count, 2)
-    return spread
+    return np.asarray(np.sqrt(variance).reshape(count, 2))
 
 
 # Small turn and scale of every frame, found together with its position.

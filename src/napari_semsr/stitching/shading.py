@@ -52,8 +52,7 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over blocks of 8 px, (Y // 8, X // 8), a ragged border left out."""
     rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
     cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
-    summed: FloatArray = cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3))
-    return summed
+    return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3)))
 
 
 def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] | None:
@@ -92,8 +91,7 @@ def _inverse(weight: NDArray[np.float32]) -> FloatArray:
     with that of the ratio.
     """
     mean = block_sums(np.sqrt(weight)) / _BLOCK**2
-    inverse: FloatArray = 1 / np.maximum(mean, 1e-3)
-    return inverse
+    return 1 / np.maximum(mean, 1e-3)
 
 
 def overlap_ratios(
@@ -188,8 +186,7 @@ def _centred(values: FloatArray, pair: NDArray[np.int64]) -> FloatArray:
     """Take each pair's mean off its values."""
     count = np.bincount(pair)
     mean = np.bincount(pair, values) / np.maximum(count, 1)
-    centred: FloatArray = values - mean[pair]
-    return centred
+    return values - mean[pair]
 
 
 def light_prior(count: int, flicker: float) -> FloatArray:
@@ -339,8 +336,7 @@ def _undone(flat: FlatField, ratios: OverlapRatios) -> FloatArray:
         ndimage.map_coordinates(log, place.T, order=1, mode="nearest")
         for place in (ratios.place_first, ratios.place_second)
     )
-    undone: FloatArray = ratios.log_ratio + first - second
-    return undone
+    return np.asarray(ratios.log_ratio + first - second)
 
 
 def without_flat(

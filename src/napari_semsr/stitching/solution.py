@@ -63,8 +63,7 @@ class StageFit:
 
     def predict(self, nominal: FloatArray) -> FloatArray:
         """Where frames are expected; `nominal` (N, 2); gives (N, 2)."""
-        expected: FloatArray = nominal @ self.matrix.T + self.offset
-        return expected
+        return nominal @ self.matrix.T + self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +134,7 @@ class StitchSolution:
     @property
     def placed(self) -> NDArray[np.bool_]:
         """Which frames have a place."""
-        known: NDArray[np.bool_] = ~np.isnan(self.positions_px[:, 0])
-        return known
+        return ~np.isnan(self.positions_px[:, 0])
 
     @property
     def pairs_used(self) -> int:

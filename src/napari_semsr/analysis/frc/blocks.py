@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.crossing import Criterion, Estimator, Question
 from napari_semsr.analysis.frc.rings import Geometry, RingSums, plan_geometry
-from napari_semsr.analysis.frc.validity import (
-    REASONS,
-    Reason,
-    code_of,
-    judge,
-)
+from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, judge
 from napari_semsr.core import BoolArray, Float32Array, FloatArray, FloatPair
 
 # Relative error of a crossing that no ring statistics explain (one sigma). With it the
@@ -225,14 +220,12 @@ def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
 def _equivalent(curve: FloatArray) -> FloatArray:
     """Correlation that two exposures like the split image would have."""
     size = np.abs(curve)
-    result: FloatArray = np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
-    return result
+    return np.sign(curve) * _GAIN * size / (1 + (_GAIN - 1) * size)
 
 
 def _half_threshold(threshold: FloatArray) -> FloatArray:
     """Correlation of the halves at which the image itself meets a threshold."""
-    result: FloatArray = threshold / (_GAIN - (_GAIN - 1) * threshold)
-    return result
+    return threshold / (_GAIN - (_GAIN - 1) * threshold)
 
 
 def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
@@ -254,5 +247,4 @@ def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     )
     error = np.sqrt(1 / weight[inner].sum() + 1 / weight[corner].sum())
     ratio = np.log(np.maximum(low, 1e-30) / np.maximum(high, 1e-30))
-    coloured: BoolArray = np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error)
-    return coloured
+    return np.asarray(np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error))

@@ -176,8 +176,7 @@ def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
     size = weights.size
     place = np.arange(size) - (size - 1) / 2
     phase = np.outer(offset, place) * (2 * np.pi / size)
-    response: FloatArray = np.cos(phase) @ weights
-    return response
+    return np.cos(phase) @ weights
 
 
 class _Axis:
@@ -323,8 +322,7 @@ def _smoothing(effective: FloatArray) -> FloatArray:
     near = np.abs(place[:, None] - place[None, :]) <= reach[:, None]
     weight = np.where(near, effective[None, :], 0.0)
     weight[:, 0] = 0
-    smooth: FloatArray = weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
-    return smooth
+    return np.asarray(weight / np.maximum(weight.sum(axis=1, keepdims=True), 1e-12))
 
 
 def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArray:

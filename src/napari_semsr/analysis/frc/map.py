@@ -24,12 +24,7 @@ from napari_semsr.analysis.frc.rings import (
     available_cores,
     plan_geometry,
 )
-from napari_semsr.analysis.frc.validity import (
-    REASONS,
-    Reason,
-    code_of,
-    has_plateau,
-)
+from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, has_plateau
 from napari_semsr.core import (
     BlockPlan,
     BoolArray,

@@ -60,8 +60,7 @@ class Geometry:
     @property
     def relative(self) -> FloatArray:
         """Ring frequencies with the smaller Nyquist frequency at 0.5."""
-        scaled: FloatArray = self.rings.frequency * (0.5 / self.rings.nyquist)
-        return scaled
+        return self.rings.frequency * (0.5 / self.rings.nyquist)
 
     def transform(self, stack: Float32Array) -> NDArray[np.complex64]:
         """Window a batch of blocks and take their real FFT.
@@ -69,10 +68,7 @@ class Geometry:
         `stack` (B, Y, X); gives (B, Y, X // 2 + 1).
         """
         workers = available_cores() if stack[0].size >= _ALONE_PX else 1
-        spectrum: NDArray[np.complex64] = fft.rfft2(
-            stack * self.window, axes=(1, 2), workers=workers
-        )
-        return spectrum
+        return np.asarray(fft.rfft2(stack * self.window, axes=(1, 2), workers=workers))
 
     def project(self, planes: Float32Array) -> FloatArray:
         """Sum half-plane quantities over every ring.
@@ -140,8 +136,7 @@ class RingSums:
         """Fourier ring correlation ``(B, K)``; 0 where a ring has no power."""
         power = np.sqrt(self.power_a * self.power_b)
         ratio = self.cross / np.maximum(power, _TINY)
-        curve: FloatArray = np.clip(ratio, -1.0, 1.0)
-        return curve
+        return np.clip(ratio, -1.0, 1.0)
 
     def pooled(self) -> "RingSums":
         """Pool all pairs into one."""

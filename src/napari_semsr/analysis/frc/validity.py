@@ -100,8 +100,7 @@ def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArr
     last = [4 << k for k in range(16) if 4 << k < rings] or [rings - 1]
     places = np.array(last) - 1
     z = (pooled[:, places] / norm[:, places]).max(axis=1)
-    signal: BoolArray = (best >= _BEST_RING_Z) | (z >= _POOLED_Z)
-    return signal
+    return np.asarray((best >= _BEST_RING_Z) | (z >= _POOLED_Z))
 
 
 def _band(
@@ -131,13 +130,12 @@ def has_plateau(
     corner, corner_count = _band(curve, geometry, *_CORNER)
     inner_power, _ = _band(density, geometry, *_INNER)
     corner_power, _ = _band(density, geometry, *_CORNER)
-    plateau: BoolArray = (
+    return np.asarray(
         (band * np.sqrt(2 * copies * count) > _PLATEAU_Z)
         & (corner * np.sqrt(2 * copies * corner_count) > _PLATEAU_Z - 1)
         & (corner > _STAYS * inner)
         & (corner_power > _STAYS * inner_power)
     )
-    return plateau
 
 
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
@@ -257,14 +255,13 @@ def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
     """Sum of cosines; its lobe is as many bins to each side as it has terms."""
     place = 2 * np.pi * (np.arange(size) + 0.5) / size
     signs = (-1.0) ** np.arange(len(terms))
-    window: FloatArray = sum(
+    return sum(
         (
             s * c * np.cos(k * place)
             for k, (s, c) in enumerate(zip(signs, terms, strict=True))
         ),
         start=np.zeros(size),
     )
-    return window
 
 
 @lru_cache(maxsize=4)
@@ -336,8 +333,7 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
         share += np.where(clear & (level < _ISOLATION * peak), 2 * power, 0.0)
         remaining[every, inside[0], inside[1]] = 0
         remaining[every, mirrored[0], mirrored[1]] = 0
-    shares: FloatArray = share / total
-    return shares
+    return np.asarray(share / total)
 
 
 def describe_texture(
@@ -395,7 +391,4 @@ def is_periodic(
     the second lies half a pixel further on both axes; gives (B,).
     """
     texture = describe_texture(first, second, diagonal=diagonal)
-    periodic: BoolArray = (texture.lobe_share > _LOBE_SHARE) & (
-        texture.agreement < _AGREEMENT
-    )
-    return periodic
+    return (texture.lobe_share > _LOBE_SHARE) & (texture.agreement < _AGREEMENT)

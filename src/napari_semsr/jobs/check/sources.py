@@ -16,13 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.analysis import (
-    MARGIN_PX,
-    DiscPlaces,
-    Discs,
-    Trial,
-    local_contrast,
-)
+from napari_semsr.analysis import MARGIN_PX, DiscPlaces, Discs, Trial, local_contrast
 from napari_semsr.core import (
     FloatArray,
     Micrograph,

@@ -16,12 +16,7 @@ from napari_semsr.analysis import (
     measure_histogram,
     measure_metrics,
 )
-from napari_semsr.core import (
-    FloatPair,
-    Job,
-    Options,
-    Progress,
-)
+from napari_semsr.core import FloatPair, Job, Options, Progress
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,

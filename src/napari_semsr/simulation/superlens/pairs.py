@@ -15,17 +15,9 @@ from pydantic import Field
 from scipy import fft, ndimage
 
 from napari_semsr.core import Float32Array, OptionError, ShapeError
-from napari_semsr.simulation.phantoms import (
-    FWHM,
-    Canvas,
-    Specimen,
-    blur_shares,
-)
+from napari_semsr.simulation.phantoms import FWHM, Canvas, Specimen, blur_shares
 from napari_semsr.simulation.sem import SemOptions, sem_contrast
-from napari_semsr.simulation.superlens.microscope import (
-    MicroscopeOptions,
-    reflectance,
-)
+from napari_semsr.simulation.superlens.microscope import MicroscopeOptions, reflectance
 from napari_semsr.simulation.superlens.specimens import SampleRanges, random_surface
 
 # In pixels: a box of width w has the variance = w^2 / 12; a pixel's less a fine one's.

@@ -31,11 +31,7 @@ from napari_semsr.simulation.superlens.microscope import (
     expose,
     illumination_field,
 )
-from napari_semsr.simulation.superlens.scene import (
-    PHANTOM_FWHM_NM,
-    Extent,
-    Scene,
-)
+from napari_semsr.simulation.superlens.scene import PHANTOM_FWHM_NM, Extent, Scene
 
 # Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
 _LARGE_SCENE = 60_000_000
