@@ -62,17 +62,12 @@ def gaussian_kernel(sigma_px: float, size_px: int) -> NDArray[np.float64]:
     return np.asarray(kernel / kernel.sum())
 
 
-def _from_distance(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cover pixels that a shape's signed distance (negative inside) touches."""
-    kernel = np.clip(0.5 - distance, 0, 1)
-    return np.asarray(kernel / kernel.sum())
-
-
 def disk_kernel(radius_px: float) -> NDArray[np.float64]:
     """Out-of-focus blur: a uniform disc with antialiased rim, (N, N)."""
     half = int(np.ceil(radius_px + 0.5))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
-    return _from_distance(np.hypot(y, x) - max(radius_px, 0.5))
+    kernel = np.clip(0.5 - (np.hypot(y, x) - max(radius_px, 0.5)), 0, 1)
+    return np.asarray(kernel / kernel.sum())
 
 
 def motion_kernel(length_px: float, angle_deg: float) -> NDArray[np.float64]:

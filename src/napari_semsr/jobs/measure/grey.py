@@ -16,7 +16,7 @@ from napari_semsr.analysis import (
     measure_histogram,
     measure_metrics,
 )
-from napari_semsr.core import FloatPair, Job, Options, Progress
+from napari_semsr.core import FloatArray, FloatPair, Job, Options, Progress
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
@@ -67,16 +67,15 @@ class GapReport(Result):
             "background": found.background,
             "reference_background": found.reference_background,
         }
+
+        def mean(values: FloatArray) -> float | None:
+            return float(values.mean()) if values.size else None
+
         for unit in ("nm", "px"):
             errors = found.width_errors(unit)
-            some = errors.size > 0
             record |= {
-                f"mean_width_error_{unit}": float(np.abs(errors).mean())
-                if some
-                else None,
-                f"mean_signed_width_error_{unit}": float(errors.mean())
-                if some
-                else None,
+                f"mean_width_error_{unit}": mean(np.abs(errors)),
+                f"mean_signed_width_error_{unit}": mean(errors),
                 f"widths_{unit}": [
                     getattr(gap, f"width_{unit}") for gap in found.found
                 ],
