@@ -7,6 +7,7 @@ import types
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import (
+    TYPE_CHECKING,
     Any,
     Generic,
     Literal,
@@ -20,7 +21,9 @@ from pydantic.fields import FieldInfo
 
 from napari_semsr.core import Job, Options
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import Result
+
+if TYPE_CHECKING:
+    from napari_semsr.jobs import Result
 
 # Flags made from the frozen option models, so that nothing is said twice.
 
@@ -165,7 +168,7 @@ def _path(text: str) -> str:
 
 # What a verb is: arguments, a job, and a summary of its result.
 
-R = TypeVar("R", bound=Result)
+R = TypeVar("R", bound="Result")
 
 
 @dataclass(frozen=True, slots=True)

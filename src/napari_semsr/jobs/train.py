@@ -13,7 +13,6 @@ from napari_semsr.jobs.outputs import (
     check_target_folder,
     jsonable,
 )
-from napari_semsr.pairing import open_pairs
 
 if TYPE_CHECKING:
     from napari_semsr.training import Recipe
@@ -269,6 +268,8 @@ def _begun_anew(plan: "Recipe") -> "Recipe":
 
 def _check_pairs(path: Path) -> None:
     """Refuse a store from which nothing can be learnt, before any work."""
+    from napari_semsr.pairing import open_pairs
+
     store = open_pairs(path)
     counts = store.counts
     if counts["train"] < _LEAST_PAIRS:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from napari_semsr.core import Float32Array, FloatArray, Options
 from napari_semsr.simulation.phantoms import Specimen, blur_by_width
@@ -99,6 +99,8 @@ def charge(image: FloatArray, strength: float) -> FloatArray:
     A charge grows with what is brighter than the image's mean and leaks away over 40 px
     along the scan, from the end of one row into the next.
     """
+    from scipy import signal  # takes long to import
+
     kept = float(np.exp(-1 / _DECAY_PX))
     current = (image - image.mean()).ravel()
     stored = signal.lfilter([0.0, 1 - kept], [1.0, -kept], current)

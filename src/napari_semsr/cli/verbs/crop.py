@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -16,7 +17,6 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import CropOptions, Cropped, crop_job
 
 _BOXES = {
     "box": "rows Y0 to Y1 and columns X0 to X1 of the image, the last ones excluded",
@@ -45,24 +45,24 @@ def _configure(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             help=told,
         )
-    add_options(parser, CropOptions, title="cutting", exclude=tuple(_BOXES))
+    add_options(parser, jobs.CropOptions, title="cutting", exclude=tuple(_BOXES))
     add_opening(parser)
 
 
-def _start(arguments: argparse.Namespace) -> Job[Cropped]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.Cropped"]:
     """Make the job."""
-    return crop_job(
+    return jobs.crop_job(
         arguments.image,
         arguments.output,
         like=arguments.like,
         like_output=arguments.like_out,
-        options=options_from(arguments, CropOptions),
+        options=options_from(arguments, jobs.CropOptions),
         opening=opening_from(arguments),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise(result: Cropped) -> str:
+def _summarise(result: "jobs.Cropped") -> str:
     """Say what was cut, and how the images lie."""
     size = pixel_size(result.pixel_size_nm)
     head = f"{result.output}: {shape(result.shape)}, {result.dtype}, pixel {size}"

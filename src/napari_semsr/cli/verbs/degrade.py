@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -14,7 +15,6 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import DegradedFile, DegradeOptions, degrade_job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -23,23 +23,23 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_image(
         parser, "output", "where the degraded one goes; its suffix names the format"
     )
-    add_options(parser, DegradeOptions, title="degradation")
+    add_options(parser, jobs.DegradeOptions, title="degradation")
     add_overwrite(parser)
     add_opening(parser)
 
 
-def _start(arguments: argparse.Namespace) -> Job[DegradedFile]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.DegradedFile"]:
     """Make the job."""
-    return degrade_job(
+    return jobs.degrade_job(
         arguments.image,
         arguments.output,
-        options=options_from(arguments, DegradeOptions),
+        options=options_from(arguments, jobs.DegradeOptions),
         opening=opening_from(arguments),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise(result: DegradedFile) -> str:
+def _summarise(result: "jobs.DegradedFile") -> str:
     """Say what was done."""
     head = f"{result.output}: {result.kind}, {shape(result.shape)}"
     rows = [(f"  {name}", str(value)) for name, value in result.parameters.items()]

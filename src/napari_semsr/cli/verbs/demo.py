@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import demonstration
 from napari_semsr.cli.verb import (
     Verb,
     add_options,
@@ -12,7 +13,6 @@ from napari_semsr.cli.verb import (
     options_from,
 )
 from napari_semsr.core import Job
-from napari_semsr.demonstration import DemoOptions, DemoResult, FieldFigures, demo_job
 
 _FOLDER = "demo-output"
 
@@ -27,19 +27,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help=f"where images and report go (default: {_FOLDER})",
     )
     add_overwrite(parser)
-    add_options(parser, DemoOptions, title="samples and model")
+    add_options(parser, demonstration.DemoOptions, title="samples and model")
 
 
-def _start(arguments: argparse.Namespace) -> Job[DemoResult]:
+def _start(arguments: argparse.Namespace) -> Job["demonstration.DemoResult"]:
     """Make the job."""
-    return demo_job(
+    return demonstration.demo_job(
         arguments.folder,
-        options=options_from(arguments, DemoOptions),
+        options=options_from(arguments, demonstration.DemoOptions),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise(result: DemoResult) -> str:
+def _summarise(result: "demonstration.DemoResult") -> str:
     """Say where the report is and how to go on."""
     scan, measured = result.figures["scan"], result.scan.measured
     nominal = number(scan["nominal_error_px"])
@@ -62,7 +62,7 @@ def _summarise(result: DemoResult) -> str:
     return columns(rows)
 
 
-def _versions(measured: FieldFigures) -> list[tuple[str, str]]:
+def _versions(measured: "demonstration.FieldFigures") -> list[tuple[str, str]]:
     """Compare each version of a field with its truth."""
     rows = []
     for item in measured.versions:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -20,7 +21,6 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import DEFAULT_MODEL, EnhancedFile, enhance_job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and running")
     group.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        default=jobs.DEFAULT_MODEL,
         metavar="NAME|FILE",
-        help=f"model on the shelf, or a .safetensors file (default: {DEFAULT_MODEL})",
+        help="model on the shelf, or a .safetensors file "
+        f"(default: {jobs.DEFAULT_MODEL})",
     )
     group.add_argument(
         "--scheduler", metavar="ADDRESS", help="dask scheduler to run the tiles on"
@@ -54,12 +55,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_opening(parser)
 
 
-def _start(arguments: argparse.Namespace) -> Job[EnhancedFile]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.EnhancedFile"]:
     """Make the job."""
     from napari_semsr.inference import EnhanceOptions
 
     compact_memory()
-    return enhance_job(
+    return jobs.enhance_job(
         arguments.image,
         arguments.output,
         model=arguments.model,
@@ -71,7 +72,7 @@ def _start(arguments: argparse.Namespace) -> Job[EnhancedFile]:
     )
 
 
-def _summarise(result: EnhancedFile) -> str:
+def _summarise(result: "jobs.EnhancedFile") -> str:
     """Say what was written and what it cost."""
     report = result.report
     size = pixel_size(result.pixel_size_nm)

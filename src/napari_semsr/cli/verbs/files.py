@@ -2,21 +2,18 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
     add_opening,
-    add_options,
     add_overwrite,
     columns,
     opening_from,
-    options_from,
     pixel_size,
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import DTYPES, Converted, Description, convert_job, describe_job
 
 
 def _configure_convert(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +23,15 @@ def _configure_convert(parser: argparse.ArgumentParser) -> None:
         parser, "output", "its suffix names the format: .ome.zarr .ome.tif .tif .png"
     )
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="type of the output, rounded and clipped"
+        "--dtype", choices=jobs.DTYPES, help="type of the output, rounded and clipped"
     )
     add_overwrite(parser)
     add_opening(parser)
 
 
-def _start_convert(arguments: argparse.Namespace) -> Job[Converted]:
+def _start_convert(arguments: argparse.Namespace) -> Job["jobs.Converted"]:
     """Make the job."""
-    return convert_job(
+    return jobs.convert_job(
         arguments.image,
         arguments.output,
         opening=opening_from(arguments),
@@ -43,7 +40,7 @@ def _start_convert(arguments: argparse.Namespace) -> Job[Converted]:
     )
 
 
-def _summarise_convert(result: Converted) -> str:
+def _summarise_convert(result: "jobs.Converted") -> str:
     """Say what was written."""
     size = pixel_size(result.pixel_size_nm)
     said = f"{result.output}: {shape(result.shape)}, {result.dtype}, pixel {size}"
@@ -62,15 +59,15 @@ _MOST_METADATA = 24
 def _configure_info(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "path", "an image, an OME-Zarr store or a folder of frames")
-    add_options(parser, ReadOptions, title="reading", exclude=_NOT_USED)
+    add_opening(parser, exclude=_NOT_USED)
 
 
-def _start_info(arguments: argparse.Namespace) -> Job[Description]:
+def _start_info(arguments: argparse.Namespace) -> Job["jobs.Description"]:
     """Make the job."""
-    return describe_job(arguments.path, options=options_from(arguments, ReadOptions))
+    return jobs.describe_job(arguments.path, options=opening_from(arguments))
 
 
-def _summarise_info(result: Description) -> str:
+def _summarise_info(result: "jobs.Description") -> str:
     """Say what the file is."""
     facts = dict(result.facts)
     metadata = facts.pop("metadata", None) or {}

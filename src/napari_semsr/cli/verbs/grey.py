@@ -2,10 +2,7 @@
 
 import argparse
 
-from napari_semsr.analysis import (
-    GapOptions,
-    MetricsOptions,
-)
+from napari_semsr import analysis, jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -18,15 +15,6 @@ from napari_semsr.cli.verb import (
     options_from,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import (
-    GapReport,
-    HistogramOptions,
-    HistogramReport,
-    MetricsReport,
-    gaps_job,
-    histogram_job,
-    metrics_job,
-)
 
 # ``semsr gaps IMAGE [REFERENCE]``: gaps between particles.
 
@@ -35,21 +23,21 @@ def _configure_gaps(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "an image of particles")
     add_image(parser, "reference", "a better image of the same field", optional=True)
-    add_options(parser, GapOptions, title="gaps")
+    add_options(parser, analysis.GapOptions, title="gaps")
     add_opening(parser)
 
 
-def _start_gaps(arguments: argparse.Namespace) -> Job[GapReport]:
+def _start_gaps(arguments: argparse.Namespace) -> Job["jobs.GapReport"]:
     """Make the job."""
-    return gaps_job(
+    return jobs.gaps_job(
         arguments.image,
         arguments.reference,
-        options=options_from(arguments, GapOptions),
+        options=options_from(arguments, analysis.GapOptions),
         opening=opening_from(arguments),
     )
 
 
-def _summarise_gaps(result: GapReport) -> str:
+def _summarise_gaps(result: "jobs.GapReport") -> str:
     """Say the figures."""
     record = result.to_json()
     rows = [
@@ -88,21 +76,21 @@ def _configure_histogram(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "an image")
     add_image(parser, "reference", "another image, of any shape", optional=True)
-    add_options(parser, HistogramOptions, title="bins")
+    add_options(parser, jobs.HistogramOptions, title="bins")
     add_opening(parser)
 
 
-def _start_histogram(arguments: argparse.Namespace) -> Job[HistogramReport]:
+def _start_histogram(arguments: argparse.Namespace) -> Job["jobs.HistogramReport"]:
     """Make the job."""
-    return histogram_job(
+    return jobs.histogram_job(
         arguments.image,
         arguments.reference,
-        options=options_from(arguments, HistogramOptions),
+        options=options_from(arguments, jobs.HistogramOptions),
         opening=opening_from(arguments),
     )
 
 
-def _summarise_histogram(result: HistogramReport) -> str:
+def _summarise_histogram(result: "jobs.HistogramReport") -> str:
     """Draw the distribution of the image in a few rows, and say the distance."""
     record = result.to_json()
     edges, counts = record["bins"], record["counts"]
@@ -141,21 +129,21 @@ def _configure_metrics(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "an image")
     add_image(parser, "reference", "the truth, of the same shape", optional=True)
-    add_options(parser, MetricsOptions, title="comparison")
+    add_options(parser, analysis.MetricsOptions, title="comparison")
     add_opening(parser)
 
 
-def _start_metrics(arguments: argparse.Namespace) -> Job[MetricsReport]:
+def _start_metrics(arguments: argparse.Namespace) -> Job["jobs.MetricsReport"]:
     """Make the job."""
-    return metrics_job(
+    return jobs.metrics_job(
         arguments.image,
         arguments.reference,
-        options=options_from(arguments, MetricsOptions),
+        options=options_from(arguments, analysis.MetricsOptions),
         opening=opening_from(arguments),
     )
 
 
-def _summarise_metrics(result: MetricsReport) -> str:
+def _summarise_metrics(result: "jobs.MetricsReport") -> str:
     """Say the figures."""
     record = result.to_json()
     rows = [

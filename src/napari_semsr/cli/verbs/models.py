@@ -1,7 +1,9 @@
 """``semsr models list|info|export|import|check|architectures``: the model shelf."""
 
 import argparse
+from typing import TYPE_CHECKING
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_options,
@@ -11,25 +13,11 @@ from napari_semsr.cli.verb import (
     options_from,
 )
 from napari_semsr.core import Job, OptionError
-from napari_semsr.jobs import (
-    DEFAULT_MODEL,
-    ArchitectureList,
-    CheckOptions,
-    DiscRecord,
-    ModelCheck,
-    ModelFile,
-    ModelList,
-    check_model_job,
-    export_model_job,
-    import_model_job,
-    list_architectures_job,
-    list_models_job,
-    model_info_job,
-)
+
+if TYPE_CHECKING:
+    _Found = jobs.ModelFile | jobs.ModelList | jobs.ArchitectureList | jobs.ModelCheck
 
 _ACTIONS = ("list", "info", "export", "import", "check", "architectures")
-_Found = ModelFile | ModelList | ArchitectureList | ModelCheck
-_CHECKING = ("images", "held_out", "write", *CheckOptions.model_fields)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +27,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         nargs="?",
-        help=f"a name on the shelf or a .safetensors file (default: {DEFAULT_MODEL}); "
-        "import also takes a .pth file with published weights of ESRGAN",
+        help="a name on the shelf or a .safetensors file "
+        f"(default: {jobs.DEFAULT_MODEL}); import also takes a .pth file with "
+        "published weights of ESRGAN",
     )
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="where export writes, a .safetensors file"
@@ -75,61 +64,62 @@ def _configure_check(parser: argparse.ArgumentParser) -> None:
         help="write what is found into the model's card; its weights stay, the digest "
         "of the file changes",
     )
-    add_options(parser, CheckOptions, title="check: options")
+    add_options(parser, jobs.CheckOptions, title="check: options")
 
 
-def _start_check(arguments: argparse.Namespace) -> Job[ModelCheck]:
+def _start_check(arguments: argparse.Namespace) -> Job["jobs.ModelCheck"]:
     """Make the job of `check`."""
     given = vars(arguments)
-    return check_model_job(
-        arguments.model or DEFAULT_MODEL,
+    return jobs.check_model_job(
+        arguments.model or jobs.DEFAULT_MODEL,
         given.get("images", ()),
         held_out=given.get("held_out"),
-        options=options_from(arguments, CheckOptions),
+        options=options_from(arguments, jobs.CheckOptions),
         write="write" in given,
     )
 
 
-def _start(arguments: argparse.Namespace) -> Job[_Found]:
+def _start(arguments: argparse.Namespace) -> Job["_Found"]:
     """Make the job of one action."""
     action, model = arguments.action, arguments.model
     if action == "check":
         return _start_check(arguments)
-    foreign = [name for name in _CHECKING if name in vars(arguments)]
+    checking = ("images", "held_out", "write", *jobs.CheckOptions.model_fields)
+    foreign = [name for name in checking if name in vars(arguments)]
     if foreign:
         flag = "--" + foreign[0].replace("_", "-")
         msg = f"{flag} belongs to `models check`, got `models {action}`."
         raise OptionError(msg)
     if action == "list":
-        return list_models_job()
+        return jobs.list_models_job()
     if action == "architectures":
-        return list_architectures_job()
+        return jobs.list_architectures_job()
     if action == "info":
-        return model_info_job(model or DEFAULT_MODEL)
+        return jobs.model_info_job(model or jobs.DEFAULT_MODEL)
     if action == "export":
         if arguments.output is None:
             msg = "`models export` needs -o FILE.safetensors."
             raise OptionError(msg)
-        return export_model_job(
-            model or DEFAULT_MODEL, arguments.output, overwrite=arguments.overwrite
+        return jobs.export_model_job(
+            model or jobs.DEFAULT_MODEL, arguments.output, overwrite=arguments.overwrite
         )
     if model is None:
         msg = "`models import` needs the .safetensors file to put on the shelf."
         raise OptionError(msg)
-    return import_model_job(model, overwrite=arguments.overwrite)
+    return jobs.import_model_job(model, overwrite=arguments.overwrite)
 
 
-def _summarise(result: _Found) -> str:
+def _summarise(result: "_Found") -> str:
     """Say a list of models or of architectures, or one card."""
-    if isinstance(result, ArchitectureList):
+    if isinstance(result, jobs.ArchitectureList):
         return _say_architectures(result)
-    if isinstance(result, ModelList):
+    if isinstance(result, jobs.ModelList):
         rows = [
             (row["name"], row["fault"] or row["description"] or row["architecture"])
             for row in result.models
         ]
         return columns(rows) or "no models"
-    if isinstance(result, ModelCheck):
+    if isinstance(result, jobs.ModelCheck):
         return _say_check(result)
     rows = [("path", result.path), ("size", f"{number(result.megabytes)} MB")]
     hidden = {"training", "checks"}
@@ -140,14 +130,14 @@ def _summarise(result: _Found) -> str:
         for name, value in result.card.items()
         if value not in (None, "", {}, []) and name not in hidden
     ]
-    for kind, record in DiscRecord.of_card(result.card).items():
+    for kind, record in jobs.DiscRecord.of_card(result.card).items():
         rows += [(f"discs, {kind.replace('_', ' ')}", line) for line in record.lines()]
     return columns([*rows, ("digest", result.digest)])
 
 
-def _say_check(result: ModelCheck) -> str:
+def _say_check(result: "jobs.ModelCheck") -> str:
     """Say a check as a table."""
-    rows = list(DiscRecord(result.to_card()).rows())
+    rows = list(jobs.DiscRecord(result.to_card()).rows())
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -162,7 +152,7 @@ def _say_check(result: ModelCheck) -> str:
     return "\n".join([head, "", *(line.rstrip() for line in lines), *tail])
 
 
-def _say_architectures(result: ArchitectureList) -> str:
+def _say_architectures(result: "jobs.ArchitectureList") -> str:
     """Say what can be built, one line each."""
     networks = []
     for row in result.architectures:
@@ -175,4 +165,4 @@ def _say_architectures(result: ArchitectureList) -> str:
     return f"{columns(networks)}\n\ndiscriminators\n{columns(judges)}"
 
 
-MODELS: Verb[_Found] = Verb(_configure, _start, _summarise)
+MODELS: Verb["_Found"] = Verb(_configure, _start, _summarise)

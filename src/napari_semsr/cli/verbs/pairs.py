@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -14,7 +15,6 @@ from napari_semsr.cli.verb import (
     options_from,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import PairsMade, pairs_job
 from napari_semsr.pairing import PairOptions
 
 
@@ -27,9 +27,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_opening(parser)
 
 
-def _start(arguments: argparse.Namespace) -> Job[PairsMade]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.PairsMade"]:
     """Make the job."""
-    return pairs_job(
+    return jobs.pairs_job(
         arguments.low,
         arguments.high,
         arguments.output,
@@ -39,7 +39,7 @@ def _start(arguments: argparse.Namespace) -> Job[PairsMade]:
     )
 
 
-def _summarise(result: PairsMade) -> str:
+def _summarise(result: "jobs.PairsMade") -> str:
     """Say what was cut."""
     rows = [(f"  {name}", str(getattr(result, name))) for name in _SETS]
     rows += [(f"  left out: {k}", str(n)) for k, n in result.rejected.items()]

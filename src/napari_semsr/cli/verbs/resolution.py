@@ -2,11 +2,7 @@
 
 import argparse
 
-from napari_semsr.analysis import (
-    FrcMapOptions,
-    FrcOptions,
-    SpectrumOptions,
-)
+from napari_semsr import analysis, jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -22,14 +18,6 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import (
-    FrcMapReport,
-    FrcReport,
-    SpectrumReport,
-    frc_job,
-    frc_map_job,
-    spectrum_job,
-)
 
 _SECOND = "a second, independent image of the same field"
 
@@ -37,24 +25,22 @@ _SECOND = "a second, independent image of the same field"
 def _configure_frc(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "a", "an image; alone, it is split into halves")
-    add_image(
-        parser, "b", "a second, independent image of the same field", optional=True
-    )
-    add_options(parser, FrcOptions, title="measurement")
+    add_image(parser, "b", _SECOND, optional=True)
+    add_options(parser, analysis.FrcOptions, title="measurement")
     add_opening(parser)
 
 
-def _start_frc(arguments: argparse.Namespace) -> Job[FrcReport]:
+def _start_frc(arguments: argparse.Namespace) -> Job["jobs.FrcReport"]:
     """Make the job."""
-    return frc_job(
+    return jobs.frc_job(
         arguments.a,
         arguments.b,
-        options=options_from(arguments, FrcOptions),
+        options=options_from(arguments, analysis.FrcOptions),
         opening=opening_from(arguments),
     )
 
 
-def _summarise_frc(result: FrcReport) -> str:
+def _summarise_frc(result: "jobs.FrcReport") -> str:
     """Say the resolution, or why there is none."""
     found = result.result
     if found.resolution_px is None:
@@ -80,27 +66,25 @@ FRC = Verb(_configure_frc, _start_frc, _summarise_frc)
 def _configure_frc_map(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "a", "an image; alone, its blocks are split into halves")
-    add_image(
-        parser, "b", "a second, independent image of the same field", optional=True
-    )
+    add_image(parser, "b", _SECOND, optional=True)
     add_output(parser, "where the map goes; its suffix names the format")
-    add_options(parser, FrcMapOptions, title="measurement")
+    add_options(parser, analysis.FrcMapOptions, title="measurement")
     add_opening(parser)
 
 
-def _start_frc_map(arguments: argparse.Namespace) -> Job[FrcMapReport]:
+def _start_frc_map(arguments: argparse.Namespace) -> Job["jobs.FrcMapReport"]:
     """Make the job."""
-    return frc_map_job(
+    return jobs.frc_map_job(
         arguments.a,
         arguments.b,
         arguments.output,
-        options=options_from(arguments, FrcMapOptions),
+        options=options_from(arguments, analysis.FrcMapOptions),
         opening=opening_from(arguments),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise_frc_map(result: FrcMapReport) -> str:
+def _summarise_frc_map(result: "jobs.FrcMapReport") -> str:
     """Say the spread of the blocks."""
     rows = [
         ("map", f"{result.output} ({shape(result.shape)}, in {result.unit})"),
@@ -114,7 +98,7 @@ def _summarise_frc_map(result: FrcMapReport) -> str:
     return columns(rows)
 
 
-def _spread(result: FrcMapReport) -> str:
+def _spread(result: "jobs.FrcMapReport") -> str:
     """Say the range that holds most blocks."""
     in_nm = result.unit == "nm"
     low, high = (
@@ -139,22 +123,22 @@ def _configure_spectrum(parser: argparse.ArgumentParser) -> None:
         "an image file for the centred 2-D spectrum, or .csv for the radial curve",
         required=False,
     )
-    add_options(parser, SpectrumOptions, title="measurement")
+    add_options(parser, analysis.SpectrumOptions, title="measurement")
     add_opening(parser)
 
 
-def _start_spectrum(arguments: argparse.Namespace) -> Job[SpectrumReport]:
+def _start_spectrum(arguments: argparse.Namespace) -> Job["jobs.SpectrumReport"]:
     """Make the job."""
-    return spectrum_job(
+    return jobs.spectrum_job(
         arguments.image,
         arguments.output,
-        options=options_from(arguments, SpectrumOptions),
+        options=options_from(arguments, analysis.SpectrumOptions),
         opening=opening_from(arguments),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise_spectrum(result: SpectrumReport) -> str:
+def _summarise_spectrum(result: "jobs.SpectrumReport") -> str:
     """Say the power at a few frequencies."""
     count = len(result.power)
     picks = sorted({max(0, round(share * count) - 1) for share in _SHARES})

@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -15,7 +16,6 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import RestoredFile, restore_job
 from napari_semsr.restoration import RestoreOptions
 
 
@@ -30,9 +30,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_opening(parser)
 
 
-def _start(arguments: argparse.Namespace) -> Job[RestoredFile]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.RestoredFile"]:
     """Make the job."""
-    return restore_job(
+    return jobs.restore_job(
         arguments.image,
         arguments.output,
         options=options_from(arguments, RestoreOptions),
@@ -42,7 +42,7 @@ def _start(arguments: argparse.Namespace) -> Job[RestoredFile]:
     )
 
 
-def _summarise(result: RestoredFile) -> str:
+def _summarise(result: "jobs.RestoredFile") -> str:
     """Say what was done."""
     head = (
         f"{result.output}: {result.method}, {shape(result.shape)}, "

@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -14,7 +15,6 @@ from napari_semsr.cli.verb import (
 )
 from napari_semsr.core import Job, OptionError
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import SimulatedScan, SimulateOptions, simulate_job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -23,26 +23,26 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="image", metavar="IMAGE", help="scan this image, not a phantom"
     )
-    add_options(parser, SimulateOptions, title="sample, microscope and scan")
+    add_options(parser, jobs.SimulateOptions, title="sample, microscope and scan")
     add_overwrite(parser)
     add_opening(parser, exclude={"pixel_size_nm"})
 
 
-def _start(arguments: argparse.Namespace) -> Job[SimulatedScan]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.SimulatedScan"]:
     """Make the job."""
     if arguments.image is not None and "phantom" in arguments:
         msg = "Give --phantom or --from, not both."
         raise OptionError(msg)
-    return simulate_job(
+    return jobs.simulate_job(
         arguments.out_dir,
         image=arguments.image,
-        options=options_from(arguments, SimulateOptions),
+        options=options_from(arguments, jobs.SimulateOptions),
         opening=options_from(arguments, ReadOptions, pixel_size_nm=None),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise(result: SimulatedScan) -> str:
+def _summarise(result: "jobs.SimulatedScan") -> str:
     """Say what was made."""
     rows, columns = result.grid
     head = (

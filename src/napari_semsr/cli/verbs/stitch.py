@@ -2,6 +2,7 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
@@ -14,7 +15,6 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.jobs import StitchedFile, StitchFolderOptions, stitch_job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -31,22 +31,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--positions-out", metavar="CSV", help="write the solved positions as a table"
     )
-    add_options(parser, StitchFolderOptions, title="frames, joints and blending")
+    add_options(parser, jobs.StitchFolderOptions, title="frames, joints and blending")
 
 
-def _start(arguments: argparse.Namespace) -> Job[StitchedFile]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.StitchedFile"]:
     """Make the job."""
-    return stitch_job(
+    return jobs.stitch_job(
         arguments.frames_dir,
         arguments.output,
         positions=arguments.positions,
         positions_out=arguments.positions_out,
-        options=options_from(arguments, StitchFolderOptions),
+        options=options_from(arguments, jobs.StitchFolderOptions),
         overwrite=arguments.overwrite,
     )
 
 
-def _summarise(result: StitchedFile) -> str:
+def _summarise(result: "jobs.StitchedFile") -> str:
     """Say what was written, and how far to trust it."""
     size = pixel_size(result.pixel_size_nm)
     stage = pixel_size(result.stage_pixel_size_nm)

@@ -2,9 +2,9 @@
 
 import argparse
 
+from napari_semsr import jobs
 from napari_semsr.cli.verb import Verb, add_output, columns, number
 from napari_semsr.core import Job
-from napari_semsr.jobs import Trained, bundled_recipes, train_job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "recipe",
         metavar="RECIPE",
         help="what to train, and how: a YAML file, or a recipe of the package "
-        f"({', '.join(bundled_recipes())})",
+        f"({', '.join(jobs.bundled_recipes())})",
     )
     add_output(parser, "folder of the run: checkpoints, log, model")
     parser.add_argument(
@@ -46,9 +46,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _start(arguments: argparse.Namespace) -> Job[Trained]:
+def _start(arguments: argparse.Namespace) -> Job["jobs.Trained"]:
     """Make the job."""
-    return train_job(
+    return jobs.train_job(
         arguments.recipe,
         arguments.output,
         resume=arguments.resume,
@@ -62,7 +62,7 @@ def _start(arguments: argparse.Namespace) -> Job[Trained]:
     )
 
 
-def _summarise(result: Trained) -> str:
+def _summarise(result: "jobs.Trained") -> str:
     """Say where the model is and how good."""
     rows = [("model", result.model), ("steps", str(result.steps))]
     figures = result.validation

@@ -5,17 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from napari_semsr.analysis import (
-    FrcMap,
-    FrcMapOptions,
-    FrcOptions,
-    FrcResult,
-    RadialSpectrum,
-    SpectrumOptions,
-    measure_frc,
-    measure_frc_map,
-    measure_spectrum,
-)
+from napari_semsr import analysis
 from napari_semsr.core import (
     FloatPair,
     IntPair,
@@ -62,7 +52,7 @@ class FrcReport(Result):
 
     images: tuple[str, ...]
     pixel_size_nm: FloatPair | None
-    result: FrcResult
+    result: "analysis.FrcResult"
 
     def to_json(self) -> dict[str, Any]:
         """Give the result as one flat record.
@@ -83,7 +73,7 @@ def frc_job(
     a: Image,
     b: Image | None = None,
     *,
-    options: FrcOptions | None = None,
+    options: "analysis.FrcOptions | None" = None,
     opening: ReadOptions | None = None,
 ) -> Job[FrcReport]:
     """Measure resolution by Fourier ring correlation.
@@ -113,7 +103,7 @@ def frc_job(
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
     yield Progress(1, 2, "correlating")
-    result = measure_frc(first, second, options or FrcOptions())
+    result = analysis.measure_frc(first, second, options or analysis.FrcOptions())
     yield Progress(2, 2, "done")
     return FrcReport(names_of(a, b), calibrated.pixel_size_nm, result)
 
@@ -170,7 +160,7 @@ class FrcMapReport(Result):
     shape: IntPair
     method: str
     field_reason: str | None
-    result: FrcMap = field(metadata={"json": False})
+    result: "analysis.FrcMap" = field(metadata={"json": False})
 
 
 def frc_map_job(
@@ -178,7 +168,7 @@ def frc_map_job(
     b: Image | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
-    options: FrcMapOptions | None = None,
+    options: "analysis.FrcMapOptions | None" = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[FrcMapReport]:
@@ -209,7 +199,7 @@ def frc_map_job(
     Progress
         Rows of blocks.
     """
-    chosen = options or FrcMapOptions()
+    chosen = options or analysis.FrcMapOptions()
     yield Progress(0, 0, "reading")
     target = None
     if output is not None:
@@ -217,7 +207,7 @@ def frc_map_job(
         target = check_image_target(output, inputs=inputs, overwrite=overwrite)
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
-    result = yield from measure_frc_map(first, second, chosen)
+    result = yield from analysis.measure_frc_map(first, second, chosen)
     pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
     provenance = Provenance(
         job="frc-map",
@@ -250,7 +240,7 @@ def frc_map_job(
     )
 
 
-def _in_px(result: FrcMap, image: Micrograph, share: float) -> float | None:
+def _in_px(result: "analysis.FrcMap", image: Micrograph, share: float) -> float | None:
     """Give a percentile in pixels of the images."""
     value = result.percentile(share)
     pixel = image.mean_pixel_size_nm
@@ -289,14 +279,14 @@ class SpectrumReport(Result):
     frequency_per_um: list[float] | None
     centred: str | None
     table: str | None
-    radial: RadialSpectrum = field(metadata={"json": False})
+    radial: "analysis.RadialSpectrum" = field(metadata={"json": False})
 
 
 def spectrum_job(
     image: Image,
     output: str | os.PathLike[str] | None = None,
     *,
-    options: SpectrumOptions | None = None,
+    options: "analysis.SpectrumOptions | None" = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[SpectrumReport]:
@@ -329,7 +319,7 @@ def spectrum_job(
     target = _spectrum_target(output, paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
     yield Progress(1, 3, "transforming")
-    found = measure_spectrum(source, options or SpectrumOptions())
+    found = analysis.measure_spectrum(source, options or analysis.SpectrumOptions())
     radial = found.radial
     yield Progress(2, 3, "writing" if target else "done")
     as_table = target is not None and target.suffix.lower() == ".csv"
@@ -363,7 +353,9 @@ def _spectrum_target(
     return check_image_target(output, inputs=inputs, overwrite=overwrite)
 
 
-def _write_curve(path: Path, radial: RadialSpectrum, source: Micrograph) -> None:
+def _write_curve(
+    path: Path, radial: "analysis.RadialSpectrum", source: Micrograph
+) -> None:
     """Write a radial curve as CSV, with a column in µm⁻¹ when calibrated."""
     pixel = source.mean_pixel_size_nm
     header = "frequency_per_px,frequency_per_um,power"
