@@ -2,6 +2,7 @@ import pytest
 
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
+from napari_semsr.inference.network_cache import cache_folder
 from napari_semsr.jobs import models as shelf
 from napari_semsr.models.checkpoint import load_model, save_model
 
@@ -77,3 +78,20 @@ def test_list_models_names_the_fault_of_a_damaged_one(own_shelf):
 def test_find_model_refuses_unknown_names(name):
     with pytest.raises(CheckpointError, match="one of"):
         shelf.find_model(name)
+
+
+def test_an_old_folder_is_used_until_there_is_a_new_one(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    assert shelf.kept_folder(new, old) == new
+    old.mkdir()
+    assert shelf.kept_folder(new, old) == old
+    new.mkdir()
+    assert shelf.kept_folder(new, old) == new
+
+
+def test_folders_are_the_users_own_and_bear_the_name(monkeypatch):
+    monkeypatch.delenv("SEMSR_MODELS")
+    monkeypatch.delenv("SEMSR_CACHE", raising=False)
+    for folder in (shelf.shelf_folder(), cache_folder()):
+        assert folder.is_absolute()
+        assert "napari-semsr" in folder.parts

@@ -22,10 +22,6 @@ from .errors import (
     ShapeError as ShapeError,
     WriteError as WriteError,
 )
-from .folders import (
-    user_cache_folder as user_cache_folder,
-    user_data_folder as user_data_folder,
-)
 from .fourier import (
     Rings as Rings,
     mean_pitch as mean_pitch,

@@ -23,31 +23,9 @@ _NICE = 5
 _RETURN_EVERY_S = 1.0
 
 
-class _Haste:
-    """The interval of the interpreter, shortened while any run needs it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._runs = 0
-        self._before = 0.0
-
-    def begin(self) -> None:
-        """Shorten the interval for one run more."""
-        with self._lock:
-            if self._runs == 0:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(min(self._before, _INTERVAL_S))
-            self._runs += 1
-
-    def end(self) -> None:
-        """Restore the interval when the last run ends."""
-        with self._lock:
-            self._runs -= 1
-            if self._runs == 0:
-                sys.setswitchinterval(self._before)
-
-
-_haste = _Haste()
+# What the interval was when each run that goes on began: the first found the usual one.
+_intervals: list[float] = []
+_lock = threading.Lock()
 
 
 @contextmanager
@@ -62,12 +40,15 @@ def in_background() -> Iterator[None]:
     None
         Control, for the work.
     """
-    _haste.begin()
+    with _lock:
+        _intervals.append(sys.getswitchinterval())
+        sys.setswitchinterval(min(_intervals[-1], _INTERVAL_S))
     try:
         _lower_priority()
         yield
     finally:
-        _haste.end()
+        with _lock:
+            sys.setswitchinterval(_intervals.pop())
 
 
 def _lower_priority() -> None:

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import platformdirs
 import torch
 from torch import nn
 
-from napari_semsr.core import user_cache_folder
 from napari_semsr.io import renaming
 from napari_semsr.models import Probe, Refreshes, effective_halo, find_refreshes, probe
 
@@ -38,7 +38,7 @@ def cache_folder() -> Path:
     chosen = os.environ.get("SEMSR_CACHE")
     if chosen:
         return Path(chosen)
-    return user_cache_folder()
+    return platformdirs.user_cache_path("napari-semsr", appauthor=False)
 
 
 def network_digest(module: nn.Module) -> str:

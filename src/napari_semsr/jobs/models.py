@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_semsr.core import (
-    CheckpointError,
-    Job,
-    Progress,
-    WriteError,
-    user_data_folder,
-)
+import platformdirs
+
+from napari_semsr.core import CheckpointError, Job, Progress, WriteError
 from napari_semsr.jobs.outputs import Result, check_target_file, jsonable
 
 if TYPE_CHECKING:
@@ -162,7 +158,17 @@ def shelf_folder() -> Path:
     chosen = os.environ.get("SEMSR_MODELS")
     if chosen:
         return Path(chosen)
-    return user_data_folder() / "models"
+    name = "napari-semsr"
+    new = platformdirs.user_data_path(name, appauthor=False)
+    return kept_folder(new, Path.home() / ".local" / "share" / name) / "models"
+
+
+def kept_folder(new: Path, old: Path) -> Path:
+    """Choose the folder of an earlier version where only that is there.
+
+    Up to 0.1 all systems had the folder of Linux.
+    """
+    return old if old.is_dir() and not new.exists() else new
 
 
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
