@@ -39,7 +39,7 @@ from napari_semsr.io.files import (
     writing,
 )
 from napari_semsr.io.read_image import FileInfo, ReadOptions
-from napari_semsr.io.zarr import OmeZarrStore, shapes_of
+from napari_semsr.io.zarr import OmeZarrStore
 
 _HEAD = 16
 _READABLE = "TIFF, PNG, JPEG, BMP or OME-Zarr"
@@ -362,7 +362,7 @@ def write_blocks(
             _write_labels(store, target)
     return Written(
         told=told,
-        shape=shapes_of(store.level0)[0],
+        shape=store.shape,
         dtype=stored_type(target, store.level0.dtype),
         pixel_size_nm=store.record.pixel_size_nm,
     )

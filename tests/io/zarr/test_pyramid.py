@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from napari_semsr.io.zarr.pyramid import halve, level_origin, level_shapes
+from napari_semsr.io import read
+from napari_semsr.io.zarr.store import create_store, halve, level_shapes
 from tests.strategies import images, shapes
 
 
@@ -52,6 +53,12 @@ def test_halve_is_exact_for_large_integers():
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_level_origin_is_the_centre_of_what_is_averaged(level):
+def test_a_level_begins_at_the_centre_of_what_is_averaged(level, tmp_path):
+    path, place = tmp_path / "image.ome.zarr", {"origin": (7.0, 0.0)}
+    store = create_store(
+        path, shape=(64, 8), dtype="u1", chunk=8, pixel_size_nm=(5.0, 1.0), **place
+    )
+    list(store.fill((np.zeros((8, 8), "u1") for _ in store.pending()), "filling"))
+    list(store.finish())
     rows = np.arange(2**level) * 5.0 + 7.0
-    assert level_origin((7.0, 0.0), (5.0, 1.0), level)[0] == rows.mean()
+    assert read(path, level=level).origin[0] == rows.mean()

@@ -11,8 +11,7 @@ import zarr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.provenance import Provenance
 from napari_semsr.io import formats as registry
-from napari_semsr.io.zarr.pyramid import halve
-from napari_semsr.io.zarr.store import create_store
+from napari_semsr.io.zarr.store import create_store, halve
 
 _SHAPE, _CHUNK = (70, 90), 32
 

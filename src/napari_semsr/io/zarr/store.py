@@ -32,7 +32,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import LABELS, check_target, remove_target, writing
 from napari_semsr.io.record import RECORD_KEY, Record
-from napari_semsr.io.zarr.pyramid import halve, level_origin, level_shapes
 
 if TYPE_CHECKING:
     import zarr
@@ -114,6 +113,11 @@ class OmeZarrStore:
     marks: "zarr.Array[Any]"
     unit: IntPair
     record: Record = field(repr=False)
+
+    @property
+    def shape(self) -> IntPair:
+        """Rows and columns of the image."""
+        return _extent(self.level0.shape)
 
     @property
     def complete(self) -> bool:
@@ -265,13 +269,78 @@ class OmeZarrStore:
             if progress is not None:
                 progress(step)
             yield step
-        self.group.attrs["ome"] = _multiscales(self.record, len(shapes_of(self.level0)))
+        self.group.attrs["ome"] = _multiscales(
+            self.record, len(_shapes_of(self.level0))
+        )
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
 
 
-def shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
+# Coarser levels of an image: means of two by two pixels.
+
+
+def level_shapes(
+    shape: tuple[int, int], *, smallest: int = 256
+) -> list[tuple[int, int]]:
+    """Plan the levels of a pyramid.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the finest level.
+    smallest : int, default=256
+        Halving goes on while the longer side exceeds this.
+
+    Returns
+    -------
+    list of tuple of int
+        Shape of every level, the finest first; odd sides round up.
+    """
+    shapes = [shape]
+    while max(shapes[-1]) > max(smallest, 1):
+        rows, columns = shapes[-1]
+        shapes.append(((rows + 1) // 2, (columns + 1) // 2))
+    return shapes
+
+
+def halve(block: NDArray[Any]) -> NDArray[Any]:
+    """Average two by two pixels.
+
+    NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
+    sides the last row or column is averaged with itself.
+
+    Parameters
+    ----------
+    block : (Y, X) numpy.ndarray
+        Any real or boolean type.
+
+    Returns
+    -------
+    (ceil(Y / 2), ceil(X / 2)) numpy.ndarray
+        Same type; integers are rounded, booleans decided by the majority.
+    """
+    rows, columns = block.shape
+    padded = np.pad(block, ((0, rows % 2), (0, columns % 2)), mode="edge")
+    work = np.float32 if block.dtype.itemsize < 4 or block.dtype == "f4" else np.float64
+    shape = padded.shape[0] // 2, padded.shape[1] // 2
+    total, count = np.zeros(shape, work), np.zeros(shape, np.uint8)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for quarter in (padded[i::2, j::2] for i in (0, 1) for j in (0, 1)):
+            known = ~np.isnan(quarter) if block.dtype.kind == "f" else True
+            np.add(total, quarter, out=total, where=known, casting="unsafe")
+            count += known
+        mean = np.divide(
+            total, count, out=np.full(shape, np.nan, work), where=count > 0
+        )
+        if block.dtype.kind == "b":
+            return np.asarray(mean >= 0.5)
+        if block.dtype.kind in "ui":
+            np.rint(mean, out=mean)
+        return np.asarray(mean.astype(block.dtype))
+
+
+def _shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
     """Shapes of all levels of an image; the coarsest fits into one chunk."""
     return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
 
@@ -286,7 +355,7 @@ def _build_levels(
 
     A band across the whole width would grow with the image.
     """
-    shapes = shapes_of(finest)
+    shapes = _shapes_of(finest)
     grids = [list(_corners(each, unit)) for each in shapes[1:]]
     total, count, source = sum(map(len, grids)), 0, finest
     high, wide = unit
@@ -581,8 +650,7 @@ def add_label(store: OmeZarrStore, name: str) -> "zarr.Array[Any]":
     labels = store.group.create_group(LABELS)
     labels.attrs["ome"] = _labels_metadata([name])
     group = labels.create_group(name)
-    shape = shapes_of(store.level0)[0]
-    return _make_level(group, "0", shape, store.level0, "uint16")
+    return _make_level(group, "0", store.shape, store.level0, "uint16")
 
 
 def finish_label(store: OmeZarrStore, name: str, finest: "zarr.Array[Any]") -> None:
@@ -600,7 +668,7 @@ def finish_label(store: OmeZarrStore, name: str, finest: "zarr.Array[Any]") -> N
     group = store.group.require_group(f"{LABELS}/{name}")
     for _ in _build_levels(group, finest, store.unit, _thinned):
         pass
-    levels = len(shapes_of(finest))
+    levels = len(_shapes_of(finest))
     group.attrs["ome"] = _label_metadata(store.record, name, levels)
 
 
@@ -644,6 +712,17 @@ def _labels_metadata(names: list[str]) -> dict[str, Any]:
     return v05.LabelsGroup(labels=names).model_dump(exclude_none=True)
 
 
+def _level_origin(
+    origin: tuple[float, float], scale: tuple[float, float], level: int
+) -> tuple[float, float]:
+    """Centre ``(y, x)`` of the first pixel of a level; `origin` is the finest level's.
+
+    It is the centre of the ``2**level`` pixels that it averages.
+    """
+    shift = (2**level - 1) / 2
+    return origin[0] + shift * scale[0], origin[1] + shift * scale[1]
+
+
 def _multiscale(
     record: Record, name: str, levels: int, method: str | None = None
 ) -> "v05.Multiscale":
@@ -658,7 +737,7 @@ def _multiscale(
             coordinateTransformations=[
                 v05.ScaleTransformation(scale=[side * 2**level for side in pitch]),
                 v05.TranslationTransformation(
-                    translation=list(level_origin(record.origin, pitch, level))
+                    translation=list(_level_origin(record.origin, pitch, level))
                 ),
             ],
         )
