@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io import formats as registry
-from napari_semsr.io.record import RECORD_KEY
+from napari_semsr.io.files import RECORD_KEY
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

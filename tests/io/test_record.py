@@ -6,7 +6,7 @@ from hypothesis import given
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.provenance import InputRecord, Provenance
-from napari_semsr.io.record import Record, record_of
+from napari_semsr.io.files import Record, record_of
 from tests.strategies import pixel_sizes
 
 _MADE = Provenance(

@@ -178,7 +178,7 @@ def _is_pyramid(data: Any) -> bool:
 
 def _unit_nm(unit: object) -> float | None:
     """Nanometres in a layer's unit, which may be text or a pint unit."""
-    from napari_semsr.io.tiff import unit_nm
+    from napari_semsr.io.read_image import unit_nm
 
     return unit_nm(str(unit))
 

@@ -16,16 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
-from napari_semsr.io.files import choose, decoding, replacing
+from napari_semsr.io.files import (
+    RECORD_KEY,
+    Record,
+    choose,
+    decoding,
+    record_of,
+    replacing,
+)
 from napari_semsr.io.read_image import (
+    LARGEST_PRINTED_NM,
     FileInfo,
     RawImage,
     ReadOptions,
     to_info,
     to_micrograph,
 )
-from napari_semsr.io.record import RECORD_KEY, Record, record_of
-from napari_semsr.io.tiff import LARGEST_PRINTED_NM
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG, _BMP = b"\xff\xd8\xff", b"BM"

@@ -1,10 +1,13 @@
-"""How an image is read: what may be chosen, and the last steps of all formats.
+"""How an image is read: what may be chosen, and what all formats need for it.
 
-These are grey, data bar, calibration and record.
+These are lengths, text files of microscopes, data bar, grey, calibration and record.
 """
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,8 +23,100 @@ from napari_semsr.core import (
     ReadError,
     parse_pixel_size,
 )
-from napari_semsr.io.record import Record
-from napari_semsr.io.tiff import LARGEST_NM, SMALLEST_NM, read_sidecar
+from napari_semsr.io.files import Record
+
+# Lengths as files state them, turned into nanometres.
+#
+# Nothing here guesses: what is not a finite positive number with a known unit
+# becomes None, and the caller decides what to say about it.
+
+_NM_PER_UNIT = {
+    "fm": 1e-6,
+    "pm": 1e-3,
+    "nm": 1.0,
+    "um": 1e3,
+    "mm": 1e6,
+    "cm": 1e7,
+    "dm": 1e8,
+    "m": 1e9,
+    "angstrom": 0.1,
+    "inch": 2.54e7,
+}
+_SYNONYMS = {
+    "femtometer": "fm",
+    "picometer": "pm",
+    "nanometer": "nm",
+    "micrometer": "um",
+    "micron": "um",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "decimeter": "dm",
+    "meter": "m",
+    "å": "angstrom",
+    "ångström": "angstrom",
+    "ångstrom": "angstrom",
+    "in": "inch",
+    "inches": "inch",
+    '"': "inch",
+}
+SMALLEST_NM, LARGEST_NM = 1e-5, 1e9
+LARGEST_PRINTED_NM = 5000.0
+"""A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
+_LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
+# micro sign, Greek mu, their UTF-8 bytes read as Latin-1, an undecodable byte
+_MICRO = ("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc", "\ufffd")
+
+
+def _canonical(unit: str) -> str:
+    """Reduce the many spellings of a unit to one."""
+    text = unit.strip().replace("\\u00B5", "\u00b5").replace("\\u00b5", "\u00b5")
+    text = text.replace("\\u00C5", "\u00c5").replace("\u212b", "\u00c5").lower()
+    for prefix in _MICRO:
+        if text.startswith(prefix.lower()):
+            text = "u" + text[len(prefix) :]
+            break
+    text = text.replace("metre", "meter")
+    if text.endswith(("meters", "microns", "angstroms")):
+        text = text[:-1]
+    return _SYNONYMS.get(text, text)
+
+
+def unit_nm(unit: str) -> float | None:
+    """Nanometres in a unit of length, in any usual spelling, such as ``"micron"``."""
+    return _NM_PER_UNIT.get(_canonical(unit))
+
+
+def to_nm(value: object, unit: str) -> float | None:
+    """Turn a number and its unit into nanometres."""
+    size = unit_nm(unit)
+    if size is None or isinstance(value, bool):
+        return None
+    try:
+        # decimal, so that 7.70833e-9 m is 7.70833 nm and not 7.708329999999999
+        number = float(Decimal(str(value).strip()) * Decimal(repr(size)))
+    except (ArithmeticError, ValueError):
+        return None
+    # the bounds exclude zeros, infinities and corrupt floats alike
+    if not math.isfinite(number) or not SMALLEST_NM <= number <= LARGEST_NM:
+        return None
+    return number
+
+
+def parse_length_nm(text: str) -> float | None:
+    """Turn text such as ``"55.82 nm"`` into nanometres."""
+    found = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
+    if found is None:
+        return None
+    return to_nm(found.group(1).replace(",", "."), found.group(2))
+
+
+def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
+    """Make a pixel size of two checked lengths; None unless both are known."""
+    y, x = lengths_nm
+    return None if y is None or x is None else PixelSize((float(y), float(x)))
+
+
+# What may be chosen.
 
 _SUCH_AS = "A pixel size is one or two positive numbers in nm, such as 7.7 or 8,7"
 
@@ -136,6 +231,97 @@ class RawImage:
     name: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
+
+
+# The text file that JEOL microscopes write beside an image.
+#
+# Lines are ``$KEY value``; the micron bar's length on screen and in the specimen gives
+# the pixel size, the frame's size tells where the data bar begins.
+
+_LARGEST_SIDECAR = 1 << 20
+_BAR, _MARKER, _FRAME = "$$SM_MICRON_BAR", "$$SM_MICRON_MARKER", "$CM_FULL_SIZE"
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """What a JEOL text file says."""
+
+    # ``(y, x)``, in pixels of the image that was asked about
+    pixel_size_nm: PixelSize | None
+    databar_rows: int  # Rows below the frame
+    keys: Mapping[str, str]  # Every line
+    warnings: tuple[str, ...] = ()  # What could not be used
+
+
+def _find(path: Path) -> Path | None:
+    """Find the text file of an image, whatever the case of its suffix."""
+    if path.is_dir():
+        return None
+    for suffix in (".txt", ".TXT", ".Txt"):
+        beside = path.with_suffix(suffix)
+        if beside.is_file() and beside != path:
+            return beside
+    return None
+
+
+def _frame(keys: Mapping[str, str]) -> tuple[int, int] | None:
+    """Rows and columns of the frame, without the data bar."""
+    parts = keys.get(_FRAME, "").split()
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        return None
+    return int(parts[1]), int(parts[0])
+
+
+def read_sidecar(path: Path, shape: tuple[int, int]) -> Sidecar | None:
+    """Read the text file beside a JEOL image."""
+    beside = _find(path)
+    if beside is None:
+        return None
+    try:
+        with beside.open("rb") as stream:
+            text = stream.read(_LARGEST_SIDECAR).decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    keys: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("$"):
+            key, _, value = line.partition(" ")
+            keys[key.strip()] = value.strip()
+    if not any(key.startswith(("$CM_", "$$SM_")) for key in keys):
+        return None
+    frame = _frame(keys)
+    stretch = 1.0 if frame is None else frame[1] / shape[1]
+    rows = 0 if frame is None else shape[0] - round(frame[0] / stretch)
+    length, warnings = _pitch_nm(keys, beside)
+    if length is not None:
+        length *= stretch
+    return Sidecar(
+        pixel_size_nm=pixel_size((length, length)),
+        databar_rows=rows if 0 <= rows < shape[0] else 0,
+        keys=keys,
+        warnings=warnings,
+    )
+
+
+def _pitch_nm(
+    keys: Mapping[str, str], beside: Path
+) -> tuple[float | None, tuple[str, ...]]:
+    """Divide the marker's length by its pixels."""
+    bar, marker = keys.get(_BAR), keys.get(_MARKER)
+    if bar is None or marker is None:
+        return None, ()
+    length = parse_length_nm(marker)
+    try:
+        pixels = float(bar)
+    except ValueError:
+        pixels = 0.0
+    if length is None or not 0 < pixels < 1e6:
+        text = (
+            f"The micron bar in {beside.name} must be a length over pixels, got "
+            f"{marker!r} over {bar!r}: the pixel size is left unknown."
+        )
+        return None, (text,)
+    return length / pixels, ()
 
 
 # Find rows below an image that look like the data bar of a microscope.

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.io import formats as registry
-from napari_semsr.io.tiff.vendors import parse_fei, parse_zeiss
+from napari_semsr.io.tiff.read import parse_fei, parse_zeiss
 
 
 @pytest.mark.parametrize("tag", [34680, 34682])

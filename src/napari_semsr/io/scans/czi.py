@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import PixelSize, ReadError
 from napari_semsr.io.files import decoding
-from napari_semsr.io.tiff import pixel_size, to_nm
+from napari_semsr.io.read_image import pixel_size, to_nm
 
 _MAGIC = b"ZISRAWFILE"
 

@@ -1,5 +1,1 @@
-"""TIFF: pixels, calibration, the tags of SEM vendors."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+"""TIFF, read and written."""

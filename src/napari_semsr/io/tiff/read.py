@@ -13,17 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
-from napari_semsr.io.files import choose, decoding
+from napari_semsr.io.files import (
+    RECORD_KEY,
+    Record,
+    choose,
+    decoding,
+)
 from napari_semsr.io.read_image import (
+    LARGEST_PRINTED_NM,
     LAZY_BYTES,
     FileInfo,
     RawImage,
     ReadOptions,
+    parse_length_nm,
+    pixel_size,
     to_info,
     to_micrograph,
+    to_nm,
 )
-from napari_semsr.io.record import RECORD_KEY, Record
-from napari_semsr.io.tiff.vendors import pixel_size, to_nm, vendor_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,10 +135,206 @@ def _invert_white(data: Any, bits: int) -> Any:
     return data.dtype.type(2**bits - 1) - data
 
 
-# Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags.
+# What scanning electron microscopes write into private tags of a TIFF.
+#
+# FEI and Thermo Fisher: tags 34680 and 34682, an INI text, lengths in metres, the
+# data bar below ``ResolutionY`` rows. Zeiss: tag 34118, lines of ``KEY`` followed by
+# ``Name = value unit``, in the unit that the operator looked at.
 
-LARGEST_PRINTED_NM = 5000.0
-"""A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
+_FEI_TAGS = (34680, 34682)
+_ZEISS_TAG = 34118
+_LARGEST = 4 << 20
+_SCANS = ("Scan", "EScan", "IScan", "CScan")
+_FIELD_TOLERANCE = 0.01  # the field width has four digits
+
+
+@dataclass(frozen=True, slots=True)
+class VendorInfo:
+    """What the private tags of a microscope say."""
+
+    vendor: str  # ``"FEI"`` or ``"Zeiss"``
+    pixel_size_nm: PixelSize | None  # ``(y, x)`` of the stored page
+    databar_rows: int  # Rows below the image, 0 when the tags do not tell
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # What was found
+    warnings: tuple[str, ...] = ()  # What could not be used
+
+
+def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str | None:
+    """Read a tag as text, whatever type it claims to have."""
+    tag = page.tags.get(code)
+    if tag is None:
+        return None
+    handle = tif.filehandle
+    handle.seek(tag.valueoffset)
+    data: bytes = handle.read(min(int(tag.valuebytecount), _LARGEST))
+    text = data.decode("cp1252", errors="replace")
+    return text.replace("\0", "\n")
+
+
+def _vendor_info(
+    tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
+) -> VendorInfo | None:
+    """Read the private tags of a page."""
+    shape = (int(page.imagelength), int(page.imagewidth))
+    for code in _FEI_TAGS:
+        text = _raw(tif, page, code)
+        if text is not None:
+            return parse_fei(text, shape)
+    text = _raw(tif, page, _ZEISS_TAG)
+    return None if text is None else parse_zeiss(text, shape)
+
+
+def _sections(text: str) -> dict[str, dict[str, str]]:
+    """Split an INI text, forgiving whatever is no ``key = value``."""
+    found: dict[str, dict[str, str]] = {}
+    section = ""
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif "=" in line and section:
+            key, _, value = line.partition("=")
+            found.setdefault(section, {})[key.strip()] = value.strip()
+    return found
+
+
+def _count(value: str | None) -> int | None:
+    """Read a positive number of pixels."""
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return int(number) if math.isfinite(number) and 1 <= number < 1e7 else None
+
+
+def parse_fei(text: str, shape: tuple[int, int]) -> VendorInfo:
+    """Read the INI text of FEI and Thermo Fisher."""
+    sections = _sections(text)
+    image = sections.get("Image", {})
+    columns, rows = _count(image.get("ResolutionX")), _count(image.get("ResolutionY"))
+    # a page that was resampled keeps the header of the scan
+    stretch = 1.0 if columns is None else columns / shape[1]
+    bar = 0 if rows is None else shape[0] - round(rows / stretch)
+    bar = bar if 0 <= bar < shape[0] else 0
+    warnings: list[str] = []
+    size = None
+    for name in _SCANS:
+        scan = sections.get(name, {})
+        stated = [scan.get("PixelHeight"), scan.get("PixelWidth")]
+        if not any(stated):
+            continue
+        lengths = [to_nm(value, "m") for value in stated]
+        size = pixel_size([None if n is None else n * stretch for n in lengths])
+        if size is not None:
+            warnings = []
+            break
+        warnings.append(
+            f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
+            "the pixel size is left unknown."
+        )
+    return VendorInfo("FEI", size, bar, _chosen_fei(sections), tuple(warnings[:1]))
+
+
+def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Keep the lines that describe how the image was taken."""
+    wanted = {
+        "System": ("SystemType", "Software"),
+        "EBeam": ("HV", "BeamCurrent", "HFW", "VFW", "WD"),
+        "Scan": ("Dwelltime", "PixelWidth", "PixelHeight"),
+        "Image": ("ResolutionX", "ResolutionY"),
+        "PrivateFei": ("DatabarHeight", "TimeOfCreation"),
+        "DatabarData": ("flAccV", "flMagn", "flWD"),
+    }
+    return {
+        f"{section}.{key}": sections[section][key]
+        for section, keys in wanted.items()
+        for key in keys
+        if sections.get(section, {}).get(key)
+    }
+
+
+def _zeiss_values(text: str) -> tuple[list[str], dict[str, str]]:
+    """Split Zeiss's text into its unnamed numbers and its named values."""
+    lines = [line.strip() for line in text.splitlines()]
+    numbers: list[str] = []
+    values: dict[str, str] = {}
+    named = False
+    for i, line in enumerate(lines):
+        if line.startswith(("AP_", "DP_", "SV_")):
+            named = True
+            following = lines[i + 1] if i + 1 < len(lines) else ""
+            values[line] = following.partition("=")[2].strip()
+        elif not named:
+            numbers.append(line)
+    return numbers, values
+
+
+def _refined(label: str, numbers: list[str]) -> float | None:
+    """Read the pixel size, with the header's digits where both agree.
+
+    The label is rounded for the screen; the fourth unnamed number is the same length
+    in metres, but belongs to the live scan when the two differ.
+    """
+    length = parse_length_nm(label)
+    if length is None or len(numbers) < 4:
+        return length
+    exact = to_nm(numbers[3], "m")
+    digits = label.split()[0].partition(".")[2]
+    unit = parse_length_nm(f"1 {label.split()[-1]}") or 0.0
+    half = 0.5 * 10.0 ** -len(digits) * unit
+    if exact is not None and abs(exact - length) <= half * 1.001:
+        return exact
+    return length
+
+
+def parse_zeiss(text: str, shape: tuple[int, int]) -> VendorInfo:
+    """Read the text of Zeiss SmartSEM."""
+    numbers, values = _zeiss_values(text)
+    kept = {
+        key: values[key]
+        for key in (
+            "AP_IMAGE_PIXEL_SIZE",
+            "AP_WIDTH",
+            "AP_HEIGHT",
+            "AP_MAG",
+            "AP_WD",
+            "AP_ACTUALKV",
+            "AP_MANUALKV",
+            "DP_IMAGE_STORE",
+            "DP_DETECTOR_TYPE",
+            "SV_VERSION",
+        )
+        if values.get(key)
+    }
+    label = values.get("AP_IMAGE_PIXEL_SIZE")
+    if label is None:
+        return VendorInfo("Zeiss", None, 0, kept)
+    length = _refined(label, numbers)
+    if length is None:
+        warning = (
+            f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
+            "the pixel size is left unknown."
+        )
+        return VendorInfo("Zeiss", None, 0, kept, (warning,))
+    pitch = _at_width(length, values, shape[1])
+    return VendorInfo("Zeiss", pixel_size((pitch, pitch)), 0, kept)
+
+
+def _at_width(length: float, values: Mapping[str, str], width: int) -> float:
+    """Bring the stated pixel size to the width of the stored page.
+
+    The width of the field is what resampling leaves alone.
+    """
+    field_nm = parse_length_nm(values.get("AP_WIDTH", ""))
+    if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
+        return length
+    stored = _count(values.get("DP_IMAGE_STORE", "").partition("*")[0])
+    if stored is not None and stored != width:
+        return length * stored / width
+    return length if field_nm is None else field_nm / width
+
+
+# Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
 _NO_UNIT = ("", "pixel", "pixels", "px", "none", "reference frame")
@@ -552,7 +755,7 @@ def _calibrate(
 ) -> _Calibration:
     """Ask the dialects in turn: microscope, OME, ImageJ, plain tags."""
     found = _Calibration()
-    maker = vendor_info(tif, page)
+    maker = _vendor_info(tif, page)
     if maker is not None:
         found.vendor, found.size = maker.vendor, maker.pixel_size_nm
         found.databar_rows = maker.databar_rows

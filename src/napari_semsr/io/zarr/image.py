@@ -9,16 +9,23 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from napari_semsr.core import IncompleteError, IntPair, Micrograph, PixelSize, ReadError
-from napari_semsr.io.files import choose, decoding, replacing
+from napari_semsr.io.files import (
+    RECORD_KEY,
+    Record,
+    choose,
+    decoding,
+    record_of,
+    replacing,
+)
 from napari_semsr.io.read_image import (
     FileInfo,
     RawImage,
     ReadOptions,
+    pixel_size,
     to_info,
     to_micrograph,
+    to_nm,
 )
-from napari_semsr.io.record import RECORD_KEY, Record, record_of
-from napari_semsr.io.tiff import pixel_size, to_nm
 from napari_semsr.io.zarr.store import ATTRIBUTE, OmeZarrStore, create_store
 
 if TYPE_CHECKING:

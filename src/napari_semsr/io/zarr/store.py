@@ -30,8 +30,14 @@ from napari_semsr.core import (
     parse_pixel_size,
     to_dtype,
 )
-from napari_semsr.io.files import LABELS, check_target, remove_target, writing
-from napari_semsr.io.record import RECORD_KEY, Record
+from napari_semsr.io.files import (
+    LABELS,
+    RECORD_KEY,
+    Record,
+    check_target,
+    remove_target,
+    writing,
+)
 
 if TYPE_CHECKING:
     import zarr
@@ -238,15 +244,8 @@ class OmeZarrStore:
         """
         return _attribute(self.group)
 
-    def finish(
-        self, progress: Callable[[Progress], None] | None = None
-    ) -> Iterator[Progress]:
+    def finish(self) -> Iterator[Progress]:
         """Build the coarser levels, then mark the store complete.
-
-        Parameters
-        ----------
-        progress : callable, optional
-            Receives each `Progress` too.
 
         Yields
         ------
@@ -265,10 +264,7 @@ class OmeZarrStore:
                 f"{missing} are missing: run again with --resume."
             )
             raise WriteError(msg)
-        for step in _build_levels(self.group, self.level0, self.unit, halve):
-            if progress is not None:
-                progress(step)
-            yield step
+        yield from _build_levels(self.group, self.level0, self.unit, halve)
         self.group.attrs["ome"] = _multiscales(
             self.record, len(_shapes_of(self.level0))
         )

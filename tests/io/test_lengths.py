@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.io.tiff.vendors import parse_length_nm, pixel_size, to_nm, unit_nm
+from napari_semsr.io.read_image import parse_length_nm, pixel_size, to_nm, unit_nm
 
 
 @pytest.mark.parametrize(
