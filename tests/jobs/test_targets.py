@@ -4,8 +4,8 @@ import pytest
 
 from napari_semsr.core.errors import WriteError
 from napari_semsr.io.files import filling_store
-from napari_semsr.jobs import outputs as targets
-from napari_semsr.jobs.outputs import (
+from napari_semsr.jobs import images as targets
+from napari_semsr.jobs.images import (
     check_image_target,
     check_target_file,
     check_target_folder,

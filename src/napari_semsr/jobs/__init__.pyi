@@ -24,8 +24,12 @@ from .images import (
     DTYPES as DTYPES,
     Converted as Converted,
     Description as Description,
+    Result as Result,
+    check_image_target as check_image_target,
+    check_target_folder as check_target_folder,
     convert_job as convert_job,
     describe_job as describe_job,
+    jsonable as jsonable,
     open_image as open_image,
 )
 from .measure.grey import (
@@ -57,12 +61,6 @@ from .models import (
     list_models_job as list_models_job,
     model_info_job as model_info_job,
     on_shelf as on_shelf,
-)
-from .outputs import (
-    Result as Result,
-    check_image_target as check_image_target,
-    check_target_folder as check_target_folder,
-    jsonable as jsonable,
 )
 from .pairs import (
     PairsMade as PairsMade,

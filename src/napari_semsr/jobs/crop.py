@@ -41,8 +41,16 @@ from napari_semsr.io import (
     store_of,
     write_blocks,
 )
-from napari_semsr.jobs.images import Image, input_record, name_of, open_image, paths_of
-from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_image_target,
+    input_record,
+    jsonable,
+    name_of,
+    open_image,
+    paths_of,
+)
 from napari_semsr.registration import Shift, find_shift
 
 Where = str | os.PathLike[str]

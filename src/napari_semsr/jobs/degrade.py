@@ -18,8 +18,16 @@ from napari_semsr.core import (
     to_dtype,
 )
 from napari_semsr.io import ReadOptions
-from napari_semsr.jobs.images import Image, input_record, name_of, open_image, paths_of
-from napari_semsr.jobs.outputs import Result, check_image_target, jsonable
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_image_target,
+    input_record,
+    jsonable,
+    name_of,
+    open_image,
+    paths_of,
+)
 from napari_semsr.simulation import EffectOptions, add_effects
 
 

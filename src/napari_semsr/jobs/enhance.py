@@ -22,14 +22,16 @@ from napari_semsr.core import (
 from napari_semsr.io import ReadOptions, filling_store, write_blocks
 from napari_semsr.jobs.images import (
     Image,
+    Result,
+    check_tiled_target,
     digest_values,
     input_record,
+    jsonable,
     name_of,
     open_image,
     paths_of,
 )
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
-from napari_semsr.jobs.outputs import Result, check_tiled_target, jsonable
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions, EnhanceReport, LiveField

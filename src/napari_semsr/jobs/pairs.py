@@ -21,8 +21,15 @@ from napari_semsr.core import (
     software_versions,
 )
 from napari_semsr.io import ReadOptions, replacing, write
-from napari_semsr.jobs.images import Image, input_record, open_image, paths_of
-from napari_semsr.jobs.outputs import Result, check_image_target, check_target_file
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_image_target,
+    check_target_file,
+    input_record,
+    open_image,
+    paths_of,
+)
 from napari_semsr.pairing import (
     ATTRIBUTE,
     FORMAT,

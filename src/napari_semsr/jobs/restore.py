@@ -29,8 +29,16 @@ from napari_semsr.io import (
     store_of,
     write_blocks,
 )
-from napari_semsr.jobs.images import Image, input_record, name_of, open_image, paths_of
-from napari_semsr.jobs.outputs import Result, check_tiled_target, jsonable
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_tiled_target,
+    input_record,
+    jsonable,
+    name_of,
+    open_image,
+    paths_of,
+)
 from napari_semsr.restoration import (
     RestoredTile,
     RestoreOptions,

@@ -26,12 +26,15 @@ from napari_semsr.core import (
     software_versions,
 )
 from napari_semsr.io import ReadOptions, move, remove_target, scratch, writing
-from napari_semsr.jobs.images import Image, input_record, open_image, paths_of
-from napari_semsr.jobs.outputs import (
+from napari_semsr.jobs.images import (
+    Image,
     Result,
     check_not_input,
     check_target_folder,
+    input_record,
     jsonable,
+    open_image,
+    paths_of,
 )
 from napari_semsr.simulation import ScanOptions
 

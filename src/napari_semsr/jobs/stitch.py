@@ -38,12 +38,13 @@ from napari_semsr.io import (
     store_of,
     write_blocks,
 )
-from napari_semsr.jobs.images import input_record, open_image
-from napari_semsr.jobs.outputs import (
+from napari_semsr.jobs.images import (
     Result,
     check_image_target,
     check_target_file,
+    input_record,
     jsonable,
+    open_image,
 )
 from napari_semsr.stitching import StitchOptions
 

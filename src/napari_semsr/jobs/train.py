@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_semsr.core import Job, OptionError, Progress, ReadError
-from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.outputs import (
+from napari_semsr.jobs.images import (
     Result,
     check_not_input,
     check_target_folder,
     jsonable,
 )
+from napari_semsr.jobs.models import find_model
 
 if TYPE_CHECKING:
     from napari_semsr.training import Recipe

@@ -30,8 +30,10 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
 )
+from napari_semsr.jobs.images import (
+    jsonable,
+)
 from napari_semsr.jobs.models import shelf_folder
-from napari_semsr.jobs.outputs import jsonable
 from napari_semsr.jobs.train import Trained
 
 _MODULE = "napari_semsr.jobs.train_process"

@@ -29,9 +29,11 @@ from napari_semsr.jobs.check.sources import (
     TruthSource,
     recipe_data,
 )
-from napari_semsr.jobs.images import Image
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+)
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
-from napari_semsr.jobs.outputs import Result
 
 if TYPE_CHECKING:
     from napari_semsr.models import LoadedModel, ModelCard

@@ -20,12 +20,13 @@ from napari_semsr.core import FloatArray, FloatPair, Job, Options, Progress
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
+    Result,
     calibrated_of,
+    jsonable,
     names_of,
     open_image,
     open_pair,
 )
-from napari_semsr.jobs.outputs import Result, jsonable
 
 
 @dataclass(frozen=True, slots=True)

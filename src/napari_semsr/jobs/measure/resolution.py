@@ -18,19 +18,17 @@ from napari_semsr.core import (
 from napari_semsr.io import ReadOptions, replacing, write
 from napari_semsr.jobs.images import (
     Image,
+    Result,
     calibrated_of,
+    check_image_target,
+    check_target_file,
     input_record,
+    jsonable,
     name_of,
     names_of,
     open_image,
     open_pair,
     paths_of,
-)
-from napari_semsr.jobs.outputs import (
-    Result,
-    check_image_target,
-    check_target_file,
-    jsonable,
 )
 
 # Fourier ring correlation of one or two images or files.
