@@ -30,13 +30,11 @@ from .core.errors import (
 )
 from .core.micrograph import (
     Micrograph as Micrograph,
+    Provenance as Provenance,
 )
 from .core.progress import (
     Progress as Progress,
     run as run,
-)
-from .core.provenance import (
-    Provenance as Provenance,
 )
 from .io.formats import (
     read as read,

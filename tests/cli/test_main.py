@@ -13,9 +13,7 @@ from napari_semsr.cli._main import VERBS, build_parser, load_verb, main
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
-from napari_semsr.jobs.images import (
-    Result,
-)
+from napari_semsr.jobs.images import Result
 from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from napari_semsr.core.provenance import (
+from napari_semsr.core.micrograph import (
     InputRecord,
     Provenance,
     digest_path,

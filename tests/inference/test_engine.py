@@ -12,9 +12,8 @@ from napari_semsr.core.errors import (
     ShapeError,
     WriteError,
 )
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.core.provenance import Provenance
 from napari_semsr.inference import engine
 from napari_semsr.inference.engine import enhance_array, enhance_to_store
 from napari_semsr.inference.layout import create_output

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.provenance import Provenance
+from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry
 from tests.strategies import images, pixel_sizes
 

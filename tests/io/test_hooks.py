@@ -5,8 +5,7 @@ import pytest
 import tifffile
 
 from napari_semsr.core.errors import IncompleteError, OptionError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.provenance import Provenance
+from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry, napari_hooks as hooks
 from napari_semsr.io.zarr.store import create_store
 from tests.children import run_python

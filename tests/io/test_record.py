@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.provenance import InputRecord, Provenance
+from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io.files import Record, record_of
 from tests.strategies import pixel_sizes
 

@@ -5,9 +5,13 @@ import pytest
 
 import napari_semsr
 from napari_semsr.core.errors import OptionError, SemsrError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import (
+    InputRecord,
+    Micrograph,
+    Provenance,
+    parse_pixel_size,
+)
 from napari_semsr.core.progress import run
-from napari_semsr.core.provenance import InputRecord, Provenance
 from napari_semsr.io.formats import write
 from napari_semsr.jobs.crop import CropOptions, crop_job
 

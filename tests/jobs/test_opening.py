@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.provenance import Provenance, digest_path
+from napari_semsr.core.micrograph import Micrograph, Provenance, digest_path
 from napari_semsr.io.read_image import ReadOptions
 from napari_semsr.jobs.images import input_record, open_image
 

@@ -9,10 +9,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_semsr.core.options import Options
-from napari_semsr.jobs.images import (
-    Result,
-    jsonable,
-)
+from napari_semsr.jobs.images import Result, jsonable
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary()

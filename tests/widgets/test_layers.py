@@ -6,8 +6,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.core.provenance import Provenance
+from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
 from napari_semsr.widgets.layers import (
     contrast_limits,
     layer_keywords,

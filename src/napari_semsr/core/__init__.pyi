@@ -44,9 +44,13 @@ from .intensity import (
     to_dtype as to_dtype,
 )
 from .micrograph import (
+    InputRecord as InputRecord,
     Micrograph as Micrograph,
     PixelSize as PixelSize,
+    Provenance as Provenance,
+    digest_path as digest_path,
     parse_pixel_size as parse_pixel_size,
+    software_versions as software_versions,
 )
 from .options import Options as Options
 from .progress import (
@@ -54,12 +58,6 @@ from .progress import (
     Progress as Progress,
     Waiting as Waiting,
     run as run,
-)
-from .provenance import (
-    InputRecord as InputRecord,
-    Provenance as Provenance,
-    digest_path as digest_path,
-    software_versions as software_versions,
 )
 from .resampling import (
     Resampling as Resampling,

@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from napari_semsr.core import CheckpointError, Job, Progress, WriteError
-from napari_semsr.jobs.images import (
-    Result,
-    check_target_file,
-    jsonable,
-)
+from napari_semsr.jobs.images import Result, check_target_file, jsonable
 
 if TYPE_CHECKING:
     from torch import nn

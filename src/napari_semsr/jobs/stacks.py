@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_semsr.core import Job, Micrograph, Progress, WriteError
 from napari_semsr.io import ReadOptions, output_kind, write_pages
 from napari_semsr.jobs.enhance import EnhancedFile, enhance_plane, provenance_of
-from napari_semsr.jobs.images import (
-    Image,
-    check_image_target,
-    open_image,
-    paths_of,
-)
+from napari_semsr.jobs.images import Image, check_image_target, open_image, paths_of
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 from napari_semsr.jobs.restore import RestoredFile, restore_plane
 from napari_semsr.restoration import RestoreOptions

@@ -30,9 +30,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
 )
-from napari_semsr.jobs.images import (
-    jsonable,
-)
+from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.models import shelf_folder
 from napari_semsr.jobs.train import Trained
 

@@ -9,9 +9,13 @@ from napari_semsr.analysis.frc.correlation import (
 )
 from napari_semsr.analysis.frc.map import FrcMapOptions, measure_frc_map
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import (
+    InputRecord,
+    Micrograph,
+    Provenance,
+    parse_pixel_size,
+)
 from napari_semsr.core.progress import run
-from napari_semsr.core.provenance import InputRecord, Provenance
 
 IMAGE = np.zeros((64, 64))
 

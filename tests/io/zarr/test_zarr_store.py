@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
-from napari_semsr.core.provenance import Provenance
+from napari_semsr.core.micrograph import Provenance
 from napari_semsr.io import formats as registry
 from napari_semsr.io.zarr.store import create_store, halve
 

@@ -29,10 +29,7 @@ from napari_semsr.jobs.check.sources import (
     TruthSource,
     recipe_data,
 )
-from napari_semsr.jobs.images import (
-    Image,
-    Result,
-)
+from napari_semsr.jobs.images import Image, Result
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
