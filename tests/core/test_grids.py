@@ -6,10 +6,7 @@ from hypothesis import given, strategies as st
 
 from napari_semsr.core.grids import (
     Grid,
-    common_box,
     gap_free_box,
-    lay_grid,
-    on_one_grid,
 )
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.tiling import Box
@@ -34,7 +31,7 @@ def test_grid_of_an_image_starts_half_a_pixel_before_its_origin():
 def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corner):
     ours = Grid(target, (pitches[0],) * 2, (0.0, 0.0))
     theirs = Grid(source, (pitches[1],) * 2, corner)
-    box = common_box(ours, theirs)
+    box = ours.covered_by(theirs)
     slack = 0.011 * pitches[0]
     missing = []
     for axis in (0, 1):
@@ -49,17 +46,17 @@ def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corne
         assert inside[slice(*span)].all()
         assert span[1] - span[0] >= inside.sum() - 2
     assert box is not None or min(missing) <= 2
-    same = on_one_grid(ours, ours)
+    same = ours.among(ours)
     assert same == Box(0, target[0], 0, target[1])
 
 
 def test_a_hundredth_of_a_pixel_is_no_shift():
     source = Grid((50, 50), (10.0, 10.0), (0.0, 0.0))
     inside = Grid((8, 9), (10.0, 10.0), (20.0, 30.0))
-    assert on_one_grid(inside, source) == Box(2, 10, 3, 12)
-    assert on_one_grid(inside.moved((0.05, -0.05)), source) == Box(2, 10, 3, 12)
-    assert on_one_grid(inside.moved((0.5, 0)), source) is None
-    assert on_one_grid(Grid((8, 9), (10.1, 10.0), (20.0, 30.0)), source) is None
+    assert inside.among(source) == Box(2, 10, 3, 12)
+    assert inside.moved((0.05, -0.05)).among(source) == Box(2, 10, 3, 12)
+    assert inside.moved((0.5, 0)).among(source) is None
+    assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).among(source) is None
 
 
 @pytest.mark.parametrize("pitch", [5.0, 10.0, 23.0])
@@ -67,7 +64,7 @@ def test_resampling_shows_every_place_where_it_is(pitch):
     source = Grid((120, 100), (10.0, 10.0), (100.0, -200.0))
     first, second = np.indices(source.shape, dtype=np.float64)
     target = Grid((9, 8), (pitch, pitch), (433.3, 71.7))
-    laid = lay_grid(target, source)
+    laid = target.laid_over(source)
     box = Box(0, 9, 0, 8)
     place = laid.source(box)
     made = [laid.make(plane[place.slices], place, box) for plane in (first, second)]
@@ -85,7 +82,7 @@ def test_far_end_of_a_large_field_does_not_drift(ratio):
     far = int(rows / ratio) - 40
     box = Box(far, far + 4, 2, 3)
     corner = 0.123 * ratio
-    laid = lay_grid(Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)), source)
+    laid = Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)).laid_over(source)
     place = laid.source(box)
     ramp = np.arange(place.y0, place.y1, dtype=np.float64)[:, None] * np.ones((1, 8))
     made = laid.make(ramp[:, place.x0 : place.x1], place, box)

@@ -10,7 +10,6 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write_blocks
 from napari_semsr.io.zarr.image import store_of
-from napari_semsr.io.zarr.store import add_label, finish_label
 
 SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
 
@@ -85,9 +84,9 @@ def test_a_resumable_run_goes_on_unless_nothing_was_done(tmp_path, image, suffix
 ])  # fmt: skip
 def test_labels_go_into_a_store_and_beside_a_file(tmp_path, image, suffix, place):
     def fill(store):
-        label = add_label(store, "seen")
+        label = store.add_label("seen")
         label[:] = image.data
-        finish_label(store, "seen", label)
+        store.finish_label("seen", label)
         return store.fill((image.data[box.slices] for box in store.boxes()), "filling")
 
     target = tmp_path / f"a{suffix}"

@@ -31,16 +31,12 @@ from .fourier import (
 )
 from .grids import (
     Grid as Grid,
-    common_box as common_box,
     gap_free_box as gap_free_box,
-    lay_grid as lay_grid,
-    on_one_grid as on_one_grid,
 )
 from .intensity import (
-    any_finite as any_finite,
-    count_clipped as count_clipped,
     field_range as field_range,
     finite_mean as finite_mean,
+    read_chunks as read_chunks,
     to_dtype as to_dtype,
 )
 from .micrograph import (

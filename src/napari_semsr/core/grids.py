@@ -125,84 +125,77 @@ class Grid:
         ]
         return Box(*spans[0], *spans[1])
 
+    def covered_by(self, source: "Grid") -> Box | None:
+        """Find the pixels that lie wholly in the area of another grid.
 
-def common_box(target: Grid, source: Grid) -> Box | None:
-    """Find the pixels of one grid that lie wholly in the area of another.
+        Parameters
+        ----------
+        source : Grid
+            What they lie in, but for a hundredth of a pixel.
 
-    Parameters
-    ----------
-    target : Grid
-        Whose pixels are looked for.
-    source : Grid
-        What they lie in, but for a hundredth of a pixel.
-
-    Returns
-    -------
-    Box or None
-        In pixels of the target; None where there is none.
-    """
-    spans = []
-    for axis in (0, 1):
-        pitch, corner = target.pitch[axis], target.corner[axis]
-        first = np.ceil((source.corner[axis] - corner) / pitch - _SLACK_PX)
-        last = np.floor((source.end[axis] - corner) / pitch + _SLACK_PX)
-        spans += [max(0, int(first)), min(target.shape[axis], int(last))]
-    if spans[0] >= spans[1] or spans[2] >= spans[3]:
-        return None
-    return Box(*spans)
-
-
-def on_one_grid(target: Grid, source: Grid) -> Box | None:
-    """Find out whether two grids have their pixels in common.
-
-    Parameters
-    ----------
-    target, source : Grid
-        Two grids.
-
-    Returns
-    -------
-    Box or None
-        The target in pixels of the source, where each pixel of the one is a pixel of
-        the other to a hundredth; None otherwise.
-    """
-    spans = []
-    for axis in (0, 1):
-        pitch = source.pitch[axis]
-        first = (target.corner[axis] - source.corner[axis]) / pitch
-        last = (target.end[axis] - source.corner[axis]) / pitch
-        start, stop = round(first), round(last)
-        if max(abs(first - start), abs(last - stop)) > _SLACK_PX:
+        Returns
+        -------
+        Box or None
+            In pixels of this grid; None where there is none.
+        """
+        spans = []
+        for axis in (0, 1):
+            pitch, corner = self.pitch[axis], self.corner[axis]
+            first = np.ceil((source.corner[axis] - corner) / pitch - _SLACK_PX)
+            last = np.floor((source.end[axis] - corner) / pitch + _SLACK_PX)
+            spans += [max(0, int(first)), min(self.shape[axis], int(last))]
+        if spans[0] >= spans[1] or spans[2] >= spans[3]:
             return None
-        if stop - start != target.shape[axis]:
-            return None
-        spans += [start, stop]
-    return Box(*spans)
+        return Box(*spans)
 
+    def among(self, source: "Grid") -> Box | None:
+        """Find out whether the pixels are pixels of another grid.
 
-def lay_grid(target: Grid, source: Grid) -> Resampling:
-    """Lay a grid over an image that is to be resampled to it.
+        Parameters
+        ----------
+        source : Grid
+            The other grid.
 
-    Parameters
-    ----------
-    target : Grid
-        The new grid; its border may lie anywhere.
-    source : Grid
-        Grid of the image.
+        Returns
+        -------
+        Box or None
+            This grid in pixels of the source, where each pixel of the one is a pixel
+            of the other to a hundredth; None otherwise.
+        """
+        spans = []
+        for axis in (0, 1):
+            pitch = source.pitch[axis]
+            first = (self.corner[axis] - source.corner[axis]) / pitch
+            last = (self.end[axis] - source.corner[axis]) / pitch
+            start, stop = round(first), round(last)
+            if max(abs(first - start), abs(last - stop)) > _SLACK_PX:
+                return None
+            if stop - start != self.shape[axis]:
+                return None
+            spans += [start, stop]
+        return Box(*spans)
 
-    Returns
-    -------
-    Resampling
-        Whose pixels are counted from the target's corner.
-    """
-    steps, offsets = [], []
-    for axis in (0, 1):
-        pitch = source.pitch[axis]
-        step = Fraction(target.pitch[axis] / pitch)
-        offset = Fraction((target.corner[axis] - source.corner[axis]) / pitch)
-        steps.append(step.limit_denominator(_STEP_PARTS))
-        offsets.append(offset.limit_denominator(_OFFSET_PARTS))
-    return Resampling(source.shape, (steps[0], steps[1]), (offsets[0], offsets[1]))
+    def laid_over(self, source: "Grid") -> Resampling:
+        """Lay the grid over an image that is to be resampled to it.
+
+        Parameters
+        ----------
+        source : Grid
+            Grid of the image; the border of the new one may lie anywhere.
+
+        Returns
+        -------
+        Resampling
+            Whose pixels are counted from the corner of this grid.
+        """
+        steps, offsets = [], []
+        for axis in (0, 1):
+            pitch = source.pitch[axis]
+            step = Fraction(self.pitch[axis] / pitch)
+            offset = Fraction((self.corner[axis] - source.corner[axis]) / pitch)
+            steps.append(step.limit_denominator(_STEP_PARTS))
+            offsets.append(offset.limit_denominator(_OFFSET_PARTS))
+        return Resampling(source.shape, (steps[0], steps[1]), (offsets[0], offsets[1]))
 
 
 def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:

@@ -24,8 +24,19 @@ _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small
 _SIGN = np.uint32(1 << 31)
 
 
-def _chunks(data: Any) -> Iterator[NDArray[Any]]:
-    """Read a field piece by piece, along its own chunks where it has some."""
+def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
+    """Read a field piece by piece, along its own chunks where it has some.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field.
+
+    Yields
+    ------
+    (Y, X) numpy.ndarray
+        Its parts, each once; small chunks are read several at a time.
+    """
     if hasattr(data, "chunks") and data.chunks is not None:
         rows, columns = _edges(data.chunks[0], data), _edges(data.chunks[1], data, 1)
     else:
@@ -85,7 +96,7 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
     short = dtype.kind == "b" or (dtype.kind in "ui" and dtype.itemsize <= 2)
     shift = np.uint32(0 if short else 16)
     counts = np.zeros(_BINS, dtype=np.int64)
-    for block in _chunks(data):
+    for block in read_chunks(data):
         counts += np.bincount(_keys(block) >> shift, minlength=_BINS)
     total = np.cumsum(counts)
     ranks: list[int] = ranks_of(int(total[-1]))
@@ -93,7 +104,7 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
     if short:
         return {rank: _value(bucket, dtype) for rank, bucket in buckets.items()}
     fine = {bucket: np.zeros(_BINS, dtype=np.int64) for bucket in buckets.values()}
-    for block in _chunks(data) if fine else ():
+    for block in read_chunks(data) if fine else ():
         keys = _keys(block)
         upper = keys >> shift
         for bucket, table in fine.items():
@@ -153,24 +164,6 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     return first, second
 
 
-def any_finite(data: Any) -> bool:
-    """Tell whether a field has a finite pixel, reading no more than is needed.
-
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field, of any real type.
-
-    Returns
-    -------
-    bool
-        Always true for integers.
-    """
-    if np.dtype(data.dtype).kind != "f":
-        return True
-    return any(bool(np.isfinite(block).any()) for block in _chunks(data))
-
-
 def finite_mean(data: Any) -> float:
     """Mean of the finite pixels of a field, chunk by chunk.
 
@@ -185,7 +178,7 @@ def finite_mean(data: Any) -> float:
         The mean; 0 when no pixel is finite.
     """
     total, count = 0.0, 0
-    for block in _chunks(data):
+    for block in read_chunks(data):
         valid = block[np.isfinite(block)] if block.dtype.kind == "f" else block
         total += float(valid.sum(dtype=np.float64))
         count += valid.size
@@ -227,24 +220,6 @@ def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
         clipped = np.where(over, np.sign(array) * limit, array) if over.any() else array
         return clipped.astype(target), int(np.count_nonzero(over))
     return _to_integer(array, target)
-
-
-def count_clipped(data: Any, dtype: DTypeLike) -> int:
-    """Count the pixels that have no place in another type, chunk by chunk.
-
-    Parameters
-    ----------
-    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
-        The field.
-    dtype : dtype
-        An integer or floating type.
-
-    Returns
-    -------
-    int
-        What `to_dtype` would clip or set to 0.
-    """
-    return sum(to_dtype(block, dtype)[1] for block in _chunks(data))
 
 
 def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], int]:

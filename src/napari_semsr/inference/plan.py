@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from napari_semsr.core import (
@@ -16,7 +17,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     TilePlan,
-    any_finite,
+    read_chunks,
 )
 from napari_semsr.inference.exact import (
     Frozen,
@@ -79,7 +80,8 @@ def plan_enhance(
     if options.haze:
         yield Progress(0, 0, "Looking for haze")
         haze = find_haze(seen.data, loaded.module, scaling)
-    if scaling.low == scaling.high == 0 and not any_finite(micrograph.data):
+    known = (np.isfinite(block).any() for block in read_chunks(micrograph.data))
+    if scaling.low == scaling.high == 0 and not any(known):
         notes += ("The image has no finite pixel, nor has the result.",)
     return EnhancePlan(
         loaded=loaded,

@@ -37,10 +37,8 @@ from .tiff.write import write_pages as write_pages
 from .zarr.image import store_of as store_of
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,
-    add_label as add_label,
     create_store as create_store,
     done_of as done_of,
-    finish_label as finish_label,
     halve as halve,
     level_shapes as level_shapes,
     noted as noted,

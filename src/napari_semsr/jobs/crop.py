@@ -24,10 +24,7 @@ from napari_semsr.core import (
     Resampling,
     ShapeError,
     WriteError,
-    common_box,
     gap_free_box,
-    lay_grid,
-    on_one_grid,
     read_box,
     software_versions,
     to_dtype,
@@ -611,7 +608,7 @@ def _common(
     image: Micrograph, reference: Micrograph, target: Grid, source: Grid
 ) -> Box:
     """Pixels of the reference that the image covers."""
-    box = common_box(target, source)
+    box = target.covered_by(source)
     if box is None:
         msg = (
             f"The two images do not overlap: {image.name} covers {_extent(source)} and "
@@ -686,7 +683,7 @@ def _sides(values: Any) -> str:
 def _cut_area(image: Micrograph, grid: Grid, source: Grid | None = None) -> _Area:
     """Cut an area out of an image, interpolated only where its pixels are others."""
     lies = source or Grid.of(image)
-    return _Area(image, grid, on_one_grid(grid, lies), lay_grid(grid, lies))
+    return _Area(image, grid, grid.among(lies), grid.laid_over(lies))
 
 
 def _find_gap_free(areas: Sequence[_Area]) -> Job[Box | None]:

@@ -430,7 +430,7 @@ def convert_job(
     ReadError, WriteError
         If the image cannot be read, or the output not be made.
     """
-    from napari_semsr.core import count_clipped
+    from napari_semsr.core import read_chunks, to_dtype
     from napari_semsr.io import write
 
     yield Progress(0, 2, "checking")
@@ -443,7 +443,9 @@ def convert_job(
         inputs=(input_record(image, source, opening),),
         versions=software_versions(),
     )
-    clipped = 0 if dtype is None else count_clipped(source.data, dtype)
+    clipped = 0
+    if dtype is not None:
+        clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(source.data))
     if clipped:
         warnings.warn(
             f"{clipped} of {source.data.size} pixels do not fit {dtype} and were "

@@ -30,8 +30,6 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     OmeZarrStore,
     TypedSize,
-    add_label,
-    finish_label,
     label_path,
     natural_key,
     replacing,
@@ -144,13 +142,13 @@ def _write_mosaic(
 
     def blocks(store: OmeZarrStore) -> Iterator[NDArray[Any]]:
         nonlocal empty
-        coverage = add_label(store, _COVERAGE)
+        coverage = store.add_label(_COVERAGE)
         for box in store.boxes():
             image, count = plan.block(box)
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
             yield image
-        finish_label(store, _COVERAGE, coverage)
+        store.finish_label(_COVERAGE, coverage)
 
     written = yield from write_blocks(target, make, fill)
     # what no frame covers is NaN, which an integer type has no place for

@@ -272,6 +272,42 @@ class OmeZarrStore:
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
 
+    def add_label(self, name: str) -> "zarr.Array[Any]":
+        """Make the finest level of the one label image of the store.
+
+        Parameters
+        ----------
+        name : str
+            Of the label image.
+
+        Returns
+        -------
+        (Y, X) zarr.Array of uint16
+            Empty, on the image's own grid and chunks.
+        """
+        labels = self.group.create_group(LABELS)
+        labels.attrs["ome"] = _labels_metadata([name])
+        group = labels.create_group(name)
+        return _make_level(group, "0", self.shape, self.level0, "uint16")
+
+    def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
+        """Add the coarser levels of a label image, and say what it is.
+
+        They are every second pixel of the finer one.
+
+        Parameters
+        ----------
+        name : str
+            As `add_label` was given it.
+        finest : zarr.Array
+            From `add_label`, filled.
+        """
+        group = self.group.require_group(f"{LABELS}/{name}")
+        for _ in _build_levels(group, finest, self.unit, _thinned):
+            pass
+        levels = len(_shapes_of(finest))
+        group.attrs["ome"] = _label_metadata(self.record, name, levels)
+
 
 # Coarser levels of an image: means of two by two pixels.
 
@@ -334,6 +370,11 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
         if block.dtype.kind in "ui":
             np.rint(mean, out=mean)
         return np.asarray(mean.astype(block.dtype))
+
+
+def _thinned(block: NDArray[Any]) -> NDArray[Any]:
+    """Keep every second pixel: counts and classes have no mean."""
+    return block[::2, ::2]
 
 
 def _shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
@@ -623,54 +664,6 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         )
         raise WriteError(msg)
     return OmeZarrStore(path, group, level0, done, plan.unit, found)
-
-
-# Label images on an image.
-
-
-def add_label(store: OmeZarrStore, name: str) -> "zarr.Array[Any]":
-    """Make the finest level of the one label image of a store.
-
-    Parameters
-    ----------
-    store : OmeZarrStore
-        The image.
-    name : str
-        Of the label image.
-
-    Returns
-    -------
-    (Y, X) zarr.Array of uint16
-        Empty, on the image's own grid and chunks.
-    """
-    labels = store.group.create_group(LABELS)
-    labels.attrs["ome"] = _labels_metadata([name])
-    group = labels.create_group(name)
-    return _make_level(group, "0", store.shape, store.level0, "uint16")
-
-
-def finish_label(store: OmeZarrStore, name: str, finest: "zarr.Array[Any]") -> None:
-    """Add the coarser levels, every second pixel of the finer one, and say what it is.
-
-    Parameters
-    ----------
-    store : OmeZarrStore
-        The image.
-    name : str
-        As `add_label` was given it.
-    finest : zarr.Array
-        From `add_label`, filled.
-    """
-    group = store.group.require_group(f"{LABELS}/{name}")
-    for _ in _build_levels(group, finest, store.unit, _thinned):
-        pass
-    levels = len(_shapes_of(finest))
-    group.attrs["ome"] = _label_metadata(store.record, name, levels)
-
-
-def _thinned(block: NDArray[Any]) -> NDArray[Any]:
-    """Keep every second pixel: counts and classes have no mean."""
-    return block[::2, ::2]
 
 
 # The metadata of an image: axes, units, and where each level lies.
