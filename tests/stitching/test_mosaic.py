@@ -8,7 +8,7 @@ import pytest
 from napari_semsr.core.acquisition import ArrayFrames, Fault
 from napari_semsr.core.errors import OptionError, RegistrationError, ShapeError
 from napari_semsr.core.progress import Progress, run
-from napari_semsr.io.scans.frames import read_frames
+from napari_semsr.io.scans.frames import open_frames
 from napari_semsr.stitching.flat_field import first_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, Layout
@@ -195,7 +195,7 @@ def test_solve_refuses_frames_that_have_nothing_in_common(rng):
 
 def test_solve_two_tiles_of_a_czi(shared_data):
     pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
-    scan = read_frames(shared_data / "stitch" / "mosaic_test.czi")
+    scan = run(open_frames(shared_data / "stitch" / "mosaic_test.czi"))
     solution = run(solve_mosaic(scan))
     shift = solution.positions_px[1] - solution.positions_px[0]
     assert np.abs(shift - (-2, 825)).max() < 1

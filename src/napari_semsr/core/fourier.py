@@ -18,11 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.types import (
-    FloatArray,
-    FloatPair,
-    IntPair,
-)
+from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
 def tukey(size: int, alpha: float) -> FloatArray:

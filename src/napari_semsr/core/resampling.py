@@ -27,10 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.tiling import Box, reflect_indices
-from napari_semsr.core.types import (
-    FloatArray,
-    IntPair,
-)
+from napari_semsr.core.types import FloatArray, IntPair
 
 _LOBES = 3  # chosen: two blur, more ring further; Duchon (1979) compares them
 _TOGETHER = Fraction(0), Fraction(0)

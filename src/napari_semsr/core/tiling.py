@@ -23,10 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.types import (
-    FloatPair,
-    IntPair,
-)
+from napari_semsr.core.types import FloatPair, IntPair
 
 
 @dataclass(frozen=True, slots=True)

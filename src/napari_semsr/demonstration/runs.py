@@ -28,6 +28,7 @@ from napari_semsr.core import (
     ReadError,
     ShapeError,
     gap_free_box as largest_gap_free_box,
+    run,
 )
 from napari_semsr.io import write
 from napari_semsr.jobs import (
@@ -138,7 +139,7 @@ def run_scan(
     paths: dict[str, Path], *, model: str, frame_px: int, seed: int
 ) -> Job[ScanHalf]:
     """Simulate a scan twice, stitch each, enhance one mosaic, and measure."""
-    from napari_semsr.io import read_frames
+    from napari_semsr.io import open_frames
 
     options = SimulateOptions(
         phantom="circuit",
@@ -159,7 +160,7 @@ def run_scan(
     made = yield from _enhance(paths, "mosaic", "mosaic_enhanced", model)
     yield Progress(0, 0, "laying the mosaic on the truth")
     told = paths["scan"] / "truth"
-    frames = read_frames(paths["scan"], positions=told / "positions.csv")
+    frames = run(open_frames(paths["scan"], positions=told / "positions.csv"))
     solution, true = stitched.solution, frames.nominal_px
     if true is None or solution.nominal_px is None or solution.names != frames.names:
         msg = f"The true positions of {frames.name} do not belong to its frames."

@@ -31,7 +31,6 @@ from .read_image import (
 from .scans.frames import (
     natural_key as natural_key,
     open_frames as open_frames,
-    read_frames as read_frames,
 )
 from .tiff.write import write_pages as write_pages
 from .zarr.image import store_of as store_of

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     ReadError,
     grid_cells,
     parse_pixel_size,
+    run,
 )
 
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -33,7 +34,7 @@ def get_reader(
     if not isinstance(path, str):
         return None
     if not path.lower().endswith(_SUFFIXES):
-        return _scan_reader(Path(path))
+        return read_scan_layers if _is_frames_folder(Path(path)) else None
     from napari_semsr.io.formats import find_format
 
     try:
@@ -41,16 +42,6 @@ def get_reader(
     except ReadError:
         return None
     return read_layers
-
-
-def _scan_reader(
-    folder: Path,
-) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
-    """Offer to read a frames folder."""
-    if not folder.is_dir():
-        return None
-
-    return read_scan_layers if _is_frames_folder(folder) else None
 
 
 def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
@@ -147,6 +138,8 @@ def _remembered(image: Micrograph) -> dict[str, Any]:
 
 def micrograph_of(data: Any, attributes: Mapping[str, Any]) -> Micrograph:
     """Make an image of a napari layer, by the units that the layer has now."""
+    from napari_semsr.io.read_image import unit_nm
+
     finest = data[0] if attributes.get("multiscale") or _is_pyramid(data) else data
     if attributes.get("rgb") or len(finest.shape) != 2:
         msg = (
@@ -156,7 +149,8 @@ def micrograph_of(data: Any, attributes: Mapping[str, Any]) -> Micrograph:
         raise OptionError(msg)
     scale = tuple(float(s) for s in attributes.get("scale") or (1, 1))[-2:]
     shift = tuple(float(t) for t in attributes.get("translate") or (0, 0))[-2:]
-    factors = [_unit_nm(u) for u in tuple(attributes.get("units") or ("", ""))[-2:]]
+    # a layer's unit may be text or a pint unit
+    factors = [unit_nm(str(u)) for u in tuple(attributes.get("units") or ("", ""))[-2:]]
     calibrated = all(factor is not None for factor in factors)
     grow = [factor or 1.0 for factor in factors] if calibrated else [1.0, 1.0]
     pitch = (scale[0] * grow[0], scale[1] * grow[1])
@@ -176,34 +170,16 @@ def _is_pyramid(data: Any) -> bool:
     return not hasattr(data, "dtype") or type(data).__name__ == "MultiScaleData"
 
 
-def _unit_nm(unit: object) -> float | None:
-    """Nanometres in a layer's unit, which may be text or a pint unit."""
-    from napari_semsr.io.read_image import unit_nm
+def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save an image layer, calibrated, in the format that the suffix names.
 
-    return unit_nm(str(unit))
-
-
-def _save(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
-    """Write a layer by the suffix of the path; napari has asked about replacing."""
+    OME-Zarr, OME-TIFF and TIFF keep its values, PNG holds 8 bits for looking. napari
+    has asked about replacing.
+    """
     from napari_semsr.io.formats import write
 
     write(micrograph_of(data, attributes), Path(path), overwrite=True)
     return [path]
-
-
-def write_ome_zarr(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer as a calibrated OME-Zarr store."""
-    return _save(path, data, attributes)
-
-
-def write_tiff(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer as a calibrated TIFF or OME-TIFF."""
-    return _save(path, data, attributes)
-
-
-def write_png(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer as an 8-bit PNG for looking."""
-    return _save(path, data, attributes)
 
 
 # A frames folder as napari layers: every frame at its nominal place.
@@ -272,13 +248,6 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
     return canvas
 
 
-def _outlines(corners: NDArray[np.float64], shape: tuple[int, int]) -> list[Any]:
-    """Rectangles around frames, at the outer edges of their pixels."""
-    rows, columns = shape
-    box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
-    return [box + corner for corner in corners]
-
-
 def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
     """Show the frames of a scan where they should lie.
 
@@ -318,21 +287,23 @@ def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
 def _outline_layer(
     acquisition: Acquisition, corners: NDArray[np.float64], image: Micrograph
 ) -> LayerTuple:
-    """Outlines of all frames, calibrated as their image is."""
-    names: Sequence[str] = acquisition.names
+    """Rectangles around all frames, calibrated as their image is."""
+    rows, columns = acquisition.frame_shape
+    # at the outer edges of their pixels
+    box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
     attributes = {
         "name": f"{acquisition.name} frame outlines",
         "shape_type": "rectangle",
         "edge_color": _COLOUR,
         "face_color": "transparent",
-        "edge_width": max(0.5, _EDGE * min(acquisition.frame_shape)),
+        "edge_width": max(0.5, _EDGE * min(rows, columns)),
         "opacity": 0.6,
-        "features": {"frame": list(names)},
+        "features": {"frame": list(acquisition.names)},
         "scale": image.scale,
         "units": (image.unit, image.unit),
         "axis_labels": ("y", "x"),
     }
-    return _outlines(corners, acquisition.frame_shape), attributes, "shapes"
+    return [box + corner for corner in corners], attributes, "shapes"
 
 
 def read_scan_layers(path: str | Sequence[str]) -> list[LayerTuple]:
@@ -353,7 +324,7 @@ def read_scan_layers(path: str | Sequence[str]) -> list[LayerTuple]:
     ReadError
         If the frames cannot be read.
     """
-    from napari_semsr.io.scans import read_frames
+    from napari_semsr.io.scans import open_frames
 
     folder = Path(path if isinstance(path, str) else path[0])
-    return scan_layers(read_frames(folder), folder)
+    return scan_layers(run(open_frames(folder)), folder)

@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.io.scans.frames import natural_key, open_frames, read_frames
+from napari_semsr.core.progress import run
+from napari_semsr.io.scans.frames import natural_key, open_frames
 
 
 @pytest.fixture
@@ -34,8 +35,8 @@ def test_natural_key_counts():
     assert sorted(names, key=natural_key) == ["F1", "f1b", "f9", "f10"]
 
 
-def test_read_frames_takes_natural_order_and_reads_late(folder):
-    scan = read_frames(folder)
+def test_open_frames_takes_natural_order_and_reads_late(folder):
+    scan = run(open_frames(folder))
     assert scan.names == ("frame1.tif", "frame2.tif", "frame9.tif", "frame10.tif")
     assert [int(scan.read(i)[0, 0]) for i in range(4)] == [1, 2, 9, 10]
     assert scan.shape == (4, 12, 16)
@@ -43,13 +44,13 @@ def test_read_frames_takes_natural_order_and_reads_late(folder):
     assert scan.pixel_size_nm is None
 
 
-def test_read_frames_takes_positions_and_scan(folder):
+def test_open_frames_takes_positions_and_scan(folder):
     table(
         folder, [(f"frame{i}.tif", 0, i * 50) for i in (1, 2, 9, 10)], "frame,y_nm,x_nm"
     )
     scan_json = {"pixel_size_nm": 5, "grid": [2, 2], "overlap": 0.3, "objective": "50x"}
     (folder / "scan.json").write_text(json.dumps(scan_json))
-    scan = read_frames(folder)
+    scan = run(open_frames(folder))
     assert scan.nominal_nm[:, 1].tolist() == [50, 100, 450, 500]
     assert scan.nominal_px is None
     assert scan.pixel_size_nm == (5.0, 5.0)
@@ -57,68 +58,68 @@ def test_read_frames_takes_positions_and_scan(folder):
     assert scan.metadata["objective"] == "50x"
 
 
-def test_read_frames_prefers_a_given_grid(folder):
+def test_open_frames_prefers_a_given_grid(folder):
     table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
-    scan = read_frames(folder, grid=(1, 4), overlap=0.2, order="serpentine")
+    scan = run(open_frames(folder, grid=(1, 4), overlap=0.2, order="serpentine"))
     assert (scan.grid, scan.overlap, scan.order) == ((1, 4), 0.2, "serpentine")
     assert scan.nominal_px is None
 
 
-def test_read_frames_takes_pages_of_one_tiff(tmp_path):
+def test_open_frames_takes_pages_of_one_tiff(tmp_path):
     stack = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((5, 9, 7), np.uint8)
     tifffile.imwrite(tmp_path / "scan.tif", stack, photometric="minisblack")
     for path in (tmp_path, tmp_path / "scan.tif"):
-        scan = read_frames(path)
+        scan = run(open_frames(path))
         assert scan.shape == (5, 9, 7)
         assert int(scan.read(3)[0, 0]) == 3
         assert len(set(scan.names)) == 5
 
 
-def test_read_frames_lists_frames_that_cannot_be_used(folder):
+def test_open_frames_lists_frames_that_cannot_be_used(folder):
     whole = (folder / "frame9.tif").read_bytes()
     (folder / "frame9.tif").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").touch()
-    scan = read_frames(folder)
+    scan = run(open_frames(folder))
     assert len(scan) == 3
     assert {fault.frame for fault in scan.faults} == {"frame9.tif", "empty.png"}
     assert all("\n" not in fault.reason for fault in scan.faults)
 
 
-def test_read_frames_keeps_the_grid_around_a_gap(folder):
+def test_open_frames_keeps_the_grid_around_a_gap(folder):
     (folder / "frame2.tif").write_bytes(b"II*\0")
-    scan = read_frames(folder, grid=(2, 2), overlap=0.25)
+    scan = run(open_frames(folder, grid=(2, 2), overlap=0.25))
     assert scan.grid is None
     assert scan.nominal_px.tolist() == [[0, 0], [9, 0], [9, 12]]
     with pytest.raises(ReadError, match="give the overlap or positions"):
-        read_frames(folder, grid=(2, 2))
+        run(open_frames(folder, grid=(2, 2)))
 
 
-def test_read_frames_lists_what_positions_and_folder_do_not_share(folder):
+def test_open_frames_lists_what_positions_and_folder_do_not_share(folder):
     table(folder, [("frame1.tif", 0, 0), ("frame2.tif", 0, 9), ("gone.tif", 0, 18)])
-    scan = read_frames(folder)
+    scan = run(open_frames(folder))
     assert scan.names == ("frame1.tif", "frame2.tif")
     faults = {fault.frame: fault.reason for fault in scan.faults}
     assert "no such file" in faults["gone.tif"]
     assert "no position" in faults["frame10.tif"]
 
 
-def test_read_frames_leaves_out_frames_with_empty_cells(folder):
+def test_open_frames_leaves_out_frames_with_empty_cells(folder):
     rows = [("frame1.tif", 0, 0), ("frame2.tif", "", ""), ("frame9.tif", 0, 18)]
     table(folder, [*rows, ("frame10.tif", " ", "")])
-    scan = read_frames(folder)
+    scan = run(open_frames(folder))
     assert scan.names == ("frame1.tif", "frame9.tif")
     reasons = {fault.frame: fault.reason for fault in scan.faults}
     assert set(reasons) == {"frame2.tif", "frame10.tif"}
     assert all("empty" in reason for reason in reasons.values())
 
 
-def test_read_frames_leaves_out_pages_with_empty_cells(tmp_path):
+def test_open_frames_leaves_out_pages_with_empty_cells(tmp_path):
     path = tmp_path / "scan.tif"
     data = np.arange(3, dtype=np.uint16)[:, None, None] * np.ones((3, 12, 16))
     tifffile.imwrite(path, data.astype(np.uint16), photometric="minisblack")
     listing = tmp_path / "at.csv"
     listing.write_text("frame,y_px,x_px\nscan-0,0,0\nscan-1,,\nscan-2,0,9\n")
-    scan = read_frames(path, positions=listing)
+    scan = run(open_frames(path, positions=listing))
     assert scan.names == ("scan-0", "scan-2")
     assert [int(scan.read(i)[0, 0]) for i in range(2)] == [0, 2]
     assert scan.shape == (2, 12, 16)
@@ -128,7 +129,7 @@ def test_read_frames_leaves_out_pages_with_empty_cells(tmp_path):
 def test_half_a_position_is_refused(folder):
     table(folder, [("frame1.tif", 0, 0), ("frame2.tif", 4, "")])
     with pytest.raises(ReadError, match="line 3 must hold two finite numbers"):
-        read_frames(folder)
+        run(open_frames(folder))
 
 
 def test_open_frames_can_be_stopped_between_frames(folder):
@@ -215,47 +216,47 @@ def bad_empty(folder):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_read_frames_refuses_in_one_sentence(folder, spoil, says):
+def test_open_frames_refuses_in_one_sentence(folder, spoil, says):
     spoil(folder)
     with pytest.raises(ReadError, match=says) as caught:
-        read_frames(folder)
+        run(open_frames(folder))
     assert "\n" not in str(caught.value)
 
 
-def test_read_frames_refuses_a_wrong_grid(folder):
+def test_open_frames_refuses_a_wrong_grid(folder):
     with pytest.raises(OptionError, match="needs 9 frames, got 4"):
-        read_frames(folder, grid=(3, 3))
+        run(open_frames(folder, grid=(3, 3)))
 
 
 @pytest.mark.parametrize("overlap", [0, 1.5], ids=str)
-def test_read_frames_refuses_an_impossible_overlap(folder, overlap):
+def test_open_frames_refuses_an_impossible_overlap(folder, overlap):
     with pytest.raises(OptionError, match="between 0 and 1"):
-        read_frames(folder, grid=(2, 2), overlap=overlap)
+        run(open_frames(folder, grid=(2, 2), overlap=overlap))
 
 
-def test_read_frames_refuses_what_is_not_there(tmp_path):
+def test_open_frames_refuses_what_is_not_there(tmp_path):
     with pytest.raises(ReadError, match="does not exist"):
-        read_frames(tmp_path / "nothing")
+        run(open_frames(tmp_path / "nothing"))
 
 
 def test_frames_notice_that_a_file_changed(folder):
-    scan = read_frames(folder)
+    scan = run(open_frames(folder))
     write(folder, "frame2.tif", 2, shape=(5, 5))
     with pytest.raises(ReadError, match="open it again"):
         scan.read(1)
 
 
-def test_read_frames_takes_tiles_of_a_czi(shared_data):
+def test_open_frames_takes_tiles_of_a_czi(shared_data):
     pytest.importorskip("czifile", reason="needs czifile, the extra [czi]")
-    scan = read_frames(shared_data / "stitch" / "mosaic_test.czi")
+    scan = run(open_frames(shared_data / "stitch" / "mosaic_test.czi"))
     assert scan.shape == (2, 624, 924)
     assert scan.nominal_px.tolist() == [[0, 0], [0, 832]]
     assert scan.pixel_size_nm == pytest.approx((1083.33, 1083.33), rel=1e-4)
     assert scan.read(1).dtype == np.uint16
 
 
-def test_read_frames_says_how_to_get_czifile(tmp_path, monkeypatch):
+def test_open_frames_says_how_to_get_czifile(tmp_path, monkeypatch):
     (tmp_path / "scan.czi").write_bytes(b"ZISRAWFILE" + bytes(64))
     monkeypatch.setitem(sys.modules, "czifile", None)
     with pytest.raises(ReadError, match=r"napari-semsr\[czi\]"):
-        read_frames(tmp_path)
+        run(open_frames(tmp_path))

@@ -1,1 +1,1 @@
-from .frames import read_frames as read_frames
+from .frames import open_frames as open_frames

@@ -24,9 +24,8 @@ from napari_semsr.core import (
     SemsrError,
     grid_cells,
     parse_pixel_size,
-    run,
 )
-from napari_semsr.io.formats import describe, read, read as read_any
+from napari_semsr.io.formats import describe, read
 from napari_semsr.io.read_image import FileInfo
 from napari_semsr.io.scans.czi import is_czi, open_tiles
 
@@ -94,7 +93,7 @@ def _array(
     path: Path, plane: int | None, shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
     """Read one image that must still be what it was when the scan was opened."""
-    image = read_any(path, plane=plane)
+    image = read(path, plane=plane)
     if image.shape != shape or image.dtype != dtype:
         msg = (
             f"{path} must be {shape[0]}x{shape[1]} {dtype} as when the scan was "
@@ -536,46 +535,3 @@ def open_frames(
     if "grid" in values and made.faults:
         values = _with_gaps(made, values, names)
     return made.replace(metadata=found, **values)
-
-
-def read_frames(
-    path: str | Path,
-    *,
-    grid: tuple[int, int] | None = None,
-    positions: str | Path | None = None,
-    order: FrameOrder | None = None,
-    overlap: float | None = None,
-    pixel_size_nm: float | Sequence[float] | None = None,
-) -> Acquisition:
-    """Open the frames of a scan at once.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        A folder of frames, one multi-page TIFF, or one CZI.
-    grid : tuple of int, optional
-        As in `open_frames`, like all that follow.
-    positions : str or pathlib.Path, optional
-        Table of nominal top-left corners.
-    order : {"row", "serpentine"}, optional
-        How the grid was filled.
-    overlap : float, optional
-        Share of a frame that its neighbour repeats.
-    pixel_size_nm : float or sequence of float, optional
-        Overrides or supplies the calibration.
-
-    Returns
-    -------
-    Acquisition
-        Frames in natural order, read when they are asked for.
-    """
-    return run(
-        open_frames(
-            path,
-            grid=grid,
-            positions=positions,
-            order=order,
-            overlap=overlap,
-            pixel_size_nm=pixel_size_nm,
-        )
-    )

@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,12 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, PixelSize, ReadError
-from napari_semsr.io.files import (
-    RECORD_KEY,
-    Record,
-    choose,
-    decoding,
-)
+from napari_semsr.io.files import RECORD_KEY, Record, choose, decoding
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
     LAZY_BYTES,
@@ -148,17 +143,6 @@ _SCANS = ("Scan", "EScan", "IScan", "CScan")
 _FIELD_TOLERANCE = 0.01  # the field width has four digits
 
 
-@dataclass(frozen=True, slots=True)
-class VendorInfo:
-    """What the private tags of a microscope say."""
-
-    vendor: str  # ``"FEI"`` or ``"Zeiss"``
-    pixel_size_nm: PixelSize | None  # ``(y, x)`` of the stored page
-    databar_rows: int  # Rows below the image, 0 when the tags do not tell
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # What was found
-    warnings: tuple[str, ...] = ()  # What could not be used
-
-
 def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str | None:
     """Read a tag as text, whatever type it claims to have."""
     tag = page.tags.get(code)
@@ -173,7 +157,7 @@ def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str 
 
 def _vendor_info(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage"
-) -> VendorInfo | None:
+) -> RawImage | None:
     """Read the private tags of a page."""
     shape = (int(page.imagelength), int(page.imagewidth))
     for code in _FEI_TAGS:
@@ -207,8 +191,8 @@ def _count(value: str | None) -> int | None:
     return int(number) if math.isfinite(number) and 1 <= number < 1e7 else None
 
 
-def parse_fei(text: str, shape: tuple[int, int]) -> VendorInfo:
-    """Read the INI text of FEI and Thermo Fisher."""
+def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
+    """Read the INI text of FEI and Thermo Fisher; the pixels are still to be read."""
     sections = _sections(text)
     image = sections.get("Image", {})
     columns, rows = _count(image.get("ResolutionX")), _count(image.get("ResolutionY"))
@@ -232,7 +216,9 @@ def parse_fei(text: str, shape: tuple[int, int]) -> VendorInfo:
             f"FEI's PixelHeight and PixelWidth must be positive metres, got {stated}: "
             "the pixel size is left unknown."
         )
-    return VendorInfo("FEI", size, bar, _chosen_fei(sections), tuple(warnings[:1]))
+    chosen = _chosen_fei(sections)
+    said = tuple(warnings[:1])
+    return RawImage("TIFF", None, size, "FEI", bar, metadata=chosen, warnings=said)
 
 
 def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
@@ -287,8 +273,8 @@ def _refined(label: str, numbers: list[str]) -> float | None:
     return length
 
 
-def parse_zeiss(text: str, shape: tuple[int, int]) -> VendorInfo:
-    """Read the text of Zeiss SmartSEM."""
+def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
+    """Read the text of Zeiss SmartSEM; the pixels are still to be read."""
     numbers, values = _zeiss_values(text)
     kept = {
         key: values[key]
@@ -306,18 +292,19 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> VendorInfo:
         )
         if values.get(key)
     }
+    found = RawImage("TIFF", None, vendor="Zeiss", metadata=kept)
     label = values.get("AP_IMAGE_PIXEL_SIZE")
     if label is None:
-        return VendorInfo("Zeiss", None, 0, kept)
+        return found
     length = _refined(label, numbers)
     if length is None:
         warning = (
             f"Zeiss's AP_IMAGE_PIXEL_SIZE must be a positive length, got {label!r}: "
             "the pixel size is left unknown."
         )
-        return VendorInfo("Zeiss", None, 0, kept, (warning,))
+        return replace(found, warnings=(warning,))
     pitch = _at_width(length, values, shape[1])
-    return VendorInfo("Zeiss", pixel_size((pitch, pitch)), 0, kept)
+    return replace(found, pixel_size_nm=pixel_size((pitch, pitch)))
 
 
 def _at_width(length: float, values: Mapping[str, str], width: int) -> float:
@@ -623,21 +610,6 @@ def _opened(path: Path, heard: list[str]) -> "Iterator[tifffile.TiffFile]":
         _logger.removeHandler(listener)
 
 
-@dataclass(slots=True)
-class _Calibration:
-    """What the tags of a page say, collected step by step."""
-
-    size: PixelSize | None = None
-    vendor: str | None = None
-    databar_rows: int = 0
-    name: str | None = None
-    record: Record | None = None
-    origin: tuple[float, float] | None = None
-    spacing_px: tuple[float, float] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-
 def matches(path: Path, head: bytes) -> bool:
     """Tell a TIFF by its first bytes."""
     return path.is_file() and head.startswith(_MAGIC)
@@ -666,7 +638,7 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         page = levels[level].keyframe
         found = _calibrate(tif, levels[0].keyframe, number)
         if level:
-            _coarsen(found, levels[0].keyframe, page)
+            found = _coarsen(found, levels[0].keyframe, page)
         photometric, lut = _colours(page)
         bits = int(page.bitspersample)
     data = plane.whole() if plane.nbytes <= LAZY_BYTES else plane.lazy()
@@ -674,21 +646,14 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         data = _apply_palette(data, lut)
     elif photometric == _WHITE_IS_ZERO:
         data = _invert_white(data, bits)
-    return RawImage(
+    return replace(
+        found,
         format=_dialect(tif),
         data=data,
-        pixel_size_nm=found.size,
-        vendor=found.vendor,
-        databar_rows=found.databar_rows,
         levels=len(levels),
         series=count,
         channels=chosen.channels,
         planes=chosen.planes,
-        record=found.record,
-        origin=found.origin,
-        spacing_px=found.spacing_px,
-        name=found.name,
-        metadata=found.metadata,
         warnings=(*found.warnings, *heard),
     )
 
@@ -752,42 +717,44 @@ def _flat_index(axes: list[str], shape: list[int], channel: int, plane: int) -> 
 
 def _calibrate(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage", series: int
-) -> _Calibration:
-    """Ask the dialects in turn: microscope, OME, ImageJ, plain tags."""
-    found = _Calibration()
+) -> RawImage:
+    """Ask the dialects in turn: microscope, OME, ImageJ, plain tags.
+
+    What they say comes back as an image whose pixels are still to be read.
+    """
     maker = _vendor_info(tif, page)
     if maker is not None:
-        found.vendor, found.size = maker.vendor, maker.pixel_size_nm
-        found.databar_rows = maker.databar_rows
-        found.metadata.update(maker.metadata)
-        found.warnings.extend(maker.warnings)
-        return found
-    text = str(page.description or "")
+        return maker
+    text, warnings = str(page.description or ""), list[str]()
+    size: PixelSize | None = None
+    name, record = None, None
     if tif.is_ome and tif.ome_metadata:
-        _calibrate_ome(found, tif.ome_metadata, series)
+        root = _parse_ome(tif.ome_metadata)
+        if root is None:
+            warnings = ["The OME-XML is damaged: the pixel size is left unknown."]
+        else:
+            size, name = _ome_image(root, series, warnings)
+            record = _ome_record(root)
     elif tif.is_imagej:
         details = tif.imagej_metadata or {}
-        found.size = _imagej_pixel_size(page, details, found.warnings)
+        size = _imagej_pixel_size(page, details, warnings)
         text = str(details.get("Info", ""))
     else:
-        found.size = _tag_pixel_size(page)
-    if found.record is None:
-        found.record = _find_record(text)
-    for name in ("Software", "DateTime", "Make", "Model"):
-        tag = page.tags.get(name)
-        if tag is not None and isinstance(tag.value, str):
-            found.metadata[name.lower()] = tag.value
-    return found
-
-
-def _calibrate_ome(found: _Calibration, document: str, series: int) -> None:
-    """Read the OME-XML document."""
-    root = _parse_ome(document)
-    if root is None:
-        found.warnings.append("The OME-XML is damaged: the pixel size is left unknown.")
-        return
-    found.size, found.name = _ome_image(root, series, found.warnings)
-    found.record = _ome_record(root)
+        size = _tag_pixel_size(page)
+    tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
+    return RawImage(
+        "TIFF",
+        None,
+        size,
+        record=record or _find_record(text),
+        name=name,
+        metadata={
+            name.lower(): tag.value
+            for name, tag in tags.items()
+            if tag is not None and isinstance(tag.value, str)
+        },
+        warnings=tuple(warnings),
+    )
 
 
 def _find_record(text: str) -> Record | None:
@@ -799,23 +766,25 @@ def _find_record(text: str) -> Record | None:
 
 
 def _coarsen(
-    found: _Calibration, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
-) -> None:
+    found: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
+) -> RawImage:
     """Bring calibration, place and data bar from the finest level to another one."""
     down = full.imagelength / page.imagelength
     across = full.imagewidth / page.imagewidth
-    record = found.record
+    record, size = found.record, found.pixel_size_nm
     spacing = (1.0, 1.0) if record is None else record.spacing_px
     start = (0.0, 0.0) if record is None else record.origin
-    pitch = found.size or spacing
-    found.origin = (
-        start[0] + (down - 1) / 2 * pitch[0],
-        start[1] + (across - 1) / 2 * pitch[1],
+    pitch = size or spacing
+    return replace(
+        found,
+        origin=(
+            start[0] + (down - 1) / 2 * pitch[0],
+            start[1] + (across - 1) / 2 * pitch[1],
+        ),
+        spacing_px=(spacing[0] * down, spacing[1] * across),
+        pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
+        databar_rows=round(found.databar_rows / down),
     )
-    found.spacing_px = (spacing[0] * down, spacing[1] * across)
-    if found.size is not None:
-        found.size = PixelSize((found.size[0] * down, found.size[1] * across))
-    found.databar_rows = round(found.databar_rows / down)
 
 
 def _colours(page: "tifffile.TiffPage") -> tuple[int, Any]:

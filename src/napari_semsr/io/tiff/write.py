@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, WriteError
-from napari_semsr.io.files import (
-    RECORD_KEY,
-    output_kind,
-    record_of,
-    replacing,
-)
+from napari_semsr.io.files import RECORD_KEY, output_kind, record_of, replacing
 from napari_semsr.io.zarr import halve, level_shapes
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
