@@ -59,10 +59,8 @@ def read(path: Path, options: ReadOptions) -> Micrograph:
 
 def _load(path: Path, options: ReadOptions) -> RawImage:
     """Decode the file and what it says."""
-    choose(path, "series", options.series, 1)
-    choose(path, "level", options.level, 1)
-    choose(path, "channel", options.channel, 1)
-    choose(path, "plane", options.plane, 1)
+    for what in ("series", "level", "channel", "plane"):
+        choose(path, what, getattr(options, what), 1)
     with decoding(path, "an image"):
         data = path.read_bytes()
     if data.startswith(_SIGNATURE):

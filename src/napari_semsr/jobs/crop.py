@@ -20,13 +20,11 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
-    Provenance,
     Resampling,
     ShapeError,
     WriteError,
     gap_free_box,
     read_box,
-    software_versions,
     to_dtype,
     working_type,
 )
@@ -44,6 +42,7 @@ from napari_semsr.jobs.images import (
     check_image_target,
     input_record,
     jsonable,
+    made_by,
     name_of,
     open_image,
     paths_of,
@@ -429,12 +428,7 @@ def _about(
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     return source.replace(
         origin=origin,
-        provenance=Provenance(
-            job="crop",
-            options=jsonable(said),
-            inputs=(record,),
-            versions=software_versions(),
-        ),
+        provenance=made_by("crop", jsonable(said), record),
         **size,
     )
 

@@ -8,15 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from napari_semsr.core import (
-    Job,
-    Micrograph,
-    OptionError,
-    Progress,
-    Provenance,
-    software_versions,
-    to_dtype,
-)
+from napari_semsr.core import Job, Micrograph, OptionError, Progress, to_dtype
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import (
     Image,
@@ -24,6 +16,7 @@ from napari_semsr.jobs.images import (
     check_image_target,
     input_record,
     jsonable,
+    made_by,
     name_of,
     open_image,
     paths_of,
@@ -155,12 +148,8 @@ def degrade_image(
     chosen = options or DegradeOptions()
     source = open_image(image, opening)
     data, parameters = _degraded(source.array(), chosen)
-    provenance = Provenance(
-        job="degrade",
-        options=chosen.model_dump(mode="json"),
-        inputs=(input_record(image, source, opening),),
-        versions=software_versions(),
-    )
+    record = input_record(image, source, opening)
+    provenance = made_by("degrade", chosen.model_dump(mode="json"), record)
     made = source.replace(data=data, provenance=provenance)
     return made, jsonable(parameters)
 

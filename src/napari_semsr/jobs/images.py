@@ -98,6 +98,12 @@ def input_record(
     )
 
 
+def made_by(job: str, options: dict[str, Any], *inputs: InputRecord) -> Provenance:
+    """Compose the provenance of an output, with the versions of today."""
+    versions = software_versions()
+    return Provenance(job=job, options=options, inputs=inputs, versions=versions)
+
+
 def _selection(options: ReadOptions) -> str:
     """Say which image of a file was taken, where that is not the first."""
     chosen = {
@@ -437,12 +443,8 @@ def convert_job(
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
     yield Progress(1, 2, f"writing {path.name}")
-    provenance = Provenance(
-        job="convert",
-        options={"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")},
-        inputs=(input_record(image, source, opening),),
-        versions=software_versions(),
-    )
+    said = {"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")}
+    provenance = made_by("convert", said, input_record(image, source, opening))
     clipped = 0
     if dtype is not None:
         clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(source.data))

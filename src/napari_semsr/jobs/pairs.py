@@ -18,7 +18,6 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
-    software_versions,
 )
 from napari_semsr.io import ReadOptions, replacing, write
 from napari_semsr.jobs.images import (
@@ -27,6 +26,8 @@ from napari_semsr.jobs.images import (
     check_image_target,
     check_target_file,
     input_record,
+    made_by,
+    name_of,
     open_image,
     paths_of,
 )
@@ -150,16 +151,12 @@ def pairs_job(
     chosen, scale_note = _scaled(chosen, images, paired=paired)
     choice = yield from choose_pairs(images[0], images[1], chosen, paired=paired)
     _require(choice)
-    provenance = Provenance(
-        job="pairs",
-        options={
-            **chosen.model_dump(mode="json"),
-            "preparation": NUMBERS if chosen.prepares else None,
-            "reading": (opening or ReadOptions()).model_dump(mode="json"),
-        },
-        inputs=tuple(records),
-        versions=software_versions(),
-    )
+    said = {
+        **chosen.model_dump(mode="json"),
+        "preparation": NUMBERS if chosen.prepares else None,
+        "reading": (opening or ReadOptions()).model_dump(mode="json"),
+    }
+    provenance = made_by("pairs", said, *records)
     yield from _write(target, choice, chosen, provenance)
     yield Progress(0, 0, "drawing the contact sheet")
     _draw_sheet(target, sheet)
@@ -291,8 +288,7 @@ def _by_name(lows: list[Image], highs: list[Image]) -> tuple[list[Image], list[I
 
 def _stem(image: Image) -> str:
     """Name of an image without its suffixes."""
-    name = image.name if isinstance(image, Micrograph) else Path(image).name
-    return name.split(".")[0]
+    return name_of(image).split(".")[0]
 
 
 def _open_each(

@@ -19,7 +19,6 @@ from napari_semsr.core import (
     ReadError,
     TilePlan,
     digest_path,
-    software_versions,
     to_dtype,
 )
 from napari_semsr.io import (
@@ -35,6 +34,7 @@ from napari_semsr.jobs.images import (
     check_tiled_target,
     input_record,
     jsonable,
+    made_by,
     name_of,
     open_image,
     paths_of,
@@ -236,12 +236,7 @@ def _prepare(
     if parse_psf(options.psf).kind == "file":
         # no input: two images do not share a source by it
         said["psf_digest"] = digest_path(Path(options.psf))
-    provenance = Provenance(
-        job="restore",
-        options=said,
-        inputs=(input_record(image, source, opening),),
-        versions=software_versions(),
-    )
+    provenance = made_by("restore", said, input_record(image, source, opening))
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 

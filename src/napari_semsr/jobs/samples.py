@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import (
-    Micrograph,
-    Provenance,
-    parse_pixel_size,
-    software_versions,
-)
+from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.jobs.images import made_by
 
 if TYPE_CHECKING:
     from napari_semsr.core import Job
@@ -72,7 +68,7 @@ def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Microgra
         np.rint(25 + 205 * grey).astype(np.uint8),
         parse_pixel_size(_PIXEL_NM),
         "truth",
-        provenance=_made("specimen", {"shape": list(shape), "seed": seed}),
+        provenance=made_by("specimen", {"shape": list(shape), "seed": seed}),
     )
 
 
@@ -116,7 +112,7 @@ def expose(
         "seed": seed,
         "noise_seed": noise_seed,
     }
-    return truth.replace(data=noisy, name=name, provenance=_made("exposure", options))
+    return truth.replace(data=noisy, name=name, provenance=made_by("exposure", options))
 
 
 def degraded_and_truth(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
@@ -176,7 +172,7 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     from napari_semsr.simulation import COARSE_NM, FINE_NM, gold_rng, random_gold_pair
 
     pair = random_gold_pair(_GOLD_PX, gold_rng("judging", _SHOWN_GOLD + seed))
-    made = _made("gold", {"side": _GOLD_PX, "seed": seed})
+    made = made_by("gold", {"side": _GOLD_PX, "seed": seed})
     off = (FINE_NM - COARSE_NM) / 2
     coarse, fine = (
         Micrograph(
@@ -235,8 +231,3 @@ def _noisy(
     grey = counts / exposure.electrons * 255.0
     grey = grey + rng.normal(0.0, exposure.read_noise, image.shape)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-
-
-def _made(job: str, options: dict[str, object]) -> Provenance:
-    """Record that an image was computed from nothing but numbers."""
-    return Provenance(job=job, options=options, versions=software_versions())

@@ -33,6 +33,7 @@ from napari_semsr.jobs.images import (
     check_target_folder,
     input_record,
     jsonable,
+    made_by,
     open_image,
     paths_of,
 )
@@ -320,12 +321,8 @@ class _ScanWriter:
 
     def _provenance(self) -> Provenance:
         """Say that a picture was computed, and from what."""
-        return Provenance(
-            job="simulate",
-            options=self.options.model_dump(mode="json"),
-            inputs=self.inputs,
-            versions=software_versions(),
-        )
+        said = self.options.model_dump(mode="json")
+        return made_by("simulate", said, *self.inputs)
 
     def frames(self) -> Iterator[Progress]:
         """Write the frames."""

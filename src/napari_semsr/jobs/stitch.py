@@ -25,7 +25,6 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     digest_path,
-    software_versions,
 )
 from napari_semsr.io import (
     OmeZarrStore,
@@ -42,6 +41,7 @@ from napari_semsr.jobs.images import (
     check_target_file,
     input_record,
     jsonable,
+    made_by,
     open_image,
 )
 from napari_semsr.stitching import StitchOptions
@@ -438,17 +438,13 @@ def _provenance(
     )
     inputs: tuple[InputRecord, ...] = (frames, *more)
     if request.table is not None:
-        from napari_semsr.core import digest_path
-
         digest = digest_path(request.table)
         record = InputRecord(role="positions", name=request.table.name, digest=digest)
         inputs = (*inputs, record)
     options = jsonable(request.options)
     if request.flat_path is not None:
         options["flat_field"] = request.flat_path.name
-    return Provenance(
-        job="stitch", options=options, inputs=inputs, versions=software_versions()
-    )
+    return made_by("stitch", options, *inputs)
 
 
 def _placed(

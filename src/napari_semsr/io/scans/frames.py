@@ -33,10 +33,10 @@ from napari_semsr.io.scans.czi import is_czi, open_tiles
 
 
 @dataclass(frozen=True, slots=True)
-class FileFrames:
-    """Frames in files of their own, all of one shape and type."""
+class StoredFrames:
+    """Frames in files of their own or pages of one file, all of one shape and type."""
 
-    paths: tuple[Path, ...]  # One for each frame
+    places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
     dtype: np.dtype[Any]
 
@@ -45,23 +45,7 @@ class FileFrames:
 
     def read(self, index: int) -> NDArray[Any]:
         """Read one frame, (Y, X)."""
-        return _array(self.paths[index], None, self.shape[1:], self.dtype)
-
-
-@dataclass(frozen=True, slots=True)
-class PageFrames:
-    """Frames that are pages of one file."""
-
-    path: Path
-    shape: tuple[int, int, int]  # Frames, rows and columns
-    dtype: np.dtype[Any]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, (Y, X)."""
-        return _array(self.path, index, self.shape[1:], self.dtype)
+        return _array(*self.places[index], self.shape[1:], self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,9 +328,9 @@ def _from_folder(
     if len(kept) < 2:
         _too_few(folder, kept, faults)
     _same(folder, kept, infos)
-    paths = tuple(folder / name for name in kept)
+    places = tuple((folder / name, None) for name in kept)
     shape = (len(kept), *infos[0].shape)
-    frames = FileFrames(paths, shape, np.dtype(infos[0].dtype))
+    frames = StoredFrames(places, shape, np.dtype(infos[0].dtype))
     size = infos[0].pixel_size_nm
     made = _acquisition(frames, kept, size, folder.name, positions)
     return made.replace(faults=tuple(faults)), names
@@ -410,7 +394,8 @@ def _from_file(path: Path, table: Path | None) -> Acquisition:
         raise ReadError(msg)
     width = len(str(info.planes - 1))
     names = [f"{path.stem}-{index:0{width}d}" for index in range(info.planes)]
-    frames = PageFrames(path, (info.planes, *info.shape), np.dtype(info.dtype))
+    places = tuple((path, page) for page in range(info.planes))
+    frames = StoredFrames(places, (info.planes, *info.shape), np.dtype(info.dtype))
     return _acquisition(frames, names, info.pixel_size_nm, path.stem, positions)
 
 

@@ -24,7 +24,6 @@ from napari_semsr.jobs.images import (
     calibrated_of,
     jsonable,
     names_of,
-    open_image,
     open_pair,
 )
 
@@ -143,7 +142,25 @@ class HistogramOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsReport(Result):
+class _Compared(Result):
+    """What was found in an image, or between two."""
+
+    images: tuple[str, ...]
+    result: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the result as one flat record.
+
+        Returns
+        -------
+        dict
+            Its fields, with the images' names.
+        """
+        return {"images": list(self.images), **jsonable(self.result)}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsReport(_Compared):
     """How an image compares with a reference.
 
     Attributes
@@ -154,22 +171,11 @@ class MetricsReport(Result):
         The figures.
     """
 
-    images: tuple[str, ...]
     result: Metrics
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the figures as one flat record.
-
-        Returns
-        -------
-        dict
-            The figures, with the images' names.
-        """
-        return {"images": list(self.images), **jsonable(self.result)}
 
 
 @dataclass(frozen=True, slots=True)
-class HistogramReport(Result):
+class HistogramReport(_Compared):
     """Grey-level distributions.
 
     Attributes
@@ -180,18 +186,7 @@ class HistogramReport(Result):
         Bins, counts and distance.
     """
 
-    images: tuple[str, ...]
     result: Histogram
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the distributions as one flat record.
-
-        Returns
-        -------
-        dict
-            The distributions, with the images' names.
-        """
-        return {"images": list(self.images), **jsonable(self.result)}
 
 
 def metrics_job(
@@ -226,8 +221,7 @@ def metrics_job(
     """
     chosen = options or MetricsOptions()
     yield Progress(0, 2, "reading")
-    first = open_image(image, opening)
-    second = None if reference is None else open_image(reference, opening)
+    first, second = open_pair(image, reference, opening)
     yield Progress(1, 2, "comparing")
     result = measure_metrics(first, second, **chosen.model_dump())
     yield Progress(2, 2, "done")
@@ -266,8 +260,7 @@ def histogram_job(
     """
     chosen = options or HistogramOptions()
     yield Progress(0, 2, "reading")
-    first = open_image(image, opening)
-    second = None if reference is None else open_image(reference, opening)
+    first, second = open_pair(image, reference, opening)
     yield Progress(1, 2, "counting")
     result = measure_histogram(first, second, **chosen.model_dump())
     yield Progress(2, 2, "done")

@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_semsr import analysis
-from napari_semsr.core import (
-    FloatPair,
-    IntPair,
-    Job,
-    Micrograph,
-    Progress,
-    Provenance,
-    software_versions,
-)
+from napari_semsr.core import FloatPair, IntPair, Job, Micrograph, Progress
 from napari_semsr.io import ReadOptions, replacing, write
 from napari_semsr.jobs.images import (
     Image,
@@ -24,6 +16,7 @@ from napari_semsr.jobs.images import (
     check_target_file,
     input_record,
     jsonable,
+    made_by,
     name_of,
     names_of,
     open_image,
@@ -201,18 +194,14 @@ def frc_map_job(
     yield Progress(0, 0, "reading")
     target = None
     if output is not None:
-        inputs = paths_of(a, b)
-        target = check_image_target(output, inputs=inputs, overwrite=overwrite)
+        taken = paths_of(a, b)
+        target = check_image_target(output, inputs=taken, overwrite=overwrite)
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
     result = yield from analysis.measure_frc_map(first, second, chosen)
     pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
-    provenance = Provenance(
-        job="frc-map",
-        options=chosen.model_dump(mode="json"),
-        inputs=tuple(input_record(i, m, opening) for i, m in pairs),
-        versions=software_versions(),
-    )
+    inputs = (input_record(i, m, opening) for i, m in pairs)
+    provenance = made_by("frc-map", chosen.model_dump(mode="json"), *inputs)
     result = replace(result, map=result.map.replace(provenance=provenance))
     if target is not None:
         write(result.map, target, overwrite=overwrite)
