@@ -55,6 +55,12 @@ def _parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any
     )
 
 
+def _asked(options: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
+    """Give a job its own options and those of reading."""
+    chosen, opening = _parse_each(options, model, ReadOptions)
+    return {"options": chosen, "opening": opening}
+
+
 def _source(image: Any) -> Any:
     """Wrap an array as an uncalibrated micrograph; all else stays as it is."""
     return Micrograph(image) if isinstance(image, np.ndarray) else image
@@ -170,8 +176,7 @@ def degrade(image: Source, **options: Any) -> Micrograph:
     """
     from napari_semsr.jobs import DegradeOptions, degrade_image
 
-    chosen, opening = _parse_each(options, DegradeOptions, ReadOptions)
-    return degrade_image(_source(image), options=chosen, opening=opening)[0]
+    return degrade_image(_source(image), **_asked(options, DegradeOptions))[0]
 
 
 @overload
@@ -244,19 +249,18 @@ def enhance(
     from napari_semsr.inference import EnhanceOptions
     from napari_semsr.jobs import enhance_in_memory, enhance_job
 
-    chosen, opening = _parse_each(options, EnhanceOptions, ReadOptions)
+    asked = _asked(options, EnhanceOptions)
     source = _source(image)
     if output is None:
         return run(
-            enhance_in_memory(source, model=model, options=chosen, opening=opening),
+            enhance_in_memory(source, model=model, **asked),
             progress,
         )
     job = enhance_job(
         source,
         output,
         model=model,
-        options=chosen,
-        opening=opening,
+        **asked,
         overwrite=overwrite,
         resume=resume,
         scheduler=scheduler,
@@ -551,21 +555,14 @@ def restore(
     from napari_semsr.jobs import restore_in_memory
     from napari_semsr.restoration import RestoreOptions
 
-    chosen, opening = _parse_each(options, RestoreOptions, ReadOptions)
+    asked = _asked(options, RestoreOptions)
     source = _source(image)
     if output is None:
-        job = restore_in_memory(source, options=chosen, opening=opening)
+        job = restore_in_memory(source, **asked)
         return run(job, progress)
     from napari_semsr.jobs import restore_job
 
-    writing = restore_job(
-        source,
-        output,
-        options=chosen,
-        opening=opening,
-        overwrite=overwrite,
-        resume=resume,
-    )
+    writing = restore_job(source, output, **asked, overwrite=overwrite, resume=resume)
     return run(writing, progress)
 
 
@@ -616,13 +613,11 @@ def pairs(
     from napari_semsr.jobs import pairs_job
     from napari_semsr.pairing import PairOptions
 
-    chosen, opening = _parse_each(options, PairOptions, ReadOptions)
     job = pairs_job(
         _source(low),
         _source(high),
         output,
-        options=chosen,
-        opening=opening,
+        **_asked(options, PairOptions),
         overwrite=overwrite,
     )
     return run(job, progress)
@@ -659,8 +654,7 @@ def gaps(image: Source, reference: Source | None = None, **options: Any) -> "Gap
     from napari_semsr.analysis import GapOptions
     from napari_semsr.jobs import gaps_job
 
-    chosen, opening = _parse_each(options, GapOptions, ReadOptions)
-    job = gaps_job(_source(image), _source(reference), options=chosen, opening=opening)
+    job = gaps_job(_source(image), _source(reference), **_asked(options, GapOptions))
     return run(job).result
 
 
@@ -699,13 +693,11 @@ def check_model(
     """
     from napari_semsr.jobs import CheckOptions, check_model_job
 
-    chosen, opening = _parse_each(options, CheckOptions, ReadOptions)
     job = check_model_job(
         model,
         [_source(image) for image in images],
         held_out=held_out,
-        options=chosen,
-        opening=opening,
+        **_asked(options, CheckOptions),
         write=write,
     )
     return run(job, progress)
@@ -783,21 +775,20 @@ def crop(
     """
     from napari_semsr.jobs import CropOptions, crop_in_memory, crop_job
 
-    chosen, opening = _parse_each(options, CropOptions, ReadOptions)
+    asked = _asked(options, CropOptions)
     source, reference = _source(image), _source(like)
     if output is None:
         if like_output is not None:
             msg = "A part of the reference is written beside an output: give one."
             raise OptionError(msg)
-        job = crop_in_memory(source, like=reference, options=chosen, opening=opening)
+        job = crop_in_memory(source, like=reference, **asked)
         return run(job, progress)
     writing = crop_job(
         source,
         output,
         like=reference,
         like_output=like_output,
-        options=chosen,
-        opening=opening,
+        **asked,
         overwrite=overwrite,
     )
     return run(writing, progress)
@@ -950,8 +941,7 @@ def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":
     from napari_semsr.analysis import FrcOptions
     from napari_semsr.jobs import frc_job
 
-    chosen, opening = _parse_each(options, FrcOptions, ReadOptions)
-    job = frc_job(_source(a), _source(b), options=chosen, opening=opening)
+    job = frc_job(_source(a), _source(b), **_asked(options, FrcOptions))
     return run(job).result
 
 
@@ -1001,13 +991,11 @@ def frc_map(
     from napari_semsr.analysis import FrcMapOptions
     from napari_semsr.jobs import frc_map_job
 
-    chosen, opening = _parse_each(options, FrcMapOptions, ReadOptions)
     job = frc_map_job(
         _source(a),
         _source(b),
         output,
-        options=chosen,
-        opening=opening,
+        **_asked(options, FrcMapOptions),
         overwrite=overwrite,
     )
     return run(job, progress).result
@@ -1050,9 +1038,8 @@ def spectrum(
     from napari_semsr.analysis import SpectrumOptions
     from napari_semsr.jobs import spectrum_job
 
-    chosen, opening = _parse_each(options, SpectrumOptions, ReadOptions)
     job = spectrum_job(
-        _source(image), output, options=chosen, opening=opening, overwrite=overwrite
+        _source(image), output, **_asked(options, SpectrumOptions), overwrite=overwrite
     )
     return run(job)
 
@@ -1088,9 +1075,8 @@ def metrics(
     from napari_semsr.analysis import MetricsOptions
     from napari_semsr.jobs import metrics_job
 
-    chosen, opening = _parse_each(options, MetricsOptions, ReadOptions)
     job = metrics_job(
-        _source(image), _source(reference), options=chosen, opening=opening
+        _source(image), _source(reference), **_asked(options, MetricsOptions)
     )
     return run(job).result
 
@@ -1124,8 +1110,7 @@ def histogram(
     """
     from napari_semsr.jobs import HistogramOptions, histogram_job
 
-    chosen, opening = _parse_each(options, HistogramOptions, ReadOptions)
     job = histogram_job(
-        _source(image), _source(reference), options=chosen, opening=opening
+        _source(image), _source(reference), **_asked(options, HistogramOptions)
     )
     return run(job).result

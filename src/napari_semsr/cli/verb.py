@@ -158,6 +158,17 @@ def opening_from(arguments: argparse.Namespace) -> ReadOptions:
     return options_from(arguments, ReadOptions)
 
 
+def asked(arguments: argparse.Namespace, model: type[Options]) -> dict[str, Any]:
+    """Collect what most jobs take: options, how to read, whether to replace."""
+    given: dict[str, Any] = {
+        "options": options_from(arguments, model),
+        "opening": opening_from(arguments),
+    }
+    if "overwrite" in arguments:
+        given["overwrite"] = arguments.overwrite
+    return given
+
+
 def _path(text: str) -> str:
     """Refuse an empty path, which would mean the current folder."""
     if not text.strip():

@@ -9,10 +9,9 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_output,
+    asked,
     columns,
     number,
-    opening_from,
-    options_from,
     pixel_size,
     shape,
 )
@@ -56,9 +55,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Cropped"]:
         arguments.output,
         like=arguments.like,
         like_output=arguments.like_out,
-        options=options_from(arguments, jobs.CropOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        **asked(arguments, jobs.CropOptions),
     )
 
 

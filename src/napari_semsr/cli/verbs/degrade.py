@@ -9,9 +9,8 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_overwrite,
+    asked,
     columns,
-    opening_from,
-    options_from,
     shape,
 )
 from napari_semsr.core import Job
@@ -31,11 +30,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _start(arguments: argparse.Namespace) -> Job["jobs.DegradedFile"]:
     """Make the job."""
     return jobs.degrade_job(
-        arguments.image,
-        arguments.output,
-        options=options_from(arguments, jobs.DegradeOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        arguments.image, arguments.output, **asked(arguments, jobs.DegradeOptions)
     )
 
 

@@ -13,10 +13,9 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_output,
+    asked,
     columns,
     number,
-    opening_from,
-    options_from,
     pixel_size,
     shape,
 )
@@ -64,9 +63,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.EnhancedFile"]:
         arguments.image,
         arguments.output,
         model=arguments.model,
-        options=options_from(arguments, EnhanceOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        **asked(arguments, EnhanceOptions),
         resume=arguments.resume,
         scheduler=arguments.scheduler,
     )

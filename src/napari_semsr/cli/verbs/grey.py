@@ -8,11 +8,10 @@ from napari_semsr.cli.verb import (
     add_image,
     add_opening,
     add_options,
+    asked,
     columns,
     length,
     number,
-    opening_from,
-    options_from,
 )
 from napari_semsr.core import Job
 
@@ -30,10 +29,7 @@ def _configure_gaps(parser: argparse.ArgumentParser) -> None:
 def _start_gaps(arguments: argparse.Namespace) -> Job["jobs.GapReport"]:
     """Make the job."""
     return jobs.gaps_job(
-        arguments.image,
-        arguments.reference,
-        options=options_from(arguments, analysis.GapOptions),
-        opening=opening_from(arguments),
+        arguments.image, arguments.reference, **asked(arguments, analysis.GapOptions)
     )
 
 
@@ -83,10 +79,7 @@ def _configure_histogram(parser: argparse.ArgumentParser) -> None:
 def _start_histogram(arguments: argparse.Namespace) -> Job["jobs.HistogramReport"]:
     """Make the job."""
     return jobs.histogram_job(
-        arguments.image,
-        arguments.reference,
-        options=options_from(arguments, jobs.HistogramOptions),
-        opening=opening_from(arguments),
+        arguments.image, arguments.reference, **asked(arguments, jobs.HistogramOptions)
     )
 
 
@@ -138,8 +131,7 @@ def _start_metrics(arguments: argparse.Namespace) -> Job["jobs.MetricsReport"]:
     return jobs.metrics_job(
         arguments.image,
         arguments.reference,
-        options=options_from(arguments, analysis.MetricsOptions),
-        opening=opening_from(arguments),
+        **asked(arguments, analysis.MetricsOptions),
     )
 
 

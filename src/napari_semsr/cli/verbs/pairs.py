@@ -9,10 +9,9 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_output,
+    asked,
     columns,
     number,
-    opening_from,
-    options_from,
 )
 from napari_semsr.core import Job
 from napari_semsr.pairing import PairOptions
@@ -30,12 +29,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _start(arguments: argparse.Namespace) -> Job["jobs.PairsMade"]:
     """Make the job."""
     return jobs.pairs_job(
-        arguments.low,
-        arguments.high,
-        arguments.output,
-        options=options_from(arguments, PairOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        arguments.low, arguments.high, arguments.output, **asked(arguments, PairOptions)
     )
 
 

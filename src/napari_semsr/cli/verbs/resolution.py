@@ -9,11 +9,10 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_output,
+    asked,
     columns,
     length,
     number,
-    opening_from,
-    options_from,
     pixel_size,
     shape,
 )
@@ -33,10 +32,7 @@ def _configure_frc(parser: argparse.ArgumentParser) -> None:
 def _start_frc(arguments: argparse.Namespace) -> Job["jobs.FrcReport"]:
     """Make the job."""
     return jobs.frc_job(
-        arguments.a,
-        arguments.b,
-        options=options_from(arguments, analysis.FrcOptions),
-        opening=opening_from(arguments),
+        arguments.a, arguments.b, **asked(arguments, analysis.FrcOptions)
     )
 
 
@@ -78,9 +74,7 @@ def _start_frc_map(arguments: argparse.Namespace) -> Job["jobs.FrcMapReport"]:
         arguments.a,
         arguments.b,
         arguments.output,
-        options=options_from(arguments, analysis.FrcMapOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        **asked(arguments, analysis.FrcMapOptions),
     )
 
 
@@ -130,11 +124,7 @@ def _configure_spectrum(parser: argparse.ArgumentParser) -> None:
 def _start_spectrum(arguments: argparse.Namespace) -> Job["jobs.SpectrumReport"]:
     """Make the job."""
     return jobs.spectrum_job(
-        arguments.image,
-        arguments.output,
-        options=options_from(arguments, analysis.SpectrumOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        arguments.image, arguments.output, **asked(arguments, analysis.SpectrumOptions)
     )
 
 

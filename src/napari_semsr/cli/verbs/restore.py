@@ -9,10 +9,9 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_options,
     add_output,
+    asked,
     columns,
     number,
-    opening_from,
-    options_from,
     shape,
 )
 from napari_semsr.core import Job
@@ -35,9 +34,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.RestoredFile"]:
     return jobs.restore_job(
         arguments.image,
         arguments.output,
-        options=options_from(arguments, RestoreOptions),
-        opening=opening_from(arguments),
-        overwrite=arguments.overwrite,
+        **asked(arguments, RestoreOptions),
         resume=arguments.resume,
     )
 
