@@ -492,7 +492,6 @@ def _read_block(source: _PlaneSource, block_info: Any = None) -> NDArray[Any]:
 
 def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
     """Refuse a page whose pixels lie beyond the end of the file."""
-    size = path.stat().st_size
     expected = math.prod(page.chunked)
     found = min(len(page.dataoffsets), len(page.databytecounts))
     if found != expected:
@@ -502,7 +501,12 @@ def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
         )
         raise ReadError(msg)
     ends = (o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
-    end = max(ends)
+    _check_end(path, max(ends))
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Refuse a file that ends before its pixels do."""
+    size = path.stat().st_size
     if end > size:
         msg = (
             f"{path} is cut short: its pixels end at byte {end}, but the file has "
@@ -527,43 +531,43 @@ def _block(page: "tifffile.TiffPage", extent: tuple[int, int]) -> tuple[int, int
 
 
 def _find_plane(
-    path: Path, tif: "tifffile.TiffFile", source: _PlaneSource, outer: int
+    path: Path, tif: "tifffile.TiffFile", series: int, level: int, chosen: "_Choice"
 ) -> _PlaneSource:
     """Locate a plane inside the pages of a series."""
-    level = tif.series[source.series].levels[source.level]
-    key = level.keyframe
-    axes = "".join(a for a in key.axes if a in "YXS")
+    pages = tif.series[series].levels[level]
+    key = pages.keyframe
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
         msg = f"{path} stores volumes in one page, which is not read: export a stack."
         raise ReadError(msg)
-    dtype = np.dtype(level.dtype).newbyteorder(tif.byteorder)
-    found = replace(
-        source, shape=shape, axes=axes, dtype=dtype.str, block=_block(key, (1, 1))
+    found = _PlaneSource(
+        path=path,
+        series=series,
+        level=level,
+        page=0,
+        shape=shape,
+        axes="".join(a for a in key.axes if a in "YXS"),
+        dtype=np.dtype(pages.dtype).newbyteorder(tif.byteorder).str,
+        offset=None,
+        sample=chosen.sample,
+        block=(1, 1),
     )
-    found = replace(found, block=_block(key, found.extent))
-    start = level.dataoffset
-    if start is not None:
-        offset = int(start) + outer * found.nbytes
-        end = offset + found.nbytes
-        size = path.stat().st_size
-        if end > size:
-            msg = (
-                f"{path} is cut short: its pixels end at byte {end}, but the file has "
-                f"{size}: copy it again."
-            )
-            raise ReadError(msg)
+    if pages.dataoffset is not None:
+        offset = int(pages.dataoffset) + chosen.outer * found.nbytes
+        _check_end(path, offset + found.nbytes)
         # one run of bytes can be read in any blocks, whatever its strips
         free = tuple(min(n, _BLOCK) for n in found.extent)
         return replace(found, offset=offset, block=free)
-    pages = level.pages
-    page: Any = pages[outer] if outer < len(pages) else None
+    page: Any = pages.pages[chosen.outer] if chosen.outer < len(pages.pages) else None
     if page is None:
-        msg = f"{path} lacks the page of plane {outer}: a file of its set is missing."
+        msg = (
+            f"{path} lacks the page of plane {chosen.outer}: a file of its set is "
+            "missing."
+        )
         raise ReadError(msg)
     if page.parent is tif:
         _check_bytes(path, page)
-    return replace(found, page=outer)
+    return replace(found, page=chosen.outer, block=_block(key, found.extent))
 
 
 # The file: its planes, its calibration, its dialect.
@@ -634,13 +638,13 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
         levels = tif.series[number].levels
         level = choose(path, "level", options.level, len(levels))
         chosen = _Choice(path, levels[level], options)
-        plane = _find_plane(path, tif, chosen.start(number, level), chosen.outer)
+        plane = _find_plane(path, tif, number, level, chosen)
         page = levels[level].keyframe
         found = _calibrate(tif, levels[0].keyframe, number)
         if level:
             found = _coarsen(found, levels[0].keyframe, page)
-        photometric, lut = _colours(page)
-        bits = int(page.bitspersample)
+        photometric, bits = int(page.photometric), int(page.bitspersample)
+        lut = page.colormap if photometric == _PALETTE else None
     data = plane.whole() if plane.nbytes <= LAZY_BYTES else plane.lazy()
     if photometric == _PALETTE and lut is not None:
         data = _apply_palette(data, lut)
@@ -664,13 +668,12 @@ class _Choice:
     def __init__(
         self, path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
     ) -> None:
-        self._path = path
         page = level.keyframe
         photometric = int(page.photometric)
         sizes = dict(zip(level.axes, level.shape, strict=True))
         samples = int(page.samplesperpixel)
         alpha = samples == 2 and tuple(page.extrasamples or ()) in _ALPHA
-        self.by_sample = photometric in _GREY and samples > 1 and not alpha
+        by_sample = photometric in _GREY and samples > 1 and not alpha
         if photometric not in (*_GREY, _RGB, _YCBCR):
             msg = (
                 f"{path} must be grey or RGB, got TIFF photometric {photometric}: "
@@ -680,29 +683,12 @@ class _Choice:
         outer = [a for a in level.axes if a not in "YXS"]
         outer_shape = [int(sizes[a]) for a in outer]
         in_axis = int(sizes.get("C", 1))
-        self.channels = samples if self.by_sample else in_axis
+        self.channels = samples if by_sample else in_axis
         self.planes = int(np.prod(outer_shape, dtype=int)) // in_axis
         channel = choose(path, "channel", options.channel, self.channels)
         plane = choose(path, "plane", options.plane, self.planes)
-        self.sample = channel if self.by_sample else None
-        self.outer = _flat_index(
-            outer, outer_shape, 0 if self.by_sample else channel, plane
-        )
-
-    def start(self, series: int, level: int) -> _PlaneSource:
-        """Begin a plane source; pages and shape are still to be found."""
-        return _PlaneSource(
-            path=self._path,
-            series=series,
-            level=level,
-            page=0,
-            shape=(1, 1),
-            axes="YX",
-            dtype="u1",
-            offset=None,
-            sample=self.sample,
-            block=(1, 1),
-        )
+        self.sample = channel if by_sample else None
+        self.outer = _flat_index(outer, outer_shape, 0 if by_sample else channel, plane)
 
 
 def _flat_index(axes: list[str], shape: list[int], channel: int, plane: int) -> int:
@@ -785,12 +771,6 @@ def _coarsen(
         pixel_size_nm=size and PixelSize((size[0] * down, size[1] * across)),
         databar_rows=round(found.databar_rows / down),
     )
-
-
-def _colours(page: "tifffile.TiffPage") -> tuple[int, Any]:
-    """Photometric interpretation and colour map of a page."""
-    photometric = int(page.photometric)
-    return photometric, page.colormap if photometric == _PALETTE else None
 
 
 def _dialect(tif: "tifffile.TiffFile") -> str:
