@@ -18,7 +18,7 @@ from pathlib import Path
 
 from napari_semsr.core.progress import run
 from napari_semsr.models.registry import build
-from napari_semsr.training.data.scene_cache import open_bank
+from napari_semsr.training.data.scene_cache import SceneCache
 from napari_semsr.training.fit import train
 from napari_semsr.training.recipe import load_recipe
 
@@ -40,7 +40,8 @@ def make_bank(recipe: Path) -> None:
     if not asked.data.bank:
         return
     network = build(asked.architecture, asked.architecture_options)
-    open_bank(asked, int(getattr(network, "scale", 1)), lambda _done, _count: None)
+    scale = int(getattr(network, "scale", 1))
+    SceneCache.open(asked, scale, lambda _done, _count: None)
 
 
 def newest(folder: Path) -> str:
