@@ -7,10 +7,7 @@ from .architectures.haze import (
     block_statistics as block_statistics,
     dehaze as dehaze,
 )
-from .architectures.published import (
-    DISCRIMINATORS as DISCRIMINATORS,
-    without_weights as without_weights,
-)
+from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,

@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
+from napari_semsr.models.architectures.blocks import ResidualBlock
 from napari_semsr.models.architectures.multi_residual import MultiResidual
-from napari_semsr.models.architectures.resnet import ReflectedBlock
 from napari_semsr.models.probing.statistics import WithoutNorms
 
 
 def test_nine_blocks_of_two_3x3_convolutions_of_64_maps() -> None:
     network = MultiResidual()
-    blocks = [m for m in network.modules() if isinstance(m, ReflectedBlock)]
+    blocks = [m for m in network.modules() if isinstance(m, ResidualBlock)]
     assert len(blocks) == 9
     for block in blocks:
         convolutions = [m for m in block.modules() if isinstance(m, nn.Conv2d)]

@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Edges = Literal["zeros", "reflect", "replicate"]
+"""What a convolution sees beyond an image."""
+
 _SLOPE = 0.2
+_STD = 0.02  # of first weights, in both papers
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": nn.InstanceNorm2d,
@@ -31,6 +36,19 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
     return _NORMS[kind](channels)
 
 
+def biased(norm: str) -> bool:
+    """Whether a convolution has a bias: a batch norm after it has one of its own."""
+    return norm != "batch"
+
+
+def stage(
+    convolution: nn.Conv2d | nn.ConvTranspose2d, norm: str, *after: nn.Module | None
+) -> nn.Sequential:
+    """Follow a convolution by a norm and what else is not None."""
+    layers = convolution, norm_layer(norm, convolution.out_channels), *after
+    return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
+
+
 def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
     """Refuse a scale that an architecture cannot have.
 
@@ -43,21 +61,58 @@ def check_scale(scale: int, allowed: tuple[int, ...]) -> int:
     return scale
 
 
-def draw_normal(weight: Tensor, std: float, mean: float = 0.0) -> None:
-    """Draw first weights from a normal distribution."""
-    if not weight.is_meta:
-        nn.init.normal_(weight, mean, std)
+def draw_normal(
+    layer: nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d,
+    std: float,
+    mean: float = 0.0,
+) -> None:
+    """Draw first weights from a normal distribution; biases are zero."""
+    if not layer.weight.is_meta:
+        nn.init.normal_(layer.weight, mean, std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
-def init_normal(module: nn.Module, std: float = 0.02) -> None:
+def init_normal(module: nn.Module) -> None:
     """Draw convolution weights as Pix2Pix and CycleGAN do."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
-            draw_normal(part.weight, std)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+            draw_normal(part, _STD)
         elif isinstance(part, nn.BatchNorm2d):
-            draw_normal(part.weight, std, mean=1.0)
+            draw_normal(part, _STD, mean=1.0)
+
+
+def start_at_zero(layer: nn.Module) -> nn.Module:
+    """Set a convolution's first weights to zero, so that it adds nothing at first."""
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions, added to the input."""
+
+    def __init__(
+        self,
+        width: int,
+        norm: str,
+        activation: nn.Module,
+        dropout: float = 0.0,
+        edges: Edges = "reflect",
+    ) -> None:
+        super().__init__()
+        convolve = partial(
+            nn.Conv2d, width, width, 3, padding=1, padding_mode=edges, bias=biased(norm)
+        )
+        noise = nn.Dropout(dropout) if dropout else None
+        self.body = nn.Sequential(
+            *stage(convolve(), norm, activation, noise), *stage(convolve(), norm)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
+        correction: Tensor = self.body(x)
+        return x + correction
 
 
 class SubPixelUp(nn.Sequential):
@@ -99,9 +154,7 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
     """
     if scale == 1:
         return x
-    return functional.interpolate(
-        x, scale_factor=float(scale), mode="bicubic", align_corners=False
-    )
+    return functional.interpolate(x, scale_factor=float(scale), mode="bicubic")
 
 
 def _lanczos_weights(scale: int, lobes: int) -> list[list[float]]:
@@ -141,15 +194,7 @@ class Lanczos(nn.Module):
         """
         if self.scale == 1:
             return x
-        n, side = self.lobes, 2 * self.lobes + 1
         kernel = self.taps[:, None, :, None] * self.taps[None, :, None, :]
-        padded = functional.pad(x, (n, n, n, n), mode="replicate")
-        phases = functional.conv2d(
-            padded, kernel.reshape(-1, 1, side, side).to(x.dtype)
-        )
+        padded = functional.pad(x, (self.lobes,) * 4, mode="replicate")
+        phases = functional.conv2d(padded, kernel.flatten(0, 1)[:, None].to(x.dtype))
         return functional.pixel_shuffle(phases, self.scale)
-
-
-def sequence(*layers: nn.Module | None) -> nn.Sequential:
-    """Chain layers, leaving out those that are None."""
-    return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))

@@ -69,9 +69,7 @@ class DeHaanUNet(nn.Module):
             x = functional.avg_pool2d(skips[-1], 2)
         x = self.bottom(x)
         for block in self.decoder:
-            x = functional.interpolate(
-                x, scale_factor=2.0, mode="bilinear", align_corners=False
-            )
+            x = functional.interpolate(x, scale_factor=2.0, mode="bilinear")
             x = block(torch.cat((x, skips.pop()), dim=1))
         y: Tensor = self.head(x)
         return y

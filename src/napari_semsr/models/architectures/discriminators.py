@@ -37,10 +37,10 @@ from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
+    biased,
     double_convolution,
     init_normal,
-    norm_layer,
-    sequence,
+    stage,
 )
 
 _KEEN = 4.0  # the detail of a clear SEM image is then about as strong as the image
@@ -65,19 +65,11 @@ class PatchGAN(nn.Module):
         for level in range(4):
             outputs = width * 2**level
             kind = norm if level or first_norm else "none"
-            # a bias is undone by a batch norm, which has one of its own
-            convolution = nn.Conv2d(
-                inputs,
-                outputs,
-                4,
-                stride=2 if level < 3 else 1,
-                padding=1,
-                bias=kind != "batch",
-            )
+            stride = 2 if level < 3 else 1
             layers.append(
-                sequence(
-                    convolution,
-                    norm_layer(kind, outputs),
+                stage(
+                    nn.Conv2d(inputs, outputs, 4, stride, 1, bias=biased(kind)),
+                    kind,
                     LeakyReLU(),
                     nn.Dropout2d(dropout) if dropout and level else None,
                 )
@@ -136,6 +128,17 @@ class PatchGAN(nn.Module):
 _GRID = 6
 
 
+def _dense(side: int, inputs: int, width: int) -> nn.Sequential:
+    """Average maps to squares of a side, then judge all of them together."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(side),
+        nn.Flatten(),
+        nn.Linear(inputs * side**2, width),
+        LeakyReLU(),
+        nn.Linear(width, 1),
+    )
+
+
 class VGGDiscriminator(nn.Module):
     """De Haan's: blocks of two convolutions, a mean, two dense layers."""
 
@@ -149,13 +152,7 @@ class VGGDiscriminator(nn.Module):
         self.blocks = nn.Sequential(
             *(double_convolution(a, b, stride=2) for a, b in pairwise(widths))
         )
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(widths[-1], widths[-1]),
-            LeakyReLU(),
-            nn.Linear(widths[-1], 1),
-        )
+        self.head = _dense(1, widths[-1], widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Judge patches; `x` (B, channels, H, W); gives (B, 1)."""
@@ -171,30 +168,18 @@ class SRGANDiscriminator(nn.Module):
         self.stride = 16
         layers, inputs = [], channels
         for index in range(8):
-            outputs = width * 2 ** (index // 2)
+            outputs, norm = width * 2 ** (index // 2), "batch" if index else "none"
+            stride = 1 + index % 2
             layers.append(
-                sequence(
-                    nn.Conv2d(
-                        inputs,
-                        outputs,
-                        3,
-                        stride=1 + index % 2,
-                        padding=1,
-                        bias=index == 0,
-                    ),
-                    nn.BatchNorm2d(outputs) if index else None,
+                stage(
+                    nn.Conv2d(inputs, outputs, 3, stride, 1, bias=biased(norm)),
+                    norm,
                     LeakyReLU(),
                 )
             )
             inputs = outputs
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(_GRID),
-            nn.Flatten(),
-            nn.Linear(inputs * _GRID**2, 16 * width),
-            LeakyReLU(),
-            nn.Linear(16 * width, 1),
-        )
+        self.head = _dense(_GRID, inputs, 16 * width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Judge patches; `x` (B, channels, H, W); gives (B, 1)."""

@@ -44,9 +44,7 @@ class _DenseBlock(nn.Module):
             outputs = growth if index < 4 else width
             layer = nn.Conv2d(width + index * growth, outputs, 3, padding=1)
             usual = math.sqrt(2 / layer.weight[0].numel())
-            draw_normal(layer.weight, _FIRST * usual)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            draw_normal(layer, _FIRST * usual)
             setattr(self, f"conv{index + 1}", layer)
         self.activation = LeakyReLU()
 

@@ -6,12 +6,14 @@ and detail, which differ from place to place: a small network mixes three filter
 which weigh the misfit against a Laplacian.
 """
 
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_semsr.models.architectures.blocks import start_at_zero
 from napari_semsr.models.architectures.two_scale import TwoScale
 
 if TYPE_CHECKING:
@@ -126,15 +128,10 @@ def _stacked(taps: "list[Taps]") -> Tensor:
 
 def _mixer(filters: int) -> nn.Sequential:
     """Make what chooses among filters; it starts at the first one alone."""
-    last = nn.Conv2d(_MIXER_WIDTH, 4 * (filters - 1), 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(cast("Tensor", last.bias))
-    layers: list[nn.Module] = [nn.Conv2d(4 * filters, _MIXER_WIDTH, 3, padding=1)]
-    for dilation in _MIXER_DILATIONS:
-        layers += [
-            nn.ReLU(),
-            nn.Conv2d(
-                _MIXER_WIDTH, _MIXER_WIDTH, 3, padding=dilation, dilation=dilation
-            ),
-        ]
+    convolve = partial(nn.Conv2d, kernel_size=3)
+    last = start_at_zero(convolve(_MIXER_WIDTH, 4 * (filters - 1), padding=1))
+    layers: list[nn.Module] = [convolve(4 * filters, _MIXER_WIDTH, padding=1)]
+    for reach in _MIXER_DILATIONS:
+        wide = convolve(_MIXER_WIDTH, _MIXER_WIDTH, padding=reach, dilation=reach)
+        layers += [nn.ReLU(), wide]
     return nn.Sequential(*layers, nn.ReLU(), last)

@@ -5,13 +5,14 @@ image. The second part alone decides the halo of a tile, and the first costs nex
 nothing.
 """
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.two_scale import TwoScale
+from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.two_scale import DilatedBlock, TwoScale
 
 # A small network that finds smooth haze from the contrast of a whole field.
 #
@@ -99,23 +100,18 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
         Images on the same grey scale.
     """
     gain = functional.interpolate(
-        haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear", align_corners=False
+        haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear"
     )[..., : field.shape[-2], : field.shape[-1]]
     return haze.airlight + (field - haze.airlight) * gain
 
 
-class _ReplicatedBlock(nn.Module):
-    """Two 3x3 convolutions with replicated borders, added to the input."""
+class _ReplicatedBlock(DilatedBlock):
+    """The block with replicated borders and a smooth rectifier."""
+
+    rectifier = staticmethod(functional.gelu)
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
-        self.second = nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate")
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(cast("Tensor", self.second.bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + cast("Tensor", self.second(functional.gelu(self.first(x))))
+        super().__init__(width, edges="replicate")
 
 
 class TransmissionNet(nn.Module):
@@ -132,9 +128,7 @@ class TransmissionNet(nn.Module):
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
         )
         self.up = nn.ModuleList(_ReplicatedBlock(width) for _ in range(_LEVELS - 1))
-        self.leave = nn.Conv2d(width, 2, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(cast("Tensor", self.leave.bias))
+        self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
 
     def forward(self, statistics: Tensor) -> Haze:
         """Find the haze; `statistics` (B, 5, h, w)."""
@@ -151,9 +145,7 @@ class TransmissionNet(nn.Module):
         x = self.down[-1](x)
         x = x + self.all(x.mean((-1, -2)))[..., None, None]
         for level, fine in zip(self.up, reversed(kept), strict=True):
-            x = functional.interpolate(
-                x, size=fine.shape[-2:], mode="bilinear", align_corners=False
-            )
+            x = functional.interpolate(x, size=fine.shape[-2:], mode="bilinear")
             x = level(x + fine)
         found = self.leave(x)
         log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)

@@ -25,15 +25,18 @@ textbook. With batch norm, what is stored in training is used afterwards, and a 
 equals the same pixels of the whole.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from napari_semsr.models.architectures.blocks import (
     LeakyReLU,
+    ResidualBlock,
     SubPixelUp,
+    biased,
     init_normal,
-    norm_layer,
+    stage,
 )
-from napari_semsr.models.architectures.resnet import ReflectedBlock
 
 
 class MultiResidual(nn.Module):
@@ -48,24 +51,15 @@ class MultiResidual(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.stride = 1, 4
-        bias = norm != "batch"
-        self.entry = nn.Sequential(
-            nn.Conv2d(1, width, 7, padding=3, padding_mode="reflect", bias=bias),
-            norm_layer(norm, width),
-            LeakyReLU(),
-        )
+        bias = biased(norm)
+        wide = nn.Conv2d(1, width, 7, padding=3, padding_mode="reflect", bias=bias)
+        self.entry = stage(wide, norm, LeakyReLU())
+        halve = partial(nn.Conv2d, width, width, 3, stride=2, padding=1, bias=bias)
         self.down = nn.Sequential(
-            *(
-                nn.Sequential(
-                    nn.Conv2d(width, width, 3, stride=2, padding=1, bias=bias),
-                    norm_layer(norm, width),
-                    LeakyReLU(),
-                )
-                for _ in range(2)
-            )
+            *(stage(halve(), norm, LeakyReLU()) for _ in range(2))
         )
         self.residual = nn.Sequential(
-            *(ReflectedBlock(width, norm, LeakyReLU(), dropout) for _ in range(blocks))
+            *(ResidualBlock(width, norm, LeakyReLU(), dropout) for _ in range(blocks))
         )
         self.up = nn.Sequential(*(SubPixelUp(width, LeakyReLU()) for _ in range(2)))
         self.head = nn.Conv2d(width, 1, 7, padding=3, padding_mode="reflect")

@@ -33,7 +33,12 @@ instance norm and LeakyReLU after all but the last: a 70 x 70 PatchGAN. Its chan
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.models.architectures.blocks import LeakyReLU, init_normal, norm_layer
+from napari_semsr.models.architectures.blocks import (
+    LeakyReLU,
+    init_normal,
+    norm_layer,
+    stage,
+)
 from napari_semsr.models.architectures.discriminators import PatchGAN
 
 _LEVELS = 7
@@ -68,11 +73,6 @@ class MultiScaleBlock(nn.Module):
         return y
 
 
-def _stage(convolution: nn.Module, width: int, norm: str) -> nn.Sequential:
-    """Follow a convolution by norm and activation."""
-    return nn.Sequential(convolution, norm_layer(norm, width), LeakyReLU())
-
-
 class MultiScaleUNet(nn.Module):
     """U-Net of total stride 128 with 14 multi-scale blocks."""
 
@@ -85,19 +85,19 @@ class MultiScaleUNet(nn.Module):
         widths = [width * min(2**level, _WIDEST) for level in range(_LEVELS)]
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                _stage(nn.Conv2d(a, b, 4, stride=2, padding=1), b, norm),
+                stage(nn.Conv2d(a, b, 4, stride=2, padding=1), norm, LeakyReLU()),
                 MultiScaleBlock(b, norm),
             )
             for a, b in zip([1, *widths], widths, strict=False)
         )
         deep = widths[-1]
         self.bottom = nn.Sequential(
-            _stage(nn.Conv2d(deep, deep, 3, padding=1), deep, norm),
-            _stage(nn.ConvTranspose2d(deep, deep, 3, padding=1), deep, norm),
+            stage(nn.Conv2d(deep, deep, 3, padding=1), norm, LeakyReLU()),
+            stage(nn.ConvTranspose2d(deep, deep, 3, padding=1), norm, LeakyReLU()),
         )
         self.blocks = nn.ModuleList(MultiScaleBlock(w, norm) for w in reversed(widths))
         self.decoder = nn.ModuleList(
-            _stage(nn.ConvTranspose2d(2 * b, a, 4, stride=2, padding=1), a, norm)
+            stage(nn.ConvTranspose2d(2 * b, a, 4, 2, 1), norm, LeakyReLU())
             for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.head = nn.ConvTranspose2d(2 * width, 1, 4, stride=2, padding=1)

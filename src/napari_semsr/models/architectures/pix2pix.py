@@ -24,11 +24,13 @@ Its discriminator is the PatchGAN of `napari_semsr.models.architectures.discrimi
 on input and output together: ``channels=2, norm="batch", first_norm=False, dropout=0``.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import init_normal, norm_layer, sequence
+from napari_semsr.models.architectures.blocks import biased, init_normal, stage
 
 _WIDEST = 8
 _WITH_DROPOUT = 3
@@ -57,33 +59,26 @@ class Pix2PixUNet(nn.Module):
             raise ValueError(msg)
         self.scale, self.stride, self.bounded = 1, 2**levels, bounded
         widths = [width * min(2**level, _WIDEST) for level in range(levels)]
+        halve = partial(nn.Conv2d, kernel_size=4, stride=2, padding=1)
+        double = partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1)
         self.encoder = nn.ModuleList()
         inputs = channels
         for level, outputs in enumerate(widths):
             kind = norm if 0 < level < levels - 1 else "none"
-            bias = kind != "batch"
-            self.encoder.append(
-                sequence(
-                    nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias),
-                    norm_layer(kind, outputs),
-                )
-            )
+            self.encoder.append(stage(halve(inputs, outputs, bias=biased(kind)), kind))
             inputs = outputs
         self.decoder = nn.ModuleList()
         for step, outputs in enumerate(reversed(widths[:-1])):
-            bias = norm != "batch"
             drops = dropout and step < _WITH_DROPOUT
             self.decoder.append(
-                sequence(
-                    nn.ConvTranspose2d(
-                        inputs, outputs, 4, stride=2, padding=1, bias=bias
-                    ),
-                    norm_layer(norm, outputs),
+                stage(
+                    double(inputs, outputs, bias=biased(norm)),
+                    norm,
                     nn.Dropout(dropout) if drops else None,
                 )
             )
             inputs = 2 * outputs
-        self.head = nn.ConvTranspose2d(inputs, channels, 4, stride=2, padding=1)
+        self.head = double(inputs, channels)
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:

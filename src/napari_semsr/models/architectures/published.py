@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.models.architectures.blocks import bicubic
+from napari_semsr.models.architectures.blocks import bicubic, start_at_zero
 from napari_semsr.models.architectures.de_haan import DeHaanUNet
 from napari_semsr.models.architectures.discriminators import (
     PatchGAN,
@@ -46,23 +46,6 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
 """Networks that judge an image, by the names that recipes use."""
 
 
-def without_weights(factory: Callable[..., nn.Module]) -> nn.Module:
-    """Build a network whose weights take no memory and no time.
-
-    Parameters
-    ----------
-    factory : callable
-        A value of `PUBLISHED` or `DISCRIMINATORS`.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network with default options, on the meta device.
-    """
-    with torch.device("meta"):
-        return factory()
-
-
 # A published network as a correction to its input.
 #
 # Most published generators make an image from nothing, and need thousands of steps
@@ -89,10 +72,7 @@ class Correction(nn.Module):
         self.scale = int(getattr(self.inner, "scale", 1))
         self.stride = int(getattr(self.inner, "stride", 1))
         kinds = (nn.Conv2d, nn.ConvTranspose2d)
-        last = [m for m in self.inner.modules() if isinstance(m, kinds)][-1]
-        nn.init.zeros_(last.weight)
-        if last.bias is not None:
-            nn.init.zeros_(last.bias)
+        start_at_zero([m for m in self.inner.modules() if isinstance(m, kinds)][-1])
         self.register_buffer("rest", self._at_rest())
 
     @torch.no_grad()

@@ -18,45 +18,17 @@ the network works on [-1, 1], and here the unit scale is mapped to that and back
 output can therefore not leave [0, 1]; ``bounded=False`` leaves the tanh out.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from napari_semsr.models.architectures.blocks import init_normal, norm_layer, sequence
-
-
-def _reflected(inputs: int, outputs: int, kernel: int, *, bias: bool) -> nn.Conv2d:
-    """Make a convolution that keeps the size by reflecting the edges."""
-    return nn.Conv2d(
-        inputs,
-        outputs,
-        kernel,
-        padding=kernel // 2,
-        padding_mode="reflect",
-        bias=bias,
-    )
-
-
-class ReflectedBlock(nn.Module):
-    """Two normalised 3x3 convolutions, added to the input."""
-
-    def __init__(
-        self, width: int, norm: str, activation: nn.Module, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        bias = norm != "batch"
-        self.body = sequence(
-            _reflected(width, width, 3, bias=bias),
-            norm_layer(norm, width),
-            activation,
-            nn.Dropout(dropout) if dropout else None,
-            _reflected(width, width, 3, bias=bias),
-            norm_layer(norm, width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
-        correction: Tensor = self.body(x)
-        return x + correction
+from napari_semsr.models.architectures.blocks import (
+    ResidualBlock,
+    biased,
+    init_normal,
+    stage,
+)
 
 
 class ResNetGenerator(nn.Module):
@@ -74,38 +46,27 @@ class ResNetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.stride, self.bounded = 1, 4, bounded
-        bias = norm != "batch"
+        bias = biased(norm)
         relu = nn.ReLU(inplace=True)
-        layers: list[nn.Module] = [
-            _reflected(channels, width, 7, bias=bias),
-            norm_layer(norm, width),
-            relu,
-        ]
-        for wide in (2 * width, 4 * width):
-            layers += [
-                nn.Conv2d(wide // 2, wide, 3, stride=2, padding=1, bias=bias),
-                norm_layer(norm, wide),
-                relu,
-            ]
-        layers += [
-            ReflectedBlock(4 * width, norm, relu, dropout) for _ in range(blocks)
-        ]
-        for wide in (4 * width, 2 * width):
-            layers += [
-                nn.ConvTranspose2d(
-                    wide,
-                    wide // 2,
-                    3,
-                    stride=2,
-                    padding=1,
-                    output_padding=1,
-                    bias=bias,
-                ),
-                norm_layer(norm, wide // 2),
-                relu,
-            ]
-        layers.append(_reflected(width, channels, 7, bias=True))
-        self.body = nn.Sequential(*layers)
+        wide = partial(nn.Conv2d, kernel_size=7, padding=3, padding_mode="reflect")
+        halve = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1, bias=bias)
+        double = partial(
+            nn.ConvTranspose2d,
+            kernel_size=3,
+            stride=2,
+            padding=1,
+            output_padding=1,
+            bias=bias,
+        )
+        self.body = nn.Sequential(
+            *stage(wide(channels, width, bias=bias), norm, relu),
+            *stage(halve(width, 2 * width), norm, relu),
+            *stage(halve(2 * width, 4 * width), norm, relu),
+            *(ResidualBlock(4 * width, norm, relu, dropout) for _ in range(blocks)),
+            *stage(double(4 * width, 2 * width), norm, relu),
+            *stage(double(2 * width, width), norm, relu),
+            wide(width, channels),
+        )
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,7 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.architectures.blocks import bicubic, check_scale, draw_normal
+from napari_semsr.models.architectures.blocks import (
+    bicubic,
+    check_scale,
+    draw_normal,
+    start_at_zero,
+)
 
 _FIRST_STD = 0.001
 
@@ -32,9 +37,7 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     layer = nn.Conv2d(
         inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate"
     )
-    draw_normal(layer.weight, _FIRST_STD)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    draw_normal(layer, _FIRST_STD)
     return layer
 
 
@@ -84,10 +87,9 @@ class LocalAttention(nn.Module):
         self.window = window
         hidden = max(4, width // reduction)
         self.squeeze = nn.Conv2d(width, hidden, 1)
-        self.maps = nn.Conv2d(hidden, width, 1)
-        self.places = nn.Conv2d(2, 1, 7, padding=3, padding_mode="replicate")
-        for weights in (*self.maps.parameters(), *self.places.parameters()):
-            nn.init.zeros_(weights)
+        self.maps = start_at_zero(nn.Conv2d(hidden, width, 1))
+        around = nn.Conv2d(2, 1, 7, padding=3, padding_mode="replicate")
+        self.places = start_at_zero(around)
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh features; `x` (B, C, H, W); gives (B, C, H, W)."""

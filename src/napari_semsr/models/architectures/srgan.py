@@ -20,25 +20,12 @@ optical and the SEM image being on one grid; so do we.
 
 from torch import Tensor, nn
 
-from napari_semsr.models.architectures.blocks import SubPixelUp, check_scale
-
-
-class _NormalisedBlock(nn.Module):
-    """Two normalised 3x3 convolutions, added to the input."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.PReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        correction: Tensor = self.body(x)
-        return x + correction
+from napari_semsr.models.architectures.blocks import (
+    ResidualBlock,
+    SubPixelUp,
+    check_scale,
+    stage,
+)
 
 
 class SRResNet(nn.Module):
@@ -53,10 +40,13 @@ class SRResNet(nn.Module):
         super().__init__()
         self.scale, self.stride = check_scale(scale, (1, 2, 4)), 1
         self.entry = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
-        self.residual = nn.Sequential(*(_NormalisedBlock(width) for _ in range(blocks)))
-        self.trunk = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.residual = nn.Sequential(
+            *(
+                ResidualBlock(width, "batch", nn.PReLU(), edges="zeros")
+                for _ in range(blocks)
+            )
         )
+        self.trunk = stage(nn.Conv2d(width, width, 3, padding=1, bias=False), "batch")
         self.up = nn.Sequential(
             *(SubPixelUp(width, nn.PReLU()) for _ in range(scale.bit_length() - 1))
         )

@@ -18,27 +18,37 @@ network returns its input. There is no normalisation layer: every output pixel d
 on the receptive field alone, and tiles are exact. Every number here is chosen.
 """
 
-from typing import cast
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_semsr.models.architectures.blocks import Edges, start_at_zero
+
 
 class DilatedBlock(nn.Module):
     """Two 3x3 convolutions with a rectifier between them, added to the input."""
 
-    def __init__(self, width: int, dilation: int = 1) -> None:
+    rectifier = staticmethod(torch.relu_)
+
+    def __init__(self, width: int, dilation: int = 1, edges: Edges = "zeros") -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-        self.second = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(cast("Tensor", self.second.bias))
+        convolve = partial(
+            nn.Conv2d,
+            width,
+            width,
+            3,
+            padding=dilation,
+            dilation=dilation,
+            padding_mode=edges,
+        )
+        self.first, self.second = convolve(), start_at_zero(convolve())
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
-        correction = self.second(torch.relu_(self.first(x)))
-        return x + cast("Tensor", correction)
+        correction: Tensor = self.second(self.rectifier(self.first(x)))
+        return x + correction
 
 
 class TwoScale(nn.Module):
@@ -64,16 +74,13 @@ class TwoScale(nn.Module):
         self.wide = nn.Sequential(
             *(DilatedBlock(2 * width) for _ in range(wide_blocks))
         )
-        self.wide_out = nn.Conv2d(2 * width, 2 * width, 1) if wide_blocks else None
-        if self.wide_out is not None:
-            nn.init.zeros_(self.wide_out.weight)
-            nn.init.zeros_(cast("Tensor", self.wide_out.bias))
+        self.wide_out = (
+            start_at_zero(nn.Conv2d(2 * width, 2 * width, 1)) if wide_blocks else None
+        )
         self.context = nn.Sequential(*(DilatedBlock(2 * width, d) for d in dilations))
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
         self.decoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
-        self.head = nn.Conv2d(width, 4 * scale**2, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(cast("Tensor", self.head.bias))
+        self.head = start_at_zero(nn.Conv2d(width, 4 * scale**2, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore a normalised image.
@@ -94,12 +101,10 @@ class TwoScale(nn.Module):
         base = x if self.scale == 1 else _enlarged(x, self.scale)
         return base + correction
 
-    def _seen_wide(self, coarse: Tensor, out: nn.Conv2d) -> Tensor:
+    def _seen_wide(self, coarse: Tensor, out: nn.Module) -> Tensor:
         """Look at a large surrounding at little cost."""
         pooled = out(self.wide(functional.avg_pool2d(coarse, 4)))
-        return functional.interpolate(
-            pooled, scale_factor=4.0, mode="bilinear", align_corners=False
-        )
+        return functional.interpolate(pooled, scale_factor=4.0, mode="bilinear")
 
 
 def _enlarged(x: Tensor, scale: int) -> Tensor:
