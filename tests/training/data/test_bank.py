@@ -41,7 +41,7 @@ def test_bank_holds_the_scenes_that_a_run_without_it_would_see(tmp_path: Path) -
     assert bank.low.shape == (COUNT, 64, 64)
     assert bank.high.shape == (COUNT, 128, 128)
     assert bank.log_gain is None
-    low, high = ScenePairs(asked, scale=2, first=0, count=COUNT).pair(7)
+    low, high = ScenePairs(asked, 2).pair(7)
     np.testing.assert_allclose(bank.low[7], low, atol=2e-3)
     np.testing.assert_allclose(bank.high[7], high, atol=2e-3)
 

@@ -10,6 +10,7 @@ from PIL import Image
 from napari_semsr.core.errors import OptionError, ReadError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import write as save
+from napari_semsr.training.data.data_module import TrainingData
 from napari_semsr.training.data.scenes import SceneDataset, load_clear
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
 from napari_semsr.training.validation import validation_pairs
@@ -23,15 +24,23 @@ def recipe(**changes: object) -> Recipe:
 
 
 def test_item_depends_on_its_place_in_the_whole_run() -> None:
-    whole = SceneDataset(recipe(), first=0, count=6)
-    rest = SceneDataset(recipe(), first=4, count=2)
-    for a, b in zip(whole[5], rest[1], strict=True):
-        assert torch.equal(a, b)
+    whole, other = SceneDataset(recipe()), SceneDataset(recipe())
     assert not torch.equal(whole[4].low, whole[5].low)
+    for a, b in zip(whole[5], other[5], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_batches_go_on_where_a_run_was_stopped() -> None:
+    asked = recipe().replace(batch=2, steps=4, workers=0)
+    whole = list(TrainingData(asked, 1).train_dataloader())
+    rest = TrainingData(asked, 1, done=3).train_dataloader()
+    assert len(rest) == len(whole) == 4
+    for a, b in zip(whole[3], next(iter(rest)), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_items_have_the_stated_shape() -> None:
-    scene = SceneDataset(recipe(), first=0, count=1)[0]
+    scene = SceneDataset(recipe())[0]
     assert scene.low.shape == scene.high.shape == (1, 48, 48)
     assert scene.low.dtype == scene.high.dtype == torch.float32
     assert scene.log_gain.shape == (1, 3, 3)
@@ -43,9 +52,7 @@ def test_small_image_is_reflected_to_a_scene(tmp_path: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 255, (40, 60)).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     data = {"root": str(tmp_path), "train": (ImageEntry(file="a.png"),), "phantoms": 0}
-    dataset = SceneDataset(
-        recipe().replace(data=DATA.replace(**data)), first=0, count=9
-    )
+    dataset = SceneDataset(recipe().replace(data=DATA.replace(**data)))
     assert len(dataset.images) == 3
     assert {dataset[i].low.shape for i in range(9)} == {(1, 48, 48)}
 
@@ -64,17 +71,17 @@ def test_image_smaller_than_a_scene_is_left_out_by_name(tmp_path: Path) -> None:
     named = DATA.replace(**_images(tmp_path, large=50, small=20, least=27))
     told = r"at least 27 px .* scenes of 48 px are left out: small\.png \(20 x 60\)\.$"
     with pytest.warns(UserWarning, match=told):
-        dataset = SceneDataset(Recipe(name="r", data=named), first=0, count=1)
+        dataset = SceneDataset(Recipe(name="r", data=named))
     assert {min(image.shape) for image in dataset.images} == {50, 38, 27}
     unused = Recipe(name="r", data=named.replace(phantoms=1.0))
-    SceneDataset(unused, first=0, count=1)  # a warning would be an error
+    SceneDataset(unused)  # a warning would be an error
 
 
 def test_images_that_are_all_smaller_than_a_scene_are_refused(tmp_path: Path) -> None:
     named = DATA.replace(**_images(tmp_path, a=20, b=26))
     told = r"at least 27 px .* got a\.png \(20 x 60\), b\.png \(26 x 60\); lower"
     with pytest.raises(OptionError, match=told):
-        SceneDataset(Recipe(name="r", data=named), first=0, count=1)
+        SceneDataset(Recipe(name="r", data=named))
 
 
 def test_data_bar_is_left_out(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ and scenes made ahead, which batches are drawn from at random.
 from typing import Any
 
 import pytorch_lightning as lightning
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.training.data.patches import ScenePatches
 from napari_semsr.training.data.scene_cache import CachedBatches, Report, SceneCache
@@ -39,44 +39,30 @@ class TrainingData(lightning.LightningDataModule):
 
         As many as the whole run has steps, since Lightning counts on from `done`.
         """
-        recipe, trainer = self.recipe, self.trainer
+        recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
         number, of = (
             (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         )
-        stored = recipe.data.pairs is not None
-        if recipe.data.bank and not stored:
+        stored = data.pairs is not None
+        if data.bank and not stored:
             cache = SceneCache.open(recipe, self.scale, self.report)
             return CachedBatches(cache, recipe, self.done, number)
-        per_item = 1 if stored else recipe.data.patches_per_scene
-        per_step = max(1, recipe.batch // per_item)
-        dataset = self._dataset(self.done * per_step * of, recipe.steps * per_step * of)
+        per_step = max(1, recipe.batch // (1 if stored else data.patches_per_scene))
+        first, end = (
+            steps * per_step * of for steps in (self.done, self.done + recipe.steps)
+        )
         return DataLoader(
-            dataset if of == 1 else _Shared(dataset, number, of),
+            Subset(self._dataset(), range(first + number, end, of)),
             batch_size=per_step,
             num_workers=recipe.workers,
             prefetch_factor=4 if recipe.workers else None,
             persistent_workers=False,
         )
 
-    def _dataset(self, first: int, count: int) -> Dataset[Any]:
-        """Items from the `first` on, of the recipe's kind."""
+    def _dataset(self) -> Dataset[Any]:
+        """Items of the recipe's kind, by their places in the whole run."""
         if self.recipe.data.pairs is not None:
-            return StoredPatches(
-                self.recipe, scale=self.scale, first=first, count=count
-            )
+            return StoredPatches(self.recipe, self.scale)
         if self.recipe.whole_scenes:
-            return SceneDataset(self.recipe, first=first, count=count)
-        return ScenePatches(self.recipe, scale=self.scale, first=first, count=count)
-
-
-class _Shared(Dataset[Any]):
-    """Every n-th item of a dataset, for one of n processes."""
-
-    def __init__(self, dataset: Dataset[Any], number: int, of: int) -> None:
-        self.dataset, self.number, self.of = dataset, number, of
-
-    def __len__(self) -> int:
-        return len(self.dataset) // self.of  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[index * self.of + self.number]
+            return SceneDataset(self.recipe)
+        return ScenePatches(self.recipe, self.scale)

@@ -38,6 +38,37 @@ def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tenso
     return torch.stack(patches).reshape(*corners.shape[:2], 1, side, side)
 
 
+def cut_both(
+    low: Tensor,
+    high: Tensor,
+    corners: NDArray[np.int64],
+    elsewhere: NDArray[np.int64],
+    side: int,
+) -> Patches:
+    """Cut patches of degraded images (S, 1, H, W), and `elsewhere` of clear ones.
+
+    The corners (S, P, 2) and the side are in pixels of the degraded images.
+    """
+    scale = high.shape[-1] // low.shape[-1]
+    return Patches(cut(low, corners, side), cut(high, scale * elsewhere, scale * side))
+
+
+def cut_one(
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+    corners: NDArray[np.int64],
+    elsewhere: NDArray[np.int64],
+    side: int,
+) -> Patches:
+    """Cut patches of one degraded and one clear image (Y, X), at corners (P, 2)."""
+    coarse, fine = (
+        torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
+        for image in (low, high)
+    )
+    both = cut_both(coarse, fine, corners[None], elsewhere[None], side)
+    return Patches(both.low[0], both.high[0])
+
+
 def flat(batch: Patches) -> Patches:
     """Join the patches of all scenes of a batch: (S, P, 1, H, W) to (S P, 1, H, W)."""
     low, high = batch
@@ -62,15 +93,14 @@ def _unit(image: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Endless random scenes, degraded and clear.
+    """Endless random scenes, degraded and clear, by their places in the whole run.
 
     `scale` is clear pixels per degraded pixel along each axis: the scene is degraded on
     the fine grid, and then seen at a multiple of its pitch.
     """
 
-    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
+    def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe, self.scale = recipe, scale
-        self.first, self.count = first, count
         data = recipe.data
         shares = {str(n): share for n, share in data.sources.items() if share > 0}
         self.names = sorted(shares)
@@ -83,25 +113,22 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         }
         if _IMAGES in self.names:
             fine = recipe.replace(data=data.replace(scene_px=data.scene_px * scale))
-            self.scenes = SceneDataset(fine, first=first, count=count)
+            self.scenes = SceneDataset(fine)
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        low, high = self.pair(index)
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        low, high = self.pair(place)
         return torch.from_numpy(low[None]), torch.from_numpy(high[None])
 
-    def pair(self, index: int) -> tuple[Float32Array, Float32Array]:
+    def pair(self, place: int) -> tuple[Float32Array, Float32Array]:
         """Make a scene.
 
         (scene_px, scene_px) and `scale` times that, both on the scale where the
         percentiles of the degraded image are about 0 and 1.
         """
-        source = self.source_of(self.first + index)
+        source = self.source_of(place)
         if source != _IMAGES:
-            return self.instruments[source].pair(self.first + index)
-        scene = self.scenes[index]
+            return self.instruments[source].pair(place)
+        scene = self.scenes[place]
         return binned(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
 
     def source_of(self, place: int) -> str:
@@ -124,30 +151,23 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class ScenePatches(Dataset[Patches]):
-    """Patches of endless random scenes.
+    """Patches of endless random scenes, by their places in the whole run.
 
     Scenes for the kind `cycle-gan` are unpaired: the clear patches come from another
     scene than the degraded ones.
     """
 
-    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
-        self.recipe, self.scale = recipe, scale
-        self.first, self.count = first, count
-        self.scenes = ScenePairs(recipe, scale=scale, first=first, count=count)
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.recipe = recipe
+        self.scenes = ScenePairs(recipe, scale)
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Patches:
-        place = self.first + index
-        low, high = self.scenes.pair(index)
+    def __getitem__(self, place: int) -> Patches:
+        low, high = self.scenes.pair(place)
         corners = self._corners(place, _CORNERS)
         elsewhere = corners
         if self.recipe.unpaired:
             high, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
-        return Patches(
-            self._cut(low, corners, 1), self._cut(high, elsewhere, self.scale)
-        )
+        return cut_one(low, high, corners, elsewhere, self.recipe.data.patch_px)
 
     def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
         """Draw where patches begin, in pixels of the degraded image."""
@@ -155,10 +175,3 @@ class ScenePatches(Dataset[Patches]):
         rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])
         last = data.scene_px - data.patch_px
         return rng.integers(0, last + 1, (data.patches_per_scene, 2))
-
-    def _cut(
-        self, image: Float32Array, corners: NDArray[np.int64], scale: int
-    ) -> Tensor:
-        """Cut patches (P, 1, h, w) out of an image of `scale` times the coarse grid."""
-        whole = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
-        return cut(whole, scale * corners[None], scale * self.recipe.data.patch_px)[0]

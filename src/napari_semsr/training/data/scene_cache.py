@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.core import OptionError, WriteError
 from napari_semsr.io import move
-from napari_semsr.training.data.patches import Patches, ScenePairs, cut
+from napari_semsr.training.data.patches import Patches, ScenePairs, cut_both
 from napari_semsr.training.data.scenes import SceneDataset, Scenes
 from napari_semsr.training.recipe import Recipe
 
@@ -83,7 +83,7 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
     unfinished = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        _fill(unfinished, _source(recipe, scale, count), recipe.workers, report)
+        _fill(unfinished, _source(recipe, scale), count, recipe.workers, report)
         (unfinished / _MARK).write_text(json.dumps({"count": count}), encoding="utf-8")
         if folder.exists():  # another run was quicker
             return
@@ -96,59 +96,52 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _source(recipe: Recipe, scale: int, count: int) -> Dataset[Any]:
+def _source(recipe: Recipe, scale: int) -> Dataset[Any]:
     """Give the scenes that a run without a bank would see."""
     if recipe.whole_scenes:
         if scale != 1:
             msg = f"Kind {recipe.kind} needs a network of scale 1, got scale {scale}."
             raise OptionError(msg)
-        return SceneDataset(recipe, first=0, count=count)
-    return ScenePairs(recipe, scale=scale, first=0, count=count)
+        return SceneDataset(recipe)
+    return ScenePairs(recipe, scale)
 
 
-def _fill(folder: Path, source: Any, workers: int, report: Report) -> None:
+def _fill(
+    folder: Path, source: Dataset[Any], count: int, workers: int, report: Report
+) -> None:
     """Write what the worker processes make, in order."""
-    count = len(source)
     loader: DataLoader[Any] = DataLoader(
-        source, batch_size=_CHUNK, num_workers=workers, collate_fn=_gathered
+        Subset(source, range(count)),
+        batch_size=_CHUNK,
+        num_workers=workers,
+        collate_fn=_gathered,
     )
-    arrays: list[tuple[NDArray[Any], int]] = []
+    arrays: list[np.memmap[Any, Any]] = []
     done = 0
     for batch in loader:
-        parts = batch[: len(SceneCache._fields)]
+        parts = [part.numpy() for part in batch[: len(SceneCache._fields)]]
         if not arrays:
-            arrays = _arrays(folder, parts, count)
-        for (array, squeezed), part in zip(arrays, parts, strict=True):
-            values = part.numpy()
-            array[done : done + len(values)] = values[:, 0] if squeezed else values
+            arrays = [
+                np.lib.format.open_memmap(
+                    folder / f"{name}.npy",
+                    mode="w+",
+                    dtype=part.dtype,
+                    shape=(count, *part.shape[1:]),
+                )
+                for name, part in zip(SceneCache._fields, parts, strict=False)
+            ]
+        for array, part in zip(arrays, parts, strict=True):
+            array[done : done + len(part)] = part
         done += len(parts[0])
         report(done, count)
-    for array, _ in arrays:
-        array.flush()  # type: ignore[attr-defined]
+    for array in arrays:
+        array.flush()
 
 
 def _gathered(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     """Stack scenes within the worker, images in 16 bits: finer than their source."""
-    stacked = [torch.stack(part) for part in zip(*items, strict=True)]
+    stacked = [torch.stack(part).squeeze(1) for part in zip(*items, strict=True)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(stacked)]
-
-
-def _arrays(
-    folder: Path, parts: list[Tensor], count: int
-) -> list[tuple[NDArray[Any], int]]:
-    """Make the files, and say which quantities have an axis of one to leave out."""
-    made: list[tuple[NDArray[Any], int]] = []
-    for name, part in zip(SceneCache._fields, parts, strict=False):
-        shape = tuple(part.shape[1:])
-        squeezed = shape[:1] == (1,)
-        array = np.lib.format.open_memmap(
-            folder / f"{name}.npy",
-            mode="w+",
-            dtype=part.numpy().dtype,
-            shape=(count, *(shape[1:] if squeezed else shape)),
-        )
-        made.append((array, int(squeezed)))
-    return made
 
 
 _STREAM = 77  # of chance, beside those of scenes and patches
@@ -170,7 +163,6 @@ class CachedBatches:
         self.stream = _STREAM + process
         data = recipe.data
         self.per_step = max(1, recipe.batch // data.patches_per_scene)
-        self.scale = cache.high.shape[-1] // cache.low.shape[-1]
         self.device = _device_for(cache)
         self.count = len(cache.low)
         self.low, self.high = (_placed(a, self.device) for a in (cache.low, cache.high))
@@ -207,10 +199,7 @@ class CachedBatches:
             moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
             high = _unit(self._taken(self.high, moved % self.count))
             elsewhere = rng.integers(0, last + 1, many)
-        side, scale = data.patch_px, self.scale
-        return Patches(
-            cut(low, corners, side), cut(high, scale * elsewhere, scale * side)
-        )
+        return cut_both(low, high, corners, elsewhere, data.patch_px)
 
     def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.device)

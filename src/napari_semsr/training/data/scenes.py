@@ -98,14 +98,14 @@ class Scenes(NamedTuple):
 
 
 class SceneDataset(Dataset[Scenes]):
-    """Endless random scenes.
+    """Endless random scenes, by their places in the whole run.
 
     Images that are too small for a scene are left out with a warning that names them;
     if all are, the recipe is refused.
     """
 
-    def __init__(self, recipe: Recipe, *, first: int, count: int) -> None:
-        self.recipe, self.first, self.count = recipe, first, count
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
         root = Path(recipe.data.root)
         clear = [load_clear(root, entry) for entry in recipe.data.train]
         _tell_small(recipe.data, clear)
@@ -116,11 +116,8 @@ class SceneDataset(Dataset[Scenes]):
             if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
         ]
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Scenes:
-        rng = np.random.default_rng([self.recipe.seed, self.first + index])
+    def __getitem__(self, place: int) -> Scenes:
+        rng = np.random.default_rng([self.recipe.seed, place])
         scene = random_scene(self.clear(rng), self.recipe.degradations, rng)
         data = self.recipe.data
         last = data.scene_px - data.patch_px

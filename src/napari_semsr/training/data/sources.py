@@ -1,7 +1,7 @@
 """Where scenes come from besides clear images: simulated instruments."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -23,17 +23,17 @@ _LEARNT = 5  # stream of chance of what is learnt from
 
 
 class Simulated(ABC):
-    """Pairs of a simulated instrument.
+    """Pairs of a simulated instrument, as a recipe wants it.
 
-    `side` is that of the degraded image in pixels, `scale` is clear pixels per degraded
-    pixel along each axis, and the seed decides a pair with its number.
+    `scale` is clear pixels per degraded pixel along each axis; the recipe's seed
+    decides a pair with its number.
     """
 
     name: str
     pixel_nm: float
 
-    def __init__(self, side: int, scale: int, seed: int) -> None:
-        self.side, self.scale, self.seed = side, scale, seed
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.data, self.seed, self.scale = recipe.data, recipe.seed, scale
 
     @abstractmethod
     def pair(self, place: int) -> Pair:
@@ -59,13 +59,8 @@ class Superlens(Simulated):
     pixel_nm = SsumPairOptions().pixel_nm
     _LOOKS = 4
 
-    def __init__(
-        self, side: int, scale: int, seed: int, ranges: SsumPairOptions | None = None
-    ) -> None:
-        super().__init__(side, scale, seed)
-        self.ranges = ranges or SsumPairOptions()
-        self._sample = -1
-        self._pairs: list[Pair] = []
+    _sample = -1
+    _pairs: Sequence[Pair] = ()
 
     def pair(self, place: int) -> Pair:
         """Make a pair to learn from.
@@ -75,18 +70,16 @@ class Superlens(Simulated):
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
             rng = np.random.default_rng([self.seed, sample, _LEARNT])
-            made = random_ssum_pairs(
-                self.side, rng, self.ranges, self._LOOKS, scale=self.scale
-            )
+            side, ranges = self.data.scene_px, self.data.superlens
+            made = random_ssum_pairs(side, rng, ranges, self._LOOKS, scale=self.scale)
             self._pairs = [(p.low, p.high) for p in made]
             self._sample = sample
         return self._pairs[look]
 
     def validation(self, count: int) -> list[Pair]:
         """Make fixed pairs of samples that training never draws."""
-        fields = ssum_validation(
-            count, self.side, scale=self.scale, options=self.ranges
-        )
+        side, ranges = self.data.scene_px, self.data.superlens
+        fields = ssum_validation(count, side, scale=self.scale, options=ranges)
         return [(p.low, p.high) for p in fields]
 
 
@@ -119,7 +112,7 @@ class Gold(Simulated):
         if self.scale != self._SCALE:
             msg = f"The source gold needs a network of scale 2, got scale {self.scale}."
             raise OptionError(msg)
-        pair = random_gold_pair(self.side, rng, options)
+        pair = random_gold_pair(self.data.scene_px, rng, options)
         return pair.low, pair.high
 
 
@@ -128,10 +121,7 @@ _KINDS: dict[str, type[Simulated]] = {kind.name: kind for kind in (Superlens, Go
 
 def simulated(recipe: Recipe, name: str, scale: int) -> Simulated:
     """Give an instrument as a recipe wants it."""
-    side, seed = recipe.data.scene_px, recipe.seed
-    if name == Superlens.name:
-        return Superlens(side, scale, seed, recipe.data.superlens)
-    return _KINDS[name](side, scale, seed)
+    return _KINDS[name](recipe, scale)
 
 
 def pixel_nm_of(names: Iterable[str]) -> float | None:

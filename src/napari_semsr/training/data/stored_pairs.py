@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from napari_semsr.core import FloatPair, ReadError, ShapeError
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
-from napari_semsr.training.data.patches import Patches, cut
+from napari_semsr.training.data.patches import Patches, cut_one
 from napari_semsr.training.recipe import Recipe
 
 _IN_MEMORY = 1 << 30
@@ -39,15 +37,14 @@ def to_unit(patch: NDArray[Any], grey: FloatPair) -> NDArray[np.float32]:
 
 
 class StoredPatches(Dataset[Patches]):
-    """Pairs of a store, one after another in a new order each time round.
+    """Pairs of a store, by their places in the run; a new order each time round.
 
     For the kind `cycle-gan` the clear patch of an item is never the truth of its
     degraded one. `scale` is clear pixels per degraded pixel of the network.
     """
 
-    def __init__(self, recipe: Recipe, *, scale: int, first: int, count: int) -> None:
-        self.recipe, self.scale = recipe, scale
-        self.first, self.count = first, count
+    def __init__(self, recipe: Recipe, scale: int) -> None:
+        self.recipe = recipe
         self.store = fitting_store(recipe, scale)
         if not (recipe.unpaired or self.store.paired):
             msg = (
@@ -57,11 +54,7 @@ class StoredPatches(Dataset[Patches]):
             raise ReadError(msg)
         self.low, self.high = (_held(a) for a in self.store.arrays("train"))
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Patches:
-        place = self.first + index
+    def __getitem__(self, place: int) -> Patches:
         near = self._number(place, _LOW, self.low.shape[0])
         far = near
         if self.recipe.unpaired:
@@ -99,15 +92,8 @@ class StoredPatches(Dataset[Patches]):
         """Cut one patch of the recipe's side, at one place in both."""
         side = self.recipe.data.patch_px
         rng = np.random.default_rng([self.recipe.seed, place, _CUT])
-        y, x = (int(rng.integers(0, n - side + 1)) for n in low.shape)
-
-        corner = np.array([[(y, x)]])
-
-        def part(image: NDArray[np.float32], k: int) -> Tensor:
-            whole = torch.from_numpy(np.ascontiguousarray(image))[None, None]
-            return cut(whole, k * corner, k * side)[0]
-
-        return Patches(part(low, 1), part(high, self.scale))
+        corner = np.array([[rng.integers(0, n - side + 1) for n in low.shape]])
+        return cut_one(low, high, corner, corner, side)
 
 
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:
