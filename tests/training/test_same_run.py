@@ -109,7 +109,7 @@ def test_fault_in_the_first_step_leaves_the_earlier_run_as_it_was(
     def nowhere(*_: object) -> torch.Tensor:
         return torch.tensor(torch.nan)
 
-    monkeypatch.setattr(supervised.functional, "l1_loss", nowhere)
+    monkeypatch.setitem(supervised.PIXEL_LOSSES, "l1", nowhere)
     asked = _from(tmp_path / "a.zarr", start_from=str(begun / "tiny.safetensors"))
     with pytest.raises(SemsrError, match="not finite at step 0"):
         run(loop.train(asked, begun, overwrite=True))

@@ -12,7 +12,6 @@ Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -22,10 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.training.data import Patches, flat
-from napari_semsr.training.learners.base import (
-    Learner,
-    check_loss,
-)
+from napari_semsr.training.learners.base import Learner, check_finite
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -105,9 +101,9 @@ class AdversarialLearner(Learner, ABC):
         self.register_buffer("judged", torch.zeros(()))
         self.gan = recipe.gan
 
-    @abstractmethod
     def generators(self) -> nn.Module:
         """Give what the first optimiser trains."""
+        return self.network
 
     @abstractmethod
     def discriminators(self) -> nn.Module:
@@ -131,56 +127,43 @@ class AdversarialLearner(Learner, ABC):
         """Step the generators, and the discriminators when it is their turn."""
         low, high = flat(batch)
         step = self.global_step
-        first, second = self._both()
-        self._set_rates(step)
+        first, second = self._at_rates_of(step)
         loss = self.teach_generators(low, high, step)
-        self._descend(first.optimizer, loss, self.generators())
+        self._descend(first.optimizer, loss)
         first.step()
         self.update_average(step)
         late = step >= self.gan.content_only_steps
         if late and step % self.gan.discriminator_every == 0:
             judged = self.teach_discriminators(low, high, step)
-            self._descend(second.optimizer, judged, self.discriminators())
+            self._descend(second.optimizer, judged)
             second.optimizer.step()  # not counted as a step of the run
             self.judged.copy_(judged.detach())
         self.terms["discriminator"] = self.judged
         return {"loss": loss.detach()}
 
-    def _descend(
-        self, optimizer: torch.optim.Optimizer, loss: Tensor, trained: nn.Module
-    ) -> None:
+    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
         """Put the gradients of a loss in place."""
-        check_loss(loss.detach(), self.global_step)
+        check_finite("loss is", loss.detach(), self.global_step)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
         if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(trained.parameters(), self.recipe.clip_norm)
+            (trained,) = optimizer.param_groups
+            nn.utils.clip_grad_norm_(trained["params"], self.recipe.clip_norm)
 
-    def _both(self) -> list[LightningOptimizer]:
-        """Give the optimisers of generators and discriminators."""
-        return cast("list[LightningOptimizer]", self.optimizers())
-
-    def _set_rates(self, step: int) -> None:
+    def _at_rates_of(self, step: int) -> list[LightningOptimizer]:
+        """Give both optimisers, with the learning rates of a step."""
+        both = cast("list[LightningOptimizer]", self.optimizers())
         full = self.recipe.learning_rate * self.rate_factor(step)
         rates = (full, full * self.gan.discriminator_rate)
-        for optimizer, rate in zip(self._both(), rates, strict=True):
+        for optimizer, rate in zip(both, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
+        return both
 
     def configure_optimizers(self) -> Any:
         """Two Adams: for the generators and for the discriminators."""
-        rate = self.recipe.learning_rate
-        return [
-            self.adam(_trainable(self.generators()), rate),
-            self.adam(
-                _trainable(self.discriminators()), rate * self.gan.discriminator_rate
-            ),
-        ]
-
-
-def _trainable(module: nn.Module) -> Iterable[nn.Parameter]:
-    """Give the weights of a network that take gradients."""
-    return (weight for weight in module.parameters() if weight.requires_grad)
+        share = self.gan.discriminator_rate
+        return [self.adam(self.generators()), self.adam(self.discriminators(), share)]
 
 
 class History(nn.Module):

@@ -9,44 +9,41 @@ timer only ends a run, and starts after the scenes are made.
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from napari_semsr.core import SemsrError
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair, Validator
 
+PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
+"""Losses that recipes name and torch has."""
+
 
 @contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the weights of networks; it still passes through them."""
-    weights = [w for m in modules for w in m.parameters() if w.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let no gradient reach the weights of a network; it still passes through them."""
+    network.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in weights:
-            weight.requires_grad_(True)
+        network.requires_grad_(True)
 
 
-def check_loss(loss: Tensor, step: int) -> None:
-    """Stop at a loss that is NaN or infinite."""
-    if not torch.isfinite(loss):
-        _refuse("loss is", step)
-
-
-def _refuse(what: str, step: int) -> None:
-    msg = (
-        f"The {what} not finite at step {step}; lower learning_rate and resume from "
-        "the last checkpoint."
-    )
-    raise SemsrError(msg)
+def check_finite(what: str, value: Tensor, step: int) -> None:
+    """Stop at a value that is NaN or infinite."""
+    if not torch.isfinite(value).all():
+        msg = (
+            f"The {what} not finite at step {step}; lower learning_rate and resume "
+            "from the last checkpoint."
+        )
+        raise SemsrError(msg)
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
@@ -165,8 +162,8 @@ class Learner(lightning.LightningModule):
     def check_weights(self) -> None:
         """Stop when weights are NaN or infinite, before they replace good ones."""
         for value in self.state_dict().values():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                _refuse("weights are", self.global_step)
+            if value.is_floating_point():
+                check_finite("weights are", value, self.global_step)
 
     def validate_pairs(self) -> dict[str, float]:
         """Judge the network on the fields whose truth is known."""
@@ -176,27 +173,18 @@ class Learner(lightning.LightningModule):
         judged.train(learning)
         return found
 
-    def quick(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Give the way to run a network in a step: compiled, if the recipe says so.
-
-        Not a module, so that the names of weights stay as they are.
-        """
-        if not self.recipe.compiled:
-            return network.forward
-        compiled: Callable[[Tensor], Tensor] = torch.compile(network.forward)
-        return compiled
-
     def exact(self) -> AbstractContextManager[Any]:
         """Leave mixed precision, for losses that 16 bits do not hold."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def adam(self, weights: Iterable[nn.Parameter], rate: float) -> torch.optim.Adam:
-        """Make an optimiser with the recipe's decays."""
-        return torch.optim.Adam(list(weights), lr=rate, betas=self.recipe.betas)
+    def adam(self, network: nn.Module, share: float = 1.0) -> torch.optim.Adam:
+        """Make an optimiser of a network's weights, at a share of the recipe's rate."""
+        rate = share * self.recipe.learning_rate
+        return torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas)
 
     def configure_optimizers(self) -> Any:
         """Adam with the recipe's schedule, stepped at every step."""
-        optimizer = self.adam(self.network.parameters(), self.recipe.learning_rate)
+        optimizer = self.adam(self.network)
 
         def factor(step: int) -> float:  # the state would hold part of a bound method
             return self.rate_factor(step)

@@ -26,7 +26,7 @@ from napari_semsr.training.learners.adversarial import (
     generator_loss,
     telling_apart,
 )
-from napari_semsr.training.learners.base import frozen
+from napari_semsr.training.learners.base import PIXEL_LOSSES, frozen
 from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -304,8 +304,8 @@ class CycleGan(AdversarialLearner):
         gan = self.gan
         kept = [(image, sent) for _, sent, image in ways if image is not None]
         edges = [(back, image) for back, _, image in ways if image is not None]
-        same = functional.l1_loss if gan.identity == "l1" else functional.mse_loss
-        round_trip = functional.l1_loss if gan.cycle == "l1" else cycle_ssim
+        same = PIXEL_LOSSES[gan.identity]
+        round_trip = cycle_ssim if gan.cycle == "ssim" else PIXEL_LOSSES[gan.cycle]
         parts = {
             "cycle": (gan.cycle_weight, [round_trip(b, s) for b, s, _ in ways]),
             "identity": (gan.identity_weight, [same(k.float(), s) for k, s in kept]),

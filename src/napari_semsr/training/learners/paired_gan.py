@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from napari_semsr.models import bicubic, build_discriminator
 from napari_semsr.training.learners.adversarial import (
@@ -16,7 +15,7 @@ from napari_semsr.training.learners.adversarial import (
     generator_loss,
     telling_apart,
 )
-from napari_semsr.training.learners.base import frozen
+from napari_semsr.training.learners.base import PIXEL_LOSSES, frozen
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -46,10 +45,6 @@ class PairedGan(AdversarialLearner):
         self.register_buffer("term_sums", torch.zeros(3))
         self._made: Tensor | None = None
 
-    def generators(self) -> nn.Module:
-        """Give the generator."""
-        return self.network
-
     def discriminators(self) -> nn.Module:
         """Give the discriminator."""
         return self.judge_of_high
@@ -62,7 +57,7 @@ class PairedGan(AdversarialLearner):
         made = self.network(low)
         self._made = made.detach()
         with self.exact():
-            content = self._content(made.float(), high)
+            content = PIXEL_LOSSES[self.gan.content](made.float(), high)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
             return content
@@ -84,12 +79,6 @@ class PairedGan(AdversarialLearner):
         real, fake = self._seen(low, high), self._seen(low, made)
         shown = self.history.exchange(fake.float(), step)
         return telling_apart(self.judge_of_high, real, shown, self.gan)
-
-    def _content(self, made: Tensor, high: Tensor) -> Tensor:
-        """Compare with the truth."""
-        if self.gan.content == "mse":
-            return functional.mse_loss(made, high)
-        return functional.l1_loss(made, high)
 
     def _adversarial(self, low: Tensor, high: Tensor, made: Tensor) -> Tensor:
         """Ask the discriminator, which does not learn from it."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from napari_semsr.models import BLOCK, DehazingRestorer, Haze, bicubic, dehaze
 from napari_semsr.training.data import Patches, Scenes, cut, flat
-from napari_semsr.training.learners.base import Learner, check_loss
+from napari_semsr.training.learners.base import PIXEL_LOSSES, Learner, check_finite
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair
 
@@ -83,7 +83,9 @@ class Supervised(Learner):
         if recipe.whole_scenes:
             network = getattr(network, "local", network)
             self.loss = "log-mse" if recipe.loss == "log-mse" else "relative-l1"
-        self.run = self.quick(network)
+        # not a module, so that the names of weights stay as they are
+        forward = network.forward
+        self.run = torch.compile(forward) if recipe.compiled else forward
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Scenes` or `Patches`."""
@@ -98,7 +100,7 @@ class Supervised(Learner):
             loss = self._compared(prediction.float(), low, high)
         if haze is not None:
             loss = haze + loss
-        check_loss(loss, self.global_step)
+        check_finite("loss is", loss, self.global_step)
         return loss
 
     def _dehazed(self, scenes: Scenes) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -117,10 +119,8 @@ class Supervised(Learner):
 
     def _compared(self, prediction: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Compare a prediction with the truth in the way that the recipe names."""
-        if self.loss == "mse":
-            return functional.mse_loss(prediction, high)
-        if self.loss == "l1":
-            return functional.l1_loss(prediction, high)
+        if self.loss in PIXEL_LOSSES:
+            return PIXEL_LOSSES[self.loss](prediction, high)
         if self.loss == "log-mse":
             return log_mse(prediction, high)
         scale = high.shape[-1] // low.shape[-1]
