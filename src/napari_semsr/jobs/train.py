@@ -256,14 +256,8 @@ def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe"
     if "start_from" in given:
         given["start_from"] = str(find_model(given["start_from"]).resolve())
     plan = plan.replace(**given) if given else plan
-    return _begun_anew(plan) if anew else plan
-
-
-def _begun_anew(plan: "Recipe") -> "Recipe":
-    """Keep the network of a recipe, and leave out the weights that it begins with."""
-    from napari_semsr.training import settled
-
-    return settled(plan).replace(start_from=None, local_from=None)
+    # the network is kept, and the weights that it would begin with are not
+    return plan.settled().replace(start_from=None, local_from=None) if anew else plan
 
 
 def _check_pairs(path: Path) -> None:

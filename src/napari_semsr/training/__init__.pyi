@@ -1,7 +1,4 @@
-from .fit import (
-    settled as settled,
-    train as train,
-)
+from .fit import train as train
 from .recipe import (
     SAME as SAME,
     Recipe as Recipe,

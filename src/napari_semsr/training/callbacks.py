@@ -12,7 +12,7 @@ import functools
 import math
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,9 @@ from napari_semsr.models import (
     probe,
     save_model,
 )
-from napari_semsr.training.data import pixel_nm_of
+from napari_semsr.training.data import INSTRUMENTS
 from napari_semsr.training.learners import Learner
-from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.recipe import FILES, Recipe, holder
 from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import PERCENTILES
 
@@ -120,7 +120,7 @@ class Recorder(Callback):
         self.metrics = MetricsLogger(folder.path, _loggers_of(folder.path))
         self.reports: queue.Queue[Progress] = queue.Queue()
         self.stop = threading.Event()
-        self.begin: Callable[[], None] = _nothing
+        self.begin: Callable[[], None] = lambda: None
         self._begun = False
         self._start: tuple[nn.Module, dict[str, float]] | None = None
 
@@ -224,10 +224,6 @@ class Recorder(Callback):
         return "best " + _NAMES[measured].format(self.best[measured])
 
 
-def _nothing() -> None:
-    """Do nothing."""
-
-
 def _agreed(trainer: lightning.Trainer, value: float) -> float:
     """Take the first process's word, where several learn together."""
     if trainer.world_size == 1:
@@ -243,7 +239,7 @@ def card_of(
     It names no folder of this machine.
     """
     stride = int(getattr(network, "stride", 1))
-    pixel = None if recipe.data.pairs else pixel_nm_of(recipe.data.sources)
+    pixel = None if recipe.data.pairs else _pixel_nm(recipe.data.sources)
     probed = probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
     return ModelCard(
         name=recipe.name,
@@ -268,6 +264,15 @@ def card_of(
     )
 
 
+def _pixel_nm(sources: Iterable[str]) -> float | None:
+    """Give the pixel of the one instrument that a network learns from, in nm.
+
+    Images are of many pixel sizes.
+    """
+    pixels = {INSTRUMENTS[n].pixel_nm if n in INSTRUMENTS else None for n in sources}
+    return pixels.pop() if len(pixels) == 1 else None
+
+
 @functools.lru_cache(maxsize=8)
 def probe_of(architecture: str, options: str) -> Probe:
     """Measure a fresh network, since weights do not matter; it takes seconds."""
@@ -279,12 +284,8 @@ def probe_of(architecture: str, options: str) -> Probe:
 def _without_paths(recipe: Recipe) -> dict[str, Any]:
     """Give the recipe as a card may carry it: no folder of this machine."""
     plain = recipe.model_dump(mode="json", exclude={"data": {"root", "bank_folder"}})
-    for name in ("start_from", "local_from"):
-        if plain[name] is not None:
-            plain[name] = Path(plain[name]).name
-    if recipe.data.pairs is not None:
-        plain["data"]["pairs"] = Path(recipe.data.pairs).name
-    kernel = recipe.gan.kernel
-    if kernel is not None and kernel.file is not None:
-        plain["gan"]["kernel"]["file"] = Path(kernel.file).name
+    for name in FILES:
+        table, last = holder(plain, name)
+        if table.get(last) is not None:
+            table[last] = Path(table[last]).name
     return plain

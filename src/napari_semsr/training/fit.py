@@ -8,7 +8,6 @@ What is left in the folder of a run is described in `napari_semsr.training.run_f
 import logging
 import queue
 import threading
-import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -35,8 +34,6 @@ from napari_semsr.models import (
     build,
     build_discriminator,
     load_model,
-    read_card,
-    resolve,
 )
 from napari_semsr.training.callbacks import Recorder
 from napari_semsr.training.data import TrainingData, fitting_store
@@ -47,7 +44,7 @@ from napari_semsr.training.distributed import (
     is_first,
 )
 from napari_semsr.training.learners import CycleGan, Learner, PairedGan, Supervised
-from napari_semsr.training.recipe import SAME, Recipe
+from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import held_out_fields
 
@@ -69,7 +66,6 @@ class TrainResult:
     steps: int  # done in all
     validation: dict[str, float]  # figures of the best model, and its step
     model: Path  # the best one
-    seconds: float  # of this run
 
 
 def train(
@@ -110,9 +106,8 @@ def train(
     DeviceMemoryError
         If memory ran out.
     """
-    start = time.monotonic()
     check_machines(recipe)
-    recipe = settled(recipe)
+    recipe = recipe.settled()
     network = first_network(recipe)
     _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
@@ -144,36 +139,10 @@ def train(
                 )
 
         yield from _in_thread(fit, recorder)
-    return TrainResult(
-        trainer.global_step,
-        best,
-        folder.model,
-        time.monotonic() - start,
-    )
+    return TrainResult(trainer.global_step, best, folder.model)
 
 
 # Set-up of a run: the network, the checks before any work, and what learns.
-
-
-def settled(recipe: Recipe) -> Recipe:
-    """Fill in the architecture of a recipe that takes over that of a model.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        As it was read.
-
-    Returns
-    -------
-    Recipe
-        With the architecture of the model that it starts from.
-    """
-    if recipe.architecture != SAME or recipe.start_from is None:
-        return recipe
-    card = read_card(resolve(recipe.start_from))
-    return recipe.replace(
-        architecture=card.architecture, architecture_options=card.options
-    )
 
 
 def first_network(recipe: Recipe) -> nn.Module:

@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from napari_semsr.core import OptionError, Options, ReadError
-from napari_semsr.models import bundled
+from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, SsumPairOptions
 
@@ -207,6 +207,8 @@ class GanOptions(Options):
 
 
 SAME = "same"
+FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
+"""Options that name a file or a model."""
 
 _FORMER = {"veil_weight": 0.3, "gan.tv_weight": 0.0, "gan.kernel.spectrum_weight": 1.0}
 """Options that are constants now, which the recipes in folders of runs still name."""
@@ -351,6 +353,21 @@ class Recipe(Options):
             ),
         )
 
+    def settled(self) -> Self:
+        """Fill in the architecture, where it is that of a model to start from.
+
+        Returns
+        -------
+        Recipe
+            The recipe with a network of its own.
+        """
+        if self.architecture != SAME or self.start_from is None:
+            return self
+        card = read_card(resolve(self.start_from))
+        return self.replace(
+            architecture=card.architecture, architecture_options=card.options
+        )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse options that contradict each other."""
@@ -403,13 +420,22 @@ def load_recipe(path: Path) -> Recipe:
     """
     values = _values(path)
     for name, constant in _FORMER.items():
-        *above, last = name.split(".")
-        table: Any = values
-        for part in above:
-            table = table.get(part) if isinstance(table, dict) else None
-        if isinstance(table, dict) and table.get(last) == constant:
+        table, last = holder(values, name)
+        if table.get(last) == constant:
             del table[last]
     return _absolute(Recipe.parse(values), path.parent)
+
+
+def holder(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Find the table that holds an option, named with dots, and its name there.
+
+    An empty one if there is none.
+    """
+    *above, last = name.split(".")
+    table: Any = values
+    for part in above:
+        table = table.get(part) if isinstance(table, dict) else None
+    return (table if isinstance(table, dict) else {}), last
 
 
 def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -442,22 +468,11 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Make the paths of a recipe absolute, which are relative to its folder."""
-
-    def resolved(name: str) -> str:
-        return str((folder / name).resolve())
-
-    data = recipe.data.replace(
-        root=resolved(recipe.data.root), bank_folder=resolved(recipe.data.bank_folder)
-    )
-    if data.pairs is not None:
-        data = data.replace(pairs=resolved(data.pairs))
-    kernel = recipe.gan.kernel
-    models = {
-        name: resolved(value)
-        for name in ("start_from", "local_from")
-        if (value := getattr(recipe, name)) is not None and value not in bundled()
-    }
-    gan = recipe.gan
-    if kernel is not None and kernel.file is not None:
-        gan = gan.replace(kernel=kernel.replace(file=resolved(kernel.file)))
-    return recipe.replace(data=data, gan=gan, **models)
+    plain = recipe.model_dump()
+    for name in (*FILES, "data.root", "data.bank_folder"):
+        table, last = holder(plain, name)
+        value = table.get(last)
+        model = name in ("start_from", "local_from") and value in bundled()
+        if value is not None and not model:
+            table[last] = str((folder / value).resolve())
+    return Recipe.parse(plain)

@@ -42,7 +42,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import renaming, replacing, write
 from napari_semsr.pairing import open_pairs
-from napari_semsr.training.recipe import Recipe
+from napari_semsr.training.recipe import FILES, Recipe
 from napari_semsr.training.validation import ValidationPair, restore_field
 
 PREVIEW = "preview.tif"
@@ -88,7 +88,6 @@ _FREE = {
 """What may change: the schedule, the machine, and where things lie."""
 
 _WHOLE = {"architecture_options", "data.sources", "gan.discriminator_options"}
-_FILES = {"start_from", "local_from", "data.pairs", "gan.kernel.file"}
 _MODEL = ".safetensors"
 _MOST_TOLD = 3
 _LONGEST = 30
@@ -363,7 +362,7 @@ def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 def _plain(key: str, value: Any) -> Any:
     """Leave out where a file lies; of pairs their digest tells more than the name."""
-    if key not in _FILES or value is None:
+    if key not in FILES or value is None:
         return value
     return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
 

@@ -21,11 +21,11 @@ from napari_semsr.core import Float32Array, Micrograph
 from napari_semsr.models import bicubic
 from napari_semsr.simulation import KINDS, PHANTOMS, degrade_plane, draw
 from napari_semsr.training.data import (
+    INSTRUMENTS,
     PHANTOM_SEED,
     binned,
     fitting_store,
     load_clear,
-    simulated,
     to_unit,
 )
 from napari_semsr.training.recipe import Recipe
@@ -100,7 +100,7 @@ def _simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPa
 
     On samples that training never draws.
     """
-    instrument = simulated(recipe, name, scale)
+    instrument = INSTRUMENTS[name](recipe, scale)
     return [
         ValidationPair(name, low * _WHITE, high * _WHITE)
         for low, high in instrument.validation(_FIELDS)

@@ -8,7 +8,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.models.registry import build
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.patches import ScenePairs, ScenePatches
-from napari_semsr.training.data.sources import pixel_nm_of, simulated
+from napari_semsr.training.data.sources import INSTRUMENTS
 from napari_semsr.training.fit import make_learner
 from napari_semsr.training.recipe import Recipe
 
@@ -35,7 +35,7 @@ def test_pairs_depend_on_their_number_alone(name: str, scale: int) -> None:
 
 
 def test_scenes_of_one_sample_differ_in_the_look_alone() -> None:
-    instrument = simulated(recipe(superlens=1.0), "superlens", 1)
+    instrument = INSTRUMENTS["superlens"](recipe(superlens=1.0), 1)
     first, second = instrument.pair(4), instrument.pair(5)
     assert np.array_equal(first[1], second[1])
     assert not np.array_equal(first[0], second[0])
@@ -56,7 +56,7 @@ def test_unpaired_patches_show_another_sample() -> None:
 
 def test_gold_is_seen_at_two_magnifications() -> None:
     with pytest.raises(OptionError, match="scale 2"):
-        simulated(recipe(gold=1.0), "gold", 1).pair(0)
+        INSTRUMENTS["gold"](recipe(gold=1.0), 1).pair(0)
 
 
 def test_simulated_fields_choose_the_checkpoint() -> None:
@@ -71,11 +71,14 @@ def test_simulated_fields_choose_the_checkpoint() -> None:
 
 
 def test_card_states_the_pixel_of_the_instrument() -> None:
-    assert pixel_nm_of(["superlens"]) == 20
-    assert pixel_nm_of(["superlens", "images"]) is None
-    asked = recipe(gold=1.0)
-    network = build(asked.architecture, asked.architecture_options)
-    assert card_of(asked, network, {}).pixel_size_nm == (14.2, 14.2)
+    network = build("two-scale", {"width": 4, "scale": 2})
+
+    def pixel_nm(**sources: float) -> tuple[float, float] | None:
+        return card_of(recipe(**sources), network, {}).pixel_size_nm
+
+    assert pixel_nm(superlens=1.0) == (20, 20)
+    assert pixel_nm(superlens=1.0, images=1.0) is None
+    assert pixel_nm(gold=1.0) == (14.2, 14.2)
 
 
 def test_haze_is_learnt_from_images_alone() -> None:

@@ -10,10 +10,7 @@ from .scenes import (
     Scenes as Scenes,
     load_clear as load_clear,
 )
-from .sources import (
-    pixel_nm_of as pixel_nm_of,
-    simulated as simulated,
-)
+from .sources import INSTRUMENTS as INSTRUMENTS
 from .stored_pairs import (
     fitting_store as fitting_store,
     to_unit as to_unit,

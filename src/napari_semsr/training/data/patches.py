@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from napari_semsr.core import Float32Array
 from napari_semsr.training.data.scenes import SceneDataset
-from napari_semsr.training.data.sources import simulated
+from napari_semsr.training.data.sources import INSTRUMENTS
 from napari_semsr.training.recipe import Recipe
 
 _CORNERS, _OTHER, _SOURCE = 1, 2, 3  # streams of chance beside the scene's own
@@ -107,7 +107,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         whole = sum(shares.values())
         self.shares = [shares[name] / whole for name in self.names]
         self.instruments = {
-            name: simulated(recipe, name, scale)
+            name: INSTRUMENTS[name](recipe, scale)
             for name in self.names
             if name != _IMAGES
         }

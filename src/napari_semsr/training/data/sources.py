@@ -1,7 +1,7 @@
 """Where scenes come from besides clear images: simulated instruments."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -116,19 +116,4 @@ class Gold(Simulated):
         return pair.low, pair.high
 
 
-_KINDS: dict[str, type[Simulated]] = {kind.name: kind for kind in (Superlens, Gold)}
-
-
-def simulated(recipe: Recipe, name: str, scale: int) -> Simulated:
-    """Give an instrument as a recipe wants it."""
-    return _KINDS[name](recipe, scale)
-
-
-def pixel_nm_of(names: Iterable[str]) -> float | None:
-    """Give the pixel of what a network learns from.
-
-    Nanometres, where there is one instrument with one pixel; ``images`` are of many
-    pixel sizes.
-    """
-    pixels = {_KINDS[name].pixel_nm if name in _KINDS else None for name in names}
-    return pixels.pop() if len(pixels) == 1 else None
+INSTRUMENTS: dict[str, type[Simulated]] = {k.name: k for k in (Superlens, Gold)}
