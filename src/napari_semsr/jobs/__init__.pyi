@@ -107,9 +107,10 @@ from .train import (
     train_job as train_job,
 )
 from .train_process import (
+    CutRequest as CutRequest,
     TrainRequest as TrainRequest,
     TrainStep as TrainStep,
     resumed as resumed,
     runs_folder as runs_folder,
-    train_apart as train_apart,
+    train_to_shelf as train_to_shelf,
 )

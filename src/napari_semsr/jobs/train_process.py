@@ -1,6 +1,7 @@
 """Train in a process of its own, so that a viewer stays free and gives nothing away.
 
-The memory of the GPU, too, is free again when that process ends.
+The memory of the GPU, too, is free again when that process ends. `train_to_shelf` cuts
+pairs before that, and puts the model on the shelf after it.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import traceback
 import warnings
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +29,19 @@ from napari_semsr.core import (
     CheckpointError,
     DeviceMemoryError,
     Job,
+    Micrograph,
     Progress,
     SemsrError,
 )
+from napari_semsr.io import move
 from napari_semsr.jobs.images import jsonable
-from napari_semsr.jobs.models import shelf_folder
+from napari_semsr.jobs.models import import_model_job, shelf_folder
+from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.jobs.train import Trained
+from napari_semsr.pairing import PairOptions
 
 _MODULE = "napari_semsr.jobs.train_process"
+_RECIPE = "recipe.yaml"
 _LISTEN_S = 0.25
 _LAST_WORDS = 2000
 _FIRST_S = 1.0
@@ -67,6 +74,23 @@ class TrainRequest:
     name: str | None = None
     patch: int | None = None
     anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CutRequest:
+    """Two images that pairs are cut from.
+
+    Attributes
+    ----------
+    low, high : Micrograph
+        What is to be improved, and what it should look like.
+    options : PairOptions
+        How they are cut.
+    """
+
+    low: Micrograph
+    high: Micrograph
+    options: PairOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +139,95 @@ def resumed(run_dir: str | os.PathLike[str]) -> TrainRequest:
     CheckpointError
         If there is no run in the folder.
     """
-    recipe = Path(run_dir) / "recipe.yaml"
+    recipe = Path(run_dir) / _RECIPE
     if not recipe.is_file():
         msg = f"There is no run to resume in {run_dir}; choose its folder, or train."
         raise CheckpointError(msg)
     return TrainRequest(str(recipe), str(run_dir), resume=True)
+
+
+def train_to_shelf(
+    request: TrainRequest, cut: CutRequest | None = None, *, device: str = "auto"
+) -> Job[Trained]:
+    """Cut pairs where images are given, train, and put the model on the shelf.
+
+    Pairs that were cut for a run which never began are removed; an earlier run that was
+    to be replaced then has its own again.
+
+    Parameters
+    ----------
+    request : TrainRequest
+        What to train; with images its pairs are cut, and lie beside the run.
+    cut : CutRequest, optional
+        Images to cut pairs from.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        ``cpu`` hides the GPUs from the training.
+
+    Returns
+    -------
+    Trained
+        What the training came to; its model is the one on the shelf.
+
+    Yields
+    ------
+    Progress
+        Of cutting, then `TrainStep`, then of importing.
+    """
+    if cut is not None:
+        run_dir = Path(request.run_dir)
+        beside = run_dir.with_name(f"{run_dir.name}-pairs.zarr")
+        request = replace(request, pairs=str(beside))
+    store, before = Path(str(request.pairs)), _stamp(request.run_dir)
+    aside = _set_aside(store) if cut is not None and request.overwrite else None
+    ours = cut is not None and not _sheet_of(store).exists() and not store.exists()
+    try:
+        if cut is not None:
+            yield from pairs_job(cut.low, cut.high, str(store), options=cut.options)
+        trained = yield from train_apart(request, device=device)
+    except BaseException:
+        if ours and _stamp(request.run_dir) == before:
+            shutil.rmtree(store, ignore_errors=True)
+            _sheet_of(store).unlink(missing_ok=True)
+            _put_back(store, aside)
+        raise
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+    model = yield from import_model_job(trained.model, overwrite=True)
+    return replace(trained, model=model.path)
+
+
+def _stamp(run_dir: str) -> int | None:
+    """When a run last began in a folder."""
+    file = Path(run_dir) / _RECIPE
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def _set_aside(store: Path) -> Path | None:
+    """Keep the pairs of an earlier run until the new one has begun."""
+    if not store.is_dir():
+        return None
+    aside = store.with_name(f".{store.name}.earlier")
+    shutil.rmtree(aside, ignore_errors=True)
+    move(store, aside)
+    sheet = _sheet_of(store)
+    if sheet.is_file():
+        move(sheet, aside / sheet.name)
+    return aside
+
+
+def _put_back(store: Path, aside: Path | None) -> None:
+    """Give an earlier run its pairs again."""
+    if aside is not None and aside.is_dir():
+        move(aside, store)
+        sheet = _sheet_of(store)
+        if (store / sheet.name).is_file():
+            move(store / sheet.name, sheet)
+
+
+def _sheet_of(store: Path) -> Path:
+    """Where pairs have their contact sheet."""
+    return store.with_suffix(".png")
 
 
 def train_apart(

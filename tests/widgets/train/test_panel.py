@@ -14,6 +14,7 @@ from scipy import ndimage
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io.formats import write
+from napari_semsr.jobs import train_process
 from napari_semsr.jobs.train import Trained
 from napari_semsr.jobs.train_process import TrainStep
 from napari_semsr.models.cards import ModelCard
@@ -22,10 +23,8 @@ from napari_semsr.models.registry import build
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import grey_layers
-from napari_semsr.widgets.train import job as _train_job
-from napari_semsr.widgets.train.job import spell_time
 from napari_semsr.widgets.train.panel import TrainPanel
-from napari_semsr.widgets.train.watch import TrainView, read_curve
+from napari_semsr.widgets.train.watch import TrainView, read_curve, spell_time
 from tests.children import LIMIT_MS
 from tests.widgets.scenes import grain
 
@@ -99,7 +98,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 def training(monkeypatch) -> FakeTraining:
     """No other process."""
     made = FakeTraining()
-    monkeypatch.setattr(_train_job, "train_apart", made)
+    monkeypatch.setattr(train_process, "train_apart", made)
     return made
 
 

@@ -12,7 +12,9 @@ from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_semsr.core import Job, OptionError, Progress, SemsrError, WriteError
 from napari_semsr.jobs import (
+    CutRequest,
     ModelFile,
+    Trained,
     TrainRequest,
     TrainStep,
     import_model_job,
@@ -20,19 +22,13 @@ from napari_semsr.jobs import (
     recipe_facts,
     resumed,
     runs_folder,
+    train_to_shelf,
 )
 from napari_semsr.pairing import PairOptions
 from napari_semsr.widgets.base import Form, Panel, preference
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.train.form import PairsForm, RecipeForm, count_box
-from napari_semsr.widgets.train.job import (
-    Cut,
-    TrainOutcome,
-    pairs_beside,
-    spell_time,
-    train_to_shelf,
-)
-from napari_semsr.widgets.train.watch import TrainView
+from napari_semsr.widgets.train.watch import TrainView, spell_time
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -149,11 +145,10 @@ class TrainPanel(Panel):
         run_dir = self._run_dir()
         _check_run_folder(run_dir, replace=replace)
         cut = self._cut() if self.pairs.cuts else None
-        store = pairs_beside(run_dir) if cut is not None else self.pairs.stored()
         if cut is not None:
-            patch = min(cut.options.patch, facts.patch_px)
+            store, patch = None, min(cut.options.patch, facts.patch_px)
         else:
-            patch = int(self.pairs.patch.value)
+            store, patch = self.pairs.stored(), int(self.pairs.patch.value)
         request = TrainRequest(
             recipe=facts.path,
             run_dir=str(run_dir),
@@ -181,7 +176,7 @@ class TrainPanel(Panel):
             )
             raise OptionError(msg)
 
-    def _cut(self) -> Cut:
+    def _cut(self) -> CutRequest:
         """Read the two layers and how to cut them."""
         facts, pairs = self.recipe.required(), self.pairs
         low, high = self.micrograph(pairs.low.value), self.micrograph(pairs.high.value)
@@ -191,10 +186,10 @@ class TrainPanel(Panel):
         patch = int(pairs.patch.value) or facts.patch_px
         values = {"patch": patch, "scale": self.recipe.scale()}
         step = max(4, patch // 2)
-        return Cut(low, high, PairOptions.parse({**values, "step": step}))
+        return CutRequest(low, high, PairOptions.parse({**values, "step": step}))
 
     def _start(
-        self, request: TrainRequest, cut: Cut | None = None
+        self, request: TrainRequest, cut: CutRequest | None = None
     ) -> Callable[[], Job[Any]]:
         """Get ready to watch a run, and give what makes the job."""
         self._request, self.reached = request, 0
@@ -254,15 +249,15 @@ class TrainPanel(Panel):
         self._clock.stop()
         self.view.settle()
 
-    def show_outcome(self, outcome: TrainOutcome) -> None:
+    def show_outcome(self, outcome: Trained) -> None:
         """Say how good the model is, and tell the lists of models."""
         self._settle()
         NEWS.changed.emit()
-        found = outcome.trained.validation or {}
+        found = outcome.validation or {}
         gain = found.get("gain_db")
         said = "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
         self.notify(
-            f"Trained {outcome.model.card['name']} in {outcome.trained.steps} steps"
+            f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
             f"{said}; it is in the list of Enhance."
         )
 

@@ -13,7 +13,6 @@ from napari_semsr.io import read
 from napari_semsr.jobs import TrainStep
 from napari_semsr.widgets.base import Note, table
 from napari_semsr.widgets.layers import HELPER, layer_keywords, show_scale_bar
-from napari_semsr.widgets.train.job import spell_time
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -24,6 +23,17 @@ if TYPE_CHECKING:
 
 _LOSS, _GAIN, _BEST = "#4ca3dd", "#59b368", "#f2a33a"
 _SMOOTH_SHARE = 25
+_MINUTE_S, _HOUR_S = 60, 3600
+
+
+def spell_time(seconds: float) -> str:
+    """Say a time in the units that suit it."""
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    hours, rest = divmod(seconds, _HOUR_S)
+    return f"{hours:.0f} h {rest // _MINUTE_S:02.0f} min"
 
 
 def _draw_training(

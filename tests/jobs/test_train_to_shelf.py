@@ -8,11 +8,10 @@ import pytest
 from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.train_process import TrainRequest
+from napari_semsr.jobs import train_process
+from napari_semsr.jobs.train_process import CutRequest, TrainRequest, train_to_shelf
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
-from napari_semsr.widgets.train import job
-from napari_semsr.widgets.train.job import Cut
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -20,21 +19,21 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in files}
 
 
-def _cut(seed: int) -> Cut:
+def _cut(seed: int) -> CutRequest:
     high = draw("particles", (96, 96), seed=seed).astype(np.float32)
     layers = (Micrograph(part, name="f") for part in (high, high))
-    return Cut(*layers, PairOptions(patch=24, scale=1))
+    return CutRequest(*layers, PairOptions(patch=24, scale=1))
 
 
 def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
-    store = job.pairs_beside(tmp_path / "run")
+    store = tmp_path / "run-pairs.zarr"
     store.mkdir()
     (store / "mine").write_text("kept")
     store.with_suffix(".png").write_text("kept")
     before = _contents(tmp_path)
-    request = TrainRequest("r.yaml", str(tmp_path / "run"), pairs=str(store))
+    request = TrainRequest("r.yaml", str(tmp_path / "run"))
     with pytest.raises(WriteError):
-        run(job.train_to_shelf(request, _cut(0)))
+        run(train_to_shelf(request, _cut(0)))
     assert _contents(tmp_path) == before
 
 
@@ -44,7 +43,6 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    store = job.pairs_beside(folder)
 
     def training(request: TrainRequest, **_: object):
         if request.overwrite and not begins:
@@ -54,13 +52,13 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
         raise OptionError("stopped") if request.overwrite else KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(job, "train_apart", training)
-    request = TrainRequest("r.yaml", str(folder), pairs=str(store))
+    monkeypatch.setattr(train_process, "train_apart", training)
+    request = TrainRequest("r.yaml", str(folder))
     with pytest.raises(KeyboardInterrupt):
-        run(job.train_to_shelf(request, _cut(0)))
+        run(train_to_shelf(request, _cut(0)))
     before = _contents(tmp_path)
-    again = TrainRequest("r.yaml", str(folder), pairs=str(store), overwrite=True)
+    again = TrainRequest("r.yaml", str(folder), overwrite=True)
     with pytest.raises(OptionError):
-        run(job.train_to_shelf(again, _cut(1)))
+        run(train_to_shelf(again, _cut(1)))
     assert (_contents(tmp_path) == before) != begins
     assert not list(tmp_path.glob(".*"))
