@@ -21,11 +21,8 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class LeakyReLU(nn.LeakyReLU):
-    """Leaky rectifier in place, with the slope 0.2 that GANs commonly have."""
-
-    def __init__(self, slope: float = _SLOPE) -> None:
-        super().__init__(slope, inplace=True)
+LeakyReLU = partial(nn.LeakyReLU, _SLOPE, inplace=True)
+"""Makes a leaky rectifier with the slope that GANs commonly have."""
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
@@ -157,16 +154,19 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
     return functional.interpolate(x, scale_factor=float(scale), mode="bicubic")
 
 
-def _lanczos_weights(scale: int, lobes: int) -> list[list[float]]:
-    """Taps of each output phase at the input offsets ``-lobes .. lobes``."""
+_LOBES = 3  # half width of Lanczos's window in input pixels
+
+
+def _lanczos_weights(scale: int) -> list[list[float]]:
+    """Taps of each output phase at the input offsets of the window."""
     phases = []
     for phase in range(scale):
         shift = (phase + 0.5) / scale - 0.5
         row = []
-        for offset in range(-lobes, lobes + 1):
+        for offset in range(-_LOBES, _LOBES + 1):
             t = math.pi * (offset - shift)
-            inside = abs(t) < lobes * math.pi
-            far = t / lobes
+            inside = abs(t) < _LOBES * math.pi
+            far = t / _LOBES
             value = 1.0 if t == 0 else math.sin(t) / t * math.sin(far) / far
             row.append(value if inside else 0.0)
         phases.append([value / math.fsum(row) for value in row])
@@ -174,17 +174,14 @@ def _lanczos_weights(scale: int, lobes: int) -> list[list[float]]:
 
 
 class Lanczos(nn.Module):
-    """Enlarge by Lanczos's windowed sinc; edges are repeated.
-
-    `lobes`: half width of the window in input pixels.
-    """
+    """Enlarge by Lanczos's windowed sinc; edges are repeated."""
 
     taps: Tensor
 
-    def __init__(self, scale: int, lobes: int = 3) -> None:
+    def __init__(self, scale: int) -> None:
         super().__init__()
-        self.scale, self.lobes = scale, lobes
-        taps = torch.tensor(_lanczos_weights(scale, lobes), device="cpu")
+        self.scale = scale
+        taps = torch.tensor(_lanczos_weights(scale), device="cpu")
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,6 +192,6 @@ class Lanczos(nn.Module):
         if self.scale == 1:
             return x
         kernel = self.taps[:, None, :, None] * self.taps[None, :, None, :]
-        padded = functional.pad(x, (self.lobes,) * 4, mode="replicate")
+        padded = functional.pad(x, (_LOBES,) * 4, mode="replicate")
         phases = functional.conv2d(padded, kernel.flatten(0, 1)[:, None].to(x.dtype))
         return functional.pixel_shuffle(phases, self.scale)
