@@ -13,8 +13,8 @@ from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
 from napari_semsr.training.recipe import DataOptions, Recipe
-from napari_semsr.training.run_folder import PREVIEW, RunFolder, preview
-from napari_semsr.training.validation import ValidationPair
+from napari_semsr.training.run_folder import PREVIEW, RunFolder
+from napari_semsr.training.validation import ValidationPair, preview
 
 RECIPE = Recipe(name="tiny", kind="supervised")
 

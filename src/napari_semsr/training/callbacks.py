@@ -34,7 +34,7 @@ from napari_semsr.models import (
 )
 from napari_semsr.training.data import INSTRUMENTS
 from napari_semsr.training.learners import Learner
-from napari_semsr.training.recipe import FILES, Recipe, holder
+from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import PERCENTILES
 
@@ -258,7 +258,7 @@ def card_of(
         input_percentiles=PERCENTILES,
         pixel_size_nm=None if pixel is None else (pixel, pixel),
         training={
-            "recipe": _without_paths(recipe),
+            "recipe": recipe.without_folders(),
             "validation": {k: round(float(v), 4) for k, v in validation.items()},
         },
     )
@@ -279,13 +279,3 @@ def probe_of(architecture: str, options: str) -> Probe:
     plain = build(architecture, yaml.safe_load(options))
     stride = int(getattr(plain, "stride", 1))
     return probe(getattr(plain, "local", plain), stride=stride)
-
-
-def _without_paths(recipe: Recipe) -> dict[str, Any]:
-    """Give the recipe as a card may carry it: no folder of this machine."""
-    plain = recipe.model_dump(mode="json", exclude={"data": {"root", "bank_folder"}})
-    for name in FILES:
-        table, last = holder(plain, name)
-        if table.get(last) is not None:
-            table[last] = Path(table[last]).name
-    return plain

@@ -368,6 +368,22 @@ class Recipe(Options):
             architecture=card.architecture, architecture_options=card.options
         )
 
+    def without_folders(self) -> dict[str, Any]:
+        """Write the recipe as a card may carry it.
+
+        Returns
+        -------
+        dict
+            Plain options; files are named without their folders.
+        """
+        folders = {"data": {"root", "bank_folder"}}
+        plain = self.model_dump(mode="json", exclude=folders)
+        for name in FILES:
+            table, last = _holder(plain, name)
+            if table.get(last) is not None:
+                table[last] = Path(table[last]).name
+        return plain
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Refuse options that contradict each other."""
@@ -420,13 +436,13 @@ def load_recipe(path: Path) -> Recipe:
     """
     values = _values(path)
     for name, constant in _FORMER.items():
-        table, last = holder(values, name)
+        table, last = _holder(values, name)
         if table.get(last) == constant:
             del table[last]
     return _absolute(Recipe.parse(values), path.parent)
 
 
-def holder(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+def _holder(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
     """Find the table that holds an option, named with dots, and its name there.
 
     An empty one if there is none.
@@ -470,7 +486,7 @@ def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Make the paths of a recipe absolute, which are relative to its folder."""
     plain = recipe.model_dump()
     for name in (*FILES, "data.root", "data.bank_folder"):
-        table, last = holder(plain, name)
+        table, last = _holder(plain, name)
         value = table.get(last)
         model = name in ("start_from", "local_from") and value in bundled()
         if value is not None and not model:

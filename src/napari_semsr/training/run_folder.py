@@ -26,28 +26,21 @@ import numpy as np
 import pytorch_lightning as lightning
 import torch
 import yaml
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
 from napari_semsr.core import (
     CheckpointError,
-    Float32Array,
-    Micrograph,
-    PixelSize,
     WriteError,
     digest_path,
-    parse_pixel_size,
 )
 from napari_semsr.io import renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
-from napari_semsr.training.validation import ValidationPair, restore_field
+from napari_semsr.training.validation import ValidationPair, preview
 
 PREVIEW = "preview.tif"
-_LARGEST_PX = 256
-_GAP_SHARE = 64
 STATE = "last.ckpt"
 _PARTIAL = f"{STATE}.partial"
 _RECIPE = "recipe.yaml"
@@ -399,66 +392,3 @@ def _kept(before: dict[str, Any], kind: str) -> dict[str, str]:
     """Give the digests of a kind that a run keeps."""
     one = kind in _LISTS and kind not in before
     return dict(before[_ONE_LIST if one else kind])
-
-
-# A picture of one held-out patch: degraded, what the network makes of it, truth.
-
-
-def preview(
-    network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
-) -> Micrograph | None:
-    """Put degraded patch, output and truth side by side.
-
-    The field of most contrast is shown; without any, a degraded patch of the store and
-    no truth. On the grey scale of the fields; None where there is nothing to show.
-    """
-    low, high = _chosen(recipe, pairs)
-    if low is None:
-        return None
-    low = _middle(low, _LARGEST_PX)
-    learning = network.training
-    made = restore_field(network.eval(), low)
-    network.train(learning)
-    scale = made.shape[0] // low.shape[0]
-    parts = [low.repeat(scale, 0).repeat(scale, 1), made]
-    if high is not None:
-        parts.append(_middle(high, _LARGEST_PX * scale))
-    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
-
-
-def _chosen(
-    recipe: Recipe, pairs: list[ValidationPair]
-) -> tuple[Float32Array | None, Float32Array | None]:
-    """Choose what is shown: the same at every validation."""
-    if pairs:
-        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
-        return best.low.astype(np.float32), best.high.astype(np.float32)
-    if recipe.data.pairs is None:
-        return None, None
-    store = open_pairs(Path(recipe.data.pairs))
-    name = "validation" if store.counts["validation"] else "train"
-    return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
-
-
-def _middle(image: Float32Array, side: int) -> Float32Array:
-    """Cut the middle of an image."""
-    y, x = (max(0, n - side) // 2 for n in image.shape)
-    return image[y : y + side, x : x + side]
-
-
-def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
-    """Put images of one size side by side, with dark gaps between them."""
-    rows, columns = parts[0].shape
-    gap: NDArray[Any] = np.full(
-        (rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts)
-    )
-    row = [item for part in parts for item in (gap, part)][1:]
-    return np.concatenate(row, axis=1).astype(np.float32)
-
-
-def _pixel_size(recipe: Recipe) -> PixelSize | None:
-    """Pixel of the clear images, where the store knows it."""
-    if recipe.data.pairs is None:
-        return None
-    record = open_pairs(Path(recipe.data.pairs)).record
-    return parse_pixel_size(record.get("pixel_size_nm"))

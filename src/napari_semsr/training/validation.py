@@ -17,8 +17,9 @@ from napari_semsr.analysis import (
     measure_frc,
     structural_similarity,
 )
-from napari_semsr.core import Float32Array, Micrograph
+from napari_semsr.core import Float32Array, Micrograph, PixelSize, parse_pixel_size
 from napari_semsr.models import bicubic
+from napari_semsr.pairing import open_pairs
 from napari_semsr.simulation import KINDS, PHANTOMS, degrade_plane, draw
 from napari_semsr.training.data import (
     INSTRUMENTS,
@@ -33,6 +34,8 @@ from napari_semsr.training.recipe import Recipe
 _HARDLY_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
 _MOST_STORED = 64  # patches of a store
+_PREVIEW_PX = 256
+_GAP_SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class ValidationPair:
 
 
 def _centre(image: Float32Array, side: int) -> Float32Array:
+    """Cut the middle of an image, up to a side."""
     y, x = ((n - min(n, side)) // 2 for n in image.shape)
     return image[y : y + side, x : x + side]
 
@@ -193,7 +197,9 @@ def restore_field(module: nn.Module, image: NDArray[Any]) -> NDArray[np.float32]
     padded = np.pad((image.astype(np.float32) - low) / span, lacking, mode="reflect")
     given = torch.from_numpy(padded.astype(np.float32)).to(_device_of(module))
     rows, columns = (n * scale for n in image.shape)
-    restored = module(given[None, None])[0, 0, :rows, :columns]
+    learning = module.training
+    restored = module.eval()(given[None, None])[0, 0, :rows, :columns]
+    module.train(learning)
     return np.asarray(restored.float().cpu().numpy() * span + low, dtype=np.float32)
 
 
@@ -214,10 +220,9 @@ class Validator:
 
         ``gain_db`` in PSNR over the degraded image, the same as ``gain_db_KIND`` for
         each degradation, ``psnr_db`` and ``ssim``, all after the best gain and offset,
-        and ``frc_per_px`` if asked for; means over the fields. The network is in
-        evaluation mode.
+        and ``frc_per_px`` if asked for; means over the fields.
         """
-        rows: list[dict[str, float]] = []
+        found: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
             restored = restore_field(network, pair.low)
             psnr = affine_psnr_db(restored, pair.high)
@@ -229,10 +234,10 @@ class Validator:
                 row["ssim"] = similar
             if self.cross_frc:
                 row["frc_per_px"] = frc_cutoff_per_px(restored, truth)
-            rows.append(row)
-        given = {name: None for row in rows for name in row}
-        names = sorted(given, key=lambda name: not name.startswith("gain"))
-        return {n: float(np.mean([r[n] for r in rows if n in r])) for n in names}
+            for name, value in row.items():
+                found.setdefault(name, []).append(value)
+        names = sorted(found, key=lambda name: not name.startswith("gain"))
+        return {name: float(np.mean(found[name])) for name in names}
 
 
 def _enlarged(pair: ValidationPair) -> NDArray[Any]:
@@ -240,3 +245,58 @@ def _enlarged(pair: ValidationPair) -> NDArray[Any]:
     scale = pair.high.shape[0] // pair.low.shape[0]
     low = torch.from_numpy(pair.low.astype(np.float32))
     return np.asarray(bicubic(low[None, None], scale)[0, 0].numpy())
+
+
+# A picture of one held-out patch: degraded, what the network makes of it, truth.
+
+
+def preview(
+    network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
+) -> Micrograph | None:
+    """Put degraded patch, output and truth side by side.
+
+    The field of most contrast is shown; without any, a degraded patch of the store and
+    no truth. On the grey scale of the fields; None where there is nothing to show.
+    """
+    low, high = _chosen(recipe, pairs)
+    if low is None:
+        return None
+    low = _centre(low, _PREVIEW_PX)
+    made = restore_field(network, low)
+    scale = made.shape[0] // low.shape[0]
+    parts = [low.repeat(scale, 0).repeat(scale, 1), made]
+    if high is not None:
+        parts.append(_centre(high, _PREVIEW_PX * scale))
+    return Micrograph(_beside(parts), _pixel_size(recipe), "low | output | truth")
+
+
+def _chosen(
+    recipe: Recipe, pairs: list[ValidationPair]
+) -> tuple[Float32Array | None, Float32Array | None]:
+    """Choose what is shown: the same at every validation."""
+    if pairs:
+        best = max(pairs, key=lambda pair: float(np.std(pair.high)))
+        return best.low.astype(np.float32), best.high.astype(np.float32)
+    if recipe.data.pairs is None:
+        return None, None
+    store = open_pairs(Path(recipe.data.pairs))
+    name = "validation" if store.counts["validation"] else "train"
+    return np.asarray(store.arrays(name)[0][0], dtype=np.float32), None
+
+
+def _beside(parts: list[Float32Array]) -> NDArray[np.float32]:
+    """Put images of one size side by side, with dark gaps between them."""
+    rows, columns = parts[0].shape
+    gap: NDArray[Any] = np.full(
+        (rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts)
+    )
+    row = [item for part in parts for item in (gap, part)][1:]
+    return np.concatenate(row, axis=1).astype(np.float32)
+
+
+def _pixel_size(recipe: Recipe) -> PixelSize | None:
+    """Pixel of the clear images, where the store knows it."""
+    if recipe.data.pairs is None:
+        return None
+    record = open_pairs(Path(recipe.data.pairs)).record
+    return parse_pixel_size(record.get("pixel_size_nm"))

@@ -16,10 +16,6 @@ from napari_semsr.training.data.stored_pairs import StoredPatches
 from napari_semsr.training.recipe import Recipe
 
 
-def _unheard(_done: int, _count: int) -> None:
-    """Tell nobody."""
-
-
 class TrainingData(lightning.LightningDataModule):
     """Batches from the first one that a run of `done` steps has not seen.
 
@@ -28,7 +24,11 @@ class TrainingData(lightning.LightningDataModule):
     """
 
     def __init__(
-        self, recipe: Recipe, scale: int, done: int = 0, report: Report = _unheard
+        self,
+        recipe: Recipe,
+        scale: int,
+        done: int = 0,
+        report: Report = lambda _done, _count: None,
     ) -> None:
         super().__init__()
         self.recipe, self.scale, self.done = recipe, scale, done

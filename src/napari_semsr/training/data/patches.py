@@ -1,6 +1,6 @@
 """Patches to learn from: of degraded scenes, as pairs or from two different scenes."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,39 @@ class Patches(NamedTuple):
     # (P, 1, H * scale, W * scale) the truth, or, without pairs, of something else
     high: Tensor
 
+    @classmethod
+    def cut_from(
+        cls,
+        low: Tensor,
+        high: Tensor,
+        corners: NDArray[np.int64],
+        elsewhere: NDArray[np.int64],
+        side: int,
+    ) -> Self:
+        """Cut degraded images (S, 1, H, W) at corners, and clear ones `elsewhere`.
+
+        The corners (S, P, 2) and the side are in pixels of the degraded images.
+        """
+        scale = high.shape[-1] // low.shape[-1]
+        return cls(cut(low, corners, side), cut(high, scale * elsewhere, scale * side))
+
+    @classmethod
+    def cut_from_one(
+        cls,
+        low: NDArray[np.floating],
+        high: NDArray[np.floating],
+        corners: NDArray[np.int64],
+        elsewhere: NDArray[np.int64],
+        side: int,
+    ) -> Self:
+        """Cut one degraded and one clear image (Y, X), at corners (P, 2)."""
+        coarse, fine = (
+            torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
+            for image in (low, high)
+        )
+        both = cls.cut_from(coarse, fine, corners[None], elsewhere[None], side)
+        return cls(both.low[0], both.high[0])
+
 
 def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tensor:
     """Cut patches (S, P, 1, side, side) of images (S, 1, H, W) at (S, P, 2) corners."""
@@ -36,37 +69,6 @@ def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tenso
         for y, x in places
     ]
     return torch.stack(patches).reshape(*corners.shape[:2], 1, side, side)
-
-
-def cut_both(
-    low: Tensor,
-    high: Tensor,
-    corners: NDArray[np.int64],
-    elsewhere: NDArray[np.int64],
-    side: int,
-) -> Patches:
-    """Cut patches of degraded images (S, 1, H, W), and `elsewhere` of clear ones.
-
-    The corners (S, P, 2) and the side are in pixels of the degraded images.
-    """
-    scale = high.shape[-1] // low.shape[-1]
-    return Patches(cut(low, corners, side), cut(high, scale * elsewhere, scale * side))
-
-
-def cut_one(
-    low: NDArray[np.floating],
-    high: NDArray[np.floating],
-    corners: NDArray[np.int64],
-    elsewhere: NDArray[np.int64],
-    side: int,
-) -> Patches:
-    """Cut patches of one degraded and one clear image (Y, X), at corners (P, 2)."""
-    coarse, fine = (
-        torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
-        for image in (low, high)
-    )
-    both = cut_both(coarse, fine, corners[None], elsewhere[None], side)
-    return Patches(both.low[0], both.high[0])
 
 
 def flat(batch: Patches) -> Patches:
@@ -167,7 +169,8 @@ class ScenePatches(Dataset[Patches]):
         elsewhere = corners
         if self.recipe.unpaired:
             high, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
-        return cut_one(low, high, corners, elsewhere, self.recipe.data.patch_px)
+        side = self.recipe.data.patch_px
+        return Patches.cut_from_one(low, high, corners, elsewhere, side)
 
     def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
         """Draw where patches begin, in pixels of the degraded image."""

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from napari_semsr.core import OptionError, WriteError
 from napari_semsr.io import move
-from napari_semsr.training.data.patches import Patches, ScenePairs, cut_both
+from napari_semsr.training.data.patches import Patches, ScenePairs
 from napari_semsr.training.data.scenes import SceneDataset, Scenes
 from napari_semsr.training.recipe import Recipe
 
@@ -199,7 +199,7 @@ class CachedBatches:
             moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)
             high = _unit(self._taken(self.high, moved % self.count))
             elsewhere = rng.integers(0, last + 1, many)
-        return cut_both(low, high, corners, elsewhere, data.patch_px)
+        return Patches.cut_from(low, high, corners, elsewhere, data.patch_px)
 
     def _on_device(self, numbers: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(numbers).to(self.device)

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from napari_semsr.core import FloatPair, ReadError, ShapeError
 from napari_semsr.pairing import PairStore, augment_pair, open_pairs
-from napari_semsr.training.data.patches import Patches, cut_one
+from napari_semsr.training.data.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
 _IN_MEMORY = 1 << 30
@@ -93,7 +93,7 @@ class StoredPatches(Dataset[Patches]):
         side = self.recipe.data.patch_px
         rng = np.random.default_rng([self.recipe.seed, place, _CUT])
         corner = np.array([[rng.integers(0, n - side + 1) for n in low.shape]])
-        return cut_one(low, high, corner, corner, side)
+        return Patches.cut_from_one(low, high, corner, corner, side)
 
 
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:
