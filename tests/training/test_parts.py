@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from napari_semsr.core.errors import OptionError, ReadError
-from napari_semsr.training.callbacks import MetricsLogger, append_row
+from napari_semsr.training.callbacks import MetricsLogger
 from napari_semsr.training.learners.adversarial import (
     History,
     discriminator_loss,
@@ -129,8 +129,8 @@ def test_mean_of_weights_follows_and_steps_are_seeded() -> None:
 
 def test_curve_keeps_the_columns_it_was_begun_with(tmp_path: Path) -> None:
     path = tmp_path / "curve.csv"
-    append_row(path, {"step": 1, "loss": 0.5})
-    append_row(path, {"step": 2, "ssim": 0.25})
+    for row in ({"step": 1, "loss": 0.5}, {"step": 2, "ssim": 0.25}):
+        MetricsLogger(tmp_path, []).log(row)
     assert path.read_text().split() == ["step,loss", "1,0.5", "2,"]
 
 

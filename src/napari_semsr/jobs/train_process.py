@@ -462,18 +462,12 @@ def _trained(request: dict[str, Any], say: Say) -> dict[str, Any]:
             step = next(job)
             now = time.monotonic()
             if now - told >= _REPORT_EVERY_S or step.done == step.total:
-                told = now
-                say("step", _row(step))
+                told, loss = now, jsonable(getattr(step, "loss", None))
+                say("step", [step.done, step.total, step.message, loss])
     except StopIteration as end:
         return dict(end.value.to_json())
     finally:
         job.close()
-
-
-def _row(step: Progress) -> list[Any]:
-    """Write a step as JSON can hold it."""
-    loss = getattr(step, "loss", None)
-    return [step.done, step.total, step.message, jsonable(loss)]
 
 
 def _said(error: Exception) -> tuple[str, str]:

@@ -42,20 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add a row to a CSV file, which keeps the columns that it was begun with."""
-    columns = list(row)
-    new = not path.exists()
-    if not new:
-        with path.open(newline="", encoding="utf-8") as stream:
-            columns = next(csv.reader(stream), columns)
-    with path.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
-        if new:
-            writer.writeheader()
-        writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
-
-
 def _loggers_of(run_dir: Path) -> list[Logger]:
     """Lightning's logger for ``board/`` in a run's folder; none without TensorBoard."""
     try:
@@ -65,14 +51,26 @@ def _loggers_of(run_dir: Path) -> list[Logger]:
 
 
 class MetricsLogger:
-    """Writes the figures of a step to ``curve.csv`` and to Lightning's loggers."""
+    """Writes the figures of a step to ``curve.csv`` and to Lightning's loggers.
+
+    The file keeps the columns that it was begun with.
+    """
 
     def __init__(self, run_dir: Path, loggers: Sequence[Logger]) -> None:
         self.run_dir, self.loggers = run_dir, loggers
 
     def log(self, row: dict[str, float]) -> None:
         """Add the figures of one step, by name; ``step`` is one of them."""
-        append_row(self.run_dir / "curve.csv", row)
+        path, columns = self.run_dir / "curve.csv", list(row)
+        new = not path.exists()
+        if not new:
+            with path.open(newline="", encoding="utf-8") as stream:
+                columns = next(csv.reader(stream), columns)
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
         figures = {name: value for name, value in row.items() if name != "step"}
         for logger in self.loggers:
             logger.log_metrics(figures, int(row["step"]))
@@ -109,11 +107,7 @@ class Recorder(Callback):
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        best: dict[str, float],
-        *,
-        writes: bool = True,
+        self, folder: RunFolder, best: dict[str, float], *, writes: bool = True
     ) -> None:
         self.folder, self.recipe, self.best = folder, folder.recipe, best
         self.writes = writes

@@ -30,11 +30,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from napari_semsr.core import (
-    CheckpointError,
-    WriteError,
-    digest_path,
-)
+from napari_semsr.core import CheckpointError, WriteError, digest_path
 from napari_semsr.io import renaming, replacing, write
 from napari_semsr.pairing import open_pairs
 from napari_semsr.training.recipe import FILES, Recipe
@@ -223,11 +219,8 @@ class RunFolder:
             if not resume:
                 for file in (*(self.path / name for name in _RUN_FILES), self.model):
                     file.unlink(missing_ok=True)
-            for name, plain in (
-                (_RECIPE, self.recipe.model_dump(mode="json")),
-                (INPUTS, inputs),
-            ):
-                _put(self.path / name, plain)
+            _put(self.path / _RECIPE, self.recipe.model_dump(mode="json"))
+            _put(self.path / INPUTS, inputs)
 
     @contextmanager
     def leaving_no_empty(self) -> Iterator[None]:

@@ -1,13 +1,15 @@
 """Parts that several architectures share."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from napari_semsr.core import FloatArray
 
 Edges = Literal["zeros", "reflect", "replicate"]
 """What a convolution sees beyond an image."""
@@ -157,20 +159,13 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
 _LOBES = 3  # half width of Lanczos's window in input pixels
 
 
-def _lanczos_weights(scale: int) -> list[list[float]]:
-    """Taps of each output phase at the input offsets of the window."""
-    phases = []
-    for phase in range(scale):
-        shift = (phase + 0.5) / scale - 0.5
-        row = []
-        for offset in range(-_LOBES, _LOBES + 1):
-            t = math.pi * (offset - shift)
-            inside = abs(t) < _LOBES * math.pi
-            far = t / _LOBES
-            value = 1.0 if t == 0 else math.sin(t) / t * math.sin(far) / far
-            row.append(value if inside else 0.0)
-        phases.append([value / math.fsum(row) for value in row])
-    return phases
+def _lanczos_weights(scale: int) -> FloatArray:
+    """Taps (scale, 7) of each output phase at the input offsets of the window."""
+    shifts = (np.arange(scale) + 0.5) / scale - 0.5
+    away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
+    inside = np.abs(away) < _LOBES
+    taps = np.where(inside, np.sinc(away) * np.sinc(away / _LOBES), 0)
+    return np.asarray(taps / taps.sum(1, keepdims=True))
 
 
 class Lanczos(nn.Module):
@@ -181,7 +176,7 @@ class Lanczos(nn.Module):
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        taps = torch.tensor(_lanczos_weights(scale), device="cpu")
+        taps = torch.tensor(_lanczos_weights(scale), dtype=torch.float32, device="cpu")
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
