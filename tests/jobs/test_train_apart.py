@@ -18,8 +18,9 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import train_process as apart
+from napari_semsr.jobs.models import runs_folder
 from napari_semsr.jobs.pairs import pairs_job
-from napari_semsr.jobs.train_process import TrainRequest, resumed, train_apart
+from napari_semsr.jobs.train_process import TrainRequest, train_apart
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
 from tests.children import LIMIT_S
@@ -89,7 +90,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     assert _saved(folder) >= reached // 5 * 5 >= 5
     assert (folder / "tiny.safetensors").is_file()
     begun = _saved(folder)
-    job = train_apart(resumed(folder), patience_s=LIMIT_S)
+    job = train_apart(TrainRequest.resumed(folder), patience_s=LIMIT_S)
     first = next(step.done for step in job if step.done)
     job.close()
     assert first > begun
@@ -166,12 +167,12 @@ def test_errors_of_the_training_come_through(tmp_path):
 
 def test_nothing_to_resume_is_said(tmp_path):
     with pytest.raises(CheckpointError, match="no run to resume"):
-        resumed(tmp_path)
+        TrainRequest.resumed(tmp_path)
 
 
 def test_runs_lie_beside_the_shelf_or_where_they_are_told(tmp_path, monkeypatch):
     monkeypatch.delenv("SEMSR_RUNS", raising=False)
     monkeypatch.setenv("SEMSR_MODELS", str(tmp_path / "models"))
-    assert apart.runs_folder() == tmp_path / "runs"
+    assert runs_folder() == tmp_path / "runs"
     monkeypatch.setenv("SEMSR_RUNS", str(tmp_path / "else"))
-    assert apart.runs_folder() == tmp_path / "else"
+    assert runs_folder() == tmp_path / "else"

@@ -61,6 +61,7 @@ from .models import (
     list_models_job as list_models_job,
     model_info_job as model_info_job,
     on_shelf as on_shelf,
+    runs_folder as runs_folder,
 )
 from .pairs import (
     PairsMade as PairsMade,
@@ -110,7 +111,5 @@ from .train_process import (
     CutRequest as CutRequest,
     TrainRequest as TrainRequest,
     TrainStep as TrainStep,
-    resumed as resumed,
-    runs_folder as runs_folder,
     train_to_shelf as train_to_shelf,
 )

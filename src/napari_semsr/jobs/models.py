@@ -172,6 +172,18 @@ def kept_folder(new: Path, old: Path) -> Path:
     return old if old.is_dir() and not new.exists() else new
 
 
+def runs_folder() -> Path:
+    """Give the folder where runs are kept that were given no other.
+
+    Returns
+    -------
+    pathlib.Path
+        ``$SEMSR_RUNS`` if set, else ``runs`` beside the shelf of models.
+    """
+    chosen = os.environ.get("SEMSR_RUNS")
+    return Path(chosen) if chosen else shelf_folder().parent / "runs"
+
+
 def find_model(name_or_path: str | os.PathLike[str]) -> Path:
     """Find a model: bundled, imported, or a file.
 

@@ -22,7 +22,7 @@ from _thread import interrupt_main
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from napari_semsr import core
 from napari_semsr.core import (
@@ -35,7 +35,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import move
 from napari_semsr.jobs.images import jsonable
-from napari_semsr.jobs.models import import_model_job, shelf_folder
+from napari_semsr.jobs.models import import_model_job
 from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.jobs.train import Trained
 from napari_semsr.pairing import PairOptions
@@ -75,6 +75,33 @@ class TrainRequest:
     patch: int | None = None
     anew: bool = False
 
+    @classmethod
+    def resumed(cls, run_dir: str | os.PathLike[str]) -> Self:
+        """Ask for a run to go on, as its folder says.
+
+        Parameters
+        ----------
+        run_dir : path
+            Folder of a run that was stopped or killed.
+
+        Returns
+        -------
+        TrainRequest
+            The request.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no run in the folder.
+        """
+        recipe = Path(run_dir) / _RECIPE
+        if not recipe.is_file():
+            msg = (
+                f"There is no run to resume in {run_dir}; choose its folder, or train."
+            )
+            raise CheckpointError(msg)
+        return cls(str(recipe), str(run_dir), resume=True)
+
 
 @dataclass(frozen=True, slots=True)
 class CutRequest:
@@ -107,43 +134,6 @@ class TrainStep(Progress):
 
     loss: float | None = None
     seconds_left: float | None = None
-
-
-def runs_folder() -> Path:
-    """Give the folder where runs are kept that were given no other.
-
-    Returns
-    -------
-    pathlib.Path
-        ``$SEMSR_RUNS`` if set, else ``runs`` beside the shelf of models.
-    """
-    chosen = os.environ.get("SEMSR_RUNS")
-    return Path(chosen) if chosen else shelf_folder().parent / "runs"
-
-
-def resumed(run_dir: str | os.PathLike[str]) -> TrainRequest:
-    """Ask for a run to go on, as its folder says.
-
-    Parameters
-    ----------
-    run_dir : path
-        Folder of a run that was stopped or killed.
-
-    Returns
-    -------
-    TrainRequest
-        The request.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no run in the folder.
-    """
-    recipe = Path(run_dir) / _RECIPE
-    if not recipe.is_file():
-        msg = f"There is no run to resume in {run_dir}; choose its folder, or train."
-        raise CheckpointError(msg)
-    return TrainRequest(str(recipe), str(run_dir), resume=True)
 
 
 def train_to_shelf(

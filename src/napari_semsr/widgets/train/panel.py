@@ -20,7 +20,6 @@ from napari_semsr.jobs import (
     import_model_job,
     on_shelf,
     recipe_facts,
-    resumed,
     runs_folder,
     train_to_shelf,
 )
@@ -206,7 +205,7 @@ class TrainPanel(Panel):
         if run_dir is None:
             return
         try:
-            make = self._start(resumed(run_dir))
+            make = self._start(TrainRequest.resumed(run_dir))
         except SemsrError as error:
             self.show_problem(str(error))
             return
