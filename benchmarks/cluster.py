@@ -19,8 +19,8 @@ from distributed import LocalCluster
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.engine import enhance_to_store, plan_run
+from napari_semsr.inference.layout import create_output, plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.models.cards import ModelCard
@@ -53,9 +53,11 @@ def seconds(
         )
     else:
         loaded, options = load_model("sem-restore"), EnhanceOptions(precision="fp32")
-    store = create_output(path, source, loaded, options)
+    output = plan_output(source, loaded.card.model_dump(), options)
+    store = create_output(path, output)
     begun = time.perf_counter()
-    run(enhance_to_store(source, loaded, store, options, scheduler=scheduler))
+    job = plan_run(source, output, loaded, options, store=store, scheduler=scheduler)
+    run(enhance_to_store(run(job), store))
     return time.perf_counter() - begun
 
 

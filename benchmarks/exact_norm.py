@@ -33,11 +33,12 @@ from torch import nn
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run as finish
 from napari_semsr.core.tiling import TilePlan, pad_to
-from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.engine import MemoryWatch, enhance_array
 from napari_semsr.inference.exact.plan import halo_and_trace, plan_lockstep
 from napari_semsr.inference.exact.run import run_lockstep
 from napari_semsr.inference.exact.sampled import measure_frozen
-from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
+from napari_semsr.inference.layout import plan_output
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.output import ArraySink
@@ -110,7 +111,9 @@ def work(
     """Set up what the engine would."""
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     options = EnhanceOptions(tile=core, norm="tile", haze=False)
-    planned = finish(plan_enhance(Micrograph(image), loaded, options, predictor))
+    field = Micrograph(image)
+    output = plan_output(field, loaded.card.model_dump(), options)
+    planned = finish(plan_enhance(field, output, loaded, options, predictor))
     run = TiledRun(planned, np.empty(image.shape, np.float32))
     return predictor, run, planned.tiles
 

@@ -23,6 +23,7 @@ from tiling import field
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
+from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
@@ -95,7 +96,8 @@ def main() -> int:
     options = EnhanceOptions(precision="fp32", device="cpu")
     image = Micrograph(field((chosen.side, chosen.side)))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = run(plan_enhance(image, loaded, options, predictor))
+    output = plan_output(image, loaded.card.model_dump(), options)
+    plan = run(plan_enhance(image, output, loaded, options, predictor))
     places = [tile.index for tile in plan.outputs]
     target = np.zeros(plan.output.frame.shape, np.float32)
     ways = {

@@ -254,7 +254,8 @@ def hold(side: int) -> None:
     from qtpy.QtWidgets import QApplication
 
     from napari_semsr.core.micrograph import Micrograph
-    from napari_semsr.inference.engine import enhance_to_store
+    from napari_semsr.core.progress import run
+    from napari_semsr.inference.engine import enhance_to_store, plan_run
     from napari_semsr.inference.layout import create_output, plan_output
     from napari_semsr.inference.live.field import LiveField
     from napari_semsr.inference.options import EnhanceOptions
@@ -266,13 +267,13 @@ def hold(side: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = make_repeated(Path(folder) / "in.zarr", side)
         image, path = Micrograph(data), Path(folder) / "out.ome.zarr"
-        store = create_output(path, image, loaded, options)
         output = plan_output(image, loaded.card.model_dump(), options)
-        live = LiveField(output, [data[::64, ::64]])
+        store, live = create_output(path, output), LiveField(output, [data[::64, ::64]])
         viewer = napari.Viewer(show=True)
         keywords = {"contrast_limits": (0, 255), "rgb": False}
         layer = LiveLayer(viewer, live, keywords, Target(path), lambda: None)
-        job = enhance_to_store(image, loaded, store, options, live=live)
+        planning = plan_run(image, output, loaded, options, store=store)
+        job = enhance_to_store(run(planning), store, live=live)
         runner, turn, failures = JobRunner(), 0, []
         runner.failed.connect(failures.append)
         runner.start("Enhance", lambda: job)

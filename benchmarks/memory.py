@@ -93,15 +93,17 @@ def hold(folder: Path, side: int) -> None:
     from napari_semsr.core.progress import run
 
     compact_memory()
-    from napari_semsr.inference.engine import enhance_to_store
-    from napari_semsr.inference.layout import create_output
+    from napari_semsr.inference.engine import enhance_to_store, plan_run
+    from napari_semsr.inference.layout import create_output, plan_output
     from napari_semsr.inference.options import EnhanceOptions
 
     image = Micrograph(da.from_zarr(make_repeated(folder / "in.zarr", side)))
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")
-    store = create_output(folder / "out.ome.zarr", image, loaded, options)
+    output = plan_output(image, loaded.card.model_dump(), options)
+    store = create_output(folder / "out.ome.zarr", output)
     begun = time.perf_counter()
-    report = run(enhance_to_store(image, loaded, store, options))
+    planned = run(plan_run(image, output, loaded, options, store=store))
+    report = run(enhance_to_store(planned, store))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     seconds = time.perf_counter() - begun
     found = {"peak_mb": peak, "seconds": seconds, "tiles": report.tiles}
@@ -115,8 +117,8 @@ def lockstep(side: int) -> int:
 
     from napari_semsr.core.micrograph import Micrograph
     from napari_semsr.core.progress import run
-    from napari_semsr.inference.engine import enhance_to_store
-    from napari_semsr.inference.layout import create_output
+    from napari_semsr.inference.engine import enhance_to_store, plan_run
+    from napari_semsr.inference.layout import create_output, plan_output
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.models.cards import ModelCard
     from napari_semsr.models.checkpoint import LoadedModel
@@ -139,8 +141,10 @@ def lockstep(side: int) -> int:
     with tempfile.TemporaryDirectory() as name:
         array = make_repeated(Path(name) / "in.zarr", side)
         image = Micrograph(da.from_zarr(array))
-        store = create_output(Path(name) / "out.ome.zarr", image, loaded, options)
-        report = run(enhance_to_store(image, loaded, store, options))
+        output = plan_output(image, loaded.card.model_dump(), options)
+        store = create_output(Path(name) / "out.ome.zarr", output)
+        planned = run(plan_run(image, output, loaded, options, store=store))
+        report = run(enhance_to_store(planned, store))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MB
     show(
         f"lockstep, {side}²: {peak:.0f} MB, {before:.0f} MB before, "

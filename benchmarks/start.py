@@ -64,7 +64,7 @@ def probe(kind: str) -> float:
     """Take the time of what is measured of a network."""
     import torch
 
-    from napari_semsr.inference.exact.plan import halo_and_script
+    from napari_semsr.inference.exact.plan import halo_and_trace
     from napari_semsr.inference.predictor import Predictor
     from napari_semsr.models.cards import ModelCard, bundled
     from napari_semsr.models.checkpoint import LoadedModel, load_model
@@ -82,7 +82,7 @@ def probe(kind: str) -> float:
     begun = time.process_time()
     deep = predictor.probe.halo is None or predictor.probe.halo > 192
     if predictor.probe.norms or deep:
-        halo_and_script(predictor)
+        halo_and_trace(predictor)
     return time.process_time() - begun
 
 

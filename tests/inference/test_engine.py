@@ -15,12 +15,12 @@ from napari_semsr.core.errors import (
 from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.inference import engine
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
 from napari_semsr.io.zarr.store import create_store
 from tests import children
+from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 
@@ -199,7 +199,7 @@ def test_short_memory_cuts_tiles_and_says_so(make_loaded, whole, rng, monkeypatc
 
 
 def _store(tmp_path, image, loaded, options=FP32, **how):
-    return create_output(tmp_path / "out.ome.zarr", image, loaded, options, **how)
+    return store_for(tmp_path / "out.ome.zarr", image, loaded, options, **how)
 
 
 def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
@@ -207,7 +207,7 @@ def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
     loaded = make_loaded("double")
     store = _store(tmp_path, image, loaded)
     steps = []
-    report = run(enhance_to_store(image, loaded, store, FP32), steps.append)
+    report = run(fill(image, loaded, store, FP32), steps.append)
     found = read(tmp_path / "out.ome.zarr")
     expected = run(enhance_array(image, loaded, FP32))
     np.testing.assert_array_equal(found.array(), expected.data)
@@ -227,7 +227,7 @@ def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
     image = _field(rng, (4, 4)).repeat(16, 0).repeat(16, 1)
     loaded, options = make_loaded("identity"), FP32.replace(tile=16)
     store = _store(tmp_path, Micrograph(image), loaded, options)
-    report = run(enhance_to_store(Micrograph(image), loaded, store, options))
+    report = run(fill(Micrograph(image), loaded, store, options))
     assert report.seam_index == np.inf
     assert store.complete
     assert store.notes()["report"]["seam_index"] is None
@@ -236,7 +236,7 @@ def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
 def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     image, loaded = Micrograph(_field(rng, (130, 100))), make_loaded("strided")
     store = _store(tmp_path, image, loaded)
-    job = enhance_to_store(image, loaded, store, FP32)
+    job = fill(image, loaded, store, FP32)
     while next(job).done < 4:
         pass
     job.close()
@@ -244,10 +244,10 @@ def test_a_stopped_run_is_resumed_where_it_was(make_loaded, rng, tmp_path):
     assert not again.complete
     left = len(again.pending())
     assert left <= 20 - 4
-    report = run(enhance_to_store(image, loaded, again, FP32))
+    report = run(fill(image, loaded, again, FP32))
     assert (report.tiles, report.resumed) == (20, 20 - left)
     complete = _store(tmp_path, image, loaded, resume=True)
-    nothing = run(enhance_to_store(image, loaded, complete, FP32))
+    nothing = run(fill(image, loaded, complete, FP32))
     assert nothing.resumed == 20
     assert complete.notes()["report"]["resumed"] == report.resumed
     expected = run(enhance_array(image, loaded, FP32)).data
@@ -268,7 +268,7 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
         self.done[row, column] = 1
 
     monkeypatch.setattr(type(store), "mark_done", check)
-    run(enhance_to_store(image, loaded, store, FP32))
+    run(fill(image, loaded, store, FP32))
     assert sorted(marked) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -285,7 +285,7 @@ def test_a_tile_is_marked_only_after_its_pixels_are_written(
 def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path):
     image, loaded = Micrograph(_field(rng, (60, 60))), make_loaded("plain")
     store = _store(tmp_path, image, loaded)
-    job = enhance_to_store(image, loaded, store, FP32)
+    job = fill(image, loaded, store, FP32)
     while next(job).done < 1:
         pass
     job.close()
@@ -298,7 +298,7 @@ def test_a_changed_run_is_not_resumed(change, named, make_loaded, rng, tmp_path)
         options = FP32.replace(**change)
     again = _store(tmp_path, image, loaded, options, resume=True)
     with pytest.raises(WriteError, match=f"the {named}.* changed: use --overwrite"):
-        run(enhance_to_store(image, loaded, again, options))
+        run(fill(image, loaded, again, options))
 
 
 def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
@@ -308,7 +308,7 @@ def test_a_store_with_other_chunks_is_refused(make_loaded, tmp_path):
             tmp_path / f"{shape[0]}.zarr", shape=shape, dtype="float32", chunk=20
         )
         with pytest.raises(ShapeError, match=match):
-            run(enhance_to_store(image, loaded, store, FP32))
+            run(fill(image, loaded, store, FP32))
 
 
 _CHILD = """
@@ -316,16 +316,19 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from torch import nn
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
-from napari_semsr.inference import EnhanceOptions, create_output, enhance_to_store
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr import inference
 from napari_semsr.models import LoadedModel, ModelCard
 
 card = ModelCard.model_validate_json(sys.argv[2])
 loaded = LoadedModel(nn.Identity(), card, sys.argv[3])
 image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
-options = EnhanceOptions(tile=32, precision="fp32", device="cpu")
-store = create_output(Path(sys.argv[1]), image, loaded, options)
-for step in enhance_to_store(image, loaded, store, options):
+options = inference.EnhanceOptions(tile=32, precision="fp32", device="cpu")
+output = inference.plan_output(image, card.model_dump(), options)
+store = inference.create_output(Path(sys.argv[1]), output)
+planned = run(inference.plan_run(image, output, loaded, options, store=store))
+for step in inference.enhance_to_store(planned, store):
     time.sleep(0.1)
 """
 
@@ -341,8 +344,8 @@ def test_a_killed_run_is_resumed(make_loaded, tmp_path):
         child.kill()
     assert child.returncode == -signal.SIGKILL
     image = Micrograph(np.arange(25600, dtype=np.float32).reshape(160, 160))
-    store = create_output(path, image, loaded, FP32, resume=True)
+    store = store_for(path, image, loaded, FP32, resume=True)
     assert 0 < len(store.pending()) < 25
-    report = run(enhance_to_store(image, loaded, store, FP32))
+    report = run(fill(image, loaded, store, FP32))
     assert report.resumed >= 5
     np.testing.assert_allclose(read(path).array(), image.data, atol=1e-2)

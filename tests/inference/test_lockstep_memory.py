@@ -11,16 +11,16 @@ from napari_semsr.core.background import Returning
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.engine import MemoryWatch, enhance_array
 from napari_semsr.inference.exact.buffers import NoRoomError, Room, TensorStore
 from napari_semsr.inference.exact.plan import halved, plan_lockstep
 from napari_semsr.inference.exact.replay import TilePass
 from napari_semsr.inference.exact.statistics import Gathered, pooled, sums_of
-from napari_semsr.inference.layout import choose_tiles, create_output
-from napari_semsr.inference.options import EnhanceOptions, MemoryWatch
+from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import whole as once
 from tests.children import run_python
+from tests.enhancing import fill, store_for, tiles_of
 
 SMALL = EnhanceOptions(
     tile=64, precision="fp32", device="cpu", memory_gb=1e-6, norm="exact"
@@ -59,10 +59,10 @@ def test_tiles_in_lockstep_are_halved_and_it_is_said(
     expected = whole(image, loaded)
     failed = short(60 * 60)
     micrograph, options = Micrograph(image), SMALL.replace(tile=tile)
-    store = create_output(tmp_path / "a.ome.zarr", micrograph, loaded, options)
+    store = store_for(tmp_path / "a.ome.zarr", micrograph, loaded, options)
     steps = []
     with caplog.at_level(logging.WARNING, "napari_semsr"):
-        report = run(enhance_to_store(micrograph, loaded, store, options), steps.append)
+        report = run(fill(micrograph, loaded, store, options), steps.append)
     assert len(failed) == tile // 64
     note = "Memory was short: tiles in lockstep were cut to 32 px."
     assert note in report.notes
@@ -76,14 +76,14 @@ def test_a_run_that_was_cut_is_resumed_as_it_was(make_loaded, rng, short, tmp_pa
     image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
     short(60 * 60)
     path = tmp_path / "a.ome.zarr"
-    store = create_output(path, image, loaded, SMALL)
+    store = store_for(path, image, loaded, SMALL)
     expected = run(enhance_array(image, loaded, SMALL)).data
-    job = enhance_to_store(image, loaded, store, SMALL)
+    job = fill(image, loaded, store, SMALL)
     while len(store.pending()) > 5:
         next(job)
     job.close()
-    again = create_output(path, image, loaded, SMALL, resume=True)
-    report = run(enhance_to_store(image, loaded, again, SMALL))
+    again = store_for(path, image, loaded, SMALL, resume=True)
+    report = run(fill(image, loaded, again, SMALL))
     assert report.resumed == 4
     np.testing.assert_array_equal(again.level0[:], expected)
 
@@ -132,7 +132,7 @@ def test_a_field_that_does_not_fit_after_all_goes_in_lockstep(
 def test_halves_divide_the_tiles_of_the_output(make_loaded):
     loaded = make_loaded("norm")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = choose_tiles((1000, 900), loaded.card, predictor.probe, tile=96)
+    plan = tiles_of((1000, 900), loaded, predictor.probe, SMALL.replace(tile=96))
     found = plan_lockstep(predictor, plan, 10**12, core=480)
     cores = []
     while found is not None:
@@ -244,7 +244,7 @@ def test_freed_memory_is_returned_after_every_tile(make_loaded, rng, monkeypatch
     monkeypatch.setattr(Returning, "now_and_then", lambda _: returned.append(1))
     image, loaded = Micrograph(_uneven(rng, (145, 130))), make_loaded("norm")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = choose_tiles((145, 130), loaded.card, predictor.probe, tile=64)
+    plan = tiles_of((145, 130), loaded, predictor.probe, SMALL.replace(tile=64))
     found = plan_lockstep(predictor, plan, 0, core=64)
     run(enhance_array(image, loaded, SMALL))
     assert len(returned) == (len(found.trace.points) + 1) * len(found.tiles)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.inference.layout import choose_tiles, plan_output
+from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.probing.receptive_field import Probe
+from tests.enhancing import tiles_of
 
 
 @pytest.mark.parametrize(
@@ -21,9 +22,10 @@ from napari_semsr.models.probing.receptive_field import Probe
     ],
 )
 def test_cores_are_sensible_chunks(shape, scale, stride, tile, core, make_loaded):
-    card = make_loaded("plain", scale=scale, stride=stride).card
+    loaded = make_loaded("plain", scale=scale, stride=stride)
     field = Micrograph(np.broadcast_to(np.uint8(0), shape))
-    output = plan_output(field, card.model_dump(), EnhanceOptions(tile=tile))
+    options = EnhanceOptions(tile=tile)
+    output = plan_output(field, loaded.card.model_dump(), options)
     assert output.core == core
     assert output.unit == tuple(min(core * scale, n * scale) for n in shape)
-    assert choose_tiles(shape, card, Probe(8, 0, stride), tile=tile).core == core
+    assert tiles_of(shape, loaded, Probe(8, 0, stride), options).core == core

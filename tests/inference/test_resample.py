@@ -12,14 +12,13 @@ from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.resampling import Resampling
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
-from napari_semsr.inference.network_input import ResampledField, plan_network_input
+from napari_semsr.inference.network_input import ResampledField, cut_field
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.worker import TiledRun, TileWorker
+from tests.enhancing import fill, plan_of, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 TRAINED = {"pixel_size_nm": (10.0, 10.0)}
@@ -244,19 +243,19 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bits(
         options = FP32.replace(norm="exact", memory_gb=1e-6)
 
     def store(name, **how):
-        return create_output(tmp_path / name, field, loaded, options, **how)
+        return store_for(tmp_path / name, field, loaded, options, **how)
 
     whole = store("whole.zarr")
-    run(enhance_to_store(field, loaded, whole, options))
+    run(fill(field, loaded, whole, options))
     cut = store("cut.zarr")
-    job = enhance_to_store(field, loaded, cut, options)
+    job = fill(field, loaded, cut, options)
     for step in job:
         if step.message.startswith("Enhancing tiles") and step.done == 4:
             break
     job.close()
     assert len(cut.pending()) == 15 - 4
     again = store("cut.zarr", resume=True)
-    report = run(enhance_to_store(field, loaded, again, options))
+    report = run(fill(field, loaded, again, options))
     assert report.resumed == 4
     np.testing.assert_array_equal(again.level0[:], whole.level0[:])
 
@@ -266,11 +265,11 @@ def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng)
     field, loaded = _field(rng, (140, 110), size), make_loaded(kind, **TRAINED)
     expected = run(enhance_array(field, loaded, FP32)).data
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = run(plan_enhance(field, loaded, FP32, predictor))
-    seen = plan_network_input(
-        field, plan.output, loaded.card, predictor.probe, constant=True
+    plan = plan_of(field, loaded, FP32, predictor)
+    tiles, regrid = cut_field(
+        plan.data, plan.output, loaded.card, predictor.probe, constant=True
     )
-    plan = dataclasses.replace(plan, tiles=seen.tiles, regrid=seen.regrid)
+    plan = dataclasses.replace(plan, tiles=tiles, regrid=regrid)
     made = np.zeros_like(expected)
     work = TiledRun(plan, made)
     places = [tile.index for tile in plan.outputs]
@@ -282,17 +281,17 @@ def test_windows_of_one_size_go_through_in_batches(kind, size, make_loaded, rng)
 
 def test_a_changed_resampling_is_not_resumed(make_loaded, rng, tmp_path):
     field, loaded = _field(rng, (90, 70), 14.0), make_loaded("plain", **TRAINED)
-    store = create_output(tmp_path / "a.zarr", field, loaded, FP32)
-    job = enhance_to_store(field, loaded, store, FP32)
+    store = store_for(tmp_path / "a.zarr", field, loaded, FP32)
+    job = fill(field, loaded, store, FP32)
     while not next(job).done:
         pass
     job.close()
     never = FP32.replace(resample="never")
-    again = create_output(tmp_path / "a.zarr", field, loaded, never, resume=True)
+    again = store_for(tmp_path / "a.zarr", field, loaded, never, resume=True)
     with pytest.raises(
         WriteError, match=r"resampling and the .*option resample changed"
     ):
-        run(enhance_to_store(field, loaded, again, never))
+        run(fill(field, loaded, again, never))
 
 
 @pytest.mark.parametrize(("kind", "size"), [*PAIRS[3:], ("norm", "half")])
@@ -316,8 +315,8 @@ def test_a_result_may_be_left_on_the_grid_of_the_model(
         assert 0 <= result.shape[axis] * pitch - extent < pitch * scale
     lazy = enhance_lazy(field, loaded, options).compute()
     np.testing.assert_allclose(lazy, result.data, atol=1e-3)
-    store = create_output(tmp_path / "kept.zarr", field, loaded, options)
-    report = run(enhance_to_store(field, loaded, store, options))
+    store = store_for(tmp_path / "kept.zarr", field, loaded, options)
+    report = run(fill(field, loaded, store, options))
     np.testing.assert_array_equal(store.level0[:], result.data)
     assert "is left on that grid" in report.notes[0]
 

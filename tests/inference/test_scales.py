@@ -10,14 +10,15 @@ from torch.nn import functional
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.layout import create_output, plan_output
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
+from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=16, precision="fp32", device="cpu")
 LOCKSTEP = FP32.replace(memory_gb=1e-6, norm="exact")
@@ -123,14 +124,14 @@ def test_a_live_store_and_a_lazy_field_equal_the_whole(
     expected = whole(image.array(), loaded)
     options = LOCKSTEP if kind.endswith("norm") else FP32
     path = tmp_path / "live.ome.zarr"
-    store = create_output(path, image, loaded, options)
+    store = store_for(path, image, loaded, options)
     shape = tuple(scale * n for n in image.shape)
     output = plan_output(image, loaded.card.model_dump(), options)
     live = LiveField(output, [image.array()])
     drawn = live.levels[0][:, :]
     assert drawn.shape == shape
     np.testing.assert_array_equal(drawn[::scale, ::scale], image.array())
-    run(enhance_to_store(image, loaded, store, options, live=live))
+    run(fill(image, loaded, store, options, live=live))
     np.testing.assert_array_equal(live.levels[0][:, :], store.level0[:])
     _is_right(read(path), expected, image, scale)
     lazy = enhance_lazy(image, loaded, options)
@@ -144,13 +145,13 @@ def test_an_enlarged_field_is_resumed_to_the_same_bits(kind, image, tmp_path):
     options = LOCKSTEP if kind.endswith("norm") else FP32
     expected = run(enhance_array(image, loaded, options)).array()
     path = tmp_path / "half.ome.zarr"
-    store = create_output(path, image, loaded, options)
-    job = enhance_to_store(image, loaded, store, options)
+    store = store_for(path, image, loaded, options)
+    job = fill(image, loaded, store, options)
     while len(store.pending()) > 5:
         next(job)
     job.close()
-    again = create_output(path, image, loaded, options, resume=True)
-    run(enhance_to_store(image, loaded, again, options))
+    again = store_for(path, image, loaded, options, resume=True)
+    run(fill(image, loaded, again, options))
     np.testing.assert_array_equal(again.level0[:], expected)
 
 

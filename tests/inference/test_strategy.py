@@ -11,16 +11,16 @@ from torch import nn
 from napari_semsr.core.errors import WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.exact import step as stepping
 from napari_semsr.inference.exact.sampled import Frozen, Strata
 from napari_semsr.inference.exact.statistics import Statistics
-from napari_semsr.inference.layout import choose_tiles, create_output
 from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import choose_strategy
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.io.formats import read
+from tests.enhancing import fill, store_for, tiles_of
 
 SMALL = EnhanceOptions(tile=32, precision="fp32", device="cpu", memory_gb=1e-6)
 
@@ -82,7 +82,7 @@ def test_exact_statistics_serve_a_lazy_field(make_loaded, whole, rng):
 
 
 def _store(tmp_path, image, loaded, options, **how):
-    return create_output(tmp_path / "out.ome.zarr", image, loaded, options, **how)
+    return store_for(tmp_path / "out.ome.zarr", image, loaded, options, **how)
 
 
 @pytest.mark.parametrize("norm", ["exact", "frozen"])
@@ -93,7 +93,7 @@ def test_statistics_are_kept_and_a_resumed_run_is_identical(
     options = SMALL.replace(norm=norm)
     expected = run(enhance_array(image, loaded, options))
     store = _store(tmp_path, image, loaded, options)
-    job = enhance_to_store(image, loaded, store, options)
+    job = fill(image, loaded, store, options)
     while len(store.pending()) > 23:
         next(job)
     job.close()
@@ -106,7 +106,7 @@ def test_statistics_are_kept_and_a_resumed_run_is_identical(
         assert Frozen.from_json(kept).sampled >= 8
         monkeypatch.setattr("napari_semsr.inference.exact.sampled.measure_frozen", None)
     again = _store(tmp_path, image, loaded, options, resume=True)
-    report = run(enhance_to_store(image, loaded, again, options))
+    report = run(fill(image, loaded, again, options))
     assert 0 < report.resumed < 30
     found = read(tmp_path / "out.ome.zarr").array()
     np.testing.assert_array_equal(found, expected.data)
@@ -140,7 +140,7 @@ def test_frozen_statistics_say_how_far_off_they_are(make_loaded, whole, rng):
 def _way(loaded, shape, before=None, **options):
     chosen = SMALL.replace(**options)
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = choose_tiles(shape, loaded.card, predictor.probe, tile=chosen.tile)
+    plan = tiles_of(shape, loaded, predictor.probe, chosen)
     return choose_strategy(predictor, chosen, plan, before)
 
 

@@ -1,6 +1,7 @@
 from .engine import (
     enhance_array as enhance_array,
     enhance_to_store as enhance_to_store,
+    plan_run as plan_run,
 )
 from .layout import (
     TrainedPixelSizes as TrainedPixelSizes,

@@ -10,12 +10,15 @@ statistics from a sample (`napari_semsr.inference.plan`).
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from typing import Self
 
 import numpy as np
+import psutil
 
 from napari_semsr.core import (
     DeviceMemoryError,
@@ -35,7 +38,7 @@ from napari_semsr.inference.exact import (
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField, LiveSink, in_view_first
-from napari_semsr.inference.options import EnhanceOptions, EnhanceReport, MemoryWatch
+from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import frozen_statistics, memory_budget, plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import (
@@ -99,6 +102,7 @@ def _run_whole_or_lockstep(
                 yield [replace(e, notes=(note, *e.notes)) for e in event]
 
 
+_PERIOD_S = 0.05
 _logger = logging.getLogger(__name__)
 
 
@@ -123,14 +127,117 @@ class _Tally:
                 self.notes.append(note)
 
 
-def enhance_to_store(
+class MemoryWatch:
+    """Watch the resident memory of this process while blocks run, and the time."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._first = int(self._process.memory_info().rss)
+        self._begun = time.perf_counter()
+        self.peak_mb = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time since this was made."""
+        return time.perf_counter() - self._begun
+
+    @property
+    def grown_bytes(self) -> int:
+        """What this process holds now beyond what it held when this was made."""
+        return max(0, int(self._process.memory_info().rss) - self._first)
+
+    def _look(self) -> None:
+        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_PERIOD_S):
+            self._look()
+
+    def __enter__(self) -> Self:
+        self._look()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run that waits for its first tile: nothing of it is decided any more."""
+
+    plan: EnhancePlan  # What is done
+    predictor: Predictor  # The network on its device
+    watch: MemoryWatch  # What it has taken so far
+    scheduler: str | None  # Address of a dask cluster, where tiles go to one
+
+
+def plan_run(
     micrograph: Micrograph,
+    output: OutputPlan,
     loaded: LoadedModel,
-    store: OmeZarrStore,
     options: EnhanceOptions | None = None,
     *,
-    output: OutputPlan | None = None,
+    store: OmeZarrStore | None = None,
     scheduler: str | None = None,
+) -> Job[PlannedRun]:
+    """Bring the network to its device, measure the field, and decide how it is run.
+
+    Parameters
+    ----------
+    micrograph : Micrograph
+        The input; a dask array is read window by window.
+    output : OutputPlan
+        What the run writes, from `plan_output` with the same image and options.
+    loaded : LoadedModel
+        The network.
+    options : EnhanceOptions, optional
+        How it is run.
+    store : OmeZarrStore, optional
+        What is to be filled, from `create_output`; a run that was interrupted is gone
+        on with in the way that it keeps.
+    scheduler : str, optional
+        Address of a dask cluster that sees the same files; the default runs in this
+        process.
+
+    Returns
+    -------
+    PlannedRun
+        What `enhance_to_store` carries out.
+
+    Yields
+    ------
+    Progress
+        What is measured.
+
+    Raises
+    ------
+    OptionError
+        If the options ask for what the network cannot do.
+    """
+    chosen = options or EnhanceOptions()
+    with MemoryWatch() as watch:
+        predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
+        plan = yield from plan_enhance(
+            micrograph,
+            output,
+            loaded,
+            chosen,
+            predictor,
+            before=None if store is None else store.notes().get(STRATEGY_KEY),
+            scattered=scheduler is not None,
+        )
+    return PlannedRun(plan, predictor, watch, scheduler)
+
+
+def enhance_to_store(
+    planned: PlannedRun,
+    store: OmeZarrStore,
+    *,
     live: LiveField | None = None,
 ) -> Job[EnhanceReport]:
     """Enhance a field into a store, tile by tile, and finish the store.
@@ -139,19 +246,10 @@ def enhance_to_store(
 
     Parameters
     ----------
-    micrograph : Micrograph
-        The input; a dask array is read window by window.
-    loaded : LoadedModel
-        The network.
+    planned : PlannedRun
+        From `plan_run`.
     store : OmeZarrStore
-        From `create_output` with the same arguments.
-    options : EnhanceOptions, optional
-        How the network is run.
-    output : OutputPlan, optional
-        From which the store was made, where it is known.
-    scheduler : str, optional
-        Address of a dask cluster that sees the same files; the default runs in this
-        process.
+        From `create_output` with the same output plan.
     live : LiveField, optional
         What a viewer draws meanwhile; it chooses the order.
 
@@ -175,12 +273,9 @@ def enhance_to_store(
     DeviceMemoryError
         If the device's memory does not even hold the smallest piece.
     """
-    chosen = options or EnhanceOptions()
     stored = StoreSink(store)
     sink = stored if live is None else LiveSink(stored, live)
-    report = yield from _enhance(
-        micrograph, loaded, chosen, sink, output, scheduler=scheduler, live=live
-    )
+    report = yield from _carry_out(planned, sink, live)
     if not store.complete:
         store.note("report", _plain(report))
         yield from store.finish()
@@ -235,7 +330,8 @@ def enhance_array(
     output = plan_output(micrograph, loaded.card.model_dump(), chosen)
     frame = output.frame
     result = np.empty(frame.shape, dtype=output.dtype)
-    report = yield from _enhance(micrograph, loaded, chosen, ArraySink(result), output)
+    planned = yield from plan_run(micrograph, output, loaded, chosen)
+    report = yield from _carry_out(planned, ArraySink(result))
     return Micrograph(
         data=result,
         pixel_size_nm=frame.pixel_size_nm,
@@ -247,31 +343,13 @@ def enhance_array(
     )
 
 
-def _enhance(
-    micrograph: Micrograph,
-    loaded: LoadedModel,
-    options: EnhanceOptions,
-    target: Sink,
-    output: OutputPlan | None,
-    *,
-    scheduler: str | None = None,
-    live: LiveField | None = None,
+def _carry_out(
+    planned: PlannedRun, target: Sink, live: LiveField | None = None
 ) -> Job[EnhanceReport]:
-    """Plan, run, and sum up."""
-    begun = time.perf_counter()
-    with MemoryWatch() as memory:
-        predictor = Predictor(
-            loaded, device=options.device, precision=options.precision
-        )
-        plan = yield from plan_enhance(
-            micrograph,
-            loaded,
-            options,
-            predictor,
-            output=output,
-            before=target.kept(STRATEGY_KEY),
-            scattered=scheduler is not None,
-        )
+    """Run what is planned, and sum up."""
+    plan, predictor, watch = planned.plan, planned.predictor, planned.watch
+    options, scheduler = plan.options, planned.scheduler
+    with watch:
         strategy, lockstep = plan.strategy, plan.strategy.lockstep
         target.prepare(plan)
         if target.kept(STRATEGY_KEY) is None:
@@ -280,7 +358,7 @@ def _enhance(
         run = TiledRun(plan, target.array if scheduler is None else target.shared)
         tally = _Tally(notes=list(plan.notes))
         asked = options.memory_gb is not None  # counts from the start of the run
-        held = memory.grown_bytes if asked else 0
+        held = watch.grown_bytes if asked else 0
         if lockstep is not None:
             left = max(0, lockstep.memory_bytes - held)
             lockstep = replace(lockstep, memory_bytes=left)
@@ -300,20 +378,14 @@ def _enhance(
             take = in_order(places) if live is None else in_view_first(live)
             work = _independent(run, predictor, take, scheduler)
         yield from _land(work, target, plan.outputs, tally, len(places))
-    seconds = time.perf_counter() - begun
-    return _report(
-        plan, predictor, (len(places), tally, frozen), seconds, memory.peak_mb
-    )
+    return _report(planned, (len(places), tally, frozen), watch.seconds)
 
 
 def _report(
-    plan: EnhancePlan,
-    predictor: Predictor,
-    done: tuple[int, _Tally, Frozen | None],
-    seconds: float,
-    peak_memory_mb: float,
+    planned: PlannedRun, done: tuple[int, _Tally, Frozen | None], seconds: float
 ) -> EnhanceReport:
     """Say what was done."""
+    plan, predictor = planned.plan, planned.predictor
     places, tally, frozen = done
     strategy, outputs, halo = plan.strategy, plan.outputs, plan.tiles.halo
     if strategy.kind == "lockstep" and strategy.lockstep is not None:
@@ -325,7 +397,7 @@ def _report(
         halo_px=math.ceil(halo / plan.output.fit.factor),
         seconds=seconds,
         megapixels_per_second=tally.pixels / 1e6 / seconds,
-        peak_memory_mb=peak_memory_mb,
+        peak_memory_mb=planned.watch.peak_mb,
         device=str(predictor.device),
         precision=predictor.precision,
         model=plan.loaded.card.name,

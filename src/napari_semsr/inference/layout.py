@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,16 +14,11 @@ from napari_semsr.core import (
     PixelSize,
     Provenance,
     Resampling,
-    TilePlan,
     parse_pixel_size,
-    plan_tiles,
     round_up,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import OmeZarrStore, create_store
-
-if TYPE_CHECKING:
-    from napari_semsr.models import LoadedModel, ModelCard, Probe
 
 # Does a field's pixel size suit a model, and if not, what is done; without torch.
 
@@ -242,13 +237,15 @@ class OutputPlan:
         side = self.core * self.scale
         return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])
 
+    def as_one_tile(self, stride: int) -> "OutputPlan":
+        """Lay out the same result in one tile, aligned to the model's stride."""
+        return replace(self, core=round_up(max(self.frame.shape) // self.scale, stride))
+
 
 def plan_output(
     micrograph: Micrograph,
     card: Mapping[str, Any],
     options: EnhanceOptions,
-    *,
-    tile: int | None = None,
 ) -> OutputPlan:
     """Lay out the result of a run, before a network is loaded.
 
@@ -260,8 +257,6 @@ def plan_output(
         Card of the model: its scale, stride and trained pixel sizes.
     options : EnhanceOptions
         Options of the run.
-    tile : int, optional
-        Side of a tile in px of the input, in place of that of `options`.
 
     Returns
     -------
@@ -272,13 +267,11 @@ def plan_output(
     trained = TrainedPixelSizes.from_card(card)
     fit = fit_pixels(micrograph.pixel_size_nm, trained, options.resample)
     frame = _frame(micrograph, scale, fit)
-    core = _core_side(
-        (frame.shape[0] // scale, frame.shape[1] // scale),
-        scale=scale,
-        stride=stride,
-        tile=tile or options.tile,
-        factor=fit.factor,
-    )
+    core = options.tile
+    if core is None:
+        usual = round(_CORE / 2.0 ** round(math.log2(fit.factor)))
+        core = max(min(usual, _LARGEST_CHUNK // scale) // stride * stride, stride)
+    core = round_up(min(core, max(frame.shape) // scale), stride)
     return OutputPlan(frame, fit, core, scale, np.dtype(options.dtype or np.float32))
 
 
@@ -312,56 +305,11 @@ def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
     )
 
 
-def _core_side(
-    shape: tuple[int, int],
-    *,
-    scale: int,
-    stride: int,
-    tile: int | None = None,
-    factor: float = 1.0,
-) -> int:
-    """Choose the side of a tile's core.
-
-    Gives input pixels; never more than the field, rounded up, has.
-    """
-    whole = round_up(max(shape), stride)
-    if tile is not None:
-        return min(round_up(tile, stride), whole)
-    core = round(_CORE / 2.0 ** round(math.log2(factor)))
-    wanted = min(core, _LARGEST_CHUNK // scale)
-    fitting = wanted // stride * stride
-    return min(max(stride, fitting), whole)
-
-
-# Cut a field into tiles for a network, and make the store that they fill.
-
-
-def choose_tiles(
-    shape: tuple[int, int],
-    card: "ModelCard",
-    probe: "Probe",
-    *,
-    tile: int | None = None,
-    constant: bool = False,
-) -> TilePlan:
-    """Cut a field into tiles for a network."""
-    return plan_tiles(
-        shape,
-        core=_core_side(shape, scale=card.scale, stride=card.stride, tile=tile),
-        halo=probe.halo or 0,
-        stride=card.stride,
-        minimum=probe.smallest,
-        constant=constant,
-    )
-
-
 def create_output(
     path: Path,
-    micrograph: Micrograph,
-    loaded: "LoadedModel",
-    options: EnhanceOptions,
+    output: OutputPlan,
     *,
-    output: OutputPlan | None = None,
+    name: str = "image",
     provenance: Provenance | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -372,14 +320,10 @@ def create_output(
     ----------
     path : pathlib.Path
         Folder to make; its name ends in ``.zarr``.
-    micrograph : Micrograph
-        The input.
-    loaded : LoadedModel
-        The network.
-    options : EnhanceOptions
-        How it is run.
-    output : OutputPlan, optional
-        The same as a plan, where it is known already.
+    output : OutputPlan
+        What the run writes.
+    name : str, default="image"
+        The image's.
     provenance : Provenance, optional
         What makes the image.
     overwrite : bool, default=False
@@ -397,17 +341,16 @@ def create_output(
     WriteError
         If the path cannot be written, or an existing store is of another making.
     """
-    plan = output or plan_output(micrograph, loaded.card.model_dump(), options)
-    frame = plan.frame
+    frame = output.frame
     return create_store(
         path,
         shape=frame.shape,
-        dtype=plan.dtype,
-        chunk=plan.core * plan.scale,
+        dtype=output.dtype,
+        chunk=output.core * output.scale,
         pixel_size_nm=frame.pixel_size_nm,
         origin=frame.origin,
         spacing_px=frame.spacing_px,
-        name=micrograph.name,
+        name=name,
         provenance=provenance,
         overwrite=overwrite,
         resume=resume,

@@ -18,6 +18,7 @@ from torch import nn
 
 from napari_semsr.core import Box, Micrograph, Tile, run as finish, to_dtype
 from napari_semsr.inference.exact import Statistics, exact_statistics
+from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.network_input import ResampledField, source_box
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import frozen_statistics, plan_enhance
@@ -119,7 +120,9 @@ def enhance_lazy(
     chosen = options or EnhanceOptions()
     with _one_at_a_time:
         predictor = _predictor(loaded, chosen.device, chosen.precision)
-    plan = finish(plan_enhance(micrograph, loaded, chosen, predictor, apart=True))
+    output = plan_output(micrograph, loaded.card.model_dump(), chosen)
+    job = plan_enhance(micrograph, output, loaded, chosen, predictor, apart=True)
+    plan = finish(job)
     return _assemble(micrograph, plan, _statistics(plan, predictor))
 
 
@@ -241,10 +244,12 @@ def preview_boxes(
     changed: dict[str, Any] = {"halo_tolerance": None}
     if chosen.resample == "keep":  # a box lies on the field's own grid all the same
         changed["resample"] = "auto"
+    chosen = chosen.replace(**changed)
     job = plan_enhance(
         micrograph,
+        plan_output(micrograph, loaded.card.model_dump(), chosen),
         loaded,
-        chosen.replace(**changed),
+        chosen,
         predictor,
         strategy=ExecutionStrategy("tile" if probe.norms else "none", "tiles"),
         apart=probe.halo is not None,

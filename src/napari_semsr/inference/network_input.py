@@ -28,7 +28,7 @@ from napari_semsr.core import (
     round_up,
     working_type,
 )
-from napari_semsr.inference.layout import OutputPlan, choose_tiles
+from napari_semsr.inference.layout import OutputPlan, PixelFit
 from napari_semsr.models import (
     BLOCK,
     DehazingRestorer,
@@ -400,48 +400,47 @@ class Regrid:
         return core.grow(1).intersection(Box.of(self.there.size))
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkInput:
-    """What a network sees: the field on its grid, and the tiles there.
-
-    `regrid` says how the output's tiles are made of these; None where both grids are
-    one.
-    """
-
-    data: Any
-    tiles: TilePlan
-    regrid: Regrid | None
+def see_field(micrograph: Micrograph, fit: PixelFit) -> Any:
+    """Give a field as the network sees it: on its grid; (Y, X)."""
+    data = micrograph.data
+    if fit.steps is None:
+        return data
+    there = Resampling(micrograph.shape, fit.steps)
+    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
+    return ResampledField(data, there, mean, gaps=fit.keep)
 
 
-def plan_network_input(
-    micrograph: Micrograph,
+def cut_field(
+    seen: Any,
     output: OutputPlan,
     card: ModelCard,
     probe: Probe,
     *,
     constant: bool = False,
-) -> NetworkInput:
-    """Cut what a network sees into tiles; `constant` gives all windows one size."""
-    data, fit = micrograph.data, output.fit
+) -> tuple[TilePlan, Regrid | None]:
+    """Cut what a network sees into tiles; `constant` gives all windows one size.
 
-    def cut(shape: tuple[int, int], tile: int) -> TilePlan:
-        return choose_tiles(shape, card, probe, tile=tile, constant=constant)
-
-    if fit.steps is None:
-        return NetworkInput(data, cut(micrograph.shape, output.core), None)
-    there = Resampling(micrograph.shape, fit.steps)
-    mean = finite_mean(data) if np.dtype(data.dtype).kind == "f" else 0.0
-    seen = ResampledField(data, there, mean, gaps=fit.keep)
-    if fit.keep:
-        return NetworkInput(seen, cut(there.shape, output.core), None)
-    outputs = plan_tiles(micrograph.shape, core=output.core, halo=0, constant=False)
-    rows, columns = there.shape
-    back = Resampling(
-        (rows * card.scale, columns * card.scale),
-        (1 / fit.steps[0], 1 / fit.steps[1]),
+    Also tells how the output's tiles are made of these; None where both grids are one.
+    """
+    regrid, tile = None, output.core
+    if isinstance(seen, ResampledField) and not output.fit.keep:
+        there, (rows, columns) = seen.there, seen.shape
+        back = Resampling(
+            (rows * card.scale, columns * card.scale),
+            (1 / there.steps[0], 1 / there.steps[1]),
+        )
+        outputs = plan_tiles(there.size, core=tile, halo=0, constant=False)
+        regrid = Regrid(there, back, outputs, card.scale)
+        tile = _widest(regrid, card.stride)
+    tiles = plan_tiles(
+        seen.shape,
+        core=round_up(min(tile, max(seen.shape)), card.stride),
+        halo=probe.halo or 0,
+        stride=card.stride,
+        minimum=probe.smallest,
+        constant=constant,
     )
-    regrid = Regrid(there, back, outputs, card.scale)
-    return NetworkInput(seen, cut(there.shape, _widest(regrid, card.stride)), regrid)
+    return tiles, regrid
 
 
 def _widest(regrid: Regrid, stride: int) -> int:

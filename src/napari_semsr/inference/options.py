@@ -1,12 +1,9 @@
 """What a user may choose when enhancing; importable without torch."""
 
-import threading
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
-import psutil
 from pydantic import Field, field_validator
 
 from napari_semsr.core import Options
@@ -78,8 +75,6 @@ class EnhanceOptions(Options):
 
 # What a run of the engine says of itself; importable without torch.
 
-_PERIOD_S = 0.05
-
 
 @dataclass(frozen=True, slots=True)
 class EnhanceReport:
@@ -147,42 +142,3 @@ class EnhanceReport:
     seen_pixel_size_nm: tuple[float, float] | None = None
     norm_error: float | None = None
     notes: tuple[str, ...] = ()
-
-
-class MemoryWatch:
-    """Watch the resident memory of this process while a block runs."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.peak_mb = 0.0
-        self._first = 0
-
-    @property
-    def grown_bytes(self) -> int:
-        """What this process holds now beyond what it held when the block began."""
-        return max(0, int(self._process.memory_info().rss) - self._first)
-
-    def _look(self) -> None:
-        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 1e6)
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_PERIOD_S):
-            self._look()
-
-    def __enter__(self) -> Self:
-        self._first = int(self._process.memory_info().rss)
-        self._look()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()

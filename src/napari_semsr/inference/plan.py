@@ -27,11 +27,12 @@ from napari_semsr.inference.exact import (
     plan_lockstep,
     work_of,
 )
-from napari_semsr.inference.layout import OutputPlan, plan_output
+from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.inference.network_input import (
+    cut_field,
     find_haze,
     measure_scaling,
-    plan_network_input,
+    see_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor, free_memory
@@ -47,39 +48,43 @@ _FROZEN = "frozen"
 
 def plan_enhance(
     micrograph: Micrograph,
+    output: OutputPlan,
     loaded: LoadedModel,
     options: EnhanceOptions,
     predictor: Predictor,
     *,
-    output: OutputPlan | None = None,
     before: Mapping[str, Any] | None = None,
     scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
 ) -> Job[EnhancePlan]:
-    """Measure what holds for the whole field, and decide how it is run."""
+    """Measure what holds for the whole field, and decide how it is run.
+
+    `before`: what an interrupted run kept of its strategy; `scattered`: whether tiles
+    go to other processes; `apart`: whether each is asked for on its own, at any time,
+    so that what cannot be run in tiles is made one.
+    """
     yield Progress(0, 0, "Measuring the grey values")
     card, probe = loaded.card, predictor.probe_within(options.halo_tolerance)
-    output = output or plan_output(micrograph, card.model_dump(), options)
+    seen = see_field(micrograph, output.fit)
     constant = predictor.device.type != "cpu" and not apart
-    seen = plan_network_input(micrograph, output, card, probe, constant=constant)
-    predictor.choose_batch(seen.tiles.tile(0, 0).window.shape, options.batch)
+    tiles, regrid = cut_field(seen, output, card, probe, constant=constant)
+    predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
     if strategy is None:
         strategy = choose_strategy(
-            predictor, options, seen.tiles, before, scattered=scattered
+            predictor, options, tiles, before, scattered=scattered
         )
     if apart and (strategy.kind == "whole" or predictor.probe.halo is None):
-        side = max(*micrograph.shape, *seen.tiles.padded_shape)
-        output = plan_output(micrograph, card.model_dump(), options, tile=side)
-        seen = plan_network_input(micrograph, output, card, predictor.probe)
+        output = output.as_one_tile(card.stride)
+        tiles, regrid = cut_field(seen, output, card, predictor.probe)
     notes = (*((output.fit.note,) if output.fit.note else ()), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
     back = card.grey == "input"
-    scaling = measure_scaling(seen.data, card.input_percentiles, back=back)
+    scaling = measure_scaling(seen, card.input_percentiles, back=back)
     haze = None
     if options.haze:
         yield Progress(0, 0, "Looking for haze")
-        haze = find_haze(seen.data, loaded.module, scaling)
+        haze = find_haze(seen, loaded.module, scaling)
     known = (np.isfinite(block).any() for block in read_chunks(micrograph.data))
     if scaling.low == scaling.high == 0 and not any(known):
         notes += ("The image has no finite pixel, nor has the result.",)
@@ -88,9 +93,9 @@ def plan_enhance(
         options=options,
         source=(micrograph.shape, micrograph.dtype.str),
         output=output,
-        data=seen.data,
-        tiles=seen.tiles,
-        regrid=seen.regrid,
+        data=seen,
+        tiles=tiles,
+        regrid=regrid,
         strategy=strategy,
         scaling=scaling,
         haze=haze,

@@ -179,6 +179,7 @@ def enhance_plane(
         create_output,
         enhance_to_store,
         plan_output,
+        plan_run,
     )
     from napari_semsr.models import load_model
 
@@ -198,10 +199,8 @@ def enhance_plane(
     def make(place: Path) -> "OmeZarrStore":
         store = create_output(
             place,
-            source,
-            loaded,
-            chosen,
-            output=output_plan,
+            output_plan,
+            name=source.name,
             provenance=provenance,
             overwrite=overwrite or place != target,
             resume=resume,
@@ -213,15 +212,10 @@ def enhance_plane(
     def fill(store: "OmeZarrStore") -> Job["EnhanceReport"]:
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
-        report = yield from enhance_to_store(
-            source,
-            loaded,
-            store,
-            chosen,
-            output=output_plan,
-            scheduler=scheduler,
-            live=live,
+        planned = yield from plan_run(
+            source, output_plan, loaded, chosen, store=store, scheduler=scheduler
         )
+        report = yield from enhance_to_store(planned, store, live=live)
         return report if scheduler else _told_of_memory(report, chosen, held)
 
     written = yield from write_blocks(target, make, fill, resumable=True)

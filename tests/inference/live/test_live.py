@@ -10,14 +10,14 @@ from hypothesis import given, strategies as st
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.core.tiling import Box
-from napari_semsr.inference.engine import enhance_to_store
-from napari_semsr.inference.layout import create_output, plan_output
+from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live import levels as live_levels
 from napari_semsr.inference.live.field import LiveField, TileQueue
 from napari_semsr.inference.live.levels import Backdrop, LevelStore, TileCache
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.tiles.worker import TileWorker
 from tests.children import LIMIT_S
+from tests.enhancing import fill, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 
@@ -33,8 +33,8 @@ def _live(field, loaded, **more):
 
 
 def _job(field, loaded, path, live=None, *, resume=False):
-    store = create_output(path, field, loaded, FP32, resume=resume)
-    return store, enhance_to_store(field, loaded, store, FP32, live=live)
+    store = store_for(path, field, loaded, FP32, resume=resume)
+    return store, fill(field, loaded, store, FP32, live=live)
 
 
 def _until(job, tiles):

@@ -15,15 +15,14 @@ from distributed.protocol.pickle import dumps
 from napari_semsr.core.errors import Cancelled, OptionError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import cluster, worker as tasks
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.registry import build
+from tests.enhancing import fill, plan_of, store_for
 
 LOOPBACK = {
     "dashboard_address": "127.0.0.1:0",
@@ -74,8 +73,8 @@ def test_few_tiles_wait_and_none_carries_the_model(
     monkeypatch.setattr(cluster.Client, "submit", submit)
     image = Micrograph(rng.random((160, 160)).astype(np.float32))
     loaded = make_loaded("plain")
-    store = create_output(tmp_path / "c.zarr", image, loaded, OPTIONS)
-    for step in enhance_to_store(image, loaded, store, OPTIONS, scheduler=address):
+    store = store_for(tmp_path / "c.zarr", image, loaded, OPTIONS)
+    for step in fill(image, loaded, store, OPTIONS, scheduler=address):
         if step.message.startswith("Enhancing"):
             most = max(most, submitted - step.done)
     assert submitted == 100
@@ -87,8 +86,8 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     make_loaded, rng, tmp_path, address
 ):
     image, loaded = Micrograph(rng.random((160, 160))), make_loaded("plain")
-    store = create_output(tmp_path / "d.zarr", image, loaded, OPTIONS)
-    job = enhance_to_store(image, loaded, store, OPTIONS, scheduler=address)
+    store = store_for(tmp_path / "d.zarr", image, loaded, OPTIONS)
+    job = fill(image, loaded, store, OPTIONS, scheduler=address)
     while next(job).done < 2:
         assert len(tasks._workers) <= 1
     job.close()
@@ -104,7 +103,7 @@ def test_an_unknown_run_is_refused():
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
     image, loaded = rng.random((16, 16), dtype=np.float32), make_loaded("plain")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = run(plan_enhance(Micrograph(image), loaded, OPTIONS, predictor))
+    plan = plan_of(Micrograph(image), loaded, OPTIONS, predictor)
     work = tasks.TiledRun(plan, image.copy())
     worker = tasks.register("one", work)
     assert tasks.register("one", work) is worker
@@ -120,16 +119,16 @@ def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
         taken.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
     image, loaded = Micrograph(np.zeros((20, 20))), make_loaded("plain")
-    store = create_output(tmp_path / "a.zarr", image, loaded, OPTIONS)
+    store = store_for(tmp_path / "a.zarr", image, loaded, OPTIONS)
     with pytest.raises(OptionError, match=f"answers at {address}"):
-        run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+        run(fill(image, loaded, store, OPTIONS, scheduler=address))
 
 
 def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address):
     image = Micrograph(rng.random((50, 60)).astype(np.float32))
     loaded = make_loaded("identity")
-    store = create_output(tmp_path / "b.zarr", image, loaded, OPTIONS)
-    report = run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+    store = store_for(tmp_path / "b.zarr", image, loaded, OPTIONS)
+    report = run(fill(image, loaded, store, OPTIONS, scheduler=address))
     assert not tasks._workers
     assert report.tiles == 16
     np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)
@@ -143,8 +142,8 @@ def test_exact_statistics_are_measured_before_tiles_run_there(
     options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
     expected = whole(image.array(), loaded)
     path = tmp_path / "e.zarr"
-    store = create_output(path, image, loaded, options)
-    job = enhance_to_store(image, loaded, store, options, scheduler=address)
+    store = store_for(path, image, loaded, options)
+    job = fill(image, loaded, store, options, scheduler=address)
     messages = set()
     while len(store.pending()) > 9:
         messages.add(next(job).message)
@@ -152,16 +151,16 @@ def test_exact_statistics_are_measured_before_tiles_run_there(
     assert "Layer 2 of 2: tiles step together" in messages
     begun = store.notes()
     assert begun["statistics"]["exact"]
-    again = create_output(path, image, loaded, options, resume=True)
+    again = store_for(path, image, loaded, options, resume=True)
     steps = []
-    report = run(enhance_to_store(image, loaded, again, options), steps.append)
+    report = run(fill(image, loaded, again, options), steps.append)
     assert not any(step.message.startswith("Layer") for step in steps)
     assert report.norm == "exact"
     assert 0 < report.resumed < 12
     assert "measured first" in report.notes[0]
     assert np.abs(again.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
-    alone = create_output(tmp_path / "a.zarr", image, loaded, options)
-    run(enhance_to_store(image, loaded, alone, options))
+    alone = store_for(tmp_path / "a.zarr", image, loaded, options)
+    run(fill(image, loaded, alone, options))
     assert alone.notes()["statistics"] == begun["statistics"]
 
 
@@ -172,13 +171,13 @@ def test_lockstep_begun_here_is_resumed_there(
     options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
     expected = whole(image.array(), loaded)
     path = tmp_path / "f.zarr"
-    store = create_output(path, image, loaded, options)
-    job = enhance_to_store(image, loaded, store, options)
+    store = store_for(path, image, loaded, options)
+    job = fill(image, loaded, store, options)
     while len(store.pending()) > 9:
         next(job)
     job.close()
-    again = create_output(path, image, loaded, options, resume=True)
-    job = enhance_to_store(image, loaded, again, options, scheduler=address)
+    again = store_for(path, image, loaded, options, resume=True)
+    job = fill(image, loaded, again, options, scheduler=address)
     report = run(job)
     assert 0 < report.resumed < 12
     assert np.abs(again.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
@@ -189,8 +188,8 @@ def test_a_network_that_sees_everything_is_run_whole_here(
 ):
     image, loaded = Micrograph(rng.random((60, 50))), make_loaded("global")
     expected = whole(image.array(), loaded)
-    store = create_output(tmp_path / "g.zarr", image, loaded, OPTIONS)
-    report = run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+    store = store_for(tmp_path / "g.zarr", image, loaded, OPTIONS)
+    report = run(fill(image, loaded, store, OPTIONS, scheduler=address))
     assert "run whole" in report.notes[0]
     assert np.abs(store.level0[:] - expected).max() <= 1e-5 * np.ptp(expected)
 
@@ -201,18 +200,18 @@ def test_an_error_on_a_worker_is_told(make_loaded, rng, tmp_path, address, monke
 
     monkeypatch.setattr(Predictor, "predict_many", fail)
     image, loaded = Micrograph(rng.random((60, 50))), make_loaded("plain")
-    store = create_output(tmp_path / "h.zarr", image, loaded, OPTIONS)
+    store = store_for(tmp_path / "h.zarr", image, loaded, OPTIONS)
     with pytest.raises(SemsrError, match="kaputt"):
-        run(enhance_to_store(image, loaded, store, OPTIONS, scheduler=address))
+        run(fill(image, loaded, store, OPTIONS, scheduler=address))
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_cluster_that_vanishes_is_a_sentence(make_loaded, rng, tmp_path):
     cluster = LocalCluster(processes=False, threads_per_worker=1, **LOOPBACK)
     image, loaded = Micrograph(rng.random((101, 75))), make_loaded("plain")
-    store = create_output(tmp_path / "i.zarr", image, loaded, OPTIONS)
+    store = store_for(tmp_path / "i.zarr", image, loaded, OPTIONS)
     address = cluster.scheduler_address
-    job = enhance_to_store(image, loaded, store, OPTIONS, scheduler=address)
+    job = fill(image, loaded, store, OPTIONS, scheduler=address)
     while next(job).done < 2:
         pass
     cluster.close(timeout=1)
@@ -235,10 +234,10 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
     options = OPTIONS.replace(norm="exact")
     expected = run(enhance_array(image, loaded, options)).data
     path = tmp_path / "k.zarr"
-    store = create_output(path, image, loaded, options)
+    store = store_for(path, image, loaded, options)
     with LocalCluster(n_workers=2, threads_per_worker=1, **LOOPBACK) as there:
         address, killed = there.scheduler_address, 0
-        for step in enhance_to_store(image, loaded, store, options, scheduler=address):
+        for step in fill(image, loaded, store, options, scheduler=address):
             workers = [w for w in there.workers.values() if w.pid]
             if step.done >= 20 and not killed and len(workers) == 2:
                 for worker in workers:
@@ -246,7 +245,7 @@ def test_killed_workers_lose_nothing(rng, tmp_path):
                 os.kill(workers[0].pid, signal.SIGKILL)
                 killed += 1
     assert killed
-    found = create_output(path, image, loaded, options, resume=True).level0[:]
+    found = store_for(path, image, loaded, options, resume=True).level0[:]
     assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
 
 
@@ -258,10 +257,10 @@ def test_a_resampled_field_is_the_same_on_a_cluster(
     data = rng.random((90, 75)).astype(np.float32)
     image = Micrograph(data, parse_pixel_size(16.0))
     options = OPTIONS.replace(tile=32, norm="exact", memory_gb=1e-6)
-    here = create_output(tmp_path / "here.zarr", image, loaded, options)
-    run(enhance_to_store(image, loaded, here, options))
-    there = create_output(tmp_path / "there.zarr", image, loaded, options)
-    report = run(enhance_to_store(image, loaded, there, options, scheduler=address))
+    here = store_for(tmp_path / "here.zarr", image, loaded, options)
+    run(fill(image, loaded, here, options))
+    there = store_for(tmp_path / "there.zarr", image, loaded, options)
+    report = run(fill(image, loaded, there, options, scheduler=address))
     assert report.tiles == 9
     assert report.seen_pixel_size_nm == pytest.approx((10, 10))
     np.testing.assert_allclose(there.level0[:], here.level0[:], atol=1e-5)

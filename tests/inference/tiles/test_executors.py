@@ -9,15 +9,14 @@ from torch import nn
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.inference.engine import enhance_array, enhance_to_store
-from napari_semsr.inference.layout import create_output
+from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.executors import LocalExecutor, in_order, run_tiles
 from napari_semsr.inference.tiles.worker import TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
+from tests.enhancing import fill, plan_of, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")
 PATIENCE_S = 60
@@ -62,8 +61,8 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
         module = nn.Sequential(*gated.module, nn.InstanceNorm2d(1)).eval()
         loaded = LoadedModel(module, gated.card, "sha256:1")
     image = Micrograph(rng.random((100, 100), dtype=np.float32))
-    store = create_output(tmp_path / "a.zarr", image, loaded, FP32)
-    job = enhance_to_store(image, loaded, store, FP32)
+    store = store_for(tmp_path / "a.zarr", image, loaded, FP32)
+    job = fill(image, loaded, store, FP32)
     while not next(job).message.startswith("Enhancing"):
         pass
     _Gate.held.set()
@@ -77,8 +76,8 @@ def test_no_layer_runs_after_a_cancel(norm, gated, rng, tmp_path):
     assert not _AFTER
     assert len(store.pending()) == done
     _Gate.held.clear()
-    again = create_output(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
-    run(enhance_to_store(image, loaded, again, FP32))
+    again = store_for(tmp_path / "a.zarr", image, loaded, FP32, resume=True)
+    run(fill(image, loaded, again, FP32))
     expected = run(enhance_array(image, loaded, FP32)).data
     np.testing.assert_array_equal(again.level0[:], expected)
 
@@ -87,7 +86,7 @@ def test_the_network_is_as_it_was_after_a_run(make_loaded, rng):
     loaded = make_loaded("plain")
     image = Micrograph(rng.random((70, 50), dtype=np.float32))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = run(plan_enhance(image, loaded, FP32, predictor))
+    plan = plan_of(image, loaded, FP32, predictor)
     window = plan.read(plan.tile((0, 0)).window)[0]
     before = predictor.predict(window, plan.scaling)
     target = np.zeros(image.shape, np.float32)
@@ -105,7 +104,7 @@ def test_the_order_may_change_while_tiles_run(make_loaded, rng):
     loaded = make_loaded("identity")
     image = Micrograph(rng.random((64, 160), dtype=np.float32))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = run(plan_enhance(image, loaded, FP32, predictor))
+    plan = plan_of(image, loaded, FP32, predictor)
     work = TiledRun(plan, np.zeros(image.shape, np.float32))
     waiting = [(0, column) for column in range(5)]
     seen = []
@@ -123,7 +122,7 @@ def test_nothing_runs_while_nobody_wants_a_tile(make_loaded, rng):
     loaded = make_loaded("identity")
     image = Micrograph(rng.random((32, 64), dtype=np.float32))
     predictor = Predictor(loaded, device="cpu", precision="fp32")
-    plan = run(plan_enhance(image, loaded, FP32, predictor))
+    plan = plan_of(image, loaded, FP32, predictor)
     work = TiledRun(plan, np.zeros(image.shape, np.float32))
     answers = iter([[], [(0, 1)], [], None])
     found = run_tiles(LocalExecutor(work, predictor), lambda count: next(answers), 1)

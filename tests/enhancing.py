@@ -1,0 +1,78 @@
+"""A field into a store, as the jobs do it: plan, make the store, run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import Job, run
+from napari_semsr.core.tiling import TilePlan
+from napari_semsr.core.types import IntPair
+from napari_semsr.inference.engine import enhance_to_store, plan_run
+from napari_semsr.inference.layout import OutputPlan, create_output, plan_output
+from napari_semsr.inference.live.field import LiveField
+from napari_semsr.inference.network_input import cut_field
+from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
+from napari_semsr.inference.plan import plan_enhance
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles.worker import EnhancePlan
+from napari_semsr.io.zarr.store import OmeZarrStore
+from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.probing.receptive_field import Probe
+
+
+def output_of(
+    image: Micrograph, loaded: LoadedModel, options: EnhanceOptions
+) -> OutputPlan:
+    """Lay out the result."""
+    return plan_output(image, loaded.card.model_dump(), options)
+
+
+def tiles_of(
+    shape: IntPair, loaded: LoadedModel, probe: Probe, options: EnhanceOptions
+) -> TilePlan:
+    """Cut a field at the model's pixel size into tiles."""
+    field = np.broadcast_to(np.uint8(0), shape)
+    output = output_of(Micrograph(field), loaded, options)
+    return cut_field(field, output, loaded.card, probe)[0]
+
+
+def store_for(
+    path: Path,
+    image: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    **how: Any,
+) -> OmeZarrStore:
+    """Make or reopen the store of a run."""
+    output = output_of(image, loaded, options)
+    return create_output(path, output, name=image.name, **how)
+
+
+def fill(
+    image: Micrograph,
+    loaded: LoadedModel,
+    store: OmeZarrStore,
+    options: EnhanceOptions,
+    *,
+    scheduler: str | None = None,
+    live: LiveField | None = None,
+) -> Job[EnhanceReport]:
+    """Plan a run into a store, and carry it out."""
+    output = output_of(image, loaded, options)
+    planned = yield from plan_run(
+        image, output, loaded, options, store=store, scheduler=scheduler
+    )
+    return (yield from enhance_to_store(planned, store, live=live))
+
+
+def plan_of(
+    image: Micrograph,
+    loaded: LoadedModel,
+    options: EnhanceOptions,
+    predictor: Predictor,
+) -> EnhancePlan:
+    """Plan a run for a predictor."""
+    output = output_of(image, loaded, options)
+    return run(plan_enhance(image, output, loaded, options, predictor))
