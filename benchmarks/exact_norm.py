@@ -41,9 +41,7 @@ from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.output import ArraySink
-from napari_semsr.inference.tiles.seams import SeamMeter
-from napari_semsr.inference.tiles.worker import TiledRun
+from napari_semsr.inference.tiles.run import ArraySink, SeamMeter, TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.registry import build

@@ -27,14 +27,14 @@ from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.executors import LocalExecutor, in_order, run_tiles
-from napari_semsr.inference.tiles.worker import (
-    TiledRun,
+from napari_semsr.inference.tiles.cluster import enhance_tiles, register, unregister
+from napari_semsr.inference.tiles.executors import (
+    LocalExecutor,
     TileWorker,
-    enhance_tiles,
-    register,
-    unregister,
+    in_order,
+    run_tiles,
 )
+from napari_semsr.inference.tiles.run import TiledRun
 from napari_semsr.models.checkpoint import load_model
 
 GATE = 1.05

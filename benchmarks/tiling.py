@@ -36,7 +36,7 @@ from napari_semsr.inference.network_input import (
     Scaling,
     find_haze,
     measure_scaling,
-    read_input,
+    read_window,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
@@ -72,7 +72,7 @@ def whole(
         0,
         round_up(image.shape[1], card.stride),
     )
-    padded, _ = read_input(image, box, scaling, haze)
+    padded = clear(image, box, scaling, haze)
     rows, columns = (n * card.scale for n in image.shape)
     return predictor.predict(padded, scaling)[:rows, :columns]
 
@@ -81,6 +81,14 @@ def survey(loaded: LoadedModel, image: NDArray[Any]) -> tuple[Scaling, HazeMap |
     """Measure what holds for the whole field, as every way must."""
     scaling = measure_scaling(image, loaded.card.input_percentiles)
     return scaling, find_haze(image, loaded.module, scaling)
+
+
+def clear(
+    image: NDArray[Any], box: Box, scaling: Scaling, haze: HazeMap | None
+) -> NDArray[Any]:
+    """Read what the network is shown."""
+    window, _ = read_window(image, box, scaling.mean)
+    return window if haze is None else haze.lift(window, box)
 
 
 def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -> Any:
@@ -106,8 +114,8 @@ def peer_ways(
         def way() -> NDArray[Any]:
             scaling, haze = survey(loaded, image)
             box = Box(0, image.shape[0], 0, image.shape[1])
-            clear, _ = read_input(image, box, scaling, haze)
-            return scaling.restore(peer(scaling.normalise(clear)))
+            shown = clear(image, box, scaling, haze)
+            return scaling.restore(peer(scaling.normalise(shown)))
 
         return way
 

@@ -16,7 +16,7 @@ from napari_semsr.inference.network_input import cut_field
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.worker import EnhancePlan
+from napari_semsr.inference.tiles.run import EnhancePlan
 from napari_semsr.io.zarr.store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.probing.receptive_field import Probe

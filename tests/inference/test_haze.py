@@ -16,11 +16,11 @@ from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
     find_haze,
-    local_part,
     measure_scaling,
-    read_input,
+    read_window,
 )
 from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.models.architectures.haze import dehaze
 from napari_semsr.models.checkpoint import LoadedModel
 
@@ -67,7 +67,7 @@ def test_haze_is_left_when_asked(
     loaded = make_loaded("hazy")
     options = EnhanceOptions(haze=False, precision="fp32")
     made = run(enhance_array(Micrograph(hazy), loaded, options))
-    local = LoadedModel(local_part(loaded.module), loaded.card, loaded.digest)
+    local = LoadedModel(Predictor(loaded).source, loaded.card, loaded.digest)
     np.testing.assert_allclose(made.array(), whole(hazy, local), atol=1e-6)
     assert made.metadata["enhance"]["haze_gain"] is None
 
@@ -75,8 +75,9 @@ def test_haze_is_left_when_asked(
 def test_other_networks_do_not_look_for_haze(
     make_loaded: Make, hazy: np.ndarray
 ) -> None:
-    module = make_loaded("plain").module
-    assert local_part(module) is module
+    loaded = make_loaded("plain")
+    module = loaded.module
+    assert Predictor(loaded).source is module
     assert find_haze(hazy, module, Scaling(0, 1)) is None
 
 
@@ -115,8 +116,8 @@ def test_large_fields_are_seen_coarser(
 def test_wide_integers_keep_their_precision() -> None:
     field = np.array([[10**9, 10**9 + 1]], dtype=np.int64)
     haze = HazeMap(np.ones((1, 1), np.float32), 16, 1e9)
-    window, missing = read_input(field, Box(0, 1, 0, 2), Scaling(0, 1), haze)
-    np.testing.assert_array_equal(window, field)
+    window, missing = read_window(field, Box(0, 1, 0, 2), 0.0)
+    np.testing.assert_array_equal(haze.lift(window, Box(0, 1, 0, 2)), field)
     assert missing is None
 
 
@@ -127,7 +128,8 @@ def test_reading_past_the_border_follows_the_network(
     scaling = measure_scaling(hazy, (1, 99))
     haze = find_haze(hazy, loaded.module, scaling)
     assert haze is not None
-    window, _ = read_input(hazy, Box(0, 96, 0, 128), scaling, haze)
+    box = Box(0, 96, 0, 128)
+    window = haze.lift(read_window(hazy, box, 0.0)[0], box)
     padded = pad_to(scaling.normalise(hazy), (96, 128))
     field = torch.from_numpy(np.ascontiguousarray(padded))[None, None]
     with torch.no_grad():

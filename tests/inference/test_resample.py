@@ -17,7 +17,8 @@ from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
 from napari_semsr.inference.network_input import ResampledField, cut_field
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.worker import TiledRun, TileWorker
+from napari_semsr.inference.tiles.executors import TileWorker
+from napari_semsr.inference.tiles.run import TiledRun
 from tests.enhancing import fill, plan_of, store_for
 
 FP32 = EnhanceOptions(tile=32, precision="fp32", device="cpu")

@@ -120,7 +120,7 @@ def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
 def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     image, expected, monkeypatch
 ):
-    from napari_semsr.inference.tiles.worker import TileWorker
+    from napari_semsr.inference.tiles.executors import TileWorker
 
     output = image.with_name("full.ome.zarr")
     write_tile, written = TileWorker._write, []

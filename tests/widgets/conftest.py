@@ -19,7 +19,7 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.inference.tiles.worker import TileWorker
+from napari_semsr.inference.tiles.executors import TileWorker
 from napari_semsr.widgets.base.panel import Panel
 from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of

@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Self
@@ -21,7 +21,6 @@ import numpy as np
 import psutil
 
 from napari_semsr.core import (
-    DeviceMemoryError,
     Job,
     Micrograph,
     Progress,
@@ -31,13 +30,10 @@ from napari_semsr.core import (
 from napari_semsr.inference.exact import (
     STRATEGY_KEY,
     Frozen,
-    LockstepPlan,
     exact_statistics,
-    plan_lockstep,
-    run_lockstep,
 )
 from napari_semsr.inference.layout import OutputPlan, plan_output
-from napari_semsr.inference.live import LiveField, LiveSink, in_view_first
+from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
 from napari_semsr.inference.plan import frozen_statistics, memory_budget, plan_enhance
 from napari_semsr.inference.predictor import Predictor
@@ -45,7 +41,6 @@ from napari_semsr.inference.tiles import (
     ArraySink,
     EnhancePlan,
     LocalExecutor,
-    Places,
     SeamMeter,
     Sink,
     StoreSink,
@@ -54,53 +49,11 @@ from napari_semsr.inference.tiles import (
     TileResult,
     Work,
     in_order,
-    run_regridded,
+    run_as_one,
     run_tiles,
-    run_whole,
 )
 from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
-
-# A field whole; in lockstep when memory does not hold it after all.
-
-
-def _run_whole_or_lockstep(
-    run: TiledRun,
-    predictor: Predictor,
-    places: Sequence[tuple[int, int]],
-    target: Sink,
-    budget: int,
-) -> Work:
-    """Enhance a field in one pass; in lockstep where memory runs out."""
-    short: DeviceMemoryError | None = None
-    with closing(run_whole(run, predictor, places)) as pieces:
-        try:
-            yield from pieces
-        except DeviceMemoryError as error:
-            short = error.with_traceback(None)  # its frames hold tensors
-    if short is None:
-        return
-    found = plan_lockstep(predictor, run.plan.tiles, budget, core=run.plan.tiles.core)
-    if found is None:
-        raise short
-    record = {
-        **(target.kept(STRATEGY_KEY) or {}),
-        "kind": "lockstep",
-        "core": found.tiles.core,
-    }
-    target.keep(STRATEGY_KEY, record)
-    note = (
-        "Memory was short: the field is not run whole, but tiles of "
-        f"{found.tiles.core} px step together."
-    )
-    yield Progress(0, 0, note)
-    with closing(run_lockstep(run, predictor, places, found, target)) as events:
-        for event in events:
-            if isinstance(event, Progress):
-                yield event
-            else:
-                yield [replace(e, notes=(note, *e.notes)) for e in event]
-
 
 _PERIOD_S = 0.05
 _logger = logging.getLogger(__name__)
@@ -273,9 +226,7 @@ def enhance_to_store(
     DeviceMemoryError
         If the device's memory does not even hold the smallest piece.
     """
-    stored = StoreSink(store)
-    sink = stored if live is None else LiveSink(stored, live)
-    report = yield from _carry_out(planned, sink, live)
+    report = yield from _carry_out(planned, StoreSink(store, live))
     if not store.complete:
         store.note("report", _plain(report))
         yield from store.finish()
@@ -343,9 +294,7 @@ def enhance_array(
     )
 
 
-def _carry_out(
-    planned: PlannedRun, target: Sink, live: LiveField | None = None
-) -> Job[EnhanceReport]:
+def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
     """Run what is planned, and sum up."""
     plan, predictor, watch = planned.plan, planned.predictor, planned.watch
     options, scheduler = plan.options, planned.scheduler
@@ -373,9 +322,9 @@ def _carry_out(
         predictor.statistics = run.statistics
         if strategy.kind != "tiles":
             budget = max(0, memory_budget(predictor, options) - held)
-            work: Work = _as_one(run, predictor, places, lockstep, target, budget)
+            work: Work = run_as_one(run, predictor, places, lockstep, target, budget)
         else:
-            take = in_order(places) if live is None else in_view_first(live)
+            take = in_order(places) if target.live is None else target.live.take
             work = _independent(run, predictor, take, scheduler)
         yield from _land(work, target, plan.outputs, tally, len(places))
     return _report(planned, (len(places), tally, frozen), watch.seconds)
@@ -410,29 +359,6 @@ def _report(
         seen_pixel_size_nm=plan.output.fit.seen_nm,
         notes=tuple(tally.notes),
     )
-
-
-def _as_one(
-    run: TiledRun,
-    predictor: Predictor,
-    places: Places,
-    lockstep: LockstepPlan | None,
-    target: Sink,
-    budget: int,
-) -> Work:
-    """Run tiles that depend on each other: whole, or in lockstep.
-
-    Bytes that the run holds already, libraries among them, are not there for layers.
-    """
-
-    def begin(run: TiledRun, places: Places) -> Work:
-        if lockstep is not None:
-            return run_lockstep(run, predictor, places, lockstep, target)
-        return _run_whole_or_lockstep(run, predictor, places, target, budget)
-
-    if run.plan.regrid is None:
-        return begin(run, places)
-    return run_regridded(run, run.plan.regrid, places, target.folder, begin)
 
 
 def _independent(

@@ -204,11 +204,6 @@ class HazeMap:
         return np.asarray(lifted)
 
 
-def local_part(module: nn.Module) -> nn.Module:
-    """Give the part of a network that runs on tiles."""
-    return module.local if isinstance(module, DehazingRestorer) else module
-
-
 def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
     """Look at a whole field, in blocks of 16 px (more on fields above 4096 px).
 
@@ -273,17 +268,6 @@ def _completed(
         lacking, return_distances=False, return_indices=True
     )
     return np.ascontiguousarray(statistics[:, *nearest])
-
-
-def read_input(
-    data: Any, box: Box, scaling: Scaling, haze: HazeMap | None
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Read what a network is shown of a window: filled, and without haze.
-
-    `data` (Y, X); gives (Y, X), (Y, X), where pixels were missing; None when none was.
-    """
-    window, missing = read_window(data, box, scaling.mean)
-    return (window if haze is None else haze.lift(window, box)), missing
 
 
 # Another pixel size: the field on the grid of the network, and back, tile by tile.

@@ -25,8 +25,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.network_cache import probed_network
-from napari_semsr.inference.network_input import Scaling, local_part
-from napari_semsr.models import FixedMoments, LoadedModel, Probe
+from napari_semsr.inference.network_input import Scaling
+from napari_semsr.models import DehazingRestorer, FixedMoments, LoadedModel, Probe
 
 # Which device, which precision, how much memory.
 
@@ -163,7 +163,8 @@ class Predictor:
         self.precision = resolve_precision(precision, self.device)
         self.batch: int | None = None
         self.statistics: Statistics | None = None
-        self._source = local_part(loaded.module)
+        module = loaded.module  # what looks for haze looks at the whole field, before
+        self._source = module.local if isinstance(module, DehazingRestorer) else module
         with _translated(self.device, "the weights"):
             module = copy.deepcopy(self._source).eval().requires_grad_(False)
             module = module.to(self.device)

@@ -15,7 +15,7 @@ from napari_semsr.inference.live import levels as live_levels
 from napari_semsr.inference.live.field import LiveField, TileQueue
 from napari_semsr.inference.live.levels import Backdrop, LevelStore, TileCache
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.tiles.worker import TileWorker
+from napari_semsr.inference.tiles.executors import TileWorker
 from tests.children import LIMIT_S
 from tests.enhancing import fill, store_for
 

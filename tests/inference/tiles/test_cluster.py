@@ -18,7 +18,8 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import cluster, worker as tasks
+from napari_semsr.inference.tiles import cluster
+from napari_semsr.inference.tiles.run import TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 from napari_semsr.models.registry import build
@@ -89,26 +90,26 @@ def test_closing_waits_for_running_tiles_and_forgets_the_run(
     store = store_for(tmp_path / "d.zarr", image, loaded, OPTIONS)
     job = fill(image, loaded, store, OPTIONS, scheduler=address)
     while next(job).done < 2:
-        assert len(tasks._workers) <= 1
+        assert len(cluster._workers) <= 1
     job.close()
-    assert not tasks._workers
+    assert not cluster._workers
     assert 2 <= int((store.done[:] > 0).sum()) < 100
 
 
 def test_an_unknown_run_is_refused():
     with pytest.raises(Cancelled, match="finished tiles are kept"):
-        tasks.enhance_tiles("nobody", [(0, 0)])
+        cluster.enhance_tiles("nobody", [(0, 0)])
 
 
 def test_a_stopped_worker_takes_no_more(make_loaded, rng):
     image, loaded = rng.random((16, 16), dtype=np.float32), make_loaded("plain")
     predictor = Predictor(loaded, device="cpu", precision="fp32")
     plan = plan_of(Micrograph(image), loaded, OPTIONS, predictor)
-    work = tasks.TiledRun(plan, image.copy())
-    worker = tasks.register("one", work)
-    assert tasks.register("one", work) is worker
-    assert [p.index for p in tasks.enhance_tiles("one", [(0, 0)])] == [(0, 0)]
-    tasks.unregister("one")
+    work = TiledRun(plan, image.copy())
+    worker = cluster.register("one", work)
+    assert cluster.register("one", work) is worker
+    assert [p.index for p in cluster.enhance_tiles("one", [(0, 0)])] == [(0, 0)]
+    cluster.unregister("one")
     with pytest.raises(Cancelled):
         worker.enhance([(0, 0)])
 
@@ -129,7 +130,7 @@ def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address):
     loaded = make_loaded("identity")
     store = store_for(tmp_path / "b.zarr", image, loaded, OPTIONS)
     report = run(fill(image, loaded, store, OPTIONS, scheduler=address))
-    assert not tasks._workers
+    assert not cluster._workers
     assert report.tiles == 16
     np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)
 

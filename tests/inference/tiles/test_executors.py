@@ -13,7 +13,7 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.executors import LocalExecutor, in_order, run_tiles
-from napari_semsr.inference.tiles.worker import TiledRun
+from napari_semsr.inference.tiles.run import TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
 from tests.enhancing import fill, plan_of, store_for

@@ -24,14 +24,13 @@ from napari_semsr.core import (
     Returning,
     Tile,
     TilePlan,
-    to_dtype,
 )
 from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
 from napari_semsr.inference.exact.graph import OpTrace, SyncPoint
 from napari_semsr.inference.exact.replay import Answer, TilePass
 from napari_semsr.inference.exact.statistics import Gathered, Statistics, sums_of
 from napari_semsr.inference.network_input import set_missing
-from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of, sample_of
+from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of
 from napari_semsr.models import Moments
 
 
@@ -255,13 +254,12 @@ class OutputAssembler:
         }
         edges = edges_of(result, inner)
         kept = {name: edge for name, edge in edges.items() if outside[name]}
-        piece = self._write(core, result[inner.slices])
-        return TileResult(piece.index, piece.clipped, kept, piece.sample)
+        return self.run.write(self._place(core), result[inner.slices], kept)
 
     def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[TileResult]:
         """Put a part beside the others of an output's tile; write it when complete."""
-        scale, plan = self.run.plan.loaded.card.scale, self.run.plan.tiles
-        place = core.y0 // plan.core, core.x0 // plan.core
+        scale = self.run.plan.loaded.card.scale
+        place = self._place(core)
         area = core.scaled(scale).shape
         joined, left = self._parts.get(
             place, (np.empty(area, dtype=np.float32), area[0] * area[1])
@@ -274,16 +272,12 @@ class OutputAssembler:
             self._parts[place] = joined, left
             return []
         self._parts.pop(place, None)
-        return [self._write(core, joined)]
+        return [self.run.write(place, joined, {})]
 
-    def _write(self, core: Box, values: Float32Array) -> TileResult:
-        """Put one tile of the output into the target."""
-        scale, side = self.run.plan.loaded.card.scale, self.run.plan.tiles.core
-        converted, clipped = to_dtype(values, self.run.target.dtype)
-        self.run.target[core.scaled(scale).slices] = converted
-        return TileResult(
-            (core.y0 // side, core.x0 // side), clipped, {}, sample_of(values)
-        )
+    def _place(self, core: Box) -> IntPair:
+        """Row and column of one of the output's tiles."""
+        side = self.run.plan.tiles.core
+        return core.y0 // side, core.x0 // side
 
 
 def needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:

@@ -1,5 +1,1 @@
 from .field import LiveField as LiveField
-from .run import (
-    LiveSink as LiveSink,
-    in_view_first as in_view_first,
-)

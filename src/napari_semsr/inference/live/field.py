@@ -122,6 +122,7 @@ class TileQueue:
 
 _COARSEST = 256
 _READING_S = 0.015
+_PATIENCE_S = 0.05
 
 
 class LiveField:
@@ -168,6 +169,7 @@ class LiveField:
         self.queue = TileQueue(grid, unit, whole=whole)
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)
         self._store: OmeZarrStore | None = None
+        self._turn = 0
         self._stored = np.zeros(grid, dtype=bool)
         self._drawn = np.zeros(grid, dtype=bool)
         self._cache = TileCache()
@@ -209,6 +211,27 @@ class LiveField:
 
     # -- what the worker calls ------------------------------------------------
 
+    def take(self, count: int) -> list[IntPair] | None:
+        """Take what is looked at first; what the store has already is only drawn.
+
+        Parameters
+        ----------
+        count : int
+            Tiles at most.
+
+        Returns
+        -------
+        list of tuple or None
+            Rows and columns of tiles to enhance; None when none waits any more.
+        """
+        self._turn += 1
+        if self._turn == 2:  # after the first tile, which someone waits for
+            self.average()
+        if not len(self.queue):
+            return None
+        places = self.queue.take(count, _PATIENCE_S)
+        return [place for place in places if not self.restore(place)]
+
     def attach(self, store: OmeZarrStore) -> None:
         """Draw a store from now on, with what it holds already.
 
@@ -217,7 +240,7 @@ class LiveField:
         store : OmeZarrStore
             Its write units are the tiles.
         """
-        self._store = store
+        self._store, self._turn = store, 0
         done = np.asarray(store.done[:]) != 0
         with self._lock:
             self._stored = done

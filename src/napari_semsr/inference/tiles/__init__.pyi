@@ -6,24 +6,16 @@ from .executors import (
     in_order as in_order,
     run_tiles as run_tiles,
 )
-from .output import (
+from .run import (
     ArraySink as ArraySink,
-    Places as Places,
-    Sink as Sink,
-    StoreSink as StoreSink,
-)
-from .seams import (
-    SeamMeter as SeamMeter,
-    edges_of as edges_of,
-    sample_of as sample_of,
-)
-from .whole import (
-    run_regridded as run_regridded,
-    run_whole as run_whole,
-)
-from .worker import (
     EnhancePlan as EnhancePlan,
     ExecutionStrategy as ExecutionStrategy,
+    Places as Places,
+    SeamMeter as SeamMeter,
+    Sink as Sink,
+    StoreSink as StoreSink,
     TiledRun as TiledRun,
     TileResult as TileResult,
+    edges_of as edges_of,
 )
+from .whole import run_as_one as run_as_one

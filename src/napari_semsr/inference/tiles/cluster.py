@@ -1,5 +1,6 @@
 """Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
 
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -10,18 +11,56 @@ from distributed import Client, WorkerPlugin
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from napari_semsr.core import IntPair, OptionError, SemsrError
-from napari_semsr.inference.tiles.executors import Executor
-from napari_semsr.inference.tiles.worker import (
-    TiledRun,
-    TileResult,
-    enhance_tiles,
-    register,
-    unregister,
-)
+from napari_semsr.core import Cancelled, IntPair, OptionError, SemsrError
+from napari_semsr.inference.predictor import Predictor
+from napari_semsr.inference.tiles.executors import STOPPED, Executor, TileWorker
+from napari_semsr.inference.tiles.run import TiledRun, TileResult
 
 _WAITING_PER_THREAD = 2
 _PATIENCE = "10s"
+
+
+# A run is registered once in each process; tasks name it by its token, so that neither
+# the model nor the field travels with them. The functions here are importable, which
+# keeps dask from pickling their surroundings into every task.
+
+_workers: dict[str, TileWorker] = {}
+_making = threading.Lock()
+
+
+def register(
+    token: str, run: TiledRun, predictor: Predictor | None = None
+) -> TileWorker:
+    """Make a run known in this process."""
+    with _making:
+        if token not in _workers:
+            ready = predictor or Predictor(
+                run.plan.loaded,
+                device=run.plan.options.device,
+                precision=run.plan.options.precision,
+            )
+            if ready.batch is None:
+                ready.choose_batch(
+                    run.plan.tiles.tile(0, 0).window.shape, run.plan.options.batch
+                )
+            ready.statistics = run.statistics
+            _workers[token] = TileWorker(run, ready)
+        return _workers[token]
+
+
+def unregister(token: str) -> None:
+    """Stop a run in this process, wait for its running tasks, and forget it."""
+    worker = _workers.pop(token, None)
+    if worker is not None:
+        worker.stop()
+
+
+def enhance_tiles(token: str, places: Sequence[tuple[int, int]]) -> list[TileResult]:
+    """Enhance and write some tiles of a registered run: the task of a worker."""
+    worker = _workers.get(token)
+    if worker is None:
+        raise Cancelled(STOPPED)
+    return worker.enhance(places)
 
 
 class RunPlugin(WorkerPlugin):

@@ -1,4 +1,4 @@
-"""Tiles as dask tasks: one loop, and what runs them in this process.
+"""Tiles as dask tasks: one loop, what a task does, and what runs it in this process.
 
 A few tiles are handed over at a time, from an order of our own that may change while a
 run goes on. The loop never waits long for a tile, so that whoever drives it can stop
@@ -6,15 +6,181 @@ it; what computes then looks between the layers of the network whether it should
 """
 
 import itertools
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from napari_semsr.core import IntPair, Progress
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Box,
+    Cancelled,
+    DeviceMemoryError,
+    IntPair,
+    Progress,
+    SemsrError,
+    Tile,
+    round_up,
+)
+from napari_semsr.inference.network_input import set_missing
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.worker import TiledRun, TileResult, TileWorker
+from napari_semsr.inference.tiles.run import TiledRun, TileResult, edges_of
+
+# What a task does: read a window, enhance it, write its core.
+
+_SMALLEST_PIECE = 32
+STOPPED = "The run was stopped; finished tiles are kept."
+
+
+@dataclass(slots=True)
+class TileWorker:
+    """One predictor and what is known of its memory."""
+
+    run: TiledRun  # The work
+    predictor: Predictor  # The network on this worker's device
+    # Into how many parts on each axis a tile is cut, to fit into memory
+    pieces: int = 1
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _busy: int = 0
+    _idle: threading.Condition = field(default_factory=threading.Condition)
+    _release: Callable[[], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._release = self.predictor.look_between_layers(self._check)
+
+    def _check(self) -> None:
+        """Refuse to go on once the run was stopped."""
+        if self._cancelled.is_set():
+            raise Cancelled(STOPPED)
+
+    def enhance(self, places: Sequence[tuple[int, int]]) -> list[TileResult]:
+        """Enhance and write some tiles."""
+        with self.working():
+            tiles = [self.run.plan.tile(place) for place in places]
+            try:
+                return self._together(tiles)
+            except RuntimeError as error:
+                msg = f"Tile {places[0]} could not be enhanced: {error}"
+                raise SemsrError(msg) from error
+
+    def stop(self) -> None:
+        """Refuse new work, stop what is running at its next layer, and wait for it."""
+        self._cancelled.set()
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0)
+        self._release()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Surround a task, so that `stop` waits for it."""
+        with self._idle:
+            self._check()
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._busy -= 1
+                self._idle.notify_all()
+
+    def _together(self, tiles: list[Tile]) -> list[TileResult]:
+        """Run tiles whole, or in pieces once that was found necessary."""
+        if self.pieces == 1:
+            before = self.predictor.batch
+            try:
+                found = self._whole(tiles)
+            except DeviceMemoryError:
+                self._cut_smaller()
+            else:
+                return self._told(found, before)
+        return [self._in_pieces(tile) for tile in tiles]
+
+    def _told(self, found: list[TileResult], before: int | None) -> list[TileResult]:
+        """Say so when the batch was halved on the way."""
+        after = self.predictor.batch
+        if after == before:
+            return found
+        note = f"Memory was short: batches were cut from {before} to {after} tiles."
+        return [piece.with_note(note) for piece in found]
+
+    def _whole(self, tiles: list[Tile]) -> list[TileResult]:
+        plan = self.run.plan
+        read = [plan.read(tile.window) for tile in tiles]
+        windows = [window for window, _ in read]
+        if len({window.shape for window in windows}) == 1:
+            results = self.predictor.predict_many(windows, plan.scaling)
+        else:
+            results = [self.predictor.predict(w, plan.scaling) for w in windows]
+        return [
+            self._deliver(tile, result, tile.window, missing)
+            for tile, (_, missing), result in zip(tiles, read, results, strict=True)
+        ]
+
+    def _deliver(
+        self,
+        tile: Tile,
+        values: NDArray[np.float32],
+        box: Box,
+        missing: NDArray[np.bool_] | None = None,
+    ) -> TileResult:
+        """Write a tile of the output, made of what the network gave for a box."""
+        core = self.run.plan.outputs.tile(*tile.index).core
+        made, inner = self.run.plan.deliver(core, values, box, missing)
+        return self.run.write(tile.index, made[inner.slices], edges_of(made, inner))
+
+    def _in_pieces(self, tile: Tile) -> TileResult:
+        """Compute one tile part by part, cutting smaller when memory runs out."""
+        while True:
+            try:
+                joined = self._assemble(tile)
+            except DeviceMemoryError:
+                self._cut_smaller()
+            else:
+                piece = self._deliver(tile, joined, tile.core)
+                side = self._side
+                note = f"Memory was short: tiles are computed in pieces of {side} px."
+                return replace(piece, edges={}).with_note(note)
+
+    @property
+    def _side(self) -> int:
+        """Side of a piece, a multiple of the stride."""
+        plan = self.run.plan.tiles
+        return round_up(max(1, plan.core // self.pieces), plan.stride)
+
+    def _cut_smaller(self) -> None:
+        """Halve the pieces, or give up."""
+        plan = self.run.plan.tiles
+        smallest = round_up(_SMALLEST_PIECE, plan.stride)
+        if self._side <= smallest:
+            window = self._side + 2 * plan.halo
+            msg = (
+                f"Device {self.predictor.device} has no memory left even for a window "
+                f"of {window} px: free some of it, or use another device."
+            )
+            raise DeviceMemoryError(msg)
+        self.pieces *= 2
+
+    def _assemble(self, tile: Tile) -> NDArray[np.float32]:
+        """Join the pieces of one tile."""
+        plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
+        rows, columns = tile.core.scaled(scale).shape
+        core = np.empty((rows, columns), dtype=np.float32)
+        for part in plan.pieces(tile, self._side):
+            window, missing = self.run.plan.read(part.window)
+            result = self.predictor.predict(window, self.run.plan.scaling)
+            set_missing(result, missing, scale)
+            place = part.core.within(tile.core).scaled(scale)
+            core[place.slices] = result[part.inner.scaled(scale).slices]
+        return core
+
+
+# What hands tasks over, and waits for them.
 
 # A third of the 0.3 s within which a cancel is to be acknowledged
 _HEARTBEAT_S = 0.1
