@@ -19,7 +19,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.stacks import enhance_job
+from napari_semsr.jobs.enhance import enhance_job
 from tests import children
 
 TINY = EnhanceOptions(tile=32, precision="fp32", device="cpu")
@@ -120,19 +120,19 @@ def test_killed_workers_of_a_cluster_lose_nothing(kills, image, expected, rng):
 def test_a_full_disk_is_one_sentence_and_the_run_is_resumed(
     image, expected, monkeypatch
 ):
-    from napari_semsr.inference.tiles.executors import TileWorker
+    from napari_semsr.inference.tiles.run import TiledRun
 
     output = image.with_name("full.ome.zarr")
-    write_tile, written = TileWorker._write, []
+    write_tile, written = TiledRun.write, []
 
-    def full(self, tile, *rest):
+    def full(self, place, *rest):
         if len(written) == 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written.append(tile.index)
-        return write_tile(self, tile, *rest)
+        written.append(place)
+        return write_tile(self, place, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TileWorker, "_write", full)
+        patch.setattr(TiledRun, "write", full)
         with pytest.raises(WriteError, match=r"No space left.*--resume") as caught:
             run(enhance_job(image, output, options=TINY))
     assert "\n" not in str(caught.value)

@@ -9,8 +9,7 @@ from napari_semsr.core.errors import WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
-from napari_semsr.jobs.enhance import unfinished
-from napari_semsr.jobs.stacks import enhance_job
+from napari_semsr.jobs.enhance import enhance_job, unfinished
 
 SMALL = EnhanceOptions(tile=64, precision="fp32", device="cpu")
 

@@ -18,6 +18,9 @@ from .degrade import (
 )
 from .enhance import (
     EnhancedFile as EnhancedFile,
+    enhance_in_memory as enhance_in_memory,
+    enhance_job as enhance_job,
+    restore_job as restore_job,
     unfinished as unfinished,
 )
 from .images import (
@@ -88,11 +91,6 @@ from .simulate import (
     SimulatedScan as SimulatedScan,
     SimulateOptions as SimulateOptions,
     simulate_job as simulate_job,
-)
-from .stacks import (
-    enhance_in_memory as enhance_in_memory,
-    enhance_job as enhance_job,
-    restore_job as restore_job,
 )
 from .stitch import (
     StitchedFile as StitchedFile,

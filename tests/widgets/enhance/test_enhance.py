@@ -234,7 +234,7 @@ def test_what_the_command_left_unfinished_is_resumed(
 ):
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.io.formats import read, write
-    from napari_semsr.jobs.stacks import enhance_job
+    from napari_semsr.jobs.enhance import enhance_job
 
     file, output = tmp_path / "field.ome.tif", tmp_path / "left.ome.zarr"
     write(field, file)

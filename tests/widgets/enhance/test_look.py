@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core.progress import run
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.jobs.stacks import enhance_in_memory
+from napari_semsr.jobs.enhance import enhance_in_memory
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
 from tests.children import LIMIT_MS
