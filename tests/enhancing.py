@@ -19,7 +19,7 @@ from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.run import EnhancePlan
 from napari_semsr.io.zarr.store import OmeZarrStore
 from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.probing.receptive_field import Probe
+from napari_semsr.models.probing import Probe
 
 
 def output_of(

@@ -198,7 +198,7 @@ from napari_semsr.core.tiling import plan_tiles
 from napari_semsr.inference.exact.step import Lockstep
 from napari_semsr.inference.exact.graph import trace_network
 from napari_semsr.inference.exact.buffers import Room
-from napari_semsr.models.probing.refresh import find_refreshes
+from napari_semsr.models.probing import find_refreshes
 
 class Norms(torch.nn.Module):
     def __init__(self):

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from napari_semsr.inference import network_cache as measured
+from napari_semsr.inference import predictor as measured
 from napari_semsr.inference.exact.plan import halo_and_trace
-from napari_semsr.inference.network_cache import (
+from napari_semsr.inference.predictor import (
+    Predictor,
     cache_folder,
     network_digest,
     probed_network,
 )
-from napari_semsr.inference.predictor import Predictor
 
 
 @pytest.fixture(autouse=True)

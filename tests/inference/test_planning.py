@@ -4,7 +4,7 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.probing.receptive_field import Probe
+from napari_semsr.models.probing import Probe
 from tests.enhancing import tiles_of
 
 

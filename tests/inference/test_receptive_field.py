@@ -6,14 +6,14 @@ from torch import nn
 from torch.nn import functional
 
 from napari_semsr.core.errors import CheckpointError, OptionError, ShapeError
-from napari_semsr.models.probing.receptive_field import (
+from napari_semsr.models.probing import (
+    WithoutNorms,
     effective_fields,
     effective_halo,
     measure,
     probe,
     smallest_side,
 )
-from napari_semsr.models.probing.statistics import WithoutNorms
 
 CASES = {
     "identity": (nn.Identity(), 1, 0),

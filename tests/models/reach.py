@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from napari_semsr.models.probing.statistics import WithoutNorms
+from napari_semsr.models.probing import WithoutNorms
 
 
 def count_weights(module: nn.Module) -> int:

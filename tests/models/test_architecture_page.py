@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
-from napari_semsr.models.probing.receptive_field import measure
+from napari_semsr.models.probing import measure
 from napari_semsr.models.registry import ARCHITECTURES
 from tests.models.reach import count_weights
 

@@ -9,7 +9,7 @@ import torch
 
 from napari_semsr.core.progress import run
 from napari_semsr.models.checkpoint import load_model
-from napari_semsr.models.probing.receptive_field import Probe
+from napari_semsr.models.probing import Probe
 from napari_semsr.models.registry import build
 from napari_semsr.training import callbacks as recorder, fit as loop, validation
 from napari_semsr.training.recipe import Recipe, load_recipe

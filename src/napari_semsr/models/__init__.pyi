@@ -23,23 +23,19 @@ from .checkpoint import (
     save_model as save_model,
 )
 from .esrgan_import import load_esrgan as load_esrgan
-from .probing.receptive_field import (
-    Probe as Probe,
-    effective_fields as effective_fields,
-    effective_halo as effective_halo,
-    probe as probe,
-)
-from .probing.refresh import (
-    Refreshes as Refreshes,
-    find_refreshes as find_refreshes,
-    ratio_of as ratio_of,
-)
-from .probing.statistics import (
+from .probing import (
     Answering as Answering,
     FixedMoments as FixedMoments,
     LiveNorm as LiveNorm,
     Moments as Moments,
+    Probe as Probe,
+    Refreshes as Refreshes,
+    effective_fields as effective_fields,
+    effective_halo as effective_halo,
+    find_refreshes as find_refreshes,
     live_norm as live_norm,
+    probe as probe,
+    ratio_of as ratio_of,
 )
 from .registry import (
     ARCHITECTURES as ARCHITECTURES,

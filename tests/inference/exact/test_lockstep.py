@@ -18,9 +18,7 @@ from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
 from napari_semsr.inference.exact.graph import OpTrace, trace_network
 from napari_semsr.inference.exact.statistics import MeasuredMoments, Statistics
 from napari_semsr.inference.exact.step import FinishedTile, Lockstep, StepResult
-from napari_semsr.models.probing.receptive_field import smallest_side
-from napari_semsr.models.probing.refresh import find_refreshes
-from napari_semsr.models.probing.statistics import FixedMoments
+from napari_semsr.models.probing import FixedMoments, find_refreshes, smallest_side
 
 Norm = Callable[[int], nn.Module]
 

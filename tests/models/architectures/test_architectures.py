@@ -10,7 +10,7 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
-from napari_semsr.models.probing.receptive_field import measure
+from napari_semsr.models.probing import measure
 from napari_semsr.models.registry import build_discriminator
 
 

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.probing.receptive_field import probe
+from napari_semsr.models.probing import probe
 from napari_semsr.models.registry import build
 from napari_semsr.simulation.degrade import gaussian_kernel
 from tests.children import run_python

@@ -5,7 +5,7 @@ from torch import nn
 
 from napari_semsr.models.architectures.blocks import ResidualBlock
 from napari_semsr.models.architectures.multi_residual import MultiResidual
-from napari_semsr.models.probing.statistics import WithoutNorms
+from napari_semsr.models.probing import WithoutNorms
 
 
 def test_nine_blocks_of_two_3x3_convolutions_of_64_maps() -> None:

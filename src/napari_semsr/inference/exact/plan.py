@@ -8,7 +8,6 @@ from torch import nn
 
 from napari_semsr.core import TilePlan, plan_tiles, round_up
 from napari_semsr.inference.exact.graph import OpTrace, trace_network
-from napari_semsr.inference.network_cache import probed_network
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.models import Refreshes
 
@@ -57,7 +56,7 @@ def halo_and_trace(predictor: Predictor) -> tuple[Refreshes, OpTrace] | None:
     made = _known.setdefault(predictor.source, {})
     stride = predictor.card.stride
     if stride not in made:
-        found = probed_network(predictor.source).refreshes(stride)
+        found = predictor.refreshes()
         trace = None
         if found is not None:
             trace = trace_network(
