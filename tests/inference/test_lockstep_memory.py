@@ -13,9 +13,9 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import MemoryWatch, enhance_array
 from napari_semsr.inference.exact.buffers import NoRoomError, Room, TensorStore
-from napari_semsr.inference.exact.plan import halved, plan_lockstep
-from napari_semsr.inference.exact.replay import TilePass
+from napari_semsr.inference.exact.plan import plan_lockstep
 from napari_semsr.inference.exact.statistics import Gathered, pooled, sums_of
+from napari_semsr.inference.exact.step import TilePass
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import whole as once
@@ -137,7 +137,7 @@ def test_halves_divide_the_tiles_of_the_output(make_loaded):
     cores = []
     while found is not None:
         cores.append(found.tiles.core)
-        found = halved(predictor, found, 96)
+        found = found.halved(predictor, 96)
     assert cores == [480, 192, 96, 48]
 
 
@@ -177,10 +177,11 @@ def test_a_shelf_holds_no_more_than_it_was_given(tmp_path):
 @pytest.mark.parametrize("channels", [1, 5])
 def test_gathered_sums_are_pooled_in_the_order_of_tiles(channels):
     places = [(2, 0), (0, 1), (1, 7), (0, 0)]
-    found = [sums_of(torch.randn(1, channels, 6 + r, 5 + c)) for r, c in places]
+    cores = [torch.randn(1, channels, 6 + r, 5 + c) for r, c in places]
     gathered = Gathered(9, channels)
-    for place, sums in zip(places, found, strict=True):
-        gathered.add(place, sums)
+    for place, core in zip(places, cores, strict=True):
+        gathered.add(place, core)
+    found = [sums_of(core) for core in cores]
     made = gathered.pooled(torch.device("cpu"))
     expected = pooled([found[i] for i in (3, 1, 2, 0)], torch.device("cpu"))
     assert made.count == expected.count == sum((6 + r) * (5 + c) for r, c in places)
@@ -196,7 +197,7 @@ from torch.nn import functional
 from napari_semsr.core import background
 from napari_semsr.core.tiling import plan_tiles
 from napari_semsr.inference.exact.step import Lockstep
-from napari_semsr.inference.exact.graph import trace_network
+from napari_semsr.inference.exact.plan import trace_network
 from napari_semsr.inference.exact.buffers import Room
 from napari_semsr.models.probing import find_refreshes
 

@@ -157,7 +157,7 @@ def test_an_enlarged_field_is_resumed_to_the_same_bits(kind, image, tmp_path):
 
 @pytest.mark.parametrize("image", [(99, 75)], indirect=True, ids=str)
 def test_memory_that_is_short_cuts_enlarging_tiles(image, whole, monkeypatch):
-    from napari_semsr.inference.exact.replay import TilePass
+    from napari_semsr.inference.exact.step import TilePass
 
     begin = TilePass.begin
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from napari_semsr.core.errors import DeviceMemoryError, SemsrError
 from napari_semsr.core.tiling import Box, plan_tiles
 from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
-from napari_semsr.inference.exact.graph import OpTrace, trace_network
+from napari_semsr.inference.exact.plan import OpTrace, trace_network
 from napari_semsr.inference.exact.statistics import MeasuredMoments, Statistics
 from napari_semsr.inference.exact.step import FinishedTile, Lockstep, StepResult
 from napari_semsr.models.probing import FixedMoments, find_refreshes, smallest_side

@@ -1,15 +1,213 @@
-"""What running in lockstep would take: tiles, memory, disk, work; known beforehand."""
+"""A pass in lockstep, known before any tile runs: its calls, its tiles, what it takes.
 
+The network is run on torch's meta device, which has shapes but no numbers. Every torch
+function that it calls is recorded: which, where tiles meet, and which results are used
+again later. Two sizes are tried, so that a network whose calls depend on the size of
+its input, or whose tensors are no finer or coarser copies of it, is known at once.
+"""
+
+import copy
+import math
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
-from napari_semsr.core import TilePlan, plan_tiles, round_up
-from napari_semsr.inference.exact.graph import OpTrace, trace_network
+from napari_semsr.core import IntPair, TilePlan, plan_tiles, round_up
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.models import Refreshes
+from napari_semsr.models import Refreshes, live_norm, ratio_of
+
+INPUT: IntPair = (-1, 0)
+_STRIDES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPoint:
+    """A call at which all tiles meet."""
+
+    call: int  # Its number, counted from 0
+    # Whether it is a live norm, for which statistics are taken; otherwise only the halo
+    # is refreshed
+    live: bool
+    root: IntPair  # The tensor that it looks at
+    channels: int  # Of that tensor
+    ratio: Fraction  # Its pixels for each input pixel, along each axis
+    itemsize: int  # Bytes of one of its values
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Bytes of the tensor for each pixel of the input."""
+        return float(self.channels * self.itemsize * self.ratio**2)
+
+
+@dataclass(frozen=True, slots=True)
+class OpTrace:
+    """One pass, call by call."""
+
+    functions: tuple[Any, ...]  # What is called
+    # The tensors that each call returns, by the call that made them first: a call that
+    # works in place returns an old one
+    made: tuple[tuple[IntPair, ...], ...]
+    # The last call that takes a tensor; the number of calls for the pass's output
+    last_use: dict[IntPair, int]
+    size: dict[IntPair, float]  # Bytes of a tensor for each pixel of the input
+    points: tuple[SyncPoint, ...]  # Where tiles meet, in order
+
+    def kept(self, point: SyncPoint) -> tuple[IntPair, ...]:
+        """List what a tile must keep while it waits."""
+        found = []
+        for root, last in self.last_use.items():
+            if root[0] < point.call <= last and root != point.root:
+                found.append(root)
+        return tuple(found)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is collected while a pass is watched."""
+
+    functions: list[Any] = field(default_factory=list)
+    made: list[tuple[IntPair, ...]] = field(default_factory=list)
+    last_use: dict[IntPair, int] = field(default_factory=dict)
+    size: dict[IntPair, float] = field(default_factory=dict)
+    points: list[SyncPoint] = field(default_factory=list)
+
+
+class _Watching(TorchFunctionMode):
+    """Record a pass on the meta device."""
+
+    def __init__(self, side: int, stride: int, points: frozenset[int]) -> None:
+        super().__init__()
+        self.record = _Record()
+        self.fault = False
+        self._side, self._stride, self._points = side, stride, points
+        self._roots: dict[int, IntPair] = {}
+        self._sharing: dict[int, list[IntPair]] = {}
+        self._changes: list[tuple[int, IntPair, int]] = []
+        self._alive: list[Tensor] = []  # so that no id is given twice
+
+    def name(self, x: Tensor, root: IntPair) -> IntPair:
+        """Remember where a tensor comes from."""
+        if id(x) not in self._roots:
+            self._roots[id(x)] = root
+            self._alive.append(x)
+            self.record.size[root] = x.nbytes / self._side**2
+            self._sharing.setdefault(id(x.untyped_storage()), []).append(root)
+        return self._roots[id(x)]
+
+    def use(self, value: Any, call: int) -> None:
+        """Remember that tensors are used."""
+        for leaf in tree_leaves(value):
+            if isinstance(leaf, Tensor) and id(leaf) in self._roots:
+                self.record.last_use[self._roots[id(leaf)]] = call
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Record one call and let it happen."""
+        named = kwargs or {}
+        number = len(self.record.functions)
+        self.record.functions.append(func)
+        self.use((args, named), number)
+        self._note_change(func, args, number)
+        norm = live_norm(func, args, named)
+        if norm is not None:
+            self._meet(norm.input, number, live=True)
+            result = torch.empty_like(norm.input)
+        else:
+            if number in self._points:
+                self._meet(args[0], number, live=False)
+            result = func(*args, **named)
+        leaves = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        made = tuple(self.name(x, (number, i)) for i, x in enumerate(leaves))
+        self.record.made.append(made)
+        return result
+
+    def _note_change(self, func: Any, args: tuple[Any, ...], number: int) -> None:
+        """Remember that a call works in place."""
+        name = getattr(func, "__name__", "")
+        within = name.endswith("_") and not name.endswith("__")
+        if not within and name != "__setitem__" and not name.startswith("__i"):
+            return
+        root = self._roots.get(id(args[0])) if args else None
+        if root is not None:
+            self._changes.append((number, root, id(args[0].untyped_storage())))
+
+    def entangled(self) -> bool:
+        """Whether a change must be seen through a view that was kept over a point.
+
+        A tile keeps copies while it waits: what shared memory does so no longer.
+        """
+        for number, changed, storage in self._changes:
+            views = self._sharing[storage]
+            first = min(views)[0]
+            apart = any(first < p.call <= number for p in self.record.points)
+            others = [v for v in views if v != changed]
+            if apart and any(self.record.last_use.get(v, -1) > number for v in others):
+                return True
+        return False
+
+    def _meet(self, x: Tensor, number: int, *, live: bool) -> None:
+        """Record a point where tiles meet."""
+        ratios = {ratio_of(n, self._side, self._stride) for n in x.shape[2:]}
+        root = self._roots.get(id(x))
+        ratio = ratios.pop()
+        if ratios or ratio is None or root is None or len(x) != 1:
+            self.fault = True
+            return
+        self.record.points.append(
+            SyncPoint(number, live, root, int(x.shape[1]), ratio, x.element_size())
+        )
+
+
+def _watch(
+    ghost: nn.Module, side: int, stride: int, points: frozenset[int]
+) -> OpTrace | None:
+    """Record one pass over a field of one size."""
+    mode = _Watching(side, stride, points)
+    window = torch.zeros(1, 1, side, side, device="meta")
+    mode.name(window, INPUT)
+    with torch.no_grad(), mode:
+        output = ghost(window)
+    mode.use(output, len(mode.record.functions))
+    found = mode.record
+    if mode.fault or mode.entangled() or not isinstance(output, Tensor):
+        return None
+    return OpTrace(
+        functions=tuple(found.functions),
+        made=tuple(found.made),
+        last_use=found.last_use,
+        size=found.size,
+        points=tuple(found.points),
+    )
+
+
+def trace_network(
+    module: nn.Module, refreshes: Refreshes, *, stride: int, smallest: int
+) -> OpTrace | None:
+    """Record a pass of a network, to be played for each tile."""
+    ghost = copy.deepcopy(module).to("meta").eval()
+    side = round_up(max(_STRIDES * stride, 2 * smallest), stride)
+    first, second = (
+        _watch(ghost, s, stride, refreshes.points) for s in (side, side + stride)
+    )
+    if first is None or second is None:
+        return None
+    same = first.functions == second.functions and first.points == second.points
+    return first if same else None
+
+
+# What running in lockstep would take: tiles, memory, disk, work.
 
 _SENSIBLE_WORK = 1.3
 _WINDOW_SHARE = 0.5
@@ -50,6 +248,32 @@ class LockstepPlan:
             said += f", {self.disk_bytes / 1e9:.2g} GB of them on disk"
         return f"{said}."
 
+    def halved(self, predictor: Predictor, core: int) -> "LockstepPlan | None":
+        """Plan the same with smaller tiles, because memory ran out; None at the end.
+
+        They divide, or hold, the output's tiles of side `core`.
+        """
+        stride = self.tiles.stride
+        before = min(self.tiles.core, max(self.tiles.padded_shape))
+        wanted = max(before // 2, stride)
+        if wanted >= core:
+            side = wanted // core * core
+        else:
+            parts = range(1, core // stride + 1)
+            sides = [core // n for n in parts if (core // stride) % n == 0]
+            side = next((s for s in sides if s <= wanted), 0)
+        if side >= before or side < round_up(min(_SMALLEST_CORE, core), stride):
+            return None
+        tiles = _cut(self.tiles, side, self.tiles.halo)
+        shared = predictor.device.type == "cpu"
+        return replace(
+            self,
+            tiles=tiles,
+            work=work_of(tiles),
+            room_bytes=_room(self.trace, tiles),
+            memory_bytes=self.memory_bytes // 2 if shared else self.memory_bytes,
+        )
+
 
 def halo_and_trace(predictor: Predictor) -> tuple[Refreshes, OpTrace] | None:
     """Find where a network's tiles meet; measured once for a network."""
@@ -72,15 +296,12 @@ def halo_and_trace(predictor: Predictor) -> tuple[Refreshes, OpTrace] | None:
 def work_of(tiles: TilePlan) -> float:
     """Compare the windows of a plan with the field."""
     rows, columns = tiles.padded_shape
-    return _area(tiles.tiles) / (rows * columns)
+    return _area(tiles) / (rows * columns)
 
 
-def _area(tiles: Iterable[object]) -> int:
-    total = 0
-    for tile in tiles:
-        height, width = tile.window.shape  # type: ignore[attr-defined]
-        total += height * width
-    return total
+def _area(tiles: TilePlan) -> int:
+    """Pixels of all windows."""
+    return sum(math.prod(tile.window.shape) for tile in tiles)
 
 
 def _cut(tiles: TilePlan, core: int, halo: int) -> TilePlan:
@@ -122,40 +343,16 @@ def plan_lockstep(
     )
 
 
-def halved(predictor: Predictor, found: LockstepPlan, core: int) -> LockstepPlan | None:
-    """Plan the same with smaller tiles, because memory ran out."""
-    stride = found.tiles.stride
-    before = min(found.tiles.core, max(found.tiles.padded_shape))
-    wanted = max(before // 2, stride)
-    if wanted >= core:
-        side = wanted // core * core
-    else:
-        parts = range(1, core // stride + 1)
-        sides = [core // n for n in parts if (core // stride) % n == 0]
-        side = next((s for s in sides if s <= wanted), 0)
-    if side >= before or side < round_up(min(_SMALLEST_CORE, core), stride):
-        return None
-    tiles = _cut(found.tiles, side, found.tiles.halo)
-    shared = predictor.device.type == "cpu"
-    return replace(
-        found,
-        tiles=tiles,
-        work=work_of(tiles),
-        room_bytes=_room(found.trace, tiles),
-        memory_bytes=found.memory_bytes // 2 if shared else found.memory_bytes,
-    )
-
-
 def _peak(predictor: Predictor, tiles: TilePlan) -> int:
     """Memory of the largest window."""
     shapes = {tile.window.shape for tile in tiles}
-    return predictor.peak_bytes(max(shapes, key=lambda s: s[0] * s[1]))
+    return predictor.peak_bytes(max(shapes, key=math.prod))
 
 
 def _room(trace: OpTrace, tiles: TilePlan) -> int:
     """Bytes of layers and waiting tiles at their most."""
     rows, columns = tiles.padded_shape
-    windows = _area(tiles.tiles)
+    windows = _area(tiles)
     layers = [p.bytes_per_pixel * rows * columns for p in trace.points]
     waiting = [sum(trace.size[r] for r in trace.kept(p)) for p in trace.points]
     most = 0.0

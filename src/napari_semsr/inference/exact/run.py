@@ -2,29 +2,143 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from napari_semsr.core import DeviceMemoryError, Job, Progress, Tile
+from napari_semsr.core import (
+    Box,
+    CheckpointError,
+    DeviceMemoryError,
+    Float32Array,
+    IntPair,
+    Job,
+    Progress,
+    Tile,
+    TilePlan,
+)
 from napari_semsr.inference.exact.buffers import NoRoomError, Room
-from napari_semsr.inference.exact.plan import LockstepPlan, halved
+from napari_semsr.inference.exact.plan import LockstepPlan
 from napari_semsr.inference.exact.statistics import Statistics
 from napari_semsr.inference.exact.step import (
     FinishedTile,
     Lockstep,
-    OutputAssembler,
     StepResult,
-    by_output,
-    needed,
 )
+from napari_semsr.inference.network_input import set_missing
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles import Sink, TiledRun, TileResult
+from napari_semsr.inference.tiles import Sink, TiledRun, TileResult, edges_of
 
 _STATISTICS = "statistics"
 STRATEGY_KEY = "way"
 Places = Sequence[tuple[int, int]]
+
+
+def _by_output(tiles: Sequence[Tile], side: int) -> list[list[Tile]]:
+    """Put the tiles together that make one tile of the output."""
+    found: dict[IntPair, list[Tile]] = {}
+    for tile in tiles:
+        found.setdefault((tile.core.y0 // side, tile.core.x0 // side), []).append(tile)
+    return list(found.values())
+
+
+def _needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:
+    """Choose the tiles to run: all, or the missing ones and what they look at."""
+    if reach is None:
+        return list(tiles)
+    wanted = [box.grow(reach) for box in missing]
+    return [t for t in tiles if any(t.core.overlap(box) for box in wanted)]
+
+
+@dataclass(slots=True)
+class OutputAssembler:
+    """Writes the output's tiles as the tiles of a run come to the end.
+
+    A tile of the run holds several tiles of the output, or is a part of one. Parts are
+    joined in memory, so that each tile of the output is written once and as a whole.
+    """
+
+    run: TiledRun  # The work; its plan says what is a tile of the output
+    places: set[IntPair]  # Rows and columns of the output's tiles that are wanted
+    _parts: dict[IntPair, tuple[Float32Array, int]] = field(default_factory=dict)
+
+    def take(self, event: FinishedTile) -> list[TileResult]:
+        """Write what is complete now."""
+        result = self._plane(event)
+        outer, side, plan = (
+            event.tile.core,
+            self.run.plan.tiles.core,
+            self.run.plan.tiles,
+        )
+        rows, columns = plan.grid
+        pieces = []
+        for row in range(outer.y0 // side, min(-(-outer.y1 // side), rows)):
+            for column in range(outer.x0 // side, min(-(-outer.x1 // side), columns)):
+                if (row, column) not in self.places:
+                    continue
+                core = plan.tile(row, column).core
+                if core.intersection(outer) == core:
+                    pieces.append(self._whole(event.tile, result, core))
+                else:
+                    pieces += self._part(event.tile, result, core)
+        return pieces
+
+    def _plane(self, event: FinishedTile) -> Float32Array:
+        """Bring an output back to grey values."""
+        card = self.run.plan.loaded.card
+        plane = event.output[0, 0].to("cpu", torch.float32).numpy().copy()
+        rows, columns = event.tile.window.scaled(card.scale).shape
+        if plane.shape != (rows, columns):
+            msg = (
+                f"By its card the model {card.name} makes {(rows, columns)} of "
+                f"{event.tile.window.shape} px, got {plane.shape}; correct its scale."
+            )
+            raise CheckpointError(msg)
+        restored: Float32Array = self.run.plan.scaling.restore(plane)
+        if np.dtype(self.run.plan.data.dtype).kind == "f":
+            missing = self.run.plan.read(event.tile.window)[1]
+            set_missing(restored, missing, card.scale)
+        return restored
+
+    def _whole(self, tile: Tile, result: Float32Array, core: Box) -> TileResult:
+        """Write one of the output's tiles that lie in a tile of the run."""
+        inner = core.within(tile.window).scaled(self.run.plan.loaded.card.scale)
+        outer = tile.core
+        outside = {
+            "above": core.y0 == outer.y0,
+            "below": core.y1 == outer.y1,
+            "left": core.x0 == outer.x0,
+            "right": core.x1 == outer.x1,
+        }
+        edges = edges_of(result, inner)
+        kept = {name: edge for name, edge in edges.items() if outside[name]}
+        return self.run.write(self._place(core), result[inner.slices], kept)
+
+    def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[TileResult]:
+        """Put a part beside the others of an output's tile; write it when complete."""
+        scale = self.run.plan.loaded.card.scale
+        place = self._place(core)
+        area = core.scaled(scale).shape
+        joined, left = self._parts.get(
+            place, (np.empty(area, dtype=np.float32), area[0] * area[1])
+        )
+        common = tile.core.intersection(core)
+        source = common.within(tile.window).scaled(scale)
+        joined[common.within(core).scaled(scale).slices] = result[source.slices]
+        left -= source.shape[0] * source.shape[1]
+        if left:
+            self._parts[place] = joined, left
+            return []
+        self._parts.pop(place, None)
+        return [self.run.write(place, joined, {})]
+
+    def _place(self, core: Box) -> IntPair:
+        """Row and column of one of the output's tiles."""
+        side = self.run.plan.tiles.core
+        return core.y0 // side, core.x0 // side
 
 
 def input_of(run: TiledRun, predictor: Predictor, tile: Tile) -> Tensor:
@@ -80,7 +194,7 @@ def _smaller_or_raise(
     predictor: Predictor, found: LockstepPlan, core: int, error: DeviceMemoryError
 ) -> LockstepPlan:
     """Plan smaller tiles, which divide the output's of side `core`, or give up."""
-    smaller = halved(predictor, found, core)
+    smaller = found.halved(predictor, core)
     if smaller is None:
         side = found.tiles.core + 2 * found.tiles.halo
         msg = (
@@ -109,8 +223,10 @@ def _once(
     lockstep = _lockstep(run, predictor, found, statistics, target.folder)
     missing = [run.plan.tiles.tile(*place).core for place in places]
     reach = None if statistics is None else predictor.probe.halo
-    wanted = needed(found.tiles, missing, reach)
-    tiles = [tile for group in by_output(wanted, run.plan.tiles.core) for tile in group]
+    wanted = _needed(found.tiles, missing, reach)
+    tiles = [
+        tile for group in _by_output(wanted, run.plan.tiles.core) for tile in group
+    ]
     landing = OutputAssembler(run, set(places))
     live = sum(point.live for point in found.trace.points)
     told = statistics is not None or not live

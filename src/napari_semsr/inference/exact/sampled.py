@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Progress, Tile, TilePlan, WriteError, plan_tiles, round_up
 from napari_semsr.inference.exact.buffers import Room
-from napari_semsr.inference.exact.graph import OpTrace
+from napari_semsr.inference.exact.plan import OpTrace
 from napari_semsr.inference.exact.run import input_of
 from napari_semsr.inference.exact.statistics import Statistics, on_device
 from napari_semsr.inference.exact.step import Lockstep, StepResult

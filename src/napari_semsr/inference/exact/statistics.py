@@ -65,8 +65,9 @@ class Gathered:
         self._sums = torch.zeros(tiles, 2, channels, dtype=torch.float64)
         self._counts: dict[tuple[int, int], float] = {}
 
-    def add(self, index: tuple[int, int], sums: Sums) -> None:
-        """Take in what one tile adds."""
+    def add(self, index: tuple[int, int], core: Tensor) -> None:
+        """Take in a tile's core; `core` (1, C, Y, X)."""
+        sums = sums_of(core)
         row = self._sums[len(self._counts)]
         row[0].copy_(sums.first)
         row[1].copy_(sums.second)

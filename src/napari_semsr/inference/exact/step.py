@@ -11,27 +11,286 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from napari_semsr.core import (
-    Box,
-    CheckpointError,
-    Float32Array,
-    IntPair,
-    Returning,
-    Tile,
-    TilePlan,
-)
+from napari_semsr.core import Box, IntPair, Returning, SemsrError, Tile, TilePlan
 from napari_semsr.inference.exact.buffers import Layer, Room, TensorStore
-from napari_semsr.inference.exact.graph import OpTrace, SyncPoint
-from napari_semsr.inference.exact.replay import Answer, TilePass
-from napari_semsr.inference.exact.statistics import Gathered, Statistics, sums_of
-from napari_semsr.inference.network_input import set_missing
-from napari_semsr.inference.tiles import TiledRun, TileResult, edges_of
-from napari_semsr.models import Moments
+from napari_semsr.inference.exact.plan import INPUT, OpTrace, SyncPoint
+from napari_semsr.inference.exact.statistics import Gathered, Statistics, on_device
+from napari_semsr.models import Moments, live_norm
+
+# One tile's pass through a network, in steps: left at a point, taken up again.
+#
+# A pass is left by an exception. To take it up, the network is called anew, and every
+# torch call that was made before is answered from what was remembered: an empty tensor
+# of the right shape where the result is of no more use, else a stand-in for what the
+# tile kept. Nothing is computed twice, no thread waits, and what a waiting tile holds
+# is known exactly, so that it can lie on disk.
+
+
+@dataclass(frozen=True, slots=True)
+class _TensorSpec:
+    """A tensor that was made: its root, shape and type."""
+
+    root: IntPair
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tile is told at a point."""
+
+    window: Tensor  # (1, C, H, W) The point's tensor with a fresh halo
+    moments: Moments | None  # Of the whole field; None where only the halo is refreshed
+
+
+class _Suspend(BaseException):
+    """The pass is left at a point; passes by every ``except Exception``."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor = tensor
+
+
+@dataclass(slots=True)
+class TilePass:
+    """One tile on its way through a network."""
+
+    network: nn.Module  # The network, in evaluation mode
+    trace: OpTrace  # Its calls
+    store: TensorStore  # Where tensors lie while the tile waits
+    key: Any  # Name of the tile in the store
+    # What each call made so far returned: a form without values
+    results: list[Any] = field(default_factory=list)
+    _window: _TensorSpec | None = None
+    reached: int = 0  # Points that it has come to
+
+    def begin(self, window: Tensor) -> Tensor:
+        """Run from the start to the first point, or to the end.
+
+        `window` (1, 1, H, W).
+        """
+        self._window = _TensorSpec(INPUT, window.shape, window.dtype)
+        return self._step(window, _Segment(self, -1, None, {INPUT: window}))
+
+    def proceed(self, answer: Answer) -> Tensor:
+        """Run from the point where the tile waits to the next one, or to the end."""
+        if self._window is None:
+            msg = "A tile must begin before it proceeds."
+            raise SemsrError(msg)
+        point = self.trace.points[self.reached - 1]
+        segment = _Segment(self, point.call, answer, {})
+        if self.trace.last_use[point.root] > point.call:
+            segment.live[point.root] = answer.window
+        return self._step(segment.stand_in(self._window), segment)
+
+    def _step(self, window: Tensor, segment: "_Segment") -> Tensor:
+        """Call the network until it ends or leaves."""
+        try:
+            with segment:
+                output = self.network(window)
+        except _Suspend as left:
+            tensor = left.tensor
+            left.__traceback__ = None  # its frames hold tensors
+        else:
+            if self.reached < len(self.trace.points):
+                raise _deviation()
+            result: Tensor = segment.real(output)
+            self._forget(segment, None)
+            return result
+        point = self.trace.points[self.reached]
+        self.reached += 1
+        self._forget(segment, point)
+        return tensor
+
+    def _forget(self, segment: "_Segment", point: SyncPoint | None) -> None:
+        """Put in the store what is used later, and drop what is not."""
+        kept = set(self.trace.kept(point)) if point is not None else set()
+        for root in list(self.trace.last_use):
+            if root not in kept:
+                self.store.drop((self.key, root))
+        for root in kept & segment.live.keys():
+            name = self.key, root
+            tensor = segment.live[root]
+            if name not in self.store or segment.changed(root):
+                self.store.put(name, tensor)
+        segment.live.clear()
+
+
+def _deviation() -> SemsrError:
+    msg = (
+        "This network does not make the same calls for every tile, so that tiles "
+        "cannot run in lockstep: use --norm frozen or tile."
+    )
+    return SemsrError(msg)
+
+
+class _Segment(TorchFunctionMode):
+    """Answer old calls from memory, one from the point, and make the new ones."""
+
+    def __init__(
+        self,
+        owner: TilePass,
+        resumed: int,
+        answer: Answer | None,
+        live: dict[IntPair, Tensor],
+    ) -> None:
+        super().__init__()
+        self.live = live
+        self._owner, self._resumed, self._answer = owner, resumed, answer
+        self._number = 0
+        self._stand_ins: dict[int, tuple[Tensor, IntPair]] = {}
+        self._versions: dict[IntPair, int] = {}
+        self._dying = _dying_after(owner.trace)
+
+    def stand_in(self, form: _TensorSpec) -> Tensor:
+        """Make a stand-in without values."""
+        made = torch.empty(form.shape, dtype=form.dtype, device="meta")
+        self._stand_ins[id(made)] = made, form.root
+        return made
+
+    @property
+    def _asked(self) -> IntPair:
+        """The tensor of the point that is being answered."""
+        return self._owner.trace.points[self._owner.reached - 1].root
+
+    def real(self, value: Any, but: IntPair | None = None) -> Any:
+        """Return the tensor that a stand-in stands for; other values as they are."""
+        known = self._stand_ins.get(id(value))
+        if known is None or known[1] == but:
+            return value
+        root = known[1]
+        if root not in self.live:
+            name = self._owner.key, root
+            if name not in self._owner.store:
+                raise _deviation()
+            self.live[root] = self._owner.store.get(name)
+            self._versions[root] = _version(self.live[root])
+        return self.live[root]
+
+    def _stands_in(self, values: tuple[Any, ...]) -> bool:
+        """Whether a stand-in may be among the arguments of a call."""
+        known = self._stand_ins
+        return any(id(v) in known or isinstance(v, tuple | list) for v in values)
+
+    def changed(self, root: IntPair) -> bool:
+        """Whether a tensor is new, or was changed since it was fetched."""
+        return self._versions.get(root) != _version(self.live[root])
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Answer one call."""
+        trace, number = self._owner.trace, self._number
+        if number >= len(trace.functions) or func is not trace.functions[number]:
+            raise _deviation()
+        self._number += 1
+        if number < self._resumed:
+            return self._recall(self._owner.results[number])
+        if self._stand_ins and self._stands_in((*args, *(kwargs or {}).values())):
+            own = self._asked if number == self._resumed else None
+            args, kwargs = tree_map(lambda x: self.real(x, own), (args, kwargs or {}))
+        result = self._make(number, func, args, kwargs or {})
+        self._remember(number, result)
+        return result
+
+    def _recall(self, memory: Any) -> Any:
+        """Answer an old call."""
+        if isinstance(memory, _TensorSpec):
+            return self.stand_in(memory)
+        if isinstance(memory, _Several):
+            return memory.rebuilt(self.stand_in)
+        return memory
+
+    def _make(
+        self, number: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Make a call; leave the pass if it is a point not yet answered."""
+        owner = self._owner
+        if number == self._resumed and self._answer is not None:
+            return _answered(self._answer, func, args, kwargs)
+        points = owner.trace.points
+        if owner.reached < len(points) and points[owner.reached].call == number:
+            norm = live_norm(func, args, kwargs)
+            raise _Suspend(args[0] if norm is None else norm.input)
+        return func(*args, **kwargs)
+
+    def _remember(self, number: int, result: Any) -> None:
+        """Note the form of a result, and hold it while it is of use."""
+        owner = self._owner
+        roots = iter(owner.trace.made[number])
+        if isinstance(result, Tensor):
+            memory: Any = self._hold(result, next(roots))
+        elif any(isinstance(x, Tensor) for x in tree_leaves(result)):
+            memory = _Several(
+                tree_map(
+                    lambda x: (
+                        self._hold(x, next(roots)) if isinstance(x, Tensor) else x
+                    ),
+                    result,
+                )
+            )
+        else:
+            memory = result
+        owner.results.append(memory)
+        for root in self._dying.get(number, ()):
+            self.live.pop(root, None)
+
+    def _hold(self, tensor: Tensor, root: IntPair) -> _TensorSpec:
+        if self._owner.trace.last_use.get(root, -1) > self._number - 1:
+            self.live[root] = tensor
+        return _TensorSpec(root, tensor.shape, tensor.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """The form of a result that holds more than one tensor."""
+
+    forms: Any
+
+    def rebuilt(self, stand_in: Callable[[_TensorSpec], Tensor]) -> Any:
+        """Fill the form with stand-ins."""
+        return tree_map(
+            lambda x: stand_in(x) if isinstance(x, _TensorSpec) else x, self.forms
+        )
+
+
+def _answered(
+    answer: Answer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Make the call of a point with what the point has learnt."""
+    norm = live_norm(func, args, kwargs)
+    if norm is None:
+        return func(answer.window, *args[1:], **kwargs)
+    if answer.moments is None:
+        raise _deviation()
+    return norm.normalised(answer.window, answer.moments)
+
+
+def _version(tensor: Tensor) -> int:
+    """Count the changes in place that torch has seen."""
+    return tensor._version  # noqa: SLF001 - torch documents it, but under this name
+
+
+def _dying_after(trace: OpTrace) -> dict[int, list[IntPair]]:
+    """List tensors by the call that uses them last."""
+    found: dict[int, list[IntPair]] = {}
+    for root, last in trace.last_use.items():
+        found.setdefault(last, []).append(root)
+    return found
+
+
+# All tiles on their way.
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +384,8 @@ class Lockstep:
         if not point.live:
             return None
         if self.known is not None:
-            found = self.known.moments[len(self.measured)]
-            here = self.device
-            found = Moments(found.count, found.mean.to(here), found.variance.to(here))
+            wanted = self.known.moments[len(self.measured)]
+            (found,) = on_device([wanted], self.device)
         elif self._gathered is None:
             return None
         else:
@@ -169,7 +427,7 @@ class Lockstep:
         if point.live and self.known is None:
             if self._gathered is None:
                 self._gathered = Gathered(len(self.plan), core.shape[1])
-            self._gathered.add(tile.index, sums_of(core))
+            self._gathered.add(tile.index, core)
         if not self.refresh:
             walk.store.put((tile.index, "own"), made)
             return None
@@ -179,110 +437,3 @@ class Lockstep:
             layer = Layer(self.room, shape, point.channels, made.dtype)
         layer.write(_scaled_box(tile.core, point.ratio), core)
         return layer
-
-
-# The end of a run in lockstep: results become the output's tiles.
-
-
-def by_output(tiles: Sequence[Tile], side: int) -> list[list[Tile]]:
-    """Put the tiles together that make one tile of the output."""
-    found: dict[IntPair, list[Tile]] = {}
-    for tile in tiles:
-        found.setdefault((tile.core.y0 // side, tile.core.x0 // side), []).append(tile)
-    return list(found.values())
-
-
-@dataclass(slots=True)
-class OutputAssembler:
-    """Writes the output's tiles as the tiles of a run come to the end.
-
-    A tile of the run holds several tiles of the output, or is a part of one. Parts are
-    joined in memory, so that each tile of the output is written once and as a whole.
-    """
-
-    run: TiledRun  # The work; its plan says what is a tile of the output
-    places: set[IntPair]  # Rows and columns of the output's tiles that are wanted
-    _parts: dict[IntPair, tuple[Float32Array, int]] = field(default_factory=dict)
-
-    def take(self, event: FinishedTile) -> list[TileResult]:
-        """Write what is complete now."""
-        result = self._plane(event)
-        outer, side, plan = (
-            event.tile.core,
-            self.run.plan.tiles.core,
-            self.run.plan.tiles,
-        )
-        rows, columns = plan.grid
-        pieces = []
-        for row in range(outer.y0 // side, min(-(-outer.y1 // side), rows)):
-            for column in range(outer.x0 // side, min(-(-outer.x1 // side), columns)):
-                if (row, column) not in self.places:
-                    continue
-                core = plan.tile(row, column).core
-                if core.intersection(outer) == core:
-                    pieces.append(self._whole(event.tile, result, core))
-                else:
-                    pieces += self._part(event.tile, result, core)
-        return pieces
-
-    def _plane(self, event: FinishedTile) -> Float32Array:
-        """Bring an output back to grey values."""
-        card = self.run.plan.loaded.card
-        plane = event.output[0, 0].to("cpu", torch.float32).numpy().copy()
-        rows, columns = event.tile.window.scaled(card.scale).shape
-        if plane.shape != (rows, columns):
-            msg = (
-                f"By its card the model {card.name} makes {(rows, columns)} of "
-                f"{event.tile.window.shape} px, got {plane.shape}; correct its scale."
-            )
-            raise CheckpointError(msg)
-        restored: Float32Array = self.run.plan.scaling.restore(plane)
-        if np.dtype(self.run.plan.data.dtype).kind == "f":
-            missing = self.run.plan.read(event.tile.window)[1]
-            set_missing(restored, missing, card.scale)
-        return restored
-
-    def _whole(self, tile: Tile, result: Float32Array, core: Box) -> TileResult:
-        """Write one of the output's tiles that lie in a tile of the run."""
-        inner = core.within(tile.window).scaled(self.run.plan.loaded.card.scale)
-        outer = tile.core
-        outside = {
-            "above": core.y0 == outer.y0,
-            "below": core.y1 == outer.y1,
-            "left": core.x0 == outer.x0,
-            "right": core.x1 == outer.x1,
-        }
-        edges = edges_of(result, inner)
-        kept = {name: edge for name, edge in edges.items() if outside[name]}
-        return self.run.write(self._place(core), result[inner.slices], kept)
-
-    def _part(self, tile: Tile, result: Float32Array, core: Box) -> list[TileResult]:
-        """Put a part beside the others of an output's tile; write it when complete."""
-        scale = self.run.plan.loaded.card.scale
-        place = self._place(core)
-        area = core.scaled(scale).shape
-        joined, left = self._parts.get(
-            place, (np.empty(area, dtype=np.float32), area[0] * area[1])
-        )
-        common = tile.core.intersection(core)
-        source = common.within(tile.window).scaled(scale)
-        joined[common.within(core).scaled(scale).slices] = result[source.slices]
-        left -= source.shape[0] * source.shape[1]
-        if left:
-            self._parts[place] = joined, left
-            return []
-        self._parts.pop(place, None)
-        return [self.run.write(place, joined, {})]
-
-    def _place(self, core: Box) -> IntPair:
-        """Row and column of one of the output's tiles."""
-        side = self.run.plan.tiles.core
-        return core.y0 // side, core.x0 // side
-
-
-def needed(tiles: TilePlan, missing: Sequence[Box], reach: int | None) -> list[Tile]:
-    """Choose the tiles to run: all, or the missing ones and what they look at."""
-    if reach is None:
-        return list(tiles)
-    wanted = [box.grow(reach) for box in missing]
-    return [t for t in tiles if any(t.core.overlap(box) for box in wanted)]
