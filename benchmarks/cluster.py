@@ -24,8 +24,7 @@ from napari_semsr.inference.layout import create_output, plan_output
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel, load_model
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import LoadedModel, build, load_model
 
 
 def generator() -> LoadedModel:

@@ -30,7 +30,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models.registry import build, build_discriminator
+from napari_semsr.models.checkpoint import build, build_discriminator
 from napari_semsr.training.data.patches import Patches
 from napari_semsr.training.learners.cycle_gan import CycleGan
 from napari_semsr.training.recipe import Recipe

@@ -43,8 +43,7 @@ from napari_semsr.inference.plan import plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles.run import ArraySink, SeamMeter, TiledRun
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import LoadedModel, build
 
 ERROR_GATE = 1e-5
 TIME_GATE = 1.3

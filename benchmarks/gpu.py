@@ -26,8 +26,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.models.checkpoint import load_model
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build, load_model
 
 BATCH = 4
 DE_HAAN = 780

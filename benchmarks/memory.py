@@ -121,8 +121,7 @@ def lockstep(side: int) -> int:
     from napari_semsr.inference.layout import create_output, plan_output
     from napari_semsr.inference.options import EnhanceOptions
     from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import LoadedModel
-    from napari_semsr.models.registry import build
+    from napari_semsr.models.checkpoint import LoadedModel, build
 
     torch.manual_seed(0)
     shape = {"width": 4, "blocks": 1}

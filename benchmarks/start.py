@@ -67,8 +67,7 @@ def probe(kind: str) -> float:
     from napari_semsr.inference.exact.plan import halo_and_trace
     from napari_semsr.inference.predictor import Predictor
     from napari_semsr.models.cards import ModelCard, bundled
-    from napari_semsr.models.checkpoint import LoadedModel, load_model
-    from napari_semsr.models.registry import build
+    from napari_semsr.models.checkpoint import LoadedModel, build, load_model
 
     if kind in bundled():
         loaded = load_model(kind)

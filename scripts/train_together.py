@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from napari_semsr.core.progress import run
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build
 from napari_semsr.training.data.scene_cache import SceneCache
 from napari_semsr.training.fit import train
 from napari_semsr.training.recipe import load_recipe

@@ -22,8 +22,7 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
     import torch
 
     from napari_semsr.models.cards import ModelCard
-    from napari_semsr.models.checkpoint import save_model
-    from napari_semsr.models.registry import build
+    from napari_semsr.models.checkpoint import build, save_model
 
     options = {"width": 4, "fine_blocks": 1, "dilations": [1]}
     made = ModelCard(

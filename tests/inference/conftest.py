@@ -13,8 +13,7 @@ from torch.nn import functional
 from napari_semsr.core.tiling import pad_to, round_up
 from napari_semsr.inference.network_input import measure_scaling
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import LoadedModel, build
 
 
 class Plain(nn.Module):

@@ -13,9 +13,8 @@ from napari_semsr.core.progress import run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
+from napari_semsr.models.checkpoint import LoadedModel, build
 from napari_semsr.models.probing import measure
-from napari_semsr.models.registry import build
 
 LOCAL: dict[str, tuple[str, dict[str, Any]]] = {
     "multi-residual": ("multi-residual", {"width": 4, "blocks": 2}),

@@ -15,8 +15,7 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.jobs import models as shelf
 from napari_semsr.jobs.models import list_architectures_job
 from napari_semsr.models.architectures.esrgan import RRDBNet
-from napari_semsr.models.checkpoint import load_model
-from napari_semsr.models.registry import build, build_discriminator
+from napari_semsr.models.checkpoint import build, build_discriminator, load_model
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
+from napari_semsr.models.checkpoint import ARCHITECTURES
 from napari_semsr.models.probing import measure
-from napari_semsr.models.registry import ARCHITECTURES
 from tests.models.reach import count_weights
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"

@@ -16,8 +16,7 @@ from napari_semsr.models.cards import (
     read_card,
     write_card,
 )
-from napari_semsr.models.checkpoint import load_model, save_model
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build, load_model, save_model
 
 OPTIONS = {"width": 4, "fine_blocks": 1, "dilations": [1]}
 CARD = ModelCard(

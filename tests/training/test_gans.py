@@ -10,8 +10,7 @@ from torch import Tensor
 
 from napari_semsr.core.errors import OptionError, SemsrError
 from napari_semsr.core.progress import run
-from napari_semsr.models.checkpoint import load_model
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build, load_model
 from napari_semsr.training import fit as loop, validation
 from napari_semsr.training.fit import check_discriminator_field
 from napari_semsr.training.learners.cycle_gan import CycleGan

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build
 from napari_semsr.training import fit as precision
 from napari_semsr.training.fit import takes_bf16
 from napari_semsr.training.recipe import Recipe

@@ -18,7 +18,10 @@ from .cards import (
     write_card as write_card,
 )
 from .checkpoint import (
+    ARCHITECTURES as ARCHITECTURES,
     LoadedModel as LoadedModel,
+    build as build,
+    build_discriminator as build_discriminator,
     load_model as load_model,
     save_model as save_model,
 )
@@ -36,9 +39,4 @@ from .probing import (
     live_norm as live_norm,
     probe as probe,
     ratio_of as ratio_of,
-)
-from .registry import (
-    ARCHITECTURES as ARCHITECTURES,
-    build as build,
-    build_discriminator as build_discriminator,
 )

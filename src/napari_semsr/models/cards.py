@@ -31,7 +31,7 @@ class ModelCard(BaseModel):
     name : str
         Short name, as listed.
     architecture : str
-        Key of `napari_semsr.models.registry`.
+        Key of `ARCHITECTURES`, in `napari_semsr.models.checkpoint`.
     options : dict
         Arguments that rebuild the network.
     scale : int

@@ -1,7 +1,13 @@
-"""Model files: safetensors weights with the card in the header."""
+"""Networks by the name of their architecture, and the files that hold them.
 
+A model file is safetensors: weights, with the card in the header.
+"""
+
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
@@ -9,10 +15,103 @@ from torch import nn
 
 from napari_semsr.core import CheckpointError
 from napari_semsr.io import renaming
+from napari_semsr.models.architectures import (
+    DISCRIMINATORS,
+    PUBLISHED,
+    Correction,
+    Deblurred,
+    DehazingRestorer,
+    TwoScale,
+)
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
-from napari_semsr.models.registry import build
 
 _SIZE_LIMIT = 2 * 2**30
+
+
+# The shelf of architectures: names that a card may carry, and how to build them.
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "two-scale": TwoScale,
+    "unveiled": DehazingRestorer,
+    "correction": Correction,
+    "deblurred": Deblurred,
+    **PUBLISHED,
+}
+
+
+def build(architecture: str, options: dict[str, Any]) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    architecture : str
+        A key of `ARCHITECTURES`.
+    options : dict
+        Arguments of its class.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network, in training mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the architecture or one of its options is unknown, or a value is refused.
+    """
+    return _make(ARCHITECTURES, "architecture", architecture, options)
+
+
+def build_discriminator(discriminator: str, options: dict[str, Any]) -> nn.Module:
+    """Build a network that judges images, with fresh weights.
+
+    Parameters
+    ----------
+    discriminator : str
+        A key of `DISCRIMINATORS`.
+    options : dict
+        Arguments of its class.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network, in training mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the discriminator or one of its options is unknown, or a value is refused.
+    """
+    return _make(DISCRIMINATORS, "discriminator", discriminator, options)
+
+
+def _make(
+    shelf: dict[str, Callable[..., nn.Module]],
+    kind: str,
+    name: str,
+    options: dict[str, Any],
+) -> nn.Module:
+    """Build what a shelf holds under a name."""
+    if name not in shelf:
+        known = ", ".join(sorted(shelf))
+        msg = f"The {kind} must be one of {known}, got {name!r}."
+        raise CheckpointError(msg)
+    allowed = inspect.signature(shelf[name]).parameters
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        msg = (
+            f"{kind.capitalize()} {name} takes the options {', '.join(allowed)}, "
+            f"got {', '.join(unknown)}."
+        )
+        raise CheckpointError(msg)
+    try:
+        return shelf[name](**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"{kind.capitalize()} {name} cannot be built from {options}: {error}."
+        raise CheckpointError(msg) from error
+
+
+# Model files.
 
 
 @dataclass(frozen=True, slots=True)

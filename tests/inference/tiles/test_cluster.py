@@ -21,8 +21,7 @@ from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import cluster
 from napari_semsr.inference.tiles.run import TiledRun
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import LoadedModel
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import LoadedModel, build
 from tests.enhancing import fill, plan_of, store_for
 
 LOOPBACK = {

@@ -10,8 +10,8 @@ from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
+from napari_semsr.models.checkpoint import build_discriminator
 from napari_semsr.models.probing import measure
-from napari_semsr.models.registry import build_discriminator
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 
 from napari_semsr.core.errors import CheckpointError
 from napari_semsr.models.architectures.blocks import bicubic
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build
 
 NETWORKS = [
     ("multi-residual", {"width": 4, "blocks": 1, "norm": "batch"}, 32),

@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage
 
 from napari_semsr.core.errors import CheckpointError
+from napari_semsr.models.checkpoint import build
 from napari_semsr.models.probing import probe
-from napari_semsr.models.registry import build
 from napari_semsr.simulation.degrade import gaussian_kernel
 from tests.children import run_python
 
@@ -68,5 +68,5 @@ def test_wrong_options_are_named(options, message) -> None:
 
 
 def test_other_models_load_without_the_filters_library() -> None:
-    code = "import sys, napari_semsr.models.registry; print('skimage' in sys.modules)"
+    code = "import sys, napari_semsr.models.checkpoint; print('skimage' in sys.modules)"
     assert run_python(code).strip() == "False"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.patches import ScenePairs, ScenePatches
 from napari_semsr.training.data.sources import INSTRUMENTS

@@ -13,8 +13,7 @@ from scipy import ndimage
 from napari_semsr.core.errors import ReadError, ShapeError
 from napari_semsr.core.progress import run
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import load_model, save_model
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build, load_model, save_model
 from napari_semsr.pairing.store import ATTRIBUTE, FORMAT, SetWriter
 from napari_semsr.simulation.phantoms.draw import PHANTOMS, draw
 from napari_semsr.training import fit as loop, validation

@@ -18,8 +18,7 @@ from napari_semsr.jobs import train_process
 from napari_semsr.jobs.train import Trained
 from napari_semsr.jobs.train_process import TrainStep
 from napari_semsr.models.cards import ModelCard
-from napari_semsr.models.checkpoint import save_model
-from napari_semsr.models.registry import build
+from napari_semsr.models.checkpoint import build, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import grey_layers
