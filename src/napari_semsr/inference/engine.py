@@ -35,7 +35,7 @@ from napari_semsr.inference.exact import (
 from napari_semsr.inference.layout import OutputPlan, plan_output
 from napari_semsr.inference.live import LiveField
 from napari_semsr.inference.options import EnhanceOptions, EnhanceReport
-from napari_semsr.inference.plan import frozen_statistics, memory_budget, plan_enhance
+from napari_semsr.inference.plan import frozen_statistics, plan_enhance
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import (
     ArraySink,
@@ -321,7 +321,7 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             run = replace(run, statistics=exact)
         predictor.statistics = run.statistics
         if strategy.kind != "tiles":
-            budget = max(0, memory_budget(predictor, options) - held)
+            budget = max(0, predictor.memory_budget(options.memory_gb) - held)
             work: Work = run_as_one(run, predictor, places, lockstep, target, budget)
         else:
             take = in_order(places) if target.live is None else target.live.take

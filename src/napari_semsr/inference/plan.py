@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from napari_semsr.core import (
     DeviceMemoryError,
@@ -35,11 +34,10 @@ from napari_semsr.inference.network_input import (
     see_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
-from napari_semsr.inference.predictor import Predictor, free_memory
+from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import LoadedModel
 
-_SHARE = 0.9
 _TOO_DEAR = 3.0
 _DEEP_HALO = 192
 _DISK_WORK = 1.0
@@ -160,26 +158,6 @@ def _no_sample(predictor: Predictor) -> OptionError:
     return OptionError(msg)
 
 
-def memory_budget(predictor: Predictor, options: EnhanceOptions) -> int:
-    """Give the bytes that a run may take."""
-    if options.memory_gb is not None:
-        return int(options.memory_gb * 1e9)
-    return int(_SHARE * free_memory(predictor.device))
-
-
-def _host_budget(predictor: Predictor, options: EnhanceOptions) -> int:
-    """Bytes that layers and waiting tiles may take."""
-    if predictor.device.type == "cpu" or options.memory_gb is not None:
-        return memory_budget(predictor, options)
-    return int(_SHARE * free_memory(torch.device("cpu")))
-
-
-def _fits(predictor: Predictor, options: EnhanceOptions, plan: TilePlan) -> bool:
-    if options.memory_gb is None:
-        return predictor.fits(plan.padded_shape)
-    return predictor.peak_bytes(plan.padded_shape) <= options.memory_gb * 1e9
-
-
 def _exact(
     predictor: Predictor,
     options: EnhanceOptions,
@@ -195,14 +173,17 @@ def _exact(
     repeated = before or {}
     if repeated.get("norm") == "frozen" and options.norm == "auto":
         return _frozen(predictor)
-    budget, host = memory_budget(predictor, options), _host_budget(predictor, options)
+    budget = predictor.memory_budget(options.memory_gb)
+    host = predictor.memory_budget(options.memory_gb, host=True)
     core = repeated.get("core")
     if scattered or repeated.get("kind") == "tiles":
         strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
         if strategy is not None:
             dear = norm == "exact" and options.norm == "auto" and not repeated
             return _cheaper(strategy, predictor, plan) if dear else strategy
-    if repeated.get("kind") != "lockstep" and _fits(predictor, options, plan):
+    if repeated.get("kind") != "lockstep" and predictor.fits(
+        plan.padded_shape, options.memory_gb
+    ):
         need = predictor.peak_bytes(plan.padded_shape) / 1e9
         said = f"The field is run whole, with {need:.2g} GB of layers."
         return ExecutionStrategy(norm, "whole", notes=(said,))
@@ -280,7 +261,8 @@ def frozen_statistics(
     known = halo_and_trace(predictor)
     if known is None:
         raise _no_sample(predictor)
-    room = _host_budget(predictor, options) // 2, target.folder
+    budget = predictor.memory_budget(options.memory_gb, host=True)
+    room = budget // 2, target.folder
     found = yield from measure_frozen(run, predictor, known[1], room)
     target.keep(_FROZEN, found.to_json())
     return found

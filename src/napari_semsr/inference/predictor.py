@@ -20,7 +20,7 @@ import platformdirs
 import psutil
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -343,6 +343,7 @@ def _checked_refreshes(kept: Any, stride: int) -> Refreshes | None:
 
 # A network on a device.
 
+_SHARE = 0.9
 _LARGEST_BATCH = 8
 _KERNEL_SHARE = 1.25
 
@@ -442,9 +443,22 @@ class Predictor:
         """Estimate the memory that one window takes."""
         return int(_KERNEL_SHARE * estimate_peak(self._source, shape))
 
-    def fits(self, shape: tuple[int, int]) -> bool:
-        """Tell whether a window fits into the memory that is free now."""
-        return self.peak_bytes(shape) < 0.9 * free_memory(self.device)
+    def memory_budget(self, memory_gb: float | None, *, host: bool = False) -> int:
+        """Give the bytes that a run may take: those asked for, or most that are free.
+
+        `host`: beside the processor, where layers and waiting tiles lie, and not on the
+        device.
+        """
+        if memory_gb is not None:
+            return int(memory_gb * 1e9)
+        device = torch.device("cpu") if host else self.device
+        return int(_SHARE * free_memory(device))
+
+    def fits(self, shape: tuple[int, int], memory_gb: float | None = None) -> bool:
+        """Tell whether a window fits into what was asked for, or is free now."""
+        if memory_gb is None:
+            return self.peak_bytes(shape) < _SHARE * free_memory(self.device)
+        return self.peak_bytes(shape) <= memory_gb * 1e9
 
     def choose_batch(self, shape: tuple[int, int], wanted: int | None = None) -> int:
         """Choose how many windows go through in one pass."""
@@ -456,6 +470,10 @@ class Predictor:
             room = free_memory(self.device) // (2 * max(1, self.peak_bytes(shape)))
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
         return self.batch
+
+    def given(self, window: NDArray[Any], scaling: Scaling) -> Tensor:
+        """Make what the network is given of a window (Y, X): (1, 1, Y, X)."""
+        return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
     def predict(self, window: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
         """Enhance one window; `window` (Y, X); gives (Y * scale, X * scale)."""

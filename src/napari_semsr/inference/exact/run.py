@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from napari_semsr.core import (
     Box,
@@ -141,16 +140,6 @@ class OutputAssembler:
         return core.y0 // side, core.x0 // side
 
 
-def input_of(run: TiledRun, predictor: Predictor, tile: Tile) -> Tensor:
-    """Make what the network is given for a tile.
-
-    Gives (1, 1, H, W).
-    """
-    window, _ = run.plan.read(tile.window)
-    scaled = torch.from_numpy(run.plan.scaling.normalise(window))
-    return scaled[None, None].to(predictor.device)
-
-
 def run_lockstep(
     run: TiledRun,
     predictor: Predictor,
@@ -282,7 +271,7 @@ def _lockstep(
         predictor.network,
         found.trace,
         found.tiles,
-        lambda tile: input_of(run, predictor, tile),
+        lambda tile: predictor.given(run.plan.read(tile.window)[0], run.plan.scaling),
         Room(found.memory_bytes, folder),
         predictor.device,
         computing=lambda: predictor.computing("tiles in lockstep"),

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from napari_semsr.core import Progress, Tile, TilePlan, WriteError, plan_tiles, round_up
 from napari_semsr.inference.exact.buffers import Room
 from napari_semsr.inference.exact.plan import OpTrace
-from napari_semsr.inference.exact.run import input_of
 from napari_semsr.inference.exact.statistics import Statistics, on_device
 from napari_semsr.inference.exact.step import Lockstep, StepResult
 from napari_semsr.inference.predictor import Predictor
@@ -204,6 +203,11 @@ class _Sampler:
     cut: TilePlan
     room: tuple[int, Path]
 
+    def given(self, tile: Tile) -> torch.Tensor:
+        """Make what the network is given for a tile."""
+        plan = self.run.plan
+        return self.predictor.given(plan.read(tile.window)[0], plan.scaling)
+
     def statistics(
         self, sample: Sequence[Tile], message: str
     ) -> Generator[Progress, None, list[Any]]:
@@ -212,7 +216,7 @@ class _Sampler:
             self.predictor.network,
             self.trace,
             self.cut,
-            lambda tile: input_of(self.run, self.predictor, tile),
+            self.given,
             Room(*self.room),
             self.predictor.device,
             computing=lambda: self.predictor.computing("a sample of tiles"),
@@ -229,7 +233,7 @@ class _Sampler:
         scale = self.run.plan.loaded.card.scale
         parts = []
         for tile in tiles:
-            window = input_of(self.run, self.predictor, tile)
+            window = self.given(tile)
             with self.predictor.computing("a held-out tile"), FixedMoments(fixed):
                 output = self.predictor.network(window)[0, 0]
             inner = tile.inner.scaled(scale).slices
