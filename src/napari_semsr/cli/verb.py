@@ -153,16 +153,11 @@ def add_opening(
     add_options(parser, ReadOptions, title="reading", exclude=exclude)
 
 
-def opening_from(arguments: argparse.Namespace) -> ReadOptions:
-    """Make reading options of what was typed."""
-    return options_from(arguments, ReadOptions)
-
-
 def asked(arguments: argparse.Namespace, model: type[Options]) -> dict[str, Any]:
     """Collect what most jobs take: options, how to read, whether to replace."""
     given: dict[str, Any] = {
         "options": options_from(arguments, model),
-        "opening": opening_from(arguments),
+        "opening": options_from(arguments, ReadOptions),
     }
     if "overwrite" in arguments:
         given["overwrite"] = arguments.overwrite

@@ -9,11 +9,12 @@ from napari_semsr.cli.verb import (
     add_opening,
     add_overwrite,
     columns,
-    opening_from,
+    options_from,
     pixel_size,
     shape,
 )
 from napari_semsr.core import Job
+from napari_semsr.io import ReadOptions
 
 
 def _configure_convert(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def _start_convert(arguments: argparse.Namespace) -> Job["jobs.Converted"]:
     return jobs.convert_job(
         arguments.image,
         arguments.output,
-        opening=opening_from(arguments),
+        opening=options_from(arguments, ReadOptions),
         dtype=arguments.dtype,
         overwrite=arguments.overwrite,
     )
@@ -64,7 +65,9 @@ def _configure_info(parser: argparse.ArgumentParser) -> None:
 
 def _start_info(arguments: argparse.Namespace) -> Job["jobs.Description"]:
     """Make the job."""
-    return jobs.describe_job(arguments.path, options=opening_from(arguments))
+    return jobs.describe_job(
+        arguments.path, options=options_from(arguments, ReadOptions)
+    )
 
 
 def _summarise_info(result: "jobs.Description") -> str:
