@@ -259,8 +259,8 @@ def hold(side: int) -> None:
     from napari_semsr.inference.layout import create_output, plan_output
     from napari_semsr.inference.live.field import LiveField
     from napari_semsr.inference.options import EnhanceOptions
+    from napari_semsr.widgets.base.results import Target
     from napari_semsr.widgets.base.runner import JobRunner
-    from napari_semsr.widgets.enhance.job import Target
     from napari_semsr.widgets.enhance.live import LiveLayer
 
     loaded, options = identity(), EnhanceOptions(device="cpu", precision="fp32")

@@ -89,7 +89,7 @@ def test_frc_map_lies_in_colour_over_the_image(
     assert viewer.layers[-1].colorbar.visible
     viewer.theme = "light"
     qtbot.wait(100)
-    face = panel.plots.figure.get_facecolor()
+    face = panel.plot.figure.get_facecolor()
     assert np.mean(face[:3]) > 0.7
 
 

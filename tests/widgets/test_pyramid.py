@@ -6,9 +6,10 @@ from napari.components import ViewerModel
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.widgets import open_mosaic
+from napari_semsr.widgets.base import results
+from napari_semsr.widgets.base.results import Opened
 from napari_semsr.widgets.layers import layer_keywords, without_cache
-from napari_semsr.widgets.open_mosaic import Opened, OpenMosaicPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 
 SIZE = parse_pixel_size(3.0)
 
@@ -16,11 +17,11 @@ SIZE = parse_pixel_size(3.0)
 @pytest.mark.parametrize("strip", [1, 700, 1 << 20], ids=["thin", "some", "one"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_coarse_levels_are_block_means_however_cut(monkeypatch, strip, dtype):
-    monkeypatch.setattr(open_mosaic, "_STRIP_PX", strip)
-    monkeypatch.setattr(open_mosaic, "_SMALL", 8)
+    monkeypatch.setattr(results, "_STRIP_PX", strip)
+    monkeypatch.setattr(results, "_SMALL", 8)
     data = np.random.default_rng(0).integers(0, 200, (67, 81)).astype(dtype)
     lazy = Micrograph(da.from_array(data, chunks=16), SIZE)
-    first, second = run(open_mosaic.coarse_levels(lazy))
+    first, second = run(results.coarse_levels(lazy))
     mean = data[:64, :80].astype(float).reshape(16, 4, 20, 4).mean(axis=(1, 3))
     wanted = mean if dtype is np.float32 else np.rint(mean)
     np.testing.assert_allclose(first.array(), wanted, rtol=1e-6)

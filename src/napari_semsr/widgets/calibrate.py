@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
 from psygnal import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
-from napari_semsr.widgets.base import TIMES, Form, Note
+from napari_semsr.widgets.base import TIMES, Form, Note, push_button
 from napari_semsr.widgets.layers import micrograph_from_layer, show_scale_bar
 
 if TYPE_CHECKING:
@@ -40,13 +41,16 @@ class PixelSizeEdit(QWidget):
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, tooltip: str = "") -> None:
+        super().__init__()
+        self.setToolTip(tooltip)
         self.height_box = self._number("y", "Height of a pixel; 0 when unknown.")
         self.width_box = self._number("x", "Width of a pixel; 0 when unknown.")
-        self.unit_box = ComboBox(name="unit", choices=list(_UNITS_NM), value="nm")
-        self.unit_box.native.setToolTip(
-            "Unit of both numbers; choosing another keeps the numbers."
+        self.unit_box = ComboBox(
+            name="unit",
+            tooltip="Unit of both numbers; choosing another keeps the numbers.",
+            choices=list(_UNITS_NM),
+            value="nm",
         )
         self.note = Note()
         row = QHBoxLayout()
@@ -68,10 +72,11 @@ class PixelSizeEdit(QWidget):
 
     @staticmethod
     def _number(name: str, tooltip: str) -> FloatSpinBox:
-        box = FloatSpinBox(name=name, value=0.0, min=0.0, max=1e9, step=0.1)
+        box = FloatSpinBox(
+            name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
+        )
         box.native.setDecimals(_DECIMALS)
         box.native.setSpecialValueText("unknown")
-        box.native.setToolTip(tooltip)
         box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
         box.native.setMinimumWidth(75)
         return box
@@ -90,14 +95,11 @@ class PixelSizeEdit(QWidget):
         unit = "nm"
         if size is not None:
             unit = "µm" if min(size) >= 1e3 else "nm" if max(size) >= 0.1 else "pm"
-        y, x = (0.0, 0.0) if size is None else size
-        for control in (self.height_box, self.width_box, self.unit_box):
-            control.changed.block()
-        self.unit_box.value = unit
-        self.height_box.value = round(y / _UNITS_NM[unit], _DECIMALS)
-        self.width_box.value = round(x / _UNITS_NM[unit], _DECIMALS)
-        for control in (self.height_box, self.width_box, self.unit_box):
-            control.changed.unblock()
+        typed = [round(n / _UNITS_NM[unit], _DECIMALS) for n in size or (0.0, 0.0)]
+        controls = (self.height_box, self.width_box, self.unit_box)
+        for control, shown in zip(controls, (*typed, unit), strict=True):
+            with control.changed.blocked():
+                control.value = shown
         self._on_change()
 
     def _on_y(self, value: float) -> None:
@@ -166,53 +168,48 @@ class CalibrateGroup(QWidget):
         viewer: "napari.viewer.Viewer",
         layer: ComboBox,
         say: Callable[[str], None],
-        complain: Callable[[str], None],
+        told: Callable[[], AbstractContextManager[None]],
     ) -> None:
         super().__init__()
         self._viewer, self.layer = viewer, layer
-        self._say, self._complain = say, complain
-        self.pixel_size = PixelSizeEdit()
-        self.distance = FloatSpinBox(name="distance", value=0, min=0, max=1e9, step=10)
-        self.apply_button = self._button(
+        self._say, self._told = say, told
+        self.pixel_size = PixelSizeEdit("Pitch of the layer's pixels.")
+        self.distance = FloatSpinBox(
+            name="distance",
+            label="Known distance (nm)",
+            tooltip="True length of the line drawn, for example of the scale bar.",
+            value=0,
+            min=0,
+            max=1e9,
+            step=10,
+        )
+        self.apply_button = push_button(
             "Apply pixel size", self.apply, "Give the layer the pixel size above."
         )
-        self.draw_button = self._button(
+        self.draw_button = push_button(
             "Draw a line",
             self.draw,
             "Adds a Shapes layer: drag from one end of the distance to the other",
         )
-        self.measure_button = self._button(
+        self.measure_button = push_button(
             "Set scale from line",
             self.measure,
             "Pixel size = known distance / length of the last line drawn.",
         )
-        self._build()
-        layer.changed.connect(self._show_size)
-        self._show_size(layer.value)
-
-    @staticmethod
-    def _button(text: str, call: Callable[[], None], tooltip: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tooltip)
-        button.clicked.connect(lambda: call())
-        return button
-
-    def _build(self) -> None:
-        form = Form()
-        form.add("layer", "Layer", self.layer, "The layer to calibrate.")
-        form.add("size", "", self.pixel_size, "Pitch of the layer's pixels.")
-        form.add("apply", "", self.apply_button, self.apply_button.toolTip())
-        form.add("draw", "", self.draw_button, self.draw_button.toolTip())
-        form.add(
-            "distance",
-            "Known distance (nm)",
-            self.distance,
-            "True length of the line drawn, for example of the scale bar.",
-        )
-        form.add("measure", "", self.measure_button, self.measure_button.toolTip())
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(form)
+        column.addWidget(
+            Form(
+                layer,
+                self.pixel_size,
+                self.apply_button,
+                self.draw_button,
+                self.distance,
+                self.measure_button,
+            )
+        )
+        layer.changed.connect(self._show_size)
+        self._show_size(layer.value)
 
     def _show_size(self, layer: Image | None) -> None:
         try:
@@ -227,21 +224,13 @@ class CalibrateGroup(QWidget):
                 return item
         return None
 
-    def _attempt(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except SemsrError as error:
-            self._complain(str(error))
-
     def apply(self) -> None:
         """Give the chosen layer the pixel size that is typed."""
-        self._attempt(self._apply)
-
-    def _apply(self) -> None:
-        if self.pixel_size.value is None:
-            msg = "A pixel size must be typed first: both numbers above zero."
-            raise OptionError(msg)
-        self._calibrate(self.pixel_size.value)
+        with self._told():
+            if self.pixel_size.value is None:
+                msg = "A pixel size must be typed first: both numbers above zero."
+                raise OptionError(msg)
+            self._calibrate(self.pixel_size.value)
 
     def _calibrate(self, size: tuple[float, float]) -> None:
         layer = self.layer.value
@@ -259,7 +248,8 @@ class CalibrateGroup(QWidget):
 
     def draw(self) -> None:
         """Add the layer to draw on, and pick its line tool."""
-        self._attempt(self._draw)
+        with self._told():
+            self._draw()
 
     def _draw(self) -> None:
         layer: Any = self.layer.value
@@ -289,7 +279,8 @@ class CalibrateGroup(QWidget):
 
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""
-        self._attempt(self._measure)
+        with self._told():
+            self._measure()
 
     def _measure(self) -> None:
         micrograph = micrograph_from_layer(self.layer.value)

@@ -1,8 +1,6 @@
 """Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from magicgui.widgets import CheckBox
@@ -13,20 +11,18 @@ from napari_semsr.jobs import CropOptions, Cropped, crop_job
 from napari_semsr.widgets.base import (
     TIMES,
     Form,
-    Note,
+    Opened,
     OptionsForm,
     Panel,
     Row,
+    Work,
+    add_opened,
     new_store_path,
+    open_store,
     require_room,
     table,
 )
-from napari_semsr.widgets.layers import (
-    grey_layers,
-    nm_per_unit,
-    show_scale_bar,
-)
-from napari_semsr.widgets.open_mosaic import Opened, add_opened, open_store
+from napari_semsr.widgets.layers import grey_layers, nm_per_unit
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -44,14 +40,6 @@ _ROWS = {
         "need it.",
     ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CropOutcome:
-    """What was cut, opened again."""
-
-    made: Cropped
-    opened: tuple[Opened, ...]  # the part, and that of the reference, if any
 
 
 def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
@@ -83,8 +71,8 @@ def _drawn_box(shapes: Shapes, layer: Image, image: Micrograph) -> CropOptions:
 
 def _crop_layers(
     image: Micrograph, reference: Micrograph | None, options: CropOptions
-) -> Job[CropOutcome]:
-    """Cut an image, and its reference alike, into temporary stores."""
+) -> Job[tuple[Cropped, list[Opened]]]:
+    """Cut an image, and its reference alike, into temporary stores, and open them."""
     place = new_store_path(f"{image.name}-cropped")
     beside = None
     if reference is not None:
@@ -92,10 +80,10 @@ def _crop_layers(
     made = yield from crop_job(
         image, place, like=reference, like_output=beside, options=options
     )
-    opened = yield from open_store(place)
-    if beside is None:
-        return CropOutcome(made, (opened,))
-    return CropOutcome(made, (opened, (yield from open_store(beside))))
+    opened = [(yield from open_store(place))]
+    if beside is not None:
+        opened.append((yield from open_store(beside)))
+    return made, opened
 
 
 class CropPanel(Panel):
@@ -103,31 +91,27 @@ class CropPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Crop", "Crop")
-        self.layer = self.new_layer_box("layer")
-        self.like = self.new_layer_box("like", lambda: _areas(viewer))
-        self.form = OptionsForm(CropOptions, _ROWS)
-        self.keep = CheckBox(name="keep", text="Hide the layers that were cut")
-        self.figures = Note()
-        self._fill()
-        self.like.changed.connect(self._show_rows)
-        self.form.on_change("align", lambda _: self._show_rows())
-        self._choose_two()
-        self._show_rows()
-
-    def _fill(self) -> None:
-        form, after = Form(), Form()
-        form.add("layer", "Layer", self.layer, "The grey image to cut.")
-        form.add(
+        self.layer = self.new_layer_box("layer", "Layer", "The grey image to cut.")
+        self.like = self.new_layer_box(
             "like",
             "To the area of",
-            self.like,
             "An image: both are cut to what they have in common, on its pixels. Or a "
             "Shapes layer: the layer is cut to the last rectangle drawn there.",
+            layers=lambda: _areas(viewer),
         )
-        after.add("keep", "", self.keep, "Only the parts stay in view.")
-        self.add_group("Area", form, self.form, after)
-        self.results = self.add_group("Result", self.figures)
-        self.results.setVisible(False)
+        self.form = OptionsForm(CropOptions, _ROWS)
+        self.keep = CheckBox(
+            name="keep",
+            text="Hide the layers that were cut",
+            tooltip="Only the parts stay in view.",
+        )
+        which = Form(self.layer, self.like)
+        self.add_group("Area", which, self.form, Form(self.keep))
+        self.add_results("Result")
+        self.like.changed.connect(self._show_rows)
+        self.form.on_change("align", self._show_rows)
+        self._choose_two()
+        self._show_rows()
 
     def _choose_two(self) -> None:
         """Offer the two topmost images, rather than one of them twice."""
@@ -140,7 +124,7 @@ class CropPanel(Panel):
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         layer, like = self.layer.value, self.like.value
         image = self.micrograph(layer)
@@ -166,12 +150,15 @@ class CropPanel(Panel):
                 require_room(one.shape, 1)
         return (
             lambda: _crop_layers(image, reference, options),
-            lambda outcome: self.show_outcome(outcome, layer, like),
+            lambda cut: self.show_outcome(cut, layer, like),
         )
 
-    def show_outcome(self, outcome: CropOutcome, layer: Layer, like: Layer) -> None:
+    def show_outcome(
+        self, cut: tuple[Cropped, list[Opened]], layer: Layer, like: Layer
+    ) -> None:
         """Add the parts as layers, and say where they lie."""
-        pairs = list(zip(outcome.opened, (layer, like), strict=False))
+        made, parts = cut
+        pairs = list(zip(parts, (layer, like), strict=False))
         for opened, source in reversed(pairs):
             add_opened(
                 self.viewer,
@@ -182,11 +169,9 @@ class CropPanel(Panel):
         if self.keep.value:
             for _, source in pairs:
                 source.visible = False
-        show_scale_bar(self.viewer)
-        self.figures.setText(table(_figures(outcome.made, like.name)))
-        self.reveal(self.results)
-        rows, columns = outcome.made.shape
-        self.show_status(f"Cut {layer.name} to {rows} {TIMES} {columns} px.")
+        rows, columns = made.shape
+        said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
+        self.show_result(table(_figures(made, like.name)), said)
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:

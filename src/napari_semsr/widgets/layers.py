@@ -25,7 +25,6 @@ HELPER = "semsr helper"
 LIVE = "semsr live"
 """Key of a layer's metadata while it is being enhanced."""
 
-_AMBER = "#e3b617"
 _SAMPLE = 1024
 _TOLERANCE = 1e-6
 
@@ -200,14 +199,6 @@ def without_cache(layer: Layer) -> None:
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     if hasattr(data, "dask"):
         layer.dask_optimized_slicing = nullcontext
-
-
-def outline(layer: Layer) -> None:
-    """Draw a thin line around a layer."""
-    box = layer.bounding_box
-    box.line_color = _AMBER
-    box.points = False
-    box.visible = True
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:

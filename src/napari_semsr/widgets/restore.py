@@ -1,29 +1,29 @@
 """Restore: undo a layer's blur by a classical method, into a calibrated store."""
 
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, FileEdit
+from magicgui.widgets import CheckBox
 
-from napari_semsr.core import Job, Micrograph
+from napari_semsr.core import Job
 from napari_semsr.jobs import RestoredFile, restore_job
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.base import (
     Form,
-    Note,
     OptionsForm,
+    Outcome,
     Panel,
     Row,
+    Target,
+    Work,
+    add_opened,
     new_store_path,
     require_room,
+    store_edit,
     table,
+    typed_store,
+    written,
 )
-from napari_semsr.widgets.layers import show_scale_bar
-from napari_semsr.widgets.open_mosaic import Opened, add_opened, open_store
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -57,98 +57,50 @@ _ROWS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreOutcome:
-    """What was made, opened again."""
-
-    made: RestoredFile
-    opened: Opened
-
-
-def _restore_layer(
-    micrograph: Micrograph,
-    path: Path,
-    options: RestoreOptions,
-    *,
-    overwrite: bool = False,
-    temporary: bool = False,
-) -> Job[RestoreOutcome]:
-    """Restore an image into a store, and open what was written."""
-    try:
-        made = yield from restore_job(
-            micrograph, path, options=options, overwrite=overwrite
-        )
-    except BaseException:
-        if temporary:
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-    return RestoreOutcome(made, (yield from open_store(made.output)))
-
-
 class RestorePanel(Panel):
     """Restores a layer by a classical method."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Restore", "Restore")
-        self.layer = self.new_layer_box("layer")
+        self.layer = self.new_layer_box("layer", "Layer", "The grey image to restore.")
         self.form = OptionsForm(RestoreOptions, _ROWS)
-        self.output = FileEdit(
-            name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
+        self.output = store_edit()
+        self.replace = CheckBox(
+            name="replace",
+            text="Replace an existing store",
+            tooltip="Otherwise it is left alone.",
         )
-        self.replace = CheckBox(name="replace", text="Replace an existing store")
-        self.figures = Note()
-        self._fill()
+        self.add_group("Image", Form(self.layer))
+        self.add_group("How", self.form, Form(self.output, self.replace))
+        self.add_results("Result")
         self.form.on_change("method", self._show_rows)
         self._show_rows(self.form.values()["method"])
-
-    def _fill(self) -> None:
-        which, where = Form(), Form()
-        which.add("layer", "Layer", self.layer, "The grey image to restore.")
-        where.add(
-            "output",
-            "Save as",
-            self.output,
-            "An .ome.zarr path; empty keeps the result in a temporary folder that is "
-            "removed when napari ends.",
-        )
-        where.add("replace", "", self.replace, "Otherwise it is left alone.")
-        self.add_group("Image", which)
-        self.add_group("How", self.form, where)
-        self.results = self.add_group("Result", self.figures)
-        self.results.setVisible(False)
 
     def _show_rows(self, method: Any) -> None:
         for name in ("iterations", "tv"):
             self.form.show_row(name, method in _ITERATIVE)
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         micrograph = self.micrograph(self.layer.value)
         options: RestoreOptions = self.form.options()
-        typed = str(self.output.value).strip()
-        temporary = typed in ("", ".")
-        if temporary:
+        path = typed_store(self.output)
+        if path is None:
             require_room(micrograph.shape, 1)
-            path = new_store_path(f"{micrograph.name}-restored")
-        else:
-            path = Path(typed)
-            if not path.name.endswith(".ome.zarr"):
-                path = path.with_name(f"{path.name}.ome.zarr")
-        overwrite = bool(self.replace.value)
-        return (
-            lambda: _restore_layer(
-                micrograph, path, options, overwrite=overwrite, temporary=temporary
-            ),
-            lambda outcome: self.show_outcome(outcome, micrograph.name),
-        )
+        store = path or new_store_path(f"{micrograph.name}-restored")
+        overwrite, target = bool(self.replace.value), Target(store, temporary=not path)
 
-    def show_outcome(self, outcome: RestoreOutcome, name: str) -> None:
+        def make() -> Job[Outcome]:
+            job = restore_job(micrograph, store, options=options, overwrite=overwrite)
+            return written(job, target)
+
+        return make, lambda outcome: self.show_outcome(outcome, micrograph.name)
+
+    def show_outcome(self, outcome: Outcome, name: str) -> None:
         """Add the result as a layer, and write its parameters."""
         add_opened(self.viewer, outcome.opened, name=f"{name} restored")
-        show_scale_bar(self.viewer)
-        self.figures.setText(table(_figures(outcome.made)))
-        self.reveal(self.results)
-        self.show_status(f"Restored {name} by {outcome.made.method}.")
+        said = f"Restored {name} by {outcome.made.method}."
+        self.show_result(table(_figures(outcome.made)), said)
 
 
 def _figures(made: RestoredFile) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import results as _cache
-from napari_semsr.widgets.enhance import job as _enhance_job, panel as enhance_module
+from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer
@@ -139,7 +139,7 @@ def test_cancel_stops_the_service(
         finally:
             closed.set()
 
-    monkeypatch.setattr(_enhance_job, "enhance_job", endless)
+    monkeypatch.setattr(enhance_module, "enhance_job", endless)
     if chosen:
         panel.output.value = tmp_path / "made.ome.zarr"
     panel.run_button.click()
@@ -163,7 +163,7 @@ def test_existing_store_is_treated_as_chosen(panel, finish, monkeypatch, existin
         msg = "enough"
         raise ValueError(msg)
 
-    monkeypatch.setattr(_enhance_job, "enhance_job", note)
+    monkeypatch.setattr(enhance_module, "enhance_job", note)
     panel.output.value = Path("made.ome.zarr")
     panel.existing.value = existing
     panel.run_button.click()
@@ -181,14 +181,14 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, finish, monke
         msg = "enough"
         raise ValueError(msg)
 
-    monkeypatch.setattr(_enhance_job, "enhance_job", note)
+    monkeypatch.setattr(enhance_module, "enhance_job", note)
     assert not panel.advanced.isExpanded()
     panel.run_button.click()
     finish(panel)
     assert seen["scheduler"] is None
     assert seen["options"].memory_gb is None
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
-    panel.advanced.scheduler = " tcp://127.0.0.1:8786 "
+    panel.advanced.scheduler.value = " tcp://127.0.0.1:8786 "
     assert panel.advanced.isExpanded()
     panel.run_button.click()
     finish(panel)
@@ -200,7 +200,7 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, finish, monke
 def test_an_absent_cluster_is_told(panel, run_panel, monkeypatch):
     monkeypatch.setattr("napari_semsr.inference.tiles.cluster._PATIENCE", "200ms")
     panel.form.set_values(tile=64, precision="fp32")
-    panel.advanced.scheduler = "tcp://127.0.0.1:9"
+    panel.advanced.scheduler.value = "tcp://127.0.0.1:9"
     assert "No dask scheduler answers at tcp://127.0.0.1:9" in run_panel(panel)
 
 
@@ -222,7 +222,7 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
         worker_dashboard_address="127.0.0.1:0",
         set_as_default=False,
     ) as client:
-        panel.advanced.scheduler = client.cluster.scheduler_address
+        panel.advanced.scheduler.value = client.cluster.scheduler_address
         assert "megapixels/s" in run_panel(panel)
     assert panel.live.live.done == 9
     found = micrograph_from_layer(model.layers["field enhanced"]).array()
@@ -253,7 +253,7 @@ def test_what_the_command_left_unfinished_is_resumed(
     assert "megapixels/s" in run_panel(panel)
     shown = panel.form.options()
     assert (shown.tile, shown.precision, shown.device) == (32, "fp32", "cpu")
-    assert panel.advanced.values()["memory_gb"] == 1.0
+    assert panel.advanced.form.values()["memory_gb"] == 1.0
     layer = model.layers["field enhanced"]
     assert micrograph_from_layer(layer).dtype == np.uint8
     made = read(output)
@@ -270,7 +270,7 @@ def test_out_of_memory_is_told(panel, finish, monkeypatch):
         msg = "CUDA out of memory"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(_enhance_job, "enhance_job", fails)
+    monkeypatch.setattr(enhance_module, "enhance_job", fails)
     panel.run_button.click()
     finish(panel)
     assert "RuntimeError: CUDA out of memory" in panel.status.text()

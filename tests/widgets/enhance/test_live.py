@@ -11,8 +11,8 @@ from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
 from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.base.results import Target
 from napari_semsr.widgets.enhance import live as _live
-from napari_semsr.widgets.enhance.job import Target
 from napari_semsr.widgets.enhance.live import LiveLayer, field_in_view
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import LIVE, micrograph_from_layer

@@ -37,13 +37,13 @@ def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     assert layer.interpolation2d == "nearest"
     assert layer.opacity < 1
     assert 20 < np.nanmedian(layer.data) < 200
-    assert "whole field" in panel.summary.text()
+    assert "whole field" in panel.figures.text()
     assert panel.results.isVisibleTo(panel)
 
 
 def test_plots_hold_histogram_curve_and_threshold(panel, run_panel):
     run_panel(panel)
-    histogram, curve = panel.plots.axes
+    histogram, curve = panel.plot.axes
     assert histogram.get_xlabel() == "Resolution (nm)"
     assert len(histogram.patches) > 5
     assert "µm⁻¹" in curve.get_xlabel()
@@ -61,9 +61,9 @@ def test_identical_images_fail_with_their_reason(panel, model, run_panel):
     np.testing.assert_allclose(failed.scale, model.layers[-2].scale)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert "no block has a resolution" in said
-    assert "identical" in panel.summary.text()
+    assert "identical" in panel.figures.text()
     assert not model.layers[-2].colorbar.visible
-    assert panel.plots.axes[0].texts[0].get_text() == "no block has a resolution"
+    assert panel.plot.axes[0].texts[0].get_text() == "no block has a resolution"
 
 
 def test_one_image_is_split(panel, model, run_panel):
@@ -82,7 +82,7 @@ def test_uncalibrated_images_give_pixels(panel, model, run_panel):
     layer = model.layers["FRC map (pixel) of second"]
     np.testing.assert_allclose(layer.scale, 32)
     np.testing.assert_allclose(layer.translate, 31.5)
-    assert panel.plots.axes[0].get_xlabel() == "Resolution (px)"
+    assert panel.plot.axes[0].get_xlabel() == "Resolution (px)"
 
 
 def test_bad_option_is_one_sentence(panel, run_panel):

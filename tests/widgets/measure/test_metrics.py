@@ -16,7 +16,7 @@ def panel(model, qtbot, exposures, add) -> MetricsPanel:
 def test_metrics_against_a_reference(panel, model, run_panel):
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
     assert "Measured second against first" in run_panel(panel)
-    text = panel.table.text()
+    text = panel.figures.text()
     for name in ("PSNR", "SSIM", "Average gradient", "Histogram distance"):
         assert name in text
     axes = panel.plot.axes[0]
@@ -26,8 +26,8 @@ def test_metrics_against_a_reference(panel, model, run_panel):
 
 def test_metrics_without_a_reference(panel, run_panel):
     run_panel(panel)
-    assert "PSNR" not in panel.table.text()
-    assert "Contrast" in panel.table.text()
+    assert "PSNR" not in panel.figures.text()
+    assert "Contrast" in panel.figures.text()
 
 
 def test_affine_match_raises_psnr(panel, model, run_panel):
@@ -35,10 +35,10 @@ def test_affine_match_raises_psnr(panel, model, run_panel):
     panel.image.value, panel.reference.value = model.layers[1], model.layers[0]
     panel.form.set_values(data_range=1.0)
     run_panel(panel)
-    before = panel.table.text()
+    before = panel.figures.text()
     panel.form.set_values(match="affine")
     run_panel(panel)
-    assert psnr(panel.table.text()) > psnr(before) + 3
+    assert psnr(panel.figures.text()) > psnr(before) + 3
 
 
 def psnr(text: str) -> float:

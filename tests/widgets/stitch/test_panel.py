@@ -9,8 +9,11 @@ import napari_semsr
 from napari_semsr.io.napari_hooks import read_scan_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results as _cache
-from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
-from napari_semsr.widgets.stitch.show import joint_colour, quality_colour
+from napari_semsr.widgets.stitch.panel import (
+    StitchMosaicPanel,
+    joint_colour,
+    quality_colour,
+)
 
 NM = ["nanometer", "nanometer"]
 
@@ -106,7 +109,7 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     text = panel.figures.text()
     for word in ("Residual", "px (", "nm) RMS", "Joints", "Stage error", "Shading"):
         assert word in text
-    residuals, stage = panel.plots.axes
+    residuals, stage = panel.plot.axes
     assert residuals.get_ylabel() == "Residual (px)"
     assert sum(len(line.get_xdata()) for line in residuals.get_lines()) >= 5
     assert "nominal" in stage.get_xlabel()
@@ -152,11 +155,11 @@ def test_bad_requests_are_one_sentence(make, scan, tmp_path, finish, run_panel):
     assert "folder of frames must be chosen" in panel.status.text()
     panel.folder.value = scan
     finish(panel)
-    panel.grid.setText("many")
+    panel.grid.value = "many"
     assert "such as 4x5" in run_panel(panel)
-    panel.grid.setText("3x3")
+    panel.grid.value = "3x3"
     assert "needs 9 frames, got 4" in run_panel(panel)
-    panel.grid.setText("")
+    panel.grid.value = ""
     panel.flat.value = "file"
     assert panel.flat_file.native.isVisibleTo(panel)
     assert "flat field file must be chosen" in run_panel(panel)

@@ -2,6 +2,7 @@ from .form import (
     Form as Form,
     OptionsForm as OptionsForm,
     Row as Row,
+    push_button as push_button,
 )
 from .panel import (
     DASH as DASH,
@@ -9,19 +10,29 @@ from .panel import (
     TIMES as TIMES,
     Note as Note,
     Panel as Panel,
+    Work as Work,
     preference as preference,
     table as table,
 )
 from .plots import (
     COLOURS as COLOURS,
-    Curve as Curve,
     PlotCanvas as PlotCanvas,
     label_frequency as label_frequency,
     short_label as short_label,
 )
 from .results import (
+    Opened as Opened,
+    Outcome as Outcome,
+    Target as Target,
+    add_opened as add_opened,
     new_store_path as new_store_path,
+    open_levels as open_levels,
+    open_store as open_store,
     require_room as require_room,
+    store_edit as store_edit,
+    typed_path as typed_path,
+    typed_store as typed_store,
+    written as written,
 )
 from .runner import (
     JobRunner as JobRunner,

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QLabel,
+    QPushButton,
     QSizePolicy,
     QWidget,
 )
@@ -37,7 +38,6 @@ class Row:
     tooltip: str = ""  # empty takes the option's own description
     choices: Mapping[str, Any] | None = None  # text to value, of a closed list
     step: float | None = None  # of a spin box
-    options: Mapping[str, Any] | None = None  # more keywords for the magicgui widget
 
 
 class _WheelGuard(QObject):
@@ -52,11 +52,19 @@ class _WheelGuard(QObject):
         return super().eventFilter(watched, event)
 
 
+def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
+    """Make a button that calls something."""
+    button = QPushButton(text)
+    button.setToolTip(tooltip)
+    button.clicked.connect(call)
+    return button
+
+
 class Form(QWidget):
     """A column of labelled controls that fits a narrow dock."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self, *controls: Any) -> None:
+        super().__init__()
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
@@ -67,24 +75,35 @@ class Form(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self._rows: dict[str, QWidget] = {}
         self._guard = _WheelGuard(self)
+        for control in controls:
+            self.add(control)
 
-    def add(self, name: str, label: str, widget: Any, tooltip: str) -> None:
-        """Add one row."""
-        native = getattr(widget, "native", widget)
-        native.setToolTip(tooltip)
+    def add(self, control: Any) -> None:
+        """Add one row: a magicgui widget with its label, or a Qt widget alone.
+
+        Both bring their tooltip; a tick box has its text beside it.
+        """
+        native = getattr(control, "native", control)
+        tooltip = getattr(control, "tooltip", None) or native.toolTip()
+        native.setToolTip(tooltip)  # magicgui gives that of a slider to a part of it
         native.setMinimumWidth(_NARROW)
         if isinstance(native, QAbstractSpinBox | QComboBox):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
+        if isinstance(native, QComboBox):  # else as wide as its longest entry
+            native.setSizeAdjustPolicy(
+                native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
         policy = native.sizePolicy()
         native.setSizePolicy(QSizePolicy.Policy.Expanding, policy.verticalPolicy())
+        label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
         if label:
             text = QLabel(label)
             text.setToolTip(tooltip)
             self._layout.addRow(text, native)
         else:
             self._layout.addRow(native)
-        self._rows[name] = native
+        self._rows[getattr(control, "name", "")] = native
 
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label."""
@@ -128,7 +147,8 @@ class _Control:
         self._none = 0
         default = field.get_default(call_default_factory=True)
         self.widget = self._make(name, field, row, default)
-        self.tooltip = row.tooltip or field.description or row.label
+        self.widget.label = row.label
+        self.widget.tooltip = row.tooltip or field.description or row.label
 
     def _make(self, name: str, field: FieldInfo, row: Row, default: Any) -> Any:
         if row.choices is not None or get_origin(self.kind) is Literal:
@@ -137,25 +157,17 @@ class _Control:
             return self._number(name, field, row, default)
         if self.kind is bool:
             return CheckBox(name=name, value=bool(default), text=row.label)
-        options = dict(row.options or {})
         value = "" if default is None else default
-        return create_widget(
-            value=value, annotation=self.kind, name=name, options=options
-        )
+        return create_widget(value=value, annotation=self.kind, name=name)
 
     def _combo(self, name: str, row: Row, default: Any) -> ComboBox:
         shown = dict(row.choices or {str(v): v for v in get_args(self.kind)})
         if self.optional and None not in shown.values():
             shown = {_AUTOMATIC: None} | shown
-        box = ComboBox(name=name, choices=list(shown.items()))
-        box.native.setSizeAdjustPolicy(
-            box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        box.value = default
-        return box
+        return ComboBox(name=name, choices=list(shown.items()), value=default)
 
     def _number(self, name: str, field: FieldInfo, row: Row, default: Any) -> Any:
-        options = _bounds(field, self.kind) | dict(row.options or {})
+        options = _bounds(field, self.kind)
         if row.step is not None:
             options["step"] = row.step
         if not self.optional:
@@ -192,20 +204,13 @@ class _Control:
 class OptionsForm(Form):
     """A form over some fields of an option set."""
 
-    def __init__(
-        self,
-        model: type[Options],
-        rows: Mapping[str, Row],
-        parent: QWidget | None = None,
-    ) -> None:
-        super().__init__(parent)
-        self._model = model
-        self._controls: dict[str, _Control] = {}
-        for name, row in rows.items():
-            control = _Control(name, model.model_fields[name], row)
-            self._controls[name] = control
-            label = "" if control.kind is bool else row.label
-            self.add(name, label, control.widget, control.tooltip)
+    def __init__(self, model: type[Options], rows: Mapping[str, Row]) -> None:
+        controls = {
+            name: _Control(name, model.model_fields[name], row)
+            for name, row in rows.items()
+        }
+        super().__init__(*(control.widget for control in controls.values()))
+        self._model, self._controls = model, controls
 
     @property
     def names(self) -> Sequence[str]:

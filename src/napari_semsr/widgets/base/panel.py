@@ -1,7 +1,8 @@
 """What every panel has: a form that scrolls, Run and Cancel, progress, status."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from magicgui.widgets import ComboBox
 from magicgui.widgets.bases import CategoricalWidget
@@ -15,7 +16,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import Job, Micrograph, Progress, SemsrError
+from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -32,6 +33,8 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
+
+    from napari_semsr.widgets.base.plots import PlotCanvas
 
 
 class Note(QLabel):
@@ -66,25 +69,8 @@ class Note(QLabel):
 
 
 _MINIMUM_WIDTH = 320
-
-
-def _layer_box(
-    name: str,
-    layers: Callable[[], Sequence[Layer]],
-    *,
-    none: str | None = None,
-) -> ComboBox:
-    """Drop-down list of layers, by name."""
-
-    def choices(_: Any) -> list[tuple[str, Layer | None]]:
-        first: list[tuple[str, Layer | None]] = [] if none is None else [(none, None)]
-        return first + [(item.name, item) for item in reversed(layers())]
-
-    box = ComboBox(name=name, choices=choices)
-    box.native.setSizeAdjustPolicy(
-        box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-    )
-    return box
+Work = tuple[Callable[[], Job[Any]], Callable[[Any], None]]
+"""What makes a job, and what shows its result."""
 
 
 class Panel(QWidget):
@@ -101,6 +87,7 @@ class Panel(QWidget):
         self._on_result: Callable[[Any], None] = lambda _: None
         self._run_label = run_label
         self.after_cancel = "no layer was added"
+        self.plot: PlotCanvas | None = None
         self.runner = JobRunner(self)
         self.runner.stepped.connect(self._show_step)
         self.runner.returned.connect(self._finish)
@@ -140,12 +127,10 @@ class Panel(QWidget):
     def _build_foot(self) -> QVBoxLayout:
         foot = QVBoxLayout()
         row = QHBoxLayout()
-        self.run_button = QPushButton(self._run_label)
-        self.run_button.setToolTip(f"{self.title}: start with the settings above.")
-        self.run_button.clicked.connect(self.run)
-        self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip("Stop after the step that is being done.")
-        self.cancel_button.clicked.connect(self.cancel)
+        said = f"{self.title}: start with the settings above."
+        self.run_button = push_button(self._run_label, self.run, said)
+        said = "Stop after the step that is being done."
+        self.cancel_button = push_button("Cancel", self.cancel, said)
         self.cancel_button.setEnabled(False)
         row.addWidget(self.run_button, stretch=2)
         row.addWidget(self.cancel_button, stretch=1)
@@ -170,36 +155,62 @@ class Panel(QWidget):
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
-    def add_plot(self, group: QGroupBox, plot: QWidget, *, place: int = 0) -> None:
-        """Put a plot into a group."""
-        column = group.layout()
-        if isinstance(column, QVBoxLayout):
-            column.insertWidget(place, plot)
+    def add_results(self, title: str, *widgets: QWidget) -> None:
+        """Add the group of results, hidden until there are some: widgets, figures."""
+        self.figures = Note()
+        self.results = self.add_group(title, *widgets, self.figures)
+        self.results.setVisible(False)
 
-    def reveal(self, group: QGroupBox) -> None:
-        """Show a group of results, scrolling to its top."""
-        group.setVisible(True)
+    def clear_plot(
+        self, *, rows: int = 1, height: int = 240, place: int = 0
+    ) -> "PlotCanvas":
+        """Give the empty plot of the results, made when it is first asked for."""
+        if self.plot is None:
+            from napari_semsr.widgets.base.plots import PlotCanvas
+
+            self.plot = PlotCanvas(self.viewer, rows=rows, height=height)
+            cast("QVBoxLayout", self.results.layout()).insertWidget(place, self.plot)
+        self.plot.clear()
+        return self.plot
+
+    def show_result(self, figures: str, said: str) -> None:
+        """Write rich text below the results, scroll to them, and say how it went."""
+        self.figures.setText(figures)
+        self.reveal()
+        self.show_status(said)
+
+    def reveal(self) -> None:
+        """Show the group of results, scrolling to its top."""
+        self.results.setVisible(True)
         bar = self.scroll_area.verticalScrollBar()
         self.content.adjustSize()
         if bar is not None:
-            bar.setValue(group.y())
+            bar.setValue(self.results.y())
 
     def new_layer_box(
         self,
         name: str,
-        layers: Callable[[], Sequence[Layer]] | None = None,
+        label: str,
+        tooltip: str,
         *,
+        layers: Callable[[], Sequence[Layer]] | None = None,
         none: str | None = None,
     ) -> ComboBox:
-        """Make a list of layers that follows the viewer."""
+        """Make a list of layers that follows the viewer; of grey ones, if not told."""
         viewer = self.viewer
-        box = _layer_box(name, layers or (lambda: grey_layers(viewer)), none=none)
-        box.reset_choices()
+
+        def choices(_: Any) -> list[tuple[str, Layer | None]]:
+            listed = grey_layers(viewer) if layers is None else layers()
+            first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
+            return first + [(item.name, item) for item in reversed(listed)]
+
+        box = ComboBox(name=name, label=label, tooltip=tooltip, choices=choices)
         self.follow(box)
         return box
 
     def follow(self, box: CategoricalWidget[Any]) -> None:
         """Keep a list of layers up to date."""
+        box.reset_choices()
         self._boxes.append(box)
 
     def _on_layers(self, event: object = None) -> None:
@@ -216,7 +227,7 @@ class Panel(QWidget):
 
     # -- running -------------------------------------------------------------
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form; called when Run is pressed."""
         raise NotImplementedError
 
@@ -225,12 +236,8 @@ class Panel(QWidget):
         if self.runner.busy:
             self.show_status("A job is running; cancel it first.")
             return
-        try:
-            make, on_result = self.job()
-        except SemsrError as error:
-            self.show_problem(str(error))
-            return
-        self.start(make, on_result)
+        with self.told():
+            self.start(*self.job())
 
     def start(
         self,
@@ -252,10 +259,8 @@ class Panel(QWidget):
             self.show_status("Cancelling after this step …")
 
     def _finish(self, value: Any) -> None:
-        try:
+        with self.told():
             self._on_result(value)
-        except SemsrError as error:
-            self.show_problem(str(error))
 
     def _show_step(self, step: Progress) -> None:
         self.progress_bar.setRange(0, step.total)
@@ -285,6 +290,14 @@ class Panel(QWidget):
         self.status.setStyleSheet("color: #e05d44; font-weight: bold")
         self.status.setText(text)
         show_error(text)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Say what goes wrong within, and end it."""
+        try:
+            yield
+        except SemsrError as error:
+            self.show_problem(str(error))
 
     def notify(self, text: str) -> None:
         """Say something good in the panel and as a notification."""

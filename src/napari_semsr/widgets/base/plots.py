@@ -1,6 +1,5 @@
 """A matplotlib canvas that follows napari's theme, and what its plots share."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +8,6 @@ from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from napari.utils.theme import get_theme
-from numpy.typing import NDArray
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_semsr.widgets.base.runner import is_alive
@@ -20,15 +18,6 @@ if TYPE_CHECKING:
 COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
 _DPI = 90
 _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One line of a plot, of K points."""
-
-    label: str
-    x: NDArray[Any]
-    y: NDArray[Any]
 
 
 class PlotCanvas(QWidget):

@@ -1,13 +1,38 @@
-"""Where results go that were given no path: a folder that lives as long as napari."""
+"""Where results go, and how what was written is opened again and shown.
+
+Those that were given no path lie in a folder that lives as long as napari.
+"""
 
 import atexit
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from napari_semsr.core import OptionError, WriteError
+import numpy as np
+from magicgui.types import FileDialogMode
+from magicgui.widgets import FileEdit
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    ReadError,
+    WriteError,
+)
+from napari_semsr.io import ReadOptions, read
+from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.panel import preference
+from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from napari.layers import Image
 
 _GIB = 2**30
 _PYRAMID = 4 / 3
@@ -63,3 +88,147 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
             f"holds {limit:g} GiB; choose a path, or raise it under Preferences."
         )
         raise OptionError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a result goes."""
+
+    path: Path  # ends in ``.ome.zarr``
+    existing: str = "refuse"  # what to do with a store that is there already
+    temporary: bool = False  # removed when the run does not end
+
+
+def store_edit(what: str = "result") -> FileEdit:
+    """Ask for the store of a result, which may be left open."""
+    return FileEdit(
+        name="output",
+        label="Save as",
+        tooltip=f"An .ome.zarr path; empty keeps the {what} in a temporary folder that "
+        "is removed when napari ends.",
+        mode=FileDialogMode.OPTIONAL_FILE,
+        filter="*.ome.zarr",
+    )
+
+
+def typed_path(edit: FileEdit) -> Path | None:
+    """Path of an optional field."""
+    text = str(edit.value or "").strip()
+    return None if text in ("", ".") else Path(text)
+
+
+def typed_store(edit: FileEdit) -> Path | None:
+    """Path of an optional field for a store, its suffix added."""
+    path = typed_path(edit)
+    if path is None or path.name.endswith(".ome.zarr"):
+        return path
+    return path.with_name(f"{path.name}.ome.zarr")
+
+
+_FACTOR = 4  # of a coarse level over the one before
+_STRIP_PX = 1 << 24
+_SMALL = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was opened."""
+
+    micrograph: Micrograph  # the finest level asked for
+    levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
+
+
+def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
+    """Open an image and, from level 0, the whole pyramid that is stored with it.
+
+    `options`: which image of it, its pixel size and its data bar.
+    """
+    if not path.exists():
+        msg = f"There is no file {path}; check the name."
+        raise ReadError(msg)
+    many = options.level == 0 and not options.databar_rows
+    wanted = range(levels) if many and levels > 1 else range(1)
+    found = []
+    for level in wanted:
+        yield Progress(level, len(wanted), f"opening {path.name}, level {level}")
+        one = options if not level else options.replace(level=level, pixel_size_nm=None)
+        found.append(read(path, **one.model_dump()))
+    if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
+        found += yield from coarse_levels(found[0])
+    return Opened(found[0], tuple(found))
+
+
+def open_store(path: str | Path) -> Job[Opened]:
+    """Open a store that was just written, with its pyramid."""
+    about = yield from describe_job(path)
+    levels = int(about.facts.get("levels") or 1)
+    return (yield from open_levels(Path(path), ReadOptions(), levels=levels))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job wrote, opened again."""
+
+    made: Any  # what the job returned
+    opened: Opened
+
+
+def written(
+    job: Job[Any], target: Target, *, keep: Callable[[], object] = lambda: False
+) -> Job[Outcome]:
+    """Do a job that writes a store, and open the store.
+
+    A temporary one is removed if the job does not end, unless `keep` says so.
+    """
+    try:
+        made = yield from job
+    except BaseException:
+        if target.temporary and not keep():
+            shutil.rmtree(target.path, ignore_errors=True)
+        raise
+    return Outcome(made, (yield from open_store(made.output)))
+
+
+def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
+    """Shrink a lazy image strip by strip, to levels in memory of down to 2048 px.
+
+    napari computes every chunk of a single-scale lazy layer when it is added. With
+    coarse levels made beforehand, in the thread, it reads only what is looked at.
+    """
+    rows, columns = micrograph.shape
+    step = max(1, _STRIP_PX // (columns * _FACTOR)) * _FACTOR
+    starts = range(0, rows - rows % _FACTOR, step)
+    strips = []
+    for number, start in enumerate(starts):
+        yield Progress(number, len(starts), f"making an overview of {micrograph.name}")
+        part = micrograph.data[start : min(start + step, rows)]
+        # Without callbacks: napari's dask cache is not made for two threads.
+        strips.append(_shrink(np.asarray(part.compute(callbacks=()))))
+    levels = [np.concatenate(strips)]
+    while max(levels[-1].shape) > _SMALL and min(levels[-1].shape) >= _FACTOR:
+        levels.append(_shrink(levels[-1]))
+    return [micrograph.replace(data=level) for level in levels]
+
+
+def _shrink(part: NDArray[Any]) -> NDArray[Any]:
+    """Mean of blocks of `_FACTOR` by `_FACTOR` pixels, in the image's own type."""
+    rows, columns = (n // _FACTOR for n in part.shape)
+    cut = part[: rows * _FACTOR, : columns * _FACTOR]
+    blocks = cut.reshape(rows, _FACTOR, columns, _FACTOR)
+    mean = blocks.mean(axis=(1, 3), dtype=np.float64)
+    if part.dtype.kind in "iu":
+        mean = np.rint(mean)
+    shrunk: NDArray[Any] = mean.astype(part.dtype)
+    return shrunk
+
+
+def add_opened(
+    viewer: "napari.viewer.Viewer", opened: Opened, **keywords: Any
+) -> "Image":
+    """Show what was opened as a calibrated layer, with its pyramid."""
+    data = [item.data for item in opened.levels]
+    many = len(data) > 1
+    keywords = layer_keywords(opened.micrograph, levels=data, **keywords)
+    layer = viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+    show_scale_bar(viewer)
+    return layer

@@ -16,26 +16,57 @@ from napari_semsr.core import Box, Micrograph, SemsrError
 from napari_semsr.jobs import PreviewDesk, preview_job
 from napari_semsr.widgets.base import Form, JobRunner, is_alive
 from napari_semsr.widgets.enhance.live import field_in_view
-from napari_semsr.widgets.layers import HELPER, layer_keywords, outline
+from napari_semsr.widgets.layers import HELPER, layer_keywords
 
 if TYPE_CHECKING:
     import napari.components
 
 _LATER_MS = 60
 _BEFORE_NAME = "before"
+_AMBER = "#e3b617"
 
 
-class BeforeAfter(QObject):
-    """Covers the left part of the view with another layer."""
+class _OverLayer(QObject):
+    """A layer that lies over another for a while, in no list of the panels."""
 
     def __init__(
         self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
+        self.layer: Image | None = None
+
+    def put(self, pixels: Any, look: dict[str, Any]) -> None:
+        """Show pixels at their place, above everything else."""
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self.layer.data = pixels
+            self.layer.scale, self.layer.translate = look["scale"], look["translate"]
+            return
+        chosen = list(self._viewer.layers.selection)
+        look |= {"metadata": {HELPER: True}}
+        self.layer = self._viewer.add_image(pixels, **look)
+        box = self.layer.bounding_box  # a thin line around it
+        box.line_color = _AMBER
+        box.points = False
+        box.visible = True
+        self._viewer.layers.selection = chosen
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+        self.layer = None
+
+
+class BeforeAfter(_OverLayer):
+    """Covers the left part of the view with another layer."""
+
+    def __init__(
+        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
+    ) -> None:
+        super().__init__(viewer, parent)
         self._source: Image | None = None
         self._share = 0.0
-        self.layer: Image | None = None
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(_LATER_MS)
@@ -52,11 +83,11 @@ class BeforeAfter(QObject):
         """Copy what is covered, or take the layer away."""
         source = self._source
         if source is None or self._share <= 0 or source not in self._viewer.layers:
-            self._remove()
+            self.remove()
             return
         view = field_in_view(source)
         if view is None:
-            self._remove()
+            self.remove()
             return
         levels: Any = source.data if source.multiscale else [source.data]
         level = source.data_level if source.multiscale else 0
@@ -70,42 +101,23 @@ class BeforeAfter(QObject):
             int(min(np.ceil(edge / factor[1]), here[1])),
         )
         if min(box.shape) < 1:
-            self._remove()
+            self.remove()
             return
         lead = self._viewer.dims.current_step[-source.ndim : -2]
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
-        self._put(source, pixels, box, factor)
-
-    def _put(self, source: Image, pixels: Any, box: Box, factor: Any) -> None:
-        """Show pixels at their place, above everything else."""
-        pitch = np.asarray(source.scale[-2:]) * factor
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
-        corner = np.asarray(source.translate[-2:]) + first * source.scale[-2:]
-        if self.layer is None or self.layer not in self._viewer.layers:
-            chosen = list(self._viewer.layers.selection)
-            self.layer = self._viewer.add_image(
-                pixels,
-                name=_BEFORE_NAME,
-                scale=pitch,
-                translate=corner,
-                units=source.units[-2:],
-                axis_labels=source.axis_labels[-2:],
-                contrast_limits=source.contrast_limits,
-                colormap=source.colormap,
-                gamma=source.gamma,
-                rgb=False,
-                metadata={HELPER: True},
-            )
-            outline(self.layer)
-            self._viewer.layers.selection = chosen
-            return
-        self.layer.data = pixels
-        self.layer.scale, self.layer.translate = pitch, corner
-
-    def _remove(self) -> None:
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
-        self.layer = None
+        look = {
+            "name": _BEFORE_NAME,
+            "scale": np.asarray(source.scale[-2:]) * factor,
+            "translate": np.asarray(source.translate[-2:]) + first * source.scale[-2:],
+            "units": source.units[-2:],
+            "axis_labels": source.axis_labels[-2:],
+            "contrast_limits": source.contrast_limits,
+            "colormap": source.colormap,
+            "gamma": source.gamma,
+            "rgb": False,
+        }
+        self.put(pixels, look)
 
     def _on_moved(self, _: Any = None) -> None:
         if is_alive(self) and self.layer is not None:
@@ -121,7 +133,7 @@ Subject = tuple[Image, Micrograph, str, Any]
 """Layer, its image, model and options."""
 
 
-class MousePreview(QObject):
+class MousePreview(_OverLayer):
     """Shows what a model makes of the place under the mouse."""
 
     def __init__(
@@ -131,14 +143,13 @@ class MousePreview(QObject):
         say: Callable[[str], None],
         parent: QObject,
     ) -> None:
-        super().__init__(parent)
-        self._viewer, self._read, self._say = viewer, read, say
+        super().__init__(viewer, parent)
+        self._read, self._say = read, say
         self._wanted = False
         self._side_px = _SIDE_PX
         self._subject: Subject | None = None
         self._place: tuple[float, ...] = ()
         self._desk = PreviewDesk()
-        self.layer: Image | None = None
         self.runner = JobRunner(self)
         self.runner.failed.connect(self._fail)
         self.runner.busy_changed.connect(self._start_again)
@@ -175,9 +186,7 @@ class MousePreview(QObject):
         self._wanted = False
         self._timer.stop()
         self.runner.cancel()
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
-        self.layer = None
+        self.remove()
 
     def tick(self) -> None:
         """Ask for the box under the mouse, and show what has come."""
@@ -208,21 +217,9 @@ class MousePreview(QObject):
         corner = np.asarray(image.origin) + (
             (np.array([box.y0, box.x0]) - 0.5) * np.asarray(image.scale) + pitch / 2
         )
-        if self.layer is None or self.layer not in self._viewer.layers:
-            chosen = list(self._viewer.layers.selection)
-            keywords = layer_keywords(
-                image, contrast_limits=tuple(source.contrast_limits), name=_NAME
-            )
-            self.layer = self._viewer.add_image(
-                pixels,
-                **keywords
-                | {"scale": pitch, "translate": corner, "metadata": {HELPER: True}},
-            )
-            outline(self.layer)
-            self._viewer.layers.selection = chosen
-            return
-        self.layer.data = pixels
-        self.layer.scale, self.layer.translate = pitch, corner
+        limits = tuple(source.contrast_limits)
+        look = layer_keywords(image, contrast_limits=limits, name=_NAME)
+        self.put(pixels, look | {"scale": pitch, "translate": corner})
 
     def _start_again(self, busy: bool) -> None:
         if self._wanted and not busy:
@@ -245,32 +242,31 @@ class CompareControls(Form):
         say: Callable[[str], None],
     ) -> None:
         super().__init__()
-        self._viewer, self._source = viewer, source
         self.pointing = CheckBox(
-            name="pointing", value=False, text="Preview at the mouse"
+            name="pointing",
+            text="Preview at the mouse",
+            tooltip="Enhance a small box under the mouse, to try models and options.",
         )
-        self.split = Slider(name="split", value=0, min=0, max=100, readout=False)
-        self.beside = CheckBox(name="beside", value=False, text="Side by side")
+        self.split = Slider(
+            name="split",
+            label="Before | after",
+            tooltip="Drag to cover the left part of the view with the layer that is "
+            "enhanced.",
+            value=0,
+            min=0,
+            max=100,
+            readout=False,
+        )
+        self.beside = CheckBox(
+            name="beside",
+            text="Side by side",
+            tooltip="Show the layers beside each other; they move together.",
+        )
+        for control in (self.pointing, self.split, self.beside):
+            self.add(control)
+        self._viewer, self._source = viewer, source
         self.preview = MousePreview(viewer, read, say, self)
         self.before = BeforeAfter(viewer, self)
-        self.add(
-            "pointing",
-            "",
-            self.pointing,
-            "Enhance a small box under the mouse, to try models and options.",
-        )
-        self.add(
-            "split",
-            "Before | after",
-            self.split,
-            "Drag to cover the left part of the view with the layer that is enhanced.",
-        )
-        self.add(
-            "beside",
-            "",
-            self.beside,
-            "Show the layers beside each other; they move together.",
-        )
         self.pointing.changed.connect(self._point)
         self.split.changed.connect(self._split)
         self.beside.changed.connect(self._put_beside)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import napari.components
 
     from napari_semsr.inference import LiveField
-    from napari_semsr.widgets.enhance.job import Target
+    from napari_semsr.widgets.base import Target
 
 _TICK_MS = 100
 _SMALL_PX = 1 << 20
@@ -38,15 +38,32 @@ def live_field(
     card: dict[str, Any],
     options: Any,
     *,
-    whole: bool = True,
-) -> "LiveField":
-    """Make what is drawn while an image is enhanced."""
+    whole: bool,
+) -> tuple["LiveField", dict[str, Any]]:
+    """Make what is drawn while an image is enhanced, and the keywords to show it.
+
+    It is calibrated as the result will be, and as bright as the layer.
+    """
     from napari_semsr.inference import LiveField, plan_output
 
     output = plan_output(micrograph, card, options)
     sources = _in_memory(micrograph, layer)
-    grey = None if card.get("grey", "input") == "input" else contrast_limits(sources)
-    return LiveField(output, sources, grey=grey, whole=whole)
+    own = card.get("grey", "input") != "input"  # its grey levels are the model's
+    grey = contrast_limits(sources) if own else None
+    live = LiveField(output, sources, grey=grey, whole=whole)
+    result = Micrograph(
+        data=live.levels[-1][:, :],
+        pixel_size_nm=output.frame.pixel_size_nm,
+        name=f"{micrograph.name} enhanced",
+        origin=output.frame.origin,
+        spacing_px=output.frame.spacing_px,
+    )
+    look: dict[str, Any] = {}
+    if own:
+        look["contrast_limits"] = (0.0, 1.0)
+    elif layer is not None:
+        look["contrast_limits"] = tuple(layer.contrast_limits)
+    return live, layer_keywords(result, **look)
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
@@ -58,34 +75,9 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     coarsest = levels[-1]
     if not found and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         found = [np.asarray(coarsest)]
-    return found or [np.full((1, 1), _middle(layer))]
-
-
-def _middle(layer: Image | None) -> float:
-    """Give a grey that is shown as neither dark nor bright."""
-    return 0.0 if layer is None else float(np.mean(layer.contrast_limits))
-
-
-def live_keywords(
-    live: "LiveField",
-    micrograph: Micrograph,
-    layer: Image | None,
-    card: dict[str, Any],
-) -> dict[str, Any]:
-    """Keywords with which a viewer shows the result calibrated, from the start."""
-    frame = live.output.frame
-    result = Micrograph(
-        data=live.levels[-1][:, :],
-        pixel_size_nm=frame.pixel_size_nm,
-        name=f"{micrograph.name} enhanced",
-        origin=frame.origin,
-        spacing_px=frame.spacing_px,
-    )
-    if card.get("grey", "input") != "input":
-        return layer_keywords(result, contrast_limits=(0.0, 1.0))
-    if layer is None:
-        return layer_keywords(result)
-    return layer_keywords(result, contrast_limits=tuple(layer.contrast_limits))
+    # else a grey that is shown as neither dark nor bright
+    middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
+    return found or [np.full((1, 1), middle)]
 
 
 def field_in_view(layer: Image) -> Box | None:

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from magicgui.widgets import ComboBox
 from psygnal import Signal
-from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import PixelSize, SemsrError, run
 from napari_semsr.jobs import DiscRecord, list_models_job, model_info_job
-from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, table
+from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, push_button, table
 
 
 class _ShelfNews:
@@ -75,22 +75,25 @@ class ModelChooser(QWidget):
 
     changed = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
         self.pixel_size_nm: PixelSize | None = None
         self.resample: Literal["auto", "keep", "never"] = "auto"
-        self.box = ComboBox(name="model", choices=self._choices)
-        self.box.native.setSizeAdjustPolicy(
-            self.box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self.box = ComboBox(
+            name="model",
+            label="Model",
+            tooltip="Which model to run.",
+            choices=self._choices,
         )
-        self.file_button = QPushButton("Add a model file …")
-        self.file_button.clicked.connect(self._choose_file)
+        self.file_button = push_button(
+            "Add a model file …",
+            self._choose_file,
+            "A .safetensors file with a model card.",
+        )
         self.text = Note()
-        form = Form()
-        form.add("model", "Model", self.box, "Which model to run.")
-        form.add("file", "", self.file_button, "A .safetensors file with a model card.")
+        form = Form(self.box, self.file_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(form)

@@ -1,43 +1,40 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QWidget
 from superqt import QCollapsible
 
-from napari_semsr.core import Job, Micrograph, OptionError, SemsrError
+from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import move
-from napari_semsr.jobs import check_image_target, unfinished
+from napari_semsr.jobs import check_image_target, enhance_job, unfinished
 from napari_semsr.widgets.base import (
     Form,
-    Note,
     OptionsForm,
+    Outcome,
     Panel,
     Row,
+    Target,
+    Work,
     new_store_path,
     preference,
     require_room,
+    store_edit,
     table,
+    typed_store,
+    written,
 )
 from napari_semsr.widgets.enhance.compare import CompareControls
-from napari_semsr.widgets.enhance.job import (
-    EnhanceOutcome,
-    Target,
-    enhance_layer,
-    figures,
-)
-from napari_semsr.widgets.enhance.live import LiveLayer, live_field, live_keywords
+from napari_semsr.widgets.enhance.live import LiveLayer, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import LIVE, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
 
+    from napari_semsr.inference import LiveField
     from napari_semsr.widgets.enhance.compare import Subject
 
 _ADVANCED_ROWS = {
@@ -67,8 +64,8 @@ _SCHEDULER = (
 class Advanced(QCollapsible):
     """Options that are folded away until they are asked for."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Advanced", parent)
+    def __init__(self) -> None:
+        super().__init__("Advanced")
         from napari_semsr.inference import EnhanceOptions
 
         self.toggleButton().setStyleSheet(_HEADER)
@@ -76,11 +73,11 @@ class Advanced(QCollapsible):
             choose(QIcon())  # the library's own are black on dark
         self.toggled.connect(self._show_state)
         self.form = OptionsForm(EnhanceOptions, _ADVANCED_ROWS)
-        self._scheduler = LineEdit(name="scheduler")
-        self._scheduler.native.setPlaceholderText("none: in napari itself")
-        where = Form()
-        where.add("scheduler", "Scheduler", self._scheduler, _SCHEDULER)
-        for part in (self.form, where):
+        self.scheduler = LineEdit(
+            name="scheduler", label="Scheduler", tooltip=_SCHEDULER
+        )
+        self.scheduler.native.setPlaceholderText("none: in napari itself")
+        for part in (self.form, Form(self.scheduler)):
             self.addWidget(part)
         for box in (self.layout(), self.content().layout()):
             if box is not None:
@@ -93,30 +90,11 @@ class Advanced(QCollapsible):
         """Point down where there is something below."""
         self.setText(f"{_DOWN if unfolded else _RIGHT} Advanced")
 
-    @property
-    def scheduler(self) -> str | None:
-        """Address of a cluster; None where there is none."""
-        return str(self._scheduler.value).strip() or None
-
-    @scheduler.setter
-    def scheduler(self, address: str | None) -> None:
-        self._scheduler.value = address or ""
-
-    def values(self) -> dict[str, Any]:
-        """Read the options that are typed now."""
-        return self.form.values()
-
     def set_values(self, **values: Any) -> None:
         """Type values, and unfold when one of them is not automatic."""
-        shown = {name: v for name, v in values.items() if name in self.form.names}
-        self.form.set_values(**shown)
-        if any(value is not None for value in shown.values()):
+        self.form.set_values(**values)
+        if any(value is not None for value in values.values()):
             self.expand(animate=False)
-
-    def on_change(self, call: Callable[[Any], None]) -> None:
-        """Call something when an option changes."""
-        for name in self.form.names:
-            self.form.on_change(name, call)
 
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
@@ -163,7 +141,7 @@ class EnhancePanel(Panel):
         super().__init__(viewer, "Enhance", "Enhance")
         from napari_semsr.inference import EnhanceOptions
 
-        self.layer = self.new_layer_box("layer")
+        self.layer = self.new_layer_box("layer", "Layer", "The grey image to enhance.")
         self.model = ModelChooser()
         self.form = OptionsForm(EnhanceOptions, _ROWS)
         self.form.set_values(
@@ -172,63 +150,49 @@ class EnhancePanel(Panel):
             precision=preference("computing", "precision"),
         )
         self.advanced = Advanced()
-        self.whole = CheckBox(name="whole", value=True, text="Whole field")
-        self.output = FileEdit(
-            name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
+        self.whole = CheckBox(
+            name="whole",
+            text="Whole field",
+            tooltip="What is in view always comes first. Unticked, the rest waits "
+            "until it is looked at, or until this is ticked again.",
+            value=True,
         )
-        self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
+        self.output = store_edit()
+        self.existing = ComboBox(
+            name="existing",
+            label="If it exists",
+            tooltip="Leave an existing store alone, go on with one that was "
+            "interrupted, here or by the command, with the settings that it was begun "
+            "with, or replace it.",
+            choices=list(_EXISTING.items()),
+        )
         self.look = CompareControls(
             viewer, lambda: self.layer.value, self._subject, self.show_problem
         )
-        self.figures = Note()
         self.live: LiveLayer | None = None
         self._made: tuple[Any, ...] = ()
-        self._fill()
+        where = Form(self.whole, self.output, self.existing)
+        self.add_group("Image", Form(self.layer))
+        self.add_group("Model", self.model)
+        self.add_group("How", self.form, where, self.advanced)
+        self.add_group("Compare", self.look)
+        self.add_results("Result")
+        self._connect()
+        self._compare(self.layer.value)
+        self._show_rows()
+
+    def _connect(self) -> None:
+        """Let cards, rows and the preview follow what is chosen."""
         self.layer.changed.connect(self._compare)
         self.model.changed.connect(self._show_rows)
         self.form.on_change("resample", lambda _: self._compare(self.layer.value))
         self.whole.changed.connect(self._set_whole)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
-        for name in self.form.names:
-            self.form.on_change(name, self.look.preview.change)
-        self.advanced.on_change(self.look.preview.change)
+        for form in (self.form, self.advanced.form):
+            for name in form.names:
+                form.on_change(name, self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
-        self._compare(self.layer.value)
-        self._show_rows()
-
-    def _fill(self) -> None:
-        which = Form()
-        which.add("layer", "Layer", self.layer, "The grey image to enhance.")
-        where = Form()
-        where.add(
-            "whole",
-            "",
-            self.whole,
-            "What is in view always comes first. Unticked, the rest waits until it is "
-            "looked at, or until this is ticked again.",
-        )
-        where.add(
-            "output",
-            "Save as",
-            self.output,
-            "An .ome.zarr path; empty keeps the result in a temporary folder that is "
-            "removed when napari ends.",
-        )
-        where.add(
-            "existing",
-            "If it exists",
-            self.existing,
-            "Leave an existing store alone, go on with one that was interrupted, here "
-            "or by the command, with the settings that it was begun with, or replace "
-            "it.",
-        )
-        self.add_group("Image", which)
-        self.add_group("Model", self.model)
-        self.add_group("How", self.form, where, self.advanced)
-        self.add_group("Compare", self.look)
-        self.results = self.add_group("Result", self.figures)
-        self.results.setVisible(False)
 
     def _compare(self, layer: Any) -> None:
         try:
@@ -253,23 +217,13 @@ class EnhancePanel(Panel):
         if model is None:
             msg = "A model must be chosen, but none is on the shelf; add a model file."
             raise OptionError(msg)
-        options = self.form.options(**self.advanced.values())
+        options = self.form.options(**self.advanced.form.values())
         return layer, micrograph, model, options
 
     # -- where it goes ---------------------------------------------------------
 
-    def _typed(self) -> Path | None:
-        """Path that the user gave."""
-        typed = str(self.output.value).strip()
-        if typed in ("", "."):
-            return None
-        path = Path(typed)
-        if path.name.endswith(".ome.zarr"):
-            return path
-        return path.with_name(f"{path.name}.ome.zarr")
-
     def _target(self, micrograph: Micrograph) -> Target:
-        path = self._typed()
+        path = typed_store(self.output)
         if path is None:
             require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
             made = new_store_path(f"{micrograph.name}-enhanced")
@@ -278,7 +232,7 @@ class EnhancePanel(Panel):
 
     def _begun(self) -> Any:
         """Show how a store was begun that is to be resumed, and give its options."""
-        path = self._typed()
+        path = typed_store(self.output)
         found = None
         if path is not None and self.existing.value == "resume":
             found = unfinished(path)
@@ -289,7 +243,8 @@ class EnhancePanel(Panel):
         options = EnhanceOptions.parse(found.options)
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
-        self.advanced.set_values(**shown)
+        folded = self.advanced.form.names
+        self.advanced.set_values(**{name: shown[name] for name in folded})
         self.model.choose(found.model)
         return options
 
@@ -300,7 +255,7 @@ class EnhancePanel(Panel):
             return None
         if made != self._made:
             return None
-        path = self._typed()
+        path = typed_store(self.output)
         if path is not None and path != live.store.path:
             if not live.store.temporary:
                 return None
@@ -312,28 +267,22 @@ class EnhancePanel(Panel):
 
     # -- running ---------------------------------------------------------------
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form, and add the layer."""
         begun = self._begun()
         source, micrograph, model, options = self._subject()
         options = begun or options
-        scheduler = self.advanced.scheduler
         self._compare(source)
         self.look.stop_preview()
         made = (source, model, options)
         target = self._goes_on(made) or self._target(micrograph)
-        live = self._draw(micrograph, made, target)
-        return (
-            lambda: enhance_layer(
-                micrograph,
-                target,
-                model=model,
-                options=options,
-                live=live.live,
-                scheduler=scheduler,
-            ),
-            self.show_outcome,
-        )
+        live = self._draw(micrograph, made, target).live
+        asked = {
+            "model": model,
+            "options": options,
+            "scheduler": str(self.advanced.scheduler.value).strip() or None,
+        }
+        return lambda: _enhance(micrograph, target, live, **asked), self.show_outcome
 
     def _draw(
         self, micrograph: Micrograph, made: tuple[Any, ...], target: Target
@@ -345,31 +294,25 @@ class EnhancePanel(Panel):
             old.resume()
             return old
         source, _, options = made
-        field = live_field(
-            micrograph,
-            source,
-            self.model.card,
-            options,
-            whole=bool(self.whole.value),
+        whole = bool(self.whole.value)
+        field, keywords = live_field(
+            micrograph, source, self.model.card, options, whole=whole
         )
-        keywords = live_keywords(field, micrograph, source, self.model.card)
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
         self._made = made
         show_scale_bar(self.viewer)
         return self.live
 
-    def show_outcome(self, outcome: EnhanceOutcome) -> None:
+    def show_outcome(self, outcome: Outcome) -> None:
         """Show the finished result, and write its figures."""
-        micrograph = outcome.opened.micrograph
         levels = [item.data for item in outcome.opened.levels]
         if self.live is not None:
-            self.live.finish(micrograph, levels)
+            self.live.finish(outcome.opened.micrograph, levels)
         report = outcome.made.report
-        self.figures.setText(table(figures(report, outcome.made.output)))
-        self.reveal(self.results)
-        self.show_status(
+        self.show_result(
+            table(_figures(report, outcome.made.output)),
             f"Enhanced in {report.seconds:.1f} s at "
-            f"{report.megapixels_per_second:.2f} megapixels/s."
+            f"{report.megapixels_per_second:.2f} megapixels/s.",
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -402,3 +345,37 @@ class EnhancePanel(Panel):
     def _show_cancelled(self) -> None:
         self._stop_drawing()
         super()._show_cancelled()
+
+
+def _enhance(
+    micrograph: Micrograph, target: Target, live: "LiveField", **asked: Any
+) -> Job[Outcome]:
+    """Enhance an image into a store, and open what was written."""
+    yield Progress(0, 0, "loading the model (the first time takes some seconds)")
+    job = enhance_job(
+        micrograph,
+        target.path,
+        overwrite=target.existing == "replace",
+        resume=target.existing == "resume",
+        live=live,
+        **asked,
+    )
+    return (yield from written(job, target, keep=lambda: live.done))
+
+
+def _figures(report: Any, output: str) -> Mapping[str, str]:
+    """Say a run in words and numbers."""
+    many = report.tiles > 1
+    mismatch = f"{report.tile_mismatch:.2e} of the range"
+    seam = f"{report.seam_index:.3f} (1: no seam)"
+    return {
+        "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
+        "Time": f"{report.seconds:.2f} s",
+        "Speed": f"{report.megapixels_per_second:.2f} MP/s",
+        "Peak memory": f"{report.peak_memory_mb:.0f} MB",
+        "Device": f"{report.device}, {report.precision}",
+        "Normalisation": str(report.norm),
+        "Tile mismatch": mismatch if many else "none: one tile",
+        "Seam index": seam if many else "none: one tile",
+        "Store": output,
+    } | ({"Notes": " ".join(report.notes)} if report.notes else {})

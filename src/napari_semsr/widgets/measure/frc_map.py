@@ -1,6 +1,6 @@
 """FRC map: resolution block by block, over the image it belongs to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,10 @@ from napari_semsr.widgets.base import (
     SIGMA,
     TIMES,
     Form,
-    Note,
     OptionsForm,
     Panel,
     Row,
+    Work,
     table,
 )
 from napari_semsr.widgets.layers import (
@@ -108,7 +108,6 @@ def add_failed_layer(
     )
 
 
-_SPLIT = "none: split the first image"
 _ROWS = {
     "block": Row(
         "Block (px)",
@@ -170,26 +169,20 @@ class FrcMapPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "FRC map", "Map resolution")
-        self.first = self.new_layer_box("first")
-        self.second = self.new_layer_box("second", none=_SPLIT)
-        self.form = OptionsForm(FrcMapOptions, _ROWS)
-        self.summary = Note()
-        self.plots: Any = None
-        which = Form()
-        which.add("first", "Image", self.first, "The image to measure.")
-        which.add(
+        self.first = self.new_layer_box("first", "Image", "The image to measure.")
+        self.second = self.new_layer_box(
             "second",
             "Second image",
-            self.second,
             "An independent exposure of the same field; without one the image is split "
             "into halves, which is valid only while its noise is white.",
+            none="none: split the first image",
         )
-        self.add_group("Layers", which)
+        self.form = OptionsForm(FrcMapOptions, _ROWS)
+        self.add_group("Layers", Form(self.first, self.second))
         self.add_group("Blocks", self.form)
-        self.results = self.add_group("Resolution", self.summary)
-        self.results.setVisible(False)
+        self.add_results("Resolution")
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         options = self.form.options()
         first = self.micrograph(self.first.value)
@@ -207,37 +200,21 @@ class FrcMapPanel(Panel):
         add_failed_layer(self.viewer, report.result.map, report.result.reasons, name)
         show_scale_bar(self.viewer)
         self._draw(outcome)
-        self.summary.setText(_summary(outcome))
-        self.reveal(self.results)
         median = _spread(report)["median"]
-        said = "no block has a resolution" if median is None else f"median {median}"
-        self.show_status(
-            f"{report.blocks} blocks, {said}, {report.failed} failed; the map lies "
-            "over the image."
-        )
+        found = "no block has a resolution" if median is None else f"median {median}"
+        said = f"{report.blocks} blocks, {found}, {report.failed} failed"
+        self.show_result(_summary(outcome), f"{said}; the map lies over the image.")
 
     def _draw(self, outcome: FrcOutcome) -> None:
-        from napari_semsr.widgets.base import PlotCanvas
-
-        if self.plots is None:
-            self.plots = PlotCanvas(self.viewer, rows=2)
-            self.add_plot(self.results, self.plots, place=1)
-        self.plots.clear()
+        plot = self.clear_plot(rows=2, place=1)
         report = outcome.blocks
-        unit = report.unit
-        values = np.asarray(report.result.measured, dtype=float)
-        marks = [
-            (label, value)
-            for label, value in _numbers(report).items()
-            if value is not None
-        ]
-        _draw_resolutions(self.plots.axes[0], values, unit, marks)
+        _draw_resolutions(plot.axes[0], report)
         curve = outcome.whole.result
         pixel = report.result.map.pixel_size_nm and _mean(outcome.whole.pixel_size_nm)
         k = 1.0 if not pixel else 1000.0 / pixel
         crossing = None if not curve.resolution_px else k / curve.resolution_px
         _draw_frc(
-            self.plots.axes[1],
+            plot.axes[1],
             np.asarray(curve.frequency_per_px) * k,
             np.asarray(curve.correlation),
             np.asarray(curve.threshold),
@@ -245,15 +222,14 @@ class FrcMapPanel(Panel):
             crossing=crossing,
             note=_whole_text(outcome.whole),
         )
-        self.plots.refresh()
+        plot.refresh()
 
 
-def _draw_resolutions(
-    axes: "Axes", values: NDArray[Any], unit: str, marks: Sequence[tuple[str, float]]
-) -> None:
-    """Draw the distribution of block resolutions (K,) in nm or px."""
+def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
+    """Draw the distribution of block resolutions in nm or px."""
     from napari_semsr.widgets.base import COLOURS
 
+    values = np.asarray(report.result.measured, dtype=float)
     finite = values[np.isfinite(values)]
     if finite.size:
         low, high = np.percentile(finite, (0.5, 99.5))
@@ -263,17 +239,13 @@ def _draw_resolutions(
         axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=COLOURS[3])
         axes.set_xticks([])
         axes.set_yticks([])
-    for number, (label, value) in enumerate(marks):
-        axes.axvline(
-            value,
-            color=COLOURS[(number + 1) % len(COLOURS)],
-            lw=1.3,
-            ls="--",
-            label=f"{label} {value:.3g} {unit}",
-        )
+    marks = {k: v for k, v in _numbers(report).items() if v is not None}
+    for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
+        label = f"{name} {value:.3g} {report.unit}"
+        axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
     if marks:
         axes.legend(loc="upper right")
-    axes.set_xlabel(f"Resolution ({unit})")
+    axes.set_xlabel(f"Resolution ({report.unit})")
     axes.set_ylabel("Blocks")
 
 

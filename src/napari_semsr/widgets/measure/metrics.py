@@ -1,8 +1,8 @@
 """Metrics and histogram: one layer against another, in numbers and grey levels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +15,10 @@ from napari_semsr.jobs import (
     histogram_job,
     metrics_job,
 )
-from napari_semsr.widgets.base import Form, Note, OptionsForm, Panel, Row, table
+from napari_semsr.widgets.base import Form, OptionsForm, Panel, Row, Work, table
 
 if TYPE_CHECKING:
     import napari.viewer
-
-    from napari_semsr.widgets.base import Curve, PlotCanvas
 
 _ROWS = {
     "match": Row(
@@ -71,28 +69,20 @@ class MetricsPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Metrics", "Measure")
-        self.image = self.new_layer_box("image")
-        self.reference = self.new_layer_box("reference", none="none")
-        self.form = OptionsForm(MetricsOptions, _ROWS)
-        self.bins = OptionsForm(HistogramOptions, _BINS)
-        self.table = Note()
-        self.plot: Any = None
-        self._fill()
-
-    def _fill(self) -> None:
-        form = Form()
-        form.add("image", "Image", self.image, "The layer to measure.")
-        form.add(
+        self.image = self.new_layer_box("image", "Image", "The layer to measure.")
+        self.reference = self.new_layer_box(
             "reference",
             "Reference",
-            self.reference,
             "The truth, of the same shape; without one only sharpness is measured.",
+            none="none",
         )
-        self.add_group("Layers", form, self.form, self.bins)
-        self.results = self.add_group("Figures", self.table)
-        self.results.setVisible(False)
+        self.form = OptionsForm(MetricsOptions, _ROWS)
+        self.bins = OptionsForm(HistogramOptions, _BINS)
+        which = Form(self.image, self.reference)
+        self.add_group("Layers", which, self.form, self.bins)
+        self.add_results("Figures")
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         image = self.micrograph(self.image.value)
         reference = None
@@ -112,47 +102,28 @@ class MetricsPanel(Panel):
 
     def show_outcome(self, outcome: GreyOutcome) -> None:
         """Write the figures and draw the distributions."""
-        from napari_semsr.widgets.base import Curve, PlotCanvas
+        self._draw(outcome.histogram)
+        said = f"Measured {' against '.join(outcome.metrics.images)}."
+        self.show_result(table(_figures(outcome)), said)
 
-        found = outcome.histogram.result
-        if self.plot is None:
-            self.plot = PlotCanvas(self.viewer)
-            self.add_plot(self.results, self.plot)
-        edges = np.asarray(found.bins, dtype=float)
-        centres = (edges[:-1] + edges[1:]) / 2
-        counts = [found.counts, found.reference_counts]
-        curves = [
-            Curve(name, centres, np.asarray(count) / max(1, int(np.sum(count))))
-            for name, count in zip(outcome.histogram.images, counts, strict=False)
-            if count is not None
-        ]
-        _draw_grey_levels(self.plot, curves)
-        self.table.setText(table(_figures(outcome)))
-        self.reveal(self.results)
-        self.show_status(f"Measured {' against '.join(outcome.metrics.images)}.")
+    def _draw(self, histogram: HistogramReport) -> None:
+        """Draw shares of pixels over grey level as steps."""
+        from napari_semsr.widgets.base import COLOURS, short_label
 
-
-def _draw_grey_levels(canvas: "PlotCanvas", curves: "Sequence[Curve]") -> None:
-    """Draw shares of pixels over grey level as steps; centres of bins are given."""
-    from napari_semsr.widgets.base import COLOURS, short_label
-
-    canvas.clear()
-    axes = canvas.axes[0]
-    for number, curve in enumerate(curves):
-        colour = COLOURS[number % len(COLOURS)]
-        axes.fill_between(curve.x, curve.y, step="mid", alpha=0.35, color=colour, lw=0)
-        axes.step(
-            curve.x,
-            curve.y,
-            where="mid",
-            color=colour,
-            lw=1,
-            label=short_label(curve.label),
-        )
-    axes.set_xlabel("Grey level")
-    axes.set_ylabel("Share of pixels")
-    axes.legend(loc="upper right")
-    canvas.refresh()
+        found, canvas = histogram.result, self.clear_plot()
+        edges, axes = np.asarray(found.bins, dtype=float), canvas.axes[0]
+        x = (edges[:-1] + edges[1:]) / 2
+        counts = (found.counts, found.reference_counts)
+        for name, count, colour in zip(histogram.images, counts, COLOURS, strict=False):
+            if count is not None:
+                y = np.asarray(count) / max(1, int(np.sum(count)))
+                axes.fill_between(x, y, step="mid", alpha=0.35, color=colour, lw=0)
+                label = short_label(name)
+                axes.step(x, y, where="mid", color=colour, lw=1, label=label)
+        axes.set_xlabel("Grey level")
+        axes.set_ylabel("Share of pixels")
+        axes.legend(loc="upper right")
+        canvas.refresh()
 
 
 def _figures(outcome: GreyOutcome) -> Mapping[str, str]:

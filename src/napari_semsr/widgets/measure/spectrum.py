@@ -1,18 +1,19 @@
 """Spectrum: radial curves of several layers together, and centred planes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, Select
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QFileDialog, QPushButton
+from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Job, Micrograph, Progress, WriteError
 from napari_semsr.io import renaming
-from napari_semsr.widgets.base import Form, Note, Panel
+from napari_semsr.widgets.base import Form, Note, Panel, Work, push_button
 from napari_semsr.widgets.layers import (
     contrast_limits,
     grey_layers,
@@ -22,8 +23,6 @@ from napari_semsr.widgets.layers import (
 
 if TYPE_CHECKING:
     import napari.viewer
-
-    from napari_semsr.widgets.base import Curve, PlotCanvas
 
 # The centred spectrum as a layer, and the rings that make it readable.
 #
@@ -116,7 +115,7 @@ def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) ->
         np.array([[a[0], a[1]], [a[0], b[1]], [b[0], b[1]], [b[0], a[1]]])
         for a, b in boxes
     ]
-    labels = [_label(period, calibrated=calibrated) for period in periods]
+    labels = [f"{period:g} {'nm' if calibrated else 'px'}" for period in periods]
     return viewer.add_shapes(
         corners,
         shape_type="ellipse",
@@ -137,12 +136,6 @@ def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) ->
         units=layer.units,
         axis_labels=("y", "x"),
     )
-
-
-def _label(period: float, *, calibrated: bool) -> str:
-    if not calibrated:
-        return f"{period:g} px"
-    return f"{period:g} nm"
 
 
 _LIST_HEIGHT = 110
@@ -190,32 +183,6 @@ def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
     )
 
 
-def _draw_curves(
-    canvas: "PlotCanvas", curves: "Sequence[Curve]", *, calibrated: bool
-) -> None:
-    """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
-    from napari_semsr.widgets.base import COLOURS, label_frequency, short_label
-
-    canvas.clear()
-    axes = canvas.axes[0]
-    for number, curve in enumerate(curves):
-        shown = (curve.x > 0) & (curve.y > 0) & np.isfinite(curve.y)
-        axes.plot(
-            curve.x[shown],
-            curve.y[shown],
-            color=COLOURS[number % len(COLOURS)],
-            lw=1.3,
-            label=short_label(curve.label),
-        )
-    axes.set_yscale("log")
-    axes.set_ylabel("Power (arb. units)")
-    axes.set_xlim(0, max(float(curve.x.max()) for curve in curves))
-    axes.legend(loc="upper right")
-    axes.grid(visible=True, alpha=0.15)
-    label_frequency(axes, calibrated=calibrated)
-    canvas.refresh()
-
-
 def _write_csv(path: Path, spectra: Spectra) -> None:
     """Write radial curves, one row for each ring of each image."""
     unit = "frequency_per_um" if spectra.calibrated else "frequency_per_px"
@@ -244,39 +211,37 @@ class SpectrumPanel(Panel):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
-        self.plot: Any = None
         self.layers = Select(
             name="layers",
+            tooltip="Layers whose spectra are drawn together; hold Ctrl to choose "
+            "several.",
             choices=lambda _: [
                 (item.name, item) for item in reversed(grey_layers(viewer))
             ],
         )
         self.layers.native.setFixedHeight(_LIST_HEIGHT)
-        self.layers.reset_choices()
         self.follow(self.layers)
-        self.planes = CheckBox(value=True, text="2-D spectrum as a layer")
-        self.rings = CheckBox(value=True, text="Rings with their period")
-        self.export_button = QPushButton("Export curves as CSV …")
-        self.export_button.clicked.connect(lambda: self.export())
-        self.export_button.setEnabled(False)
-        self._fill()
-
-    def _fill(self) -> None:
-        form = Form()
-        form.add(
-            "layers",
-            "",
-            self.layers,
-            "Layers whose spectra are drawn together; hold Ctrl to choose several.",
+        self.planes = CheckBox(
+            value=True,
+            text="2-D spectrum as a layer",
+            tooltip="Adds the centred log power spectrum.",
         )
-        form.add("planes", "", self.planes, "Adds the centred log power spectrum.")
-        form.add("rings", "", self.rings, "Draws rings of round periods onto it.")
+        self.rings = CheckBox(
+            value=True,
+            text="Rings with their period",
+            tooltip="Draws rings of round periods onto it.",
+        )
+        self.export_button = push_button(
+            "Export curves as CSV …",
+            lambda: self.export(),
+            "Frequency, period and power of every ring.",
+        )
+        self.export_button.setEnabled(False)
+        form = Form(self.layers.native, self.planes, self.rings)
         self.add_group("Layers", form, Note(_NOTE))
-        self.results = self.add_group("Radial spectra", self.export_button)
-        self.export_button.setToolTip("Frequency, period and power of every ring.")
-        self.results.setVisible(False)
+        self.add_results("Radial spectra", self.export_button)
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         chosen = list(self.layers.value)
         if not chosen:
@@ -288,19 +253,8 @@ class SpectrumPanel(Panel):
 
     def show_spectra(self, spectra: Spectra) -> None:
         """Draw the curves and add the layers."""
-        from napari_semsr.widgets.base import Curve, PlotCanvas
-
         self.spectra = spectra
-        if self.plot is None:
-            self.plot = PlotCanvas(self.viewer, height=300)
-            self.add_plot(self.results, self.plot)
-        curves = [
-            Curve(image.name, q, p)
-            for image, q, p in zip(
-                spectra.images, spectra.frequency, spectra.power, strict=True
-            )
-        ]
-        _draw_curves(self.plot, curves, calibrated=spectra.calibrated)
+        self._draw(spectra)
         pairs = zip(spectra.images, spectra.planes, strict=False)
         for place, (image, plane) in enumerate(pairs, start=1):
             layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
@@ -308,11 +262,36 @@ class SpectrumPanel(Panel):
                 _add_rings(self.viewer, image, layer)
         if spectra.planes:
             self.viewer.reset_view()
-        self.reveal(self.results)
         self.export_button.setEnabled(True)
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
-        many = "spectrum" if len(curves) == 1 else "spectra"
-        self.show_status(f"{len(curves)} radial {many}, frequencies in {unit}.")
+        count = len(spectra.images)
+        many = "spectrum" if count == 1 else "spectra"
+        self.show_result("", f"{count} radial {many}, frequencies in {unit}.")
+
+    def _draw(self, spectra: Spectra) -> None:
+        """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
+        from napari_semsr.widgets.base import COLOURS, label_frequency, short_label
+
+        canvas = self.clear_plot(height=300)
+        axes = canvas.axes[0]
+        curves = zip(
+            spectra.images,
+            spectra.frequency,
+            spectra.power,
+            cycle(COLOURS),
+            strict=False,
+        )
+        for image, x, y, colour in curves:
+            shown = (x > 0) & (y > 0) & np.isfinite(y)
+            label = short_label(image.name)
+            axes.plot(x[shown], y[shown], color=colour, lw=1.3, label=label)
+        axes.set_yscale("log")
+        axes.set_ylabel("Power (arb. units)")
+        axes.set_xlim(0, max(float(x.max()) for x in spectra.frequency))
+        axes.legend(loc="upper right")
+        axes.grid(visible=True, alpha=0.15)
+        label_frequency(axes, calibrated=spectra.calibrated)
+        canvas.refresh()
 
     def export(self, path: Path | None = None) -> None:
         """Write the curves as CSV."""
@@ -326,9 +305,6 @@ class SpectrumPanel(Panel):
         if self.spectra is None:
             self.show_problem("Spectra must be measured before they are exported.")
             return
-        try:
+        with self.told():
             _write_csv(path, self.spectra)
-        except WriteError as error:
-            self.show_problem(str(error))
-            return
-        self.notify(f"Wrote {path.name}.")
+            self.notify(f"Wrote {path.name}.")

@@ -1,15 +1,21 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, FileEdit
-from qtpy.QtWidgets import QLineEdit, QPushButton
+from magicgui.widgets import ComboBox, FileEdit, LineEdit
 
-from napari_semsr.core import Acquisition, Job, OptionError, Progress
+from napari_semsr.core import (
+    Acquisition,
+    FloatArray,
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+)
 from napari_semsr.io import FOLDER_KEY, scan_layers
 from napari_semsr.jobs import (
     StitchedFile,
@@ -18,27 +24,45 @@ from napari_semsr.jobs import (
     stitch_job,
 )
 from napari_semsr.widgets.base import (
+    DASH,
+    SIGMA,
+    TIMES,
     Form,
     Note,
     OptionsForm,
+    Outcome,
     Panel,
     Row,
+    Target,
+    Work,
+    add_opened,
     new_store_path,
+    push_button,
+    store_edit,
+    table,
+    typed_path,
+    typed_store,
+    written,
 )
-from napari_semsr.widgets.calibrate import PixelSizeEdit
+from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
 from napari_semsr.widgets.layers import show_scale_bar
-from napari_semsr.widgets.open_mosaic import Opened, add_opened, open_store
-from napari_semsr.widgets.stitch.show import (
-    add_shapes_layers,
-    facts,
-    summary,
-    trouble,
-)
 
 if TYPE_CHECKING:
     import napari.viewer
+    from matplotlib.axes import Axes
 
-_EXISTING = {"refuse": False, "replace it": True}
+    from napari_semsr.stitching import PairReport
+
+# Colours that viridis has not, so that a bad joint is never read as a poor one.
+_REJECTED = "#e05d44"
+_AMBIGUOUS = "#ff9f1c"
+_LOST = "#e05d44"
+_NOMINAL = "#5a9bd8"
+_SOLVED = "#ffffff"
+_THIN = 0.006
+# of the plots: how joints disagree, and how the stage missed
+_JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
+
 _FLAT_FILE = "file"
 _MADE_FROM = "semsr stitched from"
 _ROWS = {
@@ -72,29 +96,6 @@ _ROWS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StitchOutcome:
-    """What was made, opened again."""
-
-    made: StitchedFile
-    opened: Opened
-
-
-def _stitch_to_layers(
-    folder: Path,
-    target: Path,
-    *,
-    options: StitchFolderOptions,
-    positions: Path | None = None,
-    overwrite: bool = False,
-) -> Job[StitchOutcome]:
-    """Stitch a folder into a store, and open what was written."""
-    made = yield from stitch_job(
-        folder, target, positions=positions, options=options, overwrite=overwrite
-    )
-    return StitchOutcome(made, (yield from open_store(made.output)))
-
-
 def _look(folder: Path) -> Job[Acquisition]:
     """Open a scan to say what it is."""
     yield Progress(0, 0, f"looking into {folder.name}")
@@ -113,90 +114,77 @@ class StitchMosaicPanel(Panel):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Stitch mosaic", "Stitch")
-        self.folder = FileEdit(name="folder", mode=FileDialogMode.EXISTING_DIRECTORY)
-        self.show_button = QPushButton("Show frames at nominal positions")
-        self.show_button.clicked.connect(self.show_frames)
+        self.folder = FileEdit(
+            name="folder",
+            label="Folder",
+            tooltip="Frames of one scan, with positions.csv and scan.json where there "
+            "are any.",
+            mode=FileDialogMode.EXISTING_DIRECTORY,
+        )
+        self.show_button = push_button(
+            "Show frames at nominal positions",
+            self.show_frames,
+            "Add the raw frames where they should lie.",
+        )
         self.about = Note("Choose a folder of frames to see what it holds.")
         self.positions = FileEdit(
-            name="positions", mode=FileDialogMode.OPTIONAL_FILE, filter="*.csv"
+            name="positions",
+            label="Positions",
+            tooltip="A table frame,y_px,x_px or frame,y_nm,x_nm; empty takes the "
+            "folder's own.",
+            mode=FileDialogMode.OPTIONAL_FILE,
+            filter="*.csv",
         )
-        self.grid = QLineEdit()
-        self.grid.setPlaceholderText("as the folder says, or 4x5")
-        self.pixel_size = PixelSizeEdit()
+        self.grid = LineEdit(
+            name="grid",
+            label="Grid",
+            tooltip="Rows x columns, as in 4x5; positions of the folder are then not "
+            "used.",
+        )
+        self.grid.native.setPlaceholderText("as the folder says, or 4x5")
+        self.pixel_size = PixelSizeEdit("As the scan says; correct it here if wrong.")
+        self.flat = ComboBox(
+            name="flat",
+            label="Flat field",
+            tooltip="How the shading of the frames is found.",
+            choices=[
+                ("from the frames", "auto"),
+                ("none: frames are flat", "none"),
+                ("a file", _FLAT_FILE),
+            ],
+        )
+        self.flat_file = FileEdit(
+            name="flat_file",
+            tooltip="Image of the bare illumination field.",
+            mode=FileDialogMode.EXISTING_FILE,
+        )
         self.form = OptionsForm(StitchFolderOptions, _ROWS)
-        flat_choices = {
-            "from the frames": "auto",
-            "none: frames are flat": "none",
-            "a file": _FLAT_FILE,
-        }
-        self.flat = ComboBox(name="flat", choices=list(flat_choices.items()))
-        self.flat_file = FileEdit(name="flat_file", mode=FileDialogMode.EXISTING_FILE)
-        self.output = FileEdit(
-            name="output", mode=FileDialogMode.OPTIONAL_FILE, filter="*.ome.zarr"
+        self.output = store_edit("mosaic")
+        self.existing = ComboBox(
+            name="existing",
+            label="If it exists",
+            tooltip="Leave an existing store alone, or replace it.",
+            choices=[("refuse", False), ("replace it", True)],
         )
-        self.existing = ComboBox(name="existing", choices=list(_EXISTING.items()))
-        self.figures, self.trouble = Note(), Note()
-        self.plots: Any = None
-        self._fill()
+        self.trouble = Note()
+        layout = Form(
+            self.positions,
+            self.grid,
+            self.pixel_size,
+            self.flat,
+            self.flat_file.native,
+        )
+        self.add_group("Frames", Form(self.folder, self.show_button), self.about)
+        self.add_group("How", layout, self.form)
+        self.add_group("Mosaic", Form(self.output, self.existing))
+        self.add_results("Result", self.trouble)
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
         self._show_flat_file(self.flat.value)
         self._take_open_scan()
 
-    def _fill(self) -> None:
-        where, layout, save = Form(), Form(), Form()
-        where.add(
-            "folder",
-            "Folder",
-            self.folder,
-            "Frames of one scan, with positions.csv and scan.json where there are any.",
-        )
-        where.add(
-            "show", "", self.show_button, "Add the raw frames where they should lie."
-        )
-        layout.add(
-            "positions",
-            "Positions",
-            self.positions,
-            "A table frame,y_px,x_px or frame,y_nm,x_nm; empty takes the folder's own.",
-        )
-        layout.add(
-            "grid",
-            "Grid",
-            self.grid,
-            "Rows x columns, as in 4x5; positions of the folder are then not used.",
-        )
-        layout.add(
-            "size", "", self.pixel_size, "As the scan says; correct it here if wrong."
-        )
-        layout.add(
-            "flat", "Flat field", self.flat, "How the shading of the frames is found."
-        )
-        layout.add(
-            "flat_file", "", self.flat_file, "Image of the bare illumination field."
-        )
-        save.add(
-            "output",
-            "Save as",
-            self.output,
-            "An .ome.zarr path; empty keeps the mosaic in a temporary folder that is "
-            "removed when napari ends.",
-        )
-        save.add(
-            "existing",
-            "If it exists",
-            self.existing,
-            "Leave an existing store alone, or replace it.",
-        )
-        self._layout = layout
-        self.add_group("Frames", where, self.about)
-        self.add_group("How", layout, self.form)
-        self.add_group("Mosaic", save)
-        self.results = self.add_group("Result", self.trouble, self.figures)
-        self.results.setVisible(False)
-
     def _show_flat_file(self, method: str) -> None:
-        self._layout.show_row("flat_file", method == _FLAT_FILE)
+        self.flat_file.native.setVisible(method == _FLAT_FILE)
 
     # -- looking at the scan ----------------------------------------------------
 
@@ -223,18 +211,15 @@ class StitchMosaicPanel(Panel):
             self.start(lambda: _look(chosen), self._show_facts, "Look into folder")
 
     def _show_facts(self, acquisition: Acquisition) -> None:
-        self.about.setText(facts(acquisition))
+        self.about.setText(_facts(acquisition))
         self.pixel_size.value = acquisition.pixel_size_nm
         self.show_status(f"{acquisition.name} can be stitched.")
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal places."""
-        try:
+        with self.told():
             folder = self.typed_folder()
-        except OptionError as error:
-            self.show_problem(str(error))
-            return
-        self.start(lambda: _frames(folder), self._add_frames, "Show frames")
+            self.start(lambda: _frames(folder), self._add_frames, "Show frames")
 
     def _add_frames(self, layers: list[Any]) -> None:
         for data, attributes, kind in layers:
@@ -259,35 +244,30 @@ class StitchMosaicPanel(Panel):
                 raise OptionError(msg)
             method = str(path)
         options: StitchFolderOptions = self.form.options(
-            grid=self.grid.text(),
+            grid=self.grid.value,
             pixel_size_nm=self.pixel_size.value,
             flat_field=method,
         )
         return options
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         folder, options = self.typed_folder(), self.options()
-        typed = _typed(self.output)
+        target = typed_store(self.output) or new_store_path(f"{folder.name}-mosaic")
+        positions = typed_path(self.positions)
         overwrite = bool(self.existing.value)
-        target = typed or new_store_path(f"{folder.name}-mosaic")
-        if not target.name.endswith(".ome.zarr"):
-            target = target.with_name(f"{target.name}.ome.zarr")
-        table_path = _typed(self.positions)
 
-        def show(outcome: StitchOutcome) -> None:
-            self.show_outcome(outcome, folder)
-
-        def make() -> Job[StitchOutcome]:
-            return _stitch_to_layers(
+        def make() -> Job[Outcome]:
+            job = stitch_job(
                 folder,
                 target,
+                positions=positions,
                 options=options,
-                positions=table_path,
                 overwrite=overwrite,
             )
+            return written(job, Target(target))
 
-        return make, show
+        return make, lambda outcome: self.show_outcome(outcome, folder)
 
     def _remove_earlier(self, folder: Path) -> None:
         """Take away the layers of an earlier run on the same folder."""
@@ -295,7 +275,7 @@ class StitchMosaicPanel(Panel):
             if layer.metadata.get(_MADE_FROM) == str(folder):
                 self.viewer.layers.remove(layer)
 
-    def show_outcome(self, outcome: StitchOutcome, folder: Path) -> None:
+    def show_outcome(self, outcome: Outcome, folder: Path) -> None:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
 
         Layers of an earlier run on the same folder are replaced.
@@ -307,30 +287,288 @@ class StitchMosaicPanel(Panel):
                 layer.visible = False
         self._remove_earlier(folder)
         image = add_opened(self.viewer, outcome.opened)
-        for layer in (image, *add_shapes_layers(self.viewer, made, mosaic, name)):
+        for layer in (image, *_add_shapes_layers(self.viewer, made, mosaic, name)):
             layer.metadata[_MADE_FROM] = str(folder)
         self.viewer.layers.selection.active = image
-        show_scale_bar(self.viewer)
-        self._draw(made)
-        self.trouble.setText(trouble(made))
-        self.figures.setText(summary(made))
-        self.reveal(self.results)
+        plot = self.clear_plot(rows=2, place=2)
+        _draw_residuals(plot.axes[0], made)
+        _draw_stage(plot.axes[1], made)
+        plot.refresh()
+        self.trouble.setText(_trouble(made))
         placed = made.frames - len(made.left_out)
-        self.show_status(
-            f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
+        said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
+        self.show_result(table(_figures(made)) + _legend(made), said)
+
+
+def quality_colour(quality: float) -> tuple[float, float, float, float]:
+    """Colour of a joint that is used."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgba
+
+    return to_rgba(colormaps["viridis"](float(np.clip(quality, 0, 1))))
+
+
+def _aligned_nominal(made: StitchedFile) -> FloatArray | None:
+    """Nominal corners, moved as a whole onto the solved ones.
+
+    Gives (N, 2), in px of the mosaic; None where nothing was nominal.
+    """
+    nominal, solved = made.solution.nominal_px, made.solution.positions_px
+    if nominal is None:
+        return None
+    placed = made.solution.placed & np.isfinite(nominal).all(axis=1)
+    moved: FloatArray = nominal + (solved - nominal)[placed].mean(axis=0)
+    return moved
+
+
+def _keywords(mosaic: Micrograph, frame: tuple[int, int]) -> dict[str, Any]:
+    """Give what all layers share: calibrated in nm, thin lines."""
+    return {
+        "scale": mosaic.scale,
+        "translate": mosaic.origin,
+        "units": (mosaic.unit, mosaic.unit),
+        "axis_labels": ("y", "x"),
+        "edge_width": max(0.5, _THIN * min(frame)),
+        "face_color": "transparent",
+    }
+
+
+def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
+    """Rectangles at the outer edges of the frames' pixels."""
+    rows, columns = frame
+    box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
+    return [box + corner for corner in corners]
+
+
+def _add_frame_layers(
+    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
+) -> list[Any]:
+    """Add outlines of the frames, nominal and solved."""
+    keywords = _keywords(mosaic, made.frame_shape)
+    solution = made.solution
+    names = np.array(solution.names)
+    layers = []
+    nominal = _aligned_nominal(made)
+    if nominal is not None:
+        known = np.isfinite(nominal).all(axis=1)
+        colours = [_NOMINAL if ok else _LOST for ok in solution.placed[known]]
+        layers.append(
+            viewer.add_shapes(
+                _boxes(nominal[known], made.frame_shape),
+                shape_type="rectangle",
+                name=f"{name} outlines, nominal",
+                edge_color=colours,
+                features={"frame": names[known], "placed": solution.placed[known]},
+                opacity=0.6,
+                **keywords,
+            )
         )
+    placed = solution.placed
+    layers.append(
+        viewer.add_shapes(
+            _boxes(solution.positions_px[placed], made.frame_shape),
+            shape_type="rectangle",
+            name=f"{name} outlines, solved",
+            edge_color=_SOLVED,
+            features={
+                "frame": names[placed],
+                "y_px": solution.positions_px[placed, 0],
+                "x_px": solution.positions_px[placed, 1],
+            },
+            opacity=0.5,
+            **keywords,
+        )
+    )
+    return layers
 
-    def _draw(self, made: StitchedFile) -> None:
-        from napari_semsr.widgets.base import PlotCanvas
-        from napari_semsr.widgets.stitch.show import draw_stitching
 
-        if self.plots is None:
-            self.plots = PlotCanvas(self.viewer, rows=2)
-            self.add_plot(self.results, self.plots, place=2)
-        draw_stitching(self.plots, made)
+def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
+    """Colour of one joint, faint where it is not used."""
+    from matplotlib.colors import to_rgba
+
+    if not pair.used:
+        return to_rgba(_REJECTED, 0.45)
+    return to_rgba(_AMBIGUOUS) if pair.ambiguous else quality_colour(pair.quality)
 
 
-def _typed(edit: FileEdit) -> Path | None:
-    """Path of an optional field."""
-    text = str(edit.value or "").strip()
-    return None if text in ("", ".") else Path(text)
+def _joint_features(
+    pairs: "Sequence[PairReport]", names: Sequence[str]
+) -> Mapping[str, Any]:
+    """Figures of the joints, shown where the cursor is."""
+    return {
+        "first": [names[pair.first] for pair in pairs],
+        "second": [names[pair.second] for pair in pairs],
+        "used": [pair.used for pair in pairs],
+        "quality": [pair.quality for pair in pairs],
+        "score": [pair.score for pair in pairs],
+        "residual_px": [pair.residual_px for pair in pairs],
+        "sigma_px": [pair.sigma_px for pair in pairs],
+        "ambiguous": [pair.ambiguous for pair in pairs],
+        "reason": [pair.reason for pair in pairs],
+    }
+
+
+def _add_joint_layer(
+    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
+) -> Any:
+    """Add a line for each joint between two frames that are placed."""
+    solution = made.solution
+    pairs = [p for p in solution.pairs if solution.placed[[p.first, p.second]].all()]
+    if not pairs:
+        return None
+    # those that are used lie on top
+    pairs.sort(key=lambda pair: pair.used)
+    centres = solution.positions_px + (np.array(made.frame_shape) - 1) / 2
+    keywords = _keywords(mosaic, made.frame_shape)
+    keywords["edge_width"] *= 2
+    return viewer.add_shapes(
+        [centres[[pair.first, pair.second]] for pair in pairs],
+        shape_type="line",
+        name=f"{name} joints",
+        edge_color=np.array([joint_colour(pair) for pair in pairs]),
+        features=_joint_features(pairs, solution.names),
+        **keywords,
+    )
+
+
+def _add_shapes_layers(
+    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
+) -> list[Any]:
+    """Add outlines of the frames, nominal and solved, and their joints."""
+    layers = _add_frame_layers(viewer, made, mosaic, name)
+    joints = _add_joint_layer(viewer, made, mosaic, name)
+    return layers if joints is None else [*layers, joints]
+
+
+def _empty(axes: "Axes", text: str) -> None:
+    """Say in the plot that there is nothing to draw."""
+    axes.text(0.5, 0.5, text, ha="center", color=_NONE, transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _draw_residuals(axes: "Axes", made: StitchedFile) -> None:
+    """Draw the residual of each joint over what noise alone would leave."""
+    rows = [
+        (pair.sigma_px, pair.residual_px, pair.used)
+        for pair in made.solution.pairs
+        if np.isfinite([pair.sigma_px, pair.residual_px]).all()
+    ]
+    if not rows:
+        _empty(axes, "no joint was refined")
+        return
+    values = np.array(rows, dtype=float)
+    sigma, residual = np.maximum(values[:, :2].T, 1e-4)
+    used = values[:, 2] > 0
+    axes.plot(
+        sigma[used], residual[used], "o", ms=4, color=_JOINT, alpha=0.8, label="used"
+    )
+    if not used.all():
+        axes.plot(
+            sigma[~used], residual[~used], "x", ms=4, color=_NONE, label="not used"
+        )
+    ends = np.array([sigma.min() / 1.5, sigma.max() * 1.5])
+    axes.plot(ends, 2 * ends, "--", lw=1, color=_LINE, label=f"2 {SIGMA} of noise")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    from matplotlib.ticker import FuncFormatter
+
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    axes.set_xlabel(f"{SIGMA} of the joint by noise (px)")
+    axes.set_ylabel("Residual (px)")
+    axes.legend(loc="best")
+
+
+def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
+    """Draw how far each frame lies from its nominal place."""
+    nominal = _aligned_nominal(made)
+    if nominal is None:
+        _empty(axes, "no nominal positions")
+        return
+    missed = (made.solution.positions_px - nominal)[made.solution.placed]
+    axes.plot(missed[:, 1], missed[:, 0], "o", ms=4, color=_STAGE, alpha=0.8)
+    axes.axhline(0, lw=0.8, alpha=0.4, color=_LINE)
+    axes.axvline(0, lw=0.8, alpha=0.4, color=_LINE)
+    reach = 1.15 * float(np.nanmax(np.abs(missed))) or 1.0
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(reach, -reach)  # y points down, as in the image
+    axes.set_aspect("equal")
+    axes.set_xlabel("Solved less nominal, x (px)")
+    axes.set_ylabel("y (px)")
+
+
+def _facts(acquisition: Acquisition) -> str:
+    """Say what a scan is."""
+    (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
+    lines = [
+        f"{len(acquisition)} frames of {rows} {TIMES} {columns} px, {kind}",
+        f"Pixel size: {format_nm(acquisition.pixel_size_nm)}",
+    ]
+    grid = acquisition.grid
+    sized = acquisition.pixel_size_nm is not None
+    placed = acquisition.nominal_nm is not None and sized
+    if grid is None and (placed or acquisition.nominal_px is not None):
+        lines.append("Nominal positions are known.")
+    elif acquisition.nominal_nm is not None:
+        lines.append("Nominal positions are known in nm, the pixel size is not.")
+    elif grid is not None:
+        lines.append(
+            f"Grid of {grid[0]} {TIMES} {grid[1]}, {acquisition.order} by row."
+        )
+    else:
+        lines.append("No positions: they will be found from the images.")
+    lines += [f"{fault.frame}: {fault.reason}" for fault in acquisition.faults]
+    return "\n".join(lines)
+
+
+def _nm(made: StitchedFile, px: float) -> str:
+    """Say a small distance in px, and in nm where that is known."""
+    if not np.isfinite(px):
+        return DASH
+    size = made.pixel_size_nm
+    nm = "" if size is None else f" ({px * float(np.mean(size)):.3g} nm)"
+    return f"{px:.3g} px{nm}"
+
+
+def _figures(made: StitchedFile) -> Mapping[str, str]:
+    """Say a mosaic in words and numbers."""
+    rows, columns = made.shape
+    shown = {
+        "Mosaic": f"{rows} {TIMES} {columns} px",
+        "Pixel size": format_nm(made.pixel_size_nm),
+        "Frames": f"{made.frames - len(made.left_out)} of {made.frames}",
+        "Joints": f"{made.pairs_used} used, {made.pairs_rejected} rejected",
+        "Residual": f"{_nm(made, made.residual_px)} RMS",
+        "Shading left": f"{made.shading_percent:.2g} % of the mean",
+        "Store": made.output,
+    }
+    if made.stage_pixel_size_nm is not None:
+        shown["Pixel by stage"] = format_nm(made.stage_pixel_size_nm)
+    stage = made.solution.stage
+    if stage is not None:
+        shown["Stage error"] = f"{_nm(made, stage.scatter_px)} RMS"
+    return shown
+
+
+def _legend(made: StitchedFile) -> str:
+    """Explain the colours of the joints."""
+    lines = ['<span style="color:#440154">■</span> to <span style="color:#fde725">■']
+    lines[0] += "</span> used, by correlation from 0 to 1"
+    if any(pair.ambiguous for pair in made.solution.pairs):
+        lines.append(
+            f'<span style="color:{_AMBIGUOUS}">■</span> another shift fits too'
+        )
+    if made.pairs_rejected:
+        lines.append(f'<span style="color:{_REJECTED}">■</span> not used')
+    return f"<p>Joints: {'<br>'.join(lines)}</p>"
+
+
+def _trouble(made: StitchedFile) -> str:
+    """List warnings and frames that were left out."""
+    lost = [f"<b>{item.frame}</b>: {item.reason}" for item in made.left_out]
+    parts = [f"<p>{text}</p>" for text in made.warnings]
+    if lost:
+        parts.append(f"<p>Left out:<br>{'<br>'.join(lost)}</p>")
+    return "".join(parts)

@@ -6,27 +6,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, FileEdit, LineEdit
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
+from psygnal import Signal
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
-from napari_semsr.core import Job, OptionError, Progress, SemsrError, WriteError
+from napari_semsr.core import (
+    Job,
+    OptionError,
+    Progress,
+    SemsrError,
+    WriteError,
+    run,
+)
 from napari_semsr.jobs import (
     CutRequest,
     ModelFile,
+    RecipeFacts,
     Trained,
     TrainRequest,
     TrainStep,
+    bundled_recipes,
     import_model_job,
+    list_models_job,
+    model_info_job,
     on_shelf,
     recipe_facts,
     runs_folder,
     train_to_shelf,
 )
 from napari_semsr.pairing import PairOptions
-from napari_semsr.widgets.base import Form, Panel, preference
+from napari_semsr.widgets.base import (
+    Form,
+    Note,
+    Panel,
+    Work,
+    is_alive,
+    preference,
+    push_button,
+    typed_path,
+)
 from napari_semsr.widgets.enhance import NEWS
-from napari_semsr.widgets.train.form import PairsForm, RecipeForm, count_box
 from napari_semsr.widgets.train.watch import TrainView, spell_time
 
 if TYPE_CHECKING:
@@ -36,6 +56,198 @@ _POLL_MS = 700
 _LONGEST = 10_000_000
 _STATE = "last.ckpt"
 _RECIPE = "recipe.yaml"
+_STORE, _LAYERS, _OWN = "store", "layers", "recipe"
+_SOURCES = [
+    ("two layers", _LAYERS),
+    ("a store of pairs", _STORE),
+    ("what the recipe names", _OWN),
+]
+_FILE = "a YAML file …"
+_AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
+_FIRST = "fine-tune"
+_LARGEST_PATCH = 2048
+
+
+def _count_box(
+    name: str, label: str, tooltip: str, *, most: int, step: int
+) -> FloatSpinBox:
+    """Make a box for a number that the recipe knows, too."""
+    box = FloatSpinBox(
+        name=name, label=label, tooltip=tooltip, min=0, max=most, step=step, value=0
+    )
+    box.native.setDecimals(0)
+    box.native.setSpecialValueText("as the recipe says")
+    return box
+
+
+class PairsForm(Form):
+    """Two layers, or a store of pairs."""
+
+    def __init__(self, layer_box: Callable[[str, str, str], ComboBox]) -> None:
+        super().__init__()
+        self.source = ComboBox(
+            name="source",
+            label="Learn from",
+            tooltip="Where the pairs come from.",
+            choices=_SOURCES,
+        )
+        self.low = layer_box("low", "Low", "The image to be improved.")
+        self.high = layer_box(
+            "high",
+            "High",
+            "What it should look like: the same field, on the same grid or calibrated.",
+        )
+        self.store = FileEdit(
+            name="store",
+            label="Store",
+            tooltip="A .zarr that `semsr pairs` made.",
+            mode=FileDialogMode.EXISTING_DIRECTORY,
+            nullable=True,
+        )
+        self.patch = _count_box(
+            "patch",
+            "Patch (px)",
+            "Side of the patches; smaller ones give more of them.",
+            most=_LARGEST_PATCH,
+            step=16,
+        )
+        for control in (self.source, self.low, self.high, self.store, self.patch):
+            self.add(control)
+        self.source.changed.connect(self._show_rows)
+        self._show_rows(self.source.value)
+
+    def _show_rows(self, source: str) -> None:
+        for name, needed in (("low", _LAYERS), ("high", _LAYERS), ("store", _STORE)):
+            self.show_row(name, source == needed)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether pairs are to be cut from layers."""
+        return bool(self.source.value == _LAYERS)
+
+    def stored(self) -> str | None:
+        """Give the path of the store."""
+        if self.source.value == _OWN:
+            return None
+        typed = typed_path(self.store)
+        if typed is None:
+            msg = "A store of pairs must be chosen, a .zarr that `semsr pairs` made."
+            raise OptionError(msg)
+        return str(typed)
+
+
+class RecipeForm(QWidget):
+    """List of recipes, what the chosen one says, and what training begins with."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts: RecipeFacts | None = None
+        self.fault = ""
+        self.box = ComboBox(
+            name="recipe",
+            label="Recipe",
+            tooltip="How the model is made.",
+            choices=[*bundled_recipes(), _FILE],
+            value=_FIRST,
+        )
+        self.file = FileEdit(
+            name="file",
+            label="File",
+            tooltip="A recipe of your own.",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.yaml *.yml",
+        )
+        self.start = ComboBox(
+            name="start",
+            label="Begin with",
+            tooltip="Fine-tune a model, or start with fresh weights.",
+            choices=[],
+        )
+        self.text = Note()
+        self._form = Form(self.box, self.file)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for part in (self._form, self.text, Form(self.start)):
+            column.addWidget(part)
+        self.box.changed.connect(lambda _: self.refresh())
+        self.file.changed.connect(lambda _: self.refresh())
+        NEWS.changed.connect(self._renew)
+        self.refresh()
+
+    @property
+    def value(self) -> str:
+        """Name or path of the chosen recipe."""
+        return str(self.file.value if self.box.value == _FILE else self.box.value)
+
+    def _renew(self) -> None:
+        """List a model that came to the shelf."""
+        if is_alive(self):
+            self._list_starts(self.start.value)
+
+    def _list_starts(self, chosen: str) -> None:
+        """List anew, in this order: a list that is changed keeps what it had first."""
+        self.start.choices = []
+        self.start.choices = self._starts()
+        self.start.value = chosen
+
+    def _starts(self) -> list[tuple[str, str]]:
+        own = self.facts.start_from if self.facts else None
+        first = "fresh weights, as the recipe says"
+        if own is not None:
+            first = f"{Path(own).stem}, as the recipe says"
+        rows = [] if own is None else [("fresh weights", _FRESH)]
+        try:
+            models = run(list_models_job()).models
+        except SemsrError:
+            models = ()
+        known = [str(row["name"]) for row in models if not row["fault"]]
+        return [(first, _AS_IT_SAYS), *rows, *((name, name) for name in known)]
+
+    def refresh(self) -> None:
+        """Read the chosen recipe."""
+        self._form.show_row("file", self.box.value == _FILE)
+        self.facts, self.fault = None, ""
+        if self.box.value != _FILE or Path(self.value).is_file():
+            try:
+                self.facts = recipe_facts(self.value)
+            except SemsrError as error:
+                self.fault = str(error)
+        else:
+            self.fault = "A recipe must be chosen, a YAML file."
+        self.text.setText(_about(self.facts) if self.facts else self.fault)
+        self._list_starts(_AS_IT_SAYS)
+        self.changed.emit()
+
+    def required(self) -> RecipeFacts:
+        """Give the facts of the chosen recipe."""
+        if self.facts is None:
+            raise OptionError(self.fault)
+        return self.facts
+
+    def begins(self) -> dict[str, Any]:
+        """Give what training begins with, as `train` takes it."""
+        chosen = self.start.value
+        model = None if chosen in (_AS_IT_SAYS, _FRESH) else str(chosen)
+        return {"start_from": model, "anew": chosen == _FRESH}
+
+    def scale(self) -> int:
+        """Clear pixels for each degraded one."""
+        facts, model = self.required(), self.begins()["start_from"]
+        if facts.architecture == "same" and model is not None:
+            return int(run(model_info_job(model)).card["scale"])
+        return facts.scale
+
+
+def _about(facts: RecipeFacts) -> str:
+    """Say what a recipe makes, and how."""
+    own = facts.architecture == "same"
+    network = "the model's own network" if own else facts.architecture
+    how = (
+        f"{facts.kind}, {network}, {facts.steps} steps, patches of {facts.patch_px} px"
+    )
+    return f"<p>{facts.description or 'No description.'}</p><p>{how}</p>"
 
 
 class TrainPanel(Panel):
@@ -48,12 +260,29 @@ class TrainPanel(Panel):
         super().__init__(viewer, "Train", "Train")
         self.pairs = PairsForm(self.new_layer_box)
         self.recipe = RecipeForm()
-        self.name = LineEdit(name="name")
-        self.steps = count_box("steps", most=_LONGEST, step=100)
-        self.folder = FileEdit(
-            name="folder", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True
+        self.name = LineEdit(
+            name="name", label="Name", tooltip="What the model is called in the lists."
         )
-        self.replace = CheckBox(name="replace", text="Replace an earlier one")
+        self.steps = _count_box(
+            "steps",
+            "Steps",
+            "Length; the recipe's schedule is stretched.",
+            most=_LONGEST,
+            step=100,
+        )
+        self.folder = FileEdit(
+            name="folder",
+            label="Run folder",
+            tooltip="Where state, curve and model are kept; empty takes a folder of "
+            "this name among your runs.",
+            mode=FileDialogMode.EXISTING_DIRECTORY,
+            nullable=True,
+        )
+        self.replace = CheckBox(
+            name="replace",
+            text="Replace an earlier one",
+            tooltip="Otherwise a run or a model of this name is left alone.",
+        )
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
         self._proposed = ""
@@ -62,7 +291,11 @@ class TrainPanel(Panel):
         self._clock = QTimer(self)
         self._clock.setInterval(_POLL_MS)
         self._clock.timeout.connect(self.view.poll)
-        self._fill()
+        self.add_group("Pairs", self.pairs)
+        self.add_group("Recipe", self.recipe)
+        where = Form(self.name, self.steps, self.folder, self.replace)
+        self.add_group("Run", where)
+        self.add_results("Training", self.view)
         self.recipe.changed.connect(self._propose)
         self.name.changed.connect(lambda _: self._show_folder())
         self.runner.failed.connect(lambda _: self._settle())
@@ -74,41 +307,16 @@ class TrainPanel(Panel):
         self.cancel_button.setToolTip(
             "Stop after this step. State and best model are kept, and Resume goes on."
         )
-        self.resume_button = QPushButton("Resume")
-        self.resume_button.setToolTip(
-            "Go on with a run that was stopped: that of this panel, or of a folder."
+        self.resume_button = push_button(
+            "Resume",
+            self.resume,
+            "Go on with a run that was stopped: that of this panel, or of a folder.",
         )
-        self.resume_button.clicked.connect(self.resume)
         item = foot.itemAt(0)
         row = None if item is None else item.layout()
         if isinstance(row, QHBoxLayout):
             row.insertWidget(1, self.resume_button, stretch=1)
         return foot
-
-    def _fill(self) -> None:
-        where = Form()
-        where.add("name", "Name", self.name, "What the model is called in the lists.")
-        where.add(
-            "steps", "Steps", self.steps, "Length; the recipe's schedule is stretched."
-        )
-        where.add(
-            "folder",
-            "Run folder",
-            self.folder,
-            "Where state, curve and model are kept; empty takes a folder of this name "
-            "among your runs.",
-        )
-        where.add(
-            "replace",
-            "",
-            self.replace,
-            "Otherwise a run or a model of this name is left alone.",
-        )
-        self.add_group("Pairs", self.pairs)
-        self.add_group("Recipe", self.recipe)
-        self.add_group("Run", where)
-        self.results = self.add_group("Training", self.view)
-        self.results.setVisible(False)
 
     # -- reading the form ------------------------------------------------------
 
@@ -131,12 +339,9 @@ class TrainPanel(Panel):
         self.folder.line_edit.native.setPlaceholderText(default)
 
     def _run_dir(self) -> Path:
-        typed = str(self.folder.value or "").strip()
-        if typed in ("", "."):
-            return runs_folder() / str(self.name.value)
-        return Path(typed)
+        return typed_path(self.folder) or runs_folder() / str(self.name.value)
 
-    def job(self) -> tuple[Callable[[], Job[Any]], Callable[[Any], None]]:
+    def job(self) -> Work:
         """Read the form."""
         facts, name = self.recipe.required(), str(self.name.value).strip()
         replace = bool(self.replace.value)
@@ -204,13 +409,10 @@ class TrainPanel(Panel):
         run_dir = self._resumable()
         if run_dir is None:
             return
-        try:
+        with self.told():
             make = self._start(TrainRequest.resumed(run_dir))
-        except SemsrError as error:
-            self.show_problem(str(error))
-            return
-        self.view.poll()
-        self.start(make, self.show_outcome)
+            self.view.poll()
+            self.start(make, self.show_outcome)
 
     def _resumable(self) -> Path | None:
         """Find the folder of the run to go on with."""
@@ -229,7 +431,7 @@ class TrainPanel(Panel):
         self.resume_button.setEnabled(not busy)
         if busy:
             self.view.poll()
-            self.reveal(self.results)
+            self.reveal()
             self._clock.start()
         else:
             self._clock.stop()

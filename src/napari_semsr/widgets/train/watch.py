@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_semsr.core import Micrograph, SemsrError
 from napari_semsr.io import read
 from napari_semsr.jobs import TrainStep
-from napari_semsr.widgets.base import Note, table
+from napari_semsr.widgets.base import Note, push_button, table
 from napari_semsr.widgets.layers import HELPER, layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
@@ -132,11 +132,11 @@ class TrainView(QWidget):
         self.plot: Any = None
         self.layer: Image | None = None
         self.figures = Note()
-        self.look_button = QPushButton("Look at the preview")
-        self.look_button.setToolTip(
-            "Fill the view with a held-out patch: degraded, restored, truth."
+        self.look_button = push_button(
+            "Look at the preview",
+            self.look,
+            "Fill the view with a held-out patch: degraded, restored, truth.",
         )
-        self.look_button.clicked.connect(self.look)
         self.look_button.setVisible(False)
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
