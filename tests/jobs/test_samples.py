@@ -3,11 +3,9 @@ import numpy as np
 from napari_semsr.analysis.frc.correlation import measure_frc
 from napari_semsr.jobs.samples import (
     Exposure,
-    degraded_and_truth,
     draw_specimen,
     expose,
     gold_pair,
-    two_exposures,
 )
 
 SMALL = (160, 192)
@@ -32,14 +30,15 @@ def test_two_exposures_share_the_haze_and_not_the_noise():
 
 
 def test_two_exposures_have_a_resolution():
-    first, second = two_exposures()
-    found = measure_frc(first, second)
+    truth = draw_specimen()
+    found = measure_frc(*(expose(truth, noise_seed=number) for number in (1, 2)))
     assert found.reason is None
     assert 20 < found.resolution_nm < 80
 
 
-def test_degraded_and_truth_lie_on_one_grid():
-    degraded, truth = degraded_and_truth()
+def test_an_exposure_lies_on_the_grid_of_its_truth():
+    truth = draw_specimen(SMALL)
+    degraded = expose(truth, noise_seed=1, name="degraded")
     assert degraded.shape == truth.shape
     assert degraded.pixel_size_nm == truth.pixel_size_nm
     assert {degraded.name, truth.name} == {"degraded", "truth"}

@@ -20,8 +20,6 @@ from .formats import (
 )
 from .napari_hooks import (
     FOLDER_KEY as FOLDER_KEY,
-    nominal_corners as nominal_corners,
-    read_scan_layers as read_scan_layers,
     scan_layers as scan_layers,
 )
 from .read_image import (

@@ -33,12 +33,15 @@ def get_reader(
     """Offer to read what is ours by name and by its first bytes; leave the rest."""
     if not isinstance(path, str):
         return None
+    file = Path(path)
     if not path.lower().endswith(_SUFFIXES):
-        return read_scan_layers if _is_frames_folder(Path(path)) else None
+        # a scan differs from any other folder by the tables that it holds
+        tables = (file / "positions.csv", file / "scan.json")
+        return read_scan_layers if any(table.is_file() for table in tables) else None
     from napari_semsr.io.formats import find_format
 
     try:
-        find_format(Path(path))
+        find_format(file)
     except ReadError:
         return None
     return read_layers
@@ -192,25 +195,11 @@ _EDGE = 0.008
 _COLOUR = "#7fb2e5"
 
 
-def _is_frames_folder(path: Path) -> bool:
-    """Tell a scan from any other folder by the tables that it holds."""
-    tables = ("positions.csv", "scan.json")
-    return path.is_dir() and any((path / name).is_file() for name in tables)
-
-
 def nominal_corners(acquisition: Acquisition) -> NDArray[np.float64] | None:
     """Tell where frames should lie, without looking at them.
 
-    Parameters
-    ----------
-    acquisition : Acquisition
-        Frames of one scan.
-
-    Returns
-    -------
-    (N, 2) numpy.ndarray or None
-        Top-left corners in px, from positions, or from grid and overlap; None where
-        neither is known.
+    Top-left corners in px ``(N, 2)``, from positions, or from grid and overlap; None
+    where neither is known.
     """
     size = acquisition.pixel_size_nm
     if acquisition.nominal_px is not None:
@@ -271,17 +260,15 @@ def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
             [acquisition.read(index) for index in range(len(acquisition))]
         )
         first = Micrograph(frames[0], size, f"{name} frames")
-        layer = layer_of(first, data=frames, coarsest=frames)
-        layer[1]["metadata"][FOLDER_KEY] = str(folder)
-        return [layer]
-    canvas = _paste(acquisition, corners)
-    image = Micrograph(canvas, size, f"{name} frames, nominal")
-    layer = layer_of(image)
-    layer[1]["metadata"][FOLDER_KEY] = str(folder)
-    placed = corners - corners.min(axis=0)
-    outlines = _outline_layer(acquisition, placed, image)
-    outlines[1]["metadata"] = {FOLDER_KEY: str(folder)}
-    return [layer, outlines]
+        layers = [layer_of(first, data=frames, coarsest=frames)]
+    else:
+        canvas = _paste(acquisition, corners)
+        image = Micrograph(canvas, size, f"{name} frames, nominal")
+        placed = corners - corners.min(axis=0)
+        layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
+    for _, attributes, _ in layers:
+        attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
+    return layers
 
 
 def _outline_layer(
@@ -307,23 +294,7 @@ def _outline_layer(
 
 
 def read_scan_layers(path: str | Sequence[str]) -> list[LayerTuple]:
-    """Read a frames folder as napari layers.
-
-    Parameters
-    ----------
-    path : str or sequence of str
-        One folder.
-
-    Returns
-    -------
-    list of tuple
-        As `scan_layers` gives them.
-
-    Raises
-    ------
-    ReadError
-        If the frames cannot be read.
-    """
+    """Read a frames folder as napari layers."""
     from napari_semsr.io.scans import open_frames
 
     folder = Path(path if isinstance(path, str) else path[0])

@@ -80,12 +80,9 @@ from .restore import (
 )
 from .samples import (
     Exposure as Exposure,
-    degraded_and_truth as degraded_and_truth,
     draw_specimen as draw_specimen,
     expose as expose,
     gold_pair as gold_pair,
-    superlens_scan as superlens_scan,
-    two_exposures as two_exposures,
 )
 from .simulate import (
     SimulatedScan as SimulatedScan,

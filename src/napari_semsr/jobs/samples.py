@@ -1,18 +1,12 @@
 """Sample images, drawn and never downloaded: the truth is known."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.jobs.images import made_by
-
-if TYPE_CHECKING:
-    from napari_semsr.core import Job
-    from napari_semsr.jobs.simulate import SimulatedScan
 
 # All chosen: large enough to show what is meant, small enough to be drawn at once.
 _PIXEL_NM = 10.0
@@ -115,45 +109,6 @@ def expose(
     return truth.replace(data=noisy, name=name, provenance=made_by("exposure", options))
 
 
-def degraded_and_truth(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
-    """Make the sample "SEM image, degraded and truth".
-
-    Parameters
-    ----------
-    seed : int, default=0
-        Same seed, same images.
-
-    Returns
-    -------
-    degraded : Micrograph
-        Blurred, hazy and noisy.
-    truth : Micrograph
-        What it was made from.
-    """
-    truth = draw_specimen(seed=seed)
-    return expose(truth, seed=seed, noise_seed=1, name="degraded"), truth
-
-
-def two_exposures(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
-    """Make the sample "two noisy exposures".
-
-    Parameters
-    ----------
-    seed : int, default=0
-        Same seed, same images.
-
-    Returns
-    -------
-    first : Micrograph
-        A noisy exposure.
-    second : Micrograph
-        The same place with independent noise, as FRC needs it.
-    """
-    truth = draw_specimen(seed=seed)
-    first = expose(truth, seed=seed, noise_seed=1, name="first exposure")
-    return first, expose(truth, seed=seed, noise_seed=2, name="second exposure")
-
-
 def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
     """Make the sample "gold on carbon at two magnifications".
 
@@ -188,39 +143,6 @@ def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
         )
     )
     return coarse, fine
-
-
-def superlens_scan(folder: Path, *, seed: int = 0) -> "Job[SimulatedScan]":
-    """Make the sample "SSUM scan (simulated)": a folder of round, vignetted frames.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Receives the frames, with their truth.
-    seed : int, default=0
-        Same seed, same frames.
-
-    Returns
-    -------
-    SimulatedScan
-        What was written.
-
-    Yields
-    ------
-    Progress
-        Drawing, scanning, writing.
-    """
-    from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
-
-    options = SimulateOptions(
-        phantom="particles",
-        frames_grid=(4, 4),
-        frame_px=192,
-        jitter_px=8.0,
-        illumination_drift=0.2,
-        seed=seed,
-    )
-    return (yield from simulate_job(folder, options=options))
 
 
 def _noisy(

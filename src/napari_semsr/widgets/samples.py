@@ -5,40 +5,54 @@ from typing import Any
 LayerData = tuple[Any, dict[str, Any], str]
 
 
-def _layers(micrographs: Any) -> list[LayerData]:
+def _layers(*micrographs: Any) -> list[LayerData]:
     from napari_semsr.widgets.layers import layer_keywords
 
     return [(item.data, layer_keywords(item), "image") for item in micrographs]
 
 
 def degraded_and_truth() -> list[LayerData]:
-    """Make an SEM-like image and its degraded twin."""
-    from napari_semsr.jobs import degraded_and_truth as draw_degraded_and_truth
+    """Make an SEM-like image and its degraded twin: blurred, hazy and noisy."""
+    from napari_semsr.jobs import draw_specimen, expose
 
-    return _layers(reversed(draw_degraded_and_truth()))
+    truth = draw_specimen()
+    return _layers(truth, expose(truth, noise_seed=1, name="degraded"))
 
 
 def two_exposures() -> list[LayerData]:
-    """Make two exposures of one field with independent noise."""
-    from napari_semsr.jobs import two_exposures as draw_two_exposures
+    """Make two exposures of one field with independent noise, as FRC needs them."""
+    from napari_semsr.jobs import draw_specimen, expose
 
-    return _layers(draw_two_exposures())
+    truth, names = draw_specimen(), ("first exposure", "second exposure")
+    return _layers(
+        *(expose(truth, noise_seed=n, name=name) for n, name in enumerate(names, 1))
+    )
 
 
 def gold_pair() -> list[LayerData]:
     """Make gold on carbon at two magnifications, one over the other."""
     from napari_semsr.jobs import gold_pair as draw_gold_pair
 
-    return _layers(reversed(draw_gold_pair()))
+    return _layers(*reversed(draw_gold_pair()))
 
 
 def superlens_scan() -> list[LayerData]:
-    """Simulate a superlens scan into a temporary folder, and show its frames."""
+    """Simulate a superlens scan into a temporary folder, and show its frames.
+
+    They are round and vignetted; their truth lies beside them.
+    """
     from napari_semsr.core import run
-    from napari_semsr.io import read_scan_layers
-    from napari_semsr.jobs import superlens_scan as draw_superlens_scan
+    from napari_semsr.io import read_frames, scan_layers
+    from napari_semsr.jobs import SimulateOptions, simulate_job
     from napari_semsr.widgets.base import new_store_path
 
     folder = new_store_path("ssum-scan", suffix="")
-    run(draw_superlens_scan(folder))
-    return read_scan_layers(str(folder))
+    options = SimulateOptions(
+        phantom="particles",
+        frames_grid=(4, 4),
+        frame_px=192,
+        jitter_px=8.0,
+        illumination_drift=0.2,
+    )
+    run(simulate_job(folder, options=options))
+    return scan_layers(read_frames(folder), folder)

@@ -196,7 +196,9 @@ def test_sample_is_a_folder_that_can_be_stitched(make, model, monkeypatch):
 
     small = SimulateOptions(frames_grid=(1, 2), frame_px=48)
     monkeypatch.setattr(
-        jobs, "superlens_scan", lambda folder: simulate_job(folder, options=small)
+        jobs,
+        "simulate_job",
+        lambda folder, options: simulate_job(folder, options=small),
     )
     for data, attributes, kind in superlens_scan():
         getattr(model, f"add_{kind}")(data, **attributes)
