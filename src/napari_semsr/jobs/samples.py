@@ -1,6 +1,6 @@
 """Sample images, drawn and never downloaded: the truth is known."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,13 +99,7 @@ def expose(
     chosen = exposure or Exposure()
     blurred = degrade_plane(truth.array(), chosen.kind, seed=seed)  # type: ignore[arg-type]
     noisy = _noisy(blurred.image, chosen, np.random.default_rng([seed, noise_seed]))
-    options = {
-        "kind": chosen.kind,
-        "electrons": chosen.electrons,
-        "read_noise": chosen.read_noise,
-        "seed": seed,
-        "noise_seed": noise_seed,
-    }
+    options = asdict(chosen) | {"seed": seed, "noise_seed": noise_seed}
     return truth.replace(data=noisy, name=name, provenance=made_by("exposure", options))
 
 

@@ -120,6 +120,7 @@ class PixelSizeEdit(QWidget):
 
 
 _LINE_LAYER = "Scale line"
+_GRID = ("units", "scale", "translate")
 _ENDS = 2
 
 
@@ -255,24 +256,22 @@ class CalibrateGroup(QWidget):
         layer: Any = self.layer.value
         micrograph = micrograph_from_layer(layer)
         line = self._line_layer()
+        grid = {name: getattr(layer, name)[-2:] for name in _GRID}
         if line is None:
             line = self._viewer.add_shapes(
                 None,
                 ndim=2,
                 name=_LINE_LAYER,
                 axis_labels=("y", "x"),
-                units=layer.units[-2:],
-                scale=layer.scale[-2:],
-                translate=layer.translate[-2:],
                 edge_color="#ffd400",
                 edge_width=max(1.0, max(micrograph.shape) / 300),
                 face_color="transparent",
+                **grid,
             )
         elif not _lies_on(line, layer):
             line.data = []
-            line.units = layer.units[-2:]
-            line.scale = layer.scale[-2:]
-            line.translate = layer.translate[-2:]
+            for name, value in grid.items():
+                setattr(line, name, value)
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
         self._say("Drag over a known distance in the image, then type its length.")

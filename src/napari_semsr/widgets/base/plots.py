@@ -29,10 +29,7 @@ class PlotCanvas(QWidget):
         super().__init__()
         self.figure = Figure(dpi=_DPI, layout="constrained")
         self.canvas = FigureCanvasQTAgg(self.figure)
-        self.axes: list[Axes] = [
-            self.figure.add_subplot(rows, 1, row + 1) for row in range(rows)
-        ]
-        self.setMinimumHeight(height * rows)
+        self.axes: list[Axes] = list(self.figure.subplots(rows, squeeze=False)[:, 0])
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFixedHeight(height * rows)
         column = QVBoxLayout(self)
@@ -74,23 +71,16 @@ class PlotCanvas(QWidget):
 def _colour(axes: Any, text: str, plane: str) -> None:
     """Colour one pair of axes; a secondary axis has no plane of its own."""
     axes.set_facecolor(plane)
-    axes.title.set_color(text)
-    axes.title.set_fontsize(9)
+    axes.title.set(color=text, fontsize=9)
     axes.tick_params(colors=text, which="both", labelsize=8)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(text)
-        label.set_fontsize(9)
-    for spine in axes.spines.values():
-        spine.set_color(text)
-        spine.set_alpha(0.4)
+        label.set(color=text, fontsize=9)
+    axes.spines[:].set(color=text, alpha=0.4)
     legend = axes.get_legend()
     if legend is not None:
-        legend.get_frame().set_facecolor(plane)
-        legend.get_frame().set_edgecolor("none")
-        legend.get_frame().set_alpha(0.8)
+        legend.get_frame().set(facecolor=plane, edgecolor="none", alpha=0.8)
         for item in legend.get_texts():
-            item.set_color(text)
-            item.set_fontsize(8)
+            item.set(color=text, fontsize=8)
 
 
 def short_label(text: str, length: int = 34) -> str:

@@ -1,6 +1,6 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,15 @@ _JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
 
 _FLAT_FILE = "file"
 _MADE_FROM = "semsr stitched from"
+_OF_A_JOINT = [
+    "used",
+    "quality",
+    "score",
+    "residual_px",
+    "sigma_px",
+    "ambiguous",
+    "reason",
+]
 _ROWS = {
     "order": Row(
         "Order", "How the grid was filled: row by row, or every second row backwards."
@@ -340,48 +349,6 @@ def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
     return [box + corner for corner in corners]
 
 
-def _add_frame_layers(
-    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
-) -> list[Any]:
-    """Add outlines of the frames, nominal and solved."""
-    keywords = _keywords(mosaic, made.frame_shape)
-    solution = made.solution
-    names = np.array(solution.names)
-    layers = []
-    nominal = _aligned_nominal(made)
-    if nominal is not None:
-        known = np.isfinite(nominal).all(axis=1)
-        colours = [_NOMINAL if ok else _LOST for ok in solution.placed[known]]
-        layers.append(
-            viewer.add_shapes(
-                _boxes(nominal[known], made.frame_shape),
-                shape_type="rectangle",
-                name=f"{name} outlines, nominal",
-                edge_color=colours,
-                features={"frame": names[known], "placed": solution.placed[known]},
-                opacity=0.6,
-                **keywords,
-            )
-        )
-    placed = solution.placed
-    layers.append(
-        viewer.add_shapes(
-            _boxes(solution.positions_px[placed], made.frame_shape),
-            shape_type="rectangle",
-            name=f"{name} outlines, solved",
-            edge_color=_SOLVED,
-            features={
-                "frame": names[placed],
-                "y_px": solution.positions_px[placed, 0],
-                "x_px": solution.positions_px[placed, 1],
-            },
-            opacity=0.5,
-            **keywords,
-        )
-    )
-    return layers
-
-
 def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
     """Colour of one joint, faint where it is not used."""
     from matplotlib.colors import to_rgba
@@ -391,53 +358,64 @@ def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
     return to_rgba(_AMBIGUOUS) if pair.ambiguous else quality_colour(pair.quality)
 
 
-def _joint_features(
-    pairs: "Sequence[PairReport]", names: Sequence[str]
-) -> Mapping[str, Any]:
-    """Figures of the joints, shown where the cursor is."""
-    return {
-        "first": [names[pair.first] for pair in pairs],
-        "second": [names[pair.second] for pair in pairs],
-        "used": [pair.used for pair in pairs],
-        "quality": [pair.quality for pair in pairs],
-        "score": [pair.score for pair in pairs],
-        "residual_px": [pair.residual_px for pair in pairs],
-        "sigma_px": [pair.sigma_px for pair in pairs],
-        "ambiguous": [pair.ambiguous for pair in pairs],
-        "reason": [pair.reason for pair in pairs],
-    }
-
-
-def _add_joint_layer(
+def _add_shapes_layers(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
-) -> Any:
-    """Add a line for each joint between two frames that are placed."""
-    solution = made.solution
-    pairs = [p for p in solution.pairs if solution.placed[[p.first, p.second]].all()]
+) -> list[Any]:
+    """Add outlines of the frames, nominal and solved, and their joints.
+
+    There is a line for each joint between two frames that are placed.
+    """
+    solution, frame = made.solution, made.frame_shape
+    keywords = _keywords(mosaic, frame)
+    names, placed = np.array(solution.names), solution.placed
+    corners = solution.positions_px
+    layers = []
+    nominal = _aligned_nominal(made)
+    if nominal is not None:
+        known = np.isfinite(nominal).all(axis=1)
+        layers.append(
+            viewer.add_shapes(
+                _boxes(nominal[known], frame),
+                shape_type="rectangle",
+                name=f"{name} outlines, nominal",
+                edge_color=[_NOMINAL if ok else _LOST for ok in placed[known]],
+                features={"frame": names[known], "placed": placed[known]},
+                opacity=0.6,
+                **keywords,
+            )
+        )
+    y_px, x_px = corners[placed].T
+    layers.append(
+        viewer.add_shapes(
+            _boxes(corners[placed], frame),
+            shape_type="rectangle",
+            name=f"{name} outlines, solved",
+            edge_color=_SOLVED,
+            features={"frame": names[placed], "y_px": y_px, "x_px": x_px},
+            opacity=0.5,
+            **keywords,
+        )
+    )
+    pairs = [p for p in solution.pairs if placed[[p.first, p.second]].all()]
     if not pairs:
-        return None
-    # those that are used lie on top
-    pairs.sort(key=lambda pair: pair.used)
-    centres = solution.positions_px + (np.array(made.frame_shape) - 1) / 2
-    keywords = _keywords(mosaic, made.frame_shape)
+        return layers
+    pairs.sort(key=lambda pair: pair.used)  # those that are used lie on top
+    centres = corners + (np.array(frame) - 1) / 2
+    ends = {
+        "first": [solution.names[pair.first] for pair in pairs],
+        "second": [solution.names[pair.second] for pair in pairs],
+    }
+    told = {key: [getattr(pair, key) for pair in pairs] for key in _OF_A_JOINT}
     keywords["edge_width"] *= 2
-    return viewer.add_shapes(
+    joints = viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
         name=f"{name} joints",
         edge_color=np.array([joint_colour(pair) for pair in pairs]),
-        features=_joint_features(pairs, solution.names),
+        features=ends | told,
         **keywords,
     )
-
-
-def _add_shapes_layers(
-    viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
-) -> list[Any]:
-    """Add outlines of the frames, nominal and solved, and their joints."""
-    layers = _add_frame_layers(viewer, made, mosaic, name)
-    joints = _add_joint_layer(viewer, made, mosaic, name)
-    return layers if joints is None else [*layers, joints]
+    return [*layers, joints]
 
 
 def _empty(axes: "Axes", text: str) -> None:
