@@ -227,7 +227,8 @@ class Version:
             lines = [x for x in said.splitlines() if not PROGRESS.match(x)]
             seen.facts[f"step {number} stderr"] = lines
         observe(folder, seen)
-        here = {str(folder): "<folder>", str(self.source): "<source>"}
+        # The last holds the others; its name, drawn at random, may read as an amount.
+        here = {folder: "<folder>", self.source: "<source>", inputs.parent: "<scratch>"}
         seen.facts = without(seen.facts, here, self.known)
         shutil.rmtree(folder)
         return seen
@@ -270,7 +271,7 @@ def as_json(text: str) -> Any:
         return [line.rstrip() for line in text.splitlines()]
 
 
-def without(value: Any, here: dict[str, str], known: set[str]) -> Any:
+def without(value: Any, here: dict[Path, str], known: set[str]) -> Any:
     """Leave out times, versions and paths, within keys and within sentences.
 
     Digests stay where they are those of an input or a bundled model. Of what a case has
@@ -283,7 +284,7 @@ def without(value: Any, here: dict[str, str], known: set[str]) -> Any:
         return [without(item, here, known) for item in value]
     if isinstance(value, str):
         for path, name in here.items():
-            value = value.replace(path, name)
+            value = value.replace(str(path), name)
         for pattern, name in SPOILT.items():
             value = re.sub(pattern, name, value)
         for found in set(DIGEST.findall(value)) - known:
