@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+# What imports make stays. Looking through it for garbage takes a fifth of the time of
+# collecting the tests, and later much of each search that finds any.
+gc.disable()
+
 # Before anything imports a maths library, Qt or napari: one thread for each of the
 # test processes, figures without a window, a home of their own, and nothing of what a
 # user, a batch system or a launcher of trainings tells programs; for children, too.
@@ -203,6 +207,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, among what tests make."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:

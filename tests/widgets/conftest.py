@@ -1,6 +1,5 @@
 """What tests of panels share: viewers without pixels, waiting, pictures kept."""
 
-import gc
 import math
 import os
 import threading
@@ -23,11 +22,6 @@ from napari_semsr.inference.tiles.executors import TileWorker
 from napari_semsr.widgets.base.panel import Panel
 from napari_semsr.widgets.layers import layer_keywords
 from tests.widgets.scenes import exposures_of
-
-# The guards collect garbage after every test; what the imports left need not be
-# looked through each time.
-gc.collect()
-gc.freeze()
 
 
 @pytest.fixture
