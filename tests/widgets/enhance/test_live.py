@@ -50,6 +50,13 @@ def cancel(panel, finish, computed):
     finish(panel)
 
 
+def assert_no_more_than_the_stopped_tile_was_begun_again(computed):
+    """The third was under way: it was finished, or stopped between two layers."""
+    assert len(set(computed)) == 9
+    again = [place for place in set(computed) if computed.count(place) > 1]
+    assert again in ([], [computed[2]])
+
+
 def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, computed):
     source = model.layers["field"]
     panel.run_button.click()
@@ -84,7 +91,7 @@ def test_a_cancelled_layer_stays_and_is_gone_on_with(
     panel.run_button.click()
     finish(panel)
     assert len(model.layers) == 2
-    assert len(computed) == len(set(computed)) == 9
+    assert_no_more_than_the_stopped_tile_was_begun_again(computed)
     assert "megapixels/s" in panel.status.text()
 
 
@@ -97,7 +104,7 @@ def test_a_half_done_temporary_store_is_saved_by_giving_it_a_path(
     panel.output.value = tmp_path / "kept.ome.zarr"
     panel.run_button.click()
     finish(panel)
-    assert len(computed) == len(set(computed)) == 9
+    assert_no_more_than_the_stopped_tile_was_begun_again(computed)
     assert not old.exists()
     assert np.isfinite(read(tmp_path / "kept.ome.zarr").array()).all()
 
