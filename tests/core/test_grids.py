@@ -1,8 +1,11 @@
 """Laws of pixels in a plane: areas, not points."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
 
 from napari_semsr.core.grids import (
     Grid,
@@ -96,3 +99,24 @@ def test_gap_free_box_shrinks_to_what_is_asked_at_least():
     assert gap_free_box(covered) == Box(4, 20, 0, 30)
     assert gap_free_box(covered, least=17) is None
     assert gap_free_box(np.zeros((5, 5), bool)) is None
+
+
+@given(
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)),
+    st.integers(1, 3),
+)
+def test_gap_free_box_is_the_largest_of_all_rectangles(covered, least):
+    rows, columns = covered.shape
+    areas = [
+        (y1 - y0) * (x1 - x0)
+        for y0, y1 in itertools.combinations(range(rows + 1), 2)
+        for x0, x1 in itertools.combinations(range(columns + 1), 2)
+        if min(y1 - y0, x1 - x0) >= least and covered[y0:y1, x0:x1].all()
+    ]
+    box = gap_free_box(covered, least=least)
+    if box is None:
+        assert not areas
+    else:
+        assert covered[box.slices].all()
+        assert min(box.shape) >= least
+        assert box.shape[0] * box.shape[1] == max(areas)

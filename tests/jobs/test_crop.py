@@ -13,7 +13,7 @@ from napari_semsr.core.micrograph import (
 )
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.jobs.crop import CropOptions, crop_job
+from napari_semsr.jobs.crop import CropOptions, crop_job, cut_gaps
 
 
 def _image(shape=(90, 80), *, size=10.0, origin=(0.0, 0.0), name="image", seed=0):
@@ -268,3 +268,30 @@ def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
     plain = images["image" if enhanced == "reference" else "reference"]
     napari_semsr.crop(plain, like=plain, align=True, search=16)
     napari_semsr.crop(one, like=two)
+
+
+def test_gaps_of_two_images_are_cut_off_both_in_place():
+    one, two = (
+        _waves((60, 80), 10.0, (100.0, 0.0)),
+        _waves((60, 80), 10.0, (0.0, 0.0)),
+    )
+    one.data[:7] = np.nan
+    two.data[:, -9:] = np.nan
+    (first, second), box = run(cut_gaps(one, two))
+    assert (box.corner, box.shape) == ((7, 0), (53, 71))
+    np.testing.assert_array_equal(first.array(), one.data[7:, :-9])
+    np.testing.assert_array_equal(second.array(), two.data[7:, :-9])
+    assert first.origin == (170.0, 0.0)
+    assert second.origin == (70.0, 0.0)
+
+
+def test_images_without_gaps_are_left_as_they_are():
+    image = _image()
+    assert run(cut_gaps(image)) == ((image,), None)
+
+
+def test_images_without_a_common_pixel_are_refused():
+    image = _waves((9, 9), 10.0, (0.0, 0.0))
+    image.data[:] = np.nan
+    with pytest.raises(ShapeError, match="No part of waves is free of gaps"):
+        run(cut_gaps(image))

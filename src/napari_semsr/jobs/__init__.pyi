@@ -9,6 +9,7 @@ from .crop import (
     Cropped as Cropped,
     crop_in_memory as crop_in_memory,
     crop_job as crop_job,
+    cut_gaps as cut_gaps,
 )
 from .degrade import (
     DegradedFile as DegradedFile,

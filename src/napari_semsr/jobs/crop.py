@@ -360,6 +360,45 @@ def crop_in_memory(
     return cut.about.replace(data=np.array(data), metadata=about)
 
 
+def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
+    """Cut images of one shape to the largest rectangle in which all have grey values.
+
+    Parameters
+    ----------
+    *images : Micrograph
+        Images whose pixels lie over each other; NaN marks a gap.
+
+    Returns
+    -------
+    tuple of Micrograph
+        The parts, each where it lies; the images themselves where nothing is missing.
+    Box or None
+        The rectangle in their pixels; None where nothing was cut off.
+
+    Raises
+    ------
+    ShapeError
+        If no pixel has grey values in all of them.
+
+    Yields
+    ------
+    Progress
+        Looking for gaps.
+    """
+    areas = [_cut_area(image, Grid.of(image)) for image in images]
+    box = yield from _find_gap_free(areas)
+    if box is None:
+        msg = f"No part of {' and '.join(i.name for i in images)} is free of gaps."
+        raise ShapeError(msg)
+    if box.shape == images[0].shape:
+        return images, None
+    cut = (
+        image.replace(data=area.part(box).read(), origin=area.grid.centre(box))
+        for image, area in zip(images, areas, strict=True)
+    )
+    return tuple(cut), box
+
+
 def _check_apart(target: Path, beside: Path) -> None:
     """Refuse two outputs of which the second would replace the first."""
     one, two = target.resolve(), beside.resolve()
