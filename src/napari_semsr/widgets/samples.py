@@ -42,7 +42,7 @@ def superlens_scan() -> list[LayerData]:
     They are round and vignetted; their truth lies beside them.
     """
     from napari_semsr.core import run
-    from napari_semsr.io import read_frames, scan_layers
+    from napari_semsr.io import open_frames, scan_layers
     from napari_semsr.jobs import SimulateOptions, simulate_job
     from napari_semsr.widgets.base import new_store_path
 
@@ -55,4 +55,4 @@ def superlens_scan() -> list[LayerData]:
         illumination_drift=0.2,
     )
     run(simulate_job(folder, options=options))
-    return scan_layers(read_frames(folder), folder)
+    return scan_layers(run(open_frames(folder)), folder)
