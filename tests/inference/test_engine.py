@@ -217,8 +217,9 @@ def test_a_store_holds_what_an_array_would(make_loaded, rng, tmp_path):
     assert report.tiles == 9
     assert report.peak_memory_mb > 1
     assert store.notes()["report"]["tiles"] == 9
-    tiles = [s for s in steps if "tiles" in s.message]
-    assert [s.done for s in tiles] == list(range(10))
+    done = [s.done for s in steps if "tiles" in s.message]
+    assert done == sorted(done)  # a step is told again while a tile takes long
+    assert sorted(set(done)) == list(range(10))
 
 
 def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
