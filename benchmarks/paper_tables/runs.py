@@ -77,7 +77,9 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
     if asked.get("minutes") is not None:
         recipe = recipe.replace(minutes=asked["minutes"])
     resume = (folder / STATE).exists()
+    began = time.monotonic()
     result = run(train(recipe, folder, resume=resume, overwrite=not resume))
+    spent = (time.monotonic() - began) / _SECOND
     module = load_model(result.model).module
     gpu = torch.cuda.is_available()
     record = {
@@ -85,7 +87,7 @@ def train_one(planned: Planned, folder: Path, *, key: str) -> dict[str, Any]:
         "name": planned.name,
         "narrow": planned.narrow,
         "steps": result.steps,
-        "minutes": recipe.minutes or result.seconds / _SECOND,
+        "minutes": recipe.minutes or spent,
         "device": torch.cuda.get_device_name() if gpu else "CPU",
         "threads": None if gpu else torch.get_num_threads(),
         "weights": sum(p.numel() for p in module.parameters()),

@@ -2,7 +2,7 @@ import pytest
 
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.inference.network_cache import cache_folder
+from napari_semsr.inference.predictor import cache_folder
 from napari_semsr.jobs import models as shelf
 from napari_semsr.models.checkpoint import load_model, save_model
 
