@@ -49,6 +49,7 @@ from napari_semsr.inference.tiles import (
     TileResult,
     Work,
     in_order,
+    in_thread,
     run_as_one,
     run_tiles,
 )
@@ -175,7 +176,7 @@ def plan_run(
     chosen = options or EnhanceOptions()
     with MemoryWatch() as watch:
         predictor = Predictor(loaded, device=chosen.device, precision=chosen.precision)
-        plan = yield from plan_enhance(
+        planning = plan_enhance(
             micrograph,
             output,
             loaded,
@@ -184,6 +185,7 @@ def plan_run(
             before=None if store is None else store.notes().get(STRATEGY_KEY),
             scattered=scheduler is not None,
         )
+        plan = yield from in_thread(planning, predictor)
     return PlannedRun(plan, predictor, watch, scheduler)
 
 
@@ -313,11 +315,13 @@ def _carry_out(planned: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             lockstep = replace(lockstep, memory_bytes=left)
         frozen = None
         if strategy.norm == "frozen" and places:
-            frozen = yield from frozen_statistics(run, predictor, options, target)
+            sampling = frozen_statistics(run, predictor, options, target)
+            frozen = yield from in_thread(sampling, predictor)
             tally.notes.append(frozen.sentence())
             run = replace(run, statistics=frozen.statistics)
         elif strategy.kind == "tiles" and lockstep is not None and places:
-            exact = yield from exact_statistics(run, predictor, lockstep, target)
+            measuring = exact_statistics(run, predictor, lockstep, target)
+            exact = yield from in_thread(measuring, predictor)
             run = replace(run, statistics=exact)
         predictor.statistics = run.statistics
         if strategy.kind != "tiles":

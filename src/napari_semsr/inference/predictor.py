@@ -421,17 +421,24 @@ class Predictor:
         ):
             yield
 
-    def look_between_layers(self, check: Callable[[], None]) -> Callable[[], None]:
+    def look_between_layers(
+        self, check: Callable[[], None], *, probing: bool = False
+    ) -> Callable[[], None]:
         """Call a function before each layer of the network; it may raise.
 
-        Gives what ends that.
+        `probing`: and of the network as it was given, which is what is probed, and
+        which other runs may use at the same time. Gives what ends it.
         """
 
         def look(_module: nn.Module, _given: Any) -> None:
             check()
 
-        leaves = (part for part in self.network.modules() if not any(part.children()))
-        handles = [part.register_forward_pre_hook(look) for part in leaves]
+        handles = [
+            part.register_forward_pre_hook(look)
+            for network in (self.network, *([self.source] if probing else []))
+            for part in network.modules()
+            if not any(part.children())
+        ]
 
         def release() -> None:
             for handle in handles:

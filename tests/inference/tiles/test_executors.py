@@ -1,18 +1,25 @@
 """Tiles as tasks of this process: order, patience, and an end between two layers."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.progress import run
+from napari_semsr.core.progress import Progress, run
 from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
-from napari_semsr.inference.tiles.executors import LocalExecutor, in_order, run_tiles
+from napari_semsr.inference.tiles.executors import (
+    LocalExecutor,
+    in_order,
+    in_thread,
+    run_tiles,
+)
 from napari_semsr.inference.tiles.run import TiledRun
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import LoadedModel
@@ -141,3 +148,47 @@ def test_an_error_of_torch_is_told(make_loaded, rng, monkeypatch):
     with pytest.raises(Exception, match="kaputt") as caught:
         run(enhance_array(image, loaded, FP32))
     assert not isinstance(caught.value, RuntimeError)
+
+
+class _Looks:
+    """A predictor whose network has one layer after another, without an end."""
+
+    def __init__(self):
+        self.released = False
+
+    def look_between_layers(self, check, *, probing):
+        assert probing
+        self.check = check
+        return lambda: setattr(self, "released", True)
+
+
+def test_a_step_that_never_ends_is_stopped_when_its_job_is_closed():
+    looks, ended = _Looks(), []
+
+    def job():
+        yield Progress(1, 2, "measuring")
+        try:
+            while True:
+                looks.check()
+                time.sleep(0.001)
+        finally:
+            ended.append(True)
+
+    driven = in_thread(job(), looks)
+    told = [next(driven) for _ in range(3)]
+    assert told[-1] == Progress(1, 2, "measuring")  # again, while the step goes on
+    driven.close()
+    assert ended
+    assert looks.released
+
+
+def test_a_job_in_a_thread_returns_and_raises_as_it_does_without():
+    def job(error):
+        yield Progress(0, 1, "measuring")
+        if error:
+            raise OptionError("No.")
+        return 7
+
+    assert run(in_thread(job(False), _Looks())) == 7
+    with pytest.raises(OptionError, match=r"No\."):
+        run(in_thread(job(True), _Looks()))

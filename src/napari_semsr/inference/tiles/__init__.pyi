@@ -4,6 +4,7 @@ from .executors import (
     Take as Take,
     Work as Work,
     in_order as in_order,
+    in_thread as in_thread,
     run_tiles as run_tiles,
 )
 from .run import (

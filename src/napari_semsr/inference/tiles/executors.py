@@ -9,11 +9,11 @@ import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from napari_semsr.core import (
     Cancelled,
     DeviceMemoryError,
     IntPair,
+    Job,
     Progress,
     SemsrError,
     Tile,
@@ -35,6 +36,7 @@ from napari_semsr.inference.tiles.run import TiledRun, TileResult, edges_of
 # What a task does: read a window, enhance it, write its core.
 
 _SMALLEST_PIECE = 32
+_T = TypeVar("_T")
 STOPPED = "The run was stopped; finished tiles are kept."
 
 
@@ -229,6 +231,57 @@ class Executor(ABC):
         """Drop what waits, stop what runs, and return when nothing does any more."""
 
 
+class Background:
+    """A thread that makes one call after another.
+
+    Between it and whoever waits lie queues written in C alone: an interrupt comes at
+    any line of Python, and one within a lock of `concurrent.futures` leaves it locked
+    for good.
+    """
+
+    def __init__(self, name: str, answers: "SimpleQueue[Any]") -> None:
+        self._calls: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._answers = answers
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Callable[[], Any]) -> None:
+        """Make a call after those before; its `Answer` comes into the queue."""
+        self._calls.put(call)
+
+    def is_current(self) -> bool:
+        """Whether it is this thread that asks."""
+        return threading.current_thread() is self._thread
+
+    def close(self) -> None:
+        """Wait for the calls that were submitted, and end."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                answer = Answer(call())
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                answer = Answer(None, error)
+            self._answers.put(answer)
+            del answer, call
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call in another thread returned or raised."""
+
+    value: Any
+    error: BaseException | None = None
+
+    def result(self) -> Any:
+        """Return or raise the same."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
 class LocalExecutor(Executor):
     """A thread of this process, with dask's scheduler of one thread.
 
@@ -241,7 +294,7 @@ class LocalExecutor(Executor):
     def __init__(self, run: TiledRun, predictor: Predictor) -> None:
         super().__init__()
         self._worker = TileWorker(run, predictor)
-        self._thread = ThreadPoolExecutor(1, "semsr-tiles")
+        self._thread = Background("semsr-tiles", self._finished)
 
     def submit(self, places: Sequence[IntPair]) -> None:
         """Hand over a group of tiles."""
@@ -265,11 +318,48 @@ class LocalExecutor(Executor):
         from dask.delayed import delayed  # 0.1 s, and plans are made without it
 
         task = delayed(function, pure=False, traverse=False)(*given)
-        self._watch(self._thread.submit(task.compute, scheduler="synchronous"))
+        self.waiting += 1
+        self._thread.submit(partial(task.compute, scheduler="synchronous"))
 
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
-        self._thread.shutdown()
+        self._thread.close()
+
+
+def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
+    """Drive a job of long steps from a thread; tell its last step again meanwhile.
+
+    So whoever waits can stop it: closing this ends it within a layer of the network.
+    """
+    stopped, answers = threading.Event(), SimpleQueue[Answer]()
+    told = Progress(0, 0, "Looking at the network")
+
+    thread = Background("semsr-plan", answers)
+
+    def check() -> None:
+        if stopped.is_set() and thread.is_current():
+            raise Cancelled(STOPPED)
+
+    release = predictor.look_between_layers(check, probing=True)
+    try:
+        while True:
+            thread.submit(partial(next, job))
+            while True:
+                try:
+                    answer = answers.get(timeout=_HEARTBEAT_S)
+                    break
+                except Empty:
+                    yield told
+            if isinstance(answer.error, StopIteration):
+                result: _T = answer.error.value
+                return result
+            told = answer.result()
+            yield told
+    finally:
+        stopped.set()
+        thread.submit(job.close)
+        thread.close()
+        release()
 
 
 def run_tiles(
