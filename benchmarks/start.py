@@ -40,7 +40,7 @@ def import_package() -> float:
 def ask_for_help() -> float:
     """Take the time of ``semsr --help``, the interpreter's own start left out."""
     begun = time.process_time()
-    importlib.import_module("napari_semsr.cli._main").main(["--help"])
+    importlib.import_module("napari_semsr.cli.command").main(["--help"])
     return time.process_time() - begun
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import napari_semsr
-from napari_semsr.cli._main import build_parser
+from napari_semsr.cli.command import build_parser
 from napari_semsr.jobs.check.job import DiscRecord
 from napari_semsr.models.cards import bundled, read_card, resolve
 

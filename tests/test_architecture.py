@@ -1,6 +1,7 @@
 """The walls of the house: layers, faces, lazy imports, unique names, the manifest."""
 
 import ast
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -83,8 +84,25 @@ def test_import_loads_nothing_heavy(module):
 
 
 def test_command_line_help_loads_no_torch():
-    code = LOADED_AFTER.format(module="napari_semsr.cli._main", names=("torch", "qtpy"))
+    code = LOADED_AFTER.format(
+        module="napari_semsr.cli.command", names=("torch", "qtpy")
+    )
     assert run_python(code) == "\n"
+
+
+def test_tests_use_no_private_name():
+    """Neither imported nor in the words of a patch; ruff sees to attributes."""
+    imported = (
+        r"from (?:napari_semsr|paper_tables)[\w.]* import (?:\([^)]*|.*)\b_[a-z].*"
+    )
+    patched = r"(?:set|get|del)attr\([^)\"']*[\"'](?:napari_semsr[\w.]*\.)?_[a-z]\w*"
+    private = re.compile(rf"{imported}|{patched}|napari_semsr[\w.]*\._[a-z]\w*")
+    found = {
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for match in private.finditer(path.read_text("utf-8"))
+    }
+    assert found == set()
 
 
 def exported(face: Path) -> set[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.cli._main import VERBS
+from napari_semsr.cli.command import VERBS
 from napari_semsr.core.errors import OptionError
 from tests.children import run_python
 

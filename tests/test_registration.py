@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr import registration as shift
 from napari_semsr.core.errors import RegistrationError, ShapeError
 from napari_semsr.registration import find_shift
 
@@ -68,7 +67,10 @@ def test_lattice_is_ambiguous_or_refused():
 def test_refinement_that_contradicts_is_not_believed(field, monkeypatch):
     fixed = field[30:-30, 30:-30]
     for rest in (5.0, np.inf):
-        monkeypatch.setattr(shift, "_rest", lambda *_, r=rest: np.full(2, r))
+        finer = np.full(2, rest), 0.0, 0.0
+        monkeypatch.setattr(
+            "skimage.registration.phase_cross_correlation", lambda *_, f=finer, **__: f
+        )
         with pytest.raises(RegistrationError, match="can be believed: 0 of 4"):
             find_shift(fixed, fixed, reach=16)
 

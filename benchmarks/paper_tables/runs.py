@@ -140,7 +140,7 @@ def train_all(
     began = time.monotonic()
     fresh = [p for p in left if not _begun(runs / p.name, keys[p.name])]
     for p in fresh:
-        _make_scenes(p, say)
+        make_scenes(p, say)
     spent = (time.monotonic() - began) / _SECOND
     shares: dict[str, float] = {}
     if minutes is not None:
@@ -151,7 +151,7 @@ def train_all(
             share = max(share - START_MINUTES, LEAST_MINUTES)
         _ask(runs / p.name, keys[p.name], share)
     order = sorted(left, key=lambda p: -p.weight)
-    return _in_processes(order, runs, keys, jobs, minutes, say)
+    return in_processes(order, runs, keys, jobs, minutes, say)
 
 
 def _begun(folder: Path, key: str) -> bool:
@@ -169,7 +169,7 @@ def _ask(folder: Path, key: str, minutes: float | None) -> None:
     (folder / ASKED).write_text(asked, encoding="utf-8")
 
 
-def _make_scenes(planned: Planned, say: Say) -> None:
+def make_scenes(planned: Planned, say: Say) -> None:
     """Make the scenes that a recipe learns from, if there are none."""
     recipe = planned.recipe()
     if not recipe.data.bank:
@@ -184,7 +184,7 @@ def _make_scenes(planned: Planned, say: Say) -> None:
         say(f"made {recipe.data.bank} scenes for {planned.name} in {took:.0f} s")
 
 
-def _in_processes(
+def in_processes(
     planned: list[Planned],
     runs: Path,
     keys: dict[str, str],

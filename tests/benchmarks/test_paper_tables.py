@@ -225,8 +225,8 @@ def test_finished_runs_are_not_trained_again(
             (tmp_path / p.name / "finished.json").write_text(json.dumps(record))
         return []
 
-    monkeypatch.setattr(running, "_in_processes", pretend)
-    monkeypatch.setattr(running, "_make_scenes", lambda *_: None)
+    monkeypatch.setattr(running, "in_processes", pretend)
+    monkeypatch.setattr(running, "make_scenes", lambda *_: None)
     planned = plan(narrow=True, only=("wang",))
     said: list[str] = []
     for _ in range(3):

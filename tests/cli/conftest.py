@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_semsr.cli._main import main
+from napari_semsr.cli.command import main
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.io.formats import write
 

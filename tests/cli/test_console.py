@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from napari_semsr.cli._main import Console
+from napari_semsr.cli.command import Console
 from napari_semsr.core.progress import Progress, Waiting
 
 

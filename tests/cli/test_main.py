@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_semsr.cli import _main as main_module
-from napari_semsr.cli._main import VERBS, build_parser, load_verb, main
+from napari_semsr.cli import command
+from napari_semsr.cli.command import VERBS, build_parser, load_verb, main
 from napari_semsr.cli.verb import Verb
 from napari_semsr.core.errors import ReadError
 from napari_semsr.core.progress import Progress
@@ -33,7 +33,7 @@ def info_does(monkeypatch):
     """Let the verb `info` run another job; its one argument stays."""
 
     def replace(job):
-        monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(name, job))
+        monkeypatch.setattr(command, "load_verb", lambda name: verb_of(name, job))
 
     return replace
 
@@ -141,7 +141,7 @@ def test_interrupt_closes_the_job_and_ends_with_130(semsr, info_does):
 def test_nothing_is_said_after_an_interrupt() -> None:
     code = """
 import atexit, importlib, logging
-door = importlib.import_module("napari_semsr.cli._main")
+door = importlib.import_module("napari_semsr.cli.command")
 atexit.register(lambda: logging.getLogger("asyncio").error("Task was destroyed"))
 def stop(*_, **__):
     raise KeyboardInterrupt
@@ -168,7 +168,7 @@ def test_terminate_is_taken_as_an_interrupt(semsr, info_does):
 def test_warnings_of_ours_are_said_once_and_stand_in_the_record(semsr, info_does):
     def job():
         for _ in range(2):
-            warnings.warn_explicit("mind\nthis", UserWarning, main_module.__file__, 1)
+            warnings.warn_explicit("mind\nthis", UserWarning, command.__file__, 1)
         warnings.warn_explicit("theirs", UserWarning, "elsewhere.py", 1)
         yield Progress(1, 1, "done")
         return Result()
@@ -208,7 +208,7 @@ def test_closed_stdout_ends_in_silence(images):
 
 def test_help_and_info_load_no_torch(images):
     code = (
-        "import sys; from napari_semsr.cli._main import main; main(['--help']); "
+        "import sys; from napari_semsr.cli.command import main; main(['--help']); "
         f"main(['info', {str(images / 'first.tif')!r}]); "
         "print([n for n in ('torch', 'qtpy', 'napari', 'matplotlib') "
         "if n in sys.modules])"
@@ -230,7 +230,7 @@ def test_process_that_helps_to_train_leaves_talking_to_the_first(
         yield Progress(0, 0, "learning")
         return Result()
 
-    monkeypatch.setattr(main_module, "load_verb", lambda name: verb_of(name, job))
+    monkeypatch.setattr(command, "load_verb", lambda name: verb_of(name, job))
     assert semsr("train", "r.yaml", "-o", tmp_path / "run").out == "done\n"
     monkeypatch.setenv("LOCAL_RANK", "1")
     said = semsr("train", "r.yaml", "-o", tmp_path / "run")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.cli._main import main
+from napari_semsr.cli.command import main
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.progress import run
 from napari_semsr.demonstration.job import DemoOptions, DemoResult, demo_job, demo_paths

@@ -105,7 +105,7 @@ def test_missing_pixels_do_not_pass_for_haze(
 def test_large_fields_are_seen_coarser(
     make_loaded: Make, monkeypatch: pytest.MonkeyPatch, hazy: np.ndarray
 ) -> None:
-    monkeypatch.setattr("napari_semsr.inference.network_input._LARGEST_MAP", 4)
+    monkeypatch.setattr("napari_semsr.inference.network_input.LARGEST_MAP", 4)
     module = make_loaded("hazy").module
     haze = find_haze(hazy, module, measure_scaling(hazy, (1, 99)))
     assert haze is not None

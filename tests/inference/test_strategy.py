@@ -168,7 +168,7 @@ def test_what_was_begun_is_repeated(make_loaded):
 
 def test_exactness_is_given_up_only_where_it_is_too_dear(make_loaded, monkeypatch):
     norm, shape = make_loaded("norm"), (400, 400)
-    monkeypatch.setattr("napari_semsr.inference.plan._TOO_DEAR", 1e-3)
+    monkeypatch.setattr("napari_semsr.inference.plan.TOO_DEAR", 1e-3)
     assert _way(norm, shape, norm="exact").norm == "exact"
     given_up = _way(norm, shape)
     assert given_up.norm == "frozen"

@@ -108,18 +108,17 @@ def test_writers_refuse_stacks_and_colour(tmp_path, shape, rgb):
 
 def test_napari_round_trip(tmp_path, image):
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
     path = str(tmp_path / "a.ome.zarr")
     registry.write(image, path)
     viewer = ViewerModel()
     [layer] = [
-        added
-        for found in hooks.read_layers(path)
-        for added in viewer._add_layer_from_data(*found)
+        viewer.add_layer(Layer.create(*found)) for found in hooks.read_layers(path)
     ]
     assert [str(unit) for unit in layer.units] == ["nanometer", "nanometer"]
     target = str(tmp_path / "b.ome.zarr")
-    hooks.write_layer(target, layer.data, layer._get_state())
+    hooks.write_layer(target, layer.data, layer.as_layer_data_tuple()[1])
     found = registry.read(target)
     assert found.pixel_size_nm == image.pixel_size_nm
     assert np.array_equal(found.array(), image.data)

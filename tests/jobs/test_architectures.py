@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_semsr.cli._main import main
+from napari_semsr.cli.command import main
 from napari_semsr.core.errors import CheckpointError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run

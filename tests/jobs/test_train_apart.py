@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from napari_semsr.core.errors import (
 )
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.jobs import train_process as apart
 from napari_semsr.jobs.models import runs_folder
 from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.jobs.train_process import TrainRequest, train_apart
@@ -51,28 +51,35 @@ def request_of(tmp_path: Path) -> TrainRequest:
     return TrainRequest(str(tmp_path / "tiny.yaml"), str(tmp_path / "run"))
 
 
+class Children(list):
+    """Processes that were started."""
+
+    script: str | None = None  # What they run in place of the training
+
+
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch):
+def children(monkeypatch: pytest.MonkeyPatch) -> Children:
+    """Note the processes that are started, and change what they run."""
+    made, kind = Children(), subprocess.Popen
+
+    def start(line, **options):
+        if made.script is not None:
+            line = [sys.executable, "-c", READS + made.script]
+        made.append(kind(line, **options))
+        return made[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return made
+
+
+@pytest.fixture
+def played(children: Children):
     """Put a script in place of the other process."""
 
     def play(script: str) -> None:
-        line = [sys.executable, "-c", READS + script]
-        monkeypatch.setattr(apart, "_command", lambda: line)
+        children.script = script
 
     return play
-
-
-@pytest.fixture
-def children(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Processes that were started."""
-    made, kind = [], apart._Child
-
-    def make(*given):
-        made.append(kind(*given))
-        return made[-1]
-
-    monkeypatch.setattr(apart, "_Child", make)
-    return made
 
 
 def _saved(folder: Path) -> int:
@@ -84,7 +91,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
     folder = Path(request_of.run_dir)
     job = train_apart(request_of)
     reached = next(step.done for step in job if step.done >= 8)
-    os.kill(children[0]._process.pid, signal.SIGKILL)
+    os.kill(children[0].pid, signal.SIGKILL)
     with pytest.raises(DeviceMemoryError, match=r"memory ran out.*then resume"):
         run(job)
     assert _saved(folder) >= reached // 5 * 5 >= 5
@@ -100,7 +107,7 @@ def test_killed_run_loses_at_most_one_interval_and_resumes(request_of, children)
 def test_state_is_kept_when_the_viewer_dies(request_of, children):
     job = train_apart(request_of)
     reached = next(step for step in job if step.loss is not None)
-    process = children[0]._process
+    process = children[0]
     process.stdin.close()  # as the system does for a process that is gone
     assert process.wait(timeout=LIMIT_S) == 0
     assert _saved(Path(request_of.run_dir)) >= reached.done
@@ -145,7 +152,7 @@ def test_deaf_process_is_killed(played, children):
     assert next(step for step in job if step.done).message == "deaf"
     assert next(job).message == "deaf"  # it goes on telling while nothing is heard
     job.close()
-    assert children[0]._process.returncode == -signal.SIGKILL
+    assert children[0].returncode == -signal.SIGKILL
 
 
 def test_gpu_can_be_hidden(played):

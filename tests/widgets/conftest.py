@@ -122,8 +122,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Computed]:
 def _no_worker_left() -> Iterator[None]:
     """Fail a test that leaves a thread of ours running."""
     yield
-    from superqt.utils._qthreading import WorkerBase
+    from superqt.utils import WorkerBase
 
     WorkerBase.await_workers(msecs=LIMIT_MS)
-    left = [item for item in WorkerBase._worker_set if item.is_running]
+    left = [item for item in WorkerBase._worker_set if item.is_running]  # noqa: SLF001
     assert not left, f"workers left running: {left}"

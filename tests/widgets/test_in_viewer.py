@@ -126,7 +126,7 @@ def test_closing_stops_the_job(viewer, qtbot, how):
 def test_tiles_appear_in_the_window_and_closing_it_stops_the_run(
     viewer, qtbot, add, computed
 ):
-    from superqt.utils._qthreading import WorkerBase
+    from superqt.utils import WorkerBase
 
     from napari_semsr.widgets.base.runner import is_alive
 

@@ -1,1 +1,1 @@
-from ._main import main as main
+from .command import main as main

@@ -156,7 +156,7 @@ def set_missing(
 # that tiles agree.
 
 _WINDOW = 1024
-_LARGEST_MAP = 256
+LARGEST_MAP = 256
 _KNOWN = 0.5
 
 
@@ -212,7 +212,7 @@ def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
     if not isinstance(module, DehazingRestorer) or scaling.high <= scaling.low:
         return None
     shrink = 1
-    while max(data.shape) > shrink * BLOCK * _LARGEST_MAP:
+    while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
     statistics = _statistics(data, scaling, shrink)
     with torch.inference_mode():

@@ -38,7 +38,7 @@ from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
 from napari_semsr.models import LoadedModel
 
-_TOO_DEAR = 3.0
+TOO_DEAR = 3.0
 _DEEP_HALO = 192
 _DISK_WORK = 1.0
 _FROZEN = "frozen"
@@ -232,7 +232,7 @@ def _cheaper(
     if strategy.kind == "tiles":
         exact += work_of(plan)
     frozen = frozen_work(plan, predictor.probe.halo) + work_of(plan)
-    if exact <= _TOO_DEAR * frozen:
+    if exact <= TOO_DEAR * frozen:
         return strategy
     said = (
         f"Exact statistics would take {exact:.1f} passes and frozen ones "

@@ -66,7 +66,7 @@ def test_each_block_equals_its_own_measurement(pair) -> None:
 def test_strips_change_nothing(pair, monkeypatch: pytest.MonkeyPatch) -> None:
     options = FrcMapOptions(step=32)
     whole = run(measure_frc_map(*pair, options))
-    monkeypatch.setattr("napari_semsr.analysis.frc.map._STRIP_PIXELS", 1)
+    monkeypatch.setattr("napari_semsr.analysis.frc.map.STRIP_PIXELS", 1)
     strips = run(measure_frc_map(*pair, options))
     np.testing.assert_allclose(whole.measured, strips.measured, rtol=1e-5)
 

@@ -216,7 +216,7 @@ def test_enhance_does_not_resume_at_another_pixel_size(semsr, refused, images):
 def test_scheduler_is_named_while_it_is_called(semsr, images, monkeypatch):
     from napari_semsr.inference.tiles import cluster
 
-    monkeypatch.setattr(cluster, "_PATIENCE", "0.1s")
+    monkeypatch.setattr(cluster, "PATIENCE", "0.1s")
     words = ("enhance", images / "first.tif", "-o", images / "o.tif")
     said = semsr(*words, "--scheduler", "tcp://127.0.0.1:9")
     assert said.code == 2

@@ -46,6 +46,25 @@ def address():
         yield client.cluster.scheduler_address
 
 
+@pytest.fixture
+def registered(monkeypatch):
+    """Tokens of the runs that the worker of `address` was told of."""
+    tokens, kept = [], cluster.register
+
+    def register(token, *rest):
+        tokens.append(token)
+        return kept(token, *rest)
+
+    monkeypatch.setattr(cluster, "register", register)
+    return tokens
+
+
+def _assert_forgotten(tokens):
+    (token,) = tokens
+    with pytest.raises(Cancelled):
+        cluster.enhance_tiles(token, [(0, 0)])
+
+
 def _listening(process=None):
     found = psutil.Process(process).net_connections(kind="inet")
     return {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
@@ -83,15 +102,15 @@ def test_few_tiles_wait_and_none_carries_the_model(
 
 
 def test_closing_waits_for_running_tiles_and_forgets_the_run(
-    make_loaded, rng, tmp_path, address
+    make_loaded, rng, tmp_path, address, registered
 ):
     image, loaded = Micrograph(rng.random((160, 160))), make_loaded("plain")
     store = store_for(tmp_path / "d.zarr", image, loaded, OPTIONS)
     job = fill(image, loaded, store, OPTIONS, scheduler=address)
     while next(job).done < 2:
-        assert len(cluster._workers) <= 1
+        assert len(registered) <= 1
     job.close()
-    assert not cluster._workers
+    _assert_forgotten(registered)
     assert 2 <= int((store.done[:] > 0).sum()) < 100
 
 
@@ -114,7 +133,7 @@ def test_a_stopped_worker_takes_no_more(make_loaded, rng):
 
 
 def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "_PATIENCE", "200ms")
+    monkeypatch.setattr(cluster, "PATIENCE", "200ms")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
@@ -124,12 +143,12 @@ def test_an_absent_scheduler_is_named(make_loaded, tmp_path, monkeypatch):
         run(fill(image, loaded, store, OPTIONS, scheduler=address))
 
 
-def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address):
+def test_a_scheduler_address_is_used(make_loaded, rng, tmp_path, address, registered):
     image = Micrograph(rng.random((50, 60)).astype(np.float32))
     loaded = make_loaded("identity")
     store = store_for(tmp_path / "b.zarr", image, loaded, OPTIONS)
     report = run(fill(image, loaded, store, OPTIONS, scheduler=address))
-    assert not cluster._workers
+    _assert_forgotten(registered)
     assert report.tiles == 16
     np.testing.assert_allclose(store.level0[:], image.data, atol=1e-5)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import napari_semsr
-from napari_semsr.cli._main import main
+from napari_semsr.cli.command import main
 from napari_semsr.core.errors import OptionError, ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run

@@ -144,7 +144,7 @@ def test_destroyed_parent_cancels(qtbot):
 
 
 def test_worker_quit_reaches_the_job(qtbot, runner):
-    from superqt.utils._qthreading import WorkerBase
+    from superqt.utils import WorkerBase
 
     job = Endless()
     runner.start("endless", job)

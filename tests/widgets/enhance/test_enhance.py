@@ -7,7 +7,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
-from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
@@ -28,6 +28,27 @@ def panel(model, qtbot, field) -> EnhancePanel:
     made = EnhancePanel(model)
     qtbot.addWidget(made)
     return made
+
+
+@pytest.fixture
+def asked(panel, finish, monkeypatch):
+    """Press Run, and give what the service is asked for; it does nothing."""
+
+    def press() -> dict[str, object]:
+        seen = {}
+
+        def note(_: object, output: Path, **options: object):
+            seen.update(options, output=output)
+            yield Progress(0, 1, "Enhancing tiles")
+            msg = "enough"
+            raise ValueError(msg)
+
+        monkeypatch.setattr(enhance_module, "enhance_job", note)
+        panel.run_button.click()
+        finish(panel)
+        return seen
+
+    return press
 
 
 def test_card_is_shown(panel):
@@ -99,25 +120,23 @@ def test_existing_output_is_refused(panel, model, run_panel, tmp_path):
     assert (output / "kept").exists()
 
 
-def test_suffix_is_added(panel, field, tmp_path):
+def test_suffix_is_added(panel, asked, tmp_path):
     panel.output.value = tmp_path / "made"
-    assert panel._target(field).path == tmp_path / "made.ome.zarr"
+    assert asked()["output"] == tmp_path / "made.ome.zarr"
 
 
-def test_without_a_path_the_cache_is_used(panel, field):
-    _cache.remove_cache()
-    target = panel._target(field)
-    path = target.path
-    assert target.temporary
+def test_without_a_path_the_cache_is_used(asked):
+    results.remove_cache()
+    path = asked()["output"]
     assert path.name == "field-enhanced.ome.zarr"
     path.mkdir()
-    assert panel._target(field).path.name == "field-enhanced-2.ome.zarr"
-    _cache.remove_cache()
+    assert asked()["output"].name == "field-enhanced-2.ome.zarr"
+    results.remove_cache()
     assert not path.exists()
 
 
 def test_large_result_needs_a_path(panel, monkeypatch):
-    monkeypatch.setattr(_cache, "preference", lambda *_: 1e-6)
+    monkeypatch.setattr(results, "preference", lambda *_: 1e-6)
     panel.run()
     assert "needs a chosen output path" in panel.status.text()
     assert not panel.runner.busy
@@ -154,51 +173,30 @@ def test_cancel_stops_the_service(
 
 
 @pytest.mark.parametrize("existing", ["refuse", "resume", "replace"])
-def test_existing_store_is_treated_as_chosen(panel, finish, monkeypatch, existing):
-    seen = {}
-
-    def note(*_: object, **options: object):
-        seen.update(options)
-        yield Progress(0, 1, "Enhancing tiles")
-        msg = "enough"
-        raise ValueError(msg)
-
-    monkeypatch.setattr(enhance_module, "enhance_job", note)
+def test_existing_store_is_treated_as_chosen(panel, asked, existing):
     panel.output.value = Path("made.ome.zarr")
     panel.existing.value = existing
-    panel.run_button.click()
-    finish(panel)
+    seen = asked()
     assert seen["overwrite"] is (existing == "replace")
     assert seen["resume"] is (existing == "resume")
 
 
-def test_advanced_options_are_folded_away_and_reach_the_run(panel, finish, monkeypatch):
-    seen = {}
-
-    def note(*_: object, **options: object):
-        seen.update(options)
-        yield Progress(0, 1, "Enhancing tiles")
-        msg = "enough"
-        raise ValueError(msg)
-
-    monkeypatch.setattr(enhance_module, "enhance_job", note)
+def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
     assert not panel.advanced.isExpanded()
-    panel.run_button.click()
-    finish(panel)
+    seen = asked()
     assert seen["scheduler"] is None
     assert seen["options"].memory_gb is None
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
     panel.advanced.scheduler.value = " tcp://127.0.0.1:8786 "
     assert panel.advanced.isExpanded()
-    panel.run_button.click()
-    finish(panel)
+    seen = asked()
     assert seen["scheduler"] == "tcp://127.0.0.1:8786"
     assert seen["options"].memory_gb == 2.5
     assert seen["options"].halo_tolerance == 0.001
 
 
 def test_an_absent_cluster_is_told(panel, run_panel, monkeypatch):
-    monkeypatch.setattr("napari_semsr.inference.tiles.cluster._PATIENCE", "200ms")
+    monkeypatch.setattr("napari_semsr.inference.tiles.cluster.PATIENCE", "200ms")
     panel.form.set_values(tile=64, precision="fp32")
     panel.advanced.scheduler.value = "tcp://127.0.0.1:9"
     assert "No dask scheduler answers at tcp://127.0.0.1:9" in run_panel(panel)

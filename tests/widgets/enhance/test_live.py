@@ -10,9 +10,9 @@ from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
-from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import Target
-from napari_semsr.widgets.enhance import live as _live
+from napari_semsr.widgets.enhance import live as live_layer
 from napari_semsr.widgets.enhance.live import LiveLayer, field_in_view
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import LIVE, micrograph_from_layer
@@ -21,9 +21,9 @@ from tests.children import LIMIT_MS
 
 @pytest.fixture(autouse=True)
 def _own_cache():
-    _cache.remove_cache()
+    results.remove_cache()
     yield
-    _cache.remove_cache()
+    results.remove_cache()
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
 def test_only_what_is_in_view_until_the_whole_is_ticked(
     panel, model, qtbot, finish, computed, monkeypatch
 ):
-    monkeypatch.setattr(_live, "field_in_view", lambda _: Box(0, 60, 70, 100))
+    monkeypatch.setattr(live_layer, "field_in_view", lambda _: Box(0, 60, 70, 100))
     panel.whole.value = False
     panel.run_button.click()
     qtbot.waitUntil(lambda: "Waiting" in panel.status.text(), timeout=LIMIT_MS)
@@ -160,7 +160,7 @@ def test_a_view_that_moved_is_not_drawn_twice(model, qtbot, monkeypatch, tmp_pat
     shown.pause()
     drawn, view = [], Box(0, 32, 0, 32)
     monkeypatch.setattr(shown.layer, "refresh", lambda **_: drawn.append(view))
-    monkeypatch.setattr(_live, "field_in_view", lambda _: view)
+    monkeypatch.setattr(live_layer, "field_in_view", lambda _: view)
     live.average()
     shown.tick()
     assert not drawn

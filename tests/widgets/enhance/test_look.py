@@ -35,7 +35,7 @@ def test_a_box_follows_the_mouse_and_shows_what_the_run_will(panel, model, qtbot
     assert layer not in grey_layers(model)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     np.testing.assert_allclose(layer.data, whole, atol=1e-4)
-    panel.look.preview._side_px = 64
+    panel.look.preview.side_px = 64
     point(model, 60, 130)
     qtbot.waitUntil(lambda: layer.data.shape == (64, 64), timeout=LIMIT_MS)
     y, x = (int(v) for v in (layer.translate - (500.0, -300.0)) / 10.0)

@@ -8,7 +8,7 @@ import pytest
 import napari_semsr
 from napari_semsr.io.napari_hooks import read_scan_layers
 from napari_semsr.stitching.solution import PairReport
-from napari_semsr.widgets.base import results as _cache
+from napari_semsr.widgets.base import results
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
     joint_colour,
@@ -139,13 +139,13 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
 
 def test_cancel_leaves_nothing(make, model, scan, finish):
     panel = make(scan)
-    before = set(_cache.cache_folder().iterdir())
+    before = set(results.cache_folder().iterdir())
     panel.run_button.click()
     panel.cancel_button.click()
     finish(panel)
     assert "cancelled" in panel.status.text()
     assert len(model.layers) == 0
-    assert set(_cache.cache_folder().iterdir()) == before
+    assert set(results.cache_folder().iterdir()) == before
 
 
 def test_bad_requests_are_one_sentence(make, scan, tmp_path, finish, run_panel):

@@ -145,7 +145,7 @@ _SMALLEST_BLOCK = 16  # as the smallest side that `blocks` measures; docs/frc.md
 # Memory; chosen: 1 MB of float32 stays in the cache of a core, 32 MB hold a strip, and
 # progress is told and a cancel heard after at most so many blocks.
 _BATCH_PIXELS = 1 << 18
-_STRIP_PIXELS = 1 << 23
+STRIP_PIXELS = 1 << 23
 _STRIP_BLOCKS = 1 << 14
 
 
@@ -202,7 +202,7 @@ def _too_many(shape: IntPair, wanted: int) -> str:
 
 def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
     """Ranges of block rows whose pixels fit the memory of one strip."""
-    fitting = (_STRIP_PIXELS // columns - plan.block) // plan.step + 1
+    fitting = (STRIP_PIXELS // columns - plan.block) // plan.step + 1
     rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
     for start in range(0, plan.grid[0], rows):
         yield start, min(start + rows, plan.grid[0])

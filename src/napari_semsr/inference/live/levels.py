@@ -170,7 +170,7 @@ class TileCache:
     """The tiles that were used last, within a limit of memory."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
-        self._limit = limit
+        self.limit = limit
         self._tiles: OrderedDict[IntPair, NDArray[Any]] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
@@ -184,7 +184,7 @@ class TileCache:
             old = self._tiles.pop(place, None)
             self._size += tile.nbytes - (0 if old is None else old.nbytes)
             self._tiles[place] = tile
-            while self._size > self._limit and len(self._tiles) > 1:
+            while self._size > self.limit and len(self._tiles) > 1:
                 _, gone = self._tiles.popitem(last=False)
                 self._size -= gone.nbytes
 

@@ -17,7 +17,7 @@ from napari_semsr.inference.tiles.executors import STOPPED, Executor, TileWorker
 from napari_semsr.inference.tiles.run import TiledRun, TileResult
 
 _WAITING_PER_THREAD = 2
-_PATIENCE = "10s"
+PATIENCE = "10s"
 
 
 # A run is registered once in each process; tasks name it by its token, so that neither
@@ -84,7 +84,7 @@ class RunPlugin(WorkerPlugin):
 def _remote_client(address: str) -> Iterator[Client]:
     """Join a cluster that somebody else runs."""
     try:
-        client = Client(address, set_as_default=False, timeout=_PATIENCE)
+        client = Client(address, set_as_default=False, timeout=PATIENCE)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"No dask scheduler answers at {address}: check --scheduler."
         raise OptionError(msg) from error

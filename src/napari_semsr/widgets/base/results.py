@@ -126,8 +126,8 @@ def typed_store(edit: FileEdit) -> Path | None:
 
 
 _FACTOR = 4  # of a coarse level over the one before
-_STRIP_PX = 1 << 24
-_SMALL = 2048
+STRIP_PX = 1 << 24
+SMALL = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     coarse levels made beforehand, in the thread, it reads only what is looked at.
     """
     rows, columns = micrograph.shape
-    step = max(1, _STRIP_PX // (columns * _FACTOR)) * _FACTOR
+    step = max(1, STRIP_PX // (columns * _FACTOR)) * _FACTOR
     starts = range(0, rows - rows % _FACTOR, step)
     strips = []
     for number, start in enumerate(starts):
@@ -205,7 +205,7 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
         # Without callbacks: napari's dask cache is not made for two threads.
         strips.append(_shrink(np.asarray(part.compute(callbacks=()))))
     levels = [np.concatenate(strips)]
-    while max(levels[-1].shape) > _SMALL and min(levels[-1].shape) >= _FACTOR:
+    while max(levels[-1].shape) > SMALL and min(levels[-1].shape) >= _FACTOR:
         levels.append(_shrink(levels[-1]))
     return [micrograph.replace(data=level) for level in levels]
 

@@ -146,7 +146,7 @@ class MousePreview(_OverLayer):
         super().__init__(viewer, parent)
         self._read, self._say = read, say
         self._wanted = False
-        self._side_px = _SIDE_PX
+        self.side_px = _SIDE_PX
         self._subject: Subject | None = None
         self._place: tuple[float, ...] = ()
         self._desk = PreviewDesk()
@@ -205,8 +205,8 @@ class MousePreview(_OverLayer):
         """Centre a box on a point of the world."""
         count = min(layer.ndim, len(place))
         found = layer.world_to_data(place[-count:])[-2:]
-        y, x = (round(float(value)) - self._side_px // 2 for value in found)
-        return Box.of((self._side_px, self._side_px), (y, x))
+        y, x = (round(float(value)) - self.side_px // 2 for value in found)
+        return Box.of((self.side_px, self.side_px), (y, x))
 
     def _show(self, box: Box, pixels: Any) -> None:
         """Put the pixels where they belong."""
