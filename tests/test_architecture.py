@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ import {module}
 print(*(name for name in {names!r} if name in sys.modules))
 """
 RESOLVED = """
+import gc
+gc.disable()  # all that is imported stays
 import importlib
 import sys
 for package in {packages!r}:
@@ -103,6 +106,26 @@ def test_tests_use_no_private_name():
         for match in private.finditer(path.read_text("utf-8"))
     }
     assert found == set()
+
+
+def test_scripts_import_what_is_there():
+    folders = (ROOT / name for name in (".ci", "benchmarks", "docs", "scripts"))
+    trees = [
+        ast.parse(path.read_text("utf-8"))
+        for folder in folders
+        for path in folder.rglob("*.py")
+    ]
+    wanted = {
+        (node.module, item.name)
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and "napari_semsr" in (node.module or "")
+        for item in node.names
+    }
+    assert len(wanted) > 50
+    for module, name in wanted:
+        if not hasattr(import_module(module), name):
+            import_module(f"{module}.{name}")
 
 
 def exported(face: Path) -> set[str]:
