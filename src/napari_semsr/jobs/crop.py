@@ -375,15 +375,15 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
     Box or None
         The rectangle in their pixels; None where nothing was cut off.
 
-    Raises
-    ------
-    ShapeError
-        If no pixel has grey values in all of them.
-
     Yields
     ------
     Progress
         Looking for gaps.
+
+    Raises
+    ------
+    ShapeError
+        If no pixel has grey values in all of them.
     """
     areas = [_cut_area(image, Grid.of(image)) for image in images]
     box = yield from _find_gap_free(areas)
