@@ -9,6 +9,7 @@ from napari_semsr.widgets.measure.frc_map import (
     FrcMapPanel,
     add_failed_layer,
 )
+from tests.widgets.scenes import outlined, with_gaps
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def test_plots_hold_histogram_curve_and_threshold(panel, run_panel):
 
 
 def test_identical_images_fail_with_their_reason(panel, model, run_panel):
-    panel.first.value = panel.second.value
+    model.layers["second"].data = model.layers["first"].data.copy()
+    panel.first.value, panel.second.value = panel.second.value, panel.first.value
     said = run_panel(panel)
     failed = model.layers["Failed blocks of first"]
     code = REASONS.index("identical") + 1
@@ -64,6 +66,69 @@ def test_identical_images_fail_with_their_reason(panel, model, run_panel):
     assert "identical" in panel.figures.text()
     assert not model.layers[-2].colorbar.visible
     assert panel.plot.axes[0].texts[0].get_text() == "no block has a resolution"
+
+
+@pytest.fixture
+def mosaics(panel, model, exposures) -> None:
+    """Give both layers gaps."""
+    for exposure in exposures:
+        model.layers[exposure.name].data = with_gaps(exposure).data
+
+
+@pytest.mark.usefixtures("mosaics")
+def test_mosaic_has_its_map_and_the_curve_of_its_largest_whole_part(
+    panel, model, run_panel
+):
+    assert "the map lies over the image" in run_panel(panel)
+    layer = model.layers["FRC map (nm) of second"]
+    assert np.isfinite(layer.data).any()
+    np.testing.assert_allclose(layer.translate, 315.0)
+    text = panel.figures.text()
+    assert "gap-free rectangle, 170 × 172 px" in text  # noqa: RUF001
+    assert "left out" not in text
+    assert len(panel.plot.axes[1].get_lines()) >= 2
+    ((low, high),) = outlined(model, "FRC map")
+    np.testing.assert_allclose(low, (115, 195))
+    np.testing.assert_allclose(high, (1815, 1915))
+
+
+@pytest.mark.usefixtures("mosaics")
+def test_outline_is_replaced_and_goes_with_the_gaps(panel, model, exposures, run_panel):
+    run_panel(panel)
+    run_panel(panel)
+    assert len(outlined(model, "FRC map")) == 1
+    for exposure in exposures:
+        model.layers[exposure.name].data = exposure.data
+    run_panel(panel)
+    assert not [layer for layer in model.layers if "measured part" in layer.name]
+    assert "gap-free" not in panel.figures.text()
+
+
+def test_map_is_made_where_no_part_is_whole(panel, model, exposures, run_panel):
+    for exposure, half in zip(exposures, ((0, 96), (96, 192)), strict=True):
+        data = exposure.array().copy()
+        data[slice(*half)] = np.nan
+        model.layers[exposure.name].data = data
+    assert "blocks" in run_panel(panel)
+    assert "FRC map (nm) of second" in model.layers
+    assert "left out: No part of second and first" in panel.figures.text()
+    assert panel.plot.axes[1].texts[0].get_text() == "no whole-field curve"
+
+
+def test_one_layer_twice_is_refused(panel, model, run_panel):
+    before = list(model.layers)
+    panel.first.value = panel.second.value
+    assert "none: split the first image" in run_panel(panel)
+    assert list(model.layers) == before
+
+
+def test_map_is_not_laid_over_other_images(panel, model, finish):
+    panel.run_button.click()
+    model.layers.remove("second")
+    finish(panel)
+    assert "'second' was removed" in panel.status.text()
+    assert "median" in panel.figures.text()
+    assert [layer.name for layer in model.layers] == ["first"]
 
 
 def test_one_image_is_split(panel, model, run_panel):

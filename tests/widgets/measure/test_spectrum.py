@@ -5,6 +5,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel, ring_periods
+from tests.widgets.scenes import outlined
 
 ROWS, COLUMNS = np.indices((128, 160))
 
@@ -66,6 +67,41 @@ def test_rings_have_the_radius_of_their_period(panel, model, run_panel):
     for corners, period in zip(rings.data, periods, strict=True):
         radius = np.ptp(corners, axis=0) / 2
         np.testing.assert_allclose(radius, np.array([1280, 1600]) / period)
+
+
+def test_mosaics_of_one_grid_are_cut_alike(panel, model, add, grating, run_panel):
+    add(model, grating.replace(name="beside", origin=(0.0, 5000.0)))
+    holed = grating.array().copy()
+    holed[:, 140:] = holed[120:] = np.nan
+    model.layers["grating"].data = holed
+    panel.layers.value = list(model.layers)
+    for _ in range(2):
+        assert "3 radial spectra" in run_panel(panel)
+        shapes = {part.name: part.shape for part in panel.spectra.parts}
+        assert shapes.pop("beside") == (128, 160)
+        assert set(shapes.values()) == {(120, 140)}
+        text = panel.figures.text()
+        assert text.count("gap-free rectangle, 120 × 140 px") == 2  # noqa: RUF001
+        boxes = outlined(model, "Spectrum")
+        np.testing.assert_allclose(boxes, [[(-5, -5), (1195, 1395)]] * 2)
+
+
+def test_spectrum_of_a_mosaic_keeps_its_frequencies(panel, model, run_panel):
+    whole = model.layers["grating"].data
+    holed = whole.copy()
+    holed[:, :40] = np.nan
+    model.layers["grating"].data = holed
+    panel.layers.value = [model.layers["grating"]]
+    run_panel(panel)
+    layer = model.layers["Spectrum of grating"]
+    assert layer.translate[1] > model.layers["grating"].extent.world[1, 1]
+    _, x = np.unravel_index(np.argmax(layer.data), layer.data.shape)
+    step = layer.metadata["spectrum"]["frequency_step_per_nm"]
+    assert abs(x - 60) * step[1] == pytest.approx(1 / 80, rel=1e-6)
+    rings = model.layers["Periods of grating"]
+    for corners, period in zip(rings.data, rings.features["period"], strict=True):
+        radius = np.ptp(corners, axis=0) / 2
+        np.testing.assert_allclose(radius, [1280, 1200] / np.float64(period.split()[0]))
 
 
 def test_without_planes_no_layer_is_added(panel, model, run_panel):

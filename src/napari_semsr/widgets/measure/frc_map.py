@@ -1,16 +1,17 @@
 """FRC map: resolution block by block, over the image it belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Image
 from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import REASONS, FrcMapOptions, FrcOptions, code_of
-from napari_semsr.core import Job, Micrograph, ShapeError
-from napari_semsr.jobs import FrcMapReport, FrcReport, frc_job, frc_map_job
+from napari_semsr.core import Job, Micrograph, SemsrError, ShapeError
+from napari_semsr.jobs import FrcMapReport, FrcReport, cut_gaps, frc_job, frc_map_job
 from napari_semsr.widgets.base import (
     DASH,
     SIGMA,
@@ -28,6 +29,7 @@ from napari_semsr.widgets.layers import (
     same_unit,
     show_scale_bar,
 )
+from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -44,7 +46,7 @@ REASON_COLOURS = {
     "not-independent": "#ff8fd8",
 }
 REASON_TEXTS = {
-    "no-signal": "nothing but noise, or no contrast",
+    "no-signal": "nothing but noise, no contrast, or a gap",
     "correlated-noise": "both images share their noise, so it never falls",
     "identical": "both images are the same",
     "periodic": "a grating or lattice, whose rings hold no curve",
@@ -144,24 +146,33 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class FrcOutcome:
-    """Map and whole-field curve of the same images."""
+    """Map and whole-field curve of the same images.
+
+    The curve is of a part where gaps were cut off; without one it is said why.
+    """
 
     blocks: FrcMapReport
-    whole: FrcReport
+    whole: FrcReport | None
+    part: Micrograph | None
+    why: str
 
 
-def _measure(
-    a: Micrograph, b: Micrograph | None, options: FrcMapOptions
-) -> Job[FrcOutcome]:
-    """Correlate whole fields, then block by block; `b` is independent of `a`."""
+def _measure(images: Sequence[Micrograph], options: FrcMapOptions) -> Job[FrcOutcome]:
+    """Correlate an image, or two independent ones: as a whole, then block by block."""
     shared = {
         name: getattr(options, name)
         for name in FrcOptions.model_fields
         if name != "estimator"
     }
-    whole = yield from frc_job(a, b, options=FrcOptions(**shared))
-    blocks = yield from frc_map_job(a, b, options=options)
-    return FrcOutcome(blocks, whole)
+    whole, part, why = None, None, ""
+    try:
+        parts, box = yield from cut_gaps(*images)
+        part = parts[0] if box else None
+        whole = yield from frc_job(*parts, options=FrcOptions(**shared))
+    except SemsrError as error:  # what keeps the map from being made, it says itself
+        why = str(error)
+    blocks = yield from frc_map_job(images[0], (*images, None)[1], options=options)
+    return FrcOutcome(blocks, whole, part, why)
 
 
 class FrcMapPanel(Panel):
@@ -185,44 +196,56 @@ class FrcMapPanel(Panel):
     def job(self) -> Work:
         """Read the form."""
         options = self.form.options()
-        first = self.micrograph(self.first.value)
-        second = None
-        if self.second.value is not None:
-            second = self.micrograph(self.second.value)
-            _check_pair(first, second)
-        return lambda: _measure(first, second, options), self.show_outcome
+        layer, second = self.first.value, self.second.value
+        if layer is second is not None:
+            msg = (
+                f"Both images are the layer {layer.name!r}; choose another exposure of "
+                "the field as the second, or 'none: split the first image'."
+            )
+            raise ShapeError(msg)
+        images = read_pair(self, layer, second)
+        same_unit(images)
+        return (
+            lambda: _measure(images, options),
+            lambda outcome: self.show_outcome(outcome, layer),
+        )
 
-    def show_outcome(self, outcome: FrcOutcome) -> None:
+    def show_outcome(self, outcome: FrcOutcome, layer: Image) -> None:
         """Add the layers, draw the plots, write the figures."""
         report = outcome.blocks
-        name = report.images[0]
-        _add_map_layer(self.viewer, report.result.map, name)
-        add_failed_layer(self.viewer, report.result.map, report.result.reasons, name)
-        show_scale_bar(self.viewer)
+        where = f"its image {layer.name!r} was removed, so the map is not shown"
+        if layer in self.viewer.layers:
+            where = "the map lies over the image"
+            result, name = report.result, report.images[0]
+            _add_map_layer(self.viewer, result.map, name)
+            add_failed_layer(self.viewer, result.map, result.reasons, name)
+            show_scale_bar(self.viewer)
+        part = outcome.part
+        show_outline(self.viewer, self.title, {layer: part} if part else {})
         self._draw(outcome)
         median = _spread(report)["median"]
         found = "no block has a resolution" if median is None else f"median {median}"
         said = f"{report.blocks} blocks, {found}, {report.failed} failed"
-        self.show_result(_summary(outcome), f"{said}; the map lies over the image.")
+        self.show_result(_summary(outcome), f"{said}; {where}.")
 
     def _draw(self, outcome: FrcOutcome) -> None:
         plot = self.clear_plot(rows=2, place=1)
         report = outcome.blocks
         _draw_resolutions(plot.axes[0], report)
-        curve = outcome.whole.result
-        pixel = report.result.map.pixel_size_nm and _mean(outcome.whole.pixel_size_nm)
-        k = 1.0 if not pixel else 1000.0 / pixel
-        crossing = None if not curve.resolution_px else k / curve.resolution_px
-        _draw_frc(
-            plot.axes[1],
-            np.asarray(curve.frequency_per_px) * k,
-            np.asarray(curve.correlation),
-            np.asarray(curve.threshold),
-            calibrated=bool(pixel),
-            crossing=crossing,
-            note=_whole_text(outcome.whole),
-        )
+        if outcome.whole is None:
+            _say_empty(plot.axes[1], "no whole-field curve")
+        else:
+            _draw_frc(plot.axes[1], outcome.whole)
         plot.refresh()
+
+
+def _say_empty(axes: "Axes", text: str) -> None:
+    """Say in a plot why there is nothing to draw."""
+    from napari_semsr.widgets.base import COLOURS
+
+    axes.text(0.5, 0.5, text, ha="center", color=COLOURS[3])
+    axes.set_xticks([])
+    axes.set_yticks([])
 
 
 def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
@@ -236,9 +259,7 @@ def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
         high = high if high > low else low + 1
         axes.hist(finite, bins=40, range=(low, high), color=COLOURS[0], alpha=0.85)
     else:
-        axes.text(0.5, 0.5, "no block has a resolution", ha="center", color=COLOURS[3])
-        axes.set_xticks([])
-        axes.set_yticks([])
+        _say_empty(axes, "no block has a resolution")
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         label = f"{name} {value:.3g} {report.unit}"
@@ -249,22 +270,18 @@ def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
     axes.set_ylabel("Blocks")
 
 
-def _draw_frc(
-    axes: "Axes",
-    frequency: NDArray[Any],
-    correlation: NDArray[Any],
-    threshold: NDArray[Any],
-    *,
-    calibrated: bool,
-    crossing: float | None,
-    note: str,
-) -> None:
-    """Draw a correlation curve (K,) with its threshold and crossing.
+def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
+    """Draw a correlation curve with its threshold and crossing.
 
     The frequency is in µm⁻¹ when calibrated, else in cycles per pixel.
     """
     from napari_semsr.widgets.base import COLOURS, label_frequency
 
+    curve, pixel = whole.result, whole.pixel_size_nm
+    k = 1000.0 / float(np.sqrt(np.prod(pixel))) if pixel else 1.0
+    crossing = None if not curve.resolution_px else k / curve.resolution_px
+    frequency, note = np.asarray(curve.frequency_per_px) * k, _found(whole)
+    correlation, threshold = curve.correlation, curve.threshold
     axes.plot(frequency, correlation, color=COLOURS[0], lw=1.3, label="FRC")
     axes.plot(
         frequency, threshold, color=COLOURS[1], lw=1.1, ls="--", label="threshold"
@@ -279,23 +296,7 @@ def _draw_frc(
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
     axes.legend(loc="upper right")
-    label_frequency(axes, calibrated=calibrated)
-
-
-def _mean(size: tuple[float, float] | None) -> float | None:
-    return None if size is None else float(np.sqrt(size[0] * size[1]))
-
-
-def _check_pair(first: Micrograph, second: Micrograph) -> None:
-    """Refuse two images that do not show the same field on the same grid."""
-    if first.shape != second.shape:
-        msg = (
-            "Both images must have the same shape, got "
-            f"{first.shape} and {second.shape} px; bring them onto one grid in the "
-            "panel Crop."
-        )
-        raise ShapeError(msg)
-    same_unit([first, second])
+    label_frequency(axes, calibrated=bool(pixel))
 
 
 def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
@@ -311,7 +312,7 @@ def _spread(report: FrcMapReport) -> Mapping[str, str | None]:
     }
 
 
-def _whole_text(report: FrcReport) -> str:
+def _found(report: FrcReport) -> str:
     """Say the whole field's resolution or why there is none."""
     found = report.result
     if found.resolution_nm is not None:
@@ -321,17 +322,26 @@ def _whole_text(report: FrcReport) -> str:
     return f"no resolution: {found.reason}"
 
 
-def _summary(outcome: FrcOutcome) -> str:
-    """Write the figures as a small table, then the reasons with their colours."""
-    report, whole = outcome.blocks, outcome.whole.result
-    interval = whole.interval_nm or whole.interval_px
-    unit = "nm" if whole.interval_nm else "px"
+def _whole_text(outcome: FrcOutcome) -> str:
+    """Say what the whole-field curve tells, with its interval and where it holds."""
+    if outcome.whole is None:
+        return f"left out: {outcome.why}"
+    found = outcome.whole.result
+    interval = found.interval_nm or found.interval_px
+    unit = "nm" if found.interval_nm else "px"
     between = (
         f" (95 %: {interval[0]:.4g}{DASH}{interval[1]:.4g} {unit})" if interval else ""
     )
+    where = f" {say_part(outcome.part)}" if outcome.part else ""
+    return f"{_found(outcome.whole)}{between}{where}"
+
+
+def _summary(outcome: FrcOutcome) -> str:
+    """Write the figures as a small table, then the reasons with their colours."""
+    report = outcome.blocks
     rows = {label: value or DASH for label, value in _spread(report).items()}
-    rows["whole field"] = f"{_whole_text(outcome.whole)}{between}"
-    rows["method"] = whole.method
+    rows["whole field"] = _whole_text(outcome)
+    rows["method"] = outcome.whole.result.method if outcome.whole else report.method
     lines = [
         f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
         f"<b>{reason}</b>: {REASON_TEXTS[reason]}"

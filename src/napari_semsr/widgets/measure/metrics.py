@@ -1,21 +1,24 @@
 """Metrics and histogram: one layer against another, in numbers and grey levels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from napari.layers import Image
 
 from napari_semsr.analysis import MetricsOptions
-from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.core import Job, Micrograph
 from napari_semsr.jobs import (
     HistogramOptions,
     HistogramReport,
     MetricsReport,
+    cut_gaps,
     histogram_job,
     metrics_job,
 )
 from napari_semsr.widgets.base import Form, OptionsForm, Panel, Row, Work, table
+from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -49,19 +52,17 @@ class GreyOutcome:
 
     metrics: MetricsReport
     histogram: HistogramReport
+    part: Micrograph | None  # of the image, where gaps were cut off
 
 
 def _compare(
-    image: Micrograph,
-    reference: Micrograph | None,
-    *,
-    options: MetricsOptions,
-    bins: HistogramOptions,
+    images: Sequence[Micrograph], options: MetricsOptions, bins: HistogramOptions
 ) -> Job[GreyOutcome]:
     """Measure an image, against a reference where there is one."""
-    figures = yield from metrics_job(image, reference, options=options)
-    levels = yield from histogram_job(image, reference, options=bins)
-    return GreyOutcome(figures, levels)
+    parts, box = yield from cut_gaps(*images)
+    figures = yield from metrics_job(*parts, options=options)
+    levels = yield from histogram_job(*parts, options=bins)
+    return GreyOutcome(figures, levels, parts[0] if box else None)
 
 
 class MetricsPanel(Panel):
@@ -84,25 +85,19 @@ class MetricsPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        image = self.micrograph(self.image.value)
-        reference = None
-        if self.reference.value is not None:
-            reference = self.micrograph(self.reference.value)
-            if reference.shape != image.shape:
-                msg = (
-                    f"The reference must have the image's shape {image.shape}, got "
-                    f"{reference.shape}; bring them onto one grid in the panel Crop."
-                )
-                raise ShapeError(msg)
+        layer = self.image.value
+        images = read_pair(self, layer, self.reference.value)
         options, bins = self.form.options(), self.bins.options()
         return (
-            lambda: _compare(image, reference, options=options, bins=bins),
-            self.show_outcome,
+            lambda: _compare(images, options, bins),
+            lambda outcome: self.show_outcome(outcome, layer),
         )
 
-    def show_outcome(self, outcome: GreyOutcome) -> None:
-        """Write the figures and draw the distributions."""
+    def show_outcome(self, outcome: GreyOutcome, layer: Image) -> None:
+        """Write the figures, draw the distributions, outline what was measured."""
         self._draw(outcome.histogram)
+        part = outcome.part
+        show_outline(self.viewer, self.title, {layer: part} if part else {})
         said = f"Measured {' against '.join(outcome.metrics.images)}."
         self.show_result(table(_figures(outcome)), said)
 
@@ -136,4 +131,6 @@ def _figures(outcome: GreyOutcome) -> Mapping[str, str]:
     distance = outcome.histogram.result.emd
     if distance is not None:
         rows["Histogram distance"] = f"{distance:.3f} grey levels"
+    if outcome.part is not None:
+        rows["Measured"] = say_part(outcome.part)
     return rows

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, Select
+from napari.layers import Layer
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import Job, Micrograph, Progress, WriteError
+from napari_semsr.core import Grid, Job, Micrograph, Progress, WriteError
 from napari_semsr.io import renaming
-from napari_semsr.widgets.base import Form, Note, Panel, Work, push_button
+from napari_semsr.jobs import cut_gaps
+from napari_semsr.widgets.base import Form, Note, Panel, Work, push_button, table
 from napari_semsr.widgets.layers import (
     contrast_limits,
     grey_layers,
     layer_keywords,
     same_unit,
 )
+from napari_semsr.widgets.measure.measured import say_part, show_outline
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -46,15 +49,9 @@ def _beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Microg
     )
     y, x = image.origin
     origin = (y, x + place * _GAP * image.shape[1] * image.scale[1])
-    calibrated = image.pixel_size_nm is not None
-    return Micrograph(
-        data=np.broadcast_to(np.float32(0), shape),
-        pixel_size_nm=image.replace(pixel_size_nm=pitch).pixel_size_nm
-        if calibrated
-        else None,
-        spacing_px=(1.0, 1.0) if calibrated else (pitch[0], pitch[1]),
-        origin=origin,
-        name=image.name,
+    size = {"pixel_size_nm": pitch} if image.pixel_size_nm else {"spacing_px": pitch}
+    return image.replace(
+        data=np.broadcast_to(np.float32(0), shape), origin=origin, **size
     )
 
 
@@ -78,12 +75,12 @@ def _add_spectrum_layer(
     *,
     place: int = 1,
 ) -> Any:
-    """Show a centred log power spectrum beside its image.
+    """Show a centred log power spectrum of an image, or of a part, beside it.
 
     `plane` (Y, X); gives the layer; its metadata hold the frequency of one pixel.
     """
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
-    step = tuple(1.0 / (n * p) for n, p in zip(image.shape, pitch, strict=True))
+    step = tuple(1.0 / (n * p) for n, p in zip(plane.shape, pitch, strict=True))
     per = "nm" if image.pixel_size_nm is not None else "px"
     grid = _beside(image, (plane.shape[0], plane.shape[1]), place)
     keywords = layer_keywords(
@@ -109,15 +106,10 @@ def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) ->
     rows, columns = layer.data.shape[-2:]
     centre = np.array([rows // 2, columns // 2], dtype=float)
     extent = np.array([n * p for n, p in zip(image.shape, pitch, strict=True)])
-    radii = [extent / period for period in periods]
-    boxes = [np.stack([centre - radius, centre + radius]) for radius in radii]
-    corners = [
-        np.array([[a[0], a[1]], [a[0], b[1]], [b[0], b[1]], [b[0], a[1]]])
-        for a, b in boxes
-    ]
+    ellipses = [np.stack([centre, extent / period]) for period in periods]
     labels = [f"{period:g} {'nm' if calibrated else 'px'}" for period in periods]
     return viewer.add_shapes(
-        corners,
+        ellipses,
         shape_type="ellipse",
         name=f"Periods of {image.name}",
         features={"period": labels},
@@ -150,15 +142,28 @@ _NOTE = (
 class Spectra:
     """Spectra of several images: radial curves (K,), and planes (Y, X) if asked for.
 
+    Parts are what was measured: the images themselves where nothing is missing.
     Frequencies are in µm⁻¹ when calibrated, else in cycles per pixel; planes hold the
     logarithm of the centred power.
     """
 
     images: tuple[Micrograph, ...]
+    parts: tuple[Micrograph, ...]
     frequency: tuple[NDArray[Any], ...]
     power: tuple[NDArray[Any], ...]
     planes: tuple[NDArray[Any], ...]
     calibrated: bool
+
+
+def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
+    """Cut images to where they have grey values, those of one grid to the same part."""
+    parts: dict[int, Micrograph] = {}
+    grids = [Grid.of(image) for image in images]
+    for grid in dict.fromkeys(grids):
+        alike = [place for place, other in enumerate(grids) if other == grid]
+        cut, _ = yield from cut_gaps(*(images[place] for place in alike))
+        parts |= zip(alike, cut, strict=True)
+    return tuple(parts[place] for place in range(len(images)))
 
 
 def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
@@ -167,7 +172,8 @@ def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
 
     calibrated = same_unit(images) == "nm"
     frequency, power, centred = [], [], []
-    for number, image in enumerate(images):
+    parts = yield from _cut_alike(images)
+    for number, image in enumerate(parts):
         yield Progress(number, len(images), f"transforming {image.name}")
         whole = measure_spectrum(image) if planes else None
         curve = radial_spectrum(image) if whole is None else whole.radial
@@ -179,7 +185,12 @@ def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
             centred.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
     return Spectra(
-        tuple(images), tuple(frequency), tuple(power), tuple(centred), calibrated
+        tuple(images),
+        parts,
+        tuple(frequency),
+        tuple(power),
+        tuple(centred),
+        calibrated,
     )
 
 
@@ -249,24 +260,33 @@ class SpectrumPanel(Panel):
         images = [self.micrograph(layer) for layer in chosen or [None]]
         same_unit(images)
         planes = bool(self.planes.value)
-        return lambda: _transform(images, planes=planes), self.show_spectra
+        return (
+            lambda: _transform(images, planes=planes),
+            lambda spectra: self.show_spectra(spectra, chosen),
+        )
 
-    def show_spectra(self, spectra: Spectra) -> None:
-        """Draw the curves and add the layers."""
+    def show_spectra(self, spectra: Spectra, layers: Sequence[Layer]) -> None:
+        """Draw the curves, add the layers, and outline what was measured of them."""
         self.spectra = spectra
         self._draw(spectra)
-        pairs = zip(spectra.images, spectra.planes, strict=False)
-        for place, (image, plane) in enumerate(pairs, start=1):
+        laid = zip(spectra.images, spectra.parts, spectra.planes, strict=False)
+        for place, (image, part, plane) in enumerate(laid, start=1):
             layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
             if self.rings.value:
-                _add_rings(self.viewer, image, layer)
+                _add_rings(self.viewer, part, layer)
+        trios = zip(layers, spectra.images, spectra.parts, strict=True)
+        cut = {layer: part for layer, image, part in trios if part is not image}
+        show_outline(self.viewer, self.title, cut)
         if spectra.planes:
             self.viewer.reset_view()
         self.export_button.setEnabled(True)
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
-        self.show_result("", f"{count} radial {many}, frequencies in {unit}.")
+        figures = table({part.name: say_part(part) for part in cut.values()})
+        self.show_result(
+            figures if cut else "", f"{count} radial {many}, frequencies in {unit}."
+        )
 
     def _draw(self, spectra: Spectra) -> None:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""

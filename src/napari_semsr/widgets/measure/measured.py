@@ -1,0 +1,68 @@
+"""What is measured: layers on one grid, of a mosaic the largest part without a gap."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.layers import Image, Layer
+
+from napari_semsr.core import Grid, Micrograph, ShapeError
+from napari_semsr.widgets.base import TIMES, Panel
+from napari_semsr.widgets.layers import HELPER
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_COLOUR = "#ffd400"  # not in viridis, so that it stands out on a map too
+
+
+def read_pair(panel: Panel, first: Image, second: Image | None) -> list[Micrograph]:
+    """Read a layer and, where one is chosen, another of the same shape."""
+    images = [panel.micrograph(first)]
+    if second is not None:
+        images.append(panel.micrograph(second))
+    shapes = [image.shape for image in images]
+    if shapes[0] != shapes[-1]:
+        msg = (
+            f"Both images must have the same shape, got {shapes[0]} and {shapes[1]} "
+            "px; bring them onto one grid in the panel Crop."
+        )
+        raise ShapeError(msg)
+    return images
+
+
+def say_part(part: Micrograph) -> str:
+    """Say that only this part was measured."""
+    rows, columns = part.shape
+    return f"in the largest gap-free rectangle, {rows} {TIMES} {columns} px"
+
+
+def show_outline(
+    viewer: "napari.viewer.Viewer", panel: str, parts: Mapping[Layer, Micrograph]
+) -> None:
+    """Outline the parts of layers that a panel measured, instead of its earlier ones.
+
+    Layers that were removed in the meantime have no outline.
+    """
+    for layer in list(viewer.layers):
+        if layer.metadata.get(HELPER) == panel:
+            viewer.layers.remove(layer)
+    shown = [part for layer, part in parts.items() if layer in viewer.layers]
+    if not shown:
+        return
+    first, active = shown[0], viewer.layers.selection.active
+    ends = np.array([[Grid.of(part).corner, Grid.of(part).end] for part in shown])
+    viewer.add_shapes(
+        list((ends - first.origin) / first.scale),
+        shape_type="rectangle",
+        name=f"{panel}: measured part",
+        edge_color=_COLOUR,
+        edge_width=max(1.0, max(first.shape) / 150),
+        face_color="transparent",
+        metadata={HELPER: panel},
+        scale=first.scale,
+        translate=first.origin,
+        units=(first.unit, first.unit),
+        axis_labels=("y", "x"),
+    )
+    viewer.layers.selection.active = active
