@@ -129,6 +129,15 @@ def test_gaps_are_left_out_of_both(tmp_path):
         napari_semsr.crop(empty, box=(0, 0, 20, 20), gap_free=True)
 
 
+def test_gaps_of_one_image_are_left_out_without_a_box():
+    image = _waves((60, 80), 10.0, (100.0, 0.0))
+    image.data[:7] = image.data[:, 75:] = np.nan
+    part = napari_semsr.crop(image, gap_free=True)
+    np.testing.assert_array_equal(part.array(), image.data[7:, :75])
+    assert part.origin == (170.0, 0.0)
+    assert part.metadata["crop"]["area"] == [7, 0, 60, 75]
+
+
 def test_align_finds_what_the_origin_does_not_tell(rng):
     from scipy import ndimage
 

@@ -3,7 +3,7 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import HELPER, micrograph_from_layer
 from tests.widgets.scenes import grain
 
 WIDE = grain((320, 300), seed=3)
@@ -73,9 +73,34 @@ def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     assert found.origin == (2, 3)
 
 
+def test_one_layer_is_cut_free_of_gaps(model, qtbot, add, run_panel):
+    holed = WIDE.copy()
+    holed[:12] = holed[:, 290:] = holed[100, 280:] = np.nan
+    add(model, Micrograph(holed, parse_pixel_size(10), "mosaic"))
+    panel = CropPanel(model)
+    qtbot.addWidget(panel)
+    assert panel.like.value is None
+    for name in ("gap_free", "align", "search"):
+        assert not panel.form.widget(name).native.isVisibleTo(panel)
+    assert "Cut mosaic to 308 × 280 px." in run_panel(panel)  # noqa: RUF001
+    assert "rows 12 to 320, columns 0 to 280 of mosaic" in panel.figures.text()
+    part = _shown(model, "mosaic cropped")
+    np.testing.assert_array_equal(part.array(), holed[12:, :280])
+    assert part.origin == (120, 0)
+    panel.layer.value = model.layers["mosaic cropped"]
+    assert "Copied mosaic cropped: it has no empty places." in run_panel(panel)
+    panel.like.value = model.layers["mosaic"]
+    assert panel.form.widget("gap_free").native.isVisibleTo(panel)
+
+
+def test_outlines_of_measures_are_not_offered(panel, model):
+    model.add_shapes(name="measured part", metadata={HELPER: "Metrics"})
+    assert "measured part" not in {choice.name for choice in panel.like.choices[1:]}
+
+
 def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):
     panel.like.value = panel.layer.value
-    assert "open a second image" in run_panel(panel)
+    assert "choose another image" in run_panel(panel)
     far = add(model, Micrograph(WIDE, parse_pixel_size(10), "far", origin=(9e4, 0)))
     panel.like.value = far
     assert "do not overlap" in run_panel(panel)

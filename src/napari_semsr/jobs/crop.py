@@ -521,14 +521,11 @@ def _write(
 
 
 def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
-    """Cut a box out of an image, on its own grid.
-
-    `options`: with a box in pixels or in nm.
-    """
+    """Cut a box out of an image, or what is free of gaps, on its own grid."""
     _check_alone(options)
     grid = Grid.of(image)
-    if options.box is not None:
-        y0, x0, y1, x1 = options.box
+    if options.box_nm is None:
+        y0, x0, y1, x1 = options.box or (0, 0, *image.shape)
         asked = Box(y0, y1, x0, x1)
     else:
         if image.pixel_size_nm is None:
@@ -537,7 +534,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
                 "--pixel-size-nm, or the box in pixels."
             )
             raise ShapeError(msg)
-        y, x, below, beyond = options.box_nm or (0.0, 0.0, 0.0, 0.0)
+        y, x, below, beyond = options.box_nm
         asked = grid.nearest((y, x), (below, beyond))
         if 0 in asked.shape:
             msg = (
@@ -592,8 +589,8 @@ def _check_alone(options: CropOptions) -> None:
             "as well, or --pixel-size-nm for the image."
         )
         raise OptionError(msg)
-    if options.box is None and options.box_nm is None:
-        msg = "An area is needed: --like REFERENCE, --box or --box-nm."
+    if not (options.box or options.box_nm or options.gap_free):
+        msg = "An area is needed: --like REFERENCE, --box, --box-nm or --gap-free."
         raise OptionError(msg)
     if options.align:
         msg = "A shift is found against a reference: give --like REFERENCE as well."
@@ -690,7 +687,7 @@ def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
     if inner is None:
         msg = (
             f"{plan.area.image.name} has no grey values in the area, or only between "
-            "gaps: take another area, or leave --gap-free out."
+            "gaps: take another area, or one with gaps."
         )
         raise ShapeError(msg)
     box = inner.moved(plan.box.corner)

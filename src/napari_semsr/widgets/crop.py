@@ -22,7 +22,7 @@ from napari_semsr.widgets.base import (
     require_room,
     table,
 )
-from napari_semsr.widgets.layers import grey_layers, nm_per_unit
+from napari_semsr.widgets.layers import HELPER, grey_layers, nm_per_unit
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -96,8 +96,10 @@ class CropPanel(Panel):
             "like",
             "To the area of",
             "An image: both are cut to what they have in common, on its pixels. Or a "
-            "Shapes layer: the layer is cut to the last rectangle drawn there.",
+            "Shapes layer: the layer is cut to the last rectangle drawn there. None: "
+            "the layer is cut to the largest rectangle in which no pixel is empty.",
             layers=lambda: _areas(viewer),
+            none="none: leave empty places out",
         )
         self.form = OptionsForm(CropOptions, _ROWS)
         self.keep = CheckBox(
@@ -120,7 +122,8 @@ class CropPanel(Panel):
             self.layer.value, self.like.value = images[-1], images[-2]
 
     def _show_rows(self, _: object = None) -> None:
-        image = not isinstance(self.like.value, Shapes)
+        image = isinstance(self.like.value, Image)
+        self.form.show_row("gap_free", self.like.value is not None)
         self.form.show_row("align", image)
         self.form.show_row("search", image and bool(self.form.values()["align"]))
 
@@ -130,13 +133,16 @@ class CropPanel(Panel):
         image = self.micrograph(layer)
         values = self.form.values()
         reference, more = None, {}
-        if like is None or like is layer:
+        if like is layer:
             msg = (
-                "A layer is cut to the area of another: open a second image, or draw a "
-                "rectangle in a Shapes layer, and choose it."
+                f"Layer {layer.name!r} cannot be cut to its own area: choose another "
+                "image, a Shapes layer with a rectangle, or 'none: leave empty places "
+                "out'."
             )
             raise ShapeError(msg)
-        if isinstance(like, Shapes):
+        if like is None:
+            values |= {"align": False, "gap_free": True}
+        elif isinstance(like, Shapes):
             box = _drawn_box(like, layer, image)
             more = {"box": box.box, "box_nm": box.box_nm}
             values |= {"align": False}
@@ -154,11 +160,12 @@ class CropPanel(Panel):
         )
 
     def show_outcome(
-        self, cut: tuple[Cropped, list[Opened]], layer: Layer, like: Layer
+        self, cut: tuple[Cropped, list[Opened]], layer: Layer, like: Layer | None
     ) -> None:
         """Add the parts as layers, and say where they lie."""
         made, parts = cut
-        pairs = list(zip(parts, (layer, like), strict=False))
+        sources = [layer, like] if like is not None and made.like_output else [layer]
+        pairs = list(zip(parts, sources, strict=True))
         for opened, source in reversed(pairs):
             add_opened(
                 self.viewer,
@@ -171,21 +178,23 @@ class CropPanel(Panel):
                 source.visible = False
         rows, columns = made.shape
         said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
-        self.show_result(table(_figures(made, like.name)), said)
+        if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
+            said = f"Copied {layer.name}: it has no empty places."
+        self.show_result(table(_figures(made, sources[-1].name)), said)
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
     """Layers that a layer can be cut to; images are offered first."""
     shapes = [item for item in viewer.layers if isinstance(item, Shapes)]
-    return [*shapes, *grey_layers(viewer)]
+    drawn = [item for item in shapes if not item.metadata.get(HELPER)]
+    return [*drawn, *grey_layers(viewer)]
 
 
 def _figures(made: Cropped, like: str) -> dict[str, str]:
     """Say what was cut in words and numbers."""
     y0, x0, y1, x1 = made.area
-    whose = like if made.like_output else "the layer"
     rows = {
-        "Area": f"rows {y0} to {y1}, columns {x0} to {x1} of {whose}",
+        "Area": f"rows {y0} to {y1}, columns {x0} to {x1} of {like}",
         "Grey values": "interpolated" if made.resampled else "as they are",
     }
     if made.shift_px is not None and made.shift_nm is not None:

@@ -71,6 +71,9 @@ def test_box_in_pixels_and_in_nm(semsr, images, tmp_path):
     assert said.record["area"] == [0, 0, 11, 10]
     assert "reaches over the border" in said.record["warnings"][0]
     assert said.record["dtype"] == "float32"
+    said = semsr("crop", "a.ome.tif", "--gap-free", "-o", "d.ome.tif")
+    assert said.code == 0, said.err
+    assert read(tmp_path / "d.ome.tif").shape == images.shape
 
 
 @pytest.mark.usefixtures("images")
