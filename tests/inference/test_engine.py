@@ -1,6 +1,7 @@
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -230,6 +231,10 @@ def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
     store = _store(tmp_path, Micrograph(image), loaded, options)
     report = run(fill(Micrograph(image), loaded, store, options))
     assert report.seam_index == np.inf
+    assert report.seam == "no seam: tiles are equal"
+    differing = replace(report, tile_mismatch=0.1, seam_index=2.874)
+    assert differing.seam == "2.874 (1: no seam)"
+    assert replace(differing, tiles=1).seam == "none: one tile"
     assert store.complete
     assert store.notes()["report"]["seam_index"] is None
 

@@ -142,3 +142,12 @@ class EnhanceReport:
     seen_pixel_size_nm: tuple[float, float] | None = None
     norm_error: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def seam(self) -> str:
+        """The seam index, or why it says nothing: steps in the image raise it too."""
+        if self.tiles == 1:
+            return "none: one tile"
+        if not self.tile_mismatch:
+            return "no seam: tiles are equal"
+        return f"{self.seam_index:.3f} (1: no seam)"

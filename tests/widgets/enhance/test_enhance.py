@@ -108,6 +108,7 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert output.is_dir()
     for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
         assert name in panel.figures.text()
+    assert "no seam: tiles are equal" in panel.figures.text()
 
 
 def test_existing_output_is_refused(panel, model, run_panel, tmp_path):

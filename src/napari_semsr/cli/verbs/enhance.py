@@ -82,7 +82,7 @@ def _summarise(result: "jobs.EnhancedFile") -> str:
         ("time", f"{number(report.seconds)} s, {report.tiles} tiles, {speed}"),
         ("memory", f"{number(report.peak_memory_mb)} MB at its peak"),
         ("tile mismatch", number(report.tile_mismatch)),
-        ("seam index", number(report.seam_index)),
+        ("seam index", report.seam),
     ]
     if report.haze_gain is not None:
         least, most = (number(gain) for gain in report.haze_gain)

@@ -365,9 +365,7 @@ def _enhance(
 
 def _figures(report: Any, output: str) -> Mapping[str, str]:
     """Say a run in words and numbers."""
-    many = report.tiles > 1
     mismatch = f"{report.tile_mismatch:.2e} of the range"
-    seam = f"{report.seam_index:.3f} (1: no seam)"
     return {
         "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
         "Time": f"{report.seconds:.2f} s",
@@ -375,7 +373,7 @@ def _figures(report: Any, output: str) -> Mapping[str, str]:
         "Peak memory": f"{report.peak_memory_mb:.0f} MB",
         "Device": f"{report.device}, {report.precision}",
         "Normalisation": str(report.norm),
-        "Tile mismatch": mismatch if many else "none: one tile",
-        "Seam index": seam if many else "none: one tile",
+        "Tile mismatch": mismatch if report.tiles > 1 else "none: one tile",
+        "Seam index": report.seam,
         "Store": output,
     } | ({"Notes": " ".join(report.notes)} if report.notes else {})
