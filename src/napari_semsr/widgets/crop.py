@@ -1,5 +1,6 @@
 """Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,7 +133,7 @@ class CropPanel(Panel):
         layer, like = self.layer.value, self.like.value
         image = self.micrograph(layer)
         values = self.form.values()
-        reference, more = None, {}
+        reference = None
         if like is layer:
             msg = (
                 f"Layer {layer.name!r} cannot be cut to its own area: choose another "
@@ -144,23 +145,20 @@ class CropPanel(Panel):
             values |= {"align": False, "gap_free": True}
         elif isinstance(like, Shapes):
             box = _drawn_box(like, layer, image)
-            more = {"box": box.box, "box_nm": box.box_nm}
-            values |= {"align": False}
+            values |= {"align": False, "box": box.box, "box_nm": box.box_nm}
         else:
             reference = self.micrograph(like)
         if not values["align"]:
             del values["search"]  # its row is hidden then
-        options = CropOptions.parse({**values, **more})
+        options = CropOptions.parse(values)
         for one in (image, reference):
             if one is not None:
                 require_room(one.shape, 1)
-        return (
-            lambda: _crop_layers(image, reference, options),
-            lambda cut: self.show_outcome(cut, layer, like),
-        )
+        make = partial(_crop_layers, image, reference, options)
+        return make, partial(self.show_outcome, layer, like)
 
     def show_outcome(
-        self, cut: tuple[Cropped, list[Opened]], layer: Layer, like: Layer | None
+        self, layer: Layer, like: Layer | None, cut: tuple[Cropped, list[Opened]]
     ) -> None:
         """Add the parts as layers, and say where they lie."""
         made, parts = cut

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,10 +95,9 @@ def add_failed_layer(
         return None
     colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
     colours |= {code_of(reason): REASON_COLOURS[reason] for reason in REASONS}
-    keywords = layer_keywords(result, contrast_limits=(0, 1))
-    for unwanted in ("contrast_limits", "rgb"):
-        keywords.pop(unwanted)
-    keywords["name"] = f"Failed blocks of {name}"
+    title = f"Failed blocks of {name}"
+    keywords = layer_keywords(result, contrast_limits=(0, 1), name=title)
+    del keywords["contrast_limits"], keywords["rgb"]
     return viewer.add_labels(
         np.asarray(codes),
         colormap=DirectLabelColormap(color_dict=colours),
@@ -205,12 +205,9 @@ class FrcMapPanel(Panel):
             raise ShapeError(msg)
         images = read_pair(self, layer, second)
         same_unit(images)
-        return (
-            lambda: _measure(images, options),
-            lambda outcome: self.show_outcome(outcome, layer),
-        )
+        return partial(_measure, images, options), partial(self.show_outcome, layer)
 
-    def show_outcome(self, outcome: FrcOutcome, layer: Image) -> None:
+    def show_outcome(self, layer: Image, outcome: FrcOutcome) -> None:
         """Add the layers, draw the plots, write the figures."""
         report = outcome.blocks
         where = f"its image {layer.name!r} was removed, so the map is not shown"

@@ -18,9 +18,8 @@ _COLOUR = "#ffd400"  # not in viridis, so that it stands out on a map too
 
 def read_pair(panel: Panel, first: Image, second: Image | None) -> list[Micrograph]:
     """Read a layer and, where one is chosen, another of the same shape."""
-    images = [panel.micrograph(first)]
-    if second is not None:
-        images.append(panel.micrograph(second))
+    layers = [first] if second is None else [first, second]
+    images = [panel.micrograph(layer) for layer in layers]
     shapes = [image.shape for image in images]
     if shapes[0] != shapes[-1]:
         msg = (

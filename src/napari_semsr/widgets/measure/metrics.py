@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,13 +88,10 @@ class MetricsPanel(Panel):
         """Read the form."""
         layer = self.image.value
         images = read_pair(self, layer, self.reference.value)
-        options, bins = self.form.options(), self.bins.options()
-        return (
-            lambda: _compare(images, options, bins),
-            lambda outcome: self.show_outcome(outcome, layer),
-        )
+        make = partial(_compare, images, self.form.options(), self.bins.options())
+        return make, partial(self.show_outcome, layer)
 
-    def show_outcome(self, outcome: GreyOutcome, layer: Image) -> None:
+    def show_outcome(self, layer: Image, outcome: GreyOutcome) -> None:
         """Write the figures, draw the distributions, outline what was measured."""
         self._draw(outcome.histogram)
         part = outcome.part

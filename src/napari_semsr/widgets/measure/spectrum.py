@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core import Grid, Job, Micrograph, Progress, WriteError
 from napari_semsr.io import renaming
 from napari_semsr.jobs import cut_gaps
-from napari_semsr.widgets.base import Form, Note, Panel, Work, push_button, table
+from napari_semsr.widgets.base import Form, Note, Panel, Work, push_button
 from napari_semsr.widgets.layers import (
     contrast_limits,
     grey_layers,
@@ -185,12 +186,7 @@ def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
             centred.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
     return Spectra(
-        tuple(images),
-        parts,
-        tuple(frequency),
-        tuple(power),
-        tuple(centred),
-        calibrated,
+        tuple(images), parts, tuple(frequency), tuple(power), tuple(centred), calibrated
     )
 
 
@@ -259,13 +255,10 @@ class SpectrumPanel(Panel):
             chosen = grey_layers(self.viewer)[-1:]
         images = [self.micrograph(layer) for layer in chosen or [None]]
         same_unit(images)
-        planes = bool(self.planes.value)
-        return (
-            lambda: _transform(images, planes=planes),
-            lambda spectra: self.show_spectra(spectra, chosen),
-        )
+        make = partial(_transform, images, planes=bool(self.planes.value))
+        return make, partial(self.show_spectra, chosen)
 
-    def show_spectra(self, spectra: Spectra, layers: Sequence[Layer]) -> None:
+    def show_spectra(self, layers: Sequence[Layer], spectra: Spectra) -> None:
         """Draw the curves, add the layers, and outline what was measured of them."""
         self.spectra = spectra
         self._draw(spectra)
@@ -283,10 +276,8 @@ class SpectrumPanel(Panel):
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
-        figures = table({part.name: say_part(part) for part in cut.values()})
-        self.show_result(
-            figures if cut else "", f"{count} radial {many}, frequencies in {unit}."
-        )
+        where = "<br>".join(f"{part.name} {say_part(part)}" for part in cut.values())
+        self.show_result(where, f"{count} radial {many}, frequencies in {unit}.")
 
     def _draw(self, spectra: Spectra) -> None:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
@@ -294,14 +285,8 @@ class SpectrumPanel(Panel):
 
         canvas = self.clear_plot(height=300)
         axes = canvas.axes[0]
-        curves = zip(
-            spectra.images,
-            spectra.frequency,
-            spectra.power,
-            cycle(COLOURS),
-            strict=False,
-        )
-        for image, x, y, colour in curves:
+        curves = zip(spectra.images, spectra.frequency, spectra.power, strict=True)
+        for (image, x, y), colour in zip(curves, cycle(COLOURS), strict=False):
             shown = (x > 0) & (y > 0) & np.isfinite(y)
             label = short_label(image.name)
             axes.plot(x[shown], y[shown], color=colour, lw=1.3, label=label)
