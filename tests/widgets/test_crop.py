@@ -91,6 +91,8 @@ def test_one_layer_is_cut_free_of_gaps(model, qtbot, add, run_panel):
     assert "Copied mosaic cropped: it has no empty places." in run_panel(panel)
     panel.like.value = model.layers["mosaic"]
     assert panel.form.widget("gap_free").native.isVisibleTo(panel)
+    panel.like.value = None
+    assert not panel.form.widget("gap_free").native.isVisibleTo(panel)
 
 
 def test_outlines_of_measures_are_not_offered(panel, model):

@@ -111,7 +111,8 @@ class CropPanel(Panel):
         which = Form(self.layer, self.like)
         self.add_group("Area", which, self.form, Form(self.keep))
         self.add_results("Result")
-        self.like.changed.connect(self._show_rows)
+        # not magicgui's signal, which keeps None to itself
+        self.like.native.currentIndexChanged.connect(self._show_rows)
         self.form.on_change("align", self._show_rows)
         self._choose_two()
         self._show_rows()
