@@ -60,7 +60,7 @@ def test_reader_patterns_are_narrow(manifest):
 
 
 def test_preferences_have_the_defaults_that_the_panels_know(manifest):
-    from napari_semsr.widgets.base.panel import DEFAULTS
+    from napari_semsr.widgets.base.form import DEFAULTS
 
     declared = {
         key: {name: item.default for name, item in group.properties.items()}

@@ -76,7 +76,7 @@ def test_typed_rows_are_cropped(panel, model, sized, finish, run_panel):
 
 def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
     path = tmp_path / "big.ome.zarr"
-    data = np.random.default_rng(1).random((700, 900)).astype(np.float32)
+    data = np.random.default_rng(1).random((700, 2100)).astype(np.float32)
     write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "big"), path)
     choose(panel, path, finish)
     levels = panel.facts["levels"]

@@ -20,6 +20,11 @@ from .formats import (
 )
 from .napari_hooks import (
     FOLDER_KEY as FOLDER_KEY,
+    LIVE_KEY as LIVE_KEY,
+    SAVED_KEY as SAVED_KEY,
+    SINGLE_PX as SINGLE_PX,
+    STORE_KEY as STORE_KEY,
+    layer_attributes as layer_attributes,
     scan_layers as scan_layers,
 )
 from .read_image import (

@@ -1,11 +1,11 @@
-"""What napari calls to open and save images: npe2 readers and writers.
+"""What napari calls to open images: npe2 readers; and what all layers carry.
 
 Discovery imports nothing; the first call imports this module, which stays light.
 Layers come calibrated in nanometres, with names for their axes and with contrast
 limits, so that napari has nothing to guess or to compute.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,29 @@ from napari_semsr.core import (
     Acquisition,
     Micrograph,
     OptionError,
-    Provenance,
     ReadError,
     grid_cells,
-    parse_pixel_size,
     run,
 )
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 _SUFFIXES = (".ome.zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
+
+LIVE_KEY = "semsr live"
+"""Entry of a layer's metadata while it is being enhanced."""
+
+STORE_KEY = "semsr store"
+"""Entry of a layer's metadata that tells what file or store it is drawn from."""
+
+SAVED_KEY = "semsr saved"
+"""Entry of a layer's metadata that tells where all its values were saved last."""
+
+SINGLE_PX = 2048
+"""Longest side up to which an image is shown without a pyramid, from memory.
+
+Writers of other plugins save one array and fail on a list of levels; 16 MB of float32
+need neither levels nor chunks.
+"""
 
 
 def get_reader(
@@ -54,18 +68,22 @@ def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
     file = Path(path if isinstance(path, str) else path[0])
     info = describe(file)
     layers = []
+    small = max(info.shape) <= SINGLE_PX
     for channel in range(info.channels):
         levels = [
             [
                 read(file, level=level, channel=channel, plane=plane)
                 for plane in range(info.planes)
             ]
-            for level in range(info.levels)
+            for level in range(1 if small else info.levels)
         ]
+        if small and info.planes == 1:
+            levels = [[levels[0][0].replace(data=levels[0][0].array())]]
         name = levels[0][0].name
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
+        layers[-1][1]["metadata"][STORE_KEY] = str(file.resolve())
     return layers
 
 
@@ -75,19 +93,43 @@ def layer_of(
     """Make a calibrated napari layer of an image."""
     shown = image.data if data is None else data
     first = shown[0] if isinstance(shown, list) else shown
-    extra = first.ndim - 2
-    attributes = {
+    attributes = layer_attributes(image, extra=first.ndim - 2) | {
+        "contrast_limits": _limits(first if coarsest is None else coarsest),
+        "multiscale": isinstance(shown, list),
+    }
+    return shown, attributes, "image"
+
+
+def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
+    """Say how napari shows an image calibrated, and what it cannot say itself.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What is shown.
+    extra : int, default=0
+        Axes of the layer before y and x.
+
+    Returns
+    -------
+    dict
+        Keywords of a layer.
+    """
+    made = image.provenance
+    about = {
+        "pixel_size_nm": image.pixel_size_nm,
+        "provenance": None if made is None else made.model_dump(mode="json"),
+        **dict(image.metadata),
+    }
+    return {
         "name": image.name,
         "scale": (*(1.0,) * extra, *image.scale),
         "translate": (*(0.0,) * extra, *image.origin),
         "units": (*("pixel",) * extra, image.unit, image.unit),
         "axis_labels": (*("plane",) * extra, "y", "x"),
-        "contrast_limits": _limits(first if coarsest is None else coarsest),
         "rgb": False,
-        "multiscale": isinstance(shown, list),
-        "metadata": {"micrograph": _remembered(image)},
+        "metadata": {"micrograph": about},
     }
-    return shown, attributes, "image"
 
 
 def _stacked(levels: list[list[Micrograph]], name: str) -> LayerTuple:
@@ -125,64 +167,6 @@ def _limits(data: Any) -> tuple[float, float]:
         return 0.0, 1.0
     low, limit = float(finite.min()), float(finite.max())
     return (low, limit) if limit > low else (low, low + 1.0)
-
-
-def _remembered(image: Micrograph) -> dict[str, Any]:
-    """Keep what a layer itself cannot say, for saving and for the panels."""
-    made = image.provenance
-    return {
-        "pixel_size_nm": image.pixel_size_nm,
-        "origin": image.origin,
-        "spacing_px": image.spacing_px,
-        "provenance": None if made is None else made.model_dump(mode="json"),
-        "metadata": dict(image.metadata),
-    }
-
-
-def micrograph_of(data: Any, attributes: Mapping[str, Any]) -> Micrograph:
-    """Make an image of a napari layer, by the units that the layer has now."""
-    from napari_semsr.io.read_image import unit_nm
-
-    finest = data[0] if attributes.get("multiscale") or _is_pyramid(data) else data
-    if attributes.get("rgb") or len(finest.shape) != 2:
-        msg = (
-            "A layer is saved as one grey (Y, X) image, got shape "
-            f"{tuple(finest.shape)}: save one plane or channel of it."
-        )
-        raise OptionError(msg)
-    scale = tuple(float(s) for s in attributes.get("scale") or (1, 1))[-2:]
-    shift = tuple(float(t) for t in attributes.get("translate") or (0, 0))[-2:]
-    # a layer's unit may be text or a pint unit
-    factors = [unit_nm(str(u)) for u in tuple(attributes.get("units") or ("", ""))[-2:]]
-    calibrated = all(factor is not None for factor in factors)
-    grow = [factor or 1.0 for factor in factors] if calibrated else [1.0, 1.0]
-    pitch = (scale[0] * grow[0], scale[1] * grow[1])
-    made = (attributes.get("metadata") or {}).get("micrograph", {}).get("provenance")
-    return Micrograph(
-        data=finest if hasattr(finest, "dask") else np.asarray(finest),
-        pixel_size_nm=parse_pixel_size(pitch) if calibrated else None,
-        name=str(attributes.get("name") or "image"),
-        provenance=None if made is None else Provenance.model_validate(made),
-        origin=(shift[0] * grow[0], shift[1] * grow[1]),
-        spacing_px=(1.0, 1.0) if calibrated else pitch,
-    )
-
-
-def _is_pyramid(data: Any) -> bool:
-    """Tell levels from one array."""
-    return not hasattr(data, "dtype") or type(data).__name__ == "MultiScaleData"
-
-
-def write_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer, calibrated, in the format that the suffix names.
-
-    OME-Zarr, OME-TIFF and TIFF keep its values, PNG holds 8 bits for looking. napari
-    has asked about replacing.
-    """
-    from napari_semsr.io.formats import write
-
-    write(micrograph_of(data, attributes), Path(path), overwrite=True)
-    return [path]
 
 
 # A frames folder as napari layers: every frame at its nominal place.

@@ -35,6 +35,7 @@ from .images import (
     describe_job as describe_job,
     jsonable as jsonable,
     open_image as open_image,
+    save_job as save_job,
 )
 from .measure.grey import (
     GapReport as GapReport,

@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
 from typing import Any
@@ -437,12 +437,10 @@ def convert_job(
         If the image cannot be read, or the output not be made.
     """
     from napari_semsr.core import read_chunks, to_dtype
-    from napari_semsr.io import write
 
-    yield Progress(0, 2, "checking")
+    yield Progress(0, 0, "checking")
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
-    yield Progress(1, 2, f"writing {path.name}")
     said = {"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")}
     provenance = made_by("convert", said, input_record(image, source, opening))
     clipped = 0
@@ -454,10 +452,57 @@ def convert_job(
             "clipped; grey values are not rescaled.",
             stacklevel=2,
         )
-    write(source.replace(provenance=provenance), path, overwrite=overwrite, dtype=dtype)
-    yield Progress(2, 2, "done")
-    kind = stored_type(path, dtype or source.dtype)
-    return Converted(str(path), source.shape, kind, source.pixel_size_nm, clipped)
+    made = yield from save_job(source.replace(provenance=provenance), path, dtype=dtype)
+    return replace(made, clipped=clipped)
+
+
+def save_job(
+    image: Micrograph, output: str | os.PathLike[str], *, dtype: str | None = None
+) -> Job[Converted]:
+    """Write an image as it is, with its history; what is there is replaced.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What to write.
+    output : path
+        As for `convert_job`, which checks it and adds to the history.
+    dtype : str, optional
+        As for `convert_job`.
+
+    Returns
+    -------
+    Converted
+        What was written.
+
+    Yields
+    ------
+    Progress
+        Blocks of a store; other formats are written in one step.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written there.
+    """
+    from napari_semsr.io import OmeZarrStore, output_kind, store_of, write, write_blocks
+
+    path = check_image_target(output, inputs=(), overwrite=True)
+
+    def fill(store: OmeZarrStore) -> Job[int]:
+        blocks = (image.data[box.slices] for box in store.boxes())
+        return (yield from store.fill(blocks, f"writing {path.name}"))
+
+    if output_kind(path) == "ome-zarr":
+        yield from write_blocks(
+            path, lambda place: store_of(image, place, dtype=dtype), fill
+        )
+    else:
+        yield Progress(0, 0, f"writing {path.name}")
+        write(image, path, overwrite=True, dtype=dtype)
+    yield Progress(1, 1, "done")
+    kind = stored_type(path, dtype or image.dtype)
+    return Converted(str(path), image.shape, kind, image.pixel_size_nm)
 
 
 # Say what a file is.

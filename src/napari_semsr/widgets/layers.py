@@ -15,15 +15,13 @@ from napari_semsr.core import (
     ShapeError,
     parse_pixel_size,
 )
+from napari_semsr.io import LIVE_KEY, layer_attributes
 
 if TYPE_CHECKING:
     import napari.components
 
 HELPER = "semsr helper"
 """Key of a layer's metadata that keeps it out of the lists of the panels."""
-
-LIVE = "semsr live"
-"""Key of a layer's metadata while it is being enhanced."""
 
 _SAMPLE = 1024
 _TOLERANCE = 1e-6
@@ -40,7 +38,7 @@ def nm_per_unit(unit: object) -> float | None:
     quantity = registry.Quantity(1.0, str(unit))
     if not quantity.check("[length]"):
         return None
-    return float(quantity.to("nm").magnitude)
+    return float(f"{quantity.to('nm').magnitude:.12g}")  # a µm is 1000 nm to pint
 
 
 def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
@@ -115,7 +113,7 @@ def micrograph_from_layer(
             "channels or convert it to luminance first."
         )
         raise ShapeError(msg)
-    if layer.metadata.get(LIVE):
+    if layer.metadata.get(LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
             "whole field first."
@@ -166,22 +164,7 @@ def layer_keywords(
     micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
 ) -> dict[str, Any]:
     """Keywords with which ``viewer.add_image`` shows a micrograph calibrated."""
-    record = micrograph.provenance
-    size = micrograph.pixel_size_nm
-    about = {
-        "pixel_size_nm": None if size is None else list(size),
-        "provenance": None if record is None else record.model_dump(mode="json"),
-        **dict(micrograph.metadata),
-    }
-    keywords: dict[str, Any] = {
-        "name": micrograph.name,
-        "scale": micrograph.scale,
-        "translate": micrograph.origin,
-        "units": (micrograph.unit, micrograph.unit),
-        "axis_labels": ("y", "x"),
-        "rgb": False,
-        "metadata": {"micrograph": about},
-    }
+    keywords = layer_attributes(micrograph)
     shown = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
         keywords["cache"] = False

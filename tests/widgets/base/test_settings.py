@@ -1,6 +1,6 @@
 import pytest
 
-from napari_semsr.widgets.base.panel import DEFAULTS, preference
+from napari_semsr.widgets.base.form import DEFAULTS, preference
 
 CASES = [(group, name) for group, names in DEFAULTS.items() for name in names]
 

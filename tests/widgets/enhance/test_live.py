@@ -10,12 +10,13 @@ from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
+from napari_semsr.io.napari_hooks import LIVE_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import Target
 from napari_semsr.widgets.enhance import live as live_layer
 from napari_semsr.widgets.enhance.live import LiveLayer, field_in_view
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import LIVE, micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer
 from tests.children import LIMIT_MS
 
 
@@ -62,7 +63,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     panel.run_button.click()
     layer = model.layers["field enhanced"]
     assert panel.live.live.done == 0
-    assert layer.metadata[LIVE]
+    assert layer.metadata[LIVE_KEY]
     np.testing.assert_array_equal(np.asarray(layer.data), source.data)
     limits = layer.contrast_limits
     assert limits == source.contrast_limits
@@ -72,7 +73,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     finish(panel)
     assert model.layers["field enhanced"] is layer
     assert layer.contrast_limits == limits
-    assert LIVE not in layer.metadata
+    assert LIVE_KEY not in layer.metadata
     assert len(computed) == len(set(computed)) == 9
     assert micrograph_from_layer(layer).provenance.networks()
 

@@ -2,6 +2,7 @@ from .form import (
     Form as Form,
     OptionsForm as OptionsForm,
     Row as Row,
+    preference as preference,
     push_button as push_button,
 )
 from .panel import (
@@ -11,7 +12,6 @@ from .panel import (
     Note as Note,
     Panel as Panel,
     Work as Work,
-    preference as preference,
     table as table,
 )
 from .plots import (

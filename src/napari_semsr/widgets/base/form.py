@@ -238,3 +238,25 @@ class OptionsForm(Form):
         """Call something when one option changes."""
         control = self._controls[name]
         control.widget.changed.connect(lambda _: call(control.value))
+
+
+_PLUGIN = "napari-semsr"
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
+    "storage": {"cache_folder": "", "cache_gib": 4.0},
+}
+"""The same values as ``configurations`` in the manifest; a test holds them equal."""
+
+
+def preference(category: str, name: str) -> Any:
+    """Read what the user set under Preferences."""
+    default = DEFAULTS[category][name]
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:
+        return default
+    try:
+        group = getattr(get_plugin_settings(_PLUGIN), category)
+        return getattr(group, name)
+    except (AttributeError, KeyError):
+        return default

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from magicgui.widgets import ComboBox
@@ -23,8 +24,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import Job, Micrograph, Progress, SemsrError
+from napari_semsr.io import FOLDER_KEY
+from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.form import push_button
+from napari_semsr.widgets.base.results import drop_store, is_unsaved
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.layers import (
     grey_layers,
     micrograph_from_layer,
@@ -88,14 +93,19 @@ class Panel(QWidget):
         self._run_label = run_label
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
-        self.runner = JobRunner(self)
-        self.runner.stepped.connect(self._show_step)
+        self.runner, self.saver = JobRunner(self), JobRunner(self)
+        for runner in (self.runner, self.saver):
+            runner.stepped.connect(self._show_step)
+            runner.failed.connect(self.show_problem)
+            runner.busy_changed.connect(self._show_busy)
         self.runner.returned.connect(self._finish)
-        self.runner.failed.connect(self.show_problem)
         self.runner.cancelled.connect(self._show_cancelled)
-        self.runner.busy_changed.connect(self._show_busy)
+        self.saver.returned.connect(self._show_saved)
+        self.saver.cancelled.connect(lambda: self.show_status("Nothing was saved."))
+        self.made: list[Image] = []  # by this panel, and still in the viewer
         self._build()
         events = viewer.layers.events
+        events.removed.connect(drop_store)
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers)
 
@@ -107,6 +117,7 @@ class Panel(QWidget):
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
             self.runner.cancel()
+            self.saver.cancel()
         super().changeEvent(event)
 
     def _build(self) -> None:
@@ -132,14 +143,22 @@ class Panel(QWidget):
         said = "Stop after the step that is being done."
         self.cancel_button = push_button("Cancel", self.cancel, said)
         self.cancel_button.setEnabled(False)
+        said = (
+            "Save the layer that was made here, as it is, in a format of your choice."
+        )
+        self.save_button = push_button("Save\N{HORIZONTAL ELLIPSIS}", self.save, said)
+        self.save_button.setVisible(False)
         row.addWidget(self.run_button, stretch=2)
+        row.addWidget(self.save_button, stretch=1)
         row.addWidget(self.cancel_button, stretch=1)
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
+        self.unsaved = Note()
         self.status = Note()
         foot.addLayout(row)
         foot.addWidget(self.progress_bar)
+        foot.addWidget(self.unsaved)
         foot.addWidget(self.status)
         return foot
 
@@ -218,6 +237,7 @@ class Panel(QWidget):
         if is_alive(self):
             for box in self._boxes:
                 box.reset_choices()
+            self._show_unsaved()
 
     def micrograph(self, layer: Image | None) -> Micrograph:
         """Read a layer at the plane that is shown."""
@@ -225,7 +245,49 @@ class Panel(QWidget):
             without_cache(layer)
         return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
 
+    # -- saving --------------------------------------------------------------
+
+    @contextmanager
+    def _making(self) -> Iterator[None]:
+        """Remember the images that are added within."""
+        before = list(self.viewer.layers)
+        yield
+        new = [item for item in grey_layers(self.viewer) if item not in before]
+        self.made += [item for item in new if FOLDER_KEY not in item.metadata]
+        self._show_unsaved()
+
+    def _show_unsaved(self) -> None:
+        """Say which layers go when napari ends, and offer to save them."""
+        self.made = [item for item in self.made if item in self.viewer.layers]
+        self.save_button.setVisible(bool(self.made))
+        names = [item.name for item in self.made if is_unsaved(item)]
+        said = f"Not saved, and gone when napari is closed: {', '.join(names)}."
+        self.unsaved.setText(said if names else "")
+
+    def save(self) -> None:
+        """Ask where to save the active layer, or the last one made, and do so."""
+        active = self.viewer.layers.selection.active
+        left = [item for item in self.made if is_unsaved(item)] or self.made
+        layer = active if active in self.made else left[-1]
+        with self.told():
+            image = self.micrograph(layer)
+            path = ask_path(self, layer)
+            if path is not None:
+                check_place(image, layer.metadata, path)
+                self._saving = layer
+                self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))
+
+    def _show_saved(self, saved: Converted) -> None:
+        note_saved(self._saving.metadata, Path(saved.output))
+        self._show_unsaved()
+        self.notify(f"{self._saving.name} is saved as {saved.output}.")
+
     # -- running -------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being made or saved."""
+        return self.runner.busy or self.saver.busy
 
     def job(self) -> Work:
         """Read the form; called when Run is pressed."""
@@ -233,10 +295,10 @@ class Panel(QWidget):
 
     def run(self) -> None:
         """Start the job with what the form says, or say why it cannot."""
-        if self.runner.busy:
+        if self.busy:
             self.show_status("A job is running; cancel it first.")
             return
-        with self.told():
+        with self.told(), self._making():
             self.start(*self.job())
 
     def start(
@@ -246,20 +308,21 @@ class Panel(QWidget):
         title: str | None = None,
     ) -> bool:
         """Start any job of this panel."""
-        if self.runner.busy:
+        if self.busy:
             return False
         self._on_result = on_result
         return self.runner.start(title or self.title, make)
 
     def cancel(self) -> None:
         """Ask the running job to stop."""
-        if self.runner.busy:
+        if self.busy:
             self.runner.cancel()
+            self.saver.cancel()
             self.cancel_button.setEnabled(False)
             self.show_status("Cancelling after this step …")
 
     def _finish(self, value: Any) -> None:
-        with self.told():
+        with self.told(), self._making():
             self._on_result(value)
 
     def _show_step(self, step: Progress) -> None:
@@ -269,6 +332,7 @@ class Panel(QWidget):
 
     def _show_busy(self, busy: bool) -> None:
         self.run_button.setEnabled(not busy)
+        self.save_button.setEnabled(not busy)
         self.cancel_button.setEnabled(busy)
         self.progress_bar.setVisible(busy)
         self.progress_bar.setRange(0, 0)
@@ -303,28 +367,6 @@ class Panel(QWidget):
         """Say something good in the panel and as a notification."""
         self.show_status(text)
         show_info(text)
-
-
-_PLUGIN = "napari-semsr"
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
-    "storage": {"cache_folder": "", "cache_gib": 4.0},
-}
-"""The same values as ``configurations`` in the manifest; a test holds them equal."""
-
-
-def preference(category: str, name: str) -> Any:
-    """Read what the user set under Preferences."""
-    default = DEFAULTS[category][name]
-    try:
-        from napari.settings import get_plugin_settings
-    except ImportError:
-        return default
-    try:
-        group = getattr(get_plugin_settings(_PLUGIN), category)
-        return getattr(group, name)
-    except (AttributeError, KeyError):
-        return default
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -1,7 +1,4 @@
-"""Where results go, and how what was written is opened again and shown.
-
-Those that were given no path lie in a folder that lives as long as napari.
-"""
+"""Where results go, and how what was written is opened again and shown."""
 
 import atexit
 import re
@@ -25,14 +22,15 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
 )
-from napari_semsr.io import ReadOptions, read
+from napari_semsr.io import SAVED_KEY, SINGLE_PX, STORE_KEY, ReadOptions, read
 from napari_semsr.jobs import describe_job
-from napari_semsr.widgets.base.panel import preference
+from napari_semsr.widgets.base.form import preference
+from napari_semsr.widgets.base.runner import any_busy
 from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
 _GIB = 2**30
 _PYRAMID = 4 / 3
@@ -64,9 +62,37 @@ def remove_cache() -> None:
     _folder.clear()
 
 
+def drop_store(event: Any) -> None:
+    """Remove the temporary store of a layer that was taken out of its viewer.
+
+    One that another layer shows, or a job may read, stays until napari ends.
+    """
+    path = event.value.metadata.get(STORE_KEY)
+    shared = any(item.metadata.get(STORE_KEY) == path for item in event.source)
+    if path and is_temporary(path) and not shared and not any_busy():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a store goes when napari ends."""
+    return any(Path(path).parent == folder.resolve() for folder in _folder)
+
+
+def is_unsaved(layer: "Layer") -> bool:
+    """Whether a layer that we made is nowhere but in memory and temporary folders."""
+    path = layer.metadata.get(STORE_KEY)
+    saved = layer.metadata.get(SAVED_KEY)
+    return not saved and (not path or is_temporary(path))
+
+
+def file_stem(name: str) -> str:
+    """Make a name of a file of the name of a layer."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
+
+
 def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
     """Give a path in the cache folder that does not exist yet."""
-    stem = re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
+    stem = file_stem(name)
     folder = cache_folder()
     path, number = folder / f"{stem}{suffix}", 1
     while path.exists():
@@ -127,7 +153,6 @@ def typed_store(edit: FileEdit) -> Path | None:
 
 _FACTOR = 4  # of a coarse level over the one before
 STRIP_PX = 1 << 24
-SMALL = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +161,7 @@ class Opened:
 
     micrograph: Micrograph  # the finest level asked for
     levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
+    path: Path | None = None  # of the file or store
 
 
 def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
@@ -153,9 +179,14 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
         yield Progress(level, len(wanted), f"opening {path.name}, level {level}")
         one = options if not level else options.replace(level=level, pixel_size_nm=None)
         found.append(read(path, **one.model_dump()))
+        if max(found[0].shape) <= SINGLE_PX:
+            if found[0].is_lazy:
+                whole = found[0].data.compute(callbacks=())  # see coarse_levels
+                found = [found[0].replace(data=whole)]
+            break
     if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
         found += yield from coarse_levels(found[0])
-    return Opened(found[0], tuple(found))
+    return Opened(found[0], tuple(found), path)
 
 
 def open_store(path: str | Path) -> Job[Opened]:
@@ -205,7 +236,7 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
         # Without callbacks: napari's dask cache is not made for two threads.
         strips.append(_shrink(np.asarray(part.compute(callbacks=()))))
     levels = [np.concatenate(strips)]
-    while max(levels[-1].shape) > SMALL and min(levels[-1].shape) >= _FACTOR:
+    while max(levels[-1].shape) > SINGLE_PX and min(levels[-1].shape) >= _FACTOR:
         levels.append(_shrink(levels[-1]))
     return [micrograph.replace(data=level) for level in levels]
 
@@ -230,5 +261,7 @@ def add_opened(
     many = len(data) > 1
     keywords = layer_keywords(opened.micrograph, levels=data, **keywords)
     layer = viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+    if opened.path is not None:
+        layer.metadata[STORE_KEY] = str(opened.path.resolve())
     show_scale_bar(viewer)
     return layer

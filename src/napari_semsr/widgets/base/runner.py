@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from threading import Event
 from typing import Any
-from weakref import ref
+from weakref import WeakSet, ref
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
@@ -30,6 +30,12 @@ from napari_semsr.core import (
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
+_runners: WeakSet["JobRunner"] = WeakSet()
+
+
+def any_busy() -> bool:
+    """Whether any panel runs a job, which may read what another panel shows."""
+    return any(runner.busy for runner in _runners)
 
 
 def is_alive(item: QObject | None) -> bool:
@@ -134,6 +140,7 @@ class JobRunner(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._run: _Run | None = None
+        _runners.add(self)
         self._bar: Any = None
         self._signals = _Signals()
         self._signals.stepped.connect(self._on_step)

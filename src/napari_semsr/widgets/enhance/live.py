@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Micrograph
+from napari_semsr.io import LIVE_KEY, SINGLE_PX, STORE_KEY
 from napari_semsr.widgets.base import is_alive
 from napari_semsr.widgets.layers import (
-    LIVE,
     contrast_limits,
     layer_keywords,
     without_cache,
@@ -114,10 +114,10 @@ class LiveLayer(QObject):
         self._viewer = viewer
         self._removed = removed
         self._view: Box | None = None
-        many = len(live.levels) > 1
+        many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
         data: Any = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
-        self.layer.metadata[LIVE] = True
+        self.layer.metadata[LIVE_KEY] = True
         viewer.layers.events.removed.connect(self._on_removed)
         seen = field_in_view(self.layer)
         if seen is not None and seen.shape > (1, 1):  # else it was not drawn yet
@@ -146,7 +146,7 @@ class LiveLayer(QObject):
 
     def resume(self) -> None:
         """Draw again, because the run goes on."""
-        self.layer.metadata[LIVE] = True
+        self.layer.metadata[LIVE_KEY] = True
         self._timer.start()
 
     def pause(self) -> None:
@@ -161,8 +161,9 @@ class LiveLayer(QObject):
         self._timer.stop()
         if not self.shown:
             return
-        self.layer.metadata.pop(LIVE, None)
+        self.layer.metadata.pop(LIVE_KEY, None)
         self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
+        self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
         without_cache(self.layer)
 

@@ -8,7 +8,7 @@ from qtpy.QtGui import QIcon
 from superqt import QCollapsible
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
-from napari_semsr.io import move
+from napari_semsr.io import LIVE_KEY, move
 from napari_semsr.jobs import check_image_target, enhance_job, unfinished
 from napari_semsr.widgets.base import (
     Form,
@@ -29,7 +29,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.live import LiveLayer, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
-from napari_semsr.widgets.layers import LIVE, show_scale_bar
+from napari_semsr.widgets.layers import show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -251,7 +251,7 @@ class EnhancePanel(Panel):
     def _goes_on(self, made: tuple[Any, ...]) -> Target | None:
         """Find the store of a layer that was left half done by the same settings."""
         live = self.live
-        if live is None or not live.shown or not live.layer.metadata.get(LIVE):
+        if live is None or not live.shown or not live.layer.metadata.get(LIVE_KEY):
             return None
         if made != self._made:
             return None
@@ -321,8 +321,8 @@ class EnhancePanel(Panel):
         """Stop, because the user took the layer away."""
         if self.runner.busy:
             self.cancel()
-        elif self.live is not None:
-            self.live.forget_store()
+        elif self.live is not None and self.live.layer.metadata.get(LIVE_KEY):
+            self.live.forget_store()  # a finished one goes as all others do
 
     def _stop_drawing(self, _: str = "") -> None:
         """Leave what is done on the screen; take away a layer without any of it."""

@@ -1,0 +1,94 @@
+"""How a layer is saved: by a panel, or by napari, which calls the writers below."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image, Layer
+from napari.utils.history import get_save_history, update_save_history
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
+
+from napari_semsr.core import Micrograph, OptionError, WriteError
+from napari_semsr.io import SAVED_KEY, STORE_KEY, output_kind, write
+from napari_semsr.widgets.base.results import file_stem
+from napari_semsr.widgets.layers import micrograph_from_layer
+
+_FILTERS = {
+    "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
+    "OME-TIFF, calibrated (*.ome.tif)": ".ome.tif",
+    "TIFF for ImageJ, calibrated (*.tif)": ".tif",
+    "PNG, 8-bit for looking (*.png)": ".png",
+}
+
+
+def ask_path(parent: QWidget, layer: Layer) -> Path | None:
+    """Ask where to save a layer; None when the user says no."""
+    place = Path(get_save_history()[0]) / file_stem(layer.name)
+    typed, chosen = QFileDialog.getSaveFileName(
+        parent, f"Save {layer.name}", str(place), ";;".join(_FILTERS)
+    )
+    path = _settle(Path(typed), _FILTERS[chosen], parent) if typed else None
+    if path is not None:
+        update_save_history(str(path))
+    return path
+
+
+def _settle(path: Path, suffix: str, parent: QWidget | None = None) -> Path | None:
+    """Add a suffix where none is typed; None when something is not to be replaced.
+
+    A dialog asks about the name that was typed. It goes into a store that is chosen,
+    so that a name in a store stands for the store.
+    """
+    stores = [item for item in path.parents if item.name.endswith(".ome.zarr")]
+    settled = stores[-1] if stores else path
+    try:
+        output_kind(settled)
+    except WriteError:
+        settled = settled.with_name(f"{settled.name}{suffix}")
+    if settled == path or not settled.exists():
+        return settled
+    if QApplication.instance() is None:
+        return None
+    yes, said = QMessageBox.StandardButton.Yes, f"{settled} exists. Replace it?"
+    return settled if QMessageBox.question(parent, "Save", said) == yes else None
+
+
+def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
+    """Refuse to save a layer over the store that it is drawn from."""
+    if image.is_lazy and metadata.get(STORE_KEY) == str(path.resolve()):
+        msg = (
+            f"Layer {image.name!r} is drawn from {path.name}, which saving would "
+            "replace; choose another name."
+        )
+        raise OptionError(msg)
+
+
+def note_saved(metadata: dict[str, Any], path: Path) -> None:
+    """Note in a layer's metadata where it was saved; a picture has not all of it."""
+    if output_kind(path) != "png":
+        metadata[SAVED_KEY] = str(path)
+
+
+def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+    """Save an image layer under a name whose suffix, or this one, names the format."""
+    layer = Layer.create(data, attributes, "image")
+    if not isinstance(layer, Image) or layer.ndim != 2:
+        msg = (
+            f"A layer is saved as one grey (Y, X) image, got {layer.ndim} axes: take "
+            "Split Stack from the layer's own menu, and save one plane."
+        )
+        raise OptionError(msg)
+    image = micrograph_from_layer(layer)
+    settled = _settle(Path(path), suffix)
+    if settled is None:
+        msg = f"Nothing was saved, since {path} was kept; choose another name."
+        raise WriteError(msg)
+    check_place(image, layer.metadata, settled)
+    write(image, settled, overwrite=True)
+    note_saved(attributes.get("metadata", {}), settled)
+    return [str(settled)]
+
+
+write_ome_zarr = partial(_write, ".ome.zarr")
+write_tiff = partial(_write, ".ome.tif")
+write_png = partial(_write, ".png")

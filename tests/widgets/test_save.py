@@ -1,0 +1,272 @@
+"""Saving: by napari's dialog with our formats, and by the button of every panel."""
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from qtpy.QtWidgets import QFileDialog, QMessageBox
+
+from napari_semsr.core.errors import ShapeError, WriteError
+from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.core.progress import run
+from napari_semsr.io.formats import read, write
+from napari_semsr.io.napari_hooks import LIVE_KEY, read_layers
+from napari_semsr.io.zarr.store import create_store
+from napari_semsr.widgets.base.results import add_opened, cache_folder, open_store
+from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_MS
+
+SUFFIXES = [".ome.zarr", ".ome.tif", ".tif", ".png"]
+KINDS = ["uint8", "float32", "uncalibrated", "mosaic", "pyramid"]
+MANIFEST = Path(__file__).parents[2] / "src" / "napari_semsr" / "napari.yaml"
+
+
+def writer_of(suffix):
+    """Find what napari calls when the filter with a suffix is chosen."""
+    contributions = yaml.safe_load(MANIFEST.read_text("utf-8"))["contributions"]
+    [name] = [
+        item["command"]
+        for item in contributions["writers"]
+        if suffix in item["filename_extensions"]
+    ]
+    names = {item["id"]: item["python_name"] for item in contributions["commands"]}
+    module, function = names[name].split(":")
+    return getattr(import_module(module), function)
+
+
+def save(layer, path, suffix):
+    """Save a layer as napari does."""
+    data, attributes, _ = layer.as_layer_data_tuple()
+    return writer_of(suffix)(str(path), data, attributes)
+
+
+@pytest.fixture
+def layer(model, tmp_path, rng):
+    """Make a layer as the panels do; a pyramid is one of a store."""
+
+    def make(kind):
+        shape = (2100, 600) if kind == "pyramid" else (90, 70)
+        data = rng.random(shape).astype(np.float32) * 200
+        if kind == "uint8":
+            data = data.astype(np.uint8)
+        if kind == "mosaic":
+            data[:20, :30] = np.nan
+        size = None if kind == "uncalibrated" else (5.0, 6.0)
+        place = (0.0, 0.0) if kind == "uncalibrated" else (25.0, -3.0)
+        image = Micrograph(data, size, "field", Provenance(job="x"), origin=place)
+        store = tmp_path / "source" / "a.ome.zarr"
+        store.parent.mkdir()
+        write(image, store)
+        return image, add_opened(model, run(open_store(store)))
+
+    return make
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer the question whether something is to be replaced; list the questions."""
+    asked = []
+
+    def reply(yes):
+        button = QMessageBox.StandardButton
+        monkeypatch.setattr(
+            QMessageBox,
+            "question",
+            lambda *said: asked.append(said[-1]) or (button.Yes if yes else button.No),
+        )
+        return asked
+
+    return reply
+
+
+def choose(monkeypatch, path, suffix):
+    """Answer the dialog of a panel."""
+
+    def dialog(parent, caption, place, filters):
+        [chosen] = [f for f in filters.split(";;") if f.endswith(f"(*{suffix})")]
+        return str(path), chosen
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", dialog)
+
+
+def assert_same(path, image):
+    found = read(path)
+    assert found.pixel_size_nm == image.pixel_size_nm
+    assert found.origin == image.origin
+    assert found.provenance == image.provenance
+    if path.suffix == ".png":
+        assert found.dtype == np.uint8
+    else:
+        np.testing.assert_array_equal(found.array(), image.data)
+        assert found.dtype == image.dtype
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["suffix", "no-suffix"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_napari_saves_every_layer_by_our_writers(layer, tmp_path, kind, suffix, typed):
+    image, shown = layer(kind)
+    assert shown.multiscale == (kind == "pyramid")
+    name = f"b.v2{suffix}" if typed else "b.v2"
+    [saved] = save(shown, tmp_path / name, suffix)
+    added = suffix if typed or suffix != ".tif" else ".ome.tif"
+    assert saved == str(tmp_path / f"b.v2{added}")
+    assert_same(Path(saved), image)
+    assert {item.name for item in tmp_path.iterdir()} == {"source", f"b.v2{added}"}
+
+
+@pytest.mark.parametrize("kind", ["mosaic", "pyramid"])
+def test_small_results_are_single_arrays_and_reopen_as_such(layer, kind):
+    _, shown = layer(kind)
+    [(data, attributes, _)] = read_layers(shown.metadata["semsr store"])
+    assert attributes["multiscale"] == shown.multiscale == (kind == "pyramid")
+    assert isinstance(data, list if kind == "pyramid" else np.ndarray)
+
+
+@pytest.mark.parametrize("name", ["b", "b.ome.zarr/inside"])
+def test_a_store_is_replaced_after_a_question(layer, tmp_path, qtbot, answer, name):
+    image, shown = layer("float32")
+    store = tmp_path / "b.ome.zarr"
+    write(image.replace(data=image.data[:50]), store)
+    asked = answer(False)
+    with pytest.raises(WriteError, match="choose another name"):
+        save(shown, tmp_path / name, ".ome.zarr")
+    assert read(store).shape == (50, 70)
+    answer(True)
+    save(shown, tmp_path / name, ".ome.zarr")
+    assert_same(store, image)
+    assert len(asked) == 2
+    assert str(store) in asked[0]
+    save(shown, store, ".ome.zarr")  # napari asks about what is typed
+    assert len(asked) == 2
+
+
+def test_a_layer_is_not_saved_over_the_store_it_is_drawn_from(layer, tmp_path):
+    image, shown = layer("pyramid")
+    store = tmp_path / "source" / "a.ome.zarr"
+    with pytest.raises(Exception, match=r"drawn from a\.ome\.zarr"):
+        save(shown, store, ".ome.zarr")
+    assert_same(store, image)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
+    _, shown = layer("float32")
+    shown.metadata[LIVE_KEY] = True
+    with pytest.raises(ShapeError, match="let Enhance finish"):
+        save(shown, tmp_path / "b", suffix)
+    assert [item.name for item in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(("shape", "rgb"), [((3, 8, 8), False), ((8, 8, 3), True)])
+def test_stacks_and_colour_are_not_saved(model, tmp_path, shape, rgb):
+    shown = model.add_image(np.zeros(shape, np.uint8), rgb=rgb)
+    with pytest.raises(Exception, match=r"one plane|grey image|one grey"):
+        save(shown, tmp_path / "b", ".tif")
+
+
+def test_what_a_layer_says_now_is_saved(model, tmp_path, add, exposures):
+    shown = add(model, exposures[0])
+    shown.scale, shown.units = (0.25, 0.5), ("um", "um")
+    [saved] = save(shown, tmp_path / "b", ".ome.tif")
+    assert read(saved).pixel_size_nm == (250.0, 500.0)
+
+
+# -- by the button of a panel --------------------------------------------------------
+
+
+@pytest.fixture
+def panel(model, qtbot, add, exposures, run_panel):
+    """A panel that has made a layer, into a temporary store."""
+    image = exposures[0].replace(data=exposures[0].data[:96, :96], name="field")
+    add(model, image)
+    panel = RestorePanel(model)
+    qtbot.addWidget(panel)
+    assert not panel.save_button.isVisibleTo(panel)
+    assert "Restored" in run_panel(panel)
+    return panel
+
+
+def press_save(panel, qtbot):
+    panel.save_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    return panel.status.text()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_button_saves_what_the_panel_made(
+    panel, model, qtbot, monkeypatch, tmp_path, suffix
+):
+    made = model.layers["field restored"]
+    assert "Not saved" in panel.unsaved.text()
+    assert "field restored" in panel.unsaved.text()
+    choose(monkeypatch, tmp_path / "kept", suffix)
+    path = tmp_path / f"kept{suffix}"
+    assert press_save(panel, qtbot) == f"field restored is saved as {path}."
+    found = read(path)
+    assert found.pixel_size_nm == (10, 10)
+    assert found.provenance.job == "restore"
+    if suffix == ".png":  # which has not all of it
+        assert "Not saved" in panel.unsaved.text()
+    else:
+        np.testing.assert_array_equal(found.array(), made.data)
+        assert panel.unsaved.text() == ""
+
+
+def test_the_button_asks_before_it_replaces(
+    panel, qtbot, monkeypatch, tmp_path, answer
+):
+    choose(monkeypatch, tmp_path / "kept", ".ome.zarr")
+    create_store(tmp_path / "kept.ome.zarr", shape=(8, 8), dtype="u1", chunk=4)
+    answer(False)
+    press_save(panel, qtbot)
+    assert "Not saved" in panel.unsaved.text()
+    answer(True)
+    assert "is saved as" in press_save(panel, qtbot)
+    assert read(tmp_path / "kept.ome.zarr").shape == (96, 96)
+
+
+def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
+    model.layers["field restored"].metadata[LIVE_KEY] = True
+    assert "only partly enhanced" in press_save(panel, qtbot)
+
+
+def test_saving_is_cancelled_without_a_trace(
+    panel, model, qtbot, monkeypatch, tmp_path
+):
+    choose(monkeypatch, tmp_path / "kept", ".ome.zarr")
+    panel.save_button.click()
+    panel.cancel_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert panel.status.text() == "Nothing was saved."
+    assert list(tmp_path.iterdir()) == []
+    assert "field restored" in panel.unsaved.text()
+
+
+def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
+    made = model.layers["field restored"]
+    store = Path(made.metadata["semsr store"])
+    assert store.is_dir()
+    assert store.parent == cache_folder()
+    twin = model.add_image(made.data, metadata=dict(made.metadata))
+    model.layers.remove(made)
+    assert store.is_dir()
+    assert panel.unsaved.text() == ""
+    model.layers.remove(twin)
+    assert not store.exists()
+
+
+def test_stores_that_the_user_chose_stay(layer, model, panel, tmp_path):
+    _, shown = layer("float32")
+    model.layers.remove(shown)
+    assert (tmp_path / "source" / "a.ome.zarr").is_dir()
+
+
+def test_layers_made_in_memory_are_saved_too(model, tmp_path, rng):
+    field = Micrograph(rng.random((12, 14)).astype(np.float32), (640.0, 640.0), "map")
+    shown = model.add_image(field.data, **layer_keywords(field, colormap="viridis"))
+    [saved] = save(shown, tmp_path / "map", ".ome.zarr")
+    assert read(saved).pixel_size_nm == (640.0, 640.0)
