@@ -232,6 +232,8 @@ def test_the_button_asks_before_it_replaces(
 def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
     model.layers["field restored"].metadata[LIVE_KEY] = True
     assert "only partly enhanced" in press_save(panel, qtbot)
+    model.add_image(np.zeros((8, 8)))
+    assert panel.unsaved.text() == ""  # Enhance says what becomes of it
 
 
 def test_saving_is_cancelled_without_a_trace(

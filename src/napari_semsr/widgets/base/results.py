@@ -22,7 +22,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
 )
-from napari_semsr.io import SAVED_KEY, SINGLE_PX, STORE_KEY, ReadOptions, read
+from napari_semsr.io import LIVE_KEY, SAVED_KEY, SINGLE_PX, STORE_KEY, ReadOptions, read
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
@@ -79,9 +79,9 @@ def is_temporary(path: str) -> bool:
 
 
 def is_unsaved(layer: "Layer") -> bool:
-    """Whether a layer that we made is nowhere but in memory and temporary folders."""
-    path = layer.metadata.get(STORE_KEY)
-    saved = layer.metadata.get(SAVED_KEY)
+    """Whether a finished layer is nowhere but in memory and temporary folders."""
+    found = layer.metadata
+    path, saved = found.get(STORE_KEY), found.get(SAVED_KEY) or found.get(LIVE_KEY)
     return not saved and (not path or is_temporary(path))
 
 
