@@ -1,10 +1,11 @@
 """What napari gets and gives."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 
-from napari_semsr.core.errors import IncompleteError
+from napari_semsr.core.errors import IncompleteError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.io import formats as registry, napari_hooks as hooks
 from napari_semsr.io.zarr.store import create_store
@@ -58,7 +59,7 @@ def test_planes_become_a_slider_and_channels_layers(tmp_path, rng):
         assert attributes["name"].endswith(f"channel {channel}")
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.csv", "a.zip", "a"])
+@pytest.mark.parametrize("name", ["a.csv", "a.zip", "a"])
 def test_get_reader_leaves_other_names_to_others(tmp_path, name):
     (tmp_path / name).write_bytes(b"II*\0")
     assert hooks.get_reader(str(tmp_path / name)) is None
@@ -69,6 +70,73 @@ def test_get_reader_leaves_what_is_no_image_to_others(tmp_path):
     assert hooks.get_reader(str(tmp_path / "a.tif")) is None
     assert hooks.get_reader(str(tmp_path / "none.tif")) is None
     assert hooks.get_reader([str(tmp_path / "a.tif")]) is None
+    assert hooks.get_reader(str(tmp_path)) is None, "a folder without an image"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+def test_grey_stored_as_colour_arrives_grey(tmp_path, grey, suffix):
+    path = tmp_path / f"a{suffix}"
+    PIL.Image.fromarray(np.stack([grey] * 3, axis=-1)).save(path)
+    [(data, attributes, _)] = hooks.get_reader(str(path))(str(path))
+    assert data.shape == grey.shape
+    assert not attributes["rgb"]
+
+
+def test_colour_opens_in_colour_and_says_what_to_do(tmp_path, rng):
+    samples = rng.integers(0, 255, (2, 20, 30, 3)).astype(np.uint8)
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, samples[0], photometric="rgb", resolution=(1e5, 1e5))
+    with pytest.warns(UserWarning, match=r"'a' opened in colour.*Split RGB"):
+        [(data, attributes, _)] = hooks.get_reader(path)(path)
+    assert np.array_equal(data, samples[0])
+    assert attributes["rgb"]
+    assert attributes["scale"] == pytest.approx((254.0, 254.0))
+    stack = str(tmp_path / "stack.tif")
+    samples[1] = samples[1, :, :, :1]
+    tifffile.imwrite(stack, samples, photometric="rgb")
+    with pytest.warns(UserWarning, match="in colour"):
+        [(data, attributes, _)] = hooks.get_reader(stack)(stack)
+    assert np.array_equal(data, samples)
+    assert attributes["axis_labels"] == ("plane", "y", "x")
+
+
+def test_folder_without_positions_is_a_stack_of_its_frames(tmp_path, image):
+    for name in ("f10", "f2"):
+        registry.write(image.replace(name=name), tmp_path / f"{name}.tif")
+    [(data, attributes, _)] = hooks.get_reader(str(tmp_path))(str(tmp_path))
+    assert data.shape == (2, *image.shape)
+    assert attributes["scale"] == (1, 5.0, 6.0)
+    assert attributes["metadata"][hooks.FOLDER_KEY] == str(tmp_path)
+    registry.write(Micrograph(image.data[:90]), tmp_path / "f3.png")
+    layers = hooks.get_reader(str(tmp_path))(str(tmp_path))
+    assert [data.shape for data, _, _ in layers] == [
+        image.shape,
+        (90, 500),
+        image.shape,
+    ], "images that are no frames of one scan are layers of their own"
+    (tmp_path / "positions.csv").write_text("frame,y_px,x_px\n")
+    with pytest.raises(ReadError, match="positions"):
+        hooks.get_reader(str(tmp_path))(str(tmp_path))
+
+
+def test_files_opened_as_a_stack(tmp_path, image):
+    paths = [str(tmp_path / f"{name}.png") for name in "ab"]
+    for path in paths:
+        registry.write(image, path)
+    [(data, attributes, _)] = hooks.get_reader(paths)(paths)
+    assert data.shape == (2, *image.shape)
+    assert attributes["scale"] == (1, 5.0, 6.0)
+    registry.write(image.replace(data=image.data[:90]), paths[1], overwrite=True)
+    with pytest.raises(ReadError, match="one shape and type"):
+        hooks.get_reader(paths)(paths)
+
+
+def test_tiles_of_a_czi_lie_at_their_places(shared_data):
+    pytest.importorskip("czifile")
+    path = str(shared_data / "stitch" / "mosaic_test.czi")
+    image, outlines = hooks.get_reader(path)(path)
+    assert image[0].shape == (624, 1756)
+    assert len(outlines[0]) == 2
 
 
 def test_reader_explains_an_unfinished_store(tmp_path):

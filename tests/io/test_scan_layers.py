@@ -61,11 +61,16 @@ def test_places_far_apart_are_refused(tmp_path):
         scan_layers(scan_of(nominal_px=px), tmp_path)
 
 
-def test_only_folders_of_scans_are_claimed(tmp_path):
-    for index, frame in enumerate(FRAMES):
-        tifffile.imwrite(tmp_path / f"f{index}.tif", frame)
+def test_only_folders_of_images_are_claimed(tmp_path):
     assert get_reader(str(tmp_path)) is None
     assert get_reader(str(tmp_path / "nothing")) is None
+    (tmp_path / "below.d").mkdir()
+    tifffile.imwrite(tmp_path / "below.d" / "f.tif", FRAMES[0])
+    assert get_reader(str(tmp_path)) is None, "folders in it are not looked into"
+    for index, frame in enumerate(FRAMES):
+        tifffile.imwrite(tmp_path / f"f{index}.tif", frame)
+    ((data, _, _),) = get_reader(str(tmp_path))(str(tmp_path))
+    assert np.array_equal(data, FRAMES)
     (tmp_path / "scan.json").write_text('{"grid": [2, 2], "overlap": 0.5}')
     read = get_reader(str(tmp_path))
     image, outlines = read(str(tmp_path))

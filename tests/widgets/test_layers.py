@@ -16,6 +16,7 @@ from napari_semsr.widgets.layers import (
 )
 
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
+COLOUR = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
 sizes = st.floats(1e-3, 1e5)
 
 
@@ -88,11 +89,24 @@ def test_micrograph_from_layer_takes_the_plane_of_a_stack_with_offset():
     np.testing.assert_array_equal(found.array(), IMAGE + 1)
 
 
+@pytest.mark.parametrize("wrap", [np.asarray, da.from_array], ids=["numpy", "dask"])
+def test_colour_layer_of_equal_channels_is_taken_as_its_grey(wrap):
+    samples = np.stack([IMAGE, IMAGE, IMAGE, np.full_like(IMAGE, 255)], axis=-1)
+    layer = Image(wrap(samples), rgb=True, scale=(2, 3), units=("um", "um"))
+    found = micrograph_from_layer(layer)
+    np.testing.assert_array_equal(found.array(), IMAGE)
+    assert found.pixel_size_nm == pytest.approx((2000, 3000))
+    pile = Image(np.stack([samples, samples + 1]), rgb=True)
+    np.testing.assert_array_equal(
+        micrograph_from_layer(pile, (1, 0, 0)).array(), IMAGE + 1
+    )
+
+
 @pytest.mark.parametrize(
     ("layer", "match"),
     [
         (None, "image layer must be chosen"),
-        (Image(np.zeros((40, 40, 3), np.uint8), rgb=True), "got colour"),
+        (Image(COLOUR, rgb=True), "Split RGB"),
         (Image(IMAGE, rotate=10), "not be rotated"),
         (Image(IMAGE, shear=[0.1]), "sheared"),
         (Image(IMAGE, scale=(-1, 1)), "flipped"),

@@ -80,7 +80,8 @@ def test_run_without_layers_says_what_to_do(module, model, qtbot):
 @pytest.mark.parametrize("module", MEASURING)
 def test_run_refuses_colour_and_turned_layers(module, model, qtbot):
     panel = make(module, model, qtbot)
-    layer = model.add_image(np.zeros((40, 40, 3), np.uint8), rgb=True, name="photo")
+    samples = np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)
+    layer = model.add_image(samples, rgb=True, name="photo")
     panel.run()
     assert "'photo' must be a grey image" in panel.status.text()
     model.layers.remove(layer)

@@ -24,12 +24,14 @@ from .napari_hooks import (
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
+    holds_frames as holds_frames,
     layer_attributes as layer_attributes,
     scan_layers as scan_layers,
 )
 from .read_image import (
     ReadOptions as ReadOptions,
     TypedSize as TypedSize,
+    as_grey as as_grey,
 )
 from .scans.frames import (
     natural_key as natural_key,

@@ -5,6 +5,7 @@ Layers come calibrated in nanometres, with names for their axes and with contras
 limits, so that napari has nothing to guess or to compute.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from napari_semsr.core import (
     grid_cells,
     run,
 )
+from napari_semsr.io.read_image import ColourError
 
 LayerTuple = tuple[Any, dict[str, Any], str]
-_SUFFIXES = (".ome.zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff")
+Paths = str | Sequence[str]
+_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi")
 
 LIVE_KEY = "semsr live"
 """Entry of a layer's metadata while it is being enhanced."""
@@ -41,61 +44,145 @@ need neither levels nor chunks.
 """
 
 
-def get_reader(
-    path: str | Sequence[str],
-) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
     """Offer to read what is ours by name and by its first bytes; leave the rest."""
-    if not isinstance(path, str):
-        return None
-    file = Path(path)
-    if not path.lower().endswith(_SUFFIXES):
-        # a scan differs from any other folder by the tables that it holds
-        tables = (file / "positions.csv", file / "scan.json")
-        return read_scan_layers if any(table.is_file() for table in tables) else None
+    paths = [path] if isinstance(path, str) else path
+    return read_layers if paths and all(_is_ours(Path(p)) for p in paths) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file, a store, or a folder of some file can be read."""
+    if not path.is_dir():
+        return path.suffix.lower() in _SUFFIXES and _is_image(path)
+    return _has_table(path) or _is_image(path) or bool(_images_in(path))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Files of a folder that can be read, in natural order."""
+    from napari_semsr.io.scans import natural_key
+
+    files = [item for item in folder.glob("*.*") if item.is_file() and _is_ours(item)]
+    return sorted(files, key=lambda item: natural_key(item.name))
+
+
+def _has_table(path: Path) -> bool:
+    """Whether a folder says where its frames lie, as none but a scan does."""
+    return any((path / name).is_file() for name in ("positions.csv", "scan.json"))
+
+
+def _is_image(path: Path) -> bool:
+    """Tell an image, a store or a CZI by its first bytes."""
     from napari_semsr.io.formats import find_format
+    from napari_semsr.io.scans import is_czi
 
     try:
-        find_format(file)
+        return (path.is_file() and is_czi(path)) or bool(find_format(path))
+    except (ReadError, OSError):
+        return False
+
+
+def holds_frames(path: Path) -> bool:
+    """Whether a path is that of a scan: a folder that is no store, or a CZI.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File or folder.
+
+    Returns
+    -------
+    bool
+        Whether `open_frames` should be tried with it.
+    """
+    return path.suffix.lower() == ".czi" or (path.is_dir() and not _is_image(path))
+
+
+def read_layers(path: Paths) -> list[LayerTuple]:
+    """Read a file, a folder of frames or images, or a stack of files as layers."""
+    layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
+    told = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
+    if told:
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+        msg = (
+            f"{told[0]}{more} opened in colour, which cannot be measured or enhanced: "
+            "right-click the layer and take Split RGB, or open the file with Open "
+            "mosaic, where its coloured rows can be cropped or its luminance taken."
+        )
+        warnings.warn(msg, stacklevel=2)
+    return layers
+
+
+def _layers(paths: list[Path]) -> list[LayerTuple]:
+    """Read layers of one path; of several, their stack."""
+    if len(paths) == 1:
+        return _folder(paths[0]) if holds_frames(paths[0]) else _file(paths[0])
+    planes = [_plane(path) for path in paths]
+    if len({(image.shape, image.dtype) for image, _ in planes}) > 1:
+        msg = "A stack needs images of one shape and type; open these one by one."
+        raise ReadError(msg)
+    return [_stacked([planes], f"{paths[0].parent.name} stack")]
+
+
+def _folder(path: Path) -> list[LayerTuple]:
+    """Read a scan; where it is none and says nothing of positions, all its images."""
+    from napari_semsr.io.scans import open_frames
+
+    try:
+        return scan_layers(run(open_frames(path)), path)
     except ReadError:
-        return None
-    return read_layers
+        images = [] if path.is_file() or _has_table(path) else _images_in(path)
+        if not images:
+            raise
+    return [layer for item in images for layer in _layers([item])]
 
 
-def read_layers(path: str | Sequence[str]) -> list[LayerTuple]:
-    """Read a file as napari layers."""
-    from napari_semsr.io.formats import describe, read
+def _file(path: Path) -> list[LayerTuple]:
+    """Read a file or store, a layer for each channel."""
+    from napari_semsr.io.formats import describe
 
-    file = Path(path if isinstance(path, str) else path[0])
-    info = describe(file)
+    info = describe(path)
     layers = []
     small = max(info.shape) <= SINGLE_PX
     for channel in range(info.channels):
         levels = [
             [
-                read(file, level=level, channel=channel, plane=plane)
+                _plane(path, level=level, channel=channel, plane=plane)
                 for plane in range(info.planes)
             ]
             for level in range(1 if small else info.levels)
         ]
         if small and info.planes == 1:
-            levels = [[levels[0][0].replace(data=levels[0][0].array())]]
-        name = levels[0][0].name
+            image, shown = levels[0][0]
+            levels = [[(image.replace(data=image.array()), np.asarray(shown))]]
+        name = levels[0][0][0].name
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
-        layers[-1][1]["metadata"][STORE_KEY] = str(file.resolve())
+        layers[-1][1]["metadata"][STORE_KEY] = str(path.resolve())
     return layers
 
 
+def _plane(path: Path, **which: int) -> tuple[Micrograph, Any]:
+    """Read one plane: as an image, and what is shown of it, (Y, X) or (Y, X, 3)."""
+    from napari_semsr.io.formats import read
+
+    try:
+        image = read(path, **which)  # type: ignore[arg-type]
+    except ColourError as error:
+        return read(path, colour="luminance", **which), error.samples  # type: ignore[arg-type]
+    return image, image.data
+
+
 def layer_of(
-    image: Micrograph, *, data: Any = None, coarsest: Any = None
+    image: Micrograph, *, data: Any = None, coarsest: Any = None, rgb: bool = False
 ) -> LayerTuple:
-    """Make a calibrated napari layer of an image."""
+    """Make a calibrated napari layer of an image; its `data` may be in colour."""
     shown = image.data if data is None else data
     first = shown[0] if isinstance(shown, list) else shown
-    attributes = layer_attributes(image, extra=first.ndim - 2) | {
+    attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2)) | {
         "contrast_limits": _limits(first if coarsest is None else coarsest),
         "multiscale": isinstance(shown, list),
+        "rgb": rgb,
     }
     return shown, attributes, "image"
 
@@ -132,12 +219,18 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     }
 
 
-def _stacked(levels: list[list[Micrograph]], name: str) -> LayerTuple:
-    """Put planes and levels into one layer."""
-    finest = levels[0][0].replace(name=name)
-    data = [_pile([plane.data for plane in planes]) for planes in levels]
-    coarsest = levels[-1][0].data
-    return layer_of(finest, data=data if len(data) > 1 else data[0], coarsest=coarsest)
+def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
+    """Put planes and levels into one layer, in colour where one of them is."""
+    finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
+    rgb = any(shown.ndim > 2 for planes in levels for _, shown in planes)
+    data = [_pile([_as(shown, rgb) for _, shown in planes]) for planes in levels]
+    shown = data if len(data) > 1 else data[0]
+    return layer_of(finest, data=shown, coarsest=coarsest, rgb=rgb)
+
+
+def _as(shown: Any, rgb: bool) -> Any:
+    """Give grey (Y, X) three equal channels, as its neighbours in colour have."""
+    return np.stack([shown] * 3, axis=-1) if rgb and shown.ndim == 2 else shown
 
 
 def _pile(planes: list[Any]) -> Any:
@@ -275,11 +368,3 @@ def _outline_layer(
         "axis_labels": ("y", "x"),
     }
     return [box + corner for corner in corners], attributes, "shapes"
-
-
-def read_scan_layers(path: str | Sequence[str]) -> list[LayerTuple]:
-    """Read a frames folder as napari layers."""
-    from napari_semsr.io.scans import open_frames
-
-    folder = Path(path if isinstance(path, str) else path[0])
-    return scan_layers(run(open_frames(folder)), folder)

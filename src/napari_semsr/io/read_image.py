@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -420,16 +421,24 @@ def _full_scale(dtype: np.dtype[Any]) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
-def _spread(samples: Any) -> NDArray[np.float64]:
-    """Largest difference between channels, one number for each block of rows."""
+class ColourError(ReadError):
+    """A file that must be grey is in colour."""
+
+    def __init__(self, message: str, samples: Any) -> None:
+        super().__init__(message)
+        self.samples = samples  # (Y, X, 3)
+
+
+def _spread(samples: Any) -> float:
+    """Largest difference between red, green and blue."""
     height = max(1, (1 << 24) // max(1, samples.shape[1]))
-    found = [0.0]
+    found = 0.0
     for top in range(0, samples.shape[0], height):
-        rows = np.asarray(samples[top : top + height, :, :3])
-        low, high = rows.min(axis=2), rows.max(axis=2)
+        red, *others = np.moveaxis(np.asarray(samples[top : top + height, :, :3]), 2, 0)
+        low, high = reduce(np.minimum, others, red), reduce(np.maximum, others, red)
         gap = np.subtract(high, low, dtype=np.float64)
-        found.append(float(np.nanmax(gap)) if gap.size else 0.0)
-    return np.asarray(found)
+        found = max(found, float(np.nanmax(gap)) if gap.size else 0.0)
+    return found
 
 
 def _luma(samples: Any) -> Any:
@@ -444,23 +453,41 @@ def _luma(samples: Any) -> Any:
     return total.astype(samples.dtype)
 
 
+def as_grey(samples: Any) -> Any | None:
+    """Take an image that may be stored as colour as grey, where its channels agree.
+
+    Parameters
+    ----------
+    samples : array
+        (Y, X), or (Y, X, S) of S colour samples.
+
+    Returns
+    -------
+    array or None
+        (Y, X); None where red, green and blue differ by more than JPEG's rounding.
+    """
+    if samples.ndim == 2:
+        return samples
+    spread = _spread(samples) if samples.shape[2] > 2 else 0.0
+    if spread == 0:
+        return samples[..., 0]
+    within = spread <= _TOLERANCE * _full_scale(np.dtype(samples.dtype))
+    return _luma(samples[..., :3]) if within else None
+
+
 def to_grey(path: Path, data: Any, *, colour: str) -> Any:
     """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S)."""
-    if data.ndim == 2:
-        return data
-    if data.shape[2] < 3:
-        return data[..., 0]
-    spread = float(_spread(data).max())
-    if spread == 0:
-        return data[..., 0]
-    scale = _full_scale(np.dtype(data.dtype))
-    if spread <= _TOLERANCE * scale or colour == "luminance":
-        return _luma(data[..., :3])
-    msg = (
-        f"{path} must be a grey image, but its colour channels differ by up to "
-        f"{spread:g} of {scale:g}: choose the option colour luminance to convert it."
-    )
-    raise ReadError(msg)
+    grey = as_grey(data)
+    if grey is None and colour == "luminance":
+        grey = _luma(data[..., :3])
+    if grey is None:
+        msg = (
+            f"{path} must be a grey image, but its colour channels differ by up to "
+            f"{_spread(data):g} of {_full_scale(np.dtype(data.dtype)):g}: take its "
+            "luminance (option colour), or crop the rows that are in colour."
+        )
+        raise ColourError(msg, data[..., :3])
+    return grey
 
 
 def native(path: Path, data: Any) -> Any:

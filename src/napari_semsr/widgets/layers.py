@@ -15,7 +15,7 @@ from napari_semsr.core import (
     ShapeError,
     parse_pixel_size,
 )
-from napari_semsr.io import LIVE_KEY, layer_attributes
+from napari_semsr.io import LIVE_KEY, as_grey, layer_attributes
 
 if TYPE_CHECKING:
     import napari.components
@@ -42,7 +42,7 @@ def nm_per_unit(unit: object) -> float | None:
 
 
 def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
-    """Image layers that are not colour, in the order of the list."""
+    """Image layers but for our helpers, in the order of the list."""
     return [
         item
         for item in viewer.layers
@@ -67,7 +67,7 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _plane(layer: Image, point: Sequence[float]) -> Any:
-    """Level 0 of a layer, cut to the plane that is shown: ``(Y, X)``."""
+    """Level 0 of a layer, cut to the plane that is shown; colours come last."""
     data = layer.data[0] if layer.multiscale else layer.data
     lead = layer.ndim - 2
     if lead < 0:
@@ -83,6 +83,19 @@ def _plane(layer: Image, point: Sequence[float]) -> Any:
             )
         ]
     return data if hasattr(data, "dask") else np.asarray(data)
+
+
+def _grey(layer: Image, plane: Any) -> Any:
+    """Take a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; refuse colour."""
+    grey = as_grey(plane)
+    if grey is None:
+        msg = (
+            f"Layer {layer.name!r} must be a grey image, got colour; right-click it in "
+            "the list of layers and take Split RGB, or open its file with Open mosaic "
+            "and take its luminance there."
+        )
+        raise ShapeError(msg)
+    return grey
 
 
 def _provenance(layer: Layer) -> Provenance | None:
@@ -107,12 +120,6 @@ def micrograph_from_layer(
     if layer is None:
         msg = "An image layer must be chosen; open one with Open mosaic or a sample."
         raise ShapeError(msg)
-    if layer.rgb:
-        msg = (
-            f"Layer {layer.name!r} must be a grey image, got colour (RGB); split its "
-            "channels or convert it to luminance first."
-        )
-        raise ShapeError(msg)
     if layer.metadata.get(LIVE_KEY):
         msg = (
             f"Layer {layer.name!r} is only partly enhanced; let Enhance finish the "
@@ -126,7 +133,7 @@ def micrograph_from_layer(
     k = np.array([y, x]) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
     return Micrograph(
-        data=_plane(layer, point),
+        data=_grey(layer, _plane(layer, point)),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
         name=layer.name,
         provenance=_provenance(layer),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.io.napari_hooks import read_scan_layers
+from napari_semsr.io.napari_hooks import read_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.stitch.panel import (
@@ -183,7 +183,7 @@ def test_uncalibrated_frames_stay_in_pixels(make, model, tmp_path, run_panel):
 
 
 def test_scan_in_the_viewer_is_taken(make, model, scan):
-    for data, attributes, kind in read_scan_layers(str(scan)):
+    for data, attributes, kind in read_layers(str(scan)):
         getattr(model, f"add_{kind}")(data, **attributes)
     assert units(model) == NM
     assert make().folder.value == scan
