@@ -48,6 +48,68 @@ def test_scale_from_a_line_over_a_known_distance(panel, model):
     assert group.pixel_size.value == (8.0, 8.0), "the line still lies on the image"
 
 
+@pytest.mark.parametrize(("unit", "value"), [("nm", 400), ("µm", 0.4), ("mm", 4e-4)])
+def test_known_distance_in_any_unit_and_its_length_in_px(panel, model, unit, value):
+    group = panel.calibrate
+    group.draw_button.click()
+    model.layers["Scale line"].add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
+    assert group.length.text() == "The line is 50.0 px long"
+    group.distance_unit.value = unit
+    group.distance.value = value
+    group.measure_button.click()
+    assert group.pixel_size.value == pytest.approx((8, 8), rel=1e-12)
+    assert group.length.text() == "The line is 50.0 px long, 400 nm"
+
+
+@pytest.mark.parametrize("scale", [(1, 1), (2, 1)], ids=["square", "oblong"])
+def test_view_stays_on_its_place_and_undo_works_back(panel, model, scale):
+    group, layer = panel.calibrate, model.layers["field"]
+    layer.scale, layer.translate = scale, (5, 7)
+    model.scene.camera.center, model.scene.camera.zoom = (0, 20, 30), 3.0
+    group.draw_button.click()
+    line = model.layers["Scale line"]
+    line.add_lines(np.array([[10.0, 5.0], [10.0, 55.0]]))
+    seen = layer.world_to_data(model.scene.camera.center[1:])
+    for size in (25.0, 0.5):
+        group.pixel_size.value = (size * scale[0], size * scale[1])
+        group.apply_button.click()
+        assert layer.world_to_data(model.scene.camera.center[1:]) == pytest.approx(seen)
+        assert model.scene.camera.zoom * size == pytest.approx(3.0)
+        assert line.scale == pytest.approx(layer.scale)
+    assert group.undo_button.isEnabled()
+    group.undo_button.click()
+    assert group.pixel_size.value == (25.0 * scale[0], 25.0 * scale[1])
+    group.undo_button.click()
+    for item in (layer, line):
+        assert tuple(item.scale) == scale
+        assert tuple(item.translate) == (5, 7)
+        assert [str(unit) for unit in item.units] == ["pixel", "pixel"]
+    assert model.scene.camera.center == pytest.approx((0, 20, 30))
+    assert model.scene.camera.zoom == pytest.approx(3.0)
+    assert not group.undo_button.isEnabled()
+
+
+def test_view_stays_among_layers_in_other_units(panel, model):
+    layer = model.layers["field"]
+    layer.scale, layer.units = (0.02, 0.02), ("um", "um")
+    model.add_image(IMAGE, name="over", scale=(5, 5), units=("nm", "nm"))
+    model.scene.camera.center, model.scene.camera.zoom = (0, 300, 500), 0.1
+    panel.calibrate.layer.value = layer
+    panel.calibrate.pixel_size.value = (40.0, 40.0)
+    panel.calibrate.apply_button.click()
+    assert model.scene.camera.center == pytest.approx((0, 600, 1000))
+    assert model.scene.camera.zoom == pytest.approx(0.05)
+    panel.calibrate.undo_button.click()
+    assert model.scene.camera.center == pytest.approx((0, 300, 500))
+
+
+def test_layer_that_was_removed_is_not_undone(panel, model):
+    panel.calibrate.pixel_size.value = (3.0, 3.0)
+    panel.calibrate.apply_button.click()
+    model.layers.remove("field")
+    assert not panel.calibrate.undo_button.isEnabled()
+
+
 def test_anisotropic_pixels_keep_their_ratio(panel, model):
     model.layers["field"].scale = (2, 1)
     panel.calibrate.draw()
@@ -88,7 +150,7 @@ def test_line_on_another_grid_is_refused(panel, model):
     ("act", "said"),
     [
         (lambda group: group.apply(), "pixel size must be typed"),
-        (lambda group: group.measure(), "above 0 nm"),
+        (lambda group: group.measure(), "above 0;"),
     ],
     ids=["no size", "no distance"],
 )
@@ -100,7 +162,7 @@ def test_missing_numbers_are_told(panel, act, said):
 def test_missing_line_is_told(panel):
     panel.calibrate.distance.value = 10
     panel.calibrate.measure()
-    assert "line must be drawn first" in panel.status.text()
+    assert "line must be drawn over" in panel.status.text()
     panel.calibrate.draw()
     panel.calibrate.measure()
     assert "press Draw a line" in panel.status.text()

@@ -1,19 +1,25 @@
 """Give a layer its pixel size: typed, or from a line over a known distance."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
+from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
-from napari_semsr.widgets.base import TIMES, Form, Note, push_button
-from napari_semsr.widgets.layers import micrograph_from_layer, show_scale_bar
+from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, push_button
+from napari_semsr.widgets.layers import (
+    micrograph_from_layer,
+    nm_per_unit,
+    show_scale_bar,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -135,12 +141,43 @@ def apply_pixel_size(layer: Layer, size_nm: tuple[float, float]) -> None:
     layer.units = (*layer.units[:-2], "nm", "nm")
 
 
-def line_length(line: Shapes, size: tuple[float, float]) -> float:
+def _grid_seen(viewer: "napari.viewer.Viewer", layer: Layer) -> NDArray[np.float64]:
+    """Scale and translation in the units that layers share, which the camera has."""
+    shared = viewer.layers.units or layer.units
+    pairs = zip(layer.units[-2:], shared[-2:], strict=True)
+    k = [(nm_per_unit(own) or 1) / (nm_per_unit(one) or 1) for own, one in pairs]
+    return np.array([layer.scale[-2:], layer.translate[-2:]]) * k
+
+
+@contextmanager
+def _view_kept(viewer: "napari.viewer.Viewer", layer: Layer) -> Iterator[None]:
+    """Keep the same pixels of a layer in view while its grid changes."""
+    old, start = _grid_seen(viewer, layer)
+    yield
+    new, corner = _grid_seen(viewer, layer)
+    camera = getattr(viewer, "scene", viewer).camera
+    place = corner + (np.array(camera.center[-2:]) - start) * new / old
+    camera.center = (*camera.center[:-2], *place)
+    camera.zoom *= math.sqrt(np.prod(old / new))
+
+
+def mixed_text(units: object) -> str:
+    """Say why the scale bar has no unit, where napari finds none in common."""
+    if units is not None:
+        return ""
+    return (
+        " The scale bar shows no nm, since another layer has no pixel size; give it "
+        "one under Calibrate a layer, or remove it."
+    )
+
+
+def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
     """Length of the last line of a Shapes layer.
 
     `line`: its last shape is a line; vertices are pixels of the image below.
     """
-    lines = [np.asarray(d)[:, -2:] for d in line.data if len(d) == _ENDS]
+    shapes = [] if line is None else line.data
+    lines = [np.asarray(d)[:, -2:] for d in shapes if len(d) == _ENDS]
     if not lines:
         msg = "A line must be drawn over the known distance first; press Draw a line."
         raise OptionError(msg)
@@ -177,13 +214,22 @@ class CalibrateGroup(QWidget):
         self.pixel_size = PixelSizeEdit("Pitch of the layer's pixels.")
         self.distance = FloatSpinBox(
             name="distance",
-            label="Known distance (nm)",
+            label="Known distance",
             tooltip="True length of the line drawn, for example of the scale bar.",
             value=0,
             min=0,
             max=1e9,
-            step=10,
+            step=1,
         )
+        self.distance.native.setDecimals(_DECIMALS)
+        self.distance_unit = ComboBox(
+            name="distance_unit",
+            label="in",
+            tooltip="Unit of the known distance.",
+            choices=list(_UNITS_NM),
+            value="nm",
+        )
+        self.length = Note()
         self.apply_button = push_button(
             "Apply pixel size", self.apply, "Give the layer the pixel size above."
         )
@@ -197,6 +243,10 @@ class CalibrateGroup(QWidget):
             self.measure,
             "Pixel size = known distance / length of the last line drawn.",
         )
+        self.undo_button = push_button(
+            "Undo", self.undo, "Give the pixel size back that was replaced last."
+        )
+        self._replaced: list[dict[Layer, dict[str, Any]]] = []
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(
@@ -205,10 +255,15 @@ class CalibrateGroup(QWidget):
                 self.pixel_size,
                 self.apply_button,
                 self.draw_button,
+                self.length,
                 self.distance,
+                self.distance_unit,
                 self.measure_button,
+                self.undo_button,
             )
         )
+        viewer.layers.events.removed.connect(self._forget)
+        self._forget()
         layer.changed.connect(self._show_size)
         self._show_size(layer.value)
 
@@ -218,6 +273,17 @@ class CalibrateGroup(QWidget):
         except SemsrError:
             size = None
         self.pixel_size.value = size
+        self._show_length()
+
+    def _show_length(self, event: object = None) -> None:
+        """Say how long the last line is; its layer holds this group only weakly."""
+        if not is_alive(self):
+            return
+        line, size, text = self._line_layer(), self.pixel_size.value, ""
+        with suppress(OptionError):
+            text = f"The line is {line_length(line, (1, 1)):.1f} px long"
+            text += f", {line_length(line, size):.5g} nm" if size else ""
+        self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:
         for item in reversed(list(self._viewer.layers)):
@@ -234,18 +300,44 @@ class CalibrateGroup(QWidget):
             self._calibrate(self.pixel_size.value)
 
     def _calibrate(self, size: tuple[float, float]) -> None:
-        layer = self.layer.value
+        layer, line = self.layer.value, self._line_layer()
         before = micrograph_from_layer(layer)
-        apply_pixel_size(layer, size)
-        line = self._line_layer()
-        if line is not None:
-            apply_pixel_size(line, size)
+        items = [layer] if line is None or not _lies_on(line, layer) else [layer, line]
+        self._replaced.append(
+            {item: {name: getattr(item, name) for name in _GRID} for item in items}
+        )
+        with _view_kept(self._viewer, layer):
+            for item in items:
+                apply_pixel_size(item, size)
+        self._show_changed(layer, before.pixel_size_nm)
+
+    def undo(self) -> None:
+        """Take the last change back."""
+        with self._told():
+            grids = self._replaced.pop()
+            layer: Any = next(iter(grids))
+            before = micrograph_from_layer(layer)
+            with _view_kept(self._viewer, layer):
+                for item, name in product(grids, _GRID):
+                    setattr(item, name, grids[item][name])
+            self._show_changed(layer, before.pixel_size_nm)
+
+    def _show_changed(self, layer: Image, before: tuple[float, float] | None) -> None:
+        self.layer.value = layer
         self._show_size(layer)
+        self._forget()
         show_scale_bar(self._viewer)
         self._say(
-            f"{layer.name}: pixel size {format_nm(before.pixel_size_nm)} → "
-            f"{format_nm(size)}."
+            f"{layer.name}: pixel size {format_nm(before)} → "
+            f"{format_nm(self.pixel_size.value)}.{mixed_text(self._viewer.layers.units)}"
         )
+
+    def _forget(self, event: object = None) -> None:
+        """Let go of layers that were removed, which cannot be undone."""
+        there = self._viewer.layers
+        self._replaced = [item for item in self._replaced if next(iter(item)) in there]
+        if is_alive(self):
+            self.undo_button.setEnabled(bool(self._replaced))
 
     def draw(self) -> None:
         """Add the layer to draw on, and pick its line tool."""
@@ -272,6 +364,8 @@ class CalibrateGroup(QWidget):
             line.data = []
             for name, value in grid.items():
                 setattr(line, name, value)
+        line.events.data.connect(self._show_length)
+        self._show_length()
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
         self._say("Drag over a known distance in the image, then type its length.")
@@ -284,15 +378,13 @@ class CalibrateGroup(QWidget):
     def _measure(self) -> None:
         micrograph = micrograph_from_layer(self.layer.value)
         if self.distance.value <= 0:
-            msg = "The known distance must be above 0 nm; type the true length."
+            msg = "The known distance must be above 0; type the true length."
             raise OptionError(msg)
         line = self._line_layer()
-        if line is None:
-            msg = "A line must be drawn first; press Draw a line."
-            raise OptionError(msg)
-        if not _lies_on(line, self.layer.value):
+        if line is not None and not _lies_on(line, self.layer.value):
             msg = "The line lies on another layer's grid; press Draw a line again."
             raise OptionError(msg)
         y, x = micrograph.scale
-        k = self.distance.value / line_length(line, (y, x))
+        true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
+        k = true_nm / line_length(line, (y, x))
         self._calibrate((y * k, x * k))
