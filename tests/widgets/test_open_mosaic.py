@@ -125,3 +125,65 @@ def test_vendor_bar_is_suggested(panel, shared_data, model, finish, run_panel):
     assert micrograph_from_layer(model.layers[0]).pixel_size_nm == pytest.approx(
         (7.70833, 7.70833), rel=1e-4
     )
+
+
+def with_bar(tmp_path):
+    """Grain above a flat band with bright letters, of which no header tells."""
+    image = np.random.default_rng(2).integers(60, 200, (400, 300), dtype=np.uint8)
+    image[-60:] = 0
+    image[-40:-30, 20:200:7] = 255
+    tifffile.imwrite(tmp_path / "bar.tif", image)
+    return tmp_path / "bar.tif", image
+
+
+def test_rows_that_look_like_a_bar_are_cropped_by_a_button(
+    panel, model, tmp_path, finish, run_panel
+):
+    path, image = with_bar(tmp_path)
+    choose(panel, path, finish)
+    assert "60 rows look like a bar" in panel.bar_note.text()
+    assert panel.bar_button.isVisibleTo(panel)
+    run_panel(panel)
+    panel.bar_button.click()
+    finish(panel)
+    (layer,) = model.layers
+    np.testing.assert_array_equal(layer.data, image[:-60])
+    assert not panel.bar_button.isVisibleTo(panel)
+
+
+def test_bar_is_left_out_before_the_image_is_opened(
+    panel, model, tmp_path, finish, run_panel
+):
+    path, image = with_bar(tmp_path)
+    choose(panel, path, finish)
+    panel.bar_button.click()
+    assert not model.layers
+    assert "press Open" in panel.status.text()
+    run_panel(panel)
+    np.testing.assert_array_equal(model.layers[0].data, image[:-60])
+
+
+def test_folder_of_frames_is_opened_and_calibrated(
+    panel, model, tmp_path, finish, run_panel
+):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(folder / f"{name}.tif", GRAIN)
+    choose(panel, folder, finish)
+    assert "2 frames of 90" in panel.about.text()
+    panel.pixel_size.value = (5.0, 5.0)
+    assert "Stitch mosaic" in run_panel(panel)
+    (layer,) = model.layers
+    np.testing.assert_array_equal(layer.data, [GRAIN, GRAIN])
+    assert tuple(layer.scale) == (1, 5, 5)
+    (folder / "scan.json").write_text('{"grid": [1, 2], "overlap": 0.5}')
+    choose(panel, folder / ".." / "frames", finish)
+    run_panel(panel)
+    assert [item.data.shape for item in model.layers[1:2]] == [(90, 180)]
+
+
+def test_folder_without_images_is_told(panel, tmp_path, finish, run_panel):
+    (tmp_path / "empty").mkdir()
+    choose(panel, tmp_path / "empty", finish)
+    assert "at least two frames" in panel.status.text()

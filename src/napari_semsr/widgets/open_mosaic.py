@@ -1,15 +1,17 @@
 """Open mosaic: look into a file, correct its pixel size, crop its bar, show it."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import OptionError
-from napari_semsr.io import ReadOptions
-from napari_semsr.jobs import describe_job
+from napari_semsr.core import Acquisition, OptionError, PixelSize
+from napari_semsr.io import ReadOptions, holds_frames
+from napari_semsr.jobs import StitchFolderOptions, describe_job
 from napari_semsr.widgets.base import (
     TIMES,
     Form,
@@ -23,10 +25,22 @@ from napari_semsr.widgets.base import (
     open_levels,
     push_button,
 )
-from napari_semsr.widgets.calibrate import CalibrateGroup, PixelSizeEdit, format_nm
+from napari_semsr.widgets.calibrate import (
+    CalibrateGroup,
+    PixelSizeEdit,
+    format_nm,
+    mixed_text,
+)
+from napari_semsr.widgets.stitch import (
+    add_frames,
+    lay_frames,
+    look_into,
+    scan_facts,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Layer
 
 _ROWS = {
     "series": Row("Series", "Image of a file that holds several; the first is 0."),
@@ -57,7 +71,7 @@ class OpenMosaicPanel(Panel):
         self.path = FileEdit(
             name="path",
             label="File",
-            tooltip="Image, mosaic or store to open.",
+            tooltip="Image, mosaic, store or CZI to open, or a folder of frames.",
             mode=FileDialogMode.EXISTING_FILE,
         )
         choose = push_button(
@@ -78,14 +92,24 @@ class OpenMosaicPanel(Panel):
             max=100_000,
         )
         self.bar_note = Note()
+        self.bar_button = push_button(
+            "Crop these rows",
+            self.crop_bar,
+            "Open the image without them; one that is open already is replaced.",
+        )
+        self.bar_button.setVisible(False)
+        self.shown: Layer | None = None
+        self._outdated: Layer | None = None
         layer = self.new_layer_box("layer", "Layer", "The layer to calibrate.")
         self.calibrate = CalibrateGroup(viewer, layer, self.show_status, self.told)
         where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)
-        self.add_group("Image", where, self.about, self.form, how, self.bar_note)
+        parts = (where, self.about, self.form, how, self.bar_note, self.bar_button)
+        self.add_group("Image", *parts)
         self.add_group("Calibrate a layer", self.calibrate)
         for name in _COUNTS:
             self.form.show_row(name, False)
         self.path.changed.connect(self.look)
+        self.bar.changed.connect(self._show_bar)
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Store or folder of frames")
@@ -104,7 +128,11 @@ class OpenMosaicPanel(Panel):
         path = path or self.typed_path()
         if path == Path() or not path.exists():
             return
-        self._described = None
+        self._described = self.shown = None
+        if holds_frames(path):
+            show = partial(self._show_scan, path)
+            self.start(lambda: look_into(path), show, "Look into folder")
+            return
         self.start(lambda: describe_job(path), self._show_facts, "Look into file")
 
     def _show_facts(self, description: Any) -> None:
@@ -123,10 +151,17 @@ class OpenMosaicPanel(Panel):
             lines.append(f"Microscope: {facts['vendor']}")
         self.about.setText("\n".join(lines))
         self._show_counts(facts)
-        rows = int(facts.get("databar_rows") or 0)
-        self.bar.value = rows
-        self.bar_note.setText(_bar_text(rows, facts.get("suggested_databar_rows")))
+        self.bar.value = int(facts.get("databar_rows") or 0)
+        self._show_bar()
         self.show_status(f"{self._described.name} can be opened.")
+
+    def _show_scan(self, path: Path, acquisition: Acquisition) -> None:
+        size = self.pixel_size.value = acquisition.pixel_size_nm
+        self.facts, self._described = {"pixel_size_nm": size}, path
+        self.about.setText(scan_facts(acquisition))
+        self._show_counts(self.facts)
+        self.bar_note.setText("")
+        self.show_status(f"{path.name} can be opened.")
 
     def _show_counts(self, facts: dict[str, Any]) -> None:
         for name, many in _COUNTS.items():
@@ -136,6 +171,26 @@ class OpenMosaicPanel(Panel):
                 self.form.set_values(**{name: 0 if count > 1 else None})
             self.form.show_row(name, count > 1)
 
+    def _show_bar(self, _: object = None) -> None:
+        """Say what is known of the data bar, and offer to crop what looks like one."""
+        rows, guess = int(self.bar.value), self.facts.get("suggested_databar_rows")
+        text = "" if rows else "No data bar was found."
+        if self.facts.get("databar_rows"):
+            text = "The file's header tells of a data bar; change it if it is wrong."
+        elif guess and not rows:
+            text = f"The lowest {guess} rows look like a bar."
+        self.bar_note.setText(text)
+        self.bar_button.setVisible(bool(guess) and not rows)
+
+    def crop_bar(self) -> None:
+        """Leave the rows out that look like a data bar; open an open image again."""
+        self.bar.value = self.facts["suggested_databar_rows"]
+        if self.shown in self.viewer.layers:
+            self._outdated = self.shown
+            self.run()
+        else:
+            self.show_status("These rows will be left out; press Open.")
+
     # -- opening ---------------------------------------------------------------
 
     def options(self) -> ReadOptions:
@@ -143,52 +198,48 @@ class OpenMosaicPanel(Panel):
 
         Gives validated; the pixel size only where it differs from the file's.
         """
-        size = self.pixel_size.value
-        stated = self.facts.get("pixel_size_nm")
-        same = size is not None and stated is not None and tuple(stated) == tuple(size)
         rows, known = int(self.bar.value), int(self.facts.get("databar_rows") or 0)
         options: ReadOptions = self.form.options(
-            pixel_size_nm=None if same else size,
+            pixel_size_nm=self._corrected_size(),
             databar_rows=None if rows == known else rows,
         )
         return options
 
+    def _corrected_size(self) -> PixelSize | None:
+        """Give the pixel size that is typed, unless the file has it."""
+        size, stated = self.pixel_size.value, self.facts.get("pixel_size_nm")
+        # the boxes round to six decimals, which are not to replace the file's digits
+        same = size and stated and np.allclose(size, stated, rtol=1e-5, atol=0)
+        return None if same else size
+
     def job(self) -> Work:
         """Read the form."""
+        outdated, self._outdated = self._outdated, None
         path = self.typed_path()
         if path == Path() or not path.exists():
             msg = f"A file must be chosen first, got {str(path)!r}."
             raise OptionError(msg)
         if path != self._described:
             self.facts = {}
+        if holds_frames(path):
+            of = StitchFolderOptions(pixel_size_nm=self._corrected_size())
+            return lambda: lay_frames(path, of), self._show_frames
         options, levels = self.options(), int(self.facts.get("levels") or 1)
-        return lambda: open_levels(path, options, levels=levels), self.show_image
+        show = partial(self.show_image, outdated=outdated)
+        return lambda: open_levels(path, options, levels=levels), show
 
-    def show_image(self, opened: Opened) -> None:
-        """Add what was opened as a layer."""
-        self.calibrate.layer.value = add_opened(self.viewer, opened)
+    def _show_frames(self, layers: list[Any]) -> None:
+        said = add_frames(self.viewer, layers)
+        self.show_status(f"{said} Stitch mosaic joins them.")
+
+    def show_image(self, opened: Opened, outdated: "Layer | None" = None) -> None:
+        """Add what was opened as a layer, in place of one that is out of date."""
+        if outdated in self.viewer.layers:
+            self.viewer.layers.remove(outdated)
+        self.shown = self.calibrate.layer.value = add_opened(self.viewer, opened)
         rows, columns = opened.micrograph.shape
         size = format_nm(opened.micrograph.pixel_size_nm)
         self.show_status(
             f"Opened {opened.micrograph.name}: {rows} {TIMES} {columns} px, "
-            f"pixel size {size}.{_mixed_text(self.viewer.layers.units)}"
+            f"pixel size {size}.{mixed_text(self.viewer.layers.units)}"
         )
-
-
-def _mixed_text(units: object) -> str:
-    """Say why the scale bar has no unit, where napari finds none in common."""
-    if units is not None:
-        return ""
-    return (
-        " The scale bar shows no nm, since another layer has no pixel size; give it "
-        "one under Calibrate a layer, or remove it."
-    )
-
-
-def _bar_text(rows: int, guess: int | None) -> str:
-    """Say what is known of the data bar."""
-    if rows:
-        return f"The file's header says {rows} rows; change them if they are wrong."
-    if guess:
-        return f"The lowest {guess} rows look like a bar; type {guess} to crop them."
-    return "No data bar was found."

@@ -105,17 +105,76 @@ _ROWS = {
 }
 
 
-def _look(folder: Path) -> Job[Acquisition]:
-    """Open a scan to say what it is."""
+def look_into(folder: Path) -> Job[Acquisition]:
+    """Open a scan to say what it is.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A folder of frames, or a CZI.
+
+    Returns
+    -------
+    Acquisition
+        Its frames.
+
+    Yields
+    ------
+    Progress
+        While frames are opened.
+    """
     yield Progress(0, 0, f"looking into {folder.name}")
     return (yield from open_scan(folder))
 
 
-def _frames(folder: Path) -> Job[list[Any]]:
-    """Lay the frames of a scan at their nominal places."""
-    acquisition = yield from open_scan(folder)
+def lay_frames(
+    folder: Path, options: StitchFolderOptions | None = None
+) -> Job[list[Any]]:
+    """Lay the frames of a scan at their nominal places.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A folder of frames, or a CZI.
+    options : StitchFolderOptions, optional
+        Grid, overlap and pixel size override what the folder says.
+
+    Returns
+    -------
+    list
+        What `add_frames` shows.
+
+    Yields
+    ------
+    Progress
+        While frames are opened.
+    """
+    acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "laying the frames down")
     return scan_layers(acquisition, folder)
+
+
+def add_frames(viewer: "napari.viewer.Viewer", layers: list[Any]) -> str:
+    """Show frames that were laid down, and say where they lie.
+
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where they are shown.
+    layers : list
+        Of `lay_frames`.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    for data, attributes, kind in layers:
+        getattr(viewer, f"add_{kind}")(data, **attributes)
+    show_scale_bar(viewer)
+    if len(layers) > 1:
+        return "The frames lie where the scan says."
+    return "No positions are known, so that the frames are a stack."
 
 
 class StitchMosaicPanel(Panel):
@@ -201,7 +260,7 @@ class StitchMosaicPanel(Panel):
         """Take the folder of frames that the viewer shows already."""
         for layer in reversed(self.viewer.layers):
             found = layer.metadata.get(FOLDER_KEY)
-            if found is not None and Path(found).is_dir():
+            if found is not None and Path(found).exists():
                 self.folder.value = Path(found)
                 return
 
@@ -216,11 +275,11 @@ class StitchMosaicPanel(Panel):
     def look(self, folder: Path | None = None) -> None:
         """Say what a folder holds."""
         chosen = folder or self.folder.value
-        if isinstance(chosen, Path) and chosen != Path() and chosen.is_dir():
-            self.start(lambda: _look(chosen), self._show_facts, "Look into folder")
+        if isinstance(chosen, Path) and chosen != Path() and chosen.exists():
+            self.start(lambda: look_into(chosen), self._show_facts, "Look into folder")
 
     def _show_facts(self, acquisition: Acquisition) -> None:
-        self.about.setText(_facts(acquisition))
+        self.about.setText(scan_facts(acquisition))
         self.pixel_size.value = acquisition.pixel_size_nm
         self.show_status(f"{acquisition.name} can be stitched.")
 
@@ -228,18 +287,10 @@ class StitchMosaicPanel(Panel):
         """Add the raw frames at their nominal places."""
         with self.told():
             folder = self.typed_folder()
-            self.start(lambda: _frames(folder), self._add_frames, "Show frames")
+            self.start(lambda: lay_frames(folder), self._add_frames, "Show frames")
 
     def _add_frames(self, layers: list[Any]) -> None:
-        for data, attributes, kind in layers:
-            getattr(self.viewer, f"add_{kind}")(data, **attributes)
-        show_scale_bar(self.viewer)
-        known = len(layers) > 1
-        self.show_status(
-            "The frames lie where the scan says."
-            if known
-            else "No positions are known, so that the frames are a stack."
-        )
+        self.show_status(add_frames(self.viewer, layers))
 
     # -- stitching --------------------------------------------------------------
 
@@ -477,8 +528,19 @@ def _draw_stage(axes: "Axes", made: StitchedFile) -> None:
     axes.set_ylabel("y (px)")
 
 
-def _facts(acquisition: Acquisition) -> str:
-    """Say what a scan is."""
+def scan_facts(acquisition: Acquisition) -> str:
+    """Say what a scan is.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Its frames.
+
+    Returns
+    -------
+    str
+        Some lines.
+    """
     (rows, columns), kind = acquisition.frame_shape, acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {rows} {TIMES} {columns} px, {kind}",
