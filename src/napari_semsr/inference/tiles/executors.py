@@ -246,7 +246,7 @@ class Background:
         self._thread.start()
 
     def submit(self, call: Callable[[], Any]) -> None:
-        """Make a call after those before; its `Answer` comes into the queue."""
+        """Make a call after those before; its `CallResult` comes into the queue."""
         self._calls.put(call)
 
     def is_current(self) -> bool:
@@ -261,15 +261,15 @@ class Background:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             try:
-                answer = Answer(call())
+                answer = CallResult(call())
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-                answer = Answer(None, error)
+                answer = CallResult(None, error)
             self._answers.put(answer)
             del answer, call
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallResult:
     """What a call in another thread returned or raised."""
 
     value: Any
@@ -331,7 +331,7 @@ def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
 
     So whoever waits can stop it: closing this ends it within a layer of the network.
     """
-    stopped, answers = threading.Event(), SimpleQueue[Answer]()
+    stopped, answers = threading.Event(), SimpleQueue[CallResult]()
     told = Progress(0, 0, "Looking at the network")
 
     thread = Background("semsr-plan", answers)
