@@ -163,7 +163,9 @@ def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
 
 @pytest.mark.parametrize(("shape", "rgb"), [((3, 8, 8), False), ((8, 8, 3), True)])
 def test_stacks_and_colour_are_not_saved(model, tmp_path, shape, rgb):
-    shown = model.add_image(np.zeros(shape, np.uint8), rgb=rgb)
+    data = np.zeros(shape, np.uint8)
+    data[..., 0] = 200  # else the colours would be those of a grey image
+    shown = model.add_image(data, rgb=rgb)
     with pytest.raises(Exception, match=r"one plane|grey image|one grey"):
         save(shown, tmp_path / "b", ".tif")
 

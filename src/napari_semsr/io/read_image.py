@@ -483,8 +483,8 @@ def to_grey(path: Path, data: Any, *, colour: str) -> Any:
     if grey is None:
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
-            f"{_spread(data):g} of {_full_scale(np.dtype(data.dtype)):g}: take its "
-            "luminance (option colour), or crop the rows that are in colour."
+            f"{_spread(data):g} of {_full_scale(np.dtype(data.dtype)):g}: choose the "
+            "option colour luminance to convert it."
         )
         raise ColourError(msg, data[..., :3])
     return grey
