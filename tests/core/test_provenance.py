@@ -36,6 +36,17 @@ def test_networks_gathers_all_generations():
     assert Provenance(job="convert").networks() == frozenset()
 
 
+def test_network_is_the_last_one_upstream():
+    first = enhanced("a", "net-1").model_copy(update={"model_name": "restorer"})
+    assert derived(Provenance(job="crop"), derived(first)).network() == (
+        "restorer",
+        "net-1",
+    )
+    second = derived(first).model_copy(update={"model_digest": "net-2"})
+    assert second.network() == ("unnamed model", "net-2")
+    assert derived(Provenance(job="stitch")).network() is None
+
+
 def test_sources_are_the_files_at_the_start():
     image = derived(derived(enhanced("a", "net-1")), enhanced("b", "net-2"))
     assert image.sources() == {"a", "b"}

@@ -41,7 +41,12 @@ def test_read_returns_what_write_was_given(tmp_path, suffix, dtype):
         _draw(dtype),
         (7.70833, 1 / 3),
         "caf\u00e9",
-        Provenance(job="test", options={"tile": 64}, model_digest="sha256:1"),
+        Provenance(
+            job="test",
+            options={"tile": 64},
+            model_name="net",
+            model_digest="sha256:1",
+        ),
         origin=(3.25, -17.1),
     )
     path = tmp_path / f"written{suffix}"
@@ -57,6 +62,7 @@ def test_read_returns_what_write_was_given(tmp_path, suffix, dtype):
     assert info.shape == image.shape
     assert info.dtype == dtype
     assert info.pixel_size_nm == image.pixel_size_nm
+    assert info.network == "net"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 

@@ -6,11 +6,18 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
+from napari_semsr.core.micrograph import (
+    InputRecord,
+    Micrograph,
+    Provenance,
+    parse_pixel_size,
+)
+from napari_semsr.io.napari_hooks import NETWORK_KEY
 from napari_semsr.widgets.layers import (
     contrast_limits,
     layer_keywords,
     micrograph_from_layer,
+    network_of,
     nm_per_unit,
     same_unit,
 )
@@ -51,6 +58,25 @@ def test_micrograph_from_layer_converts_lengths(unit, nm):
 @pytest.mark.parametrize("unit", ["pixel", "s"])
 def test_nm_per_unit_is_none_for_what_is_no_length(unit):
     assert nm_per_unit(unit) is None
+
+
+def made_by_network(job: str = "enhance") -> Provenance:
+    return Provenance(job=job, model_name="sem-restore", model_digest="sha256:1")
+
+
+def test_network_of_knows_what_made_a_layer_or_what_it_comes_from():
+    before = InputRecord(role="image", name="a", provenance=made_by_network())
+    cut = Provenance(job="crop", inputs=(before,))
+    for made in (made_by_network(), cut):
+        layer = Image(IMAGE, **layer_keywords(Micrograph(IMAGE, provenance=made)))
+        assert network_of(layer) == "sem-restore"
+        mark = layer.metadata[NETWORK_KEY]
+        assert mark == {"model": "sem-restore", "digest": "sha256:1"}
+        layer.metadata.pop("micrograph")  # as a layer of another kind has it
+        assert network_of(layer) == "sem-restore"
+    plain = Micrograph(IMAGE, provenance=Provenance(job="stitch"))
+    assert network_of(Image(IMAGE, **layer_keywords(plain))) is None
+    assert network_of(Image(IMAGE)) is None
 
 
 def test_micrograph_from_layer_leaves_pixels_uncalibrated():

@@ -97,6 +97,20 @@ class Provenance(BaseModel):
                 own |= item.provenance.networks()
         return frozenset(own)
 
+    def network(self) -> tuple[str, str] | None:
+        """Find the last network that had a hand in this image.
+
+        Returns
+        -------
+        tuple of str or None
+            Name and digest of its model, from this step or one before it; None where
+            no step ran a network.
+        """
+        if self.model_digest:
+            return self.model_name or "unnamed model", self.model_digest
+        before = (item.provenance for item in self.inputs if item.provenance)
+        return next(filter(None, (step.network() for step in before)), None)
+
     def sources(self) -> frozenset[str]:
         """Digests of the files at the start of this image's history.
 

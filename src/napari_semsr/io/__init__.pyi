@@ -21,11 +21,13 @@ from .formats import (
 from .napari_hooks import (
     FOLDER_KEY as FOLDER_KEY,
     LIVE_KEY as LIVE_KEY,
+    NETWORK_KEY as NETWORK_KEY,
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
     holds_frames as holds_frames,
     layer_attributes as layer_attributes,
+    network_mark as network_mark,
     scan_layers as scan_layers,
 )
 from .read_image import (

@@ -36,6 +36,9 @@ STORE_KEY = "semsr store"
 SAVED_KEY = "semsr saved"
 """Entry of a layer's metadata that tells where all its values were saved last."""
 
+NETWORK_KEY = "semsr network"
+"""Entry of a layer's metadata: model and digest of the last network behind it."""
+
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
 
@@ -203,6 +206,8 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         Keywords of a layer.
     """
     made = image.provenance
+    network = None if made is None else made.network()
+    marks = {} if network is None else network_mark(*network)
     about = {
         "pixel_size_nm": image.pixel_size_nm,
         "provenance": None if made is None else made.model_dump(mode="json"),
@@ -215,8 +220,26 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         "units": (*("pixel",) * extra, image.unit, image.unit),
         "axis_labels": (*("plane",) * extra, "y", "x"),
         "rgb": False,
-        "metadata": {"micrograph": about},
+        "metadata": {"micrograph": about, **marks},
     }
+
+
+def network_mark(model: str, digest: str | None = None) -> dict[str, Any]:
+    """Mark a layer that a network had a hand in.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    digest : str, optional
+        Of its file; None where it is not known yet.
+
+    Returns
+    -------
+    dict
+        Metadata of the layer.
+    """
+    return {NETWORK_KEY: {"model": model, "digest": digest}}
 
 
 def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:

@@ -207,6 +207,8 @@ class FileInfo:
     # Rows that look like a data bar where the header does not tell: a guess, which is
     # never applied unasked
     suggested_databar_rows: int = 0
+    # Model that made the image, or anything that it was made from
+    network: str | None = None
     # What else the file says; ``"warnings"`` lists what could not be used
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -624,8 +626,16 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
         planes=source.planes,
         databar_rows=source.databar_rows,
         suggested_databar_rows=suggested,
+        network=_network(source.record),
         metadata=metadata,
     )
+
+
+def _network(record: Record | None) -> str | None:
+    """Name the model that had a hand in an image."""
+    made = None if record is None else record.provenance
+    found = None if made is None else made.network()
+    return None if found is None else found[0]
 
 
 def _suggested(data: Any) -> int:

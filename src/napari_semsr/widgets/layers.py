@@ -15,7 +15,7 @@ from napari_semsr.core import (
     ShapeError,
     parse_pixel_size,
 )
-from napari_semsr.io import LIVE_KEY, as_grey, layer_attributes
+from napari_semsr.io import LIVE_KEY, NETWORK_KEY, as_grey, layer_attributes
 
 if TYPE_CHECKING:
     import napari.components
@@ -107,6 +107,16 @@ def _provenance(layer: Layer) -> Provenance | None:
         return Provenance.model_validate(record)
     except ValueError:
         return None
+
+
+def network_of(layer: Layer) -> str | None:
+    """Name the model that made a layer, or anything upstream of it; None if none."""
+    made = _provenance(layer)
+    found = None if made is None else made.network()
+    if found is not None:
+        return found[0]
+    mark = layer.metadata.get(NETWORK_KEY)
+    return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
 
 
 def micrograph_from_layer(

@@ -42,6 +42,22 @@ def test_enhance_records_what_made_it(semsr, images):
     assert made.networks() == {record["model_digest"]}
 
 
+def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
+    assert semsr("enhance", "first.tif", "-o", "net.ome.zarr", *SMALL).code == 0
+    for line in (
+        ("crop", "net.ome.zarr", "-o", "part.ome.tif", "--box", 4, 4, 36, 36),
+        ("convert", "part.ome.tif", "part.png", "--dtype", "uint8"),
+        ("frc-map", "first.tif", "net.ome.zarr", "-o", "map.tif", "--block", 32),
+        ("restore", "net.ome.zarr", "-o", "sharp.tif", "--method", "wiener"),
+    ):
+        assert semsr(*line).code == 0, line
+    for name in ("net.ome.zarr", "part.ome.tif", "part.png", "map.tif", "sharp.tif"):
+        assert semsr("info", name, "--json").record["network"] == DEFAULT_MODEL, name
+        assert "made by network" in semsr("info", name).out
+    assert semsr("info", "first.tif", "--json").record["network"] is None
+    assert "network" not in semsr("info", "first.tif").out
+
+
 def test_enhance_dtype_and_picture(semsr, images):
     record = semsr(
         *("enhance", "uncalibrated.tif", "-o", "out.png", *SMALL, "--dtype", "uint8"),

@@ -74,7 +74,9 @@ def _summarise_info(result: "jobs.Description") -> str:
     """Say what the file is."""
     facts = dict(result.facts)
     metadata = facts.pop("metadata", None) or {}
+    network = facts.pop("network", None)
     rows = [("path", result.path)]
+    rows += [("made by network", f"{network}: an estimate")] if network else []
     rows += [(name, _value(name, value)) for name, value in facts.items()]
     rows += [(f"  {name}", str(value)) for name, value in list(metadata.items())][
         :_MOST_METADATA
