@@ -158,7 +158,7 @@ def provenance_of(layer: Layer) -> Provenance | None:
 
 def network_of(layer: Layer) -> str | None:
     """Name the model that made a layer, or anything upstream of it; None if none."""
-    made = _provenance(layer)
+    made = provenance_of(layer)
     found = None if made is None else made.network()
     if found is not None:
         return found[0]
