@@ -12,16 +12,17 @@ from napari_semsr.jobs import CropOptions, Cropped, crop_job
 from napari_semsr.widgets.base import (
     TIMES,
     Form,
+    Numbers,
     Opened,
     OptionsForm,
     Panel,
+    Quantity,
     Row,
     Work,
     add_opened,
     new_store_path,
     open_store,
     require_room,
-    table,
 )
 from napari_semsr.widgets.layers import HELPER, grey_layers, nm_per_unit
 
@@ -114,20 +115,14 @@ class CropPanel(Panel):
         # not magicgui's signal, which keeps None to itself
         self.like.native.currentIndexChanged.connect(self._show_rows)
         self.form.on_change("align", self._show_rows)
-        self._offered: Layer | None = None
-        self.layer.changed.connect(self._propose)
-        self.take_input(self.layer)
-        self._propose()
+        self._choose_two()
         self._show_rows()
 
-    def _propose(self, _: object = None) -> None:
-        """Offer another image that was opened, unless the user has chosen one."""
-        layer, like = self.layer.value, self.like.value
-        if like is self._offered or like is layer:
-            opened = [x for x in grey_layers(self.viewer) if x not in self.made]
-            others = [x for x in opened if x is not layer and layer in opened]
-            self._offered = others[-1] if others else None
-            self.like.value = self._offered
+    def _choose_two(self) -> None:
+        """Offer the two topmost images, rather than one of them twice."""
+        images = grey_layers(self.viewer)
+        if len(images) > 1:
+            self.layer.value, self.like.value = images[-1], images[-2]
 
     def _show_rows(self, _: object = None) -> None:
         image = isinstance(self.like.value, Image)
@@ -185,7 +180,7 @@ class CropPanel(Panel):
         said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
         if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
             said = f"Copied {layer.name}: it has no empty places."
-        self.show_result(table(_figures(made, sources[-1].name)), said)
+        self.show_result(_figures(made, sources[-1].name), said)
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
@@ -195,19 +190,19 @@ def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
     return [*drawn, *grey_layers(viewer)]
 
 
-def _figures(made: Cropped, like: str) -> dict[str, str]:
+def _figures(made: Cropped, like: str) -> Numbers:
     """Say what was cut in words and numbers."""
     y0, x0, y1, x1 = made.area
-    rows = {
+    rows: dict[str, Quantity | str] = {
         "Area": f"rows {y0} to {y1}, columns {x0} to {x1} of {like}",
         "Grey values": "interpolated" if made.resampled else "as they are",
     }
     if made.shift_px is not None and made.shift_nm is not None:
-        px = ", ".join(f"{v:+.2f}" for v in made.shift_px)
-        nm = ", ".join(f"{v:+.1f}" for v in made.shift_nm)
-        rows["Moved by"] = f"({px}) px = ({nm}) nm, down and right"
-        rows["Standard error"] = f"{made.shift_error_px:.2g} px"
-        rows["Found by"] = f"{made.quarters} of 4 quarters"
-        rows["Next best"] = f"{made.runner_up:.2f} of the best"
-        rows["Correlation"] = f"{made.correlation:.2f}"
+        ways = ("down", "right")
+        for way, px, nm in zip(ways, made.shift_px, made.shift_nm, strict=True):
+            rows[f"Moved {way}"] = Quantity(px, "px", "+.2f", f"= {nm:+.1f} nm")
+        rows["Standard error"] = Quantity(made.shift_error_px, "px", ".2g")
+        rows["Found by"] = Quantity(made.quarters, note="of 4 quarters")
+        rows["Next best"] = Quantity(made.runner_up, form=".2f", note="of the best")
+        rows["Correlation"] = Quantity(made.correlation, form=".2f")
     return rows

@@ -1,6 +1,5 @@
 """Restore: undo a layer's blur by a classical method, into a calibrated store."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox
@@ -10,9 +9,11 @@ from napari_semsr.jobs import RestoredFile, restore_job
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.base import (
     Form,
+    Numbers,
     OptionsForm,
     Outcome,
     Panel,
+    Quantity,
     Row,
     Target,
     Work,
@@ -20,7 +21,6 @@ from napari_semsr.widgets.base import (
     new_store_path,
     require_room,
     store_edit,
-    table,
     typed_store,
     written,
 )
@@ -75,7 +75,6 @@ class RestorePanel(Panel):
         self.add_results("Result")
         self.form.on_change("method", self._show_rows)
         self._show_rows(self.form.values()["method"])
-        self.take_input(self.layer)
 
     def _show_rows(self, method: Any) -> None:
         for name in ("iterations", "tv"):
@@ -101,20 +100,23 @@ class RestorePanel(Panel):
         """Add the result as a layer, and write its parameters."""
         add_opened(self.viewer, outcome.opened, name=f"{name} restored")
         said = f"Restored {name} by {outcome.made.method}."
-        self.show_result(table(_figures(outcome.made)), said)
+        self.show_result(_figures(outcome.made), said)
 
 
-def _figures(made: RestoredFile) -> Mapping[str, str]:
+def _figures(made: RestoredFile) -> Numbers:
     """Say a restoration in words and numbers."""
     told = made.parameters
     y, x = told["psf"]["sigma_px"]
     width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"
-    rows = {"Method": made.method, "Blur": f"{told['psf']['kind']}, {width}"}
+    rows: dict[str, Quantity | str] = {
+        "Method": made.method,
+        "Blur": f"{told['psf']['kind']}, {width}",
+    }
     if told.get("noise_std") is not None:
-        rows["Noise"] = f"{told['noise_std']:.3g} grey levels"
+        rows["Noise"] = Quantity(told["noise_std"], "grey levels", ".3g")
     if told.get("iterations") is not None:
-        rows["Iterations"] = str(told["iterations"])
-    rows["Tiles"] = f"{made.tiles}, halo {told['halo_px']} px"
+        rows["Iterations"] = Quantity(told["iterations"])
+    rows["Tiles"] = Quantity(made.tiles, note=f"with a halo of {told['halo_px']} px")
     rows["Tiles against whole"] = (
         "equal" if told["exact"] else f"{told['tolerance']:.1e} of the range"
     )

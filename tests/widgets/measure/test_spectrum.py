@@ -1,5 +1,3 @@
-import csv
-
 import numpy as np
 import pytest
 
@@ -111,27 +109,16 @@ def test_without_planes_no_layer_is_added(panel, model, run_panel):
     assert len(model.layers) == before
 
 
-def test_csv_holds_every_ring(panel, model, run_panel, tmp_path):
+def test_numbers_hold_every_ring_of_every_layer(panel, model, run_panel):
     panel.layers.value = list(model.layers)
     run_panel(panel)
-    path = tmp_path / "curves.csv"
-    panel.export(path)
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    assert {row["image"] for row in rows} == {"grating", "noise"}
-    assert len(rows) == sum(len(q) for q in panel.spectra.frequency)
-    last = rows[-1]
-    assert float(last["period_nm"]) == pytest.approx(
-        1000 / float(last["frequency_per_um"])
-    )
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_csv_into_a_missing_folder_is_told(panel, run_panel, tmp_path):
-    panel.export(tmp_path / "x.csv")
-    assert "before they are exported" in panel.status.text()
-    run_panel(panel)
-    panel.export(tmp_path / "missing" / "x.csv")
-    assert "choose another folder" in panel.status.text()
+    found = panel.findings()
+    assert set(found.curves) == {"grating", "noise"}
+    assert found.plot is panel.plot
+    for curve, power in zip(found.curves.values(), panel.spectra.power, strict=True):
+        frequency, period = curve["frequency (µm⁻¹)"], curve["period (nm)"]
+        np.testing.assert_allclose(period, 1000 / frequency)
+        np.testing.assert_array_equal(curve["power (arb. units)"], power)
 
 
 def test_uncalibrated_layers_are_in_cycles_per_pixel(model, qtbot, run_panel, grating):

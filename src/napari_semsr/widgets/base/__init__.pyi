@@ -1,3 +1,9 @@
+from .findings import (
+    Columns as Columns,
+    Findings as Findings,
+    Numbers as Numbers,
+    Quantity as Quantity,
+)
 from .form import (
     Form as Form,
     OptionsForm as OptionsForm,

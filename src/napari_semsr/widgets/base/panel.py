@@ -9,8 +9,8 @@ from magicgui.widgets import ComboBox
 from magicgui.widgets.bases import CategoricalWidget
 from napari.layers import Image, Layer
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, Qt, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QResizeEvent, QShowEvent
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import (
     QFrame,
     QGroupBox,
@@ -24,17 +24,17 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import Job, Micrograph, Progress, SemsrError
-from napari_semsr.io import FOLDER_KEY, LIVE_KEY
+from napari_semsr.io import FOLDER_KEY
 from napari_semsr.jobs import Converted, save_job
-from napari_semsr.widgets.base.docking import lay_as_tab
+from napari_semsr.widgets.base.findings import Columns, Findings, FindingsBar, Numbers
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.results import drop_store, is_unsaved
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.layers import (
     grey_layers,
-    image_layers,
     micrograph_from_layer,
+    network_of,
     without_cache,
 )
 
@@ -83,9 +83,6 @@ Work = tuple[Callable[[], Job[Any]], Callable[[Any], None]]
 class Panel(QWidget):
     """Base of the panels."""
 
-    ran = QtSignal()
-    """Emitted when what Run started has ended well and is shown."""
-
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
     ) -> None:
@@ -94,13 +91,13 @@ class Panel(QWidget):
         self.title = title
         self.setMinimumWidth(_MINIMUM_WIDTH)
         self._boxes: list[CategoricalWidget[Any]] = []
-        self._input: CategoricalWidget[Any] | None = None
-        self._active: Layer | None = None  # the last one that was looked at
-        self._adding = self._is_run = False
         self._on_result: Callable[[Any], None] = lambda _: None
         self._run_label = run_label
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
+        self._found = Findings(title)
+        self._seen: list[str] = []  # what the form was read of
+        self._origin: tuple[str, ...] = ()
         self.runner, self.saver = JobRunner(self), JobRunner(self)
         for runner in (self.runner, self.saver):
             runner.stepped.connect(self._show_step)
@@ -127,11 +124,6 @@ class Panel(QWidget):
             self.runner.cancel()
             self.saver.cancel()
         super().changeEvent(event)
-
-    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Lie over other docks of ours."""
-        super().showEvent(event)
-        lay_as_tab(self, self.title)
 
     def _build(self) -> None:
         outer = QVBoxLayout(self)
@@ -190,7 +182,8 @@ class Panel(QWidget):
     def add_results(self, title: str, *widgets: QWidget) -> None:
         """Add the group of results, hidden until there are some: widgets, figures."""
         self.figures = Note()
-        self.results = self.add_group(title, *widgets, self.figures)
+        self.sharing = FindingsBar(self.findings, self.show_status)
+        self.results = self.add_group(title, *widgets, self.figures, self.sharing)
         self.results.setVisible(False)
 
     def clear_plot(
@@ -205,15 +198,36 @@ class Panel(QWidget):
         self.plot.clear()
         return self.plot
 
-    def show_result(self, figures: str, said: str) -> None:
-        """Write rich text below the results, scroll to them, and say how it went."""
-        self.figures.setText(figures)
+    def show_result(
+        self,
+        numbers: Numbers,
+        said: str,
+        *,
+        curves: Mapping[str, Columns] | None = None,
+        more: str = "",
+        network: str | None = None,
+    ) -> None:
+        """Write numbers and rich text below the results, and say how it went.
+
+        `curves` are what was drawn: they are saved with the numbers, which say what
+        `network` made the result.
+        """
+        made = (f"made by the network {network}",) if network else ()
+        self.figures.setText(f"{table(numbers) if numbers else ''}{more}")
+        self._found = Findings(
+            self.title, self._origin + made, numbers, curves or {}, self.plot
+        )
         self.reveal()
         self.show_status(said)
+
+    def findings(self) -> Findings:
+        """Give what was found last, to be copied and saved."""
+        return self._found
 
     def reveal(self) -> None:
         """Show the group of results, scrolling to its top."""
         self.results.setVisible(True)
+        self.sharing.refresh()
         bar = self.scroll_area.verticalScrollBar()
         self.content.adjustSize()
         if bar is not None:
@@ -251,45 +265,12 @@ class Panel(QWidget):
             for box in self._boxes:
                 box.reset_choices()
             self._show_unsaved()
-            self._take_active()
-
-    # -- the active layer ----------------------------------------------------
-
-    def take_input(self, box: CategoricalWidget[Any]) -> None:
-        """Choose the active layer in a box, now and whenever another becomes active."""
-        self._input = box
-        self.viewer.layers.selection.events.active.connect(self._take_active)
-        self._take_active()
-        if self._active is None:
-            wanted = [item for item in box.choices if item is not None]
-            wanted = [item for item in wanted if self.takes(item)]
-            if wanted:
-                self.choose_input(wanted[0])
-
-    def takes(self, layer: Layer) -> bool:
-        """Whether a layer of the list is chosen when it becomes active."""
-        return not layer.metadata.get(LIVE_KEY)
-
-    def choose_input(self, layer: Layer) -> None:
-        """Choose a layer as what the panel works on."""
-        if self._input is not None:
-            self._input.value = layer
-
-    def _take_active(self, event: object = None) -> None:
-        """Choose the layer that has become active, while nothing runs."""
-        if not is_alive(self) or self._input is None or self.busy or self._adding:
-            return
-        active = self.viewer.layers.selection.active
-        if active is None or active is self._active:
-            return
-        if active in self._input.choices and self.takes(active):
-            self._active = active
-            self.choose_input(active)
 
     def micrograph(self, layer: Image | None) -> Micrograph:
         """Read a layer at the plane that is shown."""
         if layer is not None:
             without_cache(layer)
+            self._seen.append(_told_of(layer))
         return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
 
     # -- saving --------------------------------------------------------------
@@ -298,13 +279,8 @@ class Panel(QWidget):
     def _making(self) -> Iterator[None]:
         """Remember the images that are added within."""
         before = list(self.viewer.layers)
-        self._adding = True  # what is made here is not what to work on next
-        try:
-            yield
-        finally:
-            self._adding = False
-            self._active = self.viewer.layers.selection.active
-        new = [item for item in image_layers(self.viewer) if item not in before]
+        yield
+        new = [item for item in grey_layers(self.viewer) if item not in before]
         self.made += [item for item in new if FOLDER_KEY not in item.metadata]
         self._show_unsaved()
 
@@ -350,8 +326,11 @@ class Panel(QWidget):
         if self.busy:
             self.show_status("A job is running; cancel it first.")
             return
+        self._seen.clear()
         with self.told(), self._making():
-            self.start(*self.job())
+            work = self.job()
+            self._origin = tuple(dict.fromkeys(self._seen))
+            self.start(*work)
 
     def start(
         self,
@@ -362,7 +341,7 @@ class Panel(QWidget):
         """Start any job of this panel."""
         if self.busy:
             return False
-        self._on_result, self._is_run = on_result, title is None
+        self._on_result = on_result
         return self.runner.start(title or self.title, make)
 
     def cancel(self) -> None:
@@ -374,11 +353,8 @@ class Panel(QWidget):
             self.show_status("Cancelling after this step …")
 
     def _finish(self, value: Any) -> None:
-        is_run = self._is_run
         with self.told(), self._making():
             self._on_result(value)
-            if is_run:
-                self.ran.emit()
 
     def _show_step(self, step: Progress) -> None:
         self.progress_bar.setRange(0, step.total)
@@ -429,7 +405,13 @@ DASH = "\N{EN DASH}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 
-def table(rows: Mapping[str, str], *, strong: bool = True) -> str:
+def _told_of(layer: Layer) -> str:
+    """Name a layer, and the network that had a part in it."""
+    network = network_of(layer)
+    return f"{layer.name}, made by the network {network}" if network else layer.name
+
+
+def table(rows: Mapping[str, object], *, strong: bool = True) -> str:
     """Write names and values as rich text."""
     left, right = ("<b>", "</b>") if strong else ("", "")
     cells = "".join(

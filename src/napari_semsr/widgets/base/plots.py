@@ -1,8 +1,11 @@
 """A matplotlib canvas that follows napari's theme, and what its plots share."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
@@ -10,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from napari.utils.theme import get_theme
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
+from napari_semsr.io import replacing
 from napari_semsr.widgets.base.runner import is_alive
 
 if TYPE_CHECKING:
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 COLOURS = ("#4ca3dd", "#f2a33a", "#59b368", "#d9655b", "#b07cd8", "#8d99ae")
 _DPI = 90
+_PRINT_DPI = 300
+_INK = "#222222"
+_WIDTH_IN, _ROW_IN = 6.0, 3.4  # of a saved plot: a column and a half of a page
 _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 
 
@@ -59,13 +66,40 @@ class PlotCanvas(QWidget):
     def refresh(self) -> None:
         """Colour everything by the theme and draw."""
         theme = get_theme(self._theme)
-        text, back = theme.text.as_hex(), theme.background.as_hex()
-        plane = theme.foreground.as_hex()
-        self.figure.set_facecolor(back)
+        self.figure.set_facecolor(theme.background.as_hex())
+        self._ink(theme.text.as_hex(), theme.foreground.as_hex())
+        self.canvas.draw_idle()
+
+    def save(self, path: Path, origin: Sequence[str] = (), caption: str = "") -> None:
+        """Draw the plot into a PNG or SVG, dark on white, at one size for all docks.
+
+        `origin` goes into the file's own title, `caption` below the plot.
+        """
+        wide, high = self.figure.get_size_inches()
+        rows = len(self.axes)
+        note = self.figure.text(0.01, -0.01, caption, va="top", color=_INK, fontsize=8)
+        try:
+            self.figure.set_size_inches(_WIDTH_IN, rows * _ROW_IN, forward=False)
+            self._ink(_INK, "white")
+            with rc_context({"svg.fonttype": "none"}), replacing(path) as place:
+                self.figure.savefig(
+                    place,
+                    format=path.suffix[1:].lower(),
+                    dpi=_PRINT_DPI,
+                    facecolor="white",
+                    bbox_inches="tight",
+                    metadata={"Title": "; ".join(origin)},
+                )
+        finally:
+            note.remove()
+            self.figure.set_size_inches(wide, high, forward=False)
+            self.refresh()
+
+    def _ink(self, text: str, plane: str) -> None:
+        """Colour what is drawn, and the plane behind it."""
         for axes in self.axes:
             for part in (axes, *axes.child_axes):
                 _colour(part, text, plane)
-        self.canvas.draw_idle()
 
 
 def _colour(axes: Any, text: str, plane: str) -> None:

@@ -1,5 +1,6 @@
 """How a layer is saved: by a panel, or by napari, which calls the writers below."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,40 @@ _FILTERS = {
 
 def ask_path(parent: QWidget, layer: Layer) -> Path | None:
     """Ask where to save a layer; None when the user says no."""
-    place = Path(get_save_history()[0]) / file_stem(layer.name)
+    return ask_file(parent, f"Save {layer.name}", layer.name, _FILTERS)
+
+
+def ask_file(
+    parent: QWidget, title: str, name: str, filters: Mapping[str, str]
+) -> Path | None:
+    """Ask for a file of some kinds, by their suffixes; None when the user says no."""
+    place = Path(get_save_history()[0]) / file_stem(name)
     typed, chosen = QFileDialog.getSaveFileName(
-        parent, f"Save {layer.name}", str(place), ";;".join(_FILTERS)
+        parent, title, str(place), ";;".join(filters)
     )
-    path = _settle(Path(typed), _FILTERS[chosen], parent) if typed else None
+    path = _settle(Path(typed), filters[chosen], parent, filters) if typed else None
     if path is not None:
         update_save_history(str(path))
     return path
 
 
-def _settle(path: Path, suffix: str, parent: QWidget | None = None) -> Path | None:
+def _names_format(path: Path, filters: Mapping[str, str]) -> bool:
+    """Whether a name ends in a suffix that can be written."""
+    if filters is not _FILTERS:
+        return path.suffix.lower() in filters.values()
+    try:
+        output_kind(path)
+    except WriteError:
+        return False
+    return True
+
+
+def _settle(
+    path: Path,
+    suffix: str,
+    parent: QWidget | None = None,
+    filters: Mapping[str, str] = _FILTERS,
+) -> Path | None:
     """Add a suffix where none is typed; None when something is not to be replaced.
 
     A dialog asks about the name that was typed. It goes into a store that is chosen,
@@ -41,9 +65,7 @@ def _settle(path: Path, suffix: str, parent: QWidget | None = None) -> Path | No
     """
     stores = [item for item in path.parents if item.name.endswith(".ome.zarr")]
     settled = stores[-1] if stores else path
-    try:
-        output_kind(settled)
-    except WriteError:
+    if not _names_format(settled, filters):
         settled = settled.with_name(f"{settled.name}{suffix}")
     if settled == path or not settled.exists():
         return settled

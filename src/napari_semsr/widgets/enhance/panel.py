@@ -1,6 +1,5 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
@@ -12,9 +11,11 @@ from napari_semsr.io import LIVE_KEY, move
 from napari_semsr.jobs import check_image_target, enhance_job, unfinished
 from napari_semsr.widgets.base import (
     Form,
+    Numbers,
     OptionsForm,
     Outcome,
     Panel,
+    Quantity,
     Row,
     Target,
     Work,
@@ -22,14 +23,13 @@ from napari_semsr.widgets.base import (
     preference,
     require_room,
     store_edit,
-    table,
     typed_store,
     written,
 )
 from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.live import LiveLayer, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
-from napari_semsr.widgets.layers import show_scale_bar, step_before
+from napari_semsr.widgets.layers import show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -51,7 +51,6 @@ _ADVANCED_ROWS = {
         step=0.0001,
     ),
 }
-_OF_MOSAICS = "ssum-sem"  # the model that learnt from superlens mosaics
 _RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
 _DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 _HEADER = "QPushButton { background: transparent; text-align: left; }"
@@ -179,14 +178,11 @@ class EnhancePanel(Panel):
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self._connect()
-        self.take_input(self.layer)
-        self._propose(self.layer.value)
         self._compare(self.layer.value)
         self._show_rows()
 
     def _connect(self) -> None:
         """Let cards, rows and the preview follow what is chosen."""
-        self.layer.changed.connect(self._propose)
         self.layer.changed.connect(self._compare)
         self.model.changed.connect(self._show_rows)
         self.form.on_change("resample", lambda _: self._compare(self.layer.value))
@@ -197,11 +193,6 @@ class EnhancePanel(Panel):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
-
-    def _propose(self, layer: Any) -> None:
-        """Propose the model that suits a layer."""
-        stitched = layer is not None and step_before(layer) == "stitch"
-        self.model.propose(_OF_MOSAICS if stitched else None)
 
     def _compare(self, layer: Any) -> None:
         try:
@@ -319,9 +310,10 @@ class EnhancePanel(Panel):
             self.live.finish(outcome.opened.micrograph, levels)
         report = outcome.made.report
         self.show_result(
-            table(_figures(report, outcome.made.output)),
+            _figures(report, outcome.made.output),
             f"Enhanced in {report.seconds:.1f} s at "
             f"{report.megapixels_per_second:.2f} megapixels/s.",
+            network=outcome.made.provenance.model_name,
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -372,14 +364,15 @@ def _enhance(
     return (yield from written(job, target, keep=lambda: live.done))
 
 
-def _figures(report: Any, output: str) -> Mapping[str, str]:
+def _figures(report: Any, output: str) -> Numbers:
     """Say a run in words and numbers."""
-    mismatch = f"{report.tile_mismatch:.2e} of the range"
+    tiles = f"of {report.tile_px} px, halo {report.halo_px} px"
+    mismatch = Quantity(report.tile_mismatch, form=".2e", note="of the range")
     return {
-        "Tiles": f"{report.tiles} of {report.tile_px} px, halo {report.halo_px} px",
-        "Time": f"{report.seconds:.2f} s",
-        "Speed": f"{report.megapixels_per_second:.2f} MP/s",
-        "Peak memory": f"{report.peak_memory_mb:.0f} MB",
+        "Tiles": Quantity(report.tiles, note=tiles),
+        "Time": Quantity(report.seconds, "s", ".2f"),
+        "Speed": Quantity(report.megapixels_per_second, "MP/s", ".2f"),
+        "Peak memory": Quantity(report.peak_memory_mb, "MB", ".0f"),
         "Device": f"{report.device}, {report.precision}",
         "Normalisation": str(report.norm),
         "Tile mismatch": mismatch if report.tiles > 1 else "none: one tile",

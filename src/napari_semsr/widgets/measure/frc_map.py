@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image
 from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
 
@@ -17,20 +17,18 @@ from napari_semsr.widgets.base import (
     DASH,
     SIGMA,
     TIMES,
+    Columns,
     Form,
+    Numbers,
     OptionsForm,
     Panel,
+    Quantity,
     Row,
     Work,
-    table,
 )
 from napari_semsr.widgets.layers import (
     contrast_limits,
-    grey_layers,
-    is_exposure,
     layer_keywords,
-    on_one_grid,
-    provenance_of,
     same_unit,
     show_scale_bar,
 )
@@ -196,33 +194,6 @@ class FrcMapPanel(Panel):
         self.add_group("Layers", Form(self.first, self.second))
         self.add_group("Blocks", self.form)
         self.add_results("Resolution")
-        self.first.changed.connect(self._propose)
-        self.take_input(self.first)
-        self._propose()
-
-    def takes(self, layer: Layer) -> bool:
-        """Leave out what a network made, which has no resolution of its own."""
-        made = provenance_of(layer)
-        return super().takes(layer) and not (made and made.networks())
-
-    def _propose(self, _: object = None) -> None:
-        """Propose another exposure of the same field as the second image."""
-        first, second = self.first.value, self.second.value
-        if first is None or (
-            second not in (None, first) and on_one_grid(first, second)
-        ):
-            return
-        self.second.value = next(
-            (
-                item
-                for item in reversed(grey_layers(self.viewer))
-                if item is not first
-                and is_exposure(first)
-                and is_exposure(item)
-                and on_one_grid(first, item)
-            ),
-            None,
-        )
 
     def job(self) -> Work:
         """Read the form."""
@@ -251,10 +222,17 @@ class FrcMapPanel(Panel):
         part = outcome.part
         show_outline(self.viewer, self.title, {layer: part} if part else {})
         self._draw(outcome)
-        median = _spread(report)["median"]
-        found = "no block has a resolution" if median is None else f"median {median}"
+        median = _numbers(report)["median"]
+        found = "no block has a resolution"
+        if median is not None:
+            found = f"median {Quantity(median, report.unit)}"
         said = f"{report.blocks} blocks, {found}, {report.failed} failed"
-        self.show_result(_summary(outcome), f"{said}; {where}.")
+        self.show_result(
+            _numbers_of(outcome),
+            f"{said}; {where}.",
+            curves=_curves(outcome),
+            more=_reasons_text(report),
+        )
 
     def _draw(self, outcome: FrcOutcome) -> None:
         plot = self.clear_plot(rows=2, place=1)
@@ -305,8 +283,7 @@ def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
     """
     from napari_semsr.widgets.base import COLOURS, label_frequency
 
-    curve, pixel = whole.result, whole.pixel_size_nm
-    k = 1000.0 / float(np.sqrt(np.prod(pixel))) if pixel else 1.0
+    k, curve = _per_um(whole), whole.result
     crossing = None if not curve.resolution_px else k / curve.resolution_px
     frequency, note = np.asarray(curve.frequency_per_px) * k, _found(whole)
     correlation, threshold = curve.correlation, curve.threshold
@@ -323,21 +300,46 @@ def _draw_frc(axes: "Axes", whole: FrcReport) -> None:
     axes.set_xlim(0, float(frequency.max()) if len(frequency) else 1)
     axes.set_ylim(-0.2, 1.05)
     axes.set_ylabel("Whole-field FRC")
-    axes.legend(loc="upper right")
-    label_frequency(axes, calibrated=bool(pixel))
+    axes.legend(loc="lower left")
+    label_frequency(axes, calibrated=bool(whole.pixel_size_nm))
+
+
+def _per_um(whole: FrcReport) -> float:
+    """Pixels in a µm; 1 where nothing is calibrated."""
+    pixel = whole.pixel_size_nm
+    return 1000.0 / float(np.sqrt(np.prod(pixel))) if pixel else 1.0
+
+
+def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
+    """All blocks with their place, and the curve of the whole field."""
+    report = outcome.blocks
+    found, grid = report.result, report.result.map
+    rows, columns = np.indices(found.measured.shape)
+    names = np.array(["", *found.reason_names], dtype=object)
+    curves: dict[str, Columns] = {
+        "blocks": {
+            f"y ({grid.unit})": (grid.origin[0] + rows * grid.scale[0]).ravel(),
+            f"x ({grid.unit})": (grid.origin[1] + columns * grid.scale[1]).ravel(),
+            f"resolution ({found.unit})": found.measured.ravel(),
+            "relative standard deviation": found.relative_sd.ravel(),
+            "reason for none": names[found.reasons].ravel(),
+        }
+    }
+    if outcome.whole is not None:
+        curve = outcome.whole.result
+        per = "µm⁻¹" if outcome.whole.pixel_size_nm else "px⁻¹"
+        curves["whole field"] = {
+            f"frequency ({per})": curve.frequency_per_px * _per_um(outcome.whole),
+            "FRC": curve.correlation,
+            "threshold": curve.threshold,
+        }
+    return curves
 
 
 def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
     """Spread of the blocks in the map's unit."""
     marks = {"p10": 10, "median": 50, "p90": 90}
     return {label: report.result.percentile(share) for label, share in marks.items()}
-
-
-def _spread(report: FrcMapReport) -> Mapping[str, str | None]:
-    return {
-        label: None if value is None else f"{value:.4g} {report.unit}"
-        for label, value in _numbers(report).items()
-    }
 
 
 def _found(report: FrcReport) -> str:
@@ -350,26 +352,37 @@ def _found(report: FrcReport) -> str:
     return f"no resolution: {found.reason}"
 
 
-def _whole_text(outcome: FrcOutcome) -> str:
-    """Say what the whole-field curve tells, with its interval and where it holds."""
+def _whole_of(outcome: FrcOutcome) -> Quantity | str:
+    """Give what the whole-field curve tells, with its interval and where it holds."""
     if outcome.whole is None:
         return f"left out: {outcome.why}"
     found = outcome.whole.result
+    where = say_part(outcome.part) if outcome.part else ""
+    value = found.resolution_nm or found.resolution_px
+    if value is None:
+        return f"{_found(outcome.whole)} {where}".strip()
+    unit = "nm" if found.resolution_nm else "px"
     interval = found.interval_nm or found.interval_px
-    unit = "nm" if found.interval_nm else "px"
     between = (
-        f" (95 %: {interval[0]:.4g}{DASH}{interval[1]:.4g} {unit})" if interval else ""
+        f"(95 %: {interval[0]:.4g}{DASH}{interval[1]:.4g} {unit})" if interval else ""
     )
-    where = f" {say_part(outcome.part)}" if outcome.part else ""
-    return f"{_found(outcome.whole)}{between}{where}"
+    return Quantity(value, unit, note=f"{between} {where}".strip())
 
 
-def _summary(outcome: FrcOutcome) -> str:
-    """Write the figures as a small table, then the reasons with their colours."""
+def _numbers_of(outcome: FrcOutcome) -> Numbers:
+    """Give the figures of blocks and whole field."""
     report = outcome.blocks
-    rows = {label: value or DASH for label, value in _spread(report).items()}
-    rows["whole field"] = _whole_text(outcome)
+    rows: dict[str, Quantity | str] = {
+        label: Quantity(value, report.unit) for label, value in _numbers(report).items()
+    }
+    rows["whole field"] = _whole_of(outcome)
     rows["method"] = outcome.whole.result.method if outcome.whole else report.method
+    failed = f"of {report.blocks} blocks"
+    return rows | {"failed": Quantity(report.failed, form="d", note=failed)}
+
+
+def _reasons_text(report: FrcMapReport) -> str:
+    """List the reasons with their colours."""
     lines = [
         f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
         f"<b>{reason}</b>: {REASON_TEXTS[reason]}"
@@ -381,5 +394,4 @@ def _summary(outcome: FrcOutcome) -> str:
             f"All blocks together show <b>{report.result.field_reason}</b>: "
             f"{REASON_TEXTS[report.result.field_reason]}"
         )
-    failed = f"<p>{report.failed} of {report.blocks} blocks failed</p>"
-    return f"{table(rows)}{failed}{'<br>'.join(lines)}"
+    return "<br>".join(lines)

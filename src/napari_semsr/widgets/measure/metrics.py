@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from numpy.typing import NDArray
 
 from napari_semsr.analysis import MetricsOptions
 from napari_semsr.core import Job, Micrograph
@@ -18,8 +19,15 @@ from napari_semsr.jobs import (
     histogram_job,
     metrics_job,
 )
-from napari_semsr.widgets.base import Form, OptionsForm, Panel, Row, Work, table
-from napari_semsr.widgets.layers import grey_layers, is_truth, on_one_grid
+from napari_semsr.widgets.base import (
+    Form,
+    Numbers,
+    OptionsForm,
+    Panel,
+    Quantity,
+    Row,
+    Work,
+)
 from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
 
 if TYPE_CHECKING:
@@ -38,13 +46,13 @@ _ROWS = {
 }
 _BINS = {"bins": Row("Histogram bins", "Number of grey-level bins.")}
 _NAMES = {
-    "psnr_db": ("PSNR", "{:.2f} dB"),
-    "ssim": ("SSIM", "{:.4f}"),
-    "nrmse": ("NRMSE", "{:.4f}"),
-    "average_gradient": ("Average gradient", "{:.3f}"),
-    "contrast": ("Contrast", "{:.2f}"),
-    "spatial_frequency": ("Spatial frequency", "{:.3f}"),
-    "data_range": ("Data range", "{:g}"),
+    "psnr_db": ("PSNR", "dB", ".2f"),
+    "ssim": ("SSIM", "", ".4f"),
+    "nrmse": ("NRMSE", "", ".4f"),
+    "average_gradient": ("Average gradient", "", ".3f"),
+    "contrast": ("Contrast", "", ".2f"),
+    "spatial_frequency": ("Spatial frequency", "", ".3f"),
+    "data_range": ("Data range", "grey levels", "g"),
 }
 
 
@@ -84,24 +92,6 @@ class MetricsPanel(Panel):
         which = Form(self.image, self.reference)
         self.add_group("Layers", which, self.form, self.bins)
         self.add_results("Figures")
-        self.image.changed.connect(self._propose)
-        self.take_input(self.image)
-        self._propose()
-
-    def _propose(self, _: object = None) -> None:
-        """Propose the truth of the same field as the reference."""
-        image, reference = self.image.value, self.reference.value
-        kept = reference not in (None, image) and on_one_grid(image, reference)
-        if image is None or kept:
-            return
-        self.reference.value = next(
-            (
-                item
-                for item in reversed(grey_layers(self.viewer))
-                if is_truth(item) and not is_truth(image) and on_one_grid(image, item)
-            ),
-            None,
-        )
 
     def job(self) -> Work:
         """Read the form."""
@@ -116,38 +106,54 @@ class MetricsPanel(Panel):
         part = outcome.part
         show_outline(self.viewer, self.title, {layer: part} if part else {})
         said = f"Measured {' against '.join(outcome.metrics.images)}."
-        self.show_result(table(_figures(outcome)), said)
+        curves = _curves(outcome.histogram)
+        self.show_result(_figures(outcome), said, curves=curves)
 
     def _draw(self, histogram: HistogramReport) -> None:
         """Draw shares of pixels over grey level as steps."""
         from napari_semsr.widgets.base import COLOURS, short_label
 
-        found, canvas = histogram.result, self.clear_plot()
-        edges, axes = np.asarray(found.bins, dtype=float), canvas.axes[0]
-        x = (edges[:-1] + edges[1:]) / 2
-        counts = (found.counts, found.reference_counts)
-        for name, count, colour in zip(histogram.images, counts, COLOURS, strict=False):
-            if count is not None:
-                y = np.asarray(count) / max(1, int(np.sum(count)))
-                axes.fill_between(x, y, step="mid", alpha=0.35, color=colour, lw=0)
-                label = short_label(name)
-                axes.step(x, y, where="mid", color=colour, lw=1, label=label)
+        canvas = self.clear_plot()
+        axes = canvas.axes[0]
+        for (name, curve), colour in zip(
+            _curves(histogram).items(), COLOURS, strict=False
+        ):
+            x, y = curve.values()
+            axes.fill_between(x, y, step="mid", alpha=0.35, color=colour, lw=0)
+            label = short_label(name)
+            axes.step(x, y, where="mid", color=colour, lw=1, label=label)
         axes.set_xlabel("Grey level")
         axes.set_ylabel("Share of pixels")
         axes.legend(loc="upper right")
         canvas.refresh()
 
 
-def _figures(outcome: GreyOutcome) -> Mapping[str, str]:
+def _curves(histogram: HistogramReport) -> Mapping[str, dict[str, NDArray[Any]]]:
+    """Shares of pixels over the middle of each bin."""
+    found = histogram.result
+    edges = np.asarray(found.bins, dtype=float)
+    middle = (edges[:-1] + edges[1:]) / 2
+    counts = (found.counts, found.reference_counts)
+    return {
+        name: {
+            "grey level": middle,
+            "share of pixels": np.asarray(count) / max(1, int(np.sum(count))),
+        }
+        for name, count in zip(histogram.images, counts, strict=False)
+        if count is not None
+    }
+
+
+def _figures(outcome: GreyOutcome) -> Numbers:
     record = outcome.metrics.to_json()
-    rows = {
-        label: text.format(record[key])
-        for key, (label, text) in _NAMES.items()
+    rows: dict[str, Quantity | str] = {
+        label: Quantity(record[key], unit, form)
+        for key, (label, unit, form) in _NAMES.items()
         if record.get(key) is not None
     }
     distance = outcome.histogram.result.emd
     if distance is not None:
-        rows["Histogram distance"] = f"{distance:.3f} grey levels"
+        rows["Histogram distance"] = Quantity(distance, "grey levels", ".3f")
     if outcome.part is not None:
         rows["Measured"] = say_part(outcome.part)
     return rows

@@ -1,29 +1,19 @@
 """Spectrum: radial curves of several layers together, and centred planes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import CheckBox, Select
 from napari.layers import Layer
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import Grid, Job, Micrograph, Progress, WriteError
-from napari_semsr.io import renaming
+from napari_semsr.core import Grid, Job, Micrograph, Progress
 from napari_semsr.jobs import cut_gaps
-from napari_semsr.widgets.base import (
-    Form,
-    Note,
-    Panel,
-    Work,
-    is_alive,
-    push_button,
-)
+from napari_semsr.widgets.base import Form, Note, Panel, Work
 from napari_semsr.widgets.layers import (
     contrast_limits,
     grey_layers,
@@ -197,26 +187,22 @@ def _transform(images: Sequence[Micrograph], *, planes: bool) -> Job[Spectra]:
     )
 
 
-def _write_csv(path: Path, spectra: Spectra) -> None:
-    """Write radial curves, one row for each ring of each image."""
-    unit = "frequency_per_um" if spectra.calibrated else "frequency_per_px"
-    period = "period_nm" if spectra.calibrated else "period_px"
-    k = 1000.0 if spectra.calibrated else 1.0
-    lines = [f"image,{unit},{period},power"]
-    for image, q, p in zip(
-        spectra.images, spectra.frequency, spectra.power, strict=True
+def _curves(spectra: Spectra) -> Mapping[str, dict[str, NDArray[Any]]]:
+    """Radial curves as columns: frequency, period and power."""
+    per, unit, k = ("µm⁻¹", "nm", 1000.0) if spectra.calibrated else ("px⁻¹", "px", 1.0)
+    curves = {}
+    for number, (image, q, power) in enumerate(
+        zip(spectra.images, spectra.frequency, spectra.power, strict=True), start=1
     ):
-        name = '"' + image.name.replace('"', '""') + '"'
-        lines += [
-            f"{name},{a:.8g},{'' if a == 0 else format(k / a, '.8g')},{b:.8g}"
-            for a, b in zip(q.tolist(), p.tolist(), strict=True)
-        ]
-    try:
-        with renaming(path) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        msg = f"{path} cannot be written ({error.strerror}); choose another folder."
-        raise WriteError(msg) from error
+        period = np.full(q.shape, np.nan)
+        np.divide(k, q, out=period, where=q > 0)
+        name = f"{image.name} ({number})" if image.name in curves else image.name
+        curves[name] = {
+            f"frequency ({per})": q,
+            f"period ({unit})": period,
+            "power (arb. units)": power,
+        }
+    return curves
 
 
 class SpectrumPanel(Panel):
@@ -245,29 +231,9 @@ class SpectrumPanel(Panel):
             text="Rings with their period",
             tooltip="Draws rings of round periods onto it.",
         )
-        self.export_button = push_button(
-            "Export curves as CSV …",
-            lambda: self.export(),
-            "Frequency, period and power of every ring.",
-        )
-        self.export_button.setEnabled(False)
         form = Form(self.layers.native, self.planes, self.rings)
         self.add_group("Layers", form, Note(_NOTE))
-        self.add_results("Radial spectra", self.export_button)
-        self.take_input(self.layers)
-        viewer.layers.selection.events.changed.connect(self._take_selected)
-
-    def choose_input(self, layer: Layer) -> None:
-        """Choose a layer alone."""
-        self.layers.value = [layer]
-
-    def _take_selected(self, event: object = None) -> None:
-        """Choose several layers that are selected; none of them is active then."""
-        if is_alive(self) and not self.busy:
-            selected = self.viewer.layers.selection
-            chosen = [item for item in self.layers.choices if item in selected]
-            if len(chosen) > 1:
-                self.layers.value = chosen
+        self.add_results("Radial spectra")
 
     def job(self) -> Work:
         """Read the form."""
@@ -293,12 +259,12 @@ class SpectrumPanel(Panel):
         show_outline(self.viewer, self.title, cut)
         if spectra.planes:
             self.viewer.reset_view()
-        self.export_button.setEnabled(True)
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
         where = "<br>".join(f"{part.name} {say_part(part)}" for part in cut.values())
-        self.show_result(where, f"{count} radial {many}, frequencies in {unit}.")
+        said = f"{count} radial {many}, frequencies in {unit}."
+        self.show_result({}, said, curves=_curves(spectra), more=where)
 
     def _draw(self, spectra: Spectra) -> None:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
@@ -318,19 +284,3 @@ class SpectrumPanel(Panel):
         axes.grid(visible=True, alpha=0.15)
         label_frequency(axes, calibrated=spectra.calibrated)
         canvas.refresh()
-
-    def export(self, path: Path | None = None) -> None:
-        """Write the curves as CSV."""
-        if path is None:
-            chosen, _ = QFileDialog.getSaveFileName(
-                self, "Export curves", "spectra.csv", "CSV (*.csv)"
-            )
-            if not chosen:
-                return
-            path = Path(chosen)
-        if self.spectra is None:
-            self.show_problem("Spectra must be measured before they are exported.")
-            return
-        with self.told():
-            _write_csv(path, self.spectra)
-            self.notify(f"Wrote {path.name}.")

@@ -1,6 +1,5 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,23 +23,23 @@ from napari_semsr.jobs import (
     stitch_job,
 )
 from napari_semsr.widgets.base import (
-    DASH,
     SIGMA,
     TIMES,
+    Columns,
     Form,
     Note,
+    Numbers,
     OptionsForm,
     Outcome,
     Panel,
+    Quantity,
     Row,
     Target,
     Work,
     add_opened,
-    is_alive,
     new_store_path,
     push_button,
     store_edit,
-    table,
     typed_path,
     typed_store,
     written,
@@ -257,13 +256,6 @@ class StitchMosaicPanel(Panel):
 
     # -- looking at the scan ----------------------------------------------------
 
-    def _on_layers(self, event: Any = None) -> None:
-        """Take the folder of frames that are opened."""
-        super()._on_layers(event)
-        opened = event is not None and event.type == "inserted"
-        if opened and is_alive(self) and FOLDER_KEY in event.value.metadata:
-            self._take_open_scan()
-
     def _take_open_scan(self) -> None:
         """Take the folder of frames that the viewer shows already."""
         for layer in reversed(self.viewer.layers):
@@ -365,7 +357,8 @@ class StitchMosaicPanel(Panel):
         self.trouble.setText(_trouble(made))
         placed = made.frames - len(made.left_out)
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
-        self.show_result(table(_figures(made)) + _legend(made), said)
+        curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
+        self.show_result(_figures(made), said, curves=curves, more=_legend(made))
 
 
 def quality_colour(quality: float) -> tuple[float, float, float, float]:
@@ -571,32 +564,58 @@ def scan_facts(acquisition: Acquisition) -> str:
     return "\n".join(lines)
 
 
-def _nm(made: StitchedFile, px: float) -> str:
-    """Say a small distance in px, and in nm where that is known."""
-    if not np.isfinite(px):
-        return DASH
+def _joints_table(made: StitchedFile) -> Columns:
+    """Give all joints as columns, with what the first plot draws of them."""
+    names, pairs = made.solution.names, made.solution.pairs
+    table: dict[str, list[Any]] = {
+        "first frame": [names[pair.first] for pair in pairs],
+        "second frame": [names[pair.second] for pair in pairs],
+        "shift y (px)": [pair.shift_px[0] for pair in pairs],
+        "shift x (px)": [pair.shift_px[1] for pair in pairs],
+    }
+    heads = {"residual_px": "residual (px)", "sigma_px": f"{SIGMA} by noise (px)"}
+    for key in _OF_A_JOINT:
+        table[heads.get(key, key)] = [getattr(pair, key) for pair in pairs]
+    return table
+
+
+def _frames_table(made: StitchedFile) -> Columns:
+    """Give the places of all frames, with what the second plot draws of them."""
+    solution, nominal = made.solution, _aligned_nominal(made)
+    y, x = np.where(solution.placed[:, None], solution.positions_px, np.nan).T
+    table: dict[str, Any] = {"frame": solution.names, "y (px)": y, "x (px)": x}
+    if nominal is not None:
+        table["y less nominal (px)"] = y - nominal[:, 0]
+        table["x less nominal (px)"] = x - nominal[:, 1]
+    return table
+
+
+def _rms(made: StitchedFile, px: float) -> Quantity:
+    """Give a small distance in px, and in nm where that is known."""
     size = made.pixel_size_nm
-    nm = "" if size is None else f" ({px * float(np.mean(size)):.3g} nm)"
-    return f"{px:.3g} px{nm}"
+    nm = "" if size is None else f"({px * float(np.mean(size)):.3g} nm) "
+    return Quantity(px, "px", ".3g", f"{nm}RMS")
 
 
-def _figures(made: StitchedFile) -> Mapping[str, str]:
+def _figures(made: StitchedFile) -> Numbers:
     """Say a mosaic in words and numbers."""
     rows, columns = made.shape
-    shown = {
+    shown: dict[str, Quantity | str] = {
         "Mosaic": f"{rows} {TIMES} {columns} px",
         "Pixel size": format_nm(made.pixel_size_nm),
-        "Frames": f"{made.frames - len(made.left_out)} of {made.frames}",
-        "Joints": f"{made.pairs_used} used, {made.pairs_rejected} rejected",
-        "Residual": f"{_nm(made, made.residual_px)} RMS",
-        "Shading left": f"{made.shading_percent:.2g} % of the mean",
+        "Frames": Quantity(made.frames - len(made.left_out), note=f"of {made.frames}"),
+        "Joints": Quantity(
+            made.pairs_used, note=f"used, {made.pairs_rejected} rejected"
+        ),
+        "Residual": _rms(made, made.residual_px),
+        "Shading left": Quantity(made.shading_percent, "%", ".2g", "of the mean"),
         "Store": made.output,
     }
     if made.stage_pixel_size_nm is not None:
         shown["Pixel by stage"] = format_nm(made.stage_pixel_size_nm)
     stage = made.solution.stage
     if stage is not None:
-        shown["Stage error"] = f"{_nm(made, stage.scatter_px)} RMS"
+        shown["Stage error"] = _rms(made, stage.scatter_px)
     return shown
 
 

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_semsr.core import Micrograph, SemsrError
 from napari_semsr.io import read
 from napari_semsr.jobs import TrainStep
-from napari_semsr.widgets.base import Note, push_button, table
+from napari_semsr.widgets.base import Findings, Note, Quantity, push_button, table
 from napari_semsr.widgets.layers import HELPER, layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ _CURVE, _PREVIEW = "curve.csv", "preview.tif"
 _GAP_SHARE = 0.04
 _MOST_POINTS = 4000
 _FIGURES = {
-    "gain_db": ("Held-out gain", "{:+.2f} dB"),
-    "psnr_db": ("PSNR", "{:.2f} dB"),
-    "ssim": ("SSIM", "{:.4f}"),
-    "frc_per_px": ("Agreement with the truth", "to {:.3f} per px"),
+    "gain_db": ("Held-out gain", "dB", "+.2f"),
+    "psnr_db": ("PSNR", "dB", ".2f"),
+    "ssim": ("SSIM", "", ".4f"),
+    "frc_per_px": ("Agreement with the truth up to", "per px", ".3f"),
 }
 
 
@@ -211,16 +211,26 @@ class TrainView(QWidget):
         _draw_training(self.plot, np.array(self._losses), curve)
         self.figures.setText(table(self._rows(curve)))
 
-    def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, str]:
+    def findings(self, title: str) -> Findings:
+        """Give figures and curves as far as the run has come."""
+        curve = self.curve
+        step, loss = np.array(self._losses).reshape(-1, 2).T
+        curves = {"training": {"step": step, "loss": loss}} if len(step) else {}
+        if curve:
+            curves["held out"] = curve
+        numbers = self._rows(curve) if self._run is not None else {}
+        return Findings(title, (), numbers, curves, self.plot)
+
+    def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, Quantity | str]:
         """Say the best validation, and the time left."""
-        rows: dict[str, str] = {}
+        rows: dict[str, Quantity | str] = {}
         known = [name for name in _FIGURES if name in curve]
         if known:
             best = int(np.nanargmax(curve[known[0]]))
-            rows["Best so far"] = f"at step {curve['step'][best]:.0f}"
+            rows["Best so far at step"] = Quantity(curve["step"][best], form=".0f")
             for name in known:
-                label, said = _FIGURES[name]
-                rows[label] = said.format(curve[name][best])
+                label, unit, form = _FIGURES[name]
+                rows[label] = Quantity(curve[name][best], unit, form)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
         rows["Folder of the run"] = str(self._run)

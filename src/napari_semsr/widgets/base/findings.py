@@ -1,0 +1,191 @@
+"""What a panel found, as data: numbers and curves that are copied and saved."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QWidget
+
+from napari_semsr import __version__
+from napari_semsr.core import SemsrError
+from napari_semsr.io import replacing
+from napari_semsr.widgets.base.form import push_button
+from napari_semsr.widgets.base.saving import ask_file
+
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base.plots import PlotCanvas
+
+_TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
+_PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
+_DOTS = "\N{HORIZONTAL ELLIPSIS}"
+_DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with its unit, and how it is shown."""
+
+    value: float | None  # None or NaN where there is none
+    unit: str = ""
+    form: str = ".4g"
+    note: str = ""  # shown after it, such as its interval
+
+    def __str__(self) -> str:
+        """Write it as the panel shows it."""
+        if self.value is None or math.isnan(self.value):
+            return _DASH
+        return " ".join(
+            part for part in (f"{self.value:{self.form}}", self.unit, self.note) if part
+        )
+
+
+Numbers = Mapping[str, Quantity | str]
+"""What was found by its name; words where it is no number."""
+Columns = Mapping[str, Iterable[Any]]
+"""Columns of a curve or table by their heads, which end in the unit in brackets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a panel found."""
+
+    title: str
+    origin: Sequence[str] = ()  # what it was found of, and what made that
+    numbers: Numbers = field(default_factory=dict)
+    curves: Mapping[str, Columns] = field(default_factory=dict)
+    plot: "PlotCanvas | None" = None
+
+    @property
+    def caption(self) -> str:
+        """What a plot of it must say, wherever it goes."""
+        return "; ".join(line for line in self.origin if "network" in line)
+
+    def text(self) -> str:
+        """Write the numbers, or the curves where there are none, with tabs."""
+        rows = self._number_rows() if self.numbers else self._curve_rows()
+        marks = [[self.caption]] if self.caption else []
+        return "\n".join("\t".join(row) for row in [*rows, *marks])
+
+    def write(self, path: Path) -> None:
+        """Write the numbers, and the curves below them, as CSV."""
+        # with its mark, else Excel takes µ for other letters
+        with (
+            replacing(path) as place,
+            place.open("w", encoding="utf-8-sig", newline="") as stream,
+        ):
+            self._write(stream)
+
+    def _write(self, stream: TextIO) -> None:
+        write = csv.writer(stream).writerows
+        told = (f"{self.title} by napari-semsr {__version__}", *self.origin)
+        write([f"# {line}"] for line in told)
+        if self.numbers:
+            write([["quantity", "value", "unit", "note"], *self._number_rows()])
+        if self.curves:
+            write([[], *self._curve_rows()])
+
+    def _number_rows(self) -> list[list[str]]:
+        return [
+            [name, _cell(found.value), found.unit, found.note]
+            if isinstance(found, Quantity)
+            else [name, found, "", ""]
+            for name, found in self.numbers.items()
+        ]
+
+    def _curve_rows(self) -> list[list[str]]:
+        """All columns of all curves beside each other; a short one ends in nothing."""
+        columns = [
+            [f"{name}: {head}", *map(_cell, values)]
+            for name, columns in self.curves.items()
+            for head, values in columns.items()
+        ]
+        return [list(row) for row in zip_longest(*columns, fillvalue="")]
+
+
+def _cell(value: Any) -> str:
+    """Write a number in full, and nothing for none."""
+    if value is None or value != value:
+        return ""
+    return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
+
+
+class FindingsBar(QWidget):
+    """Buttons that copy and save what a panel found."""
+
+    def __init__(
+        self, read: Callable[[], Findings], say: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self._read, self._say = read, say
+        self.copy_button = push_button(
+            "Copy",
+            self.copy,
+            "Copy the numbers, ready to be pasted into a spreadsheet.",
+        )
+        self.save_button = push_button(
+            f"Save numbers{_DOTS}",
+            self.save_numbers,
+            "Save the numbers, and all curves of the plot, as a CSV table with units.",
+        )
+        self.plot_button = push_button(
+            f"Save plot{_DOTS}",
+            self.save_plot,
+            "Save the plot on white, as PNG with 300 dpi or as SVG.",
+        )
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        for button in (self.copy_button, self.save_button, self.plot_button):
+            row.addWidget(button)
+        row.addStretch(1)
+
+    def refresh(self) -> None:
+        """Offer what there is."""
+        found = self._read()
+        self.setVisible(bool(found.numbers or found.curves))
+        self.plot_button.setVisible(found.plot is not None)
+
+    def copy(self) -> None:
+        """Copy the numbers as text with tabs."""
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self._read().text())
+            self._say("Copied; paste it into a spreadsheet.")
+
+    def save_numbers(self) -> None:
+        """Ask for a name, and write numbers and curves."""
+        found = self._read()
+        self._save("Save numbers", found, _TABLES, found.write)
+
+    def save_plot(self) -> None:
+        """Ask for a name, and draw the plot into it."""
+        found = self._read()
+        plot = found.plot
+        if plot is not None:
+            self._save(
+                "Save plot",
+                found,
+                _PLOTS,
+                lambda path: plot.save(path, found.origin, found.caption),
+            )
+
+    def _save(
+        self,
+        title: str,
+        found: Findings,
+        filters: Mapping[str, str],
+        write: Callable[[Path], None],
+    ) -> None:
+        path = ask_file(self, title, found.title, filters)
+        if path is None:
+            return
+        try:
+            write(path)
+        except SemsrError as error:
+            self._say(str(error))
+        else:
+            self._say(f"Saved as {path}.")

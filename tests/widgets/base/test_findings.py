@@ -1,0 +1,160 @@
+"""Numbers, curves and plots leave a panel: by the clipboard, as CSV, PNG and SVG."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from qtpy.QtWidgets import QApplication, QFileDialog
+
+from napari_semsr.core.micrograph import Provenance
+from napari_semsr.widgets.base.findings import Findings, Quantity
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+
+
+@pytest.fixture
+def choose(monkeypatch, tmp_path):
+    """Answer the dialog with a name and one of the kinds that it offers."""
+
+    def answer(name: str, suffix: str) -> Path:
+        def ask(_parent, _title, _place, filters):
+            [kind] = [item for item in filters.split(";;") if f"*{suffix})" in item]
+            return str(tmp_path / name) if name else "", kind
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
+        return tmp_path / f"{name}{suffix}"
+
+    return answer
+
+
+@pytest.fixture(params=[MetricsPanel, FrcMapPanel])
+def panel(request, model, qtbot, exposures, add, run_panel):
+    """A panel with numbers and a plot of two layers, one made by a network."""
+    made = Provenance(job="enhance", model_name="a-network", model_digest="0" * 64)
+    add(model, exposures[0])
+    add(model, exposures[1].replace(provenance=made))
+    panel = request.param(model)
+    qtbot.addWidget(panel)
+    first, second = model.layers
+    if request.param is MetricsPanel:
+        panel.image.value, panel.reference.value = second, first
+    else:
+        panel.first.value, panel.second.value = second, first
+    assert not panel.sharing.isVisibleTo(panel)
+    run_panel(panel)
+    assert panel.sharing.isVisibleTo(panel)
+    return panel
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def test_copied_numbers_are_rows_of_a_spreadsheet(panel):
+    panel.sharing.copy_button.click()
+    rows = [line.split("\t") for line in QApplication.clipboard().text().splitlines()]
+    numbers = panel.findings().numbers
+    assert [row[0] for row in rows[:-1]] == list(numbers)
+    for row, found in zip(rows, numbers.values(), strict=False):
+        if isinstance(found, Quantity) and found.value is not None:
+            assert float(row[1]) == pytest.approx(found.value, rel=1e-9)
+            assert row[2] == found.unit
+    assert "a-network" in rows[-1][0]
+
+
+def test_saved_numbers_hold_curves_units_and_origin(panel, choose):
+    path = choose("numbers", ".csv")
+    panel.sharing.save_button.click()
+    assert str(path) in panel.status.text()
+    rows = read_rows(path)
+    told = [row[0] for row in rows if row and row[0].startswith("# ")]
+    assert panel.title in told[0]
+    assert {"# first"} < set(told)
+    assert any(line.startswith("# second") and "a-network" in line for line in told)
+    cut = rows.index([])
+    assert rows[len(told)] == ["quantity", "value", "unit", "note"]
+    assert len(rows[len(told) + 1 : cut]) == len(panel.findings().numbers)
+    heads, *cells = rows[cut + 1 :]
+    for name, curve in panel.findings().curves.items():
+        for head, values in curve.items():
+            found = [row[heads.index(f"{name}: {head}")] for row in cells]
+            assert len(found) >= len(values)
+            for cell, value in zip(found, values, strict=False):
+                if isinstance(value, str):
+                    assert cell == value
+                elif cell:
+                    assert float(cell) == pytest.approx(value, rel=1e-6)
+                else:
+                    assert math.isnan(value)
+
+
+def test_saved_plot_is_dark_on_white_whatever_the_theme(panel, model, choose):
+    plot = panel.plot
+    theme, size = plot.figure.get_facecolor(), tuple(plot.figure.get_size_inches())
+    path = choose("plot", ".png")
+    panel.sharing.plot_button.click()
+    picture = pixels(path)
+    assert picture.shape[1] > 1500
+    assert np.median(picture) == 255
+    assert picture[:3].min() == 255
+    assert plot.figure.get_facecolor() == theme  # as it was shown
+    assert tuple(plot.figure.get_size_inches()) == size
+    model.theme = "light"
+    other = choose("other", ".png")
+    panel.sharing.plot_button.click()
+    np.testing.assert_array_equal(pixels(other), picture)
+
+
+def test_saved_drawing_has_its_text_as_text(panel, choose):
+    path = choose("plot", ".svg")
+    panel.sharing.plot_button.click()
+    drawing = path.read_text(encoding="utf-8")
+    for axes in panel.plot.axes:
+        assert axes.get_xlabel() in drawing
+    assert "made by the network a-network" in drawing
+
+
+def test_a_dialog_that_is_closed_saves_nothing(panel, choose, tmp_path):
+    said = panel.status.text()
+    choose("", ".csv")
+    panel.sharing.save_button.click()
+    choose("", ".png")
+    panel.sharing.plot_button.click()
+    assert list(tmp_path.iterdir()) == []
+    assert panel.status.text() == said
+
+
+def test_a_folder_that_is_gone_is_told(panel, choose, tmp_path):
+    choose("gone/numbers", ".csv")
+    panel.sharing.save_button.click()
+    assert "could not be written" in panel.status.text()
+    choose("gone/plot", ".svg")
+    panel.sharing.plot_button.click()
+    assert "could not be written" in panel.status.text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_of_different_length_stand_side_by_side(tmp_path):
+    curves = {"a": {"x (nm)": [1.0, 2.0]}, "b, c": {"y": [0.1 + 0.2]}}
+    path = tmp_path / "x.csv"
+    Findings("Trial", curves=curves).write(path)
+    assert read_rows(path)[1:] == [
+        [],
+        ["a: x (nm)", "b, c: y"],
+        ["1", "0.3"],
+        ["2", ""],
+    ]
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_has_no_number_is_a_dash(value):
+    assert str(Quantity(value, "nm")) == "\N{EN DASH}"
+    assert Findings("x", numbers={"a": Quantity(value, "nm")}).text() == "a\t\tnm\t"
