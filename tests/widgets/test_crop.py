@@ -104,7 +104,7 @@ def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):
     panel.like.value = panel.layer.value
     assert "choose another image" in run_panel(panel)
     far = add(model, Micrograph(WIDE, parse_pixel_size(10), "far", origin=(9e4, 0)))
-    panel.like.value = far
+    panel.layer.value, panel.like.value = model.layers[0], far
     assert "do not overlap" in run_panel(panel)
     panel.like.value = model.add_shapes(name="empty")
     assert "draw one first" in run_panel(panel)

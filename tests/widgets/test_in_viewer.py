@@ -163,3 +163,17 @@ def picture_of(viewer) -> np.ndarray:
     """Photograph the canvas of a viewer."""
     shot = viewer.window.screenshot(canvas_only=True, flash=False)
     return shot.astype(int)
+
+
+def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
+    from qtpy.QtWidgets import QDockWidget
+
+    panels = [dock(viewer, name) for name in ("Enhance", "FRC map", "Crop")]
+    qtbot.wait(100)
+    docks = [panel.parentWidget() for panel in panels]
+    assert all(isinstance(item, QDockWidget) for item in docks)
+    main = docks[0].window()
+    assert set(main.tabifiedDockWidgets(docks[0])) == set(docks[1:])
+    assert docks[2].widget().visibleRegion().boundingRect().height() > 300
+    assert docks[0].windowTitle() == "Enhance"
+    keep_picture(viewer, "tabs")

@@ -115,14 +115,20 @@ class CropPanel(Panel):
         # not magicgui's signal, which keeps None to itself
         self.like.native.currentIndexChanged.connect(self._show_rows)
         self.form.on_change("align", self._show_rows)
-        self._choose_two()
+        self._offered: Layer | None = None
+        self.layer.changed.connect(self._propose)
+        self.take_input(self.layer)
+        self._propose()
         self._show_rows()
 
-    def _choose_two(self) -> None:
-        """Offer the two topmost images, rather than one of them twice."""
-        images = grey_layers(self.viewer)
-        if len(images) > 1:
-            self.layer.value, self.like.value = images[-1], images[-2]
+    def _propose(self, _: object = None) -> None:
+        """Offer another image that was opened, unless the user has chosen one."""
+        layer, like = self.layer.value, self.like.value
+        if like is self._offered or like is layer:
+            opened = [x for x in grey_layers(self.viewer) if x not in self.made]
+            others = [x for x in opened if x is not layer and layer in opened]
+            self._offered = others[-1] if others else None
+            self.like.value = self._offered
 
     def _show_rows(self, _: object = None) -> None:
         image = isinstance(self.like.value, Image)

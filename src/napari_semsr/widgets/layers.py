@@ -1,5 +1,6 @@
 """Between napari layers and micrographs: calibration travels both ways."""
 
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 HELPER = "semsr helper"
 """Key of a layer's metadata that keeps it out of the lists of the panels."""
 
+_SPECTRUM = "spectrum"
+_CUTS = ("crop", "convert")  # they leave an image what it was
+_MADE_OF_ANOTHER = ("enhance", "restore", "degrade")
+_DRAWN = "specimen"
+_TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
+
 _SAMPLE = 1024
 _TOLERANCE = 1e-6
 
@@ -41,13 +48,52 @@ def nm_per_unit(unit: object) -> float | None:
     return float(f"{quantity.to('nm').magnitude:.12g}")  # a µm is 1000 nm to pint
 
 
-def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
+def image_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     """Image layers but for our helpers, in the order of the list."""
     return [
         item
         for item in viewer.layers
         if isinstance(item, Image) and not item.metadata.get(HELPER)
     ]
+
+
+def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
+    """Image layers that are to be measured: no spectra and maps of images."""
+    return [
+        item
+        for item in image_layers(viewer)
+        if _SPECTRUM not in item.metadata and step_before(item) != "frc-map"
+    ]
+
+
+def step_before(layer: Layer) -> str | None:
+    """Name the job that a layer comes from, but for crops and copies."""
+    record = provenance_of(layer)
+    while record is not None and record.job in _CUTS and record.inputs:
+        record = record.inputs[0].provenance
+    return None if record is None else record.job
+
+
+def is_truth(layer: Layer) -> bool:
+    """Whether a layer is what others are to be compared with, by name or history."""
+    return step_before(layer) == _DRAWN or bool(_TRUTH.search(layer.name))
+
+
+def is_exposure(layer: Layer) -> bool:
+    """Whether a layer was taken, and not made of another one or drawn."""
+    made = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
+    return not made and not is_truth(layer)
+
+
+def on_one_grid(first: Layer, second: Layer) -> bool:
+    """Whether two layers have the same pixels at the same place."""
+    grids = [
+        (item.extent.data[1][-2:], item.scale[-2:], item.translate[-2:])
+        for item in (first, second)
+    ]
+    return first.units[-2:] == second.units[-2:] and all(
+        np.allclose(a, b, rtol=_TOLERANCE) for a, b in zip(*grids, strict=True)
+    )
 
 
 def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -98,7 +144,8 @@ def _grey(layer: Image, plane: Any) -> Any:
     return grey
 
 
-def _provenance(layer: Layer) -> Provenance | None:
+def provenance_of(layer: Layer) -> Provenance | None:
+    """Read the history that a layer carries."""
     found = layer.metadata.get("micrograph", {})
     record = found.get("provenance") if isinstance(found, dict) else None
     if isinstance(record, Provenance) or record is None:
@@ -111,7 +158,7 @@ def _provenance(layer: Layer) -> Provenance | None:
 
 def network_of(layer: Layer) -> str | None:
     """Name the model that made a layer, or anything upstream of it; None if none."""
-    made = _provenance(layer)
+    made = provenance_of(layer)
     found = None if made is None else made.network()
     if found is not None:
         return found[0]
@@ -146,7 +193,7 @@ def micrograph_from_layer(
         data=_grey(layer, _plane(layer, point)),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
         name=layer.name,
-        provenance=_provenance(layer),
+        provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
     )

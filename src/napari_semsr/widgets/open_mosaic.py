@@ -110,6 +110,7 @@ class OpenMosaicPanel(Panel):
             self.form.show_row(name, False)
         self.path.changed.connect(self.look)
         self.bar.changed.connect(self._show_bar)
+        self.take_input(layer)
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Store or folder of frames")

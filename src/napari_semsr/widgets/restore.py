@@ -75,6 +75,7 @@ class RestorePanel(Panel):
         self.add_results("Result")
         self.form.on_change("method", self._show_rows)
         self._show_rows(self.form.values()["method"])
+        self.take_input(self.layer)
 
     def _show_rows(self, method: Any) -> None:
         for name in ("iterations", "tv"):

@@ -117,7 +117,7 @@ def test_map_is_made_where_no_part_is_whole(panel, model, exposures, run_panel):
 
 def test_one_layer_twice_is_refused(panel, model, run_panel):
     before = list(model.layers)
-    panel.first.value = panel.second.value
+    panel.second.value = panel.first.value
     assert "none: split the first image" in run_panel(panel)
     assert list(model.layers) == before
 

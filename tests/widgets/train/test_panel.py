@@ -292,6 +292,7 @@ def test_wrong_input_is_one_sentence(
         noise = np.random.default_rng(0).random((128, 128))
         data = noise * {"foreign": 1, "empty": 0, "missing": np.nan}[wrong]
         add(model, Micrograph(data, parse_pixel_size(5.0), "other"))
+        panel.pairs.low.value = model.layers["soft"]
         panel.pairs.high.value = model.layers["other"]
     elif wrong == "small":
         panel.pairs.patch.value = 128

@@ -9,8 +9,8 @@ from magicgui.widgets import ComboBox
 from magicgui.widgets.bases import CategoricalWidget
 from napari.layers import Image, Layer
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QResizeEvent
+from qtpy.QtCore import QEvent, Qt, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtGui import QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QFrame,
     QGroupBox,
@@ -24,8 +24,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import Job, Micrograph, Progress, SemsrError
-from napari_semsr.io import FOLDER_KEY
+from napari_semsr.io import FOLDER_KEY, LIVE_KEY
 from napari_semsr.jobs import Converted, save_job
+from napari_semsr.widgets.base.docking import lay_as_tab
 from napari_semsr.widgets.base.findings import Columns, Findings, FindingsBar, Numbers
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.results import drop_store, is_unsaved
@@ -33,6 +34,7 @@ from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.layers import (
     grey_layers,
+    image_layers,
     micrograph_from_layer,
     network_of,
     without_cache,
@@ -83,6 +85,9 @@ Work = tuple[Callable[[], Job[Any]], Callable[[Any], None]]
 class Panel(QWidget):
     """Base of the panels."""
 
+    ran = QtSignal()
+    """Emitted when what Run started has ended well and is shown."""
+
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
     ) -> None:
@@ -91,6 +96,9 @@ class Panel(QWidget):
         self.title = title
         self.setMinimumWidth(_MINIMUM_WIDTH)
         self._boxes: list[CategoricalWidget[Any]] = []
+        self._input: CategoricalWidget[Any] | None = None
+        self._active: Layer | None = None  # the last one that was looked at
+        self._adding = self._is_run = False
         self._on_result: Callable[[Any], None] = lambda _: None
         self._run_label = run_label
         self.after_cancel = "no layer was added"
@@ -124,6 +132,11 @@ class Panel(QWidget):
             self.runner.cancel()
             self.saver.cancel()
         super().changeEvent(event)
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Lie over other docks of ours."""
+        super().showEvent(event)
+        lay_as_tab(self, self.title)
 
     def _build(self) -> None:
         outer = QVBoxLayout(self)
@@ -265,6 +278,40 @@ class Panel(QWidget):
             for box in self._boxes:
                 box.reset_choices()
             self._show_unsaved()
+            self._take_active()
+
+    # -- the active layer ----------------------------------------------------
+
+    def take_input(self, box: CategoricalWidget[Any]) -> None:
+        """Choose the active layer in a box, now and whenever another becomes active."""
+        self._input = box
+        self.viewer.layers.selection.events.active.connect(self._take_active)
+        self._take_active()
+        if self._active is None:
+            wanted = [item for item in box.choices if item is not None]
+            wanted = [item for item in wanted if self.takes(item)]
+            if wanted:
+                self.choose_input(wanted[0])
+
+    def takes(self, layer: Layer) -> bool:
+        """Whether a layer of the list is chosen when it becomes active."""
+        return not layer.metadata.get(LIVE_KEY)
+
+    def choose_input(self, layer: Layer) -> None:
+        """Choose a layer as what the panel works on."""
+        if self._input is not None:
+            self._input.value = layer
+
+    def _take_active(self, event: object = None) -> None:
+        """Choose the layer that has become active, while nothing runs."""
+        if not is_alive(self) or self._input is None or self.busy or self._adding:
+            return
+        active = self.viewer.layers.selection.active
+        if active is None or active is self._active:
+            return
+        if active in self._input.choices and self.takes(active):
+            self._active = active
+            self.choose_input(active)
 
     def micrograph(self, layer: Image | None) -> Micrograph:
         """Read a layer at the plane that is shown."""
@@ -279,8 +326,13 @@ class Panel(QWidget):
     def _making(self) -> Iterator[None]:
         """Remember the images that are added within."""
         before = list(self.viewer.layers)
-        yield
-        new = [item for item in grey_layers(self.viewer) if item not in before]
+        self._adding = True  # what is made here is not what to work on next
+        try:
+            yield
+        finally:
+            self._adding = False
+            self._active = self.viewer.layers.selection.active
+        new = [item for item in image_layers(self.viewer) if item not in before]
         self.made += [item for item in new if FOLDER_KEY not in item.metadata]
         self._show_unsaved()
 
@@ -341,7 +393,7 @@ class Panel(QWidget):
         """Start any job of this panel."""
         if self.busy:
             return False
-        self._on_result = on_result
+        self._on_result, self._is_run = on_result, title is None
         return self.runner.start(title or self.title, make)
 
     def cancel(self) -> None:
@@ -353,8 +405,11 @@ class Panel(QWidget):
             self.show_status("Cancelling after this step …")
 
     def _finish(self, value: Any) -> None:
+        is_run = self._is_run
         with self.told(), self._making():
             self._on_result(value)
+            if is_run:
+                self.ran.emit()
 
     def _show_step(self, step: Progress) -> None:
         self.progress_bar.setRange(0, step.total)

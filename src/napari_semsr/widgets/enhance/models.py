@@ -99,6 +99,7 @@ class ModelChooser(QWidget):
         column.addWidget(form)
         column.addWidget(self.text)
         self.box.reset_choices()
+        self._proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
         NEWS.changed.connect(self._renew)
         self.refresh()
@@ -137,6 +138,14 @@ class ModelChooser(QWidget):
         """Choose a model by its name, if the shelf has it."""
         if self.card.get("name") != name and name in self.box.choices:
             self.box.value = name
+
+    def propose(self, name: str | None) -> None:
+        """Choose a model by its name, or the first one, unless the user has chosen."""
+        names = self.box.choices
+        if self.value != self._proposed or not names:
+            return
+        self._proposed = name if name in names else names[0]
+        self.box.value = self._proposed
 
     def _choose_file(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(

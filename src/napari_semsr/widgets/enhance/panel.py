@@ -29,7 +29,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.live import LiveLayer, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
-from napari_semsr.widgets.layers import show_scale_bar
+from napari_semsr.widgets.layers import show_scale_bar, step_before
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -51,6 +51,7 @@ _ADVANCED_ROWS = {
         step=0.0001,
     ),
 }
+_OF_MOSAICS = "ssum-sem"  # the model that learnt from superlens mosaics
 _RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
 _DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 _HEADER = "QPushButton { background: transparent; text-align: left; }"
@@ -178,11 +179,14 @@ class EnhancePanel(Panel):
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self._connect()
+        self.take_input(self.layer)
+        self._propose(self.layer.value)
         self._compare(self.layer.value)
         self._show_rows()
 
     def _connect(self) -> None:
         """Let cards, rows and the preview follow what is chosen."""
+        self.layer.changed.connect(self._propose)
         self.layer.changed.connect(self._compare)
         self.model.changed.connect(self._show_rows)
         self.form.on_change("resample", lambda _: self._compare(self.layer.value))
@@ -193,6 +197,11 @@ class EnhancePanel(Panel):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
+
+    def _propose(self, layer: Any) -> None:
+        """Propose the model that suits a layer."""
+        stitched = layer is not None and step_before(layer) == "stitch"
+        self.model.propose(_OF_MOSAICS if stitched else None)
 
     def _compare(self, layer: Any) -> None:
         try:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Layer
 from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
 
@@ -28,7 +28,11 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import (
     contrast_limits,
+    grey_layers,
+    is_exposure,
     layer_keywords,
+    on_one_grid,
+    provenance_of,
     same_unit,
     show_scale_bar,
 )
@@ -194,6 +198,33 @@ class FrcMapPanel(Panel):
         self.add_group("Layers", Form(self.first, self.second))
         self.add_group("Blocks", self.form)
         self.add_results("Resolution")
+        self.first.changed.connect(self._propose)
+        self.take_input(self.first)
+        self._propose()
+
+    def takes(self, layer: Layer) -> bool:
+        """Leave out what a network made, which has no resolution of its own."""
+        made = provenance_of(layer)
+        return super().takes(layer) and not (made and made.networks())
+
+    def _propose(self, _: object = None) -> None:
+        """Propose another exposure of the same field as the second image."""
+        first, second = self.first.value, self.second.value
+        if first is None or (
+            second not in (None, first) and on_one_grid(first, second)
+        ):
+            return
+        self.second.value = next(
+            (
+                item
+                for item in reversed(grey_layers(self.viewer))
+                if item is not first
+                and is_exposure(first)
+                and is_exposure(item)
+                and on_one_grid(first, item)
+            ),
+            None,
+        )
 
     def job(self) -> Work:
         """Read the form."""

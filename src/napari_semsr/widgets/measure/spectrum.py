@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Grid, Job, Micrograph, Progress
 from napari_semsr.jobs import cut_gaps
-from napari_semsr.widgets.base import Form, Note, Panel, Work
+from napari_semsr.widgets.base import Form, Note, Panel, Work, is_alive
 from napari_semsr.widgets.layers import (
     contrast_limits,
     grey_layers,
@@ -234,6 +234,20 @@ class SpectrumPanel(Panel):
         form = Form(self.layers.native, self.planes, self.rings)
         self.add_group("Layers", form, Note(_NOTE))
         self.add_results("Radial spectra")
+        self.take_input(self.layers)
+        viewer.layers.selection.events.changed.connect(self._take_selected)
+
+    def choose_input(self, layer: Layer) -> None:
+        """Choose a layer alone."""
+        self.layers.value = [layer]
+
+    def _take_selected(self, event: object = None) -> None:
+        """Choose several layers that are selected; none of them is active then."""
+        if is_alive(self) and not self.busy:
+            selected = self.viewer.layers.selection
+            chosen = [item for item in self.layers.choices if item in selected]
+            if len(chosen) > 1:
+                self.layers.value = chosen
 
     def job(self) -> Work:
         """Read the form."""

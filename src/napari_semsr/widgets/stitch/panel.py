@@ -37,6 +37,7 @@ from napari_semsr.widgets.base import (
     Target,
     Work,
     add_opened,
+    is_alive,
     new_store_path,
     push_button,
     store_edit,
@@ -255,6 +256,13 @@ class StitchMosaicPanel(Panel):
         self.flat_file.native.setVisible(method == _FLAT_FILE)
 
     # -- looking at the scan ----------------------------------------------------
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Take the folder of frames that are opened."""
+        super()._on_layers(event)
+        opened = event is not None and event.type == "inserted"
+        if opened and is_alive(self) and FOLDER_KEY in event.value.metadata:
+            self._take_open_scan()
 
     def _take_open_scan(self) -> None:
         """Take the folder of frames that the viewer shows already."""

@@ -48,10 +48,12 @@ from napari_semsr.widgets.base import (
     typed_path,
 )
 from napari_semsr.widgets.enhance import NEWS
+from napari_semsr.widgets.layers import grey_layers, is_truth
 from napari_semsr.widgets.train.watch import TrainView, spell_time
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Layer
 
 _POLL_MS = 700
 _LONGEST = 10_000_000
@@ -301,6 +303,20 @@ class TrainPanel(Panel):
         self.name.changed.connect(lambda _: self._show_folder())
         self.runner.failed.connect(lambda _: self._settle())
         self._propose()
+        self.take_input(self.pairs.low)
+        self._choose_high()
+        self.pairs.low.changed.connect(self._choose_high)
+
+    def takes(self, layer: "Layer") -> bool:
+        """Leave it to High to show what images should look like."""
+        return super().takes(layer) and not is_truth(layer)
+
+    def _choose_high(self, _: object = None) -> None:
+        """Propose another layer than the low one: the truth, if there is one."""
+        low, high = self.pairs.low.value, self.pairs.high.value
+        others = [item for item in grey_layers(self.viewer) if item is not low]
+        if high is low and others:
+            self.pairs.high.value = next(filter(is_truth, others), others[-1])
 
     def _build_foot(self) -> QVBoxLayout:
         foot = super()._build_foot()

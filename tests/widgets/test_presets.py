@@ -1,0 +1,209 @@
+"""What panels propose: the active layer, and what fits to it."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
+from napari_semsr.io.napari_hooks import LIVE_KEY
+from napari_semsr.widgets import samples
+from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import HELPER
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.restore import RestorePanel
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from napari_semsr.widgets.train.panel import TrainPanel
+
+BOXES = {
+    OpenMosaicPanel: lambda panel: panel.calibrate.layer,
+    EnhancePanel: lambda panel: panel.layer,
+    RestorePanel: lambda panel: panel.layer,
+    CropPanel: lambda panel: panel.layer,
+    FrcMapPanel: lambda panel: panel.first,
+    MetricsPanel: lambda panel: panel.image,
+    TrainPanel: lambda panel: panel.pairs.low,
+}
+PIXELS = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+
+
+@pytest.fixture
+def put(model, add):
+    """Add a layer of a name, and of what made it."""
+
+    def made(name, job=None, network=None, **more):
+        record = InputRecord(
+            role="image", name="source", provenance=Provenance(job="stitch")
+        )
+        provenance = job and Provenance(
+            job=job, inputs=(record,), model_digest=network, **more
+        )
+        return add(model, Micrograph(PIXELS, (20.0, 20.0), name, provenance))
+
+    return made
+
+
+@pytest.fixture(params=BOXES, ids=lambda kind: kind.__name__)
+def box(request, model, qtbot):
+    """Open a panel, and give the list of what it works on."""
+    panel = request.param(model)
+    qtbot.addWidget(panel)
+    yield BOXES[request.param](panel)
+    panel.close()
+
+
+def test_panel_works_on_the_active_layer(box, model, put):
+    first, second = put("first"), put("second")
+    assert box.value is second
+    model.layers.selection.active = first
+    assert box.value is first
+    model.layers.selection.active = model.add_image(PIXELS, metadata={HELPER: True})
+    assert box.value is first
+    put("half done").metadata[LIVE_KEY] = True
+    box.value = second
+    assert box.value is second
+
+
+@pytest.mark.parametrize("kind", BOXES, ids=lambda kind: kind.__name__)
+def test_panel_that_is_opened_later_has_the_active_layer(kind, model, put, qtbot):
+    first, _ = put("first"), put("second")
+    model.layers.selection.active = first
+    panel = kind(model)
+    qtbot.addWidget(panel)
+    assert BOXES[kind](panel).value is first
+
+
+def test_what_a_panel_makes_is_not_what_it_works_on_next(model, put, qtbot, run_panel):
+    source = put("source")
+    panel = RestorePanel(model)
+    qtbot.addWidget(panel)
+    assert "Restored source" in run_panel(panel)
+    assert model.layers.selection.active is not source
+    assert panel.layer.value is source
+
+
+def test_spectrum_draws_what_is_selected(model, put, qtbot):
+    first, _, third = put("first"), put("second"), put("third")
+    panel = SpectrumPanel(model)
+    qtbot.addWidget(panel)
+    assert panel.layers.value == [third]
+    model.layers.selection = {first, third}
+    assert set(panel.layers.value) == {first, third}
+    model.layers.selection.active = first
+    assert panel.layers.value == [first]
+
+
+def test_maps_and_spectra_are_not_offered(box, model, put):
+    image, field = put("image"), put("map", "frc-map")
+    spectrum = model.add_image(PIXELS, metadata={"spectrum": {}}, name="spectrum")
+    assert image in box.choices
+    assert field not in box.choices
+    assert spectrum not in box.choices
+    assert box.value is image
+
+
+def show(model, layers):
+    for data, keywords, _ in layers:
+        model.add_image(data, **keywords)
+
+
+def test_second_exposure_is_the_second_image(model, qtbot):
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    show(model, samples.two_exposures())
+    assert panel.first.value is model.layers["second exposure"]
+    assert panel.second.value is model.layers["first exposure"]
+    assert not panel.form.values()["reference"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "truth"},
+        {"name": "better", "job": "enhance"},
+        {"name": "part", "job": "crop", "origin": (40.0, 0.0)},
+    ],
+    ids=["truth", "derived", "elsewhere"],
+)
+def test_what_is_no_exposure_of_the_field_is_no_second_image(
+    model, put, qtbot, add, other
+):
+    image = put("image")
+    origin = other.pop("origin", None)
+    if origin:
+        add(model, Micrograph(PIXELS, (20.0, 20.0), "part", origin=origin))
+    else:
+        put(**other)
+    model.layers.selection.active = image
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    assert panel.first.value is image
+    assert panel.second.value is None
+
+
+def test_second_image_that_was_chosen_is_kept(model, put, qtbot):
+    layers = [put(name) for name in ("a", "b", "c")]
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    panel.second.value = layers[0]
+    model.layers.selection.active = layers[1]
+    assert (panel.first.value, panel.second.value) == (layers[1], layers[0])
+
+
+def test_resolution_of_what_a_network_made_is_not_proposed(model, put, qtbot):
+    image, _ = put("image"), put("sharp", "enhance", network="sha256:0")
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    assert panel.first.value is image
+
+
+def test_truth_is_the_reference_and_what_to_learn(model, qtbot):
+    show(model, samples.degraded_and_truth())
+    truth, degraded = model.layers["truth"], model.layers["degraded"]
+    metrics, train, crop = MetricsPanel(model), TrainPanel(model), CropPanel(model)
+    for panel in (metrics, train, crop):
+        qtbot.addWidget(panel)
+    assert (metrics.image.value, metrics.reference.value) == (degraded, truth)
+    assert (train.pairs.low.value, train.pairs.high.value) == (degraded, truth)
+    assert (crop.layer.value, crop.like.value) == (degraded, truth)
+    model.layers.selection.active = truth
+    assert metrics.image.value is truth
+    assert metrics.reference.value is None
+    assert train.pairs.low.value is degraded
+
+
+def test_low_and_high_differ(model, put, qtbot):
+    panel = TrainPanel(model)
+    qtbot.addWidget(panel)
+    one, two = put("one"), put("two")
+    assert (panel.pairs.low.value, panel.pairs.high.value) == (two, one)
+
+
+def test_mosaic_is_enhanced_by_the_model_of_mosaics(model, put, qtbot):
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    usual = panel.model.value
+    mosaic, part = put("mosaic", "stitch"), put("part of it", "crop")
+    image, sharp = put("image"), put("sharp", "enhance")
+    assert panel.model.value == usual
+    for layer, chosen in ((mosaic, "ssum-sem"), (image, usual), (part, "ssum-sem")):
+        model.layers.selection.active = layer
+        assert panel.model.value == chosen
+    model.layers.selection.active = sharp
+    assert panel.model.value == usual
+    panel.model.box.value = "sem-restore-small"
+    model.layers.selection.active = mosaic
+    assert panel.model.value == "sem-restore-small"
+
+
+def test_frames_that_are_opened_are_what_to_stitch(model, qtbot, finish):
+    panel = StitchMosaicPanel(model)
+    qtbot.addWidget(panel)
+    layers = samples.superlens_scan()
+    for data, keywords, kind in layers:
+        getattr(model, f"add_{kind}")(data, **keywords)
+    finish(panel)
+    assert "16 frames" in panel.about.text()
+    assert str(panel.typed_folder()) == layers[0][1]["metadata"]["frames_folder"]
