@@ -235,6 +235,7 @@ def test_a_field_that_steps_at_tile_borders_alone_has_a_report(
     differing = replace(report, tile_mismatch=0.1, seam_index=2.874)
     assert differing.seam == "2.874 (1: no seam)"
     assert replace(differing, tiles=1).seam == "none: one tile"
+    assert replace(report, tile_mismatch=np.nan).seam == "not measured"
     assert store.complete
     assert store.notes()["report"]["seam_index"] is None
 

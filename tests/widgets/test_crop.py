@@ -27,7 +27,7 @@ def _shown(model, name) -> Micrograph:
 def test_two_layers_are_cut_alike(panel, model, run_panel):
     assert (panel.layer.value.name, panel.like.value.name) == ("part", "wide")
     assert "Cut part to 220 × 220 px." in run_panel(panel)  # noqa: RUF001
-    one, two = (_shown(model, f"{name} cropped") for name in ("part", "wide"))
+    one, two = (_shown(model, f"{name} · crop") for name in ("part", "wide"))
     assert one.origin == two.origin == (370, 500)
     np.testing.assert_array_equal(two.array(), WIDE[37:257, 50:270])
     assert "rows 37 to 257" in panel.figures.text()
@@ -38,7 +38,7 @@ def test_shift_is_found_and_said(panel, model, run_panel):
     panel.form.set_values(align=True, search=16)
     panel.keep.value = True
     assert "Cut part" in run_panel(panel)
-    one, two = (_shown(model, f"{name} cropped") for name in ("part", "wide"))
+    one, two = (_shown(model, f"{name} · crop") for name in ("part", "wide"))
     assert one.shape == two.shape
     np.testing.assert_allclose(one.array(), two.array(), atol=0.05)
     assert "Found by" in panel.figures.text()
@@ -57,7 +57,7 @@ def test_layer_is_cut_to_a_drawn_rectangle(panel, model, run_panel, unit):
     panel.layer.value, panel.like.value = model.layers["wide"], shapes
     assert not panel.form.widget("align").native.isVisibleTo(panel)
     run_panel(panel)
-    found = _shown(model, "wide cropped")
+    found = _shown(model, "wide · crop")
     np.testing.assert_array_equal(found.array(), WIDE[10:31, 21:41])
     assert found.origin == (100, 210)
 
@@ -67,7 +67,7 @@ def test_uncalibrated_layer_is_cut_in_its_pixels(panel, model, add, run_panel):
     shapes = model.add_shapes(np.array([[1.6, 2.4], [9.7, 8.2]]), shape_type="line")
     panel.layer.value, panel.like.value = bare, shapes
     run_panel(panel)
-    found = _shown(model, "bare cropped")
+    found = _shown(model, "bare · crop")
     np.testing.assert_array_equal(found.array(), WIDE[2:10, 3:9])
     assert found.pixel_size_nm is None
     assert found.origin == (2, 3)
@@ -84,11 +84,11 @@ def test_one_layer_is_cut_free_of_gaps(model, qtbot, add, run_panel):
         assert not panel.form.widget(name).native.isVisibleTo(panel)
     assert "Cut mosaic to 308 × 280 px." in run_panel(panel)  # noqa: RUF001
     assert "rows 12 to 320, columns 0 to 280 of mosaic" in panel.figures.text()
-    part = _shown(model, "mosaic cropped")
+    part = _shown(model, "mosaic · crop")
     np.testing.assert_array_equal(part.array(), holed[12:, :280])
     assert part.origin == (120, 0)
-    panel.layer.value = model.layers["mosaic cropped"]
-    assert "Copied mosaic cropped: it has no empty places." in run_panel(panel)
+    panel.layer.value = model.layers["mosaic · crop"]
+    assert "Copied mosaic · crop: it has no empty places." in run_panel(panel)
     panel.like.value = model.layers["mosaic"]
     assert panel.form.widget("gap_free").native.isVisibleTo(panel)
     panel.like.value = None

@@ -6,6 +6,7 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.intensity import contrast_limits
 from napari_semsr.core.micrograph import (
     InputRecord,
     Micrograph,
@@ -14,11 +15,12 @@ from napari_semsr.core.micrograph import (
 )
 from napari_semsr.io.napari_hooks import NETWORK_KEY
 from napari_semsr.widgets.layers import (
-    contrast_limits,
+    free_name,
     layer_keywords,
     micrograph_from_layer,
     network_of,
     nm_per_unit,
+    result_name,
     same_unit,
 )
 
@@ -181,3 +183,20 @@ def test_same_unit_names_the_layer_without_pixel_size():
     bare = Micrograph(IMAGE, name="bare")
     with pytest.raises(OptionError, match="'bare' has no pixel size"):
         same_unit([Micrograph(IMAGE, parse_pixel_size(1.0)), bare])
+
+
+def test_results_are_named_by_what_made_them(model):
+    assert result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem"
+    model.add_image(IMAGE, name="mosaic · ssum-sem")
+    assert result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem 2"
+    model.add_image(IMAGE, name="mosaic · ssum-sem 2")
+    assert result_name(model, "mosaic", "ssum-sem") == "mosaic · ssum-sem 3"
+    name = "mosaic · ssum-sem 2"
+    for step, named in [
+        ("wiener", "mosaic · ssum-sem 2 · wiener"),
+        ("crop", "mosaic · … · wiener · crop"),
+        ("spectrum", "mosaic · … · crop · spectrum"),
+    ]:
+        name = result_name(model, name, step)
+        assert name == named
+    assert free_name(model, "mosaic") == "mosaic"

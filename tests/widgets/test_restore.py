@@ -24,7 +24,7 @@ def panel(model, qtbot, field) -> RestorePanel:
 def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     panel.form.set_values(method=method, psf="10nm")
     assert run_panel(panel) == f"Restored field by {method}."
-    found = micrograph_from_layer(model.layers["field restored"])
+    found = micrograph_from_layer(model.layers[f"field · {method}"])
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.options["method"] == method
     assert np.isfinite(found.array()).all()

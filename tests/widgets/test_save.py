@@ -202,12 +202,12 @@ def press_save(panel, qtbot):
 def test_the_button_saves_what_the_panel_made(
     panel, model, qtbot, monkeypatch, tmp_path, suffix
 ):
-    made = model.layers["field restored"]
+    made = model.layers["field · wiener"]
     assert "Not saved" in panel.unsaved.text()
-    assert "field restored" in panel.unsaved.text()
+    assert "field · wiener" in panel.unsaved.text()
     choose(monkeypatch, tmp_path / "kept", suffix)
     path = tmp_path / f"kept{suffix}"
-    assert press_save(panel, qtbot) == f"field restored is saved as {path}."
+    assert press_save(panel, qtbot) == f"field · wiener is saved as {path}."
     found = read(path)
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.job == "restore"
@@ -232,7 +232,7 @@ def test_the_button_asks_before_it_replaces(
 
 
 def test_saving_a_partly_enhanced_layer_is_refused(panel, model, qtbot):
-    model.layers["field restored"].metadata[LIVE_KEY] = True
+    model.layers["field · wiener"].metadata[LIVE_KEY] = True
     assert "only partly enhanced" in press_save(panel, qtbot)
     model.add_image(np.zeros((8, 8)))
     assert panel.unsaved.text() == ""  # Enhance says what becomes of it
@@ -247,11 +247,11 @@ def test_saving_is_cancelled_without_a_trace(
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
     assert panel.status.text() == "Nothing was saved."
     assert list(tmp_path.iterdir()) == []
-    assert "field restored" in panel.unsaved.text()
+    assert "field · wiener" in panel.unsaved.text()
 
 
 def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
-    made = model.layers["field restored"]
+    made = model.layers["field · wiener"]
     store = Path(made.metadata["semsr store"])
     assert store.is_dir()
     assert store.parent == cache_folder()

@@ -34,6 +34,7 @@ from .grids import (
     gap_free_box as gap_free_box,
 )
 from .intensity import (
+    contrast_limits as contrast_limits,
     field_range as field_range,
     finite_mean as finite_mean,
     read_chunks as read_chunks,
@@ -41,6 +42,7 @@ from .intensity import (
 )
 from .micrograph import (
     InputRecord as InputRecord,
+    Look as Look,
     Micrograph as Micrograph,
     PixelSize as PixelSize,
     Provenance as Provenance,

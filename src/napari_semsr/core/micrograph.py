@@ -12,7 +12,7 @@ from typing import Any, NewType, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.types import FloatPair, IntPair
@@ -128,6 +128,35 @@ class Provenance(BaseModel):
         return frozenset(found)
 
 
+class Look(BaseModel):
+    """How an image is shown, in the words of napari's image layers.
+
+    A colour map has a name, or is a colour such as ``#ff8800`` from black; one that few
+    know brings its colours (RGBA from 0 to 1), and their places from 0 to 1 where they
+    are not evenly spaced.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    limits: FloatPair  # grey values shown darkest and brightest
+    colormap: str = "gray"
+    colours: tuple[tuple[float, float, float, float], ...] = ()
+    places: tuple[float, ...] = ()
+    gamma: float = Field(default=1.0, gt=0)
+    opacity: float = Field(default=1.0, ge=0, le=1)
+    blending: str = "translucent"
+    interpolation: str = "nearest"
+    colour_bar: bool = False
+
+    @field_validator("limits")
+    @classmethod
+    def _rising(cls, limits: FloatPair) -> FloatPair:
+        if not (np.isfinite(limits).all() and limits[0] < limits[1]):
+            msg = f"Contrast limits must be two rising numbers, got {limits}."
+            raise ValueError(msg)
+        return limits
+
+
 @dataclass(frozen=True, slots=True)
 class Micrograph:
     """One 2-D image with its calibration and history.
@@ -150,6 +179,8 @@ class Micrograph:
         block map of an uncalibrated image has its step here).
     metadata : mapping
         What the file said: vendor, beam, data bar.
+    look : Look or None
+        How these grey values are shown; None leaves it to who shows them.
     """
 
     data: Any
@@ -159,6 +190,7 @@ class Micrograph:
     origin: FloatPair = (0.0, 0.0)
     spacing_px: FloatPair = (1.0, 1.0)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    look: Look | None = None
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 2 or 0 in self.data.shape:
@@ -216,7 +248,8 @@ class Micrograph:
         Parameters
         ----------
         **changes : object
-            New values by attribute name; `pixel_size_nm` is parsed.
+            New values by attribute name; `pixel_size_nm` is parsed, and new `data` have
+            no `look` but one that is given.
 
         Returns
         -------
@@ -225,6 +258,8 @@ class Micrograph:
         """
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
+        if "data" in changes:
+            changes.setdefault("look", None)
         return replace(self, **changes)
 
 

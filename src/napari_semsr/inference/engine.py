@@ -356,7 +356,7 @@ def _report(
         model=plan.loaded.card.name,
         norm=strategy.norm,
         norm_error=None if frozen is None else frozen.error,
-        tile_mismatch=tally.meter.mismatch,
+        tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
         haze_gain=None if plan.haze is None else plan.haze.spread,

@@ -1,5 +1,6 @@
 """What a user may choose when enhancing; importable without torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,7 +107,8 @@ class EnhanceReport:
     tile_mismatch : float
         RMS difference between neighbouring tiles' predictions of the same pixels at
         their borders (up to 256 of each line), over the output's 1-99 % range
-        (sampled); 0 where there is one tile.
+        (sampled); 0 where there is one tile; NaN where no tile looked beyond its
+        border, or none of this run has a neighbour.
     seam_index : float
         Mean absolute step across tile borders over that between the pixels one row
         further in; 1 where there is one tile. A report, not a proof.
@@ -148,6 +150,8 @@ class EnhanceReport:
         """The seam index, or why it says nothing: steps in the image raise it too."""
         if self.tiles == 1:
             return "none: one tile"
+        if math.isnan(self.tile_mismatch):
+            return "not measured"
         if not self.tile_mismatch:
             return "no seam: tiles are equal"
         return f"{self.seam_index:.3f} (1: no seam)"

@@ -19,12 +19,16 @@ from .formats import (
     write_blocks as write_blocks,
 )
 from .napari_hooks import (
+    BAR_KEY as BAR_KEY,
     FOLDER_KEY as FOLDER_KEY,
     LIVE_KEY as LIVE_KEY,
     NETWORK_KEY as NETWORK_KEY,
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
+    LayerTuple as LayerTuple,
+    Paths as Paths,
+    get_reader as get_reader,
     holds_frames as holds_frames,
     layer_attributes as layer_attributes,
     network_mark as network_mark,

@@ -15,6 +15,7 @@ from typing import Any
 
 from napari_semsr.core import (
     FloatPair,
+    Look,
     Micrograph,
     OptionError,
     PixelSize,
@@ -365,13 +366,14 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Name, calibration and history of an image."""
+    """Name, calibration, history and look of an image."""
 
     name: str  # What the image was called
     pixel_size_nm: PixelSize | None  # ``(y, x)`` exactly as it was
     origin: FloatPair  # As in `Micrograph`
     spacing_px: FloatPair  # As in `Micrograph`
     provenance: Provenance | None  # What made the image
+    look: Look | None = None  # How it is shown
 
     def to_dict(self) -> dict[str, Any]:
         """Make the JSON object."""
@@ -379,6 +381,7 @@ class Record:
         size = None if self.pixel_size_nm is None else list(self.pixel_size_nm)
         if self.provenance is not None:
             made = self.provenance.model_dump(mode="json")
+        look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
         return {
             "record": _FORMAT,
             "name": self.name,
@@ -386,6 +389,7 @@ class Record:
             "origin": list(self.origin),
             "spacing_px": list(self.spacing_px),
             "provenance": made,
+            **look,
         }
 
     def to_json(self) -> str:
@@ -414,9 +418,18 @@ class Record:
                 origin=(float(origin[0]), float(origin[1])),
                 spacing_px=(float(spacing[0]), float(spacing[1])),
                 provenance=None if made is None else Provenance.model_validate(made),
+                look=_look(values.get("look")),
             )
         except (LookupError, TypeError, ValueError, OptionError):
             return None
+
+
+def _look(values: object) -> Look | None:
+    """Read how an image is shown; what cannot be understood is left out."""
+    try:
+        return None if values is None else Look.model_validate(values)
+    except ValueError:
+        return None
 
 
 def record_of(image: Micrograph) -> Record:
@@ -427,4 +440,5 @@ def record_of(image: Micrograph) -> Record:
         origin=image.origin,
         spacing_px=image.spacing_px,
         provenance=image.provenance,
+        look=image.look,
     )

@@ -277,7 +277,7 @@ def _converted(image: Micrograph, dtype: np.dtype[Any]) -> Micrograph:
         data = image.data.map_blocks(_convert_block, dtype, dtype=dtype)
     else:
         data, _ = to_dtype(image.data, dtype)
-    return image.replace(data=data)
+    return image.replace(data=data, look=image.look)
 
 
 def _convert_block(block: Any, dtype: np.dtype[Any]) -> Any:

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
+    Look,
     Micrograph,
     OptionError,
     ReadError,
+    contrast_limits,
     grid_cells,
     run,
 )
@@ -39,6 +41,9 @@ SAVED_KEY = "semsr saved"
 NETWORK_KEY = "semsr network"
 """Entry of a layer's metadata: model and digest of the last network behind it."""
 
+BAR_KEY = "semsr colour bar"
+"""Entry of a layer's metadata that tells that it is read by a colour bar."""
+
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
 
@@ -48,7 +53,18 @@ need neither levels nor chunks.
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
-    """Offer to read what is ours by name and by its first bytes; leave the rest."""
+    """Offer to read what is ours by name and by its first bytes; leave the rest.
+
+    Parameters
+    ----------
+    path : str or sequence of str
+        Files, stores or folders.
+
+    Returns
+    -------
+    callable or None
+        Gives layers of such paths.
+    """
     paths = [path] if isinstance(path, str) else path
     return read_layers if paths and all(_is_ours(Path(p)) for p in paths) else None
 
@@ -156,7 +172,8 @@ def _file(path: Path) -> list[LayerTuple]:
         ]
         if small and info.planes == 1:
             image, shown = levels[0][0]
-            levels = [[(image.replace(data=image.array()), np.asarray(shown))]]
+            whole = image.replace(data=image.array(), look=image.look)
+            levels = [[(whole, np.asarray(shown))]]
         name = levels[0][0][0].name
         if info.channels > 1:
             name = f"{name} channel {channel}"
@@ -182,11 +199,11 @@ def layer_of(
     """Make a calibrated napari layer of an image; its `data` may be in colour."""
     shown = image.data if data is None else data
     first = shown[0] if isinstance(shown, list) else shown
-    attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2)) | {
-        "contrast_limits": _limits(first if coarsest is None else coarsest),
-        "multiscale": isinstance(shown, list),
-        "rgb": rgb,
-    }
+    attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
+    attributes |= {"multiscale": isinstance(shown, list), "rgb": rgb}
+    if "contrast_limits" not in attributes:
+        limits = contrast_limits(first if coarsest is None else coarsest)
+        attributes["contrast_limits"] = limits
     return shown, attributes, "image"
 
 
@@ -208,6 +225,9 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     made = image.provenance
     network = None if made is None else made.network()
     marks = {} if network is None else network_mark(*network)
+    look = image.look
+    if look is not None and look.colour_bar:
+        marks[BAR_KEY] = True
     about = {
         "pixel_size_nm": image.pixel_size_nm,
         "provenance": None if made is None else made.model_dump(mode="json"),
@@ -221,6 +241,24 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         "axis_labels": (*("plane",) * extra, "y", "x"),
         "rgb": False,
         "metadata": {"micrograph": about, **marks},
+        **({} if look is None else _shown(look)),
+    }
+
+
+def _shown(look: Look) -> dict[str, Any]:
+    """Say in keywords of a layer how it is shown."""
+    colormap: Any = look.colormap
+    if look.colours:
+        colormap = {"name": look.colormap, "colors": look.colours}
+        if look.places:
+            colormap["controls"] = look.places
+    return {
+        "contrast_limits": look.limits,
+        "colormap": colormap,
+        "gamma": look.gamma,
+        "opacity": look.opacity,
+        "blending": look.blending,
+        "interpolation2d": look.interpolation,
     }
 
 
@@ -265,24 +303,6 @@ def _pile(planes: list[Any]) -> Any:
 
         return da.stack(planes)
     return np.stack(planes)
-
-
-def _limits(data: Any) -> tuple[float, float]:
-    """Choose contrast limits: all of 8 bits, else what a sample of pixels spans."""
-    dtype = np.dtype(data.dtype)
-    if dtype == np.uint8:
-        return 0.0, 255.0
-    if dtype.kind == "b":
-        return 0.0, 1.0
-    rows, columns = data.shape[-2:]
-    high, wide = min(rows, 1024), min(columns, 1024)
-    top, left = (rows - high) // 2, (columns - wide) // 2
-    sample = np.asarray(data[..., top : top + high, left : left + wide])
-    finite = sample[np.isfinite(sample)]
-    if not finite.size:
-        return 0.0, 1.0
-    low, limit = float(finite.min()), float(finite.max())
-    return (low, limit) if limit > low else (low, low + 1.0)
 
 
 # A frames folder as napari layers: every frame at its nominal place.

@@ -9,13 +9,14 @@ import io
 import math
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, PixelSize, ReadError
+from napari_semsr.core import FloatPair, Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -179,31 +180,42 @@ def _bmp_pixels(data: bytes) -> NDArray[Any]:
         return np.asarray(image.convert("RGB"))
 
 
-def _to_8_bit(data: NDArray[Any]) -> NDArray[np.uint8]:
-    """Stretch grey values over 8 bits; 8-bit images stay as they are.
+def _range(data: NDArray[Any]) -> FloatPair:
+    """Grey values that become 0 and 255: the darkest and brightest finite ones.
 
-    The darkest finite value becomes 0 and the brightest 255; NaN becomes 0.
+    8-bit images stay as they are.
     """
     if data.dtype == np.uint8:
+        return 0.0, 255.0
+    finite = data[np.isfinite(data)].astype(np.float64)
+    if data.dtype.kind == "b" or not finite.size:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    return low, high if high > low else low + 1.0
+
+
+def _to_8_bit(data: NDArray[Any], ends: FloatPair) -> NDArray[np.uint8]:
+    """Stretch grey values over 8 bits; NaN becomes 0."""
+    if data.dtype == np.uint8:
         return data
-    if data.dtype.kind == "b":
-        return data.astype(np.uint8) * np.uint8(255)
-    values = data.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    span = high - low if high > low else 1.0
-    values = np.nan_to_num((values - low) / span, nan=0.0, posinf=1.0, neginf=0.0)
+    values = (data.astype(np.float64) - ends[0]) / (ends[1] - ends[0])
+    values = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
     return np.asarray(np.rint(values * 255), dtype=np.uint8)
 
 
 def write(image: Micrograph, path: Path) -> None:
-    """Write an 8-bit PNG, with calibration and provenance."""
+    """Write an 8-bit PNG, with calibration, provenance and a look that fits 8 bits."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
+    data = image.array()
+    (low, high), look = _range(data), image.look
+    if look is not None and data.dtype != np.uint8:
+        limits = [255 * (value - low) / (high - low) for value in look.limits]
+        look = look.model_copy(update={"limits": tuple(limits)})
     said = PngInfo()
-    said.add_itxt(RECORD_KEY, record_of(image).to_json(), zip=True)
-    pixels = np.ascontiguousarray(_to_8_bit(image.array()))
+    said.add_itxt(RECORD_KEY, replace(record_of(image), look=look).to_json(), zip=True)
+    pixels = np.ascontiguousarray(_to_8_bit(data, (low, high)))
     with replacing(path) as temporary:
         Image.fromarray(pixels).save(
             temporary, format="PNG", pnginfo=said, dpi=_dpi(image.pixel_size_nm)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, field_validator
 
 from napari_semsr.core import (
+    Look,
     Micrograph,
     OptionError,
     Options,
@@ -232,6 +233,7 @@ class RawImage:
     origin: tuple[float, float] | None = None
     spacing_px: tuple[float, float] | None = None
     name: str | None = None
+    look: Look | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
     warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
 
@@ -567,6 +569,14 @@ def _calibration(source: RawImage) -> PixelSize | None:
     return stated
 
 
+def _look(source: RawImage) -> Look | None:
+    """Prefer the record's look, but for limits that someone changed since."""
+    own, stated = None if source.record is None else source.record.look, source.look
+    if own is None or stated is None or np.allclose(own.limits, stated.limits):
+        return own or stated
+    return own.model_copy(update={"limits": stated.limits})
+
+
 def _metadata(source: RawImage, data: Any, bar: int) -> dict[str, Any]:
     """Collect what the file said, and what was done to it."""
     found = {**source.metadata, "format": source.format, "databar_rows_cropped": bar}
@@ -600,6 +610,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
         metadata=_metadata(source, data, bar),
+        look=_look(source),
     )
 
 

@@ -4,9 +4,10 @@ A store is filled in place and stays resumable. Any other format is written from
 hidden store beside the output, which is removed once the output is whole.
 """
 
+import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -439,11 +440,16 @@ def _summed(reports: Sequence["EnhanceReport"]) -> "EnhanceReport":
         seconds=seconds,
         megapixels_per_second=pixels / seconds if seconds else 0.0,
         peak_memory_mb=max(item.peak_memory_mb for item in reports),
-        tile_mismatch=max(item.tile_mismatch for item in reports),
+        tile_mismatch=_largest(item.tile_mismatch for item in reports),
         seam_index=max(item.seam_index for item in reports),
         clipped=sum(item.clipped for item in reports),
         notes=tuple(notes),
     )
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Largest of what was measured; NaN where nothing was."""
+    return max((v for v in values if not math.isnan(v)), default=math.nan)
 
 
 def enhance_in_memory(

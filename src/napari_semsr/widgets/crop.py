@@ -24,7 +24,12 @@ from napari_semsr.widgets.base import (
     open_store,
     require_room,
 )
-from napari_semsr.widgets.layers import HELPER, grey_layers, nm_per_unit
+from napari_semsr.widgets.layers import (
+    HELPER,
+    grey_layers,
+    nm_per_unit,
+    result_name,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -75,10 +80,10 @@ def _crop_layers(
     image: Micrograph, reference: Micrograph | None, options: CropOptions
 ) -> Job[tuple[Cropped, list[Opened]]]:
     """Cut an image, and its reference alike, into temporary stores, and open them."""
-    place = new_store_path(f"{image.name}-cropped")
+    place = new_store_path(f"{image.name} crop")
     beside = None
     if reference is not None:
-        beside = new_store_path(f"{reference.name}-cropped-alike")
+        beside = new_store_path(f"{reference.name} crop")
     made = yield from crop_job(
         image, place, like=reference, like_output=beside, options=options
     )
@@ -176,8 +181,10 @@ class CropPanel(Panel):
             add_opened(
                 self.viewer,
                 opened,
-                name=f"{source.name} cropped",
-                colormap=getattr(source, "colormap", "gray"),
+                name=result_name(self.viewer, source.name, "crop"),
+                colormap=source.colormap,
+                contrast_limits=source.contrast_limits,
+                gamma=source.gamma,
             )
         if self.keep.value:
             for _, source in pairs:

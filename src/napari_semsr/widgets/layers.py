@@ -1,22 +1,36 @@
 """Between napari layers and micrographs: calibration travels both ways."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari import current_viewer
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    Look,
     Micrograph,
     OptionError,
     Provenance,
     ShapeError,
+    contrast_limits,
     parse_pixel_size,
 )
-from napari_semsr.io import LIVE_KEY, NETWORK_KEY, as_grey, layer_attributes
+from napari_semsr.io import (
+    BAR_KEY,
+    LIVE_KEY,
+    NETWORK_KEY,
+    LayerTuple,
+    Paths,
+    as_grey,
+    get_reader as read_files,
+    layer_attributes,
+)
 
 if TYPE_CHECKING:
     import napari.components
@@ -30,8 +44,32 @@ _MADE_OF_ANOTHER = ("enhance", "restore", "degrade")
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
-_SAMPLE = 1024
 _TOLERANCE = 1e-6
+
+
+_DOT = " \N{MIDDLE DOT} "
+_LEFT_OUT = "\N{HORIZONTAL ELLIPSIS}"
+_LAST = 2  # steps that a name tells, with the image that all began with
+
+
+def result_name(viewer: "napari.components.ViewerModel", source: str, step: str) -> str:
+    """Name what a step makes of a layer, as no layer is named yet.
+
+    A model or method follows the name of the source (``mosaic · ssum-sem``), then a
+    number from 2 where there is such a layer. Of many steps the last two are told; the
+    history of a layer has all.
+    """
+    first, *steps = f"{source}{_DOT}{step}".split(_DOT)
+    if len(steps) > _LAST:
+        steps = [_LEFT_OUT, *steps[-_LAST:]]
+    return free_name(viewer, _DOT.join([first, *steps]))
+
+
+def free_name(viewer: "napari.components.ViewerModel", name: str) -> str:
+    """Give a name that no layer has: this one, or with a number from 2."""
+    taken = {item.name for item in viewer.layers}
+    names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
+    return next(item for item in names if item not in taken)
 
 
 def nm_per_unit(unit: object) -> float | None:
@@ -199,31 +237,6 @@ def micrograph_from_layer(
     )
 
 
-def contrast_limits(
-    data: Any, low: float = 0.1, high: float = 99.9
-) -> tuple[float, float]:
-    """Grey values between which an image is shown, from a sample of its pixels.
-
-    `data` (Y, X).
-    """
-    level = data[-1] if isinstance(data, list | tuple) else data
-    if hasattr(level, "dask") and max(level.shape) > 2 * _SAMPLE:
-        window = tuple(
-            slice(max(0, (n - _SAMPLE) // 2), (n + _SAMPLE) // 2) for n in level.shape
-        )
-        level = level[window]
-    elif not hasattr(level, "dask"):
-        level = level[tuple(slice(None, None, -(-n // _SAMPLE)) for n in level.shape)]
-    values = np.asarray(level, dtype=float)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return 0.0, 1.0
-    lo, hi = (float(v) for v in np.percentile(values, (low, high)))
-    if hi <= lo:
-        lo, hi = float(values.min()), float(values.max())
-    return (lo, hi) if hi > lo else (lo, lo + 1.0)
-
-
 def layer_keywords(
     micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
 ) -> dict[str, Any]:
@@ -232,9 +245,57 @@ def layer_keywords(
     shown = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
         keywords["cache"] = False
-    if "contrast_limits" not in extra:
+    keywords |= extra
+    if "contrast_limits" not in keywords:
         keywords["contrast_limits"] = contrast_limits(shown)
-    return keywords | extra
+    return keywords
+
+
+def look_of(layer: Image) -> Look:
+    """Read how a layer is shown."""
+    from napari.utils.colormaps import ALL_COLORMAPS, Colormap
+
+    shown: Any = layer.colormap
+    known = shown.name.startswith("#") or shown.name in ALL_COLORMAPS
+    even = shown == Colormap(shown.colors, name=shown.name)
+    low, high = layer.contrast_limits
+    return Look(
+        limits=(float(low), float(high)),
+        colormap=shown.name,
+        colours=() if known else shown.colors.tolist(),
+        places=() if known or even else shown.controls.tolist(),
+        gamma=float(layer.gamma),
+        opacity=float(layer.opacity),
+        blending=str(layer.blending),
+        interpolation=str(layer.interpolation2d),
+        colour_bar=bool(layer.colorbar.visible),
+    )
+
+
+def show_colour_bar(layer: Layer) -> None:
+    """Show the bar of a layer that is read by one, and above it its name and unit."""
+    if isinstance(layer, Image) and layer.metadata.get(BAR_KEY):
+        layer.colorbar.visible = True
+        layer.name_overlay.position = layer.colorbar.position
+        layer.name_overlay.visible = True
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
+    """Offer to read what is ours; layers that need a colour bar get it when added."""
+    read = read_files(path)
+    return None if read is None else partial(_read, read)
+
+
+def _read(read: Callable[[Paths], list[LayerTuple]], path: Paths) -> list[LayerTuple]:
+    """Read layers; no keyword of theirs asks for a colour bar."""
+    layers, viewer = read(path), current_viewer()
+    if viewer and any(about["metadata"].get(BAR_KEY) for _, about, _ in layers):
+        viewer.layers.events.inserted.connect(_on_inserted)
+    return layers
+
+
+def _on_inserted(event: Any) -> None:
+    show_colour_bar(event.value)
 
 
 def without_cache(layer: Layer) -> None:

@@ -24,6 +24,7 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
+from napari_semsr.widgets.layers import result_name
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -88,7 +89,8 @@ class RestorePanel(Panel):
         path = typed_store(self.output)
         if path is None:
             require_room(micrograph.shape, 1)
-        store = path or new_store_path(f"{micrograph.name}-restored")
+        name = result_name(self.viewer, micrograph.name, options.method)
+        store = path or new_store_path(name)
         overwrite, target = bool(self.replace.value), Target(store, temporary=not path)
 
         def make() -> Job[Outcome]:
@@ -99,7 +101,8 @@ class RestorePanel(Panel):
 
     def show_outcome(self, outcome: Outcome, name: str) -> None:
         """Add the result as a layer, and write its parameters."""
-        add_opened(self.viewer, outcome.opened, name=f"{name} restored")
+        title = result_name(self.viewer, name, outcome.made.method)
+        add_opened(self.viewer, outcome.opened, name=title)
         said = f"Restored {name} by {outcome.made.method}."
         self.show_result(_figures(outcome.made), said)
 

@@ -95,7 +95,7 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     panel.form.set_values(tile=64, precision="fp32")
     said = run_panel(panel)
     assert "megapixels/s" in said
-    layer = model.layers["field enhanced"]
+    layer = model.layers["field · sem-restore"]
     found = micrograph_from_layer(layer)
     assert found.pixel_size_nm == (10.0, 10.0)
     assert found.shape == (96, 96)
@@ -129,9 +129,9 @@ def test_suffix_is_added(panel, asked, tmp_path):
 def test_without_a_path_the_cache_is_used(asked):
     results.remove_cache()
     path = asked()["output"]
-    assert path.name == "field-enhanced.ome.zarr"
+    assert path.name == "field_sem-restore.ome.zarr"
     path.mkdir()
-    assert asked()["output"].name == "field-enhanced-2.ome.zarr"
+    assert asked()["output"].name == "field_sem-restore-2.ome.zarr"
     results.remove_cache()
     assert not path.exists()
 
@@ -210,8 +210,8 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
     panel.model.add_file(write_tiny_model(tmp_path))
     panel.form.set_values(tile=32, precision="fp32")
     assert "megapixels/s" in run_panel(panel)
-    expected = micrograph_from_layer(model.layers["field enhanced"]).array()
-    model.layers.remove("field enhanced")
+    expected = micrograph_from_layer(model.layers["field · tiny"]).array()
+    model.layers.remove("field · tiny")
     with Client(
         processes=False,
         n_workers=1,
@@ -224,7 +224,7 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
         panel.advanced.scheduler.value = client.cluster.scheduler_address
         assert "megapixels/s" in run_panel(panel)
     assert panel.live.live.done == 9
-    found = micrograph_from_layer(model.layers["field enhanced"]).array()
+    found = micrograph_from_layer(model.layers["field · tiny"]).array()
     np.testing.assert_array_equal(found, expected)
 
 
@@ -253,7 +253,7 @@ def test_what_the_command_left_unfinished_is_resumed(
     shown = panel.form.options()
     assert (shown.tile, shown.precision, shown.device) == (32, "fp32", "cpu")
     assert panel.advanced.form.values()["memory_gb"] == 1.0
-    layer = model.layers["field enhanced"]
+    layer = model.layers["field · tiny"]
     assert micrograph_from_layer(layer).dtype == np.uint8
     made = read(output)
     assert made.provenance.inputs[0].name == "field.ome.tif"
@@ -315,7 +315,7 @@ def test_a_layer_at_another_pixel_size_is_resampled(
     panel.form.set_values(tile=32, precision="fp32", resample=resample)
     assert "is resampled to 16 nm" in panel.model.text.text()
     assert "megapixels/s" in run_panel(panel)
-    layer, source = model.layers["field enhanced"], model.layers["field"]
+    layer, source = model.layers["field · tiny"], model.layers["field"]
     found = micrograph_from_layer(layer)
     if resample == "auto":
         assert found.shape == (96, 96)

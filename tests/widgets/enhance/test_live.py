@@ -61,7 +61,7 @@ def assert_no_more_than_the_stopped_tile_was_begun_again(computed):
 def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, computed):
     source = model.layers["field"]
     panel.run_button.click()
-    layer = model.layers["field enhanced"]
+    layer = model.layers["field · sem-restore"]
     assert panel.live.live.done == 0
     assert layer.metadata[LIVE_KEY]
     np.testing.assert_array_equal(np.asarray(layer.data), source.data)
@@ -71,7 +71,7 @@ def test_the_layer_is_there_at_once_and_steady(panel, model, qtbot, finish, comp
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     np.testing.assert_array_equal(layer.scale, source.scale)
     finish(panel)
-    assert model.layers["field enhanced"] is layer
+    assert model.layers["field · sem-restore"] is layer
     assert layer.contrast_limits == limits
     assert LIVE_KEY not in layer.metadata
     assert len(computed) == len(set(computed)) == 9
@@ -84,7 +84,7 @@ def test_a_cancelled_layer_stays_and_is_gone_on_with(
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)
     assert "Enhance goes on" in panel.status.text()
-    layer = model.layers["field enhanced"]
+    layer = model.layers["field · sem-restore"]
     with pytest.raises(ShapeError, match="partly enhanced"):
         micrograph_from_layer(layer)
     left = len(computed)
@@ -118,8 +118,8 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     finish(panel)
     assert [layer.name for layer in model.layers] == [
         "field",
-        "field enhanced",
-        "field enhanced [1]",
+        "field · sem-restore",
+        "field · sem-restore 2",
     ]
 
 
@@ -129,7 +129,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
     start(panel, qtbot, computed, 1)
     path = panel.live.store.path
     assert path.exists()
-    model.layers.remove("field enhanced")
+    model.layers.remove("field · sem-restore")
     computed.allow()
     finish(panel)
     assert len(computed) < 9

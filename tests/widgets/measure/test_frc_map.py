@@ -26,7 +26,7 @@ def panel(model, qtbot, exposures, add) -> FrcMapPanel:
 
 def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     said = run_panel(panel)
-    layer = model.layers["FRC map (nm) of second"]
+    layer = model.layers["second · FRC map (nm)"]
     assert "median" in said
     assert layer.data.shape == (5, 5)
     np.testing.assert_allclose(layer.scale, 320.0)
@@ -56,7 +56,7 @@ def test_identical_images_fail_with_their_reason(panel, model, run_panel):
     model.layers["second"].data = model.layers["first"].data.copy()
     panel.first.value, panel.second.value = panel.second.value, panel.first.value
     said = run_panel(panel)
-    failed = model.layers["Failed blocks of first"]
+    failed = model.layers["first · failed blocks"]
     code = REASONS.index("identical") + 1
     assert np.all(failed.data == code)
     assert failed.features["reason"].iloc[code] == "identical"
@@ -80,7 +80,7 @@ def test_mosaic_has_its_map_and_the_curve_of_its_largest_whole_part(
     panel, model, run_panel
 ):
     assert "the map lies over the image" in run_panel(panel)
-    layer = model.layers["FRC map (nm) of second"]
+    layer = model.layers["second · FRC map (nm)"]
     assert np.isfinite(layer.data).any()
     np.testing.assert_allclose(layer.translate, 315.0)
     text = panel.figures.text()
@@ -110,7 +110,7 @@ def test_map_is_made_where_no_part_is_whole(panel, model, exposures, run_panel):
         data[slice(*half)] = np.nan
         model.layers[exposure.name].data = data
     assert "blocks" in run_panel(panel)
-    assert "FRC map (nm) of second" in model.layers
+    assert "second · FRC map (nm)" in model.layers
     assert "left out: No part of second and first" in panel.figures.text()
     assert panel.plot.axes[1].texts[0].get_text() == "no whole-field curve"
 
@@ -136,7 +136,7 @@ def test_one_image_is_split(panel, model, run_panel):
     panel.form.set_values(block=None)
     said = run_panel(panel)
     assert "blocks" in said
-    assert model.layers["FRC map (nm) of second"].data.shape == (3, 3)
+    assert model.layers["second · FRC map (nm)"].data.shape == (3, 3)
 
 
 def test_uncalibrated_images_give_pixels(panel, model, run_panel):
@@ -144,7 +144,7 @@ def test_uncalibrated_images_give_pixels(panel, model, run_panel):
         layer.units = ("pixel", "pixel")
         layer.scale = (1, 1)
     run_panel(panel)
-    layer = model.layers["FRC map (pixel) of second"]
+    layer = model.layers["second · FRC map (pixel)"]
     np.testing.assert_allclose(layer.scale, 32)
     np.testing.assert_allclose(layer.translate, 31.5)
     assert panel.plot.axes[0].get_xlabel() == "Resolution (px)"

@@ -47,7 +47,7 @@ def test_peak_lies_at_the_period(panel, model, run_panel):
 def test_centred_layer_keeps_the_viewer_in_nm(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
-    layer, image = model.layers["Spectrum of grating"], model.layers["grating"]
+    layer, image = model.layers["grating · spectrum"], model.layers["grating"]
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert layer.translate[1] > image.extent.world[1, 1]
     y, x = np.unravel_index(np.argmax(layer.data), layer.data.shape)
@@ -59,7 +59,7 @@ def test_centred_layer_keeps_the_viewer_in_nm(panel, model, run_panel):
 def test_rings_have_the_radius_of_their_period(panel, model, run_panel):
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
-    rings = model.layers["Periods of grating"]
+    rings = model.layers["grating · periods"]
     periods = [float(t.split()[0]) for t in rings.features["period"]]
     assert len(periods) >= 2
     for corners, period in zip(rings.data, periods, strict=True):
@@ -91,12 +91,12 @@ def test_spectrum_of_a_mosaic_keeps_its_frequencies(panel, model, run_panel):
     model.layers["grating"].data = holed
     panel.layers.value = [model.layers["grating"]]
     run_panel(panel)
-    layer = model.layers["Spectrum of grating"]
+    layer = model.layers["grating · spectrum"]
     assert layer.translate[1] > model.layers["grating"].extent.world[1, 1]
     _, x = np.unravel_index(np.argmax(layer.data), layer.data.shape)
     step = layer.metadata["spectrum"]["frequency_step_per_nm"]
     assert abs(x - 60) * step[1] == pytest.approx(1 / 80, rel=1e-6)
-    rings = model.layers["Periods of grating"]
+    rings = model.layers["grating · periods"]
     for corners, period in zip(rings.data, rings.features["period"], strict=True):
         radius = np.ptp(corners, axis=0) / 2
         np.testing.assert_allclose(radius, [1280, 1200] / np.float64(period.split()[0]))

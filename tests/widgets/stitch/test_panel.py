@@ -89,16 +89,16 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     assert np.isnan(mosaic.data).any()
     low, high = mosaic.contrast_limits
     assert np.nanmin(mosaic.data) <= low < high <= np.nanmax(mosaic.data)
-    for name in ("outlines, nominal", "outlines, solved", "joints"):
-        np.testing.assert_allclose(model.layers[f"scan {name}"].scale, 20)
+    for name in ("nominal outlines", "outlines", "joints"):
+        np.testing.assert_allclose(model.layers[f"scan · {name}"].scale, 20)
     assert not model.layers["scan frames, nominal"].visible
 
-    solved = model.layers["scan outlines, solved"]
+    solved = model.layers["scan · outlines"]
     found = np.array([box.min(axis=0) + 0.5 for box in solved.data])
     table = solved.features[["y_px", "x_px"]].to_numpy()
     np.testing.assert_allclose(found, table, atol=1e-4)
     assert list(solved.features["frame"]) == [f"frame_00{n}.tif" for n in range(4)]
-    joints = model.layers["scan joints"]
+    joints = model.layers["scan · joints"]
     assert joints.features["used"].sum() >= 3
     assert all(len(line) == 2 for line in joints.data)
 
@@ -122,7 +122,7 @@ def test_frame_that_is_left_out_is_listed(make, model, bad_scan, run_panel):
     assert "frame_003.tif" in panel.about.text()
     assert "3 of 4" in run_panel(panel)
     assert "<b>frame_003.tif</b>" in panel.trouble.text()
-    assert len(model.layers["bad outlines, solved"].data) == 3
+    assert len(model.layers["bad · outlines"].data) == 3
 
 
 def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):

@@ -471,9 +471,9 @@ class SeamMeter:
 
     @property
     def mismatch(self) -> float:
-        """RMS disagreement over the output's 1-99 % range; 0 without a border."""
+        """RMS disagreement over the output's 1-99 % range; NaN without any to see."""
         if not self._pixels:
-            return 0.0
+            return math.nan
         rms = math.sqrt(self._squares / self._pixels)
         low, high = np.percentile(_finite(self._samples), [1, 99])
         return rms / float(high - low) if high > low else float(rms > 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, PixelSize, ReadError
+from napari_semsr.core import Look, Micrograph, PixelSize, ReadError
 from napari_semsr.io.files import RECORD_KEY, Record, choose, decoding
 from napari_semsr.io.read_image import (
     LARGEST_PRINTED_NM,
@@ -713,7 +713,7 @@ def _calibrate(
         return maker
     text, warnings = str(page.description or ""), list[str]()
     size: PixelSize | None = None
-    name, record = None, None
+    name, record, look = None, None, None
     if tif.is_ome and tif.ome_metadata:
         root = _parse_ome(tif.ome_metadata)
         if root is None:
@@ -725,6 +725,7 @@ def _calibrate(
         details = tif.imagej_metadata or {}
         size = _imagej_pixel_size(page, details, warnings)
         text = str(details.get("Info", ""))
+        look = _imagej_look(details)
     else:
         size = _tag_pixel_size(page)
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
@@ -734,6 +735,7 @@ def _calibrate(
         size,
         record=record or _find_record(text),
         name=name,
+        look=look,
         metadata={
             name.lower(): tag.value
             for name, tag in tags.items()
@@ -741,6 +743,16 @@ def _calibrate(
         },
         warnings=tuple(warnings),
     )
+
+
+def _imagej_look(details: Mapping[str, Any]) -> Look | None:
+    """Read the display range that ImageJ noted for one channel."""
+    if int(details.get("channels") or 1) > 1:
+        return None
+    try:
+        return Look(limits=(float(details["min"]), float(details["max"])))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _find_record(text: str) -> Record | None:

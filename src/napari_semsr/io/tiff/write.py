@@ -67,8 +67,11 @@ def _plain_resolution(image: Micrograph) -> dict[str, Any]:
 
 
 def _imagej_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
-    """Collect what ImageJ shows: the unit, and the record among its information."""
-    return {
+    """Collect what ImageJ shows: unit, contrast, and the record in its information."""
+    look = image.look
+    return (
+        {} if look is None else dict(zip(("min", "max"), look.limits, strict=True))
+    ) | {
         "unit": "pixel" if image.pixel_size_nm is None else "nm",
         "Info": f"{RECORD_KEY}={record_of(image).to_json()}",
         "axes": axes,

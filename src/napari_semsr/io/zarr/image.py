@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from napari_semsr.core import IncompleteError, IntPair, Micrograph, PixelSize, ReadError
+from napari_semsr.core import (
+    IncompleteError,
+    IntPair,
+    Look,
+    Micrograph,
+    PixelSize,
+    ReadError,
+)
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     import zarr
 
 _CHUNK = 512
+_WHITE = 0xFFFFFF
 _CHUNKS_PER_SHARD = 4
 _SHARDED_FROM = 8 * _CHUNK
 
@@ -81,6 +89,7 @@ def store_of(
         spacing_px=record.spacing_px,
         name=record.name,
         provenance=record.provenance,
+        look=record.look,
         **options,
     )
 
@@ -266,9 +275,25 @@ def _source(
         origin=origin,
         spacing_px=spacing,
         name=str(image.metadata.get("name") or "") or None,
+        look=_look(image, channel),
         metadata={"chunks": list(array.chunks[-2:])},
         warnings=warnings,
     )
+
+
+def _look(image: _Image, channel: int) -> Look | None:
+    """Read window and colour of a channel from the metadata of OMERO."""
+    attributes, _ = _attributes(image.group)
+    try:
+        said = attributes["omero"]["channels"][channel]
+        window = said["window"]
+        hue = str(said.get("color") or "FFFFFF").lower()
+        return Look(
+            limits=(float(window["start"]), float(window["end"])),
+            colormap="gray" if int(hue, 16) == _WHITE else f"#{hue:0>6}",
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:

@@ -22,6 +22,7 @@ from napari_semsr.core import (
     Box,
     IntPair,
     Job,
+    Look,
     OptionError,
     PixelSize,
     Progress,
@@ -78,6 +79,7 @@ def _asked(made: dict[str, Any]) -> dict[str, Any]:
 def _making(record: Record) -> dict[str, Any]:
     """Tell what must be equal for a run to be resumed."""
     values = record.to_dict()
+    values.pop("look", None)  # of no effect on the pixels
     made = values["provenance"]
     if made is not None:
         values["provenance"] = {
@@ -266,7 +268,7 @@ class OmeZarrStore:
             raise WriteError(msg)
         yield from _build_levels(self.group, self.level0, self.unit, halve)
         self.group.attrs["ome"] = _multiscales(
-            self.record, len(_shapes_of(self.level0))
+            self.record, len(_shapes_of(self.level0)), self.level0.dtype
         )
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
@@ -456,6 +458,7 @@ def create_store(
     spacing_px: tuple[float, float] = (1.0, 1.0),
     name: str = "image",
     provenance: Provenance | None = None,
+    look: Look | None = None,
     overwrite: bool = False,
     resume: bool = False,
     chunks_per_shard: int = 1,
@@ -480,6 +483,8 @@ def create_store(
         Name of the image.
     provenance : Provenance, optional
         What makes the image.
+    look : Look, optional
+        How it is shown.
     overwrite : bool, default=False
         Replace an existing store.
     resume : bool, default=False
@@ -505,7 +510,7 @@ def create_store(
         msg = f"A chunk must have at least one pixel, got {rows} x {columns}."
         raise OptionError(msg)
     size = parse_pixel_size(pixel_size_nm)
-    record = Record(name, size, origin, spacing_px, provenance)
+    record = Record(name, size, origin, spacing_px, provenance, look)
     plan = _Plan(
         shape=_extent(shape),
         dtype=np.dtype(dtype),
@@ -547,7 +552,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     with writing(path):
         group = zarr.open_group(path, mode="w-", zarr_format=3)
         group.attrs[ATTRIBUTE] = {"complete": False, RECORD_KEY: record.to_dict()}
-        group.attrs["ome"] = _multiscales(record, 1)
+        group.attrs["ome"] = _multiscales(record, 1, plan.dtype)
         level0 = group.create_array(
             "0",
             shape=plan.shape,
@@ -671,7 +676,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
 # Composed and validated by yaozarrs: what it refuses is never written.
 
 
-def _multiscales(record: Record, levels: int) -> dict[str, Any]:
+def _multiscales(record: Record, levels: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     """Compose the OME-Zarr 0.5 metadata, the value of the group's ``ome`` attribute.
 
     Units stand in the axes when the image is calibrated; without a calibration there
@@ -680,7 +685,28 @@ def _multiscales(record: Record, levels: int) -> dict[str, Any]:
     from yaozarrs import v05
 
     image = _multiscale(record, record.name, levels, "mean")
-    return v05.Image(multiscales=[image]).model_dump(exclude_none=True)
+    shown = None if record.look is None else _omero(record.look, dtype)
+    said = v05.Image(multiscales=[image], omero=shown)
+    return said.model_dump(exclude_none=True)
+
+
+def _omero(look: Look, dtype: np.dtype[Any]) -> "v05.Omero":
+    """Say in other viewers' words how an image is shown: window and one colour."""
+    from yaozarrs import v05
+
+    start, end = look.limits
+    least, most = look.limits
+    if dtype.kind in "ui":
+        info = np.iinfo(dtype)
+        least, most = min(start, info.min), max(end, info.max)
+    hue = look.colormap.removeprefix("#")[:6].upper()
+    plain = look.colormap.startswith("#") and len(hue) == 6
+    channel = v05.OmeroChannel(
+        window=v05.OmeroWindow(start=start, end=end, min=least, max=most),
+        color=hue if plain else "FFFFFF",
+        active=True,
+    )
+    return v05.Omero(channels=[channel])
 
 
 def _label_metadata(record: Record, name: str, levels: int) -> dict[str, Any]:

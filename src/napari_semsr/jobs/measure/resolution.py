@@ -5,8 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_semsr import analysis
-from napari_semsr.core import FloatPair, IntPair, Job, Micrograph, Progress
+from napari_semsr.core import (
+    FloatPair,
+    IntPair,
+    Job,
+    Look,
+    Micrograph,
+    Progress,
+    contrast_limits,
+)
 from napari_semsr.io import ReadOptions, replacing, write
 from napari_semsr.jobs.images import (
     Image,
@@ -202,7 +212,8 @@ def frc_map_job(
     pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
     inputs = (input_record(i, m, opening) for i, m in pairs)
     provenance = made_by("frc-map", chosen.model_dump(mode="json"), *inputs)
-    result = replace(result, map=result.map.replace(provenance=provenance))
+    shown = result.map.replace(provenance=provenance, look=_map_look(result.map))
+    result = replace(result, map=shown)
     if target is not None:
         write(result.map, target, overwrite=overwrite)
     return FrcMapReport(
@@ -224,6 +235,17 @@ def frc_map_job(
         method=result.method,
         field_reason=result.field_reason,
         result=result,
+    )
+
+
+def _map_look(shown: Micrograph) -> Look:
+    """Lay a map over its image: translucent, with a colour bar."""
+    data = shown.array()
+    return Look(
+        limits=contrast_limits(data, 1, 99),
+        colormap="viridis",
+        opacity=0.55,
+        colour_bar=bool(np.isfinite(data).any()),
     )
 
 

@@ -35,6 +35,7 @@ from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.layers import (
     grey_layers,
     image_layers,
+    look_of,
     micrograph_from_layer,
     network_of,
     without_cache,
@@ -350,7 +351,7 @@ class Panel(QWidget):
         left = [item for item in self.made if is_unsaved(item)] or self.made
         layer = active if active in self.made else left[-1]
         with self.told():
-            image = self.micrograph(layer)
+            image = self.micrograph(layer).replace(look=look_of(layer))
             path = ask_path(self, layer)
             if path is not None:
                 check_place(image, layer.metadata, path)

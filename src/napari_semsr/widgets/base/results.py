@@ -26,7 +26,11 @@ from napari_semsr.io import LIVE_KEY, SAVED_KEY, SINGLE_PX, STORE_KEY, ReadOptio
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
-from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
+from napari_semsr.widgets.layers import (
+    layer_keywords,
+    show_colour_bar,
+    show_scale_bar,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -263,5 +267,6 @@ def add_opened(
     layer = viewer.add_image(data if many else data[0], multiscale=many, **keywords)
     if opened.path is not None:
         layer.metadata[STORE_KEY] = str(opened.path.resolve())
+    show_colour_bar(layer)
     show_scale_bar(viewer)
     return layer

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 from napari_semsr.core import Micrograph, OptionError, WriteError
 from napari_semsr.io import SAVED_KEY, STORE_KEY, output_kind, write
 from napari_semsr.widgets.base.results import file_stem
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import look_of, micrograph_from_layer
 
 _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
@@ -100,7 +100,7 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
             "Split Stack from the layer's own menu, and save one plane."
         )
         raise OptionError(msg)
-    image = micrograph_from_layer(layer)
+    image = micrograph_from_layer(layer).replace(look=look_of(layer))
     settled = _settle(Path(path), suffix)
     if settled is None:
         msg = f"Nothing was saved, since {path} was kept; choose another name."

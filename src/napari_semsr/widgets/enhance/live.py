@@ -13,11 +13,10 @@ from napari.layers import Image
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
-from napari_semsr.core import Box, Micrograph
+from napari_semsr.core import Box, Micrograph, contrast_limits
 from napari_semsr.io import LIVE_KEY, SINGLE_PX, STORE_KEY
 from napari_semsr.widgets.base import is_alive
 from napari_semsr.widgets.layers import (
-    contrast_limits,
     layer_keywords,
     without_cache,
 )
@@ -38,6 +37,7 @@ def live_field(
     card: dict[str, Any],
     options: Any,
     *,
+    name: str,
     whole: bool,
 ) -> tuple["LiveField", dict[str, Any]]:
     """Make what is drawn while an image is enhanced, and the keywords to show it.
@@ -54,7 +54,7 @@ def live_field(
     result = Micrograph(
         data=live.levels[-1][:, :],
         pixel_size_nm=output.frame.pixel_size_nm,
-        name=f"{micrograph.name} enhanced",
+        name=name,
         origin=output.frame.origin,
         spacing_px=output.frame.spacing_px,
     )

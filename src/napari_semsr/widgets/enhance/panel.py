@@ -1,5 +1,7 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
@@ -29,7 +31,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.live import LiveLayer, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
-from napari_semsr.widgets.layers import show_scale_bar, step_before
+from napari_semsr.widgets.layers import result_name, show_scale_bar, step_before
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -235,9 +237,14 @@ class EnhancePanel(Panel):
         path = typed_store(self.output)
         if path is None:
             require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
-            made = new_store_path(f"{micrograph.name}-enhanced")
+            made = new_store_path(self._result_name(micrograph))
             return Target(made, temporary=True)
         return Target(path, existing=str(self.existing.value))
+
+    def _result_name(self, micrograph: Micrograph) -> str:
+        """Name what the chosen model makes of an image."""
+        model = str(self.model.card.get("name") or Path(self.model.value or "").stem)
+        return result_name(self.viewer, micrograph.name, model)
 
     def _begun(self) -> Any:
         """Show how a store was begun that is to be resumed, and give its options."""
@@ -303,9 +310,13 @@ class EnhancePanel(Panel):
             old.resume()
             return old
         source, _, options = made
-        whole = bool(self.whole.value)
         field, keywords = live_field(
-            micrograph, source, self.model.card, options, whole=whole
+            micrograph,
+            source,
+            self.model.card,
+            options,
+            name=self._result_name(micrograph),
+            whole=bool(self.whole.value),
         )
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
         self._made = made
@@ -377,6 +388,7 @@ def _figures(report: Any, output: str) -> Numbers:
     """Say a run in words and numbers."""
     tiles = f"of {report.tile_px} px, halo {report.halo_px} px"
     mismatch = Quantity(report.tile_mismatch, form=".2e", note="of the range")
+    measured = report.tiles > 1 and not math.isnan(report.tile_mismatch)
     return {
         "Tiles": Quantity(report.tiles, note=tiles),
         "Time": Quantity(report.seconds, "s", ".2f"),
@@ -384,7 +396,7 @@ def _figures(report: Any, output: str) -> Numbers:
         "Peak memory": Quantity(report.peak_memory_mb, "MB", ".0f"),
         "Device": f"{report.device}, {report.precision}",
         "Normalisation": str(report.norm),
-        "Tile mismatch": mismatch if report.tiles > 1 else "none: one tile",
+        "Tile mismatch": mismatch if measured else report.seam,
         "Seam index": report.seam,
         "Store": output,
     } | ({"Notes": " ".join(report.notes)} if report.notes else {})

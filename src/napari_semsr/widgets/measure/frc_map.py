@@ -27,13 +27,14 @@ from napari_semsr.widgets.base import (
     Work,
 )
 from napari_semsr.widgets.layers import (
-    contrast_limits,
     grey_layers,
     is_exposure,
     layer_keywords,
     on_one_grid,
     provenance_of,
+    result_name,
     same_unit,
+    show_colour_bar,
     show_scale_bar,
 )
 from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
@@ -70,20 +71,10 @@ def _add_map_layer(
 
     `result`: one pixel for each block position; NaN where there is no crossing.
     """
-    data = np.asarray(result.array(), dtype=np.float32)
-    keywords = layer_keywords(
-        result,
-        name=f"FRC map ({result.unit}) of {name}",
-        contrast_limits=contrast_limits(data, 1, 99),
-        colormap="viridis",
-        blending="translucent",
-        opacity=0.55,
-        interpolation2d="nearest",
-    )
-    layer = viewer.add_image(data, **keywords)
-    colorbar = getattr(layer, "colorbar", None)
-    if colorbar is not None and np.isfinite(data).any():
-        colorbar.visible = True
+    title = result_name(viewer, name, f"FRC map ({result.unit})")
+    keywords = layer_keywords(result, name=title)
+    layer = viewer.add_image(result.array(), **keywords)
+    show_colour_bar(layer)
     return layer
 
 
@@ -101,8 +92,9 @@ def add_failed_layer(
         return None
     colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
     colours |= {code_of(reason): REASON_COLOURS[reason] for reason in REASONS}
-    title = f"Failed blocks of {name}"
-    keywords = layer_keywords(result, contrast_limits=(0, 1), name=title)
+    title = result_name(viewer, name, "failed blocks")
+    bare = result.replace(look=None)
+    keywords = layer_keywords(bare, contrast_limits=(0, 1), name=title)
     del keywords["contrast_limits"], keywords["rgb"]
     return viewer.add_labels(
         np.asarray(codes),

@@ -11,13 +11,13 @@ from magicgui.widgets import CheckBox, Select
 from napari.layers import Layer
 from numpy.typing import NDArray
 
-from napari_semsr.core import Grid, Job, Micrograph, Progress
+from napari_semsr.core import Grid, Job, Micrograph, Progress, contrast_limits
 from napari_semsr.jobs import cut_gaps
 from napari_semsr.widgets.base import Form, Note, Panel, Work, is_alive
 from napari_semsr.widgets.layers import (
-    contrast_limits,
     grey_layers,
     layer_keywords,
+    result_name,
     same_unit,
 )
 from napari_semsr.widgets.measure.measured import say_part, show_outline
@@ -83,10 +83,9 @@ def _add_spectrum_layer(
     grid = _beside(image, (plane.shape[0], plane.shape[1]), place)
     keywords = layer_keywords(
         grid,
-        name=f"Spectrum of {image.name}",
+        name=result_name(viewer, image.name, "spectrum"),
         contrast_limits=contrast_limits(plane, 25, 99.95),
         colormap="magma",
-        interpolation2d="nearest",
     )
     keywords["metadata"] = {
         "spectrum": {f"frequency_step_per_{per}": step, "quantity": "log10 power"}
@@ -109,7 +108,7 @@ def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) ->
     return viewer.add_shapes(
         ellipses,
         shape_type="ellipse",
-        name=f"Periods of {image.name}",
+        name=result_name(viewer, image.name, "periods"),
         features={"period": labels},
         text={
             "string": "{period}",

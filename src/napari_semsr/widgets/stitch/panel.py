@@ -46,7 +46,7 @@ from napari_semsr.widgets.base import (
     written,
 )
 from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
-from napari_semsr.widgets.layers import show_scale_bar
+from napari_semsr.widgets.layers import free_name, result_name, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -354,7 +354,8 @@ class StitchMosaicPanel(Panel):
             if FOLDER_KEY in layer.metadata:
                 layer.visible = False
         self._remove_earlier(folder)
-        image = add_opened(self.viewer, outcome.opened)
+        title = free_name(self.viewer, mosaic.name)
+        image = add_opened(self.viewer, outcome.opened, name=title)
         for layer in (image, *_add_shapes_layers(self.viewer, made, mosaic, name)):
             layer.metadata[_MADE_FROM] = str(folder)
         self.viewer.layers.selection.active = image
@@ -437,7 +438,7 @@ def _add_shapes_layers(
             viewer.add_shapes(
                 _boxes(nominal[known], frame),
                 shape_type="rectangle",
-                name=f"{name} outlines, nominal",
+                name=result_name(viewer, name, "nominal outlines"),
                 edge_color=[_NOMINAL if ok else _LOST for ok in placed[known]],
                 features={"frame": names[known], "placed": placed[known]},
                 opacity=0.6,
@@ -449,7 +450,7 @@ def _add_shapes_layers(
         viewer.add_shapes(
             _boxes(corners[placed], frame),
             shape_type="rectangle",
-            name=f"{name} outlines, solved",
+            name=result_name(viewer, name, "outlines"),
             edge_color=_SOLVED,
             features={"frame": names[placed], "y_px": y_px, "x_px": x_px},
             opacity=0.5,
@@ -470,7 +471,7 @@ def _add_shapes_layers(
     joints = viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
-        name=f"{name} joints",
+        name=result_name(viewer, name, "joints"),
         edge_color=np.array([joint_colour(pair) for pair in pairs]),
         features=ends | told,
         **keywords,
