@@ -25,7 +25,7 @@ def main() -> None:
     package = Path(napari_semsr.__file__).parent
     if Path(sys.argv[1]) in package.parents:
         sys.exit(f"the checkout was imported, not the wheel: {package}")
-    for name in ("napari.yaml", "py.typed"):
+    for name in ("napari.yaml", "py.typed", "docs/index.md"):
         if not (package / name).is_file():
             sys.exit(f"the wheel lacks {name}")
     if not list((package / "weights").glob("*.safetensors")):

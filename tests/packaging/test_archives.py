@@ -68,6 +68,13 @@ def test_wheel_holds_the_recipes_that_learn_from_pairs(in_wheel):
     assert files <= in_wheel
 
 
+def test_wheel_holds_the_pages_of_the_manual(in_wheel):
+    docs = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/images/*")]
+    assert len(docs) > 20
+    shipped = {f"napari_semsr/docs/{path.relative_to(ROOT / 'docs')}" for path in docs}
+    assert {name for name in in_wheel if "/docs/" in name} == shipped
+
+
 def test_wheel_holds_nothing_but_the_package(in_wheel):
     tops = {name.partition("/")[0] for name in in_wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"napari_semsr"}

@@ -96,6 +96,8 @@ def _crop_layers(
 class CropPanel(Panel):
     """Cuts a layer to a drawn rectangle, or to the area and grid of another."""
 
+    help_place = "crop.md#in-napari"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Crop", "Crop")
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to cut.")

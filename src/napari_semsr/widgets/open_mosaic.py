@@ -64,6 +64,8 @@ _COUNTS = {
 class OpenMosaicPanel(Panel):
     """Opens an image with its calibration, and corrects that of open layers."""
 
+    help_place = "first-steps.md#1-open-an-image"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Open mosaic", "Open")
         self.facts: dict[str, Any] = {}

@@ -61,6 +61,8 @@ _ROWS = {
 class RestorePanel(Panel):
     """Restores a layer by a classical method."""
 
+    help_place = "restore.md"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Restore", "Restore")
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to restore.")

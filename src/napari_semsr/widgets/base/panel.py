@@ -79,12 +79,15 @@ class Note(QLabel):
 
 
 _MINIMUM_WIDTH = 320
+_HELP_PX = 28
 Work = tuple[Callable[[], Job[Any]], Callable[[Any], None]]
 """What makes a job, and what shows its result."""
 
 
 class Panel(QWidget):
     """Base of the panels."""
+
+    help_place = "panels.md"  # page of the manual, and heading, that tells of it
 
     ran = QtSignal()
     """Emitted when what Run started has ended well and is shown."""
@@ -167,9 +170,12 @@ class Panel(QWidget):
         )
         self.save_button = push_button("Save\N{HORIZONTAL ELLIPSIS}", self.save, said)
         self.save_button.setVisible(False)
+        self.help_button = push_button("?", self.show_help, "The manual on this panel.")
+        self.help_button.setFixedWidth(_HELP_PX)
         row.addWidget(self.run_button, stretch=2)
         row.addWidget(self.save_button, stretch=1)
         row.addWidget(self.cancel_button, stretch=1)
+        row.addWidget(self.help_button)
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
@@ -430,6 +436,12 @@ class Panel(QWidget):
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
 
     # -- saying ----------------------------------------------------------------
+
+    def show_help(self) -> None:
+        """Open the manual where it tells of this panel."""
+        from napari_semsr.widgets.base.manual import open_manual
+
+        open_manual(self, self.help_place)
 
     def show_status(self, text: str) -> None:
         """Say something in the panel's last line."""

@@ -140,6 +140,8 @@ class EnhancePanel(Panel):
     what is in view is enhanced first.
     """
 
+    help_place = "live.md"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Enhance", "Enhance")
         from napari_semsr.inference import EnhanceOptions

@@ -176,6 +176,8 @@ def _measure(images: Sequence[Micrograph], options: FrcMapOptions) -> Job[FrcOut
 class FrcMapPanel(Panel):
     """Maps the resolution of two layers, or of one and its split."""
 
+    help_place = "frc.md#maps"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "FRC map", "Map resolution")
         self.first = self.new_layer_box("first", "Image", "The image to measure.")

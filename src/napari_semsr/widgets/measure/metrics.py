@@ -79,6 +79,8 @@ def _compare(
 class MetricsPanel(Panel):
     """Measures a layer, against a reference layer where there is one."""
 
+    help_place = "first-steps.md#3-measure-it"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Metrics", "Measure")
         self.image = self.new_layer_box("image", "Image", "The layer to measure.")

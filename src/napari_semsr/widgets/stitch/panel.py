@@ -181,6 +181,8 @@ def add_frames(viewer: "napari.viewer.Viewer", layers: list[Any]) -> str:
 class StitchMosaicPanel(Panel):
     """Joins the frames of a folder to one mosaic."""
 
+    help_place = "first-steps.md#5-stitch-frames"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Stitch mosaic", "Stitch")
         self.folder = FileEdit(

@@ -259,6 +259,8 @@ class TrainPanel(Panel):
     Closing the panel or the viewer stops the training with its state kept.
     """
 
+    help_place = "training.md#the-panel-train"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Train", "Train")
         self.pairs = PairsForm(self.new_layer_box)
