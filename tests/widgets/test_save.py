@@ -260,6 +260,15 @@ def test_temporary_stores_go_with_the_last_layer_that_shows_them(panel, model):
     assert store.is_dir()
     assert panel.unsaved.text() == ""
     model.layers.remove(twin)
+    assert store.is_dir()  # for the removal can be undone
+    panel.history.undo()
+    assert twin in model.layers
+    with panel.history.quiet():
+        model.layers.remove(twin)
+    panel.history.undo()
+    assert made in model.layers
+    with panel.history.quiet():
+        model.layers.remove(made)
     assert not store.exists()
 
 

@@ -23,6 +23,7 @@ from .napari_hooks import (
     FOLDER_KEY as FOLDER_KEY,
     LIVE_KEY as LIVE_KEY,
     NETWORK_KEY as NETWORK_KEY,
+    READ_KEY as READ_KEY,
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
@@ -33,6 +34,26 @@ from .napari_hooks import (
     layer_attributes as layer_attributes,
     network_mark as network_mark,
     scan_layers as scan_layers,
+)
+from .png import write_picture as write_picture
+from .project import (
+    PROJECT_SUFFIX as PROJECT_SUFFIX,
+    OpenedProject as OpenedProject,
+    Project as Project,
+    ProjectInput as ProjectInput,
+    ProjectLayer as ProjectLayer,
+    adopt as adopt,
+    is_project as is_project,
+    note_input as note_input,
+    note_recent as note_recent,
+    open_project as open_project,
+    plain as plain,
+    plain_attributes as plain_attributes,
+    project_folder as project_folder,
+    read_project as read_project,
+    recent_projects as recent_projects,
+    write_array as write_array,
+    write_project as write_project,
 )
 from .read_image import (
     ReadOptions as ReadOptions,

@@ -44,6 +44,9 @@ NETWORK_KEY = "semsr network"
 BAR_KEY = "semsr colour bar"
 """Entry of a layer's metadata that tells that it is read by a colour bar."""
 
+READ_KEY = "semsr read"
+"""Entry of a layer's metadata that tells how it was read: a channel, or options."""
+
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
 
@@ -66,7 +69,23 @@ def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
         Gives layers of such paths.
     """
     paths = [path] if isinstance(path, str) else path
+    if len(paths) == 1 and _is_project(Path(paths[0])):
+        return _read_project
     return read_layers if paths and all(_is_ours(Path(p)) for p in paths) else None
+
+
+def _is_project(path: Path) -> bool:
+    """Whether a path is that of a project."""
+    from napari_semsr.io.project import is_project
+
+    return is_project(path)
+
+
+def _read_project(path: Paths) -> list[LayerTuple]:
+    """Read the layers of a project."""
+    from napari_semsr.io.project import read_project_layers
+
+    return read_project_layers(Path(path if isinstance(path, str) else path[0]))
 
 
 def _is_ours(path: Path) -> bool:
@@ -178,7 +197,7 @@ def _file(path: Path) -> list[LayerTuple]:
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
-        layers[-1][1]["metadata"][STORE_KEY] = str(path.resolve())
+        layers[-1][1]["metadata"] |= {STORE_KEY: str(path.resolve()), READ_KEY: channel}
     return layers
 
 

@@ -9,6 +9,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ _NM_PER_METRE = 1e9
 _LARGEST_RECORD = 1 << 22
 _LARGEST_TEXT = 500
 _NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
+_SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
 _FRAME = 12  # length, name and checksum around the content of a chunk
 
 
@@ -220,6 +222,43 @@ def write(image: Micrograph, path: Path) -> None:
         Image.fromarray(pixels).save(
             temporary, format="PNG", pnginfo=said, dpi=_dpi(image.pixel_size_nm)
         )
+
+
+def write_picture(
+    pixels: NDArray[np.uint8], path: Path, lines: Sequence[str] = ()
+) -> None:
+    """Write what a screen shows as a PNG, with lines of text in a strip below it.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (Y, X, 3) or (Y, X, 4).
+    path : pathlib.Path
+        A file that is there is replaced.
+    lines : sequence of str
+        What must not get lost, such as that a network made the image.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+    from PIL.PngImagePlugin import PngInfo
+
+    said = PngInfo()
+    size = max(_SMALLEST_TEXT, pixels.shape[1] // 50)
+    font, high = ImageFont.load_default(size), round(1.4 * size)
+    rows, columns = pixels.shape[:2]
+    image = Image.new("RGB", (columns, rows + high * len(lines)))
+    image.paste(Image.fromarray(np.ascontiguousarray(pixels[..., :3])))
+    for number, line in enumerate(lines):
+        place = (size // 2, rows + number * high)
+        ImageDraw.Draw(image).text(place, line, font=font, fill="white")
+    if lines:
+        said.add_itxt("Description", "\n".join(lines))
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=said)
 
 
 def _dpi(size: PixelSize | None) -> tuple[float, float] | None:

@@ -11,6 +11,11 @@ from .form import (
     preference as preference,
     push_button as push_button,
 )
+from .history import (
+    History as History,
+    Step as Step,
+    history_of as history_of,
+)
 from .panel import (
     DASH as DASH,
     SIGMA as SIGMA,
@@ -43,4 +48,15 @@ from .results import (
 from .runner import (
     JobRunner as JobRunner,
     is_alive as is_alive,
+)
+from .saving import (
+    ask_file as ask_file,
+    ask_new_project as ask_new_project,
+    ask_path as ask_path,
+    check_place as check_place,
+    note_saved as note_saved,
+)
+from .session import (
+    Session as Session,
+    session_of as session_of,
 )

@@ -29,9 +29,11 @@ from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.docking import lay_as_tab
 from napari_semsr.widgets.base.findings import Columns, Findings, FindingsBar, Numbers
 from napari_semsr.widgets.base.form import push_button
-from napari_semsr.widgets.base.results import drop_store, is_unsaved
+from napari_semsr.widgets.base.history import MADE_KEY, history_of
+from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
+from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.layers import (
     grey_layers,
     image_layers,
@@ -121,8 +123,9 @@ class Panel(QWidget):
         self.saver.cancelled.connect(lambda: self.show_status("Nothing was saved."))
         self.made: list[Image] = []  # by this panel, and still in the viewer
         self._build()
+        self.history, self.session = history_of(viewer), session_of(viewer)
+        self.session.changed.connect(self._show_unsaved)
         events = viewer.layers.events
-        events.removed.connect(drop_store)
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers)
 
@@ -138,9 +141,10 @@ class Panel(QWidget):
         super().changeEvent(event)
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Lie over other docks of ours."""
+        """Lie over other docks of ours, and be known to the session."""
         super().showEvent(event)
         lay_as_tab(self, self.title)
+        self.session.watch(self)
 
     def _build(self) -> None:
         outer = QVBoxLayout(self)
@@ -331,7 +335,7 @@ class Panel(QWidget):
 
     @contextmanager
     def _making(self) -> Iterator[None]:
-        """Remember the images that are added within."""
+        """Remember the images that are added within; mark all layers that are."""
         before = list(self.viewer.layers)
         self._adding = True  # what is made here is not what to work on next
         try:
@@ -339,12 +343,17 @@ class Panel(QWidget):
         finally:
             self._adding = False
             self._active = self.viewer.layers.selection.active
+        for layer in self.viewer.layers:
+            if layer not in before:
+                layer.metadata.setdefault(MADE_KEY, self.title)
         new = [item for item in image_layers(self.viewer) if item not in before]
         self.made += [item for item in new if FOLDER_KEY not in item.metadata]
         self._show_unsaved()
 
     def _show_unsaved(self) -> None:
         """Say which layers go when napari ends, and offer to save them."""
+        if not is_alive(self):
+            return
         self.made = [item for item in self.made if item in self.viewer.layers]
         self.save_button.setVisible(bool(self.made))
         names = [item.name for item in self.made if is_unsaved(item)]

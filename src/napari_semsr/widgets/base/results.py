@@ -4,8 +4,8 @@ import atexit
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,16 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
 )
-from napari_semsr.io import LIVE_KEY, SAVED_KEY, SINGLE_PX, STORE_KEY, ReadOptions, read
+from napari_semsr.io import (
+    LIVE_KEY,
+    READ_KEY,
+    SAVED_KEY,
+    SINGLE_PX,
+    STORE_KEY,
+    ReadOptions,
+    read,
+    read_project,
+)
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
@@ -40,6 +49,7 @@ _GIB = 2**30
 _PYRAMID = 4 / 3
 _FLOAT = 4
 _folder: list[Path] = []
+_project: list[Path] = []
 
 
 def cache_folder() -> Path:
@@ -66,15 +76,34 @@ def remove_cache() -> None:
     _folder.clear()
 
 
-def drop_store(event: Any) -> None:
-    """Remove the temporary store of a layer that was taken out of its viewer.
+def drop_store(layer: "Layer", others: Iterable["Layer"]) -> None:
+    """Remove the store of a layer that was taken out of its viewer for good.
 
-    One that another layer shows, or a job may read, stays until napari ends.
+    One that another layer shows, or a job may read, stays until napari ends; one in a
+    project stays while the project lists it.
     """
-    path = event.value.metadata.get(STORE_KEY)
-    shared = any(item.metadata.get(STORE_KEY) == path for item in event.source)
-    if path and is_temporary(path) and not shared and not any_busy():
+    path = layer.metadata.get(STORE_KEY)
+    shared = any(item.metadata.get(STORE_KEY) == path for item in others)
+    if not path or shared or any_busy():
+        return
+    if is_temporary(path) or _is_left_over(Path(path)):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a store lies in the open project, which lists it no more."""
+    if path.parent not in _project:
+        return False
+    try:
+        listed = read_project(path.parent).layers
+    except ReadError:
+        return False
+    return all(item.store != path.name for item in listed)
+
+
+def keep_results_in(folder: Path | None) -> None:
+    """Let new results go into a project; None: into a temporary folder again."""
+    _project[:] = [] if folder is None else [folder.resolve()]
 
 
 def is_temporary(path: str) -> bool:
@@ -95,9 +124,14 @@ def file_stem(name: str) -> str:
 
 
 def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
-    """Give a path in the cache folder that does not exist yet."""
+    """Give a path in the open project, or in the cache folder, that does not exist."""
+    there = [folder for folder in _project if folder.is_dir()]
+    return free_path(there[0] if there else cache_folder(), name, suffix)
+
+
+def free_path(folder: Path, name: str, suffix: str) -> Path:
+    """Give a path in a folder that does not exist yet."""
     stem = file_stem(name)
-    folder = cache_folder()
     path, number = folder / f"{stem}{suffix}", 1
     while path.exists():
         number += 1
@@ -112,10 +146,11 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
     """
     need = shape[0] * shape[1] * scale**2 * _FLOAT * _PYRAMID / _GIB
     limit = float(preference("storage", "cache_gib"))
-    if need > limit:
+    if need > limit and not _project:
         msg = (
             f"A result of {need:.1f} GiB needs a chosen output path, since the cache "
-            f"holds {limit:g} GiB; choose a path, or raise it under Preferences."
+            f"holds {limit:g} GiB; choose a path, open a project in the panel Save, or "
+            "raise it under Preferences."
         )
         raise OptionError(msg)
 
@@ -166,6 +201,7 @@ class Opened:
     micrograph: Micrograph  # the finest level asked for
     levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
     path: Path | None = None  # of the file or store
+    options: ReadOptions = field(default_factory=ReadOptions)  # as it was asked for
 
 
 def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
@@ -190,7 +226,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
             break
     if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
         found += yield from coarse_levels(found[0])
-    return Opened(found[0], tuple(found), path)
+    return Opened(found[0], tuple(found), path, options)
 
 
 def open_store(path: str | Path) -> Job[Opened]:
@@ -267,6 +303,7 @@ def add_opened(
     layer = viewer.add_image(data if many else data[0], multiscale=many, **keywords)
     if opened.path is not None:
         layer.metadata[STORE_KEY] = str(opened.path.resolve())
+        layer.metadata[READ_KEY] = opened.options.model_dump(exclude_defaults=True)
     show_colour_bar(layer)
     show_scale_bar(viewer)
     return layer

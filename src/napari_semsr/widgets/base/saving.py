@@ -10,7 +10,14 @@ from napari.utils.history import get_save_history, update_save_history
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_semsr.core import Micrograph, OptionError, WriteError
-from napari_semsr.io import SAVED_KEY, STORE_KEY, output_kind, write
+from napari_semsr.io import (
+    PROJECT_SUFFIX,
+    SAVED_KEY,
+    STORE_KEY,
+    output_kind,
+    project_folder,
+    write,
+)
 from napari_semsr.widgets.base.results import file_stem
 from napari_semsr.widgets.layers import look_of, micrograph_from_layer
 
@@ -38,6 +45,23 @@ def ask_file(
     path = _settle(Path(typed), filters[chosen], parent, filters) if typed else None
     if path is not None:
         update_save_history(str(path))
+    return path
+
+
+def ask_new_project(parent: QWidget | None) -> Path | None:
+    """Ask where a new project goes; None when the user says no."""
+    place = Path(get_save_history()[0]) / f"project{PROJECT_SUFFIX}"
+    typed, _ = QFileDialog.getSaveFileName(
+        parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
+    )
+    if not typed:
+        return None
+    path = project_folder(Path(typed))
+    inside = [item for item in path.parents if item.suffix == PROJECT_SUFFIX]
+    path = inside[-1] if inside else path
+    if path.suffix != PROJECT_SUFFIX:
+        path = path.with_name(f"{path.name}{PROJECT_SUFFIX}")
+    update_save_history(str(path))
     return path
 
 

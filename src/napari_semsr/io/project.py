@@ -1,0 +1,700 @@
+"""A project: what a session has open, kept in a folder so that it opens again.
+
+``NAME.semsr/project.json`` lists the layers, where their pixels are and how they are
+shown. Pixels that we made lie in the folder; inputs stay where they are, and are found
+again by path and digest.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import platformdirs
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_semsr.core import (
+    Job,
+    Progress,
+    ReadError,
+    SemsrError,
+    WriteError,
+    digest_path,
+    run,
+    software_versions,
+)
+from napari_semsr.io.files import renaming, replacing, writing
+from napari_semsr.io.napari_hooks import (
+    FOLDER_KEY,
+    LIVE_KEY,
+    READ_KEY,
+    SAVED_KEY,
+    SINGLE_PX,
+    STORE_KEY,
+    LayerTuple,
+    layer_of,
+    read_layers,
+    scan_layers,
+)
+
+PROJECT_SUFFIX = ".semsr"
+"""Ending of the name of a project's folder."""
+
+_FILE = "project.json"
+_VERSION = 1
+_FORMAT = "napari-semsr project"
+_MOST_RECENT = 10
+_IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
+_PLACES = (STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY)
+"""Entries of a layer's metadata that hold on this machine only."""
+
+Kind = Literal["image", "labels", "shapes", "points"]
+
+
+class _Part(BaseModel):
+    """A part of the file; what a later minor version adds is left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ProjectInput(_Part):
+    """A file or folder that we did not make.
+
+    Attributes
+    ----------
+    path : str
+        From the project's folder, with ``/``; absolute where there is no such way.
+    absolute : str
+        Where it was when the project was saved.
+    stamp : tuple of int
+        Bytes and time of change (ns); while they are the same, nothing is digested.
+    """
+
+    path: str
+    absolute: str
+    stamp: tuple[int, int]
+
+
+class ProjectLayer(_Part):
+    """One layer.
+
+    Attributes
+    ----------
+    kind : str
+        Of layer, as napari calls it.
+    name : str
+        Of the layer.
+    attributes : dict
+        Keywords of the layer as JSON: transform, look, metadata.
+    store : str or None
+        Name of the store in the project's folder.
+    input : str or None
+        Digest of the input that it shows, or whose frames it outlines.
+    read : dict, int, str or None
+        How it is read from its input: options, the number of a channel, ``"frames"``.
+    data : list or None
+        Vertices of shapes or points, in pixels.
+    """
+
+    kind: Kind
+    name: str
+    attributes: dict[str, Any] = {}
+    store: str | None = None
+    input: str | None = None
+    read: dict[str, Any] | int | str | None = None
+    data: list[Any] | None = None
+
+
+class Project(_Part):
+    """What ``project.json`` holds.
+
+    Attributes
+    ----------
+    format, version : str, int
+        What file this is.
+    saved : str
+        When, in UTC.
+    versions : dict
+        Of the software that saved it.
+    inputs : dict
+        Files that layers are drawn from, by digest.
+    layers : tuple
+        Bottom first.
+    options : dict
+        Forms of the panels, by the panel's title.
+    window : dict
+        Camera, axes and the chosen layer.
+    """
+
+    format: Literal["napari-semsr project"] = "napari-semsr project"
+    version: int = _VERSION
+    saved: str = ""
+    versions: dict[str, str] = {}
+    inputs: dict[str, ProjectInput] = {}
+    layers: tuple[ProjectLayer, ...] = ()
+    options: dict[str, dict[str, Any]] = {}
+    window: dict[str, Any] = {}
+
+
+def project_folder(path: Path) -> Path:
+    """Give the folder of a project, of which its file may be named.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder or its ``project.json``.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+    """
+    return path.parent if path.name == _FILE else path
+
+
+def is_project(path: Path) -> bool:
+    """Tell whether a path is that of a project.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder or file.
+
+    Returns
+    -------
+    bool
+        Whether there is a ``project.json``, or the name says that there should be.
+    """
+    folder = project_folder(path)
+    return folder.suffix == PROJECT_SUFFIX or (folder / _FILE).is_file()
+
+
+def read_project(path: Path) -> Project:
+    """Read what a project holds.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder or its ``project.json``.
+
+    Returns
+    -------
+    Project
+        Checked.
+
+    Raises
+    ------
+    ReadError
+        If there is none, if it is damaged, or if it is of a later version.
+    """
+    file = project_folder(path) / _FILE
+    try:
+        values = json.loads(file.read_text("utf-8"))
+        newer = values["format"] == _FORMAT and values["version"] > _VERSION
+    except FileNotFoundError as error:
+        msg = (
+            f"{file.parent} holds no {_FILE}: choose the folder NAME{PROJECT_SUFFIX} "
+            "of a project."
+        )
+        raise ReadError(msg) from error
+    except OSError as error:
+        msg = f"{file} cannot be read ({error.strerror}): check its permissions."
+        raise ReadError(msg) from error
+    except (ValueError, TypeError, LookupError) as error:
+        raise _damaged(file, error) from error
+    if newer:
+        msg = (
+            f"{file} was saved by a newer napari-semsr (project version "
+            f"{values['version']}, known here: {_VERSION}): update napari-semsr."
+        )
+        raise ReadError(msg)
+    try:
+        return Project.model_validate(values)
+    except ValidationError as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> ReadError:
+    """Say that a file is no project, and what is not lost."""
+    reason = str(error).splitlines()[0]
+    return ReadError(
+        f"{file} is damaged ({reason}): copy the project again; the images in its "
+        "folder open one by one."
+    )
+
+
+def write_project(folder: Path, project: Project) -> None:
+    """Write ``project.json``, as a whole or not at all.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the project; made where there is none.
+    project : Project
+        What it holds.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    made = project.model_copy(
+        update={
+            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": software_versions(),
+        }
+    )
+    text = json.dumps(made.model_dump(mode="json"), indent=1, allow_nan=False)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / _FILE) as place:
+        place.write_text(text + "\n", "utf-8")
+
+
+# -- pixels into the folder ---------------------------------------------------------
+
+
+def adopt(source: Path, target: Path) -> None:
+    """Give a store or a folder a second place, without its bytes where that works.
+
+    Parameters
+    ----------
+    source, target : pathlib.Path
+        What is there, and where it is wanted; no file of it is ever changed in place.
+    """
+    with writing(target), renaming(target) as place:
+        shutil.copytree(source, place, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file, or copy it where links do not reach."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def write_array(data: Any, path: Path) -> None:
+    """Write pixels that are no grey image: stacks, colour, labels.
+
+    Parameters
+    ----------
+    data : array
+        NumPy or dask, of any number of axes.
+    path : pathlib.Path
+        A plain zarr array, which appears when it is whole.
+    """
+    import zarr
+
+    with writing(path), renaming(path) as place:
+        if hasattr(data, "dask"):
+            import dask.array as da
+
+            da.to_zarr(data, str(place))
+        else:
+            array = np.asarray(data)
+            store = zarr.create_array(
+                str(place), shape=array.shape, dtype=array.dtype, chunks="auto"
+            )
+            store[...] = array
+
+
+def _read_array(path: Path) -> Any:
+    """Read what `write_array` wrote, lazily where it is large."""
+    import dask.array as da
+    import zarr
+
+    try:
+        array = zarr.open_array(str(path), mode="r")
+        return array[...] if array.nbytes <= _IN_MEMORY else da.from_zarr(array)
+    except (OSError, ValueError, LookupError) as error:
+        msg = f"{path} cannot be read as an array: copy the project again."
+        raise ReadError(msg) from error
+
+
+# -- attributes of layers as JSON ---------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """Turn what napari holds into what JSON holds; what is neither becomes text.
+
+    Parameters
+    ----------
+    value : object
+        Numbers, texts, arrays, tables, models.
+
+    Returns
+    -------
+    object
+        Made of dicts, lists, texts and numbers; no number is left infinite or NaN.
+    """
+    value = getattr(value, "value", value)  # of an enumeration
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the keywords of a layer into JSON.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of ``layer.as_layer_data_tuple()``; only those that are to be kept.
+
+    Returns
+    -------
+    dict
+        Without the places in its metadata that hold on this machine only.
+    """
+    kept = dict(attributes)
+    features = kept.pop("features", None)
+    metadata = dict(kept.pop("metadata", {}))
+    made = {name: plain(value) for name, value in kept.items()}
+    made["metadata"] = {
+        str(key): plain(value)
+        for key, value in metadata.items()
+        if key not in _PLACES and _is_plain(value)
+    }
+    if features is not None and len(features):
+        made["features"] = {
+            str(name): {
+                "dtype": str(np.asarray(features[name]).dtype),
+                "values": plain(np.asarray(features[name])),
+            }
+            for name in features
+        }
+    return made
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether something in a layer's metadata means anything without its program."""
+    if isinstance(value, Mapping):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    known = bool | int | float | str | BaseModel | Path | np.generic
+    return value is None or isinstance(value, known)
+
+
+def _keywords(layer: ProjectLayer) -> dict[str, Any]:
+    """Turn the attributes of a layer back into keywords."""
+    made = dict(layer.attributes, name=layer.name)
+    features = made.get("features")
+    if features:
+        made["features"] = {
+            name: _column(item["values"], item["dtype"])
+            for name, item in features.items()
+        }
+    if layer.kind == "labels" and isinstance(made.get("colormap"), dict):
+        colours = made["colormap"].items()
+        made["colormap"] = {
+            None if key == "None" else int(key): colour for key, colour in colours
+        }
+    return made
+
+
+def _column(values: list[Any], dtype: str) -> Any:
+    """Make a column of a table; a gap among numbers is NaN."""
+    if dtype.startswith("float"):
+        values = [math.nan if value is None else value for value in values]
+    return np.array(values, dtype="object" if dtype.startswith("<U") else dtype)
+
+
+# -- inputs -------------------------------------------------------------------------
+
+
+def _files_of(path: Path, frames: bool) -> Iterator[Path]:
+    """Files that an input consists of; of a scan those that lie in it."""
+    if path.is_file():
+        yield path
+    else:
+        found = path.iterdir() if frames else path.rglob("*")
+        yield from (f for f in found if f.is_file() and not f.name.startswith("."))
+
+
+def _stamp(path: Path, frames: bool) -> tuple[int, int]:
+    """Bytes and last change of an input."""
+    stats = [file.stat() for file in _files_of(path, frames)]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+
+
+def _digest(path: Path, frames: bool) -> str:
+    """Digest an input; of a scan its own files, not what is put below them."""
+    if path.is_file() or not frames:
+        return digest_path(path)
+    import hashlib
+
+    digest = hashlib.sha256()
+    for file in sorted(_files_of(path, frames)):
+        digest.update(file.name.encode() + digest_path(file).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def note_input(
+    folder: Path, path: Path, known: Mapping[str, ProjectInput], *, frames: bool
+) -> tuple[str, ProjectInput]:
+    """Note an input of a project, digesting it unless that was done before.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the project.
+    path : pathlib.Path
+        The input.
+    known : mapping
+        Inputs noted before, by digest.
+    frames : bool
+        Whether it is a folder of frames.
+
+    Returns
+    -------
+    tuple
+        Digest, and what is noted.
+    """
+    stamp, absolute = _stamp(path, frames), str(path.resolve())
+    place = absolute
+    with suppress(ValueError):  # another drive
+        place = Path(os.path.relpath(absolute, folder.resolve())).as_posix()
+    noted = ProjectInput(path=place, absolute=absolute, stamp=stamp)
+    for digest, one in known.items():
+        if (one.absolute, one.stamp) == (absolute, stamp):
+            return digest, noted
+    return _digest(path, frames), noted
+
+
+def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
+    """Whether an input is what it was; where its stamp is, it is not read."""
+    return _stamp(path, frames) == one.stamp or _digest(path, frames) == digest
+
+
+def _find(folder: Path, digest: str, one: ProjectInput, frames: bool) -> Path | None:
+    """Find an input that has the digest, else one that has its name."""
+    name = PurePosixPath(one.path).name
+    places = [folder / one.path, Path(one.absolute), folder.parent / name]
+    there = [place for place in places if place.exists()]
+    for place in there:
+        if _is_same(place, digest, one, frames):
+            return place.resolve()
+    return there[0].resolve() if there else None
+
+
+# -- opening ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedProject:
+    """A project, with the layers that could be read.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+        Where it is.
+    project : Project
+        What its file says.
+    layers : tuple
+        Of each layer what its file says, and its data, keywords and kind for napari.
+    lost : tuple
+        Layers that could not be read.
+    said : tuple of str
+        A sentence for each input or store that is missing, damaged or changed.
+    """
+
+    folder: Path
+    project: Project
+    layers: tuple[tuple[ProjectLayer, LayerTuple], ...]
+    lost: tuple[ProjectLayer, ...]
+    said: tuple[str, ...]
+
+
+def open_project(path: Path) -> Job[OpenedProject]:
+    """Open a project with every layer whose pixels are there.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder or its ``project.json``.
+
+    Returns
+    -------
+    OpenedProject
+        Layers, and what was missing.
+
+    Yields
+    ------
+    Progress
+        Inputs, then layers.
+
+    Raises
+    ------
+    ReadError
+        If it is no project that can be read.
+    """
+    folder = project_folder(path).resolve()
+    project = read_project(folder)
+    frames = {layer.input for layer in project.layers if layer.read == "frames"}
+    found: dict[str, Path | None] = {}
+    said: list[str] = []
+    for digest, one in project.inputs.items():
+        name = PurePosixPath(one.path).name
+        yield Progress(len(found), len(project.inputs), f"looking for {name}")
+        place = found[digest] = _find(folder, digest, one, digest in frames)
+        if place is None:
+            said.append(f"{one.absolute} is missing: put it back beside {folder.name}.")
+        elif not _is_same(place, digest, one, digest in frames):
+            said.append(f"{place} has changed since the project was saved.")
+    layers: list[tuple[ProjectLayer, LayerTuple]] = []
+    lost: list[ProjectLayer] = []
+    for layer in project.layers:
+        yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
+        try:
+            layers.append((layer, _read_layer(folder, layer, found)))
+        except SemsrError as error:
+            lost.append(layer)
+            if layer.input is None or found.get(layer.input):
+                said.append(f"Layer {layer.name!r} was left out: {error}")
+    return OpenedProject(folder, project, tuple(layers), tuple(lost), tuple(said))
+
+
+def _read_layer(
+    folder: Path, layer: ProjectLayer, inputs: Mapping[str, Path | None]
+) -> LayerTuple:
+    """Read the pixels of a layer, and dress it as it was."""
+    keywords, source = _keywords(layer), inputs.get(layer.input or "")
+    if layer.data is not None or layer.kind in ("shapes", "points"):
+        data: Any = [np.array(item, dtype=float) for item in layer.data or ()]
+        if layer.kind == "points":
+            data = np.array(layer.data or (), dtype=float)
+        if source is not None:
+            keywords["metadata"] = keywords.get("metadata", {}) | {
+                FOLDER_KEY: str(source)
+            }
+        return data if len(data) else None, keywords, layer.kind
+    data, own, _ = _read_pixels(folder, layer, source)
+    here = own.pop("metadata", {})
+    metadata = {key: here[key] for key in _PLACES if key in here}
+    metadata |= keywords.pop("metadata", {})
+    if hasattr(data[0] if isinstance(data, list) else data, "dask"):
+        own["cache"] = False
+    return data, {**own, **keywords, "metadata": metadata}, layer.kind
+
+
+def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> LayerTuple:
+    """Read the pixels of an image or of labels as a layer of their own."""
+    if layer.store is not None:
+        path = folder / layer.store
+        if Path(layer.store).name != layer.store or not path.exists():
+            msg = f"its store {layer.store} is missing in {folder}; copy it there."
+            raise ReadError(msg)
+        if layer.store.endswith(".ome.zarr"):
+            return read_layers(str(path))[0]
+        return _read_array(path), {"metadata": {STORE_KEY: str(path)}}, layer.kind
+    if source is None:
+        msg = "its input is missing."
+        raise ReadError(msg)
+    if layer.read == "frames":
+        from napari_semsr.io.scans import open_frames
+
+        return scan_layers(run(open_frames(source)), source)[0]
+    if isinstance(layer.read, dict) and layer.read:
+        return _read_as(source, layer.read)
+    found = read_layers(str(source))
+    which = layer.read if isinstance(layer.read, int) else 0
+    if which >= len(found):
+        msg = f"{source} has no channel {which} any more."
+        raise ReadError(msg)
+    return found[which]
+
+
+def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
+    """Read an image as the panel was told to, with its pyramid where it has one."""
+    from napari_semsr.io.formats import describe, read
+
+    image = read(source, **options)
+    many = {"level", "databar_rows"}.isdisjoint(options) and image.is_lazy
+    coarse = range(1, describe(source).levels) if many else ()
+    rest = {key: value for key, value in options.items() if key != "pixel_size_nm"}
+    data = [image.data, *(read(source, level=n, **rest).data for n in coarse)]
+    if max(image.shape) <= SINGLE_PX:
+        data = [image.array()]
+    shown, own, kind = layer_of(
+        image, data=data if len(data) > 1 else data[0], coarsest=data[-1]
+    )
+    own["metadata"] |= {STORE_KEY: str(source), READ_KEY: options}
+    return shown, own, kind
+
+
+def read_project_layers(path: Path) -> list[LayerTuple]:
+    """Read the layers of a project for napari; what is missing is a warning.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The folder or its ``project.json``.
+
+    Returns
+    -------
+    list of tuple
+        Data, keywords and kind.
+    """
+    import warnings
+
+    opened = run(open_project(path))
+    for sentence in opened.said:
+        warnings.warn(sentence, stacklevel=2)
+    return [layer for _, layer in opened.layers]
+
+
+# -- recent projects ----------------------------------------------------------------
+
+
+def _recent_file() -> Path:
+    """Where the list of recent projects is."""
+    return platformdirs.user_state_path("napari-semsr", appauthor=False) / "recent.json"
+
+
+def recent_projects() -> list[Path]:
+    """List projects that were open lately and are still there.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Last one first.
+    """
+    try:
+        found = json.loads(_recent_file().read_text("utf-8"))
+        return [Path(item) for item in found if (Path(item) / _FILE).is_file()]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def note_recent(folder: Path) -> None:
+    """Put a project first in the list of recent ones; without one it does as well.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the project.
+    """
+    listed: Sequence[Path] = [folder, *(p for p in recent_projects() if p != folder)]
+    file = _recent_file()
+    with suppress(OSError, WriteError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as place:
+            text = json.dumps([str(item) for item in listed[:_MOST_RECENT]])
+            place.write_text(text, "utf-8")

@@ -1,0 +1,139 @@
+"""What can be taken back: one list for each viewer, its removals of layers included."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, finalize, ref
+
+from psygnal import Signal
+
+from napari_semsr.widgets.base.results import drop_store
+from napari_semsr.widgets.layers import HELPER
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+MADE_KEY = "semsr made"
+"""Entry of a layer's metadata: title of the panel that made it."""
+
+_MOST = 10  # chosen: more steps back are lost count of, and layers are kept for each
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One thing that can be taken back; it must hold the viewer only weakly."""
+
+    text: str  # what was done, as in "removal of mosaic"
+    undo: Callable[[], object]
+    possible: Callable[[], bool] = lambda: True  # it is passed over where not
+    forget: Callable[[], object] = lambda: None  # when it is too late for it
+    owner: str = ""  # panel that has an Undo button of its own
+
+
+class History:
+    """What was done in a viewer, the last thing last."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: "ViewerModel") -> None:
+        self._viewer = ref(viewer)
+        self._steps: list[Step] = []
+        self._quiet = False
+        viewer.layers.events.removed.connect(self._on_removed)
+        finalize(viewer, _forget, self._steps).atexit = False
+
+    def add(self, step: Step) -> None:
+        """Note a step; the oldest of many is forgotten."""
+        self._steps.append(step)
+        if len(self._steps) > _MOST:
+            self._steps.pop(0).forget()
+        self.changed.emit()
+
+    def last(self, owner: str | None = None) -> Step | None:
+        """Give the step that `undo` takes back: the last, or the last of a panel."""
+        for step in reversed(self._steps):
+            if owner in (None, step.owner) and step.possible():
+                return step
+        return None
+
+    def undo(self, owner: str | None = None) -> str:
+        """Take the last step back, and say which; an empty text when there is none."""
+        step = self.last(owner)
+        if step is None:
+            return ""
+        self._steps.remove(step)
+        with self.quiet():
+            step.undo()
+        self.changed.emit()
+        return step.text
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Let removals within be for good."""
+        before, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = before
+
+    def _on_removed(self, event: Any) -> None:
+        """Note that a layer was removed which was made here."""
+        layer, viewer = event.value, self._viewer()
+        if viewer is None:
+            return
+        if self._quiet or layer.metadata.get(HELPER) or MADE_KEY not in layer.metadata:
+            drop_store(layer, viewer.layers)
+        else:
+            place = (self._viewer, layer, event.index)
+            self.add(
+                Step(
+                    f"removal of {layer.name}",
+                    lambda: _put_back(*place),
+                    lambda: not _is_there(*place),
+                    forget=lambda: _drop(*place),
+                )
+            )
+        self.changed.emit()
+
+
+def _is_there(
+    viewer: "Callable[[], ViewerModel | None]", layer: "Layer", _: int = 0
+) -> bool:
+    """Whether someone put a layer back, or there is nowhere to put it."""
+    there = viewer()
+    return there is None or layer in there.layers
+
+
+def _put_back(
+    viewer: "Callable[[], ViewerModel | None]", layer: "Layer", index: int
+) -> None:
+    """Give a layer its place in the list again."""
+    there = viewer()
+    if there is not None:
+        there.layers.insert(min(index, len(there.layers)), layer)
+
+
+def _drop(
+    viewer: "Callable[[], ViewerModel | None]", layer: "Layer", _: int = 0
+) -> None:
+    """Remove the store of a layer that was not put back."""
+    there = viewer()
+    drop_store(layer, [] if there is None else there.layers)
+
+
+def _forget(steps: list[Step]) -> None:
+    """Forget all steps, since their viewer is gone."""
+    while steps:
+        steps.pop().forget()
+
+
+_histories: WeakKeyDictionary[Any, History] = WeakKeyDictionary()
+
+
+def history_of(viewer: "ViewerModel") -> History:
+    """Give what can be taken back in a viewer."""
+    if viewer not in _histories:
+        _histories[viewer] = History(viewer)
+    return _histories[viewer]

@@ -1,0 +1,610 @@
+"""What a viewer has open, kept in a project as one goes, and what is not kept yet."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary, WeakSet, finalize, ref
+
+import numpy as np
+from magicgui.widgets.bases import ValueWidget
+from napari.layers import Image, Labels, Layer, Points, Shapes
+from napari.utils import DirectLabelColormap
+from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
+
+from napari_semsr.core import Job, Progress, SemsrError, WriteError
+from napari_semsr.io import (
+    FOLDER_KEY,
+    LIVE_KEY,
+    READ_KEY,
+    SAVED_KEY,
+    STORE_KEY,
+    OpenedProject,
+    Project,
+    ProjectInput,
+    ProjectLayer,
+    adopt,
+    is_project,
+    note_input,
+    note_recent,
+    open_project,
+    plain,
+    plain_attributes,
+    write,
+    write_array,
+    write_project,
+)
+from napari_semsr.widgets.base.form import OptionsForm
+from napari_semsr.widgets.base.history import MADE_KEY
+from napari_semsr.widgets.base.results import (
+    free_path,
+    is_temporary,
+    is_unsaved,
+    keep_results_in,
+)
+from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.layers import HELPER, micrograph_from_layer, without_cache
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+_SETTLE_MS = 1500  # chosen: a dragged slider is saved once
+_SEVERAL = 2
+_KEPT = {
+    "": (
+        *("opacity", "blending", "visible", "units", "axis_labels"),
+        *("scale", "translate", "rotate", "shear", "affine"),
+    ),
+    "image": ("gamma", "colormap", "contrast_limits", "interpolation2d"),
+    "labels": (),
+    "shapes": (
+        *("ndim", "text", "shape_type", "z_index"),
+        *("edge_width", "edge_color", "face_color"),
+    ),
+    "points": (
+        *("ndim", "text", "symbol", "size", "shown"),
+        *("border_width", "border_width_is_relative", "border_color", "face_color"),
+    ),
+}
+"""Keywords of layers that are kept, besides name, metadata and features."""
+
+_PIXELS = ("data", "paint", "labels_update")
+_EVENTS = {
+    *_PIXELS,
+    *("name", "visible", "opacity", "blending", "contrast_limits", "gamma"),
+    *("colormap", "interpolation2d", "scale", "translate", "rotate", "affine"),
+    *("units", "features", "text", "edge_color", "edge_width", "face_color"),
+    *("border_color", "size", "symbol", "metadata"),
+}
+"""Events of layers after which a project is saved."""
+
+_NO_ONE = ("offscreen", "minimal")
+
+
+class Place(NamedTuple):
+    """Where the pixels of a layer are in a project."""
+
+    store: str | None = None
+    input: str | None = None
+    read: Any = None
+
+
+class _Task(NamedTuple):
+    """What has to be done before a project can name a layer's pixels."""
+
+    layer: Layer
+    do: Callable[[], Place]
+    now: dict[str, str]  # what the layer's metadata say afterwards
+
+
+def ask_unsaved(parent: QWidget, names: list[str]) -> str:
+    """Ask what becomes of results: ``"save"``, ``"discard"`` or ``"cancel"``."""
+    if QGuiApplication.platformName() in _NO_ONE:
+        return "discard"
+    box = QMessageBox(parent)
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setWindowTitle("Results are not saved")
+    box.setText(f"Not saved, and gone when napari is closed: {', '.join(names)}.")
+    save = box.addButton("Save into a project…", QMessageBox.ButtonRole.AcceptRole)
+    drop = box.addButton("Discard", QMessageBox.ButtonRole.DestructiveRole)
+    box.addButton("Cancel", QMessageBox.ButtonRole.RejectRole)
+    box.setDefaultButton(save)
+    box.exec()
+    chosen = box.clickedButton()
+    return "save" if chosen is save else "discard" if chosen is drop else "cancel"
+
+
+class Session(QObject):
+    """Keeps what one viewer has open, and asks before it is lost."""
+
+    changed = QtSignal()
+    """Emitted when something was saved, or a project opened."""
+    said = QtSignal(str)
+    """Emits a sentence about how it went."""
+    failed = QtSignal(str)
+    """Emits a sentence about what went wrong."""
+
+    def __init__(self, viewer: "ViewerModel") -> None:
+        super().__init__()
+        self._viewer = ref(viewer)
+        self.folder: Path | None = None
+        self.ask = ask_unsaved
+        self.runner = JobRunner(self)
+        self.runner.returned.connect(lambda value: value())
+        self.runner.failed.connect(self._fail)
+        self.runner.cancelled.connect(partial(self._fail, "Saving was cancelled."))
+        self._places: WeakKeyDictionary[Layer, Place] = WeakKeyDictionary()
+        self._inputs: dict[str, ProjectInput] = {}
+        self._lost: tuple[ProjectLayer, ...] = ()
+        self._options: dict[str, dict[str, Any]] = {}
+        self._panels: WeakSet[Any] = WeakSet()
+        self._written: Project | None = None
+        self._then: list[Callable[[], object]] = []
+        self._window: Any = lambda: None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+        self._timer.timeout.connect(self._save_changes)
+        events = viewer.layers.events
+        events.inserted.connect(self._on_inserted)
+        events.removed.connect(self._touch)
+        events.reordered.connect(self._touch)
+        camera = getattr(viewer, "scene", viewer).camera
+        for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
+            item.connect(self._touch)
+        for layer in viewer.layers:
+            layer.events.connect(self._on_layer)
+
+    @property
+    def viewer(self) -> "ViewerModel":
+        """The viewer, which must not be kept by what it keeps."""
+        viewer = self._viewer()
+        if viewer is None:
+            msg = "The viewer is closed."
+            raise WriteError(msg)
+        return viewer
+
+    # -- what is there -----------------------------------------------------------
+
+    def made(self) -> list[Image]:
+        """Images that panels made, bottom first."""
+        return [
+            item
+            for item in self.viewer.layers
+            if isinstance(item, Image)
+            and MADE_KEY in item.metadata
+            and not item.metadata.get(HELPER)
+        ]
+
+    def unsaved(self) -> list[str]:
+        """Names of what panels made and what is nowhere but here."""
+        if self._viewer() is None:
+            return []
+        return [item.name for item in self.made() if is_unsaved(item)]
+
+    # -- following -----------------------------------------------------------------
+
+    def watch(self, panel: Any) -> None:
+        """Keep the form of a panel, and ask before its window is closed."""
+        if panel not in self._panels:
+            self._panels.add(panel)
+            if panel.title in self._options:
+                set_form(panel, self._options[panel.title])
+        window = panel.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None and self._window() is not window:
+            window.installEventFilter(self)
+            self._window = ref(window)
+
+    def _on_inserted(self, event: Any) -> None:
+        event.value.events.connect(self._on_layer)
+        self._touch()
+
+    def _on_layer(self, event: Any) -> None:
+        """Note a change of a layer; its pixels have to be written anew."""
+        if not is_alive(self) or event.type not in _EVENTS:
+            return
+        if event.type in _PIXELS:
+            with suppress(AttributeError):
+                self._places.pop(event.source, None)
+        self._touch()
+
+    def _touch(self, event: object = None) -> None:
+        """Save soon, if a project is open."""
+        if is_alive(self) and self.folder is not None and not self._timer.isActive():
+            self._timer.start()
+
+    def _save_changes(self) -> None:
+        """Save, unless the viewer was closed and emptied meanwhile."""
+        window = self._window()
+        if window is not None and not (is_alive(window) and window.isVisible()):
+            return
+        if self.folder is not None and self._viewer() is not None:
+            self.save()
+
+    # -- saving ----------------------------------------------------------------------
+
+    def begin(self, folder: Path, then: Callable[[], object] = lambda: None) -> None:
+        """Save all into a new project, which stays open."""
+        if is_project(folder) and folder.exists():
+            msg = f"{folder} is a project already: open it, or choose another name."
+            raise WriteError(msg)
+        write_project(folder, Project())
+        self._forget()
+        self._use(folder)
+        self.save(then)
+
+    def _use(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        keep_results_in(self.folder)
+        finalize(self.viewer, keep_results_in, None).atexit = False
+        note_recent(self.folder)
+
+    def _forget(self) -> None:
+        """Forget what belongs to the project that was open before."""
+        self._places.clear()
+        self._inputs, self._lost, self._options, self._written = {}, (), {}, None
+
+    def save(self, then: Callable[[], object] | None = None) -> None:
+        """Save what is open; pixels first, in a thread, then the list of layers."""
+        if then is not None:
+            self._then.append(then)
+        if self.runner.busy:
+            self._touch()
+            return
+        tasks = [task for layer in self.viewer.layers if (task := self._task(layer))]
+        if tasks:
+            self.runner.start("Save project", partial(self._do, tasks))
+        else:
+            self._write()
+
+    def _do(self, tasks: list[_Task]) -> Job[Callable[[], None]]:
+        """Bring pixels into the project."""
+        done = []
+        for number, task in enumerate(tasks):
+            yield Progress(number, len(tasks), f"saving {task.layer.name}")
+            done.append((task, task.do()))
+        return partial(self._settle, done)
+
+    def _settle(self, done: list[tuple[_Task, Place]]) -> None:
+        """Note where pixels are now, and write the list."""
+        for task, place in done:
+            self._places[task.layer] = place
+            task.layer.metadata.update(task.now)
+        self._write()
+
+    def _write(self) -> None:
+        """Write the list of layers, if it says anything new."""
+        if self.folder is None:
+            return
+        try:
+            project = self._project()
+            if project != self._written:
+                write_project(self.folder, project)
+                self._written = project
+        except SemsrError as error:
+            self._fail(str(error))
+            return
+        then, self._then = self._then, []
+        for call in then:
+            call()
+        self.changed.emit()
+
+    def _fail(self, text: str) -> None:
+        self._then.clear()
+        self.failed.emit(text)
+        self.changed.emit()
+
+    def _project(self) -> Project:
+        """Describe what is open."""
+        listed = [item for item in self.viewer.layers if self._is_kept(item)]
+        layers = [describe_layer(item, self._places.get(item)) for item in listed]
+        named = {layer.input for layer in (*layers, *self._lost)}
+        options = {panel.title: form_values(panel) for panel in self._panels}
+        return Project(
+            inputs={key: one for key, one in self._inputs.items() if key in named},
+            layers=(*layers, *self._lost),
+            options=self._options | options,
+            window=_window_state(self.viewer),
+        )
+
+    def _is_kept(self, layer: Layer) -> bool:
+        """Whether a project can hold a layer as it is now."""
+        vertices = isinstance(layer, Shapes | Points)
+        return vertices or layer in self._places
+
+    def left_out(self) -> list[str]:
+        """Names of layers that the project does not hold."""
+        return [item.name for item in self.viewer.layers if not self._is_kept(item)]
+
+    # -- where pixels go -----------------------------------------------------------
+
+    def _task(self, layer: Layer) -> _Task | None:
+        """Say what has to be done for a layer, if anything."""
+        if layer in self._places or layer.metadata.get(LIVE_KEY):
+            return None
+        frames = layer.metadata.get(FOLDER_KEY)
+        if frames and Path(frames).exists():
+            return self._input_task(layer, Path(frames), "frames")
+        if isinstance(layer, Image | Labels):
+            return self._pixels_task(layer)
+        return None
+
+    def _pixels_task(self, layer: Image | Labels) -> _Task | None:
+        """Say how the pixels of a layer come into the project."""
+        path = Path(layer.metadata.get(STORE_KEY) or "")
+        if path.parent == self.folder and path.exists():
+            self._places[layer] = Place(path.name)
+            return None
+        if is_temporary(str(path)) and path.exists():
+            return self._adopting_task(layer, path)
+        if READ_KEY in layer.metadata and path.is_absolute() and path.exists():
+            return self._input_task(layer, path, layer.metadata[READ_KEY])
+        return self._writing_task(layer)
+
+    def _input_task(self, layer: Layer, path: Path, read: Any) -> _Task:
+        folder, now = self.folder or Path(), {}
+        if is_temporary(str(path)):  # as the sample's frames
+            target = folder / path.name
+            now, source = {FOLDER_KEY: str(target)}, path
+        else:
+            target, source = path, path
+
+        def do() -> Place:
+            if not target.exists():
+                adopt(source, target)
+            digest, noted = note_input(
+                folder, target, self._inputs, frames=read == "frames"
+            )
+            self._inputs[digest] = noted
+            return Place(input=digest, read=read)
+
+        return _Task(layer, do, now)
+
+    def _adopting_task(self, layer: Layer, path: Path) -> _Task:
+        target = (self.folder or Path()) / path.name
+
+        def do() -> Place:
+            if not target.exists():
+                adopt(path, target)
+            return Place(target.name)
+
+        return _Task(layer, do, {STORE_KEY: str(target)})
+
+    def _writing_task(self, layer: Layer) -> _Task:
+        """Write pixels that are only in memory, or were read by another reader."""
+        without_cache(layer)
+        folder = self.folder or Path()
+        grey: Any = None
+        if isinstance(layer, Image) and layer.ndim == _SEVERAL and not layer.rgb:
+            with suppress(SemsrError):
+                grey = micrograph_from_layer(layer)
+        suffix = ".zarr" if grey is None else ".ome.zarr"
+        target = free_path(folder, layer.name, suffix)
+        data = layer.data[0] if layer.multiscale else layer.data
+        if not hasattr(data, "dask"):
+            data = np.array(data)  # as it is now
+
+        def do() -> Place:
+            path = free_path(folder, target.name.removesuffix(suffix), suffix)
+            if grey is None:
+                write_array(data, path)
+            else:
+                write(grey.replace(data=data), path)
+            return Place(path.name)
+
+        return _Task(layer, do, {SAVED_KEY: str(target)})
+
+    # -- opening ---------------------------------------------------------------------
+
+    def open(self, path: Path, then: Callable[[], object] = lambda: None) -> bool:
+        """Open a project in place of what is open; False while another job runs."""
+        return self.runner.start("Open project", partial(self._read, path, then))
+
+    def _read(self, path: Path, then: Callable[[], object]) -> Job[Callable[[], None]]:
+        opened = yield from open_project(path)
+        return partial(self._show, opened, then)
+
+    def _show(self, opened: OpenedProject, then: Callable[[], object]) -> None:
+        """Show the layers of a project, where they were and as they were."""
+        viewer = self.viewer
+        self.folder = None  # the one that was open is not to lose its layers
+        self._forget()
+        viewer.layers.clear()
+        self._inputs, self._lost = dict(opened.project.inputs), opened.lost
+        self._options = dict(opened.project.options)
+        for record, (data, keywords, kind) in opened.layers:
+            layer = Layer.create(data, keywords, kind)
+            without_cache(layer)
+            viewer.add_layer(layer)
+            if record.store or record.input:
+                self._places[layer] = Place(record.store, record.input, record.read)
+        for panel in self._panels:
+            set_form(panel, self._options.get(panel.title, {}))
+        _set_window_state(viewer, opened.project.window)
+        self._use(opened.folder)
+        then()
+        count = len(opened.layers)
+        said = f"Opened {opened.folder.name} with {count} layers."
+        self.said.emit(" ".join([said, *opened.said]))
+        self.changed.emit()
+
+    # -- closing ---------------------------------------------------------------------
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Ask before a window is closed that shows what is not saved."""
+        if event is not None and event.type() == QEvent.Type.Close:
+            window: Any = watched
+            if self._is_closed_by_user(window, event) and not self._may_close(window):
+                event.ignore()
+                return True
+        return super().eventFilter(watched, event)
+
+    def _is_closed_by_user(self, window: QMainWindow, event: QEvent) -> bool:
+        """Tell a user from a script, which empties the list or hides the canvas."""
+        centre = window.centralWidget()
+        inside = [] if centre is None else centre.findChildren(QWidget)
+        return event.spontaneous() or any(item.isVisible() for item in inside)
+
+    def _may_close(self, window: QMainWindow) -> bool:
+        names = self.unsaved()
+        if not names:
+            if self.folder is not None and not self.runner.busy:
+                self._timer.stop()
+                self._save_changes()
+            return True
+        answer = self.ask(window, names)
+        if answer == "save":
+            self.saving_wanted(window)
+        return answer == "discard"
+
+    def saving_wanted(self, window: QMainWindow) -> None:
+        """Save into a project, asking for its place, and close the window then."""
+        with suppress(SemsrError):
+            if self.folder is not None:
+                self.save(window.close)
+                return
+            from napari_semsr.widgets.base.saving import ask_new_project
+
+            folder = ask_new_project(window)
+            if folder is not None:
+                self.begin(folder, window.close)
+
+
+# -- layers, forms and windows as JSON ----------------------------------------------
+
+
+def describe_layer(layer: Layer, place: Place | None) -> ProjectLayer:
+    """Say what a layer is, and how it is shown."""
+    _, attributes, kind = layer.as_layer_data_tuple()
+    names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
+    kept = {name: attributes[name] for name in names if name in attributes}
+    data = None
+    if isinstance(layer, Image):
+        kept["colormap"] = _colours_of(layer)
+    if isinstance(layer, Labels) and isinstance(layer.colormap, DirectLabelColormap):
+        kept["colormap"] = dict(layer.colormap.color_dict)
+    if isinstance(layer, Shapes | Points):
+        data = [np.asarray(item).tolist() for item in layer.data]
+        if not data:
+            _keep_pen(layer, kept)
+    found = place or Place()
+    return ProjectLayer(
+        kind=kind,
+        name=layer.name,
+        attributes=plain_attributes(kept),
+        store=found.store,
+        input=found.input,
+        read=found.read,
+        data=data,
+    )
+
+
+def _colours_of(layer: Image) -> Any:
+    """Name a colour map that napari knows, else spell it out."""
+    from napari.utils.colormaps import AVAILABLE_COLORMAPS
+
+    name = layer.colormap.name
+    return name if name in AVAILABLE_COLORMAPS else layer.colormap.model_dump()
+
+
+def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:
+    """Keep what is drawn with next, where nothing is drawn yet."""
+    for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
+        kept.pop(name, None)
+    for name in ("edge_color", "face_color", "edge_width", "border_color"):
+        if name in kept:
+            kept[name] = getattr(layer, f"current_{name}")
+    kept.pop("border_width", None)
+
+
+def _window_state(viewer: "ViewerModel") -> dict[str, Any]:
+    """Read camera, axes, scale bar and the chosen layer."""
+    camera, dims = getattr(viewer, "scene", viewer).camera, viewer.dims
+    active = viewer.layers.selection.active
+    state: dict[str, Any] = plain(
+        {
+            "center": camera.center,
+            "zoom": camera.zoom,
+            "angles": camera.angles,
+            "ndisplay": dims.ndisplay,
+            "order": dims.order,
+            "point": dims.point,
+            "scale_bar": _scale_bar(viewer).visible,
+            "active": None if active is None else active.name,
+        }
+    )
+    return state
+
+
+def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
+    """Look at what was looked at; a value that does not fit is passed over."""
+    camera, dims = getattr(viewer, "scene", viewer).camera, viewer.dims
+    with suppress(ValueError, TypeError):
+        if state.get("active") in viewer.layers:
+            viewer.layers.selection.active = viewer.layers[state["active"]]
+    for item, name in (
+        *((dims, name) for name in ("ndisplay", "order", "point")),
+        *((camera, name) for name in ("angles", "center", "zoom")),
+    ):
+        if name in state:
+            with suppress(ValueError, TypeError):
+                value = state[name]
+                fits = not isinstance(value, list) or item is camera
+                if fits or len(value) == dims.ndim:
+                    setattr(item, name, tuple(value) if not fits else value)
+    if "scale_bar" in state:
+        _scale_bar(viewer).visible = bool(state["scale_bar"])
+
+
+def _scale_bar(viewer: "ViewerModel") -> Any:
+    """Find the scale bar, whose place depends on napari's version."""
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    return getattr(overlays, "scale_bar", None) or viewer.scale_bar
+
+
+def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
+    """Forms and single controls that a panel has as attributes."""
+    for name, item in vars(panel).items():
+        if not name.startswith("_") and isinstance(item, OptionsForm | ValueWidget):
+            yield name, item
+
+
+def form_values(panel: Any) -> dict[str, Any]:
+    """Read what is typed in a panel; a layer by its name."""
+    found = {}
+    for name, item in _controls(panel):
+        value = item.values() if isinstance(item, OptionsForm) else item.value
+        if isinstance(value, Layer):
+            value = value.name
+        if not isinstance(value, list):  # of layers
+            found[name] = plain(value)
+    return found
+
+
+def set_form(panel: Any, values: dict[str, Any]) -> None:
+    """Type what was typed before, where that is still possible."""
+    layers = {item.name: item for item in panel.viewer.layers}
+    for name, item in _controls(panel):
+        value = values.get(name)
+        if isinstance(item, OptionsForm):
+            for key, one in (value or {}).items():
+                with suppress(ValueError, TypeError, LookupError):
+                    item.set_values(**{key: one})
+        elif name in values:
+            with suppress(ValueError, TypeError):
+                item.value = layers.get(value, value) if value else value
+
+
+_sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+
+
+def session_of(viewer: "ViewerModel") -> Session:
+    """Give the session of a viewer."""
+    if viewer not in _sessions:
+        _sessions[viewer] = Session(viewer)
+    return _sessions[viewer]

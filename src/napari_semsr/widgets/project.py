@@ -1,0 +1,265 @@
+"""Save: a project of all that is open, single layers, figures, and a step back."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import ComboBox
+from napari.layers import Image, Layer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
+
+from napari_semsr.core import OptionError
+from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
+from napari_semsr.jobs import save_job
+from napari_semsr.widgets.base import (
+    Form,
+    Note,
+    Panel,
+    ask_file,
+    ask_new_project,
+    ask_path,
+    check_place,
+    is_alive,
+    push_button,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_LARGEST_PX = 4096  # chosen: side of a figure that a page or a slide can use
+_LIST_HEIGHT = 120
+_NO_PROJECT = (
+    "No project is open. A project is a folder NAME.semsr that keeps every layer, how "
+    "it is shown, and the settings of the panels; it is saved as you go on."
+)
+_NEW = "Save all into a project\N{HORIZONTAL ELLIPSIS}"
+
+
+class SavePanel(Panel):
+    """Saves layers, figures and the project, and takes steps back."""
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Save", _NEW)
+        self.run_button.setToolTip(
+            "Keep all that is open in a folder NAME.semsr; results go there from now "
+            "on, and nothing is lost when napari is closed."
+        )
+        self.about = Note(_NO_PROJECT)
+        self.recent = ComboBox(
+            name="recent",
+            label="Recent",
+            tooltip="Open a project that was open lately.",
+            choices=_recent_choices,
+        )
+        self.open_button = push_button(
+            "Open project\N{HORIZONTAL ELLIPSIS}",
+            self.open_project,
+            "Open a folder NAME.semsr in place of what is open.",
+        )
+        self.made_list = QListWidget()
+        self.made_list.setToolTip("Images that were made here; a click chooses one.")
+        self.made_list.setFixedHeight(_LIST_HEIGHT)
+        self.layer_button = push_button(
+            "Save layer\N{HORIZONTAL ELLIPSIS}",
+            self.save_layer,
+            "Save the layer that is chosen in a format of your choice.",
+        )
+        self.extent = ComboBox(
+            name="extent",
+            label="Figure of",
+            tooltip="What the figure shows.",
+            choices=[
+                ("the canvas as it is shown", "canvas"),
+                ("all that is visible, in full", "full"),
+            ],
+        )
+        self.figure_button = push_button(
+            "Save figure\N{HORIZONTAL ELLIPSIS}",
+            self.save_figure,
+            "Save a PNG with scale bar, which says when a network made the image.",
+        )
+        self.undo_button = push_button("Undo", self.undo, "Take the last step back.")
+        self._build_groups()
+        self._connect()
+        self._show_project()
+        self._show_undo()
+
+    def _build_groups(self) -> None:
+        self.add_group("Project", self.about, Form(self.recent, self.open_button))
+        self.made_group = self.add_group("Made here", self.made_list, self.layer_button)
+        self.add_group("Figure", Form(self.extent, self.figure_button))
+        self.add_group("Step back", self.undo_button)
+
+    def _connect(self) -> None:
+        self.recent.changed.connect(self._open_recent)
+        self.made_list.currentItemChanged.connect(self._choose)
+        self.history.changed.connect(self._show_undo)
+        self.session.changed.connect(self._show_project)
+        self.session.said.connect(self.notify)
+        self.session.failed.connect(self.show_problem)
+        self.session.runner.busy_changed.connect(self._show_busy)
+        self.session.runner.stepped.connect(self._show_step)
+        self.viewer.layers.selection.events.active.connect(self._show_made)
+
+    # -- project ---------------------------------------------------------------
+
+    def run(self) -> None:
+        """Save all into the project that is open, or into a new one."""
+        with self.told():
+            if self.session.folder is not None:
+                self.session.save(self._show_all_saved)
+                return
+            folder = ask_new_project(self)
+            if folder is not None:
+                self.session.begin(folder, self._show_all_saved)
+
+    def _show_all_saved(self) -> None:
+        folder, left = self.session.folder, self.session.left_out()
+        said = "" if folder is None else f"All is kept in {folder.name}."
+        if left:
+            said += (
+                f" Not kept: {', '.join(left)}; a layer is kept once it is finished, "
+                "unless it is of a kind that projects do not hold."
+            )
+        self.notify(said)
+
+    def cancel(self) -> None:
+        """Ask what is running to stop."""
+        self.session.runner.cancel()
+        super().cancel()
+
+    def open_project(self) -> None:
+        """Ask for a project, and open it in place of what is open."""
+        chosen = QFileDialog.getExistingDirectory(self, "Open project NAME.semsr")
+        if chosen:
+            self._open(Path(chosen))
+
+    def _open(self, path: Path) -> None:
+        """Open a project, unless what is not saved is to be kept."""
+        names = self.session.unsaved()
+        if names:
+            answer = self.session.ask(self, names)
+            if answer == "save":
+                self.run()
+            if answer != "discard":
+                return
+        if not self.session.open(path):
+            self.show_status("A project is being saved; try again when it is done.")
+
+    def _open_recent(self, path: Path | None) -> None:
+        if path is not None:
+            self._open(path)
+
+    def _show_project(self) -> None:
+        """Say what project is open, and list the recent ones anew."""
+        folder = self.session.folder
+        label = _NEW if folder is None else "Save project now"
+        self.run_button.setText(label)
+        said = f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
+        self.about.setText(said)
+        with self.recent.changed.blocked():
+            self.recent.reset_choices()
+            self.recent.value = None
+        self._show_made()
+
+    # -- layers ----------------------------------------------------------------
+
+    def _show_unsaved(self) -> None:
+        """List what was made here, which stands for the note of other panels."""
+        self._show_made()
+
+    def _show_made(self, event: object = None) -> None:
+        if not is_alive(self):
+            return
+        made, names = self.session.made(), set(self.session.unsaved())
+        chosen = self.chosen()
+        self.made_list.blockSignals(True)
+        self.made_list.clear()
+        for layer in reversed(made):
+            state = "not saved" if layer.name in names else "saved"
+            item = QListWidgetItem(f"{layer.name}  \N{EN DASH}  {state}")
+            item.setData(Qt.ItemDataRole.UserRole, layer.name)
+            self.made_list.addItem(item)
+            if layer is chosen:
+                self.made_list.setCurrentItem(item)
+        self.made_list.blockSignals(False)
+        self.made_group.setVisible(bool(made))
+        self.layer_button.setEnabled(isinstance(chosen, Image))
+
+    def chosen(self) -> Layer | None:
+        """Give the active layer, or what was made last."""
+        active = self.viewer.layers.selection.active
+        made = self.session.made()
+        return active if isinstance(active, Image) or not made else made[-1]
+
+    def _choose(self, item: QListWidgetItem | None, _: object = None) -> None:
+        name = None if item is None else item.data(Qt.ItemDataRole.UserRole)
+        if name in self.viewer.layers:
+            self.viewer.layers.selection.active = self.viewer.layers[name]
+
+    def save_layer(self) -> None:
+        """Ask where to save the chosen layer, and do so."""
+        layer: Any = self.chosen()
+        with self.told():
+            image = self.micrograph(layer)
+            path = ask_path(self, layer)
+            if path is not None:
+                check_place(image, layer.metadata, path)
+                self._saving = layer
+                self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))
+
+    # -- figures ---------------------------------------------------------------
+
+    def save_figure(self) -> None:
+        """Save what is shown as a picture, with what must be said of it."""
+        with self.told():
+            shown = [item for item in self.viewer.layers if item.visible]
+            if not shown:
+                msg = "A layer must be visible to be a figure; show one first."
+                raise OptionError(msg)
+            path = ask_file(
+                self, "Save figure", f"{shown[-1].name} figure", {"PNG (*.png)": ".png"}
+            )
+            if path is None:
+                return
+            full = self.extent.value == "full"
+            write_picture(_picture(self.viewer, full=full), path, network_lines(shown))
+            self.notify(f"The figure is saved as {path}.")
+
+    # -- steps back ------------------------------------------------------------
+
+    def undo(self) -> None:
+        """Take the last step back."""
+        with self.told():
+            self.show_status(f"Took back: {self.history.undo()}.")
+
+    def _show_undo(self) -> None:
+        step = self.history.last()
+        self.undo_button.setEnabled(step is not None)
+        self.undo_button.setText("Undo" if step is None else f"Undo {step.text}")
+
+
+def _recent_choices(_: object) -> list[tuple[str, Path | None]]:
+    """Projects that were open lately, after a line that names none."""
+    return [("choose one", None), *((path.name, path) for path in recent_projects())]
+
+
+def network_lines(layers: list[Layer]) -> list[str]:
+    """Say of each layer that a network made which one."""
+    found = {
+        item.name: str(item.metadata[NETWORK_KEY]["model"])
+        for item in layers
+        if NETWORK_KEY in item.metadata
+    }
+    return [f"{name}: made by network {model}" for name, model in found.items()]
+
+
+def _picture(viewer: "napari.viewer.Viewer", *, full: bool) -> Any:
+    """Take a picture of the canvas, or of the whole extent of what is visible."""
+    if not full:
+        return np.asarray(viewer.screenshot(canvas_only=True, flash=False))
+    extent = viewer.layers.extent
+    sides = np.diff(extent.world[:, -2:], axis=0)[0] / extent.step[-2:]
+    factor = min(1.0, _LARGEST_PX / float(max(sides)))
+    return np.asarray(viewer.export_figure(scale_factor=factor, flash=False))
