@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
@@ -14,7 +15,15 @@ from psygnal import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
-from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, push_button
+from napari_semsr.widgets.base import (
+    TIMES,
+    Form,
+    Note,
+    Step,
+    history_of,
+    is_alive,
+    push_button,
+)
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     nm_per_unit,
@@ -128,6 +137,7 @@ class PixelSizeEdit(QWidget):
 _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate")
 _ENDS = 2
+_OWNER = "Calibrate"
 
 
 def apply_pixel_size(layer: Layer, size_nm: tuple[float, float]) -> None:
@@ -246,7 +256,7 @@ class CalibrateGroup(QWidget):
         self.undo_button = push_button(
             "Undo", self.undo, "Give the pixel size back that was replaced last."
         )
-        self._replaced: list[dict[Layer, dict[str, Any]]] = []
+        self._history = history_of(viewer)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(
@@ -262,8 +272,9 @@ class CalibrateGroup(QWidget):
                 self.undo_button,
             )
         )
-        viewer.layers.events.removed.connect(self._forget)
-        self._forget()
+        self._history.changed.connect(self._show_undo)
+        viewer.layers.events.inserted.connect(self._show_undo)
+        self._show_undo()
         layer.changed.connect(self._show_size)
         self._show_size(layer.value)
 
@@ -303,9 +314,19 @@ class CalibrateGroup(QWidget):
         layer, line = self.layer.value, self._line_layer()
         before = micrograph_from_layer(layer)
         items = [layer] if line is None or not _lies_on(line, layer) else [layer, line]
-        self._replaced.append(
-            {item: {name: getattr(item, name) for name in _GRID} for item in items}
-        )
+        old = {item: {name: getattr(item, name) for name in _GRID} for item in items}
+        group, there = ref(self), ref(self._viewer.layers)
+
+        def undo() -> None:
+            alive = group()
+            if alive is not None:
+                alive.give_back(old)
+
+        def possible() -> bool:
+            return is_alive(group()) and layer in (there() or [])
+
+        text = f"pixel size of {layer.name}"
+        self._history.add(Step(text, undo, possible, owner=_OWNER))
         with _view_kept(self._viewer, layer):
             for item in items:
                 apply_pixel_size(item, size)
@@ -314,30 +335,30 @@ class CalibrateGroup(QWidget):
     def undo(self) -> None:
         """Take the last change back."""
         with self._told():
-            grids = self._replaced.pop()
-            layer: Any = next(iter(grids))
-            before = micrograph_from_layer(layer)
-            with _view_kept(self._viewer, layer):
-                for item, name in product(grids, _GRID):
-                    setattr(item, name, grids[item][name])
-            self._show_changed(layer, before.pixel_size_nm)
+            self._history.undo(_OWNER)
+
+    def give_back(self, grids: dict[Layer, dict[str, Any]]) -> None:
+        """Give layers the grids that they had; the first is the one that was sized."""
+        layer: Any = next(iter(grids))
+        before = micrograph_from_layer(layer)
+        with _view_kept(self._viewer, layer):
+            for item, name in product(grids, _GRID):
+                setattr(item, name, grids[item][name])
+        self._show_changed(layer, before.pixel_size_nm)
 
     def _show_changed(self, layer: Image, before: tuple[float, float] | None) -> None:
         self.layer.value = layer
         self._show_size(layer)
-        self._forget()
         show_scale_bar(self._viewer)
         self._say(
             f"{layer.name}: pixel size {format_nm(before)} → "
             f"{format_nm(self.pixel_size.value)}.{mixed_text(self._viewer.layers.units)}"
         )
 
-    def _forget(self, event: object = None) -> None:
-        """Let go of layers that were removed, which cannot be undone."""
-        there = self._viewer.layers
-        self._replaced = [item for item in self._replaced if next(iter(item)) in there]
+    def _show_undo(self, event: object = None) -> None:
+        """Offer the undo while the layer is there."""
         if is_alive(self):
-            self.undo_button.setEnabled(bool(self._replaced))
+            self.undo_button.setEnabled(self._history.last(_OWNER) is not None)
 
     def draw(self) -> None:
         """Add the layer to draw on, and pick its line tool."""

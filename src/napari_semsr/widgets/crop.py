@@ -1,7 +1,9 @@
 """Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 from magicgui.widgets import CheckBox
@@ -18,6 +20,7 @@ from napari_semsr.widgets.base import (
     Panel,
     Quantity,
     Row,
+    Step,
     Work,
     add_opened,
     new_store_path,
@@ -179,7 +182,7 @@ class CropPanel(Panel):
         made, parts = cut
         sources = [layer, like] if like is not None and made.like_output else [layer]
         pairs = list(zip(parts, sources, strict=True))
-        for opened, source in reversed(pairs):
+        added = [
             add_opened(
                 self.viewer,
                 opened,
@@ -188,14 +191,37 @@ class CropPanel(Panel):
                 contrast_limits=source.contrast_limits,
                 gamma=source.gamma,
             )
-        if self.keep.value:
-            for _, source in pairs:
-                source.visible = False
+            for opened, source in reversed(pairs)
+        ]
+        shown = (
+            [source for source in sources if source.visible] if self.keep.value else []
+        )
+        for source in shown:
+            source.visible = False
+        self._note_step(f"crop of {layer.name}", added, shown)
         rows, columns = made.shape
         said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
         if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
             said = f"Copied {layer.name}: it has no empty places."
         self.show_result(_figures(made, sources[-1].name), said)
+
+    def _note_step(
+        self, text: str, added: Sequence[Layer], hidden: Sequence[Layer]
+    ) -> None:
+        """Let the parts be taken back, and what was cut be shown again."""
+        layers = ref(self.viewer.layers)
+
+        def undo() -> None:
+            there = layers() or []
+            for layer in [item for item in added if item in there]:
+                there.remove(layer)
+            for layer in hidden:
+                layer.visible = True
+
+        def possible() -> bool:
+            return any(item in (layers() or []) for item in added)
+
+        self.history.add(Step(text, undo, possible))
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:

@@ -36,6 +36,8 @@ class History:
     """What was done in a viewer, the last thing last."""
 
     changed = Signal()
+    removed = Signal(str)
+    """Emits the name of a layer whose removal can be taken back."""
 
     def __init__(self, viewer: "ViewerModel") -> None:
         self._viewer = ref(viewer)
@@ -95,6 +97,7 @@ class History:
                     forget=lambda: _drop(*place),
                 )
             )
+            self.removed.emit(layer.name)
         self.changed.emit()
 
 

@@ -3,7 +3,6 @@
 import atexit
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ from napari_semsr.io import (
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.form import preference
 from napari_semsr.widgets.base.runner import any_busy
+from napari_semsr.widgets.base.temporary import make_temporary
 from napari_semsr.widgets.layers import (
     layer_keywords,
     show_colour_bar,
@@ -57,7 +57,7 @@ def cache_folder() -> Path:
     if not _folder or not _folder[0].is_dir():
         parent = str(preference("storage", "cache_folder")).strip() or None
         try:
-            made = Path(tempfile.mkdtemp(prefix="napari-semsr-", dir=parent))
+            made = make_temporary(None if parent is None else Path(parent))
         except OSError as error:
             msg = (
                 f"The cache folder {parent} must exist and be writable "

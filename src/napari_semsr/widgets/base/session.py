@@ -11,6 +11,7 @@ import numpy as np
 from magicgui.widgets.bases import ValueWidget
 from napari.layers import Image, Labels, Layer, Points, Shapes
 from napari.utils import DirectLabelColormap
+from napari.utils.notifications import Notification, notification_manager
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
@@ -38,7 +39,7 @@ from napari_semsr.io import (
     write_project,
 )
 from napari_semsr.widgets.base.form import OptionsForm
-from napari_semsr.widgets.base.history import MADE_KEY
+from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.results import (
     free_path,
     is_temporary,
@@ -46,7 +47,12 @@ from napari_semsr.widgets.base.results import (
     keep_results_in,
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
-from napari_semsr.widgets.layers import HELPER, micrograph_from_layer, without_cache
+from napari_semsr.widgets.layers import (
+    HELPER,
+    micrograph_from_layer,
+    show_colour_bar,
+    without_cache,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -148,6 +154,12 @@ class Session(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
         self._timer.timeout.connect(self._save_changes)
+        self._history = history_of(viewer)
+        self._history.removed.connect(self._on_removed)
+        self._removed: list[str] = []
+        self._offer = QTimer(self)
+        self._offer.setSingleShot(True)
+        self._offer.timeout.connect(self._offer_undo)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)
@@ -213,6 +225,31 @@ class Session(QObject):
                 self._places.pop(event.source, None)
         self._touch()
 
+    def _on_removed(self, name: str) -> None:
+        """Offer soon to take removals back, unless the window is closed by then."""
+        self._removed.append(name)
+        if len(self._removed) == 1:
+            self._offer.start(0)
+
+    def _offer_undo(self) -> None:
+        names, self._removed = self._removed, []
+        if self._is_open():
+            told = f"Removed {', '.join(names)}."
+            undo = ("Undo", lambda _: self._undo_removals(names))
+            notification_manager.dispatch(Notification(told, actions=(undo,)))
+
+    def _undo_removals(self, names: list[str]) -> None:
+        """Put layers back, unless something else was done since."""
+        for name in reversed(names):
+            step = self._history.last()
+            if step is not None and step.text == f"removal of {name}":
+                self._history.undo()
+
+    def _is_open(self) -> bool:
+        """Whether there is a window that shows the viewer."""
+        window = self._window()
+        return is_alive(window) and window.isVisible()
+
     def _touch(self, event: object = None) -> None:
         """Save soon, if a project is open."""
         if is_alive(self) and self.folder is not None and not self._timer.isActive():
@@ -220,8 +257,7 @@ class Session(QObject):
 
     def _save_changes(self) -> None:
         """Save, unless the viewer was closed and emptied meanwhile."""
-        window = self._window()
-        if window is not None and not (is_alive(window) and window.isVisible()):
+        if self._window() is not None and not self._is_open():
             return
         if self.folder is not None and self._viewer() is not None:
             self.save()
@@ -394,7 +430,7 @@ class Session(QObject):
             if grey is None:
                 write_array(data, path)
             else:
-                write(grey.replace(data=data), path)
+                write(grey.replace(data=data, look=grey.look), path)
             return Place(path.name)
 
         return _Task(layer, do, {SAVED_KEY: str(target)})
@@ -421,6 +457,8 @@ class Session(QObject):
             layer = Layer.create(data, keywords, kind)
             without_cache(layer)
             viewer.add_layer(layer)
+            if isinstance(layer, Image):
+                show_colour_bar(layer)
             if record.store or record.input:
                 self._places[layer] = Place(record.store, record.input, record.read)
         for panel in self._panels:
