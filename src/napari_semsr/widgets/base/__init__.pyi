@@ -12,7 +12,7 @@ from .form import (
     push_button as push_button,
 )
 from .history import (
-    History as History,
+    UndoList as UndoList,
     Step as Step,
     history_of as history_of,
 )

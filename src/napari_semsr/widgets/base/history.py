@@ -32,7 +32,7 @@ class Step:
     owner: str = ""  # panel that has an Undo button of its own
 
 
-class History:
+class UndoList:
     """What was done in a viewer, the last thing last."""
 
     changed = Signal()
@@ -132,11 +132,11 @@ def _forget(steps: list[Step]) -> None:
         steps.pop().forget()
 
 
-_histories: WeakKeyDictionary[Any, History] = WeakKeyDictionary()
+_histories: WeakKeyDictionary[Any, UndoList] = WeakKeyDictionary()
 
 
-def history_of(viewer: "ViewerModel") -> History:
+def history_of(viewer: "ViewerModel") -> UndoList:
     """Give what can be taken back in a viewer."""
     if viewer not in _histories:
-        _histories[viewer] = History(viewer)
+        _histories[viewer] = UndoList(viewer)
     return _histories[viewer]

@@ -90,7 +90,7 @@ _EVENTS = {
 _NO_ONE = ("offscreen", "minimal")
 
 
-class Place(NamedTuple):
+class Kept(NamedTuple):
     """Where the pixels of a layer are in a project."""
 
     store: str | None = None
@@ -102,7 +102,7 @@ class _Task(NamedTuple):
     """What has to be done before a project can name a layer's pixels."""
 
     layer: Layer
-    do: Callable[[], Place]
+    do: Callable[[], Kept]
     now: dict[str, str]  # what the layer's metadata say afterwards
 
 
@@ -142,7 +142,7 @@ class Session(QObject):
         self.runner.returned.connect(lambda value: value())
         self.runner.failed.connect(self._fail)
         self.runner.cancelled.connect(partial(self._fail, "Saving was cancelled."))
-        self._places: WeakKeyDictionary[Layer, Place] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Layer, Kept] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
         self._lost: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
@@ -222,7 +222,7 @@ class Session(QObject):
             return
         if event.type in _PIXELS:
             with suppress(AttributeError):
-                self._places.pop(event.source, None)
+                self._kept.pop(event.source, None)
         self._touch()
 
     def _on_removed(self, name: str) -> None:
@@ -282,7 +282,7 @@ class Session(QObject):
 
     def _forget(self) -> None:
         """Forget what belongs to the project that was open before."""
-        self._places.clear()
+        self._kept.clear()
         self._inputs, self._lost, self._options, self._written = {}, (), {}, None
 
     def save(self, then: Callable[[], object] | None = None) -> None:
@@ -306,10 +306,10 @@ class Session(QObject):
             done.append((task, task.do()))
         return partial(self._settle, done)
 
-    def _settle(self, done: list[tuple[_Task, Place]]) -> None:
+    def _settle(self, done: list[tuple[_Task, Kept]]) -> None:
         """Note where pixels are now, and write the list."""
         for task, place in done:
-            self._places[task.layer] = place
+            self._kept[task.layer] = place
             task.layer.metadata.update(task.now)
         self._write()
 
@@ -338,7 +338,7 @@ class Session(QObject):
     def _project(self) -> Project:
         """Describe what is open."""
         listed = [item for item in self.viewer.layers if self._is_kept(item)]
-        layers = [describe_layer(item, self._places.get(item)) for item in listed]
+        layers = [describe_layer(item, self._kept.get(item)) for item in listed]
         named = {layer.input for layer in (*layers, *self._lost)}
         options = {panel.title: form_values(panel) for panel in self._panels}
         return Project(
@@ -351,7 +351,7 @@ class Session(QObject):
     def _is_kept(self, layer: Layer) -> bool:
         """Whether a project can hold a layer as it is now."""
         vertices = isinstance(layer, Shapes | Points)
-        return vertices or layer in self._places
+        return vertices or layer in self._kept
 
     def left_out(self) -> list[str]:
         """Names of layers that the project does not hold."""
@@ -361,7 +361,7 @@ class Session(QObject):
 
     def _task(self, layer: Layer) -> _Task | None:
         """Say what has to be done for a layer, if anything."""
-        if layer in self._places or layer.metadata.get(LIVE_KEY):
+        if layer in self._kept or layer.metadata.get(LIVE_KEY):
             return None
         frames = layer.metadata.get(FOLDER_KEY)
         if frames and Path(frames).exists():
@@ -374,7 +374,7 @@ class Session(QObject):
         """Say how the pixels of a layer come into the project."""
         path = Path(layer.metadata.get(STORE_KEY) or "")
         if path.parent == self.folder and path.exists():
-            self._places[layer] = Place(path.name)
+            self._kept[layer] = Kept(path.name)
             return None
         if is_temporary(str(path)) and path.exists():
             return self._adopting_task(layer, path)
@@ -390,24 +390,24 @@ class Session(QObject):
         else:
             target, source = path, path
 
-        def do() -> Place:
+        def do() -> Kept:
             if not target.exists():
                 adopt(source, target)
             digest, noted = note_input(
                 folder, target, self._inputs, frames=read == "frames"
             )
             self._inputs[digest] = noted
-            return Place(input=digest, read=read)
+            return Kept(input=digest, read=read)
 
         return _Task(layer, do, now)
 
     def _adopting_task(self, layer: Layer, path: Path) -> _Task:
         target = (self.folder or Path()) / path.name
 
-        def do() -> Place:
+        def do() -> Kept:
             if not target.exists():
                 adopt(path, target)
-            return Place(target.name)
+            return Kept(target.name)
 
         return _Task(layer, do, {STORE_KEY: str(target)})
 
@@ -425,13 +425,13 @@ class Session(QObject):
         if not hasattr(data, "dask"):
             data = np.array(data)  # as it is now
 
-        def do() -> Place:
+        def do() -> Kept:
             path = free_path(folder, target.name.removesuffix(suffix), suffix)
             if grey is None:
                 write_array(data, path)
             else:
                 write(grey.replace(data=data, look=grey.look), path)
-            return Place(path.name)
+            return Kept(path.name)
 
         return _Task(layer, do, {SAVED_KEY: str(target)})
 
@@ -460,7 +460,7 @@ class Session(QObject):
             if isinstance(layer, Image):
                 show_colour_bar(layer)
             if record.store or record.input:
-                self._places[layer] = Place(record.store, record.input, record.read)
+                self._kept[layer] = Kept(record.store, record.input, record.read)
         for panel in self._panels:
             set_form(panel, self._options.get(panel.title, {}))
         _set_window_state(viewer, opened.project.window)
@@ -516,7 +516,7 @@ class Session(QObject):
 # -- layers, forms and windows as JSON ----------------------------------------------
 
 
-def describe_layer(layer: Layer, place: Place | None) -> ProjectLayer:
+def describe_layer(layer: Layer, place: Kept | None) -> ProjectLayer:
     """Say what a layer is, and how it is shown."""
     _, attributes, kind = layer.as_layer_data_tuple()
     names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
@@ -530,7 +530,7 @@ def describe_layer(layer: Layer, place: Place | None) -> ProjectLayer:
         data = [np.asarray(item).tolist() for item in layer.data]
         if not data:
             _keep_pen(layer, kept)
-    found = place or Place()
+    found = place or Kept()
     return ProjectLayer(
         kind=kind,
         name=layer.name,
