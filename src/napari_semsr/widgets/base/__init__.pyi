@@ -12,8 +12,8 @@ from .form import (
     push_button as push_button,
 )
 from .history import (
-    UndoList as UndoList,
     Step as Step,
+    UndoList as UndoList,
     history_of as history_of,
 )
 from .panel import (
