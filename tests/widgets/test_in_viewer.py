@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base import Note
 from tests.children import LIMIT_MS, LIMIT_S
 from tests.widgets.scenes import exposures_of
 
@@ -26,15 +27,11 @@ def dock(viewer, name):
 
 
 def labels_cut_off(panel) -> list[str]:
-    """Texts of visible labels that are lower than what they have to show."""
-    from qtpy.QtWidgets import QLabel
-
+    """Texts of visible notes that are lower than what they have to show."""
     return [
-        label.text()
-        for label in panel.findChildren(QLabel)
-        if label.isVisible()
-        and label.wordWrap()
-        and label.height() < label.heightForWidth(label.width())
+        note.text()
+        for note in panel.findChildren(Note)
+        if note.isVisible() and note.height() < note.document().size().height()
     ]
 
 

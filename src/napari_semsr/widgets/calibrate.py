@@ -12,11 +12,12 @@ from magicgui.widgets import ComboBox, FloatSpinBox
 from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 from psygnal import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
 from napari_semsr.widgets.base import (
     TIMES,
+    FoldingRow,
     Form,
     Note,
     Step,
@@ -58,7 +59,7 @@ class PixelSizeEdit(QWidget):
 
     def __init__(self, tooltip: str = "") -> None:
         super().__init__()
-        self.setToolTip(tooltip)
+        self.label, self.tooltip = "Pixel size", tooltip
         self.height_box = self._number("y", "Height of a pixel; 0 when unknown.")
         self.width_box = self._number("x", "Width of a pixel; 0 when unknown.")
         self.unit_box = ComboBox(
@@ -68,16 +69,10 @@ class PixelSizeEdit(QWidget):
             value="nm",
         )
         self.note = Note()
-        row = QHBoxLayout()
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(QLabel("Pixel size  y"))
-        row.addWidget(self.height_box.native, stretch=1)
-        row.addWidget(QLabel("x"))
-        row.addWidget(self.width_box.native, stretch=1)
-        row.addWidget(self.unit_box.native)
+        boxes = (self.height_box, self.width_box, self.unit_box)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(row)
+        column.addWidget(FoldingRow(*(box.native for box in boxes)))
         column.addWidget(self.note)
         self._linked = True
         self.height_box.changed.connect(self._on_y)
@@ -91,9 +86,9 @@ class PixelSizeEdit(QWidget):
             name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
         )
         box.native.setDecimals(_DECIMALS)
-        box.native.setSpecialValueText("unknown")
+        box.native.setPrefix(f"{name} ")
+        box.native.setSpecialValueText(f"{name} unknown")
         box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
-        box.native.setMinimumWidth(75)
         return box
 
     @property

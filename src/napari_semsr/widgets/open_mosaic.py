@@ -77,7 +77,7 @@ class OpenMosaicPanel(Panel):
             mode=FileDialogMode.EXISTING_FILE,
         )
         choose = push_button(
-            "Choose a store or folder …",
+            "Choose a store or folder…",
             self._choose_folder,
             "For an OME-Zarr store or a folder of frames.",
         )

@@ -183,13 +183,13 @@ def test_existing_store_is_treated_as_chosen(panel, asked, existing):
 
 
 def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
-    assert not panel.advanced.isExpanded()
+    assert not panel.advanced.unfolded
     seen = asked()
     assert seen["scheduler"] is None
     assert seen["options"].memory_gb is None
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
     panel.advanced.scheduler.value = " tcp://127.0.0.1:8786 "
-    assert panel.advanced.isExpanded()
+    assert panel.advanced.unfolded
     seen = asked()
     assert seen["scheduler"] == "tcp://127.0.0.1:8786"
     assert seen["options"].memory_gb == 2.5

@@ -4,6 +4,12 @@ from .findings import (
     Numbers as Numbers,
     Quantity as Quantity,
 )
+from .folding import (
+    Folded as Folded,
+    FoldingRow as FoldingRow,
+    Note as Note,
+    fold_combo as fold_combo,
+)
 from .form import (
     Form as Form,
     OptionsForm as OptionsForm,
@@ -20,7 +26,6 @@ from .panel import (
     DASH as DASH,
     SIGMA as SIGMA,
     TIMES as TIMES,
-    Note as Note,
     Panel as Panel,
     Work as Work,
     table as table,

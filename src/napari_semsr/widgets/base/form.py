@@ -1,21 +1,23 @@
 """Forms: magicgui widgets made from a frozen pydantic option set, one row each.
 
-Rows wrap when the dock is narrow, every control has a tooltip, and an optional
-number shows *automatic* at the low end of its range.
+A label stands above its control where the dock is too narrow for both, every control
+has a tooltip, and an optional number shows *automatic* at the low end of its range.
 """
 
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, create_widget
+from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QAbstractSpinBox,
+    QCheckBox,
     QComboBox,
-    QFormLayout,
+    QGridLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
@@ -23,11 +25,18 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import Options
+from napari_semsr.widgets.base.folding import (
+    Foldable,
+    FoldingRow,
+    elide_items,
+    fold_combo,
+    fold_text,
+    least_width,
+)
 
 _AUTOMATIC = "automatic"
 _LARGEST_INT = 1_000_000
 _LARGEST_FLOAT = 1e9
-_NARROW = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +65,31 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
     """Make a button that calls something."""
     button = QPushButton(text)
     button.setToolTip(tooltip)
+    fold_text(button)
     button.clicked.connect(call)
     return button
 
 
-class Form(QWidget):
+def _wished_width(control: QWidget) -> int:
+    """Width at which a control may stay beside its label."""
+    row: FoldingRow | None = control.findChild(
+        FoldingRow
+    )  # which would need more lines there
+    return least_width(control) if row is None else row.sizeHint().width()
+
+
+class Form(Foldable):
     """A column of labelled controls that fits a narrow dock."""
 
     def __init__(self, *controls: Any) -> None:
         super().__init__()
-        self._layout = QFormLayout(self)
-        self._layout.setContentsMargins(0, 0, 0, 0)
-        self._layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-        self._layout.setFieldGrowthPolicy(
-            QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
-        )
-        self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setColumnStretch(1, 1)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._rows: dict[str, QWidget] = {}
+        self._labels: dict[QWidget, QLabel | None] = {}
+        self._beside: set[QWidget] = set()  # controls that have their label to the left
         self._guard = _WheelGuard(self)
         for control in controls:
             self.add(control)
@@ -86,30 +102,65 @@ class Form(QWidget):
         native = getattr(control, "native", control)
         tooltip = getattr(control, "tooltip", None) or native.toolTip()
         native.setToolTip(tooltip)  # magicgui gives that of a slider to a part of it
-        native.setMinimumWidth(_NARROW)
         if isinstance(native, QAbstractSpinBox | QComboBox):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
-        if isinstance(native, QComboBox):  # else as wide as its longest entry
-            native.setSizeAdjustPolicy(
-                native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
+        if isinstance(native, QComboBox):
+            fold_combo(native)
+        if isinstance(native, QAbstractItemView):
+            elide_items(native)
+        if isinstance(native, QCheckBox):
+            fold_text(native)
+        if isinstance(control, FileEdit):  # "Choose directory" leaves no room for one
+            control.choose_btn.text = "Choose\N{HORIZONTAL ELLIPSIS}"
         policy = native.sizePolicy()
         native.setSizePolicy(QSizePolicy.Policy.Expanding, policy.verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
-        if label:
-            text = QLabel(label)
+        text = QLabel(label) if label else None
+        row = 2 * len(self._labels)
+        if text is not None:
             text.setToolTip(tooltip)
-            self._layout.addRow(text, native)
-        else:
-            self._layout.addRow(native)
+            self._grid.addWidget(text, row, 0, 1, 2)
+        self._grid.addWidget(native, row + 1, 0, 1, 2)
+        self._labels[native] = text
         self._rows[getattr(control, "name", "")] = native
+
+    def _parts(self) -> Iterable[QWidget]:
+        labels = (text for text in self._labels.values() if text is not None)
+        return [*self._labels, *labels]
+
+    def _fold(self) -> None:
+        """Put labels beside their controls where the width allows it, else above."""
+        widths = {
+            native: (label.sizeHint().width(), _wished_width(native))
+            for native, label in self._labels.items()
+            if label is not None and not native.isHidden()
+        }
+        room = self.width() - self._grid.horizontalSpacing()
+        while (
+            widths
+            and max(a for a, _ in widths.values()) + max(b for _, b in widths.values())
+            > room
+        ):
+            del widths[max(widths, key=lambda native: sum(widths[native]))]
+        if widths.keys() == self._beside:
+            return
+        self._beside = set(widths)
+        for number, (native, label) in enumerate(self._labels.items()):
+            if label is None:
+                continue
+            beside = native in widths
+            self._grid.addWidget(label, 2 * number, 0, 1, 1 if beside else 2)
+            if beside:
+                self._grid.addWidget(native, 2 * number, 1)
+            else:
+                self._grid.addWidget(native, 2 * number + 1, 0, 1, 2)
 
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label."""
         native = self._rows[name]
         native.setVisible(visible)
-        label = self._layout.labelForField(native)
+        label = self._labels[native]
         if label is not None:
             label.setVisible(visible)
 

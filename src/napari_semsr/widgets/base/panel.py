@@ -9,16 +9,12 @@ from magicgui.widgets import ComboBox
 from magicgui.widgets.bases import CategoricalWidget
 from napari.layers import Image, Layer
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, Qt, Signal as QtSignal  # type: ignore[attr-defined]
-from qtpy.QtGui import QResizeEvent, QShowEvent
+from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
-    QFrame,
     QGroupBox,
-    QHBoxLayout,
-    QLabel,
     QProgressBar,
     QScrollArea,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -28,6 +24,12 @@ from napari_semsr.io import FOLDER_KEY, LIVE_KEY
 from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.docking import lay_as_tab
 from napari_semsr.widgets.base.findings import Columns, Findings, FindingsBar, Numbers
+from napari_semsr.widgets.base.folding import (
+    FoldingRow,
+    Limited,
+    Note,
+    fit_scroll_area,
+)
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.results import is_unsaved
@@ -49,39 +51,8 @@ if TYPE_CHECKING:
     from napari_semsr.widgets.base.plots import PlotCanvas
 
 
-class Note(QLabel):
-    """Text that wraps and always has the height that its width asks for.
-
-    Nested layouts do not hand a label's height for its width on, so that long
-    texts lose their last lines; this one sets its own height.
-    """
-
-    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setWordWrap(True)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.setText(text)
-
-    def setText(self, text: str | None) -> None:  # noqa: N802 - Qt's name
-        """Show another text."""
-        super().setText(text)
-        self.setVisible(bool(text))
-        self._fit()
-
-    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
-        """Take the height that the new width asks for."""
-        super().resizeEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        height = max(self.heightForWidth(self.width()), 0)
-        if height != self.minimumHeight():
-            self.setFixedHeight(height)
-
-
 _MINIMUM_WIDTH = 320
-_HELP_PX = 28
+_MOST_LINES = 8  # of what is said below the buttons: more scrolls, and pushes nothing
 Work = tuple[Callable[[], Job[Any]], Callable[[Any], None]]
 """What makes a job, and what shows its result."""
 
@@ -153,17 +124,13 @@ class Panel(QWidget):
         self.body = QVBoxLayout(self.content)
         self.body.setContentsMargins(0, 0, 6, 0)
         self.body.addStretch(1)
-        scroll = self.scroll_area = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(self.content)
-        outer.addWidget(scroll, stretch=1)
+        self.scroll_area = QScrollArea()
+        fit_scroll_area(self.scroll_area, self.content)
+        outer.addWidget(self.scroll_area, stretch=1)
         outer.addLayout(self._build_foot())
 
     def _build_foot(self) -> QVBoxLayout:
         foot = QVBoxLayout()
-        row = QHBoxLayout()
         said = f"{self.title}: start with the settings above."
         self.run_button = push_button(self._run_label, self.run, said)
         said = "Stop after the step that is being done."
@@ -175,20 +142,18 @@ class Panel(QWidget):
         self.save_button = push_button("Save\N{HORIZONTAL ELLIPSIS}", self.save, said)
         self.save_button.setVisible(False)
         self.help_button = push_button("?", self.show_help, "The manual on this panel.")
-        self.help_button.setFixedWidth(_HELP_PX)
-        row.addWidget(self.run_button, stretch=2)
-        row.addWidget(self.save_button, stretch=1)
-        row.addWidget(self.cancel_button, stretch=1)
-        row.addWidget(self.help_button)
+        self.buttons = FoldingRow(self.help_button)
+        buttons = (self.run_button, self.save_button, self.cancel_button)
+        for place, button in enumerate(buttons):
+            self.buttons.insert(place, button, stretch=1 if place else 2)
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
         self.unsaved = Note()
         self.status = Note()
-        foot.addLayout(row)
-        foot.addWidget(self.progress_bar)
-        foot.addWidget(self.unsaved)
-        foot.addWidget(self.status)
+        notes = Limited(self.unsaved, self.status, most_lines=_MOST_LINES)
+        for part in (self.buttons, self.progress_bar, notes):
+            foot.addWidget(part)
         return foot
 
     # -- pieces for the panels ---------------------------------------------
@@ -454,13 +419,11 @@ class Panel(QWidget):
 
     def show_status(self, text: str) -> None:
         """Say something in the panel's last line."""
-        self.status.setStyleSheet("")
         self.status.setText(text)
 
     def show_problem(self, text: str) -> None:
         """Say in the panel and as a notification what went wrong."""
-        self.status.setStyleSheet("color: #e05d44; font-weight: bold")
-        self.status.setText(text)
+        self.status.setText(text, "problem")
         show_error(text)
 
     @contextmanager

@@ -88,7 +88,7 @@ class ModelChooser(QWidget):
             choices=self._choices,
         )
         self.file_button = push_button(
-            "Add a model file …",
+            "Add a model file…",
             self._choose_file,
             "A .safetensors file with a model card.",
         )

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
-from qtpy.QtGui import QIcon
-from superqt import QCollapsible
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import LIVE_KEY, move
 from napari_semsr.jobs import check_image_target, enhance_job, unfinished
 from napari_semsr.widgets.base import (
+    Folded,
     Form,
     Numbers,
     OptionsForm,
@@ -54,9 +53,6 @@ _ADVANCED_ROWS = {
     ),
 }
 _OF_MOSAICS = "ssum-sem"  # the model that learnt from superlens mosaics
-_RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
-_DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
-_HEADER = "QPushButton { background: transparent; text-align: left; }"
 _SCHEDULER = (
     "Address of a dask scheduler, such as tcp://127.0.0.1:8786, whose workers see the "
     "same files under the same paths; all of the layer is enhanced then, in no order "
@@ -64,40 +60,25 @@ _SCHEDULER = (
 )
 
 
-class Advanced(QCollapsible):
+class Advanced(Folded):
     """Options that are folded away until they are asked for."""
 
     def __init__(self) -> None:
-        super().__init__("Advanced")
         from napari_semsr.inference import EnhanceOptions
 
-        self.toggleButton().setStyleSheet(_HEADER)
-        for choose in (self.setExpandedIcon, self.setCollapsedIcon):
-            choose(QIcon())  # the library's own are black on dark
-        self.toggled.connect(self._show_state)
         self.form = OptionsForm(EnhanceOptions, _ADVANCED_ROWS)
         self.scheduler = LineEdit(
             name="scheduler", label="Scheduler", tooltip=_SCHEDULER
         )
         self.scheduler.native.setPlaceholderText("none: in napari itself")
-        for part in (self.form, Form(self.scheduler)):
-            self.addWidget(part)
-        for box in (self.layout(), self.content().layout()):
-            if box is not None:
-                box.setContentsMargins(0, 0, 0, 0)
-        self.setToolTip("Memory, tolerance and cluster; few runs need them.")
-        self.collapse(animate=False)
-        self._show_state(False)
-
-    def _show_state(self, unfolded: bool) -> None:
-        """Point down where there is something below."""
-        self.setText(f"{_DOWN if unfolded else _RIGHT} Advanced")
+        told = "Memory, tolerance and cluster; few runs need them."
+        super().__init__("Advanced", told, self.form, Form(self.scheduler))
 
     def set_values(self, **values: Any) -> None:
         """Type values, and unfold when one of them is not automatic."""
         self.form.set_values(**values)
         if any(value is not None for value in values.values()):
-            self.expand(animate=False)
+            self.unfold()
 
 
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}

@@ -41,7 +41,7 @@ _ROWS = {
         {"as they are": None, "fit gain and offset": "affine"},
     ),
     "data_range": Row(
-        "Data range (grey levels)",
+        "Range (grey levels)",
         "Span of PSNR and SSIM; automatic: 255, 65535 or the reference's own.",
     ),
 }

@@ -9,7 +9,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, LineEdit
 from psygnal import Signal
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
     Job,
@@ -331,10 +331,7 @@ class TrainPanel(Panel):
             self.resume,
             "Go on with a run that was stopped: that of this panel, or of a folder.",
         )
-        item = foot.itemAt(0)
-        row = None if item is None else item.layout()
-        if isinstance(row, QHBoxLayout):
-            row.insertWidget(1, self.resume_button, stretch=1)
+        self.buttons.insert(1, self.resume_button, stretch=1)
         return foot
 
     # -- reading the form ------------------------------------------------------

@@ -1,0 +1,416 @@
+"""Widgets that fit a narrow dock and any font: texts wrap or elide, rows break."""
+
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QHelpEvent, QResizeEvent, QTextDocument
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSpinBox,
+    QCheckBox,
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QTextBrowser,
+    QToolTip,
+    QVBoxLayout,
+    QWidget,
+)
+
+_RESTYLED = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
+_REBREAKING = _RESTYLED | {QEvent.Type.Resize}
+_RESIZED = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
+_PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # of a spin box in napari's style
+_LEAST_DIGITS = "0" * 7
+_LEAST_LETTERS = 7  # of a name in a list or a field: the rest is elided or scrolled
+
+# Two reds and two ambers: each has a contrast above 4.5 on its theme's background.
+_ON_DARK = {"problem": "#ff8370", "warning": "#e3b617"}
+_ON_LIGHT = {"problem": "#b3261e", "warning": "#7a5900"}
+_MIDDLE = 128
+
+
+class Note(QTextBrowser):
+    """Text that wraps, within words where it must, as high as its width asks for.
+
+    Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which
+    are coloured as the theme asks for; links open in the browser.
+    """
+
+    def __init__(self, text: str = "", parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._said, self._kind, self._page = "", "", QTextDocument(self)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setStyleSheet(
+            "QTextBrowser, QTextBrowser > QWidget "
+            "{ background: transparent; border: 0px; padding: 0px; }"
+        )
+        self.setOpenExternalLinks(True)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        for choose in (
+            self.setHorizontalScrollBarPolicy,
+            self.setVerticalScrollBarPolicy,
+        ):
+            choose(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        option = self._page.defaultTextOption()
+        option.setWrapMode(option.WrapMode.WrapAtWordBoundaryOrAnywhere)
+        self._page.setDefaultTextOption(option)
+        self._page.setDocumentMargin(0)
+        self.setDocument(self._page)
+        self.setText(text)
+
+    def text(self) -> str:
+        """Return what was said, as it was given."""
+        return self._said
+
+    def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
+        """Show another text; all of it is marked as of a `kind`, if one is given."""
+        self._said, self._kind = text or "", kind
+        self.setVisible(bool(text))
+        self._write()
+
+    def _write(self) -> None:
+        text = self._said
+        light = self.palette().text().color().lightness() < _MIDDLE
+        colours = (_ON_LIGHT if light else _ON_DARK).items()
+        sheet = "\n".join(f".{name} {{ color: {value}; }}" for name, value in colours)
+        self._page.setDefaultStyleSheet(sheet)
+        if self._kind:
+            self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b>')
+        elif re.search(r"</\w+>|<br>", text):
+            self.setHtml(text)
+        else:
+            self.setPlainText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
+        """Take the height that the new width asks for."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Take the colours and the height that another theme or font asks for."""
+        super().changeEvent(event)
+        if event is not None and event.type() in _RESTYLED:
+            self._write()
+
+    def _fit(self) -> None:
+        self._page.setTextWidth(max(self.width(), 1))
+        height = math.ceil(self._page.size().height()) if self._said else 0
+        if height != self.maximumHeight():
+            self.setFixedHeight(height)
+
+
+class Limited(QScrollArea):
+    """Shows widgets below each other, with a bar where they are higher than allowed."""
+
+    def __init__(self, *widgets: QWidget, most_lines: int) -> None:
+        super().__init__()
+        self._most_lines = most_lines
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(0, 0, 0, 0)
+        for widget in widgets:
+            column.addWidget(widget)
+        fit_scroll_area(self, content)
+        content.installEventFilter(self)
+        self._fit()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Follow the height of what is shown."""
+        if event is not None and event.type() in _RESIZED:
+            self._fit()
+        return super().eventFilter(watched, event)
+
+    def _fit(self) -> None:
+        content = self.widget()
+        if content is None:
+            return
+        most = self._most_lines * self.fontMetrics().lineSpacing()
+        height = max(0, min(content.minimumSizeHint().height(), most))
+        if height != self.maximumHeight():
+            self.setFixedHeight(height)
+
+
+def fit_scroll_area(area: QScrollArea, content: QWidget) -> None:
+    """Let a scroll area show a widget that is as wide as itself, without a frame."""
+    area.setWidgetResizable(True)
+    area.setStyleSheet("QScrollArea { border: 0px; }")  # napari draws one of its own
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(content)
+
+
+class _TextFold(QObject):
+    """Breaks the text of a button or tick box where it is wider than the control."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Break anew where width or font change."""
+        changed = event is not None and event.type() in _REBREAKING
+        if changed and isinstance(watched, QAbstractButton):
+            _break_text(watched)
+        return super().eventFilter(watched, event)
+
+
+def fold_text(button: QAbstractButton) -> None:
+    """Let the text of a button or tick box wrap."""
+    button.installEventFilter(_TextFold(button))
+
+
+def _chrome(button: QAbstractButton) -> int:
+    """Width of all but the text."""
+    metrics, lines = button.fontMetrics(), button.text().split("\n")
+    widest = max(metrics.horizontalAdvance(line) for line in lines)
+    return button.sizeHint().width() - widest
+
+
+def _break_text(button: QAbstractButton) -> None:
+    metrics, room = button.fontMetrics(), button.width() - _chrome(button)
+    lines: list[str] = []
+    for word in button.text().split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and metrics.horizontalAdvance(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    text = "\n".join(lines)
+    if text != button.text():
+        button.setText(text)
+
+
+class _Eliding(QObject):
+    """Draws a long entry of a combo box with an ellipsis; its tooltip has it whole."""
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Take the painting over, and the tooltip where something is left out."""
+        if event is not None and isinstance(watched, QComboBox):
+            option, text = _elided(watched)
+            cut = text != watched.currentText()
+            if event.type() == QEvent.Type.Paint:
+                option.currentText = text
+                painter = QStylePainter(watched)
+                painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+                painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+                painter.end()
+                return True
+            if cut and isinstance(event, QHelpEvent):
+                said = f"{watched.currentText()}\n\n{watched.toolTip()}"
+                QToolTip.showText(event.globalPos(), said, watched)
+                return True
+        return super().eventFilter(watched, event)
+
+
+def _elided(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
+    """Give how a combo box is drawn, and as much of its entry as there is room for."""
+    option = QStyleOptionComboBox()
+    option.initFrom(box)
+    style = box.style()
+    assert style is not None  # noqa: S101 - every widget has one
+    room = style.subControlRect(
+        QStyle.ComplexControl.CC_ComboBox,
+        option,
+        QStyle.SubControl.SC_ComboBoxEditField,
+        box,
+    ).width()
+    middle = Qt.TextElideMode.ElideMiddle
+    return option, box.fontMetrics().elidedText(box.currentText(), middle, room - 2)
+
+
+def fold_combo(box: QComboBox) -> None:
+    """Let a combo box be narrower than its entries, which it elides."""
+    box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(_LEAST_LETTERS)
+    view = box.view()
+    if view is not None:
+        elide_items(view)
+    box.installEventFilter(_Eliding(box))
+
+
+def elide_items(view: QAbstractItemView) -> None:
+    """Let long entries of a list lose their middle, rather than be scrolled to."""
+    view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+    view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+
+def least_width(widget: QWidget) -> int:
+    """Width below which a control would be cut off.
+
+    Texts of buttons may wrap; of a list or a field some letters must be seen.
+    """
+    metrics = widget.fontMetrics()
+    letters = _LEAST_LETTERS * metrics.averageCharWidth()
+    if isinstance(widget, QAbstractButton):
+        words = widget.text().split() or [""]
+        return _chrome(widget) + max(map(metrics.horizontalAdvance, words))
+    if isinstance(widget, QAbstractSpinBox):
+        prefix = getattr(widget, "prefix", str)()
+        texts = (widget.specialValueText(), prefix + _LEAST_DIGITS)
+        bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
+        text = max(map(metrics.horizontalAdvance, texts))
+        return text + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
+    hint = widget.minimumSizeHint().width()
+    own = Qt.FindChildOption.FindDirectChildrenOnly
+    field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
+    return hint + letters if field else hint
+
+
+class Foldable(QWidget):
+    """Base of what lays its widgets out anew when it becomes narrow.
+
+    Its least width is that of its widest widget, not that of how it is laid out now.
+    """
+
+    def _parts(self) -> Iterable[QWidget]:
+        """Give all widgets that are laid out."""
+        raise NotImplementedError
+
+    def _fold(self) -> None:
+        """Lay out anew for the present width."""
+        raise NotImplementedError
+
+    def _least(self, part: QWidget) -> int:
+        """Width that a widget is given at least."""
+        return least_width(part)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Fold when the width, or what a widget asks for, has changed."""
+        done = super().event(event)
+        if event is not None and event.type() in _RESIZED | {QEvent.Type.Show}:
+            for part in self._parts():
+                _give_room(part, self._least(part))
+            self._fold()
+        return done
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Ask for the widest widget, and for the height of all."""
+        layout = self.layout()
+        shown = [part for part in self._parts() if not part.isHidden()]
+        width = max(map(least_width, shown), default=0)
+        height = 0 if layout is None else layout.minimumSize().height()
+        return QSize(width, height)
+
+
+def _give_room(widget: QWidget, width: int) -> None:
+    """Keep a layout from making a control smaller than its text."""
+    if isinstance(widget, Note | Foldable | QLabel):
+        return  # they ask for it themselves
+    height = widget.sizeHint().height() if widget.layout() is None else 0
+    least = QSize(width, min(height, widget.maximumHeight()))
+    if widget.minimumSize() != least:
+        widget.setMinimumSize(least)
+
+
+class FoldingRow(Foldable):
+    """Widgets beside each other, on as many lines as their texts need."""
+
+    def __init__(self, *widgets: QWidget) -> None:
+        super().__init__()
+        self._widgets: list[QWidget] = []
+        self._stretches: dict[QWidget, int] = {}
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._lines: list[QHBoxLayout] = []
+        self._laid: list[list[QWidget]] = []
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        for widget in widgets:
+            self.insert(len(self._widgets), widget)
+
+    def insert(self, place: int, widget: QWidget, stretch: int = 0) -> None:
+        """Add a widget at a place."""
+        self._widgets.insert(place, widget)
+        self._stretches[widget] = stretch
+        line = QHBoxLayout()  # as many as there are widgets; most stay empty
+        self._lines.append(line)
+        self._column.addLayout(line)
+        self._fold()
+
+    def _parts(self) -> Sequence[QWidget]:
+        return self._widgets
+
+    def _least(self, part: QWidget) -> int:
+        return min(_whole_width(part), max(self.width(), least_width(part)))
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Ask for one line."""
+        shown = [item for item in self._widgets if not item.isHidden()]
+        gaps = self._column.spacing() * max(0, len(shown) - 1)
+        width = sum(map(_whole_width, shown)) + gaps
+        return QSize(width, self._column.sizeHint().height())
+
+    def _fold(self) -> None:
+        lines: list[list[QWidget]] = [[]]
+        left, gap = self.width(), self._column.spacing()
+        for widget in self._widgets:
+            need = 0 if widget.isHidden() else _whole_width(widget) + gap
+            if need > left + gap and lines[-1]:
+                lines.append([])
+                left = self.width()
+            lines[-1].append(widget)
+            left -= need
+        if lines == self._laid:
+            return
+        self._laid = lines
+        for line, widgets in zip(self._lines, lines, strict=False):
+            for widget in widgets:
+                line.addWidget(widget, self._stretches[widget])
+
+
+def _whole_width(widget: QWidget) -> int:
+    """Width that a widget needs without a break in its text."""
+    if not isinstance(widget, QPushButton | QCheckBox):
+        return least_width(widget)
+    text = " ".join(widget.text().split())
+    return _chrome(widget) + widget.fontMetrics().horizontalAdvance(text)
+
+
+_RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
+_DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
+
+
+class Folded(QWidget):
+    """Widgets that are hidden behind a title until they are asked for."""
+
+    def __init__(self, title: str, tooltip: str, *widgets: QWidget) -> None:
+        super().__init__()
+        self._title = title
+        self.header = QPushButton()
+        self.header.setCheckable(True)
+        self.header.setToolTip(tooltip)
+        self.header.setStyleSheet(
+            "QPushButton, QPushButton:checked "
+            "{ background: transparent; text-align: left; }"
+        )
+        self.content = QWidget()
+        self._column = QVBoxLayout(self.content)
+        column = QVBoxLayout(self)
+        for box in (self._column, column):
+            box.setContentsMargins(0, 0, 0, 0)
+        for part in (self.header, self.content):
+            column.addWidget(part)
+        for widget in widgets:
+            self._column.addWidget(widget)
+        self.header.toggled.connect(self.unfold)
+        self.unfold(on=False)
+
+    @property
+    def unfolded(self) -> bool:
+        """Whether the widgets are shown."""
+        return self.header.isChecked()
+
+    def unfold(self, on: bool = True) -> None:
+        """Show the widgets, or hide them again."""
+        self.header.setChecked(on)
+        self.header.setText(f"{_DOWN if on else _RIGHT} {self._title}")
+        self.content.setVisible(on)

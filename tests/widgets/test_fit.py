@@ -1,0 +1,244 @@
+"""Every panel of the manifest fits a narrow dock, in small and in large letters."""
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtGui import QHelpEvent
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QDockWidget,
+    QGroupBox,
+    QLabel,
+    QLineEdit,
+    QScrollArea,
+    QStyle,
+    QStyleOptionComboBox,
+    QToolTip,
+    QWidget,
+)
+
+import napari_semsr
+from napari_semsr.widgets.base import Note
+from napari_semsr.widgets.base.panel import Panel
+
+WINDOW, DOCK_PX = (1360, 860), 320
+LETTERS = 6  # of an entry that is elided, or of a field, that must be seen
+LONG_NAME = "sample 7, after the second etch, 15 kV, mag 50 k, line by line, tile 031"
+LONG_TEXT = (
+    "The file /home/microscope/2026-11-21/a_folder_whose_name_has_no_place_to_break/"
+    "mosaic_of_all_frames_after_the_second_etch.ome.zarr cannot be written: "
+) + "the disk is full; choose another place, or make room and go on. " * 12
+
+
+def panels() -> Iterator[Any]:
+    """Widgets of the manifest: title, module and class."""
+    place = Path(napari_semsr.__file__).with_name("napari.yaml")
+    found = yaml.safe_load(place.read_text(encoding="utf-8"))["contributions"]
+    names = {item["id"]: item["python_name"] for item in found["commands"]}
+    for item in found["widgets"]:
+        title = item["display_name"]
+        yield pytest.param(title, *names[item["command"]].split(":"), id=title)
+
+
+@pytest.fixture
+def letters() -> Iterator[Any]:
+    """Set napari's font size."""
+    from napari.settings import get_settings
+
+    look = get_settings().appearance
+    before = look.font_size
+
+    def choose(size: int) -> None:
+        look.font_size = size
+
+    yield choose
+    look.font_size = before
+
+
+def shown(root: QWidget) -> Iterator[QWidget]:
+    """Everything below a widget that can be seen, or scrolled to."""
+    for item in root.findChildren(QWidget):
+        if item.isVisible():
+            yield item
+
+
+def _entry_width(box: QComboBox) -> int:
+    option = QStyleOptionComboBox()
+    option.initFrom(box)
+    control = QStyle.ComplexControl.CC_ComboBox
+    part = QStyle.SubControl.SC_ComboBoxEditField
+    return box.style().subControlRect(control, option, part, box).width()
+
+
+def _needs(item: QWidget) -> tuple[int, int]:
+    """Give the width and the height that a control needs for its text."""
+    metrics = item.fontMetrics()
+    few = LETTERS * metrics.averageCharWidth()
+    if isinstance(item, QAbstractButton):
+        hint = item.minimumSizeHint()
+        return hint.width(), hint.height()
+    if isinstance(item, QLabel):
+        if item.wordWrap():
+            return 0, item.heightForWidth(item.width())
+        return item.sizeHint().width(), item.sizeHint().height()
+    if isinstance(item, Note):
+        page = item.document().size()
+        return int(item.document().idealWidth()), int(page.height())
+    if isinstance(item, QGroupBox):
+        return metrics.horizontalAdvance(item.title()), 0
+    if isinstance(item, QComboBox):
+        most = metrics.horizontalAdvance(item.currentText())
+        chrome = item.width() - _entry_width(item)
+        return min(few, most) + chrome, metrics.height()
+    if isinstance(item, QLineEdit):
+        owner = item.parentWidget()
+        if isinstance(owner, QAbstractSpinBox):
+            few = metrics.horizontalAdvance(owner.text())
+        return few, metrics.height() - 2  # of which no letter makes use
+    return 0, 0
+
+
+def _place(item: QWidget) -> str:
+    said = getattr(item, "text", getattr(item, "currentText", ""))
+    return f"{type(item).__name__} {said()[:40] if callable(said) else ''!r}"
+
+
+def too_small(root: QWidget) -> Iterator[str]:
+    """Controls that are smaller than their text."""
+    for item in shown(root):
+        width, height = _needs(item)
+        if item.width() < width or item.height() < height:
+            yield (
+                f"{_place(item)} is {item.width()} x {item.height()} px and needs "
+                f"{width} x {height}"
+            )
+
+
+def cut_off(root: QWidget) -> Iterator[str]:
+    """Controls that reach beyond what they lie in; what scrolls may do so down."""
+    for item in shown(root):
+        outer = item.parentWidget()
+        scrolls = isinstance(outer.parentWidget(), QScrollArea)
+        inner, room = item.geometry(), outer.rect()
+        if not inner.height():
+            continue
+        wide = inner.left() < 0 or inner.right() > room.right()
+        high = inner.top() < 0 or inner.bottom() > room.bottom()
+        if wide or (high and not scrolls):
+            yield f"{_place(item)} at {inner} of {room} in {_place(outer)}"
+
+
+def overlapping(root: QWidget) -> Iterator[str]:
+    """Controls that lie over each other."""
+    kinds = (QAbstractButton, QLabel, QComboBox, QAbstractSpinBox, QLineEdit, Note)
+    controls = [item for item in shown(root) if isinstance(item, kinds)]
+    for one, other in combinations(controls, 2):
+        beside = one.parentWidget() is other.parentWidget()
+        if beside and one.geometry().intersects(other.geometry()):
+            yield f"{_place(one)} and {_place(other)}"
+
+
+def faults(root: QWidget) -> list[str]:
+    return [*too_small(root), *cut_off(root), *overlapping(root)]
+
+
+@pytest.fixture
+def fits(qtbot) -> Any:
+    """Wait until a panel is laid out; fail with what is wrong with it."""
+
+    def check(panel: QWidget) -> None:
+        def see() -> None:
+            assert panel.width() <= DOCK_PX
+            assert not faults(panel)
+
+        qtbot.waitUntil(see)
+
+    return check
+
+
+@pytest.fixture
+def dock(make_napari_viewer_proxy, qtbot) -> Any:
+    """Open a panel in a narrow dock of a real window."""
+
+    def show(title: str, module: str, name: str) -> tuple[Any, QWidget]:
+        viewer = make_napari_viewer_proxy(show=True)
+        viewer.window.resize(*WINDOW)
+        for number in range(2):
+            viewer.add_image(np.eye(32), name=f"{LONG_NAME} {number}")
+        panel = getattr(importlib.import_module(module), name)(viewer)
+        viewer.window.add_dock_widget(panel, name=title)
+        place = panel
+        while not isinstance(place, QDockWidget):
+            place = place.parentWidget()
+        window = place.parentWidget()
+        window.resizeDocks([place], [DOCK_PX], Qt.Orientation.Horizontal)
+        qtbot.waitUntil(lambda: place.width() == DOCK_PX)
+        return viewer, panel
+
+    return show
+
+
+@pytest.mark.parametrize(("title", "module", "name"), list(panels()))
+def test_panel_fits_a_narrow_dock(title, module, name, dock, letters, fits):
+    _, panel = dock(title, module, name)
+    for size in (9, 16, 12):
+        letters(size)
+        fits(panel)
+    if not isinstance(panel, Panel):
+        return
+    panel.runner.busy_changed.emit(True)
+    fits(panel)
+    panel.runner.busy_changed.emit(False)
+    panel.show_problem(LONG_TEXT)
+    if hasattr(panel, "results"):
+        panel.figures.setText(f"<table><tr><td>Store</td><td>{LONG_TEXT}</td></table>")
+        panel.reveal()
+    for size in (16, 9):
+        letters(size)
+        fits(panel)
+        assert panel.status.isVisible()
+
+
+def test_long_name_in_a_list_is_told_by_its_tooltip(dock):
+    _, panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+    box = panel.layer.native
+
+    def told() -> str:
+        place = QPoint(3, 3)
+        event = QHelpEvent(QHelpEvent.Type.ToolTip, place, box.mapToGlobal(place))
+        QApplication.sendEvent(box, event)
+        return QToolTip.text()
+
+    assert _entry_width(box) < box.fontMetrics().horizontalAdvance(box.currentText())
+    assert LONG_NAME in told()
+    assert box.toolTip() in told()
+    panel.layer.value.name = "b"
+    assert told() == box.toolTip()
+
+
+def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, qtbot):
+    module = "napari_semsr.widgets.measure.metrics"
+    _, panel = dock("Metrics", module, "MetricsPanel")
+    control = panel.form.widget("data_range").native
+    letters(9)
+    qtbot.waitUntil(lambda: control.x() > 0)
+    letters(16)
+    qtbot.waitUntil(lambda: control.x() == 0)
+    letters(9)
+    qtbot.waitUntil(lambda: control.x() > 0)
