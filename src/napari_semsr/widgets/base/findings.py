@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication
 
 from napari_semsr import __version__
 from napari_semsr.core import SemsrError
 from napari_semsr.io import replacing
+from napari_semsr.widgets.base.folding import FoldingRow
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.saving import ask_file
 
@@ -114,7 +115,7 @@ def _cell(value: Any) -> str:
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
 
 
-class FindingsBar(QWidget):
+class FindingsBar(FoldingRow):
     """Buttons that copy and save what a panel found."""
 
     def __init__(
@@ -137,11 +138,9 @@ class FindingsBar(QWidget):
             self.save_plot,
             "Save the plot on white, as PNG with 300 dpi or as SVG.",
         )
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        for button in (self.copy_button, self.save_button, self.plot_button):
-            row.addWidget(button)
-        row.addStretch(1)
+        buttons = (self.copy_button, self.save_button, self.plot_button)
+        for place, button in enumerate(buttons):
+            self.insert(place, button)
 
     def refresh(self) -> None:
         """Offer what there is."""
