@@ -8,6 +8,7 @@ from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.intensity import (
     field_range,
     finite_mean,
+    noise_level,
     read_chunks,
     to_dtype,
 )
@@ -95,3 +96,12 @@ def test_parts_of_a_field_lose_what_the_whole_loses(lazy):
     data = da.from_array(image, chunks=(1, 3)) if lazy else image
     lost = [to_dtype(part, "uint8")[1] for part in read_chunks(data)]
     assert sum(lost) == to_dtype(image, "uint8")[1] == 5
+
+
+def test_noise_level_is_that_of_white_noise_on_a_slope(rng):
+    y, x = np.mgrid[:200, :300]
+    image = 3.0 * y - 2.0 * x + rng.normal(0, 7, y.shape)
+    image[50:60] = np.nan
+    assert noise_level(image) == pytest.approx(7, rel=0.03)
+    assert noise_level(3.0 * y[:, :1]) == 0
+    assert np.isnan(noise_level(np.full((3, 3), np.nan)))

@@ -1,3 +1,7 @@
+from .change import (
+    Change as Change,
+    measure_change as measure_change,
+)
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,

@@ -37,6 +37,7 @@ from .intensity import (
     contrast_limits as contrast_limits,
     field_range as field_range,
     finite_mean as finite_mean,
+    noise_level as noise_level,
     read_chunks as read_chunks,
     to_dtype as to_dtype,
 )

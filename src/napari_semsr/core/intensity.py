@@ -292,3 +292,34 @@ def contrast_limits(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPai
     if hi <= lo:
         lo, hi = float(values.min()), float(values.max())
     return (lo, hi) if hi > lo else (lo, lo + 1.0)
+
+
+# The noise of an image.
+
+_MEDIAN = 0.6745  # median of a normal deviate's absolute value
+_SECOND = 6.0  # deviation of the second differences (1, -2, 1) along both, of 1
+
+
+def noise_level(values: NDArray[Any]) -> float:
+    """Measure the deviation of white noise.
+
+    The median of second differences along both axes, which a plane and its edges do not
+    have (Immerkaer 1996); detail as fine as a pixel counts as noise.
+
+    Parameters
+    ----------
+    values : (Y, X) numpy.ndarray
+        Grey values; those near one that is not finite are left out.
+
+    Returns
+    -------
+    float
+        In grey levels; NaN where no pixel is finite.
+    """
+    rough = np.pad(np.asarray(values, dtype=np.float64), 1, mode="reflect")
+    for _ in range(2):
+        rough = (rough[:-2] - 2 * rough[1:-1] + rough[2:]).T
+    known = np.abs(rough[np.isfinite(rough)])
+    if not known.size:
+        return math.nan
+    return float(np.median(known)) / _MEDIAN / _SECOND

@@ -32,6 +32,7 @@ from .images import (
     check_image_target as check_image_target,
     check_target_folder as check_target_folder,
     convert_job as convert_job,
+    derived_from as derived_from,
     describe_job as describe_job,
     jsonable as jsonable,
     open_image as open_image,

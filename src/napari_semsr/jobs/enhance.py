@@ -12,10 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
+from napari_semsr.analysis import Change, measure_change
 from napari_semsr.core import (
     Job,
     Micrograph,
@@ -38,6 +40,7 @@ from napari_semsr.jobs.images import (
     check_image_target,
     check_tiled_target,
     digest_values,
+    image_in,
     input_record,
     jsonable,
     name_of,
@@ -141,6 +144,9 @@ class EnhancedFile(Result):
         Tiles, time, memory, device, model, and how well neighbouring tiles agree.
     provenance : Provenance
         Input, model, options, versions.
+    change : Change or None
+        By how much the image was changed; None where the model has grey levels of its
+        own.
     """
 
     output: str
@@ -149,6 +155,7 @@ class EnhancedFile(Result):
     pixel_size_nm: tuple[float, float] | None
     report: "EnhanceReport"
     provenance: Provenance = field(metadata={"json": False})
+    change: Change | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as one flat record.
@@ -165,6 +172,7 @@ class EnhancedFile(Result):
             "dtype": self.dtype,
             "pixel_size_nm": jsonable(self.pixel_size_nm),
             "model_digest": self.provenance.model_digest,
+            "change": jsonable(self.change),
         }
 
 
@@ -224,23 +232,30 @@ def _enhance_plane(
             store.note(_VALUES, digest_values(source))
         return store
 
-    def fill(store: "OmeZarrStore") -> Job["EnhanceReport"]:
+    def fill(store: "OmeZarrStore") -> Job[tuple["EnhanceReport", Change | None]]:
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
         planned = yield from plan_run(
             source, output_plan, loaded, chosen, store=store, scheduler=scheduler
         )
         report = yield from enhance_to_store(planned, store, live=live)
-        return report if scheduler else _told_of_memory(report, chosen, held)
+        if not scheduler:
+            report = _told_of_memory(report, chosen, held)
+        own = loaded.card.grey != "input"
+        return report, None if own else (
+            yield from measure_change(source, image_in(store))
+        )
 
     written = yield from write_blocks(target, make, fill, resumable=True)
+    report, change = written.told
     return EnhancedFile(
         output=str(target),
         shape=written.shape,
         dtype=written.dtype,
         pixel_size_nm=written.pixel_size_nm,
-        report=written.told,
+        report=report,
         provenance=provenance,
+        change=change,
     )
 
 
@@ -420,7 +435,10 @@ def enhance_job(
             job,
             image,
             output,
-            lambda made: {"report": _summed([item.report for item in made])},
+            lambda made: {
+                "report": _summed([item.report for item in made]),
+                "change": _overall([item.change for item in made]),
+            },
             opening=opening,
             overwrite=overwrite,
             resume=resume,
@@ -450,6 +468,22 @@ def _summed(reports: Sequence["EnhanceReport"]) -> "EnhanceReport":
 def _largest(values: Iterable[float]) -> float:
     """Largest of what was measured; NaN where nothing was."""
     return max((v for v in values if not math.isnan(v)), default=math.nan)
+
+
+def _overall(changes: Sequence[Change | None]) -> Change | None:
+    """Sum up what was done to planes of one size."""
+    known = [item for item in changes if item is not None]
+    if not known:
+        return None
+    means = {
+        name: fmean(getattr(item, name) for item in known)
+        for name in ("mean", "share", "noise", "level", "looked_at")
+    }
+    return Change(
+        **means,
+        largest=max(item.largest for item in known),
+        hardly=all(item.hardly for item in known),
+    )
 
 
 def enhance_in_memory(
@@ -546,6 +580,7 @@ def restore_job(
             lambda made: {
                 "tiles": sum(item.tiles for item in made),
                 "clipped": sum(item.clipped for item in made),
+                "change": _overall([item.change for item in made]),
             },
             opening=opening,
             overwrite=overwrite,

@@ -27,7 +27,13 @@ from napari_semsr.core import (
     digest_path,
     software_versions,
 )
-from napari_semsr.io import ReadOptions, check_target, filling_store, stored_type
+from napari_semsr.io import (
+    OmeZarrStore,
+    ReadOptions,
+    check_target,
+    filling_store,
+    stored_type,
+)
 
 Image = Micrograph | str | os.PathLike[str]
 """What a job takes: an image in memory, or the path of one."""
@@ -67,6 +73,19 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
     return read(path, **chosen.model_dump())
 
 
+def image_in(store: OmeZarrStore) -> Micrograph:
+    """Read what a store holds, also before it is finished."""
+    about = store.record
+    return Micrograph(
+        store.level0,
+        about.pixel_size_nm,
+        about.name,
+        about.provenance,
+        about.origin,
+        about.spacing_px,
+    )
+
+
 def name_of(image: Image) -> str:
     """Give the name of an image for messages and records."""
     return image.name if isinstance(image, Micrograph) else Path(image).name
@@ -102,6 +121,30 @@ def made_by(job: str, options: dict[str, Any], *inputs: InputRecord) -> Provenan
     """Compose the provenance of an output, with the versions of today."""
     versions = software_versions()
     return Provenance(job=job, options=options, inputs=inputs, versions=versions)
+
+
+def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Provenance:
+    """Compose the provenance of what is drawn from images without reading them.
+
+    Parameters
+    ----------
+    job : str
+        What was done.
+    options : dict
+        How it was done.
+    **images : Micrograph
+        What it was made of, by role; their grey values are not digested.
+
+    Returns
+    -------
+    Provenance
+        With the history of each image.
+    """
+    inputs = [
+        InputRecord(role=role, name=image.name, provenance=image.provenance)
+        for role, image in images.items()
+    ]
+    return made_by(job, options, *inputs)
 
 
 def _selection(options: ReadOptions) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_semsr.analysis import Change, measure_change
 from napari_semsr.core import (
     FloatPair,
     Job,
@@ -32,6 +33,7 @@ from napari_semsr.jobs.images import (
     Image,
     Result,
     check_tiled_target,
+    image_in,
     input_record,
     jsonable,
     made_by,
@@ -111,6 +113,8 @@ class RestoredFile(Result):
         ``(y, x)``; None when unknown.
     provenance : Provenance
         Input, options, versions.
+    change : Change or None
+        By how much the image was changed.
     """
 
     output: str
@@ -122,6 +126,7 @@ class RestoredFile(Result):
     clipped: int
     pixel_size_nm: FloatPair | None
     provenance: Provenance = field(metadata={"json": False})
+    change: Change | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,7 @@ def restore_plane(
     written = yield from write_blocks(
         target, make, lambda store: _fill(store, made), resumable=True
     )
+    clipped, change = written.told
     return RestoredFile(
         output=str(target),
         method=chosen.method,
@@ -174,9 +180,10 @@ def restore_plane(
         tiles=len(made.plan),
         shape=written.shape,
         dtype=written.dtype,
-        clipped=written.told,
+        clipped=clipped,
         pixel_size_nm=written.pixel_size_nm,
         provenance=made.provenance,
+        change=change,
     )
 
 
@@ -266,13 +273,13 @@ def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:
     return found
 
 
-def _fill(store: OmeZarrStore, made: _RestorePlan) -> Job[int]:
-    """Restore the tiles that a store lacks; count clipped pixels."""
+def _fill(store: OmeZarrStore, made: _RestorePlan) -> Job[tuple[int, Change | None]]:
+    """Restore what a store lacks; count clipped pixels, measure the change."""
     pieces = made.restorer.tiles(made.source.data, made.plan, store.pending())
     clipped = yield from store.fill((piece.values for piece in pieces), _TILES)
     if not store.complete:
         store.note("restore", made.parameters)
-    return clipped
+    return clipped, (yield from measure_change(made.source, image_in(store)))
 
 
 def _step(piece: RestoredTile, plan: TilePlan) -> Progress:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage import exposure, filters, restoration
 
-from napari_semsr.core import Micrograph, field_range
+from napari_semsr.core import Micrograph, field_range, noise_level
 from napari_semsr.pairing.options import PairOptions
 
 NUMBERS: dict[str, dict[str, float]] = {
@@ -22,9 +21,6 @@ NUMBERS: dict[str, dict[str, float]] = {
     "equalise": {"kernel_share": 0.125, "clip_limit": 0.01},
 }
 """What each step uses; chosen."""
-
-_SECOND = np.array([1.0, -2.0, 1.0])
-_MEDIAN = 0.6745  # median of a normal deviate's absolute value
 
 
 def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
@@ -65,7 +61,7 @@ def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
 def _denoised(values: NDArray[Any]) -> NDArray[Any]:
     """Non-local means for the noise that second differences show."""
     told = NUMBERS["denoise"]
-    sigma = _noise(values)
+    sigma = noise_level(values)
     return np.asarray(
         restoration.denoise_nl_means(
             values,
@@ -77,12 +73,6 @@ def _denoised(values: NDArray[Any]) -> NDArray[Any]:
             preserve_range=True,
         )
     )
-
-
-def _noise(values: NDArray[Any]) -> float:
-    """Deviation of white noise: second differences along both axes, by the median."""
-    rough = ndimage.convolve(values, np.outer(_SECOND, _SECOND), mode="mirror")
-    return float(np.median(np.abs(rough))) / _MEDIAN / float((_SECOND**2).sum())
 
 
 def _equalised(values: NDArray[Any]) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
+from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.layers import result_name
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class RestorePanel(Panel):
         title = result_name(self.viewer, name, outcome.made.method)
         add_opened(self.viewer, outcome.opened, name=title)
         said = f"Restored {name} by {outcome.made.method}."
-        self.show_result(_figures(outcome.made), said)
+        change, more = told_of_change(outcome.made.change, "method")
+        self.show_result({**change, **_figures(outcome.made)}, said, more=more)
 
 
 def _figures(made: RestoredFile) -> Numbers:

@@ -40,6 +40,11 @@ def test_enhance_records_what_made_it(semsr, images):
     assert made.inputs[0].name == "first.tif"
     assert made.inputs[0].digest.startswith("sha256:")
     assert made.networks() == {record["model_digest"]}
+    told, before = record["change"], read(images / "first.tif").array()
+    change = np.abs(read(images / "out.tif").array() - before.astype(np.float64))
+    assert told["mean"] == pytest.approx(change.mean(), rel=1e-4)
+    assert told["largest"] == pytest.approx(change.max(), rel=1e-4)
+    assert told["noise"] > 0
 
 
 def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
@@ -48,10 +53,12 @@ def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
         ("crop", "net.ome.zarr", "-o", "part.ome.tif", "--box", 4, 4, 36, 36),
         ("convert", "part.ome.tif", "part.png", "--dtype", "uint8"),
         ("frc-map", "first.tif", "net.ome.zarr", "-o", "map.tif", "--block", 32),
+        ("spectrum", "net.ome.zarr", "-o", "power.tif"),
         ("restore", "net.ome.zarr", "-o", "sharp.tif", "--method", "wiener"),
     ):
         assert semsr(*line).code == 0, line
-    for name in ("net.ome.zarr", "part.ome.tif", "part.png", "map.tif", "sharp.tif"):
+    made = ("part.ome.tif", "part.png", "map.tif", "power.tif", "sharp.tif")
+    for name in ("net.ome.zarr", *made):
         assert semsr("info", name, "--json").record["network"] == DEFAULT_MODEL, name
         assert "made by network" in semsr("info", name).out
     assert semsr("info", "first.tif", "--json").record["network"] is None

@@ -7,11 +7,12 @@ import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
+from napari_semsr.io import NETWORK_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance import panel as enhance_module
 from napari_semsr.widgets.enhance.models import card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
 
@@ -106,6 +107,11 @@ def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tm
     assert found.provenance is not None
     assert found.provenance.networks()
     assert output.is_dir()
+    assert network_of(layer) == panel.model.value
+    assert layer.metadata[NETWORK_KEY]["digest"] in found.provenance.networks()
+    text = panel.figures.text()
+    assert text.startswith("<p>Made by a network: <b>sem-restore</b>. What it shows is")
+    assert "Mean change" in text
     for name in ("Tiles", "Speed", "Tile mismatch", "Seam index", str(output)):
         assert name in panel.figures.text()
     assert "no seam: tiles are equal" in panel.figures.text()

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from napari_semsr.analysis.frc.validity import REASONS
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.widgets.layers import network_of
 from napari_semsr.widgets.measure.frc_map import (
     REASON_COLOURS,
     REASON_TEXTS,
@@ -174,3 +175,12 @@ def test_no_failed_block_adds_no_layer(model):
     grid = Micrograph(np.ones((3, 3), np.float32))
     assert add_failed_layer(model, grid, np.zeros((3, 3), np.uint8), "x") is None
     assert len(model.layers) == 0
+
+
+def test_a_map_of_what_a_network_made_says_so(panel, model, run_panel):
+    made = Provenance(job="enhance", model_name="ssum-sem", model_digest="sha256:1")
+    layer = model.layers["second"]
+    layer.metadata["micrograph"]["provenance"] = made.model_dump(mode="json")
+    run_panel(panel)
+    assert "Made by a network: <b>ssum-sem</b>" in panel.figures.text()
+    assert network_of(model.layers["second · FRC map (nm)"]) == "ssum-sem"

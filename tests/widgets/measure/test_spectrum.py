@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.micrograph import Micrograph, Provenance, parse_pixel_size
+from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel, ring_periods
 from tests.widgets.scenes import outlined
 
@@ -136,3 +137,17 @@ def test_ring_periods_lie_between_nyquist_and_the_image(grating):
     assert all(20 <= period <= 1280 for period in periods)
     tiny = Micrograph(np.zeros((4, 4)), parse_pixel_size(1.0))
     assert ring_periods(tiny) == []
+
+
+def test_a_spectrum_of_what_a_network_made_says_so(panel, model, add, run_panel):
+    made = Provenance(job="enhance", model_name="ssum-sem", model_digest="sha256:1")
+    image = micrograph_from_layer(model.layers["noise"]).replace(provenance=made)
+    panel.layers.value = [add(model, image.replace(name="net"))]
+    run_panel(panel)
+    assert "Made by a network: <b>ssum-sem</b>" in panel.figures.text()
+    assert network_of(model.layers["net · spectrum"]) == "ssum-sem"
+    saved = micrograph_from_layer(model.layers["net · spectrum"]).provenance
+    assert (saved.job, saved.network()) == ("spectrum", ("ssum-sem", "sha256:1"))
+    panel.layers.value = [model.layers["grating"]]
+    run_panel(panel)
+    assert "network" not in panel.figures.text()

@@ -84,6 +84,8 @@ def _summarise(result: "jobs.EnhancedFile") -> str:
         ("tile mismatch", number(report.tile_mismatch)),
         ("seam index", report.seam),
     ]
+    if result.change is not None:
+        rows.append(("change", result.change.say("model")))
     if report.haze_gain is not None:
         least, most = (number(gain) for gain in report.haze_gain)
         rows.append(("haze", f"contrast raised by {least} to {most} across the field"))

@@ -46,6 +46,8 @@ def _summarise(result: "jobs.RestoredFile") -> str:
         f"{result.tiles} tile{'s' if result.tiles > 1 else ''}"
     )
     rows = [(f"  {name}", _said(value)) for name, value in result.parameters.items()]
+    if result.change is not None:
+        rows.append(("  change", result.change.say("method")))
     if result.clipped:
         rows.append(("  clipped pixels", str(result.clipped)))
     return "\n".join([head, columns(rows)])

@@ -328,14 +328,17 @@ def spectrum_job(
     target = _spectrum_target(output, paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
     yield Progress(1, 3, "transforming")
-    found = analysis.measure_spectrum(source, options or analysis.SpectrumOptions())
+    chosen = options or analysis.SpectrumOptions()
+    found = analysis.measure_spectrum(source, chosen)
     radial = found.radial
     yield Progress(2, 3, "writing" if target else "done")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:
         _write_curve(target, radial, source)
     elif target is not None:
-        write(found.image, target, overwrite=overwrite)
+        record = input_record(image, source, opening)
+        made = made_by("spectrum", chosen.model_dump(mode="json"), record)
+        write(found.image.replace(provenance=made), target, overwrite=overwrite)
     yield Progress(3, 3, "done")
     return SpectrumReport(
         image=name_of(image),

@@ -81,8 +81,9 @@ class Panel(QWidget):
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
         self._found = Findings(title)
-        self._seen: list[str] = []  # what the form was read of
+        self._seen: dict[str, str | None] = {}  # what the form was read of; networks
         self._origin: tuple[str, ...] = ()
+        self._networks: tuple[str, ...] = ()  # that had a part in it
         self.runner, self.saver = JobRunner(self), JobRunner(self)
         for runner in (self.runner, self.saver):
             runner.stepped.connect(self._show_step)
@@ -202,7 +203,8 @@ class Panel(QWidget):
         `network` made the result.
         """
         made = (f"made by the network {network}",) if network else ()
-        self.figures.setText(f"{table(numbers) if numbers else ''}{more}")
+        note = _estimated((network,) if network else self._networks)
+        self.figures.setText(f"{note}{table(numbers) if numbers else ''}{more}")
         self._found = Findings(
             self.title, self._origin + made, numbers, curves or {}, self.plot
         )
@@ -293,7 +295,7 @@ class Panel(QWidget):
         """Read a layer at the plane that is shown."""
         if layer is not None:
             without_cache(layer)
-            self._seen.append(_told_of(layer))
+            self._seen[_told_of(layer)] = network_of(layer)
         return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
 
     # -- saving --------------------------------------------------------------
@@ -362,7 +364,8 @@ class Panel(QWidget):
         self._seen.clear()
         with self.told(), self._making():
             work = self.job()
-            self._origin = tuple(dict.fromkeys(self._seen))
+            self._origin = tuple(self._seen)
+            self._networks = tuple(filter(None, dict.fromkeys(self._seen.values())))
             self.start(*work)
 
     def start(
@@ -443,6 +446,16 @@ class Panel(QWidget):
 TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+
+
+def _estimated(networks: Sequence[str]) -> str:
+    """Say as rich text what a network's part in a result means; nothing without one."""
+    if not networks:
+        return ""
+    return (
+        f"<p>Made by a network: <b>{', '.join(networks)}</b>. What it shows is an "
+        "estimate, not a measurement.</p>"
+    )
 
 
 def _told_of(layer: Layer) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Micrograph, contrast_limits
-from napari_semsr.io import LIVE_KEY, SINGLE_PX, STORE_KEY
+from napari_semsr.io import LIVE_KEY, SINGLE_PX, STORE_KEY, network_mark
 from napari_semsr.widgets.base import is_alive
 from napari_semsr.widgets.layers import (
     layer_keywords,
@@ -63,7 +63,9 @@ def live_field(
         look["contrast_limits"] = (0.0, 1.0)
     elif layer is not None:
         look["contrast_limits"] = tuple(layer.contrast_limits)
-    return live, layer_keywords(result, **look)
+    keywords = layer_keywords(result, **look)
+    keywords["metadata"] |= network_mark(str(card.get("name")))
+    return live, keywords
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:

@@ -27,6 +27,7 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
+from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.live import LiveLayer, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
@@ -312,10 +313,12 @@ class EnhancePanel(Panel):
         if self.live is not None:
             self.live.finish(outcome.opened.micrograph, levels)
         report = outcome.made.report
+        change, said = told_of_change(outcome.made.change, "model")
         self.show_result(
-            _figures(report, outcome.made.output),
+            {**change, **_figures(report, outcome.made.output)},
             f"Enhanced in {report.seconds:.1f} s at "
             f"{report.megapixels_per_second:.2f} megapixels/s.",
+            more=said,
             network=outcome.made.provenance.model_name,
         )
 

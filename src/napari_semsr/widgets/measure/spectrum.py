@@ -12,7 +12,7 @@ from napari.layers import Layer
 from numpy.typing import NDArray
 
 from napari_semsr.core import Grid, Job, Micrograph, Progress, contrast_limits
-from napari_semsr.jobs import cut_gaps
+from napari_semsr.jobs import cut_gaps, derived_from
 from napari_semsr.widgets.base import Form, Note, Panel, Work, is_alive
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -49,7 +49,10 @@ def _beside(image: Micrograph, shape: tuple[int, int], place: int = 1) -> Microg
     origin = (y, x + place * _GAP * image.shape[1] * image.scale[1])
     size = {"pixel_size_nm": pitch} if image.pixel_size_nm else {"spacing_px": pitch}
     return image.replace(
-        data=np.broadcast_to(np.float32(0), shape), origin=origin, **size
+        data=np.broadcast_to(np.float32(0), shape),
+        origin=origin,
+        provenance=derived_from("spectrum", {}, image=image),
+        **size,
     )
 
 
@@ -87,8 +90,9 @@ def _add_spectrum_layer(
         contrast_limits=contrast_limits(plane, 25, 99.95),
         colormap="magma",
     )
-    keywords["metadata"] = {
-        "spectrum": {f"frequency_step_per_{per}": step, "quantity": "log10 power"}
+    keywords["metadata"]["spectrum"] = {
+        f"frequency_step_per_{per}": step,
+        "quantity": "log10 power",
     }
     return viewer.add_image(plane, **keywords)
 

@@ -1,0 +1,94 @@
+"""Laws of what was done to an image, in grey levels and in its noise."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.analysis import measure_change
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
+
+TEN = parse_pixel_size(10.0)
+
+
+@pytest.fixture
+def before(rng) -> Micrograph:
+    scene = 300 * ndimage.gaussian_filter(rng.normal(size=(300, 420)), 3)
+    values = 100 + scene + rng.normal(0, 4, scene.shape)
+    return Micrograph(values.astype(np.float32), TEN, "before", origin=(30.0, -70.0))
+
+
+def test_nothing_done_is_hardly_changed(before):
+    found = run(measure_change(before, before))
+    assert (found.mean, found.largest, found.share) == (0, 0, 0)
+    assert found.hardly
+    assert "this model finds nothing to do here" in found.say("model")
+    assert found.noise == pytest.approx(4, rel=0.1)
+
+
+def test_what_was_added_is_found(before):
+    data = before.data.copy()
+    data[:30] += 20
+    found = run(measure_change(before, before.replace(data=data)))
+    assert found.mean == pytest.approx(2, rel=1e-3)
+    assert found.largest == pytest.approx(20, rel=1e-3)
+    assert found.share == pytest.approx(0.1)
+    assert not found.hardly
+    assert "2 grey levels on average, 20 at most (0." in found.say("model")
+    assert "nothing to do" not in found.say("model")
+
+
+def test_a_few_pixels_that_change_much_are_not_hardly_changed(before):
+    data = before.data.copy()
+    data[::20, ::20] += 60
+    found = run(measure_change(before, before.replace(data=data)))
+    assert found.mean < 0.1 * found.noise
+    assert not found.hardly
+
+
+@pytest.mark.parametrize("gap", [False, True], ids=["whole", "gap"])
+def test_a_finer_result_is_averaged_onto_the_input(before, gap):
+    data = before.data.copy()
+    data[0, 0] = np.nan if gap else data[0, 0]
+    fine = Micrograph(
+        np.repeat(np.repeat(data + 3, 2, 0), 2, 1),
+        parse_pixel_size(5.0),
+        origin=(27.5, -72.5),
+    )
+    fine.data[::2] += 1
+    fine.data[1::2] -= 1
+    found = run(measure_change(before, fine))
+    assert found.mean == pytest.approx(3, rel=1e-4)
+    assert found.largest == pytest.approx(3, rel=1e-3)
+
+
+def test_a_coarser_result_is_compared_on_its_own_grid(before):
+    rows, columns = before.shape
+    mean = before.data.reshape(rows // 3, 3, columns // 3, 3).mean((1, 3))
+    coarse = Micrograph(mean, parse_pixel_size(30.0), origin=(40.0, -60.0))
+    found = run(measure_change(before, coarse))
+    assert found.largest == pytest.approx(0, abs=1e-3)
+
+
+def test_the_area_of_pixels_in_no_whole_ratio_counts():
+    thirds = np.tile([6.0, 0.0, 3.0], (45, 20))
+    halves = np.tile([4.0, 2.0], (30, 20))  # (6 + 0 / 2) / 1.5 and (0 / 2 + 3) / 1.5
+    coarse = Micrograph(halves, parse_pixel_size(15.0), origin=(2.5, 2.5))
+    found = run(measure_change(Micrograph(thirds, TEN), coarse))
+    assert found.largest == pytest.approx(0, abs=1e-9)
+
+
+def test_a_large_field_is_sampled_and_says_so():
+    field = da.zeros((6144, 6144), dtype=np.uint8, chunks=1024)
+    found = run(measure_change(Micrograph(field), Micrograph(field + np.uint8(5))))
+    assert (found.mean, found.largest) == (5, 5)
+    assert found.looked_at == pytest.approx(64 / 144)
+    assert "in 44% of the field" in found.say("model")
+    assert found.level == 1  # of the type
+
+
+def test_without_a_pixel_in_common_nothing_is_told(before):
+    assert run(measure_change(before, before.replace(origin=(1e6, 0.0)))) is None
+    empty = before.replace(data=np.full(before.shape, np.nan))
+    assert run(measure_change(empty, before)) is None
