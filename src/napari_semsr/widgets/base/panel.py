@@ -36,6 +36,15 @@ from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.base.shortcuts import (
+    CANCEL,
+    FLIP,
+    HELP,
+    HIDE,
+    RUN,
+    ResultSwitch,
+    bind_key,
+)
 from napari_semsr.widgets.layers import (
     grey_layers,
     image_layers,
@@ -94,9 +103,11 @@ class Panel(QWidget):
         self.saver.returned.connect(self._show_saved)
         self.saver.cancelled.connect(lambda: self.show_status("Nothing was saved."))
         self.made: list[Image] = []  # by this panel, and still in the viewer
+        self._switch = ResultSwitch(viewer, title)
         self._build()
         self.history, self.session = history_of(viewer), session_of(viewer)
         self.session.changed.connect(self._show_unsaved)
+        self._bind_keys()
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers)
@@ -132,9 +143,9 @@ class Panel(QWidget):
 
     def _build_foot(self) -> QVBoxLayout:
         foot = QVBoxLayout()
-        said = f"{self.title}: start with the settings above."
+        said = f"{self.title}: start with the settings above ({RUN})."
         self.run_button = push_button(self._run_label, self.run, said)
-        said = "Stop after the step that is being done."
+        said = f"Stop after the step that is being done ({CANCEL})."
         self.cancel_button = push_button("Cancel", self.cancel, said)
         self.cancel_button.setEnabled(False)
         said = (
@@ -142,7 +153,11 @@ class Panel(QWidget):
         )
         self.save_button = push_button("Save\N{HORIZONTAL ELLIPSIS}", self.save, said)
         self.save_button.setVisible(False)
-        self.help_button = push_button("?", self.show_help, "The manual on this panel.")
+        said = (
+            f"The manual on this panel ({HELP}).\n{HIDE} hides and shows what it made, "
+            f"{FLIP} shows what that was made of."
+        )
+        self.help_button = push_button("?", self.show_help, said)
         self.buttons = FoldingRow(self.help_button)
         buttons = (self.run_button, self.save_button, self.cancel_button)
         for place, button in enumerate(buttons):
@@ -156,6 +171,16 @@ class Panel(QWidget):
         for part in (self.buttons, self.progress_bar, notes):
             foot.addWidget(part)
         return foot
+
+    def _bind_keys(self) -> None:
+        """Let keys do what the buttons do."""
+        bind_key(self, RUN, self.run_button.click)
+        bind_key(self, RUN.replace("Return", "Enter"), self.run_button.click)
+        bind_key(self, HELP, self.show_help)
+        bind_key(self, HIDE, self._switch.toggle, anywhere=True)
+        bind_key(self, FLIP, self._switch.flip, anywhere=True)
+        self._escape = bind_key(self, CANCEL, self.cancel_button.click)
+        self._escape.setEnabled(False)  # Escape has other uses when nothing runs
 
     # -- pieces for the panels ---------------------------------------------
 
@@ -366,6 +391,7 @@ class Panel(QWidget):
             work = self.job()
             self._origin = tuple(self._seen)
             self._networks = tuple(filter(None, dict.fromkeys(self._seen.values())))
+            self._switch.under = None if self._input is None else self._input.value
             self.start(*work)
 
     def start(
@@ -404,6 +430,7 @@ class Panel(QWidget):
         self.run_button.setEnabled(not busy)
         self.save_button.setEnabled(not busy)
         self.cancel_button.setEnabled(busy)
+        self._escape.setEnabled(busy)
         self.progress_bar.setVisible(busy)
         self.progress_bar.setRange(0, 0)
         if busy:

@@ -1,0 +1,117 @@
+"""Keys of the panels, in a real window with napari's own keys."""
+
+import os
+import re
+import sys
+import time
+
+import numpy as np
+import pytest
+from napari.utils.shortcuts import default_shortcuts
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QAction, QKeySequence
+
+from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base import shortcuts
+from napari_semsr.widgets.base.manual import Manual, manual_folder
+from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_MS
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+KEYS = [
+    shortcuts.RUN,
+    shortcuts.CANCEL,
+    shortcuts.HELP,
+    shortcuts.HIDE,
+    shortcuts.FLIP,
+]
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    return make_napari_viewer_proxy(show=True)
+
+
+@pytest.fixture
+def panel(viewer, qtbot, add, exposures):
+    add(viewer, exposures[0].replace(data=exposures[0].data[:64, :64], name="field"))
+    panel = RestorePanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Restore")
+    panel.window().activateWindow()
+    qtbot.waitActive(panel.window())
+    focus(panel, qtbot)
+    return panel
+
+
+def focus(panel, qtbot):
+    """Click into the panel, beside its controls."""
+    qtbot.mouseClick(panel.scroll_area.viewport(), Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: panel.isAncestorOf(panel.window().focusWidget()))
+
+
+def press(qtbot, panel, key, modifier=Qt.KeyboardModifier.NoModifier):
+    qtbot.keyClick(panel.window().focusWidget(), key, modifier)
+
+
+def test_keys_run_and_open_the_manual(panel, viewer, qtbot, finish):
+    press(qtbot, panel, Qt.Key.Key_Return, CTRL)
+    finish(panel)
+    assert "Restored field" in panel.status.text()
+    press(qtbot, panel, Qt.Key.Key_F1)
+    [manual] = panel.window().findChildren(Manual)
+    assert manual.isVisible()
+    manual.close()
+
+
+def test_escape_cancels_what_runs(panel, qtbot, finish):
+    def endless():
+        while True:
+            time.sleep(0.01)
+            yield Progress(1, 2, "half way")
+
+    panel.start(endless, lambda _: None)
+    qtbot.waitUntil(lambda: panel.status.text() == "half way", timeout=LIMIT_MS)
+    press(qtbot, panel, Qt.Key.Key_Escape)
+    finish(panel)
+    assert "was cancelled" in panel.status.text()
+
+
+def test_results_are_hidden_and_shown_as_they_were(panel, viewer, qtbot, run_panel):
+    source = panel.layer.value
+    run_panel(panel)
+    made = next(layer for layer in viewer.layers if layer is not source)
+    other = viewer.add_image(np.zeros((8, 8)), name="other")
+    source.visible = False
+    both = CTRL | SHIFT
+    for key in (Qt.Key.Key_H, Qt.Key.Key_B):
+        press(qtbot, panel, key, both)
+        assert not made.visible
+        assert other.visible
+        assert source.visible == (key == Qt.Key.Key_B)
+        press(qtbot, panel, key, both)
+        assert made.visible
+        assert not source.visible
+    viewer.layers.remove(made)
+    press(qtbot, panel, Qt.Key.Key_H, both)  # there is nothing to hide
+    assert other.visible
+
+
+def test_no_key_of_napari_is_taken(panel):
+    ours = {QKeySequence(key).toString() for key in KEYS} - {"Esc"}
+    assert len(ours) == len(KEYS) - 1
+    bound = {str(key) for keys in default_shortcuts.values() for key in keys}
+    theirs = {QKeySequence(key.replace("Enter", "Return")).toString() for key in bound}
+    for action in panel.window().findChildren(QAction):
+        theirs |= {keys.toString() for keys in action.shortcuts()}
+    assert not ours & theirs
+
+
+def test_the_manual_lists_the_keys(panel):
+    page = (manual_folder() / "panels.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)) == set(KEYS)
+    tips = f"{panel.run_button.toolTip()} {panel.cancel_button.toolTip()}"
+    tips += panel.help_button.toolTip()
+    assert all(key in tips for key in KEYS)
