@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import Cancelled
-from napari_semsr.core.progress import Progress, run
+from napari_semsr.core.progress import Pace, Progress, run, spell_time
 
 
 def counting(total, log):
@@ -43,3 +43,23 @@ def test_a_listener_that_raises_stops_the_job():
     with pytest.raises(Cancelled, match="stopped"):
         run(counting(3, log), refuse)
     assert log == ["closed"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(20.4, "20 s"), (240, "4 min"), (7500, "2 h 05 min")]
+)
+def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
+    assert spell_time(seconds) == said
+    assert str(Progress(1, 9, "tiles", seconds)) == f"tiles, {said} left"
+    assert str(Progress(1, 9, "tiles")) == "tiles"
+
+
+def test_time_left_is_told_once_there_is_a_pace():
+    pace = Pace()
+    told = [pace.timed(Progress(n, 10, ""), now).seconds_left for n, now in STEPS]
+    assert told == [None, None, None, 12.0, 10.0]
+    assert pace.timed(Progress(3, 7, "the next phase"), 20.0).seconds_left is None
+    assert pace.timed(Progress(1, 0, "who knows"), 30.0).seconds_left is None
+
+
+STEPS = [(0, 0.0), (2, 5.0), (3, 5.5), (4, 9.0), (5, 11.0)]

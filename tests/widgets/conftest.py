@@ -35,7 +35,7 @@ def finish(qtbot: Any) -> Callable[[Panel], None]:
     """Wait until a panel's job has ended."""
 
     def wait(panel: Panel) -> None:
-        qtbot.waitUntil(lambda: not panel.runner.busy, timeout=LIMIT_MS)
+        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
 
     return wait
 

@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QApplication
 
 from napari_semsr.core.progress import Progress
 from napari_semsr.widgets.base import Note
@@ -117,6 +119,33 @@ def test_closing_stops_the_job(viewer, qtbot, how):
         viewer.window.remove_dock_widget(panel)
     else:
         viewer.close()
+    qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
+
+
+def test_closing_the_window_while_napari_moves_its_bar(viewer, qtbot, monkeypatch):
+    panel = dock(viewer, "Metrics and histogram")
+    closed, handle = threading.Event(), QApplication.processEvents
+    armed = []
+
+    def counted():
+        try:
+            for step in range(1000):
+                time.sleep(0.01)
+                yield Progress(step, 1000, "working")
+        finally:
+            closed.set()
+
+    def close_then_handle(*arguments):
+        if armed:
+            armed.clear()
+            viewer.close()
+            QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        handle(*arguments)
+
+    named = staticmethod(close_then_handle)
+    monkeypatch.setattr(QApplication, "processEvents", named)
+    panel.start(counted, lambda _: None)
+    panel.runner.stepped.connect(armed.append)
     qtbot.waitUntil(closed.is_set, timeout=LIMIT_MS)
 
 

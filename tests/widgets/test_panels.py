@@ -1,6 +1,7 @@
 """Laws that hold for every panel."""
 
 import importlib
+import threading
 import time
 
 import numpy as np
@@ -132,26 +133,144 @@ def test_layer_lists_follow_the_viewer(module, model, qtbot):
     assert all(layer not in box.choices for box in boxes)
 
 
-def test_run_while_running_is_refused(model, qtbot, finish):
+class Counted:
+    """A job that takes as many steps as it is allowed, and gives its number."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number, self.go_on = number, threading.Event()
+
+    def __call__(self):
+        while not self.go_on.wait(0.01):
+            yield Progress(1, 2, f"half of {self.number}")
+        return self.number
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """Let the panels that measure count instead; what was shown, and the jobs."""
+    shown, jobs = [], []
+
+    def job(self):
+        jobs.append(Counted(len(jobs)))
+        return jobs[-1], shown.append
+
+    for module in ("measure.metrics", "measure.spectrum"):
+        found = importlib.import_module(f"napari_semsr.widgets.{module}")
+        monkeypatch.setattr(getattr(found, PANELS[module]), "job", job)
+    yield shown, jobs
+    for each in jobs:
+        each.go_on.set()
+
+
+def says(panel, text):
+    """Whether a panel says this now."""
+    return lambda: text in panel.status.text()
+
+
+def test_panels_compute_one_after_another(model, qtbot, counting):
+    shown, jobs = counting
+    first = make("measure.metrics", model, qtbot)
+    second = make("measure.spectrum", model, qtbot)
+    first.run_button.click()
+    second.run_button.click()
+    assert second.status.text() == "Waiting for Metrics (1 before it)"
+    assert second.cancel_button.isEnabled()
+    assert second.run_button.text() == "Queue"
+    qtbot.waitUntil(says(first, "half of 0"), timeout=LIMIT_MS)
+    assert not second.runner.running
+    jobs[0].go_on.set()
+    qtbot.waitUntil(says(second, "half of 1"), timeout=LIMIT_MS)
+    assert first.run_button.text() == "Measure"
+    jobs[1].go_on.set()
+    qtbot.waitUntil(lambda: shown == [0, 1], timeout=LIMIT_MS)
+    assert not second.cancel_button.isEnabled()
+
+
+def test_a_run_that_waits_is_taken_out_of_the_queue(model, qtbot, finish, counting):
+    shown, jobs = counting
+    first = make("measure.metrics", model, qtbot)
+    second = make("measure.spectrum", model, qtbot)
+    first.run_button.click()
+    second.run_button.click()
+    second.cancel_button.click()
+    assert "Taken out of the queue" in second.status.text()
+    assert not second.busy
+    assert second.run_button.text() == "Transform"
+    jobs[0].go_on.set()
+    finish(first)
+    assert shown == [0]
+
+
+def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting):
+    shown, jobs = counting
     panel = make("measure.metrics", model, qtbot)
-
-    def endless():
-        while True:
-            time.sleep(0.01)
-            yield Progress(1, 2, "half way")
-
-    assert panel.start(endless, lambda _: None)
-    qtbot.waitUntil(lambda: panel.status.text() == "half way", timeout=LIMIT_MS)
-    assert not panel.run_button.isEnabled()
-    assert panel.cancel_button.isEnabled()
-    assert panel.progress_bar.value() == 1
-    panel.run()
-    assert "cancel it first" in panel.status.text()
+    panel.run_button.click()
+    qtbot.waitUntil(says(panel, "half of 0"), timeout=LIMIT_MS)
+    panel.run_button.click()
+    assert "being run already" in panel.status.text()
+    panel.bins.set_values(bins=32)
+    panel.run_button.click()
+    assert panel.status.text().startswith("Queued with the settings as they are now")
+    qtbot.waitUntil(says(panel, "half of 0 · 1 queued"), timeout=LIMIT_MS)
+    panel.bins.set_values(bins=48)
+    panel.run_button.click()
+    assert panel.cancel_button.text() == "Cancel queued"
+    panel.cancel_button.click()
+    assert panel.runner.waiting == 1
+    jobs[0].go_on.set()
+    qtbot.waitUntil(says(panel, "half of 1"), timeout=LIMIT_MS)
+    assert panel.cancel_button.text() == "Cancel"
+    assert shown == [0]
     panel.cancel_button.click()
     assert "Cancelling" in panel.status.text()
+    assert not panel.cancel_button.isEnabled()
     finish(panel)
     assert "was cancelled" in panel.status.text()
-    assert panel.run_button.isEnabled()
+    assert shown == [0]
+
+
+def test_two_runs_to_one_path_are_refused(model, qtbot, add, computed, tmp_path):
+    from napari_semsr.widgets.enhance.panel import EnhancePanel
+    from napari_semsr.widgets.restore import RestorePanel
+
+    add(model, Micrograph(np.ones((64, 64), np.float32), name="field"))
+    panels = [EnhancePanel(model), RestorePanel(model)]
+    computed.allow(0)
+    for panel in panels:
+        qtbot.addWidget(panel)
+        panel.output.value = tmp_path / "made.ome.zarr"
+        panel.run_button.click()
+    assert "Enhance is about to write" in panels[1].status.text()
+    panels[0].cancel_button.click()
+    computed.allow()
+    qtbot.waitUntil(lambda: not panels[0].busy, timeout=LIMIT_MS)
+
+
+def test_figures_of_an_earlier_run_are_not_taken_for_those_of_one_that_failed(
+    model, qtbot, add, run_panel
+):
+    add(model, Micrograph(np.eye(64, dtype=np.float32), name="field"))
+    panel = make("measure.metrics", model, qtbot)
+    assert "Measured" in run_panel(panel)
+    assert panel.results.title() == "Figures"
+    model.layers[0].data = np.full((64, 64), np.nan, np.float32)
+    run_panel(panel)
+    assert panel.results.title() == "Figures: of an earlier run"
+
+
+def test_good_news_is_a_notification_only_where_the_panel_is_hidden(
+    model, qtbot, monkeypatch
+):
+    from napari_semsr.widgets.base import panel as module
+
+    told = []
+    monkeypatch.setattr(module, "show_info", told.append)
+    panel = make("measure.metrics", model, qtbot)
+    panel.notify("hidden")
+    panel.show()
+    qtbot.waitExposed(panel)
+    panel.notify("seen")
+    assert (told, panel.status.text()) == (["hidden"], "seen")
 
 
 def test_leaving_the_dock_cancels(model, qtbot, finish):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from napari_semsr.core import OptionError, Progress, SemsrError, Waiting
+from napari_semsr.core import OptionError, Pace, Progress, SemsrError, Waiting
 
 if TYPE_CHECKING:
     from napari_semsr.cli.verb import Verb
@@ -135,6 +135,7 @@ class Console:
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
     _awaited: str = field(default="", init=False)
+    _pace: Pace = field(default_factory=Pace, init=False)
 
     def __post_init__(self) -> None:
         self._started = self.clock()
@@ -149,6 +150,7 @@ class Console:
             return
         now = self.clock()
         since = now - self._last
+        step = self._pace.timed(step, now)
         if isinstance(step, Waiting):
             self._wait(step.message)
         elif self.err.isatty():
@@ -219,7 +221,7 @@ class Console:
 def _line(step: Progress) -> str:
     """Say a progress step in one line."""
     count = f"{step.done}/{step.total} " if step.total else ""
-    return f"{count}{step.message}"
+    return f"{count}{step}"
 
 
 def _printable(text: str, stream: TextIO) -> str:

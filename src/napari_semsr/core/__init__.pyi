@@ -54,9 +54,11 @@ from .micrograph import (
 from .options import Options as Options
 from .progress import (
     Job as Job,
+    Pace as Pace,
     Progress as Progress,
     Waiting as Waiting,
     run as run,
+    spell_time as spell_time,
 )
 from .resampling import (
     Resampling as Resampling,

@@ -4,11 +4,16 @@ A service is a generator that yields `Progress` and returns its result, so that 
 panel, a command and a script consume the same object. Closing the generator cancels.
 """
 
+import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# Chosen. Over less than a second the pace is that of caches which fill.
+_FIRST_S = 1.0
+_MINUTE_S, _HOUR_S = 60, 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +26,88 @@ class Progress:
         Steps finished and steps in all; `total` is 0 while it is unknown.
     message : str
         What is being done now, for the user.
+    seconds_left : float or None
+        How long these steps take still, at the pace so far.
     """
 
     done: int
     total: int
     message: str
+    seconds_left: float | None = None
 
     @property
     def fraction(self) -> float:
         """Share of the work that is finished, in [0, 1]; 0 while unknown."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
+    def __str__(self) -> str:
+        """Say what is being done, and the time left where it is known."""
+        if self.seconds_left is None:
+            return self.message
+        return f"{self.message}, {spell_time(self.seconds_left)} left"
+
+
+P = TypeVar("P", bound=Progress)
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting(Progress):
     """Something outside this process is waited for; the user must know it at once."""
+
+
+class Pace:
+    """Tells the time left from the steps so far."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[int, int, float] | None = None
+
+    def timed(self, step: P, now: float | None = None) -> P:
+        """Add the time left to a step, once there is a pace; a new total begins anew.
+
+        Parameters
+        ----------
+        step : Progress
+            The newest.
+        now : float, optional
+            Seconds on a clock that only goes on; by default those of the system's.
+
+        Returns
+        -------
+        Progress
+            The step, with `seconds_left` where that can be told.
+        """
+        if not step.done or not step.total:
+            return step
+        now, begun = time.monotonic() if now is None else now, self._begun
+        if begun is None or begun[1] != step.total or step.done < begun[0]:
+            self._begun = step.done, step.total, now
+            return step
+        first, _, since = begun
+        if step.done == first or now - since < _FIRST_S:
+            return step
+        left = (step.total - step.done) * (now - since) / (step.done - first)
+        return replace(step, seconds_left=left)
+
+
+def spell_time(seconds: float) -> str:
+    """Say a time in the unit that suits it.
+
+    Parameters
+    ----------
+    seconds : float
+        How long it is.
+
+    Returns
+    -------
+    str
+        In seconds, minutes, or hours and minutes.
+    """
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    hours, rest = divmod(seconds, _HOUR_S)
+    return f"{hours:.0f} h {rest // _MINUTE_S:02.0f} min"
 
 
 Job = Generator[Progress, None, T]

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     TilePlan,
+    Waiting,
 )
 from napari_semsr.inference.exact import (
     STRATEGY_KEY,
@@ -403,7 +404,10 @@ def _land(
                 sink.finish_tile(piece.index)
                 tally.take(piece, plan)
                 done += 1
-            notes = group[-1].notes if group else ("Waiting for the view to move",)
+            if not group:
+                yield Waiting(done, len(plan), "Waiting for the view to move")
+                continue
+            notes = group[-1].notes
             message = notes[0] if notes else f"Enhancing tiles{said}"
             step = Progress(done, len(plan), message)
             yield step

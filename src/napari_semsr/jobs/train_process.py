@@ -44,7 +44,6 @@ _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
 _LISTEN_S = 0.25
 _LAST_WORDS = 2000
-_FIRST_S = 1.0
 _KILL_S = 5.0
 
 
@@ -128,12 +127,9 @@ class TrainStep(Progress):
     ----------
     loss : float or None
         Of the last step that was told.
-    seconds_left : float or None
-        How long it takes still, at the pace so far.
     """
 
     loss: float | None = None
-    seconds_left: float | None = None
 
 
 def train_to_shelf(
@@ -252,7 +248,6 @@ def train_apart(
         What the training raised, or a sentence on how the process died.
     """
     child = _Child(request, device)
-    pace = _Pace()
     last = TrainStep(0, 0, "starting a process for the training")
     try:
         yield last
@@ -260,17 +255,17 @@ def train_apart(
             for key, value in child.heard():
                 if key == "result":
                     return Trained(**value)
-                last = _followed(last, key, value, pace)
+                last = _followed(last, key, value)
             yield last
     finally:
         child.stop(patience_s)
 
 
-def _followed(last: TrainStep, key: str, value: Any, pace: "_Pace") -> TrainStep:
+def _followed(last: TrainStep, key: str, value: Any) -> TrainStep:
     """Act on what was heard, and give the newest step."""
     if key == "step":
         done, total, message, loss = value
-        return TrainStep(done, total, message, loss, pace.left(done, total))
+        return TrainStep(done, total, message, loss=loss)
     if key == "warned":
         warnings.warn(str(value), stacklevel=2)
     elif key == "failed":
@@ -280,25 +275,6 @@ def _followed(last: TrainStep, key: str, value: Any, pace: "_Pace") -> TrainStep
         msg = "The training was stopped from outside; its state is kept, resume it."
         raise SemsrError(msg)
     return last
-
-
-class _Pace:
-    """Tells the time left from the steps so far."""
-
-    def __init__(self) -> None:
-        self._begun: tuple[int, float] | None = None
-
-    def left(self, done: int, total: int) -> float | None:
-        """Seconds until the end, once there is a pace."""
-        now = time.monotonic()
-        if not done:
-            return None
-        if self._begun is None:
-            self._begun = done, now
-        first, since = self._begun
-        if done == first or now - since < _FIRST_S:
-            return None
-        return (total - done) * (now - since) / (done - first)
 
 
 def _command() -> list[str]:

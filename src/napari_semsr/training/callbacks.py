@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ _NAMES = {
 class StepReport(Progress):
     """How far a run has come."""
 
-    loss: float  # of the step that was done
+    loss: float = field(kw_only=True)  # of the step that was done
 
 
 class Recorder(Callback):
@@ -156,7 +156,7 @@ class Recorder(Callback):
         if stopped or reached >= last or _agreed(trainer, self._stale(step)):
             trainer.should_stop = True
         said = f"loss {loss:.4f}, {self._praise()}"
-        self.reports.put(StepReport(reached, last, said, loss))
+        self.reports.put(StepReport(reached, last, said, loss=loss))
 
     def _begin(self) -> None:
         """Take over the folder, now that there is a run to put into it."""

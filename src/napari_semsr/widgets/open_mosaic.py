@@ -53,6 +53,7 @@ _ROWS = {
         {"refuse it": "refuse", "take its luminance": "luminance"},
     ),
 }
+_NOTHING = "Choose a file to see what it says about itself."
 _COUNTS = {
     "series": "series",
     "level": "levels",
@@ -65,6 +66,7 @@ class OpenMosaicPanel(Panel):
     """Opens an image with its calibration, and corrects that of open layers."""
 
     help_place = "first-steps.md#1-open-an-image"
+    lane = None  # what is opened need not wait for what is computed
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Open mosaic", "Open")
@@ -81,7 +83,7 @@ class OpenMosaicPanel(Panel):
             self._choose_folder,
             "For an OME-Zarr store or a folder of frames.",
         )
-        self.about = Note("Choose a file to see what it says about itself.")
+        self.about = Note(_NOTHING)
         self.form = OptionsForm(ReadOptions, _ROWS)
         self.pixel_size = PixelSizeEdit("As the file says; correct it here.")
         self.bar = SpinBox(
@@ -129,14 +131,25 @@ class OpenMosaicPanel(Panel):
     def look(self, path: Path | None = None) -> None:
         """Read what the file says about itself, and show it."""
         path = path or self.typed_path()
+        self._forget()
         if path == Path() or not path.exists():
+            self.about.setText(_NOTHING if path == Path() else f"There is no {path}.")
             return
-        self._described = self.shown = None
         if holds_frames(path):
             show = partial(self._show_scan, path)
-            self.start(lambda: look_into(path), show, "Look into folder")
+            self.look_up("Look into folder", lambda: look_into(path), show)
             return
-        self.start(lambda: describe_job(path), self._show_facts, "Look into file")
+        self.look_up("Look into file", lambda: describe_job(path), self._show_facts)
+
+    def _forget(self) -> None:
+        """Take away what is said of the file before."""
+        self.facts, self._described, self.shown = {}, None, None
+        self.about.setText("")
+        self.pixel_size.value = None
+        self._show_counts({})
+        self.bar.value = 0
+        self.bar_note.setText("")
+        self.bar_button.setVisible(False)
 
     def _show_facts(self, description: Any) -> None:
         facts = self.facts = dict(description.facts)

@@ -1,5 +1,6 @@
 """Restore: undo a layer's blur by a classical method, into a calibrated store."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox
@@ -84,6 +85,10 @@ class RestorePanel(Panel):
     def _show_rows(self, method: Any) -> None:
         for name in ("iterations", "tv"):
             self.form.show_row(name, method in _ITERATIVE)
+
+    def writes(self) -> Path | None:
+        """Give the path that was chosen."""
+        return typed_store(self.output)
 
     def job(self) -> Work:
         """Read the form."""

@@ -1,13 +1,15 @@
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from qtpy.QtWidgets import QWidget
 
+from napari_semsr.core import progress
 from napari_semsr.core.errors import ShapeError
-from napari_semsr.core.progress import Job, Progress
-from napari_semsr.widgets.base.runner import JobRunner
+from napari_semsr.core.progress import Job, Progress, Waiting
+from napari_semsr.widgets.base.runner import JobRunner, Turn
 from tests.children import LIMIT_MS, LIMIT_S
 
 
@@ -152,3 +154,72 @@ def test_worker_quit_reaches_the_job(qtbot, runner):
     WorkerBase.await_workers(msecs=LIMIT_MS)
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert job.closed.is_set()
+
+
+def test_jobs_of_a_lane_follow_each_other_and_one_that_idles_is_passed(qtbot):
+    runners = [JobRunner() for _ in range(3)]
+    logs = [Log(runner) for runner in runners]
+    gates = [threading.Event() for _ in runners]
+
+    def job(number: int) -> Job[int]:
+        while not gates[number].wait(0.005):
+            yield kinds[number](0, 0, "working")
+        return number
+
+    kinds = [Progress, Progress, Progress]
+    for number, runner in enumerate(runners):
+        assert runner.start(f"job {number}", partial(job, number), Turn("lane"))
+    assert [runner.running for runner in runners] == [True, False, False]
+    assert logs[2].steps[-1].message == "Waiting for job 0 (2 before it)"
+    gates[1].set()
+    kinds[0] = Waiting
+    qtbot.waitUntil(lambda: logs[1].returned == [1], timeout=LIMIT_MS)
+    assert logs[0].returned == []
+    qtbot.waitUntil(lambda: runners[2].running, timeout=LIMIT_MS)
+    for gate in gates:
+        gate.set()
+    qtbot.waitUntil(lambda: not any(r.busy for r in runners), timeout=LIMIT_MS)
+    assert [log.returned for log in logs] == [[0], [1], [2]]
+
+
+def test_a_job_whose_panel_is_gone_makes_room(qtbot, runner):
+    parent, job = QWidget(), Endless()
+    JobRunner(parent).start("left", job, Turn("lane"))
+    runner.start("next", lambda: (yield Progress(1, 1, "done")), Turn("lane"))
+    log = Log(runner)
+    assert job.begun.wait(LIMIT_S)
+    parent.deleteLater()
+    qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
+
+
+def test_what_is_refused_at_its_turn_is_told_and_the_next_begins(qtbot, runner):
+    log, job = Log(runner), Endless()
+
+    def refuse() -> None:
+        msg = "The layer is gone."
+        raise ShapeError(msg)
+
+    runner.start("first", job, Turn("lane"))
+    runner.start("second", Endless(), Turn("lane", refuse))
+    runner.start("third", lambda: (yield Progress(1, 1, "done")), Turn("lane"))
+    assert runner.waiting == 2
+    runner.stop()
+    qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
+    assert log.failed == ["The layer is gone."]
+    assert log.busy == [True, False]
+
+
+def test_time_left_is_told(qtbot, runner, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    log = Log(runner)
+
+    def job() -> Job[None]:
+        for step in range(1, 4):
+            time.sleep(0.06)
+            yield Progress(step, 10, "tiles")
+
+    runner.start("count", job)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    assert str(log.steps[0]) == "tiles"
+    assert str(log.steps[-1]).endswith(" s left")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.micrograph import Micrograph
@@ -84,14 +85,15 @@ def test_a_cancelled_layer_stays_and_is_gone_on_with(
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)
     assert "Enhance goes on" in panel.status.text()
-    layer = model.layers["field · sem-restore"]
+    layer = model.layers["field · sem-restore (incomplete)"]
     with pytest.raises(ShapeError, match="partly enhanced"):
         micrograph_from_layer(layer)
     left = len(computed)
     assert left < 9
     panel.run_button.click()
+    assert layer.name == "field · sem-restore"
     finish(panel)
-    assert len(model.layers) == 2
+    assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
     assert_no_more_than_the_stopped_tile_was_begun_again(computed)
     assert "megapixels/s" in panel.status.text()
 
@@ -118,9 +120,41 @@ def test_other_settings_begin_anew(panel, model, qtbot, finish, computed):
     finish(panel)
     assert [layer.name for layer in model.layers] == [
         "field",
+        "field · sem-restore (incomplete)",
         "field · sem-restore",
-        "field · sem-restore 2",
     ]
+
+
+@pytest.mark.parametrize("tiles", [0, 2])
+def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
+    panel, model, qtbot, finish, computed, tiles
+):
+    dock = QWidget()
+    qtbot.addWidget(dock)
+    panel.setParent(dock)
+    panel.form.set_values(precision="bf16")
+    start(panel, qtbot, computed, tiles)
+    path = panel.live.store.path
+    panel.setParent(None)
+    if not tiles:
+        assert [item.name for item in model.layers] == ["field"]
+        computed.allow()
+        finish(panel)
+        assert not path.exists()
+        return
+    assert model.layers[1].name == "field · sem-restore (incomplete)"
+    again = EnhancePanel(model)
+    qtbot.addWidget(again)
+    assert "half done; Enhance goes on" in again.status.text()
+    assert again.form.values()["precision"] == "bf16"
+    assert again.form.values()["tile"] == 64
+    again.run_button.click()
+    assert "Waiting for Enhance (1 before it)" in again.status.text()
+    computed.allow()
+    finish(again)
+    assert [item.name for item in model.layers] == ["field", "field · sem-restore"]
+    assert_no_more_than_the_stopped_tile_was_begun_again(computed)
+    assert micrograph_from_layer(model.layers[1]).provenance.networks()
 
 
 def test_removing_the_layer_stops_the_run_and_clears_up(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,11 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
+    QAbstractButton,
+    QComboBox,
     QGroupBox,
+    QLineEdit,
+    QListWidget,
     QProgressBar,
     QScrollArea,
     QVBoxLayout,
@@ -33,7 +38,7 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.results import is_unsaved
-from napari_semsr.widgets.base.runner import JobRunner, is_alive
+from napari_semsr.widgets.base.runner import JobRunner, Turn, check_free, is_alive
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.base.shortcuts import (
@@ -62,8 +67,11 @@ if TYPE_CHECKING:
 
 _MINIMUM_WIDTH = 320
 _MOST_LINES = 8  # of what is said below the buttons: more scrolls, and pushes nothing
-Work = tuple[Callable[[], Job[Any]], Callable[[Any], None]]
-"""What makes a job, and what shows its result."""
+_Make = Callable[[], Job[Any]]
+_Show = Callable[[Any], None]
+_Begin = Callable[[], None]
+Work = tuple[_Make, _Show] | tuple[_Make, _Show, _Begin]
+"""What makes a job, what shows its result, and what is done when its turn has come."""
 
 
 class Panel(QWidget):
@@ -73,6 +81,9 @@ class Panel(QWidget):
 
     ran = QtSignal()
     """Emitted when what Run started has ended well and is shown."""
+
+    lane: str | None = "computing"
+    """Of the jobs that Run starts: those of one lane are done one after another."""
 
     def __init__(
         self, viewer: "napari.viewer.Viewer", title: str, run_label: str = "Run"
@@ -85,8 +96,10 @@ class Panel(QWidget):
         self._input: CategoricalWidget[Any] | None = None
         self._active: Layer | None = None  # the last one that was looked at
         self._adding = self._is_run = False
-        self._on_result: Callable[[Any], None] = lambda _: None
-        self._run_label = run_label
+        self._on_result: _Show = lambda _: None
+        self._on_look: _Show = lambda _: None
+        self._results_title = ""
+        self._run_label, self._cancel_label = run_label, "Cancel"
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
         self._found = Findings(title)
@@ -94,12 +107,16 @@ class Panel(QWidget):
         self._origin: tuple[str, ...] = ()
         self._networks: tuple[str, ...] = ()  # that had a part in it
         self.runner, self.saver = JobRunner(self), JobRunner(self)
-        for runner in (self.runner, self.saver):
+        self.looker = JobRunner(self)
+        for runner in (self.runner, self.saver, self.looker):
             runner.stepped.connect(self._show_step)
             runner.failed.connect(self.show_problem)
-            runner.busy_changed.connect(self._show_busy)
+            runner.busy_changed.connect(self._show_buttons)
+        self.runner.busy_changed.connect(self._show_busy)
         self.runner.returned.connect(self._finish)
         self.runner.cancelled.connect(self._show_cancelled)
+        self.looker.returned.connect(self._show_look)
+        self.looker.cancelled.connect(self._show_looked)
         self.saver.returned.connect(self._show_saved)
         self.saver.cancelled.connect(lambda: self.show_status("Nothing was saved."))
         self.made: list[Image] = []  # by this panel, and still in the viewer
@@ -119,8 +136,8 @@ class Panel(QWidget):
         """
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
-            self.runner.cancel()
-            self.saver.cancel()
+            for runner in (self.runner, self.saver, self.looker):
+                runner.cancel()
         super().changeEvent(event)
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -146,7 +163,7 @@ class Panel(QWidget):
         said = f"{self.title}: start with the settings above ({RUN})."
         self.run_button = push_button(self._run_label, self.run, said)
         said = f"Stop after the step that is being done ({CANCEL})."
-        self.cancel_button = push_button("Cancel", self.cancel, said)
+        self.cancel_button = push_button(self._cancel_label, self.cancel, said)
         self.cancel_button.setEnabled(False)
         said = (
             "Save the layer that was made here, as it is, in a format of your choice."
@@ -196,7 +213,7 @@ class Panel(QWidget):
 
     def add_results(self, title: str, *widgets: QWidget) -> None:
         """Add the group of results, hidden until there are some: widgets, figures."""
-        self.figures = Note()
+        self.figures, self._results_title = Note(), title
         self.sharing = FindingsBar(self.findings, self.show_status)
         self.results = self.add_group(title, *widgets, self.figures, self.sharing)
         self.results.setVisible(False)
@@ -233,6 +250,7 @@ class Panel(QWidget):
         self._found = Findings(
             self.title, self._origin + made, numbers, curves or {}, self.plot
         )
+        self.results.setTitle(self._results_title)
         self.reveal()
         self.show_status(said)
 
@@ -361,6 +379,7 @@ class Panel(QWidget):
             image = self.micrograph(layer).replace(look=look_of(layer))
             path = ask_path(self, layer)
             if path is not None:
+                check_free(path)
                 check_place(image, layer.metadata, path)
                 self._saving = layer
                 self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))
@@ -374,43 +393,111 @@ class Panel(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether something is being made or saved."""
-        return self.runner.busy or self.saver.busy
+        """Whether something is being made, saved or looked into."""
+        return self.runner.busy or self.saver.busy or self.looker.busy
 
     def job(self) -> Work:
         """Read the form; called when Run is pressed."""
         raise NotImplementedError
 
-    def run(self) -> None:
-        """Start the job with what the form says, or say why it cannot."""
-        if self.busy:
-            self.show_status("A job is running; cancel it first.")
-            return
-        self._seen.clear()
-        with self.told(), self._making():
-            work = self.job()
-            self._origin = tuple(self._seen)
-            self._networks = tuple(filter(None, dict.fromkeys(self._seen.values())))
-            self._switch.under = None if self._input is None else self._input.value
-            self.start(*work)
+    def writes(self) -> Path | None:
+        """Give the path that was chosen for what Run makes."""
+        return None
 
-    def start(
+    def run(self) -> None:
+        """Start the job with what the form says, or queue it, or say why not."""
+        asked = self._typed()
+        if self.lane is None and self.runner.busy:
+            self.show_status("A job is running; cancel it first.")
+        elif self.runner.is_asked(asked):
+            self.show_status(
+                "These settings are being run already; change one to queue another run."
+            )
+        else:
+            with self.told():
+                self._run(asked)
+
+    def _run(self, asked: object) -> None:
+        path = self.writes()
+        if path is not None:
+            check_free(path)
+        self._seen.clear()
+        make, show, *rest = self.job()
+        under = None if self._input is None else self._input.value
+        begin = partial(self._begin, show, dict(self._seen), under, *rest)
+        turn = Turn(self.lane, begin, path, asked)
+        self.runner.start(self.title, make, turn)
+        if self.runner.running and self.runner.waiting:
+            said = f"Queued with the settings as they are now: {self.runner.waiting}"
+            self.show_status(f"{said} after the one that runs.")
+        self._show_buttons()
+
+    def _typed(self) -> object:
+        """All that is typed and chosen in the form, at the place that is shown."""
+        found = [item.text() for item in self.content.findChildren(QLineEdit)]
+        found += [item.currentText() for item in self.content.findChildren(QComboBox)]
+        buttons = self.content.findChildren(QAbstractButton)
+        lists = self.content.findChildren(QListWidget)
+        rows = [[row.text() for row in item.selectedItems()] for item in lists]
+        plane = self.viewer.dims.point[:-2]
+        return found, [b.isChecked() for b in buttons], rows, plane
+
+    def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
+        """Start any job of this panel at once, unless one is running."""
+
+        def begin() -> None:
+            self._on_result, self._is_run = on_result, title is None
+
+        return self.runner.start(title or self.title, make, Turn(begin=begin))
+
+    def _begin(
         self,
-        make: Callable[[], Job[Any]],
-        on_result: Callable[[Any], None],
-        title: str | None = None,
-    ) -> bool:
-        """Start any job of this panel."""
-        if self.busy:
-            return False
-        self._on_result, self._is_run = on_result, title is None
-        return self.runner.start(title or self.title, make)
+        on_result: _Show,
+        seen: Mapping[str, str | None],
+        under: Any,
+        prepare: _Begin | None = None,
+    ) -> None:
+        """Get ready for a job whose turn has come."""
+        self._on_result, self._is_run, self._origin = on_result, True, tuple(seen)
+        self._networks = tuple(filter(None, dict.fromkeys(seen.values())))
+        self._switch.under = under
+        self._show_buttons()
+        if self._results_title:
+            self.results.setTitle(f"{self._results_title}: of an earlier run")
+        if prepare is not None:
+            with self._making():
+                prepare()
+
+    def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
+        """Look into something, in the place of what is being looked into."""
+        self.looker.cancel()
+
+        def begin() -> None:
+            self._on_look = on_result
+
+        self.looker.start(title, make, Turn(f"looks of {id(self)}", begin))
+
+    def _show_look(self, value: Any) -> None:
+        with self.told():
+            self._on_look(value)
+
+    def _show_looked(self) -> None:
+        if not self.looker.busy:
+            self.show_status("Looking was cancelled.")
 
     def cancel(self) -> None:
+        """Take the last job that waits out of the queue, or stop the running one."""
+        if self.runner.withdraw():
+            self.show_status("Taken out of the queue; nothing of it was done.")
+            self._show_buttons()
+        else:
+            self.stop()
+
+    def stop(self) -> None:
         """Ask the running job to stop."""
         if self.busy:
-            self.runner.cancel()
-            self.saver.cancel()
+            for runner in (self.runner, self.saver, self.looker):
+                runner.stop()
             self.cancel_button.setEnabled(False)
             self.show_status("Cancelling after this step …")
 
@@ -418,23 +505,44 @@ class Panel(QWidget):
         is_run = self._is_run
         with self.told(), self._making():
             self._on_result(value)
+            if not self.isVisible():
+                show_info(self.status.text())
             if is_run:
                 self.ran.emit()
 
     def _show_step(self, step: Progress) -> None:
+        self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
         self.progress_bar.setRange(0, step.total)
         self.progress_bar.setValue(step.done)
-        self.show_status(step.message)
+        queued = self.runner.waiting if self.runner.running else 0
+        self.show_status(f"{step} · {queued} queued" if queued else str(step))
 
     def _show_busy(self, busy: bool) -> None:
-        self.run_button.setEnabled(not busy)
-        self.save_button.setEnabled(not busy)
-        self.cancel_button.setEnabled(busy)
-        self._escape.setEnabled(busy)
-        self.progress_bar.setVisible(busy)
-        self.progress_bar.setRange(0, 0)
         if busy:
             self.show_status("Starting …")
+            self._paint()
+
+    def _paint(self) -> None:
+        """Show the words now: what follows may keep the main thread for a moment."""
+        layout = self.layout()
+        if layout is not None:
+            layout.activate()
+        self.status.repaint()
+
+    def _show_buttons(self, _: object = None) -> None:
+        """Enable what can be pressed now, and say what it would do."""
+        runner = self.runner
+        queues = runner.busy and self.lane is not None
+        self.run_button.setText("Queue" if queues else self._run_label)
+        self.run_button.setEnabled(queues or not runner.busy)
+        self.save_button.setEnabled(not self.saver.busy)
+        many = runner.running and runner.waiting
+        self.cancel_button.setText("Cancel queued" if many else self._cancel_label)
+        self.cancel_button.setEnabled(self.busy and bool(many or not runner.cancelling))
+        self._escape.setEnabled(self.cancel_button.isEnabled())
+        if self.progress_bar.isHidden() == self.busy:
+            self.progress_bar.setVisible(self.busy)
+            self.progress_bar.setRange(0, 0)
 
     def _show_cancelled(self) -> None:
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
@@ -465,9 +573,10 @@ class Panel(QWidget):
             self.show_problem(str(error))
 
     def notify(self, text: str) -> None:
-        """Say something good in the panel and as a notification."""
+        """Say something good in the panel, or as a notification where it is hidden."""
         self.show_status(text)
-        show_info(text)
+        if not self.isVisible():
+            show_info(text)
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -50,6 +50,7 @@ _PYRAMID = 4 / 3
 _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
+_given: set[Path] = set()
 
 
 def cache_folder() -> Path:
@@ -124,18 +125,19 @@ def file_stem(name: str) -> str:
 
 
 def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
-    """Give a path in the open project, or in the cache folder, that does not exist."""
+    """Give a path in the open project, or the cache folder, that no job was given."""
     there = [folder for folder in _project if folder.is_dir()]
     return free_path(there[0] if there else cache_folder(), name, suffix)
 
 
 def free_path(folder: Path, name: str, suffix: str) -> Path:
-    """Give a path in a folder that does not exist yet."""
+    """Give a path in a folder that does not exist, and that no job was given."""
     stem = file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
-    while path.exists():
+    while path in _given or path.exists():
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
+    _given.add(path)
     return path
 
 

@@ -1,17 +1,23 @@
-"""Run one service at a time in a thread, without waiting and without leaks.
+"""Run services in threads, one after another where they are heavy, without leaks.
 
 A service is a generator of `Progress`. Qt generator workers swallow `RuntimeError`
 and leave the generator open when they are stopped, so a *function* worker drives
 it here: the function looks at a cancel event between two steps, and closes the
 generator whatever happens.
+
+Jobs of one lane are done one after another, whichever panel asks: two that compute on
+the same cores would both take longer, and need the memory of both.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import ref
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
@@ -21,8 +27,11 @@ from qtpy.QtCore import QObject, Signal as QtSignal  # type: ignore[attr-defined
 from napari_semsr.core import (
     Cancelled,
     Job,
+    OptionError,
+    Pace,
     Progress,
     SemsrError,
+    Waiting,
     in_background,
     return_free_memory,
 )
@@ -30,12 +39,6 @@ from napari_semsr.core import (
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
-_runners: WeakSet["JobRunner"] = WeakSet()
-
-
-def any_busy() -> bool:
-    """Whether any panel runs a job, which may read what another panel shows."""
-    return any(runner.busy for runner in _runners)
 
 
 def is_alive(item: QObject | None) -> bool:
@@ -49,11 +52,21 @@ def is_alive(item: QObject | None) -> bool:
     return item is not None and bool(isalive(item))  # type: ignore[no-untyped-call]
 
 
-class _Signals(QObject):
-    """Carries what happens in the thread into the main loop."""
+def _nothing() -> None:
+    pass
 
-    stepped = QtSignal(object, object)
-    ended = QtSignal(object)
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where a job stands among the others, and what tells it from them."""
+
+    lane: str | None = None  # without one it waits for none, and is refused meanwhile
+    begin: Callable[[], object] = _nothing  # called in the main thread at its turn
+    writes: Path | None = None
+    asked: object = None  # equal for two jobs that would do the same
+
+
+_AT_ONCE = Turn()
 
 
 class _Run:
@@ -63,46 +76,54 @@ class _Run:
         self,
         title: str,
         make: Callable[[], Job[Any]],
-        signals: _Signals,
-        owner: QObject,
+        owner: "JobRunner",
+        turn: "Turn",
     ) -> None:
-        self.title = title
-        self._owner = ref(owner)
+        self.title, self.turn = title, turn
+        self.begun = self.idle = False
+        self.told = ""
+        self.bar: _Bar | None = None
         self.cancel = Event()
         self.value: Any = None
         self.error: BaseException | None = None
         self.shown = True
+        self._owner = ref(owner)
         self._make: Callable[[], Job[Any]] | None = make
-        self._signals: _Signals | None = signals
 
     def __str__(self) -> str:
         return f"napari-semsr {self.title}"
 
     __repr__ = __str__
 
+    @property
+    def owner(self) -> "JobRunner | None":
+        """What asked for it; None once Qt has destroyed that."""
+        found = self._owner()
+        return found if is_alive(found) else None
+
     def __call__(self) -> None:
         """Drive the job to its end, or until the cancel event is set."""
-        make, signals = self._make, self._signals
-        if make is None or signals is None:
+        make, self._make = self._make, None
+        if make is None:
             return
-        self._make = self._signals = None
         try:
             with in_background():
-                self.value = self._drive(make(), signals)
+                self.value = self._drive(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
-        signals.ended.emit(self)
+        _queue().ended.emit(self)
 
-    def _drive(self, job: Job[Any], signals: _Signals) -> Any:
+    def _drive(self, job: Job[Any]) -> Any:
         reported = returned = 0.0
+        pace = Pace()
         try:
-            while not self.cancel.is_set() and is_alive(self._owner()):
-                step = next(job)
+            while not self.cancel.is_set() and self.owner is not None:
+                step = pace.timed(next(job))
                 now = time.monotonic()
                 # napari's bar handles events while it moves: steps must not pile up
                 if self.shown and now - reported >= _REPORT_EVERY_S:
                     reported, self.shown = now, False
-                    signals.stepped.emit(self, step)
+                    _queue().stepped.emit(self, step)
                 if now - returned >= _RETURN_EVERY_S:
                     returned = now
                     return_free_memory()
@@ -123,8 +144,152 @@ class _Worker(FunctionWorker[None]):
         super().quit()
 
 
+class _Bar:
+    """napari's own bar of a job.
+
+    It handles events while it moves, so that its window may be closed meanwhile, and
+    what is left of it raises `RuntimeError`.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Any = None
+        with suppress(RuntimeError):
+            self._bar = progress(total=0, desc=title)
+
+    def show(self, step: Progress) -> None:
+        """Move it."""
+        bar = self._bar
+        if bar is None:
+            return
+        with suppress(RuntimeError):
+            bar.total = step.total
+            bar.set_description(f"{self._title}: {step}")
+            if self._bar is not None:
+                bar.update(step.done - bar.n)
+
+    def close(self) -> None:
+        """Take it away."""
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with suppress(RuntimeError):
+                bar.close()
+
+
+class _Queue(QObject):
+    """All jobs of the session, waiting and running, in the order of asking.
+
+    It outlives the panels, so that a job whose panel is gone still makes room.
+    """
+
+    stepped = QtSignal(object, object)
+    ended = QtSignal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[_Run] = []
+        self.stepped.connect(self._on_step)
+        self.ended.connect(self._on_end)
+
+    def of(self, owner: "JobRunner") -> list[_Run]:
+        """Jobs of one runner."""
+        return [run for run in self.runs if run.owner is owner]
+
+    def advance(self) -> None:
+        """Begin what need not wait any longer, and tell the others where they stand."""
+        self.runs = [run for run in self.runs if run.begun or run.owner is not None]
+        for run in list(self.runs):
+            if run in self.runs and not run.begun:
+                before = self._before(run)
+                if before:
+                    self._tell_place(run, before)
+                else:
+                    self._begin(run)
+
+    def _before(self, run: _Run) -> list[_Run]:
+        """Jobs that must end before one begins; one that waits for a user need not."""
+        place = self.runs.index(run)
+        others = [o for n, o in enumerate(self.runs) if o.begun or n < place]
+        return [
+            other
+            for other in others
+            if other is not run
+            and (
+                other.owner is run.owner
+                or (other.turn.lane == run.turn.lane is not None and not other.idle)
+            )
+        ]
+
+    def _tell_place(self, run: _Run, before: list[_Run]) -> None:
+        said = f"Waiting for {before[0].title} ({len(before)} before it)"
+        owner = run.owner
+        if owner is not None and said != run.told and not owner.running:
+            run.told = said
+            owner.stepped.emit(Waiting(0, 0, said))
+
+    def _begin(self, run: _Run) -> None:
+        owner, begin = run.owner, run.turn.begin
+        run.begun, run.turn = True, replace(run.turn, begin=_nothing)  # lets it go
+        try:
+            begin()
+        except SemsrError as error:
+            self.runs.remove(run)
+            if owner is not None:
+                owner.tell(run, error)
+            self.advance()
+            return
+        worker = create_worker(run, _worker_class=_Worker)
+        run.bar = _Bar(run.title)
+        worker.start()
+
+    def _on_step(self, run: _Run, step: Progress) -> None:
+        if run in self.runs and not run.cancel.is_set() and run.bar is not None:
+            run.bar.show(step)  # handles events: the job may end meanwhile
+            owner = run.owner
+            if owner is not None and run in self.runs and not run.cancel.is_set():
+                owner.stepped.emit(step)
+        run.shown = True
+        idle = isinstance(step, Waiting)
+        if idle != run.idle:
+            run.idle = idle
+            self.advance()
+
+    def _on_end(self, run: _Run) -> None:
+        self.runs.remove(run)
+        if run.bar is not None:
+            run.bar.close()
+        owner = run.owner
+        if owner is not None:
+            owner.tell(run, run.error)
+        run.value = run.error = None
+        self.advance()
+
+
+_made: list[_Queue] = []
+
+
+def _queue() -> _Queue:
+    """Give the line of the session, made in the main thread by the first runner."""
+    if not _made:
+        _made.append(_Queue())
+    return _made[0]
+
+
+def any_busy() -> bool:
+    """Whether any panel runs a job, which may read what another panel shows."""
+    return bool(_queue().runs)
+
+
+def check_free(path: Path) -> None:
+    """Refuse a path that a job which waits or runs is going to write."""
+    for run in _queue().runs:
+        if run.turn.writes == path and not run.cancel.is_set():
+            msg = f"{run.title} is about to write {path}; choose another name."
+            raise OptionError(msg)
+
+
 class JobRunner(QObject):
-    """Runs one service at a time for one panel."""
+    """Runs services for one panel, one at a time."""
 
     stepped = QtSignal(object)
     """Emits `Progress` in the main thread, at most 20 times a second."""
@@ -135,77 +300,83 @@ class JobRunner(QObject):
     cancelled = QtSignal()
     """Emitted when a cancelled job has really ended."""
     busy_changed = QtSignal(bool)
-    """Emits True when a job starts and False when it has ended."""
+    """Emits True when the first job is taken on and False when the last has ended."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._run: _Run | None = None
-        _runners.add(self)
-        self._bar: Any = None
-        self._signals = _Signals()
-        self._signals.stepped.connect(self._on_step)
-        self._signals.ended.connect(self._on_end)
+        _queue()
 
     @property
     def busy(self) -> bool:
+        """Whether a job is waiting, running or being cancelled."""
+        return bool(_queue().of(self))
+
+    @property
+    def running(self) -> bool:
         """Whether a job is running or being cancelled."""
-        return self._run is not None
+        return any(run.begun for run in _queue().of(self))
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have yet to begin."""
+        return sum(not run.begun for run in _queue().of(self))
 
     @property
     def cancelling(self) -> bool:
         """Whether the running job has been asked to stop."""
-        return self._run is not None and self._run.cancel.is_set()
+        return any(run.cancel.is_set() for run in _queue().of(self))
 
-    def start(self, title: str, make: Callable[[], Job[Any]]) -> bool:
-        """Start a job, unless one is running."""
-        if self._run is not None:
+    def start(
+        self, title: str, make: Callable[[], Job[Any]], turn: Turn = _AT_ONCE
+    ) -> bool:
+        """Start a job, or let it wait for those before it in its lane."""
+        if turn.lane is None and self.running:
             return False
-        run = _Run(title, make, self._signals, self)
-        worker = create_worker(run, _worker_class=_Worker)
-        self._run = run
-        self._bar = progress(total=0, desc=title)
-        self.busy_changed.emit(True)
-        worker.start()
+        queue, first = _queue(), not self.busy
+        run = _Run(title, make, self, turn)
+        queue.runs.insert(0 if turn.lane is None else len(queue.runs), run)
+        if first:
+            self.busy_changed.emit(True)
+        queue.advance()
         return True
 
-    def cancel(self) -> None:
+    def is_asked(self, asked: object) -> bool:
+        """Whether a job that would do the same is waiting or running."""
+        return any(
+            run.turn.asked == asked and not run.cancel.is_set()
+            for run in _queue().of(self)
+        )
+
+    def stop(self) -> None:
         """Ask the running job to stop at its next step; does nothing when idle."""
-        if self._run is not None:
-            self._run.cancel.set()
+        for run in _queue().of(self):
+            if run.begun:
+                run.cancel.set()
 
-    def _on_step(self, run: _Run, step: Progress) -> None:
-        if run is self._run and not run.cancel.is_set():
-            self._show_in_activity(run, step)
-            if run is self._run:
-                self.stepped.emit(step)
-        run.shown = True
+    def cancel(self) -> None:
+        """Stop the running job, and take out what waits."""
+        while self.withdraw():
+            pass
+        self.stop()
 
-    def _show_in_activity(self, run: _Run, step: Progress) -> None:
-        """Move napari's own bar, which handles events: the job may end meanwhile."""
-        bar: Any = self._bar
-        if bar is None:
-            return
-        bar.total = step.total
-        if self._bar is not None:
-            bar.set_description(f"{run.title}: {step.message}")
-        if self._bar is not None:
-            bar.update(step.done - bar.n)
+    def withdraw(self) -> bool:
+        """Take out the last job that waits; tell whether there was one."""
+        queue = _queue()
+        left = [run for run in queue.of(self) if not run.begun]
+        if not left:
+            return False
+        queue.runs.remove(left[-1])
+        if not self.busy:
+            self.busy_changed.emit(False)
+        queue.advance()
+        return True
 
-    def _on_end(self, run: _Run) -> None:
-        if run is not self._run:
-            return
-        self._run = None
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        self.busy_changed.emit(False)
-        self._tell(run)
-
-    def _tell(self, run: _Run) -> None:
-        value, error = run.value, run.error
-        run.value = run.error = None
+    def tell(self, run: _Run, error: BaseException | None) -> None:
+        """Say how a job ended; it is no longer in the line."""
+        if not self.busy:
+            self.busy_changed.emit(False)
         if error is None:
-            self.returned.emit(value)
+            self.returned.emit(run.value)
         elif isinstance(error, Cancelled):
             self.cancelled.emit()
         else:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _TICK_MS = 100
 _SMALL_PX = 1 << 20
+_BEGUN = "semsr_begun"
+_INCOMPLETE = " (incomplete)"
 
 
 def live_field(
@@ -98,8 +100,14 @@ def field_in_view(layer: Image) -> Box | None:
     return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
 
 
+def half_done(viewer: "napari.components.ViewerModel") -> "list[LiveLayer]":
+    """Find what was begun in a viewer and is not finished, the newest first."""
+    found = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
+    return [live for live in found if live is not None and live.begun]
+
+
 class LiveLayer(QObject):
-    """A layer that is being enhanced."""
+    """A layer that is being enhanced; it outlives the panel that began it."""
 
     def __init__(
         self,
@@ -108,11 +116,13 @@ class LiveLayer(QObject):
         keywords: dict[str, Any],
         store: "Target",
         removed: Callable[[], None],
-        parent: QObject | None = None,
+        made: tuple[Any, ...] = (),
     ) -> None:
-        super().__init__(parent)
+        super().__init__()
         self.live = live
         self.store = store
+        self.made = made  # source, model and options
+        self.wanted = True  # else what is done of the store goes when its run ends
         self._viewer = viewer
         self._removed = removed
         self._view: Box | None = None
@@ -120,6 +130,7 @@ class LiveLayer(QObject):
         data: Any = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
+        setattr(self.layer, _BEGUN, self)
         viewer.layers.events.removed.connect(self._on_removed)
         seen = field_in_view(self.layer)
         if seen is not None and seen.shape > (1, 1):  # else it was not drawn yet
@@ -135,6 +146,11 @@ class LiveLayer(QObject):
         """Whether the layer is still in the viewer."""
         return self.layer in self._viewer.layers
 
+    @property
+    def begun(self) -> bool:
+        """Whether some of the layer has yet to be enhanced."""
+        return bool(self.layer.metadata.get(LIVE_KEY))
+
     def tick(self) -> None:
         """Tell the run what is looked at, and draw what is new of it."""
         view = field_in_view(self.layer)
@@ -146,17 +162,24 @@ class LiveLayer(QObject):
         if news is not None and view is not None and news.overlap(view):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
-    def resume(self) -> None:
+    def resume(self, removed: Callable[[], None]) -> None:
         """Draw again, because the run goes on."""
-        self.layer.metadata[LIVE_KEY] = True
+        self._removed = removed
+        self._name(complete=True)
         self._timer.start()
 
     def pause(self) -> None:
         """Draw a last time, because the run has stopped; the layer stays."""
         self._timer.stop()
         if self.shown:
+            self._name(complete=False)
             self.live.take_news()
             self.layer.refresh(extent=False, highlight=False)
+
+    def _name(self, *, complete: bool) -> None:
+        """Say in the layer's name whether it was left half done."""
+        name = self.layer.name.removesuffix(_INCOMPLETE)
+        self.layer.name = name if complete else f"{name}{_INCOMPLETE}"
 
     def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
         """Show the finished store in place of the live levels."""
@@ -164,17 +187,18 @@ class LiveLayer(QObject):
         if not self.shown:
             return
         self.layer.metadata.pop(LIVE_KEY, None)
+        delattr(self.layer, _BEGUN)
         self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
         self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
         without_cache(self.layer)
 
     def discard(self) -> None:
-        """Take the layer out of the viewer, and its temporary store off the disk."""
+        """Take the layer out of the viewer."""
         self._timer.stop()
+        self.wanted = False
         if self.shown:
             self._viewer.layers.remove(self.layer)
-        self.forget_store()
 
     def forget_store(self) -> None:
         """Remove the store, if it was a temporary one."""
@@ -184,4 +208,5 @@ class LiveLayer(QObject):
     def _on_removed(self, event: Any) -> None:
         if is_alive(self) and event.value is self.layer:
             self._timer.stop()
+            self.wanted = False
             self._removed()

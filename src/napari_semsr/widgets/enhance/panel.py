@@ -1,13 +1,15 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
+from qtpy.QtCore import QEvent
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
-from napari_semsr.io import LIVE_KEY, move
+from napari_semsr.io import move
 from napari_semsr.jobs import check_image_target, enhance_job, unfinished
 from napari_semsr.widgets.base import (
     Folded,
@@ -29,14 +31,14 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.compare import CompareControls
-from napari_semsr.widgets.enhance.live import LiveLayer, live_field
+from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import result_name, show_scale_bar, step_before
 
 if TYPE_CHECKING:
     import napari.viewer
 
-    from napari_semsr.inference import LiveField
+    from napari_semsr.inference import EnhanceOptions
     from napari_semsr.widgets.enhance.compare import Subject
 
 _ADVANCED_ROWS = {
@@ -157,7 +159,6 @@ class EnhancePanel(Panel):
             viewer, lambda: self.layer.value, self._subject, self.show_problem
         )
         self.live: LiveLayer | None = None
-        self._made: tuple[Any, ...] = ()
         where = Form(self.whole, self.output, self.existing)
         self.add_group("Image", Form(self.layer))
         self.add_group("Model", self.model)
@@ -169,6 +170,7 @@ class EnhancePanel(Panel):
         self._propose(self.layer.value)
         self._compare(self.layer.value)
         self._show_rows()
+        self._offer_to_go_on()
 
     def _connect(self) -> None:
         """Let cards, rows and the preview follow what is chosen."""
@@ -217,17 +219,21 @@ class EnhancePanel(Panel):
 
     # -- where it goes ---------------------------------------------------------
 
+    def writes(self) -> Path | None:
+        """Give the path that was chosen."""
+        return typed_store(self.output)
+
     def _target(self, micrograph: Micrograph) -> Target:
         path = typed_store(self.output)
         if path is None:
             require_room(micrograph.shape, int(self.model.card.get("scale", 1)))
-            made = new_store_path(self._result_name(micrograph))
+            made = new_store_path(self._result_name(micrograph, self.model.card))
             return Target(made, temporary=True)
         return Target(path, existing=str(self.existing.value))
 
-    def _result_name(self, micrograph: Micrograph) -> str:
-        """Name what the chosen model makes of an image."""
-        model = str(self.model.card.get("name") or Path(self.model.value or "").stem)
+    def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
+        """Name what a model makes of an image."""
+        model = str(card.get("name") or Path(self.model.value or "").stem)
         return result_name(self.viewer, micrograph.name, model)
 
     def _begun(self) -> Any:
@@ -241,21 +247,37 @@ class EnhancePanel(Panel):
         from napari_semsr.inference import EnhanceOptions
 
         options = EnhanceOptions.parse(found.options)
+        self._show_options(options)
+        self.model.choose(found.model)
+        return options
+
+    def _show_options(self, options: "EnhanceOptions") -> None:
+        """Type options into the form."""
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
         folded = self.advanced.form.names
         self.advanced.set_values(**{name: shown[name] for name in folded})
-        self.model.choose(found.model)
-        return options
 
-    def _goes_on(self, made: tuple[Any, ...]) -> Target | None:
-        """Find the store of a layer that was left half done by the same settings."""
-        live = self.live
-        if live is None or not live.shown or not live.layer.metadata.get(LIVE_KEY):
+    def _goes_on(self, made: tuple[Any, ...], path: Path | None) -> LiveLayer | None:
+        """Find a layer that was left half done by the same settings.
+
+        Parameters
+        ----------
+        made : tuple
+            Source, model and options.
+        path : pathlib.Path or None
+            Where the result is to go, when that was chosen.
+
+        Returns
+        -------
+        LiveLayer or None
+            What to go on with; its store may have been moved to the path.
+        """
+        live = next(
+            (item for item in half_done(self.viewer) if item.made == made), None
+        )
+        if live is None:
             return None
-        if made != self._made:
-            return None
-        path = typed_store(self.output)
         if path is not None and path != live.store.path:
             if not live.store.temporary:
                 return None
@@ -263,49 +285,58 @@ class EnhancePanel(Panel):
             move(live.store.path, path)
             live.store = Target(path)
         live.store = Target(live.store.path, "resume", live.store.temporary)
-        return live.store
+        return live
 
     # -- running ---------------------------------------------------------------
 
     def job(self) -> Work:
-        """Read the form, and add the layer."""
+        """Read the form; the layer is added when the turn of the run has come."""
         begun = self._begun()
         source, micrograph, model, options = self._subject()
         options = begun or options
         self._compare(source)
-        self.look.stop_preview()
         made = (source, model, options)
-        target = self._goes_on(made) or self._target(micrograph)
-        live = self._draw(micrograph, made, target).live
+        target, card = self._target(micrograph), dict(self.model.card)
+        path = self.writes()
         asked = {
             "model": model,
             "options": options,
             "scheduler": str(self.advanced.scheduler.value).strip() or None,
         }
-        return lambda: _enhance(micrograph, target, live, **asked), self.show_outcome
+
+        def begin() -> None:
+            self.look.stop_preview()
+            live = self.live = self._goes_on(made, path)
+            if live is None:
+                self._draw(micrograph, made, card, target)
+            else:
+                live.resume(self._removed)
+
+        def make() -> Job[Outcome]:
+            assert self.live is not None  # noqa: S101 - its turn has come
+            return _enhance(micrograph, self.live, **asked)
+
+        return make, self.show_outcome, begin
 
     def _draw(
-        self, micrograph: Micrograph, made: tuple[Any, ...], target: Target
-    ) -> LiveLayer:
-        """Add the layer, or go on with the one that is there."""
-        old = self.live
-        same = made == self._made  # else its tiles may be others
-        if old is not None and old.shown and old.store == target and same:
-            old.resume()
-            return old
+        self,
+        micrograph: Micrograph,
+        made: tuple[Any, ...],
+        card: dict[str, Any],
+        target: Target,
+    ) -> None:
+        """Add the layer."""
         source, _, options = made
         field, keywords = live_field(
             micrograph,
             source,
-            self.model.card,
+            card,
             options,
-            name=self._result_name(micrograph),
+            name=self._result_name(micrograph, card),
             whole=bool(self.whole.value),
         )
-        self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, self)
-        self._made = made
+        self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, made)
         show_scale_bar(self.viewer)
-        return self.live
 
     def show_outcome(self, outcome: Outcome) -> None:
         """Show the finished result, and write its figures."""
@@ -326,10 +357,13 @@ class EnhancePanel(Panel):
 
     def _removed(self) -> None:
         """Stop, because the user took the layer away."""
-        if self.runner.busy:
-            self.cancel()
-        elif self.live is not None and self.live.layer.metadata.get(LIVE_KEY):
-            self.live.forget_store()  # a finished one goes as all others do
+        live = self.live
+        if live is None or not live.begun:
+            return  # a finished one goes as all others do
+        if self.runner.running:
+            self.stop()
+        else:
+            live.forget_store()
 
     def _stop_drawing(self, _: str = "") -> None:
         """Leave what is done on the screen; take away a layer without any of it."""
@@ -344,21 +378,51 @@ class EnhancePanel(Panel):
             self.after_cancel = "what is finished is kept, and Enhance goes on from it"
         else:
             live.discard()
+            live.forget_store()
             self.live = None
             self.after_cancel = "no layer was added"
         if not live.store.temporary and live.store.path.exists():
             self.after_cancel += ", as does 'resume it' with the store"
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Leave what is done of a run to a panel that is opened later."""
+        super().changeEvent(event)
+        left = event is not None and event.type() == QEvent.Type.ParentChange
+        live = self.live if left and self.parent() is None else None
+        if live is None or not live.begun or not live.shown:
+            return
+        if live.live.done:
+            live.pause()
+        else:
+            live.discard()
+
+    def _offer_to_go_on(self) -> None:
+        """Take the settings of a run that another panel left half done."""
+        live = next(iter(half_done(self.viewer)), None)
+        if live is None or live.made[0] not in self.viewer.layers:
+            return
+        source, model, options = live.made
+        self.layer.value = source
+        if model in self.model.box.choices:
+            self.model.box.value = model
+        else:
+            self.model.add_file(model)
+        self._show_options(options)
+        self.show_status(
+            f"{live.layer.name} was left half done; Enhance goes on with it."
+        )
 
     def _show_cancelled(self) -> None:
         self._stop_drawing()
         super()._show_cancelled()
 
 
-def _enhance(
-    micrograph: Micrograph, target: Target, live: "LiveField", **asked: Any
-) -> Job[Outcome]:
+def _enhance(micrograph: Micrograph, drawn: LiveLayer, **asked: Any) -> Job[Outcome]:
     """Enhance an image into a store, and open what was written."""
-    yield Progress(0, 0, "loading the model (the first time takes some seconds)")
+    target, live = drawn.store, drawn.live
+    if "torch" not in sys.modules:
+        yield Progress(0, 0, "Starting torch (some seconds, once after napari starts)")
+    yield Progress(0, 0, "Loading the model")
     job = enhance_job(
         micrograph,
         target.path,
@@ -367,7 +431,7 @@ def _enhance(
         live=live,
         **asked,
     )
-    return (yield from written(job, target, keep=lambda: live.done))
+    return (yield from written(job, target, keep=lambda: drawn.wanted and live.done))
 
 
 def _figures(report: Any, output: str) -> Numbers:

@@ -1,5 +1,6 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ _THIN = 0.006
 _JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
 
 _FLAT_FILE = "file"
+_NOTHING = "Choose a folder of frames to see what it holds."
 _MADE_FROM = "semsr stitched from"
 _OF_A_JOINT = [
     "used",
@@ -197,7 +199,7 @@ class StitchMosaicPanel(Panel):
             self.show_frames,
             "Add the raw frames where they should lie.",
         )
-        self.about = Note("Choose a folder of frames to see what it holds.")
+        self.about = Note(_NOTHING)
         self.positions = FileEdit(
             name="positions",
             label="Positions",
@@ -285,8 +287,15 @@ class StitchMosaicPanel(Panel):
     def look(self, folder: Path | None = None) -> None:
         """Say what a folder holds."""
         chosen = folder or self.folder.value
-        if isinstance(chosen, Path) and chosen != Path() and chosen.exists():
-            self.start(lambda: look_into(chosen), self._show_facts, "Look into folder")
+        self.pixel_size.value = None
+        if not isinstance(chosen, Path) or chosen == Path():
+            self.about.setText(_NOTHING)
+        elif not chosen.exists():
+            self.about.setText(f"There is no {chosen}.")
+        else:
+            self.about.setText("")
+            look = partial(look_into, chosen)
+            self.look_up("Look into folder", look, self._show_facts)
 
     def _show_facts(self, acquisition: Acquisition) -> None:
         self.about.setText(scan_facts(acquisition))
@@ -319,6 +328,10 @@ class StitchMosaicPanel(Panel):
             flat_field=method,
         )
         return options
+
+    def writes(self) -> Path | None:
+        """Give the path that was chosen."""
+        return typed_store(self.output)
 
     def job(self) -> Work:
         """Read the form."""

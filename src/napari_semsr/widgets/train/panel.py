@@ -49,7 +49,7 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.enhance import NEWS
 from napari_semsr.widgets.layers import grey_layers, is_truth
-from napari_semsr.widgets.train.watch import TrainView, spell_time
+from napari_semsr.widgets.train.watch import TrainView
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -260,6 +260,7 @@ class TrainPanel(Panel):
     """
 
     help_place = "training.md#the-panel-train"
+    lane = "training"  # for hours, and beside what the panels compute
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Train", "Train")
@@ -301,6 +302,7 @@ class TrainPanel(Panel):
         where = Form(self.name, self.steps, self.folder, self.replace)
         self.add_group("Run", where)
         self.add_results("Training", self.view)
+        self._results_title = ""  # what is shown is always of this run
         self.recipe.changed.connect(self._propose)
         self.name.changed.connect(lambda _: self._show_folder())
         self.runner.failed.connect(lambda _: self._settle())
@@ -322,7 +324,8 @@ class TrainPanel(Panel):
 
     def _build_foot(self) -> QVBoxLayout:
         foot = super()._build_foot()
-        self.cancel_button.setText("Stop and keep")
+        self._cancel_label = "Stop and keep"
+        self.cancel_button.setText(self._cancel_label)
         self.cancel_button.setToolTip(
             "Stop after this step. State and best model are kept, and Resume goes on."
         )
@@ -379,7 +382,15 @@ class TrainPanel(Panel):
             patch=patch or None,
             **self.recipe.begins(),
         )
-        return self._start(request, cut), self.show_outcome
+        return (
+            self._make(request, cut),
+            self.show_outcome,
+            lambda: self._watch(request),
+        )
+
+    def writes(self) -> Path:
+        """Give the folder of the run."""
+        return self._run_dir()
 
     def _check_name(self, name: str, *, replace: bool) -> None:
         """Refuse a name under which the model could not be put on the shelf."""
@@ -408,12 +419,18 @@ class TrainPanel(Panel):
         step = max(4, patch // 2)
         return CutRequest(low, high, PairOptions.parse({**values, "step": step}))
 
-    def _start(
-        self, request: TrainRequest, cut: CutRequest | None = None
-    ) -> Callable[[], Job[Any]]:
-        """Get ready to watch a run, and give what makes the job."""
+    def _watch(self, request: TrainRequest) -> None:
+        """Get ready to watch a run."""
         self._request, self.reached = request, 0
         self.view.watch(Path(request.run_dir), resumed=request.resume)
+        self.view.poll()
+        self.reveal()
+        self._clock.start()
+
+    def _make(
+        self, request: TrainRequest, cut: CutRequest | None = None
+    ) -> Callable[[], Job[Any]]:
+        """Give what makes the job."""
         device = str(preference("computing", "device"))
         return lambda: train_to_shelf(request, cut, device=device)
 
@@ -426,9 +443,9 @@ class TrainPanel(Panel):
         if run_dir is None:
             return
         with self.told():
-            make = self._start(TrainRequest.resumed(run_dir))
-            self.view.poll()
-            self.start(make, self.show_outcome)
+            request = TrainRequest.resumed(run_dir)
+            self._watch(request)
+            self.start(self._make(request), self.show_outcome)
 
     def _resumable(self) -> Path | None:
         """Find the folder of the run to go on with."""
@@ -449,11 +466,7 @@ class TrainPanel(Panel):
     def _show_busy(self, busy: bool) -> None:
         super()._show_busy(busy)
         self.resume_button.setEnabled(not busy)
-        if busy:
-            self.view.poll()
-            self.reveal()
-            self._clock.start()
-        else:
+        if not busy:
             self._clock.stop()
 
     def _show_step(self, step: Progress) -> None:
@@ -462,8 +475,6 @@ class TrainPanel(Panel):
             return
         self.reached = step.done
         self.view.add_step(step)
-        if step.seconds_left is not None:
-            self.show_status(f"{step.message}, {spell_time(step.seconds_left)} left")
 
     def _settle(self) -> None:
         """Show the last of the run."""
@@ -477,7 +488,7 @@ class TrainPanel(Panel):
         found = outcome.validation or {}
         gain = found.get("gain_db")
         said = "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
-        self.notify(
+        self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
             f"{said}; it is in the list of Enhance."
         )
@@ -486,8 +497,9 @@ class TrainPanel(Panel):
 
     def cancel(self) -> None:
         """Ask the training to stop after its present step."""
-        if self.runner.busy:
-            super().cancel()
+        stops = self.runner.running and not self.runner.waiting
+        super().cancel()
+        if stops:
             self.show_status("Stopping after this step, and saving the state …")
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name

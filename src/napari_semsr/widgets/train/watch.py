@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_semsr.core import Micrograph, SemsrError
+from napari_semsr.core import Micrograph, SemsrError, spell_time
 from napari_semsr.io import read
 from napari_semsr.jobs import TrainStep
 from napari_semsr.widgets.base import Findings, Note, Quantity, push_button, table
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 
 _LOSS, _GAIN, _BEST = "#4ca3dd", "#59b368", "#f2a33a"
 _SMOOTH_SHARE = 25
-_MINUTE_S, _HOUR_S = 60, 3600
-
-
-def spell_time(seconds: float) -> str:
-    """Say a time in the units that suit it."""
-    if seconds < _MINUTE_S:
-        return f"{seconds:.0f} s"
-    if seconds < _HOUR_S:
-        return f"{seconds / _MINUTE_S:.0f} min"
-    hours, rest = divmod(seconds, _HOUR_S)
-    return f"{hours:.0f} h {rest // _MINUTE_S:02.0f} min"
 
 
 def _draw_training(
