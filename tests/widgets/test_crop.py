@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.crop import CropPanel
-from napari_semsr.widgets.layers import HELPER, micrograph_from_layer
+from napari_semsr.widgets.layers import micrograph_from_layer
 from tests.widgets.scenes import grain
 
 WIDE = grain((320, 300), seed=3)
@@ -96,7 +97,7 @@ def test_one_layer_is_cut_free_of_gaps(model, qtbot, add, run_panel):
 
 
 def test_outlines_of_measures_are_not_offered(panel, model):
-    model.add_shapes(name="measured part", metadata={HELPER: "Metrics"})
+    model.add_shapes(name="measured part", metadata={HELPER_KEY: "Metrics"})
     assert "measured part" not in {choice.name for choice in panel.like.choices[1:]}
 
 

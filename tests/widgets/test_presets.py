@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.io.napari_hooks import LIVE_KEY
 from napari_semsr.widgets import samples
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel
-from napari_semsr.widgets.layers import HELPER
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.metrics import MetricsPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
@@ -59,7 +59,7 @@ def test_panel_works_on_the_active_layer(box, model, put):
     assert box.value is second
     model.layers.selection.active = first
     assert box.value is first
-    model.layers.selection.active = model.add_image(PIXELS, metadata={HELPER: True})
+    model.layers.selection.active = model.add_image(PIXELS, metadata={HELPER_KEY: True})
     assert box.value is first
     put("half done").metadata[LIVE_KEY] = True
     box.value = second
@@ -97,7 +97,7 @@ def test_spectrum_draws_what_is_selected(model, put, qtbot):
 
 def test_maps_and_spectra_are_not_offered(box, model, put):
     image, field = put("image"), put("map", "frc-map")
-    spectrum = model.add_image(PIXELS, metadata={"spectrum": {}}, name="spectrum")
+    spectrum = put("spectrum", "spectrum")
     assert image in box.choices
     assert field not in box.choices
     assert spectrum not in box.choices

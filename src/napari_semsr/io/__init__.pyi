@@ -1,9 +1,11 @@
 from .files import (
     check_target as check_target,
+    file_stem as file_stem,
     filling_store as filling_store,
     label_path as label_path,
     move as move,
     output_kind as output_kind,
+    own_name as own_name,
     remove_target as remove_target,
     renaming as renaming,
     replacing as replacing,
@@ -21,6 +23,7 @@ from .formats import (
 from .napari_hooks import (
     BAR_KEY as BAR_KEY,
     FOLDER_KEY as FOLDER_KEY,
+    HELPER_KEY as HELPER_KEY,
     LIVE_KEY as LIVE_KEY,
     NETWORK_KEY as NETWORK_KEY,
     READ_KEY as READ_KEY,

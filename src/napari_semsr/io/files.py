@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import struct
 import uuid
@@ -197,6 +198,42 @@ def _without_suffix(path: Path) -> str:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.name
+
+
+def file_stem(name: str) -> str:
+    """Make a name of a file, without its suffix, of the name of an image.
+
+    Parameters
+    ----------
+    name : str
+        Of the image.
+
+    Returns
+    -------
+    str
+        Letters, digits, ``_``, ``-`` and ``.``.
+    """
+    return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
+
+
+def own_name(path: Path, name: str) -> str:
+    """Give the name under which a file is shown.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    name : str
+        What it says that it is called.
+
+    Returns
+    -------
+    str
+        This name where the file is called after it, as it is unless someone chose
+        another; else the file's.
+    """
+    stem = _without_suffix(path)
+    return name if file_stem(name) == stem else stem
 
 
 def stored_type(path: Path, dtype: object) -> str:

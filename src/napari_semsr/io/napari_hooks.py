@@ -23,6 +23,7 @@ from napari_semsr.core import (
     grid_cells,
     run,
 )
+from napari_semsr.io.files import own_name
 from napari_semsr.io.read_image import ColourError
 
 LayerTuple = tuple[Any, dict[str, Any], str]
@@ -40,6 +41,12 @@ SAVED_KEY = "semsr saved"
 
 NETWORK_KEY = "semsr network"
 """Entry of a layer's metadata: model and digest of the last network behind it."""
+
+HELPER_KEY = "semsr helper"
+"""Entry of a layer's metadata that keeps it out of the lists of the panels.
+
+It tells whose helper it is.
+"""
 
 BAR_KEY = "semsr colour bar"
 """Entry of a layer's metadata that tells that it is read by a colour bar."""
@@ -193,7 +200,7 @@ def _file(path: Path) -> list[LayerTuple]:
             image, shown = levels[0][0]
             whole = image.replace(data=image.array(), look=image.look)
             levels = [[(whole, np.asarray(shown))]]
-        name = levels[0][0][0].name
+        name = own_name(path, levels[0][0][0].name)
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
@@ -425,6 +432,7 @@ def _outline_layer(
         "edge_width": max(0.5, _EDGE * min(rows, columns)),
         "opacity": 0.6,
         "features": {"frame": list(acquisition.names)},
+        "metadata": {HELPER_KEY: "frames"},
         "scale": image.scale,
         "units": (image.unit, image.unit),
         "axis_labels": ("y", "x"),

@@ -54,6 +54,7 @@ from .measure.resolution import (
     frc_job as frc_job,
     frc_map_job as frc_map_job,
     spectrum_job as spectrum_job,
+    spectrum_look as spectrum_look,
 )
 from .models import (
     DEFAULT_MODEL as DEFAULT_MODEL,

@@ -10,6 +10,7 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image, Layer, Shapes
 
 from napari_semsr.core import Job, Micrograph, ShapeError
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import CropOptions, Cropped, crop_job
 from napari_semsr.widgets.base import (
     TIMES,
@@ -28,7 +29,6 @@ from napari_semsr.widgets.base import (
     require_room,
 )
 from napari_semsr.widgets.layers import (
-    HELPER,
     grey_layers,
     nm_per_unit,
     result_name,
@@ -227,7 +227,7 @@ class CropPanel(Panel):
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:
     """Layers that a layer can be cut to; images are offered first."""
     shapes = [item for item in viewer.layers if isinstance(item, Shapes)]
-    drawn = [item for item in shapes if not item.metadata.get(HELPER)]
+    drawn = [item for item in shapes if not item.metadata.get(HELPER_KEY)]
     return [*drawn, *grey_layers(viewer)]
 
 

@@ -23,6 +23,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     BAR_KEY,
+    HELPER_KEY,
     LIVE_KEY,
     NETWORK_KEY,
     LayerTuple,
@@ -35,10 +36,7 @@ from napari_semsr.io import (
 if TYPE_CHECKING:
     import napari.components
 
-HELPER = "semsr helper"
-"""Key of a layer's metadata that keeps it out of the lists of the panels."""
-
-_SPECTRUM = "spectrum"
+_MEASURES = ("spectrum", "frc-map")
 _CUTS = ("crop", "convert")  # they leave an image what it was
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade")
 _DRAWN = "specimen"
@@ -91,17 +89,13 @@ def image_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     return [
         item
         for item in viewer.layers
-        if isinstance(item, Image) and not item.metadata.get(HELPER)
+        if isinstance(item, Image) and not item.metadata.get(HELPER_KEY)
     ]
 
 
 def grey_layers(viewer: "napari.components.ViewerModel") -> list[Image]:
     """Image layers that are to be measured: no spectra and maps of images."""
-    return [
-        item
-        for item in image_layers(viewer)
-        if _SPECTRUM not in item.metadata and step_before(item) != "frc-map"
-    ]
+    return [item for item in image_layers(viewer) if step_before(item) not in _MEASURES]
 
 
 def step_before(layer: Layer) -> str | None:
@@ -110,6 +104,14 @@ def step_before(layer: Layer) -> str | None:
     while record is not None and record.job in _CUTS and record.inputs:
         record = record.inputs[0].provenance
     return None if record is None else record.job
+
+
+def is_stitched(layer: Layer) -> bool:
+    """Whether a layer, or what it was made of, was blended from frames."""
+    made = provenance_of(layer)
+    while made is not None and made.job != "stitch":
+        made = made.inputs[0].provenance if made.inputs else None
+    return made is not None
 
 
 def is_truth(layer: Layer) -> bool:

@@ -10,7 +10,7 @@ from magicgui.widgets import FileEdit, SpinBox
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Acquisition, OptionError, PixelSize
-from napari_semsr.io import ReadOptions, holds_frames
+from napari_semsr.io import ReadOptions, holds_frames, own_name
 from napari_semsr.jobs import StitchFolderOptions, describe_job
 from napari_semsr.widgets.base import (
     TIMES,
@@ -252,10 +252,14 @@ class OpenMosaicPanel(Panel):
         """Add what was opened as a layer, in place of one that is out of date."""
         if outdated in self.viewer.layers:
             self.viewer.layers.remove(outdated)
-        self.shown = self.calibrate.layer.value = add_opened(self.viewer, opened)
+        name = opened.micrograph.name
+        if opened.path is not None:
+            name = own_name(opened.path, name)
+        self.shown = add_opened(self.viewer, opened, name=name)
+        self.calibrate.layer.value = self.shown
         rows, columns = opened.micrograph.shape
         size = format_nm(opened.micrograph.pixel_size_nm)
         self.show_status(
-            f"Opened {opened.micrograph.name}: {rows} {TIMES} {columns} px, "
+            f"Opened {name}: {rows} {TIMES} {columns} px, "
             f"pixel size {size}.{mixed_text(self.viewer.layers.units)}"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr import analysis
 from napari_semsr.core import (
@@ -330,15 +331,17 @@ def spectrum_job(
     yield Progress(1, 3, "transforming")
     chosen = options or analysis.SpectrumOptions()
     found = analysis.measure_spectrum(source, chosen)
-    radial = found.radial
+    radial, said = found.radial, chosen.model_dump(mode="json")
+    plane = found.image.replace(
+        provenance=made_by("spectrum", said, input_record(image, source, opening)),
+        look=spectrum_look(found.image.data),
+    )
     yield Progress(2, 3, "writing" if target else "done")
     as_table = target is not None and target.suffix.lower() == ".csv"
     if target is not None and as_table:
         _write_curve(target, radial, source)
     elif target is not None:
-        record = input_record(image, source, opening)
-        made = made_by("spectrum", chosen.model_dump(mode="json"), record)
-        write(found.image.replace(provenance=made), target, overwrite=overwrite)
+        write(plane, target, overwrite=overwrite)
     yield Progress(3, 3, "done")
     return SpectrumReport(
         image=name_of(image),
@@ -350,6 +353,22 @@ def spectrum_job(
         table=str(target) if target and as_table else None,
         radial=radial,
     )
+
+
+def spectrum_look(plane: NDArray[Any]) -> Look:
+    """Choose how a centred spectrum is shown.
+
+    Parameters
+    ----------
+    plane : (Y, X) numpy.ndarray
+        Logarithm of the power.
+
+    Returns
+    -------
+    Look
+        Its peaks stand out of the noise.
+    """
+    return Look(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
 
 
 def _spectrum_target(

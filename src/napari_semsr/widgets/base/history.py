@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary, finalize, ref
 
 from psygnal import Signal
 
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.base.results import drop_store
-from napari_semsr.widgets.layers import HELPER
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -85,7 +85,11 @@ class UndoList:
         layer, viewer = event.value, self._viewer()
         if viewer is None:
             return
-        if self._quiet or layer.metadata.get(HELPER) or MADE_KEY not in layer.metadata:
+        if (
+            self._quiet
+            or layer.metadata.get(HELPER_KEY)
+            or MADE_KEY not in layer.metadata
+        ):
             drop_store(layer, viewer.layers)
         else:
             place = (self._viewer, layer, event.index)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from magicgui.widgets import ComboBox
+from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import CategoricalWidget
 from napari.layers import Image, Layer
 from napari.utils.notifications import show_error, show_info
@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_semsr.core import Job, Micrograph, Progress, SemsrError
-from napari_semsr.io import FOLDER_KEY, LIVE_KEY
+from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, STORE_KEY
 from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.docking import lay_as_tab
 from napari_semsr.widgets.base.findings import Columns, Findings, FindingsBar, Numbers
@@ -37,7 +37,7 @@ from napari_semsr.widgets.base.folding import (
 )
 from napari_semsr.widgets.base.form import push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
-from napari_semsr.widgets.base.results import is_unsaved
+from napari_semsr.widgets.base.results import is_kept, is_unsaved
 from napari_semsr.widgets.base.runner import JobRunner, Turn, check_free, is_alive
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.base.session import session_of
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 _MINIMUM_WIDTH = 320
 _MOST_LINES = 8  # of what is said below the buttons: more scrolls, and pushes nothing
+_RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], None]
 _Begin = Callable[[], None]
@@ -211,12 +212,66 @@ class Panel(QWidget):
         self.body.insertWidget(self.body.count() - 1, group)
         return group
 
-    def add_results(self, title: str, *widgets: QWidget) -> None:
-        """Add the group of results, hidden until there are some: widgets, figures."""
+    def add_results(self, title: str, *widgets: QWidget, helpers: str = "") -> None:
+        """Add the group of results, hidden until there are some: widgets, figures.
+
+        `helpers` is what is written at the tick that shows the panel's helper layers.
+        """
         self.figures, self._results_title = Note(), title
+        self.helpers = CheckBox(
+            text=helpers, tooltip="Layers that explain the result; hidden after a run."
+        )
+        self.helpers.changed.connect(self._show_helpers)
+        widgets = (*widgets, self.figures, self.helpers.native)
         self.sharing = FindingsBar(self.findings, self.show_status)
-        self.results = self.add_group(title, *widgets, self.figures, self.sharing)
+        self.results = self.add_group(title, *widgets, self.sharing)
         self.results.setVisible(False)
+
+    def _helper_layers(self) -> list[Layer]:
+        layers = self.viewer.layers
+        return [item for item in layers if item.metadata.get(HELPER_KEY) == self.title]
+
+    def _show_helpers(self, shown: bool) -> None:
+        for layer in self._helper_layers():
+            layer.visible = shown
+
+    @contextmanager
+    def in_place(self, of: str, path: Path | None = None) -> Iterator[bool]:
+        """Add layers of an input within, in place of those of an earlier run on it.
+
+        What the user renamed or saved stays, but for a layer of the very store `path`.
+        The order of layers and the view are kept. Gives whether there was such a run.
+        """
+        layers, run = self.viewer.layers, {"by": self.title, "of": of}
+        places = {
+            item.name: place
+            for place, item in enumerate(layers)
+            if item.metadata.get(_RUN_KEY) == run | {"name": item.name}
+            and (
+                HELPER_KEY in item.metadata
+                or not is_kept(item)
+                or item.metadata.get(STORE_KEY) == str(path and path.resolve())
+            )
+        }
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        center, zoom = camera.center, camera.zoom
+        with history_of(self.viewer).quiet():
+            for name in places:
+                layers.remove(name)
+        before = list(layers)
+        yield bool(places)
+        added = [item for item in layers if item not in before]
+        for item in added:
+            item.metadata[_RUN_KEY] = run | {"name": item.name}
+        for item in sorted(added, key=lambda item: places.get(item.name, 0)):
+            if item.name in places:
+                layers.move(layers.index(item), places[item.name])
+        if places:
+            camera.center, camera.zoom = center, zoom
+        self._show_helpers(bool(self.helpers.value))
+        results = [item for item in added if HELPER_KEY not in item.metadata]
+        if results:
+            layers.selection.active = results[-1]
 
     def clear_plot(
         self, *, rows: int = 1, height: int = 240, place: int = 0
@@ -261,6 +316,7 @@ class Panel(QWidget):
     def reveal(self) -> None:
         """Show the group of results, scrolling to its top."""
         self.results.setVisible(True)
+        self.helpers.native.setVisible(bool(self._helper_layers()))
         self.sharing.refresh()
         bar = self.scroll_area.verticalScrollBar()
         self.content.adjustSize()

@@ -1,7 +1,6 @@
 """Where results go, and how what was written is opened again and shown."""
 
 import atexit
-import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from napari_semsr.io import (
     SINGLE_PX,
     STORE_KEY,
     ReadOptions,
+    file_stem,
     read,
     read_project,
 )
@@ -119,9 +119,13 @@ def is_unsaved(layer: "Layer") -> bool:
     return not saved and (not path or is_temporary(path))
 
 
-def file_stem(name: str) -> str:
-    """Make a name of a file of the name of a layer."""
-    return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
+def is_kept(layer: "Layer") -> bool:
+    """Whether the user has a layer in a place of their own choice."""
+    paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
+    return any(
+        path != Path() and not is_temporary(str(path)) and path.parent not in _project
+        for path in paths
+    )
 
 
 def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
 from napari_semsr.core import Job, Progress, SemsrError, WriteError
 from napari_semsr.io import (
     FOLDER_KEY,
+    HELPER_KEY,
     LIVE_KEY,
     READ_KEY,
     SAVED_KEY,
@@ -48,7 +49,6 @@ from napari_semsr.widgets.base.results import (
 )
 from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.layers import (
-    HELPER,
     micrograph_from_layer,
     show_colour_bar,
     without_cache,
@@ -188,7 +188,7 @@ class Session(QObject):
             for item in self.viewer.layers
             if isinstance(item, Image)
             and MADE_KEY in item.metadata
-            and not item.metadata.get(HELPER)
+            and not item.metadata.get(HELPER_KEY)
         ]
 
     def unsaved(self) -> list[str]:

@@ -13,10 +13,11 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Micrograph, SemsrError
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import PreviewDesk, preview_job
 from napari_semsr.widgets.base import Form, JobRunner, is_alive
 from napari_semsr.widgets.enhance.live import field_in_view
-from napari_semsr.widgets.layers import HELPER, layer_keywords
+from napari_semsr.widgets.layers import layer_keywords
 
 if TYPE_CHECKING:
     import napari.components
@@ -43,7 +44,7 @@ class _OverLayer(QObject):
             self.layer.scale, self.layer.translate = look["scale"], look["translate"]
             return
         chosen = list(self._viewer.layers.selection)
-        look |= {"metadata": {HELPER: True}}
+        look |= {"metadata": {HELPER_KEY: True}}
         self.layer = self._viewer.add_image(pixels, **look)
         box = self.layer.bounding_box  # a thin line around it
         box.line_color = _AMBER

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.analysis import REASONS, FrcMapOptions, FrcOptions, code_of
 from napari_semsr.core import Job, Micrograph, SemsrError, ShapeError
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import FrcMapReport, FrcReport, cut_gaps, frc_job, frc_map_job
 from napari_semsr.widgets.base import (
     DASH,
@@ -19,6 +20,7 @@ from napari_semsr.widgets.base import (
     TIMES,
     Columns,
     Form,
+    Note,
     Numbers,
     OptionsForm,
     Panel,
@@ -29,6 +31,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import (
     grey_layers,
     is_exposure,
+    is_stitched,
     layer_keywords,
     on_one_grid,
     provenance_of,
@@ -43,6 +46,13 @@ if TYPE_CHECKING:
     import napari.viewer
     from matplotlib.axes import Axes
 
+_TITLE = "FRC map"
+
+_ONE_MOSAIC = (
+    "A stitched mosaic needs two exposures: choose a second image. Blending mixes "
+    "the noise of neighbouring pixels, so that one mosaic agrees with itself."
+)
+
 # Colours that viridis has not, so that a failed block is never read as a number.
 REASON_COLOURS = {
     "no-signal": "#9aa0a6",
@@ -55,7 +65,7 @@ REASON_COLOURS = {
 }
 REASON_TEXTS = {
     "no-signal": "nothing but noise, no contrast, or a gap",
-    "correlated-noise": "both images share their noise, so it never falls",
+    "correlated-noise": "noise is shared, so the correlation never falls",
     "identical": "both images are the same",
     "periodic": "a grating or lattice, whose rings hold no curve",
     "too-small": "the block is too small for a resolution this coarse",
@@ -96,6 +106,7 @@ def add_failed_layer(
     bare = result.replace(look=None)
     keywords = layer_keywords(bare, contrast_limits=(0, 1), name=title)
     del keywords["contrast_limits"], keywords["rgb"]
+    keywords["metadata"] |= {HELPER_KEY: _TITLE}
     return viewer.add_labels(
         np.asarray(codes),
         colormap=DirectLabelColormap(color_dict=colours),
@@ -179,7 +190,7 @@ class FrcMapPanel(Panel):
     help_place = "frc.md#maps"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "FRC map", "Map resolution")
+        super().__init__(viewer, _TITLE, "Map resolution")
         self.first = self.new_layer_box("first", "Image", "The image to measure.")
         self.second = self.new_layer_box(
             "second",
@@ -189,12 +200,17 @@ class FrcMapPanel(Panel):
             none="none: split the first image",
         )
         self.form = OptionsForm(FrcMapOptions, _ROWS)
-        self.add_group("Layers", Form(self.first, self.second))
+        self.advice = Note()
+        self.add_group("Layers", self.advice, Form(self.first, self.second))
         self.add_group("Blocks", self.form)
-        self.add_results("Resolution")
+        self.add_results("Resolution", helpers="Show failed blocks and outline")
         self.first.changed.connect(self._propose)
+        # not magicgui's signal, which keeps None to itself
+        for box in (self.first, self.second):
+            box.native.currentIndexChanged.connect(self._advise)
         self.take_input(self.first)
         self._propose()
+        self._advise()
 
     def takes(self, layer: Layer) -> bool:
         """Leave out what a network made, which has no resolution of its own."""
@@ -220,6 +236,12 @@ class FrcMapPanel(Panel):
             None,
         )
 
+    def _advise(self, _: object = None) -> None:
+        """Say first that one stitched mosaic is not enough."""
+        first, second = self.first.value, self.second.value
+        alone = first is not None and second is None and is_stitched(first)
+        self.advice.setText(_ONE_MOSAIC if alone else "")
+
     def job(self) -> Work:
         """Read the form."""
         options = self.form.options()
@@ -241,11 +263,12 @@ class FrcMapPanel(Panel):
         if layer in self.viewer.layers:
             where = "the map lies over the image"
             result, name = report.result, report.images[0]
-            _add_map_layer(self.viewer, result.map, name)
-            add_failed_layer(self.viewer, result.map, result.reasons, name)
+            with self.in_place(" and ".join(report.images)):
+                _add_map_layer(self.viewer, result.map, name)
+                add_failed_layer(self.viewer, result.map, result.reasons, name)
             show_scale_bar(self.viewer)
         part = outcome.part
-        show_outline(self.viewer, self.title, {layer: part} if part else {})
+        show_outline(self, {layer: part} if part else {})
         self._draw(outcome)
         median = _numbers(report)["median"]
         found = "no block has a resolution"

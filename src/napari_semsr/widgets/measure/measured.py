@@ -1,18 +1,15 @@
 """What is measured: layers on one grid, of a mosaic the largest part without a gap."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.layers import Image, Layer
 
 from napari_semsr.core import Grid, Micrograph, ShapeError
+from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.base import TIMES, Panel
-from napari_semsr.widgets.layers import HELPER
 
-if TYPE_CHECKING:
-    import napari.viewer
-
+_PART = "measured part"
 _COLOUR = "#ffd400"  # not in viridis, so that it stands out on a map too
 
 
@@ -36,32 +33,33 @@ def say_part(part: Micrograph) -> str:
     return f"in the largest gap-free rectangle, {rows} {TIMES} {columns} px"
 
 
-def show_outline(
-    viewer: "napari.viewer.Viewer", panel: str, parts: Mapping[Layer, Micrograph]
-) -> None:
+def show_outline(panel: Panel, parts: Mapping[Layer, Micrograph]) -> None:
     """Outline the parts of layers that a panel measured, instead of its earlier ones.
 
     Layers that were removed in the meantime have no outline.
     """
-    for layer in list(viewer.layers):
-        if layer.metadata.get(HELPER) == panel:
-            viewer.layers.remove(layer)
-    shown = [part for layer, part in parts.items() if layer in viewer.layers]
-    if not shown:
-        return
-    first, active = shown[0], viewer.layers.selection.active
+    layers = panel.viewer.layers
+    active = layers.selection.active
+    with panel.in_place(_PART):
+        shown = [part for layer, part in parts.items() if layer in layers]
+        if shown:
+            _add_outline(panel, shown)
+    layers.selection.active = active
+
+
+def _add_outline(panel: Panel, shown: list[Micrograph]) -> None:
+    first = shown[0]
     ends = np.array([[Grid.of(part).corner, Grid.of(part).end] for part in shown])
-    viewer.add_shapes(
+    panel.viewer.add_shapes(
         list((ends - first.origin) / first.scale),
         shape_type="rectangle",
-        name=f"{panel}: measured part",
+        name=f"{panel.title}: {_PART}",
         edge_color=_COLOUR,
         edge_width=max(1.0, max(first.shape) / 150),
         face_color="transparent",
-        metadata={HELPER: panel},
+        metadata={HELPER_KEY: panel.title},
         scale=first.scale,
         translate=first.origin,
         units=(first.unit, first.unit),
         axis_labels=("y", "x"),
     )
-    viewer.layers.selection.active = active

@@ -94,7 +94,7 @@ class MetricsPanel(Panel):
         self.bins = OptionsForm(HistogramOptions, _BINS)
         which = Form(self.image, self.reference)
         self.add_group("Layers", which, self.form, self.bins)
-        self.add_results("Figures")
+        self.add_results("Figures", helpers="Show what was measured")
         self.image.changed.connect(self._propose)
         self.take_input(self.image)
         self._propose()
@@ -125,7 +125,7 @@ class MetricsPanel(Panel):
         """Write the figures, draw the distributions, outline what was measured."""
         self._draw(outcome.histogram)
         part = outcome.part
-        show_outline(self.viewer, self.title, {layer: part} if part else {})
+        show_outline(self, {layer: part} if part else {})
         said = f"Measured {' against '.join(outcome.metrics.images)}."
         curves = _curves(outcome.histogram)
         self.show_result(_figures(outcome), said, curves=curves)

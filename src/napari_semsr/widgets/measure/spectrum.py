@@ -11,8 +11,9 @@ from magicgui.widgets import CheckBox, Select
 from napari.layers import Layer
 from numpy.typing import NDArray
 
-from napari_semsr.core import Grid, Job, Micrograph, Progress, contrast_limits
-from napari_semsr.jobs import cut_gaps, derived_from
+from napari_semsr.core import Grid, Job, Micrograph, Progress
+from napari_semsr.io import HELPER_KEY
+from napari_semsr.jobs import cut_gaps, derived_from, spectrum_look
 from napari_semsr.widgets.base import Form, Note, Panel, Work, is_alive
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -84,12 +85,9 @@ def _add_spectrum_layer(
     step = tuple(1.0 / (n * p) for n, p in zip(plane.shape, pitch, strict=True))
     per = "nm" if image.pixel_size_nm is not None else "px"
     grid = _beside(image, (plane.shape[0], plane.shape[1]), place)
-    keywords = layer_keywords(
-        grid,
-        name=result_name(viewer, image.name, "spectrum"),
-        contrast_limits=contrast_limits(plane, 25, 99.95),
-        colormap="magma",
-    )
+    grid = grid.replace(look=spectrum_look(plane))
+    name = result_name(viewer, image.name, "spectrum")
+    keywords = layer_keywords(grid, name=name)
     keywords["metadata"]["spectrum"] = {
         f"frequency_step_per_{per}": step,
         "quantity": "log10 power",
@@ -113,6 +111,7 @@ def _add_rings(viewer: "napari.viewer.Viewer", image: Micrograph, layer: Any) ->
         ellipses,
         shape_type="ellipse",
         name=result_name(viewer, image.name, "periods"),
+        metadata={HELPER_KEY: "rings"},
         features={"period": labels},
         text={
             "string": "{period}",
@@ -238,7 +237,7 @@ class SpectrumPanel(Panel):
         )
         form = Form(self.layers.native, self.planes, self.rings)
         self.add_group("Layers", form, Note(_NOTE))
-        self.add_results("Radial spectra")
+        self.add_results("Radial spectra", helpers="Show what was measured")
         self.take_input(self.layers)
         viewer.layers.selection.events.changed.connect(self._take_selected)
 
@@ -268,15 +267,18 @@ class SpectrumPanel(Panel):
         """Draw the curves, add the layers, and outline what was measured of them."""
         self.spectra = spectra
         self._draw(spectra)
+        replaced = True
         laid = zip(spectra.images, spectra.parts, spectra.planes, strict=False)
         for place, (image, part, plane) in enumerate(laid, start=1):
-            layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
-            if self.rings.value:
-                _add_rings(self.viewer, part, layer)
+            with self.in_place(image.name) as again:
+                layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
+                if self.rings.value:
+                    _add_rings(self.viewer, part, layer)
+            replaced &= again
         trios = zip(layers, spectra.images, spectra.parts, strict=True)
         cut = {layer: part for layer, image, part in trios if part is not image}
-        show_outline(self.viewer, self.title, cut)
-        if spectra.planes:
+        show_outline(self, cut)
+        if spectra.planes and not replaced:
             self.viewer.reset_view()
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)

@@ -16,7 +16,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
 )
-from napari_semsr.io import FOLDER_KEY, scan_layers
+from napari_semsr.io import FOLDER_KEY, HELPER_KEY, scan_layers
 from napari_semsr.jobs import (
     StitchedFile,
     StitchFolderOptions,
@@ -67,7 +67,7 @@ _JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
 
 _FLAT_FILE = "file"
 _NOTHING = "Choose a folder of frames to see what it holds."
-_MADE_FROM = "semsr stitched from"
+_TITLE = "Stitch mosaic"
 _OF_A_JOINT = [
     "used",
     "quality",
@@ -186,7 +186,7 @@ class StitchMosaicPanel(Panel):
     help_place = "first-steps.md#5-stitch-frames"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
-        super().__init__(viewer, "Stitch mosaic", "Stitch")
+        super().__init__(viewer, _TITLE, "Stitch")
         self.folder = FileEdit(
             name="folder",
             label="Folder",
@@ -250,7 +250,7 @@ class StitchMosaicPanel(Panel):
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
         self.add_group("How", layout, self.form)
         self.add_group("Mosaic", Form(self.output, self.existing))
-        self.add_results("Result", self.trouble)
+        self.add_results("Result", self.trouble, helpers="Show outlines and joints")
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
         self._show_flat_file(self.flat.value)
@@ -352,28 +352,21 @@ class StitchMosaicPanel(Panel):
 
         return make, lambda outcome: self.show_outcome(outcome, folder)
 
-    def _remove_earlier(self, folder: Path) -> None:
-        """Take away the layers of an earlier run on the same folder."""
-        for layer in list(self.viewer.layers):
-            if layer.metadata.get(_MADE_FROM) == str(folder):
-                self.viewer.layers.remove(layer)
-
     def show_outcome(self, outcome: Outcome, folder: Path) -> None:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
 
-        Layers of an earlier run on the same folder are replaced.
+        Layers of an earlier run on the same folder are replaced, but for a mosaic that
+        the user saved or renamed.
         """
         made, mosaic = outcome.made, outcome.opened.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
             if FOLDER_KEY in layer.metadata:
                 layer.visible = False
-        self._remove_earlier(folder)
-        title = free_name(self.viewer, mosaic.name)
-        image = add_opened(self.viewer, outcome.opened, name=title)
-        for layer in (image, *_add_shapes_layers(self.viewer, made, mosaic, name)):
-            layer.metadata[_MADE_FROM] = str(folder)
-        self.viewer.layers.selection.active = image
+        with self.in_place(str(folder), Path(made.output)):
+            title = free_name(self.viewer, mosaic.name)
+            add_opened(self.viewer, outcome.opened, name=title)
+            _add_shapes_layers(self.viewer, made, mosaic, name)
         plot = self.clear_plot(rows=2, place=2)
         _draw_residuals(plot.axes[0], made)
         _draw_stage(plot.axes[1], made)
@@ -413,6 +406,7 @@ def _keywords(mosaic: Micrograph, frame: tuple[int, int]) -> dict[str, Any]:
         "translate": mosaic.origin,
         "units": (mosaic.unit, mosaic.unit),
         "axis_labels": ("y", "x"),
+        "metadata": {HELPER_KEY: _TITLE},
         "edge_width": max(0.5, _THIN * min(frame)),
         "face_color": "transparent",
     }
@@ -436,7 +430,7 @@ def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
 
 def _add_shapes_layers(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
-) -> list[Any]:
+) -> None:
     """Add outlines of the frames, nominal and solved, and their joints.
 
     There is a line for each joint between two frames that are placed.
@@ -445,36 +439,31 @@ def _add_shapes_layers(
     keywords = _keywords(mosaic, frame)
     names, placed = np.array(solution.names), solution.placed
     corners = solution.positions_px
-    layers = []
     nominal = _aligned_nominal(made)
     if nominal is not None:
         known = np.isfinite(nominal).all(axis=1)
-        layers.append(
-            viewer.add_shapes(
-                _boxes(nominal[known], frame),
-                shape_type="rectangle",
-                name=result_name(viewer, name, "nominal outlines"),
-                edge_color=[_NOMINAL if ok else _LOST for ok in placed[known]],
-                features={"frame": names[known], "placed": placed[known]},
-                opacity=0.6,
-                **keywords,
-            )
-        )
-    y_px, x_px = corners[placed].T
-    layers.append(
         viewer.add_shapes(
-            _boxes(corners[placed], frame),
+            _boxes(nominal[known], frame),
             shape_type="rectangle",
-            name=result_name(viewer, name, "outlines"),
-            edge_color=_SOLVED,
-            features={"frame": names[placed], "y_px": y_px, "x_px": x_px},
-            opacity=0.5,
+            name=result_name(viewer, name, "nominal outlines"),
+            edge_color=[_NOMINAL if ok else _LOST for ok in placed[known]],
+            features={"frame": names[known], "placed": placed[known]},
+            opacity=0.6,
             **keywords,
         )
+    y_px, x_px = corners[placed].T
+    viewer.add_shapes(
+        _boxes(corners[placed], frame),
+        shape_type="rectangle",
+        name=result_name(viewer, name, "outlines"),
+        edge_color=_SOLVED,
+        features={"frame": names[placed], "y_px": y_px, "x_px": x_px},
+        opacity=0.5,
+        **keywords,
     )
     pairs = [p for p in solution.pairs if placed[[p.first, p.second]].all()]
     if not pairs:
-        return layers
+        return
     pairs.sort(key=lambda pair: pair.used)  # those that are used lie on top
     centres = corners + (np.array(frame) - 1) / 2
     ends = {
@@ -483,7 +472,7 @@ def _add_shapes_layers(
     }
     told = {key: [getattr(pair, key) for pair in pairs] for key in _OF_A_JOINT}
     keywords["edge_width"] *= 2
-    joints = viewer.add_shapes(
+    viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
         name=result_name(viewer, name, "joints"),
@@ -491,7 +480,6 @@ def _add_shapes_layers(
         features=ends | told,
         **keywords,
     )
-    return [*layers, joints]
 
 
 def _empty(axes: "Axes", text: str) -> None:

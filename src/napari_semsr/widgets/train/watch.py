@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_semsr.core import Micrograph, SemsrError, spell_time
-from napari_semsr.io import read
+from napari_semsr.io import HELPER_KEY, read
 from napari_semsr.jobs import TrainStep
 from napari_semsr.widgets.base import Findings, Note, Quantity, push_button, table
-from napari_semsr.widgets.layers import HELPER, layer_keywords, show_scale_bar
+from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -254,7 +254,7 @@ class TrainView(QWidget):
         place = self._free_place()
         shown = picture.replace(origin=place)
         keywords = layer_keywords(shown, name=self._title())
-        keywords["metadata"] = {**keywords["metadata"], HELPER: True}
+        keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: True}
         self.layer = self.viewer.add_image(shown.data, **keywords)
         self.look_button.setVisible(True)
         show_scale_bar(self.viewer)

@@ -1,0 +1,142 @@
+"""Layers of an earlier run are replaced, and helper layers stay out of the way."""
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core.micrograph import InputRecord, Provenance
+from napari_semsr.io import SAVED_KEY
+from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from tests.widgets.scenes import with_gaps
+
+MAP = "second · FRC map (nm)"
+FAILED = "second · failed blocks"
+
+
+def names(viewer):
+    return [layer.name for layer in viewer.layers]
+
+
+@pytest.fixture
+def frc(model, qtbot, add, exposures):
+    """Two exposures, with a field in both that has noise alone."""
+    rng = np.random.default_rng(3)
+    for image in exposures:
+        data = image.array().copy()
+        data[:96, :96] = rng.normal(0.5, 0.05, (96, 96))
+        add(model, image.replace(data=data))
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    panel.first.value, panel.second.value = model.layers[1], model.layers[0]
+    return panel
+
+
+def test_an_earlier_map_is_replaced_where_it_lies(frc, model, run_panel):
+    run_panel(frc)
+    assert names(model) == ["first", "second", MAP, FAILED]
+    assert model.layers.selection.active.name == MAP
+    model.layers.move(2, 0)
+    camera = getattr(model, "scene", model).camera
+    camera.center, camera.zoom = (0, 300.0, 400.0), 0.07
+    first = model.layers[MAP]
+    run_panel(frc)
+    assert names(model) == [MAP, "first", "second", FAILED]
+    assert model.layers[MAP] is not first
+    assert camera.zoom == 0.07
+    assert tuple(camera.center) == (0, 300.0, 400.0)
+
+
+@pytest.mark.parametrize("how", ["renamed", "saved"])
+def test_a_map_that_the_user_kept_stays(frc, model, run_panel, how):
+    run_panel(frc)
+    kept = model.layers[MAP]
+    if how == "renamed":
+        kept.name = "mine"
+    else:
+        kept.metadata[SAVED_KEY] = "/somewhere/map.ome.zarr"
+    run_panel(frc)
+    assert kept in model.layers
+    new = MAP if how == "renamed" else f"{MAP} 2"
+    assert set(names(model)) == {"first", "second", kept.name, new, FAILED}
+
+
+def test_failed_blocks_are_shown_by_a_tick(frc, model, run_panel):
+    run_panel(frc)
+    assert not model.layers[FAILED].visible
+    assert model.layers[MAP].visible
+    assert frc.helpers.native.isVisibleTo(frc)
+    frc.helpers.native.click()
+    assert model.layers[FAILED].visible
+    run_panel(frc)
+    assert model.layers[FAILED].visible
+
+
+def test_a_spectrum_is_replaced_with_its_rings(model, qtbot, add, exposures, run_panel):
+    add(model, exposures[0])
+    panel = SpectrumPanel(model)
+    qtbot.addWidget(panel)
+    run_panel(panel)
+    made = names(model)
+    assert made == ["first", "first · spectrum", "first · periods"]
+    assert model.layers["first · periods"].visible
+    run_panel(panel)
+    assert names(model) == made
+    assert list(panel.layers.choices) == [model.layers["first"]]
+
+
+def test_outlines_and_joints_are_shown_by_a_tick(model, qtbot, tmp_path, run_panel):
+    scan = tmp_path / "scan"
+    napari_semsr.simulate(
+        scan, phantom="particles", frames_grid=(1, 2), frame_px=96, field="square"
+    )
+    panel = StitchMosaicPanel(model)
+    qtbot.addWidget(panel)
+    panel.folder.value = scan
+    qtbot.waitUntil(lambda: not panel.busy)
+    run_panel(panel)
+    helpers = {f"scan · {name}" for name in ("nominal outlines", "outlines", "joints")}
+    assert set(names(model)) == {"scan mosaic", *helpers}
+    assert not any(model.layers[name].visible for name in helpers)
+    assert model.layers.selection.active.name == "scan mosaic"
+    panel.helpers.native.click()
+    assert all(model.layers[name].visible for name in helpers)
+    panel.helpers.native.click()
+    assert not any(model.layers[name].visible for name in helpers)
+    crop = CropPanel(model)
+    qtbot.addWidget(crop)
+    assert {str(item) for item in crop.like.choices} == {"None", "scan mosaic"}
+
+
+def test_what_was_measured_of_a_mosaic_is_shown_by_a_tick(
+    model, qtbot, add, exposures, run_panel
+):
+    add(model, with_gaps(exposures[0]))
+    panel = SpectrumPanel(model)
+    qtbot.addWidget(panel)
+    run_panel(panel)
+    outline = model.layers["Spectrum: measured part"]
+    assert not outline.visible
+    panel.helpers.native.click()
+    assert outline.visible
+
+
+def test_one_mosaic_is_told_to_need_two_exposures(model, qtbot, add, exposures):
+    blended = Provenance(job="stitch")
+    cut = Provenance(
+        job="crop", inputs=(InputRecord(role="image", name="a", provenance=blended),)
+    )
+    first, second = exposures
+    add(model, first)
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    assert not panel.advice.isVisibleTo(panel)
+    for name, made in (("mosaic", blended), ("part", cut)):
+        panel.first.value = add(model, first.replace(name=name, provenance=made))
+        panel.second.value = None
+        assert panel.advice.isVisibleTo(panel)
+        assert "needs two exposures" in panel.advice.text()
+    panel.second.value = add(model, second)
+    assert not panel.advice.isVisibleTo(panel)
