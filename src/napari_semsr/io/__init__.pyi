@@ -37,6 +37,7 @@ from .napari_hooks import (
     layer_attributes as layer_attributes,
     network_mark as network_mark,
     scan_layers as scan_layers,
+    stacked as stacked,
 )
 from .png import write_picture as write_picture
 from .project import (

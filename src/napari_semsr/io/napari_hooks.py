@@ -310,7 +310,7 @@ def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTupl
     """Put planes and levels into one layer, in colour where one of them is."""
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
     rgb = any(shown.ndim > 2 for planes in levels for _, shown in planes)
-    data = [_pile([_as(shown, rgb) for _, shown in planes]) for planes in levels]
+    data = [stacked([_as(shown, rgb) for _, shown in planes]) for planes in levels]
     shown = data if len(data) > 1 else data[0]
     return layer_of(finest, data=shown, coarsest=coarsest, rgb=rgb)
 
@@ -320,8 +320,19 @@ def _as(shown: Any, rgb: bool) -> Any:
     return np.stack([shown] * 3, axis=-1) if rgb and shown.ndim == 2 else shown
 
 
-def _pile(planes: list[Any]) -> Any:
-    """Stack planes along a first axis, unless there is only one."""
+def stacked(planes: list[Any]) -> Any:
+    """Stack planes along a first axis, unless there is only one.
+
+    Parameters
+    ----------
+    planes : list of array
+        (Y, X) each, or (Y, X, 3); lazy ones stay lazy.
+
+    Returns
+    -------
+    array
+        (P, Y, X), or (P, Y, X, 3).
+    """
     if len(planes) == 1:
         return planes[0]
     if any(hasattr(plane, "dask") for plane in planes):

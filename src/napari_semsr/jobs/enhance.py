@@ -299,8 +299,12 @@ def _provenance_of(
 File = TypeVar("File", EnhancedFile, RestoredFile)
 
 
-def _count_planes(image: Image, opening: ReadOptions | None = None) -> int:
+def _count_planes(
+    image: Image | Sequence[Micrograph], opening: ReadOptions | None = None
+) -> int:
     """Count the planes that a job has to go through."""
+    if isinstance(image, Sequence) and not isinstance(image, str):
+        return len(image)
     chosen = opening is not None and opening.plane is not None
     if isinstance(image, Micrograph) or chosen or not Path(image).exists():
         return 1
@@ -311,7 +315,7 @@ def _count_planes(image: Image, opening: ReadOptions | None = None) -> int:
 
 def _plane_by_plane(
     job: Callable[..., Job[File]],
-    image: Image,
+    image: Image | Sequence[Micrograph],
     output: str | os.PathLike[str],
     sum_up: Callable[[list[File]], dict[str, Any]],
     *,
@@ -327,6 +331,9 @@ def _plane_by_plane(
     """
     yield Progress(0, 0, "checking")
     planes = _count_planes(image, opening)
+    stack = None
+    if isinstance(image, Sequence) and not isinstance(image, str):
+        stack, image = image, image[0]
     if planes == 1:
         how = {"opening": opening, "overwrite": overwrite, "resume": resume}
         return (yield from job(image, output, **how))
@@ -341,9 +348,9 @@ def _plane_by_plane(
     made: list[File] = []
     for plane in range(planes):
         one = job(
-            image,
+            image if stack is None else stack[plane],
             target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
-            opening=chosen.replace(plane=plane),
+            opening=chosen.replace(plane=plane) if stack is None else opening,
             overwrite=not resume,
             resume=resume,
         )
@@ -351,6 +358,9 @@ def _plane_by_plane(
     yield Progress(0, 0, f"writing {target.name}")
     told = {**made[0].provenance.options, "reading": chosen.model_dump(mode="json")}
     history = made[0].provenance.model_copy(update={"options": told})
+    if stack is not None:
+        inputs = tuple(record for item in made for record in item.provenance.inputs)
+        history = history.model_copy(update={"inputs": inputs})
     first: Micrograph = open_image(made[0].output).replace(provenance=history)
     pages = (open_image(item.output).array() for item in made)
     write_pages(first, planes, pages, target)
@@ -378,7 +388,7 @@ def _named(job: Job[File], prefix: str) -> Job[File]:
 
 
 def enhance_job(
-    image: Image,
+    image: Image | Sequence[Micrograph],
     output: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -393,8 +403,8 @@ def enhance_job(
 
     Parameters
     ----------
-    image : Micrograph or path
-        What to enhance.
+    image : Micrograph, path, or sequence of Micrograph
+        What to enhance; several images in memory are the planes of a stack.
     output : path
         Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``; a stack needs a TIFF.
     model : str or path, default="sem-restore"
@@ -532,7 +542,7 @@ def enhance_in_memory(
 
 
 def restore_job(
-    image: Image,
+    image: Image | Sequence[Micrograph],
     output: str | os.PathLike[str],
     *,
     options: RestoreOptions | None = None,
@@ -544,8 +554,8 @@ def restore_job(
 
     Parameters
     ----------
-    image : Micrograph or path
-        What to restore.
+    image : Micrograph, path, or sequence of Micrograph
+        What to restore; several images in memory are the planes of a stack.
     output : path
         Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``; a stack needs a TIFF.
     options : RestoreOptions, optional

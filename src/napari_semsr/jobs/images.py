@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
@@ -425,7 +425,7 @@ class Converted(Result):
     output : str
         Path of the file or store.
     shape : tuple of int
-        Rows and columns.
+        Rows and columns; planes before them for a stack.
     dtype : str
         Type of the grey values in the output.
     pixel_size_nm : tuple of float or None
@@ -435,7 +435,7 @@ class Converted(Result):
     """
 
     output: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: str
     pixel_size_nm: tuple[float, float] | None
     clipped: int = 0
@@ -499,17 +499,39 @@ def convert_job(
     return replace(made, clipped=clipped)
 
 
+def _save_stack(planes: Sequence[Micrograph], path: Path) -> Job[Converted]:
+    """Write the planes of a stack as the pages of a TIFF."""
+    from napari_semsr.io import output_kind, write_pages
+
+    if output_kind(path) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"A stack of {len(planes)} planes is written as .ome.tif or .tif, got "
+            f"{path.name}: change the suffix."
+        )
+        raise WriteError(msg)
+    yield Progress(0, 0, f"writing {path.name}")
+    first = planes[0]
+    write_pages(first, len(planes), (plane.array() for plane in planes), path)
+    yield Progress(1, 1, "done")
+    shape = (len(planes), *first.shape)
+    return Converted(str(path), shape, str(first.dtype), first.pixel_size_nm)
+
+
 def save_job(
-    image: Micrograph, output: str | os.PathLike[str], *, dtype: str | None = None
+    image: Micrograph | Sequence[Micrograph],
+    output: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
 ) -> Job[Converted]:
     """Write an image as it is, with its history; what is there is replaced.
 
     Parameters
     ----------
-    image : Micrograph
-        What to write.
+    image : Micrograph, or sequence of Micrograph
+        What to write; several are the planes of a stack.
     output : path
-        As for `convert_job`, which checks it and adds to the history.
+        As for `convert_job`, which checks it and adds to the history; a stack needs a
+        TIFF.
     dtype : str, optional
         As for `convert_job`.
 
@@ -531,6 +553,8 @@ def save_job(
     from napari_semsr.io import OmeZarrStore, output_kind, store_of, write, write_blocks
 
     path = check_image_target(output, inputs=(), overwrite=True)
+    if not isinstance(image, Micrograph):
+        return (yield from _save_stack(image, path))
 
     def fill(store: OmeZarrStore) -> Job[int]:
         blocks = (image.data[box.slices] for box in store.boxes())

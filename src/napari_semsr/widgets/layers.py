@@ -152,22 +152,39 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
     return scale, shift
 
 
-def _plane(layer: Image, point: Sequence[float]) -> Any:
-    """Level 0 of a layer, cut to the plane that is shown; colours come last."""
-    data = layer.data[0] if layer.multiscale else layer.data
+def _finest(layer: Image) -> Any:
+    """Level 0 of a layer."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def plane_at(layer: Image, point: Sequence[float]) -> tuple[int, ...]:
+    """Place of the plane of a layer that a viewer shows, of the first where unknown."""
     lead = layer.ndim - 2
     if lead < 0:
         msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
         raise ShapeError(msg)
-    if lead:
-        world = tuple(point)[-layer.ndim :]
-        place = layer.world_to_data(world) if len(world) == layer.ndim else [0] * lead
-        data = data[
-            tuple(
-                min(max(round(float(i)), 0), n - 1)
-                for i, n in zip(place[:lead], data.shape[:lead], strict=True)
-            )
-        ]
+    world = tuple(point)[-layer.ndim :]
+    place = layer.world_to_data(world) if len(world) == layer.ndim else [0] * lead
+    return tuple(
+        min(max(round(float(i)), 0), n - 1)
+        for i, n in zip(place[:lead], _finest(layer).shape[:lead], strict=True)
+    )
+
+
+def say_plane(layer: Image, point: Sequence[float]) -> str:
+    """Say which plane of a stack is shown, such as ``plane t = 3 of 10``."""
+    counts = _finest(layer).shape[: layer.ndim - 2]
+    return "plane " + ", ".join(
+        f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
+        for axis, i, n in zip(
+            layer.axis_labels, plane_at(layer, point), counts, strict=False
+        )
+    )
+
+
+def _plane(layer: Image, place: tuple[int, ...]) -> Any:
+    """Level 0 of a layer, cut to a plane; colours come last."""
+    data = _finest(layer)[place]
     return data if hasattr(data, "dask") else np.asarray(data)
 
 
@@ -206,8 +223,17 @@ def network_of(layer: Layer) -> str | None:
     return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
 
 
+def planes_of(layer: Image) -> list[Micrograph]:
+    """Read all planes of a layer, one after another."""
+    counts = _finest(layer).shape[: layer.ndim - 2]
+    return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
+
+
 def micrograph_from_layer(
-    layer: Image | None, point: Sequence[float] = ()
+    layer: Image | None,
+    point: Sequence[float] = (),
+    *,
+    plane: tuple[int, ...] | None = None,
 ) -> Micrograph:
     """Read a layer as it is shown: its plane, its calibration, its history.
 
@@ -230,7 +256,9 @@ def micrograph_from_layer(
     k = np.array([y, x]) if calibrated else np.ones(2)
     pitch, origin = scale * k, shift * k
     return Micrograph(
-        data=_grey(layer, _plane(layer, point)),
+        data=_grey(
+            layer, _plane(layer, plane_at(layer, point) if plane is None else plane)
+        ),
         pixel_size_nm=parse_pixel_size(tuple(pitch)) if calibrated else None,
         name=layer.name,
         provenance=provenance_of(layer),

@@ -16,20 +16,26 @@ from napari_semsr.widgets.base import (
     Panel,
     Quantity,
     Row,
+    StackOutcome,
     Target,
     Work,
     add_opened,
+    add_stack,
     new_store_path,
     require_room,
+    stack_target,
     store_edit,
+    typed_stack,
     typed_store,
     written,
+    written_stack,
 )
 from napari_semsr.widgets.compare import told_of_change
-from napari_semsr.widgets.layers import result_name
+from napari_semsr.widgets.layers import planes_of, result_name
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Image
 
 _ITERATIVE = ("richardson-lucy", "blind")
 _ROWS = {
@@ -75,7 +81,7 @@ class RestorePanel(Panel):
             text="Replace an existing store",
             tooltip="Otherwise it is left alone.",
         )
-        self.add_group("Image", Form(self.layer))
+        self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("How", self.form, Form(self.output, self.replace))
         self.add_results("Result")
         self.form.on_change("method", self._show_rows)
@@ -88,12 +94,15 @@ class RestorePanel(Panel):
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
-        return typed_store(self.output)
+        typed = typed_stack if self.takes_stack() else typed_store
+        return typed(self.output)
 
     def job(self) -> Work:
         """Read the form."""
         micrograph = self.micrograph(self.layer.value)
         options: RestoreOptions = self.form.options()
+        if self.takes_stack():
+            return self._stack_job(self.layer.value, options)
         path = typed_store(self.output)
         if path is None:
             require_room(micrograph.shape, 1)
@@ -106,6 +115,25 @@ class RestorePanel(Panel):
             return written(job, target)
 
         return make, lambda outcome: self.show_outcome(outcome, micrograph.name)
+
+    def _stack_job(self, layer: "Image", options: RestoreOptions) -> Work:
+        """Read the rest of the form, for all planes."""
+        planes, overwrite = planes_of(layer), bool(self.replace.value)
+        name = result_name(self.viewer, layer.name, options.method)
+        target = stack_target(self.output, name, planes)
+
+        def make() -> Job[StackOutcome]:
+            job = restore_job(planes, target.path, options=options, overwrite=overwrite)
+            return written_stack(job, target)
+
+        return make, lambda outcome: self.show_stack(outcome, layer)
+
+    def show_stack(self, outcome: StackOutcome, layer: "Image") -> None:
+        """Add the stack as a layer, and write the parameters of its first plane."""
+        title = result_name(self.viewer, layer.name, outcome.made.method)
+        add_stack(self.viewer, outcome, layer, title)
+        said = f"Restored {len(outcome.planes)} planes by {outcome.made.method}."
+        self.show_result(_figures(outcome.made), said)
 
     def show_outcome(self, outcome: Outcome, name: str) -> None:
         """Add the result as a layer, and write its parameters."""

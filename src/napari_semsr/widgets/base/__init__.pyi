@@ -39,16 +39,21 @@ from .plots import (
 from .results import (
     Opened as Opened,
     Outcome as Outcome,
+    StackOutcome as StackOutcome,
     Target as Target,
     add_opened as add_opened,
+    add_stack as add_stack,
     new_store_path as new_store_path,
     open_levels as open_levels,
     open_store as open_store,
     require_room as require_room,
+    stack_target as stack_target,
     store_edit as store_edit,
     typed_path as typed_path,
+    typed_stack as typed_stack,
     typed_store as typed_store,
     written as written,
+    written_stack as written_stack,
 )
 from .runner import (
     JobRunner as JobRunner,

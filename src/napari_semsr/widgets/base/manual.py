@@ -140,7 +140,7 @@ class Manual(QDialog):
         self.search = QLineEdit()
         self.search.setPlaceholderText("Search the manual")
         self.search.setToolTip("Words that a section holds; Return finds them.")
-        self.search.returnPressed.connect(self.find)
+        self.search.returnPressed.connect(self.list_found)
         for button in (self.back_button, self.start_button):
             button.setAutoDefault(False)  # Return in the field would press it
         self.browser = _Browser()
@@ -168,7 +168,7 @@ class Manual(QDialog):
         self._set(_page(name))
         self._go_to(anchor)
 
-    def find(self) -> None:
+    def list_found(self) -> None:
         """List the sections that hold the typed words."""
         words = self.search.text().strip()
         hits = find_in_manual(words)
@@ -230,7 +230,8 @@ class Manual(QDialog):
 def open_manual(parent: QWidget, place: str) -> Manual:
     """Open the manual at a place, in the window that a panel's window has for it."""
     window = parent.window() or parent
-    manual = window.findChild(Manual) or Manual(window)
+    found: Manual | None = window.findChild(Manual)
+    manual = Manual(window) if found is None else found
     manual.show()
     manual.show_place(place)
     manual.raise_()

@@ -56,6 +56,8 @@ from napari_semsr.widgets.layers import (
     look_of,
     micrograph_from_layer,
     network_of,
+    planes_of,
+    say_plane,
     without_cache,
 )
 
@@ -122,10 +124,12 @@ class Panel(QWidget):
         self.saver.cancelled.connect(lambda: self.show_status("Nothing was saved."))
         self.made: list[Image] = []  # by this panel, and still in the viewer
         self._switch = ResultSwitch(viewer, title)
+        self.all_planes: CheckBox | None = None
         self._build()
         self.history, self.session = history_of(viewer), session_of(viewer)
         self.session.changed.connect(self._show_unsaved)
         self._bind_keys()
+        viewer.dims.events.connect(self._show_plane)
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers)
@@ -184,8 +188,8 @@ class Panel(QWidget):
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
         self.unsaved = Note()
-        self.status = Note()
-        notes = Limited(self.unsaved, self.status, most_lines=_MOST_LINES)
+        self.status, self.plane = Note(), Note()
+        notes = Limited(self.plane, self.unsaved, self.status, most_lines=_MOST_LINES)
         for part in (self.buttons, self.progress_bar, notes):
             foot.addWidget(part)
         return foot
@@ -348,14 +352,60 @@ class Panel(QWidget):
         """Keep a list of layers up to date."""
         box.reset_choices()
         self._boxes.append(box)
+        box.changed.connect(self._show_plane)
+        self._show_plane()
 
     def _on_layers(self, event: object = None) -> None:
         """Bring the lists up to date; napari holds this panel only weakly."""
         if is_alive(self):
             for box in self._boxes:
                 box.reset_choices()
+            self._show_plane()
             self._show_unsaved()
             self._take_active()
+
+    # -- stacks --------------------------------------------------------------
+
+    def new_planes_box(self) -> CheckBox:
+        """Make a tick for all planes of the input, shown while that is a stack."""
+        self.all_planes = CheckBox(
+            name="all_planes",
+            text="All planes",
+            tooltip="Do one plane after another, to a stack; else only the plane that "
+            "is shown.",
+        )
+        self.all_planes.changed.connect(self._show_plane)
+        return self.all_planes
+
+    def takes_stack(self) -> bool:
+        """Whether all planes of the input are asked for."""
+        asked = self.all_planes is not None and bool(self.all_planes.value)
+        return asked and bool(self._stacks())
+
+    def _stacks(self) -> list[Image]:
+        """Chosen layers with more than one plane."""
+        if not is_alive(self):
+            return []
+        values = [box.value for box in self._boxes]
+        layers = [
+            item
+            for value in values
+            for item in (value if isinstance(value, list | tuple) else [value])
+        ]
+        chosen = dict.fromkeys(item for item in layers if isinstance(item, Image))
+        return [item for item in chosen if item.ndim > 2]
+
+    def _show_plane(self, _: object = None) -> None:
+        """Say which plane of a stack is taken."""
+        stacks = self._stacks()
+        if self.all_planes is not None:
+            self.all_planes.native.setVisible(bool(stacks))
+        point = tuple(self.viewer.dims.point)
+        said = [f"{say_plane(item, point)} of {item.name} is taken" for item in stacks]
+        if self.takes_stack():
+            said = [f"all planes of {stacks[0].name} are taken"]
+        text = "; ".join(said)
+        self.plane.setText(f"{text[:1].upper()}{text[1:]}." if text else "")
 
     # -- the active layer ----------------------------------------------------
 
@@ -432,12 +482,15 @@ class Panel(QWidget):
         left = [item for item in self.made if is_unsaved(item)] or self.made
         layer = active if active in self.made else left[-1]
         with self.told():
-            image = self.micrograph(layer).replace(look=look_of(layer))
+            look, stack = look_of(layer), layer.ndim > 2
+            planes = planes_of(layer) if stack else [self.micrograph(layer)]
+            planes = [plane.replace(look=look) for plane in planes]
             path = ask_path(self, layer)
             if path is not None:
                 check_free(path)
-                check_place(image, layer.metadata, path)
+                check_place(planes[0], layer.metadata, path)
                 self._saving = layer
+                image = planes if stack else planes[0]
                 self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))
 
     def _show_saved(self, saved: Converted) -> None:

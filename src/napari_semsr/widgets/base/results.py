@@ -2,7 +2,7 @@
 
 import atexit
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from napari_semsr.io import (
     file_stem,
     read,
     read_project,
+    stacked,
 )
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.form import preference
@@ -196,6 +197,35 @@ def typed_store(edit: FileEdit) -> Path | None:
     return path.with_name(f"{path.name}.ome.zarr")
 
 
+def typed_stack(edit: FileEdit) -> Path | None:
+    """Path of an optional field for all planes of a stack, its suffix added."""
+    path = typed_path(edit)
+    if path is not None and path.name.lower().endswith(".zarr"):
+        msg = (
+            f"All planes together are saved as .ome.tif, got {path.name}: change the "
+            "name under Save as."
+        )
+        raise OptionError(msg)
+    if path is None or path.suffix.lower() in (".tif", ".tiff"):
+        return path
+    return path.with_name(f"{path.name}.ome.tif")
+
+
+def stack_target(
+    edit: FileEdit, name: str, planes: Sequence[Micrograph], scale: int = 1
+) -> Target:
+    """Say where all planes of a stack go: one TIFF, kept for a while or as typed.
+
+    `scale`: output pixels per input pixel along each axis.
+    """
+    path = typed_stack(edit)
+    if path is not None:
+        return Target(path)
+    rows, columns = planes[0].shape
+    require_room((len(planes) * rows, columns), scale)
+    return Target(new_store_path(name, ".ome.tif"), temporary=True)
+
+
 _FACTOR = 4  # of a coarse level over the one before
 STRIP_PX = 1 << 24
 
@@ -266,6 +296,33 @@ def written(
     return Outcome(made, (yield from open_store(made.output)))
 
 
+@dataclass(frozen=True, slots=True)
+class StackOutcome:
+    """What a job wrote plane by plane, opened again."""
+
+    made: Any  # what the job returned
+    planes: tuple[Micrograph, ...]
+
+
+def written_stack(job: Job[Any], target: Target) -> Job[StackOutcome]:
+    """Do a job that writes a stack, and open its planes.
+
+    Of a temporary one nothing is left if the job does not end.
+    """
+    try:
+        made = yield from job
+    except BaseException:
+        if target.temporary:
+            for part in target.path.parent.glob(f".{target.path.name}.*"):
+                shutil.rmtree(part, ignore_errors=True)
+        raise
+    count, planes = made.shape[0], []
+    for number in range(count):
+        yield Progress(number, count, f"opening {target.path.name}")
+        planes.append(read(target.path, plane=number))
+    return StackOutcome(made, tuple(planes))
+
+
 def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     """Shrink a lazy image strip by strip, to levels in memory of down to 2048 px.
 
@@ -297,6 +354,27 @@ def _shrink(part: NDArray[Any]) -> NDArray[Any]:
         mean = np.rint(mean)
     shrunk: NDArray[Any] = mean.astype(part.dtype)
     return shrunk
+
+
+def add_stack(
+    viewer: "napari.viewer.Viewer", outcome: StackOutcome, source: "Image", name: str
+) -> "Image":
+    """Show a stack that was made plane by plane, along the axes of its source."""
+    planes, lead = outcome.planes, source.ndim - 2
+    keywords = layer_keywords(planes[0], name=name)
+    for key, values in {
+        "scale": source.scale,
+        "translate": source.translate,
+        "units": source.units,
+        "axis_labels": source.axis_labels,
+    }.items():
+        keywords[key] = (*values[:lead], *keywords[key])
+    pixels = stacked([plane.data for plane in planes])
+    counts = (source.data[0] if source.multiscale else source.data).shape[:lead]
+    layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
+    layer.metadata[STORE_KEY] = str(Path(outcome.made.output).resolve())
+    show_scale_bar(viewer)
+    return layer
 
 
 def add_opened(

@@ -27,11 +27,15 @@ _FILTERS = {
     "TIFF for ImageJ, calibrated (*.tif)": ".tif",
     "PNG, 8-bit for looking (*.png)": ".png",
 }
+_STACK_FILTERS = {
+    text: suffix for text, suffix in _FILTERS.items() if suffix.endswith(".tif")
+}
 
 
 def ask_path(parent: QWidget, layer: Layer) -> Path | None:
     """Ask where to save a layer; None when the user says no."""
-    return ask_file(parent, f"Save {layer.name}", layer.name, _FILTERS)
+    filters = _FILTERS if layer.ndim == 2 else _STACK_FILTERS
+    return ask_file(parent, f"Save {layer.name}", layer.name, filters)
 
 
 def ask_file(

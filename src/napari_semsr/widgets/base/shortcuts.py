@@ -6,8 +6,11 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QShortcut, QWidget
+from qtpy.QtGui import (  # type: ignore[attr-defined]
+    QKeySequence,
+    QShortcut,
+)
+from qtpy.QtWidgets import QWidget
 
 from napari_semsr.widgets.base.history import MADE_KEY
 

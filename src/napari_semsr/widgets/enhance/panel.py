@@ -20,23 +20,34 @@ from napari_semsr.widgets.base import (
     Panel,
     Quantity,
     Row,
+    StackOutcome,
     Target,
     Work,
+    add_stack,
     new_store_path,
     preference,
     require_room,
+    stack_target,
     store_edit,
+    typed_stack,
     typed_store,
     written,
+    written_stack,
 )
 from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.compare import CompareControls
 from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
-from napari_semsr.widgets.layers import result_name, show_scale_bar, step_before
+from napari_semsr.widgets.layers import (
+    planes_of,
+    result_name,
+    show_scale_bar,
+    step_before,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Image
 
     from napari_semsr.inference import EnhanceOptions
     from napari_semsr.widgets.enhance.compare import Subject
@@ -160,7 +171,7 @@ class EnhancePanel(Panel):
         )
         self.live: LiveLayer | None = None
         where = Form(self.whole, self.output, self.existing)
-        self.add_group("Image", Form(self.layer))
+        self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
         self.add_group("How", self.form, where, self.advanced)
         self.add_group("Compare", self.look)
@@ -221,7 +232,8 @@ class EnhancePanel(Panel):
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
-        return typed_store(self.output)
+        typed = typed_stack if self.takes_stack() else typed_store
+        return typed(self.output)
 
     def _target(self, micrograph: Micrograph) -> Target:
         path = typed_store(self.output)
@@ -295,6 +307,8 @@ class EnhancePanel(Panel):
         source, micrograph, model, options = self._subject()
         options = begun or options
         self._compare(source)
+        if self.takes_stack():
+            return self._stack_job(source, model, options)
         made = (source, model, options)
         target, card = self._target(micrograph), dict(self.model.card)
         path = self.writes()
@@ -317,6 +331,44 @@ class EnhancePanel(Panel):
             return _enhance(micrograph, self.live, **asked)
 
         return make, self.show_outcome, begin
+
+    def _stack_job(self, layer: "Image", model: str, options: Any) -> Work:
+        """Read the rest of the form, for all planes; they are not drawn meanwhile."""
+        planes, existing = planes_of(layer), str(self.existing.value)
+        name = self._result_name(planes[0], self.model.card)
+        scale = int(self.model.card.get("scale", 1))
+        target = stack_target(self.output, name, planes, scale)
+        scheduler = str(self.advanced.scheduler.value).strip() or None
+
+        def begin() -> None:
+            self.look.stop_preview()
+            self.live = None
+
+        def make() -> Job[StackOutcome]:
+            job = enhance_job(
+                planes,
+                target.path,
+                model=model,
+                options=options,
+                overwrite=existing == "replace",
+                resume=existing == "resume",
+                scheduler=scheduler,
+            )
+            return written_stack(job, target)
+
+        return make, lambda outcome: self.show_stack(outcome, layer), begin
+
+    def show_stack(self, outcome: StackOutcome, layer: "Image") -> None:
+        """Add the stack as a layer, and write its figures."""
+        model = str(outcome.made.provenance.model_name)
+        name = result_name(self.viewer, layer.name, model)
+        add_stack(self.viewer, outcome, layer, name)
+        report = outcome.made.report
+        self.show_result(
+            _figures(report, outcome.made.output),
+            f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.",
+            network=model,
+        )
 
     def _draw(
         self,

@@ -1,0 +1,128 @@
+"""Stacks: every panel says which plane it takes; two of them take all."""
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from napari_semsr.io.formats import read
+from napari_semsr.io.napari_hooks import read_layers
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import micrograph_from_layer, network_of
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_MS
+from tests.widgets.test_panels import MEASURING, make
+
+PLANES = 3
+
+
+@pytest.fixture
+def stack(model, exposures):
+    """A time series of three planes, 2 s apart, with the third in view."""
+    data = exposures[0].data[:64, :64]
+    layer = model.add_image(
+        np.stack([data, 0.5 * data, 0.25 * data]),
+        name="series",
+        scale=(2, 10, 10),
+        translate=(0, 100, 200),
+        units=("s", "nm", "nm"),
+        axis_labels=("t", "y", "x"),
+    )
+    model.dims.set_point(0, 4)
+    return layer
+
+
+@pytest.fixture(params=[RestorePanel, EnhancePanel])
+def panel(request, model, qtbot, stack):
+    panel = request.param(model)
+    qtbot.addWidget(panel)
+    if isinstance(panel, EnhancePanel):
+        panel.form.set_values(tile=64, precision="fp32")
+    else:
+        panel.form.set_values(psf="1px")
+    return panel
+
+
+@pytest.mark.parametrize("module", MEASURING)
+def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
+    panel = make(module, model, qtbot)
+    if isinstance(panel, SpectrumPanel):
+        panel.layers.value = [stack]
+    assert "lane t = 3 of 3 of series is taken" in panel.plane.text()
+    model.dims.set_point(0, 2)
+    assert "lane t = 2 of 3 of series is taken" in panel.plane.text()
+    model.layers.remove(stack)
+    assert panel.plane.text() == ""
+
+
+def test_the_plane_in_view_is_measured(model, qtbot, stack, run_panel):
+    panel = FrcMapPanel(model)
+    qtbot.addWidget(panel)
+    run_panel(panel)
+    assert panel.plane.text().startswith("Plane t = 3 of 3 of series")
+    np.testing.assert_array_equal(
+        panel.micrograph(stack).array(), np.asarray(stack.data[2])
+    )
+
+
+def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
+    tick = panel.all_planes
+    assert tick.native.isVisibleTo(panel)
+    tick.value = True
+    assert panel.plane.text() == "All planes of series are taken."
+    flat = model.add_image(np.zeros((64, 64)), name="flat", units=("nm", "nm"))
+    panel.layer.value = flat
+    assert not tick.native.isVisibleTo(panel)
+    assert panel.plane.text() == ""
+
+
+def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
+    panel.all_planes.value = True
+    assert f"{PLANES} planes" in run_panel(panel)
+    made = next(layer for layer in model.layers if layer is not stack)
+    assert made.data.shape == stack.data.shape
+    np.testing.assert_allclose(made.scale, stack.scale)
+    np.testing.assert_allclose(made.translate, stack.translate)
+    assert made.units == stack.units
+    assert made.axis_labels == stack.axis_labels
+    assert bool(network_of(made)) == isinstance(panel, EnhancePanel)
+    found = micrograph_from_layer(made)
+    assert len(found.provenance.inputs) == PLANES
+    model.layers.selection.active = stack
+    panel.layer.value = stack
+    panel.all_planes.value = False
+    run_panel(panel)  # the third plane, alone
+    alone = next(layer for layer in model.layers if layer.ndim == 2)
+    np.testing.assert_allclose(made.data[2], np.asarray(alone.data), atol=1e-5)
+
+
+def test_a_stack_is_saved_whole(
+    panel, model, stack, run_panel, qtbot, monkeypatch, tmp_path
+):
+    panel.all_planes.value = True
+    run_panel(panel)
+    made = next(layer for layer in model.layers if layer is not stack)
+    assert made.name in panel.unsaved.text()
+
+    def ask(_parent, _title, _place, filters):
+        assert ".zarr" not in filters
+        return str(tmp_path / "kept"), filters.split(";;")[0]
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", ask)
+    panel.save_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert panel.unsaved.text() == ""
+    [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
+    np.testing.assert_array_equal(np.asarray(data), made.data)
+    np.testing.assert_allclose(attributes["scale"][1:], (10, 10))
+
+
+def test_a_stack_goes_where_it_is_told(panel, model, run_panel, tmp_path):
+    panel.all_planes.value = True
+    panel.output.value = tmp_path / "kept.ome.zarr"
+    assert "saved as .ome.tif, got kept.ome.zarr" in run_panel(panel)
+    panel.output.value = tmp_path / "kept"
+    run_panel(panel)
+    assert read(tmp_path / "kept.ome.tif", plane=2).shape == (64, 64)
+    assert [item.name for item in tmp_path.iterdir()] == ["kept.ome.tif"]
