@@ -82,3 +82,8 @@ from .types import (
     FloatPair as FloatPair,
     IntPair as IntPair,
 )
+from .wording import (
+    Labels as Labels,
+    in_panel_words as in_panel_words,
+    told_in_panel_words as told_in_panel_words,
+)

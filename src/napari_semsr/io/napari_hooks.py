@@ -22,6 +22,7 @@ from napari_semsr.core import (
     contrast_limits,
     grid_cells,
     run,
+    told_in_panel_words,
 )
 from napari_semsr.io.files import own_name
 from napari_semsr.io.read_image import ColourError
@@ -142,6 +143,7 @@ def holds_frames(path: Path) -> bool:
     return path.suffix.lower() == ".czi" or (path.is_dir() and not _is_image(path))
 
 
+@told_in_panel_words()
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])

@@ -59,7 +59,7 @@ class PixelSizeEdit(QWidget):
 
     def __init__(self, tooltip: str = "") -> None:
         super().__init__()
-        self.label, self.tooltip = "Pixel size", tooltip
+        self.name, self.label, self.tooltip = "pixel_size_nm", "Pixel size", tooltip
         self.height_box = self._number("y", "Height of a pixel; 0 when unknown.")
         self.width_box = self._number("x", "Width of a pixel; 0 when unknown.")
         self.unit_box = ComboBox(

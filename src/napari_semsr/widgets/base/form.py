@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr.core import Options
+from napari_semsr.core import Labels, Options
 from napari_semsr.widgets.base.folding import (
     Foldable,
     FoldingRow,
@@ -70,6 +70,16 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
     return button
 
 
+def _called(control: Any) -> tuple[str, Mapping[str, str]]:
+    """Give the label of a control, and of each of its entries."""
+    label = getattr(control, "text", "") or getattr(control, "label", "")
+    if not isinstance(control, ComboBox):
+        return str(label), {}
+    box = control.native
+    shown = enumerate(control.choices)
+    return str(label), {str(value): box.itemText(place) for place, value in shown}
+
+
 def _wished_width(control: QWidget) -> int:
     """Width at which a control may stay beside its label."""
     row: FoldingRow | None = control.findChild(
@@ -88,6 +98,7 @@ class Form(Foldable):
         self._grid.setColumnStretch(1, 1)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._rows: dict[str, QWidget] = {}
+        self._named: dict[str, Any] = {}
         self._labels: dict[QWidget, QLabel | None] = {}
         self._beside: set[QWidget] = set()  # controls that have their label to the left
         self._guard = _WheelGuard(self)
@@ -123,7 +134,8 @@ class Form(Foldable):
             self._grid.addWidget(text, row, 0, 1, 2)
         self._grid.addWidget(native, row + 1, 0, 1, 2)
         self._labels[native] = text
-        self._rows[getattr(control, "name", "")] = native
+        name = getattr(control, "name", "")
+        self._rows[name], self._named[name] = native, control
 
     def _parts(self) -> Iterable[QWidget]:
         labels = (text for text in self._labels.values() if text is not None)
@@ -155,6 +167,10 @@ class Form(Foldable):
                 self._grid.addWidget(native, 2 * number, 1)
             else:
                 self._grid.addWidget(native, 2 * number + 1, 0, 1, 2)
+
+    def labels(self) -> Labels:
+        """Tell what the rows and their entries are called, by the options' names."""
+        return {name: _called(control) for name, control in self._named.items()}
 
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label."""

@@ -24,7 +24,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_semsr.core import Job, Micrograph, Progress, SemsrError
+from napari_semsr.core import (
+    Job,
+    Labels,
+    Micrograph,
+    Progress,
+    SemsrError,
+    in_panel_words,
+)
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, STORE_KEY
 from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.docking import lay_as_tab
@@ -35,7 +42,7 @@ from napari_semsr.widgets.base.folding import (
     Note,
     fit_scroll_area,
 )
-from napari_semsr.widgets.base.form import push_button
+from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.results import is_kept, is_unsaved
 from napari_semsr.widgets.base.runner import JobRunner, Turn, check_free, is_alive
@@ -305,7 +312,12 @@ class Panel(QWidget):
         """
         made = (f"made by the network {network}",) if network else ()
         note = _estimated((network,) if network else self._networks)
-        self.figures.setText(f"{note}{table(numbers) if numbers else ''}{more}")
+        numbers = {
+            name: self.worded(found) if isinstance(found, str) else found
+            for name, found in numbers.items()
+        }
+        told = table(numbers) if numbers else ""
+        self.figures.setText(f"{note}{told}{self.worded(more)}")
         self._found = Findings(
             self.title, self._origin + made, numbers, curves or {}, self.plot
         )
@@ -666,12 +678,22 @@ class Panel(QWidget):
 
     def show_status(self, text: str) -> None:
         """Say something in the panel's last line."""
-        self.status.setText(text)
+        self.status.setText(self.worded(text))
 
     def show_problem(self, text: str) -> None:
         """Say in the panel and as a notification what went wrong."""
-        self.status.setText(text, "problem")
-        show_error(text)
+        said = self.worded(text)
+        self.status.setText(said, "problem")
+        show_error(said)
+
+    def worded(self, text: str) -> str:
+        """Say what a job says in the words of this panel."""
+
+        def read() -> Labels:
+            named = [form.labels() for form in self.findChildren(Form)]
+            return {name: called for one in named for name, called in one.items()}
+
+        return in_panel_words(text, read)
 
     @contextmanager
     def told(self) -> Iterator[None]:

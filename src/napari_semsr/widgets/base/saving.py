@@ -9,7 +9,7 @@ from napari.layers import Image, Layer
 from napari.utils.history import get_save_history, update_save_history
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
-from napari_semsr.core import Micrograph, OptionError, WriteError
+from napari_semsr.core import Micrograph, OptionError, WriteError, told_in_panel_words
 from napari_semsr.io import (
     PROJECT_SUFFIX,
     SAVED_KEY,
@@ -119,6 +119,7 @@ def note_saved(metadata: dict[str, Any], path: Path) -> None:
         metadata[SAVED_KEY] = str(path)
 
 
+@told_in_panel_words()
 def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save an image layer under a name whose suffix, or this one, names the format."""
     layer = Layer.create(data, attributes, "image")

@@ -371,7 +371,7 @@ class StitchMosaicPanel(Panel):
         _draw_residuals(plot.axes[0], made)
         _draw_stage(plot.axes[1], made)
         plot.refresh()
-        self.trouble.setText(_trouble(made))
+        self.trouble.setText(self.worded(_trouble(made)))
         placed = made.frames - len(made.left_out)
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}

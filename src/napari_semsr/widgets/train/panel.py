@@ -103,7 +103,7 @@ class PairsForm(Form):
         self.store = FileEdit(
             name="store",
             label="Store",
-            tooltip="A .zarr that `semsr pairs` made.",
+            tooltip="A .zarr of pairs that were cut before; the manual tells how.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
@@ -134,7 +134,7 @@ class PairsForm(Form):
             return None
         typed = typed_path(self.store)
         if typed is None:
-            msg = "A store of pairs must be chosen, a .zarr that `semsr pairs` made."
+            msg = "A store of pairs must be chosen, a .zarr; or learn from two layers."
             raise OptionError(msg)
         return str(typed)
 

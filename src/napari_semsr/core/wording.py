@@ -1,0 +1,105 @@
+"""Sentences in the words of a panel: no flag and no command of the command line."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from napari_semsr.core.errors import SemsrError
+
+Labels = Mapping[str, tuple[str, Mapping[str, str]]]
+"""What a panel calls an option, and each of the option's values, by their names."""
+
+# A job's sentence names what remedies it by an option's flag. Most flags are rows of a
+# panel, too. These remedies are others there: pattern, and what stands for it.
+_REMEDIES = {
+    r" or --step, or set --validation 0 and --test 0": ", or take larger layers",
+    r", or let them overlap \(--step\)": ", or take larger layers",
+    r"cut them with --validation above 0": "take larger layers",
+    r"make one with `semsr pairs`": "learn from two layers instead",
+    r"make it again with --overwrite": "make it again",
+    r"make the store with --scale \w+": "choose another store or model",
+    r"give --low-pixel-nm and --high-pixel-nm": "give both theirs in Open mosaic",
+    r"; (both are brought to one pixel|--scale 1 brings both to one pixel)"
+    r"(; --scale N keeps N to 1)?": "; both are brought to one pixel",
+    r"run the same command again with --resume": "enhance its image again with "
+    "'Save as' this store and 'If it exists: resume it'",
+    r"\(--pixel-size-nm, or Open mosaic in napari\)": "in Open mosaic",
+    r"write float32 \(--dtype\)": "save it as .ome.zarr",
+    r", or choose one plane with --plane": "",
+    r": write that part of it with --like-out to compare the two": "",
+    r"lower --frames-grid, --frame-px or --oversampling": "take fewer frames",
+}
+_OTHER_NAMES = {
+    "overwrite": ("existing", "replace"),
+    "resume": ("existing",),
+    "pairs": ("store",),
+    "start_from": ("start",),
+    "anew": ("start",),
+}
+_ENTRIES = {"overwrite": ("replace", "True"), "resume": ("resume",)}
+_NOT_HERE = {
+    "overwrite": "'Replace'",
+    "resume": "'Resume'",
+    "pixel_size_nm": "a pixel size (in Open mosaic)",
+    "like_pixel_size_nm": "its pixel size (in Open mosaic)",
+}
+_PANELS = {"crop": "Crop", "stitch": "Stitch mosaic", "pairs": "Train"}
+_VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|exact|frozen|tile)\b"
+_FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
+_VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")
+_OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
+
+
+def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
+    """Say a sentence without words of the command line.
+
+    Parameters
+    ----------
+    text : str
+        What a job says.
+    read : callable
+        Gives what the panel that shows it calls its options; called when needed.
+
+    Returns
+    -------
+    str
+        The same where it has no such word.
+    """
+    if not (_FLAG.search(text) or _VERB.search(text) or _OPTION.match(text)):
+        return text
+    labels = read()
+    for pattern, words in _REMEDIES.items():
+        text = re.sub(pattern, words, text)
+    text = _FLAG.sub(lambda found: _row(found[1], found[2] or "", labels), text)
+    text = _VERB.sub(lambda found: _PANELS.get(found[1], f"'{found[1]}'"), text)
+    return _OPTION.sub(lambda found: _option(found, labels), text)
+
+
+def _row(flag: str, value: str, labels: Labels) -> str:
+    """Name the row of a panel that stands for a flag, and the entry to be chosen."""
+    name = flag.replace("-", "_")
+    value = "" if value.isupper() else value
+    for known in (name, *_OTHER_NAMES.get(name, ())):
+        if known in labels:
+            label, choices = labels[known]
+            entries = (value, *_ENTRIES.get(name, ()))
+            entry = next((choices[one] for one in entries if one in choices), value)
+            return f"'{label}: {entry}'" if entry else f"'{label}'"
+    if name in _NOT_HERE:
+        return _NOT_HERE[name]
+    return f"'{name.replace('_', ' ')}{f': {value}' if value else ''}'"
+
+
+def _option(found: re.Match[str], labels: Labels) -> str:
+    label, _ = labels.get(found[1], ("", {}))
+    return f"'{label}'" if label else found[0]
+
+
+@contextmanager
+def told_in_panel_words() -> Iterator[None]:
+    """Let errors that napari shows say what they say without words of the command."""
+    try:
+        yield
+    except SemsrError as error:
+        error.args = (in_panel_words(str(error)),)
+        raise

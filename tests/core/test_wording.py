@@ -1,0 +1,100 @@
+"""What jobs say, in the words of panels."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import napari_semsr
+from napari_semsr.core import OptionError, in_panel_words, told_in_panel_words
+
+SOURCE = Path(napari_semsr.__file__).parent
+COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
+LABELS = {
+    "norm": ("Normalisation", {"exact": "exact", "frozen": "frozen", "tile": "tile"}),
+    "device": ("Device", {"auto": "automatic", "cpu": "CPU"}),
+    "existing": ("If it exists", {"resume": "resume it", "replace": "replace it"}),
+    "patch": ("Patch (px)", {}),
+    "like": ("To the area of", {}),
+}
+
+
+def _text(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) or "7" for part in node.values)
+    return None
+
+
+def _undocumented(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk all but docstrings and the parts of texts."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            skipped |= {id(part) for part in node.values}
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            skipped.add(id(body[0].value))
+        if id(node) not in skipped:
+            yield node
+
+
+def sentences() -> list[str]:
+    """Everything with words of the command line that a panel may come to say."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        if "cli" in path.relative_to(SOURCE).parts or path.stem == "wording":
+            continue
+        for node in _undocumented(ast.parse(path.read_text(encoding="utf-8"))):
+            text = _text(node) or ""
+            if COMMAND.search(text) and " " in text.strip():
+                found.add(text)
+    return sorted(found)
+
+
+SENTENCES = [text for text in sentences() if not re.fullmatch(r"semsr [a-z ]+", text)]
+
+
+def test_many_sentences_are_found():
+    assert len(SENTENCES) > 40
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+@pytest.mark.parametrize("labels", [{}, LABELS], ids=["none", "some"])
+def test_no_sentence_speaks_of_the_command(text, labels):
+    said = in_panel_words(text, lambda: labels)
+    assert not COMMAND.search(said)
+    assert "`" not in said
+    assert "  " not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("use --norm exact, which runs", "use 'Normalisation: exact', which runs"),
+        ("use --device cpu.", "use 'Device: CPU'."),
+        ("or use --overwrite.", "or use 'If it exists: replace it'."),
+        ("again with --resume; kept", "again with 'If it exists: resume it'; kept"),
+        ("give --like REFERENCE as well", "give 'To the area of' as well"),
+        ("or lower --patch.", "or lower 'Patch (px)'."),
+        ("Option patch must be 4.", "'Patch (px)' must be 4."),
+        ("Option other must be 4.", "Option other must be 4."),
+        ("onto one grid (semsr crop).", "onto one grid (Crop)."),
+        ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
+    ],
+)
+def test_flags_become_rows_of_the_panel(text, said):
+    assert in_panel_words(text, lambda: LABELS) == said
+
+
+def test_errors_for_napari_keep_their_class():
+    @told_in_panel_words()
+    def refuse() -> None:
+        msg = "It exists: choose another name, or use --overwrite."
+        raise OptionError(msg)
+
+    with pytest.raises(OptionError, match="choose another name, or use 'Replace'"):
+        refuse()

@@ -1,0 +1,63 @@
+"""Panels say errors in their own words."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.restore import RestorePanel
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from napari_semsr.widgets.train.panel import TrainPanel
+
+
+@pytest.fixture
+def restore(model, qtbot):
+    """A panel over a layer without a pixel size."""
+    model.add_image(np.random.default_rng(0).random((64, 64)), name="bare")
+    panel = RestorePanel(model)
+    qtbot.addWidget(panel)
+    return panel
+
+
+def test_existing_store_names_the_row_that_replaces_it(restore, run_panel, tmp_path):
+    store = tmp_path / "made.ome.zarr"
+    store.mkdir()
+    (store / "other").write_text("kept")
+    restore.output.value = store
+    restore.form.set_values(psf="1px")
+    assert "'Replace an existing store'" in run_panel(restore)
+    assert (store / "other").read_text() == "kept"
+
+
+def test_blur_in_nm_asks_for_a_pixel_size_where_it_is_given(restore, run_panel):
+    restore.form.set_values(psf="12nm")
+    assert "give a pixel size (in Open mosaic), or the blur in px" in run_panel(restore)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (EnhancePanel, "'If it exists: replace it'"),
+        (StitchMosaicPanel, "'If it exists: replace it'"),
+        (TrainPanel, "'Replace an earlier one'"),
+    ],
+)
+def test_every_panel_has_its_own_word_for_overwriting(kind, said, model, qtbot):
+    panel = kind(model)
+    qtbot.addWidget(panel)
+    panel.show_problem("It is damaged; start anew with --overwrite.")
+    assert panel.status.text() == f"It is damaged; start anew with {said}."
+
+
+def test_wrong_option_is_called_as_its_row(model, qtbot, run_panel):
+    model.add_image(np.zeros((64, 64)), name="bare")
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.form.set_values(tile=3)
+    assert run_panel(panel).startswith("'Tile (px)' must be")
+
+
+def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, qtbot):
+    panel = StitchMosaicPanel(model)
+    qtbot.addWidget(panel)
+    panel.show_status("It is not calibrated: give --pixel-size-nm.")
+    assert panel.status.text() == "It is not calibrated: give 'Pixel size'."
