@@ -274,7 +274,7 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("foreign", "patches can be learnt from (uncorrelated"),
         ("empty", "patches can be learnt from (empty"),
         ("missing", "patches can be learnt from (not-finite"),
-        ("small", "lower --patch"),
+        ("small", "lower 'Patch (px)'"),
         ("no-store", "store of pairs must be chosen"),
         ("bundled", "a model sem-restore already"),
         ("no-name", "needs a name"),
