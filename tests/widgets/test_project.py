@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
 from qtpy.QtWidgets import QFileDialog
 
+from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
-from napari_semsr.io.napari_hooks import get_reader
+from napari_semsr.io.formats import write
+from napari_semsr.io.napari_hooks import STORE_KEY, get_reader
 from napari_semsr.jobs import SimulateOptions, simulate_job
 from napari_semsr.widgets.base.results import keep_results_in
 from napari_semsr.widgets.crop import CropPanel
@@ -170,3 +173,263 @@ def test_every_layer_that_we_make_comes_back(
     written = (path / "project.json").read_text()
     inputs = json.loads(written)["inputs"]
     assert [item["path"] for item in inputs.values()] == ["../scan"]
+
+
+# -- as one goes ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def restored(model, qtbot, add, exposures, run_panel):
+    """A Restore panel that has made a layer, into a temporary store."""
+    image = exposures[0].replace(data=exposures[0].data[:64, :64], name="field")
+    add(model, image)
+    panel = RestorePanel(model)
+    qtbot.addWidget(panel)
+    panel.show()
+    assert "Restored" in run_panel(panel)
+    return panel
+
+
+def camera_of(viewer):
+    return getattr(viewer, "scene", viewer).camera
+
+
+def listed(path):
+    return json.loads((path / "project.json").read_text())
+
+
+def test_results_go_into_the_project_and_are_saved_at_once(
+    restored, model, save_panel, qtbot, choose, tmp_path, run_panel
+):
+    panel, path = save_panel(model), tmp_path / "p.semsr"
+    assert "Not saved" in restored.unsaved.text()
+    assert "not saved" in panel.made_list.item(0).text()
+    save_into(panel, qtbot, choose, path)
+    assert restored.unsaved.text() == ""
+    assert "not saved" not in panel.made_list.item(0).text()
+    made = set(model.layers)
+    run_panel(restored)
+    (new,) = (item for item in model.layers if item not in made)
+    assert Path(new.metadata[STORE_KEY]).parent == path
+    assert panel.session.unsaved() == []
+    new.name = "renamed"
+    new.contrast_limits = (0.25, 0.5)
+    qtbot.waitUntil(
+        lambda: "renamed" in {item["name"] for item in listed(path)["layers"]},
+        timeout=LIMIT_MS,
+    )
+    (kept,) = (item for item in listed(path)["layers"] if item["name"] == "renamed")
+    assert kept["attributes"]["contrast_limits"] == [0.25, 0.5]
+
+
+def test_painted_labels_are_written_anew(model, save_panel, qtbot, choose, tmp_path):
+    labels = model.add_labels(np.zeros((8, 8), np.uint8), name="painted")
+    panel, path = save_panel(model), tmp_path / "p.semsr"
+    save_into(panel, qtbot, choose, path)
+    labels.paint((2, 3), 7)
+    panel.run_button.click()
+    wait(panel, qtbot)
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    np.testing.assert_array_equal(viewer.layers["painted"].data, labels.data)
+    assert viewer.layers["painted"].data[2, 3] == 7
+
+
+def test_forms_camera_and_choice_come_back(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    restored.form.set_values(method="richardson-lucy", iterations=7)
+    restored.layer.value = model.layers["field"]
+    camera_of(model).zoom, camera_of(model).center = 3.5, (0, 111, 222)
+    model.layers.selection.active = model.layers["field"]
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    assert camera_of(viewer).zoom == 3.5
+    assert camera_of(viewer).center == (0, 111, 222)
+    assert viewer.layers.selection.active.name == "field"
+    again = RestorePanel(viewer)
+    qtbot.addWidget(again)
+    again.show()
+    assert again.form.values()["iterations"] == 7
+    assert again.layer.value.name == "field"
+
+
+def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path):
+    model.add_points([[1, 2]], name="mark")
+    first, second = tmp_path / "a.semsr", tmp_path / "b.semsr"
+    for path in (first, second):
+        panel = save_panel(ViewerModel() if path == second else model)
+        save_into(panel, qtbot, choose, path)
+    assert [item for item in panel.recent.choices if item][:2] == [second, first]
+    panel.recent.value = first
+    wait(panel, qtbot)
+    assert [item.name for item in panel.viewer.layers] == ["mark"]
+    assert panel.session.folder == first
+    shutil.rmtree(second)
+    panel.session.changed.emit()
+    assert second not in panel.recent.choices
+
+
+# -- inputs and damage ---------------------------------------------------------------
+
+
+@pytest.fixture
+def with_input(model, save_panel, qtbot, choose, tmp_path, rng):
+    """A project beside its one input, and a layer without one."""
+    file = tmp_path / "field.ome.tif"
+    write(Micrograph(rng.random((30, 20)).astype(np.float32), (5, 5), "field"), file)
+    for data, attributes, kind in get_reader(str(file))(str(file)):
+        getattr(model, f"add_{kind}")(data, **attributes)
+    model.add_points([[1, 2]], name="mark")
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    (one,) = listed(path)["inputs"].values()
+    assert one["path"] == "../field.ome.tif"
+    assert {item.name for item in path.iterdir()} == {"project.json"}
+    return path, file
+
+
+def test_a_missing_input_is_said_and_the_rest_opens(
+    with_input, save_panel, qtbot, choose
+):
+    path, file = with_input
+    file.rename(file.with_name("away.tif"))
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    assert [item.name for item in viewer.layers] == ["mark"]
+    assert f"{file} is missing: put it back" in panel.status.text()
+    panel.run_button.click()  # which is not to lose what was left out
+    file.with_name("away.tif").rename(file)
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    assert {item.name for item in viewer.layers} == {"field", "mark"}
+    assert "missing" not in panel.status.text()
+
+
+def test_a_changed_input_is_said_and_opens(with_input, save_panel, qtbot, choose, rng):
+    path, file = with_input
+    write(Micrograph(rng.random((30, 20)).astype(np.float32)), file, overwrite=True)
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    assert len(viewer.layers) == 2
+    assert f"{file} has changed since" in panel.status.text()
+
+
+def test_an_input_beside_the_project_is_known_by_its_digest(
+    with_input, save_panel, qtbot, choose, tmp_path
+):
+    path, file = with_input
+    there = tmp_path / "other" / "deeper"
+    there.mkdir(parents=True)
+    shutil.move(path, there / "q.semsr")
+    shutil.copy(file, there)
+    file.write_bytes(b"another file by now")
+    viewer, panel = reopen(save_panel, qtbot, choose, there / "q.semsr")
+    assert len(viewer.layers) == 2
+    assert "changed" not in panel.status.text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"format": "napari-semsr project", "version": 99}', "a newer napari-semsr"),
+        ('{"format": "other", "version": 1}', "is damaged"),
+        (None, "holds no project.json"),
+    ],
+)
+def test_what_is_no_project_is_refused_in_a_sentence(
+    model, save_panel, qtbot, choose, tmp_path, text, said
+):
+    model.add_points([[1, 2]], name="kept")
+    path = tmp_path / "p.semsr"
+    path.mkdir()
+    if text is not None:
+        (path / "project.json").write_text(text)
+    panel = save_panel(model)
+    choose(path)
+    panel.open_button.click()
+    wait(panel, qtbot)
+    assert said in panel.status.text()
+    assert "kept" in model.layers
+    assert panel.session.folder is None
+
+
+def test_a_damaged_store_is_said_and_the_rest_opens(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    store = Path(model.layers[-1].metadata[STORE_KEY])
+    assert store.parent == path
+    shutil.rmtree(store)
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    assert [item.name for item in viewer.layers] == ["field"]
+    assert f"was left out: its store {store.name}" in panel.status.text()
+
+
+def test_napari_opens_a_project_by_its_folder_or_file(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    for place in (str(path), str(path / "project.json")):
+        layers = get_reader(place)(place)
+        assert [about["name"] for _, about, _ in layers] == [
+            item.name for item in model.layers
+        ]
+
+
+# -- steps back ----------------------------------------------------------------------
+
+
+def test_removing_a_result_is_taken_back(restored, model, save_panel):
+    panel = save_panel(model)
+    made = model.layers[-1]
+    store = Path(made.metadata[STORE_KEY])
+    model.layers.remove(made)
+    assert panel.undo_button.text() == f"Undo removal of {made.name}"
+    panel.undo_button.click()
+    assert model.layers[-1] is made
+    assert store.is_dir()
+    assert not panel.undo_button.isEnabled()
+
+
+def test_stores_go_when_too_many_steps_were_made_since(restored, model, save_panel):
+    made = model.layers[-1]
+    store = Path(made.metadata[STORE_KEY])
+    model.layers.remove(made)
+    for number in range(10):
+        assert store.is_dir()
+        layer = model.add_image(np.zeros((4, 4)), name=str(number))
+        layer.metadata["semsr made"] = "Test"
+        model.layers.remove(layer)
+    assert not store.exists()
+
+
+def test_a_removed_result_leaves_the_project_when_it_is_forgotten(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    panel, path = save_panel(model), tmp_path / "p.semsr"
+    save_into(panel, qtbot, choose, path)
+    made = model.layers[-1]
+    store = Path(made.metadata[STORE_KEY])
+    assert store.parent == path
+    with panel.history.quiet():
+        model.layers.remove(made)
+    assert store.is_dir()  # the project still lists it
+    panel.history.undo()
+
+
+def test_crop_is_taken_back(restored, model, save_panel, qtbot, run_panel):
+    panel, crop = save_panel(model), CropPanel(model)
+    qtbot.addWidget(crop)
+    crop.layer.value, crop.like.value = model.layers["field"], None
+    crop.keep.value = True
+    before = list(model.layers)
+    run_panel(crop)
+    made = next(item for item in model.layers if item not in before)
+    assert not model.layers["field"].visible
+    assert panel.undo_button.text() == "Undo crop of field"
+    panel.undo_button.click()
+    assert list(model.layers) == before
+    assert model.layers["field"].visible
+    assert not Path(made.metadata[STORE_KEY]).exists()

@@ -310,7 +310,7 @@ class CalibrateGroup(QWidget):
         before = micrograph_from_layer(layer)
         items = [layer] if line is None or not _lies_on(line, layer) else [layer, line]
         old = {item: {name: getattr(item, name) for name in _GRID} for item in items}
-        group, there = ref(self), ref(self._viewer.layers)
+        group, history = ref(self), self._history
 
         def undo() -> None:
             alive = group()
@@ -318,10 +318,10 @@ class CalibrateGroup(QWidget):
                 alive.give_back(old)
 
         def possible() -> bool:
-            return is_alive(group()) and layer in (there() or [])
+            return is_alive(group()) and layer in history.layers
 
         text = f"pixel size of {layer.name}"
-        self._history.add(Step(text, undo, possible, owner=_OWNER))
+        history.add(Step(text, undo, possible, owner=_OWNER))
         with _view_kept(self._viewer, layer):
             for item in items:
                 apply_pixel_size(item, size)

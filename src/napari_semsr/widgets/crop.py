@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
-from weakref import ref
 
 import numpy as np
 from magicgui.widgets import CheckBox
@@ -209,19 +208,17 @@ class CropPanel(Panel):
         self, text: str, added: Sequence[Layer], hidden: Sequence[Layer]
     ) -> None:
         """Let the parts be taken back, and what was cut be shown again."""
-        layers = ref(self.viewer.layers)
+        history = self.history
 
         def undo() -> None:
-            there = layers() or []
-            for layer in [item for item in added if item in there]:
-                there.remove(layer)
+            history.remove(added)
             for layer in hidden:
                 layer.visible = True
 
         def possible() -> bool:
-            return any(item in (layers() or []) for item in added)
+            return any(item in history.layers for item in added)
 
-        self.history.add(Step(text, undo, possible))
+        history.add(Step(text, undo, possible))
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:

@@ -153,12 +153,15 @@ class SavePanel(Panel):
 
     def _show_project(self) -> None:
         """Say what project is open, and list the recent ones anew."""
+        if not is_alive(self):
+            return
         folder = self.session.folder
         label = _NEW if folder is None else "Save project now"
         self.run_button.setText(label)
         said = f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
         self.about.setText(said)
         with self.recent.changed.blocked():
+            self.recent.native.clear()  # else new ones come last
             self.recent.reset_choices()
             self.recent.value = None
         self._show_made()

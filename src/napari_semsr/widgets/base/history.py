@@ -1,6 +1,6 @@
 """What can be taken back: one list for each viewer, its removals of layers included."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,12 +46,25 @@ class UndoList:
         viewer.layers.events.removed.connect(self._on_removed)
         finalize(viewer, _forget, self._steps).atexit = False
 
+    @property
+    def layers(self) -> "list[Layer]":
+        """Layers of the viewer, for steps that must not hold it."""
+        viewer = self._viewer()
+        return [] if viewer is None else list(viewer.layers)
+
     def add(self, step: Step) -> None:
         """Note a step; the oldest of many is forgotten."""
         self._steps.append(step)
         if len(self._steps) > _MOST:
             self._steps.pop(0).forget()
         self.changed.emit()
+
+    def remove(self, layers: "Sequence[Layer]") -> None:
+        """Remove those of some layers that are still there, for a step taken back."""
+        viewer = self._viewer()
+        for layer in layers:
+            if viewer is not None and layer in viewer.layers:
+                viewer.layers.remove(layer)
 
     def last(self, owner: str | None = None) -> Step | None:
         """Give the step that `undo` takes back: the last, or the last of a panel."""
@@ -136,11 +149,17 @@ def _forget(steps: list[Step]) -> None:
         steps.pop().forget()
 
 
+def bare(viewer: "ViewerModel") -> "ViewerModel":
+    """Give the viewer itself: napari hands a proxy to panels, each time another."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
 _histories: WeakKeyDictionary[Any, UndoList] = WeakKeyDictionary()
 
 
 def history_of(viewer: "ViewerModel") -> UndoList:
     """Give what can be taken back in a viewer."""
+    viewer = bare(viewer)
     if viewer not in _histories:
         _histories[viewer] = UndoList(viewer)
     return _histories[viewer]

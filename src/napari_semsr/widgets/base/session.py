@@ -11,7 +11,11 @@ import numpy as np
 from magicgui.widgets.bases import ValueWidget
 from napari.layers import Image, Labels, Layer, Points, Shapes
 from napari.utils import DirectLabelColormap
-from napari.utils.notifications import Notification, notification_manager
+from napari.utils.notifications import (
+    Notification,
+    NotificationSeverity,
+    notification_manager,
+)
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
@@ -40,7 +44,7 @@ from napari_semsr.io import (
     write_project,
 )
 from napari_semsr.widgets.base.form import OptionsForm
-from napari_semsr.widgets.base.history import MADE_KEY, history_of
+from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
     free_path,
     is_temporary,
@@ -149,7 +153,7 @@ class Session(QObject):
         self._panels: WeakSet[Any] = WeakSet()
         self._written: Project | None = None
         self._then: list[Callable[[], object]] = []
-        self._window: Any = lambda: None
+        self._window: Any = None  # a reference, once there is one
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
@@ -208,7 +212,9 @@ class Session(QObject):
         window = panel.parentWidget()
         while window is not None and not isinstance(window, QMainWindow):
             window = window.parentWidget()
-        if window is not None and self._window() is not window:
+        if window is not None and (
+            self._window is None or self._window() is not window
+        ):
             window.installEventFilter(self)
             self._window = ref(window)
 
@@ -236,7 +242,8 @@ class Session(QObject):
         if self._is_open():
             told = f"Removed {', '.join(names)}."
             undo = ("Undo", lambda _: self._undo_removals(names))
-            notification_manager.dispatch(Notification(told, actions=(undo,)))
+            severity = NotificationSeverity.INFO
+            notification_manager.dispatch(Notification(told, severity, (undo,)))
 
     def _undo_removals(self, names: list[str]) -> None:
         """Put layers back, unless something else was done since."""
@@ -247,7 +254,7 @@ class Session(QObject):
 
     def _is_open(self) -> bool:
         """Whether there is a window that shows the viewer."""
-        window = self._window()
+        window = None if self._window is None else self._window()
         return is_alive(window) and window.isVisible()
 
     def _touch(self, event: object = None) -> None:
@@ -257,7 +264,7 @@ class Session(QObject):
 
     def _save_changes(self) -> None:
         """Save, unless the viewer was closed and emptied meanwhile."""
-        if self._window() is not None and not self._is_open():
+        if self._window is not None and not self._is_open():
             return
         if self.folder is not None and self._viewer() is not None:
             self.save()
@@ -340,7 +347,9 @@ class Session(QObject):
         listed = [item for item in self.viewer.layers if self._is_kept(item)]
         layers = [describe_layer(item, self._kept.get(item)) for item in listed]
         named = {layer.input for layer in (*layers, *self._lost)}
-        options = {panel.title: form_values(panel) for panel in self._panels}
+        options = {
+            panel.title: form_values(panel) for panel in self._panels if is_alive(panel)
+        }
         return Project(
             inputs={key: one for key, one in self._inputs.items() if key in named},
             layers=(*layers, *self._lost),
@@ -461,7 +470,7 @@ class Session(QObject):
                 show_colour_bar(layer)
             if record.store or record.input:
                 self._kept[layer] = Kept(record.store, record.input, record.read)
-        for panel in self._panels:
+        for panel in filter(is_alive, self._panels):
             set_form(panel, self._options.get(panel.title, {}))
         _set_window_state(viewer, opened.project.window)
         self._use(opened.folder)
@@ -643,6 +652,7 @@ _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
 def session_of(viewer: "ViewerModel") -> Session:
     """Give the session of a viewer."""
+    viewer = bare(viewer)
     if viewer not in _sessions:
         _sessions[viewer] = Session(viewer)
     return _sessions[viewer]

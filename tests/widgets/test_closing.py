@@ -1,0 +1,197 @@
+"""Closing napari: it asks for what is not saved, but only the user."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QFileDialog
+
+from napari_semsr.widgets.base.results import is_temporary, keep_results_in
+from napari_semsr.widgets.layers import layer_keywords
+from napari_semsr.widgets.project import SavePanel
+from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_MS
+from tests.widgets.scenes import exposures_of
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+
+@pytest.fixture
+def opened(make_napari_viewer, qtbot, run_panel):
+    """A viewer whose panel has made a layer that is not saved; the questions asked."""
+    viewer = make_napari_viewer(show=True)
+    image = exposures_of((64, 64))[0]
+    viewer.add_image(image.data, **layer_keywords(image))
+    panel = RestorePanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Restore")
+    run_panel(panel)
+    asked = []
+
+    def answer(what):
+        panel.session.ask = lambda _, names: asked.append(names) or what
+
+    answer("cancel")
+    yield viewer, panel, answer, asked
+    keep_results_in(None)
+
+
+class Closings(QObject):
+    """Stands for the window's own closing, behind the question."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def eventFilter(self, watched, event):  # noqa: N802 - Qt's name
+        if event.type() != QEvent.Type.Close:
+            return False
+        self.count += 1
+        event.ignore()
+        return True
+
+
+@pytest.fixture
+def closings(opened):
+    """Count how often the window would be closed, and keep it."""
+    _, panel, _, _ = opened
+    window = panel.window()
+    seen = Closings()
+    window.installEventFilter(seen)
+    window.installEventFilter(panel.session)  # asks first, since it comes last
+    yield seen
+    window.removeEventFilter(seen)
+
+
+def test_cancel_keeps_the_window(opened, closings):
+    viewer, panel, _, asked = opened
+    panel.window().close()
+    assert asked == [[viewer.layers[-1].name]]
+    assert closings.count == 0
+    assert len(viewer.layers) == 2
+
+
+def test_discard_closes(opened, closings):
+    _, panel, answer, asked = opened
+    answer("discard")
+    panel.window().close()
+    assert len(asked) == 1
+    assert closings.count == 1
+
+
+def test_save_closes_when_all_is_in_a_project(
+    opened, closings, qtbot, tmp_path, monkeypatch
+):
+    viewer, panel, answer, asked = opened
+    answer("save")
+    path = tmp_path / "kept.semsr"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    panel.window().close()
+    assert closings.count == 0  # until it is saved
+    qtbot.waitUntil(lambda: closings.count == 1, timeout=LIMIT_MS)
+    assert len(asked) == 1
+    assert (path / "project.json").is_file()
+    store = Path(viewer.layers[-1].metadata["semsr store"])
+    assert store.is_dir()
+    assert store.parent == path
+
+
+def test_saved_results_are_not_asked_for(opened, closings, tmp_path):
+    viewer, panel, _, asked = opened
+    viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
+    panel.window().close()
+    assert asked == []
+    assert closings.count == 1
+
+
+def test_a_script_is_never_asked(opened):
+    viewer, _, _, asked = opened
+    store = Path(viewer.layers[-1].metadata["semsr store"])
+    assert is_temporary(str(store))
+    viewer.close()
+    assert asked == []
+
+
+def test_a_script_that_closes_the_window_is_never_asked(opened):
+    viewer, _, _, asked = opened
+    viewer.window.close()
+    assert asked == []
+
+
+def test_closing_by_a_script_leaves_the_project_as_it_was(
+    opened, qtbot, tmp_path, monkeypatch
+):
+    viewer, _, _, _ = opened
+    path = tmp_path / "kept.semsr"
+    saver = SavePanel(viewer)
+    viewer.window.add_dock_widget(saver, name="Save")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    saver.run_button.click()
+    qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
+    store = Path(viewer.layers[-1].metadata["semsr store"])
+    before = (path / "project.json").read_text()
+    viewer.close()
+    qtbot.wait(2000)  # for what would be saved as one goes
+    assert (path / "project.json").read_text() == before
+    assert store.is_dir()
+    assert store.parent == path
+
+
+def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
+    from PIL import Image
+
+    viewer, _, _, _ = opened
+    saver = SavePanel(viewer)
+    viewer.window.add_dock_widget(saver, name="Save")
+    sizes = {}
+    for extent in ("canvas", "full"):
+        for model in ("", "some-model"):
+            path = tmp_path / f"{extent}{model}.png"
+            monkeypatch.setattr(
+                QFileDialog,
+                "getSaveFileName",
+                lambda *_, place=path: (str(place), "PNG (*.png)"),
+            )
+            if model:
+                about = {"model": model, "digest": None}
+                viewer.layers[-1].metadata["semsr network"] = about
+            else:
+                viewer.layers[-1].metadata.pop("semsr network", None)
+            saver.extent.value = extent
+            saver.figure_button.click()
+            with Image.open(path) as picture:
+                sizes[extent, model] = picture.size
+                said = picture.text.get("Description", "")
+            assert said == (
+                f"{viewer.layers[-1].name}: made by network {model}" if model else ""
+            )
+    assert sizes["full", ""] == (64, 64)
+    for extent in ("canvas", "full"):
+        plain, marked = sizes[extent, ""], sizes[extent, "some-model"]
+        assert plain[0] == marked[0]
+        assert plain[1] < marked[1]
+
+
+def test_a_removal_offers_to_be_taken_back(opened, qtbot):
+    from napari.utils.notifications import notification_manager
+
+    viewer, _, _, _ = opened
+    made = viewer.layers[-1]
+    viewer.layers.remove(made)
+
+    def offered():
+        return [
+            item
+            for item in notification_manager.records
+            if item.message == f"Removed {made.name}."
+        ]
+
+    qtbot.waitUntil(lambda: bool(offered()), timeout=LIMIT_MS)
+    ((text, undo),) = offered()[-1].actions
+    assert text == "Undo"
+    undo(None)
+    assert viewer.layers[-1] is made
+    np.testing.assert_array_equal(made.data.shape, (64, 64))
