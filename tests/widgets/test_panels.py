@@ -22,6 +22,7 @@ PANELS = {
     "measure.spectrum": "SpectrumPanel",
     "measure.metrics": "MetricsPanel",
     "crop": "CropPanel",
+    "project": "SavePanel",
     "train.panel": "TrainPanel",
 }
 MEASURING = [

@@ -75,7 +75,7 @@ def reopen(save_panel, qtbot, choose, path):
     choose(path)
     panel.open_button.click()
     wait(panel, qtbot)
-    assert not panel.status.styleSheet(), panel.status.text()
+    assert "Opened" in panel.status.text()
     return viewer, panel
 
 
@@ -133,8 +133,9 @@ def story(model, qtbot, tmp_path, run_panel):
         for name, value in values.items():
             getattr(panel, name).value = value
         qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
-        run_panel(panel)
-        assert not panel.status.styleSheet(), panel.status.text()
+        before = len(model.layers)
+        said = run_panel(panel)
+        assert len(model.layers) > before, said
 
     press(StitchMosaicPanel)
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))

@@ -39,6 +39,8 @@ _NEW = "Save all into a project\N{HORIZONTAL ELLIPSIS}"
 class SavePanel(Panel):
     """Saves layers, figures and the project, and takes steps back."""
 
+    help_place = "projects.md"
+
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Save", _NEW)
         self.run_button.setToolTip(

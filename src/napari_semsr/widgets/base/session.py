@@ -476,7 +476,7 @@ class Session(QObject):
         self._use(opened.folder)
         then()
         count = len(opened.layers)
-        said = f"Opened {opened.folder.name} with {count} layers."
+        said = f"Opened {opened.folder.name} with {count} layer{'s'[: count != 1]}."
         self.said.emit(" ".join([said, *opened.said]))
         self.changed.emit()
 
