@@ -9,6 +9,7 @@ import napari_semsr
 from napari_semsr.io.napari_hooks import read_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
+from napari_semsr.widgets.layers import grey_layers
 from napari_semsr.widgets.stitch.panel import (
     StitchMosaicPanel,
     joint_colour,
@@ -115,6 +116,47 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     assert "nominal" in stage.get_xlabel()
     assert panel.results.isVisibleTo(panel)
     assert panel.trouble.text() == ""
+
+
+def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
+    panel = make(scan)
+    run_panel(panel)
+    before = list(model.layers)
+    assert not panel.coverage.value
+
+    def tick(shown: bool) -> list:
+        panel.coverage.native.setChecked(shown)
+        qtbot.waitUntil(lambda: len(model.layers) == len(before) + shown)
+        return [layer for layer in model.layers if layer.name.endswith("coverage")]
+
+    [layer] = tick(True)
+    mosaic = model.layers["scan mosaic"]
+    counts = np.asarray(layer.data)
+    np.testing.assert_array_equal(counts == 0, np.isnan(mosaic.data))
+    assert counts.max() == 4
+    assert tuple(layer.contrast_limits) == (0, 4)
+    assert layer.colorbar.visible
+    colours = layer.colormap.map(np.arange(5) / 4)
+    assert colours[0, 3] == 0  # where no frame lies
+    assert len(np.unique(colours[1:].round(3), axis=0)) == 4
+    np.testing.assert_allclose(layer.scale, mosaic.scale)
+    np.testing.assert_allclose(layer.translate, mosaic.translate)
+    assert units(model) == NM
+    assert "Up to 4 frames" in panel.status.text()
+    assert layer not in grey_layers(model)
+    assert layer not in panel.made
+    assert model.layers.selection.active is mosaic
+    assert tick(False) == []
+    [layer] = tick(True)
+    run_panel(panel)  # a coverage of the new mosaic takes its place
+    qtbot.waitUntil(lambda: len(model.layers) == len(before) + 1)
+    assert layer not in model.layers
+    model.layers.remove("scan mosaic")
+    before = [item for item in model.layers if not item.name.endswith("coverage")]
+    assert tick(False) == []
+    panel.coverage.native.setChecked(True)
+    assert "stitch it again" in panel.status.text()
+    assert not panel.coverage.value
 
 
 def test_frame_that_is_left_out_is_listed(make, model, bad_scan, run_panel):
