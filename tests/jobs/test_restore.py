@@ -6,7 +6,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.enhance import restore_job
+from napari_semsr.jobs.restore import restore_job
 from napari_semsr.restoration.method import RestoreOptions
 
 

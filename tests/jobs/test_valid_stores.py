@@ -13,9 +13,10 @@ from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import write
 from napari_semsr.jobs.crop import CropOptions, crop_job
 from napari_semsr.jobs.degrade import degrade_job
-from napari_semsr.jobs.enhance import enhance_job, restore_job
+from napari_semsr.jobs.enhance import enhance_job
 from napari_semsr.jobs.images import convert_job
 from napari_semsr.jobs.measure.resolution import frc_map_job
+from napari_semsr.jobs.restore import restore_job
 from napari_semsr.jobs.stitch import stitch_job
 from napari_semsr.restoration.method import RestoreOptions
 

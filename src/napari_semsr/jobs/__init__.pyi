@@ -21,7 +21,6 @@ from .enhance import (
     EnhancedFile as EnhancedFile,
     enhance_in_memory as enhance_in_memory,
     enhance_job as enhance_job,
-    restore_job as restore_job,
     unfinished as unfinished,
 )
 from .images import (
@@ -81,6 +80,7 @@ from .preview import (
 from .restore import (
     RestoredFile as RestoredFile,
     restore_in_memory as restore_in_memory,
+    restore_job as restore_job,
 )
 from .samples import (
     Exposure as Exposure,

@@ -1,4 +1,4 @@
-"""Enhance an image, or a stack plane by plane; stacks are restored the same way.
+"""Enhance an image, or a stack plane by plane.
 
 A store is filled in place and stays resumable. Any other format is written from a
 hidden store beside the output, which is removed once the output is whole.
@@ -48,8 +48,6 @@ from napari_semsr.jobs.images import (
     paths_of,
 )
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
-from napari_semsr.jobs.restore import RestoredFile, restore_plane
-from napari_semsr.restoration import RestoreOptions
 
 if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions, EnhanceReport, LiveField
@@ -296,7 +294,7 @@ def _provenance_of(
 
 # Run a job that knows one plane over a stack or time series, plane by plane.
 
-File = TypeVar("File", EnhancedFile, RestoredFile)
+File = TypeVar("File", bound=Result)  # with its output, shape and provenance
 
 
 def _count_planes(
@@ -313,7 +311,7 @@ def _count_planes(
     return describe(Path(image)).planes
 
 
-def _plane_by_plane(
+def plane_by_plane(
     job: Callable[..., Job[File]],
     image: Image | Sequence[Micrograph],
     output: str | os.PathLike[str],
@@ -345,7 +343,7 @@ def _plane_by_plane(
             f"{target.name}: change the suffix, or choose one plane with --plane."
         )
         raise WriteError(msg)
-    made: list[File] = []
+    made: list[Any] = []
     for plane in range(planes):
         one = job(
             image if stack is None else stack[plane],
@@ -366,13 +364,14 @@ def _plane_by_plane(
     write_pages(first, planes, pages, target)
     for item in made:
         shutil.rmtree(item.output)
-    return replace(
+    summed: File = replace(
         made[0],
         output=str(target),
         shape=(planes, *first.shape),
         provenance=history,
         **sum_up(made),
     )
+    return summed
 
 
 def _named(job: Job[File], prefix: str) -> Job[File]:
@@ -441,13 +440,13 @@ def enhance_job(
     if live is not None and _count_planes(image, opening) == 1:
         job = partial(job, live=live)
     return (
-        yield from _plane_by_plane(
+        yield from plane_by_plane(
             job,
             image,
             output,
             lambda made: {
                 "report": _summed([item.report for item in made]),
-                "change": _overall([item.change for item in made]),
+                "change": overall_change([item.change for item in made]),
             },
             opening=opening,
             overwrite=overwrite,
@@ -480,7 +479,7 @@ def _largest(values: Iterable[float]) -> float:
     return max((v for v in values if not math.isnan(v)), default=math.nan)
 
 
-def _overall(changes: Sequence[Change | None]) -> Change | None:
+def overall_change(changes: Sequence[Change | None]) -> Change | None:
     """Sum up what was done to planes of one size."""
     known = [item for item in changes if item is not None]
     if not known:
@@ -536,64 +535,3 @@ def enhance_in_memory(
     loaded = load_model(path)
     provenance = _provenance_of(image, source, loaded, chosen, opening)
     return (yield from enhance_array(source, loaded, chosen, provenance=provenance))
-
-
-# Restore an image, or a stack plane by plane: what panels and commands call.
-
-
-def restore_job(
-    image: Image | Sequence[Micrograph],
-    output: str | os.PathLike[str],
-    *,
-    options: RestoreOptions | None = None,
-    opening: ReadOptions | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> Job[RestoredFile]:
-    """Undo an image's blur by a classical method, a stack's plane by plane.
-
-    Parameters
-    ----------
-    image : Micrograph, path, or sequence of Micrograph
-        What to restore; several images in memory are the planes of a stack.
-    output : path
-        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``; a stack needs a TIFF.
-    options : RestoreOptions, optional
-        Method and blur.
-    opening : ReadOptions, optional
-        How to read a file; its `plane` picks one plane of a stack.
-    overwrite : bool, default=False
-        Replace an existing output.
-    resume : bool, default=False
-        Go on with an output that was interrupted.
-
-    Returns
-    -------
-    RestoredFile
-        What was done; the parameters of a stack are those of its first plane.
-
-    Yields
-    ------
-    Progress
-        Measuring, tiles, pyramid.
-
-    Raises
-    ------
-    ReadError, WriteError, OptionError
-        If the image cannot be read, the output not be made, or the blur not be used.
-    """
-    return (
-        yield from _plane_by_plane(
-            partial(restore_plane, options=options),
-            image,
-            output,
-            lambda made: {
-                "tiles": sum(item.tiles for item in made),
-                "clipped": sum(item.clipped for item in made),
-                "change": _overall([item.change for item in made]),
-            },
-            opening=opening,
-            overwrite=overwrite,
-            resume=resume,
-        )
-    )

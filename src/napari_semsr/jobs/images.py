@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from napari_semsr.core import (
+    Box,
     InputRecord,
     Job,
     Micrograph,
@@ -25,6 +26,7 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     digest_path,
+    read_box,
     software_versions,
 )
 from napari_semsr.io import (
@@ -166,8 +168,10 @@ def digest_values(micrograph: Micrograph) -> str:
     step = max(1, (1 << 22) // micrograph.shape[1])
     if micrograph.is_lazy and step < data.chunks[0][0] <= 4 * step:
         step = int(data.chunks[0][0])  # so that no chunk is read twice
-    for row in range(0, micrograph.shape[0], step):
-        rows = np.ascontiguousarray(np.asarray(data[row : row + step]))
+    end, columns = micrograph.shape
+    for row in range(0, end, step):
+        rows = read_box(data, Box(row, min(row + step, end), 0, columns))
+        rows = np.ascontiguousarray(rows)
         digest.update(rows.reshape(-1).view(np.uint8).data)
     return f"sha256:{digest.hexdigest()}"
 

@@ -3,7 +3,9 @@
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from napari_semsr.io import (
     store_of,
     write_blocks,
 )
+from napari_semsr.jobs.enhance import overall_change, plane_by_plane
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -286,3 +289,64 @@ def _step(piece: RestoredTile, plan: TilePlan) -> Progress:
     """Say how far the tiles are."""
     row, column = piece.tile.index
     return Progress(row * plan.grid[1] + column + 1, len(plan), _TILES)
+
+
+# An image, or a stack plane by plane: what panels and commands call.
+
+
+def restore_job(
+    image: Image | Sequence[Micrograph],
+    output: str | os.PathLike[str],
+    *,
+    options: RestoreOptions | None = None,
+    opening: ReadOptions | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Job[RestoredFile]:
+    """Undo an image's blur by a classical method, a stack's plane by plane.
+
+    Parameters
+    ----------
+    image : Micrograph, path, or sequence of Micrograph
+        What to restore; several images in memory are the planes of a stack.
+    output : path
+        Ends in ``.ome.zarr``, ``.ome.tif``, ``.tif`` or ``.png``; a stack needs a TIFF.
+    options : RestoreOptions, optional
+        Method and blur.
+    opening : ReadOptions, optional
+        How to read a file; its `plane` picks one plane of a stack.
+    overwrite : bool, default=False
+        Replace an existing output.
+    resume : bool, default=False
+        Go on with an output that was interrupted.
+
+    Returns
+    -------
+    RestoredFile
+        What was done; the parameters of a stack are those of its first plane.
+
+    Yields
+    ------
+    Progress
+        Measuring, tiles, pyramid.
+
+    Raises
+    ------
+    ReadError, WriteError, OptionError
+        If the image cannot be read, the output not be made, or the blur not be used.
+    """
+    return (
+        yield from plane_by_plane(
+            partial(restore_plane, options=options),
+            image,
+            output,
+            lambda made: {
+                "tiles": sum(item.tiles for item in made),
+                "clipped": sum(item.clipped for item in made),
+                "change": overall_change([item.change for item in made]),
+            },
+            opening=opening,
+            overwrite=overwrite,
+            resume=resume,
+        )
+    )

@@ -47,6 +47,19 @@ def test_enhance_records_what_made_it(semsr, images):
     assert told["noise"] > 0
 
 
+def test_enhance_loads_no_library_that_it_does_not_use(semsr, images):
+    write(read(images / "first.tif"), images / "lazy.ome.zarr")
+    model = write_tiny_model(images)
+    line = ["enhance", "lazy.ome.zarr", "-o", "out.ome.zarr", "--model", str(model)]
+    code = (
+        f"import os, sys; os.chdir({str(images)!r}); "
+        f"from napari_semsr.cli import main; main({[*line, *SMALL]!r}); "
+        "heavy = ('skimage', 'scipy.stats', 'distributed', 'matplotlib', 'lightning'); "
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    assert children.run_python(code).splitlines()[-1] == "[]"  # 50 MB, and a second
+
+
 def test_what_a_network_made_stays_marked_in_what_is_made_of_it(semsr, images):
     assert semsr("enhance", "first.tif", "-o", "net.ome.zarr", *SMALL).code == 0
     for line in (

@@ -316,10 +316,11 @@ class LocalExecutor(Executor):
 
     def _call(self, function: Callable[..., Any], *given: Any) -> None:
         from dask.delayed import delayed  # 0.1 s, and plans are made without it
+        from dask.local import get_sync  # its name would make dask import distributed
 
         task = delayed(function, pure=False, traverse=False)(*given)
         self.waiting += 1
-        self._thread.submit(partial(task.compute, scheduler="synchronous"))
+        self._thread.submit(partial(task.compute, scheduler=get_sync))
 
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
