@@ -21,6 +21,6 @@ cat <<END
 The report:     $folder/report.html
 In napari:      $napari --with napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/enhanced.ome.zarr"
 The raw frames: $napari --with napari-semsr "$folder/scan"
-With the mouse: start $napari, then Plugins > Superlens SEM super-resolution,
+With the mouse: start $napari, then Plugins > Superlens SEM,
                 with Stitch mosaic, Open mosaic, Enhance, FRC map and Spectrum.
 END

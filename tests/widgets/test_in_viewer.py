@@ -203,3 +203,12 @@ def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
     assert docks[2].widget().visibleRegion().boundingRect().height() > 300
     assert docks[0].windowTitle() == "Enhance"
     keep_picture(viewer, "tabs")
+
+
+def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
+    place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "SEM-SR")
+    beside, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
+    qtbot.wait(100)
+    assert place.windowTitle() == "SEM-SR"
+    assert place.window().tabifiedDockWidgets(place) == [beside]
+    viewer.window.remove_dock_widget(window)

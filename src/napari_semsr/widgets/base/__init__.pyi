@@ -1,3 +1,4 @@
+from .docking import lay_as_tab as lay_as_tab
 from .findings import (
     Columns as Columns,
     Findings as Findings,

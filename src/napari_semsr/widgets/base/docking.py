@@ -11,21 +11,13 @@ _PLACED = "semsr placed"
 _docks: WeakSet[QDockWidget] = WeakSet()
 
 
-def dock_of(widget: QWidget) -> QDockWidget | None:
-    """Find the dock that a widget lies in."""
-    found: QWidget | None = widget
-    while found is not None and not isinstance(found, QDockWidget):
-        found = found.parentWidget()
-    return found
-
-
 def lay_as_tab(widget: QWidget, title: str) -> None:
     """Lay the dock of a widget that is shown first over one of ours, and name its tab.
 
     Later the user may put it where he likes.
     """
-    dock = dock_of(widget)
-    if dock is not None and not dock.property(_PLACED):
+    dock = widget.parentWidget()
+    if isinstance(dock, QDockWidget) and not dock.property(_PLACED):
         dock.setProperty(_PLACED, True)
         dock.setWindowTitle(title)
         # napari sets the sizes of the docks after it has shown this one

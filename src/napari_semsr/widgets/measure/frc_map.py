@@ -33,8 +33,8 @@ from napari_semsr.widgets.layers import (
     is_exposure,
     is_stitched,
     layer_keywords,
+    network_of,
     on_one_grid,
-    provenance_of,
     result_name,
     same_unit,
     show_colour_bar,
@@ -214,8 +214,7 @@ class FrcMapPanel(Panel):
 
     def takes(self, layer: Layer) -> bool:
         """Leave out what a network made, which has no resolution of its own."""
-        made = provenance_of(layer)
-        return super().takes(layer) and not (made and made.networks())
+        return super().takes(layer) and network_of(layer) is None
 
     def _propose(self, _: object = None) -> None:
         """Propose another exposure of the same field as the second image."""

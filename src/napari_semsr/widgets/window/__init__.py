@@ -1,0 +1,1 @@
+"""One window for all steps of the work, in their order."""

@@ -1,0 +1,212 @@
+"""The window *SEM-SR*: all steps in their order, each ready to run."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QGridLayout,
+    QHBoxLayout,
+    QPushButton,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_semsr.io import FOLDER_KEY
+from napari_semsr.widgets.base import Note, Panel, is_alive, lay_as_tab, push_button
+from napari_semsr.widgets.layers import grey_layers
+from napari_semsr.widgets.window.steps import FRAMES, STEPS, PanelPlace, Step
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+TITLE = "SEM-SR"
+_IN_A_ROW = 4  # buttons that find room in 320 px
+_DONE = "\N{CHECK MARK} "
+_MARGIN = 6
+_CHOSEN = "QPushButton:checked { font-weight: bold; }"
+
+
+class ButtonRow(QWidget):
+    """Buttons of which one is down, in rows of four."""
+
+    def __init__(
+        self, texts: Sequence[tuple[str, str]], chosen: Callable[[int], object]
+    ) -> None:
+        super().__init__()
+        grid = QGridLayout(self)
+        grid.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
+        grid.setSpacing(3)
+        self.buttons: list[QPushButton] = []
+        self._group = QButtonGroup(self)
+        for number, (text, tooltip) in enumerate(texts):
+            button = push_button(text, partial(self._press, chosen, number), tooltip)
+            button.setCheckable(True)
+            button.setStyleSheet(_CHOSEN)
+            policy = QSizePolicy.Policy
+            button.setSizePolicy(policy.Expanding, policy.Fixed)
+            grid.addWidget(button, *divmod(number, _IN_A_ROW))
+            self._group.addButton(button)
+            self.buttons.append(button)
+        self.setVisible(len(texts) > 1)
+
+    def _press(self, chosen: Callable[[int], object], number: int, _: bool) -> None:
+        chosen(number)
+
+    def check(self, number: int) -> None:
+        """Press one down without calling anything."""
+        self.buttons[number].setChecked(True)
+
+
+class StepPage(QWidget):
+    """The panels of one step, each made when it is shown first."""
+
+    def __init__(
+        self,
+        viewer: "napari.viewer.Viewer",
+        step: Step,
+        made: Callable[[Panel], object],
+    ) -> None:
+        super().__init__()
+        self.step = step
+        self.panels: dict[PanelPlace, Panel] = {}
+        self._viewer, self._made = viewer, made
+        texts = [(item.title, f"{step.title}: {item.title}") for item in step.panels]
+        self.kinds = ButtonRow(
+            texts, lambda number: self.show_kind(step.panels[number])
+        )
+        self.stack = QStackedWidget()
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.kinds)
+        column.addWidget(self.stack, stretch=1)
+
+    @property
+    def panel(self) -> Panel | None:
+        """The panel that is shown; None before the first."""
+        shown = self.stack.currentWidget()
+        return shown if isinstance(shown, Panel) else None
+
+    def show_kind(self, kind: PanelPlace | None = None) -> None:
+        """Show a panel; without a choice the one that was shown last."""
+        if kind is None:
+            if self.panel is not None:
+                return
+            kind = self.step.panels[0]
+        if kind not in self.panels:
+            panel = self.panels[kind] = kind.load()(self._viewer)
+            self.stack.addWidget(panel)
+            self._made(panel)
+        self.stack.setCurrentWidget(self.panels[kind])
+        self.kinds.check(self.step.panels.index(kind))
+
+
+class StepsWindow(QWidget):
+    """Leads through the steps: each panel has its layers from the step before."""
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__()
+        self.viewer = viewer
+        self._ran: set[str] = set()
+        texts = [(step.title, step.hint) for step in STEPS]
+        self.steps = ButtonRow(texts, self.show_step)
+        self.hint = Note()
+        self.next_button = push_button(
+            "Next", self.show_next, "Go on with what this step has made."
+        )
+        self.pages = [
+            StepPage(viewer, step, partial(self._watch, step)) for step in STEPS
+        ]
+        self.stack = QStackedWidget()
+        for page in self.pages:
+            self.stack.addWidget(page)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
+        self.hint.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
+        foot = QHBoxLayout()
+        foot.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
+        foot.addWidget(self.next_button)
+        column.addWidget(self.steps)
+        column.addWidget(self.hint)
+        column.addWidget(self.stack, stretch=1)
+        column.addLayout(foot)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        self.show_step(0)
+        if any(FOLDER_KEY in layer.metadata for layer in viewer.layers):
+            self.pages[0].show_kind(FRAMES)
+
+    # -- going from step to step ------------------------------------------------
+
+    @property
+    def page(self) -> StepPage:
+        """The step that is shown."""
+        return self.pages[self.stack.currentIndex()]
+
+    def show_step(self, number: int) -> None:
+        """Show a step."""
+        self.stack.setCurrentIndex(number)
+        self.page.show_kind()
+        self.steps.check(number)
+        self.hint.setText(STEPS[number].hint)
+        self.next_button.setVisible(number + 1 < len(STEPS))
+        if number + 1 < len(STEPS):
+            self.next_button.setText(f"Next: {STEPS[number + 1].title}")
+        self._mark()
+
+    def show_next(self) -> None:
+        """Show the step after this one."""
+        self.show_step(min(self.stack.currentIndex() + 1, len(STEPS) - 1))
+
+    def _on_inserted(self, event: Any) -> None:
+        """Go to the frames when some are opened; what is opened ends the first step."""
+        if not is_alive(self):
+            return
+        if FOLDER_KEY in event.value.metadata:
+            self.show_step(0)
+            self.page.show_kind(FRAMES)
+        self._mark()
+
+    def _on_removed(self, _: Any) -> None:
+        if is_alive(self):
+            self._mark()
+
+    # -- what is done --------------------------------------------------------------
+
+    def _watch(self, step: Step, panel: Panel) -> None:
+        """Mark a step as done when one of its panels has run."""
+        panel.ran.connect(partial(self._note_run, step.key))
+
+    def _note_run(self, key: str) -> None:
+        self._ran.add(key)
+        self._mark()
+
+    def _mark(self) -> None:
+        """Show which steps are done."""
+        opened = any(
+            FOLDER_KEY not in layer.metadata for layer in grey_layers(self.viewer)
+        )
+        for step, button in zip(STEPS, self.steps.buttons, strict=True):
+            done = step.key in self._ran or (step is STEPS[0] and opened)
+            button.setText(f"{_DONE if done else ''}{step.title}")
+
+    # -- in its dock ---------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Lie over other docks of ours."""
+        super().showEvent(event)
+        lay_as_tab(self, TITLE)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Cancel all jobs when the window is taken out of its dock."""
+        gone = event is not None and event.type() == QEvent.Type.ParentChange
+        if gone and self.parent() is None:
+            for page in self.pages:
+                for panel in page.panels.values():
+                    panel.cancel()
+        super().changeEvent(event)

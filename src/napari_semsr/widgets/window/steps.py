@@ -1,0 +1,70 @@
+"""The steps from a folder to a saved figure; a new one is an entry of `STEPS`."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_semsr.widgets.base import Panel
+
+_WIDGETS = "napari_semsr.widgets."
+
+
+@dataclass(frozen=True, slots=True)
+class PanelPlace:
+    """Where a panel is, which is imported when it is first shown."""
+
+    title: str  # of the button that chooses it, short
+    place: str  # module behind `napari_semsr.widgets`, and class
+
+    def load(self) -> "type[Panel]":
+        """Import the panel."""
+        module, name = self.place.split(":")
+        found: type[Panel] = getattr(import_module(_WIDGETS + module), name)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is done together, in one of several panels."""
+
+    key: str
+    title: str  # of its button, short: several stand in 320 px
+    hint: str  # one line
+    panels: tuple[PanelPlace, ...]  # the first is shown first
+
+
+FRAMES = PanelPlace("Frames", "stitch.panel:StitchMosaicPanel")
+"""Where the steps begin when frames are open."""
+
+STEPS = (
+    Step(
+        "open",
+        "Open",
+        "Open an image, or join frames to a mosaic.",
+        (
+            PanelPlace("Image", "open_mosaic:OpenMosaicPanel"),
+            FRAMES,
+            PanelPlace("Crop", "crop:CropPanel"),
+        ),
+    ),
+    Step(
+        "enhance",
+        "Enhance",
+        "Take blur and noise away.",
+        (
+            PanelPlace("Network", "enhance.panel:EnhancePanel"),
+            PanelPlace("Classical", "restore:RestorePanel"),
+        ),
+    ),
+    Step(
+        "measure",
+        "Measure",
+        "Measure resolution and sharpness.",
+        (
+            PanelPlace("FRC map", "measure.frc_map:FrcMapPanel"),
+            PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
+            PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
+        ),
+    ),
+)

@@ -1,0 +1,173 @@
+"""The window of all steps: what it shows, and what is ready in each step."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
+from napari_semsr.core.progress import run
+from napari_semsr.io.napari_hooks import read_layers
+from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from napari_semsr.widgets.window.dock import StepsWindow
+from napari_semsr.widgets.window.steps import STEPS
+from tests.tiny_models import write_tiny_model
+
+
+@pytest.fixture
+def window(model, qtbot):
+    made = StepsWindow(model)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def scan(tmp_path):
+    """A small scan: its folder, and its layers as napari opens them."""
+    folder = tmp_path / "scan"
+    options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
+    run(simulate_job(folder, options=options))
+    return folder, read_layers(str(folder))
+
+
+def put(model, layers):
+    for data, keywords, kind in layers:
+        getattr(model, f"add_{kind}")(data, **keywords)
+
+
+def button_of(row, title):
+    (found,) = (item for item in row.buttons if item.text().endswith(title))
+    return found
+
+
+def test_panels_are_made_when_they_are_shown(window):
+    assert isinstance(window.page.panel, OpenMosaicPanel)
+    assert [len(page.panels) for page in window.pages[:3]] == [1, 0, 0]
+    window.next_button.click()
+    assert isinstance(window.page.panel, EnhancePanel)
+    button_of(window.steps, "Measure").click()
+    assert isinstance(window.page.panel, FrcMapPanel)
+    button_of(window.page.kinds, "Metrics").click()
+    assert isinstance(window.page.panel, MetricsPanel)
+    panel = window.page.panel
+    button_of(window.steps, "Open").click()
+    button_of(window.steps, "Measure").click()
+    assert window.page.panel is panel
+    assert button_of(window.page.kinds, "Metrics").isChecked()
+
+
+def test_every_step_is_reached_by_next(window):
+    for step in STEPS[:-1]:
+        assert window.page.step is step
+        assert window.steps.buttons[STEPS.index(step)].isChecked()
+        assert window.hint.text() == step.hint
+        assert not window.next_button.isHidden()
+        window.next_button.click()
+    assert window.page.step is STEPS[-1]
+    assert window.next_button.isHidden()
+
+
+def test_every_panel_of_the_steps_can_be_shown(window):
+    for number, page in enumerate(window.pages):
+        window.show_step(number)
+        for button in page.kinds.buttons:
+            button.click()
+        assert len(page.panels) == len(page.step.panels)
+
+
+def test_window_fits_a_dock_of_320_pixels(window, qtbot):
+    window.resize(320, 700)
+    window.show()
+    qtbot.waitExposed(window)
+    for number, page in enumerate(window.pages):
+        window.show_step(number)
+        assert window.width() == 320
+        for button in (*window.steps.buttons, *page.kinds.buttons):
+            if button.isVisible():
+                assert button.width() >= button.minimumSizeHint().width()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, when):
+    folder, layers = scan
+    if when == "before":
+        put(model, layers)
+    window = StepsWindow(model)
+    qtbot.addWidget(window)
+    if when == "after":
+        window.next_button.click()
+        put(model, layers)
+    assert window.page.step is STEPS[0]
+    assert isinstance(window.page.panel, StitchMosaicPanel)
+    assert button_of(window.page.kinds, "Frames").isChecked()
+    assert window.page.panel.typed_folder() == folder
+    assert button_of(window.steps, "Open").text() == "Open"
+    finish(window.page.panel)
+
+
+def test_opened_image_ends_the_first_step(window, model):
+    layer = model.add_image(np.zeros((8, 8)))
+    assert button_of(window.steps, "Open").text() == "\N{CHECK MARK} Open"
+    model.layers.remove(layer)
+    assert button_of(window.steps, "Open").text() == "Open"
+
+
+def test_from_frames_to_a_measured_mosaic(
+    window, model, scan, tmp_path, run_panel, finish
+):
+    put(model, scan[1])
+    finish(window.page.panel)
+    assert "4 of 4 frames joined" in run_panel(window.page.panel)
+    mosaic = model.layers.selection.active
+    window.next_button.click()
+    panel = window.page.panel
+    assert (panel.layer.value, panel.model.value) == (mosaic, "ssum-sem")
+    panel.model.add_file(write_tiny_model(tmp_path))
+    assert "Enhanced in" in run_panel(panel)
+    assert panel.layer.value is mosaic
+    window.next_button.click()
+    panel = window.page.panel
+    assert (panel.first.value, panel.second.value) == (mosaic, None)
+    assert "the map lies over the image" in run_panel(panel)
+    for step in STEPS[:3]:
+        assert button_of(window.steps, step.title).text().startswith("\N{CHECK MARK}")
+
+
+def test_what_a_network_made_is_not_the_image_of_a_map(window, model, add):
+    made = Provenance(
+        job="enhance",
+        inputs=(InputRecord(role="image", name="a"),),
+        model_name="m",
+        model_digest="sha256:0",
+    )
+    pixels = np.zeros((64, 64), np.float32)
+    image = add(model, Micrograph(pixels, None, "a"))
+    sharp = add(model, Micrograph(pixels, None, "b", made))
+    button_of(window.steps, "Measure").click()
+    assert window.page.panel.first.value is image
+    button_of(window.page.kinds, "Metrics").click()
+    assert window.page.panel.image.value is sharp
+
+
+def test_closing_the_window_stops_what_runs(window, qtbot, finish):
+    from qtpy.QtWidgets import QWidget
+
+    from napari_semsr.core.progress import Progress
+
+    dock = QWidget()
+    qtbot.addWidget(dock)
+    window.setParent(dock)
+    panel = window.page.panel
+
+    def endless():
+        while True:
+            yield Progress(0, 0, "working")
+
+    panel.start(endless, lambda _: None)
+    window.next_button.click()
+    window.setParent(None)
+    finish(panel)
+    assert "cancelled" in panel.status.text()
