@@ -99,7 +99,7 @@ class StepPage(QWidget):
                 return
             kind = self.step.panels[0]
         if kind not in self.panels:
-            panel = self.panels[kind] = kind.load()(self._viewer)
+            panel = self.panels[kind] = kind.make(self._viewer)
             self.stack.addWidget(panel)
             self._made(panel)
         self.stack.setCurrentWidget(self.panels[kind])

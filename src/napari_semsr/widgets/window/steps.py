@@ -5,6 +5,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import napari.viewer
+
     from napari_semsr.widgets.base import Panel
 
 _WIDGETS = "napari_semsr.widgets."
@@ -17,11 +19,11 @@ class PanelPlace:
     title: str  # of the button that chooses it, short
     place: str  # module behind `napari_semsr.widgets`, and class
 
-    def load(self) -> "type[Panel]":
-        """Import the panel."""
+    def make(self, viewer: "napari.viewer.Viewer") -> "Panel":
+        """Import the panel, and make it."""
         module, name = self.place.split(":")
-        found: type[Panel] = getattr(import_module(_WIDGETS + module), name)
-        return found
+        made: Panel = getattr(import_module(_WIDGETS + module), name)(viewer)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
