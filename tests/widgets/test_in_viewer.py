@@ -191,24 +191,32 @@ def picture_of(viewer) -> np.ndarray:
     return shot.astype(int)
 
 
+def tabs_of(place) -> list[str]:
+    """Titles of the docks that share a place with one."""
+    return sorted(
+        item.windowTitle() for item in place.window().tabifiedDockWidgets(place)
+    )
+
+
 def test_panels_are_tabs_beside_each_other(viewer, qtbot, keep_picture):
     from qtpy.QtWidgets import QDockWidget
 
     panels = [dock(viewer, name) for name in ("Enhance", "FRC map", "Crop")]
-    qtbot.wait(100)
     docks = [panel.parentWidget() for panel in panels]
     assert all(isinstance(item, QDockWidget) for item in docks)
-    main = docks[0].window()
-    assert set(main.tabifiedDockWidgets(docks[0])) == set(docks[1:])
-    assert docks[2].widget().visibleRegion().boundingRect().height() > 300
+    others = ["Crop", "FRC map"]
+    qtbot.waitUntil(lambda: tabs_of(docks[0]) == others, timeout=LIMIT_MS)
+    qtbot.waitUntil(
+        lambda: panels[2].visibleRegion().boundingRect().height() > 300,
+        timeout=LIMIT_MS,
+    )
     assert docks[0].windowTitle() == "Enhance"
     keep_picture(viewer, "tabs")
 
 
 def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
     place, window = viewer.window.add_plugin_dock_widget(PLUGIN, "SEM-SR")
-    beside, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
-    qtbot.wait(100)
+    viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
+    qtbot.waitUntil(lambda: tabs_of(place) == ["Crop"], timeout=LIMIT_MS)
     assert place.windowTitle() == "SEM-SR"
-    assert place.window().tabifiedDockWidgets(place) == [beside]
     viewer.window.remove_dock_widget(window)
