@@ -148,9 +148,13 @@ class Panel(QWidget):
         """
         gone = event is not None and event.type() == QEvent.Type.ParentChange
         if gone and self.parent() is None:
-            for runner in (self.runner, self.saver, self.looker):
-                runner.cancel()
+            self.leave()
         super().changeEvent(event)
+
+    def leave(self) -> None:
+        """Cancel all jobs, and take those that wait out of the queue."""
+        for runner in (self.runner, self.saver, self.looker):
+            runner.cancel()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Lie over other docks of ours, and be known to the session."""

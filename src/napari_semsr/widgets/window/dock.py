@@ -8,17 +8,21 @@ from qtpy.QtCore import QEvent
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
-    QGridLayout,
-    QHBoxLayout,
     QPushButton,
-    QSizePolicy,
-    QStackedWidget,
+    QStackedLayout,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_semsr.io import FOLDER_KEY
-from napari_semsr.widgets.base import Note, Panel, is_alive, lay_as_tab, push_button
+from napari_semsr.widgets.base import (
+    FoldingRow,
+    Note,
+    Panel,
+    is_alive,
+    lay_as_tab,
+    push_button,
+)
 from napari_semsr.widgets.layers import grey_layers
 from napari_semsr.widgets.window.steps import FRAMES, STEPS, PanelPlace, Step
 
@@ -26,32 +30,24 @@ if TYPE_CHECKING:
     import napari.viewer
 
 TITLE = "SEM-SR"
-_IN_A_ROW = 4  # buttons that find room in 320 px
 _DONE = "\N{CHECK MARK} "
-_MARGIN = 6
-_CHOSEN = "QPushButton:checked { font-weight: bold; }"
+_MARGIN, _WIDTH = 6, 320  # as those of the panels
 
 
-class ButtonRow(QWidget):
-    """Buttons of which one is down, in rows of four."""
+class ButtonRow(FoldingRow):
+    """Buttons of which one is down, on as many lines as they need."""
 
     def __init__(
         self, texts: Sequence[tuple[str, str]], chosen: Callable[[int], object]
     ) -> None:
         super().__init__()
-        grid = QGridLayout(self)
-        grid.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
-        grid.setSpacing(3)
         self.buttons: list[QPushButton] = []
         self._group = QButtonGroup(self)
         for number, (text, tooltip) in enumerate(texts):
             button = push_button(text, partial(self._press, chosen, number), tooltip)
             button.setCheckable(True)
-            button.setStyleSheet(_CHOSEN)
-            policy = QSizePolicy.Policy
-            button.setSizePolicy(policy.Expanding, policy.Fixed)
-            grid.addWidget(button, *divmod(number, _IN_A_ROW))
             self._group.addButton(button)
+            self.insert(number, button, stretch=1)
             self.buttons.append(button)
         self.setVisible(len(texts) > 1)
 
@@ -61,6 +57,15 @@ class ButtonRow(QWidget):
     def check(self, number: int) -> None:
         """Press one down without calling anything."""
         self.buttons[number].setChecked(True)
+
+
+def _with_margins(*widgets: QWidget) -> QVBoxLayout:
+    """Lay widgets below each other, as far from the edges as panels lay theirs."""
+    column = QVBoxLayout()
+    column.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
+    for widget in widgets:
+        column.addWidget(widget)
+    return column
 
 
 class StepPage(QWidget):
@@ -80,11 +85,11 @@ class StepPage(QWidget):
         self.kinds = ButtonRow(
             texts, lambda number: self.show_kind(step.panels[number])
         )
-        self.stack = QStackedWidget()
+        self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.kinds)
-        column.addWidget(self.stack, stretch=1)
+        column.addLayout(_with_margins(self.kinds))
+        column.addLayout(self.stack, stretch=1)
 
     @property
     def panel(self) -> Panel | None:
@@ -111,6 +116,7 @@ class StepsWindow(QWidget):
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
+        self.setMinimumWidth(_WIDTH)
         self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
@@ -122,19 +128,15 @@ class StepsWindow(QWidget):
         self.pages = [
             StepPage(viewer, step, partial(self._watch, step)) for step in STEPS
         ]
-        self.stack = QStackedWidget()
+        shown = QWidget()  # napari looks for widgets in what it docks
+        self.stack = QStackedLayout(shown)
         for page in self.pages:
             self.stack.addWidget(page)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, _MARGIN, 0, _MARGIN)
-        self.hint.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
-        foot = QHBoxLayout()
-        foot.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
-        foot.addWidget(self.next_button)
-        column.addWidget(self.steps)
-        column.addWidget(self.hint)
-        column.addWidget(self.stack, stretch=1)
-        column.addLayout(foot)
+        column.addLayout(_with_margins(self.steps, self.hint))
+        column.addWidget(shown, stretch=1)
+        column.addLayout(_with_margins(self.next_button))
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         self.show_step(0)
@@ -208,5 +210,5 @@ class StepsWindow(QWidget):
         if gone and self.parent() is None:
             for page in self.pages:
                 for panel in page.panels.values():
-                    panel.cancel()
+                    panel.leave()
         super().changeEvent(event)

@@ -69,4 +69,10 @@ STEPS = (
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
         ),
     ),
+    Step(
+        "save",
+        "Save",
+        "Keep layers, figures and the project.",
+        (PanelPlace("Save", "project:SavePanel"),),
+    ),
 )
