@@ -24,7 +24,7 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.layers import grey_layers
-from napari_semsr.widgets.window.steps import FRAMES, STEPS, PanelPlace, Step
+from napari_semsr.widgets.window.steps import FRAMES, STEPS, PanelPlace, WorkStep
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -74,7 +74,7 @@ class StepPage(QWidget):
     def __init__(
         self,
         viewer: "napari.viewer.Viewer",
-        step: Step,
+        step: WorkStep,
         made: Callable[[Panel], object],
     ) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class StepsWindow(QWidget):
 
     # -- what is done --------------------------------------------------------------
 
-    def _watch(self, step: Step, panel: Panel) -> None:
+    def _watch(self, step: WorkStep, panel: Panel) -> None:
         """Mark a step as done when one of its panels has run."""
         panel.ran.connect(partial(self._note_run, step.key))
 

@@ -27,7 +27,7 @@ class PanelPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WorkStep:
     """What is done together, in one of several panels."""
 
     key: str
@@ -40,7 +40,7 @@ FRAMES = PanelPlace("Frames", "stitch.panel:StitchMosaicPanel")
 """Where the steps begin when frames are open."""
 
 STEPS = (
-    Step(
+    WorkStep(
         "open",
         "Open",
         "Open an image, or join frames to a mosaic.",
@@ -50,7 +50,7 @@ STEPS = (
             PanelPlace("Crop", "crop:CropPanel"),
         ),
     ),
-    Step(
+    WorkStep(
         "enhance",
         "Enhance",
         "Take blur and noise away.",
@@ -59,7 +59,7 @@ STEPS = (
             PanelPlace("Classical", "restore:RestorePanel"),
         ),
     ),
-    Step(
+    WorkStep(
         "measure",
         "Measure",
         "Measure resolution and sharpness.",
@@ -69,7 +69,7 @@ STEPS = (
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
         ),
     ),
-    Step(
+    WorkStep(
         "save",
         "Save",
         "Keep layers, figures and the project.",
