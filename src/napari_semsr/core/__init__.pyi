@@ -30,6 +30,7 @@ from .fourier import (
     window_plane as window_plane,
 )
 from .grids import (
+    Area as Area,
     Grid as Grid,
     gap_free_box as gap_free_box,
 )

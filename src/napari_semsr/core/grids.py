@@ -7,13 +7,14 @@ is its centre. Lengths are in one unit, nanometres for calibrated images.
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_semsr.core.micrograph import Micrograph
-from napari_semsr.core.resampling import Resampling
-from napari_semsr.core.tiling import Box
+from napari_semsr.core.resampling import Resampling, working_type
+from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import BoolArray, FloatPair, IntPair
 
 # Chosen. In a field of 100 000 px a step that is off by 1e-7 drifts by a hundredth of a
@@ -21,6 +22,7 @@ from napari_semsr.core.types import BoolArray, FloatPair, IntPair
 _SLACK_PX = 0.01  # less than this is no shift, and no reach over a border
 _STEP_PARTS = 10_000_000
 _OFFSET_PARTS = 1000
+_GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,111 @@ class Grid:
             steps.append(step.limit_denominator(_STEP_PARTS))
             offsets.append(offset.limit_denominator(_OFFSET_PARTS))
         return Resampling(source.shape, (steps[0], steps[1]), (offsets[0], offsets[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Pixels of a grid, made from an image and read part by part.
+
+    Attributes
+    ----------
+    image : Micrograph
+        Where they come from.
+    grid : Grid
+        The pixels.
+    inner : Box or None
+        The same in pixels of the image, where they are pixels of it.
+    laid : Resampling
+        How they are made, where they are not.
+    """
+
+    image: Micrograph
+    grid: Grid
+    inner: Box | None
+    laid: Resampling
+
+    @classmethod
+    def of(cls, image: Micrograph, grid: Grid, source: Grid | None = None) -> Self:
+        """Take what an image shows in a grid.
+
+        Parameters
+        ----------
+        image : Micrograph
+            It covers the grid.
+        grid : Grid
+            Of any pitch; grey values are interpolated only where its pixels are others.
+        source : Grid, optional
+            Where the image lies, if that is not what it says itself.
+
+        Returns
+        -------
+        Area
+            Nothing is read yet.
+        """
+        lies = source or Grid.of(image)
+        return cls(image, grid, grid.among(lies), grid.laid_over(lies))
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether grey values are interpolated."""
+        return self.inner is None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values: the image's, or a float where interpolated."""
+        own = self.image.dtype
+        return working_type(own) if self.is_resampled else own
+
+    def part(self, box: Box) -> Self:
+        """Take a part of the area.
+
+        Parameters
+        ----------
+        box : Box
+            In pixels of the area.
+
+        Returns
+        -------
+        Area
+            The part.
+        """
+        y, x = self.grid.centre(box)
+        down, right = self.grid.pitch
+        grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
+        inner = self.inner
+        if inner is not None:
+            inner = box.moved(inner.corner)
+        steps, offsets = self.laid.steps, self.laid.offsets
+        moved = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
+        laid = Resampling(self.laid.size, steps, moved)
+        return type(self)(self.image, grid, inner, laid)
+
+    def read(self, box: Box | None = None) -> NDArray[Any]:
+        """Compute some of the pixels.
+
+        Parameters
+        ----------
+        box : Box, optional
+            In pixels of the area; all of them by default.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            A pixel that would be made of one without a value is NaN.
+        """
+        box = box or Box.of(self.grid.shape)
+        if self.inner is not None:
+            return read_box(self.image.data, box.moved(self.inner.corner))
+        place = self.laid.source(box)
+        block = read_box(self.image.data, place)
+        known = np.isfinite(block)
+        if known.all():
+            return self.laid.make(block, place, box)
+        level = block[known].mean(dtype=np.float64) if known.any() else 0.0
+        made = self.laid.make(np.where(known, block, level), place, box)
+        gaps = self.laid.make((~known).astype(np.float32), place, box)
+        made[np.abs(gaps) > _GAP] = np.nan
+        return made
 
 
 def gap_free_box(covered: BoolArray, *, least: int = 1) -> Box | None:

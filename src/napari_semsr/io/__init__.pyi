@@ -22,6 +22,7 @@ from .formats import (
 )
 from .napari_hooks import (
     BAR_KEY as BAR_KEY,
+    DRAWN_KEY as DRAWN_KEY,
     FOLDER_KEY as FOLDER_KEY,
     HELPER_KEY as HELPER_KEY,
     LIVE_KEY as LIVE_KEY,
@@ -30,6 +31,7 @@ from .napari_hooks import (
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,
     STORE_KEY as STORE_KEY,
+    STRENGTH_KEY as STRENGTH_KEY,
     LayerTuple as LayerTuple,
     Paths as Paths,
     get_reader as get_reader,

@@ -55,6 +55,12 @@ BAR_KEY = "semsr colour bar"
 READ_KEY = "semsr read"
 """Entry of a layer's metadata that tells how it was read: a channel, or options."""
 
+STRENGTH_KEY = "semsr strength"
+"""Entry of a layer's metadata: its share of a result, the rest is the input."""
+
+DRAWN_KEY = "semsr drawn from"
+"""Entry of a layer's metadata: further stores that it is drawn from."""
+
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
 

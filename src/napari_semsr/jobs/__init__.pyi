@@ -1,3 +1,8 @@
+from .blend import (
+    blend_levels as blend_levels,
+    difference_of as difference_of,
+    input_levels as input_levels,
+)
 from .check.job import (
     CheckOptions as CheckOptions,
     DiscRecord as DiscRecord,

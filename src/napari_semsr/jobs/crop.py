@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from napari_semsr.core import (
+    Area,
     Box,
     Grid,
     InputRecord,
@@ -20,13 +20,10 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Progress,
-    Resampling,
     ShapeError,
     WriteError,
     gap_free_box,
-    read_box,
     to_dtype,
-    working_type,
 )
 from napari_semsr.io import (
     OmeZarrStore,
@@ -53,7 +50,6 @@ Where = str | os.PathLike[str]
 
 _CELLS = 2048  # along each side of the coarse mask in which gaps are looked for
 _BLOCK = 1024  # pixels along each side of what is read at once
-_GAP = 1e-3  # weight of gaps in a pixel that is a gap itself
 _WINDOW = 2048  # pixels along each side of the middle in which a shift is looked for
 _FARTHEST = 100.0  # one pixel is at most so many times as large as the other
 
@@ -167,65 +163,12 @@ class Cropped(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class _Area:
-    """Pixels of a grid, made from an image."""
-
-    image: Micrograph  # Where they come from
-    grid: Grid  # The pixels
-    inner: Box | None  # The same in pixels of the image, where they are pixels of it
-    laid: Resampling  # How they are made, where they are not
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether grey values are interpolated."""
-        return self.inner is None
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values: the image's, or a float where interpolated."""
-        own = self.image.dtype
-        return working_type(own) if self.is_resampled else own
-
-    def part(self, box: Box) -> "_Area":
-        """Take a part of the area; `box` in pixels of the area."""
-        y, x = self.grid.centre(box)
-        down, right = self.grid.pitch
-        grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
-        inner = self.inner
-        if inner is not None:
-            inner = box.moved(inner.corner)
-        steps, offsets = self.laid.steps, self.laid.offsets
-        moved = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
-        return _Area(self.image, grid, inner, Resampling(self.laid.size, steps, moved))
-
-    def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute some of the pixels.
-
-        `box` is in pixels of the area, all of them by default. A pixel that would be
-        made of one without a value is NaN.
-        """
-        box = box or Box.of(self.grid.shape)
-        if self.inner is not None:
-            return read_box(self.image.data, box.moved(self.inner.corner))
-        place = self.laid.source(box)
-        block = read_box(self.image.data, place)
-        known = np.isfinite(block)
-        if known.all():
-            return self.laid.make(block, place, box)
-        level = block[known].mean(dtype=np.float64) if known.any() else 0.0
-        made = self.laid.make(np.where(known, block, level), place, box)
-        gaps = self.laid.make((~known).astype(np.float32), place, box)
-        made[np.abs(gaps) > _GAP] = np.nan
-        return made
-
-
-@dataclass(frozen=True, slots=True)
 class _CropPlan:
     """What is cut, and what of."""
 
-    area: _Area  # Pixels of the result
+    area: Area  # Pixels of the result
     box: Box  # The same in pixels of the reference, or of the image itself without one
-    reference: _Area | None = None  # The same area of the reference
+    reference: Area | None = None  # The same area of the reference
     # By how much the image was moved, where that was looked for
     shift: Shift | None = None
 
@@ -385,7 +328,7 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
     ShapeError
         If no pixel has grey values in all of them.
     """
-    areas = [_cut_area(image, Grid.of(image)) for image in images]
+    areas = [Area.of(image, Grid.of(image)) for image in images]
     box = yield from _find_gap_free(areas)
     if box is None:
         msg = f"No part of {' and '.join(i.name for i in images)} is free of gaps."
@@ -452,7 +395,7 @@ def _called(opened: Micrograph, image: Image) -> Micrograph:
 
 def _about(
     source: Micrograph,
-    area: _Area,
+    area: Area,
     record: InputRecord,
     options: CropOptions,
     opening: ReadOptions | None,
@@ -503,7 +446,7 @@ def _tell_part(plan: _CropPlan, reference: Micrograph) -> None:
 
 
 def _write(
-    area: _Area, about: Micrograph, target: Path, dtype: np.dtype[Any]
+    area: Area, about: Micrograph, target: Path, dtype: np.dtype[Any]
 ) -> Job[Written[int]]:
     """Compute an area block by block and write it; count clipped pixels."""
 
@@ -554,7 +497,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
             stacklevel=2,
         )
-    plan = _CropPlan(_cut_area(image, grid).part(inside), inside)
+    plan = _CropPlan(Area.of(image, grid).part(inside), inside)
     return (yield from _without_gaps(plan)) if options.gap_free else plan
 
 
@@ -575,9 +518,9 @@ def _plan_common(
         y, x = shift.shift_px
         source = source.moved((y * target.pitch[0], x * target.pitch[1]))
         box = _common(image, reference, target, source)
-    whole = _cut_area(reference, target)
+    whole = Area.of(reference, target)
     part = whole.part(box)
-    plan = _CropPlan(_cut_area(image, part.grid, source), box, part, shift)
+    plan = _CropPlan(Area.of(image, part.grid, source), box, part, shift)
     return (yield from _without_gaps(plan)) if options.gap_free else plan
 
 
@@ -655,8 +598,8 @@ def _find(
     high, wide = (min(n, _WINDOW) for n in box.shape)
     aside = (box.shape[0] - high) // 2, (box.shape[1] - wide) // 2
     window = Box.of((high, wide), aside).moved(box.corner)
-    fixed = _cut_area(reference, Grid.of(reference)).part(window)
-    moving = _cut_area(image, fixed.grid, source)
+    fixed = Area.of(reference, Grid.of(reference)).part(window)
+    moving = Area.of(image, fixed.grid, source)
     _tell_networks(image, reference)
     found = find_shift(fixed.read(), moving.read(), reach=search)
     if found.is_ambiguous:
@@ -707,16 +650,7 @@ def _sides(values: Any) -> str:
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
 
 
-# What an image shows of an area, on a grid of one's choice, read part by part.
-
-
-def _cut_area(image: Micrograph, grid: Grid, source: Grid | None = None) -> _Area:
-    """Cut an area out of an image, interpolated only where its pixels are others."""
-    lies = source or Grid.of(image)
-    return _Area(image, grid, grid.among(lies), grid.laid_over(lies))
-
-
-def _find_gap_free(areas: Sequence[_Area]) -> Job[Box | None]:
+def _find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     """Find a large rectangle, in pixels of the grid, in which all have grey values."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)

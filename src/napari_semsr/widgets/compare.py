@@ -1,7 +1,56 @@
-"""Input and result of a panel compared: what was changed, and how it looks."""
+"""Input and result of a panel compared: what was changed, and how it looks.
+
+Left of a line lies the input, or both lie side by side, or their difference is a layer;
+and a result is shown, measured and saved at any strength between its input and itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import CheckBox, Slider
+from napari.layers import Image, Layer
+from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.analysis import Change
-from napari_semsr.widgets.base import Quantity
+from napari_semsr.core import Box, Job, Micrograph, Provenance, contrast_limits
+from napari_semsr.io import (
+    DRAWN_KEY,
+    HELPER_KEY,
+    SAVED_KEY,
+    SINGLE_PX,
+    STORE_KEY,
+    STRENGTH_KEY,
+)
+from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_levels
+from napari_semsr.widgets.base import (
+    Form,
+    Note,
+    Opened,
+    Panel,
+    Quantity,
+    add_opened,
+    coarse_levels,
+    is_alive,
+    push_button,
+)
+from napari_semsr.widgets.layers import (
+    field_in_view,
+    free_name,
+    image_layers,
+    without_cache,
+)
+
+if TYPE_CHECKING:
+    import napari.components
+
+_LATER_MS = 60
+_BEFORE_NAME = "before"
+_AMBER = "#e3b617"
+_DIVERGING = "PiYG"  # less is magenta, more is green, nothing is white
+_MINUS = " \N{MINUS SIGN} "
 
 
 def told_of_change(
@@ -28,3 +77,445 @@ def told_of_change(
     if change.hardly:
         said += f"<p>Hardly changed: this {maker} finds nothing to do here.</p>"
     return numbers, said
+
+
+class OverLayer(QObject):
+    """A layer that lies over another for a while, in no list of the panels."""
+
+    def __init__(
+        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self.layer: Image | None = None
+
+    def put(self, pixels: Any, look: dict[str, Any]) -> None:
+        """Show pixels at their place, above everything else."""
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self.layer.data = pixels
+            self.layer.scale, self.layer.translate = look["scale"], look["translate"]
+            return
+        chosen = list(self._viewer.layers.selection)
+        look |= {"metadata": {HELPER_KEY: True}}
+        self.layer = self._viewer.add_image(pixels, **look)
+        box = self.layer.bounding_box  # a thin line around it
+        box.line_color = _AMBER
+        box.points = False
+        box.visible = True
+        self._viewer.layers.selection = chosen
+
+    def remove(self) -> None:
+        """Take the layer away."""
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+        self.layer = None
+
+
+class BeforeAfter(OverLayer):
+    """Covers the left part of the view with another layer."""
+
+    def __init__(
+        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
+    ) -> None:
+        super().__init__(viewer, parent)
+        self._source: Image | None = None
+        self._share = 0.0
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_LATER_MS)
+        self._later.timeout.connect(self.draw)
+        scene = getattr(viewer, "scene", viewer)  # before napari 0.9
+        scene.camera.events.connect(self._on_moved)
+
+    def show_part(self, source: Image | None, share: float) -> None:
+        """Move the line."""
+        self._source, self._share = source, share
+        self.draw()
+
+    def draw(self) -> None:
+        """Copy what is covered, or take the layer away."""
+        source = self._source
+        if source is None or self._share <= 0 or source not in self._viewer.layers:
+            self.remove()
+            return
+        view = field_in_view(source)
+        if view is None:
+            self.remove()
+            return
+        levels: Any = source.data if source.multiscale else [source.data]
+        level = source.data_level if source.multiscale else 0
+        fine, here = np.array(levels[0].shape[-2:]), np.array(levels[level].shape[-2:])
+        factor = fine / here
+        edge = view.x0 + self._share * (view.x1 - view.x0)
+        box = Box(
+            int(view.y0 / factor[0]),
+            int(min(np.ceil(view.y1 / factor[0]), here[0])),
+            int(view.x0 / factor[1]),
+            int(min(np.ceil(edge / factor[1]), here[1])),
+        )
+        if min(box.shape) < 1:
+            self.remove()
+            return
+        lead = self._viewer.dims.current_step[-source.ndim : -2]
+        pixels = np.asarray(levels[level][(*lead, *box.slices)])
+        first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
+        look = {
+            "name": _BEFORE_NAME,
+            "scale": np.asarray(source.scale[-2:]) * factor,
+            "translate": np.asarray(source.translate[-2:]) + first * source.scale[-2:],
+            "units": source.units[-2:],
+            "axis_labels": source.axis_labels[-2:],
+            "contrast_limits": source.contrast_limits,
+            "colormap": source.colormap,
+            "gamma": source.gamma,
+            "rgb": False,
+        }
+        self.put(pixels, look)
+
+    def _on_moved(self, _: Any = None) -> None:
+        if is_alive(self) and self.layer is not None:
+            self._later.start()
+
+
+class _Alone:
+    """Some layers shown without all others, which come back as they were."""
+
+    def __init__(self, viewer: "napari.components.ViewerModel") -> None:
+        self._viewer = viewer
+        self._before: dict[Layer, bool] = {}
+
+    def show(self, *layers: Layer) -> None:
+        """Show these, and hide all others but what lies over them."""
+        for item in self._viewer.layers:
+            if item.metadata.get(HELPER_KEY) is True:
+                continue
+            self._before.setdefault(item, item.visible)
+            item.visible = item in layers
+
+    def end(self) -> None:
+        """Show again what was shown."""
+        for item, visible in self._before.items():
+            if item in self._viewer.layers:
+                item.visible = visible
+        self._before.clear()
+
+
+@dataclass(eq=False)
+class _Blend:
+    """A result, and what it was made of."""
+
+    layer: Image
+    image: Micrograph  # the input, as it was read
+    known: Sequence[Any]  # coarser levels of it
+    opened: Opened  # the result
+    stores: list[str]  # that the input is drawn from
+    before: list[Any] = field(default_factory=list)  # the input in the result's pixels
+    saved: str | None = None  # where the whole result was saved
+    mixed: Provenance | None = None
+
+    @property
+    def strength(self) -> float:
+        """Share of the result in what is shown."""
+        return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
+
+    @property
+    def after(self) -> list[Any]:
+        """Levels of the result."""
+        levels = [item.data for item in self.opened.levels]
+        return levels if self.layer.multiscale else levels[:1]
+
+    def prepare(self) -> Job[list[Any]]:
+        """Draw the input in the result's pixels."""
+        result = self.opened.micrograph
+        return input_levels(self.image, self.known, result, self.after)
+
+    def show(self, strength: float) -> None:
+        """Show a mixture, and say in the layer's metadata that it is one."""
+        about = self.layer.metadata
+        levels = blend_levels(self.before, self.after, strength)
+        self.layer.data = levels if self.layer.multiscale else levels[0]
+        without_cache(self.layer)
+        if self.strength >= 1:
+            self.saved = about.get(SAVED_KEY)
+        about.pop(SAVED_KEY, None)
+        if strength < 1:
+            about |= {STRENGTH_KEY: strength, DRAWN_KEY: self.stores}
+        else:
+            about.pop(STRENGTH_KEY, None)
+            about.pop(DRAWN_KEY, None)
+            about |= {SAVED_KEY: self.saved} if self.saved else {}
+        made = self._history(strength)
+        about["micrograph"] = {
+            **about.get("micrograph", {}),
+            "provenance": None if made is None else made.model_dump(mode="json"),
+        }
+
+    def _history(self, strength: float) -> Provenance | None:
+        """Compose what made the mixture."""
+        result = self.opened.micrograph
+        if strength >= 1:
+            return result.provenance
+        if self.mixed is None:
+            self.mixed = derived_from("blend", {}, input=self.image, result=result)
+        return self.mixed.model_copy(update={"options": {"strength": strength}})
+
+
+def _subtract(first: Micrograph, second: Micrograph) -> Job[Opened]:
+    """Draw the difference of two images, a large one with an overview."""
+    made = difference_of(first, second)
+    if max(made.shape) <= SINGLE_PX or not made.is_lazy:
+        made = made.replace(data=made.array())
+        return Opened(made, (made,))
+    coarse = yield from coarse_levels(made)
+    return Opened(made, (made, *coarse))
+
+
+class CompareControls(Form):
+    """Controls for comparing two layers; they work before, during and after a run."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        viewer = panel.viewer
+        self._panel, self._viewer = panel, viewer
+        self._alone = _Alone(viewer)
+        self._pair: tuple[Layer, ...] = ()  # what is being compared
+        self._blends: list[_Blend] = []
+        self.before = BeforeAfter(viewer, self)
+        self._make_controls()
+        for box in (self.left, self.right):
+            box.changed.connect(self._again)
+        self.right.changed.connect(self._show_strength)
+        self.split.changed.connect(self._split)
+        self.beside.changed.connect(self._put_beside)
+        self.strength.changed.connect(self._set_strength)
+        viewer.layers.events.removed.connect(self._forget)
+        panel.closed.connect(self.end)
+        self._show_strength()
+
+    def _make_controls(self) -> None:
+        """Make the rows."""
+        panel, viewer = self._panel, self._viewer
+        both: dict[str, Any] = {"layers": lambda: image_layers(viewer)}
+        self.left = panel.new_layer_box(
+            "left", "Left", "What is shown left: the input, or any other layer.", **both
+        )
+        self.right = panel.new_layer_box(
+            "right", "Right", "What is shown right: the result, or any other.", **both
+        )
+        self.split = Slider(
+            name="split",
+            label="Before | after",
+            tooltip="Drag to cover the left part of the view with the left layer; the "
+            "right one is shown alone beside it.",
+            value=0,
+            min=0,
+            max=100,
+            readout=False,
+        )
+        self.beside = CheckBox(
+            name="beside",
+            text="Side by side",
+            tooltip="Show these two layers beside each other; they move together. All "
+            "others are hidden meanwhile.",
+        )
+        self.strength = Slider(
+            name="strength",
+            label="Strength (%)",
+            tooltip="Mix the right layer with what it was made of: 0 is the input, 100 "
+            "the result. What you see is what is measured and saved.",
+            value=100,
+            min=0,
+            max=100,
+        )
+        self.note = Note()
+        self.difference_button = push_button(
+            "Difference",
+            self.subtract,
+            "Add the right layer minus the left one as a layer: green where it is "
+            "brighter, magenta where it is darker.",
+        )
+        for box in (self.left, self.right):
+            self.add(box)
+        rest = self.split, self.beside, self.strength, self.note
+        for control in (*rest, self.difference_button):
+            self.add(control)
+
+    # -- which layers ---------------------------------------------------------
+
+    def compare(self, left: Layer | None, right: Layer | None = None) -> None:
+        """Choose what is compared; the other one stays."""
+        for box, layer in ((self.left, left), (self.right, right)):
+            if layer is not None and layer in box.choices:
+                box.value = layer
+
+    def finished(
+        self, layer: Image, source: Image | None, image: Micrograph, opened: Opened
+    ) -> None:
+        """Compare a result with its input from now on, at any strength."""
+        found = [] if source is None else [source.metadata]
+        stores = [str(item[STORE_KEY]) for item in found if STORE_KEY in item]
+        stores += [path for item in found for path in item.get(DRAWN_KEY, ())]
+        flat = source is not None and source.multiscale and source.ndim == 2
+        known = list(source.data)[1:] if source is not None and flat else []
+        self._blends.append(_Blend(layer, image, known, opened, stores))
+        self.compare(source, layer)
+        self._show_strength()
+
+    def _forget(self, event: Any) -> None:
+        """Let go of a layer that was removed, and of what it was made of."""
+        if is_alive(self):
+            if event.value in self._pair:
+                self.end()
+            self._blends = [item for item in self._blends if item.layer != event.value]
+
+    def _again(self, _: Any = None) -> None:
+        """Show other layers as the ones before, unless one of these was removed."""
+        if any(item not in self._viewer.layers for item in self._pair):
+            self.end()
+        elif self.split.value:
+            self._split(self.split.value)
+        elif self.beside.value:
+            self._put_beside(True)
+
+    # -- before | after, side by side -----------------------------------------
+
+    def _split(self, percent: int) -> None:
+        if percent and self.beside.value:
+            self.beside.value = False
+        left, right = self.left.value, self.right.value
+        if percent and right is not None and right is not left:
+            self._alone.show(right)
+        elif not self.beside.value:
+            self._alone.end()
+        self._pair = tuple(
+            item for item in (left, right) if item is not None and percent
+        )
+        self.before.show_part(left, percent / 100)
+
+    def _put_beside(self, on: bool) -> None:
+        left, right = self.left.value, self.right.value
+        if on and (left is right or None in (left, right)):
+            self._panel.show_status("Choose two different layers to compare.")
+            self.beside.value = False
+            return
+        if on:
+            self.split.value = 0
+        canvas = getattr(self._viewer, "canvas", self._viewer)  # before napari 0.9
+        camera = getattr(self._viewer, "scene", self._viewer).camera
+        view = camera.center, camera.zoom
+        if on:
+            order = list(self._viewer.layers)
+            self._alone.show(left, right)
+            # the lowest layer comes first, with a negative stride the highest
+            canvas.grid.stride = 1 if order.index(left) < order.index(right) else -1
+        else:
+            self._alone.end()
+            canvas.grid.stride = 1
+        self._pair = (left, right) if on else ()
+        canvas.grid.enabled = on
+        camera.center, camera.zoom = view
+
+    def end(self) -> None:
+        """Show all layers as they were before they were compared."""
+        self._pair = ()
+        self.split.value = 0
+        self.beside.value = False
+
+    # -- strength ---------------------------------------------------------------
+
+    def _blend(self) -> _Blend | None:
+        """Take the right layer as a result, if its input is known."""
+        layer = self.right.value
+        return next((item for item in self._blends if item.layer is layer), None)
+
+    def _show_strength(self, _: Any = None) -> None:
+        """Show how strong the right layer is, where that can be chosen."""
+        blend = self._blend()
+        self.strength.enabled = blend is not None
+        with self.strength.changed.blocked():
+            self.strength.value = 100 if blend is None else round(100 * blend.strength)
+        self._say_strength(blend)
+
+    def _say_strength(self, blend: _Blend | None) -> None:
+        """Say that a mixture is shown."""
+        if blend is None or blend.strength >= 1:
+            self.note.setText("")
+            return
+        part = f"{blend.strength:.0%}"
+        self.note.setText(
+            f"{blend.layer.name} is shown, measured and saved at {part}: the rest of "
+            f"it is {blend.image.name}."
+        )
+
+    def _set_strength(self, percent: int) -> None:
+        """Show the right layer at a strength, once its input is prepared."""
+        blend = self._blend()
+        if blend is None:
+            return
+        if blend.before:
+            self._mix(blend, percent)
+        elif percent < 100 and not self._panel.busy:
+            begin = partial(self._begin, blend)
+            self._panel.start(blend.prepare, begin, "Strength")
+        elif percent < 100:
+            self._show_strength()
+
+    def _begin(self, blend: _Blend, before: list[Any]) -> None:
+        """Take the prepared input, and go to where the slider is now."""
+        blend.before = before
+        self._panel.show_status("")
+        if self._blend() is blend:
+            self._mix(blend, int(self.strength.value))
+
+    def _mix(self, blend: _Blend, percent: int) -> None:
+        blend.show(percent / 100)
+        self._say_strength(blend)
+        self.before.draw()
+
+    # -- difference ---------------------------------------------------------------
+
+    def subtract(self) -> None:
+        """Add the difference of both layers as a layer."""
+        left, right = self.left.value, self.right.value
+        panel = self._panel
+        if left is right or None in (left, right):
+            panel.show_status("Choose two different layers to compare.")
+            return
+        if panel.busy:
+            panel.show_status("A job is running; cancel it first.")
+            return
+        with panel.told():
+            first, second = panel.micrograph(left), panel.micrograph(right)
+            panel.start(
+                lambda: _subtract(first, second),
+                lambda opened: self._add_difference(opened, (left, right)),
+                "Difference",
+            )
+
+    def _add_difference(self, opened: Opened, layers: tuple[Layer, Layer]) -> None:
+        """Show a difference around zero, which has no colour."""
+        low, high = contrast_limits([item.data for item in opened.levels])
+        most = max(abs(low), abs(high))
+        left, right = layers
+        name = f"{right.name}{_MINUS}{left.name} difference"
+        layer = add_opened(
+            self._viewer,
+            opened,
+            name=free_name(self._viewer, name),
+            colormap=_DIVERGING,
+            contrast_limits=(-most, most),
+        )
+        found = [item.metadata for item in layers]
+        layer.metadata[DRAWN_KEY] = [
+            path
+            for item in found
+            for path in (item.get(STORE_KEY), *item.get(DRAWN_KEY, ()))
+            if path
+        ]
+        bar = getattr(layer, "colorbar", None)
+        if bar is not None:
+            bar.visible = True
+        self._panel.show_status(
+            f"Added {layer.name}: green is more, magenta is less, to {most:.3g} grey "
+            "levels."
+        )

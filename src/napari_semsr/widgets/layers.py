@@ -13,6 +13,7 @@ from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    Box,
     Look,
     Micrograph,
     OptionError,
@@ -36,9 +37,9 @@ from napari_semsr.io import (
 if TYPE_CHECKING:
     import napari.components
 
-_MEASURES = ("spectrum", "frc-map")
+_MEASURES = ("spectrum", "frc-map", "difference")
 _CUTS = ("crop", "convert")  # they leave an image what it was
-_MADE_OF_ANOTHER = ("enhance", "restore", "degrade")
+_MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend")
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
@@ -337,6 +338,22 @@ def without_cache(layer: Layer) -> None:
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     if hasattr(data, "dask"):
         layer.dask_optimized_slicing = nullcontext
+
+
+def field_in_view(layer: Image) -> Box | None:
+    """Find what of a layer is on the canvas.
+
+    In pixels of its finest level; None when it is off the canvas.
+    """
+    corners = np.asarray(layer.corner_pixels)[:, -2:]
+    fine = np.asarray(layer.level_shapes[0])[-2:]
+    here = np.asarray(layer.level_shapes[layer.data_level])[-2:]
+    factor = fine / here
+    low = np.floor(np.maximum(corners[0], 0) * factor).astype(int)
+    high = np.minimum(np.ceil((corners[1] + 1) * factor), fine).astype(int)
+    if np.any(high <= low):
+        return None
+    return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox
 
-from napari_semsr.core import Job
+from napari_semsr.core import Job, Micrograph
 from napari_semsr.jobs import RestoredFile, restore_job
 from napari_semsr.restoration import RestoreOptions
 from napari_semsr.widgets.base import (
@@ -30,7 +30,7 @@ from napari_semsr.widgets.base import (
     written,
     written_stack,
 )
-from napari_semsr.widgets.compare import told_of_change
+from napari_semsr.widgets.compare import CompareControls, told_of_change
 from napari_semsr.widgets.layers import planes_of, result_name
 
 if TYPE_CHECKING:
@@ -83,9 +83,12 @@ class RestorePanel(Panel):
         )
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("How", self.form, Form(self.output, self.replace))
+        self.look = CompareControls(self)
+        self.add_group("Compare", self.look)
         self.add_results("Result")
         self.form.on_change("method", self._show_rows)
         self._show_rows(self.form.values()["method"])
+        self.layer.changed.connect(self.look.compare)
         self.take_input(self.layer)
 
     def _show_rows(self, method: Any) -> None:
@@ -99,7 +102,8 @@ class RestorePanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        micrograph = self.micrograph(self.layer.value)
+        source = self.layer.value
+        micrograph = self.micrograph(source)
         options: RestoreOptions = self.form.options()
         if self.takes_stack():
             return self._stack_job(self.layer.value, options)
@@ -114,7 +118,7 @@ class RestorePanel(Panel):
             job = restore_job(micrograph, store, options=options, overwrite=overwrite)
             return written(job, target)
 
-        return make, lambda outcome: self.show_outcome(outcome, micrograph.name)
+        return make, lambda outcome: self.show_outcome(outcome, source, micrograph)
 
     def _stack_job(self, layer: "Image", options: RestoreOptions) -> Work:
         """Read the rest of the form, for all planes."""
@@ -131,14 +135,19 @@ class RestorePanel(Panel):
     def show_stack(self, outcome: StackOutcome, layer: "Image") -> None:
         """Add the stack as a layer, and write the parameters of its first plane."""
         title = result_name(self.viewer, layer.name, outcome.made.method)
-        add_stack(self.viewer, outcome, layer, title)
+        self.look.compare(layer, add_stack(self.viewer, outcome, layer, title))
         said = f"Restored {len(outcome.planes)} planes by {outcome.made.method}."
-        self.show_result(_figures(outcome.made), said)
+        change, more = told_of_change(outcome.made.change, "method")
+        self.show_result({**change, **_figures(outcome.made)}, said, more=more)
 
-    def show_outcome(self, outcome: Outcome, name: str) -> None:
+    def show_outcome(
+        self, outcome: Outcome, source: "Image", image: Micrograph
+    ) -> None:
         """Add the result as a layer, and write its parameters."""
+        name = image.name
         title = result_name(self.viewer, name, outcome.made.method)
-        add_opened(self.viewer, outcome.opened, name=title)
+        layer = add_opened(self.viewer, outcome.opened, name=title)
+        self.look.finished(layer, source, image, outcome.opened)
         said = f"Restored {name} by {outcome.made.method}."
         change, more = told_of_change(outcome.made.change, "method")
         self.show_result({**change, **_figures(outcome.made)}, said, more=more)

@@ -85,9 +85,8 @@ def test_the_line_covers_its_share_with_the_input(panel, model):
     panel.look.split.value = 60
     assert layer.data.shape == (100, 60)
     panel.look.beside.value = True
-    assert model.canvas.grid.enabled
-    assert "before" not in model.layers
-    panel.look.split.value = 10
+    assert "two different layers" in panel.status.text()
+    assert not panel.look.beside.value
     assert not model.canvas.grid.enabled
     panel.look.split.value = 0
     assert [item.name for item in model.layers] == ["field"]

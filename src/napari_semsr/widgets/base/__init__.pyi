@@ -44,6 +44,7 @@ from .results import (
     Target as Target,
     add_opened as add_opened,
     add_stack as add_stack,
+    coarse_levels as coarse_levels,
     new_store_path as new_store_path,
     open_levels as open_levels,
     open_store as open_store,

@@ -91,6 +91,8 @@ class Panel(QWidget):
 
     ran = QtSignal()
     """Emitted when what Run started has ended well and is shown."""
+    closed = QtSignal()
+    """Emitted when the panel is taken out of its dock."""
 
     lane: str | None = "computing"
     """Of the jobs that Run starts: those of one lane are done one after another."""
@@ -155,6 +157,7 @@ class Panel(QWidget):
         """Cancel all jobs, and take those that wait out of the queue."""
         for runner in (self.runner, self.saver, self.looker):
             runner.cancel()
+        self.closed.emit()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
         """Lie over other docks of ours, and be known to the session."""

@@ -21,11 +21,13 @@ from napari_semsr.core import (
     WriteError,
 )
 from napari_semsr.io import (
+    DRAWN_KEY,
     LIVE_KEY,
     READ_KEY,
     SAVED_KEY,
     SINGLE_PX,
     STORE_KEY,
+    STRENGTH_KEY,
     ReadOptions,
     file_stem,
     read,
@@ -85,7 +87,10 @@ def drop_store(layer: "Layer", others: Iterable["Layer"]) -> None:
     project stays while the project lists it.
     """
     path = layer.metadata.get(STORE_KEY)
-    shared = any(item.metadata.get(STORE_KEY) == path for item in others)
+    shared = any(
+        path in (item.metadata.get(STORE_KEY), *item.metadata.get(DRAWN_KEY, ()))
+        for item in others
+    )
     if not path or shared or any_busy():
         return
     if is_temporary(path) or _is_left_over(Path(path)):
@@ -117,6 +122,7 @@ def is_unsaved(layer: "Layer") -> bool:
     """Whether a finished layer is nowhere but in memory and temporary folders."""
     found = layer.metadata
     path, saved = found.get(STORE_KEY), found.get(SAVED_KEY) or found.get(LIVE_KEY)
+    path = None if STRENGTH_KEY in found else path  # the store has it at full strength
     return not saved and (not path or is_temporary(path))
 
 

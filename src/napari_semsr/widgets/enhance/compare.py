@@ -1,131 +1,21 @@
-"""Ways to compare input and result: a box at the mouse, a line, two views.
-
-Left of the line lies the input: only what is on the canvas is copied, at the resolution
-that is shown, so that it costs little on any field.
-"""
+"""A small enhanced box that follows the mouse while options change."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from magicgui.widgets import CheckBox, Slider
+from magicgui.widgets import CheckBox
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.core import Box, Micrograph, SemsrError
-from napari_semsr.io import HELPER_KEY
 from napari_semsr.jobs import PreviewDesk, preview_job
-from napari_semsr.widgets.base import Form, JobRunner, is_alive
-from napari_semsr.widgets.enhance.live import field_in_view
+from napari_semsr.widgets.base import JobRunner, Panel
+from napari_semsr.widgets.compare import CompareControls, OverLayer
 from napari_semsr.widgets.layers import layer_keywords
 
 if TYPE_CHECKING:
     import napari.components
-
-_LATER_MS = 60
-_BEFORE_NAME = "before"
-_AMBER = "#e3b617"
-
-
-class _OverLayer(QObject):
-    """A layer that lies over another for a while, in no list of the panels."""
-
-    def __init__(
-        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
-    ) -> None:
-        super().__init__(parent)
-        self._viewer = viewer
-        self.layer: Image | None = None
-
-    def put(self, pixels: Any, look: dict[str, Any]) -> None:
-        """Show pixels at their place, above everything else."""
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self.layer.data = pixels
-            self.layer.scale, self.layer.translate = look["scale"], look["translate"]
-            return
-        chosen = list(self._viewer.layers.selection)
-        look |= {"metadata": {HELPER_KEY: True}}
-        self.layer = self._viewer.add_image(pixels, **look)
-        box = self.layer.bounding_box  # a thin line around it
-        box.line_color = _AMBER
-        box.points = False
-        box.visible = True
-        self._viewer.layers.selection = chosen
-
-    def remove(self) -> None:
-        """Take the layer away."""
-        if self.layer is not None and self.layer in self._viewer.layers:
-            self._viewer.layers.remove(self.layer)
-        self.layer = None
-
-
-class BeforeAfter(_OverLayer):
-    """Covers the left part of the view with another layer."""
-
-    def __init__(
-        self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
-    ) -> None:
-        super().__init__(viewer, parent)
-        self._source: Image | None = None
-        self._share = 0.0
-        self._later = QTimer(self)
-        self._later.setSingleShot(True)
-        self._later.setInterval(_LATER_MS)
-        self._later.timeout.connect(self.draw)
-        scene = getattr(viewer, "scene", viewer)  # before napari 0.9
-        scene.camera.events.connect(self._on_moved)
-
-    def show_part(self, source: Image | None, share: float) -> None:
-        """Move the line."""
-        self._source, self._share = source, share
-        self.draw()
-
-    def draw(self) -> None:
-        """Copy what is covered, or take the layer away."""
-        source = self._source
-        if source is None or self._share <= 0 or source not in self._viewer.layers:
-            self.remove()
-            return
-        view = field_in_view(source)
-        if view is None:
-            self.remove()
-            return
-        levels: Any = source.data if source.multiscale else [source.data]
-        level = source.data_level if source.multiscale else 0
-        fine, here = np.array(levels[0].shape[-2:]), np.array(levels[level].shape[-2:])
-        factor = fine / here
-        edge = view.x0 + self._share * (view.x1 - view.x0)
-        box = Box(
-            int(view.y0 / factor[0]),
-            int(min(np.ceil(view.y1 / factor[0]), here[0])),
-            int(view.x0 / factor[1]),
-            int(min(np.ceil(edge / factor[1]), here[1])),
-        )
-        if min(box.shape) < 1:
-            self.remove()
-            return
-        lead = self._viewer.dims.current_step[-source.ndim : -2]
-        pixels = np.asarray(levels[level][(*lead, *box.slices)])
-        first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
-        look = {
-            "name": _BEFORE_NAME,
-            "scale": np.asarray(source.scale[-2:]) * factor,
-            "translate": np.asarray(source.translate[-2:]) + first * source.scale[-2:],
-            "units": source.units[-2:],
-            "axis_labels": source.axis_labels[-2:],
-            "contrast_limits": source.contrast_limits,
-            "colormap": source.colormap,
-            "gamma": source.gamma,
-            "rgb": False,
-        }
-        self.put(pixels, look)
-
-    def _on_moved(self, _: Any = None) -> None:
-        if is_alive(self) and self.layer is not None:
-            self._later.start()
-
-
-# A small enhanced box that follows the mouse while options change.
 
 _TICK_MS = 100
 _SIDE_PX = 192
@@ -134,7 +24,7 @@ Subject = tuple[Image, Micrograph, str, Any]
 """Layer, its image, model and options."""
 
 
-class MousePreview(_OverLayer):
+class MousePreview(OverLayer):
     """Shows what a model makes of the place under the mouse."""
 
     def __init__(
@@ -232,45 +122,19 @@ class MousePreview(_OverLayer):
         self._say(text)
 
 
-class CompareControls(Form):
-    """Controls for comparing; they work before, during and after a run."""
+class EnhanceCompare(CompareControls):
+    """Controls for comparing, and for trying models at the mouse."""
 
-    def __init__(
-        self,
-        viewer: "napari.components.ViewerModel",
-        source: "Callable[[], Image | None]",
-        read: Callable[[], Subject],
-        say: Callable[[str], None],
-    ) -> None:
-        super().__init__()
+    def __init__(self, panel: Panel, read: Callable[[], Subject]) -> None:
+        super().__init__(panel)
         self.pointing = CheckBox(
             name="pointing",
             text="Preview at the mouse",
             tooltip="Enhance a small box under the mouse, to try models and options.",
         )
-        self.split = Slider(
-            name="split",
-            label="Before | after",
-            tooltip="Drag to cover the left part of the view with the layer that is "
-            "enhanced.",
-            value=0,
-            min=0,
-            max=100,
-            readout=False,
-        )
-        self.beside = CheckBox(
-            name="beside",
-            text="Side by side",
-            tooltip="Show the layers beside each other; they move together.",
-        )
-        for control in (self.pointing, self.split, self.beside):
-            self.add(control)
-        self._viewer, self._source = viewer, source
-        self.preview = MousePreview(viewer, read, say, self)
-        self.before = BeforeAfter(viewer, self)
+        self.add(self.pointing)
+        self.preview = MousePreview(panel.viewer, read, panel.show_problem, self)
         self.pointing.changed.connect(self._point)
-        self.split.changed.connect(self._split)
-        self.beside.changed.connect(self._put_beside)
         self.preview.runner.failed.connect(self.stop_preview)
 
     def stop_preview(self, _: Any = None) -> None:
@@ -282,14 +146,3 @@ class CompareControls(Form):
             self.preview.start()
         else:
             self.preview.stop()
-
-    def _split(self, percent: int) -> None:
-        if percent and self.beside.value:
-            self.beside.value = False
-        self.before.show_part(self._source(), percent / 100)
-
-    def _put_beside(self, on: bool) -> None:
-        if on:
-            self.split.value = 0
-        canvas = getattr(self._viewer, "canvas", self._viewer)  # before napari 0.9
-        canvas.grid.enabled = on

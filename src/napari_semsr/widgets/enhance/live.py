@@ -17,6 +17,7 @@ from napari_semsr.core import Box, Micrograph, contrast_limits
 from napari_semsr.io import LIVE_KEY, SINGLE_PX, STORE_KEY, network_mark
 from napari_semsr.widgets.base import is_alive
 from napari_semsr.widgets.layers import (
+    field_in_view,
     layer_keywords,
     without_cache,
 )
@@ -82,22 +83,6 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     # else a grey that is shown as neither dark nor bright
     middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
     return found or [np.full((1, 1), middle)]
-
-
-def field_in_view(layer: Image) -> Box | None:
-    """Find what of a layer is on the canvas.
-
-    In pixels of its finest level; None when it is off the canvas.
-    """
-    corners = np.asarray(layer.corner_pixels)[:, -2:]
-    fine = np.asarray(layer.level_shapes[0])[-2:]
-    here = np.asarray(layer.level_shapes[layer.data_level])[-2:]
-    factor = fine / here
-    low = np.floor(np.maximum(corners[0], 0) * factor).astype(int)
-    high = np.minimum(np.ceil((corners[1] + 1) * factor), fine).astype(int)
-    if np.any(high <= low):
-        return None
-    return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
 
 
 def half_done(viewer: "napari.components.ViewerModel") -> "list[LiveLayer]":

@@ -35,7 +35,7 @@ from napari_semsr.widgets.base import (
     written_stack,
 )
 from napari_semsr.widgets.compare import told_of_change
-from napari_semsr.widgets.enhance.compare import CompareControls
+from napari_semsr.widgets.enhance.compare import EnhanceCompare
 from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import (
@@ -166,9 +166,7 @@ class EnhancePanel(Panel):
             "with, or replace it.",
             choices=list(_EXISTING.items()),
         )
-        self.look = CompareControls(
-            viewer, lambda: self.layer.value, self._subject, self.show_problem
-        )
+        self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
         where = Form(self.whole, self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
@@ -187,6 +185,7 @@ class EnhancePanel(Panel):
         """Let cards, rows and the preview follow what is chosen."""
         self.layer.changed.connect(self._propose)
         self.layer.changed.connect(self._compare)
+        self.layer.changed.connect(self.look.compare)
         self.model.changed.connect(self._show_rows)
         self.form.on_change("resample", lambda _: self._compare(self.layer.value))
         self.whole.changed.connect(self._set_whole)
@@ -325,12 +324,13 @@ class EnhancePanel(Panel):
                 self._draw(micrograph, made, card, target)
             else:
                 live.resume(self._removed)
+            self.look.compare(source, self.live.layer if self.live else None)
 
         def make() -> Job[Outcome]:
             assert self.live is not None  # noqa: S101 - its turn has come
             return _enhance(micrograph, self.live, **asked)
 
-        return make, self.show_outcome, begin
+        return make, lambda outcome: self.show_outcome(outcome, micrograph), begin
 
     def _stack_job(self, layer: "Image", model: str, options: Any) -> Work:
         """Read the rest of the form, for all planes; they are not drawn meanwhile."""
@@ -362,11 +362,13 @@ class EnhancePanel(Panel):
         """Add the stack as a layer, and write its figures."""
         model = str(outcome.made.provenance.model_name)
         name = result_name(self.viewer, layer.name, model)
-        add_stack(self.viewer, outcome, layer, name)
+        self.look.compare(layer, add_stack(self.viewer, outcome, layer, name))
         report = outcome.made.report
+        change, more = told_of_change(outcome.made.change, "model")
         self.show_result(
-            _figures(report, outcome.made.output),
+            {**change, **_figures(report, outcome.made.output)},
             f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.",
+            more=more,
             network=model,
         )
 
@@ -390,11 +392,14 @@ class EnhancePanel(Panel):
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, made)
         show_scale_bar(self.viewer)
 
-    def show_outcome(self, outcome: Outcome) -> None:
+    def show_outcome(self, outcome: Outcome, image: Micrograph) -> None:
         """Show the finished result, and write its figures."""
         levels = [item.data for item in outcome.opened.levels]
-        if self.live is not None:
-            self.live.finish(outcome.opened.micrograph, levels)
+        live = self.live
+        if live is not None and live.shown:
+            live.finish(outcome.opened.micrograph, levels)
+            if outcome.made.change is not None:  # else its grey levels are its own
+                self.look.finished(live.layer, live.made[0], image, outcome.opened)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
         self.show_result(

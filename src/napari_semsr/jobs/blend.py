@@ -1,0 +1,207 @@
+"""What lies between two images: a blend of both, and their difference.
+
+Both are drawn when they are looked at, and are stored nowhere.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Area,
+    Box,
+    Grid,
+    Job,
+    Micrograph,
+    Progress,
+    ShapeError,
+    read_box,
+    to_dtype,
+)
+from napari_semsr.io import SINGLE_PX, halve
+from napari_semsr.jobs.images import derived_from
+
+_CHUNK = 512  # px; chosen: that of our stores
+_STRIP_PX = 1 << 22  # read at once; chosen: 16 MB of float32
+_HELD_PX = 1 << 25  # of a level that is kept in memory; chosen: 128 MB of float32
+
+
+class _Window:
+    """An area as an array that is read by slices."""
+
+    ndim = 2
+
+    def __init__(self, area: Area) -> None:
+        self.shape, self.dtype = area.grid.shape, area.dtype
+        self._area = area
+
+    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+        spans = [item.indices(n)[:2] for item, n in zip(index, self.shape, strict=True)]
+        return self._area.read(Box(*spans[0], *spans[1]))
+
+
+def _on_grid(image: Micrograph, grid: Grid) -> Any:
+    """Grey values of an image in the pixels of a grid, lazy when there are many."""
+    area = Area.of(image, grid)
+    if area.inner == Box.of(image.shape):
+        return image.data
+    if max(grid.shape) <= SINGLE_PX:
+        return area.read()
+    import dask.array as da
+
+    meta = np.empty((0, 0), area.dtype)
+    return da.from_array(_Window(area), _CHUNK, name=False, asarray=False, meta=meta)
+
+
+def input_levels(
+    image: Micrograph, known: Sequence[Any], result: Micrograph, levels: Sequence[Any]
+) -> Job[list[Any]]:
+    """Draw an image in the pixels of what was made of it, at every level of that.
+
+    Parameters
+    ----------
+    image : Micrograph
+        The image.
+    known : sequence of (Y, X) array
+        Its own coarser levels, if any; those that fit are taken.
+    result : Micrograph
+        What was made of it.
+    levels : sequence of (Y, X) array
+        All levels of that, the finest first.
+
+    Returns
+    -------
+    list of (Y, X) numpy.ndarray or dask.array.Array
+        One for each level.
+
+    Yields
+    ------
+    Progress
+        Strips of the levels that had to be made.
+    """
+    found = [_on_grid(image, Grid.of(result))]
+    own = known if found[0] is image.data else ()
+    for level in levels[1:]:
+        shape = tuple(level.shape)
+        fits = [item for item in own if tuple(item.shape) == shape]
+        if fits:
+            found.append(fits[0])
+        else:
+            found.append((yield from _halved(found[-1], image.name)))
+    return found
+
+
+def _halved(fine: Any, name: str) -> Job[Any]:
+    """Make the next level: in memory, unless it is very large."""
+    rows, columns = fine.shape
+    if rows * columns > 4 * _HELD_PX:
+        import dask.array as da
+
+        even = da.asarray(fine).rechunk(2 * _CHUNK)
+        sizes = [tuple(-(-n // 2) for n in chunks) for chunks in even.chunks]
+        return even.map_blocks(halve, chunks=sizes, dtype=fine.dtype)
+    step = max(2, _STRIP_PX // columns // 2 * 2)
+    parts = []
+    for top in range(0, rows, step):
+        yield Progress(top, rows, f"making an overview of {name}")
+        parts.append(halve(read_box(fine, Box(top, min(top + step, rows), 0, columns))))
+    return np.concatenate(parts)
+
+
+def blend_levels(
+    before: Sequence[Any], after: Sequence[Any], strength: float
+) -> list[Any]:
+    """Mix two images of one grid, level by level.
+
+    Parameters
+    ----------
+    before, after : sequence of (Y, X) array
+        Levels of both, of equal shapes.
+    strength : float
+        Share of the second: 0 gives the first, and 1 the second itself.
+
+    Returns
+    -------
+    list of (Y, X) numpy.ndarray or dask.array.Array
+        In the type of the second.
+    """
+    if strength >= 1:
+        return list(after)
+    return [
+        _mixed(first, second, strength)
+        for first, second in zip(before, after, strict=True)
+    ]
+
+
+def _mixed(before: Any, after: Any, strength: float) -> Any:
+    """Mix two arrays, lazily if one of them is lazy."""
+    if not hasattr(before, "dask") and not hasattr(after, "dask"):
+        return _mix(before, after, strength)
+    import dask.array as da
+
+    lazy = next(item for item in (after, before) if hasattr(item, "dask"))
+    first, second = (
+        item if hasattr(item, "dask") else da.from_array(item, lazy.chunks, name=False)
+        for item in (before, after)
+    )
+    return da.map_blocks(
+        _mix, first.rechunk(lazy.chunks), second, strength, dtype=after.dtype
+    )
+
+
+def _mix(before: Any, after: Any, strength: float) -> NDArray[Any]:
+    """Mix grey values, in the type of what was made."""
+    share = np.float32(strength)
+    mixed = np.asarray(before, np.float32) * (1 - share) + after * share
+    made: NDArray[Any] = to_dtype(mixed, after.dtype)[0]
+    return made
+
+
+def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
+    """Subtract an image from another, where both lie.
+
+    Parameters
+    ----------
+    first, second : Micrograph
+        Two images that overlap; of two pixel sizes the coarser is taken.
+
+    Returns
+    -------
+    Micrograph
+        The second minus the first, in float32, with the history of both.
+
+    Raises
+    ------
+    ShapeError
+        If they do not overlap, or one has a pixel size and the other none.
+    """
+    if first.unit != second.unit:
+        bare = first if first.unit == "pixel" else second
+        msg = (
+            f"Both images must have a pixel size or none, but {bare.name!r} has none; "
+            "give it one in Open mosaic, under Calibrate a layer."
+        )
+        raise ShapeError(msg)
+    grids = Grid.of(first), Grid.of(second)
+    coarse, fine = sorted(grids, key=lambda grid: -grid.pitch[0] * grid.pitch[1])
+    box = coarse.covered_by(fine)
+    if box is None:
+        msg = (
+            f"{first.name!r} and {second.name!r} do not overlap; choose two images of "
+            "one place."
+        )
+        raise ShapeError(msg)
+    y, x = coarse.centre(box)
+    corner = y - coarse.pitch[0] / 2, x - coarse.pitch[1] / 2
+    grid = Grid(box.shape, coarse.pitch, corner)
+    old, new = (_on_grid(image, grid).astype(np.float32) for image in (first, second))
+    like = first if coarse is grids[0] else second
+    return like.replace(
+        data=new - old,
+        name=f"{second.name} \N{MINUS SIGN} {first.name}",
+        origin=(y, x),
+        provenance=derived_from("difference", {}, minuend=second, subtrahend=first),
+        metadata={},
+    )

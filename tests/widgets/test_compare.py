@@ -1,0 +1,243 @@
+"""Comparing any two layers, and a result at any strength, by the real controls."""
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QWidget
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io import read
+from napari_semsr.widgets.base.results import is_unsaved
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import (
+    grey_layers,
+    micrograph_from_layer,
+    network_of,
+)
+from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_MS
+
+
+@pytest.fixture
+def panel(model, qtbot, add, exposures, run_panel) -> RestorePanel:
+    """Restore after a run, with another layer open."""
+    add(model, exposures[0].replace(name="field", origin=(500.0, -300.0)))
+    add(model, exposures[1].replace(name="other"))
+    made = RestorePanel(model)
+    qtbot.addWidget(made)
+    made.layer.value = model.layers["field"]
+    made.form.set_values(psf="1px")
+    assert "Restored field" in run_panel(made)
+    return made
+
+
+@pytest.fixture
+def set_strength(qtbot):
+    """Move the slider, and wait until the mixture is shown."""
+
+    def move(panel, percent: int) -> None:
+        panel.look.strength.value = percent
+        qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+
+    return move
+
+
+def visible(model) -> list[str]:
+    return [item.name for item in model.layers if item.visible]
+
+
+def test_input_and_result_are_chosen_after_a_run(panel, model):
+    assert panel.look.left.value is model.layers["field"]
+    assert panel.look.right.value is model.layers["field · wiener"]
+    panel.layer.value = model.layers["other"]
+    assert panel.look.left.value is model.layers["other"]
+
+
+def test_before_and_after_shows_these_two_alone(panel, model):
+    model.layers["other"].visible = False
+    model.add_points(np.zeros((1, 2)), name="mark", scale=(10, 10), units="nm")
+    source = model.layers["field"]
+    source.corner_pixels = np.array([[20, 40], [119, 139]])
+    panel.look.split.value = 50
+    assert visible(model) == ["field · wiener", "before"]
+    np.testing.assert_array_equal(
+        model.layers["before"].data, source.data[20:120, 40:90]
+    )
+    other = panel.look.left.value = model.layers["other"]
+    other.corner_pixels = np.array([[0, 0], [99, 99]])
+    panel.look.split.value = 60
+    np.testing.assert_array_equal(model.layers["before"].data, other.data[0:100, 0:60])
+    panel.look.split.value = 0
+    assert visible(model) == ["field", "field · wiener", "mark"]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "the other way"])
+def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turned):
+    first, second = model.layers["field"], model.layers["field · wiener"]
+    if turned:
+        first, second = second, first
+    panel.look.compare(first, second)
+    camera = model.scene.camera
+    camera.center, camera.zoom = (0, 1234.0, 567.0), 3.5
+    panel.look.beside.value = True
+    assert set(visible(model)) == {"field", "field · wiener"}
+    grid, layers = model.canvas.grid, list(model.layers)
+    assert grid.actual_shape(layers) == (1, 2)
+    assert grid.position(layers.index(first), layers) == (0, 0)
+    assert grid.position(layers.index(second), layers) == (0, 1)
+    panel.look.right.value = model.layers["other"]
+    assert set(visible(model)) == {first.name, "other"}
+    panel.look.beside.value = False
+    assert visible(model) == ["field", "other", "field · wiener"]
+    assert not grid.enabled
+    assert grid.stride == 1
+    assert (camera.center, camera.zoom) == ((0, 1234.0, 567.0), 3.5)
+
+
+def test_a_layer_that_is_removed_ends_the_comparison(panel, model):
+    panel.look.beside.value = True
+    model.layers.remove("field · wiener")
+    assert not model.canvas.grid.enabled
+    assert visible(model) == ["field", "other"]
+    panel.look.compare(model.layers["field"], model.layers["other"])
+    panel.look.split.value = 40
+    model.layers.remove("other")
+    assert visible(model) == ["field"]
+    assert panel.look.split.value == 0
+
+
+def test_a_panel_that_is_closed_leaves_the_layers_as_they_were(panel, model, qtbot):
+    dock = QWidget()
+    qtbot.addWidget(dock)
+    panel.setParent(dock)
+    panel.look.beside.value = True
+    panel.setParent(None)
+    assert not model.canvas.grid.enabled
+    assert visible(model) == ["field", "other", "field · wiener"]
+
+
+def test_strength_mixes_shows_and_saves(panel, model, set_strength, tmp_path):
+    layer, source = model.layers["field · wiener"], model.layers["field"]
+    whole = np.array(layer.data)
+    made = micrograph_from_layer(layer).provenance
+    set_strength(panel, 25)
+    np.testing.assert_allclose(layer.data, 0.75 * source.data + 0.25 * whole, 1e-5)
+    assert "is shown, measured and saved at 25%" in panel.look.note.text()
+    image = micrograph_from_layer(layer)
+    assert image.provenance.job == "blend"
+    assert image.provenance.options == {"strength": 0.25}
+    parts = {item.role: item.provenance for item in image.provenance.inputs}
+    assert parts["result"] == made
+    panel.look.right.value = model.layers["other"]
+    assert panel.look.note.text() == ""
+    assert not panel.look.strength.enabled
+    panel.look.right.value = layer
+    assert panel.look.strength.value == 25
+    set_strength(panel, 0)
+    np.testing.assert_allclose(layer.data, source.data, 1e-6)
+    set_strength(panel, 100)
+    np.testing.assert_array_equal(layer.data, whole)
+    assert micrograph_from_layer(layer).provenance == made
+    assert panel.look.note.text() == ""
+
+
+def test_a_mixture_is_not_saved_by_the_store_of_its_result(
+    panel, model, run_panel, set_strength, tmp_path, monkeypatch, qtbot
+):
+    panel.output.value = tmp_path / "kept"
+    panel.layer.value = model.layers["field"]
+    run_panel(panel)
+    layer = panel.look.right.value
+    assert not is_unsaved(layer)
+    set_strength(panel, 40)
+    assert is_unsaved(layer)
+    saved = tmp_path / "mixed.ome.tif"
+    model.layers.selection.active = layer
+    monkeypatch.setattr("napari_semsr.widgets.base.panel.ask_path", lambda *_: saved)
+    panel.save_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert not is_unsaved(layer)
+    found = read(saved)
+    np.testing.assert_allclose(found.array(), layer.data, 1e-6)
+    assert found.provenance.options == {"strength": 0.4}
+    set_strength(panel, 41)
+    assert is_unsaved(layer)
+    set_strength(panel, 100)
+    assert not is_unsaved(layer)
+
+
+def test_difference_is_a_signed_layer_of_its_own(panel, model, qtbot):
+    panel.look.difference_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    layer = model.layers["field · wiener \N{MINUS SIGN} field difference"]
+    low, high = layer.contrast_limits
+    assert low == -high < 0
+    wanted = model.layers["field · wiener"].data - model.layers["field"].data
+    np.testing.assert_allclose(layer.data, wanted, atol=1e-6)
+    assert layer not in grey_layers(model)
+    assert layer not in panel.layer.choices
+    assert layer in panel.made
+    image = micrograph_from_layer(layer)
+    assert image.provenance.job == "difference"
+    assert (image.pixel_size_nm, image.origin) == ((10, 10), (500, -300))
+    assert layer.colorbar.visible
+    panel.look.left.value = panel.look.right.value
+    panel.look.difference_button.click()
+    assert "two different layers" in panel.status.text()
+
+
+def test_layers_of_two_places_have_no_difference(panel, model, add, exposures, qtbot):
+    far = exposures[0].replace(name="far", origin=(1e6, 0.0))
+    panel.look.compare(model.layers["field"], add(model, far))
+    panel.look.difference_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert "do not overlap" in panel.status.text()
+
+
+def test_a_result_of_half_the_pixel_size_is_compared(
+    model, qtbot, add, exposures, run_panel, set_strength
+):
+    image = add(model, exposures[0].replace(name="field"))
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.model.choose("sem-2x")
+    panel.form.set_values(precision="fp32")
+    assert "megapixels/s" in run_panel(panel)
+    layer = panel.look.right.value
+    whole = np.array(layer.data)
+    assert whole.shape == (384, 384)
+    assert "Mean change" in panel.figures.text()
+    set_strength(panel, 0)
+    mean = np.asarray(layer.data).reshape(192, 2, 192, 2).mean((1, 3))
+    assert np.abs(mean - image.data).mean() < 0.1 * image.data.std()
+    set_strength(panel, 50)
+    assert network_of(layer) is not None
+    panel.look.difference_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert model.layers[-1].data.shape == (192, 192)
+    assert network_of(model.layers[-1]) == network_of(layer)
+
+
+def test_a_large_lazy_result_is_mixed_level_by_level(
+    model, qtbot, add, run_panel, set_strength, tmp_path
+):
+    data = np.random.default_rng(0).integers(0, 255, (2304, 2200)).astype(np.uint8)
+    image = Micrograph(data, parse_pixel_size(10.0), "large")
+    source = add(model, image)
+    panel = RestorePanel(model)
+    qtbot.addWidget(panel)
+    panel.layer.value = source
+    panel.form.set_values(psf="1px")
+    run_panel(panel)
+    layer = panel.look.right.value
+    assert layer.multiscale
+    whole = [np.asarray(level) for level in layer.data]
+    set_strength(panel, 50)
+    for level, full in zip(layer.data, whole, strict=True):
+        assert level.shape == full.shape
+    np.testing.assert_allclose(layer.data[0], (data + whole[0]) / 2, atol=1e-3)
+    coarse = np.asarray(layer.data[1])
+    mean = data.reshape(1152, 2, 1100, 2).mean((1, 3))
+    np.testing.assert_allclose(coarse, (mean + whole[1]) / 2, atol=0.3)
+    panel.look.difference_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert hasattr(model.layers[-1].data[0], "dask")
