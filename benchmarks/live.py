@@ -70,6 +70,17 @@ def _waited() -> float:
         return 0.0
 
 
+def spin(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Let the event loop run."""
+    from qtpy.QtCore import QEventLoop
+    from qtpy.QtWidgets import QApplication
+
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end and not until():
+        QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
+        time.sleep(0.001)
+
+
 class Desk:
     """A viewer on a noisy field."""
 
@@ -100,16 +111,6 @@ class Desk:
         self.timer.start()
         self.turn = 0
 
-    def spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        """Let the event loop run."""
-        from qtpy.QtCore import QEventLoop
-        from qtpy.QtWidgets import QApplication
-
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end and not until():
-            QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
-            time.sleep(0.001)
-
     def look(self, y: float, x: float) -> None:
         """Show a part at full resolution; (y, x) are shares of the field."""
         pixel = 10.0
@@ -122,13 +123,13 @@ class Desk:
 
     def wander(self, seconds: float) -> tuple[float, ...]:
         """Pan ten times a second, and give the longest stalls."""
-        self.spin(0.5)
+        spin(0.5)
         self.pulse = Pulse()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             self.turn += 1
             self.look(0.3 + 0.02 * (self.turn % 20), 0.5 + 0.01 * (self.turn % 7))
-            self.spin(0.1)
+            spin(0.1)
         return self.pulse.worst()
 
     def press(self) -> tuple[float, float]:
@@ -141,9 +142,9 @@ class Desk:
         """Press Cancel; give the seconds until it shows, and until nothing runs."""
         begun = time.perf_counter()
         self.panel.cancel_button.click()
-        self.spin(120, lambda: self.panel.status.text().startswith("Cancelling"))
+        spin(120, lambda: self.panel.status.text().startswith("Cancelling"))
         shown = time.perf_counter() - begun
-        self.spin(120, lambda: not self.panel.runner.busy)
+        spin(120, lambda: not self.panel.runner.busy)
         return shown, time.perf_counter() - begun
 
 
@@ -175,7 +176,7 @@ def watch_first_tile(desk: Desk) -> dict[str, float]:
     LiveLayer.tick = told  # type: ignore[method-assign]
     begun, cpu = time.perf_counter(), processor_time()
     wall, thread = desk.press()
-    desk.spin(300, lambda: bool(drawn))
+    spin(300, lambda: bool(drawn))
     spent = processor_time() - cpu
     LiveLayer.tick = tick  # type: ignore[method-assign]
     return {
@@ -189,7 +190,7 @@ def watch_first_tile(desk: Desk) -> dict[str, float]:
 def feel(side: int, seconds: float, rounds: int) -> int:
     """Measure first tile, stalls and cancel, several times in turn."""
     desk = Desk(side, 900)
-    desk.spin(1)
+    spin(1)
     desk.look(0.5, 0.5)
     watch_first_tile(desk)  # imports torch, reads the weights: now it is warm
     desk.stop()
@@ -198,7 +199,7 @@ def feel(side: int, seconds: float, rounds: int) -> int:
     for _ in range(rounds):
         idle.append(desk.wander(seconds))
         desk.look(0.5, 0.5)
-        desk.spin(1)
+        spin(1)
         clicks.append(watch_first_tile(desk))
         busy.append(desk.wander(seconds))
         stops.append(desk.stop())

@@ -22,6 +22,7 @@ from napari_semsr.widgets.layers import (
     nm_per_unit,
     result_name,
     same_unit,
+    show_scale_bar,
 )
 
 IMAGE = np.arange(35, dtype=np.uint8).reshape(5, 7)
@@ -200,3 +201,12 @@ def test_results_are_named_by_what_made_them(model):
         name = result_name(model, name, step)
         assert name == named
     assert free_name(model, "mosaic") == "mosaic"
+
+
+def test_the_scale_bar_lies_where_notifications_do_not_cover_it(model):
+    bar = model.canvas.overlays.scale_bar
+    show_scale_bar(model)
+    assert (bar.visible, bar.position) == (True, "bottom_left")
+    bar.position = "top_left"
+    show_scale_bar(model)
+    assert bar.position == "top_left"

@@ -329,3 +329,35 @@ for argument in sys.argv[1:]:
 
 def test_panels_open_without_torch():
     run_python(OPENING, *(f"{module}:{name}" for module, name in PANELS.items()))
+
+
+PLOTTING = """
+import importlib, sys, threading, time
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+viewer = ViewerModel()
+viewer.add_image(np.random.default_rng(0).random((96, 96)))
+importers = {}
+class Note:
+    def find_spec(self, name, path=None, target=None):
+        importers.setdefault(name, threading.current_thread())
+sys.meta_path.insert(0, Note())
+for argument in sys.argv[1:]:
+    module, name = argument.split(":")
+    found = importlib.import_module("napari_semsr.widgets." + module)
+    panel = getattr(found, name)(viewer)
+    assert "matplotlib" not in importers, module
+panel.run_button.click()
+while panel.busy:
+    app.processEvents(); time.sleep(0.01)
+assert panel.plot is not None, panel.status.text()
+for module in ("matplotlib", "matplotlib.figure", "pandas"):
+    assert importers[module] is not threading.main_thread(), module
+"""
+
+
+def test_matplotlib_is_imported_in_the_thread_of_a_job():
+    names = [*PANELS, "measure.metrics"]
+    run_python(PLOTTING, *(f"{module}:{PANELS[module]}" for module in names))

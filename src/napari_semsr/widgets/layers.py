@@ -357,10 +357,16 @@ def field_in_view(layer: Image) -> Box | None:
 
 
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
-    """Switch the scale bar on; napari takes its unit from the layers."""
+    """Switch the scale bar on; napari takes its unit from the layers.
+
+    One that is switched on here lies where notifications do not: they cover its usual
+    corner.
+    """
     canvas = getattr(viewer, "canvas", None)
     overlays = getattr(canvas, "overlays", None)
     bar = getattr(overlays, "scale_bar", None) or viewer.scale_bar
+    if not bar.visible:
+        bar.position = "bottom_left"
     bar.visible = True
     bar.font_size = 14
 

@@ -29,6 +29,7 @@ from .panel import (
     TIMES as TIMES,
     Panel as Panel,
     Work as Work,
+    plots_ready as plots_ready,
     table as table,
 )
 from .plots import (

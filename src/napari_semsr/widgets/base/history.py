@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, finalize, ref
 
 from psygnal import Signal
 
-from napari_semsr.io import HELPER_KEY
+from napari_semsr.io import HELPER_KEY, LIVE_KEY
 from napari_semsr.widgets.base.results import drop_store
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class UndoList:
         if (
             self._quiet
             or layer.metadata.get(HELPER_KEY)
+            or layer.metadata.get(LIVE_KEY)  # what is done of it is gone with its run
             or MADE_KEY not in layer.metadata
         ):
             drop_store(layer, viewer.layers)

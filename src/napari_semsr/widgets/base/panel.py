@@ -1,14 +1,17 @@
 """What every panel has: a form that scrolls, Run and Cancel, progress, status."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import CategoricalWidget
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
 
 
 _MINIMUM_WIDTH = 320
+_PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 8  # of what is said below the buttons: more scrolls, and pushes nothing
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
@@ -84,9 +88,29 @@ Work = tuple[_Make, _Show] | tuple[_Make, _Show, _Begin]
 """What makes a job, what shows its result, and what is done when its turn has come."""
 
 
+def plots_ready() -> bool:
+    """Whether what plots need has been imported."""
+    return _PLOTS in sys.modules
+
+
+def _with_plots(make: _Make) -> Job[Any]:
+    """Import in the thread of a job what its result is shown with.
+
+    matplotlib takes a second or more, and so does what napari imports with the first
+    layer that has labels or features.
+    """
+    if not plots_ready():
+        yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
+        importlib.import_module(_PLOTS)
+        Labels(np.zeros((1, 1), np.uint8))
+    return (yield from make())
+
+
 class Panel(QWidget):
     """Base of the panels."""
 
+    plots = False
+    """Whether a result is plotted."""
     help_place = "panels.md"  # page of the manual, and heading, that tells of it
 
     ran = QtSignal()
@@ -553,6 +577,7 @@ class Panel(QWidget):
         make, show, *rest = self.job()
         under = None if self._input is None else self._input.value
         begin = partial(self._begin, show, dict(self._seen), under, *rest)
+        make = partial(_with_plots, make) if self.plots else make
         turn = Turn(self.lane, begin, path, asked)
         self.runner.start(self.title, make, turn)
         if self.runner.running and self.runner.waiting:
@@ -572,6 +597,7 @@ class Panel(QWidget):
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
         """Start any job of this panel at once, unless one is running."""
+        make = partial(_with_plots, make) if self.plots else make
 
         def begin() -> None:
             self._on_result, self._is_run = on_result, title is None

@@ -238,12 +238,11 @@ class _Queue(QObject):
                 owner.tell(run, error)
             self.advance()
             return
-        worker = create_worker(run, _worker_class=_Worker)
-        run.bar = _Bar(run.title)
-        worker.start()
+        create_worker(run, _worker_class=_Worker).start()
 
     def _on_step(self, run: _Run, step: Progress) -> None:
-        if run in self.runs and not run.cancel.is_set() and run.bar is not None:
+        if run in self.runs and not run.cancel.is_set():
+            run.bar = run.bar or _Bar(run.title)
             run.bar.show(step)  # handles events: the job may end meanwhile
             owner = run.owner
             if owner is not None and run in self.runs and not run.cancel.is_set():

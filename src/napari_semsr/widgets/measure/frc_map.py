@@ -187,6 +187,7 @@ def _measure(images: Sequence[Micrograph], options: FrcMapOptions) -> Job[FrcOut
 class FrcMapPanel(Panel):
     """Maps the resolution of two layers, or of one and its split."""
 
+    plots = True
     help_place = "frc.md#maps"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:

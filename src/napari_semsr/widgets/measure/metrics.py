@@ -79,6 +79,7 @@ def _compare(
 class MetricsPanel(Panel):
     """Measures a layer, against a reference layer where there is one."""
 
+    plots = True
     help_place = "first-steps.md#3-measure-it"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:

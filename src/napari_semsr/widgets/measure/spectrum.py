@@ -210,6 +210,7 @@ def _curves(spectra: Spectra) -> Mapping[str, dict[str, NDArray[Any]]]:
 class SpectrumPanel(Panel):
     """Draws the radial spectra of layers together, and adds centred ones."""
 
+    plots = True
     help_place = "first-steps.md#3-measure-it"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:

@@ -201,6 +201,7 @@ def add_frames(viewer: "napari.viewer.Viewer", layers: list[Any]) -> str:
 class StitchMosaicPanel(Panel):
     """Joins the frames of a folder to one mosaic."""
 
+    plots = True
     help_place = "first-steps.md#5-stitch-frames"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:

@@ -259,6 +259,7 @@ class TrainPanel(Panel):
     Closing the panel or the viewer stops the training with its state kept.
     """
 
+    plots = True
     help_place = "training.md#the-panel-train"
     lane = "training"  # for hours, and beside what the panels compute
 

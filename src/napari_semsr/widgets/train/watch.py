@@ -11,7 +11,14 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_semsr.core import Micrograph, SemsrError, spell_time
 from napari_semsr.io import HELPER_KEY, read
 from napari_semsr.jobs import TrainStep
-from napari_semsr.widgets.base import Findings, Note, Quantity, push_button, table
+from napari_semsr.widgets.base import (
+    Findings,
+    Note,
+    Quantity,
+    plots_ready,
+    push_button,
+    table,
+)
 from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
@@ -190,15 +197,18 @@ class TrainView(QWidget):
         return changed
 
     def _draw(self) -> None:
-        """Draw the curves, and write the figures."""
+        """Write the figures, and draw the curves once matplotlib is there."""
+        curve = self.curve
+        self.figures.setText(table(self._rows(curve)))
+        if not plots_ready():  # the job imports it, in its thread
+            self._dirty = True
+            return
         from napari_semsr.widgets.base import PlotCanvas
 
-        curve = self.curve
         if self.plot is None:
             self.plot = PlotCanvas(self.viewer, rows=2, height=170)
             self._column.insertWidget(0, self.plot)
         _draw_training(self.plot, np.array(self._losses), curve)
-        self.figures.setText(table(self._rows(curve)))
 
     def findings(self, title: str) -> Findings:
         """Give figures and curves as far as the run has come."""

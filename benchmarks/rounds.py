@@ -1,0 +1,133 @@
+"""Whether a session that goes on for long grows: rounds of opening, running, removing.
+
+An image is opened, enhanced by a small model, mapped by FRC and transformed, then all
+layers are removed, many times in one window (on a virtual screen where there is no
+other)::
+
+    python benchmarks/rounds.py
+    python benchmarks/rounds.py --rounds 10 --warm 3
+
+After each round memory in use, threads, open files, temporary files, objects of Qt and
+jobs are counted. Those of the first rounds do not count: caches fill then (of napari's
+shaders, matplotlib's fonts, torch's allocator). Later memory may grow by no more than
+`ALLOWED_MB` in all, a tenth of what a viewer takes: the C library keeps what lies
+between blocks that stay. All else may not grow.
+
+Exit code 1 means that something did.
+"""
+
+import argparse
+import gc
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from live import ROOT, show, spin
+
+ALLOWED_MB = 60.0
+_LONGEST_S = 300.0
+
+
+class Session:
+    """A viewer with the panels of the story, and what is counted of it."""
+
+    def __init__(self, model: Path) -> None:
+        import napari
+
+        from napari_semsr.widgets.enhance.panel import EnhancePanel
+        from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+        from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+
+        self.viewer = napari.Viewer(show=True)
+        kinds = (EnhancePanel, FrcMapPanel, SpectrumPanel)
+        self.panels = [kind(self.viewer) for kind in kinds]
+        for panel in self.panels:
+            self.viewer.window.add_dock_widget(panel, name=panel.title)
+        self.panels[0].model.add_file(model)
+
+    def play(self, image: Any) -> None:
+        """Open an image, run the panels on it, and remove all layers."""
+        from napari_semsr.widgets.layers import layer_keywords
+
+        for panel in self.panels:
+            self.viewer.add_image(image.data, **layer_keywords(image))
+            panel.run_button.click()
+            spin(_LONGEST_S, lambda panel=panel: not panel.busy)
+            spin(0.2)
+        if len(self.viewer.layers) < 2 * len(self.panels):
+            raise SystemExit([panel.status.text() for panel in self.panels])
+        self.viewer.layers.clear()
+        spin(0.3)
+
+    def count(self, folder: Path) -> dict[str, float]:
+        """Count what may not grow."""
+        import psutil
+        from napari.layers import Layer
+        from qtpy.QtCore import QObject
+        from qtpy.QtWidgets import QApplication
+
+        from napari_semsr.core import return_free_memory
+        from napari_semsr.widgets.base.runner import any_busy
+
+        gc.collect()
+        return_free_memory()
+        process = psutil.Process()
+        window = sum(
+            len(item.findChildren(QObject)) for item in QApplication.topLevelWidgets()
+        )
+        return {
+            "MB": process.memory_info().rss / 1e6,
+            "threads": process.num_threads(),
+            "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
+            "temporary files": sum(1 for _ in folder.rglob("*")),
+            "objects of Qt": window,
+            "jobs": float(any_busy()),
+            "layers alive": sum(isinstance(i, Layer) for i in gc.get_objects()),
+        }
+
+
+def play(rounds: int, warm: int, folder: Path) -> int:
+    """Play the rounds, print what was counted, and judge."""
+    sys.path.insert(0, str(ROOT))
+    from tests.tiny_models import write_tiny_model
+    from tests.widgets.scenes import exposures_of
+
+    models = folder / "models"
+    models.mkdir()
+    session = Session(write_tiny_model(models))
+    image = exposures_of()[0]
+    counts = []
+    for number in range(rounds):
+        begun = time.perf_counter()
+        session.play(image)
+        counts.append(session.count(folder))
+        said = ", ".join(f"{value:.0f} {key}" for key, value in counts[-1].items())
+        show(f"round {number + 1} ({time.perf_counter() - begun:.0f} s): {said}")
+    session.viewer.close()
+    first, last = counts[warm - 1], counts[-1]
+    grown = {key: last[key] - first[key] for key in first}
+    said = ", ".join(f"{value:+.0f} {key}" for key, value in grown.items())
+    show(f"from round {warm} to {rounds}: {said} (MB: at most {ALLOWED_MB:+.0f})")
+    return int(grown.pop("MB") > ALLOWED_MB or max(grown.values()) > 0)
+
+
+def main() -> int:
+    """Play in a folder of its own for temporary files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--warm", type=int, default=10)
+    chosen = parser.parse_args()
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        screen = str(ROOT / "scripts" / "with_display.sh")
+        os.execv(screen, [screen, sys.executable, __file__, *sys.argv[1:]])  # noqa: S606
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["NAPARI_CONFIG"] = str(Path(place) / "settings.yaml")
+        tempfile.tempdir = place
+        return play(chosen.rounds, chosen.warm, Path(place))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
