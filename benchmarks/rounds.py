@@ -66,12 +66,14 @@ class Session:
         """Count what may not grow."""
         import psutil
         from napari.layers import Layer
-        from qtpy.QtCore import QObject
+        from qtpy.QtCore import QEvent, QObject
         from qtpy.QtWidgets import QApplication
 
         from napari_semsr.core import return_free_memory
         from napari_semsr.widgets.base.runner import any_busy
 
+        # processEvents leaves them to a loop that is entered, as napari's own
+        QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         gc.collect()
         return_free_memory()
         process = psutil.Process()

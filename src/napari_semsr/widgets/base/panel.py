@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import CategoricalWidget
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels as LabelLayer, Layer
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
@@ -102,7 +102,7 @@ def _with_plots(make: _Make) -> Job[Any]:
     if not plots_ready():
         yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
         importlib.import_module(_PLOTS)
-        Labels(np.zeros((1, 1), np.uint8))
+        LabelLayer(np.zeros((1, 1), np.uint8))
     return (yield from make())
 
 
