@@ -61,3 +61,22 @@ def test_stitch_asks_for_the_pixel_size_in_its_own_row(model, qtbot):
     qtbot.addWidget(panel)
     panel.show_status("It is not calibrated: give --pixel-size-nm.")
     assert panel.status.text() == "It is not calibrated: give 'Pixel size'."
+
+
+@pytest.mark.parametrize("name", ["mine.tif", "mine.PNG", "mine.ome.tiff"])
+def test_a_result_is_not_written_under_the_name_of_another_format(
+    restore, run_panel, tmp_path, name
+):
+    restore.output.value = tmp_path / name
+    restore.form.set_values(psf="1px")
+    said = run_panel(restore)
+    assert f"leave the suffix of {name} out under Save as" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.zarr", "mine.ome.zarr"])
+def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name):
+    restore.output.value = tmp_path / name
+    restore.form.set_values(psf="1px")
+    assert "Restored" in run_panel(restore)
+    assert [item.name for item in tmp_path.iterdir()] == ["mine.ome.zarr"]

@@ -1,3 +1,4 @@
+import re
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from napari_semsr.core.progress import Progress
 from napari_semsr.io import NETWORK_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.enhance import panel as enhance_module
-from napari_semsr.widgets.enhance.models import card_text
+from napari_semsr.widgets.enhance.models import card_details, card_text
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from tests.children import LIMIT_MS
@@ -53,26 +54,35 @@ def asked(panel, finish, monkeypatch):
 
 
 def test_card_is_shown(panel):
-    text = panel.model.text.text()
-    for part in (
-        "Trained on",
-        "Receptive field",
-        "Licence",
-        panel.model.card["licence"],
-    ):
-        assert part in text
+    card, text = panel.model.card, panel.model.text.text()
+    assert card["description"] in text
+    assert "of discs put in or taken out it shows 100 % rightly" in text
+    assert card["limits"] not in text
+    assert not panel.model.more.unfolded
+    for part in ("Trained on", "Looks as far as", card["licence"], card["limits"]):
+        assert part in panel.model.details.text()
+
+
+def test_link_of_a_card_opens_the_manual_where_checks_are_told(panel):
+    from qtpy.QtCore import QUrl
+    from qtpy.QtWidgets import QDialog
+
+    (link,) = re.findall(r'href="([^"]+)"', panel.model.text.text())
+    panel.model.text.anchorClicked.emit(QUrl(link))
+    (manual,) = panel.window().findChildren(QDialog)
+    assert "Does it show what is there?" in manual.browser.toPlainText()
 
 
 def test_card_warns_of_an_untrained_pixel_size():
     card = {"name": "sharp", "pixel_size_nm": (5.0, 20.0), "receptive_field": 8}
-    amber = "color:"
+    amber = 'class="warning"'
 
     def text(size, *resample):
         return card_text(card, parse_pixel_size(size), *resample)
 
     assert "not be trusted" in text(100)
     assert amber in text(100)
-    assert "5 to 20 nm per pixel" in text(10)
+    assert "5 to 20 nm per pixel" in card_details(card)
     assert "The field has" not in text(10) + text(None)
     assert "is resampled to 20 nm" in text(30)
     assert amber not in text(30)
@@ -86,8 +96,13 @@ def test_card_tells_what_the_check_with_discs_found():
     wide = dict.fromkeys(("inserted", "erased", "together"), shares)
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
-    assert "fog 97.8 % (drawn images)" in card_text(card, None)
-    assert "Discs" not in card_text({"name": "n"}, None)
+    assert "fog 97.8 %" in card_details(card)
+    said = (
+        "drawn samples: of discs put in or taken out it shows 98 % rightly, its input"
+    )
+    assert f"{said} 50 % (fog)" in card_text(card, None)
+    assert "was not checked" in card_text({"name": "n"}, None)
+    assert "discs" not in card_details({"name": "n"})
 
 
 def test_result_is_a_calibrated_layer_over_its_store(panel, model, run_panel, tmp_path):

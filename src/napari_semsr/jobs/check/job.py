@@ -193,7 +193,7 @@ class DiscRecord:
         for kind in _KINDS if isinstance(records, dict) else ():
             record = cls(records.get(kind))
             try:
-                if all((list(record.rows()), list(record.lines()))):
+                if all((list(record.rows()), list(record.lines()), record.worst())):
                     found[kind] = record
             except (KeyError, TypeError, ValueError, AttributeError):
                 continue
@@ -230,6 +230,23 @@ class DiscRecord:
             wide = found["resolved"]
             parts = (f"{change} {_cell(wide[change])}" for change in _CHANGES)
             yield f"{name}: {', '.join(parts)}"
+
+    def worst(self) -> tuple[str, float, float]:
+        """Find the condition in which the fewest discs are right.
+
+        Returns
+        -------
+        tuple of str and float
+            Condition, and the shares that are right over the radii that the blur
+            resolves: in the enhanced image and in the degraded one.
+        """
+        shares = {
+            name: found["resolved"]["together"]
+            for name, found in self.found["conditions"].items()
+        }
+        tried = {name: both for name, both in shares.items() if both["discs"]}
+        name = min(tried, key=lambda name: tried[name]["enhanced"])
+        return name, tried[name]["enhanced"], tried[name]["degraded"]
 
     def summary(self) -> str:
         """Say it in a few words.

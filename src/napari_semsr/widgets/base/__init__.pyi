@@ -23,6 +23,7 @@ from .history import (
     UndoList as UndoList,
     history_of as history_of,
 )
+from .manual import open_manual as open_manual
 from .panel import (
     DASH as DASH,
     SIGMA as SIGMA,

@@ -414,3 +414,8 @@ class Folded(QWidget):
         self.header.setChecked(on)
         self.header.setText(f"{_DOWN if on else _RIGHT} {self._title}")
         self.content.setVisible(on)
+
+    def unfold_for(self, value: object) -> None:
+        """Show the widgets because of a value that goes with them."""
+        if value:
+            self.unfold()

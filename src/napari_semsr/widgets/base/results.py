@@ -182,8 +182,8 @@ def store_edit(what: str = "result") -> FileEdit:
     return FileEdit(
         name="output",
         label="Save as",
-        tooltip=f"An .ome.zarr path; empty keeps the {what} in a temporary folder that "
-        "is removed when napari ends.",
+        tooltip=f"A store, NAME.ome.zarr; empty keeps the {what} in a temporary folder "
+        "that is removed when napari ends. Save… gives TIFF or PNG afterwards.",
         mode=FileDialogMode.OPTIONAL_FILE,
         filter="*.ome.zarr",
     )
@@ -195,12 +195,23 @@ def typed_path(edit: FileEdit) -> Path | None:
     return None if text in ("", ".") else Path(text)
 
 
+_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi")
+
+
 def typed_store(edit: FileEdit) -> Path | None:
     """Path of an optional field for a store, its suffix added."""
     path = typed_path(edit)
-    if path is None or path.name.endswith(".ome.zarr"):
+    if path is None or path.name.lower().endswith(".ome.zarr"):
         return path
-    return path.with_name(f"{path.name}.ome.zarr")
+    if path.suffix.lower() in _IMAGES:
+        msg = (
+            "A result is written as a store first, NAME.ome.zarr: leave the suffix of "
+            f"{path.name} out under Save as, and press Save… when it is made to have "
+            "it in another format, too."
+        )
+        raise OptionError(msg)
+    stem = path.stem if path.suffix.lower() == ".zarr" else path.name
+    return path.with_name(f"{stem}.ome.zarr")
 
 
 def typed_stack(edit: FileEdit) -> Path | None:

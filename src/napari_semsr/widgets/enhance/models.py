@@ -9,7 +9,16 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import PixelSize, SemsrError, run
 from napari_semsr.jobs import DiscRecord, list_models_job, model_info_job
-from napari_semsr.widgets.base import TIMES, Form, Note, is_alive, push_button, table
+from napari_semsr.widgets.base import (
+    TIMES,
+    Folded,
+    Form,
+    Note,
+    is_alive,
+    open_manual,
+    push_button,
+    table,
+)
 
 
 class _ShelfNews:
@@ -22,8 +31,9 @@ NEWS = _ShelfNews()
 """Its `changed` is emitted, in the main thread, when a model came to the shelf."""
 
 
-_AMBER = "#e3b617"
 _TOLERANCE = 0.001
+_CHECKED = "models.md#does-it-show-what-is-there"
+_IMAGES = {"held_out": "real images that it had not seen", "drawn": "drawn samples"}
 
 
 def card_text(
@@ -31,34 +41,56 @@ def card_text(
     pixel_size_nm: PixelSize | None,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> str:
-    """Write a card for people.
+    """Say in rich text what a model does, and how far that was checked.
 
-    Gives rich text; what is done about a pixel size that the model was not trained for
-    stands below, in amber where the model is run on it all the same.
+    What is done about a pixel size that the model was not trained for stands below,
+    as a warning where the model is run on it all the same.
     """
     from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
+    text = f"<p>{card.get('description') or 'No description.'}</p>"
+    if "name" in card:
+        text += f"<p>{_checked(card)}</p>"
     trained = TrainedPixelSizes.from_card(card)
-    rows = {
-        "Trained on": trained.sentence(),
-        "Scale": f"{card.get('scale', 1)} {TIMES}",
-        "Receptive field": _field(card),
-        "Architecture": str(card.get("architecture")),
-        "Licence": str(card.get("licence")),
-    }
-    if records := DiscRecord.of_card(card):
-        kind, record = next(iter(records.items()))  # of real images, if there are any
-        said = f"{record.summary()} ({kind.replace('_', ' ')} images)"
-        rows["Discs shown rightly"] = said
-    about = card.get("description") or "No description."
-    text = f"<p>{about}</p>{table(rows, strong=False)}"
-    if card.get("limits"):
-        text += f"<p><i>Limits: {card['limits']}</i></p>"
     fit = fit_pixels(pixel_size_nm, trained, resample)
     if fit.note:
-        colour = f' style="color:{_AMBER}"' if fit.steps is None else ""
-        text += f"<p{colour}>{fit.note}</p>"
+        kind = ' class="warning"' if fit.steps is None else ""
+        text += f"<p{kind}>{fit.note}</p>"
     return text
+
+
+def _checked(card: dict[str, Any]) -> str:
+    """Say where the model does worst, and how its input does there."""
+    records = DiscRecord.of_card(card)
+    link = f'<a href="{_CHECKED}">How this is checked</a>'
+    if not records:
+        return f"Whether it shows what is there was not checked. {link}"
+    kind, record = next(iter(records.items()))  # of real images, if there are any
+    name, enhanced, degraded = record.worst()
+    return (
+        f"Checked on {_IMAGES[kind]}: of discs put in or taken out it shows "
+        f"{100 * enhanced:.0f} % rightly, its input {100 * degraded:.0f} % "
+        f"({'' if len(record.found['conditions']) == 1 else 'at worst: '}{name}). "
+        f"{link}"
+    )
+
+
+def card_details(card: dict[str, Any]) -> str:
+    """Write the rest of a card as rich text."""
+    from napari_semsr.inference import TrainedPixelSizes
+
+    rows = {
+        "Trained on": TrainedPixelSizes.from_card(card).sentence(),
+        "Scale": f"{card.get('scale', 1)} {TIMES}",
+        "Looks as far as": _field(card),
+        "Network": str(card.get("architecture")),
+        "Licence": str(card.get("licence")),
+    }
+    for kind, record in DiscRecord.of_card(card).items():
+        rows[f"Discs, {kind.replace('_', ' ')} images"] = record.summary()
+    limits = card.get("limits")
+    told = f"<p><i>Limits: {limits}</i></p>" if limits else ""
+    return table(rows, strong=False) + told
 
 
 def _field(card: dict[str, Any]) -> str:
@@ -92,12 +124,17 @@ class ModelChooser(QWidget):
             self._choose_file,
             "A .safetensors file with a model card.",
         )
-        self.text = Note()
+        self.text, self.details = Note(), Note()
+        self.text.setOpenLinks(False)
+        self.text.anchorClicked.connect(lambda url: open_manual(self, url.toString()))
+        told = "What it was trained on, its limits and its licence."
+        self.more = Folded("More", told, self.details)
         form = Form(self.box, self.file_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(form)
         column.addWidget(self.text)
+        column.addWidget(self.more)
         self.box.reset_choices()
         self._proposed = self.box.value
         self.box.changed.connect(lambda _: self.refresh())
@@ -175,7 +212,10 @@ class ModelChooser(QWidget):
         self.changed.emit()
 
     def _write(self) -> None:
-        if self.card:
-            self.text.setText(card_text(self.card, self.pixel_size_nm, self.resample))
-        else:
-            self.text.setText("No model is on the shelf; add a model file.")
+        card = self.card
+        known = card_text(card, self.pixel_size_nm, self.resample)
+        self.text.setText(
+            known if card else "No model is on the shelf; add a model file."
+        )
+        self.details.setText(card_details(card) if "name" in card else "")
+        self.more.setVisible("name" in card)

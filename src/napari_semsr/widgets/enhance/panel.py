@@ -249,7 +249,7 @@ class EnhancePanel(Panel):
 
     def _begun(self) -> Any:
         """Show how a store was begun that is to be resumed, and give its options."""
-        path = typed_store(self.output)
+        path = None if self.takes_stack() else typed_store(self.output)
         found = None
         if path is not None and self.existing.value == "resume":
             found = unfinished(path)

@@ -34,6 +34,7 @@ from napari_semsr.widgets.base import (
     SIGMA,
     TIMES,
     Columns,
+    Folded,
     Form,
     JobRunner,
     Note,
@@ -259,15 +260,16 @@ class StitchMosaicPanel(Panel):
             choices=[("refuse", False), ("replace it", True)],
         )
         self.trouble = Note()
+        told = "How frames are ordered, joined and blended; few scans need it."
+        self.advanced = Folded("Advanced", told, Form(self.positions), self.form)
         layout = Form(
-            self.positions,
             self.grid,
             self.pixel_size,
             self.flat,
             self.flat_file.native,
         )
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
-        self.add_group("How", layout, self.form)
+        self.add_group("How", layout, self.advanced)
         self.add_group("Mosaic", Form(self.output, self.existing))
         self.coverage = CheckBox(
             name="coverage",
@@ -284,6 +286,8 @@ class StitchMosaicPanel(Panel):
         self.coverage.changed.connect(self._show_coverage)
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
+        # a grid that is typed has an order, and an overlap that may be known
+        self.grid.changed.connect(self.advanced.unfold_for)
         self._show_flat_file(self.flat.value)
         self._take_open_scan()
 

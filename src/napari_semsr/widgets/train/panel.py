@@ -38,6 +38,7 @@ from napari_semsr.jobs import (
 from napari_semsr.pairing import PairOptions
 from napari_semsr.widgets.base import (
     Findings,
+    Folded,
     Form,
     Note,
     Panel,
@@ -114,7 +115,7 @@ class PairsForm(Form):
             most=_LARGEST_PATCH,
             step=16,
         )
-        for control in (self.source, self.low, self.high, self.store, self.patch):
+        for control in (self.source, self.low, self.high, self.store):
             self.add(control)
         self.source.changed.connect(self._show_rows)
         self._show_rows(self.source.value)
@@ -300,8 +301,11 @@ class TrainPanel(Panel):
         self._clock.timeout.connect(self.view.poll)
         self.add_group("Pairs", self.pairs)
         self.add_group("Recipe", self.recipe)
-        where = Form(self.name, self.steps, self.folder, self.replace)
-        self.add_group("Run", where)
+        told = "Side of the patches and place of the run; few runs need them."
+        more = Form(self.pairs.patch, self.folder)
+        self.advanced = Folded("Advanced", told, more)
+        where = Form(self.name, self.steps, self.replace)
+        self.add_group("Run", where, self.advanced)
         self.add_results("Training", self.view)
         self._results_title = ""  # what is shown is always of this run
         self.recipe.changed.connect(self._propose)
