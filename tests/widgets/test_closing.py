@@ -140,6 +140,27 @@ def test_closing_by_a_script_leaves_the_project_as_it_was(
     assert store.parent == path
 
 
+def test_a_project_that_napari_opens_is_gone_on_with(
+    opened, make_napari_viewer, qtbot, tmp_path, monkeypatch
+):
+    viewer, _, _, _ = opened
+    path = tmp_path / "kept.semsr"
+    saver = SavePanel(viewer)
+    viewer.window.add_dock_widget(saver, name="Save")
+    viewer.scene.camera.zoom = 7.5
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    saver.run_button.click()
+    qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
+    other = make_napari_viewer(show=True)
+    again = SavePanel(other)
+    other.window.add_dock_widget(again, name="Save")
+    other.open(path, plugin="napari-semsr")
+    qtbot.waitUntil(lambda: again.session.folder == path, timeout=LIMIT_MS)
+    assert [item.name for item in other.layers] == [item.name for item in viewer.layers]
+    assert other.scene.camera.zoom == 7.5
+    assert "saved as you go on" in again.about.text()
+
+
 def test_figures_say_what_a_network_made(opened, tmp_path, monkeypatch):
     from PIL import Image
 

@@ -15,8 +15,14 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.io.napari_hooks import STORE_KEY, get_reader
 from napari_semsr.jobs import SimulateOptions, simulate_job
-from napari_semsr.widgets.base.results import keep_results_in
+from napari_semsr.widgets.base.results import (
+    add_opened,
+    keep_results_in,
+    new_store_path,
+    open_store,
+)
 from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
@@ -140,6 +146,7 @@ def story(model, qtbot, tmp_path, run_panel):
     press(StitchMosaicPanel)
     mosaic = next(item for item in model.layers if item.name.endswith("mosaic"))
     press(RestorePanel, layer=mosaic)
+    press(EnhancePanel, layer=mosaic)
     press(CropPanel, layer=mosaic, like=None)
     press(FrcMapPanel, first=mosaic)
     press(SpectrumPanel, layers=[mosaic])
@@ -269,6 +276,46 @@ def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path)
     shutil.rmtree(second)
     panel.session.changed.emit()
     assert second not in panel.recent.choices
+
+
+def test_another_project_takes_all_and_leaves_the_first(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    panel, first, second = save_panel(model), tmp_path / "a.semsr", tmp_path / "b.semsr"
+    assert not panel.new_button.isVisibleTo(panel)
+    save_into(panel, qtbot, choose, first)
+    before = listed(first)
+    choose(second)
+    panel.new_button.click()
+    wait(panel, qtbot)
+    assert panel.session.folder == second
+    assert listed(first) == before
+    stores = [
+        {item["store"] for item in listed(path)["layers"]} for path in (first, second)
+    ]
+    assert stores[0] == stores[1]
+    assert all((second / name).is_dir() for name in stores[1])
+    shutil.rmtree(first)
+    viewer, _ = reopen(save_panel, qtbot, choose, second)
+    for one, other in zip(model.layers, viewer.layers, strict=True):
+        assert_alike(one, other)
+    panel.new_button.click()
+    assert "is a project already" in panel.status.text()
+
+
+def test_a_pyramid_is_kept_lazy(model, save_panel, qtbot, choose, tmp_path, rng):
+    image = Micrograph(rng.random((2100, 300)).astype(np.float32), (5, 5), "field")
+    store = new_store_path("field")
+    write(image, store)
+    shown = add_opened(model, run(open_store(store)))
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    assert Path(shown.metadata[STORE_KEY]) == path / store.name
+    shutil.rmtree(store)
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    (again,) = viewer.layers
+    assert again.multiscale
+    np.testing.assert_array_equal(np.asarray(again.data[0]), image.data)
 
 
 # -- inputs and damage ---------------------------------------------------------------

@@ -27,6 +27,7 @@ from .napari_hooks import (
     HELPER_KEY as HELPER_KEY,
     LIVE_KEY as LIVE_KEY,
     NETWORK_KEY as NETWORK_KEY,
+    PROJECT_KEY as PROJECT_KEY,
     READ_KEY as READ_KEY,
     SAVED_KEY as SAVED_KEY,
     SINGLE_PX as SINGLE_PX,

@@ -52,6 +52,9 @@ It tells whose helper it is.
 BAR_KEY = "semsr colour bar"
 """Entry of a layer's metadata that tells that it is read by a colour bar."""
 
+PROJECT_KEY = "semsr project"
+"""Entry of a layer's metadata: project that napari itself read it from."""
+
 READ_KEY = "semsr read"
 """Entry of a layer's metadata that tells how it was read: a channel, or options."""
 

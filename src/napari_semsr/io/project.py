@@ -34,6 +34,7 @@ from napari_semsr.io.files import renaming, replacing, writing
 from napari_semsr.io.napari_hooks import (
     FOLDER_KEY,
     LIVE_KEY,
+    PROJECT_KEY,
     READ_KEY,
     SAVED_KEY,
     SINGLE_PX,
@@ -52,7 +53,7 @@ _VERSION = 1
 _FORMAT = "napari-semsr project"
 _MOST_RECENT = 10
 _IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
-_PLACES = (STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY)
+_PLACES = (STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY)
 """Entries of a layer's metadata that hold on this machine only."""
 
 Kind = Literal["image", "labels", "shapes", "points"]
@@ -395,6 +396,7 @@ def _is_plain(value: Any) -> bool:
 def _keywords(layer: ProjectLayer) -> dict[str, Any]:
     """Turn the attributes of a layer back into keywords."""
     made = dict(layer.attributes, name=layer.name)
+    made["metadata"] = dict(made.get("metadata") or {})
     features = made.get("features")
     if features:
         made["features"] = {
@@ -581,14 +583,12 @@ def _read_layer(
         if layer.kind == "points":
             data = np.array(layer.data or (), dtype=float)
         if source is not None:
-            keywords["metadata"] = keywords.get("metadata", {}) | {
-                FOLDER_KEY: str(source)
-            }
+            keywords["metadata"] = {**keywords["metadata"], FOLDER_KEY: str(source)}
         return data if len(data) else None, keywords, layer.kind
     data, own, _ = _read_pixels(folder, layer, source)
     here = own.pop("metadata", {})
     metadata = {key: here[key] for key in _PLACES if key in here}
-    metadata |= keywords.pop("metadata", {})
+    metadata |= keywords.pop("metadata")
     if hasattr(data[0] if isinstance(data, list) else data, "dask"):
         own["cache"] = False
     return data, {**own, **keywords, "metadata": metadata}, layer.kind
@@ -657,6 +657,8 @@ def read_project_layers(path: Path) -> list[LayerTuple]:
     opened = run(open_project(path))
     for sentence in opened.said:
         warnings.warn(sentence, stacklevel=2)
+    for _, (_, keywords, _) in opened.layers:
+        keywords["metadata"][PROJECT_KEY] = str(opened.folder)
     return [layer for _, layer in opened.layers]
 
 

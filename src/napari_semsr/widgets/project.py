@@ -59,6 +59,11 @@ class SavePanel(Panel):
             self.open_project,
             "Open a folder NAME.semsr in place of what is open.",
         )
+        self.new_button = push_button(
+            "Save as another project\N{HORIZONTAL ELLIPSIS}",
+            self.new_project,
+            "Save all into another folder NAME.semsr, and go on with that.",
+        )
         self.made_list = QListWidget()
         self.made_list.setToolTip("Images that were made here; a click chooses one.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
@@ -88,7 +93,9 @@ class SavePanel(Panel):
         self._show_undo()
 
     def _build_groups(self) -> None:
-        self.add_group("Project", self.about, Form(self.recent, self.open_button))
+        self.add_group(
+            "Project", self.about, Form(self.recent, self.open_button, self.new_button)
+        )
         self.made_group = self.add_group("Made here", self.made_list, self.layer_button)
         self.add_group("Figure", Form(self.extent, self.figure_button))
         self.add_group("Step back", self.undo_button)
@@ -108,10 +115,14 @@ class SavePanel(Panel):
 
     def run(self) -> None:
         """Save all into the project that is open, or into a new one."""
+        if self.session.folder is None:
+            self.new_project()
+        else:
+            self.session.save(self._show_all_saved)
+
+    def new_project(self) -> None:
+        """Ask where a new project goes, and save all into it."""
         with self.told():
-            if self.session.folder is not None:
-                self.session.save(self._show_all_saved)
-                return
             folder = ask_new_project(self)
             if folder is not None:
                 self.session.begin(folder, self._show_all_saved)
@@ -162,6 +173,7 @@ class SavePanel(Panel):
         self.run_button.setText(label)
         said = f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
         self.about.setText(said)
+        self.new_button.setVisible(folder is not None)
         with self.recent.changed.blocked():
             self.recent.native.clear()  # else new ones come last
             self.recent.reset_choices()

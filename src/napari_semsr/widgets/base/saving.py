@@ -14,11 +14,11 @@ from napari_semsr.io import (
     PROJECT_SUFFIX,
     SAVED_KEY,
     STORE_KEY,
+    file_stem,
     output_kind,
     project_folder,
     write,
 )
-from napari_semsr.widgets.base.results import file_stem
 from napari_semsr.widgets.layers import look_of, micrograph_from_layer
 
 _FILTERS = {

@@ -25,6 +25,7 @@ from napari_semsr.io import (
     FOLDER_KEY,
     HELPER_KEY,
     LIVE_KEY,
+    PROJECT_KEY,
     READ_KEY,
     SAVED_KEY,
     STORE_KEY,
@@ -39,6 +40,7 @@ from napari_semsr.io import (
     open_project,
     plain,
     plain_attributes,
+    read_project,
     write,
     write_array,
     write_project,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 
 _SETTLE_MS = 1500  # chosen: a dragged slider is saved once
 _SEVERAL = 2
+_STORE = ".ome.zarr"
 _KEPT = {
     "": (
         *("opacity", "blending", "visible", "units", "axis_labels"),
@@ -106,8 +109,7 @@ class _Task(NamedTuple):
     """What has to be done before a project can name a layer's pixels."""
 
     layer: Layer
-    do: Callable[[], Kept]
-    now: dict[str, str]  # what the layer's metadata say afterwards
+    do: Callable[[], tuple[Kept, dict[str, str]]]  # gives what its metadata say then
 
 
 def ask_unsaved(parent: QWidget, names: list[str]) -> str:
@@ -148,6 +150,7 @@ class Session(QObject):
         self.runner.cancelled.connect(partial(self._fail, "Saving was cancelled."))
         self._kept: WeakKeyDictionary[Layer, Kept] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
+        self._adopted: dict[Path, Path] = {}
         self._lost: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
         self._panels: WeakSet[Any] = WeakSet()
@@ -171,8 +174,12 @@ class Session(QObject):
         camera = getattr(viewer, "scene", viewer).camera
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
             item.connect(self._touch)
+        self._taking = QTimer(self)
+        self._taking.setSingleShot(True)
+        self._taking.timeout.connect(self._take_read)
         for layer in viewer.layers:
             layer.events.connect(self._on_layer)
+            self._look_for_project(layer)
 
     @property
     def viewer(self) -> "ViewerModel":
@@ -220,7 +227,43 @@ class Session(QObject):
 
     def _on_inserted(self, event: Any) -> None:
         event.value.events.connect(self._on_layer)
+        self._look_for_project(event.value)
         self._touch()
+
+    def _look_for_project(self, layer: Layer) -> None:
+        """Go on with a project that napari itself reads, when all of it is there."""
+        if self.folder is None and PROJECT_KEY in layer.metadata:
+            self._taking.start(0)
+
+    def _take_read(self) -> None:
+        """Go on with the project whose layers, and no others, are open."""
+        if self.folder is not None or self._viewer() is None:
+            return
+        layers = list(self.viewer.layers)
+        read = {item.metadata.pop(PROJECT_KEY, None) for item in layers}
+        if len(read) != 1 or None in read:
+            return
+        folder = Path(read.pop())
+        try:
+            project = read_project(folder)
+        except SemsrError:
+            return  # which napari has said already
+        names = {item.name for item in layers}
+        lost = [item for item in project.layers if item.name not in names]
+        self._go_on(folder, project, tuple(lost))
+        self.save()
+        self.said.emit(f"{folder.name} is open, and saved as you go on.")
+
+    def _go_on(
+        self, folder: Path, project: Project, lost: tuple[ProjectLayer, ...]
+    ) -> None:
+        """Let a project whose layers are open be the one that is saved."""
+        self._inputs, self._lost = dict(project.inputs), lost
+        self._options = dict(project.options)
+        for panel in filter(is_alive, self._panels):
+            set_form(panel, self._options.get(panel.title, {}))
+        _set_window_state(self.viewer, project.window)
+        self._use(folder)
 
     def _on_layer(self, event: Any) -> None:
         """Note a change of a layer; its pixels have to be written anew."""
@@ -254,8 +297,8 @@ class Session(QObject):
 
     def _is_open(self) -> bool:
         """Whether there is a window that shows the viewer."""
-        window = None if self._window is None else self._window()
-        return is_alive(window) and window.isVisible()
+        window: Any = None if self._window is None else self._window()
+        return is_alive(window) and bool(window.isVisible())
 
     def _touch(self, event: object = None) -> None:
         """Save soon, if a project is open."""
@@ -290,6 +333,7 @@ class Session(QObject):
     def _forget(self) -> None:
         """Forget what belongs to the project that was open before."""
         self._kept.clear()
+        self._adopted.clear()
         self._inputs, self._lost, self._options, self._written = {}, (), {}, None
 
     def save(self, then: Callable[[], object] | None = None) -> None:
@@ -310,14 +354,14 @@ class Session(QObject):
         done = []
         for number, task in enumerate(tasks):
             yield Progress(number, len(tasks), f"saving {task.layer.name}")
-            done.append((task, task.do()))
+            done.append((task.layer, *task.do()))
         return partial(self._settle, done)
 
-    def _settle(self, done: list[tuple[_Task, Kept]]) -> None:
+    def _settle(self, done: list[tuple[Layer, Kept, dict[str, str]]]) -> None:
         """Note where pixels are now, and write the list."""
-        for task, place in done:
-            self._kept[task.layer] = place
-            task.layer.metadata.update(task.now)
+        for layer, kept, now in done:
+            self._kept[layer] = kept
+            layer.metadata.update(now)
         self._write()
 
     def _write(self) -> None:
@@ -385,64 +429,66 @@ class Session(QObject):
         if path.parent == self.folder and path.exists():
             self._kept[layer] = Kept(path.name)
             return None
-        if is_temporary(str(path)) and path.exists():
+        ours = is_temporary(str(path)) or is_project(path.parent)
+        if ours and path.exists():
             return self._adopting_task(layer, path)
         if READ_KEY in layer.metadata and path.is_absolute() and path.exists():
             return self._input_task(layer, path, layer.metadata[READ_KEY])
         return self._writing_task(layer)
 
     def _input_task(self, layer: Layer, path: Path, read: Any) -> _Task:
-        folder, now = self.folder or Path(), {}
-        if is_temporary(str(path)):  # as the sample's frames
-            target = folder / path.name
-            now, source = {FOLDER_KEY: str(target)}, path
-        else:
-            target, source = path, path
+        folder = self.folder or Path()
 
-        def do() -> Kept:
-            if not target.exists():
-                adopt(source, target)
+        def do() -> tuple[Kept, dict[str, str]]:
+            # such as the sample's frames
+            place = self._adopt(path) if is_temporary(str(path)) else path
             digest, noted = note_input(
-                folder, target, self._inputs, frames=read == "frames"
+                folder, place, self._inputs, frames=read == "frames"
             )
             self._inputs[digest] = noted
-            return Kept(input=digest, read=read)
+            now = {} if place == path else {FOLDER_KEY: str(place)}
+            return Kept(input=digest, read=read), now
 
-        return _Task(layer, do, now)
+        return _Task(layer, do)
+
+    def _adopt(self, path: Path) -> Path:
+        """Give what lies elsewhere a place in the project, one for all its layers."""
+        if path not in self._adopted:
+            name = path.name.removesuffix(_STORE)
+            suffix = path.name.removeprefix(name)
+            place = free_path(self.folder or Path(), name, suffix)
+            adopt(path, place)
+            self._adopted[path] = place
+        return self._adopted[path]
 
     def _adopting_task(self, layer: Layer, path: Path) -> _Task:
-        target = (self.folder or Path()) / path.name
+        def do() -> tuple[Kept, dict[str, str]]:
+            place = self._adopt(path)
+            return Kept(place.name), {STORE_KEY: str(place)}
 
-        def do() -> Kept:
-            if not target.exists():
-                adopt(path, target)
-            return Kept(target.name)
+        return _Task(layer, do)
 
-        return _Task(layer, do, {STORE_KEY: str(target)})
-
-    def _writing_task(self, layer: Layer) -> _Task:
+    def _writing_task(self, layer: Image | Labels) -> _Task:
         """Write pixels that are only in memory, or were read by another reader."""
         without_cache(layer)
-        folder = self.folder or Path()
+        folder, name = self.folder or Path(), layer.name
         grey: Any = None
         if isinstance(layer, Image) and layer.ndim == _SEVERAL and not layer.rgb:
             with suppress(SemsrError):
                 grey = micrograph_from_layer(layer)
-        suffix = ".zarr" if grey is None else ".ome.zarr"
-        target = free_path(folder, layer.name, suffix)
-        data = layer.data[0] if layer.multiscale else layer.data
+        data: Any = layer.data[0] if layer.multiscale else layer.data
         if not hasattr(data, "dask"):
             data = np.array(data)  # as it is now
 
-        def do() -> Kept:
-            path = free_path(folder, target.name.removesuffix(suffix), suffix)
+        def do() -> tuple[Kept, dict[str, str]]:
+            place = free_path(folder, name, ".zarr" if grey is None else _STORE)
             if grey is None:
-                write_array(data, path)
+                write_array(data, place)
             else:
-                write(grey.replace(data=data, look=grey.look), path)
-            return Kept(path.name)
+                write(grey.replace(data=data, look=grey.look), place)
+            return Kept(place.name), {SAVED_KEY: str(place)}
 
-        return _Task(layer, do, {SAVED_KEY: str(target)})
+        return _Task(layer, do)
 
     # -- opening ---------------------------------------------------------------------
 
@@ -460,8 +506,6 @@ class Session(QObject):
         self.folder = None  # the one that was open is not to lose its layers
         self._forget()
         viewer.layers.clear()
-        self._inputs, self._lost = dict(opened.project.inputs), opened.lost
-        self._options = dict(opened.project.options)
         for record, (data, keywords, kind) in opened.layers:
             layer = Layer.create(data, keywords, kind)
             without_cache(layer)
@@ -470,10 +514,7 @@ class Session(QObject):
                 show_colour_bar(layer)
             if record.store or record.input:
                 self._kept[layer] = Kept(record.store, record.input, record.read)
-        for panel in filter(is_alive, self._panels):
-            set_form(panel, self._options.get(panel.title, {}))
-        _set_window_state(viewer, opened.project.window)
-        self._use(opened.folder)
+        self._go_on(opened.folder, opened.project, opened.lost)
         then()
         count = len(opened.layers)
         said = f"Opened {opened.folder.name} with {count} layer{'s'[: count != 1]}."
