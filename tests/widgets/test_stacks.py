@@ -6,6 +6,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.io.formats import read
 from napari_semsr.io.napari_hooks import read_layers
+from napari_semsr.widgets.base.folding import Limited
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
@@ -54,6 +55,22 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     assert "lane t = 2 of 3 of series is taken" in panel.plane.text()
     model.layers.remove(stack)
     assert panel.plane.text() == ""
+
+
+def test_what_is_said_has_a_bar_only_where_it_does_not_fit(panel, qtbot):
+    panel.resize(340, 700)
+    panel.show()
+    qtbot.waitExposed(panel)
+    area = next(
+        item for item in panel.findChildren(Limited) if item.isAncestorOf(panel.status)
+    )
+    bar = area.verticalScrollBar()
+    qtbot.waitUntil(lambda: area.height() > 0)
+    assert not bar.isVisible()
+    panel.show_status("one line after another " * 60)
+    qtbot.waitUntil(bar.isVisible)
+    panel.show_status("one line")
+    qtbot.waitUntil(lambda: not bar.isVisible())
 
 
 def test_the_plane_in_view_is_measured(model, qtbot, stack, run_panel):

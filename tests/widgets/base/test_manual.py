@@ -8,6 +8,7 @@ from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QMainWindow
 
+from napari_semsr.cli.command import VERBS
 from napari_semsr.widgets.base.manual import (
     Manual,
     find_in_manual,
@@ -106,3 +107,10 @@ def test_pictures_are_no_wider_than_the_window(manual):
     manual.show_place("first-steps.md")
     image = manual.browser.loadResource(2, QUrl("images/enhance.png"))
     assert 0 < image.width() <= manual.browser.viewport().width()
+
+
+def test_the_manual_says_where_each_command_is_in_napari():
+    page = (manual_folder() / "panels.md").read_text("utf-8")
+    table = page.partition("## Commands and panels")[2]
+    listed = {word.split()[0] for word in re.findall(r"`([^`]+)`", table)}
+    assert listed == set(VERBS)

@@ -116,6 +116,14 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     assert "nominal" in stage.get_xlabel()
     assert panel.results.isVisibleTo(panel)
     assert panel.trouble.text() == ""
+    found = panel.findings()
+    assert found.numbers["Residual"].unit == "px"
+    joints, frames = found.curves["joints"], found.curves["frames"]
+    drawn = sum(len(line.get_xdata()) for line in residuals.get_lines()[:1])
+    assert np.isfinite(joints["residual (px)"]).sum() >= drawn
+    assert joints["first frame"][0] == "frame_000.tif"
+    assert {"y (px)", "x less nominal (px)"} <= set(frames)
+    assert len(frames["frame"]) == 4
 
 
 def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):

@@ -188,6 +188,11 @@ def test_preview_is_renewed_beside_the_images(model, panel, training, run_panel)
     text = panel.view.figures.text()
     assert "at step&nbsp;&nbsp;</td><td><b>3<" in text
     assert "+1.50 dB" in text
+    found = panel.findings()
+    assert found.numbers["Held-out gain"].value == pytest.approx(1.5)
+    assert list(found.curves["held out"]["step"])[-1] == 3
+    assert found.plot is panel.view.plot
+    assert panel.sharing.isVisibleTo(panel)
     panel.view.look()
     camera = getattr(model, "scene", model).camera
     np.testing.assert_allclose(camera.center[-1], layer.translate[1] + 72.5)

@@ -140,7 +140,12 @@ class Limited(QScrollArea):
         if content is None:
             return
         most = self._most_lines * self.fontMetrics().lineSpacing()
-        height = max(0, min(content.minimumSizeHint().height(), most))
+        whole = max(0, content.minimumSizeHint().height())
+        # as needed, Qt leaves a bar that was needed before the height followed
+        kinds = Qt.ScrollBarPolicy
+        bar = kinds.ScrollBarAsNeeded if whole > most else kinds.ScrollBarAlwaysOff
+        self.setVerticalScrollBarPolicy(bar)
+        height = min(whole, most)
         if height != self.maximumHeight():
             self.setFixedHeight(height)
 

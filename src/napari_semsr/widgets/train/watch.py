@@ -218,7 +218,7 @@ class TrainView(QWidget):
         if curve:
             curves["held out"] = curve
         numbers = self._rows(curve) if self._run is not None else {}
-        return Findings(title, (), numbers, curves, self.plot)
+        return Findings(title, (str(self._run),), numbers, curves, self.plot)
 
     def _rows(self, curve: dict[str, np.ndarray]) -> dict[str, Quantity | str]:
         """Say the best validation, and the time left."""
