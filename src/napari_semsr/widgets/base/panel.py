@@ -429,7 +429,10 @@ class Panel(QWidget):
         """Chosen layers with more than one plane."""
         if not is_alive(self):
             return []
-        values = [box.value for box in self._boxes]
+        boxes = self._boxes
+        if self.all_planes is not None:  # other lists are of layers to be looked at
+            boxes = [] if self._input is None else [self._input]
+        values = [box.value for box in boxes]
         layers = [
             item
             for value in values
@@ -462,6 +465,7 @@ class Panel(QWidget):
             wanted = [item for item in wanted if self.takes(item)]
             if wanted:
                 self.choose_input(wanted[0])
+        self._show_plane()
 
     def takes(self, layer: Layer) -> bool:
         """Whether a layer of the list is chosen when it becomes active."""
