@@ -135,13 +135,9 @@ class ScanHalf(Half):
     box: Box  # part of the mosaic that is measured: it has no gaps
 
 
-def run_scan(
-    paths: dict[str, Path], *, model: str, frame_px: int, seed: int
-) -> Job[ScanHalf]:
-    """Simulate a scan twice, stitch each, enhance one mosaic, and measure."""
-    from napari_semsr.io import open_frames
-
-    options = SimulateOptions(
+def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
+    """Say how the demonstration's scan is simulated."""
+    return SimulateOptions(
         phantom="circuit",
         pitch_nm=200.0,
         relief_nm=100.0,
@@ -155,6 +151,15 @@ def run_scan(
         positions="nm",
         seed=seed,
     )
+
+
+def run_scan(
+    paths: dict[str, Path], *, model: str, frame_px: int, seed: int
+) -> Job[ScanHalf]:
+    """Simulate a scan twice, stitch each, enhance one mosaic, and measure."""
+    from napari_semsr.io import open_frames
+
+    options = scan_options(frame_px=frame_px, seed=seed)
     stitched = yield from _stitch(paths, "", options)
     again = yield from _stitch(paths, "_again", options.replace(noise_seed=1))
     made = yield from _enhance(paths, "mosaic", "mosaic_enhanced", model)

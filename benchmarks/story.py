@@ -1,0 +1,416 @@
+"""The main story by mouse: from frames or a file to a saved store and figure.
+
+A window of napari is opened (on a virtual screen where there is no other), and the
+buttons and menus that a user presses are pressed by a mouse, each press counted::
+
+    python benchmarks/story.py [IMAGE.tif …]
+
+Stories: the sample scan, then two exposures; the demonstration's second scan; six JPEG
+frames without positions; and, for each image that is given, its way through the model
+that restores it. Mosaics are mapped themselves, and then two exposures; an image is
+mapped itself. All end with a project that holds every layer, and a figure.
+
+Entries of a submenu that opens below the mouse are no click, and neither is the Enter
+that ends the typing of a path in a dialog of files. Wall-clock times need a quiet
+machine. Exit code 1 means that a story took too many clicks or too long, showed an
+error, or left no store or figure behind.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+CLICKS, SECONDS = 15, 180.0
+PATIENCE_S = 900.0
+WINDOW = 1360, 860
+PLUGIN = "Superlens SEM"
+
+
+@dataclass
+class Told:
+    """What a story took, and what it showed."""
+
+    name: str
+    clicks: int = 0
+    seconds: float = 0.0
+    errors: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing went wrong, in few clicks and soon enough."""
+        soon = self.clicks <= CLICKS and self.seconds <= SECONDS
+        return soon and not self.errors and not self.faults
+
+
+def settle(seconds: float = 0.1) -> None:
+    """Let Qt draw."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
+def wait_for(met: Callable[[], bool], what: str) -> None:
+    """Wait until something has happened."""
+    end = time.monotonic() + PATIENCE_S
+    while not met():
+        if time.monotonic() > end:
+            msg = f"{what} did not happen within {PATIENCE_S:.0f} s."
+            raise TimeoutError(msg)
+        settle(0.05)
+    settle()
+
+
+class Hand:
+    """A mouse in one window of napari, whose clicks are counted."""
+
+    def __init__(self, viewer: Any, told: Told) -> None:
+        self.viewer, self.told = viewer, told
+        self.steps: Any = None
+
+    def click(self, widget: Any, place: Any = None) -> None:
+        """Click on a widget, in its middle if no place is given."""
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        if not (widget.isVisible() and widget.isEnabled()):
+            msg = f"{widget} cannot be clicked: hidden or disabled."
+            raise RuntimeError(msg)
+        self.told.clicks += 1
+        where = widget.rect().center() if place is None else place
+        QTest.mouseClick(
+            widget,
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+            where,
+        )
+        settle()
+
+    def choose(self, *path: str) -> None:
+        """Click on a menu, go along its submenus, and click on an entry."""
+        menu = self._menu_bar()
+        for place, text in enumerate(path):
+            (action,) = (
+                item
+                for item in menu.actions()
+                if item.text().replace("&", "").startswith(text)
+            )
+            if place in (0, len(path) - 1):
+                self.click(menu, menu.actionGeometry(action).center())
+            else:
+                menu.setActiveAction(action)
+                settle()
+            menu = action.menu()
+
+    def _menu_bar(self) -> Any:
+        from qtpy.QtWidgets import QApplication, QMainWindow
+
+        (window,) = (
+            item
+            for item in QApplication.topLevelWidgets()
+            if isinstance(item, QMainWindow) and item.isVisible()
+        )
+        return window.menuBar()
+
+    def type_path(self, button: Any, path: Path) -> None:
+        """Click on a button that asks for a path, type one, and press Enter."""
+        from qtpy.QtCore import Qt, QTimer
+        from qtpy.QtTest import QTest
+        from qtpy.QtWidgets import QApplication, QFileDialog, QLineEdit
+
+        clock = QTimer()
+        clock.setInterval(100)
+
+        def type_it() -> None:
+            dialog = QApplication.activeModalWidget()
+            if not isinstance(dialog, QFileDialog):
+                return
+            clock.stop()
+            line = dialog.findChild(QLineEdit, "fileNameEdit")
+            line.setText(str(path))
+            QTest.keyClick(line, Qt.Key.Key_Return)
+
+        clock.timeout.connect(type_it)
+        clock.start()
+        self.click(button)
+        clock.stop()
+
+    # -- in the window of steps ------------------------------------------------
+
+    @property
+    def panel(self) -> Any:
+        """The panel of the step that is shown."""
+        return self.steps.page.panel
+
+    def open_steps(self) -> None:
+        """Open the window of all steps by the menu."""
+        from napari_semsr.widgets.window.dock import StepsWindow
+
+        self.choose("Plugins", PLUGIN, "SEM-SR")
+        (self.steps,) = (
+            item
+            for item in self.viewer.window.dock_widgets.values()
+            if isinstance(item, StepsWindow)
+        )
+        settle(0.5)
+
+    def show(self, kind: str) -> None:
+        """Choose a panel of the step."""
+        titles = [item.title for item in self.steps.page.step.panels]
+        self.click(self.steps.page.kinds.buttons[titles.index(kind)])
+
+    def wait(self) -> None:
+        """Wait until nothing runs."""
+        panel = self.panel
+        wait_for(
+            lambda: not (panel.busy or panel.session.runner.busy),
+            f"the end of {panel.title}",
+        )
+
+    def run(self) -> None:
+        """Click on the button that starts a panel, and wait for its end."""
+        panel, ran = self.panel, []
+        self.wait()
+        note = partial(ran.append, True)
+        panel.ran.connect(note)
+        self.click(panel.run_button)
+        self.wait()
+        panel.ran.disconnect(note)
+        self.told.said.append(f"{panel.title}: {panel.status.text()}")
+        if not ran:
+            self.told.faults.append(self.told.said[-1])
+
+    def go_on(self) -> None:
+        """Click on Next."""
+        self.click(self.steps.next_button)
+        settle(0.3)
+
+    def enhance(self, model: str) -> None:
+        """Enhance by the model that is proposed."""
+        proposed = self.panel.model.value
+        if proposed != model:
+            self.told.faults.append(f"{proposed} was proposed, not {model}")
+        self.run()
+
+    def save(self, folder: Path) -> None:
+        """Keep all in a project, and what is seen as a figure."""
+        panel = self.panel
+        self.type_path(panel.run_button, folder / "story.semsr")
+        self.wait()
+        self.told.said.append(f"{panel.title}: {panel.status.text()}")
+        self.type_path(panel.figure_button, folder / "story.png")
+        self.wait()
+        for kind in ("story.png", "story.semsr/project.json"):
+            if not (folder / kind).is_file():
+                self.told.faults.append(f"there is no {kind}")
+        if not any((folder / "story.semsr").rglob("*.ome.zarr")):
+            self.told.faults.append("no store was saved")
+
+
+def sample_scan(hand: Hand, folder: Path, *, model: str = "ssum-sem") -> None:
+    """Go from the sample scan to a mosaic, and to a map of two exposures."""
+    hand.open_steps()
+    hand.choose("File", "Open Sample", PLUGIN, "SSUM scan")
+    hand.run()
+    hand.go_on()
+    hand.enhance(model)
+    hand.go_on()
+    _map_exposures(hand)
+    hand.go_on()
+    hand.save(folder)
+
+
+def frames(
+    hand: Hand,
+    folder: Path,
+    *,
+    scan: Path,
+    model: str = "ssum-sem",
+    exposures: bool = True,
+) -> None:
+    """Go from a folder of frames to a mosaic, and to its map."""
+    hand.open_steps()
+    hand.show("Frames")
+    hand.type_path(hand.panel.folder.choose_btn.native, scan)
+    _to_map(hand, model)
+    if exposures:
+        _map_exposures(hand)
+    hand.go_on()
+    hand.save(folder)
+
+
+def one_image(hand: Hand, folder: Path, *, image: Path, model: str) -> None:
+    """Go from a file to its restored image, and to a map of it."""
+    hand.open_steps()
+    hand.type_path(hand.panel.path.choose_btn.native, image)
+    _to_map(hand, model)
+    hand.go_on()
+    hand.save(folder)
+
+
+def _to_map(hand: Hand, model: str) -> None:
+    """Open or stitch, enhance, and map what was opened or stitched."""
+    hand.run()
+    hand.go_on()
+    hand.enhance(model)
+    hand.go_on()
+    hand.run()
+
+
+def _map_exposures(hand: Hand) -> None:
+    """Open two exposures of one field, and map what both show."""
+    hand.choose("File", "Open Sample", PLUGIN, "Two noisy exposures")
+    chosen = hand.panel.first.value, hand.panel.second.value
+    if [str(item) for item in chosen] != ["second exposure", "first exposure"]:
+        hand.told.faults.append(f"of two exposures {chosen} were proposed")
+    hand.run()
+
+
+# -- what the stories begin with
+
+
+def second_scan(folder: Path) -> Path:
+    """Simulate the demonstration's second scan."""
+    from napari_semsr.core import run
+    from napari_semsr.demonstration.job import DemoOptions
+    from napari_semsr.demonstration.runs import scan_options
+    from napari_semsr.jobs import simulate_job
+
+    made, usual = folder / "scan-again", DemoOptions()
+    options = scan_options(frame_px=usual.frame_px, seed=usual.seed)
+    run(simulate_job(made, options=options.replace(noise_seed=1)))
+    return made
+
+
+def six_jpegs(folder: Path, *, frame_px: int = 256) -> Path:
+    """Simulate six frames, and keep only what a camera's JPEG keeps."""
+    import numpy as np
+    from PIL import Image
+
+    from napari_semsr.core import run
+    from napari_semsr.io import open_frames
+    from napari_semsr.jobs import SimulateOptions, simulate_job
+
+    source, made = folder / "source", folder / "six"
+    options = SimulateOptions(
+        phantom="particles", frames_grid=(2, 3), frame_px=frame_px, overlap=0.4
+    )
+    run(simulate_job(source, options=options))
+    taken = run(open_frames(source))
+    made.mkdir()
+    planes = [np.asarray(taken.read(index), float) for index in range(len(taken))]
+    high = max(plane.max() for plane in planes)
+    for index, plane in enumerate(planes):
+        grey = np.clip(255 * plane / high, 0, 255).astype(np.uint8)
+        Image.fromarray(grey).save(made / f"frame {index}.jpg", quality=92)
+    return made
+
+
+# -- telling
+
+
+@contextmanager
+def window(told: Told) -> Iterator[Hand]:
+    """Open a window, and note the errors that napari shows."""
+    import napari
+    from napari.utils.notifications import notification_manager
+
+    def note(notification: Any) -> None:
+        if str(notification.severity).lower() in ("error", "critical"):
+            told.errors.append(str(notification.message))
+
+    viewer = napari.Viewer(show=True, show_welcome_screen=False)
+    viewer.window.resize(*WINDOW)
+    settle(0.5)
+    notification_manager.notification_ready.connect(note)
+    try:
+        yield Hand(viewer, told)
+    finally:
+        notification_manager.notification_ready.disconnect(note)
+        _close(viewer)
+
+
+def _close(viewer: Any) -> None:
+    """Close a window whatever is left unsaved in it."""
+    from napari_semsr.widgets.base.session import session_of
+
+    session_of(viewer).ask = lambda *_: "discard"
+    viewer.close()
+    settle()
+
+
+def tell(
+    name: str,
+    story: Callable[[Hand, Path], None],
+    folder: Path,
+    picture: Path | None = None,
+) -> Told:
+    """Go through a story, and note what it took."""
+    told = Told(name)
+    folder.mkdir(parents=True)
+    with window(told) as hand:
+        began = time.monotonic()
+        try:
+            story(hand, folder)
+        except (RuntimeError, TimeoutError, ValueError) as error:
+            told.faults.append(f"{type(error).__name__}: {error}")
+        told.seconds = time.monotonic() - began
+        if picture is not None:
+            place = str(picture / f"{folder.name}.png")
+            hand.viewer.window.screenshot(place, canvas_only=False, flash=False)
+    return told
+
+
+def main() -> int:
+    """Tell every story; 1 when one fails."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="*", type=Path, help="images to restore")
+    parser.add_argument("--only", help="part of the name of the stories to tell")
+    parser.add_argument("--pictures", type=Path, help="where to keep the last view")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="semsr-story-") as scratch:
+        place = Path(scratch)
+        os.environ["NAPARI_CONFIG"] = str(place / "settings.yaml")
+        os.environ["SEMSR_MODELS"] = str(place / "models")  # none but the bundled
+        os.environ["XDG_STATE_HOME"] = str(place / "state")
+        stories: dict[str, Callable[[], Callable[[Hand, Path], None]]] = {
+            "sample scan, two exposures": lambda: sample_scan,
+            "the demonstration's second scan": lambda: partial(
+                frames, scan=second_scan(place)
+            ),
+            "six JPEG frames": lambda: partial(frames, scan=six_jpegs(place)),
+        }
+        for image in args.images:
+            stories[image.name] = partial(
+                partial, one_image, image=image.resolve(), model="sem-restore"
+            )
+        failed = 0
+        print("| story | clicks | seconds | errors | |")
+        print("|---|---|---|---|---|")
+        for number, (name, ready) in enumerate(stories.items()):
+            if args.only and args.only not in name:
+                continue
+            told = tell(name, ready(), place / f"story-{number}", args.pictures)
+            verdict = "passed" if told.passed else "FAILED"
+            row = f"{told.clicks} | {told.seconds:.0f} | {len(told.errors)} | {verdict}"
+            print(f"| {name} | {row} |", flush=True)
+            for line in (*told.said, *told.errors, *told.faults):
+                print(f"    {line}", file=sys.stderr, flush=True)
+            failed += not told.passed
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
