@@ -27,11 +27,11 @@ MANIFEST = Path(__file__).parents[2] / "src" / "napari_semsr" / "napari.yaml"
 def writer_of(suffix):
     """Find what napari calls when the filter with a suffix is chosen."""
     contributions = yaml.safe_load(MANIFEST.read_text("utf-8"))["contributions"]
-    [name] = [
+    [name] = {
         item["command"]
         for item in contributions["writers"]
         if suffix in item["filename_extensions"]
-    ]
+    }
     names = {item["id"]: item["python_name"] for item in contributions["commands"]}
     module, function = names[name].split(":")
     return getattr(import_module(module), function)
@@ -161,13 +161,23 @@ def test_partly_enhanced_layers_are_not_saved(layer, tmp_path, suffix):
     assert [item.name for item in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize(("shape", "rgb"), [((3, 8, 8), False), ((8, 8, 3), True)])
-def test_stacks_and_colour_are_not_saved(model, tmp_path, shape, rgb):
+@pytest.mark.parametrize(
+    ("shape", "rgb", "suffix"),
+    [
+        ((3, 8, 8), False, ".png"),
+        ((3, 8, 8), False, ".ome.zarr"),
+        ((2, 3, 8, 8), False, ".tif"),
+        ((8, 8, 3), True, ".tif"),
+        ((2, 8, 8, 3), True, ".tif"),
+    ],
+)
+def test_what_no_file_of_ours_holds_is_not_saved(model, tmp_path, shape, rgb, suffix):
     data = np.zeros(shape, np.uint8)
     data[..., 0] = 200  # else the colours would be those of a grey image
     shown = model.add_image(data, rgb=rgb)
-    with pytest.raises(Exception, match=r"one plane|grey image|one grey"):
-        save(shown, tmp_path / "b", ".tif")
+    with pytest.raises(Exception, match=r"Split Stack|grey image"):
+        save(shown, tmp_path / "b", suffix)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_layer_says_now_is_saved(model, tmp_path, add, exposures):

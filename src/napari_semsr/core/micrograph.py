@@ -133,7 +133,7 @@ class Look(BaseModel):
 
     A colour map has a name, or is a colour such as ``#ff8800`` from black; one that few
     know brings its colours (RGBA from 0 to 1), and their places from 0 to 1 where they
-    are not evenly spaced.
+    are not evenly spaced. In an image of classes each value has a colour and a meaning.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -142,6 +142,7 @@ class Look(BaseModel):
     colormap: str = "gray"
     colours: tuple[tuple[float, float, float, float], ...] = ()
     places: tuple[float, ...] = ()
+    classes: tuple[tuple[int, str, str], ...] = ()  # value, colour, meaning
     gamma: float = Field(default=1.0, gt=0)
     opacity: float = Field(default=1.0, ge=0, le=1)
     blending: str = "translucent"

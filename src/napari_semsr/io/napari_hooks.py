@@ -238,6 +238,9 @@ def layer_of(
     first = shown[0] if isinstance(shown, list) else shown
     attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
     attributes |= {"multiscale": isinstance(shown, list), "rgb": rgb}
+    if image.look is not None and image.look.classes:
+        del attributes["rgb"]
+        return shown, attributes, "labels"
     if "contrast_limits" not in attributes:
         limits = contrast_limits(first if coarsest is None else coarsest)
         attributes["contrast_limits"] = limits
@@ -284,6 +287,12 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
 
 def _shown(look: Look) -> dict[str, Any]:
     """Say in keywords of a layer how it is shown."""
+    if look.classes:
+        values, colours, meanings = zip(*look.classes, strict=True)
+        drawn = {None: "transparent", **dict(zip(values, colours, strict=True))}
+        named = {"index": list(values), "meaning": list(meanings)}
+        shared = {"opacity": look.opacity, "blending": look.blending}
+        return {"colormap": drawn, "features": named, **shared}
     colormap: Any = look.colormap
     if look.colours:
         colormap = {"name": look.colormap, "colors": look.colours}

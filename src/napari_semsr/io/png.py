@@ -95,6 +95,9 @@ def _png(path: Path, data: bytes) -> RawImage:
             elif text is not None:
                 metadata[text[0]] = text[1][:_LARGEST_TEXT]
         pixels = np.asarray(imagecodecs.png_decode(needed))
+    own = None if record is None else record.pixel_size_nm
+    if size is not None and own is not None and _is_rounded(own, size):
+        size = own
     # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None
@@ -158,6 +161,12 @@ def _physical(content: bytes) -> PixelSize | None:
     if unit != 1 or not x or not y:
         return None
     return PixelSize((_NM_PER_METRE / y, _NM_PER_METRE / x))
+
+
+def _is_rounded(own: PixelSize, stated: PixelSize) -> bool:
+    """Whether a pixel size is stated as well as whole pixels per metre can hold it."""
+    pairs = zip(own, stated, strict=True)
+    return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
 
 
 def _jpeg_pixels(data: bytes) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari import current_viewer
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
@@ -44,6 +44,7 @@ _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
 _TOLERANCE = 1e-6
+_MOST_CLASSES = 256  # chosen: a record of some kilobytes
 
 
 _DOT = " \N{MIDDLE DOT} "
@@ -143,22 +144,24 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
     ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)]
     linear = np.stack(ends, axis=1) - shift[:, None]
     scale = np.diag(linear)
+    if np.allclose(scale, layer.scale, rtol=1e-9, atol=0):
+        scale = np.asarray(layer.scale, dtype=float)  # which has all digits
     off = np.abs(linear - np.diag(scale)).max()
     if off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0):
         msg = (
             f"Layer {layer.name!r} must not be rotated, sheared or flipped to be "
-            "measured; reset its transform, or save it as it is shown and open that."
+            "measured or saved, since no file of ours holds that; reset its transform."
         )
         raise ShapeError(msg)
     return scale, shift
 
 
-def _finest(layer: Image) -> Any:
+def _finest(layer: Image | Labels) -> Any:
     """Level 0 of a layer."""
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def plane_at(layer: Image, point: Sequence[float]) -> tuple[int, ...]:
+def plane_at(layer: Image | Labels, point: Sequence[float]) -> tuple[int, ...]:
     """Place of the plane of a layer that a viewer shows, of the first where unknown."""
     lead = layer.ndim - 2
     if lead < 0:
@@ -189,7 +192,7 @@ def _plane(layer: Image, place: tuple[int, ...]) -> Any:
     return data if hasattr(data, "dask") else np.asarray(data)
 
 
-def _grey(layer: Image, plane: Any) -> Any:
+def _grey(layer: Layer, plane: Any) -> Any:
     """Take a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; refuse colour."""
     grey = as_grey(plane)
     if grey is None:
@@ -224,14 +227,14 @@ def network_of(layer: Layer) -> str | None:
     return str(mark["model"]) if isinstance(mark, dict) and "model" in mark else None
 
 
-def planes_of(layer: Image) -> list[Micrograph]:
+def planes_of(layer: Image | Labels) -> list[Micrograph]:
     """Read all planes of a layer, one after another."""
     counts = _finest(layer).shape[: layer.ndim - 2]
     return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
 
 
 def micrograph_from_layer(
-    layer: Image | None,
+    layer: Image | Labels | None,
     point: Sequence[float] = (),
     *,
     plane: tuple[int, ...] | None = None,
@@ -282,8 +285,10 @@ def layer_keywords(
     return keywords
 
 
-def look_of(layer: Image) -> Look:
+def look_of(layer: Image | Labels) -> Look:
     """Read how a layer is shown."""
+    if isinstance(layer, Labels):
+        return _look_of_labels(layer)
     from napari.utils.colormaps import ALL_COLORMAPS, Colormap
 
     shown: Any = layer.colormap
@@ -301,6 +306,39 @@ def look_of(layer: Image) -> Look:
         interpolation=str(layer.interpolation2d),
         colour_bar=bool(layer.colorbar.visible),
     )
+
+
+def _look_of_labels(layer: Labels) -> Look:
+    """Read colours and meanings of the values that a layer has."""
+    values = np.unique(np.asarray(layer.data))
+    if len(values) > _MOST_CLASSES:
+        msg = (
+            f"Layer {layer.name!r} must have up to {_MOST_CLASSES} values to be saved "
+            f"with their colours, got {len(values)}; right-click it and take Convert "
+            "to Image."
+        )
+        raise OptionError(msg)
+    told = layer.features.drop(columns="index", errors="ignore")
+    index = layer.features.get("index", layer.features.index)
+    rows = zip(index, told.iloc[:, 0] if len(told.columns) else [], strict=False)
+    meanings = {int(value): str(text) for value, text in rows}
+    known = sorted({*values.tolist(), *meanings})
+    colours = {value: layer.get_color(value) for value in known}
+    return Look(
+        limits=(0.0, float(max(1, *known))),
+        classes=tuple(
+            (value, _hex(colour), meanings.get(value, ""))
+            for value, colour in colours.items()
+        ),
+        opacity=float(layer.opacity),
+        blending=str(layer.blending),
+    )
+
+
+def _hex(colour: Any) -> str:
+    """Spell a colour, RGBA from 0 to 1, or None for none."""
+    parts = np.zeros(4) if colour is None else np.asarray(colour)
+    return "#" + "".join(f"{round(255 * float(part)):02x}" for part in parts)
 
 
 def show_colour_bar(layer: Layer) -> None:

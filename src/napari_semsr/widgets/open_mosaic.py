@@ -256,7 +256,8 @@ class OpenMosaicPanel(Panel):
         if opened.path is not None:
             name = own_name(opened.path, name)
         self.shown = add_opened(self.viewer, opened, name=name)
-        self.calibrate.layer.value = self.shown
+        if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
+            self.calibrate.layer.value = self.shown
         rows, columns = opened.micrograph.shape
         size = format_nm(opened.micrograph.pixel_size_nm)
         self.show_status(

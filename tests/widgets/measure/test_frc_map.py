@@ -60,7 +60,7 @@ def test_identical_images_fail_with_their_reason(panel, model, run_panel):
     failed = model.layers["first · failed blocks"]
     code = REASONS.index("identical") + 1
     assert np.all(failed.data == code)
-    assert failed.features["reason"].iloc[code] == "identical"
+    assert failed.features["meaning"].iloc[code] == "identical"
     np.testing.assert_allclose(failed.scale, model.layers[-2].scale)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert "no block has a resolution" in said

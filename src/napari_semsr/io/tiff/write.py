@@ -184,6 +184,12 @@ def write_pages(
     import tifffile
 
     ome = output_kind(path) == "ome-tiff"
+    if not ome and first.dtype.name not in _IMAGEJ_TYPES:
+        msg = (
+            f"ImageJ's stacks hold {', '.join(_IMAGEJ_TYPES)}, got {first.dtype} for "
+            f"{path}: write .ome.tif."
+        )
+        raise WriteError(msg)
     options: dict[str, Any] = {} if ome else _resolution(first)
     size = planes * first.shape[0] * first.shape[1] * first.dtype.itemsize
     with (

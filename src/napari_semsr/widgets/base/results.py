@@ -30,6 +30,7 @@ from napari_semsr.io import (
     STRENGTH_KEY,
     ReadOptions,
     file_stem,
+    layer_attributes,
     read,
     read_project,
     stacked,
@@ -275,7 +276,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
         if max(found[0].shape) <= SINGLE_PX:
             if found[0].is_lazy:
                 whole = found[0].data.compute(callbacks=())  # see coarse_levels
-                found = [found[0].replace(data=whole)]
+                found = [found[0].replace(data=whole, look=found[0].look)]
             break
     if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
         found += yield from coarse_levels(found[0])
@@ -400,8 +401,14 @@ def add_opened(
     """Show what was opened as a calibrated layer, with its pyramid."""
     data = [item.data for item in opened.levels]
     many = len(data) > 1
-    keywords = layer_keywords(opened.micrograph, levels=data, **keywords)
-    layer = viewer.add_image(data if many else data[0], multiscale=many, **keywords)
+    image = opened.micrograph
+    if image.look is not None and image.look.classes:
+        about = layer_attributes(image) | keywords
+        del about["rgb"]
+        layer = viewer.add_labels(data if many else data[0], multiscale=many, **about)
+    else:
+        about = layer_keywords(image, levels=data, **keywords)
+        layer = viewer.add_image(data if many else data[0], multiscale=many, **about)
     if opened.path is not None:
         layer.metadata[STORE_KEY] = str(opened.path.resolve())
         layer.metadata[READ_KEY] = opened.options.model_dump(exclude_defaults=True)

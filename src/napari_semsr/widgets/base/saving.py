@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.history import get_save_history, update_save_history
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
@@ -18,9 +18,11 @@ from napari_semsr.io import (
     output_kind,
     project_folder,
     write,
+    write_pages,
 )
-from napari_semsr.widgets.layers import look_of, micrograph_from_layer
+from napari_semsr.widgets.layers import look_of, planes_of, show_colour_bar
 
+_PLANE = 2  # axes of an image
 _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
     "OME-TIFF, calibrated (*.ome.tif)": ".ome.tif",
@@ -121,23 +123,35 @@ def note_saved(metadata: dict[str, Any], path: Path) -> None:
 
 @told_in_panel_words()
 def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save an image layer under a name whose suffix, or this one, names the format."""
-    layer = Layer.create(data, attributes, "image")
-    if not isinstance(layer, Image) or layer.ndim != 2:
-        msg = (
-            f"A layer is saved as one grey (Y, X) image, got {layer.ndim} axes: take "
-            "Split Stack from the layer's own menu, and save one plane."
-        )
-        raise OptionError(msg)
-    image = micrograph_from_layer(layer).replace(look=look_of(layer))
+    """Save a layer under a name whose suffix, or this one, names the format."""
+    kind = "image" if "contrast_limits" in attributes else "labels"
+    layer = cast("Image | Labels", Layer.create(data, attributes, kind))
+    show_colour_bar(layer)  # napari hands over all but this
+    first, *more = planes_of(layer)
+    image = first.replace(look=look_of(layer))
     settled = _settle(Path(path), suffix)
     if settled is None:
         msg = f"Nothing was saved, since {path} was kept; choose another name."
         raise WriteError(msg)
     check_place(image, layer.metadata, settled)
-    write(image, settled, overwrite=True)
+    if layer.ndim > _PLANE:
+        _write_stack([image, *more], layer, settled)
+    else:
+        write(image, settled, overwrite=True)
     note_saved(attributes.get("metadata", {}), settled)
     return [str(settled)]
+
+
+def _write_stack(planes: list[Micrograph], layer: Layer, path: Path) -> None:
+    """Save the planes of a grey stack (Z, Y, X) as the pages of a TIFF."""
+    if layer.ndim != _PLANE + 1 or output_kind(path) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"Layer {layer.name!r} is a stack of {layer.ndim} axes: save one of planes "
+            "as .ome.tif or .tif, or take Split Stack from its own menu and save one "
+            "plane."
+        )
+        raise OptionError(msg)
+    write_pages(planes[0], len(planes), (item.array() for item in planes), path)
 
 
 write_ome_zarr = partial(_write, ".ome.zarr")

@@ -594,10 +594,10 @@ def describe_layer(layer: Layer, place: Kept | None) -> ProjectLayer:
 
 def _colours_of(layer: Image) -> Any:
     """Name a colour map that napari knows, else spell it out."""
-    from napari.utils.colormaps import AVAILABLE_COLORMAPS
+    from napari.utils.colormaps import ALL_COLORMAPS  # others end with the session
 
     name = layer.colormap.name
-    return name if name in AVAILABLE_COLORMAPS else layer.colormap.model_dump()
+    return name if name in ALL_COLORMAPS else layer.colormap.model_dump()
 
 
 def _keep_pen(layer: Shapes | Points, kept: dict[str, Any]) -> None:

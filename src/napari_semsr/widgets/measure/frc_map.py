@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Layer
-from napari.utils import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import REASONS, FrcMapOptions, FrcOptions, code_of
-from napari_semsr.core import Job, Micrograph, SemsrError, ShapeError
-from napari_semsr.io import HELPER_KEY
+from napari_semsr.core import Job, Look, Micrograph, SemsrError, ShapeError
+from napari_semsr.io import HELPER_KEY, layer_attributes
 from napari_semsr.jobs import FrcMapReport, FrcReport, cut_gaps, frc_job, frc_map_job
 from napari_semsr.widgets.base import (
     DASH,
@@ -100,23 +99,17 @@ def add_failed_layer(
     """
     if not np.any(codes):
         return None
-    colours: dict[int | None, str] = {None: "transparent", 0: "transparent"}
-    colours |= {code_of(reason): REASON_COLOURS[reason] for reason in REASONS}
-    title = result_name(viewer, name, "failed blocks")
-    bare = result.replace(look=None)
-    keywords = layer_keywords(bare, contrast_limits=(0, 1), name=title)
-    del keywords["contrast_limits"], keywords["rgb"]
-    keywords["metadata"] |= {HELPER_KEY: _TITLE}
-    return viewer.add_labels(
-        np.asarray(codes),
-        colormap=DirectLabelColormap(color_dict=colours),
-        features={
-            "index": np.arange(len(REASONS) + 1),
-            "reason": ["", *REASONS],
-        },
+    coloured = [(code_of(name), REASON_COLOURS[name], name) for name in REASONS]
+    look = Look(
+        limits=(0.0, float(len(REASONS))),
+        classes=((0, "#00000000", ""), *coloured),
         opacity=0.8,
-        **keywords,
     )
+    name = result_name(viewer, name, "failed blocks")
+    keywords = layer_attributes(result.replace(data=codes, name=name, look=look))
+    del keywords["rgb"]
+    keywords["metadata"] |= {HELPER_KEY: _TITLE}
+    return viewer.add_labels(codes, **keywords)
 
 
 _ROWS = {

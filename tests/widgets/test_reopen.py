@@ -1,0 +1,336 @@
+"""Every kind of layer that we make, saved and opened again by napari."""
+
+import json
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from npe2 import PluginManifest
+from qtpy.QtWidgets import QFileDialog
+
+import napari_semsr
+from napari_semsr.core.micrograph import Micrograph, Provenance
+from napari_semsr.core.progress import run
+from napari_semsr.io import write
+from napari_semsr.jobs import frc_map_job
+from napari_semsr.widgets.crop import CropPanel
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.layers import layer_keywords, nm_per_unit
+from napari_semsr.widgets.measure.frc_map import FrcMapPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from napari_semsr.widgets.restore import RestorePanel
+from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from tests.children import LIMIT_MS
+from tests.tiny_models import write_tiny_model
+
+LOSSLESS = [".ome.zarr", ".ome.tif", ".tif"]
+PLUGIN = "napari-semsr"
+
+
+@pytest.fixture(autouse=True)
+def _registered(npe2pm):
+    npe2pm.register(PluginManifest.from_distribution(PLUGIN))
+
+
+@pytest.fixture
+def press(model, qtbot, finish):
+    """Run a panel on the layers that are open; give it."""
+
+    def build(kind, prepare=lambda panel: None, **fields):
+        panel = kind(model)
+        qtbot.addWidget(panel)
+        finish(panel)
+        prepare(panel)
+        for name, value in fields.items():
+            getattr(panel, name).value = value
+        finish(panel)
+        panel.run_button.click()
+        finish(panel)
+        return panel
+
+    return build
+
+
+class Maker:
+    """Makes a layer of each kind: gives its panel, if it has one, and its name."""
+
+    def __init__(self, model, press, exposures, folder):
+        self.model, self.press, self.folder = model, press, folder
+        self.exposures = exposures
+        self.small = exposures[0].replace(data=exposures[0].data[:96, :96])
+
+    def put(self, image):
+        self.model.add_image(image.data, **layer_keywords(image))
+
+    def mosaic(self):
+        scan = self.folder / "scan"
+        napari_semsr.simulate(
+            scan, phantom="particles", frames_grid=(1, 2), frame_px=96, field="square"
+        )
+        panel = self.press(StitchMosaicPanel, folder=scan)
+        return panel, "scan mosaic"
+
+    def enhanced(self):
+        self.put(self.small)
+        tiny = write_tiny_model(self.folder)
+        made = self.press(EnhancePanel, lambda panel: panel.model.add_file(tiny))
+        return made, "first · tiny"
+
+    def restored(self):
+        self.put(self.small)
+        return self.press(RestorePanel), "first · wiener"
+
+    def crop(self):
+        self.put(self.small.replace(data=(self.small.data * 100).astype(np.uint16)))
+        return self.press(CropPanel), "first · crop"
+
+    def field(self, name):
+        rng = np.random.default_rng(3)
+        for image in self.exposures:
+            data = image.array().copy()
+            data[:96, :96] = rng.normal(0.5, 0.05, (96, 96))
+            self.put(image.replace(data=data))
+        self.model.layers.selection.active = self.model.layers["second"]
+        return self.press(FrcMapPanel), f"second · {name}"
+
+    def map(self):
+        return self.field("FRC map (nm)")
+
+    def status(self):
+        return self.field("failed blocks")
+
+    def spectrum(self):
+        self.put(self.small)
+        return self.press(SpectrumPanel), "first · spectrum"
+
+    def pyramid(self):
+        data = np.random.default_rng(2).random((2100, 400)).astype(np.float32)
+        made = Provenance(job="x")
+        path = self.folder / "a wide one.ome.zarr"
+        write(Micrograph(data, (5.0, 6.0), "wide", made, (25.0, -3.0)), path)
+        return self.press(OpenMosaicPanel, path=path), "a wide one"
+
+    def frames(self):
+        folder = self.folder / "frames"
+        folder.mkdir()
+        for number in range(3):
+            image = self.small.replace(data=self.small.data + number, name=str(number))
+            write(image, folder / f"{number}.tif")
+        [layer] = self.model.open(str(folder), plugin=PLUGIN)
+        return None, layer.name
+
+    def simulated(self):
+        [_, layer] = self.model.open_sample(PLUGIN, "degraded")
+        return None, layer.name
+
+
+@pytest.fixture
+def maker(model, press, exposures, tmp_path):
+    return Maker(model, press, exposures, tmp_path)
+
+
+def save(panel, layer, path, monkeypatch, qtbot):
+    """Save a layer by its panel's button, or by napari where it has none."""
+    if panel is None or layer not in panel.made:
+        assert layer.save(str(path), plugin=PLUGIN) == [str(path)]
+        return
+    panel.viewer.layers.selection.active = layer
+    monkeypatch.setattr(
+        QFileDialog,
+        "getSaveFileName",
+        lambda *said: (str(path), said[-1].split(";;")[0]),
+    )
+    panel.save_button.click()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
+    assert path.exists(), panel.status.text()
+
+
+def reopen(path):
+    """Open a file alone, as *File > Open* does."""
+    viewer = ViewerModel()
+    [layer] = viewer.open(str(path), plugin=PLUGIN)
+    return layer
+
+
+def finest(layer):
+    return np.asarray(layer.data[0] if layer.multiscale else layer.data)
+
+
+def world(layer):
+    """Places of two corners in nm, or in pixels where there is no length."""
+    ends = [[0.0] * layer.ndim, [n - 1.0 for n in finest(layer).shape]]
+    k = [nm_per_unit(unit) or 1.0 for unit in layer.units]
+    return np.array([layer.data_to_world(end) for end in ends]) * k
+
+
+def look(layer):
+    """What is to be equal of how layers are shown."""
+    shared = {"opacity": layer.opacity, "blending": str(layer.blending)}
+    if isinstance(layer, Labels):
+        drawn = [layer.get_color(value) for value in range(8)]
+        colours = [np.zeros(4) if colour is None else colour for colour in drawn]
+        told = layer.features.drop(columns="index").to_numpy().ravel().tolist()
+        return shared | {
+            "colours": np.round(255 * np.array(colours, float)).tolist(),
+            "meanings": told,
+        }
+    return shared | {
+        "limits": [float(limit) for limit in layer.contrast_limits],
+        "colormap": layer.colormap.name,
+        "colours": layer.colormap.colors.tolist(),
+        "gamma": layer.gamma,
+        "interpolation": str(layer.interpolation2d),
+    }
+
+
+def assert_same(found, layer):
+    assert type(found) is type(layer)
+    np.testing.assert_array_equal(finest(found), finest(layer))
+    assert finest(found).dtype == finest(layer).dtype
+    np.testing.assert_allclose(world(found), world(layer), rtol=1e-12, atol=1e-9)
+    assert [str(unit) for unit in found.units] == [str(unit) for unit in layer.units]
+    assert found.axis_labels == layer.axis_labels
+    assert look(found) == look(layer)
+    told, kept = (
+        item.metadata["micrograph"].get("provenance") for item in (found, layer)
+    )
+    assert told == kept
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "mosaic",
+        "enhanced",
+        "restored",
+        "crop",
+        "map",
+        "status",
+        "spectrum",
+        "pyramid",
+        "frames",
+        "simulated",
+    ],
+)
+def test_what_was_saved_reopens_as_it_was(
+    maker, kind, model, tmp_path, monkeypatch, qtbot
+):
+    panel, name = getattr(maker, kind)()
+    layer = model.layers[name]
+    if isinstance(layer, Image) and kind not in ("map", "spectrum"):
+        low, high = layer.contrast_limits
+        layer.contrast_limits = (low + 0.1 * (high - low), high - 0.2 * (high - low))
+        layer.colormap, layer.gamma = "inferno", 0.8
+    stack = kind == "frames"
+    stem = name.replace(" · ", "_").replace(" ", "_").replace("(", "_").rstrip(")")
+    stem = stem.replace("__", "_")
+    for suffix in LOSSLESS[1:] if stack else LOSSLESS:
+        path = tmp_path / f"{stem}{suffix}"
+        save(panel, layer, path, monkeypatch, qtbot)
+        found = reopen(path)
+        assert_same(found, layer)
+        assert found.name == name
+        path.rename(other := tmp_path / f"mine{suffix}")
+        assert reopen(other).name == "mine"
+
+
+@pytest.mark.parametrize("suffix", [*LOSSLESS, ".png"])
+@pytest.mark.parametrize("unit", ["nm", "um", "mm", "pixel"])
+def test_eight_bits_of_any_unit_reopen_at_their_place(model, tmp_path, unit, suffix):
+    data = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    layer = model.add_image(
+        data, scale=(0.7, 0.3), translate=(-5.0, 1000.125), units=(unit, unit),
+        contrast_limits=(12, 200), colormap="#ff8800", name="field",
+        metadata={"micrograph": {}},
+    )  # fmt: skip
+    path = tmp_path / f"field{suffix}"
+    layer.save(str(path), plugin=PLUGIN)
+    found = reopen(path)
+    np.testing.assert_array_equal(found.data, data)
+    np.testing.assert_allclose(world(found), world(layer), rtol=1e-9)
+    assert str(found.units[0]) == ("pixel" if unit == "pixel" else "nanometer")
+    assert look(found) == look(layer)
+
+
+def test_colours_that_napari_does_not_know_are_kept(model, tmp_path, grey_ramp):
+    colours = [[0, 0, 0, 1], [1, 0.25, 0, 1], [1, 1, 1, 1]]
+    mine = {"name": "my colours", "colors": colours, "controls": [0, 0.2, 1]}
+    layer = model.add_image(grey_ramp, colormap=mine, name="field")
+    for suffix in LOSSLESS:
+        path = tmp_path / f"field{suffix}"
+        layer.save(str(path), plugin=PLUGIN)
+        kept = napari_semsr.read(path).look
+        assert (kept.colormap, len(kept.colours)) == ("my colours", 3)
+        found = reopen(path)
+        np.testing.assert_allclose(found.colormap.colors, colours)
+        np.testing.assert_allclose(found.colormap.controls, [0, 0.2, 1])
+
+
+@pytest.fixture
+def grey_ramp():
+    return np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+
+
+def test_a_picture_keeps_the_contrast_of_what_it_shows(model, tmp_path, grey_ramp):
+    layer = model.add_image(grey_ramp * 40 - 10, name="field")
+    layer.contrast_limits = (-10, 10)
+    layer.save(str(tmp_path / "field.png"), plugin=PLUGIN)
+    assert reopen(tmp_path / "field.png").contrast_limits == pytest.approx((0, 127.5))
+
+
+def test_a_map_of_the_command_looks_as_that_of_the_panel(maker, model, tmp_path):
+    maker.map()
+    shown = model.layers["second · FRC map (nm)"]
+    images = [
+        Micrograph(layer.data, (10.0, 10.0), layer.name) for layer in model.layers[:2]
+    ]
+    run(frc_map_job(images[1], images[0], tmp_path / "map.ome.zarr"))
+    found = reopen(tmp_path / "map.ome.zarr")
+    assert look(found) == look(shown)
+    np.testing.assert_array_equal(found.data, shown.data)
+    np.testing.assert_allclose(world(found), world(shown))
+
+
+@pytest.mark.parametrize("suffix", LOSSLESS)
+def test_open_mosaic_shows_a_file_as_napari_does(maker, model, press, tmp_path, suffix):
+    _, name = maker.map()
+    layer = model.layers[name]
+    path = tmp_path / f"map{suffix}"
+    layer.save(str(path), plugin=PLUGIN)
+    press(OpenMosaicPanel, path=path)
+    found = model.layers["map"]
+    assert_same(found, layer)
+    assert found.colorbar.visible
+    assert layer.colorbar.visible
+
+
+def test_the_display_range_of_imagej_is_taken(tmp_path, model, grey_ramp):
+    layer = model.add_image(grey_ramp, name="field", contrast_limits=(0.25, 0.5))
+    layer.save(str(tmp_path / "field.tif"), plugin=PLUGIN)
+    text = (tmp_path / "field.tif").read_bytes()
+    assert b"min=0.25\nmax=0.5\n" in text
+    changed = text.replace(b"max=0.5\n", b"max=0.8\n")
+    (tmp_path / "field.tif").write_bytes(changed)
+    assert reopen(tmp_path / "field.tif").contrast_limits == [0.25, 0.8]
+
+
+def test_other_viewers_find_window_and_colour_in_a_store(tmp_path, model, grey_ramp):
+    layer = model.add_image(grey_ramp, name="field", contrast_limits=(0.25, 0.5))
+    layer.colormap = "#ff8800"
+    store = tmp_path / "field.ome.zarr"
+    layer.save(str(store), plugin=PLUGIN)
+
+    said = json.loads((store / "zarr.json").read_text())["attributes"]["ome"]["omero"]
+    [channel] = said["channels"]
+    assert channel["color"] == "FF8800"
+    assert (channel["window"]["start"], channel["window"]["end"]) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("turn", [{"rotate": 5}, {"shear": [0.1]}, {"scale": (-1, 1)}])
+def test_turned_layers_are_refused_in_a_sentence(model, tmp_path, grey_ramp, turn):
+    layer = model.add_image(grey_ramp, name="field", **turn)
+    with pytest.raises(Exception, match="must not be rotated, sheared or flipped"):
+        layer.save(str(tmp_path / "field.ome.zarr"), plugin=PLUGIN)
+    assert list(tmp_path.iterdir()) == []
