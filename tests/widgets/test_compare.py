@@ -1,12 +1,18 @@
 """Comparing any two layers, and a result at any strength, by the real controls."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtWidgets import QWidget
 
+from napari_semsr.analysis import Change
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import read
 from napari_semsr.widgets.base.results import is_unsaved
+from napari_semsr.widgets.base.session import session_of
+from napari_semsr.widgets.compare import told_of_change
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
     grey_layers,
@@ -241,3 +247,43 @@ def test_a_large_lazy_result_is_mixed_level_by_level(
     panel.look.difference_button.click()
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
     assert hasattr(model.layers[-1].data[0], "dask")
+
+
+def test_a_project_keeps_a_mixture_as_it_is_seen(
+    panel, model, set_strength, tmp_path, qtbot
+):
+    layer = panel.look.right.value
+    set_strength(panel, 40)
+    session = session_of(model)
+    session.begin(tmp_path / "day.semsr")
+    qtbot.waitUntil(lambda: not session.runner.busy, timeout=LIMIT_MS)
+    assert not is_unsaved(layer)
+    other = ViewerModel()
+    assert session_of(other).open(tmp_path / "day.semsr")
+    qtbot.waitUntil(lambda: len(other.layers) == len(model.layers), timeout=LIMIT_MS)
+    again = other.layers[layer.name]
+    np.testing.assert_allclose(again.data, layer.data, 1e-6)
+    assert micrograph_from_layer(again).provenance.options == {"strength": 0.4}
+    assert not is_unsaved(again)
+
+
+def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strength):
+    layer = panel.look.right.value
+    set_strength(panel, 40)
+    model.layers.remove(layer)
+    model.layers.append(layer)
+    panel.look.right.value = layer
+    assert panel.look.strength.enabled
+    assert panel.look.strength.value == 40
+
+
+def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
+    change = Change(0.1, 2.0, 0.0, noise=4.0, level=1.0, looked_at=0.25, hardly=True)
+    rows, said = told_of_change(change, "model")
+    assert said == " Hardly changed: this model finds nothing to do here."
+    assert rows["Change"] in said
+    assert str(rows["Mean change"]) == "0.1 grey levels (0.025 times the noise)"
+    assert str(rows["Change seen in"]) == "25 % of the field"
+    rows, said = told_of_change(replace(change, hardly=False, looked_at=1.0), "model")
+    assert (list(rows), said) == (["Mean change", "Largest change"], "")
+    assert told_of_change(None, "model") == ({}, "")

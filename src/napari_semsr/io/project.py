@@ -32,6 +32,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import renaming, replacing, writing
 from napari_semsr.io.napari_hooks import (
+    DRAWN_KEY,
     FOLDER_KEY,
     LIVE_KEY,
     PROJECT_KEY,
@@ -39,6 +40,7 @@ from napari_semsr.io.napari_hooks import (
     SAVED_KEY,
     SINGLE_PX,
     STORE_KEY,
+    STRENGTH_KEY,
     LayerTuple,
     layer_of,
     read_layers,
@@ -53,8 +55,11 @@ _VERSION = 1
 _FORMAT = "napari-semsr project"
 _MOST_RECENT = 10
 _IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
-_PLACES = (STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY)
-"""Entries of a layer's metadata that hold on this machine only."""
+_PLACES = (
+    *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
+    *(DRAWN_KEY, STRENGTH_KEY),
+)
+"""Entries of a layer's metadata that hold on this machine, in this session, only."""
 
 Kind = Literal["image", "labels", "shapes", "points"]
 

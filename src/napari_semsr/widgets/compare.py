@@ -56,7 +56,10 @@ _MINUS = " \N{MINUS SIGN} "
 def told_of_change(
     change: Change | None, maker: str
 ) -> tuple[dict[str, Quantity | str], str]:
-    """Say in numbers and as rich text what a ``"model"`` or ``"method"`` changed."""
+    """Say in numbers, and in a sentence if it is nothing, what was changed.
+
+    `maker`: ``"model"`` or ``"method"``.
+    """
     if change is None:
         return {}, ""
     of_noise = change.noise or float("nan")
@@ -65,18 +68,13 @@ def told_of_change(
         times = Quantity(value / of_noise, "times the noise", ".2g")
         return Quantity(value, "grey levels", ".3g", f"({times})")
 
-    numbers: dict[str, Quantity | str] = {
-        "Mean change": row(change.mean),
-        "Largest change": row(change.largest),
-    }
-    said = ""
+    said = f"Hardly changed: this {maker} finds nothing to do here."
+    numbers: dict[str, Quantity | str] = {"Change": said} if change.hardly else {}
+    numbers |= {"Mean change": row(change.mean), "Largest change": row(change.largest)}
     if change.looked_at < 1:
-        said += (
-            f"<p>The change was measured in {change.looked_at:.0%} of the field.</p>"
-        )
-    if change.hardly:
-        said += f"<p>Hardly changed: this {maker} finds nothing to do here.</p>"
-    return numbers, said
+        share = Quantity(100 * change.looked_at, "% of the field", ".0f")
+        numbers["Change seen in"] = share
+    return numbers, f" {said}" if change.hardly else ""
 
 
 class OverLayer(QObject):
@@ -200,9 +198,12 @@ class _Alone:
         self._before.clear()
 
 
+_BLEND = "semsr_blend"
+
+
 @dataclass(eq=False)
 class _Blend:
-    """A result, and what it was made of."""
+    """A result, and what it was made of; it goes with the layer."""
 
     layer: Image
     image: Micrograph  # the input, as it was read
@@ -279,7 +280,6 @@ class CompareControls(Form):
         self._panel, self._viewer = panel, viewer
         self._alone = _Alone(viewer)
         self._pair: tuple[Layer, ...] = ()  # what is being compared
-        self._blends: list[_Blend] = []
         self.before = BeforeAfter(viewer, self)
         self._make_controls()
         for box in (self.left, self.right):
@@ -288,7 +288,7 @@ class CompareControls(Form):
         self.split.changed.connect(self._split)
         self.beside.changed.connect(self._put_beside)
         self.strength.changed.connect(self._set_strength)
-        viewer.layers.events.removed.connect(self._forget)
+        viewer.layers.events.removed.connect(self._on_removed)
         panel.closed.connect(self.end)
         self._show_strength()
 
@@ -357,16 +357,14 @@ class CompareControls(Form):
         stores += [path for item in found for path in item.get(DRAWN_KEY, ())]
         flat = source is not None and source.multiscale and source.ndim == 2
         known = list(source.data)[1:] if source is not None and flat else []
-        self._blends.append(_Blend(layer, image, known, opened, stores))
+        setattr(layer, _BLEND, _Blend(layer, image, known, opened, stores))
         self.compare(source, layer)
         self._show_strength()
 
-    def _forget(self, event: Any) -> None:
-        """Let go of a layer that was removed, and of what it was made of."""
-        if is_alive(self):
-            if event.value in self._pair:
-                self.end()
-            self._blends = [item for item in self._blends if item.layer != event.value]
+    def _on_removed(self, event: Any) -> None:
+        """Show all layers again when one of those that are compared is removed."""
+        if is_alive(self) and event.value in self._pair:
+            self.end()
 
     def _again(self, _: Any = None) -> None:
         """Show other layers as the ones before, unless one of these was removed."""
@@ -425,8 +423,7 @@ class CompareControls(Form):
 
     def _blend(self) -> _Blend | None:
         """Take the right layer as a result, if its input is known."""
-        layer = self.right.value
-        return next((item for item in self._blends if item.layer is layer), None)
+        return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: Any = None) -> None:
         """Show how strong the right layer is, where that can be chosen."""

@@ -137,8 +137,8 @@ class RestorePanel(Panel):
         title = result_name(self.viewer, layer.name, outcome.made.method)
         self.look.compare(layer, add_stack(self.viewer, outcome, layer, title))
         said = f"Restored {len(outcome.planes)} planes by {outcome.made.method}."
-        change, more = told_of_change(outcome.made.change, "method")
-        self.show_result({**change, **_figures(outcome.made)}, said, more=more)
+        change, hardly = told_of_change(outcome.made.change, "method")
+        self.show_result({**change, **_figures(outcome.made)}, said + hardly)
 
     def show_outcome(
         self, outcome: Outcome, source: "Image", image: Micrograph
@@ -149,8 +149,8 @@ class RestorePanel(Panel):
         layer = add_opened(self.viewer, outcome.opened, name=title)
         self.look.finished(layer, source, image, outcome.opened)
         said = f"Restored {name} by {outcome.made.method}."
-        change, more = told_of_change(outcome.made.change, "method")
-        self.show_result({**change, **_figures(outcome.made)}, said, more=more)
+        change, hardly = told_of_change(outcome.made.change, "method")
+        self.show_result({**change, **_figures(outcome.made)}, said + hardly)
 
 
 def _figures(made: RestoredFile) -> Numbers:

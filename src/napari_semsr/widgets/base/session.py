@@ -29,6 +29,7 @@ from napari_semsr.io import (
     READ_KEY,
     SAVED_KEY,
     STORE_KEY,
+    STRENGTH_KEY,
     OpenedProject,
     Project,
     ProjectInput,
@@ -425,6 +426,8 @@ class Session(QObject):
 
     def _pixels_task(self, layer: Image | Labels) -> _Task | None:
         """Say how the pixels of a layer come into the project."""
+        if STRENGTH_KEY in layer.metadata:  # its store has it at full strength
+            return self._writing_task(layer)
         path = Path(layer.metadata.get(STORE_KEY) or "")
         if path.parent == self.folder and path.exists():
             self._kept[layer] = Kept(path.name)

@@ -364,11 +364,10 @@ class EnhancePanel(Panel):
         name = result_name(self.viewer, layer.name, model)
         self.look.compare(layer, add_stack(self.viewer, outcome, layer, name))
         report = outcome.made.report
-        change, more = told_of_change(outcome.made.change, "model")
+        change, said = told_of_change(outcome.made.change, "model")
         self.show_result(
             {**change, **_figures(report, outcome.made.output)},
-            f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.",
-            more=more,
+            f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.{said}",
             network=model,
         )
 
@@ -405,8 +404,7 @@ class EnhancePanel(Panel):
         self.show_result(
             {**change, **_figures(report, outcome.made.output)},
             f"Enhanced in {report.seconds:.1f} s at "
-            f"{report.megapixels_per_second:.2f} megapixels/s.",
-            more=said,
+            f"{report.megapixels_per_second:.2f} megapixels/s.{said}",
             network=outcome.made.provenance.model_name,
         )
 
