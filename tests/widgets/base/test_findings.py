@@ -75,7 +75,7 @@ def test_saved_numbers_hold_curves_units_and_origin(panel, choose):
     panel.sharing.save_button.click()
     assert str(path) in panel.status.text()
     rows = read_rows(path)
-    told = [row[0] for row in rows if row and row[0].startswith("# ")]
+    told = [",".join(row) for row in rows if row and row[0].startswith("# ")]
     assert panel.title in told[0]
     assert {"# first"} < set(told)
     assert any(line.startswith("# second") and "a-network" in line for line in told)

@@ -25,6 +25,7 @@ _TABLES = {"Table for spreadsheets (*.csv)": ".csv"}
 _PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _DASH = "\N{EN DASH}"
+MADE_BY = "made by the network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Findings:
     @property
     def caption(self) -> str:
         """What a plot of it must say, wherever it goes."""
-        return "; ".join(line for line in self.origin if "network" in line)
+        return "; ".join(line for line in self.origin if MADE_BY in line)
 
     def text(self) -> str:
         """Write the numbers, or the curves where there are none, with tabs."""
@@ -84,7 +85,8 @@ class Findings:
     def _write(self, stream: TextIO) -> None:
         write = csv.writer(stream).writerows
         told = (f"{self.title} by napari-semsr {__version__}", *self.origin)
-        write([f"# {line}"] for line in told)
+        for line in told:  # not quoted: what skips comments looks for the mark
+            stream.write(f"# {' '.join(line.split())}\r\n")
         if self.numbers:
             write([["quantity", "value", "unit", "note"], *self._number_rows()])
         if self.curves:

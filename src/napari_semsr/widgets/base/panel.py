@@ -38,7 +38,13 @@ from napari_semsr.core import (
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, STORE_KEY
 from napari_semsr.jobs import Converted, save_job
 from napari_semsr.widgets.base.docking import lay_as_tab
-from napari_semsr.widgets.base.findings import Columns, Findings, FindingsBar, Numbers
+from napari_semsr.widgets.base.findings import (
+    MADE_BY,
+    Columns,
+    Findings,
+    FindingsBar,
+    Numbers,
+)
 from napari_semsr.widgets.base.folding import (
     FoldingRow,
     Limited,
@@ -341,7 +347,7 @@ class Panel(QWidget):
         `curves` are what was drawn: they are saved with the numbers, which say what
         `network` made the result.
         """
-        made = (f"made by the network {network}",) if network else ()
+        made = (f"{MADE_BY} {network}",) if network else ()
         note = _estimated((network,) if network else self._networks)
         numbers = {
             name: self.worded(found) if isinstance(found, str) else found
@@ -765,7 +771,7 @@ def _estimated(networks: Sequence[str]) -> str:
 def _told_of(layer: Layer) -> str:
     """Name a layer, and the network that had a part in it."""
     network = network_of(layer)
-    return f"{layer.name}, made by the network {network}" if network else layer.name
+    return f"{layer.name}, {MADE_BY} {network}" if network else layer.name
 
 
 def table(rows: Mapping[str, object], *, strong: bool = True) -> str:

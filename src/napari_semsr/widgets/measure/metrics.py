@@ -53,7 +53,7 @@ _NAMES = {
     "average_gradient": ("Average gradient", "", ".3f"),
     "contrast": ("Contrast", "", ".2f"),
     "spatial_frequency": ("Spatial frequency", "", ".3f"),
-    "data_range": ("Data range", "grey levels", "g"),
+    "data_range": ("Data range", "grey levels", ".4g"),
 }
 
 
