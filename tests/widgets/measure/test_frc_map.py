@@ -153,7 +153,7 @@ def test_uncalibrated_images_give_pixels(panel, model, run_panel):
 
 def test_bad_option_is_one_sentence(panel, run_panel):
     panel.form.set_values(block=3)
-    assert "Option block" in run_panel(panel)
+    assert "'Block (px)' must be at least 16" in run_panel(panel)
 
 
 def test_cancel_leaves_no_layer(panel, model, finish, qtbot):
