@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 # Before napari is imported: no user's settings, models or runs are read or changed.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="semsr-pictures-")
@@ -126,6 +127,19 @@ def photograph_stitch() -> None:
     keep(viewer, "stitch")
 
 
+def photograph_window() -> None:
+    """Go from the simulated scan to an enhanced mosaic in the window of all steps."""
+    viewer = new_viewer("scan")
+    window: Any = dock(viewer, "SEM-SR")
+    for step in range(2):
+        finish(window.page.panel)
+        window.page.panel.run()
+        finish(window.page.panel)
+        if not step:
+            window.show_next()
+    keep(viewer, "window")
+
+
 def photograph_enhance() -> None:
     """Enhance the degraded sample."""
     viewer = new_viewer("degraded")
@@ -219,6 +233,7 @@ def main() -> None:
     """Take every picture."""
     photograph_open_mosaic()
     photograph_stitch()
+    photograph_window()
     photograph_enhance()
     photograph_train()
     photograph_frc_map()

@@ -108,6 +108,13 @@ def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, whe
     finish(window.page.panel)
 
 
+def test_frames_that_were_stitched_before_change_no_step(window, model):
+    window.next_button.click()
+    pixels = np.zeros((8, 8))
+    model.add_image(pixels, metadata={"frames_folder": "gone"}, visible=False)
+    assert window.page.step is STEPS[1]
+
+
 def test_opened_image_ends_the_first_step(window, model):
     layer = model.add_image(np.zeros((8, 8)))
     assert button_of(window.steps, "Open").text() == "\N{CHECK MARK} Open"

@@ -140,7 +140,8 @@ class StepsWindow(QWidget):
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         self.show_step(0)
-        if any(FOLDER_KEY in layer.metadata for layer in viewer.layers):
+        visible = [layer for layer in viewer.layers if layer.visible]
+        if any(FOLDER_KEY in layer.metadata for layer in visible):
             self.pages[0].show_kind(FRAMES)
 
     # -- going from step to step ------------------------------------------------
@@ -169,7 +170,8 @@ class StepsWindow(QWidget):
         """Go to the frames when some are opened; what is opened ends the first step."""
         if not is_alive(self):
             return
-        if FOLDER_KEY in event.value.metadata:
+        layer = event.value
+        if FOLDER_KEY in layer.metadata and layer.visible:  # hidden: stitched before
             self.show_step(0)
             self.page.show_kind(FRAMES)
         self._mark()
