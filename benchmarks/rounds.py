@@ -50,6 +50,8 @@ class Session:
 
     def play(self, image: Any) -> None:
         """Open an image, run the panels on it, and remove all layers."""
+        from qtpy.QtWidgets import QApplication
+
         from napari_semsr.widgets.layers import layer_keywords
 
         for panel in self.panels:
@@ -60,6 +62,9 @@ class Session:
         if len(self.viewer.layers) < 2 * len(self.panels):
             raise SystemExit([panel.status.text() for panel in self.panels])
         self.viewer.layers.clear()
+        for item in QApplication.allWidgets():
+            if type(item).__name__ == "NapariQtNotification":
+                item.close()  # by themselves they go where the window is active
         spin(0.3)
 
     def count(self, folder: Path) -> dict[str, float]:

@@ -244,6 +244,8 @@ class _Queue(QObject):
         if run in self.runs and not run.cancel.is_set():
             run.bar = run.bar or _Bar(run.title)
             run.bar.show(step)  # handles events: the job may end meanwhile
+            if run not in self.runs:
+                run.bar.close()
             owner = run.owner
             if owner is not None and run in self.runs and not run.cancel.is_set():
                 owner.stepped.emit(step)

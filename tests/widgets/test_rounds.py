@@ -1,0 +1,74 @@
+"""A session that goes on: nothing is left of layers that were made and removed."""
+
+import gc
+import os
+import sys
+import tempfile
+import threading
+
+import psutil
+import pytest
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtWidgets import QApplication
+
+from napari_semsr.widgets.base import results
+from napari_semsr.widgets.base.runner import any_busy
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+from napari_semsr.widgets.measure.metrics import MetricsPanel
+from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from tests.children import LIMIT_MS
+from tests.tiny_models import write_tiny_model
+from tests.widgets.scenes import exposures_of
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+WARM, ROUNDS = 2, 5
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where temporary files go meanwhile."""
+    results.remove_cache()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield tmp_path
+    results.remove_cache()
+
+
+def counted(window: QObject, folder) -> dict[str, int]:
+    """Count what may not grow."""
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QApplication.processEvents()
+    gc.collect()
+    process = psutil.Process()
+    # Qt's pool has as many threads as cores, begun when they are needed: "Dummy"
+    threads = [t for t in threading.enumerate() if not t.name.startswith("Dummy")]
+    return {
+        "threads": len(threads),
+        "open files": process.num_fds() if hasattr(process, "num_fds") else 0,
+        "temporary files": sum(1 for _ in folder.rglob("*")),
+        "objects": len(window.findChildren(QObject)),
+        "jobs": int(any_busy()),
+    }
+
+
+def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
+    viewer = make_napari_viewer_proxy(show=True)
+    panels = [kind(viewer) for kind in (EnhancePanel, SpectrumPanel, MetricsPanel)]
+    for panel in panels:
+        viewer.window.add_dock_widget(panel, name=panel.title)
+    (folder / "models").mkdir()
+    panels[0].model.add_file(write_tiny_model(folder / "models"))
+    image = exposures_of((96, 96))[0]
+    counts = []
+    for _ in range(ROUNDS):
+        add(viewer, image)
+        for panel in panels:
+            panel.run_button.click()
+            qtbot.waitUntil(lambda panel=panel: not panel.busy, timeout=LIMIT_MS)
+        assert len(viewer.layers) > 1
+        with panels[0].history.quiet():  # what can be put back is kept for that
+            viewer.layers.clear()
+        counts.append(counted(panels[0].window(), folder))
+    grown = {key: counts[-1][key] - counts[WARM - 1][key] for key in counts[0]}
+    assert max(grown.values()) <= 0, counts
