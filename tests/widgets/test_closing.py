@@ -99,6 +99,22 @@ def test_save_closes_when_all_is_in_a_project(
     assert store.parent == path
 
 
+def test_what_cannot_be_saved_is_said_and_keeps_the_window(
+    opened, closings, tmp_path, monkeypatch
+):
+    from napari.utils.notifications import notification_manager
+
+    viewer, panel, answer, _ = opened
+    answer("save")
+    (tmp_path / "file").write_text("no folder")
+    path = tmp_path / "file" / "kept.semsr"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    panel.window().close()
+    assert closings.count == 0
+    assert len(viewer.layers) == 2
+    assert "could not be written" in notification_manager.records[-1].message
+
+
 def test_saved_results_are_not_asked_for(opened, closings, tmp_path):
     viewer, panel, _, asked = opened
     viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")

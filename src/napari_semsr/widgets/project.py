@@ -106,7 +106,7 @@ class SavePanel(Panel):
         self.history.changed.connect(self._show_undo)
         self.session.changed.connect(self._show_project)
         self.session.said.connect(self.notify)
-        self.session.failed.connect(self.show_problem)
+        self.session.failed.connect(self._show_failed)
         self.session.runner.busy_changed.connect(self._show_busy)
         self.session.runner.stepped.connect(self._show_step)
         self.viewer.layers.selection.events.active.connect(self._show_made)
@@ -126,6 +126,10 @@ class SavePanel(Panel):
             folder = ask_new_project(self)
             if folder is not None:
                 self.session.begin(folder, self._show_all_saved)
+
+    def _show_failed(self, text: str) -> None:
+        """Say in the panel what a notification says, too."""
+        self.status.setText(text, "problem")
 
     def _show_all_saved(self) -> None:
         folder, left = self.session.folder, self.session.left_out()

@@ -15,6 +15,7 @@ from napari.utils.notifications import (
     Notification,
     NotificationSeverity,
     notification_manager,
+    show_error,
 )
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
@@ -384,6 +385,7 @@ class Session(QObject):
 
     def _fail(self, text: str) -> None:
         self._then.clear()
+        show_error(text)  # even where no panel tells it
         self.failed.emit(text)
         self.changed.emit()
 
@@ -555,15 +557,17 @@ class Session(QObject):
 
     def saving_wanted(self, window: QMainWindow) -> None:
         """Save into a project, asking for its place, and close the window then."""
-        with suppress(SemsrError):
-            if self.folder is not None:
-                self.save(window.close)
-                return
-            from napari_semsr.widgets.base.saving import ask_new_project
+        from napari_semsr.widgets.base.saving import ask_new_project
 
-            folder = ask_new_project(window)
-            if folder is not None:
+        if self.folder is not None:
+            self.save(window.close)
+            return
+        folder = ask_new_project(window)
+        if folder is not None:
+            try:
                 self.begin(folder, window.close)
+            except SemsrError as error:
+                self._fail(str(error))
 
 
 # -- layers, forms and windows as JSON ----------------------------------------------
