@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.io.napari_hooks import STORE_KEY, get_reader
+from napari_semsr.io.napari_hooks import STORE_KEY, STRENGTH_KEY, get_reader
 from napari_semsr.jobs import SimulateOptions, simulate_job
 from napari_semsr.widgets.base.results import (
     add_opened,
@@ -240,6 +240,29 @@ def test_painted_labels_are_written_anew(model, save_panel, qtbot, choose, tmp_p
     viewer, _ = reopen(save_panel, qtbot, choose, path)
     np.testing.assert_array_equal(viewer.layers["painted"].data, labels.data)
     assert viewer.layers["painted"].data[2, 3] == 7
+    stores = [item for item in path.iterdir() if item.is_dir()]
+    assert [item.name for item in stores] == [listed(path)["layers"][0]["store"]]
+
+
+def test_a_mixture_is_kept_as_it_is_shown(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    panel, path = save_panel(model), tmp_path / "p.semsr"
+    save_into(panel, qtbot, choose, path)
+    made = model.layers[-1]
+    made.metadata[STRENGTH_KEY] = 0.5
+    made.data = made.data / 2
+    panel.run_button.click()
+    wait(panel, qtbot)
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    np.testing.assert_array_equal(viewer.layers[-1].data, made.data)
+
+
+def test_a_partly_enhanced_layer_is_not_put_back(restored, model, save_panel):
+    panel, made = save_panel(model), model.layers[-1]
+    made.metadata["semsr live"] = True
+    model.layers.remove(made)
+    assert not panel.undo_button.isEnabled()
 
 
 def test_forms_camera_and_choice_come_back(

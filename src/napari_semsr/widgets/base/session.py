@@ -1,5 +1,6 @@
 """What a viewer has open, kept in a project as one goes, and what is not kept yet."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -153,6 +154,8 @@ class Session(QObject):
         self._kept: WeakKeyDictionary[Layer, Kept] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
         self._adopted: dict[Path, Path] = {}
+        self._own: WeakKeyDictionary[Layer, Path] = WeakKeyDictionary()
+        self._outdated: list[Path] = []
         self._lost: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
         self._panels: WeakSet[Any] = WeakSet()
@@ -336,6 +339,8 @@ class Session(QObject):
         """Forget what belongs to the project that was open before."""
         self._kept.clear()
         self._adopted.clear()
+        self._own.clear()
+        self._outdated.clear()
         self._inputs, self._lost, self._options, self._written = {}, (), {}, None
 
     def save(self, then: Callable[[], object] | None = None) -> None:
@@ -364,6 +369,10 @@ class Session(QObject):
         for layer, kept, now in done:
             self._kept[layer] = kept
             layer.metadata.update(now)
+            if SAVED_KEY in now:  # written here, in place of what was before
+                if layer in self._own:
+                    self._outdated.append(self._own[layer])
+                self._own[layer] = Path(now[SAVED_KEY])
         self._write()
 
     def _write(self) -> None:
@@ -375,6 +384,7 @@ class Session(QObject):
             if project != self._written:
                 write_project(self.folder, project)
                 self._written = project
+                self._remove_outdated({layer.store for layer in project.layers})
         except SemsrError as error:
             self._fail(str(error))
             return
@@ -382,6 +392,13 @@ class Session(QObject):
         for call in then:
             call()
         self.changed.emit()
+
+    def _remove_outdated(self, listed: set[str | None]) -> None:
+        """Remove pixels that were written anew since, and that no layer has."""
+        for path in self._outdated:
+            if path.name not in listed:
+                shutil.rmtree(path, ignore_errors=True)
+        self._outdated.clear()
 
     def _fail(self, text: str) -> None:
         self._then.clear()
@@ -428,9 +445,10 @@ class Session(QObject):
 
     def _pixels_task(self, layer: Image | Labels) -> _Task | None:
         """Say how the pixels of a layer come into the project."""
-        if STRENGTH_KEY in layer.metadata:  # its store has it at full strength
-            return self._writing_task(layer)
         path = Path(layer.metadata.get(STORE_KEY) or "")
+        # its store has a mixture at full strength
+        if STRENGTH_KEY in layer.metadata or layer in self._own:
+            return self._writing_task(layer)
         if path.parent == self.folder and path.exists():
             self._kept[layer] = Kept(path.name)
             return None
@@ -519,6 +537,8 @@ class Session(QObject):
                 show_colour_bar(layer)
             if record.store or record.input:
                 self._kept[layer] = Kept(record.store, record.input, record.read)
+            if record.store and record.kind == "labels":  # which can be painted on
+                self._own[layer] = opened.folder / record.store
         self._go_on(opened.folder, opened.project, opened.lost)
         then()
         count = len(opened.layers)
