@@ -2,8 +2,13 @@
 
 Needs a display (``xvfb-run`` will do). Everything shown is drawn here; the pictures
 are written to ``docs/images``.
+
+``--every FOLDER`` photographs instead every panel of the manifest in both themes, in a
+dock of 320 px and in the width that it opens with: as it opens, after a run, and after
+an error. They are to be looked at when panels have changed.
 """
 
+import argparse
 import os
 import tempfile
 import time
@@ -20,10 +25,19 @@ for _name, _place in (
     os.environ[_name] = str(Path(_SCRATCH.name) / _place)
 
 import napari  # noqa: E402
+import yaml  # noqa: E402
+from napari.settings import get_settings  # noqa: E402
 from PIL import Image  # noqa: E402
 from qtpy.QtCore import Qt  # noqa: E402
-from qtpy.QtWidgets import QApplication  # noqa: E402
+from qtpy.QtGui import QPainter, QPixmap  # noqa: E402
+from qtpy.QtWidgets import (  # noqa: E402
+    QApplication,
+    QDockWidget,
+    QScrollArea,
+    QWidget,
+)
 
+import napari_semsr  # noqa: E402
 from napari_semsr.core.progress import run  # noqa: E402
 from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
@@ -229,8 +243,97 @@ def photograph_crop() -> None:
     keep(viewer, "crop")
 
 
+# -- every panel, to be looked at ----------------------------------------------------
+
+THEMES = ("dark", "light")
+NARROW_PX = 320
+ERROR = (
+    "The folder /home/microscope/2026-11-21/a_name_that_has_no_place_to_break/mosaic"
+    ".ome.zarr cannot be written, since the disk is full: free some space, or choose "
+    "another place under Save as."
+)
+STITCH, OPEN = "Stitch mosaic", "Open mosaic"
+UNTRIED = ("Train",)  # whose run is a long one, and is in the manual's own pictures
+
+
+def every_name() -> list[str]:
+    """Titles of the panels of the manifest."""
+    text = Path(napari_semsr.__file__).with_name("napari.yaml").read_text("utf-8")
+    return [
+        item["display_name"]
+        for item in yaml.safe_load(text)["contributions"]["widgets"]
+    ]
+
+
+def photograph_every(folder: Path, only: list[str]) -> None:
+    """Take pictures of every panel, or of some."""
+    specimen = Path(_SCRATCH.name) / "wafer.tif"
+    write(samples.draw_specimen().replace(name="wafer"), specimen)
+    for theme in THEMES:
+        get_settings().appearance.theme = theme
+        for name in only or every_name():
+            viewer = new_viewer("scan" if name == STITCH else "exposures")
+            place, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+            settle()
+            look_at(place, panel, folder, f"{name}-{theme}-opens-1-opened")
+            main = place.window()
+            main.resizeDocks([place], [NARROW_PX], Qt.Orientation.Horizontal)
+            look_at(place, panel, folder, f"{name}-{theme}-{NARROW_PX}-1-opened")
+            if isinstance(panel, Panel):
+                run_and_look(
+                    place, panel, specimen, folder, f"{name}-{theme}-{NARROW_PX}"
+                )
+            viewer.close()
+            settle()
+
+
+def run_and_look(
+    place: QDockWidget, panel: Panel, specimen: Path, folder: Path, name: str
+) -> None:
+    """Take pictures of a panel after a run and after an error."""
+    finish(panel)
+    if panel.title == OPEN:
+        panel.path.value = specimen
+        finish(panel)
+    if panel.title not in UNTRIED:
+        panel.run_button.click()
+        finish(panel)
+        look_at(place, panel, folder, f"{name}-2-made")
+    panel.show_problem(ERROR)
+    look_at(place, panel, folder, f"{name}-3-error")
+
+
+def look_at(place: QDockWidget, panel: QWidget, folder: Path, name: str) -> None:
+    """Write one picture of a dock, its pages beside each other."""
+    settle()
+    area = panel.findChild(QScrollArea)
+    bar = area.verticalScrollBar()
+    bar.setValue(0)
+    pages = []
+    while True:
+        settle(0.1)
+        pages.append(place.grab())
+        if bar.value() >= bar.maximum():
+            break
+        bar.setValue(bar.value() + bar.pageStep())
+    sheet = QPixmap(sum(page.width() for page in pages), pages[0].height())
+    with QPainter(sheet) as painter:
+        for number, page in enumerate(pages):
+            painter.drawPixmap(number * page.width(), 0, page)
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet.save(str(folder / f"{name.lower().replace(' ', '-')}.png"))
+
+
 def main() -> None:
-    """Take every picture."""
+    """Take the pictures of the manual, or those of every panel."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=Path, metavar="FOLDER")
+    parser.add_argument("names", nargs="*", help="with --every: titles of some panels")
+    asked = parser.parse_args()
+    if asked.every is not None:
+        photograph_every(asked.every, asked.names)
+        _SCRATCH.cleanup()
+        return
     photograph_open_mosaic()
     photograph_stitch()
     photograph_window()

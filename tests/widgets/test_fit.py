@@ -243,3 +243,13 @@ def test_labels_stand_beside_their_controls_where_there_is_room(dock, letters, q
     qtbot.waitUntil(lambda: control.x() == 0)
     letters(9)
     qtbot.waitUntil(lambda: control.x() > 0)
+
+
+def test_pixel_size_of_many_digits_is_seen_whole(dock, letters, fits):
+    _, panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
+    for size in (9, 16):
+        letters(size)
+        panel.pixel_size.value = (123.456789, 123.456781)
+        fits(panel)
+        panel.pixel_size.value = None
+        fits(panel)

@@ -245,8 +245,11 @@ class DiscRecord:
             for name, found in self.found["conditions"].items()
         }
         tried = {name: both for name, both in shares.items() if both["discs"]}
-        name = min(tried, key=lambda name: tried[name]["enhanced"])
-        return name, tried[name]["enhanced"], tried[name]["degraded"]
+        pairs = {
+            name: (both["enhanced"], both["degraded"]) for name, both in tried.items()
+        }
+        name = min(pairs, key=lambda name: pairs[name])
+        return name, *pairs[name]
 
     def summary(self) -> str:
         """Say it in a few words.

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -36,9 +37,9 @@ _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # of a spin box in napari's style
 _LEAST_DIGITS = "0" * 7
 _LEAST_LETTERS = 7  # of a name in a list or a field: the rest is elided or scrolled
 
-# Two reds and two ambers: each has a contrast above 4.5 on its theme's background.
-_ON_DARK = {"problem": "#ff8370", "warning": "#e3b617"}
-_ON_LIGHT = {"problem": "#b3261e", "warning": "#7a5900"}
+# Each has a contrast above 4.5 on its theme's background.
+_ON_DARK = {".problem": "#ff8370", ".warning": "#e3b617", "a": "#6cb6ff"}
+_ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
 
 
@@ -86,7 +87,7 @@ class Note(QTextBrowser):
         text = self._said
         light = self.palette().text().color().lightness() < _MIDDLE
         colours = (_ON_LIGHT if light else _ON_DARK).items()
-        sheet = "\n".join(f".{name} {{ color: {value}; }}" for name, value in colours)
+        sheet = "\n".join(f"{name} {{ color: {value}; }}" for name, value in colours)
         self._page.setDefaultStyleSheet(sheet)
         if self._kind:
             self.setHtml(f'<b class="{self._kind}">{html.escape(text)}</b>')
@@ -261,7 +262,7 @@ def least_width(widget: QWidget) -> int:
         return _chrome(widget) + max(map(metrics.horizontalAdvance, words))
     if isinstance(widget, QAbstractSpinBox):
         prefix = getattr(widget, "prefix", str)()
-        texts = (widget.specialValueText(), prefix + _LEAST_DIGITS)
+        texts = (widget.specialValueText(), prefix + _LEAST_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
         text = max(map(metrics.horizontalAdvance, texts))
         return text + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
@@ -293,10 +294,14 @@ class Foldable(QWidget):
         """Fold when the width, or what a widget asks for, has changed."""
         done = super().event(event)
         if event is not None and event.type() in _RESIZED | {QEvent.Type.Show}:
-            for part in self._parts():
-                _give_room(part, self._least(part))
-            self._fold()
+            self._refit()
         return done
+
+    def _refit(self, _: object = None) -> None:
+        """Give each widget the room that it needs now, and fold."""
+        for part in self._parts():
+            _give_room(part, self._least(part))
+        self._fold()
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Ask for the widest widget, and for the height of all."""
@@ -339,6 +344,8 @@ class FoldingRow(Foldable):
         line = QHBoxLayout()  # as many as there are widgets; most stay empty
         self._lines.append(line)
         self._column.addLayout(line)
+        if isinstance(widget, QDoubleSpinBox):
+            widget.textChanged.connect(self._refit)
         self._fold()
 
     def _parts(self) -> Sequence[QWidget]:

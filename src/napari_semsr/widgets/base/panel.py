@@ -85,7 +85,7 @@ if TYPE_CHECKING:
 
 _MINIMUM_WIDTH = 320
 _PLOTS = "napari_semsr.widgets.base.plots"
-_MOST_LINES = 8  # of what is said below the buttons: more scrolls, and pushes nothing
+_MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
 _Show = Callable[[Any], None]
