@@ -7,7 +7,7 @@ import tifffile
 
 from napari_semsr.core.errors import IncompleteError, ReadError
 from napari_semsr.core.micrograph import Micrograph, Provenance
-from napari_semsr.io import formats as registry, napari_hooks as hooks
+from napari_semsr.io import formats as registry, layers, napari_hooks as hooks
 from napari_semsr.io.zarr.store import create_store
 from tests.children import run_python
 
@@ -41,7 +41,7 @@ def test_layers_are_calibrated(tmp_path, image, suffix):
 def test_unknown_pixel_size_becomes_pixels(tmp_path, grey):
     path = str(tmp_path / "a.tif")
     registry.write(Micrograph(grey), path)
-    [(_, attributes, _)] = hooks.read_layers(path)
+    [(_, attributes, _)] = layers.read_layers(path)
     assert attributes["units"] == ("pixel", "pixel")
     assert attributes["contrast_limits"] == (0.0, 255.0)
 
@@ -50,9 +50,9 @@ def test_planes_become_a_slider_and_channels_layers(tmp_path, rng):
     data = rng.integers(0, 999, (4, 2, 20, 30)).astype(np.uint16)
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, data, metadata={"axes": "ZCYX"})
-    layers = hooks.read_layers(str(path))
-    assert len(layers) == 2
-    for channel, (shown, attributes, _) in enumerate(layers):
+    found = layers.read_layers(str(path))
+    assert len(found) == 2
+    for channel, (shown, attributes, _) in enumerate(found):
         assert np.array_equal(np.asarray(shown), data[:, channel])
         assert attributes["axis_labels"] == ("plane", "y", "x")
         assert len(attributes["scale"]) == 3
@@ -106,10 +106,10 @@ def test_folder_without_positions_is_a_stack_of_its_frames(tmp_path, image):
     [(data, attributes, _)] = hooks.get_reader(str(tmp_path))(str(tmp_path))
     assert data.shape == (2, *image.shape)
     assert attributes["scale"] == (1, 5.0, 6.0)
-    assert attributes["metadata"][hooks.FOLDER_KEY] == str(tmp_path)
+    assert attributes["metadata"][layers.FOLDER_KEY] == str(tmp_path)
     registry.write(Micrograph(image.data[:90]), tmp_path / "f3.png")
-    layers = hooks.get_reader(str(tmp_path))(str(tmp_path))
-    assert [data.shape for data, _, _ in layers] == [
+    found = hooks.get_reader(str(tmp_path))(str(tmp_path))
+    assert [data.shape for data, _, _ in found] == [
         image.shape,
         (90, 500),
         image.shape,
@@ -142,7 +142,7 @@ def test_tiles_of_a_czi_lie_at_their_places(shared_data):
 def test_reader_explains_an_unfinished_store(tmp_path):
     path = str(tmp_path / "a.ome.zarr")
     create_store(path, shape=(8, 8), dtype="u1", chunk=4)
-    with pytest.raises(IncompleteError, match="--resume"):
+    with pytest.raises(IncompleteError, match="resume it"):
         hooks.get_reader(path)(path)
 
 

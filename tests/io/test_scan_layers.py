@@ -7,12 +7,12 @@ import tifffile
 from napari_semsr.core.acquisition import Acquisition, ArrayFrames
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.micrograph import parse_pixel_size
-from napari_semsr.io.napari_hooks import (
+from napari_semsr.io.layers import (
     FOLDER_KEY,
-    get_reader,
     nominal_corners,
     scan_layers,
 )
+from napari_semsr.io.napari_hooks import get_reader
 
 FRAMES = np.stack([np.full((10, 12), 10 * n + 10, np.uint8) for n in range(4)])
 

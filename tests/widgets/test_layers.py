@@ -13,7 +13,7 @@ from napari_semsr.core.micrograph import (
     Provenance,
     parse_pixel_size,
 )
-from napari_semsr.io.napari_hooks import NETWORK_KEY
+from napari_semsr.io.layers import NETWORK_KEY
 from napari_semsr.widgets.layers import (
     free_name,
     layer_keywords,

@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.io import HELPER_KEY
-from napari_semsr.io.napari_hooks import LIVE_KEY
+from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets import samples
 from napari_semsr.widgets.crop import CropPanel
 from napari_semsr.widgets.enhance.panel import EnhancePanel

@@ -13,7 +13,8 @@ from qtpy.QtWidgets import QFileDialog
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
-from napari_semsr.io.napari_hooks import STORE_KEY, STRENGTH_KEY, get_reader
+from napari_semsr.io.layers import STORE_KEY, STRENGTH_KEY
+from napari_semsr.io.napari_hooks import get_reader
 from napari_semsr.jobs import SimulateOptions, simulate_job
 from napari_semsr.widgets.base.results import (
     add_opened,

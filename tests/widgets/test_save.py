@@ -12,7 +12,7 @@ from napari_semsr.core.errors import ShapeError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
-from napari_semsr.io.napari_hooks import LIVE_KEY, read_layers
+from napari_semsr.io.layers import LIVE_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
 from napari_semsr.widgets.base.results import add_opened, cache_folder, open_store
 from napari_semsr.widgets.layers import layer_keywords

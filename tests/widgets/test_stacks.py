@@ -5,7 +5,7 @@ import pytest
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.io.formats import read
-from napari_semsr.io.napari_hooks import read_layers
+from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.base.folding import Limited
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of

@@ -5,7 +5,7 @@ import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
-from napari_semsr.io.napari_hooks import read_layers
+from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel

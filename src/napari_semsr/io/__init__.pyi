@@ -20,7 +20,7 @@ from .formats import (
     write as write,
     write_blocks as write_blocks,
 )
-from .napari_hooks import (
+from .layers import (
     BAR_KEY as BAR_KEY,
     DRAWN_KEY as DRAWN_KEY,
     FOLDER_KEY as FOLDER_KEY,
@@ -35,13 +35,13 @@ from .napari_hooks import (
     STRENGTH_KEY as STRENGTH_KEY,
     LayerTuple as LayerTuple,
     Paths as Paths,
-    get_reader as get_reader,
     holds_frames as holds_frames,
     layer_attributes as layer_attributes,
     network_mark as network_mark,
     scan_layers as scan_layers,
     stacked as stacked,
 )
+from .napari_hooks import get_reader as get_reader
 from .png import write_picture as write_picture
 from .project import (
     PROJECT_SUFFIX as PROJECT_SUFFIX,

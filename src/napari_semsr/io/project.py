@@ -31,7 +31,7 @@ from napari_semsr.core import (
     software_versions,
 )
 from napari_semsr.io.files import renaming, replacing, writing
-from napari_semsr.io.napari_hooks import (
+from napari_semsr.io.layers import (
     DRAWN_KEY,
     FOLDER_KEY,
     LIVE_KEY,

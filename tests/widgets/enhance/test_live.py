@@ -11,7 +11,7 @@ from napari_semsr.inference.layout import plan_output
 from napari_semsr.inference.live.field import LiveField
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read
-from napari_semsr.io.napari_hooks import LIVE_KEY
+from napari_semsr.io.layers import LIVE_KEY
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.base.results import Target
 from napari_semsr.widgets.enhance import live as live_layer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import napari_semsr
-from napari_semsr.io.napari_hooks import read_layers
+from napari_semsr.io.layers import read_layers
 from napari_semsr.stitching.solution import PairReport
 from napari_semsr.widgets.base import results
 from napari_semsr.widgets.layers import grey_layers

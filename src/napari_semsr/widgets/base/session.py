@@ -60,6 +60,7 @@ from napari_semsr.widgets.base.runner import JobRunner, is_alive
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     show_colour_bar,
+    show_scale_bar,
     without_cache,
 )
 
@@ -673,7 +674,10 @@ def _set_window_state(viewer: "ViewerModel", state: dict[str, Any]) -> None:
                 if fits or len(value) == dims.ndim:
                     setattr(item, name, tuple(value) if not fits else value)
     if "scale_bar" in state:
-        _scale_bar(viewer).visible = bool(state["scale_bar"])
+        if state["scale_bar"]:
+            show_scale_bar(viewer)
+        else:
+            _scale_bar(viewer).visible = False
 
 
 def _scale_bar(viewer: "ViewerModel") -> Any:

@@ -1,0 +1,439 @@
+"""Images and scans as layers of napari, and what all our layers carry.
+
+Layers come calibrated in nanometres, with names for their axes and with contrast
+limits, so that napari has nothing to guess or to compute.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_semsr.core import (
+    Acquisition,
+    Look,
+    Micrograph,
+    OptionError,
+    ReadError,
+    contrast_limits,
+    grid_cells,
+    run,
+    told_in_panel_words,
+)
+from napari_semsr.io.files import own_name
+from napari_semsr.io.read_image import ColourError
+
+LayerTuple = tuple[Any, dict[str, Any], str]
+Paths = str | Sequence[str]
+_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi")
+
+LIVE_KEY = "semsr live"
+"""Entry of a layer's metadata while it is being enhanced."""
+
+STORE_KEY = "semsr store"
+"""Entry of a layer's metadata that tells what file or store it is drawn from."""
+
+SAVED_KEY = "semsr saved"
+"""Entry of a layer's metadata that tells where all its values were saved last."""
+
+NETWORK_KEY = "semsr network"
+"""Entry of a layer's metadata: model and digest of the last network behind it."""
+
+HELPER_KEY = "semsr helper"
+"""Entry of a layer's metadata that keeps it out of the lists of the panels.
+
+It tells whose helper it is.
+"""
+
+BAR_KEY = "semsr colour bar"
+"""Entry of a layer's metadata that tells that it is read by a colour bar."""
+
+PROJECT_KEY = "semsr project"
+"""Entry of a layer's metadata: project that napari itself read it from."""
+
+READ_KEY = "semsr read"
+"""Entry of a layer's metadata that tells how it was read: a channel, or options."""
+
+STRENGTH_KEY = "semsr strength"
+"""Entry of a layer's metadata: its share of a result, the rest is the input."""
+
+DRAWN_KEY = "semsr drawn from"
+"""Entry of a layer's metadata: further stores that it is drawn from."""
+
+SINGLE_PX = 2048
+"""Longest side up to which an image is shown without a pyramid, from memory.
+
+Writers of other plugins save one array and fail on a list of levels; 16 MB of float32
+need neither levels nor chunks.
+"""
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file, a store, or a folder of some file can be read."""
+    if not path.is_dir():
+        return path.suffix.lower() in _SUFFIXES and _is_image(path)
+    return _has_table(path) or _is_image(path) or bool(_images_in(path))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Files of a folder that can be read, in natural order."""
+    from napari_semsr.io.scans import natural_key
+
+    files = [
+        item for item in folder.glob("*.*") if item.is_file() and is_readable(item)
+    ]
+    return sorted(filter(is_readable, files), key=lambda item: natural_key(item.name))
+
+
+def _has_table(path: Path) -> bool:
+    """Whether a folder says where its frames lie, as none but a scan does."""
+    return any((path / name).is_file() for name in ("positions.csv", "scan.json"))
+
+
+def _is_image(path: Path) -> bool:
+    """Tell an image, a store or a CZI by its first bytes."""
+    from napari_semsr.io.formats import find_format
+    from napari_semsr.io.scans import is_czi
+
+    try:
+        return (path.is_file() and is_czi(path)) or bool(find_format(path))
+    except (ReadError, OSError):
+        return False
+
+
+def holds_frames(path: Path) -> bool:
+    """Whether a path is that of a scan: a folder that is no store, or a CZI.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File or folder.
+
+    Returns
+    -------
+    bool
+        Whether `open_frames` should be tried with it.
+    """
+    return path.suffix.lower() == ".czi" or (path.is_dir() and not _is_image(path))
+
+
+@told_in_panel_words()
+def read_layers(path: Paths) -> list[LayerTuple]:
+    """Read a file, a folder of frames or images, or a stack of files as layers."""
+    layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
+    told = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
+    if told:
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+        msg = (
+            f"{told[0]}{more} opened in colour, which cannot be measured or enhanced: "
+            "right-click the layer and take Split RGB, or open the file with Open "
+            "mosaic, where its coloured rows can be cropped or its luminance taken."
+        )
+        warnings.warn(msg, stacklevel=2)
+    return layers
+
+
+def _layers(paths: list[Path]) -> list[LayerTuple]:
+    """Read layers of one path; of several, their stack."""
+    if len(paths) == 1:
+        return _folder(paths[0]) if holds_frames(paths[0]) else _file(paths[0])
+    planes = [_plane(path) for path in paths]
+    if len({(image.shape, image.dtype) for image, _ in planes}) > 1:
+        msg = "A stack needs images of one shape and type; open these one by one."
+        raise ReadError(msg)
+    return [_stacked([planes], f"{paths[0].parent.name} stack")]
+
+
+def _folder(path: Path) -> list[LayerTuple]:
+    """Read a scan; where it is none and says nothing of positions, all its images."""
+    from napari_semsr.io.scans import open_frames
+
+    try:
+        return scan_layers(run(open_frames(path)), path)
+    except ReadError:
+        images = [] if path.is_file() or _has_table(path) else _images_in(path)
+        if not images:
+            raise
+    return [layer for item in images for layer in _layers([item])]
+
+
+def _file(path: Path) -> list[LayerTuple]:
+    """Read a file or store, a layer for each channel."""
+    from napari_semsr.io.formats import describe
+
+    info = describe(path)
+    layers = []
+    small = max(info.shape) <= SINGLE_PX
+    for channel in range(info.channels):
+        levels = [
+            [
+                _plane(path, level=level, channel=channel, plane=plane)
+                for plane in range(info.planes)
+            ]
+            for level in range(1 if small else info.levels)
+        ]
+        if small and info.planes == 1:
+            image, shown = levels[0][0]
+            whole = image.replace(data=image.array(), look=image.look)
+            levels = [[(whole, np.asarray(shown))]]
+        name = own_name(path, levels[0][0][0].name)
+        if info.channels > 1:
+            name = f"{name} channel {channel}"
+        layers.append(_stacked(levels, name))
+        layers[-1][1]["metadata"] |= {STORE_KEY: str(path.resolve()), READ_KEY: channel}
+    return layers
+
+
+def _plane(path: Path, **which: int) -> tuple[Micrograph, Any]:
+    """Read one plane: as an image, and what is shown of it, (Y, X) or (Y, X, 3)."""
+    from napari_semsr.io.formats import read
+
+    try:
+        image = read(path, **which)  # type: ignore[arg-type]
+    except ColourError as error:
+        return read(path, colour="luminance", **which), error.samples  # type: ignore[arg-type]
+    return image, image.data
+
+
+def layer_of(
+    image: Micrograph, *, data: Any = None, coarsest: Any = None, rgb: bool = False
+) -> LayerTuple:
+    """Make a calibrated napari layer of an image; its `data` may be in colour."""
+    shown = image.data if data is None else data
+    first = shown[0] if isinstance(shown, list) else shown
+    attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
+    attributes |= {"multiscale": isinstance(shown, list), "rgb": rgb}
+    if image.look is not None and image.look.classes:
+        del attributes["rgb"]
+        return shown, attributes, "labels"
+    if "contrast_limits" not in attributes:
+        limits = contrast_limits(first if coarsest is None else coarsest)
+        attributes["contrast_limits"] = limits
+    return shown, attributes, "image"
+
+
+def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
+    """Say how napari shows an image calibrated, and what it cannot say itself.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What is shown.
+    extra : int, default=0
+        Axes of the layer before y and x.
+
+    Returns
+    -------
+    dict
+        Keywords of a layer.
+    """
+    made = image.provenance
+    network = None if made is None else made.network()
+    marks = {} if network is None else network_mark(*network)
+    look = image.look
+    if look is not None and look.colour_bar:
+        marks[BAR_KEY] = True
+    about = {
+        "pixel_size_nm": image.pixel_size_nm,
+        "provenance": None if made is None else made.model_dump(mode="json"),
+        **dict(image.metadata),
+    }
+    return {
+        "name": image.name,
+        "scale": (*(1.0,) * extra, *image.scale),
+        "translate": (*(0.0,) * extra, *image.origin),
+        "units": (*("pixel",) * extra, image.unit, image.unit),
+        "axis_labels": (*("plane",) * extra, "y", "x"),
+        "rgb": False,
+        "metadata": {"micrograph": about, **marks},
+        **({} if look is None else _shown(look)),
+    }
+
+
+def _shown(look: Look) -> dict[str, Any]:
+    """Say in keywords of a layer how it is shown."""
+    if look.classes:
+        values, colours, meanings = zip(*look.classes, strict=True)
+        drawn = {None: "transparent", **dict(zip(values, colours, strict=True))}
+        named = {"index": list(values), "meaning": list(meanings)}
+        shared = {"opacity": look.opacity, "blending": look.blending}
+        return {"colormap": drawn, "features": named, **shared}
+    colormap: Any = look.colormap
+    if look.colours:
+        colormap = {"name": look.colormap, "colors": look.colours}
+        if look.places:
+            colormap["controls"] = look.places
+    return {
+        "contrast_limits": look.limits,
+        "colormap": colormap,
+        "gamma": look.gamma,
+        "opacity": look.opacity,
+        "blending": look.blending,
+        "interpolation2d": look.interpolation,
+    }
+
+
+def network_mark(model: str, digest: str | None = None) -> dict[str, Any]:
+    """Mark a layer that a network had a hand in.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    digest : str, optional
+        Of its file; None where it is not known yet.
+
+    Returns
+    -------
+    dict
+        Metadata of the layer.
+    """
+    return {NETWORK_KEY: {"model": model, "digest": digest}}
+
+
+def _stacked(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
+    """Put planes and levels into one layer, in colour where one of them is."""
+    finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
+    rgb = any(shown.ndim > 2 for planes in levels for _, shown in planes)
+    data = [stacked([_as(shown, rgb) for _, shown in planes]) for planes in levels]
+    shown = data if len(data) > 1 else data[0]
+    return layer_of(finest, data=shown, coarsest=coarsest, rgb=rgb)
+
+
+def _as(shown: Any, rgb: bool) -> Any:
+    """Give grey (Y, X) three equal channels, as its neighbours in colour have."""
+    return np.stack([shown] * 3, axis=-1) if rgb and shown.ndim == 2 else shown
+
+
+def stacked(planes: list[Any]) -> Any:
+    """Stack planes along a first axis, unless there is only one.
+
+    Parameters
+    ----------
+    planes : list of array
+        (Y, X) each, or (Y, X, 3); lazy ones stay lazy.
+
+    Returns
+    -------
+    array
+        (P, Y, X), or (P, Y, X, 3).
+    """
+    if len(planes) == 1:
+        return planes[0]
+    if any(hasattr(plane, "dask") for plane in planes):
+        import dask.array as da
+
+        return da.stack(planes)
+    return np.stack(planes)
+
+
+# A frames folder as napari layers: every frame at its nominal place.
+
+FOLDER_KEY = "frames_folder"
+"""Entry of a layer's metadata that tells where its frames are."""
+
+_LARGEST = 1 << 31
+_EDGE = 0.008
+_COLOUR = "#7fb2e5"
+
+
+def nominal_corners(acquisition: Acquisition) -> NDArray[np.float64] | None:
+    """Tell where frames should lie, without looking at them.
+
+    Top-left corners in px ``(N, 2)``, from positions, or from grid and overlap; None
+    where neither is known.
+    """
+    size = acquisition.pixel_size_nm
+    if acquisition.nominal_px is not None:
+        return np.asarray(acquisition.nominal_px, dtype=float)
+    if acquisition.nominal_nm is not None and size is not None:
+        return np.asarray(acquisition.nominal_nm / np.array(size), dtype=float)
+    if acquisition.grid is None or acquisition.overlap is None:
+        return None
+    cells = grid_cells(len(acquisition), acquisition.grid, acquisition.order)
+    step = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
+    placed: NDArray[np.float64] = cells * step
+    return placed
+
+
+def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[Any]:
+    """Lay frames down at whole pixels; where they overlap the brighter one shows.
+
+    Round fields are dark at their rims, so that the brighter one is the better lit.
+    """
+    places = np.round(corners - corners.min(axis=0)).astype(int)
+    rows, columns = acquisition.frame_shape
+    down, across = (int(n) for n in places.max(axis=0))
+    shape = (down + rows, across + columns)
+    dtype = acquisition.dtype
+    if shape[0] * shape[1] * dtype.itemsize > _LARGEST:
+        msg = (
+            f"Frames at their nominal places would need {shape[0]} x {shape[1]} px: "
+            "check the unit of the positions and the pixel size."
+        )
+        raise OptionError(msg)
+    canvas = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+    for index, (y, x) in enumerate(places):
+        part = canvas[y : y + rows, x : x + columns]
+        np.fmax(part, acquisition.read(index), out=part)
+    return canvas
+
+
+def scan_layers(acquisition: Acquisition, folder: Path) -> list[LayerTuple]:
+    """Show the frames of a scan where they should lie.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Frames of one scan.
+    folder : pathlib.Path
+        Where they are; kept in the metadata of the layers.
+
+    Returns
+    -------
+    list of tuple
+        One image of all frames and their outlines; a stack of frames where no places
+        are known.
+    """
+    corners = nominal_corners(acquisition)
+    size, name = acquisition.pixel_size_nm, acquisition.name
+    if corners is None:
+        frames: Any = np.stack(
+            [acquisition.read(index) for index in range(len(acquisition))]
+        )
+        first = Micrograph(frames[0], size, f"{name} frames")
+        layers = [layer_of(first, data=frames, coarsest=frames)]
+    else:
+        canvas = _paste(acquisition, corners)
+        image = Micrograph(canvas, size, f"{name} frames, nominal")
+        placed = corners - corners.min(axis=0)
+        layers = [layer_of(image), _outline_layer(acquisition, placed, image)]
+    for _, attributes, _ in layers:
+        attributes.setdefault("metadata", {})[FOLDER_KEY] = str(folder)
+    return layers
+
+
+def _outline_layer(
+    acquisition: Acquisition, corners: NDArray[np.float64], image: Micrograph
+) -> LayerTuple:
+    """Rectangles around all frames, calibrated as their image is."""
+    rows, columns = acquisition.frame_shape
+    # at the outer edges of their pixels
+    box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
+    attributes = {
+        "name": f"{acquisition.name} frame outlines",
+        "shape_type": "rectangle",
+        "edge_color": _COLOUR,
+        "face_color": "transparent",
+        "edge_width": max(0.5, _EDGE * min(rows, columns)),
+        "opacity": 0.6,
+        "features": {"frame": list(acquisition.names)},
+        "metadata": {HELPER_KEY: "frames"},
+        "scale": image.scale,
+        "units": (image.unit, image.unit),
+        "axis_labels": ("y", "x"),
+    }
+    return [box + corner for corner in corners], attributes, "shapes"
