@@ -9,6 +9,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
     QPushButton,
+    QSizePolicy,
     QStackedLayout,
     QVBoxLayout,
     QWidget,
@@ -117,6 +118,8 @@ class StepsWindow(QWidget):
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
         self.setMinimumWidth(_WIDTH)
+        # else napari adds a stretch below, a larger one for each window of a session
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
