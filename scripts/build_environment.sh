@@ -21,14 +21,9 @@ fi
 
 log=$folder/build.log
 : >"$log"
-pip_install() {
-  "$folder/bin/python" -m pip install --no-compile --constraint constraints.txt "$@" >>"$log" 2>&1
-}
-
 install() {
-  # Once more: an index that did not answer reads as a conflict of versions.
-  pip_install "$@" || pip_install "$@" || {
-    echo "pip install $* failed twice. The end of $log:" >&2
+  "$folder/bin/python" -m pip install --no-compile --constraint constraints.txt "$@" >>"$log" 2>&1 || {
+    echo "pip install $* failed. The end of $log:" >&2
     tail -n 20 "$log" >&2
     exit 1
   }

@@ -2,11 +2,13 @@
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,18 @@ BINDINGS = {"napari", "pyqt5", "pyqt6", "pyside2", "pyside6"}
 
 def names(requirements):
     return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+def test_pinned_versions_run_on_the_python_of_debian():
+    refused = {}
+    for pin in CONSTRAINTS:
+        try:
+            needs = metadata(pin.name).get("Requires-Python") or ""
+        except PackageNotFoundError:  # pinned for another extra
+            continue
+        if "3.11.2" not in SpecifierSet(needs):
+            refused[pin.name] = needs
+    assert not refused
 
 
 def test_licence_follows_pep_639():
