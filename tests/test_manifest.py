@@ -80,6 +80,22 @@ def test_discovery_imports_nothing_of_ours_but_the_package():
     run_python(code, cwd=ROOT)
 
 
+def test_files_are_read_where_there_is_no_napari(tmp_path):
+    """Through the plugin engine alone, as the base dependencies install it."""
+    np = pytest.importorskip("numpy")
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "field.tif", np.eye(64, dtype=np.uint8))
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('napari', 'qtpy', 'magicgui')))\n"
+        "import npe2; npe2.PluginManager.instance().discover()\n"
+        "layers, _ = npe2.read_get_reader(['field.tif'], stack=False,"
+        " plugin_name='napari-semsr')\n"
+        "assert layers[0][0].shape == (64, 64), layers"
+    )
+    run_python(code, cwd=tmp_path)
+
+
 @pytest.fixture
 def _registered(npe2pm):
     npe2pm.register(PluginManifest.from_distribution("napari-semsr"))

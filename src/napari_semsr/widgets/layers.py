@@ -2,13 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari import current_viewer
 from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
@@ -27,10 +25,7 @@ from napari_semsr.io import (
     HELPER_KEY,
     LIVE_KEY,
     NETWORK_KEY,
-    LayerTuple,
-    Paths,
     as_grey,
-    get_reader as read_files,
     layer_attributes,
 )
 
@@ -347,24 +342,6 @@ def show_colour_bar(layer: Layer) -> None:
         layer.colorbar.visible = True
         layer.name_overlay.position = layer.colorbar.position
         layer.name_overlay.visible = True
-
-
-def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
-    """Offer to read what is ours; layers that need a colour bar get it when added."""
-    read = read_files(path)
-    return None if read is None else partial(_read, read)
-
-
-def _read(read: Callable[[Paths], list[LayerTuple]], path: Paths) -> list[LayerTuple]:
-    """Read layers; no keyword of theirs asks for a colour bar."""
-    layers, viewer = read(path), current_viewer()
-    if viewer and any(about["metadata"].get(BAR_KEY) for _, about, _ in layers):
-        viewer.layers.events.inserted.connect(_on_inserted)
-    return layers
-
-
-def _on_inserted(event: Any) -> None:
-    show_colour_bar(event.value)
 
 
 def without_cache(layer: Layer) -> None:

@@ -1,0 +1,31 @@
+"""What the plugin engine calls to read files, with napari or without it."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from napari_semsr.io import BAR_KEY, LayerTuple, Paths, get_reader as read_files
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
+    """Offer to read what is ours; layers that need a colour bar get it when added."""
+    read = read_files(path)
+    # The engine reads for programs that have no napari, too; nothing is shown there.
+    return partial(_read, read) if read and sys.modules.get("napari") else read
+
+
+def _read(read: Callable[[Paths], list[LayerTuple]], path: Paths) -> list[LayerTuple]:
+    """Read layers; no keyword of theirs asks for a colour bar."""
+    from napari import current_viewer
+
+    layers, viewer = read(path), current_viewer()
+    if viewer and any(about["metadata"].get(BAR_KEY) for _, about, _ in layers):
+        viewer.layers.events.inserted.connect(_on_inserted)
+    return layers
+
+
+def _on_inserted(event: Any) -> None:
+    from napari_semsr.widgets.layers import show_colour_bar
+
+    show_colour_bar(event.value)
