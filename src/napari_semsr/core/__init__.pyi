@@ -76,6 +76,14 @@ from .tiling import (
     reflect_indices as reflect_indices,
     round_up as round_up,
 )
+from .transforms import (
+    Affine as Affine,
+    Bending as Bending,
+    Chain as Chain,
+    Elastic as Elastic,
+    Inverted as Inverted,
+    Transform as Transform,
+)
 from .types import (
     BoolArray as BoolArray,
     Float32Array as Float32Array,
@@ -83,6 +91,7 @@ from .types import (
     FloatPair as FloatPair,
     IntPair as IntPair,
 )
+from .warping import Warped as Warped
 from .wording import (
     Labels as Labels,
     in_panel_words as in_panel_words,

@@ -72,6 +72,12 @@ from .scans.frames import (
     open_frames as open_frames,
 )
 from .tiff.write import write_pages as write_pages
+from .transforms import (
+    Side as Side,
+    StoredTransform as StoredTransform,
+    read_transform as read_transform,
+    write_transform as write_transform,
+)
 from .zarr.image import store_of as store_of
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,

@@ -1,0 +1,194 @@
+"""An image seen through a transform on another grid, read part by part.
+
+A pixel of the grid is mapped back into the image and interpolated there by the cubic
+spline through its pixels [1]_. Where pixels of the grid are larger than those of the
+image, the image is resampled to their size first, so that nothing aliases.
+
+A bending is inverted on a lattice of some pixels and followed between its places by a
+cubic spline of their values, made locally, so that a pixel is the same in whatever part
+it is asked for.
+
+.. [1] M. Unser, IEEE Signal Process. Mag. 16, 22 (1999), doi:10.1109/79.799930.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core.grids import Grid
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.resampling import Resampling, working_type
+from napari_semsr.core.tiling import Box, read_box
+from napari_semsr.core.transforms import Affine, Elastic, Transform
+from napari_semsr.core.types import FloatArray
+
+# The spline's prefilter falls by 0.27 from pixel to pixel: below 1e-9 here.
+_MARGIN = 16
+_LATTICE = 8  # pixels; 0.001 px are lost on a bend of 3 px from knot to knot 125 px on
+_COARSER = 1.25  # chosen: pixels up to so much larger alias less than noise shows
+_STEP_PARTS = 1000
+_GAP = (
+    1e-3  # weight of gaps in a pixel that is a gap itself; as where grids are cropped
+)
+
+
+@dataclass(frozen=True)
+class Warped:
+    """Pixels of a grid, made from an image through a transform.
+
+    Attributes
+    ----------
+    image : Micrograph
+        What is seen.
+    grid : Grid
+        The pixels, in the plane to which the transform maps.
+    transform : Affine, Elastic or Transform
+        From the plane of the image, in its unit, to that of the grid.
+    """
+
+    image: Micrograph
+    grid: Grid
+    transform: Transform
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values; a pixel that the image does not show is NaN."""
+        return working_type(self.image.dtype)
+
+    @cached_property
+    def _affine(self) -> Affine | None:
+        """Linear part of the transform, where it has one."""
+        if isinstance(self.transform, Elastic):
+            return self.transform.affine
+        return self.transform if isinstance(self.transform, Affine) else None
+
+    @cached_property
+    def _laid(self) -> Resampling:
+        """The image at a pixel size that suits the grid."""
+        steps = []
+        for axis in (0, 1):
+            step = 1.0
+            if self._affine is not None:
+                row = np.linalg.inv(self._affine.linear)[axis] * self.grid.pitch
+                step = float(np.hypot(*row)) / self.image.scale[axis]
+            part = Fraction(step).limit_denominator(_STEP_PARTS)
+            steps.append(part if step > _COARSER else Fraction(1))
+        return Resampling(self.image.shape, (steps[0], steps[1]))
+
+    def read(self, box: Box | None = None) -> NDArray[Any]:
+        """Compute some of the pixels.
+
+        Parameters
+        ----------
+        box : Box, optional
+            In pixels of the grid; all of them by default.
+
+        Returns
+        -------
+        (Y, X) numpy.ndarray
+            Grey values.
+        """
+        box = box or Box.of(self.grid.shape)
+        places = self._places(box)  # (2, Y, X) in pixels of the image
+        size = np.array(self.image.shape)[:, None, None]
+        inside = ((places >= -0.5) & (places <= size - 0.5)).all(axis=0)
+        made = np.full(box.shape, np.nan, dtype=self.dtype)
+        if not inside.any():
+            return made
+        laid = self._laid
+        steps = np.array([float(step) for step in laid.steps])[:, None, None]
+        at = (places + 0.5) / steps - 0.5
+        part = self._around(at[:, inside])
+        at -= np.array(part.corner, dtype=float)[:, None, None]
+        block = self._block(part)
+        known = np.isfinite(block)
+        if not known.all():
+            level = block[known].mean(dtype=np.float64) if known.any() else 0.0
+            gaps = _follow((~known).astype(float), at[:, inside])
+            block = np.where(known, block, level)
+        values = _follow(block, at[:, inside])
+        if not known.all():
+            values[np.abs(gaps) > _GAP] = np.nan
+        made[inside] = values
+        return made
+
+    def _around(self, at: FloatArray) -> Box:
+        """Pixels of the laid image that the spline at some places needs."""
+        low = np.floor(at.min(axis=1)).astype(int) - _MARGIN
+        high = np.ceil(at.max(axis=1)).astype(int) + _MARGIN + 1
+        rows, columns = self._laid.shape
+        return Box(
+            max(0, int(low[0])),
+            min(rows, int(high[0])),
+            max(0, int(low[1])),
+            min(columns, int(high[1])),
+        )
+
+    def _block(self, part: Box) -> FloatArray:
+        """Grey values of a part of the laid image; NaN where one is made of a gap."""
+        laid = self._laid
+        if max(laid.steps) == 1:
+            return np.asarray(read_box(self.image.data, part), dtype=np.float64)
+        place = laid.source(part)
+        block = np.asarray(read_box(self.image.data, place), dtype=np.float64)
+        known = np.isfinite(block)
+        if known.all():
+            return laid.make(block, place, part)
+        level = float(block[known].mean()) if known.any() else 0.0
+        made = laid.make(np.where(known, block, level), place, part)
+        gaps = laid.make((~known).astype(np.float64), place, part)
+        made[np.abs(gaps) > _GAP] = np.nan
+        return made
+
+    def _places(self, box: Box) -> FloatArray:
+        """Centres of pixels of the grid (2, Y, X) in pixels of the image."""
+        if isinstance(self.transform, Affine):
+            return self._mapped(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
+        nodes = [
+            np.arange(start // _LATTICE - 2, -(-stop // _LATTICE) + 3)
+            for start, stop in ((box.y0, box.y1), (box.x0, box.x1))
+        ]
+        known = self._mapped(*(node * _LATTICE for node in nodes))
+        down = _weights(
+            np.arange(box.y0, box.y1) / _LATTICE - nodes[0][0], nodes[0].size
+        )
+        across = _weights(
+            np.arange(box.x0, box.x1) / _LATTICE - nodes[1][0], nodes[1].size
+        )
+        return np.stack([down @ _prefiltered(plane) @ across.T for plane in known])
+
+    def _mapped(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
+        """Map rows and columns of the grid back to pixels of the image."""
+        corner, pitch = np.array(self.grid.corner), np.array(self.grid.pitch)
+        grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)
+        found = self.transform.inverse()(corner + (grid + 0.5) * pitch)
+        pixels = (found - self.image.origin) / np.array(self.image.scale)
+        return np.moveaxis(pixels, -1, 0)
+
+
+def _follow(plane: FloatArray, at: FloatArray) -> FloatArray:
+    """Values (N,) of the spline through pixels at places (2, N)."""
+    values: FloatArray = ndimage.map_coordinates(plane, at, order=3, mode="mirror")
+    return values
+
+
+def _prefiltered(plane: FloatArray) -> FloatArray:
+    """Coefficients of a spline through the places of a lattice, made of neighbours."""
+    for axis in (0, 1):
+        # the first two terms of the spline's prefilter: exact for cubic polynomials
+        plane = plane - ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest") / 6
+    return plane
+
+
+def _weights(at: FloatArray, nodes: int) -> FloatArray:
+    """Cubic B-splines of each node (N, nodes) at some places along an axis."""
+    distance = np.abs(at[:, None] - np.arange(nodes))
+    near = 2 / 3 - distance**2 * (1 - distance / 2)
+    far = np.maximum(2 - distance, 0) ** 3 / 6
+    weights: FloatArray = np.where(distance < 1, near, far)
+    return weights

@@ -1,0 +1,269 @@
+"""Stored transforms: the map from one image to another, as JSON that people can read.
+
+``{"semsr_transform": 1, "kind": "affine", "from": {…}, "to": {…}, "matrix": [[yy, yx,
+y], [xy, xx, x]]}`` maps places of the moving image (``from``) to the fixed one
+(``to``), in nm, ``(y, x)``, counted from each image's origin, which is stored with
+shape, pixel size and digest. An elastic one has a ``bspline`` that is applied after the
+matrix: origin and spacing of the knots, and the coefficients of the displacement along
+y and x.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Elastic,
+    FloatPair,
+    IntPair,
+    Micrograph,
+    OptionError,
+    ReadError,
+)
+from napari_semsr.io.files import writing
+
+_VERSION = 1
+_LARGEST = 1 << 28  # bytes; chosen: more is no transform
+_WITHIN = 1e-3  # relative: pixel sizes that were rounded in writing are the same
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """An image of a transform, by what tells it again.
+
+    Attributes
+    ----------
+    name : str
+        What it was called.
+    shape : tuple of int
+        Rows and columns.
+    pixel_size_nm, origin_nm : tuple of float
+        ``(y, x)``; the origin is the centre of the first pixel.
+    digest : str or None
+        Of its file or store.
+    """
+
+    name: str
+    shape: IntPair
+    pixel_size_nm: FloatPair
+    origin_nm: FloatPair = (0.0, 0.0)
+    digest: str | None = None
+
+    @classmethod
+    def of(cls, image: Micrograph, digest: str | None = None) -> "Side":
+        """Take what tells a calibrated image again.
+
+        Parameters
+        ----------
+        image : Micrograph
+            Of known pixel size.
+        digest : str, optional
+            Of its file or store.
+
+        Returns
+        -------
+        Side
+            The image by name, area and digest.
+        """
+        return cls(image.name, image.shape, image.scale, image.origin, digest)
+
+    def differs(self, image: Micrograph) -> str | None:
+        """Say why a transform is not for an image.
+
+        Levels of a pyramid and enhanced images have other pixels and show the same
+        area: they are taken.
+
+        Parameters
+        ----------
+        image : Micrograph
+            What the transform would be used with.
+
+        Returns
+        -------
+        str or None
+            In what it differs; None where it is the image, or one of the same area.
+        """
+        if image.pixel_size_nm is None:
+            return "it has no pixel size"
+        slack = 2 * max(*self.pixel_size_nm, *image.scale)
+        kept = Side.of(image)
+        for ours, theirs, what in (
+            (_extent(self), _extent(kept), "is {:.6g} x {:.6g} nm"),
+            (_corner(self), _corner(kept), "begins at {:.6g}, {:.6g} nm"),
+        ):
+            apart = np.abs(np.subtract(ours, theirs)) - _WITHIN * np.abs(ours)
+            if apart.max() > slack:
+                return (
+                    f"it {what.format(*theirs)}, not {'{:.6g}, {:.6g}'.format(*ours)}"
+                )
+        return None
+
+
+def _extent(side: Side) -> tuple[float, ...]:
+    """Height and width in nm."""
+    return tuple(n * p for n, p in zip(side.shape, side.pixel_size_nm, strict=True))
+
+
+def _corner(side: Side) -> tuple[float, ...]:
+    """Border of the first pixel in nm: the same for pixels of any size."""
+    pairs = zip(side.origin_nm, side.pixel_size_nm, strict=True)
+    return tuple(origin - pitch / 2 for origin, pitch in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTransform:
+    """A transform with the images that it is for.
+
+    Attributes
+    ----------
+    transform : Affine or Elastic
+        From the moving image to the fixed one, in nm.
+    moving, fixed : Side
+        The images.
+    quality : dict
+        What is known of its error; plain values.
+    """
+
+    transform: Affine | Elastic
+    moving: Side
+    fixed: Side
+    quality: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """``"similarity"``, ``"affine"`` or ``"elastic"``."""
+        if isinstance(self.transform, Elastic):
+            return "elastic"
+        return "similarity" if self.transform.is_similarity else "affine"
+
+
+def write_transform(path: Path, stored: StoredTransform) -> None:
+    """Write a transform as JSON, whole or not at all.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Receives it.
+    stored : StoredTransform
+        What is written.
+    """
+    found = stored.transform
+    affine = found.affine if isinstance(found, Elastic) else found
+    values: dict[str, Any] = {
+        "semsr_transform": _VERSION,
+        "kind": stored.kind,
+        "unit": "nm",
+        "axes": ["y", "x"],
+        "from": _told(stored.moving),
+        "to": _told(stored.fixed),
+        "matrix": [
+            [*row, move] for row, move in zip(affine.matrix, affine.shift, strict=True)
+        ],
+    }
+    if isinstance(found, Elastic):
+        bending = found.bending
+        values["bspline"] = {
+            "order": 3,
+            "origin": list(bending.origin),
+            "spacing": list(bending.spacing),
+            "coefficients": bending.coefficients.tolist(),
+        }
+    if stored.quality:
+        values["quality"] = dict(stored.quality)
+    with writing(path):
+        path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _told(side: Side) -> dict[str, Any]:
+    """Entries of an image."""
+    return {
+        "name": side.name,
+        "shape": list(side.shape),
+        "pixel_size_nm": list(side.pixel_size_nm),
+        "origin_nm": list(side.origin_nm),
+        "digest": side.digest,
+    }
+
+
+def read_transform(path: Path) -> StoredTransform:
+    """Read a transform.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        JSON that `write_transform` wrote.
+
+    Returns
+    -------
+    StoredTransform
+        The transform and its images.
+
+    Raises
+    ------
+    ReadError
+        If there is none, or it is not whole.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ReadError(f"{path} is too large for a transform.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise ReadError(f"{path} is no transform: it is not JSON ({error}).") from error
+    if not isinstance(values, dict) or "semsr_transform" not in values:
+        msg = f"{path} is no transform: register two images and keep the transform"
+        raise ReadError(f"{msg} (--transform-out).")
+    if values["semsr_transform"] != _VERSION:
+        msg = f"{path} is a transform of version {values['semsr_transform']}"
+        raise ReadError(f"{msg}, only {_VERSION} can be read: update napari-semsr.")
+    try:
+        return _parsed(values)
+    except (KeyError, TypeError, ValueError, OptionError) as error:
+        raise ReadError(f"{path} is not a whole transform ({error!r}).") from error
+
+
+def _parsed(values: dict[str, Any]) -> StoredTransform:
+    """Make a transform of the entries of a file."""
+    rows = np.array(values["matrix"], dtype=float).reshape(2, 3)
+    affine = Affine.of(rows[:, :2], rows[:, 2])
+    transform: Affine | Elastic = affine
+    if values["kind"] == "elastic":
+        spline = values["bspline"]
+        bending = Bending(
+            _pair(spline["origin"]),
+            _pair(spline["spacing"]),
+            np.array(spline["coefficients"], dtype=float),
+        )
+        transform = Elastic(affine, bending)
+    quality = dict(values.get("quality") or {})
+    return StoredTransform(
+        transform, _side(values["from"]), _side(values["to"]), quality
+    )
+
+
+def _side(values: dict[str, Any]) -> Side:
+    """Make an image of its entries."""
+    rows, columns = (int(n) for n in values["shape"])
+    return Side(
+        str(values["name"]),
+        (rows, columns),
+        _pair(values["pixel_size_nm"]),
+        _pair(values["origin_nm"]),
+        values.get("digest"),
+    )
+
+
+def _pair(values: Any) -> FloatPair:
+    """Two finite numbers."""
+    y, x = (float(value) for value in values)
+    if not np.isfinite([y, x]).all():
+        msg = "a length is no number"
+        raise ValueError(msg)
+    return y, x
