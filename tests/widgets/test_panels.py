@@ -21,6 +21,10 @@ PANELS = {
     "measure.frc_map": "FrcMapPanel",
     "measure.spectrum": "SpectrumPanel",
     "measure.metrics": "MetricsPanel",
+    "measure.gaps": "GapsPanel",
+    "degrade": "DegradePanel",
+    "demo": "DemoPanel",
+    "enhance.check": "CheckPanel",
     "crop": "CropPanel",
     "project": "SavePanel",
     "train.panel": "TrainPanel",
@@ -31,6 +35,8 @@ MEASURING = [
     "measure.frc_map",
     "measure.spectrum",
     "measure.metrics",
+    "measure.gaps",
+    "degrade",
     "crop",
 ]
 

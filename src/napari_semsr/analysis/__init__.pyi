@@ -17,6 +17,7 @@ from .frc.validity import (
     code_of as code_of,
 )
 from .gaps import (
+    Gap as Gap,
     GapOptions as GapOptions,
     Gaps as Gaps,
     measure_gaps as measure_gaps,

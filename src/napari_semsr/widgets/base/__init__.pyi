@@ -1,4 +1,7 @@
-from .docking import lay_as_tab as lay_as_tab
+from .docking import (
+    lay_as_tab as lay_as_tab,
+    open_panel as open_panel,
+)
 from .findings import (
     Columns as Columns,
     Findings as Findings,
@@ -47,6 +50,7 @@ from .results import (
     add_opened as add_opened,
     add_stack as add_stack,
     coarse_levels as coarse_levels,
+    free_path as free_path,
     new_store_path as new_store_path,
     open_levels as open_levels,
     open_store as open_store,

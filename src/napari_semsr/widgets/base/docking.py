@@ -1,11 +1,14 @@
 """Docks of ours lie over each other as tabs; stacked, each is a strip."""
 
+from typing import Any
+
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_semsr.widgets.base.runner import is_alive
 
 _OURS = "semsr dock"
+_PLUGIN = "napari-semsr"
 
 
 def lay_as_tab(widget: QWidget, title: str) -> None:
@@ -35,3 +38,20 @@ def _tabify(dock: QDockWidget) -> None:
             dock.show()
             dock.raise_()
             return
+
+
+def open_panel(viewer: Any, name: str) -> QWidget:
+    """Show a panel by its name in the menu, in the dock that it has or a new one."""
+    docked = viewer.window.dock_widgets
+    # what follows the name depends on how it was opened
+    titles = [title for title in docked if title.startswith(f"{name} (")]
+    panel: QWidget
+    if titles:
+        panel = docked[titles[0]]
+    else:
+        _, panel = viewer.window.add_plugin_dock_widget(_PLUGIN, name)
+    dock = panel.parentWidget()
+    if dock is not None:
+        dock.show()
+        dock.raise_()
+    return panel

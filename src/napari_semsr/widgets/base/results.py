@@ -116,7 +116,7 @@ def keep_results_in(folder: Path | None) -> None:
 
 def is_temporary(path: str) -> bool:
     """Whether a store goes when napari ends."""
-    return any(Path(path).parent == folder.resolve() for folder in _folder)
+    return any(folder.resolve() in Path(path).parents for folder in _folder)
 
 
 def is_unsaved(layer: "Layer") -> bool:

@@ -1,5 +1,6 @@
 """Choose a model and read its card; torch is not needed for that."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ NEWS = _ShelfNews()
 
 
 _TOLERANCE = 0.001
+_DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _CHECKED = "models.md#does-it-show-what-is-there"
 _IMAGES = {"held_out": "real images that it had not seen", "drawn": "drawn samples"}
 
@@ -107,7 +109,7 @@ class ModelChooser(QWidget):
 
     changed = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], object] | None = None) -> None:
         super().__init__()
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
@@ -128,7 +130,12 @@ class ModelChooser(QWidget):
         self.text.setOpenLinks(False)
         self.text.anchorClicked.connect(lambda url: open_manual(self, url.toString()))
         told = "What it was trained on, its limits and its licence."
-        self.more = Folded("More", told, self.details)
+        folded: list[QWidget] = [self.details]
+        if check is not None:
+            text = f"Check this model{_DOTS}"
+            said = "Ask it for discs that are put into images and taken out of them."
+            folded.append(push_button(text, check, said))
+        self.more = Folded("More", told, *folded)
         form = Form(self.box, self.file_button)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -175,6 +182,13 @@ class ModelChooser(QWidget):
         """Choose a model by its name, if the shelf has it."""
         if self.card.get("name") != name and name in self.box.choices:
             self.box.value = name
+
+    def show_model(self, name: str | None) -> None:
+        """Choose what another list of models has chosen, or a file of its own."""
+        if name in self.box.choices:
+            self.box.value = name
+        elif name is not None:
+            self.add_file(name)
 
     def propose(self, name: str | None) -> None:
         """Choose a model by its name, or the first one, unless the user has chosen."""

@@ -25,6 +25,7 @@ from napari_semsr.widgets.base import (
     Work,
     add_stack,
     new_store_path,
+    open_panel,
     preference,
     require_room,
     stack_target,
@@ -142,7 +143,7 @@ class EnhancePanel(Panel):
         from napari_semsr.inference import EnhanceOptions
 
         self.layer = self.new_layer_box("layer", "Layer", "The grey image to enhance.")
-        self.model = ModelChooser()
+        self.model = ModelChooser(self._check_model)
         self.form = OptionsForm(EnhanceOptions, _ROWS)
         self.form.set_values(
             device=preference("computing", "device"),
@@ -212,6 +213,11 @@ class EnhancePanel(Panel):
         self.form.show_row("norm", bool(self.model.card.get("norms")))
         sized = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", sized)
+
+    def _check_model(self) -> None:
+        """Open the panel that checks models, with the chosen one."""
+        panel: Any = open_panel(self.viewer, "Check model")
+        panel.model.show_model(self.model.value)
 
     def _set_whole(self, whole: bool) -> None:
         if self.live is not None:
@@ -458,10 +464,7 @@ class EnhancePanel(Panel):
             return
         source, model, options = live.made
         self.layer.value = source
-        if model in self.model.box.choices:
-            self.model.box.value = model
-        else:
-            self.model.add_file(model)
+        self.model.show_model(model)
         self._show_options(options)
         self.show_status(
             f"{live.layer.name} was left half done; Enhance goes on with it."

@@ -3,14 +3,35 @@
 from collections.abc import Mapping
 
 import numpy as np
+from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 
 from napari_semsr.core import Grid, Micrograph, ShapeError
 from napari_semsr.io import HELPER_KEY
 from napari_semsr.widgets.base import TIMES, Panel
+from napari_semsr.widgets.layers import grey_layers, is_truth, on_one_grid
 
 _PART = "measured part"
 _COLOUR = "#ffd400"  # not in viridis, so that it stands out on a map too
+
+
+def propose_truth(panel: Panel, image: ComboBox, reference: ComboBox) -> None:
+    """Propose the truth of the chosen image's field as its reference, from now on."""
+
+    def propose(_: object = None) -> None:
+        layer, chosen = image.value, reference.value
+        kept = chosen not in (None, layer) and on_one_grid(layer, chosen)
+        if layer is None or kept:
+            return
+        found = [
+            item
+            for item in reversed(grey_layers(panel.viewer))
+            if is_truth(item) and not is_truth(layer) and on_one_grid(layer, item)
+        ]
+        reference.value = next(iter(found), None)
+
+    image.changed.connect(propose)
+    propose()
 
 
 def read_pair(panel: Panel, first: Image, second: Image | None) -> list[Micrograph]:

@@ -28,8 +28,12 @@ from napari_semsr.widgets.base import (
     Row,
     Work,
 )
-from napari_semsr.widgets.layers import grey_layers, is_truth, on_one_grid
-from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
+from napari_semsr.widgets.measure.measured import (
+    propose_truth,
+    read_pair,
+    say_part,
+    show_outline,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -96,24 +100,8 @@ class MetricsPanel(Panel):
         which = Form(self.image, self.reference)
         self.add_group("Layers", which, self.form, self.bins)
         self.add_results("Figures", helpers="Show what was measured")
-        self.image.changed.connect(self._propose)
+        propose_truth(self, self.image, self.reference)
         self.take_input(self.image)
-        self._propose()
-
-    def _propose(self, _: object = None) -> None:
-        """Propose the truth of the same field as the reference."""
-        image, reference = self.image.value, self.reference.value
-        kept = reference not in (None, image) and on_one_grid(image, reference)
-        if image is None or kept:
-            return
-        self.reference.value = next(
-            (
-                item
-                for item in reversed(grey_layers(self.viewer))
-                if is_truth(item) and not is_truth(image) and on_one_grid(image, item)
-            ),
-            None,
-        )
 
     def job(self) -> Work:
         """Read the form."""

@@ -67,6 +67,7 @@ STEPS = (
             PanelPlace("FRC map", "measure.frc_map:FrcMapPanel"),
             PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
+            PanelPlace("Gaps", "measure.gaps:GapsPanel"),
         ),
     ),
     WorkStep(

@@ -1,0 +1,31 @@
+"""Verbs that share a panel with others, as commands of the palette that open it."""
+
+from napari import current_viewer
+
+from napari_semsr.widgets.base import open_panel
+
+
+def cut_pairs() -> None:
+    """Open the panel that cuts pairs of two layers."""
+    _open("Train")
+
+
+def describe_image() -> None:
+    """Open the panel that says what a file is."""
+    _open("Open mosaic")
+
+
+def convert_image() -> None:
+    """Open the panel that saves a layer in another format."""
+    _open("Save and project")
+
+
+def list_models() -> None:
+    """Open the panel that lists the models and shows their cards."""
+    _open("Enhance")
+
+
+def _open(panel: str) -> None:
+    viewer = current_viewer()
+    if viewer is not None:
+        open_panel(viewer, panel)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from napari.layers import Points
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.widgets.measure.gaps import GapsPanel
+
+
+def discs(gap: int) -> np.ndarray:
+    """Two bright discs with a dark gap between them, in 64 x 96 px."""
+    y, x = np.mgrid[:64, :96]
+    centres = (48 - 14 - gap / 2, 48 + 14 + gap / 2)
+    inside = [np.hypot(y - 32, x - centre) < 14 for centre in centres]
+    return np.where(inside[0] | inside[1], 200.0, 20.0).astype(np.float32)
+
+
+@pytest.fixture
+def panel(model, qtbot, add) -> GapsPanel:
+    for name, gap in (("truth", 6), ("taken", 6)):
+        add(model, Micrograph(discs(gap), parse_pixel_size(5.0), name))
+    made = GapsPanel(model)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_gaps_are_counted_and_marked_in_place(panel, model, run_panel):
+    panel.image.value = model.layers["taken"]
+    assert panel.reference.value is model.layers["truth"]  # proposed
+    assert run_panel(panel) == "Found 1 gap between 2 particles."
+    text = panel.figures.text()
+    assert "Not seen" in text
+    (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
+    assert not marks.visible
+    np.testing.assert_allclose(marks.data_to_world(marks.data[0]), (160, 240), atol=10)
+    width = float(marks.features["width (nm)"][0])
+    assert 30 <= width < 40  # six pixels, where the discs are nearest
+    assert model.layers.selection.active is not marks
+    found = panel.findings().curves["gaps"]
+    assert found["width (nm)"] == [pytest.approx(width)]
+
+
+def test_gaps_that_the_image_hides_are_marked_apart(panel, model, run_panel):
+    model.layers["taken"].data = np.full((64, 96), 100, np.float32)
+    panel.image.value = model.layers["taken"]
+    run_panel(panel)
+    assert "100.0 %" in panel.figures.text()
+    (marks,) = (layer for layer in model.layers if isinstance(layer, Points))
+    panel.image.value = model.layers["truth"]
+    panel.reference.value = None
+    run_panel(panel)
+    (*_, own) = (layer for layer in model.layers if isinstance(layer, Points))
+    assert not np.allclose(marks.face_color[0], own.face_color[0])

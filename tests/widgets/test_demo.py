@@ -1,0 +1,66 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import Progress
+from napari_semsr.io.formats import write
+from napari_semsr.widgets import demo
+from napari_semsr.widgets.base.results import is_unsaved
+
+
+@pytest.fixture
+def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
+    """The panel, and in place of the demonstration what it leaves behind."""
+
+    def made(folder, *, options):
+        yield Progress(0, 1, "drawing")
+        folder.mkdir()
+        names = ("mosaic", "enhanced")
+        paths = [str(folder / f"{name}.ome.zarr") for name in names]
+        for path in paths:
+            pixels = np.full((options.size, 40), 7, np.uint8)
+            write(Micrograph(pixels, parse_pixel_size(20.0), "made"), path)
+        version = SimpleNamespace(
+            label="Enhanced", cross=1, metrics=SimpleNamespace(psnr_db=30.0)
+        )
+        half = SimpleNamespace(
+            measured=SimpleNamespace(versions=[version]),
+            made=SimpleNamespace(provenance=SimpleNamespace(model_name="a-model")),
+        )
+        scan = {"placed": 20, "frames": 20}
+        scan |= {"nominal_error_px": 5.0, "solved_error_px": 0.1}
+        return SimpleNamespace(
+            report=str(folder / "report.html"),
+            seconds=1.0,
+            mosaic=paths[0],
+            enhanced=paths[1],
+            figures={"scan": scan},
+            scan=half,
+            sem=half,
+        )
+
+    monkeypatch.setattr(demo, "demo_job", made)
+    shown = demo.DemoPanel(model)
+    qtbot.addWidget(shown)
+    shown.form.set_values(size=200)
+    return shown
+
+
+def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_path):
+    panel.folder.value = tmp_path
+    assert "two mosaics are layers" in run_panel(panel)
+    assert panel.report == str(tmp_path / "demonstration" / "report.html")
+    mosaic, enhanced = model.layers
+    assert mosaic.data.shape == (200, 40)
+    assert "a-model" in enhanced.name
+    assert not is_unsaved(mosaic)  # it lies where the user chose
+    assert "20 of 20 placed" in panel.figures.text()
+    assert "30.00 dB" in panel.figures.text()
+
+
+def test_demonstration_without_a_folder_is_not_saved(panel, model, run_panel):
+    run_panel(panel)
+    assert all(is_unsaved(layer) for layer in model.layers)
+    assert "Not saved" in panel.unsaved.text()

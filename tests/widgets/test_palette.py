@@ -1,0 +1,56 @@
+"""napari's command palette reaches every verb by its name."""
+
+import os
+import sys
+
+import pytest
+import yaml
+from npe2 import PluginManifest
+from qtpy.QtWidgets import QDockWidget, QPushButton
+
+if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+    pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
+
+from napari_semsr.cli.command import VERBS
+from napari_semsr.widgets.window import commands
+from tests.test_manifest import INSIDE
+
+_BEGIN = {"frc-map": "frc map", "restore": "restore", "simulate": "simulat"}
+
+
+def titles() -> list[str]:
+    """What napari's palette lists of ours: panels by their names in the menu."""
+    found = yaml.safe_load(INSIDE.read_text(encoding="utf-8"))["contributions"]
+    panels = {item["command"] for item in found["widgets"]}
+    listed = [
+        item["display_name"] for item in (*found["widgets"], *found["sample_data"])
+    ]
+    listed += [item["title"] for item in found["commands"] if item["id"] not in panels]
+    return [title.lower() for title in listed]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_palette(verb):
+    word = _BEGIN.get(verb, verb)
+    assert any(word in title for title in titles())
+
+
+def test_a_verb_opens_its_panel_once(make_napari_viewer_proxy, npe2pm, qtbot):
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+    viewer = make_napari_viewer_proxy(show=True)
+    for command in (commands.list_models, commands.convert_image, commands.list_models):
+        command()
+    docks = viewer.window.dock_widgets
+    names = [name.partition(" (")[0] for name in docks]
+    assert sorted(names) == ["Enhance", "Save and project"]
+    enhance = docks[next(name for name in docks if name.startswith("Enhance"))]
+    assert isinstance(enhance.parentWidget(), QDockWidget)
+    enhance.model.show_model("ssum-sem")
+    (check,) = (
+        item
+        for item in enhance.findChildren(QPushButton)
+        if item.text().startswith("Check this model")
+    )
+    check.click()
+    name = next(name for name in docks if name.startswith("Check model"))
+    assert docks[name].model.value == "ssum-sem"
