@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_semsr"
 ROOMS = (
     "",  # the package itself
-    *("core", "io", "simulation", "stitching", "pairing", "restoration", "analysis"),
+    *("core", "io", "simulation", "stitching", "registration", "pairing"),
+    *("restoration", "analysis"),
     *("models", "training", "inference", "jobs", "reporting", "demonstration"),
 )
 

@@ -49,16 +49,27 @@ _ALIKE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A translation between two images on one grid."""
+    """A translation between two images on one grid.
 
-    # ``(y, x)`` by which the moving image must be moved to lie on the fixed one
+    Attributes
+    ----------
+    shift_px : tuple of float
+        ``(y, x)`` by which the moving image must be moved to lie on the fixed one.
+    error_px : float
+        Standard error from the quarters of the field, the longer axis.
+    quarters : int
+        Quarters of the field that find this place by themselves, of four.
+    runner_up : float
+        Correlation at the next best place over that at the best, without sign.
+    correlation : float
+        Pearson's r of the band-passed images when moved; negative where contrast is
+        inverted.
+    """
+
     shift_px: FloatPair
-    error_px: float  # Standard error from the quarters of the field, the longer axis
-    quarters: int  # Quarters of the field that find this place by themselves, of four
-    # Correlation at the next best place over that at the best, without sign
+    error_px: float
+    quarters: int
     runner_up: float
-    # Pearson's r of the band-passed images when moved; negative where contrast is
-    # inverted
     correlation: float
 
     @property
@@ -70,8 +81,22 @@ class Shift:
 def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shift:
     """Find the translation that brings one image onto another.
 
-    `fixed`, `moving` (Y, X), images of one shape, 64 px or more on each side; NaN where
-    nothing is known; `reach`: largest shift looked for along each axis, in pixels.
+    Parameters
+    ----------
+    fixed, moving : (Y, X) numpy.ndarray
+        Images of one shape, 64 px or more on each side; NaN where nothing is known.
+    reach : int
+        Largest shift that is looked for along each axis, in pixels.
+
+    Returns
+    -------
+    Shift
+        How far the moving image lies off.
+
+    Raises
+    ------
+    RegistrationError
+        If there is no structure, or no shift can be believed.
     """
     _check(fixed.shape, moving.shape, reach)
     first, second = _banded(fixed), _banded(moving)

@@ -1,0 +1,5 @@
+"""Where one image lies on another: what search, refinement and landmarks find."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
