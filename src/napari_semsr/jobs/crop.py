@@ -25,14 +25,7 @@ from napari_semsr.core import (
     gap_free_box,
     to_dtype,
 )
-from napari_semsr.io import (
-    OmeZarrStore,
-    ReadOptions,
-    TypedSize,
-    Written,
-    store_of,
-    write_blocks,
-)
+from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -43,6 +36,7 @@ from napari_semsr.jobs.images import (
     name_of,
     open_image,
     paths_of,
+    write_area,
 )
 from napari_semsr.registration import Shift, find_shift
 
@@ -247,10 +241,10 @@ def crop_job(
     cut = yield from _prepare(image, like, chosen, opening, both=beside is not None)
     plan = cut.plan
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
-    written = yield from _write(plan.area, cut.about, target, dtype)
+    written = yield from write_area(plan.area, cut.about, target, dtype)
     if beside is not None and plan.reference is not None and cut.reference is not None:
         kept = plan.reference
-        yield from _write(kept, cut.reference, beside, kept.dtype)
+        yield from write_area(kept, cut.reference, beside, kept.dtype)
     return Cropped(
         output=str(target),
         like_output=None if beside is None else str(beside),
@@ -443,21 +437,6 @@ def _tell_part(plan: _CropPlan, reference: Micrograph) -> None:
         f"{reference.name}: write that part of it with --like-out to compare the two.",
         stacklevel=2,
     )
-
-
-def _write(
-    area: Area, about: Micrograph, target: Path, dtype: np.dtype[Any]
-) -> Job[Written[int]]:
-    """Compute an area block by block and write it; count clipped pixels."""
-
-    def make(place: Path) -> OmeZarrStore:
-        return store_of(about, place, shape=area.grid.shape, dtype=dtype)
-
-    def fill(store: OmeZarrStore) -> Job[int]:
-        blocks = (area.read(box) for box in store.boxes())
-        return store.fill(blocks, f"cutting {target.name}")
-
-    return (yield from write_blocks(target, make, fill))
 
 
 # Which area is cut: a box, or what two images show in common.

@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from napari_semsr.core import (
     Box,
+    Grid,
     InputRecord,
     Job,
     Micrograph,
@@ -32,9 +34,12 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     OmeZarrStore,
     ReadOptions,
+    Written,
     check_target,
     filling_store,
+    store_of,
     stored_type,
+    write_blocks,
 )
 
 Image = Micrograph | str | os.PathLike[str]
@@ -554,7 +559,7 @@ def save_job(
     WriteError
         If it cannot be written there.
     """
-    from napari_semsr.io import OmeZarrStore, output_kind, store_of, write, write_blocks
+    from napari_semsr.io import output_kind, write
 
     path = check_image_target(output, inputs=(), overwrite=True)
     if not isinstance(image, Micrograph):
@@ -574,6 +579,48 @@ def save_job(
     yield Progress(1, 1, "done")
     kind = stored_type(path, dtype or image.dtype)
     return Converted(str(path), image.shape, kind, image.pixel_size_nm)
+
+
+# Write an image that is computed where it is asked for.
+
+
+class Pixels(Protocol):
+    """What `write_area` writes: an `Area` of an image, or an image seen `Warped`."""
+
+    @property
+    def grid(self) -> Grid:
+        """Which pixels there are."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of their grey values."""
+
+    def read(self, box: Box | None = None) -> NDArray[Any]:
+        """Compute some of them."""
+
+
+def write_area(
+    area: Pixels,
+    about: Micrograph,
+    target: Path,
+    dtype: np.dtype[Any] | None = None,
+    *,
+    message: str = "cutting",
+) -> Job[Written[int]]:
+    """Compute an area block by block and write it; `told` counts clipped pixels.
+
+    `about` brings name, calibration and history; its data are not looked at.
+    """
+    kind = area.dtype if dtype is None else dtype
+
+    def make(place: Path) -> OmeZarrStore:
+        return store_of(about, place, shape=area.grid.shape, dtype=kind)
+
+    def fill(store: OmeZarrStore) -> Job[int]:
+        blocks = (area.read(box) for box in store.boxes())
+        return store.fill(blocks, f"{message} {target.name}")
+
+    return (yield from write_blocks(target, make, fill))
 
 
 # Say what a file is.
