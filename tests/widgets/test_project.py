@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image, Labels, Shapes, Tracks, Vectors
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.micrograph import Micrograph
@@ -15,6 +15,7 @@ from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
 from napari_semsr.io.layers import STORE_KEY, STRENGTH_KEY
 from napari_semsr.io.napari_hooks import get_reader
+from napari_semsr.io.project import read_project
 from napari_semsr.jobs import SimulateOptions, simulate_job
 from napari_semsr.widgets.base.results import (
     add_opened,
@@ -29,6 +30,7 @@ from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
+from napari_semsr.widgets.window.dock import StepsWindow
 from tests.children import LIMIT_MS
 
 
@@ -114,6 +116,11 @@ def assert_alike(one, other):
     if isinstance(one, Labels):
         for value in np.unique(one.data[one.data > 0]):
             np.testing.assert_allclose(one.get_color(value), other.get_color(value))
+    if isinstance(one, Vectors):
+        np.testing.assert_allclose(one.edge_color, other.edge_color)
+        assert (one.edge_width, one.length) == (other.edge_width, other.length)
+    if isinstance(one, Tracks):
+        assert (one.graph, one.tail_width) == (other.graph, other.tail_width)
     if hasattr(one, "features"):
         assert one.features.astype(str).equals(other.features.astype(str))
     kept = json.loads(json.dumps(one.metadata.get("micrograph")))
@@ -156,6 +163,12 @@ def story(model, qtbot, tmp_path, run_panel):
     model.add_labels(np.arange(64, dtype=np.uint8).reshape(8, 8), name="painted")
     model.add_image(np.arange(96.0).reshape(2, 6, 8), name="stack", scale=(1, 2, 2))
     model.add_shapes(None, ndim=2, edge_color="#ffd400", name="nothing yet")
+    arrows = [[[1, 2], [3, 4.5]], [[5, 6], [-1, 0]]]
+    model.add_vectors(
+        arrows, edge_width=2, length=3, edge_color=["red", "blue"], name="drift"
+    )
+    paths = [[0, 0, 1, 2.5], [0, 1, 2, 3], [1, 0, 4, 5], [1, 1, 6, 7]]
+    model.add_tracks(paths, graph={1: [0]}, tail_width=4, name="stage")
     yield scan
     panels.clear()
 
@@ -284,6 +297,68 @@ def test_forms_camera_and_choice_come_back(
     again.show()
     assert again.form.values()["iterations"] == 7
     assert again.layer.value.name == "field"
+
+
+def test_what_is_only_typed_is_saved_as_one_goes(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    restored.show()
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    restored.form.set_values(method="cls")
+
+    def typed():
+        saved = read_project(path).options["Restore"]["form"]
+        assert saved["method"] == "cls"
+
+    qtbot.waitUntil(typed, timeout=LIMIT_MS)
+
+
+def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp_path):
+    model.add_points([[1, 2]], name="mark")
+    window = StepsWindow(model)
+    qtbot.addWidget(window)
+    window.steps.buttons[1].click()
+    window.page.kinds.buttons[1].click()
+    window.steps.buttons[2].click()
+    window.page.kinds.buttons[2].click()
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    later = StepsWindow(viewer)  # which is opened after the project
+    qtbot.addWidget(later)
+    assert later.state() == window.state()
+    assert type(later.page.panel).__name__ == "MetricsPanel"
+    later.steps.buttons[1].click()
+    assert type(later.page.panel).__name__ == "RestorePanel"
+    other = ViewerModel()
+    before = StepsWindow(other)  # which was there before
+    qtbot.addWidget(before)
+    panel = save_panel(other)
+    choose(path)
+    panel.open_button.click()
+    wait(panel, qtbot)
+    assert before.state() == window.state()
+
+
+def test_the_chosen_model_and_advanced_options_come_back(
+    model, save_panel, qtbot, choose, tmp_path
+):
+    model.add_points([[1, 2]], name="mark")
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.model.show_model("ssum-sem")
+    panel.advanced.form.set_values(memory_gb=1.5)
+    path = tmp_path / "p.semsr"
+    save_into(save_panel(model), qtbot, choose, path)
+    viewer, _ = reopen(save_panel, qtbot, choose, path)
+    again = EnhancePanel(viewer)
+    qtbot.addWidget(again)
+    again.show()
+    assert again.model.value == "ssum-sem"
+    assert again.model.card["name"] == "ssum-sem"
+    assert again.advanced.form.values()["memory_gb"] == 1.5
 
 
 def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path):

@@ -55,7 +55,10 @@ PROJECT_KEY = "semsr project"
 """Entry of a layer's metadata: project that napari itself read it from."""
 
 READ_KEY = "semsr read"
-"""Entry of a layer's metadata that tells how it was read: a channel, or options."""
+"""Entry of a layer's metadata that tells how it was read: a table of options.
+
+``{"layer": N}`` is the Nth of those that our reader gives to napari for the file.
+"""
 
 STRENGTH_KEY = "semsr strength"
 """Entry of a layer's metadata: its share of a result, the rest is the input."""
@@ -183,7 +186,8 @@ def _file(path: Path) -> list[LayerTuple]:
         if info.channels > 1:
             name = f"{name} channel {channel}"
         layers.append(_stacked(levels, name))
-        layers[-1][1]["metadata"] |= {STORE_KEY: str(path.resolve()), READ_KEY: channel}
+        how = {STORE_KEY: str(path.resolve()), READ_KEY: {"layer": channel}}
+        layers[-1][1]["metadata"] |= how
     return layers
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import platformdirs
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from napari_semsr.core import (
     Job,
@@ -61,7 +61,8 @@ _PLACES = (
 )
 """Entries of a layer's metadata that hold on this machine, in this session, only."""
 
-Kind = Literal["image", "labels", "shapes", "points"]
+Kind = Literal["image", "labels", "shapes", "points", "vectors", "tracks"]
+_OF_PIXELS = ("image", "labels")
 
 
 class _Part(BaseModel):
@@ -103,10 +104,11 @@ class ProjectLayer(_Part):
         Name of the store in the project's folder.
     input : str or None
         Digest of the input that it shows, or whose frames it outlines.
-    read : dict, int, str or None
-        How it is read from its input: options, the number of a channel, ``"frames"``.
+    read : dict or None
+        How it is read from its input: ``{"frames": True}``, ``{"layer": N}`` for one of
+        those that our reader gives to napari, or options.
     data : list or None
-        Vertices of shapes or points, in pixels.
+        Vertices of shapes, points, vectors or tracks, in pixels.
     """
 
     kind: Kind
@@ -114,8 +116,21 @@ class ProjectLayer(_Part):
     attributes: dict[str, Any] = {}
     store: str | None = None
     input: str | None = None
-    read: dict[str, Any] | int | str | None = None
+    read: dict[str, Any] | None = None
     data: list[Any] | None = None
+
+    @field_validator("read", mode="before")
+    @classmethod
+    def _told(cls, read: Any) -> Any:
+        """Take the words that were in use before there was a release."""
+        if isinstance(read, int):
+            return {"layer": read}
+        return {read: True} if isinstance(read, str) else read
+
+    @property
+    def is_frames(self) -> bool:
+        """Whether its input is a folder of frames."""
+        return bool(self.read and self.read.get("frames"))
 
 
 class Project(_Part):
@@ -413,6 +428,8 @@ def _keywords(layer: ProjectLayer) -> dict[str, Any]:
         made["colormap"] = {
             None if key == "None" else int(key): colour for key, colour in colours
         }
+    if "graph" in made:  # of tracks, by their numbers
+        made["graph"] = {int(key): item for key, item in made["graph"].items()}
     return made
 
 
@@ -554,7 +571,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
     """
     folder = project_folder(path).resolve()
     project = read_project(folder)
-    frames = {layer.input for layer in project.layers if layer.read == "frames"}
+    frames = {layer.input for layer in project.layers if layer.is_frames}
     found: dict[str, Path | None] = {}
     said: list[str] = []
     for digest, one in project.inputs.items():
@@ -583,9 +600,9 @@ def _read_layer(
 ) -> LayerTuple:
     """Read the pixels of a layer, and dress it as it was."""
     keywords, source = _keywords(layer), inputs.get(layer.input or "")
-    if layer.data is not None or layer.kind in ("shapes", "points"):
+    if layer.kind not in _OF_PIXELS:
         data: Any = [np.array(item, dtype=float) for item in layer.data or ()]
-        if layer.kind == "points":
+        if layer.kind != "shapes":
             data = np.array(layer.data or (), dtype=float)
         if source is not None:
             keywords["metadata"] = {**keywords["metadata"], FOLDER_KEY: str(source)}
@@ -612,14 +629,14 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if source is None:
         msg = "its input is missing."
         raise ReadError(msg)
-    if layer.read == "frames":
+    if layer.is_frames:
         from napari_semsr.io.scans import open_frames
 
         return scan_layers(run(open_frames(source)), source)[0]
-    if isinstance(layer.read, dict) and layer.read:
+    if layer.read and "layer" not in layer.read:
         return _read_as(source, layer.read)
     found = read_layers(str(source))
-    which = layer.read if isinstance(layer.read, int) else 0
+    which = (layer.read or {}).get("layer", 0)
     if which >= len(found):
         msg = f"{source} has no channel {which} any more."
         raise ReadError(msg)

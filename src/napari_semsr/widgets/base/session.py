@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import numpy as np
 from magicgui.widgets.bases import ValueWidget
-from napari.layers import Image, Labels, Layer, Points, Shapes
+from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
 from napari.utils.notifications import (
     Notification,
@@ -20,7 +20,7 @@ from napari.utils.notifications import (
 )
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
-from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
+from qtpy.QtWidgets import QComboBox, QMainWindow, QMessageBox, QWidget
 
 from napari_semsr.core import Job, Progress, SemsrError, WriteError
 from napari_semsr.io import (
@@ -85,16 +85,24 @@ _KEPT = {
         *("ndim", "text", "symbol", "size", "shown"),
         *("border_width", "border_width_is_relative", "border_color", "face_color"),
     ),
+    "vectors": ("edge_width", "edge_color", "length", "vector_style"),
+    "tracks": (
+        *("graph", "color_by", "colormap"),
+        *("tail_width", "tail_length", "head_length"),
+    ),
 }
 """Keywords of layers that are kept, besides name, metadata and features."""
 
+_VERTICES = (Shapes, Points, Vectors, Tracks)
+_MOST_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
 _PIXELS = ("data", "paint", "labels_update")
 _EVENTS = {
     *_PIXELS,
     *("name", "visible", "opacity", "blending", "contrast_limits", "gamma"),
     *("colormap", "interpolation2d", "scale", "translate", "rotate", "affine"),
     *("units", "features", "text", "edge_color", "edge_width", "face_color"),
-    *("border_color", "size", "symbol", "metadata"),
+    *("border_color", "size", "symbol", "metadata", "length", "vector_style"),
+    *("color_by", "tail_width", "tail_length", "head_length"),
 }
 """Events of layers after which a project is saved."""
 
@@ -106,7 +114,7 @@ class Kept(NamedTuple):
 
     store: str | None = None
     input: str | None = None
-    read: Any = None
+    read: dict[str, Any] | None = None
 
 
 class _Task(NamedTuple):
@@ -160,19 +168,16 @@ class Session(QObject):
         self._lost: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
         self._panels: WeakSet[Any] = WeakSet()
+        self._steps: dict[str, Any] = {}  # what the window of all steps shows
+        self._steps_window: Any = None  # a reference, once there is one
         self._written: Project | None = None
         self._then: list[Callable[[], object]] = []
         self._window: Any = None  # a reference, once there is one
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_SETTLE_MS)
-        self._timer.timeout.connect(self._save_changes)
+        self._timer = self._later(self._save_changes, _SETTLE_MS)
         self._history = history_of(viewer)
         self._history.removed.connect(self._on_removed)
         self._removed: list[str] = []
-        self._offer = QTimer(self)
-        self._offer.setSingleShot(True)
-        self._offer.timeout.connect(self._offer_undo)
+        self._offer = self._later(self._offer_undo)
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)
@@ -180,12 +185,18 @@ class Session(QObject):
         camera = getattr(viewer, "scene", viewer).camera
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
             item.connect(self._touch)
-        self._taking = QTimer(self)
-        self._taking.setSingleShot(True)
-        self._taking.timeout.connect(self._take_read)
+        self._taking = self._later(self._take_read)
         for layer in viewer.layers:
             layer.events.connect(self._on_layer)
             self._look_for_project(layer)
+
+    def _later(self, call: Callable[[], object], milliseconds: int = 0) -> QTimer:
+        """Make a timer that calls something once when it is started."""
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.setInterval(milliseconds)
+        timer.timeout.connect(call)
+        return timer
 
     @property
     def viewer(self) -> "ViewerModel":
@@ -222,6 +233,8 @@ class Session(QObject):
             self._panels.add(panel)
             if panel.title in self._options:
                 set_form(panel, self._options[panel.title])
+            for _, item in _controls(panel):
+                _on_change(item, self._touch)
         window = panel.parentWidget()
         while window is not None and not isinstance(window, QMainWindow):
             window = window.parentWidget()
@@ -231,6 +244,20 @@ class Session(QObject):
             window.installEventFilter(self)
             self._window = ref(window)
 
+    def watch_steps(self, window: Any) -> None:
+        """Keep what a window of steps shows: it has `state` and `show_state`."""
+        self._steps_window = ref(window)
+        window.moved.connect(self._touch)
+        if self._steps:
+            window.show_state(self._steps)
+
+    def _read_steps(self) -> dict[str, Any]:
+        """Read what the window of steps shows, or showed when it was there."""
+        window: Any = None if self._steps_window is None else self._steps_window()
+        if is_alive(window):
+            self._steps = window.state()
+        return self._steps
+
     def _on_inserted(self, event: Any) -> None:
         event.value.events.connect(self._on_layer)
         self._look_for_project(event.value)
@@ -239,7 +266,7 @@ class Session(QObject):
     def _look_for_project(self, layer: Layer) -> None:
         """Go on with a project that napari itself reads, when all of it is there."""
         if self.folder is None and PROJECT_KEY in layer.metadata:
-            self._taking.start(0)
+            self._taking.start()
 
     def _take_read(self) -> None:
         """Go on with the project whose layers, and no others, are open."""
@@ -269,6 +296,10 @@ class Session(QObject):
         for panel in filter(is_alive, self._panels):
             set_form(panel, self._options.get(panel.title, {}))
         _set_window_state(self.viewer, project.window)
+        self._steps = dict(project.window.get("steps") or {})
+        window: Any = None if self._steps_window is None else self._steps_window()
+        if is_alive(window) and self._steps:
+            window.show_state(self._steps)
         self._use(folder)
 
     def _on_layer(self, event: Any) -> None:
@@ -284,7 +315,7 @@ class Session(QObject):
         """Offer soon to take removals back, unless the window is closed by then."""
         self._removed.append(name)
         if len(self._removed) == 1:
-            self._offer.start(0)
+            self._offer.start()
 
     def _offer_undo(self) -> None:
         names, self._removed = self._removed, []
@@ -343,6 +374,7 @@ class Session(QObject):
         self._own.clear()
         self._outdated.clear()
         self._inputs, self._lost, self._options, self._written = {}, (), {}, None
+        self._steps = {}
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save what is open; pixels first, in a thread, then the list of layers."""
@@ -419,13 +451,14 @@ class Session(QObject):
             inputs={key: one for key, one in self._inputs.items() if key in named},
             layers=(*layers, *self._lost),
             options=self._options | options,
-            window=_window_state(self.viewer),
+            window=_window_state(self.viewer) | {"steps": self._read_steps()},
         )
 
     def _is_kept(self, layer: Layer) -> bool:
         """Whether a project can hold a layer as it is now."""
-        vertices = isinstance(layer, Shapes | Points)
-        return vertices or layer in self._kept
+        if isinstance(layer, Vectors | Tracks):
+            return bool(np.size(layer.data) <= _MOST_NUMBERS)
+        return isinstance(layer, _VERTICES) or layer in self._kept
 
     def left_out(self) -> list[str]:
         """Names of layers that the project does not hold."""
@@ -439,7 +472,7 @@ class Session(QObject):
             return None
         frames = layer.metadata.get(FOLDER_KEY)
         if frames and Path(frames).exists():
-            return self._input_task(layer, Path(frames), "frames")
+            return self._input_task(layer, Path(frames), {"frames": True})
         if isinstance(layer, Image | Labels):
             return self._pixels_task(layer)
         return None
@@ -460,14 +493,14 @@ class Session(QObject):
             return self._input_task(layer, path, layer.metadata[READ_KEY])
         return self._writing_task(layer)
 
-    def _input_task(self, layer: Layer, path: Path, read: Any) -> _Task:
+    def _input_task(self, layer: Layer, path: Path, read: dict[str, Any]) -> _Task:
         folder = self.folder or Path()
 
         def do() -> tuple[Kept, dict[str, str]]:
             # such as the sample's frames
             place = self._adopt(path) if is_temporary(str(path)) else path
             digest, noted = note_input(
-                folder, place, self._inputs, frames=read == "frames"
+                folder, place, self._inputs, frames="frames" in read
             )
             self._inputs[digest] = noted
             now = {} if place == path else {FOLDER_KEY: str(place)}
@@ -604,10 +637,10 @@ def describe_layer(layer: Layer, place: Kept | None) -> ProjectLayer:
         kept["colormap"] = _colours_of(layer)
     if isinstance(layer, Labels) and isinstance(layer.colormap, DirectLabelColormap):
         kept["colormap"] = dict(layer.colormap.color_dict)
-    if isinstance(layer, Shapes | Points):
+    if isinstance(layer, _VERTICES):
         data = [np.asarray(item).tolist() for item in layer.data]
-        if not data:
-            _keep_pen(layer, kept)
+    if isinstance(layer, Shapes | Points) and not data:
+        _keep_pen(layer, kept)
     found = place or Kept()
     return ProjectLayer(
         kind=kind,
@@ -687,10 +720,28 @@ def _scale_bar(viewer: "ViewerModel") -> Any:
 
 
 def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
-    """Forms and single controls that a panel has as attributes."""
+    """Forms and single controls of a panel by their names.
+
+    They are attributes of it, or of a part that says by `has_settings` it has some.
+    """
     for name, item in vars(panel).items():
-        if not name.startswith("_") and isinstance(item, OptionsForm | ValueWidget):
+        if name.startswith("_"):
+            continue
+        if isinstance(item, OptionsForm | ValueWidget):
             yield name, item
+        elif getattr(item, "has_settings", False):
+            yield from ((f"{name}.{own}", one) for own, one in _controls(item))
+
+
+def _on_change(item: Any, call: Callable[..., object]) -> None:
+    """Call something when a form or control changes."""
+    if isinstance(item, OptionsForm):
+        for name in item.names:
+            item.on_change(name, call)
+        return
+    item.changed.connect(call)
+    if isinstance(item.native, QComboBox):  # magicgui keeps None to itself
+        item.native.currentIndexChanged.connect(call)
 
 
 def form_values(panel: Any) -> dict[str, Any]:
@@ -708,7 +759,7 @@ def form_values(panel: Any) -> dict[str, Any]:
 def set_form(panel: Any, values: dict[str, Any]) -> None:
     """Type what was typed before, where that is still possible."""
     layers = {item.name: item for item in panel.viewer.layers}
-    for name, item in _controls(panel):
+    for name, item in list(_controls(panel)):
         value = values.get(name)
         if isinstance(item, OptionsForm):
             for key, one in (value or {}).items():

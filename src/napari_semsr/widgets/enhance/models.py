@@ -108,6 +108,7 @@ class ModelChooser(QWidget):
     """List of the models on the shelf, with the card of the chosen one."""
 
     changed = Signal()
+    has_settings = True
 
     def __init__(self, check: Callable[[], object] | None = None) -> None:
         super().__init__()

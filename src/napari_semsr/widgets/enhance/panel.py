@@ -78,6 +78,8 @@ _SCHEDULER = (
 class Advanced(Folded):
     """Options that are folded away until they are asked for."""
 
+    has_settings = True
+
     def __init__(self) -> None:
         from napari_semsr.inference import EnhanceOptions
 

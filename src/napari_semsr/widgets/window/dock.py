@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QButtonGroup,
@@ -23,6 +23,7 @@ from napari_semsr.widgets.base import (
     is_alive,
     lay_as_tab,
     push_button,
+    session_of,
 )
 from napari_semsr.widgets.layers import grey_layers
 from napari_semsr.widgets.window.steps import FRAMES, STEPS, PanelPlace, WorkStep
@@ -72,6 +73,9 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
 class StepPage(QWidget):
     """The panels of one step, each made when it is shown first."""
 
+    moved = QtSignal()
+    """Emitted when another panel is shown."""
+
     def __init__(
         self,
         viewer: "napari.viewer.Viewer",
@@ -110,10 +114,20 @@ class StepPage(QWidget):
             self._made(panel)
         self.stack.setCurrentWidget(self.panels[kind])
         self.kinds.check(self.step.panels.index(kind))
+        self.moved.emit()
+
+    @property
+    def kind(self) -> PanelPlace | None:
+        """Which panel is shown; None before the first."""
+        found = [kind for kind, panel in self.panels.items() if panel is self.panel]
+        return found[0] if found else None
 
 
 class StepsWindow(QWidget):
     """Leads through the steps: each panel has its layers from the step before."""
+
+    moved = QtSignal()
+    """Emitted when another step or panel is shown."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__()
@@ -146,6 +160,9 @@ class StepsWindow(QWidget):
         visible = [layer for layer in viewer.layers if layer.visible]
         if any(FOLDER_KEY in layer.metadata for layer in visible):
             self.pages[0].show_kind(FRAMES)
+        for page in self.pages:
+            page.moved.connect(self.moved)
+        session_of(viewer).watch_steps(self)
 
     # -- going from step to step ------------------------------------------------
 
@@ -164,6 +181,24 @@ class StepsWindow(QWidget):
         if number + 1 < len(STEPS):
             self.next_button.setText(f"Next: {STEPS[number + 1].title}")
         self._mark()
+        self.moved.emit()
+
+    def state(self) -> dict[str, Any]:
+        """Say which step is shown, and in each that was shown which panel."""
+        kinds = {page.step.key: page.kind for page in self.pages}
+        shown = {key: kind.place for key, kind in kinds.items() if kind is not None}
+        return {"step": self.page.step.key, "panels": shown}
+
+    def show_state(self, state: dict[str, Any]) -> None:
+        """Show what `state` said; what is there no more is passed over."""
+        panels = state.get("panels") or {}
+        for page in self.pages:
+            places = {kind.place: kind for kind in page.step.panels}
+            if panels.get(page.step.key) in places:
+                page.show_kind(places[panels[page.step.key]])
+        keys = [step.key for step in STEPS]
+        if state.get("step") in keys:
+            self.show_step(keys.index(state["step"]))
 
     def show_next(self) -> None:
         """Show the step after this one."""
