@@ -3,6 +3,8 @@ import os
 import platform
 import sys
 import threading
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,21 @@ def test_the_main_thread_keeps_its_priority():
     before = os.getpriority(os.PRIO_PROCESS, os.getpid())
     with in_background():
         assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == before
+
+
+LOADED = """
+import sys
+from pathlib import Path
+from napari_semsr.core.background import load_torch_libraries
+load_torch_libraries()
+print("torch" in sys.modules, "libtorch_cpu" in Path("/proc/self/maps").read_text())
+"""
+
+
+@LINUX
+def test_libraries_are_loaded_before_the_import():
+    lib = Path(find_spec("torch").origin).parent / "lib"
+    assert run_python(LOADED).split() == ["False", str((lib / "libtorch.so").is_file())]
 
 
 PINNED = """

@@ -1,7 +1,10 @@
 """Layers of an earlier run are replaced, and helper layers stay out of the way."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from qtpy.QtCore import QTimer
 
 import napari_semsr
 from napari_semsr.core.micrograph import InputRecord, Provenance
@@ -72,6 +75,36 @@ def test_failed_blocks_are_shown_by_a_tick(frc, model, run_panel):
     assert model.layers[FAILED].visible
     run_panel(frc)
     assert model.layers[FAILED].visible
+
+
+def test_layers_are_added_and_taken_away_one_at_a_time(frc, model, run_panel):
+    seen: list[str] = []
+
+    def note(event: Any) -> None:
+        seen.append(f"{event.type} {event.value.name}")
+        QTimer.singleShot(0, lambda: seen.append("turn"))
+
+    for kind in ("inserted", "removed"):
+        getattr(model.layers.events, kind).connect(note)
+    run_panel(frc)
+    added = [f"inserted {MAP}", "turn", f"inserted {FAILED}", "turn"]
+    assert seen == added
+    seen.clear()
+    run_panel(frc)
+    assert seen == [f"removed {MAP}", "turn", f"removed {FAILED}", "turn", *added]
+
+
+def test_what_the_user_adds_meanwhile_is_not_of_the_run(frc, model, run_panel):
+    def add_once(event: Any) -> None:
+        if event.value.name == MAP:
+            QTimer.singleShot(0, lambda: model.add_image(np.zeros((8, 8)), name="own"))
+
+    model.layers.events.inserted.connect(add_once)
+    run_panel(frc)
+    run_panel(frc)
+    assert set(names(model)) == {"first", "second", MAP, FAILED, "own", "own [1]"}
+    assert model.layers["own"] not in frc.made
+    assert model.layers.selection.active.name == MAP
 
 
 def test_a_spectrum_is_replaced_with_its_rings(model, qtbot, add, exposures, run_panel):

@@ -8,6 +8,7 @@ from .acquisition import (
 from .background import (
     Returning as Returning,
     in_background as in_background,
+    load_torch_libraries as load_torch_libraries,
     return_free_memory as return_free_memory,
 )
 from .errors import (

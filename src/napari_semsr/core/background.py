@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 # Chosen. A tenth of Python's own interval, as told above; a nice of 5 leaves a thread a
 # third of a core that another wants wholly; and memory is given back once a second of
@@ -72,6 +74,26 @@ def return_free_memory() -> None:
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
             library.malloc_trim(0)
+
+
+def load_torch_libraries() -> None:
+    """Load what torch is made of, before its import in a thread.
+
+    Python's import, and `ctypes` too, hold the interpreter while a library is loaded:
+    for torch 0.2 s from memory, seconds from a cold disk, and the window stands still.
+    A foreign function does not. Does nothing where torch lies in other files.
+    """
+    found = find_spec("torch")
+    if not sys.platform.startswith("linux") or found is None or found.origin is None:
+        return
+    folder = Path(found.origin).parent / "lib"
+    # in the order of torch's own import, and as visible to each other
+    modes = {"libtorch_global_deps.so": os.RTLD_GLOBAL, "libtorch.so": 0}
+    if all((folder / name).is_file() for name in modes):
+        load = ctypes.CDLL(None).dlopen
+        load.restype = ctypes.c_void_p
+        for name, mode in modes.items():
+            load(os.fsencode(folder / name), os.RTLD_NOW | mode)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -176,13 +176,14 @@ class CropPanel(Panel):
 
     def show_outcome(
         self, layer: Layer, like: Layer | None, cut: tuple[Cropped, list[Opened]]
-    ) -> None:
+    ) -> Iterator[None]:
         """Add the parts as layers, and say where they lie."""
         made, parts = cut
         sources = [layer, like] if like is not None and made.like_output else [layer]
         pairs = list(zip(parts, sources, strict=True))
-        added = [
-            add_opened(
+        added = []
+        for opened, source in reversed(pairs):
+            part = add_opened(
                 self.viewer,
                 opened,
                 name=result_name(self.viewer, source.name, "crop"),
@@ -190,8 +191,8 @@ class CropPanel(Panel):
                 contrast_limits=source.contrast_limits,
                 gamma=source.gamma,
             )
-            for opened, source in reversed(pairs)
-        ]
+            added.append(part)
+            yield
         shown = (
             [source for source in sources if source.visible] if self.keep.value else []
         )

@@ -1,5 +1,6 @@
 """Restore: undo a layer's blur by a classical method, into a calibrated store."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,21 +133,24 @@ class RestorePanel(Panel):
 
         return make, lambda outcome: self.show_stack(outcome, layer)
 
-    def show_stack(self, outcome: StackOutcome, layer: "Image") -> None:
+    def show_stack(self, outcome: StackOutcome, layer: "Image") -> Iterator[None]:
         """Add the stack as a layer, and write the parameters of its first plane."""
         title = result_name(self.viewer, layer.name, outcome.made.method)
-        self.look.compare(layer, add_stack(self.viewer, outcome, layer, title))
+        made = add_stack(self.viewer, outcome, layer, title)
+        yield
+        self.look.compare(layer, made)
         said = f"Restored {len(outcome.planes)} planes by {outcome.made.method}."
         change, hardly = told_of_change(outcome.made.change, "method")
         self.show_result({**change, **_figures(outcome.made)}, said + hardly)
 
     def show_outcome(
         self, outcome: Outcome, source: "Image", image: Micrograph
-    ) -> None:
+    ) -> Iterator[None]:
         """Add the result as a layer, and write its parameters."""
         name = image.name
         title = result_name(self.viewer, name, outcome.made.method)
         layer = add_opened(self.viewer, outcome.opened, name=title)
+        yield
         self.look.finished(layer, source, image, outcome.opened)
         said = f"Restored {name} by {outcome.made.method}."
         change, hardly = told_of_change(outcome.made.change, "method")

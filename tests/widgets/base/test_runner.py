@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import progress
@@ -207,6 +208,60 @@ def test_what_is_refused_at_its_turn_is_told_and_the_next_begins(qtbot, runner):
     qtbot.waitUntil(lambda: log.returned == [None], timeout=LIMIT_MS)
     assert log.failed == ["The layer is gone."]
     assert log.busy == [True, False]
+
+
+def test_what_begins_and_shows_a_job_leaves_room_between_its_parts(qtbot, runner):
+    seen: list[str] = []
+
+    def parts(*words: str) -> Iterator[None]:
+        for word in words:
+            seen.append(word)
+            QTimer.singleShot(0, lambda: seen.append("turn"))
+            yield
+
+    def job() -> Job[str]:
+        seen.append("job")
+        yield Progress(1, 1, "done")
+        return "shown"
+
+    turn = Turn("lane", lambda: parts("begin"), lambda value: parts(value, "more"))
+    runner.start("first", job, turn)
+    runner.start("next", job, Turn("lane", lambda: seen.append("next")))
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    one = ["begin", "turn", "job", "shown", "turn", "more", "turn"]
+    assert seen == [*one, "next", "job"]
+
+
+def test_a_job_that_is_being_shown_is_past_stopping_but_not_over(qtbot, runner):
+    log, seen = Log(runner), []
+
+    def show(value: int) -> Iterator[None]:
+        assert runner.busy
+        assert runner.cancelling
+        runner.cancel()
+        yield
+        seen.append(value)
+
+    runner.start("show", lambda: (yield from ()) or 1, Turn(show=show))
+    qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
+    assert seen == log.returned == [1]
+    assert log.cancelled == 0
+
+
+def test_a_result_whose_panel_is_gone_is_not_shown_further(qtbot):
+    parent, seen = QWidget(), []
+
+    def show(_: object) -> Iterator[None]:
+        parent.deleteLater()
+        try:
+            yield
+            seen.append("part")
+        finally:
+            seen.append("closed")
+
+    JobRunner(parent).start("show", lambda: (yield from ()), Turn(show=show))
+    qtbot.waitUntil(lambda: bool(seen), timeout=LIMIT_MS)
+    assert seen == ["closed"]
 
 
 def test_time_left_is_told(qtbot, runner, monkeypatch):

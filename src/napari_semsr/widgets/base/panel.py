@@ -54,7 +54,13 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
 from napari_semsr.widgets.base.results import is_kept, is_unsaved
-from napari_semsr.widgets.base.runner import JobRunner, Turn, check_free, is_alive
+from napari_semsr.widgets.base.runner import (
+    JobRunner,
+    Parts,
+    Turn,
+    check_free,
+    is_alive,
+)
 from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
 from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.base.shortcuts import (
@@ -88,10 +94,13 @@ _PLOTS = "napari_semsr.widgets.base.plots"
 _MOST_LINES = 12  # of what is said below the buttons: more scrolls, and pushes nothing
 _RUN_KEY = "semsr run"  # in a layer's metadata: of what run it is, and its first name
 _Make = Callable[[], Job[Any]]
-_Show = Callable[[Any], None]
-_Begin = Callable[[], None]
+_Show = Callable[[Any], Parts]
+_Begin = Callable[[], Parts]
 Work = tuple[_Make, _Show] | tuple[_Make, _Show, _Begin]
-"""What makes a job, what shows its result, and what is done when its turn has come."""
+"""What makes a job, what shows its result, and what is done when its turn has come.
+
+The last two may be generators: the window is drawn, and answers, at each ``yield``.
+"""
 
 
 def plots_ready() -> bool:
@@ -100,14 +109,14 @@ def plots_ready() -> bool:
 
 
 def _with_plots(make: _Make) -> Job[Any]:
-    """Import in the thread of a job what its result is shown with.
+    """Import in the thread of a job what its result is shown with, and try it.
 
     matplotlib takes a second or more, and so does what napari imports with the first
     layer that has labels or features.
     """
     if not plots_ready():
         yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
-        importlib.import_module(_PLOTS)
+        importlib.import_module(_PLOTS).draw_for_nobody()
         LabelLayer(np.zeros((1, 1), np.uint8))
     return (yield from make())
 
@@ -137,8 +146,9 @@ class Panel(QWidget):
         self._boxes: list[CategoricalWidget[Any]] = []
         self._input: CategoricalWidget[Any] | None = None
         self._active: Layer | None = None  # the last one that was looked at
-        self._adding = self._is_run = False
-        self._on_result: _Show = lambda _: None
+        self._adding = False
+        self._laid: list[Layer] = []  # by what was shown last, in parts that are over
+        self._before: list[Layer] = []  # layers when the part that is done began
         self._on_look: _Show = lambda _: None
         self._results_title = ""
         self._run_label, self._cancel_label = run_label, "Cancel"
@@ -155,7 +165,6 @@ class Panel(QWidget):
             runner.failed.connect(self.show_problem)
             runner.busy_changed.connect(self._show_buttons)
         self.runner.busy_changed.connect(self._show_busy)
-        self.runner.returned.connect(self._finish)
         self.runner.cancelled.connect(self._show_cancelled)
         self.looker.returned.connect(self._show_look)
         self.looker.cancelled.connect(self._show_looked)
@@ -284,11 +293,12 @@ class Panel(QWidget):
             layer.visible = shown
 
     @contextmanager
-    def in_place(self, of: str, path: Path | None = None) -> Iterator[bool]:
+    def in_place(self, of: str, path: Path | None = None) -> Iterator[list[Layer]]:
         """Add layers of an input within, in place of those of an earlier run on it.
 
-        What the user renamed or saved stays, but for a layer of the very store `path`.
-        The order of layers and the view are kept. Gives whether there was such a run.
+        Gives the earlier ones, to be taken away first. What the user renamed or saved
+        stays, but for a layer of the very store `path`. The order of layers and the
+        view are kept.
         """
         layers, run = self.viewer.layers, {"by": self.title, "of": of}
         places = {
@@ -303,12 +313,9 @@ class Panel(QWidget):
         }
         camera = getattr(self.viewer, "scene", self.viewer).camera
         center, zoom = camera.center, camera.zoom
-        with history_of(self.viewer).quiet():
-            for name in places:
-                layers.remove(name)
-        before = list(layers)
-        yield bool(places)
-        added = [item for item in layers if item not in before]
+        before = self._added()
+        yield [layers[name] for name in places]
+        added = [item for item in self._added() if item not in before]
         for item in added:
             item.metadata[_RUN_KEY] = run | {"name": item.name}
         for item in sorted(added, key=lambda item: places.get(item.name, 0)):
@@ -320,6 +327,14 @@ class Panel(QWidget):
         results = [item for item in added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
+
+    def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
+        """Remove layers of an earlier run, one at a time."""
+        for layer in earlier:
+            with history_of(self.viewer).quiet():
+                if layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
+            yield
 
     def clear_plot(
         self, *, rows: int = 1, height: int = 240, place: int = 0
@@ -505,19 +520,41 @@ class Panel(QWidget):
     @contextmanager
     def _making(self) -> Iterator[None]:
         """Remember the images that are added within; mark all layers that are."""
-        before = list(self.viewer.layers)
+        self._before = list(self.viewer.layers)
         self._adding = True  # what is made here is not what to work on next
         try:
             yield
         finally:
             self._adding = False
             self._active = self.viewer.layers.selection.active
-        for layer in self.viewer.layers:
-            if layer not in before:
-                layer.metadata.setdefault(MADE_KEY, self.title)
-        new = [item for item in image_layers(self.viewer) if item not in before]
-        self.made += [item for item in new if FOLDER_KEY not in item.metadata]
+        new = [item for item in self.viewer.layers if item not in self._before]
+        for layer in new:
+            layer.metadata.setdefault(MADE_KEY, self.title)
+        images = [item for item in image_layers(self.viewer) if item in new]
+        self.made += [item for item in images if FOLDER_KEY not in item.metadata]
+        self._laid += new
+        if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
+            self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self._show_unsaved()
+
+    def _added(self) -> list[Layer]:
+        """Layers that were added since a result is being shown, and by that."""
+        known = (*self._laid, *self._before)
+        laid = [item for item in self._laid if item in self.viewer.layers]
+        return laid + [item for item in self.viewer.layers if item not in known]
+
+    def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
+        """Do what adds layers, with a turn of the event loop after each part."""
+        self._laid.clear()
+        with self._making():
+            parts = act()
+        more = parts is not None
+        while more:
+            with self._making():
+                more = next(parts, False) is None
+            if more:
+                yield
+        self._laid.clear()
 
     def _show_unsaved(self) -> None:
         """Say which layers go when napari ends, and offer to save them."""
@@ -586,9 +623,10 @@ class Panel(QWidget):
         self._seen.clear()
         make, show, *rest = self.job()
         under = None if self._input is None else self._input.value
-        begin = partial(self._begin, show, dict(self._seen), under, *rest)
+        begin = partial(self._begin, dict(self._seen), under, *rest)
         make = partial(_with_plots, make) if self.plots else make
-        turn = Turn(self.lane, begin, path, asked)
+        finish = partial(self._finish, show, is_run=True)
+        turn = Turn(self.lane, begin, finish, path, asked)
         self.runner.start(self.title, make, turn)
         if self.runner.running and self.runner.waiting:
             said = f"Queued with the settings as they are now: {self.runner.waiting}"
@@ -608,29 +646,24 @@ class Panel(QWidget):
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
         """Start any job of this panel at once, unless one is running."""
         make = partial(_with_plots, make) if self.plots else make
-
-        def begin() -> None:
-            self._on_result, self._is_run = on_result, title is None
-
-        return self.runner.start(title or self.title, make, Turn(begin=begin))
+        finish = partial(self._finish, on_result, is_run=title is None)
+        return self.runner.start(title or self.title, make, Turn(show=finish))
 
     def _begin(
         self,
-        on_result: _Show,
         seen: Mapping[str, str | None],
         under: Any,
         prepare: _Begin | None = None,
-    ) -> None:
+    ) -> Iterator[None]:
         """Get ready for a job whose turn has come."""
-        self._on_result, self._is_run, self._origin = on_result, True, tuple(seen)
+        self._origin = tuple(seen)
         self._networks = tuple(filter(None, dict.fromkeys(seen.values())))
         self._switch.under = under
         self._show_buttons()
         if self._results_title:
             self.results.setTitle(f"{self._results_title}: of an earlier run")
         if prepare is not None:
-            with self._making():
-                prepare()
+            yield from self._in_parts(prepare)
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Look into something, in the place of what is being looked into."""
@@ -665,10 +698,11 @@ class Panel(QWidget):
             self.cancel_button.setEnabled(False)
             self.show_status("Cancelling after this step …")
 
-    def _finish(self, value: Any) -> None:
-        is_run = self._is_run
-        with self.told(), self._making():
-            self._on_result(value)
+    def _finish(self, show: _Show, value: Any, *, is_run: bool) -> Iterator[None]:
+        """Show a result."""
+        self._show_buttons()
+        with self.told():
+            yield from self._in_parts(partial(show, value))
             if not self.isVisible():
                 show_info(self.status.text())
             if is_run:

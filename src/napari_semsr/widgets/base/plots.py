@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -25,6 +26,19 @@ _PRINT_DPI = 300
 _INK = "#222222"
 _WIDTH_IN, _ROW_IN = 6.0, 3.4  # of a saved plot: a column and a half of a page
 _PERIODS_NM = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
+
+
+def draw_for_nobody() -> None:
+    """Draw what a plot has, so that the first one in a window has fonts at hand."""
+    figure = Figure(dpi=_DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([1, 10], [1, 1000], label="plot")
+    axes.set_yscale("log")
+    axes.set_xlabel("µm⁻¹")
+    axes.legend()
+    label_frequency(axes, calibrated=True)
+    canvas.draw()
 
 
 class PlotCanvas(QWidget):

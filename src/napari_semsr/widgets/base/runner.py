@@ -11,9 +11,10 @@ the same cores would both take longer, and need the memory of both.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,7 +23,11 @@ from weakref import ref
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
 from qtpy.compat import isalive
-from qtpy.QtCore import QObject, Signal as QtSignal  # type: ignore[attr-defined]
+from qtpy.QtCore import (  # type: ignore[attr-defined]
+    QObject,
+    QTimer,
+    Signal as QtSignal,
+)
 
 from napari_semsr.core import (
     Cancelled,
@@ -39,6 +44,10 @@ from napari_semsr.core import (
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
+_BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
+
+Parts = Iterator[None] | None
+"""What is left to be done, a part in each turn of the event loop; None: nothing."""
 
 
 def is_alive(item: QObject | None) -> bool:
@@ -52,7 +61,7 @@ def is_alive(item: QObject | None) -> bool:
     return item is not None and bool(isalive(item))  # type: ignore[no-untyped-call]
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -61,7 +70,8 @@ class Turn:
     """Where a job stands among the others, and what tells it from them."""
 
     lane: str | None = None  # without one it waits for none, and is refused meanwhile
-    begin: Callable[[], object] = _nothing  # called in the main thread at its turn
+    begin: Callable[[], Parts] = _nothing  # called in the main thread at its turn
+    show: Callable[[Any], Parts] = _nothing  # and this with what it has returned
     writes: Path | None = None
     asked: object = None  # equal for two jobs that would do the same
 
@@ -188,12 +198,13 @@ class _Queue(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[_Run] = []
+        self.shown: list[_Run] = []  # those that have ended and are being shown
         self.stepped.connect(self._on_step)
         self.ended.connect(self._on_end)
 
     def of(self, owner: "JobRunner") -> list[_Run]:
         """Jobs of one runner."""
-        return [run for run in self.runs if run.owner is owner]
+        return [run for run in (*self.shown, *self.runs) if run.owner is owner]
 
     def advance(self) -> None:
         """Begin what need not wait any longer, and tell the others where they stand."""
@@ -210,7 +221,8 @@ class _Queue(QObject):
         """Jobs that must end before one begins; one that waits for a user need not."""
         place = self.runs.index(run)
         others = [o for n, o in enumerate(self.runs) if o.begun or n < place]
-        return [
+        shown = [other for other in self.shown if other.owner is run.owner]
+        return shown + [
             other
             for other in others
             if other is not run
@@ -228,17 +240,39 @@ class _Queue(QObject):
             owner.stepped.emit(Waiting(0, 0, said))
 
     def _begin(self, run: _Run) -> None:
-        owner, begin = run.owner, run.turn.begin
+        begin = run.turn.begin
         run.begun, run.turn = True, replace(run.turn, begin=_nothing)  # lets it go
-        try:
-            begin()
-        except SemsrError as error:
+        self._go_on(run, _parts(begin), partial(self._work, run))
+
+    def _work(self, run: _Run, error: Exception | None) -> None:
+        """Start the thread of a job that is ready, unless it could not be made so."""
+        if error is None:
+            create_worker(run, _worker_class=_Worker).start()
+        else:
             self.runs.remove(run)
-            if owner is not None:
-                owner.tell(run, error)
-            self.advance()
+            self._leave(run, error)
+
+    def _go_on(
+        self, run: _Run, parts: Iterator[None], end: Callable[[Exception | None], None]
+    ) -> None:
+        """Do the next part, and leave the rest to later turns of the event loop.
+
+        The window is drawn and answers between two parts.
+        """
+        if run.owner is None:
+            end(None)
             return
-        create_worker(run, _worker_class=_Worker).start()
+        try:
+            next(parts)
+        except StopIteration:
+            end(None)
+        except SemsrError as error:
+            end(error)
+        except Exception as error:
+            end(error)
+            raise
+        else:
+            QTimer.singleShot(_BREATH_MS, partial(self._go_on, run, parts, end))
 
     def _on_step(self, run: _Run, step: Progress) -> None:
         if run in self.runs and not run.cancel.is_set():
@@ -259,11 +293,31 @@ class _Queue(QObject):
         self.runs.remove(run)
         if run.bar is not None:
             run.bar.close()
-        owner = run.owner
+        if run.error is not None:
+            self._leave(run, run.error)
+            return
+        self.shown.append(run)
+        self._go_on(
+            run, _parts(partial(run.turn.show, run.value)), partial(self._end, run)
+        )
+
+    def _end(self, run: _Run, error: Exception | None) -> None:
+        """Take away a job whose result is shown."""
+        self.shown.remove(run)
+        self._leave(run, error)
+
+    def _leave(self, run: _Run, error: BaseException | None) -> None:
+        """Say how a job ended, and let the next one begin."""
+        owner, run.turn = run.owner, _AT_ONCE
         if owner is not None:
-            owner.tell(run, run.error)
+            owner.tell(run, error)
         run.value = run.error = None
         self.advance()
+
+
+def _parts(act: Callable[[], Parts]) -> Iterator[None]:
+    """Do something, and what it leaves for later."""
+    yield from act() or ()
 
 
 _made: list[_Queue] = []
@@ -324,8 +378,10 @@ class JobRunner(QObject):
 
     @property
     def cancelling(self) -> bool:
-        """Whether the running job has been asked to stop."""
-        return any(run.cancel.is_set() for run in _queue().of(self))
+        """Whether the running job has been asked to stop, or has ended."""
+        queue = _queue()
+        mine = queue.of(self)
+        return any(run.cancel.is_set() or run in queue.shown for run in mine)
 
     def start(
         self, title: str, make: Callable[[], Job[Any]], turn: Turn = _AT_ONCE
@@ -345,7 +401,8 @@ class JobRunner(QObject):
         """Whether a job that would do the same is waiting or running."""
         return any(
             run.turn.asked == asked and not run.cancel.is_set()
-            for run in _queue().of(self)
+            for run in _queue().runs
+            if run.owner is self
         )
 
     def stop(self) -> None:

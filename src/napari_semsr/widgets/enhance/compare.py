@@ -1,5 +1,7 @@
 """A small enhanced box that follows the mouse while options change."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +10,14 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
-from napari_semsr.core import Box, Micrograph, SemsrError
+from napari_semsr.core import (
+    Box,
+    Job,
+    Micrograph,
+    Progress,
+    SemsrError,
+    load_torch_libraries,
+)
 from napari_semsr.jobs import PreviewDesk, preview_job
 from napari_semsr.widgets.base import JobRunner, Panel
 from napari_semsr.widgets.compare import CompareControls, OverLayer
@@ -22,6 +31,14 @@ _SIDE_PX = 192
 _NAME = "preview"
 Subject = tuple[Image, Micrograph, str, Any]
 """Layer, its image, model and options."""
+
+
+def start_torch() -> Job[None]:
+    """Import torch, if that has not been done; the window goes on meanwhile."""
+    if "torch" not in sys.modules:
+        yield Progress(0, 0, "Starting torch (some seconds, once after napari starts)")
+        load_torch_libraries()
+        importlib.import_module("torch")
 
 
 class MousePreview(OverLayer):
@@ -62,9 +79,12 @@ class MousePreview(OverLayer):
         _, image, model, options = subject
         self._subject, self._desk, self._place = subject, PreviewDesk(), ()
         desk = self._desk
-        self.runner.start(
-            "Preview", lambda: preview_job(image, desk, model=model, options=options)
-        )
+
+        def make() -> Job[None]:
+            yield from start_torch()
+            yield from preview_job(image, desk, model=model, options=options)
+
+        self.runner.start("Preview", make)
         self._timer.start()
 
     def change(self, _: Any = None) -> None:

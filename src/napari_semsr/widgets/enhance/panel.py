@@ -1,7 +1,7 @@
 """Enhance: run a model over a layer tile by tile, into a calibrated store."""
 
 import math
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from napari_semsr.widgets.base import (
     written_stack,
 )
 from napari_semsr.widgets.compare import told_of_change
-from napari_semsr.widgets.enhance.compare import EnhanceCompare
+from napari_semsr.widgets.enhance.compare import EnhanceCompare, start_torch
 from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
 from napari_semsr.widgets.layers import (
@@ -325,11 +325,14 @@ class EnhancePanel(Panel):
             "scheduler": str(self.advanced.scheduler.value).strip() or None,
         }
 
-        def begin() -> None:
+        def begin() -> Iterator[None]:
             self.look.stop_preview()
             live = self.live = self._goes_on(made, path)
             if live is None:
                 self._draw(micrograph, made, card, target)
+                yield
+                show_scale_bar(self.viewer)
+                yield
             else:
                 live.resume(self._removed)
             self.look.compare(source, self.live.layer if self.live else None)
@@ -366,11 +369,13 @@ class EnhancePanel(Panel):
 
         return make, lambda outcome: self.show_stack(outcome, layer), begin
 
-    def show_stack(self, outcome: StackOutcome, layer: "Image") -> None:
+    def show_stack(self, outcome: StackOutcome, layer: "Image") -> Iterator[None]:
         """Add the stack as a layer, and write its figures."""
         model = str(outcome.made.provenance.model_name)
         name = result_name(self.viewer, layer.name, model)
-        self.look.compare(layer, add_stack(self.viewer, outcome, layer, name))
+        stack = add_stack(self.viewer, outcome, layer, name)
+        yield
+        self.look.compare(layer, stack)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
         self.show_result(
@@ -397,14 +402,14 @@ class EnhancePanel(Panel):
             whole=bool(self.whole.value),
         )
         self.live = LiveLayer(self.viewer, field, keywords, target, self._removed, made)
-        show_scale_bar(self.viewer)
 
-    def show_outcome(self, outcome: Outcome, image: Micrograph) -> None:
+    def show_outcome(self, outcome: Outcome, image: Micrograph) -> Iterator[None]:
         """Show the finished result, and write its figures."""
         levels = [item.data for item in outcome.opened.levels]
         live = self.live
         if live is not None and live.shown:
             live.finish(outcome.opened.micrograph, levels)
+            yield
             if outcome.made.change is not None:  # else its grey levels are its own
                 self.look.finished(live.layer, live.made[0], image, outcome.opened)
         report = outcome.made.report
@@ -480,8 +485,7 @@ class EnhancePanel(Panel):
 def _enhance(micrograph: Micrograph, drawn: LiveLayer, **asked: Any) -> Job[Outcome]:
     """Enhance an image into a store, and open what was written."""
     target, live = drawn.store, drawn.live
-    if "torch" not in sys.modules:
-        yield Progress(0, 0, "Starting torch (some seconds, once after napari starts)")
+    yield from start_torch()
     yield Progress(0, 0, "Loading the model")
     job = enhance_job(
         micrograph,

@@ -1,6 +1,6 @@
 """FRC map: resolution block by block, over the image it belongs to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,9 +82,7 @@ def _add_map_layer(
     """
     title = result_name(viewer, name, f"FRC map ({result.unit})")
     keywords = layer_keywords(result, name=title)
-    layer = viewer.add_image(result.array(), **keywords)
-    show_colour_bar(layer)
-    return layer
+    return viewer.add_image(result.array(), **keywords)
 
 
 def add_failed_layer(
@@ -249,20 +247,27 @@ class FrcMapPanel(Panel):
         same_unit(images)
         return partial(_measure, images, options), partial(self.show_outcome, layer)
 
-    def show_outcome(self, layer: Image, outcome: FrcOutcome) -> None:
-        """Add the layers, draw the plots, write the figures."""
+    def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
+        """Add the layers, draw the plots, write the figures, each in its turn."""
         report = outcome.blocks
         where = f"its image {layer.name!r} was removed, so the map is not shown"
         if layer in self.viewer.layers:
             where = "the map lies over the image"
             result, name = report.result, report.images[0]
-            with self.in_place(" and ".join(report.images)):
-                _add_map_layer(self.viewer, result.map, name)
+            with self.in_place(" and ".join(report.images)) as earlier:
+                yield from self.take_away(earlier)
+                shown = _add_map_layer(self.viewer, result.map, name)
+                yield
+                show_colour_bar(shown)
+                yield
                 add_failed_layer(self.viewer, result.map, result.reasons, name)
+            yield
             show_scale_bar(self.viewer)
+            yield
         part = outcome.part
-        show_outline(self, {layer: part} if part else {})
-        self._draw(outcome)
+        yield from show_outline(self, {layer: part} if part else {})
+        yield from self._draw(outcome)
+        yield
         median = _numbers(report)["median"]
         found = "no block has a resolution"
         if median is not None:
@@ -275,10 +280,12 @@ class FrcMapPanel(Panel):
             more=_reasons_text(report),
         )
 
-    def _draw(self, outcome: FrcOutcome) -> None:
+    def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
         plot = self.clear_plot(rows=2, place=1)
         report = outcome.blocks
+        yield
         _draw_resolutions(plot.axes[0], report)
+        yield
         if outcome.whole is None:
             _say_empty(plot.axes[1], "no whole-field curve")
         else:

@@ -1,6 +1,6 @@
 """What is measured: layers on one grid, of a mosaic the largest part without a gap."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from magicgui.widgets import ComboBox
@@ -54,17 +54,19 @@ def say_part(part: Micrograph) -> str:
     return f"in the largest gap-free rectangle, {rows} {TIMES} {columns} px"
 
 
-def show_outline(panel: Panel, parts: Mapping[Layer, Micrograph]) -> None:
+def show_outline(panel: Panel, parts: Mapping[Layer, Micrograph]) -> Iterator[None]:
     """Outline the parts of layers that a panel measured, instead of its earlier ones.
 
     Layers that were removed in the meantime have no outline.
     """
     layers = panel.viewer.layers
     active = layers.selection.active
-    with panel.in_place(_PART):
+    with panel.in_place(_PART) as earlier:
+        yield from panel.take_away(earlier)
         shown = [part for layer, part in parts.items() if layer in layers]
         if shown:
             _add_outline(panel, shown)
+            yield
     layers.selection.active = active
 
 

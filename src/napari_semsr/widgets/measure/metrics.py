@@ -1,6 +1,6 @@
 """Metrics and histogram: one layer against another, in numbers and grey levels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -110,21 +110,22 @@ class MetricsPanel(Panel):
         make = partial(_compare, images, self.form.options(), self.bins.options())
         return make, partial(self.show_outcome, layer)
 
-    def show_outcome(self, layer: Image, outcome: GreyOutcome) -> None:
+    def show_outcome(self, layer: Image, outcome: GreyOutcome) -> Iterator[None]:
         """Write the figures, draw the distributions, outline what was measured."""
-        self._draw(outcome.histogram)
+        yield from self._draw(outcome.histogram)
         part = outcome.part
-        show_outline(self, {layer: part} if part else {})
+        yield from show_outline(self, {layer: part} if part else {})
         said = f"Measured {' against '.join(outcome.metrics.images)}."
         curves = _curves(outcome.histogram)
         self.show_result(_figures(outcome), said, curves=curves)
 
-    def _draw(self, histogram: HistogramReport) -> None:
+    def _draw(self, histogram: HistogramReport) -> Iterator[None]:
         """Draw shares of pixels over grey level as steps."""
         from napari_semsr.widgets.base import COLOURS, short_label
 
         canvas = self.clear_plot()
         axes = canvas.axes[0]
+        yield
         for (name, curve), colour in zip(
             _curves(histogram).items(), COLOURS, strict=False
         ):
@@ -136,6 +137,7 @@ class MetricsPanel(Panel):
         axes.set_ylabel("Share of pixels")
         axes.legend(loc="upper right")
         canvas.refresh()
+        yield
 
 
 def _curves(histogram: HistogramReport) -> Mapping[str, dict[str, NDArray[Any]]]:

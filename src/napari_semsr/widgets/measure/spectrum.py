@@ -1,6 +1,6 @@
 """Spectrum: radial curves of several layers together, and centred planes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -264,23 +264,27 @@ class SpectrumPanel(Panel):
         make = partial(_transform, images, planes=bool(self.planes.value))
         return make, partial(self.show_spectra, chosen)
 
-    def show_spectra(self, layers: Sequence[Layer], spectra: Spectra) -> None:
+    def show_spectra(self, layers: Sequence[Layer], spectra: Spectra) -> Iterator[None]:
         """Draw the curves, add the layers, and outline what was measured of them."""
         self.spectra = spectra
-        self._draw(spectra)
+        yield from self._draw(spectra)
         replaced = True
         laid = zip(spectra.images, spectra.parts, spectra.planes, strict=False)
         for place, (image, part, plane) in enumerate(laid, start=1):
-            with self.in_place(image.name) as again:
+            with self.in_place(image.name) as earlier:
+                yield from self.take_away(earlier)
                 layer = _add_spectrum_layer(self.viewer, image, plane, place=place)
+                yield
                 if self.rings.value:
                     _add_rings(self.viewer, part, layer)
-            replaced &= again
+            replaced &= bool(earlier)
+            yield
         trios = zip(layers, spectra.images, spectra.parts, strict=True)
         cut = {layer: part for layer, image, part in trios if part is not image}
-        show_outline(self, cut)
+        yield from show_outline(self, cut)
         if spectra.planes and not replaced:
             self.viewer.reset_view()
+            yield
         unit = "µm⁻¹" if spectra.calibrated else "cycles per pixel (no pixel size)"
         count = len(spectra.images)
         many = "spectrum" if count == 1 else "spectra"
@@ -288,12 +292,13 @@ class SpectrumPanel(Panel):
         said = f"{count} radial {many}, frequencies in {unit}."
         self.show_result({}, said, curves=_curves(spectra), more=where)
 
-    def _draw(self, spectra: Spectra) -> None:
+    def _draw(self, spectra: Spectra) -> Iterator[None]:
         """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
         from napari_semsr.widgets.base import COLOURS, label_frequency, short_label
 
         canvas = self.clear_plot(height=300)
         axes = canvas.axes[0]
+        yield
         curves = zip(spectra.images, spectra.frequency, spectra.power, strict=True)
         for (image, x, y), colour in zip(curves, cycle(COLOURS), strict=False):
             shown = (x > 0) & (y > 0) & np.isfinite(y)
@@ -306,3 +311,4 @@ class SpectrumPanel(Panel):
         axes.grid(visible=True, alpha=0.15)
         label_frequency(axes, calibrated=spectra.calibrated)
         canvas.refresh()
+        yield

@@ -1,5 +1,6 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -387,7 +388,7 @@ class StitchMosaicPanel(Panel):
 
         return make, lambda outcome: self.show_outcome(outcome, folder)
 
-    def show_outcome(self, outcome: Outcome, folder: Path) -> None:
+    def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
 
         Layers of an earlier run on the same folder are replaced, but for a mosaic that
@@ -398,15 +399,20 @@ class StitchMosaicPanel(Panel):
         for layer in self.viewer.layers:
             if FOLDER_KEY in layer.metadata:
                 layer.visible = False
-        with self.in_place(str(folder), Path(made.output)):
+        with self.in_place(str(folder), Path(made.output)) as earlier:
+            yield from self.take_away(earlier)
             title = free_name(self.viewer, mosaic.name)
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
-            _add_shapes_layers(self.viewer, made, mosaic, name)
+            yield
+            yield from _add_shapes_layers(self.viewer, made, mosaic, name)
+        yield
         self._show_coverage()
         plot = self.clear_plot(rows=2, place=2)
+        yield
         _draw_residuals(plot.axes[0], made)
         _draw_stage(plot.axes[1], made)
         plot.refresh()
+        yield
         self.trouble.setText(self.worded(_trouble(made)))
         placed = made.frames - len(made.left_out)
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
@@ -522,7 +528,7 @@ def joint_colour(pair: "PairReport") -> tuple[float, float, float, float]:
 
 def _add_shapes_layers(
     viewer: "napari.viewer.Viewer", made: StitchedFile, mosaic: Micrograph, name: str
-) -> None:
+) -> Iterator[None]:
     """Add outlines of the frames, nominal and solved, and their joints.
 
     There is a line for each joint between two frames that are placed.
@@ -543,6 +549,7 @@ def _add_shapes_layers(
             opacity=0.6,
             **keywords,
         )
+        yield
     y_px, x_px = corners[placed].T
     viewer.add_shapes(
         _boxes(corners[placed], frame),
@@ -553,6 +560,7 @@ def _add_shapes_layers(
         opacity=0.5,
         **keywords,
     )
+    yield
     pairs = [p for p in solution.pairs if placed[[p.first, p.second]].all()]
     if not pairs:
         return
