@@ -547,8 +547,8 @@ class Panel(QWidget):
         """Do what adds layers, with a turn of the event loop after each part."""
         self._laid.clear()
         with self._making():
-            parts = act()
-        more = parts is not None
+            parts = act() or iter(())
+        more = True
         while more:
             with self._making():
                 more = next(parts, False) is None
