@@ -403,6 +403,7 @@ def simulating() -> dict[str, list[str]]:
             f"simulate out --sem --exposures 2 --focal-series 3 --order serpentine "
             f"--positions nm --dust 2 --drift-px 2 --field square --seed 5 {small}"
         ),
+        f"simulate view --sem-view --view-mirror --seed 5 {small}",
         f"simulate out --bad-frames 1 --illumination-drift 0.1 {small}",
         f"simulate out --bad-frames 1 --illumination-drift 0.1 --overwrite {small}",
     ]

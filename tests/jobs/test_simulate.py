@@ -8,8 +8,10 @@ import pytest
 
 import napari_semsr
 from napari_semsr.core.errors import DeviceMemoryError, OptionError, WriteError
+from napari_semsr.core.micrograph import digest_path
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read
+from napari_semsr.io.transforms import read_transform
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
 from napari_semsr.simulation.superlens.scan import ScanOptions, cut_scan
 
@@ -25,7 +27,7 @@ def table(path):
 def folder(tmp_path_factory):
     target = tmp_path_factory.mktemp("scans") / "scan"
     options = SimulateOptions(
-        **SIZES, exposures=2, focal_series=2, sem=True, bad_frames=1
+        **SIZES, exposures=2, focal_series=2, sem=True, sem_view=True, bad_frames=1
     )
     run(simulate_job(target, options=options))
     return target
@@ -84,6 +86,42 @@ def test_object_lies_where_the_frames_lie(folder):
     record = json.loads((folder / "truth" / "microscope.json").read_text())
     origin = np.array(record["object_origin_px"]) * 20
     assert truth.origin == pytest.approx(tuple(origin))
+
+
+def test_view_comes_as_an_instrument_gives_it_and_its_map_as_truth(folder):
+    view = read(folder / "sem" / "view.tif")
+    assert view.dtype == np.uint8
+    assert view.metadata["vendor"] == "FEI"
+    assert view.pixel_size_nm == pytest.approx((8, 8))
+    assert view.origin == (0, 0)
+    stored = read_transform(folder / "truth" / "view.json")
+    assert stored.kind == "elastic"
+    assert stored.moving.differs(view) is None
+    assert stored.moving.digest == digest_path(folder / "sem" / "view.tif")
+    for path in ("truth/object.ome.tif", "sem/sem.ome.tif"):
+        assert stored.fixed.differs(read(folder / path)) is None
+    assert stored.fixed.digest == digest_path(folder / "truth" / "object.ome.tif")
+
+
+def test_truth_tells_where_a_mosaic_of_the_good_frames_begins(folder):
+    record = json.loads((folder / "truth" / "microscope.json").read_text())
+    good = [
+        [float(row["y_px"]), float(row["x_px"])]
+        for row in table(folder / "truth" / "positions.csv")
+        if row["frame"].removesuffix(".tif") not in record["bad_frames"]
+    ]
+    assert record["mosaic_origin_px"] == pytest.approx(np.min(good, axis=0), abs=1e-6)
+
+
+def test_view_alone_is_a_folder_more(tmp_path):
+    done = run(
+        simulate_job(tmp_path / "a", options=SimulateOptions(**SIZES, sem_view=True))
+    )
+    assert done.extra == (str(tmp_path / "a" / "sem"),)
+    again = SimulateOptions(**SIZES, sem_view=True)
+    run(simulate_job(tmp_path / "b", options=again))
+    views = [(tmp_path / name / "sem" / "view.tif").read_bytes() for name in "ab"]
+    assert views[0] == views[1]
 
 
 def test_image_gives_its_pixel_size(tmp_path, scene):
@@ -152,8 +190,13 @@ def test_stopped_work_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"sem": True}, "needs a drawn sample"), ({"focal_series": 1}, "at least 2")],
-    ids=["sem", "focal"],
+    [
+        ({"sem": True}, "needs a drawn sample"),
+        ({"sem_view": True}, "needs a drawn sample"),
+        ({"view_mirror": True}, "give it as well"),
+        ({"focal_series": 1}, "at least 2"),
+    ],
+    ids=["sem", "view", "options of a view", "focal"],
 )
 def test_what_cannot_be_had_is_refused_at_once(tmp_path, scene, options, said):
     with pytest.raises(OptionError, match=said):

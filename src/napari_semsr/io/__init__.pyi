@@ -71,7 +71,10 @@ from .scans.frames import (
     natural_key as natural_key,
     open_frames as open_frames,
 )
-from .tiff.write import write_pages as write_pages
+from .tiff.write import (
+    write_fei as write_fei,
+    write_pages as write_pages,
+)
 from .transforms import (
     Side as Side,
     StoredTransform as StoredTransform,

@@ -22,6 +22,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     WriteError,
+    digest_path,
     parse_pixel_size,
     software_versions,
 )
@@ -37,7 +38,7 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
 )
-from napari_semsr.simulation import ScanOptions
+from napari_semsr.simulation import ScanOptions, ViewOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
 
 
-class SimulateOptions(ScanOptions):
+class SimulateOptions(ScanOptions, ViewOptions):
     """A scan, and what is taken and written beside it."""
 
     positions: Literal["px", "nm", "none"] = Field(
@@ -73,6 +74,11 @@ class SimulateOptions(ScanOptions):
     )
     sem: bool = Field(
         default=False, description="an electron image of the whole area, of a phantom"
+    )
+    sem_view: bool = Field(
+        default=False,
+        description="an electron image of a phantom as an instrument gives it: with "
+        "pixel, field, turn, drift and noise of its own",
     )
 
 
@@ -202,8 +208,15 @@ def _check_scan(
             "not replaced; choose another."
         )
         raise WriteError(msg)
-    if options.sem and image is not None:
+    if (options.sem or options.sem_view) and image is not None:
         msg = "An electron image needs a drawn sample (--phantom), got an image."
+        raise OptionError(msg)
+    usual = ViewOptions()
+    if not options.sem_view and any(
+        getattr(options, name) != getattr(usual, name)
+        for name in ViewOptions.model_fields
+    ):
+        msg = "Options --view-… shape what --sem-view takes: give it as well."
         raise OptionError(msg)
     if options.focal_series == 1:
         msg = "A focal series needs at least 2 steps, got 1."
@@ -383,11 +396,18 @@ class _ScanWriter:
             "counts_per_photon": per_photon,
             "object_oversampling": scene.oversampling,
             "object_origin_px": scene.origin_px,
+            "mosaic_origin_px": self._mosaic_origin(),
             "image_offset_px": scene.image_offset_px,
             "gains": dict(zip(scan.names, scan.gains, strict=True)),
             "bad_frames": {scan.names[i]: kind for i, kind in sorted(scan.bad.items())},
             "versions": software_versions(),
         }
+
+    def _mosaic_origin(self) -> "NDArray[Any]":
+        """Corner of the mosaic of all good frames: where a stitched one has 0, 0."""
+        good = [i for i in range(len(self.scan.names)) if i not in self.scan.bad]
+        corner: NDArray[Any] = self.scan.true_px[good or slice(None)].min(axis=0)
+        return corner
 
     def more(self) -> Job[tuple[str, ...]]:
         """Take and write what was asked for beside the scan."""
@@ -413,7 +433,36 @@ class _ScanWriter:
             path = self.place / "sem" / "sem.ome.tif"
             self._image(picture, path, said=False, fine=True)
             made.append("sem")
+        if self.options.sem_view:
+            yield Progress(0, 0, "taking a view with an electron microscope")
+            self._view()
+            made += [] if self.options.sem else ["sem"]
         return tuple(made)
+
+    def _view(self) -> None:
+        """Write what an instrument gives, and the map from it to the scan."""
+        from napari_semsr.io import (
+            Side,
+            StoredTransform,
+            read,
+            write_fei,
+            write_transform,
+        )
+        from napari_semsr.simulation import take_view
+
+        view = take_view(self.scan, self.options)
+        path = self.place / "sem" / "view.tif"
+        path.parent.mkdir(exist_ok=True)
+        size = parse_pixel_size(view.pixel_nm)
+        moving = Micrograph(view.image, size, path.stem)
+        write_fei(moving, path)
+        other = self.place / "truth" / "object.ome.tif"
+        stored = StoredTransform(
+            view.transform,
+            Side.of(moving, digest_path(path)),
+            Side.of(read(other), digest_path(other)),
+        )
+        write_transform(self.place / "truth" / "view.json", stored)
 
 
 def _write_positions(

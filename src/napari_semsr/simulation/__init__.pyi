@@ -46,3 +46,8 @@ from .superlens.specimens import (
     SAMPLE_KINDS as SAMPLE_KINDS,
     random_surface as random_surface,
 )
+from .superlens.view import (
+    View as View,
+    ViewOptions as ViewOptions,
+    take_view as take_view,
+)

@@ -56,3 +56,35 @@ def superlens_scan() -> list[LayerData]:
     )
     run(simulate_job(folder, options=options))
     return scan_layers(run(open_frames(folder)), folder)
+
+
+def optical_and_sem() -> list[LayerData]:
+    """Show one place by light and by electrons: a stitched scan and an SEM image.
+
+    The SEM image has a pixel, a field and a turn of its own, and is not registered: the
+    true map lies in the scan's folder.
+    """
+    from napari_semsr.core import run
+    from napari_semsr.io import STORE_KEY, read
+    from napari_semsr.jobs import SimulateOptions, simulate_job, stitch_job
+    from napari_semsr.widgets.base import new_store_path
+
+    folder = new_store_path("one-place-scan", suffix="")
+    mosaic = new_store_path("one-place-mosaic")
+    options = SimulateOptions(
+        phantom="circuit",
+        frames_grid=(3, 3),
+        frame_px=192,
+        overlap=0.45,
+        focus_nm=80.0,
+        illumination_drift=0.1,
+        sem_view=True,
+    )
+    run(simulate_job(folder, options=options))
+    run(stitch_job(folder, mosaic))
+    paths = {"optical mosaic": mosaic, "SEM image": folder / "sem" / "view.tif"}
+    images = ((name, read(path)) for name, path in paths.items())
+    layers = _layers(*(i.replace(name=name, data=i.array()) for name, i in images))
+    for (_, attributes, _), path in zip(layers, paths.values(), strict=True):
+        attributes["metadata"] |= {STORE_KEY: str(path.resolve())}
+    return layers

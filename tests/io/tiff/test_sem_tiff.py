@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from napari_semsr.io import formats as registry
+from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.io import formats as registry, write_fei
 from napari_semsr.io.tiff.read import parse_fei, parse_zeiss
 
 
@@ -42,6 +43,16 @@ def test_fei_leaves_a_bad_pixel_size_unknown_and_says_so(fei, grey, pixel):
     assert found.pixel_size_nm is None
     assert found.shape == (30, 53)
     assert "left unknown" in found.metadata["warnings"][0]
+
+
+@pytest.mark.parametrize("pixel", [8.0, (3.3, 3.7), 1e-3 / 3])
+def test_fei_reads_what_is_written_as_fei(tmp_path, grey, pixel):
+    image = Micrograph(grey, parse_pixel_size(pixel))
+    write_fei(image, tmp_path / "view.tif")
+    found = registry.read(tmp_path / "view.tif")
+    assert found.metadata["vendor"] == "FEI"
+    assert found.pixel_size_nm == pytest.approx(image.pixel_size_nm, rel=1e-9)
+    np.testing.assert_array_equal(found.array(), grey)
 
 
 def test_fei_user_calibration_wins(fei, grey):

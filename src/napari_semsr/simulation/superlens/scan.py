@@ -50,6 +50,7 @@ class Stream(IntEnum):
     REPEAT = 20
     FOCUS = 21
     SEM = 22
+    VIEW = 23
 
 
 class ScanOptions(MicroscopeOptions, ObjectOptions):
