@@ -21,6 +21,7 @@ from napari_semsr.widgets.layers import (
 )
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
+from tests.tiny_models import write_tiny_model
 
 
 @pytest.fixture
@@ -197,6 +198,22 @@ def test_layers_of_two_places_have_no_difference(panel, model, add, exposures, q
     panel.look.difference_button.click()
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
     assert "do not overlap" in panel.status.text()
+
+
+def test_grey_levels_of_another_kind_are_not_mixed(
+    model, qtbot, add, exposures, run_panel, tmp_path
+):
+    add(model, exposures[0].replace(name="field"))
+    panel = EnhancePanel(model)
+    qtbot.addWidget(panel)
+    panel.model.add_file(write_tiny_model(tmp_path, grey="unit"))
+    run_panel(panel)
+    look = panel.look
+    assert look.right.value.name == "field · tiny"
+    assert not look.strength.enabled
+    assert "a mixture of both would mean nothing" in look.note.text()
+    look.right.value = model.layers["field"]
+    assert look.note.text() == ""
 
 
 def test_a_result_of_half_the_pixel_size_is_compared(

@@ -114,6 +114,24 @@ def test_a_stack_is_done_plane_by_plane(panel, model, stack, run_panel):
     np.testing.assert_allclose(made.data[2], np.asarray(alone.data), atol=1e-5)
 
 
+def test_a_stack_is_mixed_with_its_input(panel, model, stack, run_panel, finish):
+    panel.all_planes.value = True
+    run_panel(panel)
+    made = panel.look.right.value
+    assert "Mean change" in panel.figures.text()
+    assert panel.look.strength.enabled
+    whole = np.array(made.data)
+    for percent in (0, 25, 100):
+        panel.look.strength.value = percent
+        finish(panel)
+        share = percent / 100
+        mixed = (1 - share) * stack.data + share * whole
+        np.testing.assert_allclose(np.asarray(made.data), mixed, atol=1e-5)
+        about = micrograph_from_layer(made).provenance
+        assert (about.job == "blend") == (percent < 100)
+    assert panel.look.note.text() == ""
+
+
 def test_a_stack_is_saved_whole(
     panel, model, stack, run_panel, qtbot, monkeypatch, tmp_path
 ):

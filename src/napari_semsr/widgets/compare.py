@@ -4,7 +4,7 @@ Left of a line lies the input, or both lie side by side, or their difference is 
 and a result is shown, measured and saved at any strength between its input and itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,14 @@ from napari.layers import Image, Layer
 from qtpy.QtCore import QObject, QTimer
 
 from napari_semsr.analysis import Change
-from napari_semsr.core import Box, Job, Micrograph, Provenance, contrast_limits
+from napari_semsr.core import (
+    Box,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    contrast_limits,
+)
 from napari_semsr.io import (
     DRAWN_KEY,
     HELPER_KEY,
@@ -23,6 +30,7 @@ from napari_semsr.io import (
     SINGLE_PX,
     STORE_KEY,
     STRENGTH_KEY,
+    stacked,
 )
 from napari_semsr.jobs import blend_levels, derived_from, difference_of, input_levels
 from napari_semsr.widgets.base import (
@@ -40,6 +48,8 @@ from napari_semsr.widgets.layers import (
     field_in_view,
     free_name,
     image_layers,
+    planes_of,
+    step_before,
     without_cache,
 )
 
@@ -198,7 +208,8 @@ class _Alone:
         self._before.clear()
 
 
-_BLEND = "semsr_blend"
+_BLEND, _APART = "semsr_blend", "semsr_apart"
+_RESULTS = ("enhance", "restore")
 
 
 @dataclass(eq=False)
@@ -206,9 +217,10 @@ class _Blend:
     """A result, and what it was made of; it goes with the layer."""
 
     layer: Image
-    image: Micrograph  # the input, as it was read
-    known: Sequence[Any]  # coarser levels of it
-    opened: Opened  # the result
+    image: Micrograph  # the input, as it was read; of a stack its first plane
+    result: Micrograph  # likewise
+    after: list[Any]  # levels of the result, or one of all planes
+    prepare: Callable[[], Job[list[Any]]]  # draws the input in the result's pixels
     stores: list[str]  # that the input is drawn from
     before: list[Any] = field(default_factory=list)  # the input in the result's pixels
     saved: str | None = None  # where the whole result was saved
@@ -218,17 +230,6 @@ class _Blend:
     def strength(self) -> float:
         """Share of the result in what is shown."""
         return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
-
-    @property
-    def after(self) -> list[Any]:
-        """Levels of the result."""
-        levels = [item.data for item in self.opened.levels]
-        return levels if self.layer.multiscale else levels[:1]
-
-    def prepare(self) -> Job[list[Any]]:
-        """Draw the input in the result's pixels."""
-        result = self.opened.micrograph
-        return input_levels(self.image, self.known, result, self.after)
 
     def show(self, strength: float) -> None:
         """Show a mixture, and say in the layer's metadata that it is one."""
@@ -253,12 +254,30 @@ class _Blend:
 
     def _history(self, strength: float) -> Provenance | None:
         """Compose what made the mixture."""
-        result = self.opened.micrograph
         if strength >= 1:
-            return result.provenance
+            return self.result.provenance
         if self.mixed is None:
-            self.mixed = derived_from("blend", {}, input=self.image, result=result)
+            made_of = {"input": self.image, "result": self.result}
+            self.mixed = derived_from("blend", {}, **made_of)
         return self.mixed.model_copy(update={"options": {"strength": strength}})
+
+
+def _stores_of(source: Image | None) -> list[str]:
+    """List the stores that a layer is drawn from."""
+    about = {} if source is None else source.metadata
+    own = [str(about[STORE_KEY])] if STORE_KEY in about else []
+    return [*own, *about.get(DRAWN_KEY, ())]
+
+
+def _draw_planes(
+    images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
+) -> Job[list[Any]]:
+    """Draw all planes of an input in the pixels of the results, as one array."""
+    drawn = []
+    for number, (image, result) in enumerate(zip(images, results, strict=True)):
+        yield Progress(number, len(images), f"drawing {image.name}")
+        drawn += yield from input_levels(image, (), result, [result.data])
+    return [stacked(drawn).reshape(shape)]
 
 
 def _subtract(first: Micrograph, second: Micrograph) -> Job[Opened]:
@@ -352,13 +371,36 @@ class CompareControls(Form):
         self, layer: Image, source: Image | None, image: Micrograph, opened: Opened
     ) -> None:
         """Compare a result with its input from now on, at any strength."""
-        found = [] if source is None else [source.metadata]
-        stores = [str(item[STORE_KEY]) for item in found if STORE_KEY in item]
-        stores += [path for item in found for path in item.get(DRAWN_KEY, ())]
         flat = source is not None and source.multiscale and source.ndim == 2
         known = list(source.data)[1:] if source is not None and flat else []
-        setattr(layer, _BLEND, _Blend(layer, image, known, opened, stores))
+        result, after = opened.micrograph, [item.data for item in opened.levels]
+        after = after if layer.multiscale else after[:1]
+        draw = partial(input_levels, image, known, result, after)
+        blend = _Blend(layer, image, result, after, draw, _stores_of(source))
+        self._take_blend(blend, source)
+
+    def finished_stack(
+        self, layer: Image, source: Image, planes: Sequence[Micrograph]
+    ) -> None:
+        """Compare a stack with its input from now on, at any strength.
+
+        `planes`: of the result.
+        """
+        images = planes_of(source)
+        draw = partial(_draw_planes, images, planes, layer.data.shape)
+        stores = _stores_of(source)
+        blend = _Blend(layer, images[0], planes[0], [layer.data], draw, stores)
+        self._take_blend(blend, source)
+
+    def finished_apart(self, layer: Image, source: Image | None) -> None:
+        """Compare a result that cannot be mixed: its grey levels are its own."""
+        setattr(layer, _APART, True)
         self.compare(source, layer)
+        self._show_strength()
+
+    def _take_blend(self, blend: _Blend, source: Image | None) -> None:
+        setattr(blend.layer, _BLEND, blend)
+        self.compare(source, blend.layer)
         self._show_strength()
 
     def _on_removed(self, event: Any) -> None:
@@ -434,14 +476,29 @@ class CompareControls(Form):
         self._say_strength(blend)
 
     def _say_strength(self, blend: _Blend | None) -> None:
-        """Say that a mixture is shown."""
+        """Say that a mixture is shown, or why none of a result can be."""
         if blend is None or blend.strength >= 1:
-            self.note.setText("")
+            self.note.setText("" if blend else self._say_unmixed())
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
             f"{blend.layer.name} is shown, measured and saved at {part}: the rest of "
             f"it is {blend.image.name}."
+        )
+
+    def _say_unmixed(self) -> str:
+        """Say why the right layer, a result, has no strength."""
+        layer = self.right.value
+        if layer is None or step_before(layer) not in _RESULTS:
+            return ""
+        if getattr(layer, _APART, False):
+            return (
+                f"{layer.name} has no strength: the grey levels that its model gives "
+                "are not those of the input, so a mixture of both would mean nothing."
+            )
+        return (
+            f"{layer.name} has a strength only in the session in which it was made; "
+            f"make it again to choose one."
         )
 
     def _set_strength(self, percent: int) -> None:

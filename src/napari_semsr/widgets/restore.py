@@ -138,7 +138,7 @@ class RestorePanel(Panel):
         title = result_name(self.viewer, layer.name, outcome.made.method)
         made = add_stack(self.viewer, outcome, layer, title)
         yield
-        self.look.compare(layer, made)
+        self.look.finished_stack(made, layer, outcome.planes)
         said = f"Restored {len(outcome.planes)} planes by {outcome.made.method}."
         change, hardly = told_of_change(outcome.made.change, "method")
         self.show_result({**change, **_figures(outcome.made)}, said + hardly)

@@ -373,9 +373,12 @@ class EnhancePanel(Panel):
         """Add the stack as a layer, and write its figures."""
         model = str(outcome.made.provenance.model_name)
         name = result_name(self.viewer, layer.name, model)
-        stack = add_stack(self.viewer, outcome, layer, name)
+        made = add_stack(self.viewer, outcome, layer, name)
         yield
-        self.look.compare(layer, stack)
+        if outcome.made.change is None:
+            self.look.finished_apart(made, layer)
+        else:
+            self.look.finished_stack(made, layer, outcome.planes)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
         self.show_result(
@@ -410,7 +413,9 @@ class EnhancePanel(Panel):
         if live is not None and live.shown:
             live.finish(outcome.opened.micrograph, levels)
             yield
-            if outcome.made.change is not None:  # else its grey levels are its own
+            if outcome.made.change is None:
+                self.look.finished_apart(live.layer, live.made[0])
+            else:
                 self.look.finished(live.layer, live.made[0], image, outcome.opened)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
