@@ -3,9 +3,12 @@ import pytest
 import tifffile
 
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.core.progress import run
 from napari_semsr.io.formats import write
+from napari_semsr.jobs import SimulateOptions, simulate_job, stitch_job
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
+from tests.children import LIMIT_MS
 
 GRAIN = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
 
@@ -187,3 +190,26 @@ def test_folder_without_images_is_told(panel, tmp_path, finish, run_panel):
     (tmp_path / "empty").mkdir()
     choose(panel, tmp_path / "empty", finish)
     assert "at least two frames" in panel.status.text()
+
+
+def test_coverage_of_a_mosaic_that_is_opened_again(
+    panel, model, finish, run_panel, qtbot, tmp_path, sized
+):
+    options = SimulateOptions(phantom="particles", frames_grid=(2, 2), frame_px=96)
+    run(simulate_job(tmp_path / "scan", options=options))
+    store = tmp_path / "mosaic.ome.zarr"
+    run(stitch_job(tmp_path / "scan", store))
+    panel.show()
+    for path in (sized, store):
+        choose(panel, path, finish)
+        run_panel(panel)
+        panel.calibrate.layer.value = panel.shown
+        assert panel.coverage.native.isVisible() == (path == store)
+    panel.coverage.native.click()
+    qtbot.waitUntil(lambda: len(model.layers) == 3, timeout=LIMIT_MS)
+    mosaic, layer = panel.shown, model.layers[-1]
+    np.testing.assert_array_equal(np.asarray(layer.data) == 0, np.isnan(mosaic.data))
+    np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
+    panel.calibrate.layer.value = model.layers[0]  # which has none
+    assert layer not in model.layers
+    assert not panel.coverage.native.isVisible()

@@ -22,6 +22,7 @@ from napari_semsr.widgets.base import (
     Row,
     Work,
     add_opened,
+    is_alive,
     open_levels,
     push_button,
 )
@@ -32,7 +33,9 @@ from napari_semsr.widgets.calibrate import (
     mixed_text,
 )
 from napari_semsr.widgets.stitch import (
+    Coverage,
     add_frames,
+    coverage_of,
     lay_frames,
     look_into,
     scan_facts,
@@ -106,15 +109,31 @@ class OpenMosaicPanel(Panel):
         self._outdated: Layer | None = None
         layer = self.new_layer_box("layer", "Layer", "The layer to calibrate.")
         self.calibrate = CalibrateGroup(viewer, layer, self.show_status, self.told)
+        self._coverage = Coverage(self, lambda: layer.value)
+        self.coverage = self._coverage.tick
         where, how = Form(self.path, choose), Form(self.pixel_size, self.bar)
         parts = (where, self.about, self.form, how, self.bar_note, self.bar_button)
         self.add_group("Image", *parts)
         self.add_group("Calibrate a layer", self.calibrate)
+        self.over = self.add_group("Mosaic", self.coverage.native)
+        layer.changed.connect(self._show_coverage)
+        layer.native.currentIndexChanged.connect(self._show_coverage)
         for name in _COUNTS:
             self.form.show_row(name, False)
         self.path.changed.connect(self.look)
         self.bar.changed.connect(self._show_bar)
         self.take_input(layer)
+        self._show_coverage()
+
+    def _show_coverage(self, _: object = None) -> None:
+        """Offer the coverage of a mosaic that has it, and lay that over it."""
+        if is_alive(self):
+            found = coverage_of(self.calibrate.layer.value) is not None
+            self.over.setVisible(found)
+            if self.coverage.value and found:
+                self._coverage.show()
+            elif self.coverage.value:
+                self.coverage.value = False
 
     def _choose_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Store or folder of frames")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import CheckBox, ComboBox, FileEdit, LineEdit
+from magicgui.widgets import ComboBox, FileEdit, LineEdit
 
 from napari_semsr.core import (
     Acquisition,
@@ -18,11 +18,8 @@ from napari_semsr.core import (
     Progress,
 )
 from napari_semsr.io import (
-    BAR_KEY,
     FOLDER_KEY,
     HELPER_KEY,
-    STORE_KEY,
-    label_path,
     scan_layers,
 )
 from napari_semsr.jobs import (
@@ -37,10 +34,8 @@ from napari_semsr.widgets.base import (
     Columns,
     Folded,
     Form,
-    JobRunner,
     Note,
     Numbers,
-    Opened,
     OptionsForm,
     Outcome,
     Panel,
@@ -51,7 +46,6 @@ from napari_semsr.widgets.base import (
     add_opened,
     is_alive,
     new_store_path,
-    open_store,
     push_button,
     store_edit,
     typed_path,
@@ -62,9 +56,9 @@ from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
 from napari_semsr.widgets.layers import (
     free_name,
     result_name,
-    show_colour_bar,
     show_scale_bar,
 )
+from napari_semsr.widgets.stitch.coverage import Coverage
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -85,7 +79,6 @@ _THIN = 0.006
 _JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
 
 _FLAT_FILE = "file"
-_COVERAGE = "coverage"
 _NOTHING = "Choose a folder of frames to see what it holds."
 _TITLE = "Stitch mosaic"
 _OF_A_JOINT = [
@@ -272,19 +265,12 @@ class StitchMosaicPanel(Panel):
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
         self.add_group("How", layout, self.advanced)
         self.add_group("Mosaic", Form(self.output, self.existing))
-        self.coverage = CheckBox(
-            name="coverage",
-            text="Show coverage",
-            tooltip="Lay the number of frames at each pixel over the mosaic.",
-        )
         self._mosaic: Image | None = None
-        self._counter = JobRunner(self)
-        self._counter.returned.connect(self._add_coverage)
-        self._counter.failed.connect(self.show_problem)
+        self._coverage = Coverage(self, lambda: self._mosaic)
+        self.coverage = self._coverage.tick
         self.add_results("Result", self.trouble, helpers="Show outlines and joints")
         below = cast("QVBoxLayout", self.results.layout())
         below.insertWidget(below.indexOf(self.helpers.native), self.coverage.native)
-        self.coverage.changed.connect(self._show_coverage)
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
         # a grid that is typed has an order, and an overlap that may be known
@@ -406,7 +392,7 @@ class StitchMosaicPanel(Panel):
             yield
             yield from _add_shapes_layers(self.viewer, made, mosaic, name)
         yield
-        self._show_coverage()
+        self._coverage.show()
         plot = self.clear_plot(rows=2, place=2)
         yield
         _draw_residuals(plot.axes[0], made)
@@ -418,62 +404,6 @@ class StitchMosaicPanel(Panel):
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
         self.show_result(_figures(made), said, curves=curves, more=_legend(made))
-
-    def _show_coverage(self, _: object = None) -> None:
-        """Lay the coverage over the mosaic that was made last, or take it away."""
-        for layer in list(self.viewer.layers):
-            if layer.metadata.get(HELPER_KEY) == _COVERAGE:
-                self.viewer.layers.remove(layer)
-        mosaic = self._mosaic
-        if not self.coverage.value or mosaic is None:
-            return
-        if mosaic not in self.viewer.layers:
-            self.coverage.value = False
-            self.show_status("The mosaic was removed; stitch it again.")
-            return
-        path = label_path(Path(mosaic.metadata[STORE_KEY]), _COVERAGE)
-        self._counter.start("Show coverage", lambda: open_store(path))
-
-    def _add_coverage(self, opened: Opened) -> None:
-        mosaic, wanted = self._mosaic, self.coverage.value
-        if wanted and mosaic is not None and mosaic in self.viewer.layers:
-            most = _add_coverage_layer(self.viewer, mosaic, opened)
-            self.show_status(f"Up to {most} frames lie at one pixel.")
-
-
-def _add_coverage_layer(
-    viewer: "napari.viewer.Viewer", mosaic: "Image", opened: Opened
-) -> int:
-    """Show how many frames lie at each pixel, a colour for each number; give the most.
-
-    What no frame covers is left free.
-    """
-    from napari.utils.colormaps import Colormap, ensure_colormap
-
-    levels = [item.data for item in opened.levels]
-    most = max(1, int(np.max(np.asarray(levels[-1]))))
-    colours = ensure_colormap("viridis").map(np.linspace(0.2, 1, most))
-    active = viewer.layers.selection.active
-    many = len(levels) > 1
-    layer = viewer.add_image(
-        levels if many else levels[0],
-        multiscale=many,
-        name=f"{mosaic.name} \N{MIDDLE DOT} coverage",
-        colormap=Colormap([(0, 0, 0, 0), *colours], name="frames"),
-        contrast_limits=(0, most),
-        interpolation2d="nearest",
-        opacity=0.5,
-        blending="translucent",
-        scale=mosaic.scale,
-        translate=mosaic.translate,
-        units=mosaic.units,
-        axis_labels=mosaic.axis_labels,
-        metadata={HELPER_KEY: _COVERAGE, BAR_KEY: True},
-        cache=False,
-    )
-    show_colour_bar(layer)
-    viewer.layers.selection.active = active
-    return most
 
 
 def quality_colour(quality: float) -> tuple[float, float, float, float]:

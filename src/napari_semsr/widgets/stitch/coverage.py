@@ -1,0 +1,103 @@
+"""Coverage: the number of frames at each pixel, laid over a mosaic that has it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from magicgui.widgets import CheckBox
+from qtpy.QtCore import QObject
+
+from napari_semsr.io import BAR_KEY, HELPER_KEY, STORE_KEY, label_path
+from napari_semsr.widgets.base import JobRunner, Opened, Panel, is_alive, open_store
+from napari_semsr.widgets.layers import show_colour_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari.viewer
+    from napari.layers import Image, Layer
+
+_NAME = "coverage"
+
+
+def coverage_of(layer: "Layer | None") -> Path | None:
+    """Find the coverage that is stored with a mosaic; None where there is none."""
+    store = None if layer is None else layer.metadata.get(STORE_KEY)
+    path = label_path(Path(store), _NAME) if store else None
+    return path if path is not None and path.is_dir() else None
+
+
+class Coverage(QObject):
+    """A tick that lays the coverage of a panel's mosaic over it."""
+
+    def __init__(self, panel: Panel, mosaic: "Callable[[], Image | None]") -> None:
+        super().__init__(panel)
+        self._panel, self._mosaic = panel, mosaic
+        self.tick = CheckBox(
+            name=_NAME,
+            text="Show coverage",
+            tooltip="Lay the number of frames at each pixel over the mosaic.",
+        )
+        self._of: Image | None = None
+        self._runner = JobRunner(self)
+        self._runner.returned.connect(self._add)
+        self._runner.failed.connect(panel.show_problem)
+        self.tick.changed.connect(self.show)
+
+    def show(self, _: object = None) -> None:
+        """Lay the coverage over the mosaic, or take it away."""
+        layers, mosaic = self._panel.viewer.layers, self._mosaic()
+        for layer in list(layers):
+            if layer.metadata.get(HELPER_KEY) == _NAME:
+                layers.remove(layer)
+        if not self.tick.value or mosaic is None:
+            return
+        path = coverage_of(mosaic)
+        if mosaic not in layers or path is None:
+            self.tick.value = False
+            said = "was removed" if mosaic not in layers else "has no coverage"
+            self._panel.show_status(f"The mosaic {said}; stitch it again.")
+            return
+        self._of = mosaic
+        self._runner.start("Show coverage", lambda: open_store(path))
+
+    def _add(self, opened: Opened) -> None:
+        viewer, mosaic = self._panel.viewer, self._of
+        if is_alive(self) and self.tick.value and mosaic in viewer.layers:
+            most = _add_coverage_layer(viewer, mosaic, opened)
+            self._panel.show_status(f"Up to {most} frames lie at one pixel.")
+
+
+def _add_coverage_layer(
+    viewer: "napari.viewer.Viewer", mosaic: "Image", opened: Opened
+) -> int:
+    """Show how many frames lie at each pixel, a colour for each number; give the most.
+
+    What no frame covers is left free.
+    """
+    from napari.utils.colormaps import Colormap, ensure_colormap
+
+    levels = [item.data for item in opened.levels]
+    most = max(1, int(np.max(np.asarray(levels[-1]))))
+    colours = ensure_colormap("viridis").map(np.linspace(0.2, 1, most))
+    active = viewer.layers.selection.active
+    many = len(levels) > 1
+    layer = viewer.add_image(
+        levels if many else levels[0],
+        multiscale=many,
+        name=f"{mosaic.name} \N{MIDDLE DOT} {_NAME}",
+        colormap=Colormap([(0, 0, 0, 0), *colours], name="frames"),
+        contrast_limits=(0, most),
+        interpolation2d="nearest",
+        opacity=0.5,
+        blending="translucent",
+        scale=mosaic.scale,
+        translate=mosaic.translate,
+        units=mosaic.units,
+        axis_labels=mosaic.axis_labels,
+        metadata={HELPER_KEY: _NAME, BAR_KEY: True},
+        cache=False,
+    )
+    show_colour_bar(layer)
+    viewer.layers.selection.active = active
+    return most
