@@ -10,11 +10,12 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc import available_cores, finite_array
+from napari_semsr.analysis.frc import finite_array
 from napari_semsr.core import (
     FloatArray,
     Micrograph,
     Options,
+    available_cores,
     mean_pitch,
     plan_rings,
     window_plane,

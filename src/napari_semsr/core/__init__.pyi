@@ -7,6 +7,7 @@ from .acquisition import (
 )
 from .background import (
     Returning as Returning,
+    available_cores as available_cores,
     in_background as in_background,
     load_torch_libraries as load_torch_libraries,
     return_free_memory as return_free_memory,

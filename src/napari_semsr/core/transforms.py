@@ -7,6 +7,7 @@ are inverted by `inverse` and chained by `then`.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,10 +17,14 @@ from scipy import ndimage
 from napari_semsr.core.errors import OptionError
 from napari_semsr.core.types import FloatArray, FloatPair
 
-_ROUNDS = 60  # of Newton's method, each checked; three to six are usual
-_CLOSE = 1e-7  # of the knots' spacing: an inverse is found
-_FLAT = 1e-12  # of the squared scale: a matrix that maps the plane to a line
-_ALIKE = 1e-9  # relative: two scales, or a right angle, but for rounding
+_ROUNDS = 60  # of Newton's method, each checked; chosen: three to six are usual
+_CLOSE = 1e-7  # of the knots' spacing; chosen: an inverse is found
+_NUDGE = 1e-4  # of the knots' spacing; chosen: over which a slope is taken
+_SHORTEST = 1 / 64  # of a step of Newton's method that still has to help; chosen
+_FLAT = 1e-12  # of the squared scale; chosen: a matrix that maps the plane to a line
+_ALIKE = 1e-9  # relative; chosen: two scales, or a right angle, but for rounding
+
+_FOLDED = "A bending that folds cannot be inverted; use a stiffer one."
 
 
 class Transform(Protocol):
@@ -54,8 +59,8 @@ class Affine:
         if not np.isfinite([*self.matrix, self.shift]).all() or (
             abs(self.determinant) <= _FLAT * scale**2
         ):
-            msg = f"A transform must be finite and keep areas, got matrix {self.matrix}"
-            raise OptionError(f"{msg} and shift {self.shift}.")
+            msg = "A transform must be finite and not press the plane to a line, got"
+            raise OptionError(f"{msg} matrix {self.matrix} and shift {self.shift}.")
 
     @classmethod
     def of(cls, linear: NDArray[Any], shift: NDArray[Any]) -> Self:
@@ -187,7 +192,7 @@ class Bending:
     spacing : tuple of float
         ``(y, x)`` from knot to knot.
     coefficients : (2, Y, X) numpy.ndarray
-        Of the displacement along y and x; three knots or more on each axis.
+        Of the displacement along y and x; two knots or more on each axis.
     """
 
     origin: FloatPair
@@ -197,11 +202,12 @@ class Bending:
     def __post_init__(self) -> None:
         shape, known = self.coefficients.shape, np.isfinite(self.coefficients).all()
         if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not known:
-            msg = f"A bending needs finite coefficients (2, Y, X), got shape {shape}."
-            raise OptionError(msg)
-        if not (min(self.spacing) > 0 and np.isfinite([*self.origin]).all()):
-            msg = f"Knots of a bending lie apart, got a spacing of {self.spacing}."
-            raise OptionError(msg)
+            msg = "A bending needs finite coefficients (2, Y, X) of two knots or more"
+            raise OptionError(f"{msg} on each axis, got shape {shape}.")
+        lengths = [*self.origin, *self.spacing]
+        if not (min(self.spacing) > 0 and np.isfinite(lengths).all()):
+            msg = f"Knots of a bending lie apart, got a spacing of {self.spacing}"
+            raise OptionError(f"{msg} from {self.origin}.")
 
     def knots(self, places: FloatArray) -> FloatArray:
         """Count places in knots.
@@ -232,13 +238,13 @@ class Bending:
         (..., 2) numpy.ndarray
             What is added to them.
         """
-        at = np.moveaxis(self.knots(places), -1, 0)
+        at = self.knots(places).reshape(-1, 2).T
         # order 3 without prefilter: the coefficients are those of the spline itself
         moves = [
             ndimage.map_coordinates(plane, at, order=3, mode="mirror", prefilter=False)
             for plane in self.coefficients
         ]
-        return np.stack(moves, axis=-1)
+        return np.stack(moves, axis=-1).reshape(np.shape(places))
 
     def least_area(self, per_knot: int = 4) -> float:
         """Find the least local change of area.
@@ -289,15 +295,42 @@ class Bending:
         OptionError
             If the bending folds.
         """
-        wanted = np.asarray(places, dtype=float)
-        found, close = wanted.copy(), _CLOSE * min(self.spacing)
+        wanted = np.asarray(places, dtype=float).reshape(-1, 2)
+        found, left = wanted.copy(), np.arange(len(wanted))
+        if self.folds:
+            raise OptionError(_FOLDED)
         for _ in range(_ROUNDS):
-            miss = wanted - self(found)
-            if np.abs(miss).max(initial=0.0) <= close:
-                return found
-            found = found + miss
-        msg = "A bending that folds cannot be inverted; use a stiffer one."
-        raise OptionError(msg)
+            miss = wanted[left] - self(found[left])
+            far = (np.abs(miss) > _CLOSE * np.array(self.spacing)).any(axis=-1)
+            left, miss = left[far], miss[far]
+            if not left.size:
+                return found.reshape(np.shape(places))
+            found[left] = self._nearer(wanted[left], found[left], miss)
+        raise OptionError(_FOLDED)
+
+    @cached_property
+    def folds(self) -> bool:
+        """Whether two places are mapped to one, so that there is no way back."""
+        return self.least_area() <= 0
+
+    def _nearer(
+        self, wanted: FloatArray, found: FloatArray, miss: FloatArray
+    ) -> FloatArray:
+        """Take a step of Newton's method (N, 2), shortened where it does not help."""
+        slopes = np.empty((len(found), 2, 2))
+        for axis, step in enumerate(_NUDGE * np.diag(self.spacing)):
+            ahead, behind = self(found + step), self(found - step)
+            slopes[:, :, axis] = (ahead - behind) / (2 * step[axis])
+        steps = np.linalg.solve(slopes, miss[..., None])[..., 0]
+        reached, share = found + steps, np.ones(len(found))
+        before = np.hypot(*(miss / self.spacing).T)
+        while True:
+            after = np.hypot(*((wanted - self(reached)) / self.spacing).T)
+            worse = (after > before) & (share > _SHORTEST)
+            if not worse.any():
+                return reached
+            share[worse] /= 2
+            reached = found + share[:, None] * steps
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,17 +24,16 @@ from napari_semsr.core.grids import Grid
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.resampling import Resampling, working_type
 from napari_semsr.core.tiling import Box, read_box
-from napari_semsr.core.transforms import Affine, Elastic, Transform
-from napari_semsr.core.types import FloatArray
+from napari_semsr.core.transforms import Affine, Transform
+from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
 
 # The spline's prefilter falls by 0.27 from pixel to pixel: below 1e-9 here.
 _MARGIN = 16
 _LATTICE = 8  # pixels; 0.001 px are lost on a bend of 3 px from knot to knot 125 px on
 _COARSER = 1.25  # chosen: pixels up to so much larger alias less than noise shows
 _STEP_PARTS = 1000
-_GAP = (
-    1e-3  # weight of gaps in a pixel that is a gap itself; as where grids are cropped
-)
+_GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen, as in grids
+_PART = 1024  # pixels along each side of what is made at once; chosen: 0.1 GB
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,23 @@ class Warped:
         return working_type(self.image.dtype)
 
     @cached_property
-    def _affine(self) -> Affine | None:
-        """Linear part of the transform, where it has one."""
-        if isinstance(self.transform, Elastic):
-            return self.transform.affine
-        return self.transform if isinstance(self.transform, Affine) else None
-
-    @cached_property
     def _laid(self) -> Resampling:
         """The image at a pixel size that suits the grid."""
         steps = []
-        for axis in (0, 1):
-            step = 1.0
-            if self._affine is not None:
-                row = np.linalg.inv(self._affine.linear)[axis] * self.grid.pitch
-                step = float(np.hypot(*row)) / self.image.scale[axis]
+        for step in self._mean_steps():
             part = Fraction(step).limit_denominator(_STEP_PARTS)
             steps.append(part if step > _COARSER else Fraction(1))
         return Resampling(self.image.shape, (steps[0], steps[1]))
+
+    def _mean_steps(self) -> FloatPair:
+        """Pixels of the image, along its y and x, from pixel to pixel of the grid."""
+        rows, columns = self.grid.shape
+        border = np.array([-0.5, rows - 0.5]), np.array([-0.5, columns - 0.5])
+        corners = self._mapped(*border)
+        down = (corners[:, 1] - corners[:, 0]).mean(axis=1) / rows
+        across = (corners[:, :, 1] - corners[:, :, 0]).mean(axis=1) / columns
+        y, x = np.hypot(down, across).tolist()
+        return y, x
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
         """Compute some of the pixels.
@@ -94,27 +92,36 @@ class Warped:
             Grey values.
         """
         box = box or Box.of(self.grid.shape)
+        made = np.empty(box.shape, dtype=self.dtype)
+        # of a coarse grid few pixels at a time show as much of the image
+        coarser = max(1.0, *map(float, self._laid.steps))
+        side = max(_LATTICE, int(_PART / coarser))
+        for y in range(box.y0, box.y1, side):
+            for x in range(box.x0, box.x1, side):
+                part = Box(y, min(y + side, box.y1), x, min(x + side, box.x1))
+                made[part.within(box).slices] = self._made(part)
+        return made
+
+    def _made(self, box: Box) -> NDArray[Any]:
+        """Compute pixels of a part that is small enough for memory."""
         places = self._places(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]
-        inside = ((places >= -0.5) & (places <= size - 0.5)).all(axis=0)
+        inside = np.logical_and(*((places >= -0.5) & (places <= size - 0.5)))
         made = np.full(box.shape, np.nan, dtype=self.dtype)
         if not inside.any():
             return made
-        laid = self._laid
-        steps = np.array([float(step) for step in laid.steps])[:, None, None]
-        at = (places + 0.5) / steps - 0.5
-        part = self._around(at[:, inside])
-        at -= np.array(part.corner, dtype=float)[:, None, None]
+        steps = np.array([float(step) for step in self._laid.steps])[:, None]
+        at = (places[:, inside] + 0.5) / steps - 0.5
+        part = self._around(at)
+        at -= np.array(part.corner, dtype=float)[:, None]
         block = self._block(part)
         known = np.isfinite(block)
-        if not known.all():
-            level = block[known].mean(dtype=np.float64) if known.any() else 0.0
-            gaps = _follow((~known).astype(float), at[:, inside])
-            block = np.where(known, block, level)
-        values = _follow(block, at[:, inside])
-        if not known.all():
-            values[np.abs(gaps) > _GAP] = np.nan
-        made[inside] = values
+        if known.all():
+            made[inside] = _follow(block, at)
+        elif known.any():
+            values = _follow(_continued(block, known), at)
+            gaps = ndimage.map_coordinates((~known).astype(float), at, order=1)
+            made[inside] = np.where(gaps > _GAP, np.nan, values)
         return made
 
     def _around(self, at: FloatArray) -> Box:
@@ -139,8 +146,9 @@ class Warped:
         known = np.isfinite(block)
         if known.all():
             return laid.make(block, place, part)
-        level = float(block[known].mean()) if known.any() else 0.0
-        made = laid.make(np.where(known, block, level), place, part)
+        if not known.any():
+            return np.full(part.shape, np.nan)
+        made = laid.make(_continued(block, known), place, part)
         gaps = laid.make((~known).astype(np.float64), place, part)
         made[np.abs(gaps) > _GAP] = np.nan
         return made
@@ -175,6 +183,15 @@ def _follow(plane: FloatArray, at: FloatArray) -> FloatArray:
     """Values (N,) of the spline through pixels at places (2, N)."""
     values: FloatArray = ndimage.map_coordinates(plane, at, order=3, mode="mirror")
     return values
+
+
+def _continued(plane: FloatArray, known: BoolArray) -> FloatArray:
+    """Fill gaps with what is nearest, so that next to one nothing rings."""
+    nearest = ndimage.distance_transform_edt(
+        ~known, return_distances=False, return_indices=True
+    )
+    filled: FloatArray = plane[tuple(nearest)]
+    return filled
 
 
 def _prefiltered(plane: FloatArray) -> FloatArray:

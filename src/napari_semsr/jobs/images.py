@@ -7,7 +7,9 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
@@ -27,6 +29,7 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     WriteError,
+    available_cores,
     digest_path,
     read_box,
     software_versions,
@@ -617,10 +620,27 @@ def write_area(
         return store_of(about, place, shape=area.grid.shape, dtype=kind)
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        blocks = (area.read(box) for box in store.boxes())
+        blocks = _computed(area, store.boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
     return (yield from write_blocks(target, make, fill))
+
+
+def _computed(area: Pixels, boxes: list[Box]) -> Iterator[NDArray[Any]]:
+    """Compute parts on all cores, no more of them ahead of the writing than cores."""
+    cores = available_cores()
+    with ThreadPoolExecutor(cores) as pool:
+        ahead: deque[Future[NDArray[Any]]] = deque()
+        try:
+            for box in boxes:
+                ahead.append(pool.submit(area.read, box))
+                if len(ahead) > cores:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for part in ahead:
+                part.cancel()
 
 
 # Say what a file is.

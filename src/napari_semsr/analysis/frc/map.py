@@ -21,7 +21,6 @@ from napari_semsr.analysis.frc.correlation import FrcOptions, FrcPlan
 from napari_semsr.analysis.frc.rings import (
     Geometry,
     RingSums,
-    available_cores,
     plan_geometry,
 )
 from napari_semsr.analysis.frc.validity import REASONS, Reason, code_of, has_plateau
@@ -36,6 +35,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
+    available_cores,
     parse_pixel_size,
     plan_blocks,
     read_box,

@@ -6,7 +6,6 @@ the full plane. Rings beyond the Nyquist frequency, in the corners of the plane,
 kept: they tell shared noise from signal.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -20,6 +19,7 @@ from napari_semsr.core import (
     FloatPair,
     IntPair,
     Rings,
+    available_cores,
     plan_rings,
     window_plane,
 )
@@ -186,11 +186,6 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
         rings.samples / 2 * kept,
         projection,
     )
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def _axis_lines(

@@ -1,0 +1,191 @@
+"""Laws of maps of the plane."""
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from scipy import interpolate
+
+from napari_semsr.core import Affine, Bending, Chain, Elastic, Inverted, OptionError
+
+ALL = [
+    Affine.turned(33, scale=1.7, mirrored=True, shift=(5, -8), about=(40, 90)),
+    Affine(((1.1, 0.3), (-0.1, 0.8)), (-3.0, 70.0)),
+]
+
+
+def _places(count=50, extent=400.0, seed=0):
+    return np.random.default_rng(seed).uniform(-extent / 4, extent, (count, 2))
+
+
+def _bending(strength=4.0, shape=(7, 9), spacing=(50.0, 40.0), seed=3):
+    rng = np.random.default_rng(seed)
+    return Bending((-10.0, 20.0), spacing, rng.normal(0, strength, (2, *shape)))
+
+
+def affines():
+    return st.builds(
+        Affine.turned,
+        st.floats(-179, 179),
+        scale=st.floats(0.2, 5),
+        mirrored=st.booleans(),
+        shift=st.tuples(*[st.floats(-1e4, 1e4)] * 2),
+        about=st.tuples(*[st.floats(-1e3, 1e3)] * 2),
+    )
+
+
+@given(one=affines(), two=affines(), three=affines())
+def test_affine_maps_are_a_group(one, two, three):
+    places = _places()
+    np.testing.assert_allclose(one.inverse()(one(places)), places, atol=1e-6)
+    np.testing.assert_allclose(one.then(two)(places), two(one(places)), atol=1e-5)
+    left, right = one.then(two).then(three), one.then(two.then(three))
+    np.testing.assert_allclose(left(places), right(places), atol=1e-4)
+    back = one.then(two).inverse()
+    other = two.inverse().then(one.inverse())
+    np.testing.assert_allclose(back(places), other(places), atol=1e-4)
+
+
+@given(
+    degrees=st.floats(-179, 179),
+    scale=st.floats(0.1, 10),
+    mirrored=st.booleans(),
+)
+def test_turn_scale_and_mirror_are_read_as_they_were_set(degrees, scale, mirrored):
+    made = Affine.turned(degrees, scale=scale, mirrored=mirrored, about=(7, 3))
+    assert made.degrees == pytest.approx(degrees, abs=1e-9)
+    assert made.scale == pytest.approx(scale)
+    assert made.is_mirrored is mirrored
+    assert made.is_similarity
+    np.testing.assert_allclose(made(np.array([7.0, 3.0])), [7, 3], atol=1e-9)
+
+
+def test_a_quarter_turn_brings_x_to_y_and_a_mirror_swaps_left_and_right():
+    right = np.array([0.0, 1.0])
+    np.testing.assert_allclose(Affine.turned(90)(right), [1, 0], atol=1e-12)
+    np.testing.assert_allclose(Affine.turned(mirrored=True)(right), [0, -1])
+
+
+def test_a_sheared_map_is_no_similarity_but_has_a_turn():
+    sheared = Affine(((1.0, 0.02), (0.0, 1.0)))
+    assert not sheared.is_similarity
+    assert sheared.degrees == pytest.approx(np.degrees(0.01), rel=1e-3)
+    assert sheared.scale == pytest.approx(1)
+
+
+def test_places_of_any_shape_are_mapped():
+    for transform in (ALL[0], _bending(), Elastic(ALL[0], _bending())):
+        places = _places(24).reshape(2, 3, 4, 2)
+        mapped = transform(places)
+        assert mapped.shape == places.shape
+        np.testing.assert_allclose(transform(places[1, 2, 3]), mapped[1, 2, 3])
+    assert Inverted(Elastic(ALL[0], _bending()))(np.zeros((0, 2))).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shift"),
+    [
+        (((1.0, 2.0), (2.0, 4.0)), (0.0, 0.0)),
+        (((0.0, 0.0), (0.0, 0.0)), (0.0, 0.0)),
+        (((1.0, np.nan), (0.0, 1.0)), (0.0, 0.0)),
+        (((1.0, 0.0), (0.0, 1.0)), (np.inf, 0.0)),
+        (((np.inf, 0.0), (0.0, 1.0)), (0.0, 0.0)),
+    ],
+    ids=["singular", "zero", "nan", "infinite shift", "infinite"],
+)
+def test_an_affine_map_that_cannot_be_inverted_is_refused(matrix, shift):
+    with pytest.raises(OptionError, match="finite and not press the plane"):
+        Affine(matrix, shift)
+
+
+def test_a_tiny_affine_map_is_none_that_is_flat():
+    small = Affine.turned(20, scale=1e-9)
+    assert small.inverse().scale == pytest.approx(1e9)
+
+
+def test_a_bending_is_the_b_spline_of_its_coefficients():
+    bending = _bending()
+    rows, columns = bending.coefficients.shape[1:]
+    # knots (0, 0) to (6, 8) need one more coefficient on each side: those mirrored
+    padded = np.pad(bending.coefficients, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    knots = tuple(np.arange(-3.0, n + 3) for n in (rows, columns))
+    at = np.random.default_rng(5).uniform(0, [rows - 1, columns - 1], (200, 2))
+    places = at * bending.spacing + bending.origin
+    expected = [interpolate.NdBSpline(knots, plane, 3)(at) for plane in padded]
+    np.testing.assert_allclose(
+        bending.displacement(places), np.stack(expected, axis=-1), atol=1e-10
+    )
+    np.testing.assert_allclose(bending(places) - places, np.stack(expected, axis=-1))
+
+
+def test_beyond_its_grid_a_bending_moves_as_at_the_border():
+    bending = _bending()
+    end = np.add(bending.origin, (6 * 50, 8 * 40))
+    inside = np.array([[bending.origin[0], 120.0], [100.0, end[1]], end])
+    outside = np.add(inside, [[-500, 0], [0, 1e5], [3, 80]])
+    np.testing.assert_allclose(
+        bending.displacement(outside), bending.displacement(inside), atol=1e-12
+    )
+
+
+def test_a_bending_of_one_displacement_is_a_shift():
+    moved = np.stack([np.full((2, 5), 3.0), np.full((2, 5), -7.0)])
+    bending = Bending((0.0, 0.0), (10.0, 10.0), moved)
+    np.testing.assert_allclose(bending(_places()), np.add(_places(), (3, -7)))
+    assert bending.least_area() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("strength", [0.5, 4.0, 12.0])
+@pytest.mark.parametrize("affine", ALL, ids=["similarity", "affine"])
+def test_a_bend_that_does_not_fold_is_inverted(affine, strength):
+    elastic = Elastic(affine, _bending(strength))
+    assert elastic.bending.least_area() > 0.05
+    places = _places(400)
+    back = elastic.inverse()
+    np.testing.assert_allclose(back(elastic(places)), places, atol=2e-5)
+    np.testing.assert_allclose(elastic(back(places)), places, atol=2e-5)
+    assert back.inverse() is elastic
+
+
+def test_the_least_area_is_that_of_a_stretch():
+    # displacement along y of -0.6 y in the middle of the grid, from B-splines: linear
+    # coefficients give linear displacements
+    ramp = np.zeros((2, 12, 6))
+    ramp[0] = -0.6 * 10 * np.arange(12)[:, None]
+    bending = Bending((0.0, 0.0), (10.0, 10.0), ramp)
+    assert bending.least_area() == pytest.approx(0.4, abs=1e-6)
+    ramp[0] *= 2
+    assert Bending((0.0, 0.0), (10.0, 10.0), ramp).least_area() < 0
+
+
+def test_a_bend_that_folds_is_not_inverted():
+    folded = _bending(40.0)
+    assert folded.least_area() < 0
+    assert folded.folds
+    for places in (_places(), np.array([-1e4, -1e4])):
+        with pytest.raises(OptionError, match="folds cannot be inverted"):
+            folded.back(places)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "spacing", "origin"),
+    [
+        (np.zeros((3, 4, 4)), (1.0, 1.0), (0.0, 0.0)),
+        (np.zeros((2, 1, 4)), (1.0, 1.0), (0.0, 0.0)),
+        (np.zeros((2, 4)), (1.0, 1.0), (0.0, 0.0)),
+        (np.full((2, 4, 4), np.nan), (1.0, 1.0), (0.0, 0.0)),
+        (np.zeros((2, 4, 4)), (0.0, 1.0), (0.0, 0.0)),
+        (np.zeros((2, 4, 4)), (1.0, np.inf), (0.0, 0.0)),
+        (np.zeros((2, 4, 4)), (1.0, 1.0), (np.nan, 0.0)),
+    ],
+    ids=["three", "one knot", "flat", "nan", "no spacing", "infinite", "origin"],
+)
+def test_a_bending_that_is_none_is_refused(coefficients, spacing, origin):
+    with pytest.raises(OptionError, match=r"A bending needs|Knots of a bending"):
+        Bending(origin, spacing, coefficients)
+
+
+def test_a_chain_goes_first_to_last_and_back():
+    parts = (ALL[0], Elastic(ALL[1], _bending(2.0)), Affine.turned(10))
+    chain, places = Chain(parts), _places()
+    np.testing.assert_allclose(chain(places), parts[2](parts[1](parts[0](places))))
+    np.testing.assert_allclose(chain.inverse()(chain(places)), places, atol=1e-5)

@@ -1,0 +1,244 @@
+"""An image seen through a transform is what direct evaluation says, part by part."""
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Box,
+    Chain,
+    Elastic,
+    Grid,
+    Micrograph,
+    Warped,
+    parse_pixel_size,
+)
+
+SIZE = (4.0, 5.0)  # of a pixel of the image
+ORIGIN = (30.0, -20.0)
+SHAPE = (150, 130)
+GRID = Grid((120, 140), (4.5, 4.5), (60.0, -10.0))
+CENTRE = (320.0, 300.0)
+
+TURNED = Affine.turned(12, scale=1.05, shift=(9, -4), about=CENTRE)
+BENT = Elastic(
+    TURNED,
+    Bending(
+        (0.0, -100.0), (250.0, 250.0), np.random.default_rng(2).normal(0, 9, (2, 5, 5))
+    ),
+)
+TRANSFORMS = {
+    "identity": Affine(),
+    "similarity": TURNED,
+    "mirror": Affine.turned(100, mirrored=True, about=CENTRE),
+    "affine": Affine(((1.1, 0.2), (-0.1, 0.95)), (-20.0, 30.0)),
+    "elastic": BENT,
+    "inverted": BENT.inverse(),
+    "chain": Chain((TURNED, BENT)),
+}
+
+
+def _wave(places):
+    """A smooth image, defined everywhere; its finest wave is 40 long, 8 px or more."""
+    y, x = np.moveaxis(np.asarray(places, dtype=float), -1, 0)
+    wave = np.sin(y / 8) * np.cos(x / 11) + np.cos((x + y) / 10) + 0.3 * np.sin(x / 7)
+    return 120 + 30 * wave
+
+
+def _centres(shape, pitch, first):
+    at = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    return at * pitch + first
+
+
+def _image(data=None, **changes):
+    if data is None:
+        data = _wave(_centres(SHAPE, SIZE, ORIGIN))
+    return Micrograph(data, parse_pixel_size(SIZE), origin=ORIGIN).replace(**changes)
+
+
+def _direct(transform, grid=GRID):
+    """Places in the image of the grid's pixels, and whether the image is there."""
+    first = grid.centre(Box.of(grid.shape))
+    back = transform.inverse()(_centres(grid.shape, grid.pitch, first))
+    pixels = (back - ORIGIN) / SIZE
+    inside = ((pixels >= -0.5) & (pixels <= np.array(SHAPE) - 0.5)).all(axis=-1)
+    inner = ((pixels >= 3) & (pixels <= np.array(SHAPE) - 4)).all(axis=-1)
+    return back, inside, inner
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_pixels_are_those_of_the_place_that_is_mapped_there(transform):
+    made = Warped(_image(), GRID, transform).read()
+    back, inside, inner = _direct(transform)
+    assert made.shape == GRID.shape
+    assert inner.sum() > 3000
+    # where the bend is followed a place lies off by some thousandths of a pixel
+    assert np.mean(np.isfinite(made) != inside) < 2e-3
+    np.testing.assert_allclose(made[inner], _wave(back)[inner], atol=0.15)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["y", "x"])
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_places_are_found_to_hundredths_of_a_pixel(transform, axis):
+    """A ramp shows where a pixel was taken from: splines follow it exactly."""
+    ramp = np.indices(SHAPE)[axis].astype(float)
+    made = Warped(_image(ramp), GRID, transform).read()
+    back, _, inner = _direct(transform)
+    # but for what its mirrored border makes of it
+    inner &= ((back - ORIGIN) / SIZE > 12).all(axis=-1)
+    inner &= ((back - ORIGIN) / SIZE < np.array(SHAPE) - 13).all(axis=-1)
+    places = (back[..., axis] - ORIGIN[axis]) / SIZE[axis]
+    assert inner.sum() > 3000
+    np.testing.assert_allclose(made[inner], places[inner], atol=5e-3)
+
+
+def test_on_its_own_grid_an_image_is_itself():
+    image = _image(np.random.default_rng(0).random(SHAPE))
+    made = Warped(image, Grid.of(image), Affine()).read()
+    np.testing.assert_allclose(made, image.data, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stored", "made"),
+    [
+        ("uint8", "float32"),
+        ("uint16", "float32"),
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("int32", "float64"),
+    ],
+)
+def test_grey_values_keep_their_scale_in_a_float(stored, made):
+    whole = np.rint(_image().data)
+    seen = Warped(_image(whole.astype(stored)), GRID, BENT)
+    assert seen.dtype == made
+    assert seen.read().dtype == made
+    as_float = Warped(_image(whole), GRID, BENT).read()
+    np.testing.assert_allclose(seen.read(), as_float, rtol=1e-6)
+
+
+def _holed():
+    data = np.random.default_rng(1).normal(100, 20, SHAPE)
+    data[40:52, 60:90] = np.nan
+    data[100, 20] = np.inf
+    data[:, -9:] = np.nan
+    return _image(data)
+
+
+@pytest.mark.parametrize("coarser", [1, 3], ids=["fine", "coarse"])
+@pytest.mark.parametrize("transform", [TURNED, BENT], ids=["affine", "elastic"])
+def test_a_pixel_is_the_same_in_whatever_part_it_is_asked_for(transform, coarser):
+    shape = tuple(n // coarser for n in GRID.shape)
+    grid = Grid(shape, (4.5 * coarser, 4.5 * coarser), GRID.corner)
+    seen = Warped(_holed(), grid, transform)
+    whole = seen.read()
+    assert 0.02 < np.isnan(whole).mean() < 0.6
+    rows, columns = shape
+    for box in (
+        Box(0, 1, 0, 1),
+        Box(3, 4, 0, columns),
+        Box(rows // 2, rows, columns // 3, columns // 2),
+        Box(rows - 7, rows, columns - 5, columns),
+    ):
+        np.testing.assert_allclose(seen.read(box), whole[box.slices], atol=1e-6)
+
+
+def test_large_parts_are_made_in_pieces_that_fit_together():
+    data = np.random.default_rng(3).random((60, 1600))
+    image = Micrograph(data, parse_pixel_size(1.0))
+    transform = Affine.turned(1, about=(30, 800))
+    whole = Warped(image, Grid((60, 1500), (1.0, 1.0), (0.0, 40.0)), transform)
+    part = whole.read(Box(0, 60, 1000, 1060))
+    np.testing.assert_allclose(part, whole.read()[:, 1000:1060], atol=1e-8)
+
+
+def test_lazy_images_are_seen_as_others_are():
+    image = _holed()
+    lazy = image.replace(data=da.from_array(image.data, chunks=(37, 41)))
+    box = Box(20, 90, 30, 100)
+    expected = Warped(image, GRID, BENT).read(box)
+    np.testing.assert_array_equal(Warped(lazy, GRID, BENT).read(box), expected)
+
+
+def test_gaps_stay_gaps_and_do_not_grow():
+    image = _image()
+    data = image.data.copy()
+    data[40:52, 60:90] = np.nan
+    made = Warped(_image(data), GRID, BENT).read()
+    back, _, inner = _direct(BENT)
+    pixels = (back - ORIGIN) / SIZE
+    off = np.maximum([40, 60] - pixels, pixels - [51, 89]).max(axis=-1)
+    assert np.isnan(made[inner & (off <= 0)]).all()
+    beside = inner & (off >= 1.01)
+    assert np.isfinite(made[beside]).all()
+    # the gap was continued, so that no value rings beside it
+    np.testing.assert_allclose(made[beside], _wave(back)[beside], atol=3)
+    far = inner & (off >= 8)
+    np.testing.assert_allclose(made[far], _wave(back)[far], atol=0.15)
+
+
+@pytest.mark.parametrize("pitch", [4.5, 15.0])
+def test_nothing_is_seen_of_an_image_without_values_or_elsewhere(pitch):
+    empty = Warped(
+        _image(np.full(SHAPE, np.nan)), Grid((20, 20), (pitch, pitch), (60, 0)), TURNED
+    )
+    assert np.isnan(empty.read()).all()
+    elsewhere = Grid((20, 30), (pitch, pitch), (1e5, 1e5))
+    made = Warped(_image(), elsewhere, BENT).read()
+    assert made.shape == (20, 30)
+    assert np.isnan(made).all()
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 45])
+@pytest.mark.parametrize("coarser", [1.6, 2.5, 4])
+def test_on_a_coarser_grid_nothing_aliases(degrees, coarser):
+    """Against the ideal low-pass: what the grid holds is kept, the rest goes."""
+    shape = (256, 256)
+    y, x = np.indices(shape)
+    grid = Grid((40, 40), (coarser, coarser), (128 - 20 * coarser,) * 2)
+    transform = Affine.turned(degrees, about=(128, 128))
+
+    def seen(direction, frequency):
+        along = y * np.sin(direction) + x * np.cos(direction)
+        wave = np.cos(2 * np.pi * frequency * along)
+        image = Micrograph(wave, parse_pixel_size(1.0), origin=(0.5, 0.5))
+        made = Warped(image, grid, transform).read()
+        assert np.isfinite(made).all()
+        return made[8:-8, 8:-8]
+
+    holds = 0.5 / coarser  # waves for a pixel of the image
+    for direction in (0, np.pi / 2, 2.0):
+        kept, gone = seen(direction, 0.5 * holds), seen(direction, 0.48)
+        assert kept.std() > 0.93 / np.sqrt(2)
+        if holds < 0.28:
+            assert gone.std() < 0.1 / np.sqrt(2)
+
+
+def test_a_fine_grid_resolves_what_the_image_does():
+    wave = np.cos(2 * np.pi * np.arange(200) / 3)[None] * np.ones((200, 1))
+    image = Micrograph(wave, parse_pixel_size(1.0), origin=(0.5, 0.5))
+    grid = Grid((150, 150), (0.5, 0.5), (60.0, 60.0))
+    made = Warped(image, grid, Affine()).read()
+    expected = np.cos(2 * np.pi * (59.75 + 0.5 * np.arange(150)) / 3)
+    assert np.abs(made - expected).max() < 0.1
+
+
+def test_of_a_coarse_grid_few_pixels_are_made_at_once():
+    class Counted:
+        """An image of any size, that keeps the largest part that was read."""
+
+        shape, dtype, largest = (40_000, 40_000), np.dtype(np.uint8), 0
+
+        def __getitem__(self, index):
+            rows, columns = (s.stop - s.start for s in index)
+            self.largest = max(self.largest, rows * columns)
+            return np.broadcast_to(np.uint8(7), (rows, columns))
+
+    data = Counted()
+    image = Micrograph(data, parse_pixel_size(1.0))
+    grid = Grid((800, 800), (50.0, 50.0), (0.0, 0.0))
+    made = Warped(image, grid, Affine()).read(Box(300, 380, 300, 350))
+    np.testing.assert_allclose(made, 7, rtol=1e-5)
+    assert data.largest < 12_000_000

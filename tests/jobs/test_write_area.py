@@ -1,0 +1,90 @@
+"""What is computed on a grid is written as it is read, in whatever order it is made."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import (
+    Affine,
+    Area,
+    Bending,
+    Box,
+    Elastic,
+    Grid,
+    Micrograph,
+    Warped,
+    parse_pixel_size,
+    run,
+)
+from napari_semsr.io import read
+from napari_semsr.jobs.images import write_area
+
+PITCH = (2.0, 2.0)
+BENT = Elastic(
+    Affine.turned(5, about=(900, 900)),
+    Bending(
+        (0.0, 0.0), (600.0, 600.0), np.random.default_rng(2).normal(0, 9, (2, 4, 4))
+    ),
+)
+
+
+@pytest.fixture
+def image():
+    data = np.random.default_rng(0).integers(0, 255, (900, 800), dtype=np.uint8)
+    return Micrograph(data, parse_pixel_size(PITCH), name="field")
+
+
+def _about(area, origin=(0.0, 0.0)):
+    shown = np.broadcast_to(np.float32(0), area.grid.shape)
+    return Micrograph(shown, parse_pixel_size(area.grid.pitch), "seen", origin=origin)
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
+def test_a_warped_image_is_written_as_it_is_read(image, tmp_path, suffix):
+    seen = Warped(image, Grid((1100, 700), PITCH, (-100.0, 100.0)), BENT)
+    target = tmp_path / f"seen{suffix}"
+    written = run(write_area(seen, _about(seen, (-99.0, 101.0)), target))
+    made = read(target)
+    assert (written.dtype, written.shape) == ("float32", (1100, 700))
+    assert (made.pixel_size_nm, made.origin) == (PITCH, (-99.0, 101.0))
+    np.testing.assert_allclose(made.array(), seen.read(), atol=1e-4)
+    assert 0.05 < np.isnan(made.array()).mean() < 0.4
+
+
+def test_an_area_is_written_with_its_own_type(image, tmp_path):
+    area = Area.of(image, Grid.of(image)).part(Box(40, 860, 100, 760))
+    written = run(write_area(area, _about(area), tmp_path / "part.ome.zarr"))
+    assert written.dtype == "uint8"
+    np.testing.assert_array_equal(
+        read(tmp_path / "part.ome.zarr").array(), image.data[40:860, 100:760]
+    )
+
+
+def test_pixels_without_a_place_in_the_type_are_counted(image, tmp_path):
+    seen = Warped(image, Grid((300, 300), PITCH, (-201.0, -1.0)), Affine())
+    target = tmp_path / "seen.ome.zarr"
+    written = run(write_area(seen, _about(seen), target, np.dtype("uint8")))
+    assert written.told == 100 * 300
+
+
+def test_a_part_that_fails_leaves_nothing(image, tmp_path):
+    class Failing:
+        grid, dtype = Grid((1600, 1600), PITCH, (0.0, 0.0)), np.dtype("float32")
+
+        def read(self, box=None):
+            if box.y0 > 0:
+                raise MemoryError
+            return np.zeros(box.shape, np.float32)
+
+    area = Failing()
+    with pytest.raises(MemoryError):
+        run(write_area(area, _about(area), tmp_path / "seen.ome.zarr"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_can_be_stopped_between_two_parts(image, tmp_path):
+    seen = Warped(image, Grid((1600, 1600), PITCH, (0.0, 0.0)), BENT)
+    job = write_area(seen, _about(seen), tmp_path / "seen.ome.zarr")
+    while next(job).done < 3:
+        pass
+    job.close()
+    assert not list(tmp_path.iterdir())
