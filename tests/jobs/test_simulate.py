@@ -40,7 +40,7 @@ def test_folder_holds_frames_positions_scan_and_truth(folder):
     truth = ("positions.csv", "object.ome.tif", "microscope.json", "height.ome.tif")
     assert {f"truth/{name}" for name in truth} <= names
     assert {"exposures/exposure_01.tif", "sem/sem.ome.tif"} <= names
-    assert len(list((folder / "focal").iterdir())) == 2
+    assert {"z_000/frame_000.tif", "z_001/frame_003.tif", "z_001/scan.json"} <= names
     assert not list(folder.parent.glob(".scan-*"))
 
 
@@ -111,6 +111,34 @@ def test_truth_tells_where_a_mosaic_of_the_good_frames_begins(folder):
         if row["frame"].removesuffix(".tif") not in record["bad_frames"]
     ]
     assert record["mosaic_origin_px"] == pytest.approx(np.min(good, axis=0), abs=1e-6)
+
+
+def test_heights_are_scans_of_every_field_and_their_places_are_known(folder):
+    said, true = table(folder / "heights.csv"), table(folder / "truth" / "heights.csv")
+    assert [list(row.values()) for row in said] == [
+        [row["folder"], row["z_nm"]] for row in true
+    ]
+    assert [row["folder"] for row in said] == ["z_000", "z_001"]
+    heights = [float(row["z_nm"]) for row in said]
+    assert heights[0] == 0 < heights[1]
+    shifts = [[float(row[key]) for key in ("y_px", "x_px")] for row in true]
+    assert 0 < np.abs(shifts).max() <= 1.5
+    low, high = (read(folder / row["folder"] / "frame_001.tif") for row in said)
+    assert low.pixel_size_nm == high.pixel_size_nm
+    assert not np.array_equal(low.array(), high.array())
+
+
+def test_focal_series_of_the_middle_field_is_a_folder_of_pictures(tmp_path):
+    options = SimulateOptions(**SIZES, focal_series=3, focal_fields="middle")
+    done = run(simulate_job(tmp_path / "scan", options=options))
+    assert done.extra == (str(tmp_path / "scan" / "focal"),)
+    assert len(list((tmp_path / "scan" / "focal").iterdir())) == 3
+    assert not (tmp_path / "scan" / "heights.csv").exists()
+    again = options.replace(focal_series=2, focal_fields="all")
+    run(simulate_job(tmp_path / "scan", options=again, overwrite=True))
+    assert not (tmp_path / "scan" / "focal").exists()
+    run(simulate_job(tmp_path / "scan", options=options, overwrite=True))
+    assert not list((tmp_path / "scan").glob("z_*"))
 
 
 def test_view_alone_is_a_folder_more(tmp_path):

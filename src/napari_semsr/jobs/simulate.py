@@ -47,7 +47,17 @@ if TYPE_CHECKING:
 
 _MARK = Path("truth") / "microscope.json"
 """A file by which a simulated scan is known."""
-_OURS = ("positions.csv", "scan.json", "truth", "exposures", "focal", "sem")
+_OURS = (
+    "positions.csv",
+    "scan.json",
+    "heights.csv",
+    "truth",
+    "exposures",
+    "focal",
+    "sem",
+)
+_OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # of a focal series
+_MOST_HEIGHTS = 1000  # that three digits count
 _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
 
@@ -70,7 +80,22 @@ class SimulateOptions(ScanOptions, ViewOptions):
         default=0, ge=0, description="repeated exposures of the middle field"
     )
     focal_series: int = Field(
-        default=0, ge=0, description="pictures of the middle field through focus"
+        default=0,
+        ge=0,
+        le=_MOST_HEIGHTS,
+        description="scans with the focal plane at so many heights, in folders z_000 "
+        "and on",
+    )
+    focal_fields: Literal["all", "middle"] = Field(
+        default="all",
+        description="whether a focal series is of every field, or of the middle one "
+        "alone, in the folder focal",
+    )
+    focal_shift_px: float = Field(
+        default=1.5,
+        ge=0,
+        description="greatest sideways shift of a height of a focal series, on each "
+        "axis",
     )
     sem: bool = Field(
         default=False, description="an electron image of the whole area, of a phantom"
@@ -80,6 +105,16 @@ class SimulateOptions(ScanOptions, ViewOptions):
         description="an electron image of a phantom as an instrument gives it: with "
         "pixel, field, turn, drift and noise of its own",
     )
+
+    @property
+    def lean_px(self) -> float:
+        """Sideways shift that the scene must leave room for."""
+        return self.focal_shift_px if self.has_heights else 0.0
+
+    @property
+    def has_heights(self) -> bool:
+        """Whether every field is taken at several heights."""
+        return self.focal_series > 0 and self.focal_fields == "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +322,9 @@ def _whole_folder(target: Path) -> Iterator[Path]:
         place.mkdir()
         yield place
         target.mkdir(exist_ok=True)
-        for old in (*target.glob("frame_*.tif"), *(target / name for name in _OURS)):
+        ours = (target / name for name in _OURS)
+        numbered = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
+        for old in (*numbered, *ours):
             remove_target(old)
         for new in sorted(place.iterdir()):
             move(new, target / new.name)
@@ -346,14 +383,15 @@ class _ScanWriter:
             yield Progress(index, total, f"writing {name}.tif")
             self._image(frame, self.place / f"{name}.tif")
 
-    def tables(self) -> None:
+    def tables(self, folder: Path | None = None) -> None:
         """Write nominal positions and what the microscope says of itself."""
+        place = folder or self.place
         options, size = self.options, self.scan.pixel_size_nm
         nominal = self.scan.nominal_px
         if options.positions == "nm" and size is not None:
             nominal = nominal * size
         if options.positions != "none":
-            path = self.place / "positions.csv"
+            path = place / "positions.csv"
             _write_positions(path, self.scan.names, nominal, options.positions)
         share = 1 + options.pixel_size_error
         said = None if size is None else [v * share for v in size]
@@ -366,7 +404,7 @@ class _ScanWriter:
             "objective": f"{options.objective:g}x",
             "microsphere_um": options.microsphere_um,
         }
-        _write_json(self.place / "scan.json", record)
+        _write_json(place / "scan.json", record)
 
     def truth(self) -> None:
         """Write positions, object, illumination and every parameter."""
@@ -420,7 +458,9 @@ class _ScanWriter:
                     frame, self.place / "exposures" / f"exposure_{index:02d}.tif"
                 )
             made.append("exposures")
-        if self.options.focal_series:
+        if self.options.has_heights:
+            made += yield from self._heights(self.options.focal_series)
+        elif self.options.focal_series:
             yield Progress(0, 0, "focusing")
             steps = self.scan.focal_series(self.options.focal_series)
             for index, step in enumerate(steps):
@@ -438,6 +478,24 @@ class _ScanWriter:
             self._view()
             made += [] if self.options.sem else ["sem"]
         return tuple(made)
+
+    def _heights(self, count: int) -> Job[list[str]]:
+        """Write a scan for each height of the focal plane, and their table."""
+        names, rows = [], []
+        for index, height in enumerate(self.scan.height_scans(count)):
+            name = f"z_{index:03d}"
+            yield Progress(index, count, f"focusing: {name}")
+            for stem, frame in zip(self.scan.names, height.frames, strict=True):
+                self._image(frame, self.place / name / f"{stem}.tif")
+            self.tables(self.place / name)
+            y, x = height.shift_px
+            rows.append([name, f"{height.focus_nm:.6g}", f"{y:.6f}", f"{x:.6f}"])
+            names.append(name)
+        header = ["folder", "z_nm", "y_px", "x_px"]
+        _write_table(self.place / "truth" / "heights.csv", [header, *rows])
+        said = [row[:2] for row in (header, *rows)]
+        _write_table(self.place / "heights.csv", said)
+        return names
 
     def _view(self) -> None:
         """Write what an instrument gives, and the map from it to the scan."""
@@ -469,11 +527,17 @@ def _write_positions(
     path: Path, names: tuple[str, ...], corners: "NDArray[Any]", unit: str
 ) -> None:
     """Write top-left corners, one row for each frame."""
+    rows = [
+        [f"{name}.tif", f"{y:.6f}", f"{x:.6f}"]
+        for name, (y, x) in zip(names, corners, strict=True)
+    ]
+    _write_table(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
+
+
+def _write_table(path: Path, rows: list[list[str]]) -> None:
+    """Write a table whose first row names the columns."""
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["frame", f"y_{unit}", f"x_{unit}"])
-        for name, (y, x) in zip(names, corners, strict=True):
-            writer.writerow([f"{name}.tif", f"{y:.6f}", f"{x:.6f}"])
+        csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

@@ -60,6 +60,17 @@ def test_image_is_focused_up_and_down(rng):
     assert np.array_equal(middle, scan.frames[1])
 
 
+def test_heights_show_every_field_blurred_alike_wherever_it_lies(rng):
+    picture = ndimage.gaussian_filter(rng.random((160, 260)), 1)
+    scan = cut_scan(picture, OPTIONS.replace(photons=0, read_noise=0))
+    low, middle, high = scan.height_scans(3)
+    assert [step.focus_nm for step in (low, middle, high)] == [-100, 0, 100]
+    assert middle.shift_px == (0, 0)
+    assert np.array_equal(middle.frames, scan.frames)
+    assert np.array_equal(low.frames, high.frames)
+    assert low.frames.std() < middle.frames.std()
+
+
 def test_series_of_one_is_refused(scan):
     with pytest.raises(OptionError, match="at least 2 steps, got 1"):
         scan.focal_series(1)

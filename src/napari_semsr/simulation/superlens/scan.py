@@ -5,6 +5,7 @@ wrong scale or a skew, it drifts, and each stop has an error of its own, uniform
 ``jitter_px`` on each axis. Frames are numbered in the order in which they are taken.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Literal
@@ -51,6 +52,8 @@ class Stream(IntEnum):
     FOCUS = 21
     SEM = 22
     VIEW = 23
+    HEIGHT = 24
+    LEAN = 25
 
 
 class ScanOptions(MicroscopeOptions, ObjectOptions):
@@ -153,6 +156,11 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return self.frames_grid[0] * self.frames_grid[1]
 
     @property
+    def lean_px(self) -> float:
+        """Greatest sideways shift of a whole scan on each axis."""
+        return 0.0
+
+    @property
     def step_px(self) -> float:
         """Nominal distance of neighbouring frames."""
         return self.frame_px * (1 - self.overlap)
@@ -176,7 +184,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
             In frame pixels.
         """
         last = self.frame_px - 1
-        spare = self.jitter_px + self.drift_px + 1
+        spare = self.jitter_px + self.drift_px + self.lean_px + 1
         spare += abs(self.distortion) * self.frame_px
         stage = _on_stage(plan_scan(self).nominal_px, self)
         low = stage.min(axis=0) - spare
@@ -297,6 +305,15 @@ class FocalStep:
 
 
 @dataclass(frozen=True, slots=True)
+class HeightScan:
+    """All fields of a scan with the focal plane at one height."""
+
+    focus_nm: float  # Height of the focal plane above the lowest surface
+    frames: NDArray[np.uint16]  # (N, Y, X) Camera counts
+    shift_px: tuple[float, float]  # ``(y, x)`` by which frames lie off the scan's
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """Frames and all that is true of them.
 
@@ -379,6 +396,48 @@ class Scan:
         OptionError
             If `count` is below 2.
         """
+        steps = []
+        for index, height in enumerate(self._heights(count)):
+            light = self._light(self._refocused(height))
+            noise = self.options.rng(Stream.FOCUS, index)
+            steps.append(FocalStep(height, expose(light, self.options, noise)))
+        return tuple(steps)
+
+    def height_scans(self, count: int) -> Iterator[HeightScan]:
+        """Take every field with the focal plane at several heights.
+
+        Parameters
+        ----------
+        count : int
+            Number of heights, as of `focal_series`.
+
+        Yields
+        ------
+        HeightScan
+            One for each height, rising: the same stops of the stage, lit alike. What
+            leans in the microscope moves each height sideways.
+
+        Raises
+        ------
+        OptionError
+            If `count` is below 2.
+        """
+        options, total = self.options, len(self.frames)
+        for level, height in enumerate(self._heights(count)):
+            lean = options.rng(Stream.LEAN, level).uniform(-1, 1, 2) * options.lean_px
+            scene = self._refocused(height)
+            coefficients = scene.coefficients()
+            plan = replace(self.plan, true_px=self.true_px + lean)
+            frames = np.empty_like(self.frames)
+            for index in range(total):
+                light = _light_of(scene, coefficients, plan, index, options)
+                noise = options.rng(Stream.HEIGHT, level * total + index)
+                lit = light * self.flat * self.gains[index]
+                frames[index] = expose(lit, options, noise)
+            yield HeightScan(height, frames, (float(lean[0]), float(lean[1])))
+
+    def _heights(self, count: int) -> list[float]:
+        """Heights of the focal plane in a series, rising."""
         if count < 2:
             msg = f"A focal series needs at least 2 steps, got {count}."
             raise OptionError(msg)
@@ -387,12 +446,8 @@ class Scan:
         if self.scene.surface is not None:
             relief = self.scene.surface.height_nm
             low, high = float(relief.min()), float(relief.max())
-        steps = []
-        for index, height in enumerate(np.linspace(low, high, count).tolist()):
-            light = self._light(self._refocused(height))
-            noise = self.options.rng(Stream.FOCUS, index)
-            steps.append(FocalStep(height, expose(light, self.options, noise)))
-        return tuple(steps)
+        heights: list[float] = np.linspace(low, high, count).tolist()
+        return heights
 
     def electron_image(self) -> NDArray[np.uint8]:
         """Take an electron image of the whole scanned area, on the scene's fine grid.
