@@ -216,7 +216,12 @@ def test_a_removal_offers_to_be_taken_back(opened, qtbot):
     from napari.utils.notifications import notification_manager
 
     viewer, _, _, _ = opened
-    made = viewer.layers[-1]
+    made, sources = viewer.layers[-1], []
+
+    def note(notification):
+        sources.append(notification.source)
+
+    notification_manager.notification_ready.connect(note)
     viewer.layers.remove(made)
 
     def offered():
@@ -229,6 +234,7 @@ def test_a_removal_offers_to_be_taken_back(opened, qtbot):
     qtbot.waitUntil(lambda: bool(offered()), timeout=LIMIT_MS)
     ((text, undo),) = offered()[-1].actions
     assert text == "Undo"
+    assert sources == [None]  # napari would show it as an address in memory
     undo(None)
     assert viewer.layers[-1] is made
     np.testing.assert_array_equal(made.data.shape, (64, 64))

@@ -253,3 +253,24 @@ def test_pixel_size_of_many_digits_is_seen_whole(dock, letters, fits):
         fits(panel)
         panel.pixel_size.value = None
         fits(panel)
+
+
+def test_what_is_said_is_seen_down_to_its_last_pixel(dock, qtbot):
+    _, panel = dock("Restore", "napari_semsr.widgets.restore", "RestorePanel")
+    (area,) = (
+        item
+        for item in panel.findChildren(QScrollArea)
+        if item.isAncestorOf(panel.status)
+    )
+    for text in ("grey, by hypothesis", "grey, by hypothesis " * 6):
+        panel.show_status(text)
+        qtbot.waitUntil(lambda: area.viewport().height() >= panel.status.height() > 0)
+
+
+def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
+    _, panel = dock("Open", "napari_semsr.widgets.open_mosaic", "OpenMosaicPanel")
+    letters(9)
+    size = panel.pixel_size
+    size.value = (55.82, 55.82)
+    boxes = (size.height_box, size.width_box, size.unit_box)
+    qtbot.waitUntil(lambda: len({box.native.y() for box in boxes}) == 1)

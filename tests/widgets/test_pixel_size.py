@@ -24,6 +24,17 @@ def test_value_round_trips_to_six_digits(qapp, y, x):
     edit.deleteLater()
 
 
+def test_only_decimals_that_say_something_are_shown(edit):
+    edit.value = (55.82, 20.0)
+    box = edit.width_box.native
+    point = box.locale().decimalPoint()
+    assert edit.height_box.native.text() == f"y 55{point}82"
+    assert box.text() == "x 20"
+    box.lineEdit().setText(f"x 7{point}123456")
+    box.interpretText()
+    assert edit.value == (55.82, 7.123456)
+
+
 def test_both_axes_move_together_until_they_differ(edit):
     edit.height_box.value = 5.0
     assert edit.value == (5.0, 5.0)

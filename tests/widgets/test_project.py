@@ -377,6 +377,65 @@ def test_recent_projects_are_offered(model, save_panel, qtbot, choose, tmp_path)
     assert second not in panel.recent.choices
 
 
+def test_opening_a_project_saves_the_one_before_and_offers_no_layer_of_it(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    panel, first, second = save_panel(model), tmp_path / "a.semsr", tmp_path / "b.semsr"
+    other = ViewerModel()
+    other.add_points([[1, 2]], name="mark")
+    save_into(save_panel(other), qtbot, choose, second)
+    save_into(panel, qtbot, choose, first)
+    offered = []
+    panel.history.removed.connect(offered.append)
+    made = model.layers[-1]
+    made.name = "renamed"
+    choose(second)
+    panel.open_button.click()
+    wait(panel, qtbot)
+    assert [item.name for item in model.layers] == ["mark"]
+    assert not offered
+    assert not panel.undo_button.isEnabled()
+    (kept,) = (item for item in listed(first)["layers"] if item["name"] == "renamed")
+    assert (first / kept["store"]).is_dir()
+
+
+def test_saving_that_fails_is_told_once_and_can_be_tried_again(
+    model, save_panel, qtbot, choose, tmp_path
+):
+    layer = model.add_points([[1, 2]], name="mark")
+    panel, path = save_panel(model), tmp_path / "p.semsr"
+    save_into(panel, qtbot, choose, path)
+    told = []
+    panel.session.failed.connect(told.append)
+    away = path.rename(tmp_path / "away")
+    path.write_text("a file lies where the project was")
+    layer.name = "mark 0"
+    qtbot.waitUntil(lambda: bool(told), timeout=LIMIT_MS)
+    layer.name = "mark 1"
+    qtbot.wait(1800)  # longer than changes are gathered
+    assert len(told) == 1
+    path.unlink()
+    away.rename(path)
+    panel.run_button.click()
+    wait(panel, qtbot)
+    assert listed(path)["layers"][0]["name"] == "mark 1"
+
+
+def test_progress_goes_when_a_project_is_saved(
+    model, save_panel, qtbot, choose, tmp_path
+):
+    model.add_image(np.zeros((8, 8)), name="pixels")
+    panel, path, ran = save_panel(model), tmp_path / "p.semsr", []
+    panel.ran.connect(lambda: ran.append(True))
+    save_into(panel, qtbot, choose, path)
+    assert ran
+    assert panel.progress_bar.isHidden()
+    model.add_image(np.ones((8, 8)), name="more")
+    qtbot.waitUntil(lambda: len(listed(path)["layers"]) == 2, timeout=LIMIT_MS)
+    assert panel.progress_bar.isHidden()
+    assert panel.status.text() == ""
+
+
 def test_another_project_takes_all_and_leaves_the_first(
     restored, model, save_panel, qtbot, choose, tmp_path
 ):

@@ -24,6 +24,7 @@ from napari_semsr.widgets.base import (
     history_of,
     is_alive,
     push_button,
+    shorten_number,
 )
 from napari_semsr.widgets.layers import (
     micrograph_from_layer,
@@ -86,6 +87,7 @@ class PixelSizeEdit(QWidget):
             name=name, tooltip=tooltip, value=0.0, min=0.0, max=1e9, step=0.1
         )
         box.native.setDecimals(_DECIMALS)
+        shorten_number(box.native)
         box.native.setPrefix(f"{name} ")
         box.native.setSpecialValueText(f"{name} unknown")
         box.native.setButtonSymbols(box.native.ButtonSymbols.NoButtons)
@@ -227,6 +229,7 @@ class CalibrateGroup(QWidget):
             step=1,
         )
         self.distance.native.setDecimals(_DECIMALS)
+        shorten_number(self.distance.native)
         self.distance_unit = ComboBox(
             name="distance_unit",
             label="in",

@@ -570,6 +570,6 @@ class CompareControls(Form):
         if bar is not None:
             bar.visible = True
         self._panel.show_status(
-            f"Added {layer.name}: green is more, magenta is less, to {most:.3g} grey "
-            "levels."
+            f"Added {layer.name}: green is more, magenta is less, to "
+            f"{Quantity(most, 'grey levels', '.3g')}."
         )

@@ -20,6 +20,7 @@ from napari_semsr.widgets.base import (
     ask_new_project,
     ask_path,
     check_place,
+    elide_items,
     is_alive,
     push_button,
 )
@@ -67,6 +68,7 @@ class SavePanel(Panel):
         self.made_list = QListWidget()
         self.made_list.setToolTip("Images that were made here; a click chooses one.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
+        elide_items(self.made_list)
         self.layer_button = push_button(
             "Save layer\N{HORIZONTAL ELLIPSIS}",
             self.save_layer,
@@ -107,11 +109,24 @@ class SavePanel(Panel):
         self.session.changed.connect(self._show_project)
         self.session.said.connect(self.notify)
         self.session.failed.connect(self._show_failed)
-        self.session.runner.busy_changed.connect(self._show_busy)
+        self.session.runner.busy_changed.connect(self._show_saving)
         self.session.runner.stepped.connect(self._show_step)
         self.viewer.layers.selection.events.active.connect(self._show_made)
 
     # -- project ---------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being saved, here or into the project."""
+        return super().busy or self.session.runner.busy
+
+    def _show_saving(self, busy: bool) -> None:
+        """Say that a project is being saved or opened, and no longer when it is."""
+        self._show_buttons()
+        if busy:
+            self._show_busy(busy)
+        else:
+            self.show_status("")
 
     def run(self) -> None:
         """Save all into the project that is open, or into a new one."""
@@ -140,6 +155,7 @@ class SavePanel(Panel):
                 "unless it is of a kind that projects do not hold."
             )
         self.notify(said)
+        self.ran.emit()
 
     def cancel(self) -> None:
         """Ask what is running to stop."""

@@ -154,6 +154,14 @@ def test_columns_of_different_length_stand_side_by_side(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [(2891.4, ".3g", "2890"), (20000.0, ".3g", "20000"), (1.8e-4, ".2e", "1.80e-04")],
+)
+def test_large_numbers_are_shown_in_digits(value, form, text):
+    assert str(Quantity(value, "nm", form)) == f"{text} nm"
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_what_has_no_number_is_a_dash(value):
     assert str(Quantity(value, "nm")) == "\N{EN DASH}"

@@ -12,7 +12,9 @@ from .folding import (
     Folded as Folded,
     FoldingRow as FoldingRow,
     Note as Note,
+    elide_items as elide_items,
     fold_combo as fold_combo,
+    shorten_number as shorten_number,
 )
 from .form import (
     Form as Form,

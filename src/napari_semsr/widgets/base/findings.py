@@ -26,6 +26,7 @@ _PLOTS = {"PNG, 300 dpi (*.png)": ".png", "SVG, text as text (*.svg)": ".svg"}
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _DASH = "\N{EN DASH}"
 MADE_BY = "made by the network"
+_WRITTEN_OUT = 1e7  # chosen: grey levels of 16 bits and counts are read as digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,16 @@ class Quantity:
         if self.value is None or math.isnan(self.value):
             return _DASH
         return " ".join(
-            part for part in (f"{self.value:{self.form}}", self.unit, self.note) if part
+            part
+            for part in (_shown(self.value, self.form), self.unit, self.note)
+            if part
         )
+
+
+def _shown(value: float, form: str) -> str:
+    """Write a number, a large one in digits rather than as 2e+04."""
+    text = f"{value:{form}}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < _WRITTEN_OUT else text
 
 
 Numbers = Mapping[str, Quantity | str]

@@ -146,7 +146,7 @@ class Limited(QScrollArea):
         kinds = Qt.ScrollBarPolicy
         bar = kinds.ScrollBarAsNeeded if whole > most else kinds.ScrollBarAlwaysOff
         self.setVerticalScrollBarPolicy(bar)
-        height = min(whole, most)
+        height = min(whole, most) + (2 * self.frameWidth() if whole else 0)
         if height != self.maximumHeight():
             self.setFixedHeight(height)
 
@@ -248,6 +248,17 @@ def elide_items(view: QAbstractItemView) -> None:
     """Let long entries of a list lose their middle, rather than be scrolled to."""
     view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
     view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+
+def shorten_number(box: QDoubleSpinBox) -> None:
+    """Let a spin box with many decimals show only those that say something."""
+
+    def text(value: float) -> str:
+        whole = QDoubleSpinBox.textFromValue(box, value)
+        point = box.locale().decimalPoint()
+        return whole.rstrip("0").removesuffix(point) if point in whole else whole
+
+    box.textFromValue = text  # type: ignore[method-assign]
 
 
 def least_width(widget: QWidget) -> int:

@@ -84,6 +84,11 @@ class UndoList:
         self.changed.emit()
         return step.text
 
+    def clear(self) -> None:
+        """Forget all steps, since other layers are open now."""
+        _forget(self._steps)
+        self.changed.emit()
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Let removals within be for good."""
@@ -145,7 +150,7 @@ def _drop(
 
 
 def _forget(steps: list[Step]) -> None:
-    """Forget all steps, since their viewer is gone."""
+    """Make all steps final."""
     while steps:
         steps.pop().forget()
 

@@ -53,7 +53,7 @@ from napari_semsr.widgets.base.folding import (
 )
 from napari_semsr.widgets.base.form import Form, push_button
 from napari_semsr.widgets.base.history import MADE_KEY, history_of
-from napari_semsr.widgets.base.results import is_kept, is_unsaved
+from napari_semsr.widgets.base.results import is_kept, is_temporary, is_unsaved
 from napari_semsr.widgets.base.runner import (
     JobRunner,
     Parts,
@@ -367,6 +367,7 @@ class Panel(QWidget):
         numbers = {
             name: self.worded(found) if isinstance(found, str) else found
             for name, found in numbers.items()
+            if not (name == "Store" and is_temporary(str(found)))  # it moves, or goes
         }
         told = table(numbers) if numbers else ""
         self.figures.setText(f"{note}{told}{self.worded(more)}")

@@ -141,6 +141,15 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
     return "save" if chosen is save else "discard" if chosen is drop else "cancel"
 
 
+class _Offer(Notification):
+    """A notification with a button, which says nothing of where it comes from."""
+
+    @property
+    def source(self) -> None:
+        """Nothing: napari would show the memory address of its manager."""
+        return None
+
+
 class Session(QObject):
     """Keeps what one viewer has open, and asks before it is lost."""
 
@@ -171,6 +180,7 @@ class Session(QObject):
         self._steps: dict[str, Any] = {}  # what the window of all steps shows
         self._steps_window: Any = None  # a reference, once there is one
         self._written: Project | None = None
+        self._failed = False  # the last time, and not to be told at every change
         self._then: list[Callable[[], object]] = []
         self._window: Any = None  # a reference, once there is one
         self._timer = self._later(self._save_changes, _SETTLE_MS)
@@ -178,6 +188,11 @@ class Session(QObject):
         self._history.removed.connect(self._on_removed)
         self._removed: list[str] = []
         self._offer = self._later(self._offer_undo)
+        self._taking = self._later(self._take_read)
+        self._follow(viewer)
+
+    def _follow(self, viewer: "ViewerModel") -> None:
+        """Hear of what changes in the viewer."""
         events = viewer.layers.events
         events.inserted.connect(self._on_inserted)
         events.removed.connect(self._touch)
@@ -185,7 +200,6 @@ class Session(QObject):
         camera = getattr(viewer, "scene", viewer).camera
         for item in (camera.events, viewer.dims.events, viewer.layers.selection.events):
             item.connect(self._touch)
-        self._taking = self._later(self._take_read)
         for layer in viewer.layers:
             layer.events.connect(self._on_layer)
             self._look_for_project(layer)
@@ -323,7 +337,7 @@ class Session(QObject):
             told = f"Removed {', '.join(names)}."
             undo = ("Undo", lambda _: self._undo_removals(names))
             severity = NotificationSeverity.INFO
-            notification_manager.dispatch(Notification(told, severity, (undo,)))
+            notification_manager.dispatch(_Offer(told, severity, (undo,)))
 
     def _undo_removals(self, names: list[str]) -> None:
         """Put layers back, unless something else was done since."""
@@ -346,8 +360,9 @@ class Session(QObject):
         """Save, unless the viewer was closed and emptied meanwhile."""
         if self._window is not None and not self._is_open():
             return
-        if self.folder is not None and self._viewer() is not None:
-            self.save()
+        if self.folder is None or self._viewer() is None or self._failed:
+            return
+        self.save()
 
     # -- saving ----------------------------------------------------------------------
 
@@ -375,6 +390,7 @@ class Session(QObject):
         self._outdated.clear()
         self._inputs, self._lost, self._options, self._written = {}, (), {}, None
         self._steps = {}
+        self._failed = False
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save what is open; pixels first, in a thread, then the list of layers."""
@@ -418,6 +434,7 @@ class Session(QObject):
                 write_project(self.folder, project)
                 self._written = project
                 self._remove_outdated({layer.store for layer in project.layers})
+            self._failed = False
         except SemsrError as error:
             self._fail(str(error))
             return
@@ -435,6 +452,7 @@ class Session(QObject):
 
     def _fail(self, text: str) -> None:
         self._then.clear()
+        self._failed = True
         show_error(text)  # even where no panel tells it
         self.failed.emit(text)
         self.changed.emit()
@@ -550,8 +568,18 @@ class Session(QObject):
     # -- opening ---------------------------------------------------------------------
 
     def open(self, path: Path, then: Callable[[], object] = lambda: None) -> bool:
-        """Open a project in place of what is open; False while another job runs."""
-        return self.runner.start("Open project", partial(self._read, path, then))
+        """Open a project in place of what is open; False while another job runs.
+
+        What was changed last in the one that is open is saved first.
+        """
+        if self.runner.busy:
+            return False
+        make = partial(self._read, path, then)
+        start = partial(self.runner.start, "Open project", make)
+        if self.folder is None or self._failed:
+            return start()
+        self.save(start)
+        return True
 
     def _read(self, path: Path, then: Callable[[], object]) -> Job[Callable[[], None]]:
         opened = yield from open_project(path)
@@ -562,7 +590,9 @@ class Session(QObject):
         viewer = self.viewer
         self.folder = None  # the one that was open is not to lose its layers
         self._forget()
-        viewer.layers.clear()
+        with self._history.quiet():
+            viewer.layers.clear()
+        self._history.clear()
         for record, (data, keywords, kind) in opened.layers:
             layer = Layer.create(data, keywords, kind)
             without_cache(layer)
