@@ -101,6 +101,24 @@ def test_outlines_of_measures_are_not_offered(panel, model):
     assert "measured part" not in {choice.name for choice in panel.like.choices[1:]}
 
 
+def test_an_image_that_cannot_be_brought_together_is_not_proposed(model, qtbot, add):
+    for name in ("bare", "bare too"):
+        add(model, Micrograph(WIDE, name=name))
+    panel = CropPanel(model)
+    qtbot.addWidget(panel)
+    assert panel.like.value is None
+    add(model, Micrograph(WIDE, parse_pixel_size(10), "sized"))
+    assert panel.layer.value.name == "sized"
+    assert panel.like.value is None
+
+
+def test_a_missing_pixel_size_is_told_in_panel_words(panel, model, add, run_panel):
+    panel.layer.value = add(model, Micrograph(WIDE, name="bare"))
+    panel.like.value = model.layers[0]
+    said = run_panel(panel)
+    assert said.endswith("but bare has none: give it one in Open mosaic.")
+
+
 def test_what_cannot_be_cut_is_told(panel, model, add, run_panel):
     panel.like.value = panel.layer.value
     assert "choose another image" in run_panel(panel)

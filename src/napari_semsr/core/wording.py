@@ -24,6 +24,8 @@ _REMEDIES = {
     r"run the same command again with --resume": "enhance its image again with "
     "'Save as' this store and 'If it exists: resume it'",
     r"\(--pixel-size-nm, or Open mosaic in napari\)": "in Open mosaic",
+    r"give --(like-)?pixel-size-nm, or Open mosaic in napari": "give it one in Open "
+    "mosaic",
     r"write float32 \(--dtype\)": "save it as .ome.zarr",
     r", or choose one plane with --plane": "",
     r": write that part of it with --like-out to compare the two": "",

@@ -548,7 +548,7 @@ def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
         if options.databar_rows >= height:
             msg = (
                 f"{path} has {height} rows, of which {options.databar_rows} cannot all "
-                "be data bar: give fewer databar_rows."
+                "be data bar: give fewer data-bar rows."
             )
             raise ReadError(msg)
         return options.databar_rows

@@ -135,7 +135,9 @@ class CropPanel(Panel):
         layer, like = self.layer.value, self.like.value
         if like is self._offered or like is layer:
             opened = [x for x in grey_layers(self.viewer) if x not in self.made]
-            others = [x for x in opened if x is not layer and layer in opened]
+            # images without a pixel size cannot be brought together
+            fit = [x for x in opened if nm_per_unit(x.units[-1]) is not None]
+            others = [x for x in fit if x is not layer and layer in fit]
             self._offered = others[-1] if others else None
             self.like.value = self._offered
 

@@ -252,13 +252,21 @@ def elide_items(view: QAbstractItemView) -> None:
 
 def shorten_number(box: QDoubleSpinBox) -> None:
     """Let a spin box with many decimals show only those that say something."""
+    line = box.lineEdit()
+    assert line is not None  # noqa: S101 - every spin box has one
 
-    def text(value: float) -> str:
-        whole = QDoubleSpinBox.textFromValue(box, value)
-        point = box.locale().decimalPoint()
-        return whole.rstrip("0").removesuffix(point) if point in whole else whole
+    def shorten(_: str = "") -> None:
+        text, point = line.text(), box.locale().decimalPoint()
+        short = text.rstrip("0").removesuffix(point) if point in text else text
+        if short != text:
+            line.setText(short)
 
-    box.textFromValue = text  # type: ignore[method-assign]
+    def follow(_: str) -> None:
+        if not (line.isModified() and line.hasFocus()):  # not while it is typed
+            shorten()
+
+    box.textChanged.connect(follow)
+    box.editingFinished.connect(shorten)
 
 
 def least_width(widget: QWidget) -> int:

@@ -10,7 +10,7 @@ from napari.layers import Image
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import MetricsOptions
-from napari_semsr.core import Job, Micrograph
+from napari_semsr.core import Job, Micrograph, ShapeError
 from napari_semsr.jobs import (
     HistogramOptions,
     HistogramReport,
@@ -105,8 +105,14 @@ class MetricsPanel(Panel):
 
     def job(self) -> Work:
         """Read the form."""
-        layer = self.image.value
-        images = read_pair(self, layer, self.reference.value)
+        layer, reference = self.image.value, self.reference.value
+        if layer is reference is not None:
+            msg = (
+                f"The reference is the layer {layer.name!r} itself; choose another, "
+                "or 'none'."
+            )
+            raise ShapeError(msg)
+        images = read_pair(self, layer, reference)
         make = partial(_compare, images, self.form.options(), self.bins.options())
         return make, partial(self.show_outcome, layer)
 
