@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from npe2 import PluginManifest
 from qtpy.QtWidgets import QFileDialog
 
+from napari_semsr.core.errors import OptionError
 from napari_semsr.io.formats import read
 from napari_semsr.io.layers import read_layers
 from napari_semsr.widgets.base.folding import Limited
@@ -11,6 +13,7 @@ from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import micrograph_from_layer, network_of
 from napari_semsr.widgets.measure.frc_map import FrcMapPanel
 from napari_semsr.widgets.measure.spectrum import SpectrumPanel
+from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
 from tests.children import LIMIT_MS
 from tests.widgets.test_panels import MEASURING, make
@@ -151,6 +154,55 @@ def test_a_stack_is_saved_whole(
     [(data, attributes, _)] = read_layers(str(tmp_path / "kept.ome.tif"))
     np.testing.assert_array_equal(np.asarray(data), made.data)
     np.testing.assert_allclose(attributes["scale"][1:], (10, 10))
+
+
+@pytest.fixture
+def typed(monkeypatch, tmp_path):
+    """Type a name into every dialog."""
+
+    def type_in(name: str):
+        monkeypatch.setattr(
+            QFileDialog,
+            "getSaveFileName",
+            lambda *about: (str(tmp_path / name), about[-1].split(";;")[0]),
+        )
+        return tmp_path / name
+
+    return type_in
+
+
+def test_the_last_step_saves_all_planes(model, stack, qtbot, finish, typed):
+    panel = SavePanel(model)
+    qtbot.addWidget(panel)
+    path = typed("series.ome.tif")
+    panel.layer_button.click()
+    finish(panel)
+    [(data, _, _)] = read_layers(str(path))
+    np.testing.assert_array_equal(np.asarray(data), stack.data)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("a.ome.zarr", (2, 8, 9), "a stack, which is saved as .ome.tif or .tif"),
+        ("a.ome.tif", (2, 3, 8, 9), "has 4 axes"),
+    ],
+    ids=["store", "four axes"],
+)
+def test_what_holds_no_stack_is_refused_by_all_doors(
+    model, qtbot, typed, npe2pm, name, shape, said
+):
+    npe2pm.register(PluginManifest.from_distribution("napari-semsr"))
+    layer = model.add_image(np.zeros(shape), name="series")
+    panel = SavePanel(model)
+    qtbot.addWidget(panel)
+    path = typed(name)
+    panel.layer_button.click()
+    assert said in panel.status.text()
+    assert "Split Stack" in panel.status.text()
+    with pytest.raises(OptionError, match=said):
+        layer.save(str(path), plugin="napari-semsr")
+    assert not path.exists()
 
 
 def test_a_stack_goes_where_it_is_told(panel, model, run_panel, tmp_path):

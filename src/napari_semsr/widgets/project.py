@@ -11,15 +11,12 @@ from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem
 
 from napari_semsr.core import OptionError
 from napari_semsr.io import NETWORK_KEY, recent_projects, write_picture
-from napari_semsr.jobs import save_job
 from napari_semsr.widgets.base import (
     Form,
     Note,
     Panel,
     ask_file,
     ask_new_project,
-    ask_path,
-    check_place,
     elide_items,
     is_alive,
     push_button,
@@ -238,13 +235,7 @@ class SavePanel(Panel):
     def save_layer(self) -> None:
         """Ask where to save the chosen layer, and do so."""
         layer: Any = self.chosen()
-        with self.told():
-            image = self.micrograph(layer)
-            path = ask_path(self, layer)
-            if path is not None:
-                check_place(image, layer.metadata, path)
-                self._saving = layer
-                self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))
+        self.save_as(layer)
 
     # -- figures ---------------------------------------------------------------
 

@@ -61,7 +61,12 @@ from napari_semsr.widgets.base.runner import (
     check_free,
     is_alive,
 )
-from napari_semsr.widgets.base.saving import ask_path, check_place, note_saved
+from napari_semsr.widgets.base.saving import (
+    ask_path,
+    check_place,
+    check_stack,
+    note_saved,
+)
 from napari_semsr.widgets.base.session import session_of
 from napari_semsr.widgets.base.shortcuts import (
     CANCEL,
@@ -572,6 +577,10 @@ class Panel(QWidget):
         active = self.viewer.layers.selection.active
         left = [item for item in self.made if is_unsaved(item)] or self.made
         layer = active if active in self.made else left[-1]
+        self.save_as(layer)
+
+    def save_as(self, layer: Image) -> None:
+        """Ask where to save a layer, all planes of a stack, and do so."""
         with self.told():
             look, stack = look_of(layer), layer.ndim > 2
             planes = planes_of(layer) if stack else [self.micrograph(layer)]
@@ -580,6 +589,7 @@ class Panel(QWidget):
             if path is not None:
                 check_free(path)
                 check_place(planes[0], layer.metadata, path)
+                check_stack(layer, path)
                 self._saving = layer
                 image = planes if stack else planes[0]
                 self.saver.start(f"Save {layer.name}", lambda: save_job(image, path))

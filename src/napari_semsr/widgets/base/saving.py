@@ -73,7 +73,7 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
 
 def _names_format(path: Path, filters: Mapping[str, str]) -> bool:
     """Whether a name ends in a suffix that can be written."""
-    if filters is not _FILTERS:
+    if not filters.keys() <= _FILTERS.keys():
         return path.suffix.lower() in filters.values()
     try:
         output_kind(path)
@@ -134,24 +134,32 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
         msg = f"Nothing was saved, since {path} was kept; choose another name."
         raise WriteError(msg)
     check_place(image, layer.metadata, settled)
-    if layer.ndim > _PLANE:
-        _write_stack([image, *more], layer, settled)
+    check_stack(layer, settled)
+    if more:
+        planes = (item.array() for item in (image, *more))
+        write_pages(image, 1 + len(more), planes, settled)
     else:
         write(image, settled, overwrite=True)
     note_saved(attributes.get("metadata", {}), settled)
     return [str(settled)]
 
 
-def _write_stack(planes: list[Micrograph], layer: Layer, path: Path) -> None:
-    """Save the planes of a grey stack (Z, Y, X) as the pages of a TIFF."""
-    if layer.ndim != _PLANE + 1 or output_kind(path) not in ("ome-tiff", "tiff"):
+def check_stack(layer: Layer, path: Path) -> None:
+    """Refuse to save a stack as what holds none: planes are the pages of a TIFF."""
+    if layer.ndim > _PLANE + 1:
         msg = (
-            f"Layer {layer.name!r} is a stack of {layer.ndim} axes: save one of planes "
-            "as .ome.tif or .tif, or take Split Stack from its own menu and save one "
-            "plane."
+            f"Layer {layer.name!r} has {layer.ndim} axes, of which a TIFF would lose "
+            "the first: take Split Stack from its menu in the list of layers, and save "
+            "the stacks one by one."
         )
         raise OptionError(msg)
-    write_pages(planes[0], len(planes), (item.array() for item in planes), path)
+    if layer.ndim > _PLANE and output_kind(path) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, got "
+            f"{path.name}: choose one of these, or take Split Stack from its menu in "
+            "the list of layers and save one plane."
+        )
+        raise OptionError(msg)
 
 
 write_ome_zarr = partial(_write, ".ome.zarr")
