@@ -24,6 +24,7 @@ if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
     pytest.skip("needs a display; run under xvfb-run", allow_module_level=True)
 
 ROUNDS = 5
+WINDOW = (640, 400)  # drawn without a graphics card: the larger, the slower
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def counted(window: QObject, folder) -> dict[str, int]:
 
 def test_rounds_leave_nothing(make_napari_viewer_proxy, qtbot, folder, add):
     viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(*WINDOW)
     panels = [kind(viewer) for kind in (EnhancePanel, SpectrumPanel, MetricsPanel)]
     for panel in panels:
         viewer.window.add_dock_widget(panel, name=panel.title)

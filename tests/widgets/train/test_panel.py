@@ -371,7 +371,7 @@ def test_real_training_is_watched_and_ends_with_the_viewer(
     make_napari_viewer_proxy, qtbot, add, keep_picture, folder, recipe
 ):
     viewer = make_napari_viewer_proxy(show=True)
-    viewer.window.resize(1200, 850)
+    viewer.window.resize(800, 600)
     add_images(viewer, add, 160)
     _, panel = viewer.window.add_plugin_dock_widget("napari-semsr", "Train")
     panel.pairs.low.value = viewer.layers["soft"]
