@@ -337,7 +337,7 @@ def test_panels_open_without_torch():
     run_python(OPENING, *(f"{module}:{name}" for module, name in PANELS.items()))
 
 
-PLOTTING = """
+NOTING = """
 import importlib, sys, threading, time
 import numpy as np
 from napari.components import ViewerModel
@@ -350,6 +350,9 @@ class Note:
     def find_spec(self, name, path=None, target=None):
         importers.setdefault(name, threading.current_thread())
 sys.meta_path.insert(0, Note())
+"""
+
+PLOTTING = """
 for argument in sys.argv[1:]:
     module, name = argument.split(":")
     found = importlib.import_module("napari_semsr.widgets." + module)
@@ -366,4 +369,20 @@ for module in ("matplotlib", "matplotlib.figure", "pandas"):
 
 def test_matplotlib_is_imported_in_the_thread_of_a_job():
     names = [*PANELS, "measure.metrics"]
-    run_python(PLOTTING, *(f"{module}:{PANELS[module]}" for module in names))
+    words = [f"{module}:{PANELS[module]}" for module in names]
+    run_python(NOTING + PLOTTING, *words)
+
+
+LOOKING = """
+from napari_semsr.widgets.enhance.panel import EnhancePanel
+panel = EnhancePanel(viewer)
+panel.show()
+while "torch" not in sys.modules:
+    app.processEvents(); time.sleep(0.01)
+assert importers["torch"] is not threading.main_thread()
+panel.close()
+"""
+
+
+def test_torch_is_imported_in_a_thread_while_its_panel_is_looked_at():
+    run_python(NOTING + LOOKING)

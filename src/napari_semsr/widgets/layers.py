@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -338,8 +338,15 @@ def _hex(colour: Any) -> str:
 
 def show_colour_bar(layer: Layer) -> None:
     """Show the bar of a layer that is read by one, and above it its name and unit."""
+    for _ in colour_bar_parts(layer):
+        pass
+
+
+def colour_bar_parts(layer: Layer) -> Iterator[None]:
+    """Do the same in two parts: napari draws each letter anew when it is first used."""
     if isinstance(layer, Image) and layer.metadata.get(BAR_KEY):
         layer.colorbar.visible = True
+        yield
         layer.name_overlay.position = layer.colorbar.position
         layer.name_overlay.visible = True
 

@@ -41,6 +41,26 @@ def draw_for_nobody() -> None:
     canvas.draw()
 
 
+class _Canvas(FigureCanvasQTAgg):
+    """Draws when it is painted: once however often it was asked, never while hidden."""
+
+    def __init__(self, figure: Figure) -> None:
+        super().__init__(figure)  # type: ignore[no-untyped-call]
+        self._stale = True
+
+    def draw_idle(self) -> None:
+        """Draw when the window is painted next."""
+        self._stale = True
+        self.update()
+
+    def paintEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Draw what has changed, and put it into the window."""
+        if self._stale:
+            self._stale = False
+            self.draw()  # type: ignore[no-untyped-call]
+        super().paintEvent(event)  # type: ignore[no-untyped-call]
+
+
 class PlotCanvas(QWidget):
     """One or more axes below each other, in the colours of the viewer's theme."""
 
@@ -49,7 +69,7 @@ class PlotCanvas(QWidget):
     ) -> None:
         super().__init__()
         self.figure = Figure(dpi=_DPI, layout="constrained")
-        self.canvas = FigureCanvasQTAgg(self.figure)
+        self.canvas = _Canvas(self.figure)
         self.axes: list[Axes] = list(self.figure.subplots(rows, squeeze=False)[:, 0])
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFixedHeight(height * rows)

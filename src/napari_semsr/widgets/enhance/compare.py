@@ -1,7 +1,5 @@
 """A small enhanced box that follows the mouse while options change."""
 
-import importlib
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +8,11 @@ from magicgui.widgets import CheckBox
 from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
-from napari_semsr.core import (
-    Box,
-    Job,
-    Micrograph,
-    Progress,
-    SemsrError,
-    load_torch_libraries,
-)
+from napari_semsr.core import Box, Job, Micrograph, SemsrError
 from napari_semsr.jobs import PreviewDesk, preview_job
 from napari_semsr.widgets.base import JobRunner, Panel
 from napari_semsr.widgets.compare import CompareControls, OverLayer
+from napari_semsr.widgets.enhance.starting import start_torch
 from napari_semsr.widgets.layers import layer_keywords
 
 if TYPE_CHECKING:
@@ -31,14 +23,6 @@ _SIDE_PX = 192
 _NAME = "preview"
 Subject = tuple[Image, Micrograph, str, Any]
 """Layer, its image, model and options."""
-
-
-def start_torch() -> Job[None]:
-    """Import torch, if that has not been done; the window goes on meanwhile."""
-    if "torch" not in sys.modules:
-        yield Progress(0, 0, "Starting torch (some seconds, once after napari starts)")
-        load_torch_libraries()
-        importlib.import_module("torch")
 
 
 class MousePreview(OverLayer):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtCore import QEvent
+from qtpy.QtGui import QShowEvent
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import move
@@ -36,9 +37,10 @@ from napari_semsr.widgets.base import (
     written_stack,
 )
 from napari_semsr.widgets.compare import told_of_change
-from napari_semsr.widgets.enhance.compare import EnhanceCompare, start_torch
+from napari_semsr.widgets.enhance.compare import EnhanceCompare
 from napari_semsr.widgets.enhance.live import LiveLayer, half_done, live_field
 from napari_semsr.widgets.enhance.models import ModelChooser
+from napari_semsr.widgets.enhance.starting import start_torch, start_torch_ahead
 from napari_semsr.widgets.layers import (
     planes_of,
     result_name,
@@ -456,6 +458,11 @@ class EnhancePanel(Panel):
             self.after_cancel = "no layer was added"
         if not live.store.temporary and live.store.path.exists():
             self.after_cancel += ", as does 'resume it' with the store"
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Get ready for a run while the panel is only looked at."""
+        super().showEvent(event)
+        start_torch_ahead(self)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Leave what is done of a run to a panel that is opened later."""

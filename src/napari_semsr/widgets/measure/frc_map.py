@@ -28,6 +28,7 @@ from napari_semsr.widgets.base import (
     Work,
 )
 from napari_semsr.widgets.layers import (
+    colour_bar_parts,
     grey_layers,
     is_exposure,
     is_stitched,
@@ -36,7 +37,6 @@ from napari_semsr.widgets.layers import (
     on_one_grid,
     result_name,
     same_unit,
-    show_colour_bar,
     show_scale_bar,
 )
 from napari_semsr.widgets.measure.measured import read_pair, say_part, show_outline
@@ -258,10 +258,10 @@ class FrcMapPanel(Panel):
                 yield from self.take_away(earlier)
                 shown = _add_map_layer(self.viewer, result.map, name)
                 yield
-                show_colour_bar(shown)
+                yield from colour_bar_parts(shown)
                 yield
                 add_failed_layer(self.viewer, result.map, result.reasons, name)
-            yield
+                yield
             show_scale_bar(self.viewer)
             yield
         part = outcome.part

@@ -277,8 +277,8 @@ class SpectrumPanel(Panel):
                 yield
                 if self.rings.value:
                     _add_rings(self.viewer, part, layer)
+                    yield
             replaced &= bool(earlier)
-            yield
         trios = zip(layers, spectra.images, spectra.parts, strict=True)
         cut = {layer: part for layer, image, part in trios if part is not image}
         yield from show_outline(self, cut)

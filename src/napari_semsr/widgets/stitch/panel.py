@@ -391,7 +391,7 @@ class StitchMosaicPanel(Panel):
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
             yield
             yield from _add_shapes_layers(self.viewer, made, mosaic, name)
-        yield
+            yield
         self._coverage.show()
         plot = self.clear_plot(rows=2, place=2)
         yield
