@@ -20,6 +20,10 @@ from .formats import (
     write as write,
     write_blocks as write_blocks,
 )
+from .landmarks import (
+    read_landmarks as read_landmarks,
+    write_landmarks as write_landmarks,
+)
 from .layers import (
     BAR_KEY as BAR_KEY,
     DRAWN_KEY as DRAWN_KEY,

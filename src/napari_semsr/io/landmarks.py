@@ -1,0 +1,132 @@
+"""Landmarks as CSV: places that show the same in two images, a pair in each row.
+
+The header names the columns, in any order: ``moving_y_nm``, ``moving_x_nm``,
+``fixed_y_nm`` and ``fixed_x_nm``, or ``_px`` in place of ``_nm`` for an image whose
+places are given in its pixels, counted from the centre of the first. Other columns are
+left alone, and semicolons with decimal commas are taken as spreadsheets write them.
+"""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from napari_semsr.core import FloatArray, Micrograph, ReadError
+from napari_semsr.io.files import replacing
+
+_COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
+_LARGEST = 1 << 24  # bytes; chosen: more is no table that someone made by hand
+
+
+def read_landmarks(
+    path: Path, moving: Micrograph, fixed: Micrograph
+) -> tuple[FloatArray, FloatArray]:
+    """Read pairs of landmarks.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        CSV with a header, as `write_landmarks` writes it, or with pixels.
+    moving, fixed : Micrograph
+        The images, whose pixel size and origin places in pixels are turned with.
+
+    Returns
+    -------
+    moving, fixed : (N, 2) numpy.ndarray
+        ``(y, x)`` in nm, by pairs; in pixels for images without a pixel size.
+
+    Raises
+    ------
+    ReadError
+        If there is no such table, or it is not whole.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ReadError(f"{path} is too large for a table of landmarks.")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        msg = f"{path} cannot be read as a table of landmarks: {reason}."
+        raise ReadError(msg) from error
+    lines = text.splitlines()
+    header = lines[0] if lines else ""
+    mark = next((mark for mark in ",;\t" if mark in header), ",")
+    rows = csv.DictReader(lines, delimiter=mark)
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    found = {}
+    for side, image in (("moving", moving), ("fixed", fixed)):
+        found[side] = _unit(path, rows.fieldnames, side, image)
+    places: dict[str, list[list[float]]] = {side: [] for side in found}
+    for row in rows:
+        if not any((value or "").strip() for value in row.values() if value != []):
+            continue
+        for side, unit in found.items():
+            cells = [row[f"{side}_{axis}_{unit}"] for axis in "yx"]
+            where = f"{path} line {rows.line_num}"
+            places[side].append([_number(cell, mark, where) for cell in cells])
+    return (
+        _in_nm(places["moving"], found["moving"], moving),
+        _in_nm(places["fixed"], found["fixed"], fixed),
+    )
+
+
+def _unit(path: Path, names: list[str], side: str, image: Micrograph) -> str:
+    """Find out in what unit the places of an image are given."""
+    for unit in ("nm", "px"):
+        if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(names):
+            if unit == "nm" and image.pixel_size_nm is None:
+                msg = (
+                    f"{path} has landmarks in nm, but {image.name} has no pixel size: "
+                    "give one, or landmarks in pixels "
+                    f"({side}_y_px, {side}_x_px)."
+                )
+                raise ReadError(msg)
+            return unit
+    given = ", ".join(names) or "nothing"
+    msg = (
+        f"{path} must begin with {','.join(_COLUMNS)} (or _px in place of _nm), got "
+        f"{given}."
+    )
+    raise ReadError(msg)
+
+
+def _number(text: str | None, mark: str, where: str) -> float:
+    """Read a finite number."""
+    shown = (text or "").strip()
+    try:
+        value = float(shown if mark == "," else shown.replace(",", "."))
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        msg = f"{where} must hold four finite numbers, got {shown!r} for one of them."
+        raise ReadError(msg)
+    return value
+
+
+def _in_nm(places: list[list[float]], unit: str, image: Micrograph) -> FloatArray:
+    """Turn pixels into places of the plane."""
+    found = np.array(places, dtype=float).reshape(-1, 2)
+    return found if unit == "nm" else found * image.scale + image.origin
+
+
+def write_landmarks(path: Path, moving: FloatArray, fixed: FloatArray) -> None:
+    """Write pairs of landmarks in nm.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Receives the table, whole or not at all; what is there is replaced.
+    moving, fixed : (N, 2) numpy.ndarray
+        ``(y, x)`` in nm, by pairs.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    with replacing(path) as place, place.open("w", encoding="utf-8", newline="") as out:
+        table = csv.writer(out, lineterminator="\n")
+        table.writerow(_COLUMNS)
+        for row in np.hstack([moving, fixed]).tolist():
+            table.writerow([f"{value:.6f}" for value in row])

@@ -1,0 +1,302 @@
+"""A transform from places that someone found in both images.
+
+Landmarks are fitted by least squares, a similarity in closed form [1]_. A landmark that
+was set wrongly draws the fit towards itself, so that its residual flatters it: what
+counts is how far the fit of all others misses it. From the same fit follows how far off
+the transform itself is expected anywhere, a place at a time: the scatter of the
+residuals, carried along by the linear model.
+
+.. [1] S. Umeyama, IEEE Trans. Pattern Anal. Mach. Intell. 13, 376 (1991),
+   doi:10.1109/34.88573.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from napari_semsr.core import (
+    Affine,
+    FloatArray,
+    Grid,
+    RegistrationError,
+)
+
+LandmarkModel = Literal["similarity", "affine"]
+
+_LEAST = 3  # pairs; of two nothing tells a wrong one
+_PARAMETERS = {"similarity": 4, "affine": 6}
+
+# Chosen: of landmarks this much flatter than long a fit follows their errors across the
+# line twenty times enlarged.
+_FLATTEST = 0.05
+_TOGETHER = 1e-3  # of the extent of all; chosen: the same place, set twice
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Places that show the same in two images.
+
+    Attributes
+    ----------
+    moving, fixed : (N, 2) numpy.ndarray
+        ``(y, x)`` in each image, in one unit for both, by pairs.
+    """
+
+    moving: FloatArray
+    fixed: FloatArray
+
+    def __post_init__(self) -> None:
+        shapes = self.moving.shape, self.fixed.shape
+        if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
+            count = " and ".join(str(len(side)) for side in (self.moving, self.fixed))
+            msg = f"Landmarks come in pairs, got {count}: set each in both images."
+            raise RegistrationError(msg)
+        if not (np.isfinite(self.moving).all() and np.isfinite(self.fixed).all()):
+            msg = "A landmark has two finite numbers in each image, y and x."
+            raise RegistrationError(msg)
+
+    def __len__(self) -> int:
+        return len(self.moving)
+
+    def without(self, number: int) -> "Landmarks":
+        """Leave one pair out.
+
+        Parameters
+        ----------
+        number : int
+            From 0.
+
+        Returns
+        -------
+        Landmarks
+            The others.
+        """
+        return Landmarks(
+            np.delete(self.moving, number, axis=0),
+            np.delete(self.fixed, number, axis=0),
+        )
+
+    def check(self, moving: Grid, fixed: Grid) -> None:
+        """Refuse landmarks that lie outside their image.
+
+        Parameters
+        ----------
+        moving, fixed : Grid
+            Where the images lie, in the unit of the landmarks.
+
+        Raises
+        ------
+        RegistrationError
+            If one does.
+        """
+        sides = ("moving", self.moving, moving), ("fixed", self.fixed, fixed)
+        for name, places, grid in sides:
+            outside = ((places < grid.corner) | (places > grid.end)).any(axis=1)
+            if outside.any():
+                number = int(np.argmax(outside))
+                y, x = places[number]
+                (top, left), (bottom, right) = grid.corner, grid.end
+                msg = (
+                    f"Landmark {number + 1} lies outside the {name} image: at "
+                    f"{y:.6g}, {x:.6g}, where it reaches from {top:.6g}, {left:.6g} "
+                    f"to {bottom:.6g}, {right:.6g}. Move it or delete it, and check "
+                    "the unit and the order (y, x)."
+                )
+                raise RegistrationError(msg)
+
+
+@dataclass(frozen=True, eq=False)
+class LandmarkFit:
+    """What landmarks tell.
+
+    Attributes
+    ----------
+    landmarks : Landmarks
+        What was fitted.
+    model : str
+        ``"similarity"`` or ``"affine"``.
+    transform : Affine
+        From the moving image to the fixed one.
+    """
+
+    landmarks: Landmarks
+    model: LandmarkModel
+    transform: Affine
+
+    @cached_property
+    def residuals(self) -> FloatArray:
+        """By how much (N, 2) the mapped landmarks lie off those of the fixed image."""
+        missed: FloatArray = (
+            self.transform(self.landmarks.moving) - self.landmarks.fixed
+        )
+        return missed
+
+    @property
+    def distances(self) -> FloatArray:
+        """Length (N,) of each residual."""
+        lengths: FloatArray = np.hypot(*self.residuals.T)
+        return lengths
+
+    @property
+    def spare(self) -> int:
+        """Numbers that are measured beyond those that the model needs."""
+        return 2 * len(self.landmarks) - _PARAMETERS[self.model]
+
+    @property
+    def scatter(self) -> float | None:
+        """Standard error of a landmark along an axis; None without a spare number."""
+        if self.spare <= 0:
+            return None
+        return float(np.sqrt((self.residuals**2).sum() / self.spare))
+
+    @cached_property
+    def left_out(self) -> FloatArray:
+        """How far (N,) the fit of all others misses each; NaN where that is open."""
+        found = np.full(len(self.landmarks), np.nan)
+        for number in range(len(self.landmarks)):
+            rest = self.landmarks.without(number)
+            if len(rest) * 2 < _PARAMETERS[self.model] or _flatness(rest) < _FLATTEST:
+                continue
+            other = _fitted(rest, self.model, mirrored=self.transform.is_mirrored)
+            place = other(self.landmarks.moving[number])
+            found[number] = np.hypot(*(place - self.landmarks.fixed[number]))
+        return found
+
+    def expected_error(self, places: FloatArray) -> FloatArray | None:
+        """Say how far off the transform is expected at some places.
+
+        Parameters
+        ----------
+        places : (N, 2) numpy.ndarray
+            ``(y, x)`` in the moving image.
+
+        Returns
+        -------
+        (N,) numpy.ndarray or None
+            Root mean square of the distance; None where no landmark is spare.
+        """
+        if self.scatter is None:
+            return None
+        mirrored = self.transform.is_mirrored
+        middle = self.landmarks.moving.mean(axis=0)
+        known = _design(self.landmarks.moving - middle, self.model, mirrored)
+        wanted = _design(np.asarray(places) - middle, self.model, mirrored)
+        spread = np.linalg.pinv(known.T @ known)
+        variance = np.einsum("ij,jk,ik->i", wanted, spread, wanted)
+        error: FloatArray = self.scatter * np.sqrt(variance.reshape(-1, 2).sum(axis=1))
+        return error
+
+
+def fit_landmarks(
+    landmarks: Landmarks, model: LandmarkModel = "affine", *, mirror: bool = True
+) -> LandmarkFit:
+    """Find the transform that brings landmarks of one image onto those of another.
+
+    Parameters
+    ----------
+    landmarks : Landmarks
+        Three pairs or more, not on one line.
+    model : {"affine", "similarity"}
+        What the transform may do.
+    mirror : bool, default=True
+        Whether it may swap left and right.
+
+    Returns
+    -------
+    LandmarkFit
+        The transform, and how well it holds.
+
+    Raises
+    ------
+    RegistrationError
+        If the landmarks are too few, coincide, lie on a line, or are mirrored where
+        that is not allowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_semsr.registration import Landmarks, fit_landmarks
+    >>> fixed = np.array([[0, 0], [0, 90], [70, 20], [60, 80.0]])
+    >>> fit = fit_landmarks(Landmarks(fixed / 2 + 5, fixed), "similarity")
+    >>> round(fit.transform.scale, 6)
+    2.0
+    >>> fit.transform(np.array([5.0, 50.0])).round(6) + 0.0
+    array([ 0., 90.])
+    """
+    _check(landmarks)
+    linear = _fitted(landmarks, "affine", mirrored=None).linear
+    mirrored = bool(np.linalg.det(linear) < 0)
+    if mirrored and not mirror:
+        msg = (
+            "The landmarks show one image mirrored, which was not allowed: check which "
+            "belong together, or allow a mirror."
+        )
+        raise RegistrationError(msg)
+    return LandmarkFit(landmarks, model, _fitted(landmarks, model, mirrored=mirrored))
+
+
+def _check(landmarks: Landmarks) -> None:
+    """Refuse landmarks that do not determine a transform."""
+    if len(landmarks) < _LEAST:
+        msg = (
+            f"A transform needs {_LEAST} pairs of landmarks or more, got "
+            f"{len(landmarks)}: set more of them, far apart."
+        )
+        raise RegistrationError(msg)
+    for name, places in (("moving", landmarks.moving), ("fixed", landmarks.fixed)):
+        apart = np.hypot(*np.moveaxis(places[:, None] - places, -1, 0))
+        apart[np.diag_indices(len(places))] = np.inf
+        near = apart <= _TOGETHER * np.hypot(*np.ptp(places, axis=0))
+        if near.any():
+            one, two = np.argwhere(near)[0] + 1
+            msg = (
+                f"Landmarks {one} and {two} are one place in the {name} image: delete "
+                "one of them, or move it to where it belongs."
+            )
+            raise RegistrationError(msg)
+    if _flatness(landmarks) < _FLATTEST:
+        msg = (
+            f"The {len(landmarks)} landmarks lie on a line, which leaves open what is "
+            "beside it: set one more, far away from that line."
+        )
+        raise RegistrationError(msg)
+
+
+def _flatness(landmarks: Landmarks) -> float:
+    """Width over length of the landmarks, in the image where they are flatter."""
+    found = []
+    for places in (landmarks.moving, landmarks.fixed):
+        length, width = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+        found.append(width / length if length else 0.0)
+    return float(min(found))
+
+
+def _design(places: FloatArray, model: str, mirrored: bool | None) -> FloatArray:
+    """Rows (2 N, parameters) of the linear model: the mapped y, x of each place."""
+    y, x = places.T
+    zero, one = np.zeros_like(y), np.ones_like(y)
+    if model == "affine":
+        rows = [y, x, one, zero, zero, zero], [zero, zero, zero, y, x, one]
+    else:  # x counts backwards before the turn where it is mirrored
+        x = -x if mirrored else x
+        rows = [y, x, one, zero], [x, -y, zero, one]
+    return np.stack([np.stack(row, axis=1) for row in rows], axis=1).reshape(
+        2 * len(places), -1
+    )
+
+
+def _fitted(landmarks: Landmarks, model: str, *, mirrored: bool | None) -> Affine:
+    """Fit by least squares, about the means, so that places far away lose nothing."""
+    first, second = landmarks.moving.mean(axis=0), landmarks.fixed.mean(axis=0)
+    rows = _design(landmarks.moving - first, model, mirrored)
+    found = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]
+    at_zero, down, right = (
+        _design(
+            np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), model, mirrored
+        ).reshape(3, 2, -1)
+        @ found
+    )
+    linear = np.stack([down - at_zero, right - at_zero], axis=1)
+    return Affine.of(linear, second + at_zero - linear @ first)

@@ -1,0 +1,91 @@
+"""Landmarks are read as they were written, and as people write them."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Micrograph, ReadError, parse_pixel_size
+from napari_semsr.io import read_landmarks, write_landmarks
+
+MOVING = Micrograph(
+    np.zeros((50, 60)), parse_pixel_size((10, 20)), "optical", origin=(100, -50)
+)
+FIXED = Micrograph(np.zeros((90, 80)), parse_pixel_size(5), "SEM")
+HEADER = "moving_y_nm,moving_x_nm,fixed_y_nm,fixed_x_nm"
+
+
+def _read(tmp_path, text, moving=MOVING, fixed=FIXED):
+    path = tmp_path / "landmarks.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_landmarks(path, moving, fixed)
+
+
+def test_landmarks_come_back(tmp_path):
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.uniform(-1e6, 1e6, (2, 5, 2))
+    path = tmp_path / "landmarks.csv"
+    write_landmarks(path, ours, theirs)
+    assert path.read_text().splitlines()[0] == HEADER
+    moving, fixed = read_landmarks(path, MOVING, FIXED)
+    np.testing.assert_allclose(moving, ours, atol=1e-6)
+    np.testing.assert_allclose(fixed, theirs, atol=1e-6)
+
+
+def test_pixels_are_counted_from_the_centre_of_the_first(tmp_path):
+    table = "moving_y_px,moving_x_px,fixed_y_nm,fixed_x_nm\n0,0,7,8\n2.5,3,1,2\n"
+    moving, fixed = _read(tmp_path, table)
+    np.testing.assert_allclose(moving, [[100, -50], [125, 10]])
+    np.testing.assert_allclose(fixed, [[7, 8], [1, 2]])
+
+
+def test_columns_may_stand_in_any_order_among_others(tmp_path):
+    table = (
+        "name, fixed_x_nm ,fixed_y_nm,moving_x_nm,moving_y_nm\r\n"
+        "pit,4,3,2,1\r\n\r\n,,,,\r\ncorner,8,7,6,5,more\r\n"
+    )
+    moving, fixed = _read(tmp_path, table)
+    np.testing.assert_allclose(moving, [[1, 2], [5, 6]])
+    np.testing.assert_allclose(fixed, [[3, 4], [7, 8]])
+
+
+def test_tables_of_spreadsheets_are_read(tmp_path):
+    table = "\ufeff" + HEADER.replace(",", ";") + "\n1,5;2;3;4,25\n"
+    moving, fixed = _read(tmp_path, table)
+    np.testing.assert_allclose(np.hstack([moving, fixed]), [[1.5, 2, 3, 4.25]])
+
+
+def test_a_table_without_rows_has_no_landmarks(tmp_path):
+    moving, fixed = _read(tmp_path, HEADER)
+    assert moving.shape == fixed.shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "must begin with moving_y_nm"),
+        ("index,axis-0,axis-1\n0,1,2\n", "must begin with .* got index, axis-0"),
+        ("moving_y_nm,moving_x_px,fixed_y_nm,fixed_x_nm\n1,2,3,4\n", "must begin with"),
+        (HEADER + "\n1,2,3,4\n1,2,x,4\n", "line 3 must hold four finite numbers"),
+        (HEADER + "\n1,2,3\n", "line 2 must hold four finite numbers, got ''"),
+        (HEADER + "\n1,2,3,nan\n", "four finite numbers, got 'nan'"),
+        (b"\xff\xfe\x00\x01", "cannot be read as a table of landmarks"),
+    ],
+    ids=["empty", "napari", "units", "text", "short", "nan", "binary"],
+)
+def test_what_is_no_table_is_refused(tmp_path, text, match):
+    with pytest.raises(ReadError, match=match):
+        _read(tmp_path, text)
+
+
+def test_a_folder_and_a_missing_file_are_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "none.csv"):
+        with pytest.raises(ReadError, match="cannot be read as a table"):
+            read_landmarks(path, MOVING, FIXED)
+
+
+def test_nanometres_need_a_pixel_size(tmp_path):
+    bare = Micrograph(np.zeros((5, 5)), name="bare")
+    with pytest.raises(ReadError, match="bare has no pixel size"):
+        _read(tmp_path, HEADER + "\n1,2,3,4\n", moving=bare)
+    table = HEADER.replace("nm", "px") + "\n1,2,3,4\n"
+    moving, _ = _read(tmp_path, table, moving=bare)
+    np.testing.assert_allclose(moving, [[1, 2]])

@@ -1,0 +1,173 @@
+"""Landmarks give the transform that they were made with, and tell how sure it is."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Affine, Grid, RegistrationError
+from napari_semsr.registration import Landmarks, fit_landmarks
+
+SIMILAR = Affine.turned(25, scale=1.3, shift=(400, -90), about=(5e5, 5e5))
+SHEARED = Affine(((1.1, 0.2), (-0.1, 0.9)), (3e5, -40.0))
+MIRRORED = Affine.turned(140, scale=0.8, mirrored=True, shift=(1e4, 0))
+
+
+def _places(count=8, seed=0):
+    return np.random.default_rng(seed).uniform(0, 1e5, (count, 2)) + 4e5
+
+
+def _pairs(transform, count=8, noise=0.0, seed=0):
+    moving = _places(count, seed)
+    error = np.random.default_rng(seed + 1).normal(0, noise, moving.shape)
+    return Landmarks(moving, transform(moving) + error)
+
+
+@pytest.mark.parametrize("count", [3, 4, 20])
+@pytest.mark.parametrize(
+    ("transform", "model"),
+    [
+        (SIMILAR, "similarity"),
+        (MIRRORED, "similarity"),
+        (SIMILAR, "affine"),
+        (SHEARED, "affine"),
+        (MIRRORED, "affine"),
+    ],
+)
+def test_exact_landmarks_give_back_their_transform(transform, model, count):
+    fit = fit_landmarks(_pairs(transform, count), model)
+    np.testing.assert_allclose(fit.transform.linear, transform.linear, atol=1e-9)
+    np.testing.assert_allclose(
+        fit.transform(_places()), transform(_places()), atol=1e-4
+    )
+    assert fit.distances.max() < 1e-4
+    assert fit.transform.is_mirrored is transform.is_mirrored
+
+
+def test_a_similarity_of_sheared_landmarks_stays_one():
+    fit = fit_landmarks(_pairs(SHEARED), "similarity")
+    assert fit.transform.is_similarity
+    assert fit.distances.max() > 100
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine"])
+def test_the_fit_is_the_best_of_its_kind(model):
+    """Any small change of the transform makes the sum of squares larger."""
+    landmarks = _pairs(SHEARED, 9, noise=200)
+    fit = fit_landmarks(landmarks, model)
+    best = (fit.distances**2).sum()
+    middle = tuple(landmarks.fixed.mean(axis=0))
+    changes = [
+        Affine.turned(1e-3, about=middle),
+        Affine.turned(scale=1.00001, about=middle),
+        Affine(shift=(0.5, 0.0)),
+        Affine(shift=(0.0, -0.5)),
+    ]
+    for change in changes:
+        for step in (change, change.inverse()):
+            other = fit.transform.then(step)(landmarks.moving) - landmarks.fixed
+            assert (other**2).sum() > best
+
+
+def test_a_landmark_set_wrongly_stands_out_when_left_out():
+    landmarks = _pairs(SIMILAR, 12, noise=5)
+    landmarks.fixed[2] += (3000, -2000)
+    fit = fit_landmarks(landmarks, "affine")
+    assert np.argmax(fit.left_out) == 2
+    assert fit.left_out[2] > 3000
+    assert (fit.left_out > fit.distances).all()
+    good = fit_landmarks(landmarks.without(2), "affine")
+    assert np.nanmax(good.left_out) < 100
+
+
+def test_what_is_left_out_is_the_fit_of_the_others():
+    landmarks = _pairs(SHEARED, 7, noise=30)
+    fit = fit_landmarks(landmarks, "affine")
+    other = fit_landmarks(landmarks.without(4), "affine").transform
+    missed = other(landmarks.moving[4]) - landmarks.fixed[4]
+    assert fit.left_out[4] == pytest.approx(np.hypot(*missed))
+
+
+def test_three_landmarks_leave_nothing_to_judge_an_affine_map_by():
+    fit = fit_landmarks(_pairs(SIMILAR, 3, noise=50), "affine")
+    assert (fit.spare, fit.scatter) == (0, None)
+    assert fit.expected_error(_places()) is None
+    assert np.isnan(fit.left_out).all()
+    similar = fit_landmarks(_pairs(SIMILAR, 3, noise=50), "similarity")
+    assert similar.spare == 2
+    assert similar.scatter > 0
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine"])
+def test_the_expected_error_is_that_of_many_trials(model):
+    noise, wanted = 40.0, np.array([[4.5e5, 4.5e5], [4e5, 4e5], [7e5, 4.2e5]])
+    squares, expected = [], []
+    for seed in range(300):
+        moving = _places(7, seed=3)
+        error = np.random.default_rng(seed).normal(0, noise, moving.shape)
+        fit = fit_landmarks(Landmarks(moving, SIMILAR(moving) + error), model)
+        missed = fit.transform(wanted) - SIMILAR(wanted)
+        squares.append((missed**2).sum(axis=1))
+        expected.append(fit.expected_error(wanted) ** 2)
+    found, told = np.mean(squares, axis=0), np.mean(expected, axis=0)
+    np.testing.assert_allclose(told, found, rtol=0.2)
+    assert told[2] > 4 * told[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_are_refused(count):
+    with pytest.raises(RegistrationError, match=f"needs 3 pairs .* got {count}"):
+        fit_landmarks(_pairs(SIMILAR, count), "similarity")
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine"])
+def test_landmarks_on_a_line_are_refused(model):
+    along = np.linspace(0, 1e5, 5)
+    moving = np.stack([2 * along, along + 7], axis=1)
+    moving[1] += (200, -400)
+    with pytest.raises(RegistrationError, match="5 landmarks lie on a line"):
+        fit_landmarks(Landmarks(moving, SIMILAR(moving)), model)
+
+
+@pytest.mark.parametrize("side", ["moving", "fixed"])
+def test_a_place_that_was_set_twice_is_refused(side):
+    landmarks = _pairs(SIMILAR, 6)
+    getattr(landmarks, side)[4] = getattr(landmarks, side)[1] + 1
+    match = f"Landmarks 2 and 5 are one place in the {side} image"
+    with pytest.raises(RegistrationError, match=match):
+        fit_landmarks(landmarks)
+
+
+def test_all_in_one_place_are_refused():
+    places = np.full((4, 2), 7.0)
+    with pytest.raises(RegistrationError, match="one place"):
+        fit_landmarks(Landmarks(places, places))
+
+
+def test_a_mirror_is_refused_where_it_is_not_allowed():
+    with pytest.raises(RegistrationError, match="one image mirrored"):
+        fit_landmarks(_pairs(MIRRORED), mirror=False)
+    fit_landmarks(_pairs(SIMILAR), mirror=False)
+
+
+def test_landmarks_outside_their_image_are_refused():
+    moving = Grid((100, 200), (10.0, 10.0), (0.0, 0.0))
+    fixed = Grid((50, 50), (20.0, 20.0), (500.0, 0.0))
+    places = np.array([[0.0, 0.0], [999.0, 1999.0], [500.0, 30.0]])
+    there = np.array([[500.0, 0.0], [1499.0, 999.0], [700.0, 3.0]])
+    Landmarks(places, there).check(moving, fixed)
+    with pytest.raises(RegistrationError, match="Landmark 2 lies outside the moving"):
+        Landmarks(places + np.array([[0], [2], [0]]), there).check(moving, fixed)
+    with pytest.raises(RegistrationError, match="Landmark 1 lies outside the fixed"):
+        Landmarks(places, there - 1).check(moving, fixed)
+
+
+@pytest.mark.parametrize(
+    ("moving", "fixed", "match"),
+    [
+        (np.zeros((3, 2)), np.zeros((4, 2)), "in pairs, got 3 and 4"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), "in pairs"),
+        (np.full((3, 2), np.nan), np.zeros((3, 2)), "two finite numbers"),
+    ],
+)
+def test_what_are_no_pairs_are_refused(moving, fixed, match):
+    with pytest.raises(RegistrationError, match=match):
+        Landmarks(moving, fixed)
