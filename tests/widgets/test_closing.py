@@ -115,6 +115,41 @@ def test_what_cannot_be_saved_is_said_and_keeps_the_window(
     assert "could not be written" in notification_manager.records[-1].message
 
 
+def test_what_was_added_last_is_in_the_project_before_it_closes(
+    opened, closings, qtbot, tmp_path, monkeypatch
+):
+    viewer, panel, _, asked = opened
+    path = tmp_path / "kept.semsr"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), ""))
+    panel.session.begin(path)
+    qtbot.waitUntil(lambda: not panel.session.unsaved(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    viewer.add_labels(np.ones((8, 8), np.uint8), name="painted")
+    panel.window().close()
+    assert closings.count == 0  # until its pixels are saved
+    qtbot.waitUntil(lambda: closings.count == 1, timeout=LIMIT_MS)
+    assert not asked
+    assert "painted" in (path / "project.json").read_text()
+
+
+def test_changes_that_cannot_be_saved_are_asked_for(opened, closings, qtbot, tmp_path):
+    viewer, panel, answer, asked = opened
+    path = tmp_path / "kept.semsr"
+    panel.session.begin(path)
+    qtbot.waitUntil(lambda: not panel.session.unsaved(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not panel.session.runner.busy, timeout=LIMIT_MS)
+    path.rename(tmp_path / "away")
+    path.write_text("a file lies where the project was")
+    viewer.layers[-1].name = "renamed"
+    panel.window().close()
+    assert closings.count == 0
+    panel.window().close()
+    assert asked == [["the last changes of kept.semsr"]]
+    answer("discard")
+    panel.window().close()
+    assert closings.count == 1
+
+
 def test_saved_results_are_not_asked_for(opened, closings, tmp_path):
     viewer, panel, _, asked = opened
     viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")

@@ -421,6 +421,20 @@ def test_saving_that_fails_is_told_once_and_can_be_tried_again(
     assert listed(path)["layers"][0]["name"] == "mark 1"
 
 
+def test_a_project_that_does_not_open_leaves_the_open_one_saved(
+    model, save_panel, qtbot, choose, tmp_path
+):
+    layer = model.add_points([[1, 2]], name="mark")
+    panel, path = save_panel(model), tmp_path / "p.semsr"
+    save_into(panel, qtbot, choose, path)
+    choose(tmp_path / "nothing.semsr")
+    panel.open_button.click()
+    wait(panel, qtbot)
+    assert "nothing.semsr" in panel.status.text()
+    layer.name = "renamed"
+    qtbot.waitUntil(lambda: "renamed" in str(listed(path)), timeout=LIMIT_MS)
+
+
 def test_progress_goes_when_a_project_is_saved(
     model, save_panel, qtbot, choose, tmp_path
 ):
@@ -508,6 +522,26 @@ def test_a_missing_input_is_said_and_the_rest_opens(
     viewer, panel = reopen(save_panel, qtbot, choose, path)
     assert {item.name for item in viewer.layers} == {"field", "mark"}
     assert "missing" not in panel.status.text()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scale": ["a", "b"]}, {"scale": [0, -1]}, {"no such": 1}], ids=str
+)
+def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
+    with_input, save_panel, qtbot, choose, wrong
+):
+    path, _ = with_input
+    project = listed(path)
+    (field,) = (item for item in project["layers"] if item["name"] == "field")
+    field["attributes"] |= wrong
+    project["window"] |= {"zoom": "x", "center": None, "point": [1]}
+    (path / "project.json").write_text(json.dumps(project))
+    viewer, panel = reopen(save_panel, qtbot, choose, path)
+    assert [item.name for item in viewer.layers] == ["mark"]
+    assert "Layer 'field' was left out, since project.json" in panel.status.text()
+    panel.run_button.click()
+    wait(panel, qtbot)
+    assert {item["name"] for item in listed(path)["layers"]} == {"field", "mark"}
 
 
 def test_a_changed_input_is_said_and_opens(with_input, save_panel, qtbot, choose, rng):

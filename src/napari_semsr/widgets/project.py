@@ -189,6 +189,8 @@ class SavePanel(Panel):
         label = _NEW if folder is None else "Save project now"
         self.run_button.setText(label)
         said = f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
+        if folder and self.session.failing:
+            said = f"{folder} is open, but its last changes are not saved."
         self.about.setText(said)
         self.new_button.setVisible(folder is not None)
         with self.recent.changed.blocked():

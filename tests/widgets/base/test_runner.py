@@ -11,7 +11,7 @@ from napari_semsr.core import progress
 from napari_semsr.core.errors import ShapeError
 from napari_semsr.core.progress import Job, Progress, Waiting
 from napari_semsr.widgets.base.runner import JobRunner, Turn
-from tests.children import LIMIT_MS, LIMIT_S
+from tests.children import LIMIT_MS, LIMIT_S, run_python
 
 
 class Log:
@@ -278,3 +278,28 @@ def test_time_left_is_told(qtbot, runner, monkeypatch):
     qtbot.waitUntil(lambda: not runner.busy, timeout=LIMIT_MS)
     assert str(log.steps[0]) == "tiles"
     assert str(log.steps[-1]).endswith(" s left")
+
+
+ENDING = """
+import time
+from qtpy.QtWidgets import QApplication
+from napari_semsr.core.progress import Progress
+from napari_semsr.widgets.base.runner import JobRunner
+app, begun, ended = QApplication([]), [], []
+def make():
+    try:
+        while True:
+            begun.append(True)
+            time.sleep(0.01)
+            yield Progress(0, 0, "working")
+    finally:
+        print("ended")
+runner = JobRunner()
+runner.start("Job", make)
+while not begun:
+    app.processEvents()
+"""
+
+
+def test_a_script_may_end_while_a_job_runs():
+    assert run_python(ENDING) == "ended\n"

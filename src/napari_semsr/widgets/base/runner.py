@@ -9,7 +9,9 @@ Jobs of one lane are done one after another, whichever panel asks: two that comp
 the same cores would both take longer, and need the memory of both.
 """
 
+import atexit
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,7 +22,7 @@ from threading import Event
 from typing import Any
 from weakref import ref
 
-from napari.qt.threading import FunctionWorker, create_worker
+from napari.qt.threading import FunctionWorker, WorkerBase, create_worker
 from napari.utils import progress
 from qtpy.compat import isalive
 from qtpy.QtCore import (  # type: ignore[attr-defined]
@@ -44,6 +46,7 @@ from napari_semsr.core import (
 _log = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.05
 _RETURN_EVERY_S = 1.0
+_LAST_STEP_MS = 60_000  # chosen: no step between two looks at a cancel takes longer
 _BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
 
 Parts = Iterator[None] | None
@@ -327,7 +330,22 @@ def _queue() -> _Queue:
     """Give the line of the session, made in the main thread by the first runner."""
     if not _made:
         _made.append(_Queue())
+        # zarr ends its own threads in atexit, for which a job would wait in vain
+        getattr(threading, "_register_atexit", atexit.register)(_end_all)
     return _made[0]
+
+
+def _end_all() -> None:
+    """Cancel what a script leaves running: a thread that outlives Qt aborts Python.
+
+    napari does so itself where its windows have been shown by ``napari.run``.
+    """
+    queue = _queue()
+    queue.runs = [run for run in queue.runs if run.begun]
+    for run in queue.runs:
+        run.cancel.set()
+    with suppress(RuntimeError):  # the time is up, or Qt has ended before
+        WorkerBase.await_workers(_LAST_STEP_MS)
 
 
 def any_busy() -> bool:

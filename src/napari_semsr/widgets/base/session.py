@@ -17,6 +17,7 @@ from napari.utils.notifications import (
     NotificationSeverity,
     notification_manager,
     show_error,
+    show_info,
 )
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QGuiApplication
@@ -180,7 +181,8 @@ class Session(QObject):
         self._steps: dict[str, Any] = {}  # what the window of all steps shows
         self._steps_window: Any = None  # a reference, once there is one
         self._written: Project | None = None
-        self._failed = False  # the last time, and not to be told at every change
+        self.failing = False  # to save, which is not to be told at every change
+        self._opening = False
         self._then: list[Callable[[], object]] = []
         self._window: Any = None  # a reference, once there is one
         self._timer = self._later(self._save_changes, _SETTLE_MS)
@@ -360,7 +362,7 @@ class Session(QObject):
         """Save, unless the viewer was closed and emptied meanwhile."""
         if self._window is not None and not self._is_open():
             return
-        if self.folder is None or self._viewer() is None or self._failed:
+        if self.folder is None or self._viewer() is None or self.failing:
             return
         self.save()
 
@@ -390,7 +392,7 @@ class Session(QObject):
         self._outdated.clear()
         self._inputs, self._lost, self._options, self._written = {}, (), {}, None
         self._steps = {}
-        self._failed = False
+        self.failing = False
 
     def save(self, then: Callable[[], object] | None = None) -> None:
         """Save what is open; pixels first, in a thread, then the list of layers."""
@@ -434,7 +436,7 @@ class Session(QObject):
                 write_project(self.folder, project)
                 self._written = project
                 self._remove_outdated({layer.store for layer in project.layers})
-            self._failed = False
+            self.failing = False
         except SemsrError as error:
             self._fail(str(error))
             return
@@ -452,7 +454,7 @@ class Session(QObject):
 
     def _fail(self, text: str) -> None:
         self._then.clear()
-        self._failed = True
+        self.failing, self._opening = not self._opening, False
         show_error(text)  # even where no panel tells it
         self.failed.emit(text)
         self.changed.emit()
@@ -574,12 +576,16 @@ class Session(QObject):
         """
         if self.runner.busy:
             return False
-        make = partial(self._read, path, then)
-        start = partial(self.runner.start, "Open project", make)
-        if self.folder is None or self._failed:
-            return start()
-        self.save(start)
+        start = partial(self._start_opening, path, then)
+        if self.folder is None or self.failing:
+            start()
+        else:
+            self.save(start)
         return True
+
+    def _start_opening(self, path: Path, then: Callable[[], object]) -> None:
+        self._opening = True
+        self.runner.start("Open project", partial(self._read, path, then))
 
     def _read(self, path: Path, then: Callable[[], object]) -> Job[Callable[[], None]]:
         opened = yield from open_project(path)
@@ -588,13 +594,14 @@ class Session(QObject):
     def _show(self, opened: OpenedProject, then: Callable[[], object]) -> None:
         """Show the layers of a project, where they were and as they were."""
         viewer = self.viewer
+        self._opening = False
+        made, lost, said = _make_layers(opened)
         self.folder = None  # the one that was open is not to lose its layers
         self._forget()
         with self._history.quiet():
             viewer.layers.clear()
         self._history.clear()
-        for record, (data, keywords, kind) in opened.layers:
-            layer = Layer.create(data, keywords, kind)
+        for record, layer in made:
             without_cache(layer)
             viewer.add_layer(layer)
             if isinstance(layer, Image):
@@ -603,11 +610,11 @@ class Session(QObject):
                 self._kept[layer] = Kept(record.store, record.input, record.read)
             if record.store and record.kind == "labels":  # which can be painted on
                 self._own[layer] = opened.folder / record.store
-        self._go_on(opened.folder, opened.project, opened.lost)
+        self._go_on(opened.folder, opened.project, lost)
         then()
-        count = len(opened.layers)
-        said = f"Opened {opened.folder.name} with {count} layer{'s'[: count != 1]}."
-        self.said.emit(" ".join([said, *opened.said]))
+        count = len(made)
+        told = f"Opened {opened.folder.name} with {count} layer{'s'[: count != 1]}."
+        self.said.emit(" ".join([told, *said]))
         self.changed.emit()
 
     # -- closing ---------------------------------------------------------------------
@@ -629,11 +636,17 @@ class Session(QObject):
 
     def _may_close(self, window: QMainWindow) -> bool:
         names = self.unsaved()
+        if self.failing and self.folder is not None:
+            names.append(f"the last changes of {self.folder.name}")
         if not names:
-            if self.folder is not None and not self.runner.busy:
+            if self.folder is not None:
                 self._timer.stop()
-                self._save_changes()
-            return True
+                self.save()
+                if self.runner.busy:  # with pixels: it closes when they are written
+                    show_info(f"Saving {self.folder.name}; napari closes then.")
+                    self._then.append(window.close)
+                    return False
+            return not self.failing
         answer = self.ask(window, names)
         if answer == "save":
             self.saving_wanted(window)
@@ -655,6 +668,24 @@ class Session(QObject):
 
 
 # -- layers, forms and windows as JSON ----------------------------------------------
+
+
+def _make_layers(
+    opened: OpenedProject,
+) -> tuple[list[tuple[ProjectLayer, Layer]], tuple[ProjectLayer, ...], tuple[str, ...]]:
+    """Make the layers of a project; tell which its file describes wrongly."""
+    made, lost, said = [], list(opened.lost), list(opened.said)
+    for record, (data, keywords, kind) in opened.layers:
+        try:
+            made.append((record, Layer.create(data, keywords, kind)))
+        except Exception as error:  # noqa: BLE001 - of napari, or what it is built on
+            lost.append(record)
+            why = " ".join(str(error).split())
+            said.append(
+                f"Layer {record.name!r} was left out, since project.json describes it "
+                f"wrongly ({why}); copy the project again."
+            )
+    return made, tuple(lost), tuple(said)
 
 
 def describe_layer(layer: Layer, place: Kept | None) -> ProjectLayer:
