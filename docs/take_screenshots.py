@@ -253,7 +253,12 @@ ERROR = (
     "another place under Save as."
 )
 STITCH, OPEN = "Stitch mosaic", "Open mosaic"
-UNTRIED = ("Train",)  # whose run is a long one, and is in the manual's own pictures
+SMALL = {
+    "Check model": {"discs": 8, "size_px": 256},
+    "Demonstration": {"frame_px": 144, "size": 192},
+}
+"""What is typed first where a run would take long."""
+UNTRIED = ("Train", "Save")  # a long run, in the manual's own pictures; a dialog
 
 
 def every_name() -> list[str]:
@@ -295,6 +300,8 @@ def run_and_look(
     if panel.title == OPEN:
         panel.path.value = specimen
         finish(panel)
+    if panel.title in SMALL:
+        panel.form.set_values(**SMALL[panel.title])
     if panel.title not in UNTRIED:
         panel.run_button.click()
         finish(panel)

@@ -15,7 +15,7 @@ def test_degraded_image_is_a_calibrated_layer(model, qtbot, add, exposures, run_
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.job == "degrade"
     assert not np.array_equal(found.array(), exposures[0].data)
-    assert "photons" in panel.figures.text()
+    assert panel.findings().numbers["Photons"].value == 50
 
 
 def test_haze_alone_has_a_strength(model, qtbot):

@@ -35,6 +35,14 @@ def test_only_decimals_that_say_something_are_shown(edit):
     assert edit.value == (55.82, 7.123456)
 
 
+def test_decimals_are_still_left_out_in_another_style(edit, qtbot):
+    edit.show()
+    edit.value = (20.0, 20.0)
+    edit.height_box.native.setStyleSheet("QDoubleSpinBox { color: red; }")
+    edit.height_box.native.setSuffix("")  # which makes Qt write the text anew
+    qtbot.waitUntil(lambda: edit.height_box.native.text() == "y 20")
+
+
 def test_both_axes_move_together_until_they_differ(edit):
     edit.height_box.value = 5.0
     assert edit.value == (5.0, 5.0)

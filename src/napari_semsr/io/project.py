@@ -636,7 +636,7 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     if layer.read and "layer" not in layer.read:
         return _read_as(source, layer.read)
     found = read_layers(str(source))
-    which = (layer.read or {}).get("layer", 0)
+    which = int((layer.read or {}).get("layer", 0))
     if which >= len(found):
         msg = f"{source} has no channel {which} any more."
         raise ReadError(msg)

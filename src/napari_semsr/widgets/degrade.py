@@ -59,6 +59,7 @@ _EFFECTS = {
     ),
 }
 _HAZY = ("fog", "hybrid")
+_UNITS = ("px", "nm")  # in which names of parameters end
 
 
 class DegradePanel(Panel):
@@ -105,10 +106,12 @@ class DegradePanel(Panel):
 
 
 def _figures(made: DegradedFile) -> Numbers:
-    """Say what was drawn: numbers as numbers, the rest in words."""
-    return {
-        name.replace("_", " "): Quantity(value)
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else str(value)
-        for name, value in made.parameters.items()
-    }
+    """Say what was drawn: numbers with their units, the rest in words."""
+    rows: dict[str, Quantity | str] = {}
+    for name, value in made.parameters.items():
+        word, _, unit = name.rpartition("_")
+        word, unit = (word, unit) if unit in _UNITS else (name, "")
+        label = word.replace("_", " ").capitalize()
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        rows[label] = Quantity(value, unit) if number else str(value)
+    return rows

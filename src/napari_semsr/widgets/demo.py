@@ -72,7 +72,6 @@ class DemoPanel(Panel):
             tooltip="A folder, in which it gets one of its own; empty keeps it in a "
             "temporary folder that is removed when napari ends.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
-            value="",
         )
         self.report_button = push_button(
             "Open the report",

@@ -3,9 +3,9 @@
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QHelpEvent, QResizeEvent, QTextDocument
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -260,6 +260,7 @@ def shorten_number(box: QDoubleSpinBox) -> None:
         short = text.rstrip("0").removesuffix(point) if point in text else text
         if short != text:
             line.setText(short)
+            box.updateGeometry()
 
     def follow(_: str) -> None:
         if not (line.isModified() and line.hasFocus()):  # not while it is typed
@@ -267,6 +268,23 @@ def shorten_number(box: QDoubleSpinBox) -> None:
 
     box.textChanged.connect(follow)
     box.editingFinished.connect(shorten)
+    box.installEventFilter(_Restyled(box, shorten))
+
+
+class _Restyled(QObject):
+    """Calls something when a box is shown, or has another style: it writes itself."""
+
+    def __init__(self, box: QWidget, call: Callable[[], None]) -> None:
+        super().__init__(box)
+        self._later = QTimer(self)  # when Qt is done with the event
+        self._later.setSingleShot(True)
+        self._later.timeout.connect(call)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Call it soon after such an event."""
+        if event is not None and event.type() in _RESTYLED:
+            self._later.start()
+        return super().eventFilter(watched, event)
 
 
 def least_width(widget: QWidget) -> int:

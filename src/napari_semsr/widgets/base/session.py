@@ -794,7 +794,7 @@ def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{own}", one) for own, one in _controls(item))
 
 
-def _on_change(item: Any, call: Callable[..., object]) -> None:
+def _on_change(item: Any, call: Callable[..., None]) -> None:
     """Call something when a form or control changes."""
     if isinstance(item, OptionsForm):
         for name in item.names:
