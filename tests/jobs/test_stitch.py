@@ -106,6 +106,27 @@ def test_result_speaks_json(made):
     assert "solution" not in record
 
 
+def test_distortion_is_told_and_recorded(made, tmp_path):
+    assert made.to_json()["distortion"] == 0
+    assert 0 < made.to_json()["distortion_sd"] < 0.01
+    assert "found" not in read(made.output).provenance.options
+    napari_semsr.simulate(
+        tmp_path / "bent", phantom="particles", frames_grid=(2, 2), frame_px=SIDE,
+        overlap=0.4, field="square", seed=1, distortion=0.05,
+    )  # fmt: skip
+    bent = napari_semsr.stitch(tmp_path / "bent", tmp_path / "bent.ome.tif")
+    assert bent.distortion == pytest.approx(0.05, abs=4 * bent.distortion_sd)
+    found = read(bent.output).provenance.options["found"]
+    assert found == {
+        "distortion": bent.distortion,
+        "distortion_sd": bent.distortion_sd,
+    }
+    plain = napari_semsr.stitch(
+        tmp_path / "bent", tmp_path / "plain.ome.tif", distortion="none"
+    )
+    assert (plain.distortion, plain.distortion_sd) == (0, None)
+
+
 @pytest.fixture
 def bad_scan(scan, tmp_path):
     """The scan with one frame cut short."""

@@ -12,6 +12,12 @@ from .background import (
     load_torch_libraries as load_torch_libraries,
     return_free_memory as return_free_memory,
 )
+from .distortion import (
+    MOST_DISTORTION as MOST_DISTORTION,
+    distort as distort,
+    rim_displacement as rim_displacement,
+    undistort as undistort,
+)
 from .errors import (
     Cancelled as Cancelled,
     CheckpointError as CheckpointError,

@@ -227,6 +227,11 @@ class StitchedFile(Result):
         Joints that the positions rest on, and those that were not believed.
     residual_px : float
         RMS residual of the joints in use.
+    distortion : float
+        Displacement at the rim over its radius that was taken back from every frame; 0
+        where there is none beyond doubt, or was not to be.
+    distortion_sd : float or None
+        Its standard deviation; None where it was not measured.
     shading_percent : float
         What the flat field leaves, in % of the mean.
     warnings : tuple of str
@@ -255,6 +260,8 @@ class StitchedFile(Result):
     pairs_used: int
     pairs_rejected: int
     residual_px: float
+    distortion: float
+    distortion_sd: float | None
     shading_percent: float
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
@@ -347,6 +354,7 @@ def stitch_job(
     # the layout has been settled when the scan was opened
     settled = request.options.replace(grid=None, order=None, overlap=None)
     solution = yield from solve_mosaic(acquisition, settled, flat=flat)
+    provenance = _with_distortion(provenance, solution)
     plan = plan_fusion(acquisition, solution, request.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
@@ -370,6 +378,8 @@ def stitch_job(
         pairs_used=solution.pairs_used,
         pairs_rejected=solution.pairs_rejected,
         residual_px=solution.residual_px,
+        distortion=solution.distortion,
+        distortion_sd=solution.distortion_sd,
         shading_percent=solution.shading_percent,
         warnings=_warnings(acquisition, solution, written),
         positions=tuple(_entry(name, at) for name, at in placed.items()),
@@ -445,6 +455,18 @@ def _provenance(
     if request.flat_path is not None:
         options["flat_field"] = request.flat_path.name
     return made_by("stitch", options, *inputs)
+
+
+def _with_distortion(provenance: Provenance, solution: "StitchSolution") -> Provenance:
+    """Record the distortion that was found and taken back."""
+    if solution.distortion_sd is None or not solution.distortion:
+        return provenance
+    found = {
+        "distortion": solution.distortion,
+        "distortion_sd": solution.distortion_sd,
+    }
+    options = {**provenance.options, "found": found}
+    return provenance.model_copy(update={"options": options})
 
 
 def _placed(

@@ -121,7 +121,7 @@ def _overlap_sums(
     one, two = boxes[0].slices, boxes[1].slices
     first, second = prepared.banded(pair[0])[one], prepared.banded(pair[1])[two]
     count = first.size
-    if not prepared.flat.valid.all():
+    if not prepared.root.all():
         mask = (prepared.root[one] > 0) & (prepared.root[two] > 0)
         count = int(np.count_nonzero(mask))
         first, second = first * mask, second * mask

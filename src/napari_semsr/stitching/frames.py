@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Acquisition, Float32Array
+from napari_semsr.core import (
+    Acquisition,
+    Float32Array,
+    FloatArray,
+    rim_displacement,
+    undistort,
+)
 from napari_semsr.stitching.flat_field import FlatField
 
 # Chosen: 256 frames of 512 px in float32, with their weights and without, so that
@@ -70,11 +76,27 @@ def _low_pass(image: Float32Array, sigma: float) -> Float32Array:
     return smooth
 
 
+def _image_at(image: Float32Array, places: FloatArray) -> Float32Array:
+    """Read a frame at other places, (2, Y, X)."""
+    read: Float32Array = ndimage.map_coordinates(image, places, order=3, mode="nearest")
+    return read
+
+
+def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
+    """Read a weight at other places, (2, Y, X)."""
+    # a place is valid only where all that it is made of was
+    around = ndimage.minimum_filter(weight, 3, mode="constant")
+    kept = ndimage.map_coordinates(around, places, order=1)
+    # chosen: less is what interpolation leaves of a place outside
+    return np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
+
+
 class CorrectedFrames:
     """Frames of an acquisition with the shading taken off.
 
     `gains` (N,); `rotations` (N, 2), turn in radians and relative scale less 1 of each
-    frame, to be taken back.
+    frame, and `distortion` of the field (`napari_semsr.core.distort`): both are taken
+    back.
     """
 
     def __init__(
@@ -83,6 +105,7 @@ class CorrectedFrames:
         flat: FlatField,
         gains: NDArray[np.float64] | None = None,
         rotations: NDArray[np.float64] | None = None,
+        distortion: float = 0.0,
     ) -> None:
         self.acquisition = acquisition
         self.flat = flat
@@ -92,9 +115,15 @@ class CorrectedFrames:
         )
         self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
         self._inverse = self._inverse.astype(np.float32)
-        self.root = np.sqrt(flat.weight)
+        self.distortion = distortion
+        # inverse variance of a pixel of a frame of gain 1 that is not turned
+        self.weight = flat.weight
+        if distortion:
+            self._places = self._undistorted(np.indices(flat.flat.shape, np.float64))
+            self.weight = _weight_at(flat.weight, self._places)
+        self.root = np.sqrt(self.weight)
         self._blurred = tuple(
-            np.maximum(_low_pass(flat.weight, sigma), 1e-6)
+            np.maximum(_low_pass(self.weight, sigma), 1e-6)
             for sigma in (_FINE, _COARSE)
         )
         self._corrected = BoundedCache(_CORRECTED_BYTES)
@@ -119,9 +148,11 @@ class CorrectedFrames:
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
         single = raw.astype(np.float32)
+        whole = True
         if raw.dtype.kind == "f":
             bad = ~np.isfinite(single)
             if bad.any():
+                whole = False
                 single[bad] = self.flat.dark
                 weight = np.where(bad, 0, weight).astype(np.float32)
         single -= np.float32(self.flat.dark)
@@ -129,29 +160,62 @@ class CorrectedFrames:
         if gain != 1:
             single /= np.float32(gain)
         if self.rotations[index].any():
-            return self._turned(index, single, weight)
-        return single, weight
+            places = self._undistorted(self._turned(index))
+            return _image_at(single, places), _weight_at(weight, places)
+        if not self.distortion:
+            return single, weight
+        kept = _weight_at(weight, self._places)
+        if whole:
+            kept = self.weight if gain == 1 else self.weight * np.float32(gain**2)
+        return _image_at(single, self._places), kept
 
-    def _turned(
-        self, index: int, image: Float32Array, weight: Float32Array
-    ) -> tuple[Float32Array, Float32Array]:
-        """Read a frame at places turned and scaled about its centre."""
+    def _turned(self, index: int) -> FloatArray:
+        """Places, (2, Y, X), turned and scaled about the centre of a frame."""
         turn, scale = self.rotations[index]
         matrix = (1 + scale) * np.array(
             [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
         )
-        centre = (np.array(image.shape) - 1) / 2
+        centre = (np.array(self.frame_shape) - 1) / 2
         offset = centre - matrix @ centre
-        moved = ndimage.affine_transform(image, matrix, offset, order=3, mode="nearest")
-        # a place is valid only where all that it is made of was
-        around = ndimage.minimum_filter(weight, 3, mode="constant")
-        kept = ndimage.affine_transform(around, matrix, offset, order=1)
-        # chosen: less is what interpolation leaves of a place outside
-        return moved, np.where(kept > 0.02, kept, np.float32(0)).astype(np.float32)
+        grid = np.indices(self.frame_shape, np.float64)
+        turned: FloatArray = np.einsum("ab,byx->ayx", matrix, grid)
+        turned += offset[:, None, None]
+        return turned
 
-    def with_rotations(self, rotations: NDArray[np.float64]) -> "CorrectedFrames":
-        """Copy with other rotations, (N, 2)."""
-        return CorrectedFrames(self.acquisition, self.flat, self.gains, rotations)
+    def _undistorted(self, places: FloatArray) -> FloatArray:
+        """Pixels that show these places, (2, …), of undistorted frames."""
+        if not self.distortion:
+            return places
+        y, x = undistort(places[0], places[1], self.frame_shape, self.distortion)
+        # what no pixel shows lies outside the frame
+        return np.nan_to_num(np.stack([y, x]), nan=-2.0)
+
+    def raw_places(self, places: FloatArray) -> FloatArray:
+        """Pixels of the frames as they were taken that show these places, (M, 2)."""
+        return self._undistorted(places.T).T
+
+    def stretch(self) -> tuple[Float32Array, Float32Array]:
+        """How far each pixel moves, along y and x, for one more pixel at the rim."""
+        places = np.indices(self.frame_shape, np.float64)
+        if self.distortion:
+            places = self._places
+        y, x = rim_displacement(places[0], places[1], self.frame_shape)
+        return y.astype(np.float32), x.astype(np.float32)
+
+    def changed(
+        self,
+        *,
+        rotations: FloatArray | None = None,
+        distortion: float | None = None,
+    ) -> "CorrectedFrames":
+        """Copy with other rotations, (N, 2), or another distortion."""
+        return CorrectedFrames(
+            self.acquisition,
+            self.flat,
+            self.gains,
+            self.rotations if rotations is None else rotations,
+            self.distortion if distortion is None else distortion,
+        )
 
     def banded(self, index: int) -> Float32Array:
         """Band-passed frame, (Y, X), in units of equal noise.
@@ -163,7 +227,7 @@ class CorrectedFrames:
 
     def _band(self, index: int) -> Float32Array:
         image, weight = self.corrected(index)
-        product = image * self.flat.weight
+        product = image * self.weight
         fine, coarse = (
             _low_pass(product, sigma) / blurred
             for sigma, blurred in zip((_FINE, _COARSE), self._blurred, strict=True)

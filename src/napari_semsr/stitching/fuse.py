@@ -43,14 +43,13 @@ def _lanczos(part: float) -> FloatArray:
 
 def _feather(prepared: CorrectedFrames) -> Float32Array:
     """Share of a frame's weight that is left near the edge of its field."""
-    padded = np.pad(prepared.flat.valid, 1)
+    valid = prepared.weight > 0
+    padded = np.pad(valid, 1)
     distance = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
     width = max(_LEAST_FEATHER, _FEATHER * min(prepared.frame_shape))
     unit = np.clip(distance / width, 0, 1)
     smooth: Float32Array = (unit**2 * (3 - 2 * unit)).astype(np.float32)
-    return np.where(prepared.flat.valid, np.maximum(smooth, _FAINT), 0).astype(
-        np.float32
-    )
+    return np.where(valid, np.maximum(smooth, _FAINT), 0).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,11 @@ def plan_fusion(
         msg = "A mosaic needs at least one placed frame, got none."
         raise RegistrationError(msg)
     prepared = CorrectedFrames(
-        acquisition, solution.flat, solution.gains, solution.turns
+        acquisition,
+        solution.flat,
+        solution.gains,
+        solution.turns,
+        solution.distortion,
     )
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)

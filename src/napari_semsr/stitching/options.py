@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from napari_semsr.core import Options
+from napari_semsr.core import MOST_DISTORTION, Options
 
 
 class StitchOptions(Options):
@@ -39,6 +39,11 @@ class StitchOptions(Options):
     rotation: bool = Field(
         default=False, description="also find a small turn and scale of each frame"
     )
+    distortion: float | Literal["auto", "none"] = Field(
+        default="auto",
+        description="displacement at the rim along the radius, over that radius; auto: "
+        "from the overlaps, taken back where it is beyond doubt",
+    )
     blend: Literal["feather", "seam"] = Field(
         default="feather",
         description="weighted mean of all frames, or the best frame at each pixel",
@@ -52,6 +57,22 @@ class StitchOptions(Options):
         le=20,
         description="joints must stand this far above unrelated pairs of frames",
     )
+
+    @field_validator("distortion", mode="before")
+    @classmethod
+    def _amount(cls, value: object) -> float | str:
+        """Accept a word or a number that does not fold a frame, also as text."""
+        if value in ("auto", "none"):
+            return str(value)
+        try:
+            amount = float("nan" if isinstance(value, bool) else value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            amount = float("nan")
+        if not abs(amount) <= MOST_DISTORTION:
+            most = f"from -{MOST_DISTORTION} to {MOST_DISTORTION}, such as 0.03"
+            msg = f"must be auto, none or a number {most}"
+            raise ValueError(msg)
+        return amount
 
     @field_validator("grid")
     @classmethod

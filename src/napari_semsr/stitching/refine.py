@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
+from scipy.stats import chi2
 
 from napari_semsr.core import Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -37,9 +38,11 @@ class LinearisedShift:
 
     first: int
     second: int
-    # (2, 2) Inverse covariance of the shift, before division by the noise variance
+    # (2, 2) Inverse covariance of the shift, before division by the noise variance;
+    # (3, 3) where the displacement at the rim is free as well
     information: FloatArray
-    step: FloatArray  # (2,) Change of the shift that this pair alone would make, in px
+    # (2,) or (3,) Change of the shift that this pair alone would make, in px
+    step: FloatArray
     # Noise variance of the smoothed frames, by their weighted difference
     variance: float
 
@@ -60,15 +63,23 @@ def _total_weight(
 
 
 def _linearise(
-    sweep: Resampled, first: int, second: int, around: Sequence[int]
+    sweep: Resampled,
+    first: int,
+    second: int,
+    around: Sequence[int],
+    stretch: tuple[Float32Array, Float32Array] | None = None,
 ) -> LinearisedShift | None:
-    """Compare one pair near its present positions; None below 200 common pixels."""
+    """Compare one pair near its present positions; None below 200 common pixels.
+
+    `stretch`: how far each pixel of a frame moves for one at its rim, along y and x;
+    with it that displacement is free as well.
+    """
     boxes = sweep.boxes(first, second)
     if boxes is None:
         return None
     one, two = boxes
-    a_weight, a, a_y, a_x = (part[one.slices] for part in sweep.frame(first))
-    b_weight, b, b_y, b_x = (part[two.slices] for part in sweep.frame(second))
+    a_weight, a, *a_slopes = (part[one.slices] for part in sweep.frame(first))
+    b_weight, b, *b_slopes = (part[two.slices] for part in sweep.frame(second))
     product = a_weight * b_weight
     inside = product > 0
     if int(np.count_nonzero(inside)) < _MIN_PIXELS:
@@ -77,13 +88,20 @@ def _linearise(
     weight = product[inside] / total
     freedom = float(((a_weight + b_weight)[inside] / total).sum())
     columns = _columns(one.shape, inside, a, b)
-    slopes = np.stack([(a_y + b_y)[inside], (a_x + b_x)[inside]]) / 2
+    if stretch is not None:
+        apart = [plane[two.slices] - plane[one.slices] for plane in stretch]
+        for slope in (a_slopes, b_slopes):
+            slope.append(slope[0] * apart[0] + slope[1] * apart[1])
+    slopes = np.stack(
+        [(p + q)[inside] for p, q in zip(a_slopes, b_slopes, strict=True)]
+    )
+    slopes = slopes / 2
     design = np.concatenate([slopes, columns])
     weighted = design * weight
     normal = (weighted @ design.T).astype(float)
     difference = (b - a)[inside]
     right = (weighted @ difference).astype(float)
-    cross = _crossed(weight, (a_y, a_x), (b_y, b_x), inside)
+    cross = _crossed(weight, a_slopes, b_slopes, inside)
     power = float(np.vdot(weight, difference**2))
     return _eliminated((first, second), normal, right, cross, (power, freedom))
 
@@ -103,8 +121,8 @@ def _columns(
 
 def _crossed(
     weight: Float32Array,
-    a: tuple[Float32Array, Float32Array],
-    b: tuple[Float32Array, Float32Array],
+    a: Sequence[Float32Array],
+    b: Sequence[Float32Array],
     inside: NDArray[np.bool_],
 ) -> FloatArray:
     """Products of one frame's gradient with the other's: free of noise on the mean."""
@@ -128,12 +146,14 @@ def _eliminated(
     say little although its slopes are steep.
     """
     power, freedom = sums
-    nuisance = normal[2:, 2:] + 1e-9 * np.trace(normal[2:, 2:]) * np.eye(_NUISANCE)
-    mixed = normal[:2, 2:]
-    solved = np.linalg.solve(nuisance, np.column_stack([mixed.T, right[2:]]))
-    taken = mixed @ solved[:, :2]
-    gradient = right[:2] - mixed @ solved[:, 2]
-    noisy = normal[:2, :2] - taken
+    size = len(cross)
+    nuisance = normal[size:, size:]
+    nuisance = nuisance + 1e-9 * np.trace(nuisance) * np.eye(_NUISANCE)
+    mixed = normal[:size, size:]
+    solved = np.linalg.solve(nuisance, np.column_stack([mixed.T, right[size:]]))
+    taken = mixed @ solved[:, :size]
+    gradient = right[:size] - mixed @ solved[:, size]
+    noisy = normal[:size, :size] - taken
     values, vectors = np.linalg.eigh((noisy + noisy.T) / 2)
     values = np.maximum(values, max(1e-6 * float(values[-1]), 1e-12))
     root = vectors * np.sqrt(values)
@@ -146,7 +166,7 @@ def _eliminated(
     information = (basis * share**2) @ basis.T
     unroot = inverse @ turn
     step = (unroot / share) @ unroot.T @ gradient
-    left = max(power - float(right[2:] @ solved[:, 2]), 0.0)
+    left = max(power - float(right[size:] @ solved[:, size]), 0.0)
     return LinearisedShift(*pair, information, step, left / max(freedom, 1e-12))
 
 
@@ -167,19 +187,44 @@ class Refined:
     sigma_px: FloatArray
 
 
+def _bounded(item: LinearisedShift) -> FloatArray:
+    """Step of a pair, no farther than it is linear."""
+    if len(item.step) == 2:
+        return np.clip(item.step, -_MAX_STEP, _MAX_STEP)
+    # shift and rim of a small overlap are nearly the same thing: bounding each by
+    # itself would pull along directions in which the pair is sure
+    _, axes = np.linalg.eigh(item.information)
+    return np.asarray(axes @ np.clip(axes.T @ item.step, -_MAX_STEP, _MAX_STEP))
+
+
 def _solve_steps(
     count: int, shifts: Sequence[LinearisedShift], noise: float
 ) -> tuple[FloatArray, sparse.csc_array]:
     """Move all frames at once; what nothing holds stays where it is."""
+    held, right, _, _ = _assembled(count, shifts, noise)
+    return splu(held).solve(right[0].ravel()).reshape(count, 2), held
+
+
+def _assembled(
+    count: int, shifts: Sequence[LinearisedShift], noise: float
+) -> tuple[sparse.csc_array, FloatArray, FloatArray, FloatArray]:
+    """Make the normal equations of all positions.
+
+    Returns the matrix of the positions; their right sides, (K, N, 2), the first of the
+    steps, a second of what one pixel at the rim pulls; and of that pixel itself the
+    pull of the steps, (K - 1,), and the stiffness, (K - 1,), where it is free.
+    """
     first = np.array([item.first for item in shifts], dtype=np.intp)
     second = np.array([item.second for item in shifts], dtype=np.intp)
     doubt = np.array([max(item.variance, 0.5 * noise) for item in shifts])
     blocks = np.stack([item.information for item in shifts]) / doubt[:, None, None]
-    steps = np.clip(np.stack([item.step for item in shifts]), -_MAX_STEP, _MAX_STEP)
+    steps = np.stack([_bounded(item) for item in shifts])
     pull = np.einsum("kab,kb->ka", blocks, steps)
-    right = np.zeros((count, 2))
-    np.add.at(right, second, pull)
-    np.add.at(right, first, -pull)
+    pulls = [pull[:, :2], *np.moveaxis(blocks[:, :2, 2:], 2, 0)]
+    right = np.zeros((len(pulls), count, 2))
+    for own, each in zip(right, pulls, strict=True):
+        np.add.at(own, second, each)
+        np.add.at(own, first, -each)
     rows, columns, values = [], [], []
     for one, two, sign in (
         (first, first, 1),
@@ -202,7 +247,8 @@ def _solve_steps(
     ).tocsc()
     tiny = _HOLD * float(np.median(np.abs(blocks[:, [0, 1], [0, 1]])))
     held = (matrix + tiny * sparse.eye_array(size)).tocsc()
-    return splu(held).solve(right.ravel()).reshape(count, 2), held
+    rim = pull[:, 2:].sum(axis=0), np.einsum("kaa->a", blocks[:, 2:, 2:])
+    return held, right, *rim
 
 
 def _around(pairs: Sequence[IntPair], count: int) -> list[set[int]]:
@@ -214,19 +260,30 @@ def _around(pairs: Sequence[IntPair], count: int) -> list[set[int]]:
     return near
 
 
+def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
+    """Pairs of neighbouring frames one after another: each is resampled once."""
+    rank = np.argsort(np.lexsort((positions[:, 1], positions[:, 0])))
+    return sorted(
+        pairs, key=lambda pair: (min(rank[list(pair)]), max(rank[list(pair)]))
+    )
+
+
 def _sweep_shifts(
     prepared: CorrectedFrames,
     positions: FloatArray,
     pairs: Sequence[IntPair],
     sigma: float,
+    *,
+    stretched: bool = False,
 ) -> list[LinearisedShift]:
-    """Linearise all pairs, those of neighbouring frames one after another."""
+    """Linearise all pairs, in the order given."""
     sweep = Resampled(prepared, positions, sigma)
+    stretch = prepared.stretch() if stretched else None
     near = _around(pairs, len(positions))
     shifts = []
     for first, second in pairs:
         around = sorted(near[first] & near[second])
-        item = _linearise(sweep, first, second, around)
+        item = _linearise(sweep, first, second, around, stretch)
         if item is not None:
             shifts.append(item)
     return shifts
@@ -244,11 +301,7 @@ def refine(
     out; `sweeps`: width of the Gaussian in each sweep, in px.
     """
     positions = positions.copy()
-    order = np.lexsort((positions[:, 1], positions[:, 0]))
-    rank = np.argsort(order)
-    pairs = sorted(
-        pairs, key=lambda pair: (min(rank[list(pair)]), max(rank[list(pair)]))
-    )
+    pairs = _in_order(pairs, positions)
     settled = 0.0
     for sigma in sweeps:
         if sigma == settled:
@@ -285,6 +338,79 @@ def _spread(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     return np.asarray(np.sqrt(variance).reshape(count, 2))
 
 
+# Radial distortion of the field, one number for all frames, with all positions.
+#
+# A frame that moves its rim by one pixel more moves each place by `stretch`; two frames
+# see the same place at different radii, and differ by their gradient times what
+# `stretch` differs by. A part that is the same over an overlap looks like a shift of
+# the frames, so that positions and distortion are solved for together.
+
+
+@dataclass(frozen=True, slots=True)
+class RimStep:
+    """What all pairs together say about the displacement at the rim."""
+
+    step: float  # Change of the displacement, in px
+    sigma: float  # Its standard deviation by noise, in px
+    excess: float  # How many times more than by noise the pairs scatter, at least 1
+    moves: FloatArray  # (N, 2) Change of the positions that goes with it
+    # (N, 2) Deviation of the positions by that of the displacement, the mean taken off
+    doubt_px: FloatArray
+
+
+def measure_rim(
+    prepared: CorrectedFrames,
+    positions: FloatArray,
+    pairs: Sequence[IntPair],
+    sigma: float,
+) -> RimStep | None:
+    """Find how far the rim of every frame still lies from its place, to first order.
+
+    `positions` (N, 2), right to a pixel or two; NaN for frames left out; `sigma`: width
+    of the Gaussian in px. None where no pair
+    has enough in common.
+    """
+    pairs = _in_order(pairs, positions)
+    shifts = _sweep_shifts(prepared, positions, pairs, sigma, stretched=True)
+    if not shifts:
+        return None
+    noise = float(np.median([item.variance for item in shifts]))
+    count = len(positions)
+    held, right, pull, stiff = _assembled(count, shifts, noise)
+    moves, coupled = splu(held).solve(right.reshape(2, -1).T).T
+    stiffness = float(stiff[0] - right[1].ravel() @ coupled)
+    if stiffness <= 0:
+        return None
+    step = float(pull[0] - right[1].ravel() @ moves) / stiffness
+    moves = (moves - step * coupled).reshape(count, 2)
+    smoothed = 4 * np.pi * sigma**2
+    excess = _excess(shifts, moves, step, noise * smoothed)
+    spread = float(np.sqrt(smoothed / stiffness))
+    known = np.isfinite(positions).all(axis=1)
+    pulled = coupled.reshape(count, 2)
+    pulled = np.abs(pulled - pulled[known].mean(axis=0)) * spread * excess
+    return RimStep(step, spread, excess, moves, pulled)
+
+
+def _excess(
+    shifts: Sequence[LinearisedShift], moves: FloatArray, step: float, noise: float
+) -> float:
+    """How many times more than noise the pairs scatter about a solution, at least 1.
+
+    `noise`: variance of a pixel before it was smoothed.
+    """
+    sums = []
+    for item in shifts:
+        left = item.step - np.array([*(moves[item.second] - moves[item.first]), step])
+        sums.append(float(left @ item.information @ left) / noise)
+    # three numbers each, less what positions and rim take; the median is robust
+    free = 3 * len(shifts) - 2 * len(moves) - 1
+    if free <= 0:
+        return 1.0
+    expected = chi2.median(3) * free / (3 * len(shifts))
+    return max(1.0, float(np.sqrt(np.median(sums) / expected)))
+
+
 # Small turn and scale of every frame, found together with its position.
 #
 # A frame is read at ``c + (1 + s) R(t) (x - c)`` about its centre ``c``: to first order
@@ -319,7 +445,7 @@ def refine_rotations(
         steps = _solved(len(positions), found)
         half = max(prepared.frame_shape) / 2
         positions = positions + np.clip(steps[:, :2], -2, 2)
-        prepared = prepared.with_rotations(prepared.rotations + steps[:, 2:] / half)
+        prepared = prepared.changed(rotations=prepared.rotations + steps[:, 2:] / half)
     return prepared, positions
 
 

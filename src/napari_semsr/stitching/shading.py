@@ -75,9 +75,11 @@ def _shared_blocks(frames: Resampled, pair: IntPair) -> tuple[FloatArray, ...] |
     inverse = block_sums(
         np.where(inside, 1 / np.maximum(a_weight, 1e-3), 0)
     ) + block_sums(np.where(inside, 1 / np.maximum(b_weight, 1e-3), 0))
+    # shading belongs to the camera's pixels, distorted as they are
+    raw = frames.prepared.raw_places
     return (
-        place + np.array((one.y0, one.x0)) - frames.parts[pair[0]],
-        place + np.array((two.y0, two.x0)) - frames.parts[pair[1]],
+        raw(place + np.array((one.y0, one.x0)) - frames.parts[pair[0]]),
+        raw(place + np.array((two.y0, two.x0)) - frames.parts[pair[1]]),
         np.log(a_sum[usable] / b_sum[usable]),
         level**2 / inverse[usable],
         (_inverse(a_weight)[usable] - _inverse(b_weight)[usable]) / level,
@@ -154,11 +156,11 @@ def _mean_shape(
     prepared: CorrectedFrames, placed: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Tilt and roundness of the mean frame, their covariance, and where they count."""
-    inside = block_sums(prepared.flat.valid.astype(np.float32)) == _BLOCK**2
+    inside = block_sums((prepared.root > 0).astype(np.float32)) == _BLOCK**2
     chosen = np.flatnonzero(placed)
     chosen = chosen[:: max(1, len(chosen) // 64)]
     place = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
-    place += (_BLOCK - 1) / 2
+    place = prepared.raw_places(place + (_BLOCK - 1) / 2)
     shapes = basis.shapes(place)
     moments = []
     for index in chosen:

@@ -93,6 +93,11 @@ class StitchSolution:
     turns : (N, 2) numpy.ndarray
         Small rotation in radians and relative scale less 1 of each frame; 0 unless
         they were asked for.
+    distortion : float
+        Radial distortion of every frame that was taken back, as the displacement at
+        the rim over its radius; 0 where none was found or asked for.
+    distortion_sd : float or None
+        Standard deviation of it; None where it was not measured.
     noise : float
         Standard deviation of a corrected pixel where the field is brightest.
     threshold : float
@@ -124,6 +129,8 @@ class StitchSolution:
     turns: FloatArray
     noise: float
     threshold: float
+    distortion: float = 0.0
+    distortion_sd: float | None = None
     stage: StageFit | None = None
     pixel_size_nm: PixelSize | None = None
     estimated_pixel_size_nm: PixelSize | None = None

@@ -1,11 +1,13 @@
 """The whole solution of a scan, step by step."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    MOST_DISTORTION,
     Acquisition,
     IntPair,
     Job,
@@ -14,6 +16,7 @@ from napari_semsr.core import (
     RegistrationError,
     ShapeError,
 )
+from napari_semsr.stitching.distortion import guess_distortion
 from napari_semsr.stitching.flat_field import GIVEN, FlatField, first_flat, valid_mask
 from napari_semsr.stitching.frames import CorrectedFrames, noise_level
 from napari_semsr.stitching.layout import chance_threshold, lay_out, place_among
@@ -24,7 +27,7 @@ from napari_semsr.stitching.nominal import (
 )
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.pairwise import search
-from napari_semsr.stitching.refine import refine, refine_rotations
+from napari_semsr.stitching.refine import measure_rim, refine, refine_rotations
 from napari_semsr.stitching.shading import (
     COARSE_KNOTS,
     FINE_KNOTS,
@@ -42,6 +45,22 @@ _FIRST_REACH = 0.1
 _LEAST_REACH = 16
 _LAST_REACH = 0.4
 _ENOUGH_PLACED = 0.8
+
+
+# How far a joint's shift may be off where distortion blurs it, as a share of a frame,
+# and in px; chosen: of 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
+_BLUR = 0.03
+_LEAST_BLUR = 6
+# Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
+# noise, and what is smaller moves no frame by more than the others' errors.
+_BEYOND_DOUBT = 4.0
+_BLURRED = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
+_LAYOUTS = 3  # chosen: the second is right to a pixel, the third is for a bad guess
+# Widths in px: a first look, then wide enough for the 2 px that a guess may err by. The
+# last ones are left as soon as nothing moves.
+_FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
+_LAST_SWEEPS = (1.0,) * 3
+_SETTLED = 0.1  # of the standard deviation; chosen: it adds 0.5 % to it
 
 
 def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
@@ -90,7 +109,11 @@ def _begin(
 ) -> State:
     """Flat field and nominal positions."""
     acquisition = _with_options(acquisition, options)
-    prepared = CorrectedFrames(acquisition, _flat(acquisition, options, flat))
+    prepared = CorrectedFrames(
+        acquisition,
+        _flat(acquisition, options, flat),
+        distortion=0.0 if isinstance(options.distortion, str) else options.distortion,
+    )
     return State(acquisition, options, prepared, *nominal_positions(prepared))
 
 
@@ -197,7 +220,10 @@ def _reshade(state: State, knots: int) -> None:
         plain = without_flat(state.prepared, state.positions, pairs)
         if plain is not None:
             state.prepared = CorrectedFrames(
-                state.acquisition, plain, state.prepared.gains
+                state.acquisition,
+                plain,
+                state.prepared.gains,
+                distortion=state.prepared.distortion,
             )
     before = state.prepared
     fitted = refine_shading(
@@ -213,7 +239,7 @@ def _reshade(state: State, knots: int) -> None:
     if not state.options.match_gain:
         gains = np.ones_like(gains)
     state.prepared = CorrectedFrames(
-        state.acquisition, fitted.flat, gains, before.rotations
+        state.acquisition, fitted.flat, gains, before.rotations, before.distortion
     )
 
 
@@ -227,6 +253,118 @@ def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
         yield Progress(done, 8, "Refining all positions together")
     if state.refined is not None:
         state.positions = state.refined.positions.copy()
+
+
+def _guess(state: State) -> float:
+    """First guess of the distortion, from the joints that were found.
+
+    Where there are hardly any, from all neighbours, within all of the reach.
+    """
+    placed = np.isfinite(state.positions[:, 0])
+    joints = () if state.layout is None else state.layout.joints
+    shifts = {
+        (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
+        for joint in joints
+    }
+    reach = max(_LEAST_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
+    if placed.sum() < _ENOUGH_PLACED * len(placed):
+        pairs = [(item.first, item.second) for item in state.found]
+        shifts = {pair: _nominal_shift(state, pair) for pair in pairs}
+        reach = max(_reach(state, _FIRST_REACH))
+    return guess_distortion(state.prepared, shifts, reach)
+
+
+def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State]:
+    """Search and lay out anew, with some distortion taken back."""
+    prepared = begun.changed(distortion=distortion)
+    expected = state.nominal, state.is_stated
+    if not state.is_stated:
+        expected = nominal_positions(prepared)
+    new = State(state.acquisition, state.options, prepared, *expected)
+    new.distortion_sd = state.distortion_sd
+    yield from _coarse(new)
+    return new
+
+
+def _place(state: State) -> Job[None]:
+    """From a layout in whole pixels to places right to a fraction of one."""
+    if not np.isfinite(state.positions).any():
+        msg = (
+            f"No joint between the {len(state.acquisition)} frames stands out from "
+            f"chance (best score {max((f.best for f in state.found), default=0):.1f}, "
+            f"needed {state.threshold:.1f}): check positions, grid and overlap."
+        )
+        raise RegistrationError(msg)
+    state.noise = noise_level(state.prepared)
+    yield Progress(0, 0, "Placing frames without a joint of their own")
+    _rescue(state)
+    yield Progress(0, 0, "Refining flat field and gains")
+    _reshade(state, COARSE_KNOTS)
+    _rescue(state)
+    # the trials of docs/stitching.md took three sweeps at 2 px and five at 1 px; how
+    # many here is chosen
+    yield from _fine(state, (2.0, 1.0))
+
+
+def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
+    """Place the frames, and take a distortion back that is beyond doubt."""
+    # on a lattice blocks agree just as well a period away
+    guess = 0.0 if state.is_periodic else _guess(state)
+    if guess:
+        state = yield from _again(state, begun, guess)
+    for _ in range(_LAYOUTS):
+        searched = state.prepared.distortion
+        yield from _place(state)
+        yield from _measure_distortion(state, _FIRST_SWEEPS)
+        found = state.prepared.distortion
+        away = abs(found - searched) * min(state.acquisition.frame_shape) / 2
+        # a layout that blurred joints gave is not to be trusted; and a scan without
+        # distortion is to be placed as if none had been thought of
+        if found == searched or (found and away < _BLURRED):
+            break
+        state = yield from _again(state, begun, found)
+        if not found:
+            yield from _place(state)
+            break
+    return state
+
+
+def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[None]:
+    """Find distortion and positions together; take back only what is beyond doubt."""
+    before = state.prepared, state.positions
+    pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+    rim = min(state.acquisition.frame_shape) / 2
+    for done, width in enumerate(sweeps):
+        yield Progress(done, len(sweeps), "Finding the field's distortion")
+        found = measure_rim(state.prepared, state.positions, pairs, width)
+        if found is None:
+            break
+        amount = state.prepared.distortion + found.step / rim
+        state.distortion_sd = found.sigma * found.excess / rim
+        if abs(amount) * rim < _BEYOND_DOUBT * found.sigma:
+            break
+        if abs(amount) > MOST_DISTORTION:
+            break
+        state.prepared = state.prepared.changed(distortion=amount)
+        state.positions = state.positions + found.moves
+        state.distortion_doubt = found.doubt_px
+        if abs(found.step) < _SETTLED * found.sigma:
+            break
+    if not _is_distorted(state):
+        state.prepared, state.positions = before
+        state.distortion_doubt = None
+        if state.prepared.distortion:
+            state.prepared = state.prepared.changed(distortion=0.0)
+
+
+def _is_distorted(state: State) -> bool:
+    """Whether a distortion is beyond doubt and worth its correction."""
+    amount = abs(state.prepared.distortion)
+    if not amount or state.distortion_sd is None or state.refined is None:
+        return False
+    error = float(np.nanmedian(np.hypot(*state.refined.sigma_px.T)))
+    rim = min(state.acquisition.frame_shape) / 2
+    return amount > _BEYOND_DOUBT * state.distortion_sd and amount * rim > error
 
 
 def solve_mosaic(
@@ -266,23 +404,12 @@ def solve_mosaic(
     options = StitchOptions() if options is None else options
     yield Progress(0, 0, "Finding the flat field")
     state = _begin(acquisition, options, flat)
+    begun = state.prepared
     yield from _coarse(state)
-    if not np.isfinite(state.positions).any():
-        msg = (
-            f"No joint between the {len(acquisition)} frames stands out from chance "
-            f"(best score {max((f.best for f in state.found), default=0):.1f}, needed "
-            f"{state.threshold:.1f}): check positions, grid and overlap."
-        )
-        raise RegistrationError(msg)
-    state.noise = noise_level(state.prepared)
-    yield Progress(0, 0, "Placing frames without a joint of their own")
-    _rescue(state)
-    yield Progress(0, 0, "Refining flat field and gains")
-    _reshade(state, COARSE_KNOTS)
-    _rescue(state)
-    # the trials of docs/stitching.md took three sweeps at 2 px and five at 1 px; how
-    # many here is chosen
-    yield from _fine(state, (2.0, 1.0))
+    if options.distortion == "auto":
+        state = yield from _place_undistorted(state, begun)
+    else:
+        yield from _place(state)
     if options.rotation:
         yield Progress(0, 0, "Finding turn and scale of the frames")
         pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
@@ -292,6 +419,8 @@ def solve_mosaic(
     if drop_misfits(state):
         _rescue(state)
     _reshade(state, FINE_KNOTS)
+    if options.distortion == "auto" and state.prepared.distortion:
+        yield from _measure_distortion(state, _LAST_SWEEPS)
     yield from _fine(state, (1.0,) * 4)
     if drop_misfits(state):
         yield from _fine(state, (1.0,) * 2)

@@ -37,6 +37,10 @@ class State:
     refined: Refined | None = None  # Last sweep of the joint refinement
     # Result of fitting flat field and gains to the overlaps
     shading: Shading | None = None
+    # Standard deviation of the field's distortion; None while not measured
+    distortion_sd: float | None = None
+    # (N, 2) What it adds to that of the positions; None where none was taken back
+    distortion_doubt: FloatArray | None = None
     # Pairs whose images allow another shift
     ambiguous: set[IntPair] = field(default_factory=set)
     reasons: dict[int, str] = field(default_factory=dict)  # Why a frame has no place

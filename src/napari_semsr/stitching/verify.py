@@ -43,7 +43,7 @@ _CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to p
 def _reason(state: State, index: int) -> str:
     """Why a frame could not be placed."""
     band = state.prepared.banded(index)
-    inside = state.prepared.flat.valid
+    inside = state.prepared.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
     if texture < _BLANK * FINE_NOISE * state.noise:
         return "blank: it holds no detail above its noise"
@@ -367,6 +367,8 @@ def _summarise(state: State) -> StitchSolution:
     spread = np.full(positions.shape, np.nan)
     if state.refined is not None:
         spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
+        if state.distortion_doubt is not None:
+            spread = np.hypot(spread, state.distortion_doubt)
     shading = state.shading
     return StitchSolution(
         positions_px=positions,
@@ -379,6 +381,8 @@ def _summarise(state: State) -> StitchSolution:
         flat=state.prepared.flat,
         gains=state.prepared.gains,
         turns=state.prepared.rotations,
+        distortion=state.prepared.distortion,
+        distortion_sd=state.distortion_sd,
         noise=state.noise,
         threshold=state.threshold,
         stage=stage,

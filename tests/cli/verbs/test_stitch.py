@@ -22,7 +22,7 @@ def test_record_has_the_keys_of_the_contract(semsr, tmp_path):
     record = said.record
     assert set(record) >= {
         "shape", "pixel_size_nm", "frames", "pairs_used", "pairs_rejected",
-        "residual_px", "warnings", "positions",
+        "residual_px", "warnings", "positions", "distortion", "distortion_sd",
     }  # fmt: skip
     assert record["frames"] == 4
     assert record["pixel_size_nm"] == pytest.approx([20, 20])
@@ -43,6 +43,7 @@ def test_grid_alone_and_summary(semsr, scan):
     assert said.code == 0, said.err
     assert "4 of 4 placed" in said.out
     assert "px RMS" in said.out
+    assert "none found, 0 +- " in said.out
     assert (scan.parent / "mosaic.coverage.tif").is_file()
 
 

@@ -6,7 +6,6 @@ import pytest
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
     blur_by_height,
-    distort,
     expected_counts,
     expose,
     illumination_field,
@@ -123,12 +122,6 @@ def test_tilt_and_dust_leave_their_marks():
     dusty = light(dust=5)
     assert dusty.max() <= 1
     assert dusty.min() < 0.95
-
-
-def test_distortion_moves_the_rim_and_not_the_centre():
-    y, x = distort(np.array([31.5, 31.5]), np.array([31.5, 63.5]), 64, 0.05)
-    assert y == pytest.approx([31.5, 31.5])
-    assert x == pytest.approx([31.5, 63.5 + 0.05 * 32])
 
 
 def test_magnified_pixel_is_the_cameras_over_both_magnifications():

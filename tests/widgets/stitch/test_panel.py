@@ -187,6 +187,24 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     assert "frames joined" in run_panel(panel)
 
 
+def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
+    panel = make(scan)
+    assert panel.options().distortion == "auto"
+    run_panel(panel)
+    found = panel.findings().numbers["Distortion"]
+    assert (found.value, found.unit) == (0, "%")
+    assert str(found).startswith("0 % \N{PLUS-MINUS SIGN} 0.")
+    panel.distortion.value = "none"
+    run_panel(panel)
+    assert panel.findings().numbers["Distortion"] == "not looked for"
+    panel.distortion.value = "number"
+    assert not panel.distortion_amount.native.isHidden()
+    panel.distortion_amount.value = 0.02
+    assert panel.options().distortion == 0.02
+    run_panel(panel)
+    assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
+
+
 def test_cancel_leaves_nothing(make, model, scan, finish):
     panel = make(scan)
     before = set(results.cache_folder().iterdir())

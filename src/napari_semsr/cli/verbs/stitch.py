@@ -59,11 +59,21 @@ def _summarise(result: "jobs.StitchedFile") -> str:
         ("frames", f"{placed} of {result.frames} placed"),
         ("joints", f"{result.pairs_used} used, {result.pairs_rejected} rejected"),
         ("residual", f"{number(result.residual_px)} px RMS"),
+        ("distortion", _distortion(result)),
         ("shading left", f"{number(result.shading_percent)} % of the mean"),
         ("time", f"{number(result.seconds)} s"),
     ]
     rows += [("left out", f"{item.frame}: {item.reason}") for item in result.left_out]
     return columns(rows)
+
+
+def _distortion(result: "jobs.StitchedFile") -> str:
+    """Say what was taken back, and how sure it is."""
+    if result.distortion_sd is None:
+        return number(result.distortion) if result.distortion else "not looked for"
+    sure = f"+- {number(result.distortion_sd)} at the rim"
+    found = number(result.distortion) if result.distortion else "none found, 0"
+    return f"{found} {sure}"
 
 
 STITCH = Verb(_configure, _start, _summarise)

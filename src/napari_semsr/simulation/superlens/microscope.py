@@ -11,7 +11,7 @@ The model, step by step:
    whole system, the camera's pixel included: a frame samples the blurred scene.
 3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
    to ``v`` at the rim; a round field ends at a circle (`illumination_field`). Points
-   are displaced along the radius by ``k rho^2`` (`distort`).
+   are displaced along the radius by ``k rho^2`` (`napari_semsr.core.distort`).
 
 The blur is shared out by height and normalised: light of each depth is blurred by its
 own width, and divided by the depth's own cover, so that an even surface stays even
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import Float32Array, Options
+from napari_semsr.core import MOST_DISTORTION, Float32Array, Options
 from napari_semsr.simulation.phantoms import FWHM, blur_by_width, gaussian_blur
 
 _ROUND_RADIUS = 0.98  # of half the frame's side; chosen
@@ -90,8 +90,8 @@ class MicroscopeOptions(Options):
     )
     distortion: float = Field(
         default=0.0,
-        ge=-0.2,
-        le=0.2,
+        ge=-MOST_DISTORTION,
+        le=MOST_DISTORTION,
         description="displacement at the rim along the radius, over that radius",
     )
     dust: int = Field(
@@ -217,16 +217,6 @@ def illumination_field(
         past = (np.hypot(y, x) - _ROUND_RADIUS) / _RIM_SOFTNESS
         light /= 1 + np.exp(np.clip(2 * (past - 2.5), -60, 60))
     return np.asarray(light, dtype=np.float32)
-
-
-def distort(
-    y: NDArray[np.float64], x: NDArray[np.float64], size: int, amount: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where in the undistorted frame the light of each pixel comes from."""
-    middle = (size - 1) / 2
-    dy, dx = y - middle, x - middle
-    factor = 1 + amount * (dy**2 + dx**2) / (size / 2) ** 2
-    return np.asarray(middle + dy * factor), np.asarray(middle + dx * factor)
 
 
 def _unit_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

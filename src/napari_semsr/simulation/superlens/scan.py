@@ -20,6 +20,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ShapeError,
+    distort,
     parse_pixel_size,
     run,
 )
@@ -28,7 +29,6 @@ from napari_semsr.simulation.sem import acquire_sem
 from napari_semsr.simulation.superlens.microscope import (
     MicroscopeOptions,
     blur_by_height,
-    distort,
     expose,
     illumination_field,
 )
@@ -560,7 +560,7 @@ def clean_frame(
     size = options.frame_px
     y, x = np.meshgrid(*2 * [np.arange(size, dtype=float)], indexing="ij")
     if options.distortion:
-        y, x = distort(y, x, size, options.distortion)
+        y, x = distort(y, x, (size, size), options.distortion)
     return scene.sample(coefficients, y + corner[0], x + corner[1])
 
 

@@ -1,15 +1,17 @@
 """Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from magicgui.types import FileDialogMode
-from magicgui.widgets import ComboBox, FileEdit, LineEdit
+from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
 
 from napari_semsr.core import (
+    MOST_DISTORTION,
     Acquisition,
     FloatArray,
     Job,
@@ -79,6 +81,7 @@ _THIN = 0.006
 _JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
 
 _FLAT_FILE = "file"
+_DISTORTION_NUMBER = "number"
 _NOTHING = "Choose a folder of frames to see what it holds."
 _TITLE = "Stitch mosaic"
 _OF_A_JOINT = [
@@ -245,6 +248,24 @@ class StitchMosaicPanel(Panel):
             tooltip="Image of the bare illumination field.",
             mode=FileDialogMode.EXISTING_FILE,
         )
+        self.distortion = ComboBox(
+            name="distortion",
+            label="Distortion",
+            tooltip="How the uneven magnification of the field is found and taken "
+            "back.",
+            choices=[
+                ("from the overlaps", "auto"),
+                ("none: frames are true", "none"),
+                ("a number", _DISTORTION_NUMBER),
+            ],
+        )
+        self.distortion_amount = FloatSpinBox(
+            name="distortion_amount",
+            tooltip="Displacement at the rim along the radius, over that radius.",
+            min=-MOST_DISTORTION,
+            max=MOST_DISTORTION,
+            step=0.005,
+        )
         self.form = OptionsForm(StitchFolderOptions, _ROWS)
         self.output = store_edit("mosaic")
         self.existing = ComboBox(
@@ -255,7 +276,8 @@ class StitchMosaicPanel(Panel):
         )
         self.trouble = Note()
         told = "How frames are ordered, joined and blended; few scans need it."
-        self.advanced = Folded("Advanced", told, Form(self.positions), self.form)
+        bent = Form(self.positions, self.distortion, self.distortion_amount.native)
+        self.advanced = Folded("Advanced", told, bent, self.form)
         layout = Form(
             self.grid,
             self.pixel_size,
@@ -276,10 +298,15 @@ class StitchMosaicPanel(Panel):
         # a grid that is typed has an order, and an overlap that may be known
         self.grid.changed.connect(self.advanced.unfold_for)
         self._show_flat_file(self.flat.value)
+        self.distortion.changed.connect(self._show_amount)
+        self._show_amount(self.distortion.value)
         self._take_open_scan()
 
     def _show_flat_file(self, method: str) -> None:
         self.flat_file.native.setVisible(method == _FLAT_FILE)
+
+    def _show_amount(self, method: str) -> None:
+        self.distortion_amount.native.setVisible(method == _DISTORTION_NUMBER)
 
     # -- looking at the scan ----------------------------------------------------
 
@@ -348,6 +375,9 @@ class StitchMosaicPanel(Panel):
             grid=self.grid.value,
             pixel_size_nm=self.pixel_size.value,
             flat_field=method,
+            distortion=self.distortion_amount.value
+            if self.distortion.value == _DISTORTION_NUMBER
+            else self.distortion.value,
         )
         return options
 
@@ -639,6 +669,17 @@ def _rms(made: StitchedFile, px: float) -> Quantity:
     return Quantity(px, "px", ".3g", f"{nm}RMS")
 
 
+def _distortion(made: StitchedFile) -> Quantity | str:
+    """Give what was taken back, with its deviation where it was measured."""
+    if made.distortion_sd is None and not made.distortion:
+        return "not looked for"
+    share = Quantity(100 * made.distortion, "%", ".3g", "at the rim")
+    if made.distortion_sd is None:
+        return share
+    note = f"\N{PLUS-MINUS SIGN} {100 * made.distortion_sd:.2g} % at the rim"
+    return replace(share, note=note)
+
+
 def _figures(made: StitchedFile) -> Numbers:
     """Say a mosaic in words and numbers."""
     rows, columns = made.shape
@@ -650,6 +691,7 @@ def _figures(made: StitchedFile) -> Numbers:
             made.pairs_used, note=f"used, {made.pairs_rejected} rejected"
         ),
         "Residual": _rms(made, made.residual_px),
+        "Distortion": _distortion(made),
         "Shading left": Quantity(made.shading_percent, "%", ".2g", "of the mean"),
         "Store": made.output,
     }

@@ -1,0 +1,36 @@
+"""Radial distortion and its inverse."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import MOST_DISTORTION, distort, rim_displacement, undistort
+
+
+def test_distortion_moves_the_rim_and_not_the_centre():
+    y, x = distort(np.array([31.5, 31.5]), np.array([31.5, 63.5]), (64, 64), 0.05)
+    assert y == pytest.approx([31.5, 31.5])
+    assert x == pytest.approx([31.5, 63.5 + 0.05 * 32])
+
+
+def test_the_rim_is_that_of_the_shorter_side():
+    _, x = distort(31.5, 49.5 + 32, (64, 100), 0.05)
+    assert x == pytest.approx(49.5 + 32 * 1.05)
+
+
+@pytest.mark.parametrize("amount", [0.2, 0.03, -0.01, -0.1])
+def test_undistort_is_the_inverse(amount):
+    places = np.indices((48, 64), float)
+    back = undistort(*distort(*places, (48, 64), amount), (48, 64), amount)
+    assert np.allclose(back, places, atol=1e-7)
+
+
+def test_what_no_pixel_shows_is_told():
+    y, x = undistort(23.5, np.array([31.5, 63.0, 90.0]), (48, 64), -MOST_DISTORTION)
+    assert np.isfinite(x).tolist() == np.isfinite(y).tolist() == [True, False, False]
+
+
+def test_rim_displacement_is_the_slope_of_the_distortion():
+    places = np.indices((48, 64), float)
+    more, less = (distort(*places, (48, 64), sign * 1e-4 / 24) for sign in (1, -1))
+    slope = (np.array(more) - np.array(less)) / 2e-4
+    assert np.allclose(rim_displacement(*places, (48, 64)), slope, atol=1e-6)
