@@ -26,9 +26,13 @@ from napari_semsr.core import (
     OptionError,
     ReadError,
 )
-from napari_semsr.io.files import writing
+from napari_semsr.io.files import replacing
 
 _VERSION = 1
+_KINDS = ("similarity", "affine", "elastic")
+_ORDER = 3  # of the B-spline
+_DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
+_CONVENTIONS: dict[str, Any] = {"unit": "nm", "axes": ["y", "x"]}
 _LARGEST = 1 << 28  # bytes; chosen: more is no transform
 _WITHIN = 1e-3  # relative: pixel sizes that were rounded in writing are the same
 
@@ -100,7 +104,7 @@ class Side:
             apart = np.abs(np.subtract(ours, theirs)) - _WITHIN * np.abs(ours)
             if apart.max() > slack:
                 return (
-                    f"it {what.format(*theirs)}, not {'{:.6g}, {:.6g}'.format(*ours)}"
+                    f"it {what.format(*theirs)}; the transform's {what.format(*ours)}"
                 )
         return None
 
@@ -151,15 +155,19 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
     path : pathlib.Path
         Receives it.
     stored : StoredTransform
-        What is written.
+        What is written; numbers in its quality are finite.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
     """
     found = stored.transform
     affine = found.affine if isinstance(found, Elastic) else found
     values: dict[str, Any] = {
         "semsr_transform": _VERSION,
         "kind": stored.kind,
-        "unit": "nm",
-        "axes": ["y", "x"],
+        **_CONVENTIONS,
         "from": _told(stored.moving),
         "to": _told(stored.fixed),
         "matrix": [
@@ -169,15 +177,16 @@ def write_transform(path: Path, stored: StoredTransform) -> None:
     if isinstance(found, Elastic):
         bending = found.bending
         values["bspline"] = {
-            "order": 3,
+            "order": _ORDER,
             "origin": list(bending.origin),
             "spacing": list(bending.spacing),
             "coefficients": bending.coefficients.tolist(),
         }
     if stored.quality:
         values["quality"] = dict(stored.quality)
-    with writing(path):
-        path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(values, indent=1, allow_nan=False)
+    with replacing(path) as place:
+        place.write_text(text + "\n", encoding="utf-8")
 
 
 def _told(side: Side) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def read_transform(path: Path) -> StoredTransform:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReadError(f"{path} is no transform: it is not JSON ({error}).") from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
         msg = f"{path} is no transform: register two images and keep the transform"
@@ -225,17 +234,35 @@ def read_transform(path: Path) -> StoredTransform:
         raise ReadError(f"{msg}, only {_VERSION} can be read: update napari-semsr.")
     try:
         return _parsed(values)
-    except (KeyError, TypeError, ValueError, OptionError) as error:
-        raise ReadError(f"{path} is not a whole transform ({error!r}).") from error
+    except KeyError as error:
+        msg = f"{path} is not a whole transform: it lacks {error}; copy it again, or"
+        raise ReadError(f"{msg} register again.") from error
+    except (*_DAMAGE, OptionError) as error:
+        reason = str(error).rstrip(".")
+        msg = f"{path} is damaged: {reason}. Copy it again, or register again."
+        raise ReadError(msg) from error
 
 
 def _parsed(values: dict[str, Any]) -> StoredTransform:
     """Make a transform of the entries of a file."""
-    rows = np.array(values["matrix"], dtype=float).reshape(2, 3)
+    for key, known in _CONVENTIONS.items():
+        if values.get(key, known) != known:
+            msg = f"its {key} must be {known}, got {values[key]}"
+            raise ValueError(msg)
+    rows = np.array(values["matrix"], dtype=float)
+    if rows.shape != (2, 3):
+        msg = f"its matrix must have 2 rows of 3 numbers, got shape {rows.shape}"
+        raise ValueError(msg)
     affine = Affine.of(rows[:, :2], rows[:, 2])
     transform: Affine | Elastic = affine
+    if values["kind"] not in _KINDS:
+        msg = f"its kind must be {', '.join(_KINDS)}, got {values['kind']!r}"
+        raise ValueError(msg)
     if values["kind"] == "elastic":
         spline = values["bspline"]
+        if spline.get("order", _ORDER) != _ORDER:
+            msg = f"its spline must be of order {_ORDER}, got {spline['order']}"
+            raise ValueError(msg)
         bending = Bending(
             _pair(spline["origin"]),
             _pair(spline["spacing"]),
@@ -251,10 +278,14 @@ def _parsed(values: dict[str, Any]) -> StoredTransform:
 def _side(values: dict[str, Any]) -> Side:
     """Make an image of its entries."""
     rows, columns = (int(n) for n in values["shape"])
+    size = _pair(values["pixel_size_nm"])
+    if min(rows, columns) < 1 or min(size) <= 0:
+        msg = f"an image has {rows} x {columns} px of {size[0]:g} x {size[1]:g} nm"
+        raise ValueError(msg)
     return Side(
         str(values["name"]),
         (rows, columns),
-        _pair(values["pixel_size_nm"]),
+        size,
         _pair(values["origin_nm"]),
         values.get("digest"),
     )

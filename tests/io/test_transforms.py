@@ -1,0 +1,205 @@
+"""A transform comes back as it was stored, and damage is said."""
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Elastic,
+    Micrograph,
+    ReadError,
+    WriteError,
+    parse_pixel_size,
+)
+from napari_semsr.io import Side, StoredTransform, read_transform, write_transform
+
+RNG = np.random.default_rng(0)
+SIMILAR = Affine.turned(12.3456789, scale=1 / 3, shift=(1e5, -7.1), about=(3, 4))
+SHEARED = Affine(((1.1, 0.2), (-0.1, -0.9)), (1 / 7, 3e6))
+BENT = Elastic(
+    SHEARED, Bending((-5.0, 1 / 3), (50.0, 40.0), RNG.normal(0, 5, (2, 4, 6)))
+)
+MOVING = Side("optical.tif", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab")
+FIXED = Side("SEM ünï.tif", (1000, 900), (5.0, 5.0))
+
+
+def _stored(transform=BENT, **quality):
+    return StoredTransform(transform, MOVING, FIXED, quality)
+
+
+@pytest.mark.parametrize(
+    ("transform", "kind"),
+    [(SIMILAR, "similarity"), (SHEARED, "affine"), (BENT, "elastic")],
+)
+def test_a_transform_comes_back_to_the_last_digit(tmp_path, transform, kind):
+    path = tmp_path / "map.json"
+    write_transform(path, _stored(transform, error_px=0.1, ways=["near"]))
+    again = read_transform(path)
+    assert again.kind == kind
+    assert (again.moving, again.fixed) == (MOVING, FIXED)
+    assert again.quality == {"error_px": 0.1, "ways": ["near"]}
+    places = RNG.uniform(-1e3, 1e4, (50, 2))
+    np.testing.assert_array_equal(again.transform(places), transform(places))
+    if kind != "elastic":
+        assert again.transform == transform
+
+
+def test_the_file_says_what_it_holds(tmp_path):
+    path = tmp_path / "map.json"
+    write_transform(path, _stored())
+    values = json.loads(path.read_text("utf-8"))
+    assert (values["unit"], values["axes"]) == ("nm", ["y", "x"])
+    assert values["matrix"] == [[1.1, 0.2, 1 / 7], [-0.1, -0.9, 3e6]]
+    assert np.shape(values["bspline"]["coefficients"]) == (2, 4, 6)
+    assert values["from"]["origin_nm"] == [120.5, -3.0]
+
+
+def test_a_transform_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    path = tmp_path / "map.json"
+    write_transform(path, _stored(SIMILAR))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        write_transform(path, _stored(error=float("nan")))
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["map.json"]
+    with pytest.raises(WriteError, match="could not be written"):
+        write_transform(tmp_path / "none" / "map.json", _stored())
+
+
+@pytest.fixture
+def values(tmp_path):
+    path = tmp_path / "whole.json"
+    write_transform(path, _stored())
+    return json.loads(path.read_text("utf-8"))
+
+
+def _set(values, where, value):
+    *outer, last = where
+    for key in outer:
+        values = values[key]
+    values[last] = value
+
+
+DAMAGE = {
+    "version": (["semsr_transform"], 2, "version 2, only 1 can be read: update"),
+    "kind": (["kind"], "projective", "kind must be similarity, affine, elastic"),
+    "unit": (["unit"], "um", "unit must be nm, got um"),
+    "axes": (["axes"], ["x", "y"], "axes must be"),
+    "order": (["bspline", "order"], 1, "spline must be of order 3, got 1"),
+    "nan": (["matrix", 0, 0], float("nan"), "finite and not press"),
+    "infinite": (["matrix", 1, 2], float("inf"), "finite and not press"),
+    "text": (["matrix", 0, 1], "wide", "damaged: could not convert"),
+    "ragged": (["matrix", 0], [1.0], "damaged"),
+    "rows": (["matrix"], [[1, 0], [0, 1], [0, 0]], "2 rows of 3 numbers"),
+    "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "press the plane to a line"),
+    "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "A bending"),
+    "no spline": (["bspline"], None, "damaged"),
+    "spacing": (["bspline", "spacing"], [0, 1], "Knots of a bending"),
+    "origin": (["from", "origin_nm"], [0, float("inf")], "a length is no number"),
+    "one length": (["to", "pixel_size_nm"], [5], "damaged"),
+    "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
+    "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
+    "endless": (["from", "shape"], [float("inf"), 5], "damaged"),
+    "side": (["from"], "optical", "damaged"),
+    "quality": (["quality"], 7, "damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_said(tmp_path, values, name):
+    where, value, match = DAMAGE[name]
+    values["quality"] = {}
+    _set(values, where, value)
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ReadError, match=match) as caught:
+        read_transform(path)
+    assert "map.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["kind", "from", "to", "matrix", "bspline", "semsr_transform"]
+)
+def test_what_is_missing_is_named(tmp_path, values, key):
+    del values[key]
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps(values))
+    match = "no transform: register" if key == "semsr_transform" else f"lacks '{key}'"
+    with pytest.raises(ReadError, match=match):
+        read_transform(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_file_that_was_cut_short_is_no_transform(tmp_path, values, share):
+    text = json.dumps(values)
+    path = tmp_path / "map.json"
+    path.write_text(text[: int(share * len(text))])
+    with pytest.raises(ReadError, match="is not JSON"):
+        read_transform(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"\x89PNG\r\n\xff\xfe", "is not JSON"),
+        (b"[1, 2]", "no transform: register"),
+        (b'"semsr_transform"', "no transform: register"),
+        (b"[" * 100_000, "is not JSON"),
+    ],
+    ids=["picture", "list", "text", "deep"],
+)
+def test_other_files_are_no_transforms(tmp_path, data, match):
+    path = tmp_path / "map.json"
+    path.write_bytes(data)
+    with pytest.raises(ReadError, match=match):
+        read_transform(path)
+
+
+def test_folders_and_missing_files_are_told(tmp_path):
+    for path in (tmp_path, tmp_path / "none.json"):
+        with pytest.raises(ReadError, match="cannot be read"):
+            read_transform(path)
+
+
+def _image(shape=(300, 400), size=(40.0, 41.5), origin=(120.5, -3.0)):
+    about = parse_pixel_size(size)
+    return Micrograph(np.zeros(shape, np.uint8), about, "optical", origin=origin)
+
+
+def test_a_side_is_its_image():
+    assert Side.of(_image(), "sha256:ab") == Side(
+        "optical", (300, 400), (40.0, 41.5), (120.5, -3.0), "sha256:ab"
+    )
+    assert MOVING.differs(_image()) is None
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        _image((150, 200), (80.0, 83.0), (140.5, 17.75)),
+        _image((600, 800), (20.0, 20.75), (110.5, -13.375)),
+        _image(size=(40.001, 41.499)),
+        _image((300, 399)),
+    ],
+    ids=["coarser", "enhanced", "rounded", "cut by a pixel"],
+)
+def test_other_pixels_of_the_same_area_are_taken(image):
+    assert MOVING.differs(image) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "match"),
+    [
+        (_image(size=None), "no pixel size"),
+        (_image((300, 300)), "12000 x 12450 nm; the transform's is 12000 x 16600 nm"),
+        (_image(size=(20.0, 20.75)), "it is 6000 x 8300 nm"),
+        (_image(origin=(120.5, 900.0)), "begins at 100.5, 879.25 nm"),
+        (_image((400, 300)), "it is 16000 x 12450 nm"),
+    ],
+    ids=["uncalibrated", "narrower", "finer", "elsewhere", "turned"],
+)
+def test_another_image_is_told(image, match):
+    assert match in MOVING.differs(image)
