@@ -40,6 +40,7 @@ from .layers import (
     LayerTuple as LayerTuple,
     Paths as Paths,
     holds_frames as holds_frames,
+    layer_affine as layer_affine,
     layer_attributes as layer_attributes,
     network_mark as network_mark,
     scan_layers as scan_layers,

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
+    Affine,
+    FloatArray,
     Look,
     Micrograph,
     OptionError,
@@ -255,6 +257,31 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
         "metadata": {"micrograph": about, **marks},
         **({} if look is None else _shown(look)),
     }
+
+
+def layer_affine(transform: Affine, *, extra: int = 0) -> FloatArray:
+    """Say how napari shows an image where a transform brings it.
+
+    napari takes `affine` after scale and translation, so that it maps places of the
+    plane, in the layer's unit, as the transform does. It turns what is shown and
+    resamples nothing.
+
+    Parameters
+    ----------
+    transform : Affine
+        From the plane of the image to that in which it is shown.
+    extra : int, default=0
+        Axes of the layer before y and x.
+
+    Returns
+    -------
+    (3 + extra, 3 + extra) numpy.ndarray
+        Keyword `affine` of a layer.
+    """
+    matrix = np.eye(3 + extra)
+    matrix[extra:-1, extra:-1] = transform.linear
+    matrix[extra:-1, -1] = transform.shift
+    return matrix
 
 
 def _shown(look: Look) -> dict[str, Any]:
