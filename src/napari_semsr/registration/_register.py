@@ -1,0 +1,526 @@
+"""Bring an image onto another: search, refine, bend, and say what it is worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from napari_semsr.core import (
+    Affine,
+    Box,
+    Elastic,
+    FloatArray,
+    Grid,
+    Job,
+    Micrograph,
+    Options,
+    Progress,
+    RegistrationError,
+    Transform,
+    Warped,
+)
+from napari_semsr.registration.orientation import (
+    at_pitch,
+    has_structure,
+    orientations,
+)
+from napari_semsr.registration.quality import (
+    Rival,
+    compare,
+    doubt,
+    field_at,
+    held_out,
+    mutual_information,
+    overlap_of,
+    places_seen,
+)
+from napari_semsr.registration.refine import (
+    OTHER_PX,
+    WIDTH_PX,
+    Fit,
+    Level,
+    Model,
+    Plan,
+    refine,
+)
+from napari_semsr.registration.search import (
+    WIDTH_PX as SEARCH_WIDTH_PX,
+    Candidate,
+    Ranges,
+    Search,
+)
+
+Reason = Literal["ambiguous", "no-overlap", "no-structure"]
+Step = Literal["near", "full"]
+
+_RANGES: dict[Step, Ranges] = {
+    "near": Ranges(15.0, 0.10),
+    "full": Ranges(180.0, 0.20, mirrored=True),
+}
+_SIDES: dict[Step, tuple[int, ...]] = {"near": (128, 256), "full": (64, 128)}
+"""Sizes at which a search is tried, in pixels along the longer side of the larger."""
+_CLEAR = 7.0  # deviations of chance; foreign images reach 5.6 in 2000 places, measured
+_LEAST_PX = 64  # side of an image: fewer hold no patches
+_TRIED = 4  # places of the search that are refined; the true one was first or third
+_SAME_PX = 4.0  # of a search's pixels: two places that are one
+_BELIEVED = 5.0  # deviations of chance of a patch that says something
+_NEAR_PX = 1.5  # from the map, for a patch that agrees; by chance 1 in 40 does
+_AGREE = 0.3  # share of the patches that say something and agree
+_FEWEST = 6  # such patches
+_RIVALS = 8  # other shifts that are looked at
+_ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
+_NEARLY = 0.6  # of it, from where on it is asked whether the difference is chance
+_COMPARED_PX = 384  # along the longer side, where places are compared
+_SURE = 4.0  # standard errors by which the best must be better, where others are near
+_CELL_PX = 24  # over which such a difference is one observation
+_OUTLIER_PX = 2.0  # a place whose held-out patch lies so far off is called unreliable
+
+
+class RegistrationOptions(Options):
+    """How an image is brought onto another."""
+
+    model: Literal["similarity", "affine", "elastic"] = Field(
+        default="affine",
+        description="map: similarity (turn, scale), affine (also shear), or elastic "
+        "(affine and a smooth bending)",
+    )
+    search: Literal["near", "full"] = Field(
+        default="near",
+        description="near: turned by 15 degrees and scaled by 10 % at most, then all; "
+        "full: any turn, mirrored too, scaled by 20 % at most",
+    )
+
+
+class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
+    """No map can be believed.
+
+    Parameters
+    ----------
+    message : str
+        Why, and what to do.
+    reason : {"ambiguous", "no-overlap", "no-structure"}
+        The same in a word.
+    rivals : sequence of Rival, optional
+        Places that fit as well.
+    """
+
+    def __init__(
+        self, message: str, reason: Reason, rivals: Sequence[Rival] = ()
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.rivals = tuple(rivals)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Residuals:
+    """By how much patches that were held out lie off a map.
+
+    Attributes
+    ----------
+    places_nm : (N, 2) numpy.ndarray
+        Centres of the patches in the plane of the fixed image.
+    off_nm : (N, 2) numpy.ndarray
+        From where the map brings them to where they lie.
+    reliable : (N,) numpy.ndarray of bool
+        Whether the map may be believed there.
+    side_nm : float
+        Side of a patch.
+    """
+
+    places_nm: FloatArray
+    off_nm: FloatArray
+    reliable: np.ndarray
+    side_nm: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """A map from one image to another, and what it is worth.
+
+    Attributes
+    ----------
+    transform : Affine or Elastic
+        From the moving image to the fixed one, in nm.
+    model : str
+        Kind of map.
+    error_px, error_nm : float
+        Expected distance from the true map, root mean square over the overlap, in
+        pixels of the coarser image and in nm: scatter of the patches, and what another
+        filter changes.
+    overlap : float
+        Share of the smaller image that the other shows.
+    mutual_information_before, mutual_information_after : float
+        In bits, as the images lie by their origins and after registration.
+    residuals : Residuals
+        Of patches that were held out.
+    score : float
+        Height of the search's best place in standard deviations of chance.
+    searched : {"near", "full", "landmarks"}
+        Where the place was found.
+    rivals : tuple of Rival
+        Other places, the best first.
+    """
+
+    transform: Affine | Elastic
+    model: str
+    error_px: float
+    error_nm: float
+    overlap: float
+    mutual_information_before: float
+    mutual_information_after: float
+    residuals: Residuals
+    score: float
+    searched: str
+    rivals: tuple[Rival, ...] = field(default=())
+
+
+def register(
+    moving: Micrograph,
+    fixed: Micrograph,
+    options: RegistrationOptions | None = None,
+    *,
+    start: Affine | None = None,
+) -> Job[Registration]:
+    """Find the map that brings an image onto another of the same place.
+
+    Parameters
+    ----------
+    moving, fixed : Micrograph
+        Calibrated images of one place; contrast may differ or be inverted, NaN is left
+        out.
+    options : RegistrationOptions, optional
+        Kind of map, how far to search.
+    start : Affine, optional
+        A map that is nearly right, as from landmarks; no place is searched then.
+
+    Returns
+    -------
+    Registration
+        The map.
+
+    Yields
+    ------
+    Progress
+        Searching, refining.
+
+    Raises
+    ------
+    RegistrationError
+        If an image has no pixel size or is too small.
+    RegistrationRefused
+        If no map can be believed.
+    """
+    chosen = options or RegistrationOptions()
+    for image, which in ((moving, "moving"), (fixed, "fixed")):
+        _check(image, which)
+    fine = max(*moving.scale, *fixed.scale)
+    model: Model = "similarity" if chosen.model == "similarity" else "affine"
+    if start is None:
+        found = yield from _find(moving, fixed, chosen, fine, model)
+    else:
+        yield Progress(0, 0, "refining")
+        fit = _refined(
+            moving, fixed, Candidate(0.0, start), _reach(moving, fixed), model
+        )
+        if fit is None or not _agrees(fit, fine):
+            msg = (
+                "The images do not agree near the landmarks: check that each pair "
+                "marks one place in both images."
+            )
+            raise RegistrationRefused(msg, "no-overlap")
+        found = _Found(fit, 0.0, "landmarks", ())
+    return (yield from _valued(moving, fixed, found, fine, model))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """The best place, at the finest pixels."""
+
+    fit: Fit
+    score: float
+    searched: str
+    rivals: tuple[Rival, ...]
+
+
+def _check(image: Micrograph, which: str) -> None:
+    """Refuse images that cannot be registered."""
+    if image.pixel_size_nm is None:
+        msg = (
+            f"The {which} image {image.name!r} has no pixel size, without which its "
+            "size on the other is unknown: give it (--pixel-size-nm)."
+        )
+        raise RegistrationError(msg)
+    if min(image.shape) < _LEAST_PX:
+        rows, columns = image.shape
+        msg = (
+            f"Registration needs images of {_LEAST_PX} px or more on each side, the "
+            f"{which} one {image.name!r} has {rows} x {columns}."
+        )
+        raise RegistrationError(msg)
+
+
+def _span(moving: Micrograph, fixed: Micrograph) -> float:
+    """Longest side of both images in nm."""
+    sides = (
+        n * p for i in (moving, fixed) for n, p in zip(i.shape, i.scale, strict=True)
+    )
+    return max(sides)
+
+
+def _reach(moving: Micrograph, fixed: Micrograph) -> float:
+    """Pixel size at which a start may be a few pixels off."""
+    return max(_span(moving, fixed) / _SIDES["near"][0], *moving.scale, *fixed.scale)
+
+
+def _find(
+    moving: Micrograph,
+    fixed: Micrograph,
+    options: RegistrationOptions,
+    fine: float,
+    model: Model,
+) -> Job[_Found]:
+    """Search, coarse first, until a place holds down to the finest pixels."""
+    span = _span(moving, fixed)
+    steps: tuple[Step, ...] = (
+        ("near", "full") if options.search == "near" else ("full",)
+    )
+    structured = False
+    for step in steps:
+        looked = set()
+        for side in _SIDES[step]:
+            pitch = max(span / side, fine)
+            if pitch in looked:
+                continue
+            looked.add(pitch)
+            search = Search(moving, fixed, pitch)
+            structured = structured or all(
+                has_structure(one, SEARCH_WIDTH_PX) for one in search.fields
+            )
+            tried = _RANGES[step].steps(round(span / pitch))
+            places = yield from search.run(tried, 4 * _TRIED)
+            if not places or places[0].score < _CLEAR:
+                continue
+            yield Progress(0, 0, "refining")
+            best = _best(moving, fixed, places, pitch, model)
+            if best is None or not _agrees(best[0], fine):
+                continue
+            fit, score = best
+            yield Progress(0, 0, "looking for other places that fit")
+            rivals = _rivals(moving, fixed, search, places, fit, model)
+            if rivals and rivals[0].score > _ALIKE:
+                raise _ambiguous(rivals)
+            return _Found(fit, score, step, tuple(rivals))
+    if not structured:
+        structured = _structured(moving, fixed, fine)
+    raise _nowhere(structured, moving, fixed)
+
+
+def _structured(moving: Micrograph, fixed: Micrograph, fine: float) -> bool:
+    """Whether both images show something at their finest common pixels."""
+    pitch = max(fine, _span(moving, fixed) / 1024)
+    return all(
+        has_structure(orientations(at_pitch(image, pitch).data, WIDTH_PX), WIDTH_PX)
+        for image in (moving, fixed)
+    )
+
+
+def _nowhere(
+    structured: bool, moving: Micrograph, fixed: Micrograph
+) -> RegistrationRefused:
+    """Say that there is no place."""
+    if not structured:
+        msg = (
+            f"{moving.name!r} or {fixed.name!r} shows too little structure to be "
+            "registered: take images with edges, or mark places as landmarks."
+        )
+        return RegistrationRefused(msg, "no-structure")
+    msg = (
+        f"No place of {moving.name!r} was found on {fixed.name!r}, at any turn, "
+        "mirrored or not, up to 20 % larger or smaller: check the pixel sizes and that "
+        "both show one place over 30 % or more, or mark places as landmarks."
+    )
+    return RegistrationRefused(msg, "no-overlap")
+
+
+def _ambiguous(rivals: Sequence[Rival]) -> RegistrationRefused:
+    """Say that there are several places."""
+    rivals = [rival for rival in rivals if rival.score > _ALIKE]
+    y, x = rivals[0].shift_nm
+    msg = (
+        f"The images fit at {1 + len(rivals)} places or more, as a pattern that "
+        f"repeats does, one of them {y:.0f} nm down and {x:.0f} nm right of the best: "
+        " mark three places as landmarks, or take a larger field."
+    )
+    return RegistrationRefused(msg, "ambiguous", rivals)
+
+
+def _best(
+    moving: Micrograph,
+    fixed: Micrograph,
+    places: Sequence[Candidate],
+    pitch: float,
+    model: Model,
+) -> tuple[Fit, float] | None:
+    """Refine the first few different places, and keep the one that patches support."""
+    middle = places_seen(places[0].affine, moving, fixed)
+    kept: list[Candidate] = []
+    for place in places:
+        apart = (
+            np.abs(place.affine(middle) - other.affine(middle)).max() for other in kept
+        )
+        if all(far > _SAME_PX * pitch for far in apart):
+            kept.append(place)
+    best = None
+    for place in kept[:_TRIED]:
+        if best is not None and place.score < _ALIKE * places[0].score:
+            break
+        fit = _refined(moving, fixed, place, pitch, model)
+        if fit is None:
+            continue
+        support = float((fit.weights * fit.patches.strength).sum())
+        if best is None or support > best[2]:
+            best = fit, place.score, support
+    return best and best[:2]
+
+
+def _refined(
+    moving: Micrograph,
+    fixed: Micrograph,
+    place: Candidate,
+    pitch: float,
+    model: Model,
+) -> Fit | None:
+    """Refine from the search's pixels to the finest."""
+    fine = max(*moving.scale, *fixed.scale)
+    affine, levels = place.affine, [fine]
+    while 2 * levels[-1] < pitch * 0.9:
+        levels.append(2 * levels[-1])
+    found = None
+    for number, level in enumerate(reversed(levels)):
+        last = number == len(levels) - 1
+        size = 96 if last else 64
+        sides = min(
+            n * p / level for n, p in zip(fixed.shape, fixed.scale, strict=True)
+        )
+        theirs = min(
+            n * p / level for n, p in zip(moving.shape, moving.scale, strict=True)
+        )
+        size = int(min(size, 0.5 * sides, 0.5 * theirs))
+        if size < _SMALLEST:
+            continue
+        plans = [Plan(size, 8), Plan(size, 5)] + ([Plan(size, 4)] if last else [])
+        found = refine(Level(moving, fixed, level), affine, plans, model)
+        if found is None:
+            return None
+        affine = found.affine
+    return found
+
+
+_SMALLEST = 24  # pixels along a patch
+
+
+def _agrees(found: Fit, fine: float) -> bool:
+    """Whether enough of the patches that say something lie where the map says."""
+    telling = found.patches.strength > _BELIEVED
+    off = np.hypot(*found.residuals()[telling].T) / fine
+    agree = int((off < _NEAR_PX).sum())
+    return agree >= max(_FEWEST, _AGREE * int(telling.sum()))
+
+
+def _rivals(
+    moving: Micrograph,
+    fixed: Micrograph,
+    search: Search,
+    places: Sequence[Candidate],
+    found: Fit,
+    model: Model,
+) -> list[Rival]:
+    """Find other places that fit, the best first."""
+    best, same = found.affine, _SAME_PX * search.pitch
+    middle = places_seen(best, moving, fixed)
+
+    def apart(one: Affine, other: Affine) -> float:
+        return float(np.abs(one(middle) - other(middle)).max())
+
+    finest = max(*moving.scale, *fixed.scale)
+    pitch = max(finest, _span(moving, fixed) / _COMPARED_PX)
+    levels = [Level(moving, fixed, search.pitch), Level(moving, fixed, pitch)]
+    grid = levels[-1].grid
+    ours = field_at(fixed, grid, Affine(), SEARCH_WIDTH_PX)
+    theirs = field_at(moving, grid, best, SEARCH_WIDTH_PX)
+    rivals = []
+    for place in [*search.rivals(best, _RIVALS), *places[1:_RIVALS]]:
+        affine = place.affine
+        if apart(affine, best) < same:
+            continue
+        for level in levels:
+            moved = refine(level, affine, [Plan(32, 4, SEARCH_WIDTH_PX)], model)
+            if moved is not None and apart(moved.affine, affine) < same:
+                affine = moved.affine
+        if apart(affine, best) < same:
+            continue
+        other = field_at(moving, grid, affine, SEARCH_WIDTH_PX)
+        score, sure = compare(ours, theirs, other, _CELL_PX)
+        if score > _NEARLY and sure < _SURE:
+            score = max(score, 1.0)  # chance may have made the better of the two
+        centre = middle.mean(axis=0)
+        y, x = (affine(centre) - best(centre)).tolist()
+        turned = (affine.degrees - best.degrees + 180) % 360 - 180
+        rivals.append(Rival((y, x), turned, score))
+    return sorted(rivals, key=lambda rival: -rival.score)
+
+
+def _valued(
+    moving: Micrograph, fixed: Micrograph, found: _Found, fine: float, model: Model
+) -> Job[Registration]:
+    """Say what a found map is worth."""
+    yield Progress(0, 0, "estimating the error")
+    fit, affine = found.fit, found.fit.affine
+    places = places_seen(affine, moving, fixed)
+    scatter = doubt(fit, model).at(places)
+    variance = np.trace(scatter, axis1=1, axis2=2)
+    size = round(fit.patches.side_nm / fine)
+    other = refine(Level(moving, fixed, fine), affine, [Plan(size, 5, OTHER_PX)], model)
+    if other is not None:
+        change = other.affine(places) - affine(places)
+        variance = variance + float((change**2).sum(axis=1).mean())
+    error = float(np.sqrt(variance.mean()))
+    off = held_out(fit, model)
+    residuals = Residuals(
+        places_nm=fit.patches.places,
+        off_nm=off,
+        reliable=np.hypot(*off.T) < _OUTLIER_PX * fine,
+        side_nm=fit.patches.side_nm,
+    )
+    before, after = _information(moving, fixed, affine)
+    return Registration(
+        transform=affine,
+        model=model,
+        error_px=error / fine,
+        error_nm=error,
+        overlap=overlap_of(affine, moving, fixed),
+        mutual_information_before=before,
+        mutual_information_after=after,
+        residuals=residuals,
+        score=found.score,
+        searched=found.searched,
+        rivals=found.rivals,
+    )
+
+
+def _information(
+    moving: Micrograph, fixed: Micrograph, transform: Transform
+) -> tuple[float, float]:
+    """Mutual information before and after, on pixels that bound the time."""
+    pitch = max(*moving.scale, *fixed.scale, _span(moving, fixed) / 512)
+    onto = at_pitch(fixed, pitch)
+    grid = Grid.of(onto)
+    seen = (
+        Warped(moving, grid, kind).read(Box.of(grid.shape))
+        for kind in (Affine(), transform)
+    )
+    before, after = (mutual_information(onto.data, one) for one in seen)
+    return before, after

@@ -1,0 +1,196 @@
+"""What a found map is worth: its error, where it can be believed, what else fits.
+
+The error comes from how patches scatter about the map. Neighbours overlap and share
+what they show, so the scatter is summed over cells of the field, each taken as one
+observation [1]_; with few cells it is widened as Student's distribution is. A residual
+is held out: of each patch, from the map that the patches of the other cells give.
+
+.. [1] A. C. Cameron, D. L. Miller, J. Hum. Resour. 50, 317 (2015), for clusters.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_semsr.core import (
+    Affine,
+    Box,
+    FloatArray,
+    FloatPair,
+    Grid,
+    Micrograph,
+    Transform,
+    Warped,
+)
+from napari_semsr.registration.orientation import Field, orientations
+from napari_semsr.registration.refine import Fit, Model, Patches, design_of, fit
+
+_CELLS = 6  # along each side of the field; chosen: 36 observations, 6 unknowns
+_FOLDS = 4  # cells are held out by quarters, so that three are left to fit
+_LEVELS = 32  # of grey, for mutual information; chosen
+_PLACES = 21  # along each side, where the error of a map is looked at
+
+
+def cells(patches: Patches) -> np.ndarray:
+    """Find the number of the cell (N,) in which each patch lies."""
+    low, high = patches.places.min(axis=0), patches.places.max(axis=0)
+    span = np.maximum(high - low, 1e-9)
+    at = np.minimum((_CELLS * (patches.places - low) / span).astype(int), _CELLS - 1)
+    return np.asarray(at[:, 0] * _CELLS + at[:, 1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Doubt:
+    """Covariance of the values of a fitted map, and how to see it at a place."""
+
+    covariance: FloatArray  # (K, K)
+    model: Model
+    mirrored: bool
+    middle: FloatArray
+    size: float
+
+    def at(self, places: FloatArray) -> FloatArray:
+        """Covariances (N, 2, 2) in nm² of mapped places of the moving image."""
+        design = design_of(
+            (places - self.middle) / self.size, self.model, mirrored=self.mirrored
+        )
+        found = np.einsum("nia,ab,njb->nij", design, self.covariance, design)
+        return np.asarray(found)
+
+
+def doubt(found: Fit, model: Model) -> Doubt:
+    """Find how sure the values of an affine fit are, from the scatter of patches."""
+    patches, mirrored = found.patches, found.affine.is_mirrored
+    middle = patches.seen.mean(axis=0)
+    size = float(np.abs(patches.seen - middle).max()) or 1.0
+    design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
+    weighted = patches.surety * found.weights[:, None, None]
+    inverse = np.linalg.pinv(np.einsum("nia,nij,njb->ab", design, weighted, design))
+    pulls = np.einsum("nia,nij,nj->na", design, weighted, found.residuals())
+    number = cells(patches)
+    present = np.unique(number)
+    sums = np.array([pulls[number == cell].sum(axis=0) for cell in present])
+    count, values = len(present), design.shape[-1] / 2
+    widened = count / max(count - values - 1, 1)
+    covariance = widened * inverse @ (sums.T @ sums) @ inverse
+    return Doubt(covariance, model, mirrored, middle, size)
+
+
+def held_out(found: Fit, model: Model) -> FloatArray:
+    """Distances (N, 2) of each patch from the map that others give, nm."""
+    patches = found.patches
+    number = cells(patches)
+    fold = (number // _CELLS % 2) * 2 + number % 2
+    off = found.residuals()
+    for part in range(_FOLDS):
+        out = fold == part
+        rest = patches.only(~out)
+        if not out.any() or len(rest) < 2 * _FOLDS:
+            continue
+        other = fit(
+            rest, model, mirrored=found.affine.is_mirrored, weights=found.weights[~out]
+        )
+        off[out] = patches.places[out] - other.affine(patches.seen[out])
+    return off
+
+
+def places_seen(
+    transform: Transform, moving: Micrograph, fixed: Micrograph
+) -> FloatArray:
+    """Places (N, 2) of the moving image, evenly over what both show, nm."""
+    lies, on = Grid.of(moving), Grid.of(fixed)
+    axes = [
+        np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
+    ]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    mapped = transform(places)
+    inside = ((mapped >= on.corner) & (mapped <= on.end)).all(axis=1)
+    return np.asarray(places[inside])
+
+
+def overlap_of(transform: Transform, moving: Micrograph, fixed: Micrograph) -> float:
+    """Share of the smaller image that the other shows as well."""
+    lies, on = Grid.of(moving), Grid.of(fixed)
+    area = float(np.prod(np.subtract(lies.end, lies.corner)))
+    shown = len(places_seen(transform, moving, fixed)) / _PLACES**2 * area
+    scale = np.sqrt(area)
+    ends = transform(np.array([lies.corner, lies.end]))
+    grown = 1.0
+    if isinstance(transform, Affine):
+        grown = abs(transform.determinant)
+    elif scale > 0:
+        grown = float(np.prod(np.abs(ends[1] - ends[0]))) / area
+    smaller = min(area * grown, float(np.prod(np.subtract(on.end, on.corner))))
+    return min(1.0, shown * grown / smaller)
+
+
+def mutual_information(one: FloatArray, two: FloatArray) -> float:
+    """Mutual information in bits of grey values of one shape; pixels with NaN left out.
+
+    Grey values are ranked into 32 levels of equal share, so that no range is chosen.
+    """
+    known = np.isfinite(one) & np.isfinite(two)
+    if known.sum() < _LEVELS**2:
+        return 0.0
+    ranked = []
+    for image in (one[known], two[known]):
+        edges = np.unique(np.quantile(image, np.linspace(0, 1, _LEVELS + 1)[1:-1]))
+        ranked.append(np.searchsorted(edges, image, side="right"))
+    joint = np.zeros((_LEVELS, _LEVELS))
+    np.add.at(joint, tuple(ranked), 1)
+    joint /= joint.sum()
+    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    filled = joint > 0
+    return float((joint[filled] * np.log2(joint[filled] / apart[filled])).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another place at which the moving image fits.
+
+    Attributes
+    ----------
+    shift_nm : tuple of float
+        ``(y, x)`` by which it lies off the best place, at the centre of the image.
+    degrees : float
+        By which it is turned against it.
+    score : float
+        Correlation there over that at the best place, where both can be compared.
+    """
+
+    shift_nm: FloatPair
+    degrees: float
+    score: float
+
+
+def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, float]:
+    """How well another place fits over the best, and how sure the difference is.
+
+    Of orientation fields (Y, X) on one grid, where all three are known: the ratio of
+    the correlations, and the mean difference of cells over its standard error.
+    """
+    known = (fixed != 0) & (best != 0) & (other != 0)
+    if known.sum() < cell**2:
+        return 0.0, np.inf
+    ours = np.where(known, (fixed * np.conj(best)).real, 0)
+    theirs = np.where(known, (fixed * np.conj(other)).real, 0)
+    if ours.sum() <= 0:
+        return 1.0, 0.0
+    rows, columns = (n // cell for n in fixed.shape)
+    apart = (ours - theirs)[: rows * cell, : columns * cell]
+    sums = apart.reshape(rows, cell, columns, cell).sum(axis=(1, 3))
+    covered = known[: rows * cell, : columns * cell]
+    filled = covered.reshape(rows, cell, columns, cell).mean(axis=(1, 3)) > 0.25
+    each = sums[filled]
+    if each.size < 4:
+        return float(theirs.sum() / ours.sum()), 0.0
+    error = each.std(ddof=1) / np.sqrt(each.size)
+    return float(theirs.sum() / ours.sum()), float(each.mean() / max(error, 1e-12))
+
+
+def field_at(
+    image: Micrograph, grid: Grid, transform: Transform, width_px: float
+) -> Field:
+    """Orientations of an image that is seen through a transform on a grid."""
+    seen = Warped(image, grid, transform).read(Box.of(grid.shape))
+    return orientations(seen, width_px)

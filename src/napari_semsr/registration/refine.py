@@ -1,0 +1,329 @@
+"""Refinement: patch by patch to the noise, and the map that fits them best.
+
+The moving image is seen through the map so far. Patches of both orientation fields are
+correlated; the peak of each says by how much it still lies off, and the curvature of
+the peak in which direction that is sure: a patch that holds one line says nothing along
+it. The map is fitted to all of them by least squares with these as weights; patches
+that do not belong (another place found, shadows, dirt) lose theirs round by round, as
+under Student's distribution.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from napari_semsr.core import (
+    Affine,
+    Area,
+    Box,
+    Float32Array,
+    FloatArray,
+    Grid,
+    IntPair,
+    Micrograph,
+    Transform,
+    Warped,
+)
+from napari_semsr.registration.orientation import at_pitch, orientations
+
+Model = Literal["similarity", "affine"]
+
+WIDTH_PX = 1.5  # of the filter; 1.2 and 2 are as good on average, 0.9 and 3 worse
+OTHER_PX = 2.5  # another width: what it changes is about what both are off, measured
+_IN_MEMORY = 4096  # longest side of an image that is brought to a pixel size at once
+_KNOWN = 0.5  # share of a patch that both images show
+_LOW = 0.02  # of the larger curvature: along a line next to nothing is known, not less
+_LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
+_FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
+_FITS = 60  # rounds of weights, until they change nothing
+_SETTLED = 1e-7
+_HALF = 1.386  # median of chi-square with two degrees of freedom
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Patches of one round, in pixels of its level."""
+
+    size: int
+    reach: int  # farthest that a patch may lie off
+    width: float = WIDTH_PX  # of the filter
+    most: int = 400  # patches; more tell little more
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patches:
+    """Where patches lie, and by how much the moving image lies off there."""
+
+    seen: FloatArray  # (N, 2) places in the moving image, nm
+    places: FloatArray  # (N, 2) the same places in the fixed one, nm
+    surety: FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
+    strength: FloatArray  # (N,) height of the peak in deviations of chance
+    side_nm: float  # of a patch
+    step_nm: float  # from patch to patch
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def only(self, which: NDArray[np.bool_]) -> "Patches":
+        """Take some of the patches."""
+        return Patches(
+            self.seen[which],
+            self.places[which],
+            self.surety[which],
+            self.strength[which],
+            self.side_nm,
+            self.step_nm,
+        )
+
+
+class Level:
+    """An image pair at one pixel size, read patch by patch."""
+
+    def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
+        self.pitch = pitch_nm
+        lies = Grid.of(fixed)
+        sides = zip(lies.shape, lies.pitch, strict=True)
+        rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
+        self.grid = Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
+        self._fixed = (
+            _held(fixed, pitch_nm) if max(rows, columns) < _IN_MEMORY else fixed
+        )
+        large = max(moving.shape) * max(moving.scale) / pitch_nm > _IN_MEMORY
+        self.moving = moving if large else _held(moving, pitch_nm)
+
+    def read(self, transform: Transform, box: Box) -> tuple[Float32Array, Float32Array]:
+        """See both images in a part of the grid; beyond it there is NaN."""
+        warped = Warped(self.moving, self.grid, transform)
+        inner = Box(
+            max(0, box.y0),
+            min(self.grid.shape[0], box.y1),
+            max(0, box.x0),
+            min(self.grid.shape[1], box.x1),
+        )
+        fixed = np.full(box.shape, np.nan, np.float32)
+        part = Area.of(self._fixed, self.grid).part(inner).read()
+        fixed[
+            inner.y0 - box.y0 : inner.y1 - box.y0, inner.x0 - box.x0 : inner.x1 - box.x0
+        ] = part
+        return fixed, np.asarray(warped.read(box), np.float32)
+
+
+def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
+    """Keep an image in memory, at coarser pixels where these are much finer."""
+    if max(image.scale) * 1.25 < pitch_nm:
+        return at_pitch(image, pitch_nm)
+    data = np.asarray(image.data)
+    return image.replace(data=data.astype(np.float32))
+
+
+def measure(level: Level, transform: Transform, plan: Plan) -> Patches | None:
+    """Find by how much patches lie off; None where there is none to look at."""
+    size, reach = plan.size, plan.reach
+    rim = int(np.ceil(3 * plan.width)) + 1
+    corners = _corners(level, transform, plan)
+    if not corners:
+        return None
+    outer, wide = rim + reach, size + 2 * (rim + reach)
+    fixed = np.empty((len(corners), wide, wide), np.float32)
+    moving = np.empty_like(fixed)
+    for number, (y, x) in enumerate(corners):
+        box = Box(y - outer, y + size + outer, x - outer, x + size + outer)
+        fixed[number], moving[number] = level.read(transform, box)
+    trusted = np.zeros((wide, wide), bool)
+    trusted[rim:-rim, rim:-rim] = True
+    ours = orientations(fixed, plan.width, keep=trusted)[:, outer:-outer, outer:-outer]
+    theirs = orientations(moving, plan.width, keep=trusted)[:, rim:-rim, rim:-rim]
+    inner = theirs[:, reach : reach + size, reach : reach + size]
+    enough = ((ours != 0) & (inner != 0)).mean(axis=(1, 2)) >= _KNOWN
+    if not enough.any():
+        return None
+    sums, chance = _correlated(ours[enough], theirs[enough], reach)
+    off, surety, strength = _peaks(sums, chance)
+    sure = surety[:, 0, 0] > 0
+    first = np.array(corners, dtype=float)[enough][sure]
+    corner = np.array(level.grid.corner)
+    places = corner + (first + size / 2) * level.pitch
+    step = _step(level, plan) * level.pitch
+    return Patches(
+        seen=transform.inverse()(places + off[sure] * level.pitch),
+        places=places,
+        surety=surety[sure] / level.pitch**2,
+        strength=strength[sure],
+        side_nm=size * level.pitch,
+        step_nm=step,
+    )
+
+
+def _step(level: Level, plan: Plan) -> float:
+    """Pixels from patch to patch: half a patch, or more on a large image."""
+    rows, columns = level.grid.shape
+    return max(plan.size / 2, float(np.sqrt(rows * columns / plan.most)))
+
+
+def _corners(level: Level, transform: Transform, plan: Plan) -> list[IntPair]:
+    """First pixels of the patches that the moving image may show."""
+    step = _step(level, plan)
+    axes = []
+    for side in level.grid.shape:
+        count = int(np.ceil(max(side - plan.size, 0) / step)) + 1
+        last = max(side - plan.size, 0)
+        axes.append(np.unique(np.rint(np.linspace(0, last, count)).astype(int)))
+    if min(level.grid.shape) < plan.size:
+        return []
+    middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    places = np.array(level.grid.corner) + (middles + plan.size / 2) * level.pitch
+    lies = Grid.of(level.moving)
+    at = transform.inverse()(places)
+    shown = ((at > lies.corner) & (at < lies.end)).all(axis=1)
+    return [(int(y), int(x)) for y, x in middles[shown]]
+
+
+def _correlated(
+    ours: FloatArray, theirs: FloatArray, reach: int
+) -> tuple[FloatArray, FloatArray]:
+    """Correlations (N, 2r + 1, 2r + 1) over shifts, and their variance by chance."""
+    size = ours.shape[-1]
+    taper = np.hanning(size + 2)[1:-1].astype(np.float32)
+    template = ours * np.outer(taper, taper)
+    full = fft.next_fast_len(size + 2 * reach)
+    span = slice(0, 2 * reach + 1)
+    sums, chance = [], []
+    for start in range(0, len(ours), 64):  # bounds the memory
+        part = slice(start, start + 64)
+        one, two = template[part], theirs[part]
+        product = fft.fft2(two, (full, full)) * np.conj(fft.fft2(one, (full, full)))
+        sums.append(fft.ifft2(product).real[:, span, span])
+        power = fft.rfft2(np.abs(two) ** 2, (full, full)) * np.conj(
+            fft.rfft2(np.abs(one) ** 2, (full, full))
+        )
+        chance.append(fft.irfft2(power, (full, full))[:, span, span] / 2)
+    scatter = np.concatenate(chance)
+    least = _LEAST * scatter.max(axis=(1, 2), keepdims=True)
+    return np.concatenate(sums), np.maximum(scatter, np.maximum(least, 1e-12))
+
+
+def _peaks(
+    sums: FloatArray, chance: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Places of the peaks from the middle, how sure they are, and how high."""
+    count, width = len(sums), sums.shape[1]
+    scores = sums / np.sqrt(chance)
+    best = scores[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
+    y, x = (index + 1 for index in np.unravel_index(best, (width - 2, width - 2)))
+    each = np.arange(count)
+
+    def at(dy: int, dx: int) -> FloatArray:
+        return np.asarray(sums[each, y + dy, x + dx], dtype=np.float64)
+
+    slope = np.stack([at(1, 0) - at(-1, 0), at(0, 1) - at(0, -1)], axis=-1) / 2
+    cross = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    bend = np.empty((count, 2, 2))
+    bend[:, 0, 0] = 2 * at(0, 0) - at(1, 0) - at(-1, 0)
+    bend[:, 1, 1] = 2 * at(0, 0) - at(0, 1) - at(0, -1)
+    bend[:, 0, 1] = bend[:, 1, 0] = -cross
+    values, axes = np.linalg.eigh(bend)
+    values = np.maximum(values, _LOW * np.maximum(values[:, 1:], 1e-9))
+    bend = np.einsum("nij,nj,nkj->nik", axes, values, axes)
+    part = np.clip(np.linalg.solve(bend, slope[..., None])[..., 0], -1, 1)
+    off = np.stack([y, x], axis=-1) - width // 2 + part
+    height = at(0, 0)
+    # The slope at the true place scatters as the curvature of a peak of chance.
+    surety = bend * (np.maximum(height, 0) / chance[each, y, x])[:, None, None]
+    return off, surety, scores[each, y, x]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A map and the patches that it was fitted to."""
+
+    affine: Affine
+    patches: Patches
+    weights: FloatArray  # (N,) 1 for patches that fit, less for others
+    spread: float  # variance of a patch over what its surety says
+
+    def residuals(self, transform: Transform | None = None) -> FloatArray:
+        """Distances (N, 2) from where the map brings patches to where they lie, nm."""
+        moved = (transform or self.affine)(self.patches.seen)
+        return self.patches.places - moved
+
+
+def fit(
+    patches: Patches,
+    model: Model,
+    *,
+    mirrored: bool = False,
+    weights: FloatArray | None = None,
+) -> Fit:
+    """Fit a map to patches; `weights` (N,) keeps those of an earlier fit."""
+    middle = patches.seen.mean(axis=0)
+    size = float(np.abs(patches.seen - middle).max()) or 1.0
+    design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
+    given = weights
+    weights = np.ones(len(patches)) if given is None else given
+    values = np.zeros(design.shape[-1])
+    spread = 1.0
+    for _ in range(_FITS):
+        weighted = patches.surety * weights[:, None, None]
+        left = np.einsum("nia,nij,njb->ab", design, weighted, design)
+        right = np.einsum("nia,nij,nj->a", design, weighted, patches.places)
+        found = np.linalg.lstsq(left, right, rcond=1e-12)[0]
+        off = patches.places - design @ found
+        misfit = np.einsum("ni,nij,nj->n", off, patches.surety, off)
+        spread = max(float(np.median(misfit)) / _HALF, 1e-12)
+        settled = np.abs(found - values).max() <= _SETTLED * size
+        values = found
+        if given is not None or settled:
+            break
+        weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
+    linear, shift = _map_of(values, model, mirrored=mirrored)
+    affine = Affine.of(linear / size, shift - linear @ middle / size)
+    return Fit(affine, patches, weights, spread)
+
+
+def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
+    """Give derivatives (N, 2, K) of mapped places by the values that are fitted."""
+    count = len(at)
+    if model == "similarity":
+        # x' = a x - b y, y' = b x + a y; a mirrored x has the other sign
+        y, x = at[:, 0], at[:, 1] * (-1 if mirrored else 1)
+        design = np.zeros((count, 2, 4))
+        design[:, 0, :2] = np.stack([y, x], axis=-1)
+        design[:, 1, :2] = np.stack([x, -y], axis=-1)
+        design[:, 0, 2] = design[:, 1, 3] = 1
+        return design
+    design = np.zeros((count, 2, 6))
+    design[:, 0, 0:2] = design[:, 1, 2:4] = at
+    design[:, 0, 4] = design[:, 1, 5] = 1
+    return design
+
+
+def _map_of(
+    values: FloatArray, model: Model, *, mirrored: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Matrix and shift of fitted values."""
+    if model == "similarity":
+        a, b = values[:2]
+        flip = -1 if mirrored else 1
+        return np.array([[a, b * flip], [-b, a * flip]]), values[2:]
+    return values[:4].reshape(2, 2), values[4:]
+
+
+def refine(
+    level: Level, affine: Affine, plans: Sequence[Plan], model: Model
+) -> Fit | None:
+    """Measure and fit in rounds; None where fewer than six patches are left."""
+    found = None
+    for plan in plans:
+        patches = measure(level, affine, plan)
+        if patches is None or len(patches) < _FEWEST:
+            return None
+        found = fit(patches, model, mirrored=affine.is_mirrored)
+        affine = found.affine
+    return found
+
+
+_FEWEST = 6  # patches; an affine map has six numbers, a patch gives two at most
