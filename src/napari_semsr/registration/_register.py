@@ -39,8 +39,8 @@ from napari_semsr.registration.quality import (
 from napari_semsr.registration.refine import (
     OTHER_PX,
     WIDTH_PX,
-    Fit,
     Level,
+    MapFit,
     Model,
     Plan,
     refine,
@@ -239,7 +239,7 @@ def register(
 class _Found:
     """The best place, at the finest pixels."""
 
-    fit: Fit
+    fit: MapFit
     score: float
     searched: str
     rivals: tuple[Rival, ...]
@@ -363,7 +363,7 @@ def _best(
     places: Sequence[Candidate],
     pitch: float,
     model: Model,
-) -> tuple[Fit, float] | None:
+) -> tuple[MapFit, float] | None:
     """Refine the first few different places, and keep the one that patches support."""
     middle = places_seen(places[0].affine, moving, fixed)
     kept: list[Candidate] = []
@@ -392,7 +392,7 @@ def _refined(
     place: Candidate,
     pitch: float,
     model: Model,
-) -> Fit | None:
+) -> MapFit | None:
     """Refine from the search's pixels to the finest."""
     fine = max(*moving.scale, *fixed.scale)
     affine, levels = place.affine, [fine]
@@ -422,7 +422,7 @@ def _refined(
 _SMALLEST = 24  # pixels along a patch
 
 
-def _agrees(found: Fit, fine: float) -> bool:
+def _agrees(found: MapFit, fine: float) -> bool:
     """Whether enough of the patches that say something lie where the map says."""
     telling = found.patches.strength > _BELIEVED
     off = np.hypot(*found.residuals()[telling].T) / fine
@@ -435,7 +435,7 @@ def _rivals(
     fixed: Micrograph,
     search: Search,
     places: Sequence[Candidate],
-    found: Fit,
+    found: MapFit,
     model: Model,
 ) -> list[Rival]:
     """Find other places that fit, the best first."""

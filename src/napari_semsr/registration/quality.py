@@ -23,7 +23,7 @@ from napari_semsr.core import (
     Warped,
 )
 from napari_semsr.registration.orientation import Field, orientations
-from napari_semsr.registration.refine import Fit, Model, Patches, design_of, fit
+from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_of, fit
 
 _CELLS = 6  # along each side of the field; chosen: 36 observations, 6 unknowns
 _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
@@ -31,7 +31,7 @@ _LEVELS = 32  # of grey, for mutual information; chosen
 _PLACES = 21  # along each side, where the error of a map is looked at
 
 
-def cells(patches: Patches) -> np.ndarray:
+def cells(patches: PatchShifts) -> np.ndarray:
     """Find the number of the cell (N,) in which each patch lies."""
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
     span = np.maximum(high - low, 1e-9)
@@ -58,7 +58,7 @@ class Doubt:
         return np.asarray(found)
 
 
-def doubt(found: Fit, model: Model) -> Doubt:
+def doubt(found: MapFit, model: Model) -> Doubt:
     """Find how sure the values of an affine fit are, from the scatter of patches."""
     patches, mirrored = found.patches, found.affine.is_mirrored
     middle = patches.seen.mean(axis=0)
@@ -76,7 +76,7 @@ def doubt(found: Fit, model: Model) -> Doubt:
     return Doubt(covariance, model, mirrored, middle, size)
 
 
-def held_out(found: Fit, model: Model) -> FloatArray:
+def held_out(found: MapFit, model: Model) -> FloatArray:
     """Distances (N, 2) of each patch from the map that others give, nm."""
     patches = found.patches
     number = cells(patches)

@@ -46,7 +46,7 @@ _HALF = 1.386  # median of chi-square with two degrees of freedom
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Patches of one round, in pixels of its level."""
+    """PatchShifts of one round, in pixels of its level."""
 
     size: int
     reach: int  # farthest that a patch may lie off
@@ -55,7 +55,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patches:
+class PatchShifts:
     """Where patches lie, and by how much the moving image lies off there."""
 
     seen: FloatArray  # (N, 2) places in the moving image, nm
@@ -68,9 +68,9 @@ class Patches:
     def __len__(self) -> int:
         return len(self.places)
 
-    def only(self, which: NDArray[np.bool_]) -> "Patches":
+    def only(self, which: NDArray[np.bool_]) -> "PatchShifts":
         """Take some of the patches."""
-        return Patches(
+        return PatchShifts(
             self.seen[which],
             self.places[which],
             self.surety[which],
@@ -120,7 +120,7 @@ def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
     return image.replace(data=data.astype(np.float32))
 
 
-def measure(level: Level, transform: Transform, plan: Plan) -> Patches | None:
+def measure(level: Level, transform: Transform, plan: Plan) -> PatchShifts | None:
     """Find by how much patches lie off; None where there is none to look at."""
     size, reach = plan.size, plan.reach
     rim = int(np.ceil(3 * plan.width)) + 1
@@ -148,7 +148,7 @@ def measure(level: Level, transform: Transform, plan: Plan) -> Patches | None:
     corner = np.array(level.grid.corner)
     places = corner + (first + size / 2) * level.pitch
     step = _step(level, plan) * level.pitch
-    return Patches(
+    return PatchShifts(
         seen=transform.inverse()(places + off[sure] * level.pitch),
         places=places,
         surety=surety[sure] / level.pitch**2,
@@ -237,11 +237,11 @@ def _peaks(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fit:
+class MapFit:
     """A map and the patches that it was fitted to."""
 
     affine: Affine
-    patches: Patches
+    patches: PatchShifts
     weights: FloatArray  # (N,) 1 for patches that fit, less for others
     spread: float  # variance of a patch over what its surety says
 
@@ -252,13 +252,13 @@ class Fit:
 
 
 def fit(
-    patches: Patches,
+    patches: PatchShifts,
     model: Model,
     *,
     mirrored: bool = False,
     weights: FloatArray | None = None,
-) -> Fit:
-    """Fit a map to patches; `weights` (N,) keeps those of an earlier fit."""
+) -> MapFit:
+    """MapFit a map to patches; `weights` (N,) keeps those of an earlier fit."""
     middle = patches.seen.mean(axis=0)
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
@@ -281,7 +281,7 @@ def fit(
         weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
     linear, shift = _map_of(values, model, mirrored=mirrored)
     affine = Affine.of(linear / size, shift - linear @ middle / size)
-    return Fit(affine, patches, weights, spread)
+    return MapFit(affine, patches, weights, spread)
 
 
 def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
@@ -314,7 +314,7 @@ def _map_of(
 
 def refine(
     level: Level, affine: Affine, plans: Sequence[Plan], model: Model
-) -> Fit | None:
+) -> MapFit | None:
     """Measure and fit in rounds; None where fewer than six patches are left."""
     found = None
     for plan in plans:
