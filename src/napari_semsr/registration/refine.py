@@ -46,7 +46,7 @@ _HALF = 1.386  # median of chi-square with two degrees of freedom
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """PatchShifts of one round, in pixels of its level."""
+    """Patches of one round, in pixels of its level."""
 
     size: int
     reach: int  # farthest that a patch may lie off
