@@ -147,6 +147,11 @@ class Desk:
         spin(120, lambda: not self.panel.runner.busy)
         return shown, time.perf_counter() - begun
 
+    def clear(self) -> None:
+        """Take away what was enhanced."""
+        for layer in list(self.viewer.layers)[1:]:
+            self.viewer.layers.remove(layer)
+
 
 def processor_time() -> float:
     """Give the seconds of this process, less those of a software OpenGL."""
@@ -194,7 +199,7 @@ def feel(side: int, seconds: float, rounds: int) -> int:
     desk.look(0.5, 0.5)
     watch_first_tile(desk)  # imports torch, reads the weights: now it is warm
     desk.stop()
-    desk.viewer.layers.remove("field enhanced")
+    desk.clear()
     idle, busy, clicks, stops = [], [], [], []
     for _ in range(rounds):
         idle.append(desk.wander(seconds))
@@ -203,7 +208,7 @@ def feel(side: int, seconds: float, rounds: int) -> int:
         clicks.append(watch_first_tile(desk))
         busy.append(desk.wander(seconds))
         stops.append(desk.stop())
-        desk.viewer.layers.remove("field enhanced")
+        desk.clear()
     desk.viewer.close()
     show(f"{side}², default model, medians of {rounds} rounds")
     found = {key: median(click[key] for click in clicks) for key in clicks[0]}
