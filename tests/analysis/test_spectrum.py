@@ -1,12 +1,15 @@
+import dask.array as da
 import numpy as np
 import pytest
 
+from napari_semsr.analysis.frc.correlation import measure_frc
+from napari_semsr.analysis.metrics import measure_metrics
 from napari_semsr.analysis.spectrum import (
     SpectrumOptions,
     measure_spectrum,
     radial_spectrum,
 )
-from napari_semsr.core.errors import ReadError
+from napari_semsr.core.errors import DeviceMemoryError, ReadError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 
 
@@ -58,3 +61,16 @@ def test_axes_are_frequencies() -> None:
 def test_missing_pixels_are_refused() -> None:
     with pytest.raises(ReadError, match="got 1 NaN"):
         radial_spectrum(Micrograph(np.array([[np.nan, 1.0], [2.0, 3.0]])))
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize(
+    "measure", [radial_spectrum, measure_spectrum, measure_frc, measure_metrics]
+)
+def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
+    side = 1 << 24  # of which no machine holds a square
+    pixels = da.zeros((side, side), dtype=np.uint8, chunks=side >> 3)
+    image = Micrograph(pixels, parse_pixel_size(5), "huge")
+    two = images == 2 and measure in (measure_frc, measure_metrics)
+    with pytest.raises(DeviceMemoryError, match="huge of 16777216 x 16777216 px needs"):
+        measure(*[image, image] if two else [image])

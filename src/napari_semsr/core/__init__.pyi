@@ -10,6 +10,7 @@ from .background import (
     available_cores as available_cores,
     in_background as in_background,
     load_torch_libraries as load_torch_libraries,
+    require_memory as require_memory,
     return_free_memory as return_free_memory,
 )
 from .distortion import (

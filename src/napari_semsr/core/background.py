@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from napari_semsr.core.errors import DeviceMemoryError
+
 # Chosen. A tenth of Python's own interval, as told above; a nice of 5 leaves a thread a
 # third of a core that another wants wholly; and memory is given back once a second of
 # work, since the pages cost time to fetch anew.
@@ -85,6 +87,24 @@ def return_free_memory() -> None:
         library = ctypes.CDLL(None)
         if hasattr(library, "malloc_trim"):
             library.malloc_trim(0)
+
+
+def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
+    """Refuse to compute of a whole image what would end the process for want of memory.
+
+    `name`, `shape`: of the image; `bytes_per_px`: what is held at the peak.
+    """
+    import psutil
+
+    need = shape[0] * shape[1] * bytes_per_px
+    free = psutil.virtual_memory().available
+    if need > free:
+        msg = (
+            f"{name} of {shape[0]} x {shape[1]} px needs {need / 1e9:.1f} GB of memory "
+            f"to be measured as a whole, and {free / 1e9:.1f} GB are free: crop a part "
+            "of it and measure that."
+        )
+        raise DeviceMemoryError(msg)
 
 
 def load_torch_libraries() -> None:

@@ -25,9 +25,13 @@ from napari_semsr.core import (
     ReadError,
     ShapeError,
     mean_pitch,
+    require_memory,
 )
 
 _Stack = NDArray[np.floating]
+
+# Measured: growth of the peak in a process, an image, or two, of 4000 x 4000 px
+_BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 _Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 
@@ -254,6 +258,7 @@ def measure_frc(
     """
     plan = FrcPlan.of(a, b, options or FrcOptions())
     options = plan.options
+    require_memory(a.name, a.shape, _BYTES_PER_PX if b is None else _BYTES_OF_TWO)
     outcome = plan.measure(
         finite_array(a)[None], None if b is None else finite_array(b)[None]
     )
