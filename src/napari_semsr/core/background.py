@@ -92,7 +92,19 @@ def return_free_memory() -> None:
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
     """Refuse to compute of a whole image what would end the process for want of memory.
 
-    `name`, `shape`: of the image; `bytes_per_px`: what is held at the peak.
+    Parameters
+    ----------
+    name : str
+        Of the image.
+    shape : (Y, X) tuple of int
+        Its rows and columns.
+    bytes_per_px : float
+        What is held at the peak.
+
+    Raises
+    ------
+    DeviceMemoryError
+        If that is more than is free.
     """
     import psutil
 
