@@ -34,7 +34,7 @@ from napari_semsr.core.types import BoolArray, FloatArray
 # The spline's prefilter falls by 0.27 from pixel to pixel: below 1e-9 here.
 _MARGIN = 16
 _LATTICE = 8  # pixels; 0.001 px are lost on a bend of 3 px from knot to knot 125 px on
-_REACH = 0.6  # waves in a pixel of the grid; up to here 2 % of the resolution are lost
+_REACH = 0.55  # waves in a pixel of the grid; up to here 2 % of the resolution are lost
 _RADIUS = 8  # of the filter, in pixels of the grid: what folds back is below 1 % there
 _KAISER = 5.0  # of its window; chosen: side lobes of 1 %
 _COARSER = 2.0  # chosen: from here on the image is resampled first, which is cheaper,
