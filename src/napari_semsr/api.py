@@ -854,6 +854,7 @@ def stitch(
     positions: PathLike | None = None,
     positions_out: PathLike | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Report | None = None,
     **options: Any,
 ) -> "StitchedFile":
@@ -871,6 +872,8 @@ def stitch(
         Receives the solved positions as a table.
     overwrite : bool, default=False
         Replace existing outputs.
+    resume : bool, default=False
+        Go on with an output that was interrupted.
     progress : callable, optional
         Receives every `Progress`.
     **options : object
@@ -904,6 +907,8 @@ def stitch(
         positions_out=positions_out,
         options=chosen,
         overwrite=overwrite,
+        resume=resume,
+        keep=True,
     )
     return run(job, progress)
 

@@ -1,4 +1,5 @@
 from .files import (
+    beside_path as beside_path,
     check_target as check_target,
     file_stem as file_stem,
     filling_store as filling_store,
@@ -73,8 +74,10 @@ from .read_image import (
     as_grey as as_grey,
 )
 from .scans.frames import (
+    choose_frames as choose_frames,
     natural_key as natural_key,
     open_frames as open_frames,
+    read_heights as read_heights,
 )
 from .tiff.write import (
     write_fei as write_fei,

@@ -192,6 +192,24 @@ def label_path(target: Path, name: str) -> Path:
     return target.with_name(f"{_without_suffix(target)}.{name}.tif")
 
 
+def beside_path(target: Path, name: str) -> Path:
+    """Place of a second image of an output, such as its heights.
+
+    Parameters
+    ----------
+    target : pathlib.Path
+        Where the image goes.
+    name : str
+        Of the second image.
+
+    Returns
+    -------
+    pathlib.Path
+        A store beside it.
+    """
+    return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
+
+
 def _without_suffix(path: Path) -> str:
     """Give the name of an output without the suffix that names its format."""
     for suffix in _SUFFIXES:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,10 +19,12 @@ from napari_semsr.core import (
     Fault,
     InputRecord,
     Job,
+    Look,
     Micrograph,
     OptionError,
     Progress,
     Provenance,
+    ReadError,
     SemsrError,
     WriteError,
     digest_path,
@@ -29,16 +32,23 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     OmeZarrStore,
     TypedSize,
+    beside_path,
+    choose_frames,
     label_path,
     natural_key,
+    read_heights,
+    remove_target,
+    renaming,
     replacing,
     store_of,
     write_blocks,
+    writing,
 )
 from napari_semsr.jobs.images import (
     Result,
     check_image_target,
     check_target_file,
+    check_tiled_target,
     input_record,
     jsonable,
     made_by,
@@ -47,7 +57,12 @@ from napari_semsr.jobs.images import (
 from napari_semsr.stitching import StitchOptions
 
 if TYPE_CHECKING:
-    from napari_semsr.stitching import FusionPlan, StitchSolution
+    from napari_semsr.stitching import (
+        FocusPlan,
+        FusionPlan,
+        HeightShift,
+        StitchSolution,
+    )
 
 # A frames folder as the services see it: opened by options, digested for records.
 
@@ -114,7 +129,7 @@ def _first_history(folder: Path, acquisition: Acquisition) -> Provenance | None:
 # A planned mosaic onto the disk: block by block, whole or not at all.
 #
 # Everything is written under hidden names beside the output, and renamed at the end, so
-# that a run that fails or is cancelled leaves nothing.
+# that a run that fails or is cancelled leaves nothing, unless it is to be resumed.
 
 _COVERAGE = "coverage"
 
@@ -129,33 +144,76 @@ class MosaicFile:
 
 
 def _write_mosaic(
-    plan: "FusionPlan", about: Micrograph, target: Path, *, dtype: str
+    plan: "FusionPlan | FocusPlan", about: Micrograph, request: "_Request"
 ) -> Job[MosaicFile]:
-    """Compute a mosaic block by block and write it."""
-    empty = 0
+    """Compute a mosaic block by block and write it, and its heights beside it."""
+    empty, dtype, existing = 0, request.options.dtype, request.existing
 
     def make(place: Path) -> OmeZarrStore:
-        return store_of(about, place, shape=plan.shape, dtype=dtype)
+        return existing.store_of(
+            about, place, request.target, shape=plan.shape, dtype=dtype
+        )
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        return store.fill(blocks(store), "Fusing the mosaic")
+        with _height_store(plan, about, request) as heights:
+            clipped = yield from store.fill(blocks(store, heights), "Fusing the mosaic")
+            if heights is not None and not heights.complete:
+                yield from heights.finish()
+        return clipped
 
-    def blocks(store: OmeZarrStore) -> Iterator[NDArray[Any]]:
+    def blocks(
+        store: OmeZarrStore, heights: OmeZarrStore | None
+    ) -> Iterator[NDArray[Any]]:
         nonlocal empty
         coverage = store.add_label(_COVERAGE)
-        for box in store.boxes():
-            image, count = plan.block(box)
+        for unit in store.pending():
+            box = store.box(*unit)
+            image, count, *more = plan.block(box)
+            if heights is not None:
+                heights.level0[box.slices] = more[0]
+                heights.mark_done(*unit)
             coverage[box.slices] = count
             empty += int(np.count_nonzero(count == 0))
             yield image
         store.finish_label(_COVERAGE, coverage)
 
-    written = yield from write_blocks(target, make, fill)
+    resumable = existing.keep or existing.resume
+    written = yield from write_blocks(request.target, make, fill, resumable=resumable)
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return MosaicFile(
-        str(label_path(target, _COVERAGE)), written.dtype, written.told - lost
+        str(label_path(request.target, _COVERAGE)), written.dtype, written.told - lost
     )
+
+
+@contextmanager
+def _height_store(
+    plan: "FusionPlan | FocusPlan", about: Micrograph, request: "_Request"
+) -> Iterator[OmeZarrStore | None]:
+    """Give the store of the heights, which is kept or goes as that of the mosaic."""
+    from napari_semsr.stitching import FocusPlan
+
+    target, existing = request.height_path, request.existing
+    if target is None or not isinstance(plan, FocusPlan):
+        yield None
+        return
+    shown = about.replace(
+        name=f"{about.name} height",
+        look=Look(
+            limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
+        ),
+    )
+    kept = existing.keep or existing.resume
+    with writing(target), nullcontext(target) if kept else renaming(target) as place:
+        store = existing.store_of(
+            shown, place, target, shape=plan.shape, dtype=np.float32
+        )
+        try:
+            yield store
+        except BaseException:
+            if len(store.pending()) == store.done.size:
+                remove_target(place)
+            raise
 
 
 def _write_positions(
@@ -179,6 +237,11 @@ class StitchFolderOptions(StitchOptions):
     pixel_size_nm: TypedSize = Field(
         default=None,
         description="pixel size in nm, one number or Y,X; overrides that of the scan",
+    )
+    focus: Literal["max", "none"] = Field(
+        default="none",
+        description="max: join the heights that heights.csv names, each place from "
+        "where it is sharpest; none: the folder's own frames",
     )
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
@@ -213,6 +276,11 @@ class StitchedFile(Result):
         Path of the mosaic.
     coverage : str
         Path of the number of frames at each pixel.
+    height : str or None
+        Path of the height in nm at which each pixel is sharpest; None for one height.
+    heights : tuple of dict
+        ``folder, z_nm, y_px, x_px, scatter_px`` of each height that was joined: its
+        shift off the one that was solved, null where it was left out; empty for one.
     shape : tuple of int
         Rows and columns.
     dtype : str
@@ -252,6 +320,8 @@ class StitchedFile(Result):
 
     output: str
     coverage: str
+    height: str | None
+    heights: tuple[dict[str, Any], ...]
     shape: tuple[int, int]
     dtype: str
     pixel_size_nm: tuple[float, float] | None
@@ -273,6 +343,22 @@ class StitchedFile(Result):
 
 
 @dataclass(frozen=True, slots=True)
+class _Existing:
+    """What becomes of an output that is there, and of one that is not finished."""
+
+    overwrite: bool = False
+    resume: bool = False
+    keep: bool = False  # what is finished when a run fails or is stopped
+
+    def store_of(
+        self, about: Micrograph, place: Path, target: Path, **how: Any
+    ) -> OmeZarrStore:
+        """Make the store of an output, or open the one that is to be resumed."""
+        fresh = self.overwrite or place != target
+        return store_of(about, place, overwrite=fresh, resume=self.resume, **how)
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
     """What was asked for, checked."""
 
@@ -281,6 +367,17 @@ class _Request:
     table: Path | None
     positions_out: Path | None
     options: StitchFolderOptions
+    existing: "_Existing"
+
+    @property
+    def height_path(self) -> Path | None:
+        """Where heights go, if there are any."""
+        return beside_path(self.target, "height") if self.is_focused else None
+
+    @property
+    def is_focused(self) -> bool:
+        """Whether several heights are joined."""
+        return self.options.focus == "max"
 
     @property
     def flat_path(self) -> Path | None:
@@ -297,6 +394,8 @@ def stitch_job(
     positions_out: str | os.PathLike[str] | None = None,
     options: StitchFolderOptions | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    keep: bool = False,
 ) -> Job[StitchedFile]:
     """Join the frames of a folder to one calibrated mosaic.
 
@@ -315,6 +414,11 @@ def stitch_job(
         Grid, flat field, joints, blending.
     overwrite : bool, default=False
         Replace existing outputs.
+    resume : bool, default=False
+        Go on with an output that was interrupted: frames are placed anew, and what is
+        written stays.
+    keep : bool, default=False
+        Keep what is finished when the run fails or is stopped, to be resumed.
 
     Returns
     -------
@@ -331,7 +435,7 @@ def stitch_job(
     ReadError, WriteError, OptionError, ShapeError, RegistrationError
         If frames cannot be read, joined, or the output not be made.
     """
-    from napari_semsr.stitching import plan_fusion, solve_mosaic
+    from napari_semsr.stitching import solve_mosaic
 
     begun = time.monotonic()
     yield Progress(0, 0, "checking")
@@ -342,34 +446,37 @@ def stitch_job(
             None if positions is None else Path(positions),
             None if positions_out is None else Path(positions_out),
             options or StitchFolderOptions(),
-        ),
-        overwrite=overwrite,
+            _Existing(overwrite, resume, keep),
+        )
     )
-    acquisition = yield from open_scan(
-        request.folder, positions=request.table, options=request.options
-    )
+    scans = yield from _open_scans(request)
+    acquisition = scans.solved
     flat, flat_record = _flat(request)
     yield Progress(0, 0, "recording the frames")
-    provenance = _provenance(request, acquisition, flat_record)
+    provenance = _provenance(request, scans, flat_record)
     # the layout has been settled when the scan was opened
     settled = request.options.replace(grid=None, order=None, overlap=None)
     solution = yield from solve_mosaic(acquisition, settled, flat=flat)
     provenance = _with_distortion(provenance, solution)
-    plan = plan_fusion(acquisition, solution, request.options)
+    plan, shifts = yield from _plan(scans, solution, request.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
         f"{acquisition.name} mosaic",
         provenance=provenance,
     )
-    dtype = request.options.dtype
-    written = yield from _write_mosaic(plan, about, request.target, dtype=dtype)
+    written = yield from _write_mosaic(plan, about, request)
     placed = _placed(acquisition, solution)
     if request.positions_out is not None:
         _write_positions(request.positions_out, list(placed), list(placed.values()))
     return StitchedFile(
         output=str(request.target),
         coverage=written.coverage,
+        height=None if request.height_path is None else str(request.height_path),
+        heights=tuple(
+            _height_entry(path, shift)
+            for path, shift in zip(scans.folders, shifts, strict=True)
+        ),
         shape=plan.shape,
         dtype=written.dtype,
         pixel_size_nm=solution.pixel_size_nm,
@@ -381,7 +488,7 @@ def stitch_job(
         distortion=solution.distortion,
         distortion_sd=solution.distortion_sd,
         shading_percent=solution.shading_percent,
-        warnings=_warnings(acquisition, solution, written),
+        warnings=_warnings(scans, solution, written, shifts),
         positions=tuple(_entry(name, at) for name, at in placed.items()),
         left_out=solution.left_out,
         seconds=time.monotonic() - begun,
@@ -391,7 +498,102 @@ def stitch_job(
     )
 
 
-def _checked(request: _Request, *, overwrite: bool) -> _Request:
+# Which scans are joined: that of the folder, or those of its heights.
+
+
+@dataclass(frozen=True, slots=True)
+class _Scans:
+    """Frames that are joined, at one height or at several."""
+
+    folders: tuple[Path, ...]  # One for each height, rising; none for one scan
+    z_nm: tuple[float, ...]
+    opened: tuple[Acquisition, ...]
+    number: int = 0  # The height that is solved
+
+    @property
+    def solved(self) -> Acquisition:
+        """The frames that are placed by themselves."""
+        return self.opened[self.number]
+
+
+def _open_scans(request: _Request) -> Job[_Scans]:
+    """Open the frames of a scan, or those of each of its heights."""
+    if not request.is_focused:
+        opened = yield from open_scan(
+            request.folder, positions=request.table, options=request.options
+        )
+        return _Scans((), (), (opened,))
+    from napari_semsr.stitching import sharpest
+
+    heights = read_heights(request.folder)
+    scans = []
+    for folder, _ in heights:
+        scans.append(
+            (
+                yield from open_scan(
+                    folder,
+                    positions=_table_of(folder, request),
+                    options=request.options,
+                )
+            )
+        )
+    yield Progress(0, 0, "looking for the sharpest height")
+    kept = _same_frames(scans)
+    number = sharpest(kept)
+    kept[number] = kept[number].replace(name=request.folder.resolve().name)
+    folders, z_nm = zip(*heights, strict=True)
+    return _Scans(folders, z_nm, tuple(kept), number)
+
+
+def _table_of(folder: Path, request: _Request) -> Path | None:
+    """Positions of the frames of a height: those given, its own, or those of all."""
+    shared = request.folder / "positions.csv"
+    if request.table is not None or (folder / shared.name).is_file():
+        return request.table
+    return shared if shared.is_file() else None
+
+
+def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
+    """Take the frames that all heights have, by their names."""
+    common = set(scans[0].names).intersection(*(scan.names for scan in scans))
+    shapes = {scan.frame_shape for scan in scans}
+    if len(shapes) > 1 or len(common) < 2:
+        msg = (
+            "Each height must hold the same frames, by name and shape, got "
+            f"{len(common)} common names of {len(scans[0])} and shapes "
+            f"{', '.join(f'{y}x{x}' for y, x in sorted(shapes))}."
+        )
+        raise ReadError(msg)
+    return [choose_frames(scan, common) for scan in scans]
+
+
+def _plan(
+    scans: _Scans, solution: "StitchSolution", options: StitchFolderOptions
+) -> Job[tuple["FusionPlan | FocusPlan", tuple["HeightShift", ...]]]:
+    """Plan the mosaic of one height, or of several laid on each other."""
+    from napari_semsr.stitching import plan_focus, plan_fusion
+
+    if not scans.folders:
+        return plan_fusion(scans.solved, solution, options), ()
+    return (
+        yield from plan_focus(scans.opened, scans.z_nm, scans.number, solution, options)
+    )
+
+
+def _height_entry(folder: Path, shift: "HeightShift") -> dict[str, Any]:
+    """Say how a height lies on the one that was solved."""
+    y, x = (None, None) if shift.shift_px is None else shift.shift_px
+    scatter = None if shift.shift_px is None else shift.scatter_px
+    return {
+        "folder": folder.name,
+        "z_nm": shift.z_nm,
+        "y_px": y,
+        "x_px": x,
+        "scatter_px": scatter,
+    }
+
+
+def _checked(request: _Request) -> _Request:
     """Refuse outputs that cannot be made, or that would be taken for frames."""
     inputs = [
         path
@@ -408,16 +610,23 @@ def _checked(request: _Request, *, overwrite: bool) -> _Request:
                 "it would be taken for one: choose a place outside that folder."
             )
             raise WriteError(msg)
-    target = check_image_target(request.target, inputs=inputs, overwrite=overwrite)
+    overwrite, resume = request.existing.overwrite, request.existing.resume
+    target = check_tiled_target(
+        request.target, inputs=inputs, overwrite=overwrite, resume=resume
+    )
     beside = label_path(target, _COVERAGE)
     if beside.parent == target.parent:
         check_image_target(beside, inputs=inputs, overwrite=overwrite)
+    if request.height_path is not None:
+        check_tiled_target(
+            request.height_path, inputs=inputs, overwrite=overwrite, resume=resume
+        )
     if request.positions_out is not None:
         check_target_file(
             request.positions_out,
             suffixes=(".csv",),
             inputs=[*inputs, request.folder / "positions.csv"],
-            overwrite=overwrite,
+            overwrite=overwrite or resume,
         )
     return request
 
@@ -437,16 +646,20 @@ def _flat(request: _Request) -> tuple[NDArray[Any] | None, tuple[InputRecord, ..
 
 
 def _provenance(
-    request: _Request, acquisition: Acquisition, more: tuple[InputRecord, ...]
+    request: _Request, scans: _Scans, more: tuple[InputRecord, ...]
 ) -> Provenance:
     """Record what makes the mosaic."""
-    frames = InputRecord(
-        role="frames",
-        name=request.folder.resolve().name,
-        digest=_digest_scan(request.folder, acquisition),
-        provenance=_first_history(request.folder, acquisition),
+    folders = scans.folders or (request.folder,)
+    frames = (
+        InputRecord(
+            role="frames",
+            name=folder.resolve().name,
+            digest=_digest_scan(folder, opened),
+            provenance=_first_history(folder, opened),
+        )
+        for folder, opened in zip(folders, scans.opened, strict=True)
     )
-    inputs: tuple[InputRecord, ...] = (frames, *more)
+    inputs: tuple[InputRecord, ...] = (*frames, *more)
     if request.table is not None:
         digest = digest_path(request.table)
         record = InputRecord(role="positions", name=request.table.name, digest=digest)
@@ -488,11 +701,21 @@ def _entry(name: str, at: tuple[float, float] | None) -> dict[str, Any]:
 
 
 def _warnings(
-    acquisition: Acquisition, solution: "StitchSolution", written: MosaicFile
+    scans: _Scans,
+    solution: "StitchSolution",
+    written: MosaicFile,
+    shifts: Sequence["HeightShift"],
 ) -> tuple[str, ...]:
     """Collect what the user must know."""
+    acquisition = scans.solved
     said = [f"Frame {f.frame} is left out: {f.reason}." for f in acquisition.faults]
     said += solution.warnings
+    said += [
+        f"Height {folder.name} is left out: it shows nothing of what the sharpest one "
+        "shows."
+        for folder, shift in zip(scans.folders, shifts, strict=True)
+        if shift.shift_px is None
+    ]
     if solution.pixel_size_nm is None:
         said.append(
             "The pixel size is unknown, so the mosaic is not calibrated: give "

@@ -1,3 +1,9 @@
+from .focus import (
+    FocusPlan as FocusPlan,
+    HeightShift as HeightShift,
+    plan_focus as plan_focus,
+    sharpest as sharpest,
+)
 from .fuse import (
     FusionPlan as FusionPlan,
     plan_fusion as plan_fusion,

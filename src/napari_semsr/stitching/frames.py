@@ -217,6 +217,15 @@ class CorrectedFrames:
             self.distortion if distortion is None else distortion,
         )
 
+    def with_frames(
+        self,
+        acquisition: Acquisition,
+        gains: NDArray[np.float64],
+        rotations: NDArray[np.float64],
+    ) -> "CorrectedFrames":
+        """Other frames through the same optics; `gains` (N,), `rotations` (N, 2)."""
+        return CorrectedFrames(acquisition, self.flat, gains, rotations)
+
     def banded(self, index: int) -> Float32Array:
         """Band-passed frame, (Y, X), in units of equal noise.
 

@@ -1,6 +1,7 @@
 """``semsr stitch FRAMES_DIR -o OUT``: from a folder of frames to one mosaic."""
 
 import argparse
+from typing import Any
 
 from napari_semsr import jobs
 from napari_semsr.cli.verb import (
@@ -31,6 +32,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--positions-out", metavar="CSV", help="write the solved positions as a table"
     )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted output"
+    )
     add_options(parser, jobs.StitchFolderOptions, title="frames, joints and blending")
 
 
@@ -43,6 +47,8 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.StitchedFile"]:
         positions_out=arguments.positions_out,
         options=options_from(arguments, jobs.StitchFolderOptions),
         overwrite=arguments.overwrite,
+        resume=arguments.resume,
+        keep=True,
     )
 
 
@@ -55,6 +61,7 @@ def _summarise(result: "jobs.StitchedFile") -> str:
     rows = [
         ("output", f"{result.output} ({shape(result.shape)}, {result.dtype})"),
         ("coverage", result.coverage),
+        *(() if result.height is None else (("height", result.height),)),
         ("pixel size", size),
         ("frames", f"{placed} of {result.frames} placed"),
         ("joints", f"{result.pairs_used} used, {result.pairs_rejected} rejected"),
@@ -63,6 +70,7 @@ def _summarise(result: "jobs.StitchedFile") -> str:
         ("shading left", f"{number(result.shading_percent)} % of the mean"),
         ("time", f"{number(result.seconds)} s"),
     ]
+    rows += [(item["folder"], _height(item)) for item in result.heights]
     rows += [("left out", f"{item.frame}: {item.reason}") for item in result.left_out]
     return columns(rows)
 
@@ -74,6 +82,14 @@ def _distortion(result: "jobs.StitchedFile") -> str:
     sure = f"+- {number(result.distortion_sd)} at the rim"
     found = number(result.distortion) if result.distortion else "none found, 0"
     return f"{found} {sure}"
+
+
+def _height(item: dict[str, Any]) -> str:
+    """Say how a height lies."""
+    head = f"{number(item['z_nm'], 4)} nm"
+    if item["y_px"] is None:
+        return f"{head}, left out"
+    return f"{head}, off by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
 
 
 STITCH = Verb(_configure, _start, _summarise)

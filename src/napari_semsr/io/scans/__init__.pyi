@@ -1,5 +1,7 @@
 from .czi import is_czi as is_czi
 from .frames import (
+    choose_frames as choose_frames,
     natural_key as natural_key,
     open_frames as open_frames,
+    read_heights as read_heights,
 )

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,9 @@ def _array(
     return image.array()
 
 
-# The two small files beside frames: ``positions.csv`` and ``scan.json``.
+# The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
+HEIGHTS = "heights.csv"
 _HEADERS: dict[tuple[str, ...], str] = {
     ("y_px", "x_px"): "px",
     ("y_nm", "x_nm"): "nm",
@@ -126,13 +127,15 @@ def _inside(folder: Path, name: str, path: Path) -> str:
     return target.as_posix()
 
 
-def _number(text: str | None, path: Path, line: int) -> float:
+def _number(
+    text: str | None, path: Path, line: int, what: str = "two finite numbers"
+) -> float:
     try:
         value = float(text or "")
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        msg = f"{path} line {line} must hold two finite numbers, got {text!r}."
+        msg = f"{path} line {line} must hold {what}, got {text!r}."
         raise ReadError(msg)
     return value
 
@@ -183,6 +186,58 @@ def _read_scan(folder: Path) -> dict[str, Any]:
         msg = f"{path} must be a JSON object, got {type(found).__name__}."
         raise ReadError(msg)
     return found
+
+
+def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
+    """Read the heights of the focal plane at which a scan was taken.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Holds ``heights.csv``, header ``folder,z_nm``, and the folders that it names.
+
+    Returns
+    -------
+    tuple
+        Frames folder and height in nm of each, rising.
+
+    Raises
+    ------
+    ReadError
+        If there is no such table, or it does not name two folders at two heights.
+    """
+    path = folder / HEIGHTS
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
+    except FileNotFoundError as error:
+        msg = (
+            f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "
+            "frames for each height, to be joined in focus."
+        )
+        raise ReadError(msg) from error
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read as a table of heights ({error})."
+        raise ReadError(msg) from error
+    header = [name.strip() for name in rows.fieldnames or ()]
+    rows.fieldnames = header
+    if header[:2] != ["folder", "z_nm"]:
+        given = ",".join(header) or "nothing"
+        raise ReadError(f"{path} must begin with folder,z_nm, got {given}.")
+    found: dict[Path, float] = {}
+    for line, row in enumerate(rows, start=2):
+        name = _inside(folder, (row["folder"] or "").strip(), path)
+        height = _number(row["z_nm"], path, line, "a finite number")
+        if not (folder / name).is_dir():
+            msg = f"{path} line {line} must name a folder beside it, got {name!r}."
+            raise ReadError(msg)
+        if folder / name in found or height in found.values():
+            msg = f"{path} line {line} must name another folder and another height."
+            raise ReadError(msg)
+        found[folder / name] = height
+    if len(found) < 2:
+        msg = f"{path} must name at least two heights, got {len(found)}."
+        raise ReadError(msg)
+    return tuple(sorted(found.items(), key=lambda item: item[1]))
 
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
@@ -306,6 +361,8 @@ def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None
     """Refuse a scan that is no scan."""
     given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
+    if (folder / HEIGHTS).is_file():
+        why += f": {HEIGHTS} names those of several heights, so give --focus max"
     msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}."
     raise ReadError(msg)
 
@@ -443,6 +500,39 @@ def _with_gaps(
     place = {name: cell * step for name, cell in zip(names, cells, strict=True)}
     values["nominal_px"] = np.array([place[name] for name in made.names])
     return values
+
+
+def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
+    """Take some frames of a scan.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        The scan.
+    names : collection of str
+        Those that are kept.
+
+    Returns
+    -------
+    Acquisition
+        Without a grid where frames are left out: their places are kept.
+    """
+    kept = [i for i, name in enumerate(acquisition.names) if name in names]
+    if len(kept) == len(acquisition):
+        return acquisition
+    cells = acquisition.grid
+    places = acquisition.nominal_px
+    if cells is not None and places is None and acquisition.overlap is not None:
+        step = np.array(acquisition.frame_shape) * (1 - acquisition.overlap)
+        places = grid_cells(len(acquisition), cells, acquisition.order) * step
+    stated = acquisition.nominal_nm
+    return acquisition.replace(
+        frames=ChosenFrames(acquisition.frames, tuple(kept)),
+        names=tuple(acquisition.names[i] for i in kept),
+        nominal_px=None if places is None else places[kept],
+        nominal_nm=None if stated is None else stated[kept],
+        grid=None,
+    )
 
 
 def open_frames(

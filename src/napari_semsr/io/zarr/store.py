@@ -275,7 +275,7 @@ class OmeZarrStore:
         del self.group[_DONE]
 
     def add_label(self, name: str) -> "zarr.Array[Any]":
-        """Make the finest level of the one label image of the store.
+        """Make, or find, the finest level of the one label image of the store.
 
         Parameters
         ----------
@@ -285,11 +285,17 @@ class OmeZarrStore:
         Returns
         -------
         (Y, X) zarr.Array of uint16
-            Empty, on the image's own grid and chunks.
+            On the image's own grid and chunks; empty but for what an interrupted run
+            has written.
         """
-        labels = self.group.create_group(LABELS)
+        import zarr
+
+        labels = self.group.require_group(LABELS)
         labels.attrs["ome"] = _labels_metadata([name])
-        group = labels.create_group(name)
+        group = labels.require_group(name)
+        begun = group.get("0")
+        if isinstance(begun, zarr.Array) and begun.shape == self.level0.shape:
+            return begun
         return _make_level(group, "0", self.shape, self.level0, "uint16")
 
     def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:

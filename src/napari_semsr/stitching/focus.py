@@ -1,0 +1,388 @@
+"""A scan at several heights of the focal plane: one mosaic of what each has in focus.
+
+The stage of one height has been solved. Every frame of another height shows what the
+frame of its stop shows there, more or less blurred, so its place is found against that
+frame alone. Where the shifts of a height differ by no more than they are known to, one
+shift serves for all: the stage stood still, and the picture moved with the focus.
+
+Each place is then taken from the height that shows most detail there. Detail is the
+energy between two Gaussians, averaged around the place, as in shape from focus [1]_; a
+height follows from the parabola through the logarithm of the energy at the best height
+and its neighbours.
+
+.. [1] S. K. Nayar, Y. Nakagawa, IEEE Trans. Pattern Anal. Mach. Intell. 16, 824 (1994),
+   doi:10.1109/34.308479.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from napari_semsr.core import (
+    Acquisition,
+    Box,
+    Float32Array,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    Job,
+    Progress,
+    RegistrationError,
+)
+from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.fuse import FusionPlan, plan_fusion
+from napari_semsr.stitching.options import StitchOptions
+from napari_semsr.stitching.pairwise import search
+from napari_semsr.stitching.refine import refine
+from napari_semsr.stitching.solution import StitchSolution
+
+_REACH = 0.1  # of a frame, and at least 16 px; chosen: as the first search for joints
+_LEAST_REACH = 16
+_NEARLY = 0.9  # of the best score; chosen: of periods, the one that moved least
+_SAME_PX = 0.5  # scatter of shifts that are one; chosen: blur moves detail by less
+_FINE, _COARSE = 1.0, 3.0  # px; between them lies the detail that focus decides
+_AROUND = 5.0  # px; deviation of the window over which detail is averaged
+_SHARPEST = 4.0  # power of the energies by which heights are weighted
+_BEYOND_NOISE = 2.0  # energy over that of noise from which a place has a height; chosen
+# Immerkaer's mask, as for the noise of frames, and what band and mask leave of noise
+_CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
+_BAND_SHARE = (
+    1 / (4 * np.pi * _FINE**2)
+    + 1 / (4 * np.pi * _COARSE**2)
+    - 1 / (np.pi * (_FINE**2 + _COARSE**2))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _JoinedFrames:
+    """Frames of several scans, one scan after another."""
+
+    parts: tuple[Acquisition, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows and columns."""
+        return (len(self), *self.parts[0].frame_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return self.parts[0].dtype
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def read(self, index: int) -> NDArray[Any]:
+        """Read one frame, (Y, X)."""
+        for part in self.parts:
+            if index < len(part):
+                return part.read(index)
+            index -= len(part)
+        raise IndexError(index)
+
+
+@dataclass(frozen=True, slots=True)
+class HeightShift:
+    """How a height lies on the one that was solved.
+
+    Attributes
+    ----------
+    z_nm : float
+        Height of the focal plane.
+    shift_px : tuple of float or None
+        ``(y, x)`` of its frames less those of the solved height, in the mean; None
+        where it could not be laid on it, and is left out.
+    scatter_px : float
+        RMS of its frames about that shift; NaN where it is left out.
+    """
+
+    z_nm: float
+    shift_px: FloatPair | None
+    scatter_px: float
+
+
+def sharpest(heights: Sequence[Acquisition]) -> int:
+    """Find the height whose frames have most detail beyond their noise."""
+    found = []
+    for height in heights:
+        chosen = np.unique(np.linspace(0, len(height) - 1, 9).round().astype(int))
+        frames = [height.read(int(i)).astype(np.float32) for i in chosen]
+        found.append(np.mean([_sharpness(frame) for frame in frames]))
+    return int(np.argmax(found))
+
+
+def _sharpness(frame: Float32Array) -> float:
+    """Detail of a frame over its brightness, as power, the noise taken off."""
+    band = ndimage.gaussian_filter(frame, _FINE) - ndimage.gaussian_filter(
+        frame, _COARSE
+    )
+    noise = 1.4826 * np.median(np.abs(ndimage.convolve(frame, _CROSS)))
+    power = float(np.mean(band**2)) - _BAND_SHARE * float(noise) ** 2
+    return power / max(float(frame.mean()) ** 2, 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class FocusPlan:
+    """A mosaic of several heights that has not been computed.
+
+    Attributes
+    ----------
+    plans : tuple of FusionPlan
+        One for each height, all on the grid of the solved one, rising.
+    z_nm : tuple of float
+        Their heights.
+    solved : int
+        Which of them was solved: the mosaic is where its frames reach.
+    """
+
+    plans: tuple[FusionPlan, ...]
+    z_nm: tuple[float, ...]
+    solved: int
+
+    @property
+    def shape(self) -> IntPair:
+        """Rows and columns of the mosaic."""
+        return self.plans[0].shape
+
+    def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
+        """Compute one rectangle.
+
+        Parameters
+        ----------
+        box : Box
+            Rows and columns of the mosaic.
+
+        Returns
+        -------
+        (H, W) numpy.ndarray of float32
+            Grey values, each of the heights that are sharpest there; NaN where no frame
+            reaches.
+        (H, W) numpy.ndarray of uint16
+            How many frames reach there, of all heights.
+        (H, W) numpy.ndarray of float32
+            Height in nm; NaN where there is no detail beyond noise, or not all heights
+            reach.
+        """
+        reach = int(np.ceil(4 * (_AROUND + _COARSE))) + 1
+        wide = box.grow((reach, reach)).intersection(Box.of(self.shape))
+        inner = box.within(wide).slices
+        images, counts, energies, noises = [], [], [], []
+        for plan in self.plans:
+            image, count = plan.block(wide)
+            energy, noise = _detail(image, count > 0)
+            images.append(image[inner])
+            counts.append(count[inner])
+            energies.append(energy[inner])
+            noises.append(noise[inner])
+        reached = np.stack(counts) > 0
+        energy = np.where(reached, np.stack(energies), 0)
+        best = np.maximum(energy.max(axis=0), 1e-30)
+        share = np.where(reached, np.maximum(energy / best, 1e-3), 0) ** _SHARPEST
+        total = np.where(reached, share * np.stack(images), 0).sum(axis=0)
+        made = total / np.maximum(share.sum(axis=0), 1e-30)
+        made[~reached[self.solved]] = np.nan
+        floor = np.stack(noises).min(axis=0)
+        height = _peak(np.maximum(energy - floor, 0), np.array(self.z_nm))
+        height[~reached.all(axis=0) | (best < _BEYOND_NOISE * floor)] = np.nan
+        coverage = np.where(
+            reached[self.solved], np.sum(counts, axis=0, dtype=np.uint16), np.uint16(0)
+        )
+        return made.astype(np.float32), coverage, height
+
+
+def _detail(
+    image: Float32Array, known: NDArray[np.bool_]
+) -> tuple[Float32Array, Float32Array]:
+    """Energy of the detail around each pixel, and what noise has of it."""
+    cover = known.astype(np.float32)
+    filled = np.where(known, image, np.float32(0))
+
+    def mean(plane: Float32Array, sigma: float) -> Float32Array:
+        smooth, around = (
+            ndimage.gaussian_filter(part, sigma, mode="constant")
+            for part in (plane * cover, cover)
+        )
+        spread: Float32Array = smooth / np.maximum(around, np.float32(1e-6))
+        return np.where(known, spread, np.float32(0))
+
+    band = mean(filled, _FINE) - mean(filled, _COARSE)
+    level = np.where(known, filled, mean(filled, _COARSE))
+    rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
+    inside = ndimage.minimum_filter(known, 3)
+    noise = mean(np.where(inside, rough**2, np.float32(0)), _AROUND)
+    return mean(band**2, _AROUND), np.float32(_BAND_SHARE) * noise
+
+
+def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
+    """Height of the most detail; `energy` (heights, Y, X), `z_nm` rising."""
+    best = energy.argmax(axis=0)
+    if len(z_nm) < 3:
+        return z_nm[best].astype(np.float32)
+    middle = np.clip(best, 1, len(z_nm) - 2)
+    floor = np.maximum(energy.max(axis=0) * 1e-3, 1e-30)
+    below, here, above = (
+        np.log(np.maximum(np.take_along_axis(energy, at[None], axis=0)[0], floor))
+        for at in (middle - 1, middle, middle + 1)
+    )
+    low, high = z_nm[middle - 1] - z_nm[middle], z_nm[middle + 1] - z_nm[middle]
+    # the parabola a u^2 + b u through the three, u counted from the middle one
+    a = ((above - here) / high - (below - here) / low) / (high - low)
+    b = (above - here) / high - a * high
+    falling = a < 0
+    top = np.where(falling, -b / (2 * np.where(falling, a, -1)), 0)
+    found = z_nm[middle] + np.clip(top, low, high)
+    found = np.where(falling, found, z_nm[best])
+    return np.asarray(found, dtype=np.float32)
+
+
+def plan_focus(
+    heights: Sequence[Acquisition],
+    z_nm: Sequence[float],
+    solved: int,
+    solution: StitchSolution,
+    options: StitchOptions | None = None,
+) -> Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
+    """Lay the heights of a scan on the one that was solved.
+
+    Parameters
+    ----------
+    heights : sequence of Acquisition
+        The same frames at each height, rising.
+    z_nm : sequence of float
+        Height of each focal plane.
+    solved : int
+        Which of them was solved.
+    solution : StitchSolution
+        Where its frames lie, and their shading and gains.
+    options : StitchOptions, optional
+        How frames are blended.
+
+    Returns
+    -------
+    FocusPlan
+        Computes nothing until a block is asked for.
+    tuple of HeightShift
+        How each height lies on the solved one.
+
+    Yields
+    ------
+    Progress
+        One for each height.
+
+    Raises
+    ------
+    RegistrationError
+        If no other height can be laid on the solved one.
+    """
+    options = StitchOptions() if options is None else options
+    base = plan_fusion(heights[solved], solution, options)
+    joined = Acquisition(
+        _JoinedFrames(tuple(heights)),
+        tuple(f"{k}/{name}" for k, h in enumerate(heights) for name in h.names),
+    )
+    count, levels = len(heights[solved]), len(heights)
+    turns = np.tile(solution.turns, (levels, 1))
+    gains = np.tile(solution.gains, (levels, 1))
+    prepared = base.prepared.with_frames(joined, gains.ravel(), turns)
+    places = np.full((levels, count, 2), np.nan)
+    places[solved] = base.positions
+    shifts = []
+    for level, z in enumerate(z_nm):
+        yield Progress(level, levels, "Laying the heights on each other")
+        if level == solved:
+            shifts.append(HeightShift(z, (0.0, 0.0), 0.0))
+            continue
+        pairs = [
+            (solved * count + i, level * count + i)
+            for i in np.flatnonzero(solution.placed).tolist()
+        ]
+        moved = _shifts(prepared, pairs, base.positions, solution.threshold)
+        moved, told = _pooled(z, moved)
+        places[level] = base.positions + moved
+        shifts.append(told)
+        if options.match_gain:
+            gains[level] *= _brightness(prepared, pairs, count)
+    if all(shift.shift_px is None for k, shift in enumerate(shifts) if k != solved):
+        msg = (
+            "None of the heights shows what the sharpest one shows: check that they "
+            "are of one place, or stitch one folder alone."
+        )
+        raise RegistrationError(msg)
+    matched = prepared.with_frames(joined, gains.ravel(), turns)
+    plans, kept = [], []
+    for level, z in enumerate(z_nm):
+        if shifts[level].shift_px is not None:
+            positions = np.full((levels * count, 2), np.nan)
+            positions[level * count : (level + 1) * count] = places[level]
+            plans.append(replace(base, prepared=matched, positions=positions))
+            kept.append(z)
+    plan = FocusPlan(tuple(plans), tuple(kept), kept.index(z_nm[solved]))
+    return plan, tuple(shifts)
+
+
+def _shifts(
+    prepared: CorrectedFrames,
+    pairs: Sequence[IntPair],
+    solved: FloatArray,
+    threshold: float,
+) -> FloatArray:
+    """Shift of each frame of a height off that of the solved one; NaN if unknown.
+
+    `solved` (N, 2) corners; `threshold`: score above which a shift is believed.
+    """
+    count = len(solved)
+    reach = [max(_LEAST_REACH, round(_REACH * side)) for side in prepared.frame_shape]
+    positions = np.full((len(prepared.acquisition), 2), np.nan)
+    believed = []
+    for pair in pairs:
+        found = search(prepared, pair, (0, 0), (reach[0], reach[1]))
+        if found.best > threshold:
+            good = found.shifts[found.score >= _NEARLY * found.best]
+            shift = good[np.argmin(np.hypot(good[:, 0], good[:, 1]))]
+            positions[pair[0]] = solved[pair[0] % count]
+            positions[pair[1]] = positions[pair[0]] + shift
+            believed.append(pair)
+    moved = np.full((count, 2), np.nan)
+    if not believed:
+        return moved
+    for refined in refine(prepared, positions, believed, (2.0, 1.0, 1.0)):
+        positions = refined.positions
+    for first, second in believed:
+        moved[first % count] = positions[second] - positions[first]
+    return moved
+
+
+def _pooled(z_nm: float, moved: FloatArray) -> tuple[FloatArray, HeightShift]:
+    """Take the shifts of a height for one where they are, and say how it lies.
+
+    `moved` (N, 2), NaN where unknown.
+    """
+    if not np.isfinite(moved).any():
+        return moved, HeightShift(z_nm, None, float("nan"))
+    off = np.hypot(*(moved - np.nanmedian(moved, axis=0)).T)
+    is_one = float(np.nanmedian(off)) <= _SAME_PX
+    known = moved[off <= 3 * _SAME_PX] if is_one else moved[np.isfinite(off)]
+    y, x = known.mean(axis=0)
+    scatter = float(np.sqrt(np.mean(np.sum((known - (y, x)) ** 2, axis=1))))
+    # the mean of one shift is better known than any, and holds for all frames
+    placed = np.full_like(moved, (y, x)) if is_one else moved
+    return placed, HeightShift(z_nm, (float(y), float(x)), scatter)
+
+
+def _brightness(
+    prepared: CorrectedFrames, pairs: Sequence[IntPair], count: int
+) -> FloatArray:
+    """Brightness of the frames of a height over those of the solved one."""
+    ratio = np.ones(count)
+    for first, second in pairs:
+        levels = [
+            float((image * weight).sum() / max(float(weight.sum()), 1e-12))
+            for image, weight in (prepared.corrected(i) for i in (first, second))
+        ]
+        if min(levels) > 0:
+            ratio[first % count] = levels[1] / levels[0]
+    return ratio
