@@ -720,6 +720,7 @@ def crop(
     like: Source | None = ...,
     like_output: PathLike | None = ...,
     overwrite: bool = ...,
+    resume: bool = ...,
     progress: Report | None = ...,
     **options: Any,
 ) -> "Cropped": ...
@@ -730,6 +731,7 @@ def crop(
     like: Source | None = None,
     like_output: PathLike | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Report | None = None,
     **options: Any,
 ) -> "Micrograph | Cropped":
@@ -747,6 +749,8 @@ def crop(
         Receives the same area of the reference.
     overwrite : bool, default=False
         Replace existing outputs.
+    resume : bool, default=False
+        Go on with outputs that were interrupted.
     progress : callable, optional
         Receives every `Progress`.
     **options : object
@@ -790,6 +794,8 @@ def crop(
         like_output=like_output,
         **asked,
         overwrite=overwrite,
+        resume=resume,
+        keep=True,
     )
     return run(writing, progress)
 

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,9 +28,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
+    Existing,
     Image,
     Result,
-    check_image_target,
+    check_tiled_target,
     input_record,
     jsonable,
     made_by,
@@ -194,6 +196,8 @@ def crop_job(
     options: CropOptions | None = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    keep: bool = False,
 ) -> Job[Cropped]:
     """Cut an area out of an image and write it.
 
@@ -213,6 +217,10 @@ def crop_job(
         How to read the image.
     overwrite : bool, default=False
         Replace existing outputs.
+    resume : bool, default=False
+        Go on with outputs that were interrupted.
+    keep : bool, default=False
+        Keep what is finished when the run fails or is stopped, to be resumed.
 
     Returns
     -------
@@ -233,18 +241,26 @@ def crop_job(
     yield Progress(0, 0, "checking")
     chosen = options or CropOptions()
     inputs = paths_of(image, like)
-    target = check_image_target(output, inputs=inputs, overwrite=overwrite)
+    existing = Existing(overwrite, resume, keep)
+    check = partial(
+        check_tiled_target, inputs=inputs, overwrite=overwrite, resume=resume
+    )
+    target = check(output)
     beside = None
     if like_output is not None:
-        beside = check_image_target(like_output, inputs=inputs, overwrite=overwrite)
+        beside = check(like_output)
         _check_apart(target, beside)
     cut = yield from _prepare(image, like, chosen, opening, both=beside is not None)
     plan = cut.plan
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
-    written = yield from write_area(plan.area, cut.about, target, dtype)
+    written = yield from write_area(
+        plan.area, cut.about, target, dtype, existing=existing
+    )
     if beside is not None and plan.reference is not None and cut.reference is not None:
         kept = plan.reference
-        yield from write_area(kept, cut.reference, beside, kept.dtype)
+        yield from write_area(
+            kept, cut.reference, beside, kept.dtype, existing=existing
+        )
     return Cropped(
         output=str(target),
         like_output=None if beside is None else str(beside),

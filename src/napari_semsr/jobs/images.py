@@ -334,6 +334,27 @@ def check_tiled_target(
     return check_image_target(output, inputs=inputs, overwrite=overwrite)
 
 
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What becomes of an output that is there, and of one that is not finished."""
+
+    overwrite: bool = False
+    resume: bool = False  # go on with what an interrupted run has left
+    keep: bool = False  # what is finished when this run fails or is stopped
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what is finished is kept."""
+        return self.keep or self.resume
+
+    def store_of(
+        self, about: Micrograph, place: Path, target: Path, **how: Any
+    ) -> OmeZarrStore:
+        """Make the store of an output, or open the one that is to be resumed."""
+        fresh = self.overwrite or place != target
+        return store_of(about, place, overwrite=fresh, resume=self.resume, **how)
+
+
 def check_target_file(
     output: str | os.PathLike[str],
     *,
@@ -609,21 +630,23 @@ def write_area(
     dtype: np.dtype[Any] | None = None,
     *,
     message: str = "cutting",
+    existing: Existing | None = None,
 ) -> Job[Written[int]]:
     """Compute an area block by block and write it; `told` counts clipped pixels.
 
     `about` brings name, calibration and history; its data are not looked at.
     """
     kind = area.dtype if dtype is None else dtype
+    held = existing or Existing()
 
     def make(place: Path) -> OmeZarrStore:
-        return store_of(about, place, shape=area.grid.shape, dtype=kind)
+        return held.store_of(about, place, target, shape=area.grid.shape, dtype=kind)
 
     def fill(store: OmeZarrStore) -> Job[int]:
         blocks = _computed(area, store.boxes())
         return store.fill(blocks, f"{message} {target.name}")
 
-    return (yield from write_blocks(target, make, fill))
+    return (yield from write_blocks(target, make, fill, resumable=held.resumable))
 
 
 def _computed(area: Pixels, boxes: list[Box]) -> Iterator[NDArray[Any]]:

@@ -40,11 +40,11 @@ from napari_semsr.io import (
     remove_target,
     renaming,
     replacing,
-    store_of,
     write_blocks,
     writing,
 )
 from napari_semsr.jobs.images import (
+    Existing,
     Result,
     check_image_target,
     check_target_file,
@@ -177,8 +177,9 @@ def _write_mosaic(
             yield image
         store.finish_label(_COVERAGE, coverage)
 
-    resumable = existing.keep or existing.resume
-    written = yield from write_blocks(request.target, make, fill, resumable=resumable)
+    written = yield from write_blocks(
+        request.target, make, fill, resumable=existing.resumable
+    )
     # what no frame covers is NaN, which an integer type has no place for
     lost = empty if np.dtype(dtype).kind in "ui" else 0
     return MosaicFile(
@@ -203,8 +204,8 @@ def _height_store(
             limits=(plan.z_nm[0], plan.z_nm[-1]), colormap="viridis", colour_bar=True
         ),
     )
-    kept = existing.keep or existing.resume
-    with writing(target), nullcontext(target) if kept else renaming(target) as place:
+    hidden = nullcontext(target) if existing.resumable else renaming(target)
+    with writing(target), hidden as place:
         store = existing.store_of(
             shown, place, target, shape=plan.shape, dtype=np.float32
         )
@@ -343,22 +344,6 @@ class StitchedFile(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class _Existing:
-    """What becomes of an output that is there, and of one that is not finished."""
-
-    overwrite: bool = False
-    resume: bool = False
-    keep: bool = False  # what is finished when a run fails or is stopped
-
-    def store_of(
-        self, about: Micrograph, place: Path, target: Path, **how: Any
-    ) -> OmeZarrStore:
-        """Make the store of an output, or open the one that is to be resumed."""
-        fresh = self.overwrite or place != target
-        return store_of(about, place, overwrite=fresh, resume=self.resume, **how)
-
-
-@dataclass(frozen=True, slots=True)
 class _Request:
     """What was asked for, checked."""
 
@@ -367,7 +352,7 @@ class _Request:
     table: Path | None
     positions_out: Path | None
     options: StitchFolderOptions
-    existing: "_Existing"
+    existing: Existing
 
     @property
     def height_path(self) -> Path | None:
@@ -446,7 +431,7 @@ def stitch_job(
             None if positions is None else Path(positions),
             None if positions_out is None else Path(positions_out),
             options or StitchFolderOptions(),
-            _Existing(overwrite, resume, keep),
+            Existing(overwrite, resume, keep),
         )
     )
     scans = yield from _open_scans(request)

@@ -27,6 +27,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     add_image(parser, "image", "the image to cut")
     add_output(parser, "where the part goes; its suffix names the format")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted output"
+    )
     group = parser.add_argument_group("area")
     group.add_argument(
         "--like",
@@ -55,6 +58,8 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Cropped"]:
         arguments.output,
         like=arguments.like,
         like_output=arguments.like_out,
+        resume=arguments.resume,
+        keep=True,
         **asked(arguments, jobs.CropOptions),
     )
 

@@ -1,0 +1,63 @@
+"""The table of heights beside the folders that it names."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import Acquisition, ReadError
+from napari_semsr.core.acquisition import ArrayFrames
+from napari_semsr.io import choose_frames, read_heights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("z_000", "z_001", "z_002"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def table(folder, text):
+    (folder / "heights.csv").write_text(text)
+    return folder
+
+
+def test_heights_come_rising(folder):
+    rows = "folder, z_nm,note\nz_002,-50,low\nz_000,120.5,\nz_001,0,\n"
+    found = read_heights(table(folder, rows))
+    assert [(path.name, z) for path, z in found] == [
+        ("z_002", -50.0),
+        ("z_001", 0.0),
+        ("z_000", 120.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "must hold heights.csv"),
+        ("", "must begin with folder,z_nm, got nothing"),
+        ("frame,z_nm\nz_000,1\n", "got frame,z_nm"),
+        ("folder,z_nm\nz_000,1\n", "at least two heights, got 1"),
+        ("folder,z_nm\nz_000,1\nz_001,high\n", "line 3 must hold a finite number"),
+        ("folder,z_nm\nz_000,1\nz_001\n", "line 3 must hold a finite number"),
+        ("folder,z_nm\nz_000,1\nz_001,nan\n", "line 3 must hold a finite number"),
+        ("folder,z_nm\nz_000,1\nz_003,2\n", "line 3 must name a folder beside it"),
+        ("folder,z_nm\nz_000,1\nz_000,2\n", "line 3 must name another folder"),
+        ("folder,z_nm\nz_000,1\nz_001,1\n", "another height"),
+        ("folder,z_nm\nz_000,1\n../x,2\n", "no path may leave"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(folder, text, said):
+    if text is not None:
+        table(folder, text)
+    with pytest.raises(ReadError, match=said):
+        read_heights(folder)
+
+
+def test_chosen_frames_keep_their_places(rng):
+    frames = ArrayFrames(rng.random((4, 10, 20)))
+    scan = Acquisition(frames, tuple("abcd"), grid=(2, 2), overlap=0.25)
+    part = choose_frames(scan, {"a", "c", "d", "x"})
+    assert part.names == ("a", "c", "d")
+    assert np.array_equal(part.read(1), scan.read(2))
+    assert part.nominal_px.tolist() == [[0, 0], [7.5, 0], [7.5, 15]]
+    assert choose_frames(scan, set("abcd")) is scan

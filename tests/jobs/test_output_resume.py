@@ -1,0 +1,99 @@
+"""Stitching and cutting go on where they were interrupted, and end alike."""
+
+import numpy as np
+import pytest
+import zarr
+
+import napari_semsr
+from napari_semsr.core import IncompleteError, Micrograph, SemsrError, run
+from napari_semsr.io import read
+from napari_semsr.jobs import (
+    CropOptions,
+    StitchFolderOptions,
+    crop_job,
+    stitch_job,
+)
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    """A scan whose mosaic has two write units."""
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="pits", frames_grid=(1, 3), frame_px=224, overlap=0.2,
+        jitter_px=2, field="square", focal_series=2, oversampling=1, seed=1,
+    )  # fmt: skip
+    return folder
+
+
+def stop_after_one(job):
+    """Stop when one unit is on disk."""
+    for step in job:
+        if step.message.startswith(("Fusing", "cutting")) and step.done == 1:
+            assert step.total > 1
+            break
+    job.close()
+
+
+def marks(path):
+    return np.asarray(zarr.open_array(path / "done", mode="r")[:])
+
+
+@pytest.mark.parametrize(
+    ("name", "focus"), [("mosaic.ome.zarr", "max"), ("mosaic.ome.tif", "none")]
+)
+def test_an_interrupted_mosaic_is_completed(scan, tmp_path, name, focus):
+    options = StitchFolderOptions(focus=focus, dtype="uint16")
+    whole = run(stitch_job(scan, tmp_path / f"whole-{name}", options=options))
+    target = tmp_path / name
+    stop_after_one(stitch_job(scan, target, options=options, keep=True))
+    if name.endswith("zarr"):
+        assert marks(target).sum() == 1
+        with pytest.raises(IncompleteError, match="--resume"):
+            read(target)
+    other = options.replace(blend="seam")
+    with pytest.raises(SemsrError, match="option blend changed"):
+        run(stitch_job(scan, target, options=other, resume=True))
+    done = run(stitch_job(scan, target, options=options, resume=True))
+    np.testing.assert_array_equal(read(target).array(), read(whole.output).array())
+    counts = [one.coverage for one in (done, whole)]
+    if name.endswith("zarr"):
+        first, second = (zarr.open_array(f"{path}/0", mode="r")[:] for path in counts)
+    else:
+        first, second = (read(path).array() for path in counts)
+    np.testing.assert_array_equal(first, second)
+    assert done.warnings == whole.warnings
+    if focus == "max":
+        one, other = read(done.height).array(), read(whole.height).array()
+        np.testing.assert_array_equal(one, other)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_complete_mosaic_stays_as_it_is(scan, tmp_path):
+    options = StitchFolderOptions(focus="max")
+    target = tmp_path / "mosaic.ome.zarr"
+    run(stitch_job(scan, target, options=options))
+    before = read(target).array()
+    run(stitch_job(scan, target, options=options, resume=True))
+    np.testing.assert_array_equal(read(target).array(), before)
+
+
+def test_an_interrupted_part_is_completed(tmp_path, rng):
+    data = rng.integers(0, 255, (600, 700), dtype=np.uint8)
+    image = Micrograph(data, (10.0, 10.0), "image")
+    options = CropOptions(box=(0, 10, 600, 700))
+    target, beside = tmp_path / "part.ome.zarr", tmp_path / "like.ome.zarr"
+    stop_after_one(crop_job(image, target, options=options, keep=True))
+    assert marks(target).sum() == 1
+    moved = CropOptions(box=(0, 9, 600, 699))
+    with pytest.raises(SemsrError, match="option box changed"):
+        run(crop_job(image, target, options=moved, resume=True))
+    run(crop_job(image, target, options=options, resume=True))
+    np.testing.assert_array_equal(read(target).array(), data[:, 10:])
+    like = image.replace(name="like")
+    both = tmp_path / "both.ome.zarr"
+    stop_after_one(crop_job(image, both, like=like, like_output=beside, keep=True))
+    assert not beside.exists()
+    run(crop_job(image, both, like=like, like_output=beside, resume=True))
+    for path in (both, beside):
+        np.testing.assert_array_equal(read(path).array(), data)

@@ -1,0 +1,127 @@
+"""Heights of a scan become one mosaic on disk, with a map of heights beside it."""
+
+import shutil
+
+import numpy as np
+import pytest
+import zarr
+
+import napari_semsr
+from napari_semsr.core import OptionError, ReadError, WriteError, run
+from napari_semsr.io import read
+from napari_semsr.jobs import StitchFolderOptions, stitch_job
+
+FOCUS = StitchFolderOptions(focus="max")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="particles", frames_grid=(2, 2), frame_px=96, overlap=0.5,
+        jitter_px=2, field="square", focal_series=3, seed=1,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(scan):
+    output = scan.parent / "mosaic.ome.zarr"
+    return napari_semsr.stitch(scan, output, focus="max")
+
+
+def test_mosaic_and_heights_lie_on_one_grid(made, scan):
+    mosaic, height = read(made.output), read(made.height)
+    assert made.height == str(scan.parent / "mosaic.height.ome.zarr")
+    assert mosaic.shape == height.shape == made.shape
+    assert mosaic.pixel_size_nm == height.pixel_size_nm == (20, 20)
+    values = height.array()
+    known = np.isfinite(values)
+    low, high = (made.heights[k]["z_nm"] for k in (0, -1))
+    assert known.mean() > 0.5
+    assert low <= values[known].min()
+    assert values[known].max() <= high
+    assert height.look.limits == (low, high)
+    counts = zarr.open_array(made.coverage + "/0", mode="r")[:]
+    assert np.array_equal(counts > 0, np.isfinite(mosaic.array()))
+    assert counts.max() % 3 == 0
+
+
+def test_json_tells_how_heights_lie(made):
+    told = made.to_json()
+    assert [item["folder"] for item in told["heights"]] == ["z_000", "z_001", "z_002"]
+    assert set(told["heights"][0]) == {"folder", "z_nm", "y_px", "x_px", "scatter_px"}
+    assert [0, 0] in [[item["y_px"], item["x_px"]] for item in told["heights"]]
+
+
+def test_history_names_the_frames_of_all_heights(made):
+    inputs = read(made.output).provenance.inputs
+    assert [item.name for item in inputs] == ["z_000", "z_001", "z_002"]
+    assert len({item.digest for item in inputs}) == 3
+    assert read(made.height).provenance.options["focus"] == "max"
+
+
+def test_one_scan_has_no_heights(scan, tmp_path):
+    done = napari_semsr.stitch(scan, tmp_path / "flat.ome.tif")
+    assert done.height is None
+    assert done.heights == ()
+    assert not (tmp_path / "flat.height.ome.zarr").exists()
+
+
+def test_positions_of_all_serve_each_height(scan, made, tmp_path):
+    bare = shutil.copytree(scan, tmp_path / "bare")
+    for name in ("z_000", "z_001", "z_002"):
+        (bare / name / "positions.csv").unlink()
+    done = run(stitch_job(bare, tmp_path / "m.ome.tif", options=FOCUS))
+    assert done.positions == made.positions
+
+
+def test_only_frames_of_all_heights_are_joined(scan, tmp_path):
+    less = shutil.copytree(scan, tmp_path / "less")
+    (less / "z_001" / "frame_002.tif").unlink()
+    done = run(stitch_job(less, tmp_path / "m.ome.tif", options=FOCUS))
+    assert [item["frame"] for item in done.positions if item["y_px"] is not None] == [
+        "frame_000.tif",
+        "frame_001.tif",
+        "frame_003.tif",
+    ]
+
+
+def test_heights_of_other_frames_are_refused(scan, tmp_path):
+    odd = shutil.copytree(scan, tmp_path / "odd")
+    (odd / "z_001" / "positions.csv").unlink()
+    (odd / "positions.csv").unlink()
+    for path in (odd / "z_001").glob("frame_*.tif"):
+        path.rename(path.with_name(f"b{path.name}"))
+    with pytest.raises(ReadError, match="must hold the same frames"):
+        run(stitch_job(odd, tmp_path / "m.ome.tif", options=FOCUS))
+
+
+def test_folder_of_heights_alone_says_what_to_give(scan, tmp_path):
+    alone = shutil.copytree(scan, tmp_path / "alone")
+    for path in alone.glob("*.tif"):
+        path.unlink()
+    (alone / "positions.csv").unlink()
+    with pytest.raises(ReadError, match="several heights, so give --focus max"):
+        napari_semsr.stitch(alone, tmp_path / "m.ome.tif")
+    with pytest.raises(OptionError, match="'max' or 'none'"):
+        napari_semsr.stitch(alone, tmp_path / "m.ome.tif", focus="best")
+
+
+def test_existing_heights_are_kept(scan, tmp_path):
+    beside = tmp_path / "mosaic.height.ome.zarr"
+    beside.mkdir()
+    (beside / "zarr.json").write_text("precious")
+    with pytest.raises(WriteError, match="--overwrite"):
+        run(stitch_job(scan, tmp_path / "mosaic.ome.tif", options=FOCUS))
+    assert (beside / "zarr.json").read_text() == "precious"
+
+
+@pytest.mark.parametrize("at", ["Laying", "Fusing"])
+def test_stopped_work_leaves_nothing(scan, tmp_path, at):
+    job = stitch_job(scan, tmp_path / "mosaic.ome.zarr", options=FOCUS)
+    for step in job:
+        if step.message.startswith(at):
+            break
+    job.close()
+    assert list(tmp_path.iterdir()) == []

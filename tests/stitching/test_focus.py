@@ -1,0 +1,172 @@
+"""Laws of heights that are joined: where they lie, and what is taken from which."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core import Acquisition, Box, RegistrationError, run
+from napari_semsr.core.acquisition import ArrayFrames
+from napari_semsr.jobs import SimulateOptions
+from napari_semsr.simulation.superlens.scan import cut_scan
+from napari_semsr.stitching import plan_focus, sharpest, solve_mosaic
+
+HEIGHTS = 5
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return cut_scan(
+        None,
+        SimulateOptions(
+            phantom="fracture",
+            relief_nm=600.0,
+            pitch_nm=900.0,
+            frames_grid=(2, 2),
+            frame_px=120,
+            overlap=0.4,
+            jitter_px=3.0,
+            field="square",
+            focal_series=HEIGHTS,
+            seed=4,
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def taken(scan):
+    return list(scan.height_scans(HEIGHTS))
+
+
+def acquisition(scan, frames):
+    return Acquisition(ArrayFrames(frames), scan.names, nominal_px=scan.nominal_px)
+
+
+@pytest.fixture(scope="module")
+def joined(scan, taken):
+    heights = [acquisition(scan, step.frames) for step in taken]
+    number = sharpest(heights)
+    solution = run(solve_mosaic(heights[number]))
+    z_nm = [step.focus_nm for step in taken]
+    plan, shifts = run(plan_focus(heights, z_nm, number, solution))
+    return heights, number, solution, plan, shifts
+
+
+def on_mosaic(scan, plane, plan, shift):
+    """What lies on the mosaic's pixels: a plane of the scene, as drawn."""
+    scene, corner = scan.scene, scan.true_px.min(axis=0) + shift
+    smooth = ndimage.spline_filter(plane)
+    rows, columns = np.indices(plan.shape, dtype=float)
+    return scene.sample(smooth, rows + corner[0], columns + corner[1])
+
+
+def misfit(image, wanted):
+    """RMS of what gain and offset leave, over the scatter of what is wanted."""
+    known = np.isfinite(image)
+    x, y = image[known].astype(float), wanted[known]
+    gain, offset = np.polyfit(x, y, 1)
+    return np.sqrt(np.mean((gain * x + offset - y) ** 2)) / y.std()
+
+
+def test_the_sharpest_height_lies_in_the_middle_of_the_relief(joined):
+    assert joined[1] in (1, 2, 3)
+
+
+def test_heights_are_laid_where_they_are(taken, joined):
+    _, number, _, _, shifts = joined
+    for step, found in zip(taken, shifts, strict=True):
+        true = np.subtract(step.shift_px, taken[number].shift_px)
+        assert found.z_nm == step.focus_nm
+        assert np.hypot(*np.subtract(found.shift_px, true)) < 0.25
+        assert found.scatter_px < 1
+
+
+def test_the_mosaic_is_sharper_than_that_of_any_height(scan, taken, joined):
+    _, number, _, plan, _ = joined
+    whole = Box.of(plan.shape)
+    width = scan.scene.fwhm_px * scan.scene.oversampling / 2.355
+    focused = ndimage.gaussian_filter(scan.scene.sharp, width)
+    wanted = on_mosaic(scan, focused, plan, taken[number].shift_px)
+    image, coverage, _ = plan.block(whole)
+    single = [misfit(one.block(whole)[0], wanted) for one in plan.plans]
+    assert misfit(image, wanted) < 0.9 * min(single)
+    assert np.array_equal(coverage > 0, np.isfinite(image))
+
+
+def test_heights_follow_the_relief(scan, taken, joined):
+    _, number, _, plan, _ = joined
+    _, _, height = plan.block(Box.of(plan.shape))
+    wanted = on_mosaic(scan, scan.scene.surface.height_nm, plan, taken[number].shift_px)
+    known = np.isfinite(height)
+    assert known.mean() > 0.7
+    assert np.corrcoef(height[known], wanted[known])[0, 1] > 0.6
+    assert np.median(np.abs(height - wanted)[known]) < 90
+    assert plan.z_nm[0] <= height[known].min()
+    assert height[known].max() <= plan.z_nm[-1]
+
+
+def test_a_block_is_the_same_however_the_mosaic_is_cut(joined):
+    plan = joined[3]
+    whole = plan.block(Box.of(plan.shape))
+    box = Box(50, 110, 60, 130)
+    for part, all_of_it in zip(plan.block(box), whole, strict=True):
+        np.testing.assert_allclose(part, all_of_it[box.slices], rtol=2e-4)
+
+
+def test_a_pass_of_its_own_stops_elsewhere(scan, taken, joined, rng):
+    """Frames of a height that is scanned anew are off by the stage's errors."""
+    heights, number, solution, _, _ = joined
+    other = (number + 1) % HEIGHTS
+    moves = rng.integers(-5, 6, (len(scan.names), 2))
+    frames = np.stack(
+        [
+            np.roll(frame, -move, axis=(0, 1))
+            for frame, move in zip(taken[other].frames, moves, strict=True)
+        ]
+    )
+    again = [heights[number], acquisition(scan, frames)]
+    plan, shifts = run(plan_focus(again, [0.0, 100.0], 0, solution))
+    assert shifts[1].scatter_px > 1
+    true = moves + np.subtract(taken[other].shift_px, taken[number].shift_px)
+    found = (
+        plan.plans[1].positions[len(moves) :] - plan.plans[0].positions[: len(moves)]
+    )
+    assert np.abs(found - true).max() < 0.6
+
+
+def test_a_height_of_another_place_is_left_out(scan, joined, rng):
+    heights, number, solution, _, _ = joined
+    foreign = [frame[::-1].T for frame in heights[number].frames.data]
+    foreign = acquisition(scan, np.stack(foreign))
+    near = heights[number - 1]
+    three = [near, heights[number], foreign]
+    plan, shifts = run(plan_focus(three, [0.0, 100.0, 200.0], 1, solution))
+    assert shifts[2].shift_px is None
+    assert plan.z_nm == (0.0, 100.0)
+    assert plan.solved == 1
+    with pytest.raises(RegistrationError, match="None of the heights"):
+        run(plan_focus(three[1:], [0.0, 100.0], 0, solution))
+
+
+def test_a_height_that_is_too_blurred_is_laid_on_the_next(scan, joined):
+    heights, number, solution, _, _ = joined
+    frames = heights[number].frames.data.astype(float)
+    blurred = [
+        acquisition(scan, ndimage.gaussian_filter(frames, (0, width, width)))
+        for width in (4.0, 9.0)
+    ]
+    levels = [heights[number], *blurred]
+    plan, shifts = run(plan_focus(levels, [0.0, 300.0, 900.0], 0, solution))
+    for shift in shifts:
+        assert np.hypot(*shift.shift_px) < 0.3
+    assert len(plan.plans) == 3
+
+
+def test_lamps_that_differ_leave_one_brightness(scan, taken, joined):
+    heights, number, solution, _, _ = joined
+    dim = heights[(number + 1) % HEIGHTS]
+    dark = solution.flat.dark
+    frames = ((dim.frames.data - dark) * 0.6 + dark).astype(np.float32)
+    pair = [heights[number], acquisition(scan, frames)]
+    both, _ = run(plan_focus(pair, [0.0, 100.0], 0, solution))
+    levels = [np.nanmean(one.block(Box.of(both.shape))[0]) for one in both.plans]
+    assert levels[1] == pytest.approx(levels[0], rel=0.01)
