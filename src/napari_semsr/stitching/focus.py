@@ -48,6 +48,8 @@ _NEARLY = 0.9  # of the best score; chosen: of periods, the one that moved least
 # 0.7 or more, with correlations up to 0.5. On lattices periods score alike, with more.
 _RUNNER_UP = 0.65
 _ALIKE = 0.6
+_TOGETHER_PX = 2.0  # chosen: of whole-pixel shifts between much blurred frames
+_LIKE = 0.3  # correlation of frames that each say where they lie; of others up to 0.2
 _SAME_PX = 0.5  # scatter of shifts that are one; chosen: blur moves detail by less
 _FINE, _COARSE = 1.0, 3.0  # px; between them lies the detail that focus decides
 # Of 2, 3, 4 and 8 the cube fits best, or to 0.2 dB (benchmarks/focus.py); over 8 px in
@@ -351,7 +353,7 @@ def _shifts(
     moved = np.full((count, 2), np.nan)
     reach = [max(_LEAST_REACH, round(_REACH * side)) for side in prepared.frame_shape]
     positions = np.full((len(prepared.acquisition), 2), np.nan)
-    believed = []
+    believed, shifts, likeness = [], [], []
     for pair in pairs:
         found = search(prepared, pair, (0, 0), (reach[0], reach[1]))
         here = laid[pair[0] % count]
@@ -360,7 +362,9 @@ def _shifts(
             shift = good[np.argmin(np.hypot(good[:, 0], good[:, 1]))]
             positions[pair[0]], positions[pair[1]] = here, here + shift
             believed.append(pair)
-    if len(believed) < len(pairs) / 2:
+            shifts.append(shift)
+            likeness.append(float(found.ncc[0]))
+    if len(believed) <= len(pairs) / 2 or not _agree(np.array(shifts), likeness):
         return moved
     for refined in refine(prepared, positions, believed, (2.0, 1.0, 1.0)):
         positions = refined.positions
@@ -375,6 +379,12 @@ def _is_sure(found: Candidates, threshold: float) -> bool:
         return False
     alone = len(found.score) < 2 or found.score[1] < _RUNNER_UP * found.best
     return alone or float(found.ncc[0]) >= _ALIKE
+
+
+def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
+    """Whether the frames of a height are moved alike, or each beyond doubt."""
+    off = np.hypot(*(shifts - np.median(shifts, axis=0)).T)
+    return float(np.median(off)) <= _TOGETHER_PX or float(np.median(likeness)) >= _LIKE
 
 
 def _pooled(

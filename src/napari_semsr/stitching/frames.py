@@ -224,7 +224,9 @@ class CorrectedFrames:
         rotations: NDArray[np.float64],
     ) -> "CorrectedFrames":
         """Other frames through the same optics; `gains` (N,), `rotations` (N, 2)."""
-        return CorrectedFrames(acquisition, self.flat, gains, rotations)
+        return CorrectedFrames(
+            acquisition, self.flat, gains, rotations, self.distortion
+        )
 
     def banded(self, index: int) -> Float32Array:
         """Band-passed frame, (Y, X), in units of equal noise.
