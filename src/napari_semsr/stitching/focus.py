@@ -115,7 +115,18 @@ class HeightShift:
 
 
 def sharpest(heights: Sequence[Acquisition]) -> int:
-    """Find the height whose frames have most detail beyond their noise."""
+    """Find the height whose frames have most detail beyond their noise.
+
+    Parameters
+    ----------
+    heights : sequence of Acquisition
+        The same frames at each height.
+
+    Returns
+    -------
+    int
+        Which of them.
+    """
     found = []
     for height in heights:
         chosen = np.unique(np.linspace(0, len(height) - 1, 9).round().astype(int))
