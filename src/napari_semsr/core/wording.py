@@ -46,7 +46,7 @@ _NOT_HERE = {
     "like_pixel_size_nm": "its pixel size (in Open mosaic)",
 }
 _PANELS = {"crop": "Crop", "stitch": "Stitch mosaic", "pairs": "Train"}
-_VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|exact|frozen|tile)\b"
+_VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|exact|frozen|max|tile)\b"
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
 _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")
 _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")

@@ -74,6 +74,7 @@ from .read_image import (
     as_grey as as_grey,
 )
 from .scans.frames import (
+    HEIGHTS as HEIGHTS,
     choose_frames as choose_frames,
     natural_key as natural_key,
     open_frames as open_frames,

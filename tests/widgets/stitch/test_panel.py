@@ -66,6 +66,39 @@ def test_folder_says_what_it_holds(make, scan):
     assert panel.status.text() == "scan can be stitched."
 
 
+def test_heights_are_offered_where_there_are_any(
+    make, model, scan, tmp_path, finish, run_panel
+):
+    napari_semsr.simulate(
+        tmp_path / "series", phantom="particles", frames_grid=(2, 2), frame_px=96,
+        field="square", focal_series=3, seed=5,
+    )  # fmt: skip
+    for frame in (tmp_path / "series").glob("*.tif"):
+        frame.unlink()  # as a user has it: frames in the folders alone
+    panel = make(scan)
+    assert panel.focus.native.isHidden()
+    panel.folder.value = tmp_path / "series"
+    finish(panel)
+    assert not panel.focus.native.isHidden()
+    assert "There are 3 heights" in panel.about.text()
+    assert panel.focus.value == "max"
+    run_panel(panel)
+    mosaic, height = model.layers["series mosaic"], model.layers["series height"]
+    assert model.layers.selection.active is mosaic
+    assert not height.visible
+    assert height.colormap.name == "viridis"
+    np.testing.assert_allclose(height.scale, mosaic.scale)
+    assert results.is_temporary(height.metadata["semsr store"])
+    run_panel(panel)
+    assert [layer.name for layer in model.layers].count("series height") == 1
+    panel.focus.value = "none"
+    assert "give 'Heights: all, where sharpest'" in run_panel(panel)
+    panel.folder.value = scan
+    finish(panel)
+    assert panel.focus.native.isHidden()
+    assert panel.options().focus == "none"
+
+
 def test_stitching_again_replaces_the_layers(make, model, scan, run_panel):
     panel = make(scan)
     run_panel(panel)

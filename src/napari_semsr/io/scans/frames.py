@@ -288,9 +288,9 @@ def _chosen(
     if not present:
         msg = (
             f"{positions.path.name} must name the frames of {folder}, but none of its "
-            f"{len(positions.corners)} names is there."
+            f"{len(positions.corners)} names is there"
         )
-        raise ReadError(msg)
+        raise ReadError(f"{msg}{_or_heights(folder)}.")
     missing = [name for name in positions.corners if name not in set(present)]
     named = {*positions.corners, *unplaced}
     unnamed = [name for name in listed if name not in named]
@@ -361,10 +361,15 @@ def _too_few(folder: Path, kept: Sequence[str], faults: Sequence[Fault]) -> None
     """Refuse a scan that is no scan."""
     given = f"{len(kept)} that can be used" if kept or faults else "no image at all"
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
-    if (folder / HEIGHTS).is_file():
-        why += f": {HEIGHTS} names those of several heights, so give --focus max"
-    msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}."
-    raise ReadError(msg)
+    msg = f"{folder} must hold at least two frames to be joined, but has {given}{why}"
+    raise ReadError(f"{msg}{_or_heights(folder)}.")
+
+
+def _or_heights(folder: Path) -> str:
+    """Say what to do where the frames of a folder are those of its heights."""
+    if not (folder / HEIGHTS).is_file():
+        return ""
+    return f": {HEIGHTS} names those of several heights, so give --focus max"
 
 
 def _from_folder(

@@ -296,6 +296,7 @@ class Outcome:
 
     made: Any  # what the job returned
     opened: Opened
+    beside: Opened | None = None  # a second image that it wrote
 
 
 def written(

@@ -21,7 +21,9 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import (
     FOLDER_KEY,
+    HEIGHTS,
     HELPER_KEY,
+    read_heights,
     scan_layers,
 )
 from napari_semsr.jobs import (
@@ -48,6 +50,7 @@ from napari_semsr.widgets.base import (
     add_opened,
     is_alive,
     new_store_path,
+    open_store,
     push_button,
     store_edit,
     typed_path,
@@ -124,18 +127,20 @@ _ROWS = {
 }
 
 
-def look_into(folder: Path) -> Job[Acquisition]:
+def look_into(folder: Path) -> Job[tuple[Acquisition, int]]:
     """Open a scan to say what it is.
 
     Parameters
     ----------
     folder : pathlib.Path
-        A folder of frames, or a CZI.
+        A folder of frames or of heights, or a CZI.
 
     Returns
     -------
     Acquisition
-        Its frames.
+        Its frames, of several heights those of the lowest.
+    int
+        Number of heights; 0 where there are none.
 
     Yields
     ------
@@ -143,7 +148,9 @@ def look_into(folder: Path) -> Job[Acquisition]:
         While frames are opened.
     """
     yield Progress(0, 0, f"looking into {folder.name}")
-    return (yield from open_scan(folder))
+    heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
+    opened = yield from open_scan(heights[0][0] if heights else folder)
+    return opened.replace(name=folder.resolve().name), len(heights)
 
 
 def lay_frames(
@@ -278,14 +285,24 @@ class StitchMosaicPanel(Panel):
         told = "How frames are ordered, joined and blended; few scans need it."
         bent = Form(self.positions, self.distortion, self.distortion_amount.native)
         self.advanced = Folded("Advanced", told, bent, self.form)
-        layout = Form(
+        self.focus = ComboBox(
+            name="focus",
+            label="Heights",
+            tooltip="Join the heights that heights.csv names, each place from where it "
+            "is sharpest, with a map of heights; or the folder's own frames alone.",
+            choices=[("all, where sharpest", "max"), ("the folder's frames", "none")],
+            value="none",
+        )
+        self.how = Form(
+            self.focus,
             self.grid,
             self.pixel_size,
             self.flat,
             self.flat_file.native,
         )
+        self.how.show_row("focus", False)
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
-        self.add_group("How", layout, self.advanced)
+        self.add_group("How", self.how, self.advanced)
         self.add_group("Mosaic", Form(self.output, self.existing))
         self._mosaic: Image | None = None
         self._coverage = Coverage(self, lambda: self._mosaic)
@@ -346,8 +363,14 @@ class StitchMosaicPanel(Panel):
             look = partial(look_into, chosen)
             self.look_up("Look into folder", look, self._show_facts)
 
-    def _show_facts(self, acquisition: Acquisition) -> None:
-        self.about.setText(scan_facts(acquisition))
+    def _show_facts(self, found: tuple[Acquisition, int]) -> None:
+        acquisition, heights = found
+        facts = scan_facts(acquisition)
+        if heights:
+            facts += f" There are {heights} heights, which can be joined in focus."
+        self.about.setText(facts)
+        self.focus.value = "max" if heights else "none"
+        self.how.show_row("focus", bool(heights))
         self.pixel_size.value = acquisition.pixel_size_nm
         self.show_status(f"{acquisition.name} can be stitched.")
 
@@ -375,6 +398,7 @@ class StitchMosaicPanel(Panel):
             grid=self.grid.value,
             pixel_size_nm=self.pixel_size.value,
             flat_field=method,
+            focus=self.focus.value,
             distortion=self.distortion_amount.value
             if self.distortion.value == _DISTORTION_NUMBER
             else self.distortion.value,
@@ -400,12 +424,14 @@ class StitchMosaicPanel(Panel):
                 options=options,
                 overwrite=overwrite,
             )
-            return written(job, Target(target))
+            return _written(job, Target(target))
 
         return make, lambda outcome: self.show_outcome(outcome, folder)
 
     def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
         """Add mosaic, outlines and joints; draw the plots; write the figures.
+
+        Heights, if there are any, lie hidden below the mosaic.
 
         Layers of an earlier run on the same folder are replaced, but for a mosaic that
         the user saved or renamed.
@@ -417,6 +443,10 @@ class StitchMosaicPanel(Panel):
                 layer.visible = False
         with self.in_place(str(folder), Path(made.output)) as earlier:
             yield from self.take_away(earlier)
+            if outcome.beside is not None:
+                title = free_name(self.viewer, f"{name} height")
+                add_opened(self.viewer, outcome.beside, name=title, visible=False)
+                yield
             title = free_name(self.viewer, mosaic.name)
             self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
             yield
@@ -434,6 +464,14 @@ class StitchMosaicPanel(Panel):
         said = f"{placed} of {made.frames} frames joined in {made.seconds:.1f} s."
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
         self.show_result(_figures(made), said, curves=curves, more=_legend(made))
+
+
+def _written(job: Job[Any], target: Target) -> Job[Outcome]:
+    """Write a mosaic, and open it with its heights."""
+    outcome = yield from written(job, target)
+    if outcome.made.height is None:
+        return outcome
+    return replace(outcome, beside=(yield from open_store(outcome.made.height)))
 
 
 def quality_colour(quality: float) -> tuple[float, float, float, float]:
@@ -695,6 +733,9 @@ def _figures(made: StitchedFile) -> Numbers:
         "Shading left": Quantity(made.shading_percent, "%", ".2g", "of the mean"),
         "Store": made.output,
     }
+    if made.height is not None:
+        laid = sum(item["y_px"] is not None for item in made.heights)
+        shown["Heights"] = Quantity(laid, note=f"of {len(made.heights)}")
     if made.stage_pixel_size_nm is not None:
         shown["Pixel by stage"] = format_nm(made.stage_pixel_size_nm)
     stage = made.solution.stage
