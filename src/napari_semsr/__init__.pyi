@@ -19,6 +19,7 @@ from .api import (
     metrics as metrics,
     model_info as model_info,
     pairs as pairs,
+    register as register,
     restore as restore,
     simulate as simulate,
     spectrum as spectrum,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_semsr.analysis import FrcMap, FrcResult, Gaps, Histogram, Metrics
     from napari_semsr.demonstration import DemoResult
+    from napari_semsr.io import StoredTransform
     from napari_semsr.jobs import (
         Converted,
         Cropped,
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
         ModelFile,
         ModelList,
         PairsMade,
+        Registered,
+        RegisteredImage,
         RestoredFile,
         SimulatedScan,
         SpectrumReport,
         StitchedFile,
         Trained,
     )
+    from napari_semsr.registration import Landmarks
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | NDArray[Any] | PathLike
@@ -798,6 +802,126 @@ def crop(
         keep=True,
     )
     return run(writing, progress)
+
+
+@overload
+def register(
+    moving: Source,
+    fixed: Source,
+    output: None = None,
+    *,
+    landmarks: "Landmarks | PathLike | None" = ...,
+    transform: "StoredTransform | PathLike | None" = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> "RegisteredImage": ...
+@overload
+def register(
+    moving: Source,
+    fixed: Source,
+    output: PathLike,
+    *,
+    landmarks: "Landmarks | PathLike | None" = ...,
+    transform: "StoredTransform | PathLike | None" = ...,
+    transform_out: PathLike | None = ...,
+    overwrite: bool = ...,
+    progress: Report | None = ...,
+    **options: Any,
+) -> "Registered": ...
+def register(
+    moving: Source,
+    fixed: Source,
+    output: PathLike | None = None,
+    *,
+    landmarks: "Landmarks | PathLike | None" = None,
+    transform: "StoredTransform | PathLike | None" = None,
+    transform_out: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "RegisteredImage | Registered":
+    """Bring an image onto another of the same place, whatever its contrast.
+
+    Parameters
+    ----------
+    moving, fixed : Micrograph, (Y, X) numpy.ndarray or path
+        Images of one place, whose pixel sizes are known.
+    output : path, optional
+        Where the moving image on the grid of the fixed one is written; without it
+        nothing is, and its pixels are computed where they are looked at.
+    landmarks : Landmarks or path, optional
+        Pairs of places in both images, from which the map starts.
+    transform : StoredTransform or path, optional
+        A map that was found before; it is applied, and none is searched for.
+    transform_out : path, optional
+        Receives the map as JSON.
+    overwrite : bool, default=False
+        Replace existing outputs.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``model``, ``search``, ``landmarks_only``, and reading options for both images,
+        or for one with ``moving_`` or ``fixed_`` before them.
+
+    Returns
+    -------
+    RegisteredImage or Registered
+        The image with the map, or what was written.
+
+    Raises
+    ------
+    RegistrationRefused
+        If no map can be believed; its ``reason`` and ``rivals`` say why.
+    OptionError
+        If the map is to be written and the image is not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from napari_semsr.registration import Landmarks
+    >>> image = semsr.Micrograph(np.eye(64), (10.0, 10.0))
+    >>> places = np.array([[0.0, 0.0], [0.0, 600.0], [600.0, 0.0], [600.0, 600.0]])
+    >>> marks = Landmarks(places, places)
+    >>> found = semsr.register(image, image, landmarks=marks, landmarks_only=True)
+    >>> found.image.shape, round(found.registration.transform.scale, 6)
+    ((64, 64), 1.0)
+    """
+    from napari_semsr.jobs import (
+        RegisterOptions,
+        both_openings,
+        register_in_memory,
+        register_job,
+    )
+
+    names = [*RegisterOptions.model_fields, *ReadOptions.model_fields]
+    sides = [s + n for s in ("moving_", "fixed_") for n in ReadOptions.model_fields]
+    unknown = sorted(set(options) - {*names, *sides})
+    if unknown:
+        msg = (
+            f"Options are {', '.join(sorted(names))}, those of reading also with "
+            f"moving_ or fixed_ before them, got {', '.join(unknown)}."
+        )
+        raise OptionError(msg)
+    own = {k: v for k, v in options.items() if k in RegisterOptions.model_fields}
+    opening, fixed_opening = both_openings(options)
+    asked: dict[str, Any] = {
+        "options": RegisterOptions.parse(own),
+        "landmarks": landmarks,
+        "transform": transform,
+        "opening": opening,
+        "fixed_opening": fixed_opening,
+    }
+    sources = _source(moving), _source(fixed)
+    if output is None:
+        if transform_out is not None:
+            msg = "A map is written beside an image: give an output as well."
+            raise OptionError(msg)
+        return run(register_in_memory(*sources, **asked), progress)
+    job = register_job(
+        *sources, output, transform_out=transform_out, overwrite=overwrite, **asked
+    )
+    return run(job, progress)
 
 
 def simulate(

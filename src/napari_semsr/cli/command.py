@@ -26,6 +26,7 @@ VERBS = {
     "info": "say what a file is: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "crop": "cut out a box, or what another image shows, on the grid of that image",
+    "register": "bring an image onto another of the same place, whatever its contrast",
     "simulate": "make a folder of superlens frames whose truth is known",
     "stitch": "join a folder of frames to one calibrated mosaic",
     "degrade": "blur and haze an image as published test sets do, add noise and drift",
@@ -272,6 +273,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc(file=console.err)
         else:
             console.error(_sentence(error), verb)
+        facts = error.to_json() if isinstance(error, SemsrError) else {}
+        if facts and console.as_json:
+            console.emit({**facts, "message": str(error)}, "")
         return _BAD_INPUT
 
 

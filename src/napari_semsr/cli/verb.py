@@ -36,8 +36,9 @@ def add_options(
     *,
     title: str = "options",
     exclude: Collection[str] = (),
+    prefix: str = "",
 ) -> None:
-    """Add one flag for each field of an option model.
+    """Add one flag for each field of an option model, with a prefix before its name.
 
     Values are handed on as typed: the model itself checks them, so that a command, a
     panel and a store refuse the same values in the same words.
@@ -46,7 +47,9 @@ def add_options(
     told = _attributes_of(model)
     for name, info in model.model_fields.items():
         if name not in exclude:
-            _add_field(group, name, info, info.description or told.get(name, ""))
+            _add_field(
+                group, prefix + name, info, info.description or told.get(name, "")
+            )
 
 
 def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) -> O:

@@ -4,9 +4,21 @@ Each message is one sentence: what was required, what was given, and the remedy
 when it is known. None derives from `RuntimeError`: Qt generator workers swallow it.
 """
 
+from typing import Any
+
 
 class SemsrError(Exception):
     """Base of every error that this package raises for its user."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what a program may want to know of it.
+
+        Returns
+        -------
+        dict
+            Plain values; empty where the sentence says all.
+        """
+        return {}
 
 
 class ReadError(SemsrError):

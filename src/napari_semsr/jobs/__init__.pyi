@@ -82,6 +82,14 @@ from .preview import (
     PreviewDesk as PreviewDesk,
     preview_job as preview_job,
 )
+from .register import (
+    Registered as Registered,
+    RegisteredImage as RegisteredImage,
+    RegisterOptions as RegisterOptions,
+    both_openings as both_openings,
+    register_in_memory as register_in_memory,
+    register_job as register_job,
+)
 from .restore import (
     RestoredFile as RestoredFile,
     restore_in_memory as restore_in_memory,

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,7 +21,6 @@ from napari_semsr.core import (
     Options,
     Progress,
     ShapeError,
-    WriteError,
     gap_free_box,
     to_dtype,
 )
@@ -31,6 +29,7 @@ from napari_semsr.jobs.images import (
     Existing,
     Image,
     Result,
+    check_apart,
     check_tiled_target,
     input_record,
     jsonable,
@@ -249,7 +248,7 @@ def crop_job(
     beside = None
     if like_output is not None:
         beside = check(like_output)
-        _check_apart(target, beside)
+        check_apart(target, beside)
     cut = yield from _prepare(image, like, chosen, opening, both=beside is not None)
     plan = cut.plan
     dtype = np.dtype(chosen.dtype or plan.area.dtype)
@@ -350,17 +349,6 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
         for image, area in zip(images, areas, strict=True)
     )
     return tuple(cut), box
-
-
-def _check_apart(target: Path, beside: Path) -> None:
-    """Refuse two outputs of which the second would replace the first."""
-    one, two = target.resolve(), beside.resolve()
-    if one == two or one in two.parents or two in one.parents:
-        msg = (
-            "The part and that of the reference are written to two places, got "
-            f"{target} and {beside}: choose another for one of them."
-        )
-        raise WriteError(msg)
 
 
 def _prepare(

@@ -429,6 +429,17 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
             raise WriteError(msg)
 
 
+def check_apart(target: Path, beside: Path) -> None:
+    """Refuse two outputs of which the second would replace the first."""
+    one, two = target.resolve(), beside.resolve()
+    if one == two or one in two.parents or two in one.parents:
+        msg = (
+            "Two outputs are written to two places, got "
+            f"{target} and {beside}: choose another for one of them."
+        )
+        raise WriteError(msg)
+
+
 def _check_parent(path: Path) -> None:
     """Refuse a folder that is missing or read-only."""
     parent = path.absolute().parent

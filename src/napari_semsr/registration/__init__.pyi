@@ -5,6 +5,11 @@ from ._register import (
     Residuals as Residuals,
     register as register,
 )
+from .given import (
+    NO_RESIDUALS as NO_RESIDUALS,
+    register_landmarks as register_landmarks,
+    take_map as take_map,
+)
 from .landmarks import (
     LandmarkFit as LandmarkFit,
     LandmarkModel as LandmarkModel,

@@ -1,8 +1,8 @@
 """Bring an image onto another: search, refine, bend, and say what it is worth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -112,6 +112,19 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
         super().__init__(message)
         self.reason = reason
         self.rivals = tuple(rivals)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the reason and the rivals.
+
+        Returns
+        -------
+        dict
+            Plain values.
+        """
+        return {
+            "reason": self.reason,
+            "rivals": [asdict(rival) for rival in self.rivals],
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -352,7 +365,7 @@ def _ambiguous(rivals: Sequence[Rival]) -> RegistrationRefused:
     msg = (
         f"The images fit at {1 + len(rivals)} places or more, as a pattern that "
         f"repeats does, one of them {y:.0f} nm down and {x:.0f} nm right of the best: "
-        " mark three places as landmarks, or take a larger field."
+        "mark three places as landmarks, or take a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)
 
@@ -495,7 +508,7 @@ def _valued(
         reliable=np.hypot(*off.T) < _OUTLIER_PX * fine,
         side_nm=fit.patches.side_nm,
     )
-    before, after = _information(moving, fixed, affine)
+    before, after = information(moving, fixed, affine)
     return Registration(
         transform=affine,
         model=model,
@@ -511,7 +524,7 @@ def _valued(
     )
 
 
-def _information(
+def information(
     moving: Micrograph, fixed: Micrograph, transform: Transform
 ) -> tuple[float, float]:
     """Mutual information before and after, on pixels that bound the time."""

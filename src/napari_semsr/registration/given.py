@@ -1,0 +1,126 @@
+"""What a map is worth that was not found by structure: from landmarks, or stored."""
+
+import numpy as np
+
+from napari_semsr.core import Affine, Elastic, Micrograph
+from napari_semsr.registration._register import (
+    Registration,
+    RegistrationRefused,
+    Residuals,
+    information,
+)
+from napari_semsr.registration.landmarks import (
+    LandmarkModel,
+    Landmarks,
+    fit_landmarks,
+)
+from napari_semsr.registration.quality import overlap_of, places_seen
+
+NO_RESIDUALS = Residuals(
+    np.empty((0, 2)), np.empty((0, 2)), np.empty(0, dtype=bool), 0.0
+)
+"""Of a map of which no patches are known."""
+
+
+def take_map(
+    transform: Affine | Elastic,
+    moving: Micrograph,
+    fixed: Micrograph,
+    *,
+    model: str,
+    searched: str,
+    error_nm: float,
+    residuals: Residuals = NO_RESIDUALS,
+) -> Registration:
+    """Look at what two images show under a map that is given.
+
+    Parameters
+    ----------
+    transform : Affine or Elastic
+        From the moving image to the fixed one, in nm.
+    moving, fixed : Micrograph
+        Calibrated images.
+    model, searched : str
+        Kind of map, and where it comes from.
+    error_nm : float
+        Expected distance from the true map; NaN where that is not known.
+    residuals : Residuals, optional
+        Of patches or landmarks.
+
+    Returns
+    -------
+    Registration
+        The map; no score, no rivals.
+
+    Raises
+    ------
+    RegistrationRefused
+        If the map brings nothing of the moving image onto the fixed one.
+    """
+    overlap = overlap_of(transform, moving, fixed)
+    if overlap <= 0:
+        msg = (
+            f"The map brings nothing of {moving.name!r} onto {fixed.name!r}: check "
+            "pixel sizes and origins, or register again."
+        )
+        raise RegistrationRefused(msg, "no-overlap")
+    before, after = information(moving, fixed, transform)
+    return Registration(
+        transform=transform,
+        model=model,
+        error_px=error_nm / max(*moving.scale, *fixed.scale),
+        error_nm=error_nm,
+        overlap=overlap,
+        mutual_information_before=before,
+        mutual_information_after=after,
+        residuals=residuals,
+        score=0.0,
+        searched=searched,
+    )
+
+
+def register_landmarks(
+    moving: Micrograph,
+    fixed: Micrograph,
+    landmarks: Landmarks,
+    model: LandmarkModel = "affine",
+) -> Registration:
+    """Bring an image onto another by landmarks alone.
+
+    Parameters
+    ----------
+    moving, fixed : Micrograph
+        Calibrated images.
+    landmarks : Landmarks
+        Three pairs or more in nm, not on one line.
+    model : {"affine", "similarity"}
+        What the map may do.
+
+    Returns
+    -------
+    Registration
+        The map; its residuals are those of the landmarks, and its error
+        is NaN where no landmark is spare.
+
+    Raises
+    ------
+    RegistrationError
+        If the landmarks do not determine a map.
+    """
+    fit = fit_landmarks(landmarks, model)
+    error = fit.expected_error(places_seen(fit.transform, moving, fixed))
+    known = error is not None and len(error) > 0
+    return take_map(
+        fit.transform,
+        moving,
+        fixed,
+        model=model,
+        searched="landmarks",
+        error_nm=float(np.sqrt(np.mean(np.square(error)))) if known else np.nan,
+        residuals=Residuals(
+            places_nm=landmarks.fixed,
+            off_nm=fit.residuals,
+            reliable=np.ones(len(landmarks), dtype=bool),
+            side_nm=0.0,
+        ),
+    )
