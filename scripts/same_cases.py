@@ -23,8 +23,8 @@ def words(text: str) -> list[str]:
 
 
 VERBS = words("""
-    info convert simulate degrade stitch crop pairs train enhance restore frc frc-map
-    spectrum metrics gaps histogram models demo
+    info convert simulate degrade stitch crop register pairs train enhance restore frc
+    frc-map spectrum metrics gaps histogram models demo
 """)
 MODELS = words("""
     sem-restore sem-restore-medium sem-restore-small sem-2x ssum-sem ssum-sem-2x
@@ -455,6 +455,16 @@ def cutting() -> dict[str, list[str]]:
         "--like-pixel-size-nm 10 --gap-free",
     }
     found = {f"crop {name}": [f"crop {way} --json"] for name, way in ways.items()}
+    both = "in/moved.tif in/a.tif -o out.ome.zarr"
+    found |= {
+        "register and apply": [
+            f"register {both} --transform-out map.json --json",
+            f"register {both} --transform map.json --overwrite --json",
+        ],
+        "register, told its pixel": [
+            "register in/small.png in/a.tif -o out.tif --moving-pixel-size-nm 10"
+        ],
+    }
     cuts = "--patch 32 --min-correlation 0.1"
     found["pairs of images"] = [
         f"pairs in/blurred.tif in/a.tif -o out.zarr {cuts} --json"
@@ -761,6 +771,11 @@ def refusing() -> dict[str, list[str]]:
             "in/scan -o out.tif --blend nothing",
             "in/a.png -o out.tif",
             "in/scan",
+        ],
+        "register": [
+            "in/a.png in/a.tif -o out.tif",
+            "in/a.tif in/coarse.tif -o out.tif --landmarks missing.csv",
+            "in/a.tif in/coarse.tif -o out.tif --transform missing.json",
         ],
         "crop": [
             "in/a.png -o out.tif",

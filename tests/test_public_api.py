@@ -21,8 +21,8 @@ FUNCTIONS = {verb.replace("-", "_") for verb in VERBS if verb != "models"} | {
 # Each shows its use; pytest runs that, too.
 SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
-    "crop", "restore", "enhance", "lazy_enhance", "frc", "frc_map", "metrics",
-    "spectrum", "gaps", "histogram", "list_models",
+    "crop", "register", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
+    "metrics", "spectrum", "gaps", "histogram", "list_models",
 ]  # fmt: skip
 FORMER = {
     "cut_pairs": "pairs",

@@ -88,4 +88,7 @@ def images(tmp_path, scene) -> Path:
     (tmp_path / "empty.tif").write_bytes(b"")
     (tmp_path / "text.tif").write_text("not an image")
     (tmp_path / "folder").mkdir()
+    corners = "".join(f"{y},{x},{y},{x}\n" for y in (0, 30) for x in (0, 40))
+    columns = "moving_y_px,moving_x_px,fixed_y_px,fixed_x_px\n"
+    (tmp_path / "landmarks.csv").write_text(columns + corners)
     return tmp_path

@@ -17,10 +17,7 @@ from napari_semsr.jobs.images import Result
 from tests import children
 
 SEMSR = [sys.executable, "-m", "napari_semsr"]
-LATER = {
-    *("register", "decorrelation", "error-map", "profile", "trust", "report"),
-    "replay",
-}
+LATER = {"decorrelation", "error-map", "profile", "trust", "report", "replay"}
 
 
 def verb_of(name, job):

@@ -15,6 +15,10 @@ KEYS = {
     ),
     "restore": "method parameters",
     "pairs": "train validation test",
+    "register": (
+        "model mutual_information_before mutual_information_after transform error_px "
+        "error_nm overlap searched score rivals unreliable residual_median_nm"
+    ),
     "frc": (
         "resolution_nm resolution_px criterion method reason frequency_per_px "
         "correlation"
@@ -34,6 +38,10 @@ LINES = {
     "enhance": ("first.tif", "-o", "out.ome.zarr", "--device", "cpu"),
     "restore": ("first.tif", "-o", "out.ome.tif", "--psf", "1px"),
     "pairs": ("first.tif", "truth.tif", "-o", "out.zarr", "--patch", "32"),
+    "register": (
+        *("first.tif", "truth.tif", "-o", "out.tif"),
+        *("--landmarks", "landmarks.csv", "--landmarks-only"),
+    ),
     "frc": ("first.tif", "second.tif"),
     "frc-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "spectrum": ("first.tif", "-o", "out.ome.tif"),

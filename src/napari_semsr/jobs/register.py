@@ -36,6 +36,7 @@ from napari_semsr.io import (
     write_transform,
 )
 from napari_semsr.jobs.images import (
+    Existing,
     Image,
     Result,
     check_apart,
@@ -236,7 +237,9 @@ def register_job(
         write_transform(beside, stored)
     about = pair.about(chosen, found, stored)
     seen = Warped(pair.moving, Grid.of(pair.fixed), found.transform)
-    written = yield from write_area(seen, about, target, message="writing")
+    written = yield from write_area(
+        seen, about, target, message="writing", existing=Existing(overwrite)
+    )
     return Registered(
         output=str(target),
         transform_output=None if beside is None else str(beside),

@@ -108,15 +108,17 @@ def register_landmarks(
         If the landmarks do not determine a map.
     """
     fit = fit_landmarks(landmarks, model)
-    error = fit.expected_error(places_seen(fit.transform, moving, fixed))
-    known = error is not None and len(error) > 0
+    expected = fit.expected_error(places_seen(fit.transform, moving, fixed))
+    error = np.nan
+    if expected is not None and expected.size:
+        error = float(np.sqrt(np.mean(expected**2)))
     return take_map(
         fit.transform,
         moving,
         fixed,
         model=model,
         searched="landmarks",
-        error_nm=float(np.sqrt(np.mean(np.square(error)))) if known else np.nan,
+        error_nm=error,
         residuals=Residuals(
             places_nm=landmarks.fixed,
             off_nm=fit.residuals,

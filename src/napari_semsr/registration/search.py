@@ -94,6 +94,8 @@ class Search:
         self, tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
         """Try turns, scales and mirrors; give the best places, the best first."""
+        if not all(field.any() for field in self.fields):
+            return []
         largest = max(scale for _, scale, _ in tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
         shape = [fft.next_fast_len(n + side - 1) for n in self._fixed.shape]

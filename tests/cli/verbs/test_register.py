@@ -1,0 +1,122 @@
+"""``semsr register``: what it prints, and what it refuses."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core import Affine, Micrograph
+from napari_semsr.io import Side, StoredTransform, write, write_transform
+from tests.two_views import draw_views
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two images of one place, their map, and a landmark for each corner."""
+    moving, fixed, truth = draw_views(128)
+    write(moving, tmp_path / "moving.tif")
+    write(fixed, tmp_path / "fixed.tif")
+    stored = StoredTransform(
+        truth, Side.of(moving), Side.of(fixed), {"error_nm": 3.0, "error_px": 0.125}
+    )
+    write_transform(tmp_path / "map.json", stored)
+    return moving, fixed, truth
+
+
+LINE = ("register", "moving.tif", "fixed.tif", "-o", "out.ome.tif")
+
+
+def test_stored_transform_is_applied_and_summarised(semsr, pair):
+    said = semsr(*LINE, "--transform", "map.json", "--transform-out", "again.json")
+    assert said.code == 0, said.err
+    assert "affine, by stored transform" not in said.out  # it keeps shapes
+    assert "similarity, by stored transform" in said.out
+    assert "+7.00 degrees clockwise" in said.out
+    assert "3.00 nm (0.125 px)" in said.out
+    assert "again.json" in said.out
+    record = semsr(*LINE, "--transform", "again.json", "--overwrite", "--json").record
+    assert record["error_nm"] == 3
+    assert record["score"] is None
+
+
+def test_refusal_is_one_object_and_exit_2(semsr, pair, tmp_path):
+    tifffile.imwrite(tmp_path / "blank.tif", np.full((90, 90), 7, np.uint8))
+    line = ("register", "blank.tif", "fixed.tif", "-o", "out.ome.tif")
+    said = semsr(*line, "--pixel-size-nm", 20, "--json")
+    assert said.code == 2
+    assert said.record["reason"] == "no-structure"
+    assert said.record["rivals"] == []
+    assert "too little structure" in said.record["message"]
+    assert said.record["message"] in said.err
+    assert not (tmp_path / "out.ome.tif").exists()
+    said = semsr(*line, "--pixel-size-nm", 20)
+    assert (said.code, said.out) == (2, "")
+
+
+def test_pixel_size_is_given_for_one_image(semsr, refused, pair, tmp_path):
+    tifffile.imwrite(tmp_path / "bare.tif", pair[0].data)
+    line = ("register", "bare.tif", "fixed.tif", "-o", "out.ome.tif")
+    told = refused(*line, "--transform", "map.json")
+    assert "give --moving-pixel-size-nm" in told
+    size = ("--transform", "map.json", "--moving-pixel-size-nm")
+    wrong = refused(*line, *size, 12)
+    assert semsr(*line, *size, 24).code == 0
+    assert "The transform is for moving as the moving image" in wrong
+
+
+def test_channel_is_given_for_one_image(semsr, pair, tmp_path):
+    both = np.stack([np.zeros_like(pair[0].data), pair[0].data])
+    tifffile.imwrite(
+        tmp_path / "two.ome.tif",
+        both,
+        metadata={"axes": "CYX"},
+        photometric="minisblack",
+    )
+    said = semsr(
+        *(
+            "register",
+            "two.ome.tif",
+            "fixed.tif",
+            "-o",
+            "out.ome.tif",
+            "--moving-channel",
+        ),
+        *(1, "--moving-pixel-size-nm", 24, "--transform", "map.json", "--json"),
+    )
+    assert said.code == 0, said.err
+    assert said.record["mutual_information_after"] > 0.5
+
+
+def test_colour_and_stacks_are_refused_in_one_line(refused, pair, tmp_path):
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "colour.tif", colour, photometric="rgb")
+    stack = rng.integers(0, 255, (5, 90, 90), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    size = ("--pixel-size-nm", 20)
+    for name, needs in (("colour.tif", "grey image"), ("stack.tif", "plane")):
+        line = ("register", name, "fixed.tif", "-o", "out.tif", *size)
+        assert needs in refused(*line)
+
+
+def test_small_image_is_refused_in_one_line(refused, pair, tmp_path):
+    small = Micrograph(np.eye(40), (20.0, 20.0), "small")
+    write(small, tmp_path / "small.tif")
+    line = ("register", "small.tif", "fixed.tif", "-o", "out.tif")
+    assert "64 px or more on each side" in refused(*line)
+
+
+def test_transform_that_is_damaged_is_refused_in_one_line(refused, pair, tmp_path):
+    (tmp_path / "map.json").write_text('{"semsr_transform": 1}')
+    assert "not a whole transform" in refused(*LINE, "--transform", "map.json")
+    assert "cannot be read" in refused(*LINE, "--transform", "missing.json")
+    assert "landmarks" in refused(*LINE, "--landmarks", "missing.csv")
+
+
+def test_map_that_shows_nothing_says_why_in_json(semsr, pair, tmp_path):
+    moving, fixed, _ = pair
+    aside = Affine(((1.0, 0.0), (0.0, 1.0)), (9000.0, 0.0))
+    stored = StoredTransform(aside, Side.of(moving), Side.of(fixed))
+    write_transform(tmp_path / "aside.json", stored)
+    said = semsr(*LINE, "--transform", "aside.json", "--json")
+    assert said.code == 2
+    assert said.record["reason"] == "no-overlap"

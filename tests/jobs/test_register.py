@@ -1,0 +1,358 @@
+"""An image comes onto the grid of another, with its map, or not at all."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Elastic,
+    Grid,
+    Micrograph,
+    Warped,
+    digest_path,
+    run,
+)
+from napari_semsr.core.errors import OptionError, RegistrationError, SemsrError
+from napari_semsr.io import (
+    Side,
+    StoredTransform,
+    read_transform,
+    write,
+    write_landmarks,
+    write_transform,
+)
+from napari_semsr.jobs import RegisterOptions, both_openings, register_job
+from napari_semsr.registration import Landmarks, RegistrationRefused
+from tests.two_views import draw_views
+
+ALONE = RegisterOptions(landmarks_only=True)
+
+
+@pytest.fixture(scope="module")
+def views():
+    return draw_views()
+
+
+@pytest.fixture(scope="module")
+def found(views, tmp_path_factory):
+    """Both images as files, registered once."""
+    folder = tmp_path_factory.mktemp("found")
+    moving, fixed, _ = views
+    write(moving, folder / "moving.tif")
+    write(fixed, folder / "fixed.tif")
+    made = run(
+        register_job(
+            folder / "moving.tif",
+            folder / "fixed.tif",
+            folder / "out.ome.zarr",
+            transform_out=folder / "map.json",
+        )
+    )
+    return folder, made
+
+
+@pytest.fixture
+def folder(found, tmp_path):
+    """A folder with the images and their map."""
+    for name in ("moving.tif", "fixed.tif", "map.json"):
+        shutil.copy(found[0] / name, tmp_path / name)
+    return tmp_path
+
+
+def _marks(truth: Affine, places=((400, 500), (4000, 700), (900, 4100), (3900, 3700))):
+    """Landmarks of the true map."""
+    moving = np.array(places, dtype=float)
+    return Landmarks(moving, truth(moving))
+
+
+def test_image_lies_on_the_grid_of_the_other(found, views):
+    folder, made = found
+    moving, fixed, truth = views
+    image = napari_semsr.read(folder / "out.ome.zarr")
+    assert image.shape == made.shape == fixed.shape
+    assert image.pixel_size_nm == fixed.pixel_size_nm
+    assert image.origin == fixed.origin
+    expected = Warped(moving, Grid.of(fixed), truth).read()
+    known = np.isfinite(expected) & np.isfinite(image.array())
+    assert np.isnan(image.array()).any()
+    assert np.corrcoef(image.array()[known], expected[known])[0, 1] > 0.98
+
+
+def test_error_is_as_small_as_it_says(found, views):
+    _, made = found
+    truth = views[2]
+    (a, b, y), (c, d, x) = made.transform["matrix"]
+    places = np.random.default_rng(0).uniform(0, 5000, (100, 2))
+    off = Affine(((a, b), (c, d)), (y, x))(places) - truth(places)
+    assert np.sqrt((off**2).sum(axis=1).mean()) < 3 * made.error_nm < 24
+    assert made.error_px == pytest.approx(made.error_nm / 24)
+    assert made.searched == "near"
+    assert made.mutual_information_after > made.mutual_information_before
+    assert 0.8 < made.overlap <= 1
+    assert made.unreliable == 0
+
+
+def test_history_has_both_images_and_the_map(found):
+    folder, made = found
+    told = napari_semsr.read(folder / "out.ome.zarr").provenance
+    assert told.job == "register"
+    assert told.inputs[0].digest == digest_path(folder / "moving.tif")
+    assert told.options["fixed_digest"] == digest_path(folder / "fixed.tif")
+    assert told.options["transform"]["matrix"] == made.transform["matrix"]
+
+
+def test_stored_map_gives_the_same_image_and_the_same_error(found, folder):
+    before, made = found
+    again = run(
+        register_job(
+            folder / "moving.tif",
+            folder / "fixed.tif",
+            folder / "out.ome.zarr",
+            transform=folder / "map.json",
+        )
+    )
+    one, two = (napari_semsr.read(at / "out.ome.zarr") for at in (before, folder))
+    np.testing.assert_array_equal(one.array(), two.array())
+    assert again.searched == "stored"
+    assert again.error_nm == pytest.approx(made.error_nm)
+    assert again.residual_median_nm == pytest.approx(made.residual_median_nm)
+
+
+def test_map_in_memory_is_that_of_the_file(found, views):
+    folder, made = found
+    moving, fixed, _ = views
+    stored = read_transform(folder / "map.json")
+    with pytest.warns(UserWarning, match="is not the image that the transform was"):
+        seen = napari_semsr.register(moving, fixed, transform=stored)
+    assert seen.image.is_lazy
+    assert seen.image.provenance.job == "register"
+    assert seen.image.metadata["register"]["overlap"] == made.overlap
+    written = napari_semsr.read(folder / "out.ome.zarr")
+    np.testing.assert_array_equal(seen.image.array(), written.array())
+    np.testing.assert_array_equal(
+        seen.image.data[10:50, 7:90], written.data[10:50, 7:90]
+    )
+
+
+def test_enhanced_image_takes_the_map_of_its_input(folder):
+    finer = folder / "finer.ome.tif"
+    napari_semsr.enhance(folder / "moving.tif", finer, model="sem-2x", device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = napari_semsr.register(
+            finer, folder / "fixed.tif", transform=folder / "map.json"
+        )
+    assert seen.image.shape == napari_semsr.read(folder / "fixed.tif").shape
+
+
+def test_elastic_map_is_applied(views, tmp_path):
+    moving, fixed, truth = views
+    knots = np.random.default_rng(1).normal(0, 40, (2, 8, 8))
+    bent = Elastic(truth, Bending((-1000.0, -1000.0), (1000.0, 1000.0), knots))
+    stored = StoredTransform(bent, Side.of(moving), Side.of(fixed), {"error_nm": 5.0})
+    write_transform(tmp_path / "bent.json", stored)
+    made = run(
+        register_job(
+            moving, fixed, tmp_path / "out.tif", transform=tmp_path / "bent.json"
+        )
+    )
+    assert made.model == "elastic"
+    assert made.transform["spacing_nm"] == [1000, 1000]
+    assert made.error_nm == 5
+    expected = Warped(moving, Grid.of(fixed), bent).read()
+    image = napari_semsr.read(tmp_path / "out.tif").array()
+    np.testing.assert_array_equal(image, expected.astype(image.dtype))
+
+
+def test_landmarks_start_a_map_that_the_images_refine(views):
+    moving, fixed, truth = views
+    marks = _marks(truth)
+    rough = Landmarks(
+        marks.moving, marks.fixed + np.array([[40, -30], [30, 40], [-40, 0], [0, 30]])
+    )
+    seen = napari_semsr.register(moving, fixed, landmarks=rough)
+    off = seen.registration.transform(marks.moving) - marks.fixed
+    assert np.hypot(*off.T).max() < 10
+    assert seen.registration.searched == "landmarks"
+
+
+def test_landmark_that_the_images_contradict_is_told(views):
+    moving, fixed, truth = views
+    marks = _marks(truth, ((400, 500), (4000, 700), (900, 4100), (3900, 3700)) * 2)
+    marks = Landmarks(
+        marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0),
+        truth(marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0))
+        + np.eye(8)[:, [5, 2]] * [0, 300],
+    )
+    with pytest.warns(UserWarning, match="Landmark 3 lies .* nm from where the images"):
+        napari_semsr.register(moving, fixed, landmarks=marks)
+
+
+def test_landmarks_alone_give_their_map(views, tmp_path):
+    moving, fixed, truth = views
+    marks = _marks(truth)
+    write_landmarks(tmp_path / "marks.csv", marks.moving, marks.fixed)
+    made = run(
+        register_job(
+            moving,
+            fixed,
+            tmp_path / "out.tif",
+            landmarks=tmp_path / "marks.csv",
+            options=ALONE,
+        )
+    )
+    assert made.searched == "landmarks"
+    assert made.score is None
+    np.testing.assert_allclose(made.transform["degrees"], truth.degrees, atol=1e-4)
+    assert made.patches == 4
+    assert made.error_nm < 0.01
+
+
+def test_three_landmarks_do_not_tell_the_error_of_an_affine_map(views):
+    moving, fixed, truth = views
+    marks = _marks(truth).without(3)
+    with pytest.warns(UserWarning, match="Nothing tells how far off"):
+        seen = napari_semsr.register(
+            moving, fixed, landmarks=marks, landmarks_only=True
+        )
+    assert seen.image.metadata["register"]["error_px"] is None
+
+
+@pytest.mark.parametrize("value", [np.nan, 7.0])
+def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path, value):
+    blank = Micrograph(np.full((90, 90), value, np.float32), (20.0, 20.0), "blank")
+    job = register_job(
+        blank, views[1], tmp_path / "out.tif", transform_out=tmp_path / "map.json"
+    )
+    with pytest.raises(RegistrationRefused, match="too little structure") as refusal:
+        run(job)
+    assert refusal.value.to_json() == {"reason": "no-structure", "rivals": []}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_overlap_and_a_large_error_are_told(views):
+    moving, fixed, _ = views
+    aside = Affine(((1.0, 0.0), (0.0, 1.0)), (4200.0, 0.0))
+    stored = StoredTransform(aside, Side.of(moving), Side.of(fixed), {"error_nm": 50.0})
+    with (
+        pytest.warns(UserWarning, match="share 18% of the smaller one, less than 30%"),
+        pytest.warns(UserWarning, match=r"expected to be 2.1 px \(50 nm\) off"),
+    ):
+        napari_semsr.register(moving, fixed, transform=stored)
+
+
+def test_unconfirmed_patches_are_told_also_of_a_stored_map(views):
+    moving, fixed, truth = views
+    kept = {
+        "error_nm": 1.0,
+        "residuals": {
+            "places_nm": [[0, 0], [9, 9]],
+            "off_nm": [[0, 0], [90, 0]],
+            "reliable": [True, False],
+            "side_nm": 9,
+        },
+    }
+    stored = StoredTransform(truth, Side.of(moving), Side.of(fixed), kept)
+    with pytest.warns(UserWarning, match="Over 50% of what both images show"):
+        napari_semsr.register(moving, fixed, transform=stored)
+    del kept["residuals"]["side_nm"]
+    with pytest.raises(SemsrError, match="residuals of the transform are damaged"):
+        napari_semsr.register(moving, fixed, transform=stored)
+
+
+def test_map_that_shows_nothing_is_refused(views):
+    moving, fixed, _ = views
+    aside = Affine(((1.0, 0.0), (0.0, 1.0)), (9000.0, 0.0))
+    stored = StoredTransform(aside, Side.of(moving), Side.of(fixed))
+    with pytest.raises(RegistrationRefused, match="brings nothing of 'moving' onto"):
+        napari_semsr.register(moving, fixed, transform=stored)
+
+
+def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
+    _, fixed, _ = views
+    write(fixed.replace(data=fixed.data[:200]), folder / "part.tif")
+    with pytest.raises(
+        RegistrationError, match=r"for fixed.tif .* not for part.tif: it"
+    ):
+        napari_semsr.register(
+            folder / "moving.tif", folder / "part.tif", transform=folder / "map.json"
+        )
+    with pytest.raises(RegistrationError, match=r"for moving.tif as the moving image"):
+        napari_semsr.register(
+            folder / "part.tif", folder / "fixed.tif", transform=folder / "map.json"
+        )
+
+
+def test_what_decides_nothing_beside_a_stored_map_is_refused(views, folder):
+    moving, fixed, truth = views
+    for more in ({"model": "similarity"}, {"landmarks": _marks(truth)}):
+        with pytest.raises(OptionError, match=f"leave out --{next(iter(more))}"):
+            napari_semsr.register(moving, fixed, transform=folder / "map.json", **more)
+
+
+def test_bad_landmarks_are_refused_in_a_sentence(views):
+    moving, fixed, truth = views
+    marks = _marks(truth)
+    line = np.array([[400.0, 400.0], [800.0, 800.0], [2000.0, 2000.0]])
+    for given, needs in (
+        (marks.without(3).without(2), "needs 3 pairs"),
+        (Landmarks(line, truth(line)), "lie on a line"),
+        (Landmarks(marks.moving + 4000, marks.fixed), "outside the moving image"),
+    ):
+        with pytest.raises(RegistrationError, match=needs):
+            napari_semsr.register(moving, fixed, landmarks=given)
+
+
+def test_what_cannot_be_done_is_refused_before_work(views, folder):
+    moving, fixed, truth = views
+    both = folder / "moving.tif", folder / "fixed.tif"
+    with pytest.raises(OptionError, match="give --landmarks as well"):
+        napari_semsr.register(moving, fixed, landmarks_only=True)
+    with pytest.raises(OptionError, match="similarity or an affine map"):
+        napari_semsr.register(
+            moving, fixed, landmarks=_marks(truth), landmarks_only=True, model="elastic"
+        )
+    with pytest.raises(SemsrError, match="is the input itself"):
+        napari_semsr.register(*both, folder / "fixed.tif", overwrite=True)
+    with pytest.raises(SemsrError, match="is the input itself"):
+        napari_semsr.register(
+            *both,
+            folder / "out.tif",
+            transform=folder / "map.json",
+            transform_out=folder / "map.json",
+            overwrite=True,
+        )
+    with pytest.raises(SemsrError, match=r"must end in \.json"):
+        napari_semsr.register(
+            *both, folder / "out.tif", transform_out=folder / "out.tif"
+        )
+    with pytest.raises(OptionError, match="give an output as well"):
+        napari_semsr.register(*both, transform_out=folder / "new.json")
+    with pytest.raises(OptionError, match="got turn"):
+        napari_semsr.register(*both, turn=3)
+    with pytest.raises(RegistrationError, match="give --fixed-pixel-size-nm"):
+        napari_semsr.register(moving, fixed.replace(pixel_size_nm=None))
+
+
+def test_reading_options_are_of_both_images_or_of_one():
+    moving, fixed = both_openings(
+        {"pixel_size_nm": 10, "fixed_pixel_size_nm": "4,5", "moving_channel": 1}
+    )
+    assert moving.pixel_size_nm == (10, 10)
+    assert fixed.pixel_size_nm == (4, 5)
+    assert (moving.channel, fixed.channel) == (1, None)
+
+
+def test_stored_map_is_plain_json(found):
+    folder, made = found
+    told = json.loads((folder / "map.json").read_text("utf-8"))
+    assert told["kind"] == "affine"
+    assert told["from"]["digest"] == digest_path(folder / "moving.tif")
+    assert told["quality"]["error_nm"] == made.error_nm
+    assert len(told["quality"]["residuals"]["reliable"]) == made.patches

@@ -1,0 +1,45 @@
+"""Two images of one drawn place, of other contrast, whose map is known."""
+
+import numpy as np
+from scipy import ndimage
+
+from napari_semsr.core import Affine, Grid, Micrograph, Warped
+
+PIXEL_NM = 20.0
+"""Of the fixed image; pixels of the moving one are 1.2 times as large."""
+
+
+def draw_views(
+    side: int = 256,
+    *,
+    degrees: float = 7.0,
+    shift_nm: tuple[float, float] = (150.0, -260.0),
+    seed: int = 0,
+) -> tuple[Micrograph, Micrograph, Affine]:
+    """Draw patches of two materials: moving image, fixed image, the map between them.
+
+    The moving one is blurred, and brightest where the fixed one is of middle grey.
+    """
+    rng = np.random.default_rng(seed)
+    wide = 2 * side
+    coarse, fine = (
+        ndimage.gaussian_filter(rng.standard_normal((wide, wide)), sigma) > 0
+        for sigma in (10, 6)
+    )
+    scene = ndimage.gaussian_filter((fine + 0.6 * coarse) / 1.6, 1)
+    low = side // 2
+    cut = scene[low : low + side, low : low + side]
+    noise = rng.normal(0, 6, cut.shape)
+    grey = np.clip(30 + 180 * cut + noise, 0, 255).astype(np.uint8)
+    fixed = Micrograph(grey, (PIXEL_NM, PIXEL_NM), "fixed")
+    light = ndimage.gaussian_filter(1 - np.abs(scene - 0.4), 1.5)
+    at = -low * PIXEL_NM
+    canvas = Micrograph(light, (PIXEL_NM, PIXEL_NM), origin=(at, at))
+    middle = side * PIXEL_NM / 2
+    truth = Affine.turned(degrees, scale=1.03, about=(middle, middle), shift=shift_nm)
+    pitch, count = 1.2 * PIXEL_NM, round(side / 1.2)
+    grid = Grid((count, count), (pitch, pitch), (-pitch / 2, -pitch / 2))
+    view = Warped(canvas, grid, truth.inverse()).read()
+    view = 200 * view + rng.normal(0, 4, view.shape)
+    moving = np.clip(view, 0, 255).astype(np.uint8)
+    return Micrograph(moving, (pitch, pitch), "moving"), fixed, truth
