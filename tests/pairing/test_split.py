@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from napari_semsr.core.errors import OptionError
-from napari_semsr.pairing.cut import lay_out, split
+from napari_semsr.pairing.sets import lay_out, split
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
 
@@ -36,12 +36,15 @@ def test_sets_share_no_pixel_and_lie_inside(layout):
         assert min(box.y0, box.x0) >= 0
         assert box.y1 <= shape[0]
         assert box.x1 <= shape[1]
-    if len({place.block for place in places}) < 3:
+    apart = -(-options.patch // (options.step or options.patch))
+    lattice = np.max([place.index for place in places], axis=0) + 1
+    if np.prod(-(-lattice // apart)) < 3:
         with pytest.raises(OptionError, match="disjoint sets need at least 3"):
             split(places, options)
         return
     sets = split(places, options)
-    assert sum(len(sets[name]) for name in SPLITS) == len(places)
+    if apart == 1:
+        assert sum(len(sets[name]) for name in SPLITS) == len(places)
     assert all(sets[name] for name in SPLITS)
     masks = [painted(sets[name], shape) for name in SPLITS]
     assert np.sum(masks, axis=0).max() == 1
@@ -52,12 +55,47 @@ def test_split_depends_on_the_seed_alone(layout):
     shape, options = layout
     options = options.replace(validation=0.0, test=0.2)
     places = list(lay_out(0, shape, options))
-    if len({place.block for place in places}) < 2:
+    if max(np.subtract(places[-1].box.corner, places[0].box.corner)) < options.patch:
         return
-    assert split(places, options) == split(list(reversed(places)), options) or (
-        options.step is not None and options.step < options.patch
-    )
-    assert split(places, options) == split(places, options)
+    assert split(places, options) == split(list(reversed(places)), options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "shares", "most_lost"),
+    [
+        ((690, 483), (0.1, 0.1), 8),
+        ((690, 483), (0.1, 0.0), 6),
+        ((1024, 1024), (0.2, 0.1), 20),
+    ],
+    ids=["small", "no-test", "larger"],
+)
+def test_overlapping_patches_keep_the_shares_and_lose_few(shape, shares, most_lost):
+    validation, test = shares
+    options = PairOptions(patch=128, step=64, validation=validation, test=test)
+    places = list(lay_out(0, shape, options))
+    sets = split(places, options)
+    kept = sum(len(sets[name]) for name in SPLITS)
+    assert len(places) - kept <= most_lost
+    for name, share in zip(("validation", "test"), shares, strict=True):
+        assert abs(len(sets[name]) - share * kept) < 2
+
+
+def test_large_field_is_held_out_in_several_blocks():
+    options = PairOptions(patch=128, step=64)
+    places = list(lay_out(0, (8192, 8192), options))
+    sets = split(places, options)
+    kept = sum(len(sets[name]) for name in SPLITS)
+    assert kept > 0.94 * len(places)
+    places = np.array([place.index for place in sets["validation"]])
+    assert np.ptp(places, axis=0).min() > 60
+    assert abs(len(places) / kept - 0.1) < 0.01
+
+
+def test_of_many_small_images_whole_ones_are_held_out():
+    options = PairOptions(patch=32, step=16)
+    places = [place for n in range(20) for place in lay_out(n, (64, 64), options)]
+    sets = split(places, options)
+    assert [len(sets[name]) for name in SPLITS] == [16 * 9, 18, 18]
 
 
 def test_other_seed_gives_another_split():

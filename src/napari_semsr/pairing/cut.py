@@ -30,23 +30,16 @@ from napari_semsr.core import (
     read_box,
 )
 from napari_semsr.pairing.options import SPLITS, PairOptions
+from napari_semsr.pairing.sets import Place, lay_out, split
 
 REASONS = {
     "not-finite": "pixels are NaN or infinite",
     "empty": "hardly any contrast in LOW or HIGH",
     "uncorrelated": "LOW and HIGH do not show the same",
     "shifted": "LOW and HIGH fit better when moved",
+    "border": "they overlap patches of two sets",
 }
 """Why a patch is left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A patch before it is cut."""
-
-    source: int  # Which image, or pair of images
-    block: IntPair  # Row and column of its block; a block goes to one set
-    box: Box  # In pixels of LOW
 
 
 # Chosen: pixel sizes are written with three or four digits; the percentiles leave out
@@ -194,6 +187,7 @@ def _same_places(
             rejected[reason] += 1
         yield Progress(number + 1, len(places), "judging patches")
     sets = split(passed, options)
+    _count_border(rejected, passed, sets)
     return {name: [(one, one) for one in sets[name]] for name in SPLITS}, len(places)
 
 
@@ -220,7 +214,17 @@ def _equal_patterns(
                 rejected[reason] += 1
             yield Progress(number + 1, len(places), f"judging patches of {side}")
         found[side] = split(passed, options, salt=salt)
+        _count_border(rejected, passed, found[side])
     return _balanced(found, densities, options, rejected), candidates
+
+
+def _count_border(
+    rejected: Counter[str], passed: list[Place], sets: dict[str, list[Place]]
+) -> None:
+    """Count the patches that no set could take."""
+    lost = len(passed) - sum(len(found) for found in sets.values())
+    if lost:
+        rejected["border"] += lost
 
 
 def _balanced(
@@ -277,33 +281,10 @@ def _common_pixel(images: Sequence[Micrograph]) -> float | None:
     return known[0]
 
 
-# Patches laid over an image, and whether they are of use.
+# Whether patches are of use.
 
 _SMOOTH_PX = 1.0  # chosen: the noise of single pixels says nothing of the place
 _BETTER = 0.02  # a moved pair must correlate better by this; chosen: less is chance
-
-
-def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place]:
-    """Lay patches over an image, in blocks that share no pixel.
-
-    Without overlap a block is one patch; with overlap it holds as many patches as fit
-    into two sides.
-    """
-    side, step = options.patch, options.step or options.patch
-    within = 1 if step >= side else 1 + side // step
-    block = side + (within - 1) * step
-    if min(shape) < block:  # small images: blocks of one patch
-        within, block = 1, side
-    pitch = max(block, step) if within == 1 else block
-    counts = [max(0, (n - block) // pitch + 1) for n in shape]
-    spare = [
-        (n - (c - 1) * pitch - block) // 2 for n, c in zip(shape, counts, strict=True)
-    ]
-    for row, column in np.ndindex(counts[0], counts[1]):
-        for i, j in np.ndindex(within, within):
-            y = spare[0] + row * pitch + i * step
-            x = spare[1] + column * pitch + j * step
-            yield Place(source, (row, column), Box.of((side, side), (y, x)))
 
 
 def judge_one(
@@ -446,42 +427,6 @@ def balance(
         for kept, found in zip(chosen, members, strict=True):
             kept += [int(i) for i in rng.permutation(found)[:count]]
     return chosen
-
-
-def split(
-    places: Sequence[Place], options: PairOptions, *, salt: int = 0
-) -> dict[str, list[Place]]:
-    """Deal blocks of patches out to the three sets, shuffled, in the order of `SPLITS`.
-
-    All patches of a block go to one set, and blocks share no pixel. The dealing is a
-    draw that depends on the seed alone; `salt` makes a second draw another one. Of no
-    place come empty sets.
-    """
-    if not places:
-        return {name: [] for name in SPLITS}
-    blocks: dict[tuple[int, IntPair], list[Place]] = {}
-    for place in places:
-        blocks.setdefault((place.source, place.block), []).append(place)
-    wanted = [name for name in SPLITS if options.shares[name] > 0]
-    if len(blocks) < len(wanted):
-        msg = (
-            f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
-            f"of {options.patch} px, got {len(blocks)}: lower --patch or --step, or "
-            "set --validation 0 and --test 0."
-        )
-        raise OptionError(msg)
-    rng = np.random.default_rng([options.seed, salt])
-    keys = sorted(blocks)
-    order = [keys[i] for i in rng.permutation(len(keys))]
-    found: dict[str, list[Place]] = {}
-    for name in reversed(SPLITS):
-        share, count = options.shares[name], len(order)
-        if name != "train":  # which keeps one block at least, as each set wanted has
-            count = min(max(round(share * len(keys)), int(share > 0)), len(order) - 1)
-        taken, order = order[:count], order[count:]
-        members = [place for key in taken for place in blocks[key]]
-        found[name] = [members[i] for i in rng.permutation(len(members))]
-    return {name: found[name] for name in SPLITS}
 
 
 # Two images on one grid: as they are, or resampled to one physical pixel.
