@@ -6,7 +6,7 @@ two unpaired sets must show equally much pattern.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,7 +23,6 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Micrograph,
-    OptionError,
     Progress,
     ShapeError,
     field_range,

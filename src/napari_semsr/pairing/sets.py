@@ -1,8 +1,8 @@
 """Patches laid over images, and the set that each goes to: no pixel is in two sets.
 
 Patches that overlap lie on a lattice. A set that is held out takes whole images where
-these are small enough, else rectangles of the lattice, and what overlaps them is lost to
-the border. The rectangles are those that lose least for what they miss of the share.
+these are small enough, else rectangles of the lattice, and what overlaps them is lost
+to the border. Of all rectangles those are taken that lose few and come near the share.
 """
 
 from collections.abc import Iterator, Sequence
@@ -102,7 +102,7 @@ def _held_out(
     apart: int,
     rng: np.random.Generator,
 ) -> NDArray[np.intp]:
-    """Deal patches on lattices, `apart` steps from set to set: numbers of their sets."""
+    """Deal patches on lattices, sets `apart` steps: numbers of their sets."""
     shapes: dict[int, IntPair] = {}
     for place in places:
         rows, columns = shapes.get(place.source, (0, 0))
@@ -146,7 +146,7 @@ class _Dealing:
                 target -= free.pop(source)
                 self.sets[source][self.sets[source] == 0] = number
         roomy = [k for k in order if free.get(k, 0) > target]
-        if not roomy or round(target) < 1 and len(free) < len(order):
+        if not roomy or (round(target) < 1 and len(free) < len(order)):
             return
         regions = list(self._regions(roomy[0]))
         for left, place in enumerate(self.rng.permutation(len(regions))):
@@ -191,7 +191,7 @@ class _Dealing:
 
 
 def _spans(part: slice) -> NDArray[np.intp]:
-    """Starts and stops (2, N) of stretches of a side of a lattice."""
+    """Give starts and stops (2, N) of stretches of a side of a lattice."""
     lines = np.unique(np.linspace(part.start, part.stop, _LINES + 1).astype(int))
     first, last = np.triu_indices(len(lines), 1)
     return np.stack([lines[first], lines[last]])
@@ -200,7 +200,7 @@ def _spans(part: slice) -> NDArray[np.intp]:
 def _within(
     sums: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[Any]:
-    """Sums over the rectangles of all rows and columns, from running sums."""
+    """Sum over the rectangles of all rows and columns, from running sums."""
     down = sums[rows[1]] - sums[rows[0]]
     found: NDArray[Any] = down[:, columns[1]] - down[:, columns[0]]
     return found
