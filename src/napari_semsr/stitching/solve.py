@@ -55,7 +55,7 @@ _LEAST_BLUR = 6
 # noise, and what is smaller moves no frame by more than the others' errors.
 _BEYOND_DOUBT = 4.0
 _BLURRED = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
-_LAYOUTS = 3  # chosen: the second is right to a pixel, the third is for a bad guess
+_LAYOUTS = 3  # chosen: the first is right to a pixel, two are for a bad guess
 # Widths in px: a first look, then wide enough for the 2 px that a guess may err by. The
 # last ones are left as soon as nothing moves.
 _FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
@@ -255,23 +255,24 @@ def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
         state.positions = state.refined.positions.copy()
 
 
-def _guess(state: State) -> float:
+def _guess(state: State, begun: CorrectedFrames) -> float:
     """First guess of the distortion, from the joints that were found.
 
     Where there are hardly any, from all neighbours, within all of the reach.
     """
-    placed = np.isfinite(state.positions[:, 0])
+    if state.is_periodic:
+        return 0.0  # blocks of a lattice agree just as well a period away
     joints = () if state.layout is None else state.layout.joints
     shifts = {
         (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
         for joint in joints
     }
     reach = max(_LEAST_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
-    if placed.sum() < _ENOUGH_PLACED * len(placed):
+    if _placed(state) < _ENOUGH_PLACED * len(state.acquisition):
         pairs = [(item.first, item.second) for item in state.found]
         shifts = {pair: _nominal_shift(state, pair) for pair in pairs}
         reach = max(_reach(state, _FIRST_REACH))
-    return guess_distortion(state.prepared, shifts, reach)
+    return guess_distortion(begun, shifts, reach)
 
 
 def _again(state: State, begun: CorrectedFrames, distortion: float) -> Job[State]:
@@ -308,40 +309,62 @@ def _place(state: State) -> Job[None]:
 
 def _place_undistorted(state: State, begun: CorrectedFrames) -> Job[State]:
     """Place the frames, and take a distortion back that is beyond doubt."""
-    # on a lattice blocks agree just as well a period away
-    guess = 0.0 if state.is_periodic else _guess(state)
-    if guess:
-        state = yield from _again(state, begun, guess)
-    for _ in range(_LAYOUTS):
-        searched = state.prepared.distortion
+    placed = _placed(state)
+    if placed >= _ENOUGH_PLACED * len(state.acquisition):
         yield from _place(state)
-        yield from _measure_distortion(state, _FIRST_SWEEPS)
-        found = state.prepared.distortion
-        away = abs(found - searched) * min(state.acquisition.frame_shape) / 2
-        # a layout that blurred joints gave is not to be trusted; and a scan without
-        # distortion is to be placed as if none had been thought of
-        if found == searched or (found and away < _BLURRED):
-            break
-        state = yield from _again(state, begun, found)
-        if not found:
+        start = yield from _measure_distortion(state, _FIRST_SWEEPS)
+        if not start:
+            return state
+        # blurred joints may lead the fit astray, and blocks of them not
+        start = state.prepared.distortion or _guess(state, begun) or start
+    else:
+        start = _guess(state, begun)
+        if not start:
             yield from _place(state)
+            return state
+    for _ in range(_LAYOUTS):
+        again = yield from _again(state, begun, start)
+        if _placed(again) < placed or not _placed(again):
             break
-    return state
+        yield from _place(again)
+        yield from _measure_distortion(again, _FIRST_SWEEPS)
+        found = again.prepared.distortion
+        if not found:
+            break
+        if abs(found - start) * min(state.acquisition.frame_shape) / 2 < _BLURRED:
+            return again
+        start = found
+    # a scan without distortion is to be placed as if none had been thought of
+    again = yield from _again(state, begun, 0.0)
+    yield from _place(again)
+    return again
 
 
-def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[None]:
-    """Find distortion and positions together; take back only what is beyond doubt."""
+def _placed(state: State) -> int:
+    """How many frames have a place."""
+    return int(np.isfinite(state.positions[:, 0]).sum())
+
+
+def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
+    """Find distortion and positions together; take back only what is beyond doubt.
+
+    Returns what was found; 0 where it does not exceed noise. It may be more than was
+    taken back, where the pairs do not agree on it.
+    """
     before = state.prepared, state.positions
     pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
     rim = min(state.acquisition.frame_shape) / 2
+    amount = 0.0
     for done, width in enumerate(sweeps):
         yield Progress(done, len(sweeps), "Finding the field's distortion")
         found = measure_rim(state.prepared, state.positions, pairs, width)
         if found is None:
+            amount = 0.0
             break
         amount = state.prepared.distortion + found.step / rim
         state.distortion_sd = found.sigma * found.excess / rim
         if abs(amount) * rim < _BEYOND_DOUBT * found.sigma:
+            amount = 0.0
             break
         if abs(amount) > MOST_DISTORTION:
             break
@@ -350,11 +373,12 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[None]:
         state.distortion_doubt = found.doubt_px
         if abs(found.step) < _SETTLED * found.sigma:
             break
-    if not _is_distorted(state):
+    if not (amount and _is_distorted(state)):
         state.prepared, state.positions = before
         state.distortion_doubt = None
         if state.prepared.distortion:
             state.prepared = state.prepared.changed(distortion=0.0)
+    return amount
 
 
 def _is_distorted(state: State) -> bool:
