@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_semsr.demonstration import DemoResult
     from napari_semsr.io import StoredTransform
     from napari_semsr.jobs import (
+        CalibrationReport,
         Converted,
         Cropped,
         Description,
@@ -48,6 +49,9 @@ Report = Callable[[Progress], None]
 
 def _parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any, ...]:
     """Give each model the options that it knows, and refuse those that none knows."""
+    from napari_semsr.io import with_calibration
+
+    options = with_calibration(options, models)
     known = {name for model in models for name in model.model_fields}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -896,7 +900,7 @@ def register(
 
     names = [*RegisterOptions.model_fields, *ReadOptions.model_fields]
     sides = [s + n for s in ("moving_", "fixed_") for n in ReadOptions.model_fields]
-    unknown = sorted(set(options) - {*names, *sides})
+    unknown = sorted(set(options) - {*names, *sides, "calibration"})
     if unknown:
         msg = (
             f"Options are {', '.join(sorted(names))}, those of reading also with "
@@ -1041,6 +1045,53 @@ def stitch(
         keep=True,
     )
     return run(job, progress)
+
+
+def calibrate(
+    grating: Source,
+    output: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> "CalibrationReport":
+    """Find pixel size, skew and distortion by a known grating.
+
+    Parameters
+    ----------
+    grating : Micrograph, (Y, X) numpy.ndarray or path
+        Its picture: lines, or dots on a square or hexagonal lattice, turned anyhow.
+    output : path, optional
+        A ``.json`` file that others take as ``calibration``.
+    overwrite : bool, default=False
+        Replace an existing output.
+    **options : object
+        ``pitch_nm``, which must be given, ``pitch_sd_nm``, ``lattice``, and reading
+        options.
+
+    Returns
+    -------
+    CalibrationReport
+        Its ``calibration`` has all figures with their standard deviations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> lines = np.tile(np.sin(2 * np.pi * np.arange(256) / 12.5), (256, 1))
+    >>> found = semsr.calibrate(lines, pitch_nm=250).calibration
+    >>> round(found.pixel_size_nm[1], 2), found.lattice
+    (20.0, 'lines')
+    """
+    from napari_semsr.analysis import CalibrateOptions
+    from napari_semsr.jobs import calibrate_job
+
+    job = calibrate_job(
+        _source(grating),
+        output,
+        **_asked(options, CalibrateOptions),
+        overwrite=overwrite,
+    )
+    return run(job)
 
 
 def frc(a: Source, b: Source | None = None, **options: Any) -> "FrcResult":

@@ -22,6 +22,10 @@ from .gaps import (
     Gaps as Gaps,
     measure_gaps as measure_gaps,
 )
+from .grating import (
+    CalibrateOptions as CalibrateOptions,
+    measure_grating as measure_grating,
+)
 from .hallucination import (
     MARGIN_PX as MARGIN_PX,
     DiscPlaces as DiscPlaces,

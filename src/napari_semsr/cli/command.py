@@ -29,6 +29,7 @@ VERBS = {
     "register": "bring an image onto another of the same place, whatever its contrast",
     "simulate": "make a folder of superlens frames whose truth is known",
     "stitch": "join a folder of frames to one calibrated mosaic",
+    "calibrate": "find pixel size, skew and distortion by a known grating",
     "degrade": "blur and haze an image as published test sets do, add noise and drift",
     "pairs": "cut aligned patches into disjoint training, validation and test sets",
     "train": "train a model from a recipe",

@@ -20,7 +20,7 @@ from typing import (
 from pydantic.fields import FieldInfo
 
 from napari_semsr.core import Job, Options
-from napari_semsr.io import ReadOptions
+from napari_semsr.io import ReadOptions, with_calibration
 
 if TYPE_CHECKING:
     from napari_semsr.jobs import Result
@@ -50,12 +50,25 @@ def add_options(
             _add_field(
                 group, prefix + name, info, info.description or told.get(name, "")
             )
+    known = set(model.model_fields) - set(exclude)
+    if "pixel_size_sd_nm" in known and not prefix:
+        group.add_argument(
+            "--calibration",
+            metavar="JSON",
+            default=argparse.SUPPRESS,
+            help="pixel size and its standard deviation, as `semsr calibrate` wrote "
+            "them",
+        )
 
 
 def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) -> O:
     """Make options of what was typed."""
     given = vars(arguments)
-    values = {name: given[name] for name in model.model_fields if name in given}
+    names = [*model.model_fields, "calibration"]
+    values = {name: given[name] for name in names if name in given}
+    if "pixel_size_sd_nm" in model.model_fields:
+        values = with_calibration(values, [model])
+    values.pop("calibration", None)
     return model.parse({**values, **changes})
 
 

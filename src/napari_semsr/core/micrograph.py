@@ -158,6 +158,22 @@ class Look(BaseModel):
         return limits
 
 
+_SIZE_ERROR = "pixel_size_relative_sd"
+
+
+def _told_error(step: Provenance | None) -> FloatPair | None:
+    """Relative error of the pixel size by the last step that stated the size."""
+    while step is not None:
+        options = {**step.options, **(step.options.get("reading") or {})}
+        stated = options.get("pixel_size_nm")
+        if stated is not None:
+            error = options.get("pixel_size_sd_nm")
+            return None if error is None else tuple(np.divide(error, stated).tolist())
+        before = (item.provenance for item in step.inputs if item.provenance)
+        step = next(before, None)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Micrograph:
     """One 2-D image with its calibration and history.
@@ -198,6 +214,46 @@ class Micrograph:
             got = tuple(self.data.shape)
             msg = f"A micrograph must be a non-empty (Y, X) image, got shape {got}."
             raise ShapeError(msg)
+
+    @property
+    def pixel_size_sd_nm(self) -> PixelSize | None:
+        """Standard deviation of the pixel size, where this image or its history tells.
+
+        What was made of a calibrated image has pixels of another size, as sure as its.
+
+        Returns
+        -------
+        tuple of float or None
+            ``(y, x)`` in nm.
+        """
+        if self.pixel_size_nm is None:
+            return None
+        share = _told_error(self.provenance)
+        share = self.metadata.get(_SIZE_ERROR, share)
+        if share is None:
+            return None
+        y, x = self.pixel_size_nm
+        return parse_pixel_size((y * share[0], x * share[1]))
+
+    def with_size_error(self, error: FloatPair | None) -> "Micrograph":
+        """Copy that knows how sure its pixel size is.
+
+        Parameters
+        ----------
+        error : tuple of float or None
+            Standard deviation ``(y, x)`` in nm; None where nothing is known of it.
+
+        Returns
+        -------
+        Micrograph
+            With it, over the pixel size, among the metadata.
+        """
+        share = None
+        if error is not None and self.pixel_size_nm is not None:
+            share = tuple(np.divide(error, self.pixel_size_nm).tolist())
+        elif self.pixel_size_sd_nm is None:
+            return self
+        return self.replace(metadata={**self.metadata, _SIZE_ERROR: share})
 
     @property
     def shape(self) -> IntPair:

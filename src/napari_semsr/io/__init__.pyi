@@ -1,3 +1,8 @@
+from .calibration import (
+    read_calibration as read_calibration,
+    with_calibration as with_calibration,
+    write_calibration as write_calibration,
+)
 from .files import (
     beside_path as beside_path,
     check_target as check_target,

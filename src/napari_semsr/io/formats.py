@@ -160,6 +160,7 @@ def read(
     channel: int | None = None,
     plane: int | None = None,
     pixel_size_nm: float | Sequence[float] | None = None,
+    pixel_size_sd_nm: float | Sequence[float] | None = None,
     crop_databar: bool = True,
     databar_rows: int | None = None,
     colour: str = "refuse",
@@ -176,6 +177,8 @@ def read(
         Must be given when there are several.
     pixel_size_nm : float or sequence of float, optional
         Overrides or supplies the calibration: one number, or ``(y, x)``.
+    pixel_size_sd_nm : float or sequence of float, optional
+        Standard deviation of that size, kept among the image's metadata.
     crop_databar : bool, default=True
         Cut off the data bar that the header tells of.
     databar_rows : int, optional
@@ -216,13 +219,17 @@ def read(
             "channel": channel,
             "plane": plane,
             "pixel_size_nm": pixel_size_nm,
+            "pixel_size_sd_nm": pixel_size_sd_nm,
             "crop_databar": crop_databar,
             "databar_rows": databar_rows,
             "colour": colour,
         }
     )
     path = Path(path)
-    return find_format(path).load().read(path, options)
+    found: Micrograph = find_format(path).load().read(path, options)
+    if options.pixel_size_nm is None:
+        return found
+    return found.with_size_error(options.pixel_size_sd_nm)
 
 
 def write(

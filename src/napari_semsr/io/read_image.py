@@ -140,6 +140,11 @@ class ReadOptions(Options):
         default=None,
         description="pixel size in nm, one number or Y,X; overrides the file's",
     )
+    pixel_size_sd_nm: tuple[float, float] | None = Field(
+        default=None,
+        description="standard deviation of that pixel size in nm, as a calibration "
+        "tells it",
+    )
     crop_databar: bool = Field(
         default=True, description="cut off the data bar that the header tells of"
     )
@@ -152,7 +157,7 @@ class ReadOptions(Options):
         default="refuse", description="what to do with a true colour image"
     )
 
-    @field_validator("pixel_size_nm", mode="before")
+    @field_validator("pixel_size_nm", "pixel_size_sd_nm", mode="before")
     @classmethod
     def _size(cls, value: object) -> PixelSize | None:
         """Accept one number or two, or text of them, of any size a pixel can have."""

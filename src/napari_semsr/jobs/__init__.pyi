@@ -3,6 +3,10 @@ from .blend import (
     difference_of as difference_of,
     input_levels as input_levels,
 )
+from .calibrate import (
+    CalibrationReport as CalibrationReport,
+    calibrate_job as calibrate_job,
+)
 from .check.job import (
     CheckOptions as CheckOptions,
     DiscRecord as DiscRecord,

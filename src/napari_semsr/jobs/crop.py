@@ -120,6 +120,8 @@ class Cropped(Result):
         Type of the grey values in the output.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where no calibration told it.
     origin : tuple of float
         Centre of the first pixel ``(y, x)``, in nm when calibrated.
     area : tuple of int
@@ -145,6 +147,7 @@ class Cropped(Result):
     shape: tuple[int, int]
     dtype: str
     pixel_size_nm: tuple[float, float] | None
+    pixel_size_sd_nm: tuple[float, float] | None
     origin: tuple[float, float]
     area: tuple[int, int, int, int]
     resampled: bool
@@ -266,6 +269,7 @@ def crop_job(
         shape=plan.area.grid.shape,
         dtype=written.dtype,
         pixel_size_nm=cut.about.pixel_size_nm,
+        pixel_size_sd_nm=cut.about.pixel_size_sd_nm,
         origin=cut.about.origin,
         clipped=written.told,
         **_facts(plan),

@@ -73,7 +73,8 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
     if isinstance(image, Micrograph):
         if chosen.pixel_size_nm is None:
             return image
-        return image.replace(pixel_size_nm=chosen.pixel_size_nm)
+        sized = image.replace(pixel_size_nm=chosen.pixel_size_nm)
+        return sized.with_size_error(chosen.pixel_size_sd_nm)
     from napari_semsr.io import read
 
     path = Path(image)

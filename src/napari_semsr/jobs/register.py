@@ -33,6 +33,7 @@ from napari_semsr.io import (
     StoredTransform,
     read_landmarks,
     read_transform,
+    with_calibration,
     write_transform,
 )
 from napari_semsr.jobs.images import (
@@ -316,6 +317,7 @@ def both_openings(values: Mapping[str, Any]) -> tuple[ReadOptions, ReadOptions]:
         If a name is unknown or a value is out of range.
     """
     names = ReadOptions.model_fields
+    values = with_calibration(values, [ReadOptions])
     both = {name: values[name] for name in names if name in values}
     moving, fixed = (
         ReadOptions.parse(

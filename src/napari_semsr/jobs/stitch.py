@@ -244,6 +244,11 @@ class StitchFolderOptions(StitchOptions):
         description="max: join the heights that heights.csv names, each place from "
         "where it is sharpest; none: the folder's own frames",
     )
+    pixel_size_sd_nm: TypedSize = Field(
+        default=None,
+        description="standard deviation of that pixel size in nm, as a calibration "
+        "tells it",
+    )
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
         description="type of the grey values; integers are rounded and clipped, and "
@@ -288,6 +293,8 @@ class StitchedFile(Result):
         Type of the grey values in the output.
     pixel_size_nm : tuple of float or None
         ``(y, x)``, as stated, else as estimated from the stage.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where none was stated.
     stage_pixel_size_nm : tuple of float or None
         Stage nanometres over solved pixels; None without such positions.
     frames : int
@@ -326,6 +333,7 @@ class StitchedFile(Result):
     shape: tuple[int, int]
     dtype: str
     pixel_size_nm: tuple[float, float] | None
+    pixel_size_sd_nm: tuple[float, float] | None
     stage_pixel_size_nm: tuple[float, float] | None
     frames: int
     pairs_used: int
@@ -465,6 +473,7 @@ def stitch_job(
         shape=plan.shape,
         dtype=written.dtype,
         pixel_size_nm=solution.pixel_size_nm,
+        pixel_size_sd_nm=about.pixel_size_sd_nm,
         stage_pixel_size_nm=solution.estimated_pixel_size_nm,
         frames=len(placed),
         pairs_used=solution.pairs_used,

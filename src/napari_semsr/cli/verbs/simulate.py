@@ -25,7 +25,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_options(parser, jobs.SimulateOptions, title="sample, microscope and scan")
     add_overwrite(parser)
-    add_opening(parser, exclude={"pixel_size_nm"})
+    add_opening(parser, exclude={"pixel_size_nm", "pixel_size_sd_nm"})
 
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.SimulatedScan"]:

@@ -48,12 +48,15 @@ class FrcReport(Result):
         Names of what was compared.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where no calibration told it.
     result : FrcResult
         Resolution, curve, criterion, method and reason.
     """
 
     images: tuple[str, ...]
     pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     result: "analysis.FrcResult"
 
     def to_json(self) -> dict[str, Any]:
@@ -67,6 +70,7 @@ class FrcReport(Result):
         return {
             "images": list(self.images),
             "pixel_size_nm": jsonable(self.pixel_size_nm),
+            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
             **jsonable(self.result),
         }
 
@@ -107,7 +111,9 @@ def frc_job(
     yield Progress(1, 2, "correlating")
     result = analysis.measure_frc(first, second, options or analysis.FrcOptions())
     yield Progress(2, 2, "done")
-    return FrcReport(names_of(a, b), calibrated.pixel_size_nm, result)
+    return FrcReport(
+        names_of(a, b), calibrated.pixel_size_nm, calibrated.pixel_size_sd_nm, result
+    )
 
 
 # The FRC map of one or two images, written as an image in nm.
@@ -270,6 +276,8 @@ class SpectrumReport(Result):
         Name of the image.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where no calibration told it.
     frequency_per_px, power : list of float
         Radial mean power over spatial frequency.
     frequency_per_um : list of float or None
@@ -284,6 +292,7 @@ class SpectrumReport(Result):
 
     image: str
     pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     frequency_per_px: list[float]
     power: list[float]
     frequency_per_um: list[float] | None
@@ -346,6 +355,7 @@ def spectrum_job(
     return SpectrumReport(
         image=name_of(image),
         pixel_size_nm=source.pixel_size_nm,
+        pixel_size_sd_nm=source.pixel_size_sd_nm,
         frequency_per_px=jsonable(radial.frequency_per_px),
         power=jsonable(radial.power),
         frequency_per_um=jsonable(radial.frequency_per_um),

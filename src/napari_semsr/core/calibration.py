@@ -1,0 +1,47 @@
+"""What a grating says of a microscope."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from napari_semsr.core.types import FloatPair, IntPair
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a grating says of a microscope.
+
+    Attributes
+    ----------
+    pixel_size_nm, pixel_size_sd_nm : tuple of float
+        ``(y, x)`` and standard deviation, at the middle of the field. Lines tell it
+        across themselves alone: pixels are then taken to be square.
+    skew, skew_sd : float or None
+        Departure of the axes from a right angle in degrees; None of lines.
+    distortion, distortion_sd : float
+        Displacement at the rim over its radius, as `simulate` and `stitch` have it.
+    rotation_deg : float
+        Direction of the first wave vector, from x towards y.
+    lattice : {"lines", "square", "hexagonal"}
+        What repeats.
+    pitch_nm : float
+        As stated.
+    periods : float
+        Across the shorter side.
+    residual_nm : float
+        RMS distance of the grating's phases from the fit.
+    shape : tuple of int
+        Rows and columns of the picture, whose rim `distortion` refers to.
+    """
+
+    pixel_size_nm: FloatPair
+    pixel_size_sd_nm: FloatPair
+    skew: float | None
+    skew_sd: float | None
+    distortion: float
+    distortion_sd: float
+    rotation_deg: float
+    lattice: Literal["lines", "square", "hexagonal"]
+    pitch_nm: float
+    periods: float
+    residual_nm: float
+    shape: IntPair

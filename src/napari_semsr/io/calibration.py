@@ -1,0 +1,117 @@
+"""Calibrations as JSON: what `semsr calibrate` writes, and others take.
+
+Only ``pixel_size_nm`` and ``pixel_size_sd_nm`` must be there, one number or ``(y, x)``
+each, so that a file may be written by hand.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.core import (
+    Calibration,
+    FloatPair,
+    OptionError,
+    Options,
+    ReadError,
+)
+from napari_semsr.io.files import replacing
+from napari_semsr.io.read_image import ReadOptions
+
+_LARGEST = 1 << 20  # bytes; chosen: a calibration has some hundred
+_KEY = "calibration"
+
+
+def write_calibration(path: Path, calibration: Calibration) -> None:
+    """Write a calibration as JSON.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is there is replaced.
+    calibration : Calibration
+        All of its fields are written.
+    """
+    with replacing(path) as place:
+        text = json.dumps(asdict(calibration), indent=1)
+        place.write_text(text + "\n", encoding="utf-8")
+
+
+def read_calibration(path: Path) -> tuple[FloatPair, FloatPair]:
+    """Read a pixel size and its standard deviation.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        As `write_calibration` writes it, or by hand.
+
+    Returns
+    -------
+    size, error : tuple of float
+        ``(y, x)`` in nm.
+
+    Raises
+    ------
+    ReadError
+        If it does not hold both.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ReadError(f"{path} is too large for a calibration.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no JSON"
+        msg = f"{path} cannot be read as a calibration: {reason}."
+        raise ReadError(msg) from error
+    names = ("pixel_size_nm", "pixel_size_sd_nm")
+    try:
+        size, spread = (
+            ReadOptions.parse({"pixel_size_nm": values[name]}).pixel_size_nm
+            for name in names
+        )
+    except (TypeError, KeyError, OptionError):
+        size = spread = None
+    if size is None or spread is None:
+        msg = (
+            f"{path} must hold {' and '.join(names)} as numbers above 0: take a file "
+            "that `semsr calibrate` wrote."
+        )
+        raise ReadError(msg)
+    return size, spread
+
+
+def with_calibration(
+    values: Mapping[str, Any], models: Iterable[type[Options]]
+) -> dict[str, Any]:
+    """Put what a calibration says in its place among options, where one is named.
+
+    Parameters
+    ----------
+    values : mapping
+        Options by name, ``calibration`` perhaps among them.
+    models : iterable of type
+        Option sets that they are for; without the error of a pixel size among them, a
+        calibration stays an option that none of them knows.
+
+    Returns
+    -------
+    dict
+        With ``pixel_size_nm`` and ``pixel_size_sd_nm`` in place of it.
+
+    Raises
+    ------
+    ReadError, OptionError
+        If it cannot be read, or a pixel size is given as well.
+    """
+    given = dict(values)
+    takes = any("pixel_size_sd_nm" in model.model_fields for model in models)
+    path = given.pop(_KEY, None) if takes else None
+    if path is None:
+        return given
+    if given.get("pixel_size_nm") is not None:
+        msg = "Give a calibration or a pixel size, not both."
+        raise OptionError(msg)
+    size, spread = read_calibration(Path(path))
+    return {**given, "pixel_size_nm": size, "pixel_size_sd_nm": spread}

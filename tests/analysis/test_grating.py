@@ -1,0 +1,138 @@
+"""Pixel size, skew and distortion from pictures of gratings."""
+
+import numpy as np
+import pytest
+
+from napari_semsr.analysis import CalibrateOptions, measure_grating
+from napari_semsr.core import OptionError, RegistrationError, distort
+
+SIDE, PITCH, NM = 240, 11.3, 20.0
+
+
+def picture(
+    kind="lines", *, turn=17.0, bent=0.0, noise=0.1, skew=0.0, tall=1.0, pitch=PITCH,
+    shape=(SIDE, SIDE), dark=False, seed=0,
+):  # fmt: skip
+    """Draw a grating in pixels of an x pitch of one; `tall`: y over x."""
+    y, x = distort(*np.indices(shape, float), shape, bent)
+    y, x = y - (shape[0] - 1) / 2, x - (shape[1] - 1) / 2
+    lean = np.deg2rad(skew)
+    down, along = tall * y * np.cos(lean), x + tall * y * np.sin(lean)
+    start = np.deg2rad(turn)
+
+    def wave(more, share=1.0):
+        way = start + np.deg2rad(more)
+        place = along * np.cos(way) + down * np.sin(way)
+        return np.cos(2 * np.pi * share * place / pitch + 0.7)
+
+    if kind == "lines":
+        image = 0.5 + 0.4 * np.tanh(2 * wave(0))
+    elif kind == "square":
+        image = 0.2 + 0.8 * np.clip(wave(0), 0, 1) * np.clip(wave(90), 0, 1)
+    else:
+        image = 0.5 + 0.15 * sum(wave(a, 2 / np.sqrt(3)) for a in (0, 60, 120))
+    image = image + noise * np.random.default_rng(seed).normal(size=shape)
+    if dark:
+        radius = np.hypot(y, x) / (min(shape) / 2)
+        image = image * 0.35 ** (radius**2) * (radius < 0.98)
+    return image
+
+
+def measured(image, pitch=PITCH, **more):
+    return measure_grating(image, CalibrateOptions(pitch_nm=pitch * NM, **more))
+
+
+@pytest.mark.parametrize("kind", ["lines", "square", "hexagonal"])
+@pytest.mark.parametrize(
+    ("turn", "bent", "noise", "dark"),
+    [
+        (17, 0.0, 0.1, False),
+        (0, 0.03, 0.1, False),
+        (90, -0.03, 0.1, True),
+        (-50, 0.08, 0.4, False),
+    ],
+)
+def test_pixel_size_and_distortion_of_a_known_grating(kind, turn, bent, noise, dark):
+    image = picture(kind, turn=turn, bent=bent, noise=noise, dark=dark)
+    found = measured(image)
+    assert found.lattice == kind
+    for size, error in zip(found.pixel_size_nm, found.pixel_size_sd_nm, strict=True):
+        assert abs(size - NM) < 4 * error
+        assert error < 0.003 * NM
+    assert abs(found.distortion - bent) < 4 * found.distortion_sd
+    assert found.distortion_sd < 0.004
+
+
+def test_errors_are_those_that_are_seen():
+    deviations = []
+    for seed in range(8):
+        found = measured(picture("square", seed=seed, noise=0.3, bent=0.02))
+        size, error = found.pixel_size_nm[1], found.pixel_size_sd_nm[1]
+        bent, spread = found.distortion - 0.02, found.distortion_sd
+        deviations += [(size - NM) / error, bent / spread]
+    assert 0.5 < np.sqrt(np.mean(np.square(deviations))) < 1.8
+
+
+@pytest.mark.parametrize("kind", ["square", "hexagonal"])
+def test_a_lattice_tells_skew_and_two_sizes(kind):
+    found = measured(picture(kind, skew=1.0, tall=1.02))
+    assert found.pixel_size_nm == pytest.approx((1.02 * NM, NM), rel=1e-3)
+    assert found.skew == pytest.approx(1.0, abs=0.05)
+    assert 0 < found.skew_sd < 0.05
+
+
+def test_lines_tell_one_size_and_no_skew():
+    found = measured(picture())
+    assert found.pixel_size_nm[0] == found.pixel_size_nm[1]
+    assert found.skew is found.skew_sd is None
+    assert measured(picture("square"), lattice="lines").lattice == "lines"
+
+
+def test_the_pitch_adds_its_own_error():
+    found = measured(picture(noise=0.01), pitch_sd_nm=0.02 * PITCH * NM)
+    assert found.pixel_size_sd_nm[0] == pytest.approx(0.02 * NM, rel=0.02)
+
+
+def test_pixels_that_are_missing_count_for_nothing():
+    image = picture(bent=0.03, shape=(240, 300))
+    image[:60] = np.nan
+    found = measured(image)
+    assert abs(found.distortion - 0.03) < 4 * found.distortion_sd
+
+
+def texture():
+    from tests.stitching.scans import texture as drawn
+
+    return drawn((200, 200))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.ones((128, 128)),
+        np.full((64, 64), np.nan),
+        np.random.default_rng(0).normal(size=(200, 200)),
+        np.indices((128, 128))[0] > 60,
+        texture(),
+        np.where(np.indices((200, 200))[1] < 50, picture(shape=(200, 200)), 0.5),
+    ],
+    ids=["even", "nothing", "noise", "an edge", "a texture", "a quarter of one"],
+)
+def test_what_is_no_grating_is_refused(image):
+    with pytest.raises(RegistrationError, match="No grating is seen"):
+        measured(image)
+
+
+def test_too_coarse_a_grating_is_refused():
+    with pytest.raises(RegistrationError, match="at least 8 periods"):
+        measured(picture(pitch=40.0), pitch=40.0)
+
+
+def test_a_lattice_that_is_none_is_refused():
+    with pytest.raises(RegistrationError, match="--lattice lines"):
+        measured(picture(), lattice="square")
+
+
+def test_a_pitch_must_be_above_zero():
+    with pytest.raises(OptionError, match="must be more than 0"):
+        CalibrateOptions.parse({"pitch_nm": 0})

@@ -1,0 +1,109 @@
+"""``semsr calibrate``, and what takes its file."""
+
+import json
+
+import numpy as np
+import pytest
+
+import napari_semsr
+from napari_semsr.core import Micrograph, OptionError, ReadError
+from napari_semsr.io import read, write
+
+PITCH_NM = 300
+
+
+@pytest.fixture
+def grating(semsr, tmp_path):
+    """One frame of a distorted scan of a grating of 300 nm."""
+    said = semsr(
+        "simulate", "scan", "--phantom", "grating", "--frames-grid", "1x2",
+        "--frame-px", "300", "--distortion", "0.03", "--seed", "2",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    return tmp_path / "scan" / "frame_000.tif"
+
+
+@pytest.fixture
+def calibration(semsr, grating, tmp_path):
+    said = semsr("calibrate", str(grating), "--pitch-nm", str(PITCH_NM),
+                 "-o", "c.json", "--json")  # fmt: skip
+    assert said.code == 0, said.err
+    return said.record, tmp_path / "c.json"
+
+
+def test_record_and_file_have_the_keys_of_the_contract(calibration):
+    record, path = calibration
+    stored = json.loads(path.read_text())
+    for found in (record, stored):
+        assert set(found) >= {
+            "pixel_size_nm", "pixel_size_sd_nm", "skew", "distortion", "distortion_sd",
+        }  # fmt: skip
+        assert found["pixel_size_nm"] == pytest.approx([20, 20], rel=1e-3)
+        assert found["distortion"] == pytest.approx(0.03, abs=0.002)
+
+
+def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, grating, tmp_path):
+    size, error = (calibration[0][key] for key in ("pixel_size_nm", "pixel_size_sd_nm"))
+    asked = ("--calibration", "c.json", "--json")
+    rng = np.random.default_rng(0)
+    write(Micrograph(rng.random((128, 128)).astype("float32")), tmp_path / "a.ome.tif")
+    for words in (
+        ("frc", "a.ome.tif"),
+        ("spectrum", "a.ome.tif"),
+        ("crop", "a.ome.tif", "--box", "0", "0", "64", "64", "-o", "b.ome.tif"),
+        ("stitch", str(grating.parent), "-o", "m.ome.zarr"),
+    ):
+        said = semsr(*words, *asked)
+        assert said.code == 0, said.err
+        assert said.record["pixel_size_nm"] == size
+        assert said.record["pixel_size_sd_nm"] == pytest.approx(error)
+    # later steps know it from the history, until another size is stated
+    later = semsr("frc", "b.ome.tif", "--json").record
+    assert later["pixel_size_sd_nm"] == pytest.approx(error)
+    other = semsr("frc", "b.ome.tif", "--pixel-size-nm", "10", "--json").record
+    assert other["pixel_size_sd_nm"] is None
+
+
+def test_python_takes_it_as_well(calibration, tmp_path):
+    rng = np.random.default_rng(0)
+    image = Micrograph(rng.random((96, 96)))
+    found = napari_semsr.frc(image, calibration=tmp_path / "c.json")
+    assert found.resolution_nm is None
+    cut = napari_semsr.crop(
+        image, tmp_path / "cut.ome.zarr", box=(0, 0, 64, 64),
+        calibration=tmp_path / "c.json",
+    )  # fmt: skip
+    assert cut.pixel_size_sd_nm == pytest.approx(calibration[0]["pixel_size_sd_nm"])
+    again = read(cut.output)
+    assert again.pixel_size_sd_nm == pytest.approx(cut.pixel_size_sd_nm)
+    with pytest.raises(OptionError, match="not both"):
+        napari_semsr.frc(image, calibration=tmp_path / "c.json", pixel_size_nm=3)
+
+
+def test_summary_says_the_errors(semsr, grating):
+    said = semsr("calibrate", str(grating), "--pitch-nm", str(PITCH_NM))
+    assert "20.0" in said.out
+    assert "+-" in said.out
+    assert "at the rim" in said.out
+
+
+def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path):
+    rng = np.random.default_rng(0)
+    write(Micrograph(rng.random((128, 128))), tmp_path / "noise.ome.tif")
+    said = refused("calibrate", "noise.ome.tif", "--pitch-nm", "300", "-o", "n.json")
+    assert "No grating is seen" in said
+    assert not (tmp_path / "n.json").exists()
+    assert "pitch_nm must be given" in refused("calibrate", str(grating))
+    assert ".json" in refused(
+        "calibrate", str(grating), "--pitch-nm", "300", "-o", "n.txt"
+    )
+    (tmp_path / "bad.json").write_text('{"pixel_size_nm": 3}')
+    said = refused("frc", "noise.ome.tif", "--calibration", "bad.json")
+    assert "must hold pixel_size_nm and pixel_size_sd_nm" in said
+    said = refused("frc", "noise.ome.tif", "--calibration", "noise.ome.tif")
+    assert "cannot be read as a calibration" in said
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ReadError, match=r"none\.json cannot be read as a calibration"):
+        napari_semsr.spectrum(np.eye(64), calibration=tmp_path / "none.json")
