@@ -407,6 +407,10 @@ def simulating() -> dict[str, list[str]]:
         f"simulate out --bad-frames 1 --illumination-drift 0.1 {small}",
         f"simulate out --bad-frames 1 --illumination-drift 0.1 --overwrite {small}",
     ]
+    found["simulate and stitch heights"] = [
+        f"simulate series --focal-series 3 --phantom particles --seed 2 {small}",
+        "stitch series -o heights.ome.zarr --focus max --json",
+    ]
     found["simulate and stitch"] = [
         "simulate scan --frames-grid 2x2 --frame-px 128 --phantom fracture --seed 2",
         "stitch scan -o mosaic.ome.zarr --json",

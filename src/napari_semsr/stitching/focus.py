@@ -56,6 +56,8 @@ _FINE, _COARSE = 1.0, 3.0  # px; between them lies the detail that focus decides
 # place of 5, heights err by 10 % more.
 _AROUND = 5.0  # px; deviation of the window over which detail is averaged
 _SHARPEST = 3.0  # power of the energies by which heights are weighted
+_RIM = 9  # px; chosen: three times the width of the coarser Gaussian
+_LEAST_INSIDE = 0.05  # of the window; chosen: of less, a few pixels would decide
 _BEYOND_NOISE = 2.0  # energy over that of noise from which a place has a height; chosen
 # Immerkaer's mask, as for the noise of frames, and what band and mask leave of noise
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
@@ -207,7 +209,8 @@ class FocusPlan:
         made[~reached[self.solved]] = np.nan
         floor = np.stack(noises).min(axis=0)
         height = _peak(np.maximum(energy - floor, 0), np.array(self.z_nm))
-        height[~reached.all(axis=0) | (best < _BEYOND_NOISE * floor)] = np.nan
+        unsure = best <= np.maximum(_BEYOND_NOISE * floor, 1e-30)
+        height[unsure | ~reached.all(axis=0)] = np.nan
         coverage = np.where(
             reached[self.solved], np.sum(counts, axis=0, dtype=np.uint16), np.uint16(0)
         )
@@ -232,9 +235,17 @@ def _detail(
     band = mean(filled, _FINE) - mean(filled, _COARSE)
     level = np.where(known, filled, mean(filled, _COARSE))
     rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
-    inside = ndimage.minimum_filter(known, 3)
-    noise = mean(np.where(inside, rough**2, np.float32(0)), _AROUND)
-    return mean(band**2, _AROUND), np.float32(_BAND_SHARE) * noise
+    # beside the rim, what is missing looks like detail
+    inside = ndimage.minimum_filter(known, _RIM, mode="nearest").astype(np.float32)
+    around = ndimage.gaussian_filter(inside, _AROUND, mode="constant")
+    energy, noise = (
+        ndimage.gaussian_filter(plane**2 * inside, _AROUND, mode="constant")
+        / np.maximum(around, np.float32(1e-6))
+        for plane in (band, rough)
+    )
+    lost = around < _LEAST_INSIDE
+    energy[lost] = noise[lost] = 0
+    return energy, np.float32(_BAND_SHARE) * noise
 
 
 def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
