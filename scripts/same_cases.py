@@ -798,6 +798,7 @@ def refusing() -> dict[str, list[str]]:
             "in/a.tif in/small.png -o out.zarr --patch 32",
             "in/a.tif in/a.tif -o out.tif",
             "in/a.tif in/a.tif -o out.zarr --patch 900",
+            "in/a.tif in/a.tif -o out.zarr --transform in/missing.json",
             "in/low in/a.tif -o out.zarr --patch 32",
             "in/low in/empty -o out.zarr --patch 32",
             "in/a.tif in/a.tif -o out.zarr --validation 2",

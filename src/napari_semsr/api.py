@@ -579,6 +579,7 @@ def pairs(
     high: Source | Sequence[Micrograph],
     output: PathLike,
     *,
+    transform: "StoredTransform | PathLike | None" = None,
     overwrite: bool = False,
     progress: Report | None = None,
     **options: Any,
@@ -593,6 +594,8 @@ def pairs(
         Two images of one field, or two folders.
     output : path
         Ends in ``.zarr``; a contact sheet goes beside it.
+    transform : StoredTransform or path, optional
+        Map from LOW (moving) to HIGH (fixed), kept by `register`.
     overwrite : bool, default=False
         Replace an existing output.
     progress : callable, optional
@@ -625,6 +628,7 @@ def pairs(
         _source(low),
         _source(high),
         output,
+        transform=transform,
         **_asked(options, PairOptions),
         overwrite=overwrite,
     )

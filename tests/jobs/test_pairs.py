@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import napari_semsr
+from napari_semsr.core import Affine, Grid, Warped
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io import Side, StoredTransform, write_transform
 from napari_semsr.jobs.pairs import pairs_job
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
@@ -219,3 +221,76 @@ def test_what_is_no_store_of_pairs_is_refused(scene, made, tmp_path):
     group.attrs["semsr-pairs"] = {**group.attrs["semsr-pairs"], "complete": False}
     with pytest.raises(IncompleteError, match="unfinished"):
         open_pairs(tmp_path / "pairs.zarr")
+
+
+@pytest.fixture
+def turned(scene) -> tuple[Micrograph, StoredTransform]:
+    """The truth as another instrument would see it, and the map back."""
+    back = Affine.turned(8.0, shift=(40.0, -25.0))
+    grid = Grid((96, 128), (10.0, 10.0), (-5.0, -5.0))
+    seen = Warped(scene.truth, grid, back.inverse()).read()
+    low = Micrograph(seen, parse_pixel_size(10.0), "optical")
+    centre, far = (400.0, 500.0), (0.0, 0.0)
+    residuals = {
+        "places_nm": [centre, far],
+        "off_nm": [[30.0, 0.0], [0.0, 0.0]],
+        "reliable": [False, True],
+        "side_nm": 200.0,
+    }
+    sides = Side.of(low), Side.of(scene.truth)
+    return low, StoredTransform(back, *sides, {"residuals": residuals})
+
+
+def test_stored_transform_brings_low_onto_high(scene, turned, tmp_path):
+    low, stored = turned
+    write_transform(tmp_path / "map.json", stored)
+    made = napari_semsr.pairs(
+        low,
+        scene.truth,
+        tmp_path / "p.zarr",
+        patch=16,
+        min_contrast=0.0,
+        transform=tmp_path / "map.json",
+    )
+    store = open_pairs(tmp_path / "p.zarr")
+    assert sum(store.counts.values()) + sum(made.rejected.values()) == made.candidates
+    assert made.rejected["unreliable"] >= 1
+    assert made.rejected["not-finite"] >= 1
+    low_set, high_set = (a[:] for a in store.arrays("train"))
+    assert np.corrcoef(low_set.ravel(), high_set.ravel())[0, 1] > 0.98
+    places = store.group["train/high_places"][:, 1:] * 10.0 - 5
+    source = store.record["sources"]["high"][0]["origin"]
+    centres = places + source + 80
+    assert np.abs(centres - (400, 500)).max(axis=1).min() > 100
+    assert store.record["provenance"]["options"]["transform"]["degrees"]
+
+
+def test_transform_at_another_pixel_resamples_low_once(scene, turned, tmp_path):
+    low, stored = turned
+    made = napari_semsr.pairs(
+        low,
+        scene.truth,
+        tmp_path / "p.zarr",
+        patch=16,
+        min_contrast=0.0,
+        transform=stored,
+        pixel_nm=15.0,
+        scale=1,
+    )
+    assert made.pixel_size_nm == 15
+    low_set, high_set = (a[:] for a in open_pairs(tmp_path / "p.zarr").arrays("train"))
+    assert np.corrcoef(low_set.ravel(), high_set.ravel())[0, 1] > 0.97
+
+
+def test_transform_of_other_images_is_refused(scene, turned, tmp_path):
+    low, stored = turned
+    small = low.replace(data=low.data[:50])
+    with pytest.raises(SemsrError, match="The transform is for optical"):
+        napari_semsr.pairs(small, scene.truth, tmp_path / "p.zarr", transform=stored)
+    (tmp_path / "a").mkdir()
+    napari_semsr.write(low, tmp_path / "a" / "x.tif")
+    with pytest.raises(SemsrError, match="got folders"):
+        napari_semsr.pairs(
+            tmp_path / "a", tmp_path / "a", tmp_path / "p.zarr", transform=stored
+        )
+    assert not (tmp_path / "p.zarr").exists()

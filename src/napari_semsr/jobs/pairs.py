@@ -19,7 +19,13 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
 )
-from napari_semsr.io import ReadOptions, replacing, write
+from napari_semsr.io import (
+    ReadOptions,
+    StoredTransform,
+    read_transform,
+    replacing,
+    write,
+)
 from napari_semsr.jobs.images import (
     Image,
     Result,
@@ -31,12 +37,14 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
 )
+from napari_semsr.jobs.register import check_sides, residuals_of, told
 from napari_semsr.pairing import (
     ATTRIBUTE,
     FORMAT,
     NUMBERS,
     SPLITS,
     PairChoice,
+    PairMap,
     PairOptions,
     SetWriter,
     choose_pairs,
@@ -100,6 +108,7 @@ def pairs_job(
     output: str | os.PathLike[str],
     *,
     options: PairOptions | None = None,
+    transform: StoredTransform | str | os.PathLike[str] | None = None,
     opening: ReadOptions | None = None,
     overwrite: bool = False,
 ) -> Job[PairsMade]:
@@ -113,6 +122,8 @@ def pairs_job(
         Ends in ``.zarr``; the contact sheet goes beside it, with ``.png``.
     options : PairOptions, optional
         Patch, preparation, sets.
+    transform : StoredTransform or path, optional
+        Map from LOW, the moving image, to HIGH, the fixed one.
     opening : ReadOptions, optional
         How to read files.
     overwrite : bool, default=False
@@ -141,6 +152,11 @@ def pairs_job(
     paired = not folders or chosen.match == "name"
     if folders and paired:
         lows, highs = _by_name(lows, highs)
+    if transform is not None and not isinstance(transform, StoredTransform):
+        transform = read_transform(Path(transform))
+    if transform is not None and folders:
+        msg = "A transform is for one pair of images, got folders: give it two images."
+        raise OptionError(msg)
     yield Progress(0, 0, "reading")
     opened = (
         list(_open_each(lows, chosen, opening, "low")),
@@ -148,13 +164,17 @@ def pairs_job(
     )
     records = [record for side in opened for record, _ in side]
     images = [[image for _, image in side] for side in opened]
+    placed = None if transform is None else _placed(transform, opened)
     chosen, scale_note = _scaled(chosen, images, paired=paired)
-    choice = yield from choose_pairs(images[0], images[1], chosen, paired=paired)
+    choice = yield from choose_pairs(
+        images[0], images[1], chosen, paired=paired, placed=placed
+    )
     _require(choice)
     said = {
         **chosen.model_dump(mode="json"),
         "preparation": NUMBERS if chosen.prepares else None,
         "reading": (opening or ReadOptions()).model_dump(mode="json"),
+        "transform": None if transform is None else told(transform.transform),
     }
     provenance = made_by("pairs", said, *records)
     yield from _write(target, choice, chosen, provenance)
@@ -176,6 +196,18 @@ def pairs_job(
         resampled=choice.resampled,
         scale_note=scale_note,
     )
+
+
+def _placed(
+    stored: StoredTransform,
+    opened: tuple[list[tuple[InputRecord, Micrograph]], ...],
+) -> PairMap:
+    """Take a stored map, where it is one of these images, and where it is doubtful."""
+    moving, fixed = ((image, record) for ((record, image),) in opened)
+    check_sides(stored, moving, fixed)
+    residuals = residuals_of(stored)
+    doubtful = residuals.places_nm[~residuals.reliable]
+    return PairMap(stored.transform, doubtful, residuals.side_nm)
 
 
 def _scaled(

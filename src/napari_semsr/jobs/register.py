@@ -401,7 +401,11 @@ def _mapped(
         _check_stored(options, landmarks)
         if not isinstance(transform, StoredTransform):
             transform = read_transform(Path(transform))
-        _check_sides(pair, transform)
+        check_sides(
+            transform,
+            (pair.moving, pair.moving_record),
+            (pair.fixed, pair.fixed_record),
+        )
         yield Progress(0, 0, "applying the transform")
         found = _taken(pair, transform)
     else:
@@ -462,11 +466,15 @@ def _check_stored(
         raise OptionError(msg)
 
 
-def _check_sides(pair: _Pair, stored: StoredTransform) -> None:
+def check_sides(
+    stored: StoredTransform,
+    moving: tuple[Micrograph, InputRecord],
+    fixed: tuple[Micrograph, InputRecord],
+) -> None:
     """Refuse a map of other images, and say where another image shows the same area."""
-    for image, record, side, which in (
-        (pair.moving, pair.moving_record, stored.moving, "moving"),
-        (pair.fixed, pair.fixed_record, stored.fixed, "fixed"),
+    for (image, record), side, which in (
+        (moving, stored.moving, "moving"),
+        (fixed, stored.fixed, "fixed"),
     ):
         fault = side.differs(image)
         if fault is not None:
@@ -504,7 +512,7 @@ def _taken(pair: _Pair, stored: StoredTransform) -> Registration:
         model=stored.kind,
         searched="stored",
         error_nm=float(error) if isinstance(error, (int, float)) else np.nan,
-        residuals=_residuals(known.get("residuals")),
+        residuals=residuals_of(stored),
     )
 
 
@@ -520,16 +528,17 @@ def _quality(found: Registration) -> dict[str, Any]:
     return kept
 
 
-def _residuals(stored: object) -> Residuals:
+def residuals_of(stored: StoredTransform) -> Residuals:
     """Read residuals of a stored map; none where there are none."""
-    if not isinstance(stored, Mapping):
+    kept = stored.quality.get("residuals")
+    if not isinstance(kept, Mapping):
         return NO_RESIDUALS
     try:
         read = Residuals(
-            np.array(stored["places_nm"], dtype=float).reshape(-1, 2),
-            np.array(stored["off_nm"], dtype=float).reshape(-1, 2),
-            np.array(stored["reliable"], dtype=bool).reshape(-1),
-            float(stored["side_nm"]),
+            np.array(kept["places_nm"], dtype=float).reshape(-1, 2),
+            np.array(kept["off_nm"], dtype=float).reshape(-1, 2),
+            np.array(kept["reliable"], dtype=bool).reshape(-1),
+            float(kept["side_nm"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = f"The residuals of the transform are damaged ({error}): register again."
@@ -547,7 +556,7 @@ def _facts(found: Registration) -> dict[str, Any]:
     none = off.size == 0
     return {
         "model": found.model,
-        "transform": _told(found.transform),
+        "transform": told(found.transform),
         "error_px": _finite(found.error_px),
         "error_nm": _finite(found.error_nm),
         "overlap": found.overlap,
@@ -574,7 +583,7 @@ def _unreliable(found: Registration) -> float | None:
     return 1 - float(reliable.mean()) if reliable.size else None
 
 
-def _told(transform: Affine | Elastic) -> dict[str, Any]:
+def told(transform: Affine | Elastic) -> dict[str, Any]:
     """Say a map in numbers; all of an elastic one's are in its file."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)

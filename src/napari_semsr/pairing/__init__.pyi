@@ -4,6 +4,7 @@ from .augment import (
 )
 from .cut import (
     PairChoice as PairChoice,
+    PairMap as PairMap,
     choose_pairs as choose_pairs,
 )
 from .options import (

@@ -16,15 +16,19 @@ from scipy import ndimage
 from skimage import filters
 
 from napari_semsr.core import (
+    Affine,
     Box,
+    Elastic,
     Float32Array,
     FloatArray,
     FloatPair,
+    Grid,
     IntPair,
     Job,
     Micrograph,
     Progress,
     ShapeError,
+    Warped,
     field_range,
     read_box,
 )
@@ -36,6 +40,7 @@ REASONS = {
     "empty": "hardly any contrast in LOW or HIGH",
     "uncorrelated": "LOW and HIGH do not show the same",
     "shifted": "LOW and HIGH fit better when moved",
+    "unreliable": "the map from LOW to HIGH cannot be believed there",
     "border": "they overlap patches of two sets",
 }
 """Why a patch is left out."""
@@ -44,6 +49,7 @@ REASONS = {
 # Chosen: pixel sizes are written with three or four digits; the percentiles leave out
 # dead and hot pixels.
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
+_BORDER = 17  # places along each side of an image that a map may bend; chosen
 _PERCENTILES = (0.1, 99.9)
 
 
@@ -78,6 +84,42 @@ class OnGrid:
 
 _Sides = dict[str, list[OnGrid]]  # Images of "low" and of "high"
 _Sets = dict[str, list[tuple[Place, Place]]]  # Places in both, by the set's name
+
+
+@dataclass(frozen=True, slots=True)
+class PairMap:
+    """Where LOW lies on HIGH.
+
+    Attributes
+    ----------
+    transform : Affine or Elastic
+        From the plane of LOW to that of HIGH, in nm.
+    unreliable : (N, 2) numpy.ndarray
+        Centres, in the plane of HIGH, of areas in which it cannot be believed.
+    side_nm : float
+        Side of these areas.
+    """
+
+    transform: Affine | Elastic
+    unreliable: FloatArray
+    side_nm: float
+
+    def is_doubtful(self, start: FloatArray, stop: FloatArray) -> bool:
+        """Tell whether a patch holds such a centre, or its own lies in such an area.
+
+        Parameters
+        ----------
+        start, stop : (2,) numpy.ndarray
+            Corners of the patch in the plane of HIGH.
+
+        Returns
+        -------
+        bool
+            Whether the map cannot be believed there.
+        """
+        reach = np.maximum(stop - start, self.side_nm) / 2
+        apart = np.abs(self.unreliable - (start + stop) / 2)
+        return bool(np.any(np.all(apart <= reach, axis=1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +164,7 @@ def choose_pairs(
     options: PairOptions,
     *,
     paired: bool,
+    placed: PairMap | None = None,
 ) -> Job[PairChoice]:
     """Choose the patches to learn from, and deal them out to the three sets.
 
@@ -134,6 +177,8 @@ def choose_pairs(
     paired : bool
         Whether both sides show the same fields. Each pair is then one place twice, else
         two patches of the same class of density.
+    placed : PairMap, optional
+        Where LOW lies on HIGH; by their origins if not given.
 
     Returns
     -------
@@ -147,8 +192,8 @@ def choose_pairs(
     """
     rejected: Counter[str] = Counter()
     if paired:
-        sides = yield from _on_one_grid(lows, highs, options)
-        sets, candidates = yield from _same_places(sides, options, rejected)
+        sides = yield from _on_one_grid(lows, highs, options, placed)
+        sets, candidates = yield from _same_places(sides, options, rejected, placed)
     else:
         sides = _to_one_pitch(lows, highs, options)
         sets, candidates = yield from _equal_patterns(sides, options, rejected)
@@ -167,7 +212,10 @@ def choose_pairs(
 
 
 def _same_places(
-    sides: _Sides, options: PairOptions, rejected: Counter[str]
+    sides: _Sides,
+    options: PairOptions,
+    rejected: Counter[str],
+    placed: PairMap | None,
 ) -> Job[tuple[_Sets, int]]:
     """Keep places that both images show alike; count all."""
     places = _places(sides["low"], options)
@@ -180,6 +228,12 @@ def _same_places(
             (low.value_range, high.value_range),
             options,
         )
+        if reason is None and placed is not None:
+            centre = np.array(Grid.of(low.image).centre(place.box))
+            pitch = np.array(low.image.scale)
+            corner = centre - pitch / 2
+            if placed.is_doubtful(corner, corner + pitch * options.patch):
+                reason = "unreliable"
         if reason is None:
             passed.append(place)
         else:
@@ -432,25 +486,34 @@ def balance(
 
 
 def _on_one_grid(
-    lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
+    lows: Sequence[Micrograph],
+    highs: Sequence[Micrograph],
+    options: PairOptions,
+    placed: PairMap | None,
 ) -> Job[_Sides]:
     """Align all pairs of images."""
     aligned = []
     for low, high in zip(lows, highs, strict=True):
         yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
-        aligned.append(align(low, high, options))
+        aligned.append(align(low, high, options, placed))
     return {"low": [low for low, _ in aligned], "high": [high for _, high in aligned]}
 
 
 def align(
-    low: Micrograph, high: Micrograph, options: PairOptions
+    low: Micrograph,
+    high: Micrograph,
+    options: PairOptions,
+    placed: PairMap | None = None,
 ) -> tuple[OnGrid, OnGrid]:
     """Bring two images of one field onto one grid.
 
     Images that fit each other pixel by pixel are left as they are. Others need their
     pixel sizes; where neither says where it lies, their outer corners are taken to
-    coincide, and what only one of them shows is left out.
+    coincide, and what only one of them shows is left out. With a map LOW alone is
+    resampled, once, to the pixels of HIGH, unless another pixel is asked for.
     """
+    if placed is not None:
+        return _through(low, high, options, placed.transform)
     shrink = 1.0 if options.crop is None else options.crop / options.patch
     if _fit(low, high, options):
         low, high = rescale(low, shrink), rescale(high, shrink)
@@ -468,6 +531,60 @@ def align(
     )
     first, second = (OnGrid.of(part, resampled=resampled) for part in parts)
     return first, second
+
+
+def _through(
+    low: Micrograph,
+    high: Micrograph,
+    options: PairOptions,
+    transform: Affine | Elastic,
+) -> tuple[OnGrid, OnGrid]:
+    """See LOW through a map, on the part of HIGH that it shows."""
+    scale, grid = options.factor, Grid.of(high)
+    seen = transform(_outline(Grid.of(low)))
+    pitch = np.array(grid.pitch)
+    found = [(border - grid.corner) / pitch for border in (seen.min(0), seen.max(0))]
+    start = np.clip(np.floor(found[0]), 0, high.shape).astype(int)
+    stop = np.clip(np.ceil(found[1]), 0, high.shape).astype(int)
+    box = Box(int(start[0]), int(stop[0]), int(start[1]), int(stop[1]))
+    shrink = 1.0 if options.crop is None else options.crop / options.patch
+    fine = (options.pixel_nm or pitch) * np.full(2, shrink)
+    rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
+    if min(rows, columns) < 1:
+        msg = (
+            f"By the transform {low.name} shows nothing of {high.name}: register again."
+        )
+        raise ShapeError(msg)
+    high = high.replace(data=high.data[box.slices], origin=grid.centre(box))
+    resampled = not np.allclose(fine, pitch, rtol=_SAME)
+    if resampled:
+        high = _resample(high, np.zeros(2), fine, (rows * scale, columns * scale))
+    else:
+        fine = pitch
+        high = high.replace(data=high.data[: rows * scale, : columns * scale])
+    wanted = Grid((rows, columns), _pair(fine * scale), Grid.of(high).corner)
+    low = low.replace(
+        data=Warped(low, wanted, transform).read(),
+        pixel_size_nm=wanted.pitch,
+        origin=wanted.centre(Box.of(wanted.shape)),
+    )
+    return OnGrid.of(low, resampled=True), OnGrid.of(high, resampled=resampled)
+
+
+def _outline(grid: Grid) -> FloatArray:
+    """Give places (N, 2) along the border of a grid."""
+    along = np.linspace(0, 1, _BORDER)
+    places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
+    corner, end = np.array(grid.corner), np.array(grid.end)
+    outer = np.ones((_BORDER, _BORDER), bool)
+    outer[1:-1, 1:-1] = False
+    found: FloatArray = corner + places[outer] * (end - corner)
+    return found
+
+
+def _pair(values: NDArray[Any]) -> FloatPair:
+    """Give two numbers as a tuple."""
+    return float(values[0]), float(values[1])
 
 
 def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
@@ -529,18 +646,22 @@ def _corners(*images: Micrograph) -> list[tuple[NDArray[Any], NDArray[Any]]]:
 
 
 def _resample(
-    image: Micrograph, offset_nm: NDArray[Any], pitch_nm: float, shape: IntPair
+    image: Micrograph,
+    offset_nm: NDArray[Any],
+    pitch_nm: float | NDArray[Any],
+    shape: IntPair,
 ) -> Micrograph:
     """Sample an image on another grid whose outer corner lies `offset_nm` inside."""
     pitch = np.array(image.scale)
-    ratio = pitch_nm / pitch
-    first = (offset_nm + pitch_nm / 2) / pitch - 0.5
+    wanted = np.broadcast_to(pitch_nm, 2)
+    ratio = wanted / pitch
+    first = (offset_nm + wanted / 2) / pitch - 0.5
     data = _sampled(image.array(), ratio, first, shape)
     corner = np.array(image.origin) - pitch / 2 + offset_nm
     return image.replace(
         data=data,
-        pixel_size_nm=pitch_nm,
-        origin=(float(corner[0] + pitch_nm / 2), float(corner[1] + pitch_nm / 2)),
+        pixel_size_nm=_pair(wanted),
+        origin=_pair(corner + wanted / 2),
     )
 
 

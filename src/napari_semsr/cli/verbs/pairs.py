@@ -22,6 +22,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_image(parser, "low", "the image to be improved, or a folder of such")
     add_image(parser, "high", "what it should look like, or a folder of such")
     add_output(parser, "store of the pairs, .zarr; a contact sheet goes beside it")
+    parser.add_argument(
+        "--transform",
+        metavar="JSON",
+        help="map from LOW (moving) to HIGH (fixed), kept by semsr register",
+    )
     add_options(parser, PairOptions, title="pairs")
     add_opening(parser)
 
@@ -29,7 +34,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _start(arguments: argparse.Namespace) -> Job["jobs.PairsMade"]:
     """Make the job."""
     return jobs.pairs_job(
-        arguments.low, arguments.high, arguments.output, **asked(arguments, PairOptions)
+        arguments.low,
+        arguments.high,
+        arguments.output,
+        transform=arguments.transform,
+        **asked(arguments, PairOptions),
     )
 
 
