@@ -48,6 +48,27 @@ def test_scale_from_a_line_over_a_known_distance(panel, model):
     assert group.pixel_size.value == (8.0, 8.0), "the line still lies on the image"
 
 
+def test_scale_from_a_grating(panel, model, finish):
+    group = panel.calibrate
+    y, x = np.indices((160, 200))
+    lines = 1 + np.sin(2 * np.pi * (x + 0.3 * y) / 10)
+    layer = model.add_image(lines, name="grating")
+    group.layer.value = layer
+    group.grating_button.click()
+    assert "period must be above 0" in panel.status.text()
+    group.pitch.value = 10 / np.hypot(1, 0.3) * 20
+    group.grating_button.click()
+    finish(panel)
+    assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((20, 20), 1e-3)
+    assert "Pixel size 20" in group.grating.text()
+    assert "% at the rim" in group.grating.text()
+    group.layer.value = model.layers["field"]
+    assert group.grating.text() == ""
+    group.grating_button.click()
+    finish(panel)
+    assert "No grating is seen" in panel.status.text()
+
+
 @pytest.mark.parametrize(("unit", "value"), [("nm", 400), ("µm", 0.4), ("mm", 4e-4)])
 def test_known_distance_in_any_unit_and_its_length_in_px(panel, model, unit, value):
     group = panel.calibrate

@@ -1,8 +1,9 @@
-"""Give a layer its pixel size: typed, or from a line over a known distance."""
+"""Give a layer its pixel size: typed, from a line of known length, or a grating."""
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_semsr.analysis import CalibrateOptions
 from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
+from napari_semsr.jobs import CalibrationReport, calibrate_job
 from napari_semsr.widgets.base import (
     TIMES,
     FoldingRow,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres in each unit that is offered."""
 _DECIMALS = 6
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 def format_nm(size: tuple[float, float] | None) -> str:
@@ -214,10 +218,11 @@ class CalibrateGroup(QWidget):
         layer: ComboBox,
         say: Callable[[str], None],
         told: Callable[[], AbstractContextManager[None]],
+        start: Callable[..., bool],
     ) -> None:
         super().__init__()
         self._viewer, self.layer = viewer, layer
-        self._say, self._told = say, told
+        self._say, self._told, self._start = say, told, start
         self.pixel_size = PixelSizeEdit("Pitch of the layer's pixels.")
         self.distance = FloatSpinBox(
             name="distance",
@@ -251,6 +256,24 @@ class CalibrateGroup(QWidget):
             self.measure,
             "Pixel size = known distance / length of the last line drawn.",
         )
+        self.pitch = FloatSpinBox(
+            name="pitch",
+            label="Grating period (nm)",
+            tooltip="Known period of a grating that the layer shows: lines, or dots on "
+            "a square or hexagonal lattice.",
+            value=0,
+            min=0,
+            max=1e9,
+            step=10,
+        )
+        shorten_number(self.pitch.native)
+        self.grating_button = push_button(
+            "Calibrate from a grating",
+            self.measure_grating,
+            "Find the pixel size by the grating that fills the layer, with its error, "
+            "and skew and distortion of the field.",
+        )
+        self.grating = Note()
         self.undo_button = push_button(
             "Undo", self.undo, "Give the pixel size back that was replaced last."
         )
@@ -267,6 +290,9 @@ class CalibrateGroup(QWidget):
                 self.distance,
                 self.distance_unit,
                 self.measure_button,
+                self.pitch,
+                self.grating_button,
+                self.grating,
                 self.undo_button,
             )
         )
@@ -282,6 +308,7 @@ class CalibrateGroup(QWidget):
         except SemsrError:
             size = None
         self.pixel_size.value = size
+        self.grating.setText("")
         self._show_length()
 
     def _show_length(self, event: object = None) -> None:
@@ -388,6 +415,42 @@ class CalibrateGroup(QWidget):
         self._viewer.layers.selection.active = line
         line.mode = "add_line"
         self._say("Drag over a known distance in the image, then type its length.")
+
+    def measure_grating(self) -> None:
+        """Find the pixel size of the layer by the grating that it shows."""
+        with self._told():
+            layer: Any = self.layer.value
+            image = micrograph_from_layer(layer)
+            if self.pitch.value <= 0:
+                msg = "The grating's period must be above 0; type the true one in nm."
+                raise OptionError(msg)
+            options = CalibrateOptions(pitch_nm=self.pitch.value)
+
+            def show(report: CalibrationReport) -> None:
+                with self._told():
+                    self._show_grating(layer, report)
+
+            make = partial(calibrate_job, image, options=options)
+            self._start(make, show, "Calibrate from a grating")
+
+    def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
+        """Give the layer its pixel size, and say how sure that is."""
+        found = report.calibration
+        if layer not in self._viewer.layers:
+            msg = "The layer is gone; open it again and calibrate it."
+            raise OptionError(msg)
+        self.layer.value = layer
+        self._calibrate(found.pixel_size_nm)
+        share = 100 * found.distortion
+        size = format_nm(found.pixel_size_nm)
+        size += f" {_PLUS_MINUS} {max(found.pixel_size_sd_nm):.2g} nm"
+        bent = f"{share:.3g} {_PLUS_MINUS} {100 * found.distortion_sd:.2g} % at the rim"
+        lines = [f"Pixel size {size}", f"Distortion {bent}"]
+        if found.skew is not None:
+            skew = f"{found.skew:.2g} {_PLUS_MINUS} {found.skew_sd:.1g} degrees"
+            lines.append(f"Skew {skew}")
+        lines.append(f"{found.periods:.0f} periods, {found.lattice}")
+        self.grating.setText("\n".join(lines))
 
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""
