@@ -192,7 +192,8 @@ class OpenMosaicPanel(Panel):
         self._show_bar()
         self.show_status(f"{self._described.name} can be opened.")
 
-    def _show_scan(self, path: Path, acquisition: Acquisition) -> None:
+    def _show_scan(self, path: Path, found: tuple[Acquisition, int]) -> None:
+        acquisition, _ = found
         size = self.pixel_size.value = acquisition.pixel_size_nm
         self.facts, self._described = {"pixel_size_nm": size}, path
         self.about.setText(scan_facts(acquisition))
