@@ -18,6 +18,7 @@ LABELS = {
     "existing": ("If it exists", {"resume": "resume it", "replace": "replace it"}),
     "patch": ("Patch (px)", {}),
     "like": ("To the area of", {}),
+    "model": ("Map", {"elastic": "elastic (bent)"}),
 }
 
 
@@ -80,6 +81,11 @@ def test_no_sentence_speaks_of_the_command(text, labels):
         ("again with --resume; kept", "again with 'If it exists: resume it'; kept"),
         ("give --like REFERENCE as well", "give 'To the area of' as well"),
         ("or lower --patch.", "or lower 'Patch (px)'."),
+        ("or are bent (--model elastic).", "or are bent ('Map: elastic (bent)')."),
+        (
+            "is unknown: give --moving-pixel-size-nm, or Open mosaic in napari.",
+            "is unknown: give it one in Open mosaic.",
+        ),
         ("Option patch must be 4.", "'Patch (px)' must be 4."),
         ("Option other must be 4.", "Option other must be 4."),
         ("onto one grid (semsr crop).", "onto one grid (Crop)."),

@@ -24,8 +24,8 @@ _REMEDIES = {
     r"run the same command again with --resume": "enhance its image again with "
     "'Save as' this store and 'If it exists: resume it'",
     r"\(--pixel-size-nm, or Open mosaic in napari\)": "in Open mosaic",
-    r"give --(like-)?pixel-size-nm, or Open mosaic in napari": "give it one in Open "
-    "mosaic",
+    r"give --(like-|moving-|fixed-)?pixel-size-nm, or Open mosaic in napari": "give it "
+    "one in Open mosaic",
     r"write float32 \(--dtype\)": "save it as .ome.zarr",
     r", or choose one plane with --plane": "",
     r": write that part of it with --like-out to compare the two": "",
@@ -45,8 +45,13 @@ _NOT_HERE = {
     "pixel_size_nm": "a pixel size (in Open mosaic)",
     "like_pixel_size_nm": "its pixel size (in Open mosaic)",
 }
-_PANELS = {"crop": "Crop", "stitch": "Stitch mosaic", "pairs": "Train"}
-_VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|exact|frozen|max|tile)\b"
+_PANELS = {
+    "crop": "Crop",
+    "stitch": "Stitch mosaic",
+    "pairs": "Train",
+    "register": "Register to SEM",
+}
+_VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|elastic|exact|frozen|max|tile)\b"
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
 _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")
 _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
