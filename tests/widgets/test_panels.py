@@ -26,6 +26,7 @@ PANELS = {
     "demo": "DemoPanel",
     "enhance.check": "CheckPanel",
     "crop": "CropPanel",
+    "register.panel": "RegisterPanel",
     "project": "SavePanel",
     "train.panel": "TrainPanel",
 }
@@ -38,6 +39,7 @@ MEASURING = [
     "measure.gaps",
     "degrade",
     "crop",
+    "register.panel",
 ]
 
 

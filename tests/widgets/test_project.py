@@ -318,9 +318,9 @@ def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp
     model.add_points([[1, 2]], name="mark")
     window = StepsWindow(model)
     qtbot.addWidget(window)
-    window.steps.buttons[1].click()
-    window.page.kinds.buttons[1].click()
     window.steps.buttons[2].click()
+    window.page.kinds.buttons[1].click()
+    window.steps.buttons[3].click()
     window.page.kinds.buttons[2].click()
     path = tmp_path / "p.semsr"
     save_into(save_panel(model), qtbot, choose, path)
@@ -329,7 +329,7 @@ def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp
     qtbot.addWidget(later)
     assert later.state() == window.state()
     assert type(later.page.panel).__name__ == "MetricsPanel"
-    later.steps.buttons[1].click()
+    later.steps.buttons[2].click()
     assert type(later.page.panel).__name__ == "RestorePanel"
     other = ViewerModel()
     before = StepsWindow(other)  # which was there before

@@ -68,7 +68,9 @@ def test_panels_are_made_when_they_are_shown(window):
     assert button_of(window.page.kinds, "Metrics").isChecked()
 
 
-def test_every_step_is_reached_by_next(window):
+def test_every_step_is_reached_by_next(window, model):
+    for name in ("mosaic", "electrons"):
+        model.add_image(np.zeros((8, 8)), name=name)
     for step in STEPS[:-1]:
         assert window.page.step is step
         assert window.steps.buttons[STEPS.index(step)].isChecked()
@@ -117,11 +119,22 @@ def test_frames_that_are_open_are_stitched_first(model, qtbot, scan, finish, whe
     finish(window.page.panel)
 
 
+def test_next_passes_over_what_needs_another_image(window, model):
+    assert window.next_button.text() == "Next: Enhance"
+    model.add_image(np.zeros((8, 8)))
+    assert window.next_button.text() == "Next: Enhance"
+    second = model.add_image(np.zeros((8, 8)))
+    assert window.next_button.text() == "Next: Register"
+    model.layers.remove(second)
+    window.next_button.click()
+    assert window.page.step.key == "enhance"
+
+
 def test_frames_that_were_stitched_before_change_no_step(window, model):
     window.next_button.click()
     pixels = np.zeros((8, 8))
     model.add_image(pixels, metadata={"frames_folder": "gone"}, visible=False)
-    assert window.page.step is STEPS[1]
+    assert window.page.step.key == "enhance"
 
 
 def test_opened_image_ends_the_first_step(window, model):
@@ -148,7 +161,7 @@ def test_from_frames_to_a_measured_mosaic(
     panel = window.page.panel
     assert (panel.first.value, panel.second.value) == (mosaic, None)
     assert "the map lies over the image" in run_panel(panel)
-    for step in STEPS[:3]:
+    for step in (step for step in STEPS[:-1] if not step.images):
         assert button_of(window.steps, step.title).text().startswith("\N{CHECK MARK}")
 
 

@@ -185,7 +185,7 @@ class BeforeAfter(OverLayer):
             self._later.start()
 
 
-class _Alone:
+class Alone:
     """Some layers shown without all others, which come back as they were."""
 
     def __init__(self, viewer: "napari.components.ViewerModel") -> None:
@@ -297,7 +297,7 @@ class CompareControls(Form):
         super().__init__()
         viewer = panel.viewer
         self._panel, self._viewer = panel, viewer
-        self._alone = _Alone(viewer)
+        self._alone = Alone(viewer)
         self._pair: tuple[Layer, ...] = ()  # what is being compared
         self.before = BeforeAfter(viewer, self)
         self._make_controls()

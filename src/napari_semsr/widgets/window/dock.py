@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Image
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
@@ -177,9 +178,6 @@ class StepsWindow(QWidget):
         self.page.show_kind()
         self.steps.check(number)
         self.hint.setText(STEPS[number].hint)
-        self.next_button.setVisible(number + 1 < len(STEPS))
-        if number + 1 < len(STEPS):
-            self.next_button.setText(f"Next: {STEPS[number + 1].title}")
         self._mark()
         self.moved.emit()
 
@@ -202,7 +200,18 @@ class StepsWindow(QWidget):
 
     def show_next(self) -> None:
         """Show the step after this one."""
-        self.show_step(min(self.stack.currentIndex() + 1, len(STEPS) - 1))
+        self.show_step(min([*self._later(), len(STEPS) - 1]))
+
+    def _later(self) -> list[int]:
+        """List the steps after this one that have enough images."""
+        opened = len(self._opened())
+        later = range(self.stack.currentIndex() + 1, len(STEPS))
+        return [number for number in later if STEPS[number].images <= opened]
+
+    def _opened(self) -> list[Image]:
+        """Images that are no frames."""
+        grey = grey_layers(self.viewer)
+        return [layer for layer in grey if FOLDER_KEY not in layer.metadata]
 
     def _on_inserted(self, event: Any) -> None:
         """Go to the frames when some are opened; what is opened ends the first step."""
@@ -229,10 +238,11 @@ class StepsWindow(QWidget):
         self._mark()
 
     def _mark(self) -> None:
-        """Show which steps are done."""
-        opened = any(
-            FOLDER_KEY not in layer.metadata for layer in grey_layers(self.viewer)
-        )
+        """Show which steps are done, and which comes next."""
+        opened, later = bool(self._opened()), self._later()
+        self.next_button.setVisible(bool(later))
+        if later:
+            self.next_button.setText(f"Next: {STEPS[later[0]].title}")
         for step, button in zip(STEPS, self.steps.buttons, strict=True):
             done = step.key in self._ran or (step is STEPS[0] and opened)
             button.setText(f"{_DONE if done else ''}{step.title}")

@@ -34,6 +34,7 @@ class WorkStep:
     title: str  # of its button, short: several stand in 320 px
     hint: str  # one line
     panels: tuple[PanelPlace, ...]  # the first is shown first
+    images: int = 0  # Next passes it over where fewer are open
 
 
 FRAMES = PanelPlace("Frames", "stitch.panel:StitchMosaicPanel")
@@ -49,6 +50,13 @@ STEPS = (
             FRAMES,
             PanelPlace("Crop", "crop:CropPanel"),
         ),
+    ),
+    WorkStep(
+        "register",
+        "Register",
+        "Bring a mosaic onto the SEM image of its place.",
+        (PanelPlace("Register to SEM", "register.panel:RegisterPanel"),),
+        images=2,
     ),
     WorkStep(
         "enhance",

@@ -1,0 +1,540 @@
+"""Register to SEM: bring a layer onto another of the same place, and judge the map."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from magicgui.widgets import ComboBox
+from napari.layers import Image, Layer
+from qtpy.QtWidgets import QFileDialog
+
+from napari_semsr.core import Affine, Elastic, Job, Micrograph, ShapeError
+from napari_semsr.io import HELPER_KEY, read_transform, write_transform
+from napari_semsr.jobs import (
+    PairsMade,
+    RegisteredImage,
+    RegisterOptions,
+    pairs_job,
+    register_in_memory,
+    save_job,
+)
+from napari_semsr.pairing import PairOptions
+from napari_semsr.registration import Registration, RegistrationRefused, Rival
+from napari_semsr.widgets.base import (
+    TIMES,
+    Columns,
+    Folded,
+    FoldingRow,
+    Form,
+    Numbers,
+    Opened,
+    OptionsForm,
+    Outcome,
+    Panel,
+    Quantity,
+    Row,
+    Step,
+    Target,
+    Work,
+    add_opened,
+    ask_file,
+    new_store_path,
+    push_button,
+    require_room,
+    written,
+)
+from napari_semsr.widgets.layers import (
+    grey_layers,
+    is_exposure,
+    is_stitched,
+    nm_per_unit,
+    result_name,
+)
+from napari_semsr.widgets.register.compare import OverlayControls
+from napari_semsr.widgets.register.landmarks import LandmarkControls
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from qtpy.QtWidgets import QVBoxLayout
+
+_TITLE = "Register to SEM"
+_DOTS = "\N{HORIZONTAL ELLIPSIS}"
+_TRANSFORMS = {"Transform (*.json)": ".json"}
+_PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
+_GOOD, _BAD = "#4cc9f0", "#e05d44"  # neither is a colour of the overlay
+_REACH = 0.4  # of a patch: so far the longer arrows reach
+_THIN = 0.03  # of a patch: width of an arrow
+_ROWS = {
+    "model": Row(
+        "Map",
+        "What may differ between both images. Elastic follows a smooth bending where "
+        "the images show it.",
+        {
+            "turn and scale": "similarity",
+            "affine: shear as well": "affine",
+            "elastic: bending as well": "elastic",
+        },
+    ),
+    "search": Row(
+        "Search",
+        "Near: turned by 15° and scaled by 10 % at most; where nothing fits there, "
+        "every turn is tried, and it is said.",
+        {
+            "near what the pixel sizes say": "near",
+            "every turn, mirrored as well": "full",
+        },
+    ),
+    "landmarks_only": Row(
+        "Landmarks alone decide",
+        "Take the map from the marks, whatever the images show; else they are where "
+        "it starts.",
+    ),
+}
+
+_Result = tuple[RegisteredImage, Outcome] | RegistrationRefused
+
+
+def _register(moving: Micrograph, fixed: Micrograph, **how: Any) -> Job[_Result]:
+    """Find the map and write the image on the other's grid, or say why there is none.
+
+    A refusal is a result, so that what fits as well can be listed.
+    """
+    try:
+        found = yield from register_in_memory(moving, fixed, **how)
+    except RegistrationRefused as refused:
+        return refused
+    target = Target(new_store_path(f"{moving.name} registered"), temporary=True)
+    outcome = yield from written(save_job(found.image, target.path), target)
+    return found, outcome
+
+
+class RegisterPanel(Panel):
+    """Brings a layer, such as an optical mosaic, onto another, such as an SEM image."""
+
+    help_place = "register.md#in-napari"
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, _TITLE, "Register")
+        self.moving = self.new_layer_box(
+            "moving",
+            "Moving",
+            "The image that is brought onto the other: the optical mosaic.",
+        )
+        self.fixed = self.new_layer_box(
+            "fixed",
+            "Fixed",
+            "The image that stays, and gives the result its pixels: the SEM image.",
+        )
+        self.form = OptionsForm(RegisterOptions, _ROWS)
+        self.look = OverlayControls(self)
+        self.marks = LandmarkControls(
+            self, self._images, lambda: self.form.values()["model"], self._show_rows
+        )
+        self.apply_button = push_button(
+            f"Apply a transform{_DOTS}",
+            self.apply,
+            "Take a map that was saved before, for these layers or for others of the "
+            "same area, such as an enhanced mosaic; nothing is searched.",
+        )
+        told = "Places that you mark in both images; few pairs need them."
+        self.marking = Folded("Landmarks", told, self.marks)
+        self.add_group("Images", Form(self.moving, self.fixed))
+        self.add_group("How", self.form, self.marking, Form(self.apply_button))
+        self.add_group("Compare", self.look)
+        self._build_results()
+        self.registered: tuple[RegisteredImage, Image, Image] | None = None  # of these
+        self._offered: dict[str, Layer | None] = {}
+        self._chosen: dict[str, Layer | None] = {}
+        self._connect()
+        self._propose()
+        self._show_rows()
+
+    def _build_results(self) -> None:
+        self.transform_button = push_button(
+            f"Save transform{_DOTS}",
+            self.save_transform,
+            "Keep the map from the moving to the fixed image, with its error, as JSON.",
+        )
+        self.pairs_button = push_button(
+            f"Cut pairs from here{_DOTS}",
+            self.cut_pairs,
+            "Cut patches that both layers show into a store that Train learns from.",
+        )
+        self.add_results("Result", helpers="Show residual arrows and unreliable places")
+        row = FoldingRow()
+        for place, button in enumerate((self.transform_button, self.pairs_button)):
+            row.insert(place, button)
+        cast("QVBoxLayout", self.results.layout()).addWidget(row)
+
+    def _connect(self) -> None:
+        for box, other in ((self.moving, self.fixed), (self.fixed, self.moving)):
+            box.changed.connect(partial(self._part, box, other))
+            box.changed.connect(self.marks.show_fit)
+        self.form.on_change("model", self.marks.show_fit)
+        self.marks.add_button.pressed.connect(self.look.end)
+        for tick in (self.look.overlay, self.look.flicker, self.look.beside):
+            tick.native.pressed.connect(self.marks.stop)
+
+    # -- which layers -----------------------------------------------------------
+
+    def _images(self) -> tuple[Image | None, Image | None]:
+        return self.moving.value, self.fixed.value
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Offer what is opened, too."""
+        super()._on_layers(event)
+        if hasattr(self, "_offered") and not self.busy:
+            self._propose()
+
+    def _propose(self) -> None:
+        """Offer a mosaic and an electron image, unless the user has chosen."""
+        boxes = {"moving": self.moving, "fixed": self.fixed}
+        chosen = [
+            key
+            for key, box in boxes.items()
+            if box.value is not None and box.value is not self._offered.get(key)
+        ]
+        if chosen and self._offered:
+            return
+        opened = [item for item in grey_layers(self.viewer) if item not in self.made]
+        sized = [item for item in opened if nm_per_unit(item.units[-1]) is not None]
+        taken = [item for item in sized if is_exposure(item)] or sized
+        if len(taken) < 2:
+            return
+        fixed = max(reversed(taken), key=_electrons)
+        rest = [item for item in reversed(taken) if item is not fixed]
+        self.fixed.value, self.moving.value = fixed, min(rest, key=_electrons)
+        self._offered = {key: box.value for key, box in boxes.items()}
+
+    def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
+        """Never let both be one layer: the other list takes what this one had."""
+        if box.value is not None and box.value is other.value:
+            left = [item for item in other.choices if item is not box.value]
+            before = self._chosen.get(box.name)
+            if left:
+                other.value = before if before in left else left[0]
+        self._chosen = {one.name: one.value for one in (self.moving, self.fixed)}
+        self.look.compare(self.fixed.value, self.moving.value)
+
+    def _show_rows(self, _: object = None) -> None:
+        """Offer to let landmarks decide where there are enough."""
+        if hasattr(self, "marks"):
+            marked = self.marks.landmarks() is not None
+            self.form.show_row("landmarks_only", marked)
+            if not marked:
+                self.form.set_values(landmarks_only=False)
+
+    # -- running ------------------------------------------------------------------
+
+    def _read(self) -> tuple[Micrograph, Micrograph]:
+        """Read both layers."""
+        moving, fixed = self._images()
+        images = self.micrograph(moving), self.micrograph(fixed)
+        if moving is fixed:
+            msg = (
+                f"Layer {images[0].name!r} cannot be registered to itself: open the "
+                "image that it is to be brought onto, and choose it under Fixed."
+            )
+            raise ShapeError(msg)
+        require_room(images[1].shape, 1)
+        return images
+
+    def job(self) -> Work:
+        """Read the form."""
+        moving, fixed = self._images()
+        images = self._read()
+        self.marks.stop()
+        make = partial(
+            _register,
+            *images,
+            options=self.form.options(),
+            landmarks=self.marks.landmarks(),
+        )
+        return make, partial(self.show_outcome, moving, fixed)
+
+    def apply(self) -> None:
+        """Ask for a stored transform, and apply it to the chosen layers."""
+        if self.busy:
+            self.show_status("A job is running; cancel it first.")
+            return
+        chosen, _ = QFileDialog.getOpenFileName(
+            self, "Apply a transform", "", ";;".join(_TRANSFORMS)
+        )
+        if chosen:
+            self.apply_file(Path(chosen))
+
+    def apply_file(self, path: Path) -> None:
+        """Apply a stored transform to the chosen layers."""
+        with self.told():
+            moving, fixed = self._images()
+            images = self._read()
+            make = partial(_register, *images, transform=read_transform(path))
+            self.start(make, partial(self.show_outcome, moving, fixed))
+
+    def show_outcome(self, moving: Image, fixed: Image, result: _Result) -> Iterator:
+        """Add the image on the other's grid, and say what its map is worth."""
+        self.transform_button.setEnabled(not isinstance(result, RegistrationRefused))
+        self.pairs_button.setEnabled(self.transform_button.isEnabled())
+        if isinstance(result, RegistrationRefused):
+            self._show_refusal(result)
+            raise result
+        found, outcome = result
+        self.look.end()
+        helpers: list[Layer] = []
+        layer = add_opened(
+            self.viewer,
+            outcome.opened,
+            name=result_name(self.viewer, moving.name, "registered"),
+            colormap=moving.colormap,
+            contrast_limits=moving.contrast_limits,
+            gamma=moving.gamma,
+        )
+        yield
+        with self.in_place(f"{moving.name} on {fixed.name}") as earlier:
+            yield from self.take_away(earlier)
+            about = found.registration
+            for made in self._add_helpers(about, outcome.opened, moving.name):
+                helpers.append(made)
+                yield
+        hidden = [moving] if moving.visible else []
+        moving.visible = False
+        self.marks.put_away()
+        self._note_step(f"registration of {moving.name}", [layer, *helpers], hidden)
+        self.registered = found, moving, fixed
+        self.viewer.layers.selection.active = layer
+        self.look.compare(fixed, layer)
+        self.show_result(
+            _figures(about),
+            f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
+            "Flicker to see it.",
+            curves={"residuals": _residual_table(about)},
+        )
+
+    def _show_refusal(self, refused: RegistrationRefused) -> None:
+        """List what fits as well."""
+        numbers: dict[str, Quantity | str] = {"Map": f"none: {refused.reason}"}
+        for number, rival in enumerate(refused.rivals, 1):
+            numbers[f"Also fits {number}"] = _told_rival(rival)
+        self.show_result(numbers, str(refused))
+
+    def _add_helpers(
+        self, found: Registration, opened: Opened, name: str
+    ) -> Iterator[Layer]:
+        """Add arrows of the residuals, and outlines of what is not to be believed."""
+        image, residuals = opened.micrograph, found.residuals
+        known = np.isfinite(residuals.off_nm).all(axis=1)
+        if not known.any():
+            return
+        pitch, origin = np.array(image.scale), np.array(image.origin)
+        places = (residuals.places_nm[known] - origin) / pitch
+        off, reliable = residuals.off_nm[known] / pitch, residuals.reliable[known]
+        side = residuals.side_nm / pitch
+        look: dict[str, Any] = {
+            "scale": image.scale,
+            "translate": image.origin,
+            "units": (image.unit, image.unit),
+            "axis_labels": ("y", "x"),
+            "metadata": {HELPER_KEY: self.title},
+        }
+        yield self.viewer.add_vectors(
+            np.stack([places, off], axis=1),
+            name=result_name(self.viewer, name, "residuals"),
+            length=_enlarged(found),
+            edge_width=max(1.0, _THIN * float(side.min())),
+            vector_style="arrow",
+            edge_color=np.where(reliable, _GOOD, _BAD).tolist(),
+            features={"off_nm": np.hypot(*residuals.off_nm[known].T)},
+            **look,
+        )
+        if reliable.all():
+            return
+        box = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 2 * side
+        yield self.viewer.add_shapes(
+            [box + place for place in places[~reliable]],
+            shape_type="rectangle",
+            name=result_name(self.viewer, name, "unreliable"),
+            edge_color=_BAD,
+            face_color=f"{_BAD}40",
+            edge_width=max(0.5, _THIN * float(side.min())),
+            **look,
+        )
+
+    def _note_step(
+        self, text: str, added: Sequence[Layer], hidden: Sequence[Layer]
+    ) -> None:
+        """Let the result be taken back, and what was moved be shown again."""
+        history = self.history
+
+        def undo() -> None:
+            history.remove(added)
+            for layer in hidden:
+                layer.visible = True
+
+        def possible() -> bool:
+            return any(item in history.layers for item in added)
+
+        history.add(Step(text, undo, possible))
+
+    # -- what is done with a result -------------------------------------------------
+
+    def save_transform(self) -> None:
+        """Ask for a name, and write the map."""
+        if self.registered is None:
+            return
+        stored = self.registered[0].stored
+        name = f"{stored.moving.name} to {stored.fixed.name}"
+        path = ask_file(self, "Save transform", name, _TRANSFORMS)
+        if path is not None:
+            with self.told():
+                write_transform(path, stored)
+                self.show_status(f"The transform is saved as {path}.")
+
+    def cut_pairs(self) -> None:
+        """Ask for a store, and cut what both images show into pairs."""
+        if self.registered is None or any(
+            layer not in self.viewer.layers for layer in self.registered[1:]
+        ):
+            self.show_status("Register two layers first; pairs are cut from these.")
+            return
+        if self.busy:
+            self.show_status("A job is running; cancel it first.")
+            return
+        found, low, high = self.registered
+        path = ask_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
+        if path is not None:
+            with self.told():
+                images = self.micrograph(low), self.micrograph(high)
+                patch = min(_patch_px(image) for image in images)
+                make = partial(
+                    pairs_job,
+                    *images,
+                    path,
+                    options=PairOptions(patch=patch, step=patch // 2),
+                    transform=found.stored,
+                    overwrite=True,
+                )
+                self.start(make, self._tell_pairs, "Cut pairs")
+
+    def _tell_pairs(self, made: PairsMade) -> None:
+        self.show_status(
+            f"Cut {made.train} pairs to learn from, {made.validation} to validate and "
+            f"{made.test} to test, into {made.output}. Choose it in Train, under "
+            "'Learn from: a store of pairs'."
+        )
+
+
+def _electrons(layer: Image) -> tuple[int, float]:
+    """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
+    about = layer.metadata.get("micrograph")
+    tagged = isinstance(about, dict) and bool(about.get("vendor"))
+    size = float(layer.scale[-1]) * (nm_per_unit(layer.units[-1]) or 1.0)
+    return int(tagged) - int(is_stitched(layer)), -size
+
+
+_PATCHES = (256, 128, 64, 32)  # sides of patches that networks are made for
+_ACROSS = 6  # patches along the shorter side; chosen: enough for three sets
+
+
+def _patch_px(image: Micrograph) -> int:
+    """Choose the side of a patch, so that a small image gives some as well."""
+    fit = (side for side in _PATCHES if side * _ACROSS <= min(image.shape))
+    return next(fit, _PATCHES[-1])
+
+
+def _affine(found: Registration) -> Affine:
+    transform = found.transform
+    return transform.affine if isinstance(transform, Elastic) else transform
+
+
+def _enlarged(found: Registration) -> float:
+    """Say how many times as long as they are arrows are drawn: 1, 2, 5, 10."""
+    off = np.hypot(*found.residuals.off_nm.T)
+    long = float(np.nanpercentile(off, 90)) if off.size else 0.0
+    if not long:
+        return 1.0
+    wanted = max(1.0, _REACH * found.residuals.side_nm / long)
+    ten = 10.0 ** np.floor(np.log10(wanted))
+    return float(max(step * ten for step in (1, 2, 5) if step * ten <= wanted))
+
+
+def _said(found: Registration, moving: str, fixed: str) -> str:
+    """Say in a sentence what was found."""
+    said = f"Registered {moving} to {fixed}"
+    if np.isfinite(found.error_nm):
+        said += (
+            f", expected to be {found.error_nm:.3g} nm ({found.error_px:.2g} px) off"
+        )
+    if found.searched == "full":
+        said += ", after a search of every turn"
+    return f"{said}."
+
+
+def _told_rival(rival: Rival) -> str:
+    """Say where another place lies."""
+    down, right = rival.shift_nm
+    return (
+        f"{down:+.0f} nm down, {right:+.0f} nm right, turned by {rival.degrees:+.1f}°, "
+        f"{rival.score:.0%} as well"
+    )
+
+
+def _residual_table(found: Registration) -> Columns:
+    """Give the patches that were held out as columns."""
+    residuals = found.residuals
+    (y, x), (down, right) = residuals.places_nm.T, residuals.off_nm.T
+    return {
+        "y (nm)": y,
+        "x (nm)": x,
+        "off y (nm)": down,
+        "off x (nm)": right,
+        "reliable": residuals.reliable,
+    }
+
+
+def _figures(found: Registration) -> Numbers:
+    """Say a map in words and numbers."""
+    affine, residuals = _affine(found), found.residuals
+    rows: dict[str, Quantity | str] = {}
+    if np.isfinite(found.error_nm):
+        px = f"= {found.error_px:.2g} px"
+        rows["Expected error"] = Quantity(found.error_nm, "nm", ".3g", px)
+    else:
+        rows["Expected error"] = "not known"
+    rows |= {
+        "Overlap": Quantity(100 * found.overlap, "%", ".0f", "of the smaller image"),
+        "Turn": Quantity(affine.degrees, "°", "+.2f"),
+        "Scale": Quantity(affine.scale, form=".4f"),
+        "Mirrored": "yes" if affine.is_mirrored else "no",
+        "Mutual information": Quantity(
+            found.mutual_information_after,
+            "bit",
+            ".2f",
+            f"(before {found.mutual_information_before:.2f})",
+        ),
+    }
+    off = np.hypot(*residuals.off_nm.T)
+    off = off[np.isfinite(off)]
+    if off.size:
+        share = 100 * (1 - float(residuals.reliable.mean()))
+        patches = f"of {residuals.reliable.size} patches"
+        rows["Unreliable"] = Quantity(share, "%", ".0f", patches)
+        most = f"95 % under {np.percentile(off, 95):.3g} nm"
+        rows["Residual"] = Quantity(float(np.median(off)), "nm", ".3g", f"({most})")
+        rows["Arrows"] = f"drawn {_enlarged(found):g} {TIMES} as long"
+    if isinstance(found.transform, Elastic):
+        moves = found.transform.bending.coefficients
+        rows["Bending"] = Quantity(
+            float(np.hypot(*moves).max()), "nm", ".3g", "at most"
+        )
+    where = {
+        "near": "near what the pixel sizes say",
+        "full": "among all turns",
+        "landmarks": "from the landmarks",
+        "stored": "stored",
+    }
+    rows["Found"] = where.get(found.searched, found.searched)
+    if found.rivals:
+        rows["Next best place"] = _told_rival(found.rivals[0])
+    return rows

@@ -1,0 +1,303 @@
+"""Two layers of one place brought together, marked, compared, kept."""
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from napari_semsr.core import Affine, Grid, Micrograph, Warped, parse_pixel_size
+from napari_semsr.io import read_landmarks, read_transform
+from napari_semsr.widgets.layers import micrograph_from_layer, provenance_of
+from napari_semsr.widgets.register.panel import RegisterPanel
+from tests.children import LIMIT_MS
+from tests.widgets.scenes import grain
+
+SIZE = parse_pixel_size(10)
+TRUE = Affine.turned(4, shift=(60, -40), about=(1000, 1000))
+"""From the moving image to the fixed one, in nm."""
+FIXED = Micrograph(grain((200, 200), seed=3), SIZE, "electrons")
+OTHER = Micrograph(grain((200, 200), seed=8), SIZE, "elsewhere")
+MARKS = np.array([[40, 30], [50, 160], [150, 60], [160, 150]])
+
+
+def moving_image() -> Micrograph:
+    """What another instrument shows of the place: turned, moved, dark for bright."""
+    seen = Warped(FIXED, Grid.of(FIXED), TRUE.inverse()).read()
+    return Micrograph(1 - np.nan_to_num(seen, nan=0.5), SIZE, "light")
+
+
+@pytest.fixture
+def opened(model, add):
+    add(model, moving_image())
+    layer = add(model, FIXED)
+    layer.metadata["micrograph"]["vendor"] = "FEI"
+    return model
+
+
+@pytest.fixture
+def panel(opened, qtbot) -> RegisterPanel:
+    made = RegisterPanel(opened)
+    qtbot.addWidget(made)
+    return made
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """Say what the next file dialogs give."""
+
+    def answer(path):
+        for name in ("getSaveFileName", "getOpenFileName"):
+            reply = (str(path), next(iter(kinds(path))))
+            monkeypatch.setattr(QFileDialog, name, lambda *_, reply=reply: reply)
+
+    def kinds(path):
+        return {
+            ".json": ["Transform (*.json)"],
+            ".csv": ["Table of landmarks (*.csv)"],
+            ".zarr": ["Store of pairs (*.zarr)"],
+        }[path.suffix]
+
+    return answer
+
+
+def missed_nm(found) -> float:
+    """Largest distance between a map and the true one, at the marks."""
+    places = MARKS * 10.0
+    return float(np.hypot(*(found(places) - TRUE(places)).T).max())
+
+
+def mark(panel, qtbot, places=MARKS, off=0.0) -> None:
+    """Mark places in both images, as clicks in turn would."""
+    panel.marks.add_button.click()
+    for place in places:
+        panel.marks.points[0].add(place)
+        qtbot.wait(5)
+        panel.marks.points[1].add(TRUE(place * 10.0) / 10 + off)
+        qtbot.wait(5)
+    panel.marks.add_button.click()
+
+
+def test_the_electron_image_is_proposed_as_fixed(panel, opened, add):
+    def chosen():
+        return panel.moving.value.name, panel.fixed.value.name
+
+    assert chosen() == ("light", "electrons")
+    fine = Micrograph(grain((64, 64)), parse_pixel_size(4), "fine")
+    add(opened, fine)
+    assert chosen()[1] == "electrons"
+    panel.fixed.value = opened.layers["fine"]
+    add(opened, fine.replace(name="finer"))
+    assert chosen()[1] == "fine"
+
+
+def test_both_are_never_one_layer(panel, opened):
+    panel.moving.value = opened.layers["electrons"]
+    assert panel.fixed.value.name == "light"
+    panel.fixed.value = opened.layers["electrons"]
+    assert panel.moving.value.name == "light"
+
+
+def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
+    said = run_panel(panel)
+    assert "Registered light to electrons, expected to be" in said
+    layer = opened.layers["light · registered"]
+    image = micrograph_from_layer(layer)
+    assert (image.shape, image.scale, image.origin) == (
+        FIXED.shape,
+        FIXED.scale,
+        FIXED.origin,
+    )
+    assert provenance_of(layer).job == "register"
+    known = np.isfinite(image.array())
+    both = np.corrcoef(image.array()[known], FIXED.array()[known])
+    assert both[0, 1] < -0.95
+    assert missed_nm(panel.registered[0].registration.transform) < 5
+    assert not opened.layers["light"].visible
+    told = panel.figures.text()
+    for word in ("Expected error", "nm = ", "Overlap", "Turn", "Mutual information"):
+        assert word in told
+    assert not opened.layers["light · residuals"].visible
+    panel.helpers.value = True
+    assert opened.layers["light · residuals"].visible
+    assert panel.findings().curves["residuals"]
+    assert panel.history.undo() == "registration of light"
+    assert [item.name for item in opened.layers] == ["light", "electrons"]
+    assert opened.layers["light"].visible
+
+
+def test_marks_that_the_images_contradict_are_refused(
+    panel, opened, qtbot, add, run_panel
+):
+    blank = np.full((200, 200), 0.5, np.float32)
+    panel.moving.value = opened.layers["light"]
+    panel.fixed.value = add(opened, Micrograph(blank, SIZE, "blank"))
+    panel.moving.value = opened.layers["light"]
+    mark(panel, qtbot)
+    before = list(opened.layers)
+    assert "images do not agree near the landmarks" in run_panel(panel)
+    assert "none: no-overlap" in panel.figures.text()
+    assert not panel.transform_button.isEnabled()
+    assert list(opened.layers) == before
+
+
+def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
+    rows, columns = np.indices((200, 200))
+    lattice = np.sin(rows / 4.0) * np.sin(columns / 4.0)
+    for name in ("lattice", "lattice again"):
+        add(opened, Micrograph(lattice.astype(np.float32), SIZE, name))
+    panel.moving.value = opened.layers["lattice"]
+    panel.fixed.value = opened.layers["lattice again"]
+    assert "fit at" in run_panel(panel)
+    assert "Also fits 1" in panel.figures.text()
+    assert "nm down" in panel.figures.text()
+
+
+def test_what_cannot_be_registered_is_told(model, qtbot, add, run_panel):
+    add(model, Micrograph(FIXED.array(), name="bare"))
+    panel = RegisterPanel(model)
+    qtbot.addWidget(panel)
+    assert "cannot be registered to itself" in run_panel(panel)
+    panel.fixed.value = add(model, FIXED)
+    said = run_panel(panel)
+    assert said.endswith("is unknown: give it one in Open mosaic.")
+
+
+def test_marks_are_paired_numbered_and_judged(panel, opened, qtbot):
+    marks = panel.marks
+    assert marks.landmarks() is None
+    marks.add_button.click()
+    light, electrons = marks.points
+    assert not opened.layers["electrons"].visible
+    light.add(MARKS[0])
+    assert "waits for its partner" in marks.note.text()
+    waiting = lambda: opened.layers.selection.active is electrons  # noqa: E731
+    qtbot.waitUntil(waiting, timeout=LIMIT_MS)
+    assert opened.layers["electrons"].visible
+    assert not opened.layers["light"].visible
+    marks.undo_button.click()
+    assert marks.counts == (0, 0)
+    assert opened.layers.selection.active is light
+    marks.add_button.click()
+    assert opened.layers["light"].visible
+    assert opened.layers["electrons"].visible
+    mark(panel, qtbot)
+    assert "4 pairs fit to" in marks.note.text()
+    assert panel.form.widget("landmarks_only").native.isVisibleTo(panel)
+    assert missed_nm(panel_fit(marks)) < 0.1
+    electrons.selected_data = {1}
+    electrons.remove_selected()
+    np.testing.assert_allclose(light.data, MARKS[[0, 2, 3]])
+    assert list(light.features["label"]) == ["1", "2", "3"]
+    light.data = light.data + 1.0
+    np.testing.assert_allclose(marks.landmarks().moving, (MARKS[[0, 2, 3]] + 1) * 10)
+    opened.layers.remove(light)
+    qtbot.waitUntil(lambda: electrons not in opened.layers, timeout=LIMIT_MS)
+    assert marks.landmarks() is None
+
+
+def panel_fit(marks):
+    from napari_semsr.registration import fit_landmarks
+
+    return fit_landmarks(marks.landmarks()).transform
+
+
+def test_marks_on_a_line_are_told(panel, qtbot):
+    mark(panel, qtbot, np.array([[10, 10], [50, 50], [90, 90]]))
+    assert "lie on a line" in panel.marks.note.text()
+
+
+def test_marks_are_where_the_search_starts(panel, opened, qtbot, run_panel):
+    mark(panel, qtbot, off=2.0)
+    run_panel(panel)
+    assert "from the landmarks" in panel.figures.text()
+    assert missed_nm(panel.registered[0].registration.transform) < 5
+    assert not panel.marks.points[0].visible
+    panel.form.set_values(landmarks_only=True)
+    run_panel(panel)
+    assert missed_nm(panel.registered[0].registration.transform) > 15
+
+
+def test_marks_are_kept_as_a_table(panel, opened, qtbot, choose, tmp_path):
+    choose(tmp_path / "places.csv")
+    mark(panel, qtbot)
+    panel.marks.save_button.click()
+    moving, fixed = read_landmarks(tmp_path / "places.csv", FIXED, FIXED)
+    np.testing.assert_allclose(moving, MARKS * 10)
+    np.testing.assert_allclose(fixed, TRUE(MARKS * 10.0), atol=1e-3)
+    for layer in panel.marks.points:
+        opened.layers.remove(layer)
+    panel.marks.load_button.click()
+    np.testing.assert_allclose(panel.marks.landmarks().moving, moving)
+
+
+def test_two_colours_and_back(panel, opened):
+    look = panel.look
+    light, electrons = opened.layers["light"], opened.layers["electrons"]
+    assert (look.left.value, look.right.value) == (electrons, light)
+    hidden = opened.add_image(np.zeros((8, 8)), name="hidden", visible=False)
+    look.overlay.value = True
+    assert (electrons.colormap.name, light.colormap.name) == ("magenta", "green")
+    assert electrons.blending == "additive"  # it lies over the other
+    assert not hidden.visible
+    look.flicker.value = True
+    assert not look.overlay.value
+    assert {item.colormap.name for item in (light, electrons)} == {"gray"}
+    assert electrons.blending == light.blending
+    look.right.value = look.left.value
+    assert not look.flicker.value
+    look.overlay.value = True
+    assert not look.overlay.value
+    assert "two different layers" in panel.status.text()
+
+
+def test_flicker_shows_one_and_the_other_until_it_ends(panel, opened, qtbot):
+    electrons = opened.layers["electrons"]
+    panel.show()
+    qtbot.waitExposed(panel)
+    panel.look.flicker.value = True
+    for visible in (False, True):
+        turned = lambda: electrons.visible is visible  # noqa: B023, E731
+        qtbot.waitUntil(turned, timeout=LIMIT_MS)
+    panel.hide()
+    assert not panel.look.flickers
+    panel.look.flicker.value = True
+    opened.layers.remove(electrons)
+    assert not panel.look.flickers
+    assert opened.layers["light"].visible
+
+
+def test_transform_is_saved_and_applied_again(
+    panel, opened, qtbot, add, run_panel, finish, choose, tmp_path
+):
+    path = tmp_path / "map.json"
+    choose(path)
+    mark(panel, qtbot)
+    run_panel(panel)
+    panel.transform_button.click()
+    stored = read_transform(path)
+    assert missed_nm(stored.transform) < 5
+    assert (stored.moving.name, stored.fixed.name) == ("light", "electrons")
+    enhanced = moving_image().replace(name="enhanced")
+    panel.moving.value = add(opened, enhanced)
+    panel.apply_button.click()
+    finish(panel)
+    again, first = (opened.layers[f"{n} · registered"] for n in ("enhanced", "light"))
+    np.testing.assert_array_equal(np.asarray(again.data), np.asarray(first.data))
+    assert "stored" in panel.figures.text()
+    panel.fixed.value = add(opened, OTHER.replace(origin=(9e4, 0.0)))
+    panel.apply_button.click()
+    finish(panel)
+    assert "The transform is for electrons as the fixed image" in panel.status.text()
+
+
+def test_pairs_are_cut_from_what_was_registered(
+    panel, qtbot, run_panel, finish, choose, tmp_path
+):
+    panel.cut_pairs()
+    assert "Register two layers first" in panel.status.text()
+    mark(panel, qtbot)
+    run_panel(panel)
+    choose(tmp_path / "own.zarr")
+    panel.pairs_button.click()
+    finish(panel)
+    assert "pairs to learn from" in panel.status.text()
+    assert (tmp_path / "own.zarr").is_dir()
