@@ -31,10 +31,12 @@ its default affine map (and B-spline for bent cases), and the same after our map
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -413,7 +415,9 @@ def _by_elastix(moving, fixed, pitch, first, *, bent):
     _, result = itk.elastix_registration_method(
         there, here, parameter_object=parameters, log_to_console=False
     )
-    field = np.asarray(itk.transformix_deformation_field(here, result))[..., ::-1]
+    # elastix writes the field into the current folder as well
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        field = np.asarray(itk.transformix_deformation_field(here, result))[..., ::-1]
 
     def back(places):
         at = (places / np.array(pitch)).T
