@@ -58,6 +58,7 @@ def pairs(tmp_path: Path) -> Path:
     return store
 
 
+@pytest.mark.filterwarnings("ignore:Training made nothing better")  # in one step
 def test_pairs_steps_and_name_are_taken_from_the_user(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:

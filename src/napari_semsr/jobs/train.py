@@ -1,6 +1,7 @@
 """Train a model from a recipe, in a folder that keeps what is needed to go on."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,12 +145,22 @@ class Trained(Result):
         Path of the best model.
     run_dir : str
         Folder of the run.
+    comparison : object
+        On held-out pairs, which nothing learnt from: ``rows`` with ``psnr_db``,
+        ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``, ``untouched`` and
+        ``trained``; the ``set``, its number of ``pairs``, and ``begun_with``, the name
+        of the untouched model. None where there are no pairs.
+    kept : bool
+        Whether the trained model is better there than the untouched one; if not, the
+        file is the untouched one.
     """
 
     steps: int
     validation: Any
     model: str
     run_dir: str
+    comparison: Any = None
+    kept: bool = True
 
 
 def train_job(
@@ -230,11 +241,22 @@ def train_job(
     from napari_semsr.training import train as train_model
 
     found = yield from train_model(plan, folder, resume=resume, overwrite=overwrite)
+    compared = found.comparison
+    kept = compared is None or compared.kept
+    if compared is not None and not kept:
+        warnings.warn(
+            f"Training made nothing better than {compared.begun_with} on "
+            f"{compared.pairs} held-out pairs, which is kept as it is: cut more pairs, "
+            "or see that they fit.",
+            stacklevel=2,
+        )
     return Trained(
         steps=found.steps,
         validation=jsonable(found.validation),
         model=str(found.model),
         run_dir=str(folder),
+        comparison=jsonable(compared),
+        kept=kept,
     )
 
 

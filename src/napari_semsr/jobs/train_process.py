@@ -152,7 +152,8 @@ def train_to_shelf(
     Returns
     -------
     Trained
-        What the training came to; its model is the one on the shelf.
+        What the training came to; its model is the one on the shelf, or where that is
+        no better than the untouched one, that of the run's folder.
 
     Yields
     ------
@@ -179,6 +180,8 @@ def train_to_shelf(
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
+    if not trained.kept:
+        return trained
     model = yield from import_model_job(trained.model, overwrite=True)
     return replace(trained, model=model.path)
 

@@ -36,6 +36,7 @@ from napari_semsr.models import (
     load_model,
 )
 from napari_semsr.training.callbacks import Recorder
+from napari_semsr.training.comparison import Comparison, compare, untouched
 from napari_semsr.training.data import TrainingData, fitting_store
 from napari_semsr.training.distributed import (
     Rendezvous,
@@ -66,6 +67,7 @@ class TrainResult:
     steps: int  # done in all
     validation: dict[str, float]  # figures of the best model, and its step
     model: Path  # the best one
+    comparison: Comparison | None = None  # with what it must beat, on held-out pairs
 
 
 def train(
@@ -111,6 +113,7 @@ def train(
     network = first_network(recipe)
     _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network)
+    begun = untouched(network)
     first, best = is_first(recipe), {}
     folder = RunFolder(run_dir, recipe)
     with environment_kept(), folder.leaving_no_empty():
@@ -139,7 +142,11 @@ def train(
                 )
 
         yield from _in_thread(fit, recorder)
-    return TrainResult(trainer.global_step, best, folder.model)
+        compared = None
+        if first and folder.model.is_file():
+            yield Progress(recipe.steps, recipe.steps, "comparing on held-out pairs")
+            compared = compare(recipe, folder.model, begun)
+    return TrainResult(trainer.global_step, best, folder.model, compared)
 
 
 # Set-up of a run: the network, the checks before any work, and what learns.

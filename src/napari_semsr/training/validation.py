@@ -19,7 +19,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import Float32Array, Micrograph, PixelSize, parse_pixel_size
 from napari_semsr.models import bicubic
-from napari_semsr.pairing import open_pairs
+from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.simulation import KINDS, PHANTOMS, degrade_plane, draw
 from napari_semsr.training.data import (
     INSTRUMENTS,
@@ -59,7 +59,8 @@ def _centre(image: Float32Array, side: int) -> Float32Array:
 def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
     """Gather the fields whose truth is known, from all that a recipe learns from."""
     if recipe.data.pairs is not None:
-        return _stored_pairs(recipe, scale)
+        store = fitting_store(recipe, scale)
+        return stored_pairs(store, "validation") if store.paired else []
     made: list[ValidationPair] = []
     for name, share in recipe.data.sources.items():
         if share > 0 and name == "images":
@@ -126,20 +127,14 @@ def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair
     return made
 
 
-def _stored_pairs(recipe: Recipe, scale: int) -> list[ValidationPair]:
-    """Read the pairs of a store that choose the checkpoint.
-
-    Up to 64 whole patches, evenly picked; none if the store is unpaired.
-    """
-    store = fitting_store(recipe, scale)
-    if not store.paired:
-        return []
-    low, high = store.arrays("validation")
+def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
+    """Read pairs of a set of a store: up to 64 whole patches, evenly picked."""
+    low, high = store.arrays(name)
     count = int(low.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_STORED)).round())
     made = []
     for number in numbers.astype(int).tolist():
-        greys = store.ranges("validation", number)
+        greys = store.ranges(name, number)
         images = (np.asarray(a[number]) for a in (low, high))
         pair = [to_unit(i, g) * _WHITE for i, g in zip(images, greys, strict=True)]
         made.append(ValidationPair("pairs", *pair))
@@ -209,11 +204,20 @@ def _device_of(module: nn.Module) -> torch.device:
 
 
 class Validator:
-    """Compares what networks make of fixed fields with the truth."""
+    """Compares what networks make of fixed fields with the truth.
 
-    def __init__(self, pairs: list[ValidationPair], *, cross_frc: bool = False) -> None:
+    `margin` pixels of the truth are left out along each border.
+    """
+
+    def __init__(
+        self, pairs: list[ValidationPair], *, cross_frc: bool = False, margin: int = 0
+    ) -> None:
         self.pairs, self.cross_frc = pairs, cross_frc
-        self._before = [affine_psnr_db(_enlarged(p), p.high) for p in pairs]
+        self._inner = np.s_[margin : -margin or None, margin : -margin or None]
+        self._before = [
+            affine_psnr_db(_enlarged(p)[self._inner], p.high[self._inner])
+            for p in pairs
+        ]
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """Judge a network.
@@ -224,11 +228,12 @@ class Validator:
         """
         found: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
-            restored = restore_field(network, pair.low)
-            psnr = affine_psnr_db(restored, pair.high)
+            restored = restore_field(network, pair.low)[self._inner]
+            high = pair.high[self._inner]
+            psnr = affine_psnr_db(restored, high)
             gain = psnr - before
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
-            truth = pair.high.astype(float)
+            truth = high.astype(float)
             similar = structural_similarity(_matched(restored, truth), truth, _WHITE)
             if similar is not None:
                 row["ssim"] = similar

@@ -48,6 +48,7 @@ class FakeTraining:
     def __init__(self) -> None:
         self.requests, self.closed = [], 0
         self.last, self.error = 3, None
+        self.comparison, self.kept = None, True
 
     def __call__(self, request, *, device):
         self.requests.append(request)
@@ -63,7 +64,8 @@ class FakeTraining:
                 raise self.error
             path = folder / f"{name}.safetensors"
             record = {"gain_db": 1.5, "step": self.last}
-            return Trained(self.last, record, str(path), str(folder))
+            facts = self.comparison, self.kept
+            return Trained(self.last, record, str(path), str(folder), *facts)
         finally:
             self.closed += 1
 
@@ -164,6 +166,35 @@ def test_layers_of_two_pitches_serve_a_network_that_enlarges(
     store = open_pairs(Path(training.requests[0].pairs))
     assert (store.record["scale"], store.record["patch"]) == (2, 16)
     assert store.arrays("train")[1].shape[1:] == (32, 32)
+
+
+def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
+    panel, training, run_panel, folder
+):
+    rows = {
+        name: {"psnr_db": psnr, "ssim": 0.8, "frc_per_px": 0.25}
+        for name, psnr in (
+            ("input", 22.0),
+            ("linear filter", 23.0),
+            ("untouched", 24.5),
+            ("trained", 24.25),
+        )
+    }
+    training.kept = False
+    training.comparison = {
+        "set": "test",
+        "pairs": 6,
+        "begun_with": "sem-restore",
+        "kept": False,
+        "rows": rows,
+    }
+    panel.name.value = "mine"
+    said = run_panel(panel)
+    assert "nothing better than sem-restore on held-out pairs" in said
+    assert not list(folder.glob("models/*"))
+    shown = panel.view.figures.text()
+    for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
+        assert words in shown
 
 
 def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):

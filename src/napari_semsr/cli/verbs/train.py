@@ -76,7 +76,16 @@ def _summarise(result: "jobs.Trained") -> str:
         ]
     elif figures is not None:
         rows.append(("held out", str(figures)))
+    compared = result.comparison
+    if compared is not None:
+        rows.append((f"on {compared['pairs']} pairs of the {compared['set']} set", ""))
+        rows += [(f"  {n}", _figures(row)) for n, row in compared["rows"].items()]
     return columns(rows)
+
+
+def _figures(row: dict[str, float]) -> str:
+    """Say the figures of one row of the comparison."""
+    return ", ".join(f"{k} {number(v, 4)}" for k, v in row.items())
 
 
 TRAIN = Verb(_configure, _start, _summarise)

@@ -488,7 +488,15 @@ class TrainPanel(Panel):
 
     def show_outcome(self, outcome: Trained) -> None:
         """Say how good the model is, and tell the lists of models."""
+        self.view.comparison = outcome.comparison
         self._settle()
+        if not outcome.kept:
+            self.show_status(
+                f"Training made nothing better than {_start_of(outcome)} on held-out "
+                "pairs, so nothing is added to the list of Enhance. Cut more pairs, or "
+                "see that they fit."
+            )
+            return
         NEWS.changed.emit()
         found = outcome.validation or {}
         gain = found.get("gain_db")
@@ -535,6 +543,12 @@ class TrainPanel(Panel):
             f"Stopped after step {self.reached}. The best {model.card['name']} so far "
             "is in the list of Enhance, and Resume goes on from here."
         )
+
+
+def _start_of(outcome: Trained) -> str:
+    """Name the model that training began with."""
+    compared = outcome.comparison or {}
+    return str(compared.get("begun_with") or "the model it began with")
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:

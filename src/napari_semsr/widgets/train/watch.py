@@ -98,6 +98,24 @@ _FIGURES = {
 }
 
 
+_JUDGED = {
+    "input": "Low as it is",
+    "linear filter": "Best linear filter",
+    "untouched": "Model before training",
+    "trained": "Trained model",
+}
+
+
+def _told(figures: dict[str, float]) -> str:
+    """Say what one of those that are compared comes to."""
+    said = [f"{figures['psnr_db']:.2f} dB"]
+    if "ssim" in figures:
+        said.append(f"SSIM {figures['ssim']:.3f}")
+    if "frc_per_px" in figures:
+        said.append(f"FRC to {figures['frc_per_px']:.3f} per px")
+    return ", ".join(said)
+
+
 def read_curve(path: Path) -> dict[str, np.ndarray]:
     """Read the curve of a run, as far as it has been written."""
     try:
@@ -143,6 +161,7 @@ class TrainView(QWidget):
         self._seen: dict[str, int] = {}
         self._left: float | None = None
         self._dirty = False
+        self.comparison: Any = None  # of the run that has ended, as `Trained` has it
 
     @property
     def curve(self) -> dict[str, np.ndarray]:
@@ -155,6 +174,7 @@ class TrainView(QWidget):
         if resumed and run_dir == self._run:
             return
         self._run = run_dir
+        self.comparison = None
         self._losses.clear()
         self._seen.clear()
         self.layer = None
@@ -230,6 +250,12 @@ class TrainView(QWidget):
             for name in known:
                 label, unit, form = _FIGURES[name]
                 rows[label] = Quantity(curve[name][best], unit, form)
+        compared = self.comparison
+        if compared is not None:
+            where = f"{compared['pairs']} pairs of the {compared['set']} set"
+            rows["Judged on"] = where
+            for name, figures in compared["rows"].items():
+                rows[_JUDGED[name]] = _told(figures)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
         rows["Folder of the run"] = str(self._run)

@@ -1,0 +1,97 @@
+"""What is told of a trained model beside the untouched one and a linear filter."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.jobs.train import train_job
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.pairing import PairOptions, open_pairs
+from napari_semsr.training.comparison import fit_linear
+from napari_semsr.training.validation import Validator, stored_pairs
+
+RECIPE = """
+name: tiny
+kind: supervised
+architecture: two-scale
+architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
+data: {pairs: none.zarr, patch_px: 16}
+batch: 2
+steps: 4
+warmup_steps: 0
+decay_steps: 0
+learning_rate: RATE
+validate_every: 4
+precision: fp32
+workers: 0
+"""
+
+
+def _pairs(folder: Path, scale: int, sigma: float = 1.0, **options: float) -> Path:
+    rng = np.random.default_rng(0)
+    high = ndimage.gaussian_filter(rng.random((160, 160)), 1.2).astype(np.float32)
+    low = ndimage.gaussian_filter(high, sigma)
+    low = low.reshape(160 // scale, scale, 160 // scale, scale).mean((1, 3))
+    images = [Micrograph(part, name="field") for part in (low, high)]
+    store = folder / "pairs.zarr"
+    chosen = PairOptions(patch=32 // scale, scale=scale, min_correlation=0, **options)
+    run(pairs_job(*images, store, options=chosen))
+    return store
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_linear_filter_undoes_a_blur_without_noise(tmp_path: Path, scale: int) -> None:
+    store = open_pairs(_pairs(tmp_path, scale))
+    validator = Validator(stored_pairs(store, "test"), margin=2 * scale)
+    found = validator.figures(fit_linear(store, scale))
+    assert found["gain_db"] > 2
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A model that was trained a little."""
+    (tmp_path / "first.yaml").write_text(RECIPE.replace("RATE", "1.0e-3"))
+    pairs = _pairs(tmp_path, 1)
+    return Path(
+        run(train_job(tmp_path / "first.yaml", tmp_path / "a", pairs=pairs)).model
+    )
+
+
+def test_better_model_is_kept_and_its_card_tells_the_gain(
+    start: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "more.yaml"
+    recipe.write_text(RECIPE.replace("RATE", "2.0e-3").replace("steps: 4", "steps: 30"))
+    made = run(
+        train_job(
+            recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
+        )
+    )
+    told = made.comparison
+    assert (told["set"], told["begun_with"], made.kept) == ("test", "tiny", True)
+    assert list(told["rows"]) == ["input", "linear filter", "untouched", "trained"]
+    gained = told["rows"]["trained"]["psnr_db"] - told["rows"]["untouched"]["psnr_db"]
+    assert gained > 0
+    assert told["rows"]["linear filter"]["frc_per_px"] > 0
+    assert load_model(made.model).card.training["comparison"]["rows"] == told["rows"]
+
+
+def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "harm.yaml"
+    recipe.write_text(RECIPE.replace("RATE", "3.0"))
+    with pytest.warns(UserWarning, match="nothing better than tiny on 2 held-out"):
+        made = run(
+            train_job(
+                recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
+            )
+        )
+    assert not made.kept
+    weights = (load_model(path).module.state_dict() for path in (start, made.model))
+    for one, other in zip(*(part.values() for part in weights), strict=True):
+        assert torch.equal(one, other)
