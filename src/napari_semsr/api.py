@@ -902,9 +902,10 @@ def register(
         register_job,
     )
 
-    names = [*RegisterOptions.model_fields, *ReadOptions.model_fields]
-    sides = [s + n for s in ("moving_", "fixed_") for n in ReadOptions.model_fields]
-    unknown = sorted(set(options) - {*names, *sides, "calibration"})
+    reading = [*ReadOptions.model_fields, "calibration"]
+    names = [*RegisterOptions.model_fields, *reading]
+    sides = [side + name for side in ("moving_", "fixed_") for name in reading]
+    unknown = sorted(set(options) - {*names, *sides})
     if unknown:
         msg = (
             f"Options are {', '.join(sorted(names))}, those of reading also with "

@@ -349,6 +349,18 @@ def test_reading_options_are_of_both_images_or_of_one():
     assert (moving.channel, fixed.channel) == (1, None)
 
 
+def test_calibration_is_of_both_images_or_of_one(tmp_path):
+    kept = {"pixel_size_nm": 12.0, "pixel_size_sd_nm": 0.1}
+    (tmp_path / "scale.json").write_text(json.dumps(kept))
+    path = str(tmp_path / "scale.json")
+    moving, fixed = both_openings({"moving_calibration": path, "pixel_size_nm": 5})
+    assert (moving.pixel_size_nm, moving.pixel_size_sd_nm) == ((12, 12), (0.1, 0.1))
+    assert (fixed.pixel_size_nm, fixed.pixel_size_sd_nm) == ((5, 5), None)
+    moving, fixed = both_openings({"calibration": path, "fixed_pixel_size_nm": 5})
+    assert moving.pixel_size_sd_nm == (0.1, 0.1)
+    assert (fixed.pixel_size_nm, fixed.pixel_size_sd_nm) == ((5, 5), None)
+
+
 def test_stored_map_is_plain_json(found):
     folder, made = found
     told = json.loads((folder / "map.json").read_text("utf-8"))

@@ -47,13 +47,12 @@ def add_options(
     told = _attributes_of(model)
     for name, info in model.model_fields.items():
         if name not in exclude:
-            _add_field(
-                group, prefix + name, info, info.description or told.get(name, "")
-            )
+            text = info.description or told.get(name, "")
+            _add_field(group, name, info, text, prefix)
     known = set(model.model_fields) - set(exclude)
-    if "pixel_size_sd_nm" in known and not prefix:
+    if "pixel_size_sd_nm" in known:
         group.add_argument(
-            "--calibration",
+            f"--{prefix.replace('_', '-')}calibration",
             metavar="JSON",
             default=argparse.SUPPRESS,
             help="pixel size and its standard deviation, as `semsr calibrate` wrote "
@@ -73,22 +72,27 @@ def options_from(arguments: argparse.Namespace, model: type[O], **changes: Any) 
 
 
 def _add_field(
-    group: argparse._ArgumentGroup, name: str, info: FieldInfo, description: str
+    group: argparse._ArgumentGroup,
+    name: str,
+    info: FieldInfo,
+    description: str,
+    prefix: str,
 ) -> None:
     """Add the flag of one field."""
     kind = _without_none(info.annotation)
     text = _help(info, description)
-    flag = "--" + name.replace("_", "-")
+    dest = prefix + name
+    flag = "--" + dest.replace("_", "-")
     if kind is bool:
         action: Any = argparse.BooleanOptionalAction if info.default else "store_true"
         group.add_argument(
-            flag, dest=name, action=action, default=argparse.SUPPRESS, help=text
+            flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
         return
     extra: dict[str, Any] = {"metavar": _metavar(name, kind)}
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
-    group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text, **extra)
+    group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
 
 
 def _without_none(annotation: Any) -> Any:

@@ -303,8 +303,8 @@ def both_openings(values: Mapping[str, Any]) -> tuple[ReadOptions, ReadOptions]:
     Parameters
     ----------
     values : mapping
-        Reading options by name, for both images; with ``moving_`` or ``fixed_`` before
-        it, an option is that of one image.
+        Reading options by name, and perhaps a ``calibration``, for both images; with
+        ``moving_`` or ``fixed_`` before it, an option is that of one image.
 
     Returns
     -------
@@ -316,19 +316,24 @@ def both_openings(values: Mapping[str, Any]) -> tuple[ReadOptions, ReadOptions]:
     OptionError
         If a name is unknown or a value is out of range.
     """
-    names = ReadOptions.model_fields
-    values = with_calibration(values, [ReadOptions])
-    both = {name: values[name] for name in names if name in values}
-    moving, fixed = (
-        ReadOptions.parse(
+    both, moving, fixed = (
+        with_calibration(
             {
-                **both,
-                **{n: values[side + n] for n in names if side + n in values},
-            }
+                name: values[side + name]
+                for name in (*ReadOptions.model_fields, "calibration")
+                if side + name in values
+            },
+            [ReadOptions],
         )
-        for side in ("moving_", "fixed_")
+        for side in ("", "moving_", "fixed_")
     )
-    return moving, fixed
+    for own in (moving, fixed):
+        if "pixel_size_nm" in own:  # the spread of another size is none of this one
+            own.setdefault("pixel_size_sd_nm", None)
+    return (
+        ReadOptions.parse({**both, **moving}),
+        ReadOptions.parse({**both, **fixed}),
+    )
 
 
 # Open both images, and find the map, or take it.
