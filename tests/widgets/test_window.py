@@ -5,6 +5,7 @@ import pytest
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
 from napari_semsr.core.progress import run
+from napari_semsr.io import write_fei
 from napari_semsr.io.layers import read_layers
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job
 from napari_semsr.widgets.enhance.panel import EnhancePanel
@@ -163,6 +164,34 @@ def test_from_frames_to_a_measured_mosaic(
     assert "the map lies over the image" in run_panel(panel)
     for step in (step for step in STEPS[:-1] if not step.images):
         assert button_of(window.steps, step.title).text().startswith("\N{CHECK MARK}")
+
+
+def test_stitching_goes_on_with_the_electron_image_of_the_folder(
+    window, model, scan, run_panel, finish
+):
+    folder, layers = scan
+    put(model, layers)
+    panel = window.page.panel
+    finish(panel)
+    run_panel(panel)
+    assert not panel.register_button.isVisibleTo(panel)
+    (folder / "sem").mkdir()
+    seen = Micrograph(np.full((80, 80), 90, np.uint8), (8.0, 8.0))
+    write_fei(seen, folder / "sem" / "view.tif")
+    panel.form.set_values(significance=5)
+    run_panel(panel)
+    assert panel.register_button.isVisibleTo(panel)
+    panel.register_button.click()
+    finish(panel)
+    assert window.page.step.key == "register"
+    chosen = window.page.panel
+    assert chosen.moving.value.name == "scan mosaic"
+    assert chosen.fixed.value.name == "view SEM"
+    window.show_step(0)
+    count = len(model.layers)
+    panel.register_button.click()
+    finish(panel)
+    assert len(model.layers) == count
 
 
 def test_what_a_network_made_is_not_the_image_of_a_map(window, model, add):

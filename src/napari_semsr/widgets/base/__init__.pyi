@@ -1,4 +1,5 @@
 from .docking import (
+    go_to_panel as go_to_panel,
     lay_as_tab as lay_as_tab,
     open_panel as open_panel,
 )

@@ -40,6 +40,17 @@ def _tabify(dock: QDockWidget) -> None:
             return
 
 
+def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
+    """Show another panel: in the window of all steps if this one is there."""
+    holder = panel.parentWidget()
+    while holder is not None:
+        shown: QWidget | None = getattr(holder, "show_panel", lambda _: None)(name)
+        if shown is not None:
+            return shown
+        holder = holder.parentWidget()
+    return open_panel(viewer, name)
+
+
 def open_panel(viewer: Any, name: str) -> QWidget:
     """Show a panel by its name in the menu, in the dock that it has or a new one."""
     docked = viewer.window.dock_widgets

@@ -217,7 +217,7 @@ class LandmarkControls(Form):
             size=max(1.0, _SHARE * side),
             symbol="cross",
             face_color=colour,
-            border_width=0,
+            border_color=colour,
             canvas_size_limits=_SEEN_PX,
             features={"label": np.empty(0, dtype=str)},
             text={

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Affine, Elastic, Job, Micrograph, ShapeError
-from napari_semsr.io import HELPER_KEY, read_transform, write_transform
+from napari_semsr.io import BAR_KEY, HELPER_KEY, read_transform, write_transform
 from napari_semsr.jobs import (
     PairsMade,
     RegisteredImage,
@@ -162,7 +162,7 @@ class RegisterPanel(Panel):
             self.cut_pairs,
             "Cut patches that both layers show into a store that Train learns from.",
         )
-        self.add_results("Result", helpers="Show residual arrows and unreliable places")
+        self.add_results("Result", helpers="Show residuals")
         row = FoldingRow()
         for place, button in enumerate((self.transform_button, self.pairs_button)):
             row.insert(place, button)
@@ -198,7 +198,11 @@ class RegisterPanel(Panel):
         ]
         if chosen and self._offered:
             return
-        opened = [item for item in grey_layers(self.viewer) if item not in self.made]
+        opened = [
+            item
+            for item in grey_layers(self.viewer)
+            if item not in self.made and not item.metadata.get(BAR_KEY)  # a map
+        ]
         sized = [item for item in opened if nm_per_unit(item.units[-1]) is not None]
         taken = [item for item in sized if is_exposure(item)] or sized
         if len(taken) < 2:
@@ -273,7 +277,9 @@ class RegisterPanel(Panel):
             make = partial(_register, *images, transform=read_transform(path))
             self.start(make, partial(self.show_outcome, moving, fixed))
 
-    def show_outcome(self, moving: Image, fixed: Image, result: _Result) -> Iterator:
+    def show_outcome(
+        self, moving: Image, fixed: Image, result: _Result
+    ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
         self.transform_button.setEnabled(not isinstance(result, RegistrationRefused))
         self.pairs_button.setEnabled(self.transform_button.isEnabled())
@@ -511,7 +517,7 @@ def _figures(found: Registration) -> Numbers:
             found.mutual_information_after,
             "bit",
             ".2f",
-            f"(before {found.mutual_information_before:.2f})",
+            f"(was {found.mutual_information_before:.2f})",
         ),
     }
     off = np.hypot(*residuals.off_nm.T)

@@ -23,6 +23,9 @@ from napari_semsr.io import (
     FOLDER_KEY,
     HEIGHTS,
     HELPER_KEY,
+    STORE_KEY,
+    ReadOptions,
+    get_reader,
     read_heights,
     scan_layers,
 )
@@ -40,6 +43,7 @@ from napari_semsr.widgets.base import (
     Form,
     Note,
     Numbers,
+    Opened,
     OptionsForm,
     Outcome,
     Panel,
@@ -48,8 +52,10 @@ from napari_semsr.widgets.base import (
     Target,
     Work,
     add_opened,
+    go_to_panel,
     is_alive,
     new_store_path,
+    open_levels,
     open_store,
     push_button,
     store_edit,
@@ -304,12 +310,7 @@ class StitchMosaicPanel(Panel):
         self.add_group("Frames", Form(self.folder, self.show_button), self.about)
         self.add_group("How", self.how, self.advanced)
         self.add_group("Mosaic", Form(self.output, self.existing))
-        self._mosaic: Image | None = None
-        self._coverage = Coverage(self, lambda: self._mosaic)
-        self.coverage = self._coverage.tick
-        self.add_results("Result", self.trouble, helpers="Show outlines and joints")
-        below = cast("QVBoxLayout", self.results.layout())
-        below.insertWidget(below.indexOf(self.helpers.native), self.coverage.native)
+        self._build_results()
         self.folder.changed.connect(self.look)
         self.flat.changed.connect(self._show_flat_file)
         # a grid that is typed has an order, and an overlap that may be known
@@ -318,6 +319,22 @@ class StitchMosaicPanel(Panel):
         self.distortion.changed.connect(self._show_amount)
         self._show_amount(self.distortion.value)
         self._take_open_scan()
+
+    def _build_results(self) -> None:
+        self._mosaic: Image | None = None
+        self._coverage = Coverage(self, lambda: self._mosaic)
+        self.coverage = self._coverage.tick
+        self.add_results("Result", self.trouble, helpers="Show outlines and joints")
+        below = cast("QVBoxLayout", self.results.layout())
+        below.insertWidget(below.indexOf(self.helpers.native), self.coverage.native)
+        self.register_button = push_button(
+            "Register to SEM",
+            self.open_electrons,
+            "Open the electron image that lies in the folder of the frames, under sem, "
+            "and bring the mosaic onto it.",
+        )
+        below.addWidget(self.register_button)
+        self._electrons: Path | None = None
 
     def _show_flat_file(self, method: str) -> None:
         self.flat_file.native.setVisible(method == _FLAT_FILE)
@@ -452,6 +469,8 @@ class StitchMosaicPanel(Panel):
             yield
             yield from _add_shapes_layers(self.viewer, made, mosaic, name)
             yield
+        self._electrons = _electron_image(folder)
+        self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
         plot = self.clear_plot(rows=2, place=2)
         yield
@@ -465,6 +484,24 @@ class StitchMosaicPanel(Panel):
         curves = {"joints": _joints_table(made), "frames": _frames_table(made)}
         self.show_result(_figures(made), said, curves=curves, more=_legend(made))
 
+    def open_electrons(self) -> None:
+        """Open the folder's electron image, and go on with registering to it."""
+        path = self._electrons
+        if path is None:
+            return
+        make = partial(open_levels, path, ReadOptions())
+        if not self.start(make, self._register_to, "Open SEM image"):
+            self.show_status("A job is running; cancel it first.")
+
+    def _register_to(self, opened: Opened) -> None:
+        """Show the electron image, unless it is there, and the panel for it."""
+        there = str(cast("Path", opened.path).resolve())
+        if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
+            name = free_name(self.viewer, f"{opened.micrograph.name} SEM")
+            add_opened(self.viewer, opened, name=name)
+        self.show_status("Go on in Register to SEM.")
+        go_to_panel(self, self.viewer, "Register to SEM")
+
 
 def _written(job: Job[Any], target: Target) -> Job[Outcome]:
     """Write a mosaic, and open it with its heights."""
@@ -472,6 +509,15 @@ def _written(job: Job[Any], target: Target) -> Job[Outcome]:
     if outcome.made.height is None:
         return outcome
     return replace(outcome, beside=(yield from open_store(outcome.made.height)))
+
+
+def _electron_image(folder: Path) -> Path | None:
+    """Find the electron image of a scan: an instrument's view before a drawn one."""
+    place = folder / "sem"
+    if not place.is_dir():
+        return None
+    found = (item for item in sorted(place.iterdir()) if get_reader(str(item)))
+    return min(found, key=lambda item: item.stem != "view", default=None)
 
 
 def quality_colour(quality: float) -> tuple[float, float, float, float]:

@@ -181,6 +181,16 @@ class StepsWindow(QWidget):
         self._mark()
         self.moved.emit()
 
+    def show_panel(self, title: str) -> Panel | None:
+        """Show a panel of a title, wherever it is; None where no step has it."""
+        for number, page in enumerate(self.pages):
+            for kind in page.step.panels:
+                if kind.title == title:
+                    page.show_kind(kind)
+                    self.show_step(number)
+                    return page.panel
+        return None
+
     def state(self) -> dict[str, Any]:
         """Say which step is shown, and in each that was shown which panel."""
         kinds = {page.step.key: page.kind for page in self.pages}
