@@ -47,6 +47,7 @@ from napari_semsr.jobs.images import (
     open_image,
     paths_of,
 )
+from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
@@ -282,9 +283,13 @@ def _provenance_of(
 ) -> Provenance:
     """Record what makes an enhanced image."""
     reading = (opening or ReadOptions()).model_dump(mode="json")
+    said = {**options.model_dump(mode="json"), "reading": reading}
+    learnt = loaded.card.training.get("learnt_from")
+    if learnt:
+        said[LEARNT] = learnt
     return Provenance(
         job="enhance",
-        options={**options.model_dump(mode="json"), "reading": reading},
+        options=said,
         inputs=(input_record(image, source, opening),),
         model_name=loaded.card.name,
         model_digest=loaded.digest,

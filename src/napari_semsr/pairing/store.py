@@ -164,6 +164,50 @@ class PairStore:
             found.append((float(low), float(high)))
         return found[0], found[1]
 
+    def learnt_from(self) -> list[dict[str, Any]]:
+        """Say what a model learns from that is trained on these pairs.
+
+        Returns
+        -------
+        list of dict
+            For each image its ``name``, ``digest``, the ``unit`` of its plane and
+            ``areas`` in it, ``[y0, x0, y1, x1]``, of the patches for training and for
+            validation, which chooses the model; None where a map has brought them into
+            another plane.
+        """
+        inputs = self.record["provenance"]["inputs"]
+        moved = self.record["provenance"]["options"].get("transform") is not None
+        found = []
+        for side in ("low", "high"):
+            images = [item for item in inputs if item["role"] == side]
+            areas = self._areas(side)
+            for number, (image, source) in enumerate(
+                zip(images, self.record["sources"][side], strict=True)
+            ):
+                calibrated = source["pixel_size_nm"] is not None
+                here = None if moved and side == "low" else areas.get(number, [])
+                told = {"name": image["name"], "digest": image["digest"]}
+                unit = "nm" if calibrated else "px"
+                found.append({**told, "unit": unit, "areas": here})
+        return found
+
+    def _areas(self, side: str) -> dict[int, list[list[float]]]:
+        """Give areas that were learnt from, by the number of an image."""
+        scale = int(self.record["scale"]) if side == "high" else 1
+        extent = int(self.record["patch"]) * scale
+        found: dict[int, list[list[float]]] = {}
+        for name in SPLITS[:2]:
+            if not self.counts[name]:
+                continue
+            places: Any = self.group[f"{name}/{side}_places"]
+            for number, *corner in np.asarray(places[:]).tolist():
+                source = self.record["sources"][side][number]
+                pitch = np.array(source["pixel_size_nm"] or (1.0, 1.0))
+                start = np.array(source["origin"]) + (np.array(corner) - 0.5) * pitch
+                area = [*start, *(start + extent * pitch)]
+                found.setdefault(number, []).append([round(float(v), 3) for v in area])
+        return {number: _joined(areas) for number, areas in found.items()}
+
     def contact_sheet(self) -> NDArray[np.uint8]:
         """Draw some pairs of each set side by side, to be looked at.
 
@@ -177,6 +221,19 @@ class PairStore:
         line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
         parts = [part for band in bands for part in (line, band)]
         return np.concatenate([*parts, line])
+
+
+def _joined(areas: list[list[float]]) -> list[list[float]]:
+    """Join areas that touch to rows, and rows of one width: there may be thousands."""
+    for order in ([0, 2, 1, 3], [1, 3, 0, 2]):  # along x, then along y
+        made: list[list[float]] = []
+        for area in sorted([a[i] for i in order] for a in areas):
+            if made and made[-1][:2] == area[:2] and area[2] <= made[-1][3]:
+                made[-1][3] = max(made[-1][3], area[3])
+            else:
+                made.append(area)
+        areas = [[a[order.index(i)] for i in range(4)] for a in made]
+    return areas
 
 
 def open_pairs(path: Path) -> PairStore:

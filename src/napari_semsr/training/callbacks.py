@@ -30,8 +30,11 @@ from napari_semsr.models import (
     build,
     effective_fields,
     probe,
+    read_card,
+    resolve,
     save_model,
 )
+from napari_semsr.pairing import open_pairs
 from napari_semsr.training.data import INSTRUMENTS
 from napari_semsr.training.learners import Learner
 from napari_semsr.training.recipe import Recipe
@@ -254,8 +257,20 @@ def card_of(
         training={
             "recipe": recipe.without_folders(),
             "validation": {k: round(float(v), 4) for k, v in validation.items()},
+            "learnt_from": _learnt_from(recipe),
         },
     )
+
+
+def _learnt_from(recipe: Recipe) -> list[Any]:
+    """Say which images and areas a model has seen, those of its start included."""
+    found: list[Any] = []
+    if recipe.start_from is not None:
+        training = read_card(resolve(recipe.start_from)).training
+        found += training.get("learnt_from", [])
+    if recipe.data.pairs is not None:
+        found += open_pairs(Path(recipe.data.pairs)).learnt_from()
+    return found
 
 
 def _pixel_nm(sources: Iterable[str]) -> float | None:

@@ -26,6 +26,7 @@ from napari_semsr.jobs.images import (
     names_of,
     open_pair,
 )
+from napari_semsr.jobs.leakage import tell_learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,8 @@ def metrics_job(
     chosen = options or MetricsOptions()
     yield Progress(0, 2, "reading")
     first, second = open_pair(image, reference, opening)
+    if reference is not None and second is not None:
+        tell_learnt([(image, first), (reference, second)], opening)
     yield Progress(1, 2, "comparing")
     result = measure_metrics(first, second, **chosen.model_dump())
     yield Progress(2, 2, "done")

@@ -34,6 +34,7 @@ from napari_semsr.jobs.images import (
     open_pair,
     paths_of,
 )
+from napari_semsr.jobs.leakage import tell_learnt
 
 # Fourier ring correlation of one or two images or files.
 
@@ -108,6 +109,8 @@ def frc_job(
     yield Progress(0, 2, "reading")
     first, second = open_pair(a, b, opening)
     calibrated = calibrated_of(first, second)
+    if b is not None and second is not None:
+        tell_learnt([(a, first), (b, second)], opening)
     yield Progress(1, 2, "correlating")
     result = analysis.measure_frc(first, second, options or analysis.FrcOptions())
     yield Progress(2, 2, "done")
@@ -217,6 +220,8 @@ def frc_map_job(
     calibrated = calibrated_of(first, second)
     result = yield from analysis.measure_frc_map(first, second, chosen)
     pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
+    if len(pairs) > 1:
+        tell_learnt(pairs, opening)
     inputs = (input_record(i, m, opening) for i, m in pairs)
     provenance = made_by("frc-map", chosen.model_dump(mode="json"), *inputs)
     shown = result.map.replace(provenance=provenance, look=_map_look(result.map))

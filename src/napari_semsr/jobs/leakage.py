@@ -1,0 +1,91 @@
+"""Whether a model is judged on what it learnt from: figures are then too good.
+
+A card keeps digests and areas of the images that its model has learnt from, and so does
+the history of what that model makes.
+"""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from napari_semsr.core import Grid, Micrograph, Provenance
+from napari_semsr.io import ReadOptions
+from napari_semsr.jobs.images import Image, input_record
+
+LEARNT = "learnt_from"
+"""Where a history says what the model of a step has learnt from."""
+
+_SAMPLES = 64  # places along each side at which an area is looked at; chosen: 2 %
+
+
+def tell_learnt(
+    images: list[tuple[Image, Micrograph]], opening: ReadOptions | None = None
+) -> None:
+    """Warn where a model that made one of some images learnt from what they show."""
+    for _, opened in images:
+        for name, entries in _models(opened.provenance):
+            shares = [
+                share
+                for given, judged in images
+                for share in _shares(given, judged, entries, opening)
+            ]
+            told = [share for share in shares if share is not None]
+            share = max(told, default=0.0) if told else 1.0 if shares else 0.0
+            if share > 0:
+                warnings.warn(
+                    f"{opened.name} was made by the model {name}, which learnt from "
+                    f"{share:.0%} of the area that is judged here: the figures are too "
+                    "good. Judge it on another place, or on a part that was held out.",
+                    stacklevel=3,
+                )
+                return
+
+
+def _models(made: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Give the models in a history that say what they learnt from."""
+    if made is None:
+        return
+    if made.options.get(LEARNT):
+        yield made.model_name or "of its history", made.options[LEARNT]
+    for item in made.inputs:
+        yield from _models(item.provenance)
+
+
+def _shares(
+    given: Image,
+    judged: Micrograph,
+    entries: list[dict[str, Any]],
+    opening: ReadOptions | None,
+) -> Iterator[float | None]:
+    """Give shares of an image that was learnt from; None where areas are unknown."""
+    digests = {
+        input_record(given, judged, opening).digest,
+        *_digests(judged.provenance),
+    }
+    for entry in entries:
+        if entry["digest"] not in digests:
+            continue
+        known = (entry["unit"] == "nm") == (judged.pixel_size_nm is not None)
+        areas = entry["areas"] if known else None
+        yield None if areas is None else _covered(judged, areas)
+
+
+def _digests(made: Provenance | None) -> Iterator[str]:
+    """Give the digests of all that an image was made of."""
+    for item in made.inputs if made is not None else ():
+        if item.digest is not None:
+            yield item.digest
+        yield from _digests(item.provenance)
+
+
+def _covered(image: Micrograph, areas: list[list[float]]) -> float:
+    """Share of an image that lies in areas of its plane."""
+    grid = Grid.of(image)
+    at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
+    y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))
+    seen = np.zeros((_SAMPLES, _SAMPLES), bool)
+    for y0, x0, y1, x1 in areas:
+        seen |= np.outer((y >= y0) & (y < y1), (x >= x0) & (x < x1))
+    return float(seen.mean())

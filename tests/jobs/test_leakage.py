@@ -1,0 +1,107 @@
+"""A model that is judged on what it learnt from is told."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import napari_semsr
+from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.models.cards import read_card
+
+RECIPE = """
+name: tiny
+kind: supervised
+architecture: two-scale
+architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
+data: {pairs: none.zarr, patch_px: 16}
+batch: 2
+steps: 1
+warmup_steps: 0
+decay_steps: 0
+validate_every: 1
+precision: fp32
+workers: 0
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model that learnt from the upper part of an image."""
+    made = tmp_path_factory.mktemp("learnt")
+    rng = np.random.default_rng(0)
+    grain = ndimage.gaussian_filter(rng.random((192, 96)), 1.5).astype(np.float32)
+    high = Micrograph(grain, parse_pixel_size(10.0), "high")
+    low = high.replace(data=ndimage.gaussian_filter(grain, 1.0), name="low")
+    for image in (low, high):
+        napari_semsr.write(image, made / f"{image.name}.ome.tif")
+        for part, rows in (("upper", slice(0, 96)), ("lower", slice(96, 192))):
+            cut = image.replace(
+                data=image.data[rows], origin=(5.0 + 10.0 * rows.start, 5.0)
+            )
+            napari_semsr.write(cut, made / f"{image.name}-{part}.ome.zarr")
+    pair = made / "low-upper.ome.zarr", made / "high-upper.ome.zarr"
+    napari_semsr.pairs(
+        *pair, made / "p.zarr", patch=16, step=8, validation=0.2, test=0.2
+    )
+    (made / "tiny.yaml").write_text(RECIPE)
+    napari_semsr.train(made / "tiny.yaml", made / "run", pairs=made / "p.zarr")
+    return made
+
+
+def _enhanced(folder: Path, name: str) -> Path:
+    """What the model makes of an image."""
+    path = folder / f"{name}-enhanced.ome.zarr"
+    if not path.exists():
+        napari_semsr.enhance(
+            folder / f"{name}.ome.zarr",
+            path,
+            model=folder / "run" / "tiny.safetensors",
+            device="cpu",
+        )
+    return path
+
+
+def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
+    low, high = read_card(folder / "run" / "tiny.safetensors").training["learnt_from"]
+    assert (low["name"], high["name"]) == ("low-upper.ome.zarr", "high-upper.ome.zarr")
+    assert low["digest"].startswith("sha256:")
+    assert low["unit"] == "nm"
+    store = napari_semsr.pairing.open_pairs(folder / "p.zarr")
+    for name in ("train", "validation", "test"):
+        for _, *corner in store.group[f"{name}/low_places"][:].tolist():
+            y, x = (10.0 * n + 80.0 for n in corner)
+            inside = [y0 < y < y1 and x0 < x < x1 for y0, x0, y1, x1 in low["areas"]]
+            assert any(inside) == (name != "test")
+    assert len(low["areas"]) < store.counts["train"] / 2
+
+
+@pytest.mark.parametrize("verb", ["metrics", "frc"])
+def test_judging_where_it_learnt_is_told(folder, verb):
+    made = _enhanced(folder, "low-upper")
+    with pytest.warns(UserWarning, match="by the model tiny, which learnt from .*% of"):
+        getattr(napari_semsr, verb)(made, folder / "high-upper.ome.zarr")
+
+
+def test_judging_elsewhere_is_silent(folder):
+    made = _enhanced(folder, "low-lower")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        napari_semsr.metrics(made, folder / "high-lower.ome.zarr")
+
+
+def test_part_that_was_held_out_is_silent(folder):
+    store = napari_semsr.pairing.open_pairs(folder / "p.zarr")
+    made = napari_semsr.read(_enhanced(folder, "low-upper"))
+    truth = napari_semsr.read(folder / "high-upper.ome.zarr")
+    _, y, x = (int(v) for v in store.group["test/low_places"][0])
+    window = np.s_[y : y + 16, x : x + 16]
+    place = 5.0 + 10.0 * y, 5.0 + 10.0 * x
+    parts = [
+        image.replace(data=image.data[window], origin=place) for image in (made, truth)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        napari_semsr.metrics(*parts)
