@@ -215,7 +215,7 @@ class LandmarkControls(Form):
             units=image.units[-2:],
             axis_labels=image.axis_labels[-2:],
             size=max(1.0, _SHARE * side),
-            symbol="cross",
+            symbol="ring",  # what is marked stays in sight
             face_color=colour,
             border_color=colour,
             canvas_size_limits=_SEEN_PX,
