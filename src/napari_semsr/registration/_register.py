@@ -1,5 +1,6 @@
 """Bring an image onto another: search, refine, bend, and say what it is worth."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from napari_semsr.core import (
     Affine,
+    BoolArray,
     Box,
     Elastic,
     FloatArray,
@@ -21,6 +23,7 @@ from napari_semsr.core import (
     Transform,
     Warped,
 )
+from napari_semsr.registration.elastic import Bent, bend
 from napari_semsr.registration.orientation import (
     at_pitch,
     has_structure,
@@ -42,7 +45,9 @@ from napari_semsr.registration.refine import (
     Level,
     MapFit,
     Model,
+    PatchShifts,
     Plan,
+    measure,
     refine,
 )
 from napari_semsr.registration.search import (
@@ -66,7 +71,7 @@ _LEAST_PX = 64  # side of an image: fewer hold no patches
 _TRIED = 4  # places of the search that are refined; the true one was first or third
 _SAME_PX = 4.0  # of a search's pixels: two places that are one
 _BELIEVED = 5.0  # deviations of chance of a patch that says something
-_NEAR_PX = 1.5  # from the map, for a patch that agrees; by chance 1 in 40 does
+_NEAR_PX = 1.5  # from the map, for a patch that agrees; of 17 x 17 places 7 do
 _AGREE = 0.3  # share of the patches that say something and agree
 _FEWEST = 6  # such patches
 _RIVALS = 8  # other shifts that are looked at
@@ -75,6 +80,7 @@ _NEARLY = 0.6  # of it, from where on it is asked whether the difference is chan
 _COMPARED_PX = 384  # along the longer side, where places are compared
 _SURE = 4.0  # standard errors by which the best must be better, where others are near
 _CELL_PX = 24  # over which such a difference is one observation
+_DOUBTED_PX = 1.0  # expected error of a place that is called unreliable
 _OUTLIER_PX = 2.0  # a place whose held-out patch lies so far off is called unreliable
 
 
@@ -141,12 +147,15 @@ class Residuals:
         Whether the map may be believed there.
     side_nm : float
         Side of a patch.
+    error_nm : (N,) numpy.ndarray
+        Expected distance from the true map there; empty where that is not known.
     """
 
     places_nm: FloatArray
     off_nm: FloatArray
-    reliable: np.ndarray
+    reliable: BoolArray
     side_nm: float
+    error_nm: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,7 +239,7 @@ def register(
     for image, which in ((moving, "moving"), (fixed, "fixed")):
         _check(image, which)
     fine = max(*moving.scale, *fixed.scale)
-    model: Model = "similarity" if chosen.model == "similarity" else "affine"
+    model = _linear(chosen)
     if start is None:
         found = yield from _find(moving, fixed, chosen, fine, model)
     else:
@@ -238,14 +247,19 @@ def register(
         fit = _refined(
             moving, fixed, Candidate(0.0, start), _reach(moving, fixed), model
         )
-        if fit is None or not _agrees(fit, fine):
+        if fit is None:
             msg = (
                 "The images do not agree near the landmarks: check that each pair "
                 "marks one place in both images."
             )
             raise RegistrationRefused(msg, "no-overlap")
         found = _Found(fit, 0.0, "landmarks", ())
-    return (yield from _valued(moving, fixed, found, fine, model))
+    return (yield from _valued(moving, fixed, found, fine, chosen))
+
+
+def _linear(options: RegistrationOptions) -> Model:
+    """Tell the linear map that is fitted first."""
+    return "similarity" if options.model == "similarity" else "affine"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -318,7 +332,7 @@ def _find(
                 continue
             yield Progress(0, 0, "refining")
             best = _best(moving, fixed, places, pitch, model)
-            if best is None or not _agrees(best[0], fine):
+            if best is None:
                 continue
             fit, score = best
             yield Progress(0, 0, "looking for other places that fit")
@@ -412,33 +426,41 @@ def _refined(
     while 2 * levels[-1] < pitch * 0.9:
         levels.append(2 * levels[-1])
     found = None
-    for number, level in enumerate(reversed(levels)):
-        last = number == len(levels) - 1
-        size = 96 if last else 64
-        sides = min(
-            n * p / level for n, p in zip(fixed.shape, fixed.scale, strict=True)
+    for level in reversed(levels):
+        sides = (
+            n * p / level
+            for image in (moving, fixed)
+            for n, p in zip(image.shape, image.scale, strict=True)
         )
-        theirs = min(
-            n * p / level for n, p in zip(moving.shape, moving.scale, strict=True)
-        )
-        size = int(min(size, 0.5 * sides, 0.5 * theirs))
+        size = int(min(96 if level == fine else 64, 0.5 * min(sides)))
         if size < _SMALLEST:
             continue
-        plans = [Plan(size, 8), Plan(size, 5)] + ([Plan(size, 4)] if last else [])
-        found = refine(Level(moving, fixed, level), affine, plans, model)
-        if found is None:
-            return None
-        affine = found.affine
+        first = found is None
+        plans = [Plan(size, 8)] * 2 if first else [Plan(size, 8), Plan(size, 5)]
+        if level == fine:
+            plans.append(Plan(size, 5 if first else 4))
+        coarse, plans = (plans[:2], plans[2:]) if first else ([], plans)
+        pair = Level(moving, fixed, level)
+        if coarse:
+            found = refine(pair, affine, coarse, model)
+            if found is None or not _agrees(found, level):
+                return None
+            affine = found.affine
+        if plans:
+            found = refine(pair, affine, plans, model)
+            if found is None:
+                return None
+            affine = found.affine
     return found
 
 
 _SMALLEST = 24  # pixels along a patch
 
 
-def _agrees(found: MapFit, fine: float) -> bool:
+def _agrees(found: MapFit, pitch: float) -> bool:
     """Whether enough of the patches that say something lie where the map says."""
     telling = found.patches.strength > _BELIEVED
-    off = np.hypot(*found.residuals()[telling].T) / fine
+    off = np.hypot(*found.residuals()[telling].T) / pitch
     agree = int((off < _NEAR_PX).sum())
     return agree >= max(_FEWEST, _AGREE * int(telling.sum()))
 
@@ -487,40 +509,101 @@ def _rivals(
 
 
 def _valued(
-    moving: Micrograph, fixed: Micrograph, found: _Found, fine: float, model: Model
+    moving: Micrograph,
+    fixed: Micrograph,
+    found: _Found,
+    fine: float,
+    options: RegistrationOptions,
 ) -> Job[Registration]:
-    """Say what a found map is worth."""
+    """Bend where that is asked for, and say what the map is worth."""
+    level = Level(moving, fixed, fine)
+    bent = None
+    if options.model == "elastic":
+        bent = yield from bend(level, found.fit.affine)
+        if bent is None:
+            warnings.warn(
+                "The images share too few patches to tell a bending: the affine map is "
+                "given.",
+                stacklevel=2,
+            )
     yield Progress(0, 0, "estimating the error")
-    fit, affine = found.fit, found.fit.affine
-    places = places_seen(affine, moving, fixed)
-    scatter = doubt(fit, model).at(places)
-    variance = np.trace(scatter, axis1=1, axis2=2)
-    size = round(fit.patches.side_nm / fine)
-    other = refine(Level(moving, fixed, fine), affine, [Plan(size, 5, OTHER_PX)], model)
-    if other is not None:
-        change = other.affine(places) - affine(places)
-        variance = variance + float((change**2).sum(axis=1).mean())
-    error = float(np.sqrt(variance.mean()))
-    off = held_out(fit, model)
+    transform: Affine | Elastic = found.fit.affine if bent is None else bent.transform
+    places = places_seen(transform, moving, fixed)
+    if bent is None:
+        worth = _worth_of_affine(level, found.fit, _linear(options), places)
+    else:
+        worth = _worth_of_bending(level, bent, places)
+    error = float(np.sqrt(worth.variance.mean()))
+    patches = worth.patches
+    doubted = np.hypot(*worth.off.T) >= _OUTLIER_PX * fine
+    doubted |= np.sqrt(worth.at_patches) >= _DOUBTED_PX * fine
     residuals = Residuals(
-        places_nm=fit.patches.places,
-        off_nm=off,
-        reliable=np.hypot(*off.T) < _OUTLIER_PX * fine,
-        side_nm=fit.patches.side_nm,
+        places_nm=patches.places,
+        off_nm=worth.off,
+        error_nm=np.sqrt(worth.at_patches),
+        reliable=~doubted,
+        side_nm=patches.side_nm,
     )
-    before, after = information(moving, fixed, affine)
+    before, after = information(moving, fixed, transform)
     return Registration(
-        transform=affine,
-        model=model,
+        transform=transform,
+        model=options.model if bent is not None else _linear(options),
         error_px=error / fine,
         error_nm=error,
-        overlap=overlap_of(affine, moving, fixed),
+        overlap=overlap_of(transform, moving, fixed),
         mutual_information_before=before,
         mutual_information_after=after,
         residuals=residuals,
         score=found.score,
         searched=found.searched,
         rivals=found.rivals,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Worth:
+    """Squared errors (N,) in nm², both axes, over the overlap and at patches."""
+
+    variance: FloatArray
+    patches: PatchShifts
+    at_patches: FloatArray
+    off: FloatArray  # (N, 2) of held-out patches, nm
+
+
+def _worth_of_affine(
+    level: Level, fit: MapFit, model: Model, places: FloatArray
+) -> _Worth:
+    """Add up scatter and what another filter changes, of an affine map."""
+    size = round(fit.patches.side_nm / level.pitch)
+    other = refine(level, fit.affine, [Plan(size, 5, OTHER_PX)], model)
+    sure = doubt(fit, model)
+
+    def squared(at: FloatArray) -> FloatArray:
+        found = np.trace(sure.at(at), axis1=1, axis2=2)
+        if other is None:
+            return np.asarray(found)
+        change = other.affine(places) - fit.affine(places)
+        return np.asarray(found + float((change**2).sum(axis=1).mean()))
+
+    off = held_out(fit, model)
+    return _Worth(squared(places), fit.patches, squared(fit.patches.seen), off)
+
+
+def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
+    """Add up scatter and what another filter changes, of an elastic map."""
+    size = round(bent.patches.side_nm / level.pitch)
+    other = measure(level, bent.transform, Plan(size, 5, OTHER_PX, most=900))
+    anew = None if other is None else bent.again(other)
+
+    def squared(seen: FloatArray) -> FloatArray:
+        mapped = bent.transform(seen)
+        found = bent.variance(mapped)
+        if anew is None:
+            return found
+        return np.asarray(found + ((anew(seen) - mapped) ** 2).sum(axis=1))
+
+    return _Worth(
+        squared(places), bent.patches, squared(bent.patches.seen), bent.off_nm
     )
 
 
