@@ -26,7 +26,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.registration.refine import Level, PatchShifts, Plan, measure
 
-_SIZES = (128, 96, 96, 64, 64, 64)  # pixels of a patch in each round, from FINDINGS
+_SIZES = (128, 96, 64, 64, 48, 48)  # pixels of a patch in each round; as FINDINGS, on
 _SPACINGS = (64.0, 96.0, 144.0, 216.0)  # pixels from knot to knot that are tried
 _STIFFNESS = tuple(10.0**power for power in range(-3, 4))  # times that of the data
 _KNOTS = 800  # at most: they are solved for at once

@@ -35,7 +35,8 @@ Model = Literal["similarity", "affine"]
 WIDTH_PX = 1.5  # of the filter; 1.2 and 2 are as good on average, 0.9 and 3 worse
 OTHER_PX = 2.5  # another width: what it changes is about what both are off, measured
 _IN_MEMORY = 4096  # longest side of an image that is brought to a pixel size at once
-_KNOWN = 0.5  # share of a patch that both images show
+_KNOWN = 0.4  # share of a patch, as it is weighted, that both images show
+_OUTSIDE = 0.3  # of a patch at the field's border lies beyond it: bends grow there
 _LOW = 0.02  # of the larger curvature: along a line next to nothing is known, not less
 _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
 _FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
@@ -63,7 +64,6 @@ class PatchShifts:
     surety: FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
     strength: FloatArray  # (N,) height of the peak in deviations of chance
     side_nm: float  # of a patch
-    step_nm: float  # from patch to patch
 
     def __len__(self) -> int:
         return len(self.places)
@@ -76,7 +76,6 @@ class PatchShifts:
             self.surety[which],
             self.strength[which],
             self.side_nm,
-            self.step_nm,
         )
 
 
@@ -138,23 +137,30 @@ def measure(level: Level, transform: Transform, plan: Plan) -> PatchShifts | Non
     ours = orientations(fixed, plan.width, keep=trusted)[:, outer:-outer, outer:-outer]
     theirs = orientations(moving, plan.width, keep=trusted)[:, rim:-rim, rim:-rim]
     inner = theirs[:, reach : reach + size, reach : reach + size]
-    enough = ((ours != 0) & (inner != 0)).mean(axis=(1, 2)) >= _KNOWN
+    taper = _taper(size) ** 2
+    known = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
+    enough = known >= _KNOWN * taper.sum()
     if not enough.any():
         return None
     sums, chance = _correlated(ours[enough], theirs[enough], reach)
     off, surety, strength = _peaks(sums, chance)
     sure = surety[:, 0, 0] > 0
     first = np.array(corners, dtype=float)[enough][sure]
-    corner = np.array(level.grid.corner)
-    places = corner + (first + size / 2) * level.pitch
-    step = _step(level, plan) * level.pitch
+    # A patch tells the shift of what it shows, which seldom lies in its middle.
+    weight = taper * np.abs(ours[enough][sure] * inner[enough][sure])
+    along = np.arange(size) + 0.5
+    total = weight.sum(axis=(1, 2))
+    middle = np.stack(
+        [weight.sum(axis=2) @ along / total, weight.sum(axis=1) @ along / total],
+        axis=-1,
+    )
+    places = np.array(level.grid.corner) + (first + middle) * level.pitch
     return PatchShifts(
         seen=transform.inverse()(places + off[sure] * level.pitch),
         places=places,
         surety=surety[sure] / level.pitch**2,
         strength=strength[sure],
         side_nm=size * level.pitch,
-        step_nm=step,
     )
 
 
@@ -169,9 +175,9 @@ def _corners(level: Level, transform: Transform, plan: Plan) -> list[IntPair]:
     step = _step(level, plan)
     axes = []
     for side in level.grid.shape:
-        count = int(np.ceil(max(side - plan.size, 0) / step)) + 1
-        last = max(side - plan.size, 0)
-        axes.append(np.unique(np.rint(np.linspace(0, last, count)).astype(int)))
+        first, last = -_OUTSIDE * plan.size, side - (1 - _OUTSIDE) * plan.size
+        count = int(np.ceil((last - first) / step)) + 1
+        axes.append(np.unique(np.rint(np.linspace(first, last, count)).astype(int)))
     if min(level.grid.shape) < plan.size:
         return []
     middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
@@ -182,13 +188,18 @@ def _corners(level: Level, transform: Transform, plan: Plan) -> list[IntPair]:
     return [(int(y), int(x)) for y, x in middles[shown]]
 
 
+def _taper(size: int) -> Float32Array:
+    """Weights (size, size) that fade towards the borders of a patch."""
+    along = np.hanning(size + 2)[1:-1].astype(np.float32)
+    return np.outer(along, along)
+
+
 def _correlated(
     ours: FloatArray, theirs: FloatArray, reach: int
 ) -> tuple[FloatArray, FloatArray]:
     """Correlations (N, 2r + 1, 2r + 1) over shifts, and their variance by chance."""
     size = ours.shape[-1]
-    taper = np.hanning(size + 2)[1:-1].astype(np.float32)
-    template = ours * np.outer(taper, taper)
+    template = ours * _taper(size)
     full = fft.next_fast_len(size + 2 * reach)
     span = slice(0, 2 * reach + 1)
     sums, chance = [], []
