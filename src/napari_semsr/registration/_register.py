@@ -27,7 +27,6 @@ from napari_semsr.registration.elastic import Bent, bend
 from napari_semsr.registration.orientation import (
     at_pitch,
     has_structure,
-    orientations,
 )
 from napari_semsr.registration.quality import (
     Rival,
@@ -41,7 +40,6 @@ from napari_semsr.registration.quality import (
 )
 from napari_semsr.registration.refine import (
     OTHER_PX,
-    WIDTH_PX,
     Level,
     MapFit,
     Model,
@@ -67,6 +65,7 @@ _RANGES: dict[Step, Ranges] = {
 _SIDES: dict[Step, tuple[int, ...]] = {"near": (128, 256), "full": (64, 128)}
 """Sizes at which a search is tried, in pixels along the longer side of the larger."""
 _CLEAR = 7.0  # deviations of chance; foreign images reach 5.6 in 2000 places, measured
+_LOOKED_AT_PX = 1024  # along the longer side, where structure is looked for
 _LEAST_PX = 64  # side of an image: fewer hold no patches
 _TRIED = 4  # places of the search that are refined; the true one was first or third
 _SAME_PX = 4.0  # of a search's pixels: two places that are one
@@ -314,7 +313,10 @@ def _find(
     steps: tuple[Step, ...] = (
         ("near", "full") if options.search == "near" else ("full",)
     )
-    structured = False
+    pitch = max(fine, span / _LOOKED_AT_PX)
+    for image in (moving, fixed):
+        if not has_structure(at_pitch(image, pitch).array()):
+            raise _empty(image)
     for step in steps:
         looked = set()
         for side in _SIDES[step]:
@@ -323,9 +325,6 @@ def _find(
                 continue
             looked.add(pitch)
             search = Search(moving, fixed, pitch)
-            structured = structured or all(
-                has_structure(one, SEARCH_WIDTH_PX) for one in search.fields
-            )
             tried = _RANGES[step].steps(round(span / pitch))
             places = yield from search.run(tried, 4 * _TRIED)
             if not places or places[0].score < _CLEAR:
@@ -340,30 +339,20 @@ def _find(
             if rivals and rivals[0].score > _ALIKE:
                 raise _ambiguous(rivals)
             return _Found(fit, score, step, tuple(rivals))
-    if not structured:
-        structured = _structured(moving, fixed, fine)
-    raise _nowhere(structured, moving, fixed)
+    raise _nowhere(moving, fixed)
 
 
-def _structured(moving: Micrograph, fixed: Micrograph, fine: float) -> bool:
-    """Whether both images show something at their finest common pixels."""
-    pitch = max(fine, _span(moving, fixed) / 1024)
-    return all(
-        has_structure(orientations(at_pitch(image, pitch).data, WIDTH_PX), WIDTH_PX)
-        for image in (moving, fixed)
+def _empty(image: Micrograph) -> RegistrationRefused:
+    """Say that there is nothing to go by."""
+    msg = (
+        f"{image.name!r} shows no structure above its noise: take an image with edges, "
+        "or mark places as landmarks."
     )
+    return RegistrationRefused(msg, "no-structure")
 
 
-def _nowhere(
-    structured: bool, moving: Micrograph, fixed: Micrograph
-) -> RegistrationRefused:
+def _nowhere(moving: Micrograph, fixed: Micrograph) -> RegistrationRefused:
     """Say that there is no place."""
-    if not structured:
-        msg = (
-            f"{moving.name!r} or {fixed.name!r} shows too little structure to be "
-            "registered: take images with edges, or mark places as landmarks."
-        )
-        return RegistrationRefused(msg, "no-structure")
     msg = (
         f"No place of {moving.name!r} was found on {fixed.name!r}, at any turn, "
         "mirrored or not, up to 20 % larger or smaller: check the pixel sizes and that "

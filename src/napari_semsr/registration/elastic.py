@@ -102,7 +102,10 @@ class _Knots:
             (2.0, np.kron(once[0], once[1])),
             (1.0, np.kron(eyes[0], twice[1])),
         )
-        return sum(weight * part.T @ part for weight, part in parts)
+        total = np.zeros((rows * columns, rows * columns))
+        for weight, part in parts:
+            total += weight * part.T @ part
+        return total
 
 
 def bend(level: Level, affine: Affine) -> Job[Bent | None]:

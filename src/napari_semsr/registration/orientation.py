@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Area, Grid, Micrograph
+from napari_semsr.core import Area, Grid, Micrograph, noise_level
 
 Field = NDArray[np.complex64]
 
@@ -30,10 +30,8 @@ _FLOOR = 2.0  # medians of the power; chosen: noise alone has a third of a clear
 _EDGE = 2.5  # widths of the filter; nearer to a gap a gradient is that of the gap
 _REACH = 3.0  # widths at which the filter is cut off
 _ROUNDING = 1e-5  # of the grey values: less than float32 tells apart
-_SMOOTH_PX = 4.0  # over which a line goes on, and noise does not
-_ALIKE = 2.85  # widths², the area over which noise has one orientation; measured
-_CLEAR = 16.0  # times what noise leaves on average; it leaves more at one place of e^16
-_SHARE = 1e-3  # of the pixels: some marks, or one line across the field
+_BAND_PX = 1.5, 8.0  # widths between which structure is looked for; chosen
+_MORE = 2.0  # times the variance that white noise leaves there; chosen
 
 
 def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
@@ -95,16 +93,20 @@ def _within(known: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
     return np.asarray(inner, dtype=bool)
 
 
-def has_structure(field: Field, width_px: float) -> bool:
-    """Whether an orientation field (Y, X) holds lines that noise does not draw."""
-    power = np.abs(field) ** 2
-    known = power > 0
+def has_structure(image: NDArray[Any]) -> bool:
+    """Whether an image (Y, X) holds more than pixels that know nothing of each other.
+
+    A band that takes out shading is compared with what is left of white noise in it;
+    the noise is that of neighbouring pixels.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    known = np.isfinite(values)
     if not known.any():
         return False
-    smooth = [
-        ndimage.gaussian_filter(part, _SMOOTH_PX) for part in (field.real, field.imag)
-    ]
-    kept = _ALIKE * width_px**2 / (4 * np.pi * _SMOOTH_PX**2)
-    by_noise = kept * float(power[known].mean())
-    clear = (smooth[0] ** 2 + smooth[1] ** 2 > _CLEAR * by_noise) & known
-    return bool(clear.sum() > _SHARE * known.sum())
+    filled = np.where(known, values, values[known].mean())
+    fine, coarse = (ndimage.gaussian_filter(filled, width) for width in _BAND_PX)
+    one, two = (width**2 for width in _BAND_PX)
+    kept = (1 / one + 1 / two - 4 / (one + two)) / (4 * np.pi)
+    rounding = (_ROUNDING * float(np.abs(filled).max())) ** 2
+    by_noise = kept * noise_level(filled) ** 2
+    return float(np.var((fine - coarse)[known])) > max(_MORE * by_noise, rounding)

@@ -83,10 +83,7 @@ class Search:
             at_pitch(fixed, pitch_nm),
             at_pitch(moving, pitch_nm),
         )
-        self.fields = tuple(
-            orientations(image.data, WIDTH_PX) for image in (self._fixed, self._moving)
-        )
-        self._field = _balanced(self.fields[0])
+        self._field = _balanced(orientations(self._fixed.data, WIDTH_PX))
         sides = (np.array(self._moving.shape) - 1) / 2 * pitch_nm
         self._centre = np.array(self._moving.origin) + sides
 

@@ -1,0 +1,187 @@
+"""Images of other contrast come onto each other, and only where they belong."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Elastic,
+    Grid,
+    Micrograph,
+    RegistrationError,
+    Warped,
+    run,
+)
+from napari_semsr.registration import (
+    RegistrationOptions,
+    RegistrationRefused,
+    register,
+)
+from tests.two_views import PIXEL_NM, draw_views
+
+
+def distances(found, truth, moving, fixed):
+    """Distances in px between two maps over what both images show."""
+    axes = [np.linspace(0, n - 1, 21) for n in moving.shape]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    places = grid * moving.scale + np.array(moving.origin)
+    mapped = truth(places)
+    end = np.array(fixed.shape) * fixed.scale
+    inside = ((mapped > 0) & (mapped < end)).all(axis=1)
+    off = found(places[inside]) - mapped[inside]
+    return np.hypot(*off.T) / max(*moving.scale, *fixed.scale)
+
+
+@pytest.fixture(scope="module")
+def near():
+    moving, fixed, truth = draw_views(
+        192, degrees=-9.0, shift_nm=(90.0, -150.0), seed=3
+    )
+    return moving, fixed, truth, run(register(moving, fixed))
+
+
+def test_the_map_is_found_to_a_fraction_of_a_pixel(near):
+    moving, fixed, truth, found = near
+    assert distances(found.transform, truth, moving, fixed).max() < 0.5
+    assert found.searched == "near"
+    assert found.mutual_information_after > 2 * found.mutual_information_before
+
+
+def test_the_stated_error_is_of_the_true_ones_size(near):
+    moving, fixed, truth, found = near
+    true = np.sqrt(np.mean(distances(found.transform, truth, moving, fixed) ** 2))
+    assert true < 3 * found.error_px
+    assert found.error_px < 0.5
+    assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
+
+
+def test_patches_are_held_out_where_both_images_lie(near):
+    _, fixed, _, found = near
+    kept = found.residuals
+    assert len(kept.places_nm) == len(kept.off_nm) == len(kept.reliable) > 10
+    assert (kept.places_nm > 0).all()
+    assert (kept.places_nm < np.array(fixed.shape) * fixed.scale).all()
+    assert kept.reliable.mean() > 0.8
+
+
+def test_inverted_contrast_changes_nothing(near):
+    moving, fixed, truth, _ = near
+    turned = moving.replace(data=255 - np.asarray(moving.data))
+    found = run(register(turned, fixed))
+    assert distances(found.transform, truth, moving, fixed).max() < 0.5
+
+
+def test_a_similarity_keeps_shapes(near):
+    moving, fixed, truth, _ = near
+    found = run(register(moving, fixed, RegistrationOptions(model="similarity")))
+    assert found.transform.is_similarity
+    assert distances(found.transform, truth, moving, fixed).max() < 0.5
+
+
+def test_a_mirrored_image_far_turned_is_found_by_the_full_search():
+    moving, fixed, truth = draw_views(160, degrees=5.0, shift_nm=(90.0, -150.0), seed=4)
+    pitch, side = moving.scale[0], moving.shape[0]
+    # the image as it is seen from behind, a quarter turn on
+    data = np.ascontiguousarray(np.rot90(np.asarray(moving.data))[:, ::-1])
+    turned = moving.replace(data=data)
+    back = Affine(((0.0, 1.0), (1.0, 0.0)), (0.0, 0.0))
+    # pixel (y, x) of what is turned is pixel (x', y') of the image: np.rot90, mirrored
+    corner = np.array([[0.0, 0.0], [0.0, side - 1.0], [side - 1.0, 0.0]])
+    rows = np.rot90(np.arange(side * side).reshape(side, side))[:, ::-1]
+    whole = corner.astype(int)
+    source = np.stack(np.divmod(rows[whole[:, 0], whole[:, 1]], side), -1)
+    linear = (source[1:] - source[0]) / (side - 1.0)
+    back = Affine.of(linear.T[:, ::-1], source[0] * pitch)
+    expected = back.then(truth)
+    assert expected.is_mirrored
+    found = run(register(turned, fixed, RegistrationOptions(search="full")))
+    assert found.transform.is_mirrored
+    assert distances(found.transform, expected, turned, fixed).max() < 0.5
+
+
+def test_near_goes_on_to_full():
+    moving, fixed, truth = draw_views(
+        160, degrees=35.0, shift_nm=(90.0, -150.0), seed=5
+    )
+    found = run(register(moving, fixed))
+    assert found.searched == "full"
+    assert distances(found.transform, truth, moving, fixed).max() < 0.5
+
+
+def test_a_bend_is_followed(near):
+    moving, fixed, truth, _ = near
+    rng = np.random.default_rng(0)
+    spacing, first = 60 * PIXEL_NM, -60 * PIXEL_NM
+    bending = Bending((first, first), (spacing, spacing), rng.normal(0, 90, (2, 8, 8)))
+    bent = Elastic(Affine(), bending)
+    # what lies at a place of the fixed image is moved by the bend
+    other = Warped(fixed, Grid.of(fixed), bent).read()
+    known = np.where(np.isfinite(other), other, np.nanmean(other))
+    other = fixed.replace(data=known.astype(np.float32))
+    true = Elastic(truth, bending)
+    plain = run(register(moving, other))
+    found = run(register(moving, other, RegistrationOptions(model="elastic")))
+    assert found.model == "elastic"
+    miss = distances(found.transform, true, moving, fixed)
+    assert np.median(miss) < 0.5 * np.median(
+        distances(plain.transform, true, moving, fixed)
+    )
+    assert not found.transform.bending.folds
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_pattern_that_repeats_is_refused_with_its_rivals(inverted):
+    y, x = np.mgrid[:256, :256] * PIXEL_NM
+    rng = np.random.default_rng(1)
+    dots = (np.cos(y * 2 * np.pi / 400) + np.cos(x * 2 * np.pi / 400) > 0.8) * 1.0
+    grey = 40 + 150 * ndimage.gaussian_filter(dots, 1)
+    size = (PIXEL_NM, PIXEL_NM)
+    fixed = Micrograph((grey + rng.normal(0, 5, grey.shape)).astype(np.uint8), size)
+    seen = 255 - grey if inverted else grey
+    moving = Micrograph(
+        (seen + rng.normal(0, 5, grey.shape)).astype(np.uint8)[20:230, 30:240], size
+    )
+    with pytest.raises(RegistrationRefused) as refused:
+        run(register(moving, fixed))
+    assert refused.value.reason == "ambiguous"
+    shift = np.abs(refused.value.rivals[0].shift_nm)
+    away = np.minimum(shift % 400, 400 - shift % 400)
+    assert away.max() < 2 * PIXEL_NM
+
+
+def test_images_of_different_places_are_refused():
+    moving, _, _ = draw_views(96, seed=6)
+    _, fixed, _ = draw_views(96, seed=7)
+    with pytest.raises(RegistrationRefused) as refused:
+        run(register(moving, fixed))
+    assert refused.value.reason == "no-overlap"
+
+
+def test_an_empty_image_is_refused(near):
+    moving, fixed, _, _ = near
+    rng = np.random.default_rng(2)
+    blank = moving.replace(data=np.full(moving.shape, 7, np.uint8))
+    noise = moving.replace(data=rng.normal(0, 1, moving.shape).astype(np.float32))
+    for empty in (blank, noise):
+        with pytest.raises(RegistrationRefused) as refused:
+            run(register(empty, fixed))
+        assert refused.value.reason == "no-structure"
+
+
+def test_a_start_saves_the_search(near):
+    moving, fixed, truth, _ = near
+    start = truth.then(Affine(shift=(60.0, -50.0)))
+    found = run(register(moving, fixed, start=start))
+    assert found.searched == "landmarks"
+    assert distances(found.transform, truth, moving, fixed).max() < 0.5
+
+
+def test_pixel_sizes_and_sides_are_needed(near):
+    moving, fixed, _, _ = near
+    with pytest.raises(RegistrationError, match="no pixel size"):
+        run(register(moving.replace(pixel_size_nm=None), fixed))
+    small = moving.replace(data=np.asarray(moving.data)[:40])
+    with pytest.raises(RegistrationError, match="64 px"):
+        run(register(small, fixed))
