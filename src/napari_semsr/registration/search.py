@@ -91,7 +91,7 @@ class Search:
         self, tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
         """Try turns, scales and mirrors; give the best places, the best first."""
-        if not all(field.any() for field in self.fields):
+        if not self._field.any():
             return []
         largest = max(scale for _, scale, _ in tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
