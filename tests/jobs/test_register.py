@@ -230,7 +230,7 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path, value):
     job = register_job(
         blank, views[1], tmp_path / "out.tif", transform_out=tmp_path / "map.json"
     )
-    with pytest.raises(RegistrationRefused, match="too little structure") as refusal:
+    with pytest.raises(RegistrationRefused, match="shows no structure") as refusal:
         run(job)
     assert refusal.value.to_json() == {"reason": "no-structure", "rivals": []}
     assert list(tmp_path.iterdir()) == []
