@@ -71,14 +71,15 @@ _TRIED = 4  # places of the search that are refined; the true one was first or t
 _SAME_PX = 4.0  # of a search's pixels: two places that are one
 _BELIEVED = 5.0  # deviations of chance of a patch that says something
 _NEAR_PX = 1.5  # from the map, for a patch that agrees; of 17 x 17 places 7 do
-_AGREE = 0.3  # share of the patches that say something and agree
-_FEWEST = 6  # such patches
+# Patches that say something and must agree: of 16 that scatter at random, a map through
+# three finds three more in one case of two, six more in one of 5000.
+_FEWEST, _AGREE = 6, 0.2  # at least, and a share of all besides
 _RIVALS = 8  # other shifts that are looked at
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
 _NEARLY = 0.6  # of it, from where on it is asked whether the difference is chance
-_COMPARED_PX = 384  # along the longer side, where places are compared
+_COMPARED_PX = 192  # along the longer side, where places are compared: a bend is small
 _SURE = 4.0  # standard errors by which the best must be better, where others are near
-_CELL_PX = 24  # over which such a difference is one observation
+_CELL_PX = 16  # over which such a difference is one observation
 _DOUBTED_PX = 1.0  # expected error of a place that is called unreliable
 _OUTLIER_PX = 2.0  # a place whose held-out patch lies so far off is called unreliable
 
@@ -451,7 +452,7 @@ def _agrees(found: MapFit, pitch: float) -> bool:
     telling = found.patches.strength > _BELIEVED
     off = np.hypot(*found.residuals()[telling].T) / pitch
     agree = int((off < _NEAR_PX).sum())
-    return agree >= max(_FEWEST, _AGREE * int(telling.sum()))
+    return agree >= _FEWEST + _AGREE * int(telling.sum())
 
 
 def _rivals(

@@ -42,7 +42,8 @@ _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
 _FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
 _FITS = 60  # rounds of weights, until they change nothing
 _SETTLED = 1e-7
-_HALF = 1.386  # median of chi-square with two degrees of freedom
+# So many patches set what fits: with half, a bend leaves a map of half of the field.
+_BELONG, _THERE = 0.75, 2.773  # and that quantile of chi-square with two freedoms
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +285,7 @@ def fit(
         found = np.linalg.lstsq(left, right, rcond=1e-12)[0]
         off = patches.places - design @ found
         misfit = np.einsum("ni,nij,nj->n", off, patches.surety, off)
-        spread = max(float(np.median(misfit)) / _HALF, 1e-12)
+        spread = max(float(np.quantile(misfit, _BELONG)) / _THERE, 1e-12)
         settled = np.abs(found - values).max() <= _SETTLED * size
         values = found
         if given is not None or settled:
