@@ -215,9 +215,10 @@ class LandmarkControls(Form):
             units=image.units[-2:],
             axis_labels=image.axis_labels[-2:],
             size=max(1.0, _SHARE * side),
-            symbol="ring",  # what is marked stays in sight
-            face_color=colour,
+            symbol="disc",
+            face_color="transparent",  # what is marked stays in sight
             border_color=colour,
+            border_width=0.2,
             canvas_size_limits=_SEEN_PX,
             features={"label": np.empty(0, dtype=str)},
             text={
