@@ -62,11 +62,13 @@ _RANGES: dict[Step, Ranges] = {
     "near": Ranges(15.0, 0.10),
     "full": Ranges(180.0, 0.20, mirrored=True),
 }
-_SIDES: dict[Step, tuple[int, ...]] = {"near": (128, 256), "full": (64, 128)}
+_SIDES: dict[Step, tuple[int, ...]] = {"near": (128, 256), "full": (64, 128, 256)}
 """Sizes at which a search is tried, in pixels along the longer side of the larger."""
 _CLEAR = 7.0  # deviations of chance; foreign images reach 5.6 in 2000 places, measured
 _LOOKED_AT_PX = 1024  # along the longer side, where structure is looked for
 _LEAST_PX = 64  # side of an image: fewer hold no patches
+_WHOLE_PX = 128  # at more, all turns take minutes: only the best before are tried
+_KEPT = 16  # places of a search
 _TRIED = 4  # places of the search that are refined; the true one was first or third
 _SAME_PX = 4.0  # of a search's pixels: two places that are one
 _BELIEVED = 5.0  # deviations of chance of a patch that says something
@@ -75,6 +77,7 @@ _NEAR_PX = 1.5  # from the map, for a patch that agrees; of 17 x 17 places 7 do
 # three finds three more in one case of two, six more in one of 5000.
 _FEWEST, _AGREE = 6, 0.2  # at least, and a share of all besides
 _RIVALS = 8  # other shifts that are looked at
+_COMPARABLE = 0.5  # of the best score; a period of a fifth of the field leaves 0.8
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
 _NEARLY = 0.6  # of it, from where on it is asked whether the difference is chance
 _COMPARED_PX = 192  # along the longer side, where places are compared: a bend is small
@@ -319,15 +322,15 @@ def _find(
         if not has_structure(at_pitch(image, pitch).array()):
             raise _empty(image)
     for step in steps:
-        looked = set()
-        for side in _SIDES[step]:
-            pitch = max(span / side, fine)
-            if pitch in looked:
-                continue
-            looked.add(pitch)
+        places: list[Candidate] = []
+        for pitch in sorted({max(span / side, fine) for side in _SIDES[step]})[::-1]:
             search = Search(moving, fixed, pitch)
-            tried = _RANGES[step].steps(round(span / pitch))
-            places = yield from search.run(tried, 4 * _TRIED)
+            side = round(span / pitch)
+            if step == "full" and side > _WHOLE_PX:
+                tried = _RANGES[step].around(places, side)
+            else:
+                tried = _RANGES[step].steps(side)
+            places = yield from search.run(tried, _KEPT)
             if not places or places[0].score < _CLEAR:
                 continue
             yield Progress(0, 0, "refining")
@@ -455,6 +458,20 @@ def _agrees(found: MapFit, pitch: float) -> bool:
     return agree >= _FEWEST + _AGREE * int(telling.sum())
 
 
+def _comparable(*found: Sequence[Candidate]) -> list[Candidate]:
+    """Take places that stand out about as much as the best, each among its like.
+
+    A repeating pattern that is moved by a period hardly loses overlap; what fits a
+    corner alone says nothing.
+    """
+    return [
+        place
+        for places in found
+        for place in places
+        if place.score > _COMPARABLE * places[0].score
+    ]
+
+
 def _rivals(
     moving: Micrograph,
     fixed: Micrograph,
@@ -477,7 +494,7 @@ def _rivals(
     ours = field_at(fixed, grid, Affine(), SEARCH_WIDTH_PX)
     theirs = field_at(moving, grid, best, SEARCH_WIDTH_PX)
     rivals = []
-    for place in [*search.rivals(best, _RIVALS), *places[1:_RIVALS]]:
+    for place in _comparable(search.rivals(best, _RIVALS), places[:_RIVALS]):
         affine = place.affine
         if apart(affine, best) < same:
             continue

@@ -59,6 +59,26 @@ class Ranges:
         mirrors = (False, True) if self.mirrored else (False,)
         return list(itertools.product(turns, scales, mirrors))
 
+    def around(
+        self, places: "Sequence[Candidate]", side: int
+    ) -> list[tuple[float, float, bool]]:
+        """List turns and scales near those of places, for images of so many pixels."""
+        step = _LOST_PX / (_RADIUS * side)
+        tried = {
+            (
+                round(place.affine.degrees / np.degrees(step)) + turn,
+                round(np.log(place.affine.scale) / step) + stretch,
+                place.affine.is_mirrored,
+            )
+            for place in places
+            for turn in (-1, 0, 1)
+            for stretch in (-1, 0, 1)
+        }
+        return [
+            (turn * float(np.degrees(step)), float(np.exp(stretch * step)), mirrored)
+            for turn, stretch, mirrored in sorted(tried)
+        ]
+
 
 def _spread(reach: float, step: float) -> FloatArray:
     """Values from -reach to reach that are a step apart at most."""
@@ -91,7 +111,7 @@ class Search:
         self, tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
         """Try turns, scales and mirrors; give the best places, the best first."""
-        if not self._field.any():
+        if not (tried and self._field.any()):
             return []
         largest = max(scale for _, scale, _ in tried)
         side = int(np.ceil(np.hypot(*self._moving.shape) * largest)) + 2
