@@ -185,3 +185,11 @@ def test_pixel_sizes_and_sides_are_needed(near):
     small = moving.replace(data=np.asarray(moving.data)[:40])
     with pytest.raises(RegistrationError, match="64 px"):
         run(register(small, fixed))
+
+
+@pytest.mark.parametrize("seeds", [(8, 9), (3, 8)])
+def test_a_start_does_not_join_images_of_different_places(seeds):
+    moving, _, truth = draw_views(seed=seeds[0])
+    _, fixed, _ = draw_views(seed=seeds[1])
+    with pytest.raises(RegistrationRefused, match="do not agree near the landmarks"):
+        run(register(moving, fixed, start=truth))
