@@ -4,7 +4,11 @@ import pytest
 
 from napari_semsr.core import errors
 
-ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
+ERRORS = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and value.__module__ == errors.__name__
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: e.__name__)

@@ -152,8 +152,8 @@ def test_a_pattern_that_repeats_is_refused_with_its_rivals(inverted):
 
 
 def test_images_of_different_places_are_refused():
-    moving, _, _ = draw_views(96, seed=6)
-    _, fixed, _ = draw_views(96, seed=7)
+    moving, _, _ = draw_views(80, seed=6)
+    _, fixed, _ = draw_views(80, seed=7)
     with pytest.raises(RegistrationRefused) as refused:
         run(register(moving, fixed))
     assert refused.value.reason == "no-overlap"

@@ -173,10 +173,13 @@ class PairStore:
             For each image its ``name``, ``digest``, the ``unit`` of its plane and
             ``areas`` in it, ``[y0, x0, y1, x1]``, of the patches for training and for
             validation, which chooses the model; None where a map has brought them into
-            another plane.
+            another plane. Nothing where the store does not say what it was made of.
         """
-        inputs = self.record["provenance"]["inputs"]
-        moved = self.record["provenance"]["options"].get("transform") is not None
+        made = self.record.get("provenance")
+        if made is None:
+            return []
+        inputs = made["inputs"]
+        moved = made["options"].get("transform") is not None
         found = []
         for side in ("low", "high"):
             images = [item for item in inputs if item["role"] == side]
