@@ -2,13 +2,13 @@
 
 ``{"semsr_transform": 1, "kind": "affine", "from": {…}, "to": {…}, "matrix": [[yy, yx,
 y], [xy, xx, x]]}`` maps places of the moving image (``from``) to the fixed one
-(``to``), in nm, ``(y, x)``, counted from each image's origin, which is stored with
-shape, pixel size and digest. An elastic one has a ``bspline`` that is applied after the
-matrix: origin and spacing of the knots, and the coefficients of the displacement along
-y and x. What is known of its error is its ``quality``; there ``residuals`` are those of
-patches that were held out: ``places_nm``, their centres in the plane of the fixed
-image, ``off_nm``, ``reliable``, whether the map may be believed there, and their side
-``side_nm``.
+(``to``), in nm, ``(y, x)``. Places are absolute: an image's first pixel lies at its
+origin, which is stored with shape, pixel size and digest. An elastic one has a
+``bspline`` that is applied after the matrix: origin and spacing of the knots, and the
+coefficients of the displacement along y and x. What is known of its error is its
+``quality``; there ``residuals`` are those of patches that were held out:
+``places_nm``, their centres in the plane of the fixed image, ``off_nm``, ``reliable``,
+whether the map may be believed there, and their side ``side_nm``.
 """
 
 import json

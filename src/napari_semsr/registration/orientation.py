@@ -34,14 +34,19 @@ _BAND_PX = 1.5, 8.0  # widths between which structure is looked for; chosen
 _MORE = 2.0  # times the variance that white noise leaves there; chosen
 
 
-def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
-    """Bring an image to square pixels of a side, the corner where it was."""
+def grid_at(image: Micrograph, pitch_nm: float) -> Grid:
+    """Lay whole square pixels of a side over an image, from its corner."""
     lies = Grid.of(image)
     sides = zip(lies.shape, lies.pitch, strict=True)
     rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
-    grid = Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
+    return Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
+
+
+def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
+    """Bring an image to square pixels of a side, the corner where it was."""
+    grid = grid_at(image, pitch_nm)
     data = np.asarray(Area.of(image, grid).read(), dtype=np.float32)
-    origin = lies.corner[0] + pitch_nm / 2, lies.corner[1] + pitch_nm / 2
+    origin = grid.corner[0] + pitch_nm / 2, grid.corner[1] + pitch_nm / 2
     return image.replace(data=data, pixel_size_nm=(pitch_nm, pitch_nm), origin=origin)
 
 

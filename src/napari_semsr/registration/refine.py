@@ -28,7 +28,7 @@ from napari_semsr.core import (
     Transform,
     Warped,
 )
-from napari_semsr.registration.orientation import at_pitch, orientations
+from napari_semsr.registration.orientation import at_pitch, grid_at, orientations
 
 Model = Literal["similarity", "affine"]
 
@@ -85,13 +85,9 @@ class Level:
 
     def __init__(self, moving: Micrograph, fixed: Micrograph, pitch_nm: float) -> None:
         self.pitch = pitch_nm
-        lies = Grid.of(fixed)
-        sides = zip(lies.shape, lies.pitch, strict=True)
-        rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
-        self.grid = Grid((rows, columns), (pitch_nm, pitch_nm), lies.corner)
-        self._fixed = (
-            _held(fixed, pitch_nm) if max(rows, columns) < _IN_MEMORY else fixed
-        )
+        self.grid = grid_at(fixed, pitch_nm)
+        large = max(self.grid.shape) > _IN_MEMORY
+        self._fixed = fixed if large else _held(fixed, pitch_nm)
         large = max(moving.shape) * max(moving.scale) / pitch_nm > _IN_MEMORY
         self.moving = moving if large else _held(moving, pitch_nm)
 
@@ -173,14 +169,14 @@ def _step(level: Level, plan: Plan) -> float:
 
 def _corners(level: Level, transform: Transform, plan: Plan) -> list[IntPair]:
     """First pixels of the patches that the moving image may show."""
+    if min(level.grid.shape) < plan.size:
+        return []
     step = _step(level, plan)
     axes = []
     for side in level.grid.shape:
         first, last = -_OUTSIDE * plan.size, side - (1 - _OUTSIDE) * plan.size
         count = int(np.ceil((last - first) / step)) + 1
         axes.append(np.unique(np.rint(np.linspace(first, last, count)).astype(int)))
-    if min(level.grid.shape) < plan.size:
-        return []
     middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     places = np.array(level.grid.corner) + (middles + plan.size / 2) * level.pitch
     lies = Grid.of(level.moving)
@@ -255,12 +251,10 @@ class MapFit:
     affine: Affine
     patches: PatchShifts
     weights: FloatArray  # (N,) 1 for patches that fit, less for others
-    spread: float  # variance of a patch over what its surety says
 
-    def residuals(self, transform: Transform | None = None) -> FloatArray:
+    def residuals(self) -> FloatArray:
         """Distances (N, 2) from where the map brings patches to where they lie, nm."""
-        moved = (transform or self.affine)(self.patches.seen)
-        return self.patches.places - moved
+        return self.patches.places - self.affine(self.patches.seen)
 
 
 def fit(
@@ -270,14 +264,13 @@ def fit(
     mirrored: bool = False,
     weights: FloatArray | None = None,
 ) -> MapFit:
-    """MapFit a map to patches; `weights` (N,) keeps those of an earlier fit."""
+    """Fit a map to patches; `weights` (N,) keeps those of an earlier fit."""
     middle = patches.seen.mean(axis=0)
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
     given = weights
     weights = np.ones(len(patches)) if given is None else given
     values = np.zeros(design.shape[-1])
-    spread = 1.0
     for _ in range(_FITS):
         weighted = patches.surety * weights[:, None, None]
         left = np.einsum("nia,nij,njb->ab", design, weighted, design)
@@ -293,7 +286,7 @@ def fit(
         weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
     linear, shift = _map_of(values, model, mirrored=mirrored)
     affine = Affine.of(linear / size, shift - linear @ middle / size)
-    return MapFit(affine, patches, weights, spread)
+    return MapFit(affine, patches, weights)
 
 
 def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:

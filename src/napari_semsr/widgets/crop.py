@@ -1,6 +1,6 @@
 """Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,6 @@ from napari_semsr.widgets.base import (
     Panel,
     Quantity,
     Row,
-    Step,
     Work,
     add_opened,
     new_store_path,
@@ -200,28 +199,12 @@ class CropPanel(Panel):
         )
         for source in shown:
             source.visible = False
-        self._note_step(f"crop of {layer.name}", added, shown)
+        self.history.note_added(f"crop of {layer.name}", added, shown)
         rows, columns = made.shape
         said = f"Cut {layer.name} to {rows} {TIMES} {columns} px."
         if like is None and made.area == (0, 0, *layer.data.shape[-2:]):
             said = f"Copied {layer.name}: it has no empty places."
         self.show_result(_figures(made, sources[-1].name), said)
-
-    def _note_step(
-        self, text: str, added: Sequence[Layer], hidden: Sequence[Layer]
-    ) -> None:
-        """Let the parts be taken back, and what was cut be shown again."""
-        history = self.history
-
-        def undo() -> None:
-            history.remove(added)
-            for layer in hidden:
-                layer.visible = True
-
-        def possible() -> bool:
-            return any(item in history.layers for item in added)
-
-        history.add(Step(text, undo, possible))
 
 
 def _areas(viewer: "napari.viewer.Viewer") -> list[Layer]:

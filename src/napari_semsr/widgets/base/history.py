@@ -59,6 +59,18 @@ class UndoList:
             self._steps.pop(0).forget()
         self.changed.emit()
 
+    def note_added(
+        self, text: str, added: "Sequence[Layer]", hidden: "Sequence[Layer]"
+    ) -> None:
+        """Let added layers be taken back, and what they hid be shown again."""
+
+        def undo() -> None:
+            self.remove(added)
+            for layer in hidden:
+                layer.visible = True
+
+        self.add(Step(text, undo, lambda: any(item in self.layers for item in added)))
+
     def remove(self, layers: "Sequence[Layer]") -> None:
         """Remove those of some layers that are still there, for a step taken back."""
         viewer = self._viewer()

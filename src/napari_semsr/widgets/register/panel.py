@@ -1,6 +1,6 @@
 """Register to SEM: bring a layer onto another of the same place, and judge the map."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -35,7 +35,6 @@ from napari_semsr.widgets.base import (
     Panel,
     Quantity,
     Row,
-    Step,
     Target,
     Work,
     add_opened,
@@ -307,7 +306,9 @@ class RegisterPanel(Panel):
         hidden = [moving] if moving.visible else []
         moving.visible = False
         self.marks.put_away()
-        self._note_step(f"registration of {moving.name}", [layer, *helpers], hidden)
+        self.history.note_added(
+            f"registration of {moving.name}", [layer, *helpers], hidden
+        )
         self.registered = found, moving, fixed
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed, layer)
@@ -366,22 +367,6 @@ class RegisterPanel(Panel):
             edge_width=max(0.5, _THIN * float(side.min())),
             **look,
         )
-
-    def _note_step(
-        self, text: str, added: Sequence[Layer], hidden: Sequence[Layer]
-    ) -> None:
-        """Let the result be taken back, and what was moved be shown again."""
-        history = self.history
-
-        def undo() -> None:
-            history.remove(added)
-            for layer in hidden:
-                layer.visible = True
-
-        def possible() -> bool:
-            return any(item in history.layers for item in added)
-
-        history.add(Step(text, undo, possible))
 
     # -- what is done with a result -------------------------------------------------
 
