@@ -96,7 +96,7 @@ def test_stack_goes_plane_by_plane(scene, tmp_path):
 
 
 def test_estimated_blur_is_told_with_a_warning(scene):
-    with pytest.warns(UserWarning, match="The blur was estimated as"):
+    with pytest.warns(UserWarning, match="The blur was estimated,"):
         made = napari_semsr.restore(scene.first, method="cls")
     assert made.metadata["restore"]["psf"]["kind"] == "estimated"
     napari_semsr.restore(scene.first, method="richardson-lucy", iterations=2)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -80,3 +81,25 @@ def test_a_result_takes_the_suffix_of_a_store(restore, run_panel, tmp_path, name
     restore.form.set_values(psf="1px")
     assert "Restored" in run_panel(restore)
     assert [item.name for item in tmp_path.iterdir()] == ["mine.ome.zarr"]
+
+
+def test_warning_of_a_run_is_said_once_in_the_panels_words(model, qtbot, run_panel):
+    planes = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
+    model.add_image(planes, name="stack")
+    panel = RestorePanel(model)
+    qtbot.addWidget(panel)
+    panel.all_planes.value = True
+    assert run_panel(panel).startswith("Restored 3 planes")
+    said = panel.warned.text()
+    assert said.count("The blur was estimated") == 1
+    assert "give 'Blur' when it is known" in said
+    panel.form.set_values(psf="1px")
+    run_panel(panel)
+    assert panel.warned.text() == ""
+
+
+def test_warning_of_a_hidden_panel_is_a_notification(restore, run_panel, monkeypatch):
+    told = []
+    monkeypatch.setattr(notification_manager, "dispatch", told.append)
+    run_panel(restore)
+    assert [n.severity.value for n in told].count("warning") == 1

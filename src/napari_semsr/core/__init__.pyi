@@ -68,8 +68,10 @@ from .progress import (
     Pace as Pace,
     Progress as Progress,
     Waiting as Waiting,
+    hear_warnings as hear_warnings,
     run as run,
     spell_time as spell_time,
+    warn as warn,
 )
 from .resampling import (
     Resampling as Resampling,

@@ -1,11 +1,14 @@
-"""Progress: the one thing that services say while they work.
+"""Progress, and warnings: what services say while they work.
 
 A service is a generator that yields `Progress` and returns its result, so that a
 panel, a command and a script consume the same object. Closing the generator cancels.
 """
 
 import time
-from collections.abc import Callable, Generator
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -138,3 +141,41 @@ def run(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
         return result
     finally:
         job.close()
+
+
+# Python's own hook is one for all threads: two jobs that overlap would leave each
+# other's in place, and what a third says would reach nobody.
+_hears: ContextVar[Callable[[str], object] | None] = ContextVar("hears", default=None)
+
+
+def warn(message: str, *, stacklevel: int = 2) -> None:
+    """Tell the user what a result must be taken with: who listens, else Python.
+
+    Parameters
+    ----------
+    message : str
+        One sentence.
+    stacklevel : int, default=2
+        As that of `warnings.warn`, seen from the caller.
+    """
+    hear = _hears.get()
+    if hear is None:
+        warnings.warn(message, stacklevel=stacklevel + 1)
+    else:
+        hear(message)
+
+
+@contextmanager
+def hear_warnings(hear: Callable[[str], object]) -> Iterator[None]:
+    """Listen to what is told by `warn` within, in this thread.
+
+    Parameters
+    ----------
+    hear : callable
+        Receives each sentence; Python's own hook does not.
+    """
+    before = _hears.set(hear)
+    try:
+        yield
+    finally:
+        _hears.reset(before)

@@ -1,7 +1,6 @@
 """Cut an area out of an image: a box, or what another image shows, on its grid."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from napari_semsr.core import (
     ShapeError,
     gap_free_box,
     to_dtype,
+    warn,
 )
 from napari_semsr.io import ReadOptions, TypedSize
 from napari_semsr.jobs.images import (
@@ -440,10 +440,9 @@ def _corners(box: Box) -> tuple[int, int, int, int]:
 def _tell_part(plan: _CropPlan, reference: Micrograph) -> None:
     """Say that the reference shows more than the result."""
     box = plan.box
-    warnings.warn(
+    warn(
         f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
         f"{reference.name}: write that part of it with --like-out to compare the two.",
-        stacklevel=2,
     )
 
 
@@ -479,10 +478,9 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
         msg = f"The box does not overlap {image.name}, which covers {where}."
         raise ShapeError(msg)
     if inside != asked:
-        warnings.warn(
+        warn(
             f"The box reaches over the border of {image.name}, and was cut to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
-            stacklevel=2,
         )
     plan = _CropPlan(Area.of(image, grid).part(inside), inside)
     return (yield from _without_gaps(plan)) if options.gap_free else plan
@@ -555,10 +553,9 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
         raise ShapeError(msg)
     placed = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
     if not placed and source.pitch != target.pitch:
-        warnings.warn(
+        warn(
             f"Neither {image.name} nor {reference.name} says where it lies, so their "
             "outer corners are taken to coincide.",
-            stacklevel=2,
         )
         source = Grid(source.shape, source.pitch, target.corner)
     return target, source
@@ -590,10 +587,9 @@ def _find(
     _tell_networks(image, reference)
     found = find_shift(fixed.read(), moving.read(), reach=search)
     if found.is_ambiguous:
-        warnings.warn(
+        warn(
             f"Another shift fits nearly as well ({found.runner_up:.2f} of the best), "
             "as on a lattice: compare the images, or search less far (--search).",
-            stacklevel=2,
         )
     return found
 
@@ -602,11 +598,10 @@ def _tell_networks(*images: Micrograph) -> None:
     """Say that a network can move what it draws, which no quarter shows."""
     made = [one.name for one in images if one.provenance and one.provenance.networks()]
     if made:
-        warnings.warn(
+        warn(
             f"The shift is found with {' and '.join(made)}, made by a network that can "
             "move all details alike, so it can be off by more than its standard error: "
             "find it with the image before the network.",
-            stacklevel=2,
         )
 
 

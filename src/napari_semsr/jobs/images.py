@@ -6,7 +6,6 @@ Two jobs do no more than that: one converts an image, one says what a file is.
 import hashlib
 import math
 import os
-import warnings
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +32,7 @@ from napari_semsr.core import (
     digest_path,
     read_box,
     software_versions,
+    warn,
 )
 from napari_semsr.io import (
     OmeZarrStore,
@@ -207,10 +207,10 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
             what = (
                 f"that of {known[0].name} is taken; check that it fits"
                 if known
-                else "results in nm are null; give one (--pixel-size-nm, or Open "
+                else "there are no results in nm; give one (--pixel-size-nm, or Open "
                 "mosaic in napari)"
             )
-            warnings.warn(f"{image.name} has no pixel size, so {what}.", stacklevel=2)
+            warn(f"{image.name} has no pixel size, so {what}.")
             break
     return known[0] if known else first
 
@@ -535,10 +535,9 @@ def convert_job(
     if dtype is not None:
         clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(source.data))
     if clipped:
-        warnings.warn(
+        warn(
             f"{clipped} of {source.data.size} pixels do not fit {dtype} and were "
             "clipped; grey values are not rescaled.",
-            stacklevel=2,
         )
     made = yield from save_job(source.replace(provenance=provenance), path, dtype=dtype)
     return replace(made, clipped=clipped)

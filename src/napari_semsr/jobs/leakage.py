@@ -4,13 +4,12 @@ A card keeps digests and areas of the images that its model has learnt from, and
 the history of what that model makes.
 """
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from napari_semsr.core import Grid, Micrograph, Provenance
+from napari_semsr.core import Grid, Micrograph, Provenance, warn
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.images import Image, input_record
 
@@ -34,7 +33,7 @@ def tell_learnt(
             told = [share for share in shares if share is not None]
             share = max(told, default=0.0) if told else 1.0 if shares else 0.0
             if share > 0:
-                warnings.warn(
+                warn(
                     f"{opened.name} was made by the model {name}, which learnt from "
                     f"{share:.0%} of the area that is judged here: the figures are too "
                     "good. Judge it on another place, or on a part that was held out.",

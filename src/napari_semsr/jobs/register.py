@@ -1,7 +1,6 @@
 """Bring an image onto another of the same place, and keep the map between them."""
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     Warped,
+    warn,
 )
 from napari_semsr.io import (
     ReadOptions,
@@ -490,11 +490,10 @@ def check_sides(
             )
             raise RegistrationError(msg)
         if side.digest is not None and side.digest not in _digests(record):
-            warnings.warn(
+            warn(
                 f"{image.name} is not the image that the transform was found with, "
                 f"{side.name}, but covers the same area: check that both show one "
                 "place.",
-                stacklevel=2,
             )
 
 
@@ -637,7 +636,7 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
             "show other things there, or are bent (--model elastic)."
         )
     for message in said:
-        warnings.warn(message, stacklevel=2)
+        warn(message)
 
 
 def _pose(transform: Affine | Elastic) -> str:
@@ -654,11 +653,10 @@ def _tell_astray(pair: _Pair, found: Registration, landmarks: Landmarks) -> None
     astray = np.flatnonzero(off > limit)
     if astray.size:
         worst = int(off.argmax())
-        warnings.warn(
+        warn(
             f"Landmark {worst + 1} lies {off[worst]:.0f} nm from where the images say "
             f"({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): check "
             "that each pair marks one place.",
-            stacklevel=2,
         )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +22,7 @@ from napari_semsr.core import (
     TilePlan,
     digest_path,
     to_dtype,
+    warn,
 )
 from napari_semsr.io import (
     OmeZarrStore,
@@ -88,6 +88,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 _KINDS = "uif"
 _TILES = "Restoring tiles"
+_ESTIMATED = (  # without its width, which differs between planes: it is said once
+    "The blur was estimated, which cannot tell blur from a soft sample; give --psf "
+    "when it is known, or use Richardson-Lucy, which errs less."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,7 @@ def _prepare(
     yield Progress(0, 0, "measuring blur and noise")
     restorer = choose(source, options.replace(psf=asked), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
-        _warn(restorer.psf.sigma_px[0])
+        warn(_ESTIMATED)
     plan = restorer.plan(source.shape)
     tolerance = restorer.tolerance(source.data, plan)
     reading = (opening or ReadOptions()).model_dump(mode="json")
@@ -249,16 +253,6 @@ def _prepare(
     provenance = made_by("restore", said, input_record(image, source, opening))
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
-
-
-def _warn(sigma_px: float) -> None:
-    """Say what a result rests on when nobody gave the blur."""
-    warnings.warn(
-        f"The blur was estimated as {sigma_px:.2f} px, which cannot tell blur from a "
-        "soft sample; give --psf when it is known, or use richardson-lucy, "
-        "which errs less.",
-        stacklevel=2,
-    )
 
 
 def _dtype_of(options: RestoreOptions) -> np.dtype[Any]:

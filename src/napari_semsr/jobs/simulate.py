@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from napari_semsr.core import (
     digest_path,
     parse_pixel_size,
     software_versions,
+    warn,
 )
 from napari_semsr.io import ReadOptions, move, remove_target, scratch, writing
 from napari_semsr.jobs.images import (
@@ -275,7 +275,7 @@ def _open_source(
             f"The image of {opened.shape[0]} x {opened.shape[1]} px is small for this "
             f"scan and is enlarged {1 / binning:.3g} times."
         )
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)
     options = options.replace(image_binning=binning)
     if options.pixel_size_nm is None and opened.pixel_size_nm is not None:
         y, x = (v * binning for v in opened.pixel_size_nm)

@@ -1,12 +1,11 @@
 """Train a model from a recipe, in a folder that keeps what is needed to go on."""
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_semsr.core import Job, OptionError, Progress, ReadError
+from napari_semsr.core import Job, OptionError, Progress, ReadError, warn
 from napari_semsr.jobs.images import (
     Result,
     check_not_input,
@@ -244,11 +243,10 @@ def train_job(
     compared = found.comparison
     kept = compared is None or compared.kept
     if compared is not None and not kept:
-        warnings.warn(
+        warn(
             f"Training made nothing better than {compared.begun_with} on "
             f"{compared.pairs} held-out pairs, which is kept as it is: cut more pairs, "
             "or see that they fit.",
-            stacklevel=2,
         )
     return Trained(
         steps=found.steps,

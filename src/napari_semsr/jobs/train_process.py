@@ -32,6 +32,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     SemsrError,
+    warn,
 )
 from napari_semsr.io import move
 from napari_semsr.jobs.images import jsonable
@@ -270,7 +271,7 @@ def _followed(last: TrainStep, key: str, value: Any) -> TrainStep:
         done, total, message, loss = value
         return TrainStep(done, total, message, loss=loss)
     if key == "warned":
-        warnings.warn(str(value), stacklevel=2)
+        warn(str(value))
     elif key == "failed":
         kind = getattr(core, str(value[0]), SemsrError)
         raise kind(value[1])

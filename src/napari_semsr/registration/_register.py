@@ -1,6 +1,5 @@
 """Bring an image onto another: search, refine, bend, and say what it is worth."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from napari_semsr.core import (
     RegistrationError,
     Transform,
     Warped,
+    warn,
 )
 from napari_semsr.registration.elastic import Bent, bend
 from napari_semsr.registration.orientation import (
@@ -528,10 +528,9 @@ def _valued(
     if options.model == "elastic":
         bent = yield from bend(level, found.fit.affine)
         if bent is None:
-            warnings.warn(
+            warn(
                 "The images share too few patches to tell a bending: the affine map is "
                 "given.",
-                stacklevel=2,
             )
     yield Progress(0, 0, "estimating the error")
     transform: Affine | Elastic = found.fit.affine if bent is None else bent.transform

@@ -1,5 +1,6 @@
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 
@@ -303,3 +304,31 @@ while not begun:
 
 def test_a_script_may_end_while_a_job_runs():
     assert run_python(ENDING) == "ended\n"
+
+
+def test_warnings_of_jobs_that_overlap_reach_their_own_runner(qtbot, runner):
+    other = JobRunner()
+    said: dict[str, list[str]] = {"first": [], "second": []}
+    runner.warned.connect(said["first"].append)
+    other.warned.connect(said["second"].append)
+    begun, over = threading.Event(), threading.Event()
+    hook, filters = warnings.showwarning, list(warnings.filters)
+
+    def first() -> Job[None]:
+        yield Progress(0, 0, "waiting for the second to begin")
+        begun.wait(LIMIT_S)
+        for _ in range(3):
+            progress.warn("of the first")
+        over.set()
+
+    def second() -> Job[None]:
+        begun.set()
+        yield Progress(0, 0, "waiting for the first to end")
+        over.wait(LIMIT_S)
+        progress.warn("of the second")
+
+    runner.start("first", first)
+    other.start("second", second)
+    qtbot.waitUntil(lambda: not runner.busy and not other.busy, timeout=LIMIT_MS)
+    assert said == {"first": ["of the first"], "second": ["of the second"]}
+    assert (warnings.showwarning, warnings.filters) == (hook, filters)

@@ -5,7 +5,6 @@ uninterrupted one would have seen, whatever the number of workers.
 """
 
 import math
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_semsr.core import Float32Array, OptionError, ReadError
+from napari_semsr.core import Float32Array, OptionError, ReadError, warn
 from napari_semsr.io import read
 from napari_semsr.models import BLOCK
 from napari_semsr.simulation import PHANTOMS, draw, random_scene, smooth_field
@@ -178,9 +177,7 @@ def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
     if len(small) == len(clear):
         msg = f"Training images must have {wanted}, got {named}; lower data.scene_px."
         raise OptionError(msg)
-    warnings.warn(
-        f"Training images without {wanted} are left out: {named}.", stacklevel=3
-    )
+    warn(f"Training images without {wanted} are left out: {named}.", stacklevel=3)
 
 
 def _cut(whole: Float32Array, side: int, rng: np.random.Generator) -> Float32Array:

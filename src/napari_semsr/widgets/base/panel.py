@@ -1,5 +1,6 @@
 """What every panel has: a form that scrolls, Run and Cancel, progress, status."""
 
+import html
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from magicgui.widgets.bases import CategoricalWidget
 from napari.layers import Image, Labels as LabelLayer, Layer
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QEvent, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
@@ -165,16 +166,7 @@ class Panel(QWidget):
         self._networks: tuple[str, ...] = ()  # that had a part in it
         self.runner, self.saver = JobRunner(self), JobRunner(self)
         self.looker = JobRunner(self)
-        for runner in (self.runner, self.saver, self.looker):
-            runner.stepped.connect(self._show_step)
-            runner.failed.connect(self.show_problem)
-            runner.busy_changed.connect(self._show_buttons)
-        self.runner.busy_changed.connect(self._show_busy)
-        self.runner.cancelled.connect(self._show_cancelled)
-        self.looker.returned.connect(self._show_look)
-        self.looker.cancelled.connect(self._show_looked)
-        self.saver.returned.connect(self._show_saved)
-        self.saver.cancelled.connect(lambda: self.show_status("Nothing was saved."))
+        self._follow_jobs()
         self.made: list[Image] = []  # by this panel, and still in the viewer
         self._switch = ResultSwitch(viewer, title)
         self.all_planes: CheckBox | None = None
@@ -186,6 +178,19 @@ class Panel(QWidget):
         events = viewer.layers.events
         for name in ("inserted", "removed", "reordered", "renamed"):
             getattr(events, name).connect(self._on_layers)
+
+    def _follow_jobs(self) -> None:
+        for runner in (self.runner, self.saver, self.looker):
+            runner.stepped.connect(self._show_step)
+            runner.failed.connect(self.show_problem)
+            runner.warned.connect(self.show_warning)
+            runner.busy_changed.connect(self._show_buttons)
+        self.runner.busy_changed.connect(self._show_busy)
+        self.runner.cancelled.connect(self._show_cancelled)
+        self.looker.returned.connect(self._show_look)
+        self.looker.cancelled.connect(self._show_looked)
+        self.saver.returned.connect(self._show_saved)
+        self.saver.cancelled.connect(self._show_not_saved)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Cancel the job when the panel is taken out of its dock.
@@ -246,8 +251,9 @@ class Panel(QWidget):
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
         self.unsaved = Note()
-        self.status, self.plane = Note(), Note()
-        notes = Limited(self.plane, self.unsaved, self.status, most_lines=_MOST_LINES)
+        self.status, self.plane, self.warned = Note(), Note(), Note()
+        told = (self.plane, self.unsaved, self.warned, self.status)
+        notes = Limited(*told, most_lines=_MOST_LINES)
         for part in (self.buttons, self.progress_bar, notes):
             foot.addWidget(part)
         return foot
@@ -599,6 +605,9 @@ class Panel(QWidget):
         self._show_unsaved()
         self.notify(f"{self._saving.name} is saved as {saved.output}.")
 
+    def _show_not_saved(self) -> None:
+        self.show_status("Nothing was saved.")
+
     # -- running -------------------------------------------------------------
 
     @property
@@ -658,7 +667,8 @@ class Panel(QWidget):
         """Start any job of this panel at once, unless one is running."""
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, on_result, is_run=title is None)
-        return self.runner.start(title or self.title, make, Turn(show=finish))
+        turn = Turn(begin=self._forget_warnings, show=finish)
+        return self.runner.start(title or self.title, make, turn)
 
     def _begin(
         self,
@@ -670,6 +680,7 @@ class Panel(QWidget):
         self._origin = tuple(seen)
         self._networks = tuple(filter(None, dict.fromkeys(seen.values())))
         self._switch.under = under
+        self._forget_warnings()
         self._show_buttons()
         if self._results_title:
             self.results.setTitle(f"{self._results_title}: of an earlier run")
@@ -773,6 +784,18 @@ class Panel(QWidget):
         said = self.worded(text)
         self.status.setText(said, "problem")
         show_error(said)
+
+    def show_warning(self, text: str) -> None:
+        """Say what a result must be taken with; it stays until the next run."""
+        said = self.worded(text)
+        line = f'<p class="warning">{html.escape(said, quote=False)}</p>'
+        if line not in self.warned.text():
+            self.warned.setText(self.warned.text() + line)
+            if not self.isVisible():
+                show_warning(said)
+
+    def _forget_warnings(self) -> None:
+        self.warned.setText("")
 
     def worded(self, text: str) -> str:
         """Say what a job says in the words of this panel."""

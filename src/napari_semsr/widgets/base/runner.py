@@ -39,6 +39,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     Waiting,
+    hear_warnings,
     in_background,
     return_free_memory,
 )
@@ -100,6 +101,7 @@ class _Run:
         self.value: Any = None
         self.error: BaseException | None = None
         self.shown = True
+        self._heard: set[str] = set()
         self._owner = ref(owner)
         self._make: Callable[[], Job[Any]] | None = make
 
@@ -120,11 +122,17 @@ class _Run:
         if make is None:
             return
         try:
-            with in_background():
+            with in_background(), hear_warnings(self._hear):
                 self.value = self._drive(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error
         _queue().ended.emit(self)
+
+    def _hear(self, warning: str) -> None:
+        """Pass a warning on, once in a run."""
+        if warning not in self._heard:
+            self._heard.add(warning)
+            _queue().warned.emit(self, warning)
 
     def _drive(self, job: Job[Any]) -> Any:
         reported = returned = 0.0
@@ -150,6 +158,19 @@ class _Run:
 
 class _Worker(FunctionWorker[None]):
     """A function worker whose `quit` reaches the job."""
+
+    def run(self) -> None:
+        """Do the job, which raises nothing.
+
+        superqt swaps the hook and the filters of Python's warnings meanwhile. They are
+        those of all threads: after two jobs that overlap no warning reaches anybody.
+        """
+        self.started.emit()
+        self._running = True
+        self.work()
+        self._running = False
+        self.finished.emit()
+        self._finished.emit(self)
 
     def quit(self) -> None:
         """Ask the job to stop at its next step."""
@@ -196,6 +217,7 @@ class _Queue(QObject):
     """
 
     stepped = QtSignal(object, object)
+    warned = QtSignal(object, str)
     ended = QtSignal(object)
 
     def __init__(self) -> None:
@@ -203,6 +225,7 @@ class _Queue(QObject):
         self.runs: list[_Run] = []
         self.shown: list[_Run] = []  # those that have ended and are being shown
         self.stepped.connect(self._on_step)
+        self.warned.connect(self._on_warning)
         self.ended.connect(self._on_end)
 
     def of(self, owner: "JobRunner") -> list[_Run]:
@@ -292,6 +315,11 @@ class _Queue(QObject):
             run.idle = idle
             self.advance()
 
+    def _on_warning(self, run: _Run, warning: str) -> None:
+        owner = run.owner
+        if owner is not None and not run.cancel.is_set():
+            owner.warned.emit(warning)
+
     def _on_end(self, run: _Run) -> None:
         self.runs.remove(run)
         if run.bar is not None:
@@ -366,6 +394,8 @@ class JobRunner(QObject):
 
     stepped = QtSignal(object)
     """Emits `Progress` in the main thread, at most 20 times a second."""
+    warned = QtSignal(str)
+    """Emits each warning of ours in the main thread, once in a run."""
     returned = QtSignal(object)
     """Emits what the job returned."""
     failed = QtSignal(str)
