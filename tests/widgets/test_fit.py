@@ -1,11 +1,13 @@
 """Every panel of the manifest fits a narrow dock, in small and in large letters."""
 
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QDockWidget,
+    QDoubleSpinBox,
     QGroupBox,
     QLabel,
     QLineEdit,
@@ -34,7 +37,7 @@ from qtpy.QtWidgets import (
 )
 
 import napari_semsr
-from napari_semsr.widgets.base import Note
+from napari_semsr.widgets.base import Note, shorten_number
 from napari_semsr.widgets.base.panel import Panel
 
 WINDOW, DOCK_PX = (1360, 860), 320
@@ -274,3 +277,21 @@ def test_pixel_size_and_its_unit_share_a_line(dock, letters, qtbot):
     size.value = (55.82, 55.82)
     boxes = (size.height_box, size.width_box, size.unit_box)
     qtbot.waitUntil(lambda: len({box.native.y() for box in boxes}) == 1)
+
+
+def test_box_shortens_its_number_and_leaves_qt_no_function_to_call(qtbot):
+    """What Python's collector may empty before Qt is done with it ends the process."""
+    box = QDoubleSpinBox()
+    box.setDecimals(6)
+    qtbot.addWidget(box)
+    gc.collect()
+    before = _functions()
+    shorten_number(box)
+    assert _functions() <= before
+    box.setValue(2.5)
+    box.show()
+    qtbot.waitUntil(lambda: box.text() == f"2{box.locale().decimalPoint()}5")
+
+
+def _functions() -> set[int]:
+    return {id(o) for o in gc.get_objects() if isinstance(o, FunctionType)}

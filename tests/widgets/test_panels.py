@@ -375,6 +375,29 @@ def test_matplotlib_is_imported_in_the_thread_of_a_job():
     run_python(NOTING + PLOTTING, *words)
 
 
+COLLECTING = """
+import gc
+gc.disable()
+for argument in sys.argv[1:]:
+    module, name = argument.split(":")
+    found = importlib.import_module("napari_semsr.widgets." + module)
+    panel = getattr(found, name)(viewer)
+del panel
+app.setStyleSheet("QWidget {font-size: 11px}")
+thread = threading.Thread(target=gc.collect)
+thread.start()
+while thread.is_alive():
+    app.processEvents()
+for _ in range(5):
+    app.processEvents(); time.sleep(0.002)
+"""
+
+
+def test_panels_may_be_collected_in_another_thread():
+    """Qt lives on a little longer than what Python kept of them."""
+    run_python(NOTING + COLLECTING, *(f"{m}:{name}" for m, name in PANELS.items()))
+
+
 LOOKING = """
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 panel = EnhancePanel(viewer)

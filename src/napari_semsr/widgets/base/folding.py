@@ -3,9 +3,15 @@
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtCore import (
+    QEvent,
+    QObject,
+    QSize,
+    Qt,
+    QTimerEvent,
+)
 from qtpy.QtGui import QHelpEvent, QResizeEvent, QTextDocument
 from qtpy.QtWidgets import (
     QAbstractButton,
@@ -252,39 +258,52 @@ def elide_items(view: QAbstractItemView) -> None:
 
 def shorten_number(box: QDoubleSpinBox) -> None:
     """Let a spin box with many decimals show only those that say something."""
-    line = box.lineEdit()
-    assert line is not None  # noqa: S101 - every spin box has one
+    shortening = _Shortening(box)
+    box.textChanged.connect(shortening.follow)
+    box.editingFinished.connect(shortening.shorten)
+    box.installEventFilter(shortening)
 
-    def shorten(_: str = "") -> None:
+
+class _Shortening(QObject):
+    """Takes the idle zeros away whenever a spin box has written itself.
+
+    It keeps nothing but Qt's own: Python's collector may empty what it finds here
+    while Qt still has events for the box.
+    """
+
+    def shorten(self) -> None:
+        """Leave out what says nothing."""
+        box, line = self._parts()
         text, point = line.text(), box.locale().decimalPoint()
         short = text.rstrip("0").removesuffix(point) if point in text else text
         if short != text:
             line.setText(short)
             box.updateGeometry()
 
-    def follow(_: str) -> None:
-        if not (line.isModified() and line.hasFocus()):  # not while it is typed
-            shorten()
-
-    box.textChanged.connect(follow)
-    box.editingFinished.connect(shorten)
-    box.installEventFilter(_Restyled(box, shorten))
-
-
-class _Restyled(QObject):
-    """Calls something when a box is shown, or has another style: it writes itself."""
-
-    def __init__(self, box: QWidget, call: Callable[[], None]) -> None:
-        super().__init__(box)
-        self._later = QTimer(self)  # when Qt is done with the event
-        self._later.setSingleShot(True)
-        self._later.timeout.connect(call)
+    def follow(self, _: str) -> None:
+        """Do the same after a change, unless it is being typed."""
+        line = self._parts()[1]
+        if not (line.isModified() and line.hasFocus()):
+            self.shorten()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Call it soon after such an event."""
+        """Shorten soon after the box is shown, or has another style."""
         if event is not None and event.type() in _RESTYLED:
-            self._later.start()
+            self.startTimer(0)  # when Qt is done with the event
         return super().eventFilter(watched, event)
+
+    def timerEvent(self, event: QTimerEvent | None) -> None:  # noqa: N802
+        """Shorten once."""
+        if event is not None:
+            self.killTimer(event.timerId())
+            self.shorten()
+
+    def _parts(self) -> tuple[QDoubleSpinBox, QLineEdit]:
+        box = self.parent()
+        assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
+        line = box.lineEdit()
+        assert line is not None  # noqa: S101 - every spin box has one
+        return box, line
 
 
 def least_width(widget: QWidget) -> int:
