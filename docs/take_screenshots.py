@@ -44,6 +44,7 @@ from napari_semsr.io.formats import write  # noqa: E402
 from napari_semsr.jobs import samples  # noqa: E402
 from napari_semsr.jobs.simulate import SimulateOptions, simulate_job  # noqa: E402
 from napari_semsr.jobs.stitch import stitch_job  # noqa: E402
+from napari_semsr.widgets import project  # noqa: E402
 from napari_semsr.widgets.base.panel import Panel  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
@@ -51,6 +52,7 @@ PLUGIN = "napari-semsr"
 SIZE = (1360, 860)
 DOCK_PX = 400
 PATIENCE_S = 600
+OPEN, STITCH, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
 VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
 
 
@@ -65,7 +67,7 @@ def settle(seconds: float = 0.3) -> None:
 def finish(panel: Panel) -> None:
     """Wait until the panel's job has ended; a problem ends the script."""
     end = time.monotonic() + PATIENCE_S
-    while panel.runner.busy:
+    while panel.busy:
         if time.monotonic() > end:
             msg = f"{panel.title} did not end within {PATIENCE_S} s."
             raise TimeoutError(msg)
@@ -142,7 +144,7 @@ def photograph_open_mosaic() -> None:
     path = Path(_SCRATCH.name) / "wafer.tif"
     write(samples.draw_specimen().replace(name="wafer"), path)
     viewer = new_viewer()
-    panel = dock(viewer, "Open mosaic")
+    panel = dock(viewer, OPEN)
     panel.path.value = path
     finish(panel)
     panel.run()
@@ -153,7 +155,7 @@ def photograph_open_mosaic() -> None:
 def photograph_stitch() -> None:
     """Stitch the simulated scan."""
     viewer = new_viewer("scan")
-    panel = dock(viewer, "Stitch mosaic")
+    panel = dock(viewer, STITCH)
     finish(panel)  # it looks into the folder of the sample
     panel.run()
     finish(panel)
@@ -262,6 +264,16 @@ def photograph_crop() -> None:
     keep(viewer, "crop")
 
 
+def photograph_register() -> None:
+    """Bring the optical scan onto the electron image of the same place."""
+    viewer = new_viewer("place")
+    panel = dock(viewer, REGISTER)
+    panel.run()
+    finish(panel)
+    panel.look.overlay.value = True
+    keep(viewer, "register")
+
+
 # -- every panel, to be looked at ----------------------------------------------------
 
 THEMES = ("dark", "light")
@@ -271,13 +283,14 @@ ERROR = (
     ".ome.zarr cannot be written, since the disk is full: free some space, or choose "
     "another place under Save as."
 )
-STITCH, OPEN = "Stitch mosaic", "Open mosaic"
+SHOWN = {STITCH: "scan", REGISTER: "place"}
+"""Samples that panels are opened with, where two exposures are not what they need."""
 SMALL = {
     "Check model": {"discs": 8, "size_px": 256},
     "Demonstration": {"frame_px": 144, "size": 192},
 }
 """What is typed first where a run would take long."""
-UNTRIED = ("Train", "Save")  # a long run, in the manual's own pictures; a dialog
+UNTRIED = ("Train",)  # a long run, in the manual's own pictures
 
 
 def every_name() -> list[str]:
@@ -296,7 +309,10 @@ def photograph_every(folder: Path, only: list[str]) -> None:
     for theme in THEMES:
         get_settings().appearance.theme = theme
         for name in only or every_name():
-            viewer = new_viewer("scan" if name == STITCH else "exposures")
+            # A dialog would wait for an answer that nobody gives here.
+            new = Path(_SCRATCH.name) / f"{theme}.semsr"
+            project.ask_new_project = lambda _, new=new: new
+            viewer = new_viewer(SHOWN.get(name, "exposures"))
             place, panel = viewer.window.add_plugin_dock_widget(PLUGIN, name)
             settle()
             look_at(place, panel, folder, f"{name}-{theme}-opens-1-opened")
@@ -363,6 +379,7 @@ def main() -> None:
     photograph_open_mosaic()
     photograph_stitch()
     photograph_window()
+    photograph_register()
     photograph_enhance()
     photograph_train()
     photograph_frc_map()

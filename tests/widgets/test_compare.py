@@ -77,6 +77,24 @@ def test_before_and_after_shows_these_two_alone(panel, model):
     assert visible(model) == ["field", "field · wiener", "mark"]
 
 
+def test_before_of_a_turned_layer_is_turned_as_well(panel, model):
+    source = model.layers["field"]
+    source.affine = np.array([[0.9, 0.2, 70], [-0.2, 0.9, 5], [0, 0, 1]])
+    source.corner_pixels = np.array([[20, 40], [119, 139]])
+    panel.look.split.value = 50
+    before = model.layers["before"]
+    for place in ((0, 0), (30, 10)):
+        np.testing.assert_allclose(
+            before.data_to_world(place),
+            source.data_to_world(np.add(place, (20, 40))),
+        )
+    source.affine = np.eye(3)
+    panel.look.split.value = 60
+    np.testing.assert_allclose(
+        before.data_to_world((1, 1)), source.data_to_world((21, 41))
+    )
+
+
 @pytest.mark.parametrize("turned", [False, True], ids=["in order", "the other way"])
 def test_side_by_side_shows_these_two_alone_the_left_one_left(panel, model, turned):
     first, second = model.layers["field"], model.layers["field · wiener"]

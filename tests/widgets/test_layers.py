@@ -21,6 +21,7 @@ from napari_semsr.widgets.layers import (
     micrograph_from_layer,
     network_of,
     nm_per_unit,
+    on_one_grid,
     result_name,
     same_unit,
     show_scale_bar,
@@ -161,6 +162,27 @@ def test_colour_layer_of_equal_channels_is_taken_as_its_grey(wrap):
 def test_micrograph_from_layer_refuses(layer, match):
     with pytest.raises(ShapeError, match=match):
         micrograph_from_layer(layer)
+
+
+@pytest.mark.parametrize(
+    ("shown", "same"),
+    [
+        ({}, True),
+        ({"scale": (1, 1), "affine": np.diag([2.0, 2.0, 1.0])}, True),
+        ({"affine": np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])}, False),
+        ({"rotate": 5}, False),
+        ({"affine": np.array([[1, 0, 4], [0, 1, 0], [0, 0, 1]])}, False),
+        ({"translate": (0, 2)}, False),
+        ({"units": "um"}, False),
+    ],
+    ids=["equal", "scaled otherwise", "mirrored", "turned", "moved", "away", "unit"],
+)
+def test_layers_lie_on_one_grid_as_they_are_shown(shown, same):
+    first = Image(IMAGE, scale=(2, 2), units="nm")
+    second = Image(IMAGE, **{"scale": (2, 2), "units": "nm"} | shown)
+    assert on_one_grid(first, second) is same
+    pile = Image(np.stack([IMAGE, IMAGE]), scale=(1, 2, 2), units=("pixel", "nm", "nm"))
+    assert on_one_grid(pile, second) is same
 
 
 def test_micrograph_from_layer_composes_affine_scale():

@@ -112,6 +112,19 @@ def test_pair_of_different_shapes_is_refused(module, model, qtbot):
     assert "onto one grid" in panel.status.text()
 
 
+@pytest.mark.parametrize("module", ["measure.frc_map", "measure.metrics"])
+def test_pair_that_is_shown_at_two_places_is_refused(module, model, qtbot):
+    for name, down in (("a", 0), ("b", 7)):
+        shift = np.array([[1, 0, down], [0, 1, 0], [0, 0, 1]])
+        model.add_image(np.zeros((40, 40)), name=name, affine=shift)
+    panel = make(module, model, qtbot)
+    second = panel.second if module == "measure.frc_map" else panel.reference
+    assert second.value is None
+    second.value = model.layers["a"]
+    panel.run()
+    assert "is shown 7 px down or up and 0 px beside" in panel.status.text()
+
+
 @pytest.mark.parametrize("module", ["measure.frc_map", "measure.spectrum"])
 def test_calibrated_with_uncalibrated_is_refused(module, model, qtbot, add):
     grain = np.random.default_rng(0).random((64, 64))

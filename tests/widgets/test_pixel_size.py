@@ -30,6 +30,8 @@ def test_only_decimals_that_say_something_are_shown(edit):
     point = box.locale().decimalPoint()
     assert edit.height_box.native.text() == f"y 55{point}82"
     assert box.text() == "x 20"
+    edit.value = (55.82, 20.0)  # again
+    assert box.text() == "x 20"
     box.lineEdit().setText(f"x 7{point}123456")
     box.interpretText()
     assert edit.value == (55.82, 7.123456)

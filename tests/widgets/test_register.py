@@ -265,6 +265,46 @@ def test_flicker_shows_one_and_the_other_until_it_ends(panel, opened, qtbot):
     assert opened.layers["light"].visible
 
 
+def test_difference_is_refused_where_grey_levels_have_no_common_scale(
+    panel, opened, add, finish
+):
+    fixed = opened.layers["electrons"]
+
+    def subtract(other):
+        panel.look.left.value, panel.look.right.value = fixed, other
+        panel.look.difference_button.click()
+        finish(panel)
+        return panel.status.text()
+
+    light = subtract(opened.layers["light"])
+    assert "have no common scale" in light
+    assert "Overlay in two colours" in light
+    assert len(opened.layers) == 2
+    noise = np.random.default_rng(0).normal(0, FIXED.array().std(), FIXED.shape)
+    again = FIXED.replace(data=(FIXED.array() + noise).astype(np.float32))
+    assert "Added again" in subtract(add(opened, again.replace(name="again")))
+
+
+def test_what_is_shown_turned_is_taken_as_it_is_shown(
+    panel, opened, qtbot, run_panel, finish
+):
+    light = opened.layers["light"]
+    assert panel.shown_button.isHidden()
+    turn = np.eye(3)
+    turn[:2, :2], turn[:2, 2] = TRUE.matrix, TRUE.shift
+    light.affine = turn
+    assert not panel.shown_button.isHidden()
+    assert "press Take it as it is shown" in run_panel(panel)
+    panel.shown_button.click()
+    finish(panel)
+    made = opened.layers["light · registered"].data
+    expected = Warped(moving_image(), Grid.of(FIXED), TRUE).read()
+    np.testing.assert_allclose(np.asarray(made), expected, atol=1e-5)
+    assert missed_nm(panel.registered[0].stored.transform) < 1e-6
+    light.affine = np.eye(3)
+    assert panel.shown_button.isHidden()
+
+
 def test_transform_is_saved_and_applied_again(
     panel, opened, qtbot, add, run_panel, finish, choose, tmp_path
 ):
@@ -282,7 +322,7 @@ def test_transform_is_saved_and_applied_again(
     finish(panel)
     again, first = (opened.layers[f"{n} · registered"] for n in ("enhanced", "light"))
     np.testing.assert_array_equal(np.asarray(again.data), np.asarray(first.data))
-    assert "stored" in panel.figures.text()
+    assert "given, not searched for" in panel.figures.text()
     panel.fixed.value = add(opened, OTHER.replace(origin=(9e4, 0.0)))
     panel.apply_button.click()
     finish(panel)

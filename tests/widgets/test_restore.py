@@ -23,7 +23,9 @@ def panel(model, qtbot, field) -> RestorePanel:
 @pytest.mark.parametrize("method", ["wiener", "blind"])
 def test_result_is_a_calibrated_layer(panel, model, run_panel, method):
     panel.form.set_values(method=method, psf="10nm")
-    assert run_panel(panel) == f"Restored field by {method}."
+    called = panel.form.widget("method").native.currentText()
+    assert run_panel(panel) == f"Restored field ({called})."
+    assert f"<b>{called}</b>" in panel.figures.text()
     found = micrograph_from_layer(model.layers[f"field · {method}"])
     assert found.pixel_size_nm == (10, 10)
     assert found.provenance.options["method"] == method

@@ -114,6 +114,8 @@ class PixelSizeEdit(QWidget):
         typed = [round(n / _UNITS_NM[unit], _DECIMALS) for n in size or (0.0, 0.0)]
         controls = (self.height_box, self.width_box, self.unit_box)
         for control, shown in zip(controls, (*typed, unit), strict=True):
+            if control.value == shown:  # else Qt writes it with all its zeros
+                continue
             with control.changed.blocked():
                 control.value = shown
         self._on_change()

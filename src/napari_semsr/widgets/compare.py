@@ -49,6 +49,7 @@ from napari_semsr.widgets.layers import (
     free_name,
     image_layers,
     planes_of,
+    shown_by,
     step_before,
     without_cache,
 )
@@ -90,6 +91,8 @@ def told_of_change(
 class OverLayer(QObject):
     """A layer that lies over another for a while, in no list of the panels."""
 
+    _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
+
     def __init__(
         self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
     ) -> None:
@@ -101,7 +104,8 @@ class OverLayer(QObject):
         """Show pixels at their place, above everything else."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
-            self.layer.scale, self.layer.translate = look["scale"], look["translate"]
+            for name in self._FOLLOWS & look.keys():
+                setattr(self.layer, name, look[name])
             return
         chosen = list(self._viewer.layers.selection)
         look |= {"metadata": {HELPER_KEY: True}}
@@ -167,10 +171,15 @@ class BeforeAfter(OverLayer):
         lead = self._viewer.dims.current_step[-source.ndim : -2]
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
+        pitch = np.asarray(source.scale[-2:])  # all else, such as a turn, is `affine`
+        linear, shift = shown_by(source)
+        affine = np.eye(3)
+        affine[:2, :2], affine[:2, 2] = linear / pitch, shift
         look = {
             "name": _BEFORE_NAME,
-            "scale": np.asarray(source.scale[-2:]) * factor,
-            "translate": np.asarray(source.translate[-2:]) + first * source.scale[-2:],
+            "scale": pitch * factor,
+            "translate": first * pitch,
+            "affine": affine,
             "units": source.units[-2:],
             "axis_labels": source.axis_labels[-2:],
             "contrast_limits": source.contrast_limits,
@@ -541,10 +550,14 @@ class CompareControls(Form):
         with panel.told():
             first, second = panel.micrograph(left), panel.micrograph(right)
             panel.start(
-                lambda: _subtract(first, second),
+                lambda: self._subtracted(first, second),
                 lambda opened: self._add_difference(opened, (left, right)),
                 "Difference",
             )
+
+    def _subtracted(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
+        """Subtract the first image from the second."""
+        return _subtract(first, second)
 
     def _add_difference(self, opened: Opened, layers: tuple[Layer, Layer]) -> None:
         """Show a difference around zero, which has no colour."""

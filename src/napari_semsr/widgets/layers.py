@@ -123,31 +123,50 @@ def is_exposure(layer: Layer) -> bool:
 
 
 def on_one_grid(first: Layer, second: Layer) -> bool:
-    """Whether two layers have the same pixels at the same place."""
-    grids = [
-        (item.extent.data[1][-2:], item.scale[-2:], item.translate[-2:])
-        for item in (first, second)
-    ]
-    return first.units[-2:] == second.units[-2:] and all(
-        np.allclose(a, b, rtol=_TOLERANCE) for a, b in zip(*grids, strict=True)
-    )
+    """Whether two layers have the same pixels at the same place, as they are shown."""
+    (shape, places), (other, others) = map(_corners, (first, second))
+    near = np.abs(places - others).max() <= _TOLERANCE * np.ptp(places, axis=0).max()
+    return first.units[-2:] == second.units[-2:] and shape == other and bool(near)
+
+
+def _corners(layer: Layer) -> tuple[tuple[int, ...], NDArray[Any]]:
+    """Sides of a layer, and where the corners of a plane are shown."""
+    sides = layer.extent.data[1][-2:] + 1
+    ends = np.zeros((3, layer.ndim))
+    ends[1, -2], ends[2, -1] = sides
+    shown = [layer.data_to_world(end)[-2:] for end in ends]
+    return tuple(np.rint(sides).astype(int).tolist()), np.array(shown)
+
+
+def shown_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Map from the pixels of a plane to where they are shown: (2, 2) and (2,)."""
+    shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
+    ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)[-2:]]
+    return np.stack(ends, axis=1)[-2:] - shift[-2:, None], shift[-2:]
+
+
+def is_turned(layer: Layer) -> bool:
+    """Whether a layer is shown turned, sheared or flipped."""
+    linear, _ = shown_by(layer)
+    scale = np.diag(linear)
+    off = np.abs(linear - np.diag(scale)).max()
+    return bool(off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0))
 
 
 def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scale and translation of a layer, unless it is turned, sheared or flipped."""
-    shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
-    ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)]
-    linear = np.stack(ends, axis=1) - shift[:, None]
-    scale = np.diag(linear)
-    if np.allclose(scale, layer.scale, rtol=1e-9, atol=0):
-        scale = np.asarray(layer.scale, dtype=float)  # which has all digits
-    off = np.abs(linear - np.diag(scale)).max()
-    if off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0):
+    if is_turned(layer):
         msg = (
             f"Layer {layer.name!r} must not be rotated, sheared or flipped to be "
-            "measured or saved, since no file of ours holds that; reset its transform."
+            "measured or saved, since its pixels do not lie where they are shown: "
+            "choose it as Moving in Register to SEM and press Take it as it is shown, "
+            "or reset its transform."
         )
         raise ShapeError(msg)
+    linear, shift = shown_by(layer)
+    scale = np.diag(linear)
+    if np.allclose(scale, layer.scale[-2:], rtol=1e-9, atol=0):
+        scale = np.asarray(layer.scale[-2:], dtype=float)  # which has all digits
     return scale, shift
 
 
@@ -233,11 +252,12 @@ def micrograph_from_layer(
     point: Sequence[float] = (),
     *,
     plane: tuple[int, ...] | None = None,
+    unturned: bool = False,
 ) -> Micrograph:
     """Read a layer as it is shown: its plane, its calibration, its history.
 
     Gives level 0, lazy when the layer is; uncalibrated when the layer's units are
-    pixels.
+    pixels. `unturned`: by scale and translation alone, whatever else is done to it.
     """
     if layer is None:
         msg = "An image layer must be chosen; open one with Open mosaic or a sample."
@@ -248,7 +268,10 @@ def micrograph_from_layer(
             "whole field first."
         )
         raise ShapeError(msg)
-    scale, shift = (part[-2:] for part in _plain_transform(layer))
+    if unturned:
+        scale, shift = layer.scale[-2:], layer.translate[-2:]
+    else:
+        scale, shift = _plain_transform(layer)
     factors = [nm_per_unit(unit) for unit in layer.units[-2:]]
     y, x = factors
     calibrated = y is not None and x is not None

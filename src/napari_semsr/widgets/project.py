@@ -76,7 +76,7 @@ class SavePanel(Panel):
             label="Figure of",
             tooltip="What the figure shows.",
             choices=[
-                ("the canvas as it is shown", "canvas"),
+                ("the canvas as shown", "canvas"),
                 ("all that is visible, in full", "full"),
             ],
         )

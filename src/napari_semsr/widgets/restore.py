@@ -39,18 +39,20 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
 _ITERATIVE = ("richardson-lucy", "blind")
+_METHODS = {
+    "Wiener": "wiener",
+    "Wiener, unsupervised": "unsupervised-wiener",
+    "constrained least squares": "cls",
+    "Richardson-Lucy": "richardson-lucy",
+    "blind": "blind",
+}
+_CALLED = {method: called for called, method in _METHODS.items()}
 _ROWS = {
     "method": Row(
         "Method",
         "Linear filters are quick; Richardson-Lucy keeps grey levels positive; blind "
         "also adjusts the blur.",
-        {
-            "Wiener": "wiener",
-            "Wiener, unsupervised": "unsupervised-wiener",
-            "constrained least squares": "cls",
-            "Richardson-Lucy": "richardson-lucy",
-            "blind": "blind",
-        },
+        _METHODS,
     ),
     "psf": Row(
         "Blur",
@@ -139,7 +141,9 @@ class RestorePanel(Panel):
         made = add_stack(self.viewer, outcome, layer, title)
         yield
         self.look.finished_stack(made, layer, outcome.planes)
-        said = f"Restored {len(outcome.planes)} planes by {outcome.made.method}."
+        said = (
+            f"Restored {len(outcome.planes)} planes ({_CALLED[outcome.made.method]})."
+        )
         change, hardly = told_of_change(outcome.made.change, "method")
         self.show_result({**change, **_figures(outcome.made)}, said + hardly)
 
@@ -152,7 +156,7 @@ class RestorePanel(Panel):
         layer = add_opened(self.viewer, outcome.opened, name=title)
         yield
         self.look.finished(layer, source, image, outcome.opened)
-        said = f"Restored {name} by {outcome.made.method}."
+        said = f"Restored {name} ({_CALLED[outcome.made.method]})."
         change, hardly = told_of_change(outcome.made.change, "method")
         self.show_result({**change, **_figures(outcome.made)}, said + hardly)
 
@@ -163,7 +167,7 @@ def _figures(made: RestoredFile) -> Numbers:
     y, x = told["psf"]["sigma_px"]
     width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"
     rows: dict[str, Quantity | str] = {
-        "Method": made.method,
+        "Method": _CALLED[made.method],
         "Blur": f"{told['psf']['kind']}, {width}",
     }
     if told.get("noise_std") is not None:

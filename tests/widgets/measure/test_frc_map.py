@@ -39,7 +39,7 @@ def test_map_lies_over_the_image_in_nm(panel, model, run_panel):
     assert layer.interpolation2d == "nearest"
     assert layer.opacity < 1
     assert 20 < np.nanmedian(layer.data) < 200
-    assert "whole field" in panel.figures.text()
+    assert "Whole field" in panel.figures.text()
     assert panel.results.isVisibleTo(panel)
 
 
@@ -128,7 +128,7 @@ def test_map_is_not_laid_over_other_images(panel, model, finish):
     model.layers.remove("second")
     finish(panel)
     assert "'second' was removed" in panel.status.text()
-    assert "median" in panel.figures.text()
+    assert "Median" in panel.figures.text()
     assert [layer.name for layer in model.layers] == ["first"]
 
 

@@ -520,12 +520,13 @@ class Panel(QWidget):
             self._active = active
             self.choose_input(active)
 
-    def micrograph(self, layer: Image | None) -> Micrograph:
-        """Read a layer at the plane that is shown."""
+    def micrograph(self, layer: Image | None, *, unturned: bool = False) -> Micrograph:
+        """Read a layer at the plane that is shown, perhaps as if it were not turned."""
         if layer is not None:
             without_cache(layer)
             self._seen[_told_of(layer)] = network_of(layer)
-        return micrograph_from_layer(layer, tuple(self.viewer.dims.point))
+        point = tuple(self.viewer.dims.point)
+        return micrograph_from_layer(layer, point, unturned=unturned)
 
     # -- saving --------------------------------------------------------------
 

@@ -268,7 +268,7 @@ class FrcMapPanel(Panel):
         yield from show_outline(self, {layer: part} if part else {})
         yield from self._draw(outcome)
         yield
-        median = _numbers(report)["median"]
+        median = _numbers(report)["Median"]
         found = "no block has a resolution"
         if median is not None:
             found = f"median {Quantity(median, report.unit)}"
@@ -318,7 +318,8 @@ def _draw_resolutions(axes: "Axes", report: FrcMapReport) -> None:
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         label = f"{name} {value:.3g} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
-    if marks:
+    if marks:  # above the bars, which it would hide
+        axes.set_ylim(0, 1.5 * axes.get_ylim()[1])
         axes.legend(loc="upper right")
     axes.set_xlabel(f"Resolution ({report.unit})")
     axes.set_ylabel("Blocks")
@@ -386,7 +387,7 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
 
 def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
     """Spread of the blocks in the map's unit."""
-    marks = {"p10": 10, "median": 50, "p90": 90}
+    marks = {"10th percentile": 10, "Median": 50, "90th percentile": 90}
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
 
@@ -423,10 +424,10 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
     rows: dict[str, Quantity | str] = {
         label: Quantity(value, report.unit) for label, value in _numbers(report).items()
     }
-    rows["whole field"] = _whole_of(outcome)
-    rows["method"] = outcome.whole.result.method if outcome.whole else report.method
+    rows["Whole field"] = _whole_of(outcome)
+    rows["Method"] = outcome.whole.result.method if outcome.whole else report.method
     failed = f"of {report.blocks} blocks"
-    return rows | {"failed": Quantity(report.failed, form="d", note=failed)}
+    return rows | {"Failed": Quantity(report.failed, form="d", note=failed)}
 
 
 def _reasons_text(report: FrcMapReport) -> str:

@@ -12,6 +12,7 @@ from napari_semsr.widgets.base import TIMES, Panel
 from napari_semsr.widgets.layers import grey_layers, is_truth, on_one_grid
 
 _PART = "measured part"
+_APART_PX = 0.5  # from here on another pixel is the nearest
 _COLOUR = "#ffd400"  # not in viridis, so that it stands out on a map too
 
 
@@ -43,6 +44,15 @@ def read_pair(panel: Panel, first: Image, second: Image | None) -> list[Microgra
         msg = (
             f"Both images must have the same shape, got {shapes[0]} and {shapes[1]} "
             "px; bring them onto one grid in the panel Crop."
+        )
+        raise ShapeError(msg)
+    pitch = np.array(images[0].scale)
+    off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
+    if images[0].unit == images[-1].unit and off.max() > _APART_PX:
+        msg = (
+            f"Both images must lie at one place, but {layers[-1].name!r} is shown "
+            f"{off[0]:.4g} px down or up and {off[1]:.4g} px beside "
+            f"{layers[0].name!r}; bring them onto one grid in the panel Crop."
         )
         raise ShapeError(msg)
     return images

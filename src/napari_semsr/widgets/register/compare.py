@@ -2,16 +2,49 @@
 
 from typing import Any
 
+import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
 
-from napari_semsr.widgets.base import Panel
+from napari_semsr.core import Job, Micrograph, OptionError
+from napari_semsr.jobs import difference_of, input_levels
+from napari_semsr.widgets.base import Opened, Panel
 from napari_semsr.widgets.compare import CompareControls
 
 _TURN_MS = 500  # a flash a second, far below what troubles sensitive people
 _LEFT, _RIGHT = "magenta", "green"  # together they are white, for every eye
+_WINDOW_PX = 1024  # chosen: read in a moment, and enough to know the grey levels
+_BLOCK_PX = 8  # chosen: averages the noise of a pixel to an eighth
+
+
+def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
+    """Refuse to subtract images whose grey levels have no common scale.
+
+    Their difference varies more than one of them does: it shows less of what differs
+    in the sample than that image itself.
+    """
+    made = difference_of(first, second)
+    seen = []
+    for image in (first, second):
+        levels = yield from input_levels(image, (), made, [made.data])
+        rows, columns = (slice(max(0, n - _WINDOW_PX) // 2, None) for n in made.shape)
+        part = np.asarray(levels[0][rows, columns][:_WINDOW_PX, :_WINDOW_PX], float)
+        down, right = (n // _BLOCK_PX for n in part.shape)
+        blocks = part[: down * _BLOCK_PX, : right * _BLOCK_PX].reshape(
+            down, _BLOCK_PX, right, _BLOCK_PX
+        )
+        seen.append(blocks.mean(axis=(1, 3)))
+    known = np.isfinite(seen).all(axis=0)
+    old, new = (part[known] for part in seen)
+    if known.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
+        msg = (
+            f"The grey levels of {first.name} and {second.name} have no common scale, "
+            "as of two instruments: their difference would show that alone. Take "
+            "Overlay in two colours, Flicker or Before | after."
+        )
+        raise OptionError(msg)
 
 
 class OverlayControls(CompareControls):
@@ -90,6 +123,11 @@ class OverlayControls(CompareControls):
         self._pair = (left, right)
         self._alone.show(left, right)
         return True
+
+    def _subtracted(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
+        """Subtract images of one scale of grey levels; refuse others."""
+        yield from _require_one_scale(first, second)
+        return (yield from super()._subtracted(first, second))
 
     def _upper(self) -> Image:
         """Whichever lies above the other."""

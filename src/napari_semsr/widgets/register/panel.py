@@ -11,7 +11,14 @@ from napari.layers import Image, Layer
 from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core import Affine, Elastic, Job, Micrograph, ShapeError
-from napari_semsr.io import BAR_KEY, HELPER_KEY, read_transform, write_transform
+from napari_semsr.io import (
+    BAR_KEY,
+    HELPER_KEY,
+    Side,
+    StoredTransform,
+    read_transform,
+    write_transform,
+)
 from napari_semsr.jobs import (
     PairsMade,
     RegisteredImage,
@@ -39,6 +46,7 @@ from napari_semsr.widgets.base import (
     Work,
     add_opened,
     ask_file,
+    is_alive,
     new_store_path,
     push_button,
     require_room,
@@ -48,8 +56,10 @@ from napari_semsr.widgets.layers import (
     grey_layers,
     is_exposure,
     is_stitched,
+    is_turned,
     nm_per_unit,
     result_name,
+    shown_by,
 )
 from napari_semsr.widgets.register.compare import OverlayControls
 from napari_semsr.widgets.register.landmarks import LandmarkControls
@@ -65,6 +75,7 @@ _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#4cc9f0", "#e05d44"  # neither is a colour of the overlay
 _REACH = 0.4  # of a patch: so far the longer arrows reach
 _THIN = 0.03  # of a patch: width of an arrow
+_TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _ROWS = {
     "model": Row(
         "Map",
@@ -81,8 +92,8 @@ _ROWS = {
         "Near: turned by 15° and scaled by 10 % at most; where nothing fits there, "
         "every turn is tried, and it is said.",
         {
-            "near what the pixel sizes say": "near",
-            "every turn, mirrored as well": "full",
+            "turned by up to 15°": "near",
+            "every turn, mirrored": "full",
         },
     ),
     "landmarks_only": Row(
@@ -137,17 +148,26 @@ class RegisterPanel(Panel):
             "Take a map that was saved before, for these layers or for others of the "
             "same area, such as an enhanced mosaic; nothing is searched.",
         )
+        self.shown_button = push_button(
+            "Take it as it is shown",
+            self.take_shown,
+            "Resample the moving layer, which is shown turned, onto the pixels of the "
+            "fixed one, where both are shown now; nothing is searched.",
+        )
         told = "Places that you mark in both images; few pairs need them."
         self.marking = Folded("Landmarks", told, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
-        self.add_group("How", self.form, self.marking, Form(self.apply_button))
+        given = Form(self.apply_button, self.shown_button)
+        self.add_group("How", self.form, self.marking, given)
         self.add_group("Compare", self.look)
         self._build_results()
         self.registered: tuple[RegisteredImage, Image, Image] | None = None  # of these
         self._offered: dict[str, Layer | None] = {}
         self._chosen: dict[str, Layer | None] = {}
+        self._followed: list[Layer] = []  # whose transform is heard of
         self._connect()
         self._propose()
+        self._follow_transform()
         self._show_rows()
 
     def _build_results(self) -> None:
@@ -219,7 +239,23 @@ class RegisterPanel(Panel):
             if left:
                 other.value = before if before in left else left[0]
         self._chosen = {one.name: one.value for one in (self.moving, self.fixed)}
+        self._follow_transform()
         self.look.compare(self.fixed.value, self.moving.value)
+
+    def _follow_transform(self) -> None:
+        """Offer to take the moving layer as it is shown, while that is turned."""
+        layer = self.moving.value
+        for old in self._followed:
+            old.events.disconnect(self._show_turned)
+        self._followed = [] if layer is None else [layer]
+        for event in _TRANSFORM_EVENTS if layer is not None else ():
+            getattr(layer.events, event).connect(self._show_turned)
+        self._show_turned()
+
+    def _show_turned(self, _: object = None) -> None:
+        if is_alive(self):
+            layer = self.moving.value
+            self.shown_button.setVisible(layer is not None and is_turned(layer))
 
     def _show_rows(self, _: object = None) -> None:
         """Offer to let landmarks decide where there are enough."""
@@ -231,10 +267,10 @@ class RegisterPanel(Panel):
 
     # -- running ------------------------------------------------------------------
 
-    def _read(self) -> tuple[Micrograph, Micrograph]:
-        """Read both layers."""
+    def _read(self, *, unturned: bool = False) -> tuple[Micrograph, Micrograph]:
+        """Read both layers, the moving one perhaps as if it were not turned."""
         moving, fixed = self._images()
-        images = self.micrograph(moving), self.micrograph(fixed)
+        images = self.micrograph(moving, unturned=unturned), self.micrograph(fixed)
         if moving is fixed:
             msg = (
                 f"Layer {images[0].name!r} cannot be registered to itself: open the "
@@ -274,6 +310,20 @@ class RegisterPanel(Panel):
             moving, fixed = self._images()
             images = self._read()
             make = partial(_register, *images, transform=read_transform(path))
+            self.start(make, partial(self.show_outcome, moving, fixed))
+
+    def take_shown(self) -> None:
+        """Resample the moving layer onto the fixed one as napari shows both."""
+        if self.busy:
+            self.show_status("A job is running; cancel it first.")
+            return
+        with self.told():
+            moving, fixed = self._images()
+            images = self._read(unturned=True)
+            sides = map(Side.of, images)
+            make = partial(
+                _register, *images, transform=StoredTransform(_shown(moving), *sides)
+            )
             self.start(make, partial(self.show_outcome, moving, fixed))
 
     def show_outcome(
@@ -416,6 +466,17 @@ class RegisterPanel(Panel):
         )
 
 
+def _shown(layer: Image) -> Affine:
+    """Map in nm from where a layer's scale and translation lay it to where it is shown.
+
+    In the layer's own unit where that is no length; such a layer is then refused.
+    """
+    nm = np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
+    linear, shift = shown_by(layer)
+    linear = nm[:, None] * linear / (nm * layer.scale[-2:])
+    return Affine.of(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
+
+
 def _electrons(layer: Image) -> tuple[int, float]:
     """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
     about = layer.metadata.get("micrograph")
@@ -466,8 +527,9 @@ def _told_rival(rival: Rival) -> str:
     """Say where another place lies."""
     down, right = rival.shift_nm
     return (
-        f"{down:+.0f} nm down, {right:+.0f} nm right, turned by {rival.degrees:+.1f}°, "
-        f"{rival.score:.0%} as well"
+        f"fits {rival.score:.0%} as well: {abs(down):.0f} nm "
+        f"{'down' if down > 0 else 'up'}, {abs(right):.0f} nm "
+        f"{'right' if right > 0 else 'left'}, turned by {rival.degrees:+.1f}°"
     )
 
 
@@ -520,10 +582,10 @@ def _figures(found: Registration) -> Numbers:
             float(np.hypot(*moves).max()), "nm", ".3g", "at most"
         )
     where = {
-        "near": "near what the pixel sizes say",
+        "near": "among small turns",
         "full": "among all turns",
         "landmarks": "from the landmarks",
-        "stored": "stored",
+        "stored": "given, not searched for",
     }
     rows["Found"] = where.get(found.searched, found.searched)
     if found.rivals:

@@ -200,7 +200,7 @@ class RecipeForm(QWidget):
         own = self.facts.start_from if self.facts else None
         first = "fresh weights, as the recipe says"
         if own is not None:
-            first = f"{Path(own).stem}, as the recipe says"
+            first = f"{Path(own).stem} (recipe)"
         rows = [] if own is None else [("fresh weights", _FRESH)]
         try:
             models = run(list_models_job()).models
