@@ -88,10 +88,12 @@ def told_of_change(
     return numbers, f" {said}" if change.hardly else ""
 
 
+_FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
+"""What of its look an overlying layer takes over when it is drawn again."""
+
+
 class OverLayer(QObject):
     """A layer that lies over another for a while, in no list of the panels."""
-
-    _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
 
     def __init__(
         self, viewer: "napari.components.ViewerModel", parent: QObject | None = None
@@ -104,7 +106,7 @@ class OverLayer(QObject):
         """Show pixels at their place, above everything else."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
-            for name in self._FOLLOWS & look.keys():
+            for name in _FOLLOWS & look.keys():
                 setattr(self.layer, name, look[name])
             return
         chosen = list(self._viewer.layers.selection)
