@@ -178,6 +178,26 @@ def star(relief_nm: float, sectors: int = 36, side: int = SIDE) -> Specimen:
     )
 
 
+def stars(relief_nm: float, seed: int, shape: tuple[int, int]) -> Specimen:
+    """Draw rows of Siemens stars of 16 to 40 sectors, 2.5 to 4 um wide."""
+    canvas = Canvas(shape, FINE_NM, 10.0)
+    rng = np.random.default_rng([KEPT_SEED, seed])
+    cover = np.zeros(shape, np.float32)
+    pitch = 4200.0
+    for row, column in np.ndindex(*(int(n // pitch) + 1 for n in canvas.extent_nm)):
+        middle = (np.array([row, column]) + 0.5) * pitch
+        rim, sectors = float(rng.uniform(1250, 2000)), int(rng.integers(16, 41))
+        box = canvas.window((middle[0], middle[1]), (rim + 50, rim + 50))
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        radius, period = np.hypot(y - middle[0], x - middle[1]), 2 * np.pi / sectors
+        turn = np.arctan2(y - middle[0], x - middle[1]) + rng.uniform(0, period)
+        off = np.abs(np.mod(turn, period) - period / 2) - period / 4
+        cover[box] = canvas.cover(np.maximum(radius * off, radius - rim))
+    return _flat(cover, relief_nm, "stars")
+
+
 def star_sites(width_nm: float, sectors: int = 36, side: int = SIDE) -> Sites:
     """Find the gaps of a star where its lines have a width."""
     middle = surface_shape(side)[0] * FINE_NM / 2
@@ -216,9 +236,14 @@ _STROKES = {
 """Letters as strokes between points ``xy`` of a 5 x 3 grid, y upwards."""
 
 
-def letters(relief_nm: float, seed: int, side: int = SIDE) -> Specimen:
+def letters(
+    relief_nm: float,
+    seed: int,
+    side: int = SIDE,
+    shape: tuple[int, int] | None = None,
+) -> Specimen:
     """Draw lines of letters, strokes from 60 to 140 nm wide."""
-    canvas = Canvas(surface_shape(side), FINE_NM, 10.0)
+    canvas = Canvas(shape or surface_shape(side), FINE_NM, 10.0)
     rng = np.random.default_rng([KEPT_SEED, seed])
     cover = np.zeros(canvas.shape, np.float32)
     top = 150.0

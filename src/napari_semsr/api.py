@@ -410,6 +410,9 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     pairs: PathLike | None = None,
+    low: Source | None = None,
+    high: Source | None = None,
+    transform: "StoredTransform | PathLike | None" = None,
     start_from: PathLike | None = None,
     steps: int | None = None,
     name: str | None = None,
@@ -431,6 +434,11 @@ def train(
         Start anew in a folder that holds something.
     pairs : path, optional
         Store of pairs to learn from, in place of the recipe's images.
+    low, high : Micrograph, (Y, X) numpy.ndarray or path, optional
+        Two images of one place that pairs are cut from, beside the folder of the run.
+    transform : StoredTransform or path, optional
+        Map from `low` (moving) to `high` (fixed), kept by `register`; none where both
+        lie on one grid.
     start_from : path or str, optional
         Model whose weights are taken over, in place of the recipe's.
     steps : int, optional
@@ -449,14 +457,21 @@ def train(
     Trained
         Steps, held-out figures, and the model's path.
     """
-    from napari_semsr.jobs import train_job
+    from napari_semsr.jobs import CutRequest, train_job
 
+    cut = None
+    if low is not None or high is not None or transform is not None:
+        if low is None or high is None:
+            msg = "Training on a pair of images needs low and high; give both."
+            raise OptionError(msg)
+        cut = CutRequest(_source(low), _source(high), transform)
     job = train_job(
         recipe,
         run_dir,
         resume=resume,
         overwrite=overwrite,
         pairs=pairs,
+        cut=cut,
         start_from=start_from,
         steps=steps,
         name=name,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy import ndimage
 import zarr
 
 from napari_semsr.core.errors import (
@@ -16,12 +17,21 @@ from napari_semsr.core.errors import (
     SemsrError,
     WriteError,
 )
-from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
-from napari_semsr.jobs.pairs import pairs_job
-from napari_semsr.jobs.train import RECIPES, bundled_recipes, recipe_facts, train_job
-from napari_semsr.models.checkpoint import load_model
+from napari_semsr.core.transforms import Affine
+from napari_semsr.io.transforms import Side, StoredTransform
+from napari_semsr.jobs.pairs import fitting_options, pairs_job
+from napari_semsr.jobs.train import (
+    RECIPES,
+    CutRequest,
+    bundled_recipes,
+    recipe_facts,
+    train_job,
+)
+from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing.options import PairOptions
+from napari_semsr.pairing.store import open_pairs
 from napari_semsr.simulation.phantoms.draw import draw
 
 RECIPE = """
@@ -188,3 +198,46 @@ def test_hostile_files_are_refused_and_not_executed(
 def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="at least 1, got 0"):
         run(train_job(recipe, tmp_path / "a", steps=0))
+
+
+def test_two_images_and_their_map_are_trained_on_in_one_go(
+    recipe: Path, pairs: Path, tmp_path: Path
+) -> None:
+    begun = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1)).model
+    loaded = load_model(begun)
+    card = loaded.card.model_copy(update={"pixel_size_nm": (20.0, 20.0)})
+    save_model(Path(begun), loaded.module, card)
+    fine = draw("particles", (288, 288), seed=1).astype(np.float32)
+    sem = Micrograph(fine, parse_pixel_size(8.0), "sem")
+    light = sem.replace(data=ndimage.gaussian_filter(fine, 3), name="light")
+    mosaic = light.replace(data=light.array()[1::3, 1::3])
+    mosaic = mosaic.replace(pixel_size_nm=parse_pixel_size(24.0))
+    off = (8.0 + 300, 8.0 - 500)
+    stored = StoredTransform(
+        Affine.of(np.eye(2), np.array(off)), Side.of(mosaic, None), Side.of(sem, None)
+    )
+    cut = CutRequest(mosaic, sem, stored, PairOptions(test=0.3))
+    tuned = tmp_path / "tuned.yaml"
+    tuned.write_text(RECIPE.replace("two-scale", f"same\nstart_from: {begun}"))
+    made = run(train_job(tuned, tmp_path / "b", cut=cut, steps=1))
+    store = open_pairs(tmp_path / "b-pairs.zarr")
+    assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)
+    counts = store.counts
+    assert counts["test"] > counts["validation"] > 0
+    assert load_model(made.model).card.pixel_size_nm == (20.0, 20.0)
+    assert set(made.comparison["rows"]) >= {"input", "untouched", "trained"}
+    with pytest.raises(OptionError, match="not both"):
+        run(train_job(tuned, tmp_path / "c", cut=cut, pairs=pairs))
+
+
+@pytest.mark.parametrize(
+    ("side", "pixel_nm", "patch"), [(512, 20.0, 128), (300, 20.0, 64), (40, None, 32)]
+)
+def test_patches_are_as_large_as_three_fit(
+    side: int, pixel_nm: float | None, patch: int
+) -> None:
+    image = Micrograph(np.zeros((side, side)), parse_pixel_size(pixel_nm), "field")
+    chosen = fitting_options(image, image, patch_px=128, trained_nm=(20.0, 30.0))
+    assert (chosen.patch, chosen.step, chosen.pixel_nm) == (patch, patch // 2, pixel_nm)
+    said = fitting_options(image, image, PairOptions(patch=48, step=48), patch_px=128)
+    assert (said.patch, said.step) == (48, 48)

@@ -9,7 +9,8 @@ from napari_semsr.core.errors import OptionError, WriteError
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.progress import run
 from napari_semsr.jobs import train_process
-from napari_semsr.jobs.train_process import CutRequest, TrainRequest, train_to_shelf
+from napari_semsr.jobs.train import CutRequest
+from napari_semsr.jobs.train_process import TrainRequest, train_to_shelf
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
 
@@ -22,7 +23,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def _cut(seed: int) -> CutRequest:
     high = draw("particles", (96, 96), seed=seed).astype(np.float32)
     layers = (Micrograph(part, name="f") for part in (high, high))
-    return CutRequest(*layers, PairOptions(patch=24, scale=1))
+    return CutRequest(*layers, options=PairOptions(patch=24, scale=1))
 
 
 def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_pairs_that_are_in_the_way_are_left_alone(tmp_path: Path) -> None:
     (store / "mine").write_text("kept")
     store.with_suffix(".png").write_text("kept")
     before = _contents(tmp_path)
-    request = TrainRequest("r.yaml", str(tmp_path / "run"))
+    request = TrainRequest("fine-tune", str(tmp_path / "run"))
     with pytest.raises(WriteError):
         run(train_to_shelf(request, _cut(0)))
     assert _contents(tmp_path) == before
@@ -53,11 +54,11 @@ def test_failed_start_gives_the_earlier_run_its_pairs_again(
         yield
 
     monkeypatch.setattr(train_process, "train_apart", training)
-    request = TrainRequest("r.yaml", str(folder))
+    request = TrainRequest("fine-tune", str(folder))
     with pytest.raises(KeyboardInterrupt):
         run(train_to_shelf(request, _cut(0)))
     before = _contents(tmp_path)
-    again = TrainRequest("r.yaml", str(folder), overwrite=True)
+    again = TrainRequest("fine-tune", str(folder), overwrite=True)
     with pytest.raises(OptionError):
         run(train_to_shelf(again, _cut(1)))
     assert (_contents(tmp_path) == before) != begins

@@ -80,6 +80,7 @@ from .models import (
 )
 from .pairs import (
     PairsMade as PairsMade,
+    fitting_options as fitting_options,
     pairs_job as pairs_job,
 )
 from .preview import (
@@ -117,6 +118,7 @@ from .stitch import (
     stitch_job as stitch_job,
 )
 from .train import (
+    CutRequest as CutRequest,
     RecipeFacts as RecipeFacts,
     Trained as Trained,
     bundled_recipes as bundled_recipes,
@@ -124,7 +126,6 @@ from .train import (
     train_job as train_job,
 )
 from .train_process import (
-    CutRequest as CutRequest,
     TrainRequest as TrainRequest,
     TrainStep as TrainStep,
     train_to_shelf as train_to_shelf,

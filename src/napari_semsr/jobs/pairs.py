@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_semsr.core import (
     Box,
+    FloatPair,
     InputRecord,
     Job,
     Micrograph,
@@ -196,6 +197,69 @@ def pairs_job(
         resampled=choice.resampled,
         scale_note=scale_note,
     )
+
+
+# Chosen: with three patches along the shorter side, half a patch apart, there are 25
+# places, enough for three sets; smaller patches are mostly border.
+_ACROSS = 3
+_LEAST_PATCH = 32
+
+
+def fitting_options(
+    low: Micrograph,
+    high: Micrograph,
+    options: PairOptions | None = None,
+    *,
+    patch_px: int,
+    scale: int | None = None,
+    trained_nm: FloatPair | None = None,
+) -> PairOptions:
+    """Choose how to cut pairs for a model, where it is not said.
+
+    Parameters
+    ----------
+    low, high : Micrograph
+        The images.
+    options : PairOptions, optional
+        What was said; it is kept.
+    patch_px : int
+        Side of the patches that the model's recipe learns from. It is halved until
+        three fit along the shorter side.
+    scale : int, optional
+        HIGH pixels for each LOW pixel of the model.
+    trained_nm : tuple of float, optional
+        Least and largest pixel that the model was trained for. Where both images are
+        calibrated, LOW is brought to the nearest, as `enhance_job` does it.
+
+    Returns
+    -------
+    PairOptions
+        Patches half of which overlap.
+    """
+    given = options or PairOptions()
+    said, factor = given.model_fields_set, given.scale or scale or 1
+    chosen: dict[str, Any] = {} if scale is None else {"scale": factor}
+    pixel = _trained_pixel(given.low_pixel_nm or low.mean_pixel_size_nm, trained_nm)
+    sized = given.high_pixel_nm or high.mean_pixel_size_nm
+    if pixel is not None and sized is not None:
+        chosen["pixel_nm"] = pixel / factor
+    field = min(low.shape)
+    if "pixel_nm" in chosen and sized is not None:
+        field = min(field, int(min(high.shape) * sized / pixel))
+    patch = given.patch if "patch" in said else patch_px
+    while (
+        "patch" not in said and patch * _ACROSS > field and patch // 2 >= _LEAST_PATCH
+    ):
+        patch //= 2
+    chosen |= {"patch": patch, "step": max(4, patch // 2)}
+    return given.replace(**{k: v for k, v in chosen.items() if k not in said})
+
+
+def _trained_pixel(size_nm: float | None, trained_nm: FloatPair | None) -> float | None:
+    """Give the pixel to which a field is brought; None where it stays as it is."""
+    if size_nm is None or trained_nm is None:
+        return None
+    return float(np.clip(size_nm, *trained_nm))
 
 
 def _placed(

@@ -1,20 +1,35 @@
 """Train a model from a recipe, in a folder that keeps what is needed to go on."""
 
 import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_semsr.core import Job, OptionError, Progress, ReadError, warn
+from napari_semsr.core import (
+    FloatPair,
+    Job,
+    OptionError,
+    Progress,
+    ReadError,
+    warn,
+)
+from napari_semsr.io import StoredTransform, move
 from napari_semsr.jobs.images import (
+    Image,
     Result,
     check_not_input,
     check_target_folder,
     jsonable,
+    open_image,
 )
 from napari_semsr.jobs.models import find_model
+from napari_semsr.jobs.pairs import fitting_options, pairs_job
+from napari_semsr.pairing import PairOptions
 
 if TYPE_CHECKING:
+    from napari_semsr.models import ModelCard
     from napari_semsr.training import Recipe
 
 # The recipes that come with the package, and what a recipe says of itself.
@@ -119,15 +134,44 @@ def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
 
 def _scale(recipe: "Recipe") -> int:
     """Clear pixels for each degraded one."""
-    from napari_semsr.models import read_card, resolve
     from napari_semsr.training import SAME
 
-    if recipe.architecture == SAME and recipe.start_from is not None:
-        return read_card(resolve(recipe.start_from)).scale
+    card = _start_card(recipe)
+    if recipe.architecture == SAME and card is not None:
+        return card.scale
     return int(recipe.architecture_options.get("scale", 1))
 
 
+def _start_card(recipe: "Recipe") -> "ModelCard | None":
+    """Read the card of the model that a recipe begins with."""
+    from napari_semsr.models import read_card, resolve
+
+    return None if recipe.start_from is None else read_card(resolve(recipe.start_from))
+
+
 _LEAST_PAIRS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CutRequest:
+    """Two images of one place that pairs are cut from, to train on.
+
+    Attributes
+    ----------
+    low, high : Micrograph or path
+        What is to be improved, and what it should look like.
+    transform : StoredTransform, path or None
+        Map from LOW, the moving image, to HIGH, the fixed one; None where both lie on
+        one grid.
+    options : PairOptions
+        How they are cut. Patch, step, scale and pixel are made to fit the recipe, its
+        model and the images where they are not set.
+    """
+
+    low: Image
+    high: Image
+    transform: StoredTransform | str | os.PathLike[str] | None = None
+    options: PairOptions = PairOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +213,7 @@ def train_job(
     resume: bool = False,
     overwrite: bool = False,
     pairs: str | os.PathLike[str] | None = None,
+    cut: CutRequest | None = None,
     start_from: str | os.PathLike[str] | None = None,
     steps: int | None = None,
     name: str | None = None,
@@ -176,6 +221,10 @@ def train_job(
     anew: bool = False,
 ) -> Job[Trained]:
     """Train a model.
+
+    With `cut` this is the whole way from two registered images to a fine-tuned model
+    and what it gained: ``train_job("fine-tune", run_dir, start_from="ssum-sem",
+    cut=CutRequest(mosaic, sem, transform))``.
 
     Parameters
     ----------
@@ -190,6 +239,9 @@ def train_job(
         Start anew in a folder that holds something.
     pairs : path, optional
         Store of pairs to learn from, in place of the recipe's images.
+    cut : CutRequest, optional
+        Two images that pairs are cut from, which lie beside the folder of the run; a
+        run that is resumed takes those.
     start_from : path or str, optional
         Model file, or name of a model on the shelf, in place of the recipe's.
     steps : int, optional
@@ -197,7 +249,8 @@ def train_job(
     name : str, optional
         Name of the model in place of the recipe's.
     patch : int, optional
-        Side in pixels of the patches to learn from, in place of the recipe's.
+        Side in pixels of the patches to learn from, in place of the recipe's, or of
+        the pairs' where these are smaller.
     anew : bool, default=False
         Begin with fresh weights although the recipe names a model; its network is
         kept.
@@ -225,8 +278,37 @@ def train_job(
     if anew and start_from is not None:
         msg = "Give --start-from to begin with a model or --anew for none, not both."
         raise OptionError(msg)
+    if resume and pairs is None and _pairs_beside(run_dir).is_dir():
+        pairs, cut = _pairs_beside(run_dir), None  # which were cut for this run
+    if cut is not None:
+        if pairs is not None:
+            msg = "Give --pairs for a store, or --low and --high for images, not both."
+            raise OptionError(msg)
+        made = yield from with_pairs(
+            lambda store: train_job(
+                recipe,
+                run_dir,
+                overwrite=overwrite,
+                pairs=store,
+                start_from=start_from,
+                steps=steps,
+                name=name,
+                patch=patch,
+                anew=anew,
+            ),
+            cut,
+            run_dir,
+            recipe=recipe,
+            start_from=start_from,
+            patch=patch,
+            overwrite=overwrite,
+        )
+        return made
     if pairs is None and path.parent == RECIPES:
-        msg = f"The recipe {path.stem} of the package learns from pairs; give --pairs."
+        msg = (
+            f"The recipe {path.stem} of the package learns from pairs; give --pairs, or "
+            "two images by --low and --high."
+        )
         raise OptionError(msg)
     # The loop looks inside.
     folder = check_target_folder(run_dir, overwrite=True, parents=True)
@@ -271,6 +353,8 @@ def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe"
         data["pairs"] = str(Path(given.pop("pairs")).resolve())
     if "patch" in given:
         data["patch_px"] = given.pop("patch")
+    elif "pairs" in data:
+        data["patch_px"] = min(plan.data.patch_px, _stored_patch(data["pairs"]))
     if data:
         given["data"] = plan.data.replace(**data)
     if "start_from" in given:
@@ -278,6 +362,13 @@ def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe"
     plan = plan.replace(**given) if given else plan
     # the network is kept, and the weights that it would begin with are not
     return plan.settled().replace(start_from=None, local_from=None) if anew else plan
+
+
+def _stored_patch(path: str) -> int:
+    """Side of the patches of a store."""
+    from napari_semsr.pairing import open_pairs
+
+    return int(open_pairs(Path(path)).record["patch"])
 
 
 def _check_pairs(path: Path) -> None:
@@ -299,3 +390,132 @@ def _check_pairs(path: Path) -> None:
             f"{path.name}; cut them with --validation above 0."
         )
         raise OptionError(msg)
+
+
+# Pairs that are cut for a run lie beside its folder.
+
+
+def with_pairs(
+    train: Callable[[Path], Job[Trained]],
+    cut: CutRequest,
+    run_dir: str | os.PathLike[str],
+    *,
+    recipe: str | os.PathLike[str],
+    start_from: str | os.PathLike[str] | None = None,
+    patch: int | None = None,
+    overwrite: bool = False,
+) -> Job[Trained]:
+    """Cut pairs as a recipe and its model want them, and train on them.
+
+    Pairs that were cut for a run which never began are removed; an earlier run that was
+    to be replaced then has its own again.
+
+    Parameters
+    ----------
+    train : callable
+        Makes the training of the store's path.
+    cut : CutRequest
+        What is cut.
+    run_dir : path
+        Folder of the run; the store is ``NAME-pairs.zarr`` beside it.
+    recipe, start_from, patch, overwrite
+        As `train_job` takes them.
+
+    Returns
+    -------
+    Trained
+        What the training gave.
+
+    Yields
+    ------
+    Progress
+        Of cutting, then of the training.
+    """
+    folder = Path(run_dir)
+    store, before = _pairs_beside(folder), _stamp(folder)
+    options = _fitted(cut, recipe, start_from, patch)
+    aside = _set_aside(store) if overwrite else None
+    ours = not _sheet_of(store).exists() and not store.exists()
+    try:
+        yield from pairs_job(
+            cut.low, cut.high, store, options=options, transform=cut.transform
+        )
+        trained = yield from train(store)
+    except BaseException:
+        if ours and _stamp(folder) == before:
+            shutil.rmtree(store, ignore_errors=True)
+            _sheet_of(store).unlink(missing_ok=True)
+            _put_back(store, aside)
+        raise
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+    return trained
+
+
+def _fitted(
+    cut: CutRequest,
+    recipe: str | os.PathLike[str],
+    start_from: str | os.PathLike[str] | None,
+    patch: int | None,
+) -> PairOptions:
+    """Choose how to cut, where it is not said, by recipe, model and images."""
+    from napari_semsr.training import load_recipe
+
+    plan = load_recipe(_find_recipe(recipe))
+    if start_from is not None:
+        plan = plan.replace(start_from=str(find_model(start_from)))
+    card = _start_card(plan)
+    trained: FloatPair | None = None if card is None else card.pixel_size_nm
+    said = cut.options.model_dump(exclude_unset=True)
+    given = (
+        cut.options if patch is None else PairOptions.parse({"patch": patch, **said})
+    )
+    low, high = (open_image(image) for image in (cut.low, cut.high))
+    return fitting_options(
+        low,
+        high,
+        given,
+        patch_px=plan.data.patch_px,
+        scale=_scale(plan),
+        trained_nm=trained,
+    )
+
+
+def _pairs_beside(run_dir: str | os.PathLike[str]) -> Path:
+    """Where the pairs that were cut for a run lie."""
+    folder = Path(run_dir)
+    return folder.with_name(f"{folder.name}-pairs.zarr")
+
+
+def _stamp(folder: Path) -> int | None:
+    """When a run last began in a folder."""
+    file = folder / "recipe.yaml"
+    return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def _set_aside(store: Path) -> Path | None:
+    """Keep the pairs of an earlier run until the new one has begun."""
+    if not store.is_dir():
+        return None
+    aside = store.with_name(f".{store.name}.earlier")
+    shutil.rmtree(aside, ignore_errors=True)
+    move(store, aside)
+    sheet = _sheet_of(store)
+    if sheet.is_file():
+        move(sheet, aside / sheet.name)
+    return aside
+
+
+def _put_back(store: Path, aside: Path | None) -> None:
+    """Give an earlier run its pairs again."""
+    if aside is not None and aside.is_dir():
+        move(aside, store)
+        sheet = _sheet_of(store)
+        if (store / sheet.name).is_file():
+            move(store / sheet.name, sheet)
+
+
+def _sheet_of(store: Path) -> Path:
+    """Where pairs have their contact sheet."""
+    return store.with_suffix(".png")

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,17 +28,13 @@ from napari_semsr.core import (
     CheckpointError,
     DeviceMemoryError,
     Job,
-    Micrograph,
     Progress,
     SemsrError,
     warn,
 )
-from napari_semsr.io import move
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.models import import_model_job
-from napari_semsr.jobs.pairs import pairs_job
-from napari_semsr.jobs.train import Trained
-from napari_semsr.pairing import PairOptions
+from napari_semsr.jobs.train import CutRequest, Trained, with_pairs
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
@@ -104,23 +99,6 @@ class TrainRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class CutRequest:
-    """Two images that pairs are cut from.
-
-    Attributes
-    ----------
-    low, high : Micrograph
-        What is to be improved, and what it should look like.
-    options : PairOptions
-        How they are cut.
-    """
-
-    low: Micrograph
-    high: Micrograph
-    options: PairOptions
-
-
-@dataclass(frozen=True, slots=True)
 class TrainStep(Progress):
     """How far a training has come.
 
@@ -137,9 +115,6 @@ def train_to_shelf(
     request: TrainRequest, cut: CutRequest | None = None, *, device: str = "auto"
 ) -> Job[Trained]:
     """Cut pairs where images are given, train, and put the model on the shelf.
-
-    Pairs that were cut for a run which never began are removed; an earlier run that was
-    to be replaced then has its own again.
 
     Parameters
     ----------
@@ -161,63 +136,27 @@ def train_to_shelf(
     Progress
         Of cutting, then `TrainStep`, then of importing.
     """
-    if cut is not None:
-        run_dir = Path(request.run_dir)
-        beside = run_dir.with_name(f"{run_dir.name}-pairs.zarr")
-        request = replace(request, pairs=str(beside))
-    store, before = Path(str(request.pairs)), _stamp(request.run_dir)
-    aside = _set_aside(store) if cut is not None and request.overwrite else None
-    ours = cut is not None and not _sheet_of(store).exists() and not store.exists()
-    try:
-        if cut is not None:
-            yield from pairs_job(cut.low, cut.high, str(store), options=cut.options)
-        trained = yield from train_apart(request, device=device)
-    except BaseException:
-        if ours and _stamp(request.run_dir) == before:
-            shutil.rmtree(store, ignore_errors=True)
-            _sheet_of(store).unlink(missing_ok=True)
-            _put_back(store, aside)
-        raise
-    finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+
+    def train(store: Path | None = None) -> Job[Trained]:
+        pairs = request.pairs if store is None else str(store)
+        return train_apart(replace(request, pairs=pairs), device=device)
+
+    if cut is None:
+        trained = yield from train()
+    else:
+        trained = yield from with_pairs(
+            train,
+            cut,
+            request.run_dir,
+            recipe=request.recipe,
+            start_from=request.start_from,
+            patch=request.patch,
+            overwrite=request.overwrite,
+        )
     if not trained.kept:
         return trained
     model = yield from import_model_job(trained.model, overwrite=True)
     return replace(trained, model=model.path)
-
-
-def _stamp(run_dir: str) -> int | None:
-    """When a run last began in a folder."""
-    file = Path(run_dir) / _RECIPE
-    return file.stat().st_mtime_ns if file.is_file() else None
-
-
-def _set_aside(store: Path) -> Path | None:
-    """Keep the pairs of an earlier run until the new one has begun."""
-    if not store.is_dir():
-        return None
-    aside = store.with_name(f".{store.name}.earlier")
-    shutil.rmtree(aside, ignore_errors=True)
-    move(store, aside)
-    sheet = _sheet_of(store)
-    if sheet.is_file():
-        move(sheet, aside / sheet.name)
-    return aside
-
-
-def _put_back(store: Path, aside: Path | None) -> None:
-    """Give an earlier run its pairs again."""
-    if aside is not None and aside.is_dir():
-        move(aside, store)
-        sheet = _sheet_of(store)
-        if (store / sheet.name).is_file():
-            move(store / sheet.name, sheet)
-
-
-def _sheet_of(store: Path) -> Path:
-    """Where pairs have their contact sheet."""
-    return store.with_suffix(".png")
 
 
 def train_apart(

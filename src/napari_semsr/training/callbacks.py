@@ -236,7 +236,9 @@ def card_of(
     It names no folder of this machine.
     """
     stride = int(getattr(network, "stride", 1))
-    pixel = None if recipe.data.pairs else _pixel_nm(recipe.data.sources)
+    pixel = _pixel_nm(recipe.data.sources)
+    if recipe.data.pairs is not None:
+        pixel = _pixel_of_pairs(recipe)
     probed = probe_of(recipe.architecture, yaml.safe_dump(recipe.architecture_options))
     return ModelCard(
         name=recipe.name,
@@ -280,6 +282,17 @@ def _pixel_nm(sources: Iterable[str]) -> float | None:
     """
     pixels = {INSTRUMENTS[n].pixel_nm if n in INSTRUMENTS else None for n in sources}
     return pixels.pop() if len(pixels) == 1 else None
+
+
+def _pixel_of_pairs(recipe: Recipe) -> float | None:
+    """Give the pixel of LOW, for a model that goes on from one to which it mattered."""
+    if recipe.start_from is None or recipe.data.pairs is None:
+        return None
+    record = open_pairs(Path(recipe.data.pairs)).record
+    fine = record.get("pixel_size_nm")
+    if fine is None or read_card(resolve(recipe.start_from)).pixel_size_nm is None:
+        return None
+    return float(fine) * int(record["scale"])
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ import argparse
 
 from napari_semsr import jobs
 from napari_semsr.cli.verb import Verb, add_output, columns, number
-from napari_semsr.core import Job
+from napari_semsr.core import Job, OptionError
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,21 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--pairs",
         metavar="PAIRS.zarr",
         help="learn from these pairs, made by semsr pairs, instead of the images",
+    )
+    parser.add_argument(
+        "--low",
+        metavar="IMAGE",
+        help="cut pairs from this image, the one to be improved, and from --high; they "
+        "are cut as model and recipe want them, and lie beside the run",
+    )
+    parser.add_argument(
+        "--high", metavar="IMAGE", help="what --low should look like: the same place"
+    )
+    parser.add_argument(
+        "--transform",
+        metavar="JSON",
+        help="map from --low to --high that semsr register has kept, if they lie on two "
+        "grids",
     )
     parser.add_argument(
         "--start-from",
@@ -48,12 +63,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.Trained"]:
     """Make the job."""
+    low, high = arguments.low, arguments.high
+    if (low is None) != (high is None) or (low is None and arguments.transform):
+        msg = "Training on a pair of images needs --low and --high; give both."
+        raise OptionError(msg)
+    cut = None if low is None else jobs.CutRequest(low, high, arguments.transform)
     return jobs.train_job(
         arguments.recipe,
         arguments.output,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         pairs=arguments.pairs,
+        cut=cut,
         start_from=arguments.start_from,
         steps=arguments.steps,
         name=arguments.name,
