@@ -1,6 +1,6 @@
 """What fine-tuning on one place of a sample gains on the rest of that place.
 
-Run: ``python benchmarks/finetuning.py --rows ROWS.jsonl [--only NAME,...] [--work DIR]``;
+Run: ``python benchmarks/finetuning.py --rows ROWS.jsonl [--only NAME;...]``;
 ``--shifted`` adds the pairs that are registered wrongly, ``--table`` prints what ROWS
 holds. A sample that has its row is not run again, so that the whole can be done in
 pieces.
@@ -51,7 +51,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.io import StoredTransform
-from napari_semsr.jobs import pairs_job, register_in_memory, train_job
+from napari_semsr.jobs import CutRequest, pairs_job, register_in_memory, train_job
 from napari_semsr.models import load_model
 from napari_semsr.pairing import SPLITS, PairOptions, PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -62,7 +62,6 @@ from napari_semsr.simulation import (
     take_view,
 )
 from napari_semsr.stitching import plan_fusion, solve_mosaic
-from napari_semsr.training.comparison import fit_linear
 from napari_semsr.training.data.stored_pairs import to_unit
 from napari_semsr.training.validation import ValidationPair, Validator
 
@@ -117,6 +116,7 @@ TRIALS = (
     Sample("trial chip", 906, {"phantom": "circuit", "relief_nm": 100.0}, within=True),
 )
 MARGIN = 10  # px of a patch that the linear filter does not see whole
+ORDER = ("input", "linear filter", "untouched", "trained")
 SHIFTED = ("letters 140 nm", "chip")
 
 
@@ -195,87 +195,158 @@ def _places(store: PairStore, name: str) -> Any:
     return zarr.open_group(store.path, mode="r")[name]["high_places"][:]
 
 
-def fine_tune(
-    sample: Sample, work: Path, *, off_px: float = 0.0, **how: Any
-) -> dict[str, Any]:
+def fine_tune(sample: Sample, work: Path, *, off_px: float = 0.0) -> dict[str, Any]:
     """Go from frames to a fine-tuned model, and judge it; a row of figures."""
     place = look(sample)
-    began, busy = time.monotonic(), time.process_time()
+    began, busy = time.monotonic(), sum(os.times()[:4])
     row: dict[str, Any] = {"name": sample.name, "off_px": off_px}
     try:
         found = run(register_in_memory(place.mosaic, place.view))
     except SemsrError as error:
         return {**row, "refused": str(error)}
-    pixel_nm = float(place.mosaic.scale[0])
-    stores = {
-        "pairs": (place.view, moved(found.stored, off_px, pixel_nm)),
-        "sem": (place.view, found.stored),
-        "clean": (place.clean, found.stored),
-    }
-    cut = PairOptions(patch=128, step=64, test=HELD_OUT, pixel_nm=pixel_nm)
-    for name, (high, stored) in stores.items():
-        run(
-            pairs_job(
-                place.mosaic,
-                high.replace(provenance=None),
-                work / f"{name}.zarr",
-                options=cut,
-                transform=stored,
-                overwrite=True,
-            )
-        )
-    ready = time.monotonic() - began
-    store = work / "pairs.zarr"
+    stored = moved(found.stored, off_px, float(place.mosaic.scale[0]))
+    options = PairOptions(test=HELD_OUT)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         made = run(
             train_job(
                 "fine-tune",
                 work / "run",
-                pairs=store,
                 start_from=MODEL,
-                overwrite=True,
-                **how,
+                cut=CutRequest(place.mosaic, place.view, stored, options),
             )
         )
     minutes = (time.monotonic() - began) / 60
-    cpu = (time.process_time() - busy) / 60
-    networks = {
-        "linear filter": fit_linear(open_pairs(store), 1),
-        "untouched": load_model(MODEL).module,
-        "trained": load_model(made.model).module,
-    }
+    cpu = (sum(os.times()[:4]) - busy) / 60  # that of its workers as well
+    store = work / "run-pairs.zarr"
     row |= {
         "registered_to_px": found.registration.error_px,
         **open_pairs(store).counts,
         "kept": made.kept,
         "steps": made.steps,
         "best_step": made.validation.get("step"),
-        "comparison": made.comparison["rows"],
+        "sem": made.comparison["rows"],
         "warned": [str(each.message) for each in said],
         "minutes": minutes,
         "cpu_minutes": cpu,
-        "preparing_s": ready,
     }
-    for against in ("sem", "clean"):
-        pairs = test_pairs(store, work / f"{against}.zarr")
-        validator = Validator(pairs, margin=MARGIN)
-        row[against] = {
-            "pairs": len(pairs),
-            **{
-                which: validator.figures(network) for which, network in networks.items()
-            },
-        }
+    told = work / "clean.zarr"
+    cut = PairOptions.parse(open_pairs(store).record["options"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the clean view has another digest
+        run(
+            pairs_job(
+                place.mosaic, place.clean, told, options=cut, transform=found.stored
+            )
+        )
+    pairs = test_pairs(store, told)
+    validator = Validator(pairs, margin=MARGIN)
+    row["clean"] = {
+        which: validator.figures(load_model(name).module)
+        for which, name in (("untouched", MODEL), ("trained", made.model))
+    }
+    row["clean_pairs"] = len(pairs)
     return row
+    return row
+
+
+def done(rows: Path) -> list[dict[str, Any]]:
+    """Read the rows that are there."""
+    return [json.loads(line) for line in rows.read_text().splitlines()]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print a line for each sample, and what the goals ask for."""
+    print(
+        "| sample | pairs: train, validation, test | optical | linear | untouched | "
+        "fine-tuned | gain, dB | without noise: gain, dB | SSIM before, after | "
+        "FRC before, after, 1/px | processor minutes |"
+    )
+    print("|---|---|" + "---:|" * 9)
+    told = {sample.name: sample for sample in (*SAMPLES, *TRIALS)}
+    for row in rows:
+        if row["off_px"]:
+            continue
+        if "refused" in row:
+            print(f"| {row['name']} | {row['refused']} |")
+            continue
+        judged, before, after = (
+            row["sem"],
+            row["sem"]["untouched"],
+            row["sem"]["trained"],
+        )
+        counts = ", ".join(str(row[name]) for name in SPLITS)
+        psnr = " | ".join(f"{judged[which]['psnr_db']:.2f}" for which in ORDER)
+        clean = gain(row, "clean")
+        kept = "" if row["kept"] else " (not kept)"
+        print(
+            f"| {row['name']} | {counts} | {psnr} | {gain(row):+.2f}{kept} | "
+            f"{clean:+.2f} | {before['ssim']:.3f}, {after['ssim']:.3f} | "
+            f"{before['frc_per_px']:.3f}, {after['frc_per_px']:.3f} | "
+            f"{row['cpu_minutes']:.1f} |"
+        )
+    for words, within in (("outside", False), ("within", True)):
+        gains = [
+            gain(row)
+            for row in rows
+            if not row["off_px"]
+            and "refused" not in row
+            and told[row["name"]].within == within
+        ]
+        if len(gains) > 1:
+            error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+            print(
+                f"{words}: {len(gains)} samples, median {np.median(gains):+.2f} dB, "
+                f"mean {np.mean(gains):+.2f} ± {error:.2f}, worst {min(gains):+.2f}"
+            )
+
+
+def gain(row: dict[str, Any], against: str = "sem") -> float:
+    """Decibels that fine-tuning gained on what was held out."""
+    found = row[against]
+    return float(found["trained"]["psnr_db"] - found["untouched"]["psnr_db"])
+
+
+def print_shifted(rows: list[dict[str, Any]]) -> None:
+    """Print what pairs cost that are registered wrongly."""
+    print("| sample | off, px | gain, dB | cost, dB |")
+    print("|---|---:|---:|---:|")
+    for name in SHIFTED:
+        own = [row for row in rows if row["name"] == name and "refused" not in row]
+        right = next((gain(row, "clean") for row in own if not row["off_px"]), np.nan)
+        for row in own:
+            now = gain(row, "clean")
+            print(f"| {name} | {row['off_px']:g} | {now:+.2f} | {right - now:.2f} |")
 
 
 def main() -> None:
     """Run what has no row yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", metavar="NAME;NAME")
     parser.add_argument("--trials", action="store_true")
     parser.add_argument("--shifted", action="store_true")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--work", type=Path)
     args = parser.parse_args()
+    args.rows.touch()
+    if args.table:
+        print_table(done(args.rows))
+        print_shifted(done(args.rows))
+        return
+    wanted = [(sample, 0.0) for sample in (TRIALS if args.trials else SAMPLES)]
+    if args.shifted:
+        wanted = [(s, off) for s in SAMPLES if s.name in SHIFTED for off in SHIFTS_PX]
+    for sample, off in wanted:
+        named = not args.only or sample.name in args.only.split(";")
+        there = {(row["name"], row["off_px"]) for row in done(args.rows)}
+        if not named or (sample.name, off) in there:
+            continue
+        with tempfile.TemporaryDirectory() as work:
+            row = fine_tune(sample, Path(work), off_px=off)
+        with args.rows.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

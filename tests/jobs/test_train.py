@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from scipy import ndimage
 import zarr
+from scipy import ndimage
 
 from napari_semsr.core.errors import (
     CheckpointError,

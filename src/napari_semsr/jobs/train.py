@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ class CutRequest:
     low: Image
     high: Image
     transform: StoredTransform | str | os.PathLike[str] | None = None
-    options: PairOptions = PairOptions()
+    options: PairOptions = field(default_factory=PairOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,8 +306,8 @@ def train_job(
         return made
     if pairs is None and path.parent == RECIPES:
         msg = (
-            f"The recipe {path.stem} of the package learns from pairs; give --pairs, or "
-            "two images by --low and --high."
+            f"The recipe {path.stem} of the package learns from pairs; give --pairs, "
+            "or two images by --low and --high."
         )
         raise OptionError(msg)
     # The loop looks inside.

@@ -36,8 +36,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transform",
         metavar="JSON",
-        help="map from --low to --high that semsr register has kept, if they lie on two "
-        "grids",
+        help="map from --low to --high that semsr register has kept, if they lie on "
+        "two grids",
     )
     parser.add_argument(
         "--start-from",
