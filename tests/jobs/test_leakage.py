@@ -78,7 +78,7 @@ def test_card_keeps_images_and_areas_but_not_those_of_the_test(folder):
     assert len(low["areas"]) < store.counts["train"] / 2
 
 
-@pytest.mark.parametrize("verb", ["metrics", "frc"])
+@pytest.mark.parametrize("verb", ["metrics", "frc", "gaps"])
 def test_judging_where_it_learnt_is_told(folder, verb):
     made = _enhanced(folder, "low-upper")
     with pytest.warns(UserWarning, match="by the model tiny, which learnt from .*% of"):
@@ -105,3 +105,18 @@ def test_part_that_was_held_out_is_silent(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         napari_semsr.metrics(*parts)
+
+
+def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
+    clear = napari_semsr.read(folder / "high.ome.tif")
+    for name in ("learnt", "chosen", "other"):
+        napari_semsr.write(clear.replace(name=name), tmp_path / f"{name}.tif")
+    own = "data: {patch_px: 32, scene_px: 96, phantoms: 0, root: .,"
+    own += " train: [{file: learnt.tif}], validation: [{file: chosen.tif}]}"
+    text = RECIPE.replace("data: {pairs: none.zarr, patch_px: 16}", own)
+    (tmp_path / "own.yaml").write_text(text)
+    made = napari_semsr.train(tmp_path / "own.yaml", tmp_path / "run").model
+    enhanced = tmp_path / "made.ome.tif"
+    napari_semsr.enhance(tmp_path / "learnt.tif", enhanced, model=made, device="cpu")
+    with pytest.warns(UserWarning, match="learnt from 100% of the area"):
+        napari_semsr.metrics(enhanced, tmp_path / "learnt.tif")

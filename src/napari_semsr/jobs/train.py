@@ -205,6 +205,25 @@ class Trained(Result):
     comparison: Any = None
     kept: bool = True
 
+    def gain_over(self, which: str) -> float | None:
+        """Tell by how much the trained model is better on held-out pairs.
+
+        Parameters
+        ----------
+        which : {"input", "linear filter", "untouched"}
+            What it is compared with.
+
+        Returns
+        -------
+        float or None
+            PSNR of the trained model less that of the other, in dB; None where there is
+            no comparison.
+        """
+        rows = (self.comparison or {}).get("rows", {})
+        if which not in rows:
+            return None
+        return float(rows["trained"]["psnr_db"] - rows[which]["psnr_db"])
+
 
 def train_job(
     recipe: str | os.PathLike[str],
@@ -319,6 +338,7 @@ def train_job(
     if plan.data.pairs is not None:
         check_not_input(folder, [plan.data.pairs])
         _check_pairs(Path(plan.data.pairs))
+        _tell_pixel(plan)
     from napari_semsr.training import train as train_model
 
     found = yield from train_model(plan, folder, resume=resume, overwrite=overwrite)
@@ -390,6 +410,30 @@ def _check_pairs(path: Path) -> None:
             f"{path.name}; cut them with --validation above 0."
         )
         raise OptionError(msg)
+
+
+_PIXEL_OFF = 0.05  # of the trained pixel; from there on a field is resampled, too
+
+
+def _tell_pixel(plan: "Recipe") -> None:
+    """Warn where a model goes on with pixels that it was not trained for."""
+    from napari_semsr.pairing import open_pairs
+
+    card, record = _start_card(plan), open_pairs(Path(str(plan.data.pairs))).record
+    fine = record.get("pixel_size_nm")
+    if card is None or card.pixel_size_nm is None or fine is None:
+        return
+    size = float(fine) * int(record["scale"])
+    least, most = card.pixel_size_nm
+    if least * (1 - _PIXEL_OFF) <= size <= most * (1 + _PIXEL_OFF):
+        return
+    near = min(max(size, least), most)
+    warn(
+        f"The pairs have pixels of {size:.4g} nm and {card.name} was trained for "
+        f"{near:.4g} nm, so that it begins with the wrong sizes: cut them at that "
+        "pixel size, or learn from the two images, which are brought to it.",
+        stacklevel=3,
+    )
 
 
 # Pairs that are cut for a run lie beside its folder.

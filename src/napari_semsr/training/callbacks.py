@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from napari_semsr.core import Cancelled, Progress, SemsrError
+from napari_semsr.core import Cancelled, Progress, SemsrError, digest_path
 from napari_semsr.models import (
     ModelCard,
     Probe,
@@ -272,7 +272,22 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
         found += training.get("learnt_from", [])
     if recipe.data.pairs is not None:
         found += open_pairs(Path(recipe.data.pairs)).learnt_from()
+    elif recipe.data.sources.get("images"):
+        root = Path(recipe.data.root)
+        files = {entry.file for entry in (*recipe.data.train, *recipe.data.validation)}
+        found += [
+            # no areas: patches are cut anywhere
+            {"name": name, "digest": _digest(root / name), "unit": "px", "areas": None}
+            for name in sorted(files)
+            if (root / name).is_file()
+        ]
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(path: Path) -> str:
+    """Digest a file once for all models that a run keeps."""
+    return digest_path(path)
 
 
 def _pixel_nm(sources: Iterable[str]) -> float | None:

@@ -101,6 +101,9 @@ def _summarise(result: "jobs.Trained") -> str:
     if compared is not None:
         rows.append((f"on {compared['pairs']} pairs of the {compared['set']} set", ""))
         rows += [(f"  {n}", _figures(row)) for n, row in compared["rows"].items()]
+        gain = result.gain_over("untouched")
+        if gain is not None:
+            rows.append(("gain_db by training", f"{gain:+.2f}"))
     return columns(rows)
 
 

@@ -125,6 +125,8 @@ def gaps_job(
     """
     yield Progress(0, 2, "reading")
     first, second = open_pair(image, reference, opening)
+    if reference is not None and second is not None:
+        tell_learnt([(image, first), (reference, second)], opening)
     size = calibrated_of(first, second).pixel_size_nm
     yield Progress(1, 2, "looking for gaps")
     sized = first if size is None else first.replace(pixel_size_nm=size)

@@ -23,6 +23,7 @@ from napari_semsr.jobs import (
     PairsMade,
     RegisteredImage,
     RegisterOptions,
+    fitting_options,
     pairs_job,
     register_in_memory,
     save_job,
@@ -46,6 +47,7 @@ from napari_semsr.widgets.base import (
     Work,
     add_opened,
     ask_file,
+    go_to_panel,
     is_alive,
     new_store_path,
     push_button,
@@ -68,12 +70,15 @@ if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QVBoxLayout
 
+    from napari_semsr.widgets.train.panel import TrainPanel
+
 _TITLE = "Register to SEM"
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#4cc9f0", "#e05d44"  # neither is a colour of the overlay
 _REACH = 0.4  # of a patch: so far the longer arrows reach
+_PATCH = 128  # side of a patch at most; that of the recipe fine-tune
 _THIN = 0.03  # of a patch: width of an arrow
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _ROWS = {
@@ -181,9 +186,16 @@ class RegisterPanel(Panel):
             self.cut_pairs,
             "Cut patches that both layers show into a store that Train learns from.",
         )
+        self.train_button = push_button(
+            "Train on these",
+            self.train,
+            "Go on to Train with both layers and this map: a model is fine-tuned on "
+            "one part of the place and judged on another.",
+        )
         self.add_results("Result", helpers="Show residuals")
         row = FoldingRow()
-        for place, button in enumerate((self.transform_button, self.pairs_button)):
+        buttons = (self.transform_button, self.pairs_button, self.train_button)
+        for place, button in enumerate(buttons):
             row.insert(place, button)
         cast("QVBoxLayout", self.results.layout()).addWidget(row)
 
@@ -330,8 +342,8 @@ class RegisterPanel(Panel):
         self, moving: Image, fixed: Image, result: _Result
     ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
-        self.transform_button.setEnabled(not isinstance(result, RegistrationRefused))
-        self.pairs_button.setEnabled(self.transform_button.isEnabled())
+        for button in (self.transform_button, self.pairs_button, self.train_button):
+            button.setEnabled(not isinstance(result, RegistrationRefused))
         if isinstance(result, RegistrationRefused):
             self._show_refusal(result)
             raise result
@@ -432,28 +444,42 @@ class RegisterPanel(Panel):
                 write_transform(path, stored)
                 self.show_status(f"The transform is saved as {path}.")
 
+    def _both(self) -> tuple[StoredTransform, Image, Image] | None:
+        """Give the map and the layers that it was found for, if they are there."""
+        if self.registered is not None:
+            found, low, high = self.registered
+            if low in self.viewer.layers and high in self.viewer.layers:
+                return found.stored, low, high
+        self.show_status("Register two layers first; pairs are cut from these.")
+        return None
+
+    def train(self) -> None:
+        """Go on to Train with both layers and their map."""
+        both = self._both()
+        if both is not None:
+            stored, low, high = both
+            panel = go_to_panel(self, self.viewer, "Train")
+            cast("TrainPanel", panel).take_registered(low, high, stored)
+
     def cut_pairs(self) -> None:
         """Ask for a store, and cut what both images show into pairs."""
-        if self.registered is None or any(
-            layer not in self.viewer.layers for layer in self.registered[1:]
-        ):
-            self.show_status("Register two layers first; pairs are cut from these.")
+        both = self._both()
+        if both is None:
             return
         if self.busy:
             self.show_status("A job is running; cancel it first.")
             return
-        found, low, high = self.registered
+        stored, low, high = both
         path = ask_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
             with self.told():
                 images = self.micrograph(low), self.micrograph(high)
-                patch = min(_patch_px(image) for image in images)
                 make = partial(
                     pairs_job,
                     *images,
                     path,
-                    options=PairOptions(patch=patch, step=patch // 2),
-                    transform=found.stored,
+                    options=_cut_options(*images),
+                    transform=stored,
                     overwrite=True,
                 )
                 self.start(make, self._tell_pairs, "Cut pairs")
@@ -485,14 +511,11 @@ def _electrons(layer: Image) -> tuple[int, float]:
     return int(tagged) - int(is_stitched(layer)), -size
 
 
-_PATCHES = (256, 128, 64, 32)  # sides of patches that networks are made for
-_ACROSS = 6  # patches along the shorter side; chosen: enough for three sets
-
-
-def _patch_px(image: Micrograph) -> int:
-    """Choose the side of a patch, so that a small image gives some as well."""
-    fit = (side for side in _PATCHES if side * _ACROSS <= min(image.shape))
-    return next(fit, _PATCHES[-1])
+def _cut_options(low: Micrograph, high: Micrograph) -> PairOptions:
+    """Choose how to cut: on the mosaic's own pixels, for which networks are made."""
+    size = low.mean_pixel_size_nm
+    own = None if size is None else (size, size)
+    return fitting_options(low, high, patch_px=_PATCH, scale=1, trained_nm=own)
 
 
 def _affine(found: Registration) -> Affine:

@@ -19,6 +19,7 @@ from napari_semsr.core import (
     WriteError,
     run,
 )
+from napari_semsr.io import StoredTransform
 from napari_semsr.jobs import (
     CutRequest,
     ModelFile,
@@ -29,13 +30,11 @@ from napari_semsr.jobs import (
     bundled_recipes,
     import_model_job,
     list_models_job,
-    model_info_job,
     on_shelf,
     recipe_facts,
     runs_folder,
     train_to_shelf,
 )
-from napari_semsr.pairing import PairOptions
 from napari_semsr.widgets.base import (
     Findings,
     Folded,
@@ -67,6 +66,9 @@ _SOURCES = [
     ("what the recipe names", _OWN),
 ]
 _FILE = "a YAML file …"
+_GRID, _FOUND, _STORED = "grid", "found", "stored"
+_PLACED = [("on one grid", _GRID), ("by a stored transform …", _STORED)]
+_OPTICAL = "ssum-sem"  # what a mosaic that was registered to SEM is fine-tuned from
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
 _FIRST = "fine-tune"
 _LARGEST_PATCH = 2048
@@ -99,8 +101,25 @@ class PairsForm(Form):
         self.high = layer_box(
             "high",
             "High",
-            "What it should look like: the same field, on the same grid or calibrated.",
+            "What it should look like: the same field, on the same grid or registered.",
         )
+        self.placed = ComboBox(
+            name="placed",
+            label="They lie",
+            tooltip="How Low lies on High. Images of two instruments are registered "
+            "first, in Register to SEM; 'Train on these' there brings its result here.",
+            choices=_PLACED,
+        )
+        self.transform = FileEdit(
+            name="transform",
+            label="Transform",
+            tooltip="A .json that Register to SEM has saved, Low its moving image and "
+            "High its fixed one.",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.json",
+            nullable=True,
+        )
+        self._found: StoredTransform | None = None
         self.store = FileEdit(
             name="store",
             label="Store",
@@ -115,14 +134,44 @@ class PairsForm(Form):
             most=_LARGEST_PATCH,
             step=16,
         )
-        for control in (self.source, self.low, self.high, self.store):
+        for control in (self.source, self.low, self.high, self.placed):
             self.add(control)
+        self.add(self.transform)
+        self.add(self.store)
         self.source.changed.connect(self._show_rows)
-        self._show_rows(self.source.value)
+        self.placed.changed.connect(self._show_rows)
+        self._show_rows()
 
-    def _show_rows(self, source: str) -> None:
-        for name, needed in (("low", _LAYERS), ("high", _LAYERS), ("store", _STORE)):
-            self.show_row(name, source == needed)
+    def _show_rows(self, _: object = None) -> None:
+        for name in ("low", "high", "placed"):
+            self.show_row(name, self.cuts)
+        stored = self.placed.value == _STORED
+        self.show_row("transform", self.cuts and stored)
+        self.show_row("store", self.source.value == _STORE)
+
+    def take(self, low: "Layer", high: "Layer", found: StoredTransform) -> None:
+        """Learn from two layers that were registered."""
+        self._found = found
+        self.source.value = _LAYERS
+        self.low.value, self.high.value = low, high
+        said = f"as registered: {found.moving.name} on {found.fixed.name}"
+        self.placed.choices = [(said, _FOUND), *_PLACED]
+        self.placed.value = _FOUND
+
+    def map(self) -> StoredTransform | Path | None:
+        """Give the map from Low to High; None where they lie on one grid."""
+        if self.placed.value == _FOUND:
+            return self._found
+        if self.placed.value == _GRID:
+            return None
+        typed = typed_path(self.transform)
+        if typed is None:
+            msg = (
+                "A transform must be chosen, a .json that Register to SEM has saved; "
+                "or say that Low and High lie on one grid."
+            )
+            raise OptionError(msg)
+        return typed
 
     @property
     def cuts(self) -> bool:
@@ -236,12 +285,11 @@ class RecipeForm(QWidget):
         model = None if chosen in (_AS_IT_SAYS, _FRESH) else str(chosen)
         return {"start_from": model, "anew": chosen == _FRESH}
 
-    def scale(self) -> int:
-        """Clear pixels for each degraded one."""
-        facts, model = self.required(), self.begins()["start_from"]
-        if facts.architecture == "same" and model is not None:
-            return int(run(model_info_job(model)).card["scale"])
-        return facts.scale
+    def begin_with(self, model: str) -> None:
+        """Fine-tune a model, where it is among those that are listed."""
+        self.box.value = _FIRST
+        if model in self.start.choices:
+            self.start.value = model
 
 
 def _about(facts: RecipeFacts) -> str:
@@ -373,18 +421,15 @@ class TrainPanel(Panel):
         run_dir = self._run_dir()
         _check_run_folder(run_dir, replace=replace)
         cut = self._cut() if self.pairs.cuts else None
-        if cut is not None:
-            store, patch = None, min(cut.options.patch, facts.patch_px)
-        else:
-            store, patch = self.pairs.stored(), int(self.pairs.patch.value)
+        store = self.pairs.stored() if cut is None else None
         request = TrainRequest(
             recipe=facts.path,
             run_dir=str(run_dir),
             overwrite=replace,
-            pairs=None if store is None else str(store),
+            pairs=store,
             steps=int(self.steps.value) or None,
             name=name,
-            patch=patch or None,
+            patch=int(self.pairs.patch.value) or None,
             **self.recipe.begins(),
         )
         return (
@@ -413,16 +458,24 @@ class TrainPanel(Panel):
             raise OptionError(msg)
 
     def _cut(self) -> CutRequest:
-        """Read the two layers and how to cut them."""
-        facts, pairs = self.recipe.required(), self.pairs
+        """Read the two layers, and how one lies on the other."""
+        pairs = self.pairs
         low, high = self.micrograph(pairs.low.value), self.micrograph(pairs.high.value)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and high must be two layers, got {low.name} for both."
             raise OptionError(msg)
-        patch = int(pairs.patch.value) or facts.patch_px
-        values = {"patch": patch, "scale": self.recipe.scale()}
-        step = max(4, patch // 2)
-        return CutRequest(low, high, PairOptions.parse({**values, "step": step}))
+        return CutRequest(low, high, pairs.map())
+
+    def take_registered(
+        self, low: "Layer", high: "Layer", found: StoredTransform
+    ) -> None:
+        """Get ready to fine-tune on two layers that were registered."""
+        self.pairs.take(low, high, found)
+        self.recipe.begin_with(_OPTICAL)
+        self.reveal()
+        self.show_status(
+            f"Ready to fine-tune {_OPTICAL} on {low.name} and {high.name}: press Train."
+        )
 
     def _watch(self, request: TrainRequest) -> None:
         """Get ready to watch a run."""
@@ -498,12 +551,9 @@ class TrainPanel(Panel):
             )
             return
         NEWS.changed.emit()
-        found = outcome.validation or {}
-        gain = found.get("gain_db")
-        said = "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
         self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{said}; it is in the list of Enhance."
+            f"{_told_gain(outcome)}; it is in the list of Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -543,6 +593,19 @@ class TrainPanel(Panel):
             f"Stopped after step {self.reached}. The best {model.card['name']} so far "
             "is in the list of Enhance, and Resume goes on from here."
         )
+
+
+def _told_gain(outcome: Trained) -> str:
+    """Say what training gained where nothing was learnt from, if that is known."""
+    over, linear = (outcome.gain_over(n) for n in ("untouched", "linear filter"))
+    if over is not None and linear is not None:
+        pairs = outcome.comparison["pairs"]
+        return (
+            f": {over:+.2f} dB over {_start_of(outcome)} and {linear:+.2f} dB over the "
+            f"best linear filter, on {pairs} held-out pairs"
+        )
+    gain = (outcome.validation or {}).get("gain_db")
+    return "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
 
 
 def _start_of(outcome: Trained) -> str:

@@ -254,8 +254,13 @@ class TrainView(QWidget):
         if compared is not None:
             where = f"{compared['pairs']} pairs of the {compared['set']} set"
             rows["Judged on"] = where
-            for name, figures in compared["rows"].items():
+            found = compared["rows"]
+            for name, figures in found.items():
                 rows[_JUDGED[name]] = _told(figures)
+            if "untouched" in found:
+                gained = found["trained"]["psnr_db"] - found["untouched"]["psnr_db"]
+                kept = "" if compared["kept"] else "not kept"
+                rows["Gain of training"] = Quantity(gained, "dB", "+.2f", kept)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
         rows["Folder of the run"] = str(self._run)
