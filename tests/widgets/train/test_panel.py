@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog
 from scipy import ndimage
 
+from napari_semsr.core import Affine, Grid, Warped
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
+from napari_semsr.io import Side, StoredTransform, write_transform
 from napari_semsr.io.formats import write
 from napari_semsr.jobs import train_process
 from napari_semsr.jobs.train import Trained
@@ -21,7 +23,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.checkpoint import build, save_model
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.widgets.enhance.models import ModelChooser
-from napari_semsr.widgets.layers import grey_layers
+from napari_semsr.widgets.layers import grey_layers, micrograph_from_layer
 from napari_semsr.widgets.train.panel import TrainPanel
 from napari_semsr.widgets.train.watch import TrainView, read_curve
 from tests.children import LIMIT_MS
@@ -195,6 +197,91 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     shown = panel.view.figures.text()
     for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
         assert words in shown
+
+
+def test_gain_over_the_untouched_model_is_said(panel, training, run_panel):
+    rows = {
+        name: {"psnr_db": psnr}
+        for name, psnr in (
+            ("linear filter", 23.0),
+            ("untouched", 24.5),
+            ("trained", 26),
+        )
+    }
+    training.comparison = {
+        "set": "test",
+        "pairs": 6,
+        "begun_with": "ssum-sem",
+        "kept": True,
+        "rows": rows,
+    }
+    said = run_panel(panel)
+    assert "+1.50 dB over ssum-sem and +3.00 dB over the best linear filter" in said
+    assert "on 6 held-out pairs" in said
+    assert panel.view.findings("Train").numbers["Gain of training"].value == 1.5
+
+
+def two_instruments(add, viewer) -> tuple[object, object, Affine]:
+    """Layers of one place, turned and on other pixels, and the map between them."""
+    fixed = Micrograph(grain((240, 240), seed=3), parse_pixel_size(10.0), "electrons")
+    true = Affine.turned(4, shift=(60, -40), about=(1000, 1000))
+    seen = Warped(fixed, Grid.of(fixed), true.inverse()).read()
+    dark = 1 - np.nan_to_num(seen, nan=0.5)
+    moving = fixed.replace(data=dark.astype(np.float32), name="light")
+    return add(viewer, moving), add(viewer, fixed), true
+
+
+def stored_map(folder, low, high, true) -> Path:
+    """Write the map between two layers."""
+    path = folder / "map.json"
+    sides = (Side.of(micrograph_from_layer(layer), None) for layer in (low, high))
+    write_transform(path, StoredTransform(true, *sides))
+    return path
+
+
+def test_two_layers_are_cut_by_a_stored_transform(
+    panel, model, training, run_panel, add, folder
+):
+    low, high, true = two_instruments(add, model)
+    panel.pairs.low.value, panel.pairs.high.value = low, high
+    panel.pairs.placed.value = "stored"
+    assert "A transform must be chosen" in run_panel(panel)
+    panel.pairs.transform.value = stored_map(folder, low, high, true)
+    run_panel(panel)
+    store = open_pairs(Path(training.requests[0].pairs))
+    assert store.record["provenance"]["options"]["transform"]
+    a, b = (np.asarray(part[0], float) for part in store.arrays("train"))
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] < -0.9
+    panel.name.value = "again"
+    panel.pairs.low.value = model.layers["soft"]
+    assert "The transform is for light as the moving image" in run_panel(panel)
+
+
+def test_register_goes_on_to_train(
+    make_napari_viewer_proxy, training, add, finish, folder
+):
+    viewer = make_napari_viewer_proxy(show=True)
+    low, high, true = two_instruments(add, viewer)
+    _, window = viewer.window.add_plugin_dock_widget("napari-semsr", "SEM-SR")
+    register = window.show_panel("Register to SEM")
+    register.moving.value, register.fixed.value = low, high
+    register.train_button.click()
+    assert "Register two layers first" in register.status.text()
+    register.apply_file(stored_map(folder, low, high, true))
+    finish(register)
+    register.train_button.click()
+    (train,) = [one for one in QApplication.allWidgets() if isinstance(one, TrainPanel)]
+    assert (train.pairs.low.value, train.pairs.high.value) == (low, high)
+    assert train.pairs.placed.value == "found"
+    assert train.recipe.start.value == "ssum-sem"
+    train.run_button.click()
+    finish(train)
+    (asked,) = training.requests
+    assert asked.start_from == "ssum-sem"
+    store = open_pairs(Path(asked.pairs))
+    assert store.record["pixel_size_nm"] == 20.0  # for which ssum-sem was trained
+    assert store.record["patch"] == 32
+    assert store.record["provenance"]["options"]["transform"]
 
 
 def test_store_is_passed_on_as_it_is(panel, training, run_panel, folder):
@@ -373,7 +460,7 @@ def test_rows_and_starts_follow_what_is_chosen(panel, recipe):
     assert panel.recipe.start.choices == (first, *models)
     assert panel.name.value == "tiny"
     panel.recipe.box.value = "de-haan"
-    assert panel.recipe.scale() == 2
+    assert panel.recipe.required().scale == 2
 
 
 def test_proposed_name_is_free_and_a_typed_one_stays(panel, folder, recipe):
