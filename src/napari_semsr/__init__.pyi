@@ -15,6 +15,7 @@ from .api import (
     histogram as histogram,
     import_model as import_model,
     info as info,
+    judge as judge,
     lazy_enhance as lazy_enhance,
     list_models as list_models,
     metrics as metrics,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Cropped,
         Description,
         EnhancedFile,
+        Judged,
         ModelCheck,
         ModelFile,
         ModelList,
@@ -61,6 +62,29 @@ def _parse_each(options: Mapping[str, Any], *models: type[Options]) -> tuple[Any
         model.parse({k: v for k, v in options.items() if k in model.model_fields})
         for model in models
     )
+
+
+def _parse_sides(
+    options: Mapping[str, Any], *models: type[Options]
+) -> tuple[tuple[Any, ...], tuple[ReadOptions, ReadOptions]]:
+    """Give each model its options, and two images those of reading."""
+    from napari_semsr.jobs import both_openings
+
+    reading = [*ReadOptions.model_fields, "calibration"]
+    own = [name for model in models for name in model.model_fields]
+    sides = [side + name for side in ("moving_", "fixed_") for name in reading]
+    unknown = sorted(set(options) - {*own, *reading, *sides})
+    if unknown:
+        msg = (
+            f"Options are {', '.join(sorted([*own, *reading]))}, those of reading also "
+            f"with moving_ or fixed_ before them, got {', '.join(unknown)}."
+        )
+        raise OptionError(msg)
+    parsed = tuple(
+        model.parse({k: v for k, v in options.items() if k in model.model_fields})
+        for model in models
+    )
+    return parsed, both_openings(options)
 
 
 def _asked(options: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
@@ -910,27 +934,11 @@ def register(
     >>> found.image.shape, round(found.registration.transform.scale, 6)
     ((64, 64), 1.0)
     """
-    from napari_semsr.jobs import (
-        RegisterOptions,
-        both_openings,
-        register_in_memory,
-        register_job,
-    )
+    from napari_semsr.jobs import RegisterOptions, register_in_memory, register_job
 
-    reading = [*ReadOptions.model_fields, "calibration"]
-    names = [*RegisterOptions.model_fields, *reading]
-    sides = [side + name for side in ("moving_", "fixed_") for name in reading]
-    unknown = sorted(set(options) - {*names, *sides})
-    if unknown:
-        msg = (
-            f"Options are {', '.join(sorted(names))}, those of reading also with "
-            f"moving_ or fixed_ before them, got {', '.join(unknown)}."
-        )
-        raise OptionError(msg)
-    own = {k: v for k, v in options.items() if k in RegisterOptions.model_fields}
-    opening, fixed_opening = both_openings(options)
+    (chosen,), (opening, fixed_opening) = _parse_sides(options, RegisterOptions)
     asked: dict[str, Any] = {
-        "options": RegisterOptions.parse(own),
+        "options": chosen,
         "landmarks": landmarks,
         "transform": transform,
         "opening": opening,
@@ -944,6 +952,87 @@ def register(
         return run(register_in_memory(*sources, **asked), progress)
     job = register_job(
         *sources, output, transform_out=transform_out, overwrite=overwrite, **asked
+    )
+    return run(job, progress)
+
+
+def judge(
+    optical: Source,
+    sem: Source,
+    output: PathLike,
+    *,
+    models: Sequence[PathLike] | None = None,
+    landmarks: "Landmarks | PathLike | None" = None,
+    transform: "StoredTransform | PathLike | None" = None,
+    overwrite: bool = False,
+    progress: Report | None = None,
+    **options: Any,
+) -> "Judged":
+    """Register an image to SEM, enhance it, and measure all against SEM, on one page.
+
+    Parameters
+    ----------
+    optical, sem : Micrograph, (Y, X) numpy.ndarray or path
+        Images of one place, whose pixel sizes are known.
+    output : path
+        The page, ``.html``; every number goes beside it, with ``.json``.
+    models : sequence of str or path, optional
+        Networks on the shelf, or files; none where it is empty. By default that for
+        superlens mosaics, or for an image of an electron microscope that for those.
+    landmarks : Landmarks or path, optional
+        Pairs of places in both images, from which the map starts.
+    transform : StoredTransform or path, optional
+        A map that was found before; it is applied, and none is searched for.
+    overwrite : bool, default=False
+        Replace an existing page and its numbers.
+    progress : callable, optional
+        Receives every `Progress`.
+    **options : object
+        ``model``, ``search`` and ``landmarks_only`` of the map, ``data_range``, those
+        of `enhance`, and reading options for both images, or for one with ``moving_``
+        (the optical one) or ``fixed_`` (SEM) before them.
+
+    Returns
+    -------
+    Judged
+        The figures of every picture.
+
+    Raises
+    ------
+    RegistrationRefused
+        If no map can be believed; nothing is written then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import napari_semsr as semsr
+    >>> from napari_semsr.registration import Landmarks
+    >>> image = semsr.Micrograph(np.random.default_rng(0).random((96, 96)), (10, 10))
+    >>> places = np.array([[0.0, 0.0], [0.0, 900.0], [900.0, 0.0], [900.0, 900.0]])
+    >>> marks = {"landmarks": Landmarks(places, places), "landmarks_only": True}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = f"{folder}/page.html"
+    ...     found = semsr.judge(image, image, page, models=(), **marks)
+    >>> list(found.baselines), found.area["shape"]
+    (['input', 'linear filter'], [96, 96])
+    """
+    from napari_semsr.inference import EnhanceOptions
+    from napari_semsr.jobs import JudgeOptions, judge_job
+
+    parsed, openings = _parse_sides(options, JudgeOptions, EnhanceOptions)
+    job = judge_job(
+        _source(optical),
+        _source(sem),
+        output,
+        models=models,
+        options=parsed[0],
+        enhancing=parsed[1],
+        landmarks=landmarks,
+        transform=transform,
+        opening=openings[0],
+        sem_opening=openings[1],
+        overwrite=overwrite,
     )
     return run(job, progress)
 

@@ -27,6 +27,7 @@ VERBS = {
     "convert": "write any readable image in any writable format",
     "crop": "cut out a box, or what another image shows, on the grid of that image",
     "register": "bring an image onto another of the same place, whatever its contrast",
+    "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "make a folder of superlens frames whose truth is known",
     "stitch": "join a folder of frames to one calibrated mosaic",
     "calibrate": "find pixel size, skew and distortion by a known grating",

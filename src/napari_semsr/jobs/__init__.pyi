@@ -46,6 +46,12 @@ from .images import (
     open_image as open_image,
     save_job as save_job,
 )
+from .judge.job import (
+    Judged as Judged,
+    JudgedPicture as JudgedPicture,
+    JudgeOptions as JudgeOptions,
+    judge_job as judge_job,
+)
 from .measure.grey import (
     GapReport as GapReport,
     HistogramOptions as HistogramOptions,
@@ -66,6 +72,7 @@ from .measure.resolution import (
 )
 from .models import (
     DEFAULT_MODEL as DEFAULT_MODEL,
+    MOSAIC_MODEL as MOSAIC_MODEL,
     ArchitectureList as ArchitectureList,
     ModelFile as ModelFile,
     ModelList as ModelList,

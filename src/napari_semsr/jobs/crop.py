@@ -342,7 +342,7 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
         If no pixel has grey values in all of them.
     """
     areas = [Area.of(image, Grid.of(image)) for image in images]
-    box = yield from _find_gap_free(areas)
+    box = yield from find_gap_free(areas)
     if box is None:
         msg = f"No part of {' and '.join(i.name for i in images)} is free of gaps."
         raise ShapeError(msg)
@@ -608,7 +608,7 @@ def _tell_networks(*images: Micrograph) -> None:
 def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
     """Shrink a plan to where all its images have grey values."""
     areas = [plan.area, *([plan.reference] if plan.reference else [])]
-    inner = yield from _find_gap_free(areas)
+    inner = yield from find_gap_free(areas)
     if inner is None:
         msg = (
             f"{plan.area.image.name} has no grey values in the area, or only between "
@@ -632,7 +632,7 @@ def _sides(values: Any) -> str:
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
 
 
-def _find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
+def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
     """Find a large rectangle, in pixels of the grid, in which all have grey values."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)

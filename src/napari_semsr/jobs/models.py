@@ -110,6 +110,7 @@ def _public_model(path: Path) -> "tuple[nn.Module, ModelCard]":
 # The model shelf: bundled models, and those that a user imported.
 
 DEFAULT_MODEL = "sem-restore"
+MOSAIC_MODEL = "ssum-sem"  # learnt from superlens mosaics
 _SUFFIX = ".safetensors"
 
 

@@ -1,3 +1,4 @@
+from .linear import fit_linear_filter as fit_linear_filter
 from .method import (
     RestoredTile as RestoredTile,
     RestoreOptions as RestoreOptions,

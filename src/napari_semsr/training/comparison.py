@@ -6,19 +6,19 @@ on those that chose the model.
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
 from napari_semsr.models import bicubic, load_model, save_model
 from napari_semsr.pairing import PairStore, open_pairs
+from napari_semsr.restoration import fit_linear_filter
 from napari_semsr.training.data import fitting_store, to_unit
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import Validator, stored_pairs
@@ -26,7 +26,6 @@ from napari_semsr.training.validation import Validator, stored_pairs
 _TAPS = 21  # pixels of HIGH along each side; as in the benchmarks of restoration
 _BORDER = 6  # sides of a patch to that of the filter; chosen: borders are mirrored
 _PLACES = 1 << 18  # chosen: 500 for each tap, in seconds
-_RIDGE = 1e-6  # of the mean power; chosen: below the noise of any image
 _FIGURES = ("psnr_db", "ssim", "frc_per_px")
 
 
@@ -120,27 +119,18 @@ def fit_linear(store: PairStore, scale: int) -> LinearFilter:
     """Fit the filter that brings LOW nearest to HIGH over the pairs to train on."""
     low, high = store.arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
-    half = taps // 2
-    each = (int(low.shape[1]) - 2 * half) ** 2
+    each = (int(low.shape[1]) - taps + 1) ** 2
     wanted = int(np.clip(_PLACES // each, 1, low.shape[0]))
     numbers = np.unique(np.linspace(0, low.shape[0] - 1, wanted).round().astype(int))
-    normal: NDArray[Any] = np.zeros((taps**2, taps**2))
-    right: NDArray[Any] = np.zeros((taps**2, scale**2))
-    for number in numbers.tolist():
-        greys = store.ranges("train", number)
-        seen, truth = (
-            to_unit(np.asarray(part[number]), grey)
-            for part, grey in zip((low, high), greys, strict=True)
-        )
-        rows = sliding_window_view(seen, (taps, taps)).reshape(-1, taps**2)
-        rows = rows - rows.mean(axis=0)  # brightness of a patch tells nothing
-        inner = truth[half * scale :, half * scale :]
-        side = (seen.shape[0] - 2 * half) * scale
-        blocks = inner[:side, :side].reshape(side // scale, scale, -1, scale)
-        aims = blocks.transpose(0, 2, 1, 3).reshape(-1, scale**2)
-        normal += rows.T @ rows
-        right += rows.T @ (aims - aims.mean(axis=0))
-    ridge = _RIDGE * np.trace(normal) / taps**2
-    weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)
-    kernels = weights.T.reshape(scale**2, taps, taps)
-    return LinearFilter(np.ascontiguousarray(kernels, dtype=np.float32))
+
+    def patches() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for number in numbers.tolist():
+            seen, truth = (
+                to_unit(np.asarray(part[number]), grey)
+                for part, grey in zip(
+                    (low, high), store.ranges("train", number), strict=True
+                )
+            )
+            yield seen, truth
+
+    return LinearFilter(fit_linear_filter(patches(), taps, scale))

@@ -11,7 +11,12 @@ from qtpy.QtGui import QShowEvent
 
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import move
-from napari_semsr.jobs import check_image_target, enhance_job, unfinished
+from napari_semsr.jobs import (
+    MOSAIC_MODEL,
+    check_image_target,
+    enhance_job,
+    unfinished,
+)
 from napari_semsr.widgets.base import (
     Folded,
     Form,
@@ -69,7 +74,6 @@ _ADVANCED_ROWS = {
         step=0.0001,
     ),
 }
-_OF_MOSAICS = "ssum-sem"  # the model that learnt from superlens mosaics
 _SCHEDULER = (
     "Address of a dask scheduler, such as tcp://127.0.0.1:8786, whose workers see the "
     "same files under the same paths; all of the layer is enhanced then, in no order "
@@ -204,7 +208,7 @@ class EnhancePanel(Panel):
     def _propose(self, layer: Any) -> None:
         """Propose the model that suits a layer."""
         stitched = layer is not None and step_before(layer) == "stitch"
-        self.model.propose(_OF_MOSAICS if stitched else None)
+        self.model.propose(MOSAIC_MODEL if stitched else None)
 
     def _compare(self, layer: Any) -> None:
         try:

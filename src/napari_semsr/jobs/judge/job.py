@@ -1,0 +1,692 @@
+"""An optical image and what is made of it, judged by the SEM image of the same place.
+
+It is registered once, on the pixels of the SEM image, which stays as it is. Networks
+and the linear filter see the optical image's own pixels, and their results go through
+the same map.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage
+
+from napari_semsr.analysis import (
+    FrcOptions,
+    FrcResult,
+    Metrics,
+    measure_frc,
+    measure_metrics,
+)
+from napari_semsr.core import (
+    Affine,
+    Area,
+    Box,
+    Elastic,
+    Float32Array,
+    FloatArray,
+    Grid,
+    InputRecord,
+    Job,
+    Micrograph,
+    Progress,
+    Provenance,
+    ShapeError,
+    Warped,
+    read_box,
+)
+from napari_semsr.io import ReadOptions, StoredTransform, replacing
+from napari_semsr.jobs.crop import CropOptions, crop_job, find_gap_free
+from napari_semsr.jobs.enhance import EnhancedFile, enhance_job
+from napari_semsr.jobs.images import (
+    Image,
+    Result,
+    check_target_file,
+    input_record,
+    jsonable,
+    made_by,
+    name_of,
+    open_image,
+    paths_of,
+    write_area,
+)
+from napari_semsr.jobs.judge.page import Pictures, write_report
+from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
+from napari_semsr.jobs.register import (
+    RegisteredImage,
+    RegisterOptions,
+    register_in_memory,
+)
+from napari_semsr.registration import Landmarks
+from napari_semsr.restoration import fit_linear_filter
+
+if TYPE_CHECKING:
+    from napari_semsr.inference import EnhanceOptions
+
+Where = str | os.PathLike[str]
+
+INPUT, LINEAR = "input", "linear filter"
+"""What the baselines are called."""
+
+_LEAST_PX = 64  # as in the demonstration: rings of fewer pixels are too few
+_MARGIN_PX = 32  # chosen: the reach of splines and of the linear filter
+_BORDER = 17  # places along each side of an area that a map may bend; chosen
+_PARTS = 4  # of the area along each side, whose scatter gives the errors; chosen
+
+# The linear filter.
+_TAPS = 21  # as in training's comparison, and in the benchmarks of restoration
+_PATCH = 64  # pixels; chosen: 15 MB at once
+_PLACES = 1 << 16  # chosen: 150 for each tap, which costs 0.03 dB, in seconds
+_PER_TAP = 100  # places at least; chosen: what fits the noise costs 0.04 dB
+_LEAST_TAPS = 3
+
+
+class JudgeOptions(RegisterOptions):
+    """How an image is registered, and what grey levels it is judged by."""
+
+    data_range: float | None = Field(
+        default=None,
+        gt=0,
+        description="span of the grey values for PSNR and SSIM; 255 for an 8-bit SEM "
+        "image, 65535 for 16-bit, else its own",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPicture(Result):
+    """One picture against the SEM image.
+
+    Attributes
+    ----------
+    name : str
+        ``"input"``, ``"linear filter"``, or the model's.
+    metrics : Metrics
+        After the gain and offset that bring it nearest to the SEM image.
+    frc : FrcResult
+        Against the SEM image, which counts as free of noise.
+    psnr_sd_db : float or None
+        Standard error of the PSNR, by the jackknife over 16 parts of the area.
+    psnr_gain_db, psnr_gain_sd_db : float or None
+        PSNR over that of the input, and its standard error, in which all that both
+        pictures share drops out; None for the input.
+    model : dict or None
+        Digest, description, limits and notes of the network that made it.
+    """
+
+    name: str
+    metrics: Metrics
+    frc: FrcResult
+    psnr_sd_db: float | None
+    psnr_gain_db: float | None = None
+    psnr_gain_sd_db: float | None = None
+    model: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figures as one flat record.
+
+        Returns
+        -------
+        dict
+            Those of metrics and FRC, and the errors.
+        """
+        own = {
+            name: getattr(self, name)
+            for name in ("psnr_sd_db", "psnr_gain_db", "psnr_gain_sd_db", "model")
+        }
+        record: dict[str, Any] = jsonable(self.metrics)
+        record |= jsonable(self.frc) | jsonable(own)
+        return record
+
+
+@dataclass(frozen=True, slots=True)
+class Judged(Result):
+    """How near an image, and what was made of it, come to the SEM image.
+
+    Attributes
+    ----------
+    output, numbers : str
+        Paths of the page and of the JSON with every number.
+    optical, sem : str
+        Names of both images.
+    registration : dict
+        The map and its worth, by the keys of `Registered`.
+    area : dict
+        What was judged: ``box_px`` ``[y0, x0, y1, x1]`` and ``origin_nm`` on the SEM
+        image, ``shape``, ``pixel_size_nm``, and the share ``of_sem``.
+    sem_alone : FrcResult
+        Resolution of the SEM image by itself, which no picture can exceed.
+    baselines : dict of JudgedPicture
+        The input, and the best linear filter where there is room to fit it.
+    models : dict of JudgedPicture
+        What each network made of the input.
+    warnings : tuple of str
+        What makes the figures doubtful.
+    seconds : float
+        From start to page.
+    """
+
+    output: str
+    numbers: str
+    optical: str
+    sem: str
+    registration: dict[str, Any]
+    area: dict[str, Any]
+    sem_alone: FrcResult
+    baselines: dict[str, JudgedPicture]
+    models: dict[str, JudgedPicture]
+    warnings: tuple[str, ...]
+    seconds: float
+    provenance: Provenance
+
+    @property
+    def pictures(self) -> list[JudgedPicture]:
+        """All rows in the order of tables.
+
+        Returns
+        -------
+        list of JudgedPicture
+            Baselines first.
+        """
+        return [*self.baselines.values(), *self.models.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give every number.
+
+        Returns
+        -------
+        dict
+            As in the JSON beside the page.
+        """
+        # not by super(): a dataclass with slots is another class than the one here
+        record = Result.to_json(self)
+        for kind in ("baselines", "models"):
+            rows = getattr(self, kind)
+            record[kind] = {name: row.to_json() for name, row in rows.items()}
+        return record
+
+
+def judge_job(
+    optical: Image,
+    sem: Image,
+    output: Where,
+    *,
+    models: Sequence[Where] | None = None,
+    options: JudgeOptions | None = None,
+    enhancing: "EnhanceOptions | None" = None,
+    landmarks: Landmarks | Where | None = None,
+    transform: StoredTransform | Where | None = None,
+    opening: ReadOptions | None = None,
+    sem_opening: ReadOptions | None = None,
+    overwrite: bool = False,
+) -> Job[Judged]:
+    """Register an image to the SEM image of its place, enhance it, and judge both.
+
+    Parameters
+    ----------
+    optical, sem : Micrograph or path
+        Calibrated images of one place; `optical` is the moving one.
+    output : path
+        The page, ``.html``; the numbers go beside it with ``.json``.
+    models : sequence of str or path, optional
+        Networks on the shelf, or files; none of them where it is empty. By default
+        that for superlens mosaics, or for an image of an electron microscope that for
+        those.
+    options : JudgeOptions, optional
+        How to register, data range.
+    enhancing : EnhanceOptions, optional
+        How the networks are run.
+    landmarks : Landmarks or path, optional
+        Pairs of places from which the map starts.
+    transform : StoredTransform or path, optional
+        A map that is applied; none is searched for.
+    opening, sem_opening : ReadOptions, optional
+        How to read the optical image and the SEM image.
+    overwrite : bool, default=False
+        Replace an existing page and its numbers.
+
+    Returns
+    -------
+    Judged
+        Every number.
+
+    Yields
+    ------
+    Progress
+        Registering, enhancing, measuring.
+
+    Raises
+    ------
+    ReadError, WriteError, OptionError, ShapeError, RegistrationError, CheckpointError
+        If images cannot be read or share too little, or the page cannot be made.
+    RegistrationRefused
+        If no map can be believed; nothing is written then.
+    """
+    started = time.monotonic()
+    yield Progress(0, 0, "checking")
+    chosen = options or JudgeOptions()
+    inputs = paths_of(optical, sem)
+    inputs += [
+        Path(given)
+        for given in (landmarks, transform)
+        if isinstance(given, (str, os.PathLike))
+    ]
+    page, numbers = _targets(output, inputs, overwrite=overwrite)
+    named = None if models is None else _named(models)
+    registered = yield from register_in_memory(
+        optical,
+        sem,
+        options=RegisterOptions(**chosen.model_dump(exclude={"data_range"})),
+        landmarks=landmarks,
+        transform=transform,
+        opening=opening,
+        fixed_opening=sem_opening,
+    )
+    source = open_image(optical, opening).replace(name=name_of(optical))
+    fixed = open_image(sem, sem_opening).replace(name=name_of(sem))
+    if named is None:
+        named = _named([_recommended(source)])
+    box = yield from _common(registered.image, fixed, source)
+    table = _Table.of(fixed, box, input_record(sem, fixed, sem_opening), chosen)
+    lens = _Lens(registered.registration.transform, Grid.of(table.sem))
+    with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
+        before, linear = (Path(folder) / f"{n}.ome.zarr" for n in ("input", "linear"))
+        part = lens.looks_at(source, _reach_nm(named.values(), source))
+        yield from crop_job(
+            optical, before, options=CropOptions(box=part), opening=opening
+        )
+        taken = open_image(before).replace(name=source.name)
+        yield Progress(0, 0, "measuring the input")
+        table.add(INPUT, lens.see(taken))
+        halves = yield from _fit_halves(taken, table.sem, lens.transform)
+        if halves is not None:
+            yield from write_area(halves, taken, linear, message="filtering into")
+            yield Progress(0, 0, f"measuring the {LINEAR}")
+            table.add(LINEAR, lens.see(open_image(linear)))
+        for number, (name, path) in enumerate(named.items()):
+            after = Path(folder) / f"{number}.ome.zarr"
+            made = yield from enhance_job(before, after, model=path, options=enhancing)
+            yield Progress(0, 0, f"measuring what {name} made")
+            table.add(name, lens.see(open_image(after)), _about(path, made))
+    yield Progress(0, 0, "writing the report")
+    told = jsonable(
+        {
+            **chosen.model_dump(mode="json"),
+            "enhancing": None if enhancing is None else enhancing.model_dump(),
+            "reading": [
+                (how or ReadOptions()).model_dump(mode="json")
+                for how in (opening, sem_opening)
+            ],
+        }
+    )
+    records = *_inputs(registered), table.record
+    result = Judged(
+        output=str(page),
+        numbers=str(numbers),
+        optical=source.name,
+        sem=fixed.name,
+        registration=registered.facts(),
+        area=_told_area(registered, table.sem, box, fixed),
+        sem_alone=measure_frc(table.sem),
+        baselines={k: row for k, row in table.rows.items() if row.model is None},
+        models={k: row for k, row in table.rows.items() if row.model is not None},
+        warnings=(*registered.doubts, *_own_doubts(source, halves), *table.said),
+        seconds=round(time.monotonic() - started, 2),
+        provenance=made_by("judge", told, *records),
+    )
+    write_report(page, result, table.pictures)
+    text = json.dumps(result.to_json(), indent=1, allow_nan=False)
+    with replacing(numbers) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return result
+
+
+# What is judged, and by what.
+
+
+def _targets(
+    output: Where, inputs: list[Path], *, overwrite: bool
+) -> tuple[Path, Path]:
+    """Refuse a place where the page or its numbers cannot go."""
+    page = check_target_file(
+        output, suffixes=(".html",), inputs=inputs, overwrite=overwrite
+    )
+    numbers = page.with_suffix(".json")
+    check_target_file(numbers, suffixes=(".json",), inputs=inputs, overwrite=overwrite)
+    return page, numbers
+
+
+def _named(models: Sequence[Where]) -> dict[str, Path]:
+    """Find models, each once, by names that tell them apart."""
+    paths = list(dict.fromkeys(find_model(model) for model in models))
+    stems = [path.stem for path in paths]
+    return {
+        path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths
+    }
+
+
+def _recommended(source: Micrograph) -> str:
+    """Choose the model that suits an image: electron microscopes sign theirs."""
+    return DEFAULT_MODEL if source.metadata.get("vendor") else MOSAIC_MODEL
+
+
+def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:
+    """Say how far the models look."""
+    from napari_semsr.models import read_card
+
+    own = max(source.scale)
+    cards = [read_card(path) for path in models]
+    return max(
+        (c.receptive_field * max(own, *(c.pixel_size_nm or (own,))) for c in cards),
+        default=0.0,
+    )
+
+
+def _common(seen: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
+    """Find a rectangle on the SEM image in which both have grey values."""
+    grid = Grid.of(sem)
+    box = yield from find_gap_free([Area.of(seen, grid), Area.of(sem, grid)])
+    if box is not None:
+        # beside gaps, another pixel size leaves out one more or less
+        inset = math.ceil(2 * max(source.scale) / min(sem.scale))
+        rows, columns = sem.shape
+        box = Box(
+            box.y0 + inset * (box.y0 > 0),
+            box.y1 - inset * (box.y1 < rows),
+            box.x0 + inset * (box.x0 > 0),
+            box.x1 - inset * (box.x1 < columns),
+        )
+    if box is None or min(box.shape) < _LEAST_PX:
+        has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
+        msg = (
+            f"A rectangle without gaps of {_LEAST_PX} px or more of {sem.name} on each "
+            f"side must be shown by {source.name} too, to be judged, got {has}: take "
+            "images that share more."
+        )
+        raise ShapeError(msg)
+    return box
+
+
+def _told_area(
+    registered: RegisteredImage, part: Micrograph, box: Box, sem: Micrograph
+) -> dict[str, Any]:
+    """Say what is judged, and how much of it is confirmed."""
+    residuals, grid = registered.registration.residuals, Grid.of(part)
+    at = residuals.places_nm
+    here = ((at >= grid.corner) & (at <= grid.end)).all(axis=1)
+    return {
+        "box_px": [box.y0, box.x0, box.y1, box.x1],
+        "shape": list(part.shape),
+        "pixel_size_nm": list(part.scale),
+        "origin_nm": list(part.origin),
+        "of_sem": part.shape[0] * part.shape[1] / (sem.shape[0] * sem.shape[1]),
+        "patches": int(here.sum()),
+        "unreliable_patches": int((here & ~residuals.reliable).sum()),
+    }
+
+
+def _inputs(registered: RegisteredImage) -> tuple[InputRecord, ...]:
+    made = registered.image.provenance
+    return () if made is None else made.inputs
+
+
+def _own_doubts(source: Micrograph, halves: object) -> Iterator[str]:
+    """Say what else makes the figures doubtful."""
+    made = source.provenance and source.provenance.network()
+    if made:
+        yield (
+            f"{source.name} was itself made by the network {made[0]}: what is called "
+            "input here is no measurement."
+        )
+    if halves is None:
+        yield f"The area is too small to fit the {LINEAR} on half of it."
+
+
+def _about(path: Path, made: EnhancedFile) -> dict[str, Any]:
+    """Say what a picture was made by."""
+    from napari_semsr.models import read_card
+
+    card = read_card(path)
+    return {
+        "name": card.name,
+        "digest": made.provenance.model_digest,
+        "description": card.description,
+        "limits": card.limits,
+        "device": made.report.device,
+        "precision": made.report.precision,
+        "seconds": made.report.seconds,
+        "notes": list(made.report.notes),
+    }
+
+
+# Through the map, onto the SEM image.
+
+
+@dataclass(frozen=True, slots=True)
+class _Lens:
+    """What the optical image shows in the judged area."""
+
+    transform: Affine | Elastic  # from the optical image to the SEM image
+    grid: Grid  # of the area
+
+    def looks_at(
+        self, source: Micrograph, reach_nm: float
+    ) -> tuple[int, int, int, int]:
+        """Box in pixels of the optical image that holds all that is needed."""
+        share = np.linspace(0, 1, _BORDER)
+        edge = np.concatenate([[(s, 0.0), (s, 1.0), (0.0, s), (1.0, s)] for s in share])
+        corner, end = np.array(self.grid.corner), np.array(self.grid.end)
+        places = self.transform.inverse()(corner + edge * (end - corner))
+        at = (places - Grid.of(source).corner) / source.scale
+        margin = _MARGIN_PX + reach_nm / np.array(source.scale)
+        low = np.maximum(np.floor(at.min(axis=0) - margin), 0).astype(int)
+        high = np.minimum(np.ceil(at.max(axis=0) + margin), source.shape).astype(int)
+        return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+    def see(self, image: Micrograph) -> Micrograph:
+        """Bring the optical image, or what was made of it, onto the SEM image."""
+        data = Warped(image, self.grid, self.transform).read()
+        return image.replace(
+            data=data.astype(np.float32),
+            pixel_size_nm=self.grid.pitch,
+            origin=self.grid.centre(Box.of(self.grid.shape)),
+        )
+
+
+# The figures.
+
+
+@dataclass(slots=True)
+class _Table:
+    """Rows as they come; no picture is kept but as PNG."""
+
+    sem: Micrograph  # the judged area
+    record: InputRecord
+    data_range: float | None
+    pictures: Pictures
+    rows: dict[str, JudgedPicture] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    _input: FloatArray | None = None
+
+    @classmethod
+    def of(
+        cls, sem: Micrograph, box: Box, record: InputRecord, options: JudgeOptions
+    ) -> Self:
+        """Cut the area out of the SEM image."""
+        part = sem.replace(
+            data=np.asarray(read_box(sem.data, box)),
+            origin=Grid.of(sem).centre(box),
+            provenance=made_by("crop", {}, record),
+        )
+        return cls(part, record, options.data_range, Pictures(part))
+
+    def add(
+        self, name: str, picture: Micrograph, model: dict[str, Any] | None = None
+    ) -> None:
+        """Measure a picture, and draw it."""
+        span, sem = self.data_range, self.sem
+        metrics = measure_metrics(picture, sem, data_range=span, match="affine")
+        grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
+        matched = picture.replace(data=grey)
+        errors = _part_errors(grey, sem.array())
+        first = self._input
+        self._input = errors if first is None else first
+        self.rows[name] = JudgedPicture(
+            name,
+            metrics,
+            _correlate(matched, sem),
+            _spread_db(errors),
+            None if first is None else _decibels(first.sum() / errors.sum()),
+            None if first is None else _spread_db(errors, first),
+            model,
+        )
+        if model is not None:
+            called = picture.replace(name=f"{picture.name} by {name}")
+            told = tell_learnt([(called, called), (sem, sem)])
+            self.said += [told] if told else []
+        self.pictures.add(name, grey)
+
+
+def _correlate(image: Micrograph, sem: Micrograph) -> FrcResult:
+    """Correlate a picture with the SEM image, which counts as free of noise."""
+    found = measure_frc(image, sem, FrcOptions(reference=True))
+    if found.reason != "beyond-nyquist":
+        return found
+    # the fit is local: a curve that dips and comes back may have no crossing there
+    plain = measure_frc(image, sem, FrcOptions(reference=True, estimator="plain"))
+    return plain if plain.reason is None else found
+
+
+def _part_errors(image: Float32Array, sem: NDArray[Any]) -> FloatArray:
+    """Squared errors of the parts of an area, summed."""
+    squares = np.square(np.subtract(image, sem, dtype=np.float32))
+    rows, columns = ([n * k // _PARTS for k in range(_PARTS)] for n in sem.shape)
+    sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
+    parts: FloatArray = np.add.reduceat(sums, columns, axis=1).ravel()
+    return parts
+
+
+def _spread_db(errors: FloatArray, first: FloatArray | None = None) -> float | None:
+    """Give the standard error of a PSNR, or of what it gains over another picture's.
+
+    By the jackknife: what leaving out each part changes.
+    """
+    without = errors.sum() - errors
+    ratio = (1.0 if first is None else first.sum() - first) / without
+    if not (without > 0).all() or not (np.asarray(ratio) > 0).all():
+        return None
+    found = 10 * np.log10(ratio)
+    count = len(errors)
+    return float(np.sqrt((count - 1) * found.var()))
+
+
+def _decibels(ratio: float) -> float | None:
+    """Say a ratio of powers in dB; None where it is nothing or everything."""
+    return 10 * math.log10(ratio) if 0 < ratio < math.inf else None
+
+
+# The best linear filter, fitted on one half for the other.
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """An image of which each half is filtered by what the other half tells."""
+
+    image: Micrograph
+    axis: int
+    middle: int  # where the second half begins
+    filters: tuple[tuple[Float32Array, float], ...]  # kernel and offset of each half
+
+    @property
+    def grid(self) -> Grid:
+        """Pixels of the image."""
+        return Grid.of(self.image)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the grey values."""
+        return np.dtype(np.float32)
+
+    def read(self, box: Box | None = None) -> NDArray[Any]:
+        """Filter a part; gaps stay."""
+        box = box or Box.of(self.image.shape)
+        reach = _TAPS // 2
+        wide = Box(
+            box.y0 - reach, box.y1 + reach, box.x0 - reach, box.x1 + reach
+        ).intersection(Box.of(self.image.shape))
+        block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
+        known = np.isfinite(block)
+        level = block[known].mean() if known.any() else np.float32(0)
+        filled = np.where(known, block, level)
+        inner = box.within(wide).slices
+        first, second = (
+            (ndimage.correlate(filled, kernel, mode="reflect") + offset)[inner]
+            for kernel, offset in self.filters
+        )
+        at = np.arange(*((box.y0, box.y1) if self.axis == 0 else (box.x0, box.x1)))
+        late = at >= self.middle
+        made = np.where(late[:, None] if self.axis == 0 else late, second, first)
+        return np.where(known[inner], made, np.nan).astype(np.float32)
+
+
+def _fit_halves(
+    image: Micrograph, sem: Micrograph, transform: Affine | Elastic
+) -> Job[_Halves | None]:
+    """Fit a filter to each half of an image; None where there is too little of it."""
+    axis = int(np.argmax(image.shape))
+    middle = image.shape[axis] // 2
+    ends = [(0, middle), (middle, image.shape[axis])]
+    target = Warped(sem, Grid.of(image), transform.inverse())
+    filters = []
+    for number, (start, stop) in enumerate(ends, 1):
+        yield Progress(number - 1, len(ends), f"fitting the {LINEAR}")
+        whole = Box.of(image.shape)
+        half = (
+            Box(start, stop, whole.x0, whole.x1)
+            if axis == 0
+            else Box(whole.y0, whole.y1, start, stop)
+        )
+        pairs = list(_patches(image, target, half))
+        known = [np.isfinite(seen) & np.isfinite(truth) for seen, truth in pairs]
+        places = int(sum(both.sum() for both in known))
+        taps = min(_TAPS, math.isqrt(places // _PER_TAP), min(half.shape) // 3)
+        taps = (taps - 1) // 2 * 2 + 1
+        if taps < _LEAST_TAPS:
+            return None
+        kernel = fit_linear_filter(pairs, taps)[0]
+        sums = [
+            sum(
+                float(p[side][both].sum()) for p, both in zip(pairs, known, strict=True)
+            )
+            for side in (0, 1)
+        ]
+        filters.append((kernel, (sums[1] - float(kernel.sum()) * sums[0]) / places))
+    return _Halves(image, axis, middle, (filters[1], filters[0]))
+
+
+def _patches(
+    image: Micrograph, target: Warped, half: Box
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Give patches of a half, spread over it, and what they should look like."""
+    side = min(_PATCH, *half.shape)
+    step = max(side - _TAPS + 1, side // 2)
+    rows, columns = (
+        np.linspace(start, stop - side, -(-(stop - start - side) // step) + 1)
+        for start, stop in ((half.y0, half.y1), (half.x0, half.x1))
+    )
+    corners = [(int(y), int(x)) for y in rows for x in columns]
+    most = max(1, _PLACES // step**2)
+    wanted = np.linspace(0, len(corners) - 1, min(most, len(corners)))
+    for index in wanted.round().astype(int).tolist():
+        box = Box.of((side, side), corners[index])
+        seen = np.asarray(read_box(image.data, box), dtype=np.float64)
+        yield seen, np.asarray(target.read(box), dtype=np.float64)

@@ -1,0 +1,297 @@
+"""A picture is judged by the SEM image of its place, by the figures of the measures."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+
+import napari_semsr
+from napari_semsr.core import Affine, Grid, Micrograph, digest_path, run
+from napari_semsr.core.errors import SemsrError
+from napari_semsr.io import ReadOptions, Side, StoredTransform, write
+from napari_semsr.jobs import judge_job
+from napari_semsr.registration import RegistrationRefused
+from tests.tiny_models import write_tiny_model
+from tests.two_views import draw_views
+
+STILL = Affine(((1.0, 0.0), (0.0, 1.0)), (0.0, 0.0))
+
+
+def _stored(moving, fixed, transform=STILL, **quality):
+    sides = Side.of(moving), Side.of(fixed)
+    return StoredTransform(transform, *sides, {"error_nm": 3.0, **quality})
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Two views as files, judged through their true map, with a small network."""
+    folder = tmp_path_factory.mktemp("judged")
+    moving, fixed, truth = draw_views(224)
+    write(moving, folder / "optical.tif")
+    write(fixed, folder / "sem.tif")
+    model = write_tiny_model(folder, description="A network to test with.")
+    made = run(
+        judge_job(
+            folder / "optical.tif",
+            folder / "sem.tif",
+            folder / "page.html",
+            models=[model],
+            transform=_stored(moving, fixed, truth),
+        )
+    )
+    return folder, made, truth
+
+
+def test_every_number_is_in_the_file_beside_the_page(judged):
+    folder, made, _ = judged
+    record = json.loads((folder / "page.json").read_text())
+    assert record == made.to_json()
+    assert set(record["models"]["tiny"]) >= {"psnr_db", "ssim", "resolution_nm"}
+    assert list(record["baselines"]) == ["input", "linear filter"]
+    assert record["registration"]["error_nm"] == 3
+    assert record["models"]["tiny"]["model"]["digest"].startswith("sha256:")
+    names = [item["name"] for item in record["provenance"]["inputs"]]
+    assert names == ["optical.tif", "sem.tif"]
+    assert sorted(item.name for item in folder.iterdir()) == [
+        *("optical.tif", "page.html", "page.json", "sem.tif", "tiny.safetensors"),
+    ]
+
+
+def test_input_has_the_figures_that_the_measures_give(judged):
+    folder, made, truth = judged
+    optical, sem = (napari_semsr.read(folder / f"{n}.tif") for n in ("optical", "sem"))
+    found = napari_semsr.register(
+        optical, sem, transform=_stored(optical, sem, truth)
+    ).image
+    y0, x0, y1, x1 = made.area["box_px"]
+    seen = Micrograph(found.array()[y0:y1, x0:x1], sem.pixel_size_nm)
+    part = Micrograph(sem.array()[y0:y1, x0:x1], sem.pixel_size_nm)
+    row = made.baselines["input"]
+    expected = napari_semsr.metrics(seen, part, match="affine")
+    assert row.metrics.psnr_db == pytest.approx(expected.psnr_db, abs=1e-4)
+    assert row.metrics.ssim == pytest.approx(expected.ssim, abs=1e-4)
+    # contrast is turned over in these views, and a correlation would be negative
+    assert expected.gain < 0
+    upright = seen.replace(data=-seen.array())
+    cross = napari_semsr.frc(upright, part, reference=True)
+    assert row.frc.reason == cross.reason
+    np.testing.assert_allclose(row.frc.correlation, cross.correlation, atol=1e-3)
+    assert made.area["origin_nm"] == list(Grid.of(sem).centre(_box(made)))
+
+
+def _box(made):
+    from napari_semsr.core import Box
+
+    y0, x0, y1, x1 = made.area["box_px"]
+    return Box(y0, y1, x0, x1)
+
+
+def test_area_lies_where_both_show_something(judged):
+    folder, made, truth = judged
+    optical = napari_semsr.read(folder / "optical.tif")
+    y0, x0, y1, x1 = made.area["box_px"]
+    assert made.area["shape"] == [y1 - y0, x1 - x0]
+    corners = np.array([(y, x) for y in (y0, y1 - 1) for x in (x0, x1 - 1)]) * 20.0
+    back = truth.inverse()(corners)
+    grid = Grid.of(optical)
+    assert (back >= grid.corner).all()
+    assert (back <= grid.end).all()
+
+
+def test_linear_filter_undoes_a_blur(tmp_path):
+    rng = np.random.default_rng(0)
+    clear = ndimage.gaussian_filter(rng.random((160, 160)), 1.2)
+    blurred = ndimage.gaussian_filter(clear, 1.5) + rng.normal(0, 1e-4, clear.shape)
+    size = (10.0, 10.0)
+    optical, sem = (
+        Micrograph(grey.astype(np.float32), size, name)
+        for grey, name in ((blurred, "blurred"), (clear, "clear"))
+    )
+    stored = _stored(optical, sem)
+    made = run(
+        judge_job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
+    )
+    row = made.baselines["linear filter"]
+    assert row.psnr_gain_db > 3
+    assert row.psnr_gain_db > 2 * row.psnr_gain_sd_db > 0
+    difference = row.metrics.psnr_db - made.baselines["input"].metrics.psnr_db
+    assert row.psnr_gain_db == pytest.approx(difference, abs=1e-3)
+
+
+def test_linear_filter_gains_nothing_from_noise(tmp_path):
+    rng = np.random.default_rng(0)
+    size = (10.0, 10.0)
+    optical = Micrograph(rng.normal(100, 9, (160, 160)).astype(np.float32), size, "a")
+    sem = Micrograph(rng.normal(100, 9, (160, 160)).astype(np.float32), size, "b")
+    stored = _stored(optical, sem)
+    made = run(
+        judge_job(optical, sem, tmp_path / "p.html", models=[], transform=stored)
+    )
+    assert made.models == {}
+    # each half is filtered by what the other half tells: noise cannot be learnt
+    assert made.baselines["linear filter"].psnr_gain_db < 0.05
+    assert made.baselines["input"].frc.resolution_nm is None
+
+
+def test_page_needs_nothing_beside_itself_and_names_all(judged):
+    folder, made, _ = judged
+    page = (folder / "page.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert "<script" not in page
+    for said in ("optical.tif", "sem.tif", "tiny", "linear filter", "input", "± "):
+        assert said in page
+    assert "A network to test with." in page
+    assert "networks made" in page
+    assert page.count("<img") == 1 + 4 + 2 * 4  # the curves, wholes, two details
+    rows, columns = made.area["shape"]
+    assert f"{rows} \N{MULTIPLICATION SIGN} {columns} px" in page
+
+
+def test_gaps_are_left_out(tmp_path):
+    moving, fixed, truth = draw_views(160)
+    data = moving.array().astype(np.float32)
+    data[:, 90:] = np.nan
+    moving = moving.replace(data=data)
+    model = write_tiny_model(tmp_path, pixel_size_nm=(30.0, 30.0))
+    made = run(
+        judge_job(
+            *(moving, fixed, tmp_path / "p.html"),
+            models=[model],
+            transform=_stored(moving, fixed, truth),
+        )
+    )
+    assert made.area["shape"][1] < 120
+    assert made.models["tiny"].metrics.psnr_db > 0
+    assert made.registration["overlap"] < 1
+
+
+def test_model_that_learnt_here_is_told(tmp_path):
+    moving, fixed, truth = draw_views(128)
+    write(moving, tmp_path / "optical.tif")
+    write(fixed, tmp_path / "sem.tif")
+    learnt = {
+        "name": "sem.tif",
+        "digest": digest_path(tmp_path / "sem.tif"),
+        "unit": "nm",
+        "areas": [[0.0, 0.0, 1280.0, 2560.0]],
+    }
+    model = write_tiny_model(tmp_path, training={"learnt_from": [learnt]})
+    job = judge_job(
+        *(tmp_path / n for n in ("optical.tif", "sem.tif", "p.html")),
+        models=[model],
+        transform=_stored(moving, fixed, truth),
+    )
+    with pytest.warns(UserWarning, match="learnt from"):
+        made = run(job)
+    (told,) = [text for text in made.warnings if "learnt from" in text]
+    assert "tiny" in told
+    assert told in (tmp_path / "p.html").read_text()
+
+
+def test_doubts_of_the_map_stand_on_the_page(tmp_path):
+    moving, fixed, truth = draw_views(128)
+    stored = _stored(moving, fixed, truth, error_nm=60.0)
+    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    with pytest.warns(UserWarning, match="expected to be"):
+        made = run(job)
+    assert any("px (60 nm) off" in text for text in made.warnings)
+    assert "px (60 nm) off" in (tmp_path / "p.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "name"), [("FEI", "sem-restore"), (None, "ssum-sem")]
+)
+def test_model_is_chosen_by_the_instrument(tmp_path, vendor, name):
+    moving, fixed, truth = draw_views(96)
+    moving = moving.replace(metadata={"vendor": vendor} if vendor else {})
+    stored = _stored(moving, fixed, truth)
+    made = run(judge_job(moving, fixed, tmp_path / "p.html", transform=stored))
+    assert list(made.models) == [name]
+    assert made.models[name].model["limits"]
+
+
+def test_refusal_writes_nothing(tmp_path):
+    _, fixed, _ = draw_views(96)
+    blank = fixed.replace(data=np.full((96, 96), 7, np.uint8), name="blank")
+    with pytest.raises(RegistrationRefused) as refused:
+        run(judge_job(blank, fixed, tmp_path / "p.html", models=[]))
+    assert refused.value.reason == "no-structure"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cancelled_run_leaves_nothing(tmp_path):
+    moving, fixed, truth = draw_views(96)
+    stored = _stored(moving, fixed, truth)
+    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    for step in job:
+        if "filter" in step.message:
+            assert list(tmp_path.iterdir())
+            break
+    job.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["p.html", "p.json"])
+def test_what_is_there_is_not_replaced_unasked(tmp_path, name):
+    moving, fixed, truth = draw_views(96)
+    (tmp_path / name).write_text("mine")
+    how = {"models": [], "transform": _stored(moving, fixed, truth)}
+    with pytest.raises(SemsrError, match="--overwrite"):
+        run(judge_job(moving, fixed, tmp_path / "p.html", **how))
+    assert (tmp_path / name).read_text() == "mine"
+    run(judge_job(moving, fixed, tmp_path / "p.html", overwrite=True, **how))
+    assert (tmp_path / name).read_text() != "mine"
+
+
+def _colour(folder, image):
+    grey = np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8)
+    tifffile.imwrite(folder / "in.tif", grey, photometric="rgb")
+    return folder / "in.tif"
+
+
+def _stack(folder, image):
+    planes = np.random.default_rng(0).integers(0, 255, (5, 90, 90), np.uint8)
+    tifffile.imwrite(folder / "in.tif", planes, photometric="minisblack")
+    return folder / "in.tif"
+
+
+@pytest.mark.parametrize(
+    ("make", "how", "needs"),
+    [
+        (_colour, {"opening": ReadOptions(pixel_size_nm=20.0)}, "grey image"),
+        (_stack, {"opening": ReadOptions(pixel_size_nm=20.0)}, "plane"),
+        (lambda _, image: image.replace(pixel_size_nm=None), {}, "no pixel size"),
+        (lambda folder, _: folder / "none.tif", {}, "no file"),
+        (lambda _, image: image, {"models": ["nobody"]}, "nobody"),
+        (lambda _, image: image, {"output": "p.txt"}, "must end in .html"),
+    ],
+    ids=["colour", "stack", "pixel-size", "missing", "model", "suffix"],
+)
+def test_bad_input_is_refused_in_one_sentence(tmp_path, make, how, needs):
+    moving, fixed, _ = draw_views(96)
+    given = {"models": [], **how}
+    page = tmp_path / given.pop("output", "p.html")
+    image = make(tmp_path, moving)
+    with pytest.raises(SemsrError, match=needs) as said:
+        run(judge_job(image, fixed, page, **given))
+    assert "\n" not in str(said.value)
+    assert not page.exists()
+
+
+def test_images_that_share_too_little_are_refused(tmp_path):
+    moving, fixed, _ = draw_views(96)
+    aside = Affine(STILL.matrix, (0.0, 1700.0))
+    job = judge_job(
+        *(moving, fixed, tmp_path / "p.html"),
+        models=[],
+        transform=_stored(moving, fixed, aside),
+    )
+    with (
+        pytest.warns(UserWarning, match="share"),
+        pytest.raises(SemsrError, match="64 px or more"),
+    ):
+        run(job)
+    assert list(tmp_path.iterdir()) == []
