@@ -23,8 +23,8 @@ def words(text: str) -> list[str]:
 
 
 VERBS = words("""
-    info convert simulate degrade stitch crop register pairs train enhance restore frc
-    frc-map spectrum metrics gaps histogram models demo
+    info convert simulate degrade stitch crop register judge pairs train enhance restore
+    frc frc-map spectrum metrics gaps histogram models demo
 """)
 MODELS = words("""
     sem-restore sem-restore-medium sem-restore-small sem-2x ssum-sem ssum-sem-2x
@@ -468,6 +468,7 @@ def cutting() -> dict[str, list[str]]:
         "register, told its pixel": [
             "register in/small.png in/a.tif -o out.tif --moving-pixel-size-nm 10"
         ],
+        "judge": ["judge in/moved.tif in/a.tif -o page.html --models none --json"],
     }
     cuts = "--patch 32 --min-correlation 0.1"
     found["pairs of images"] = [
@@ -780,6 +781,11 @@ def refusing() -> dict[str, list[str]]:
             "in/a.png in/a.tif -o out.tif",
             "in/a.tif in/coarse.tif -o out.tif --landmarks missing.csv",
             "in/a.tif in/coarse.tif -o out.tif --transform missing.json",
+        ],
+        "judge": [
+            "in/a.png in/a.tif -o page.html",
+            "in/a.tif in/coarse.tif -o page.txt",
+            "in/a.tif in/coarse.tif -o page.html --models nobody",
         ],
         "crop": [
             "in/a.png -o out.tif",

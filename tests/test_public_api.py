@@ -21,7 +21,7 @@ FUNCTIONS = {verb.replace("-", "_") for verb in VERBS if verb != "models"} | {
 # Each shows its use; pytest runs that, too.
 SHOWN = [
     "read", "write", "info", "convert", "simulate", "stitch", "degrade", "pairs",
-    "crop", "register", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
+    "crop", "register", "judge", "restore", "enhance", "lazy_enhance", "frc", "frc_map",
     "metrics", "calibrate", "spectrum", "gaps", "histogram", "list_models",
 ]  # fmt: skip
 FORMER = {

@@ -1,0 +1,60 @@
+"""``semsr judge``: what it prints, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.io import Side, StoredTransform, write, write_transform
+from tests.two_views import draw_views
+
+LINE = ("judge", "optical.tif", "sem.tif", "-o", "page.html", "--models", "none")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two images of one place, and their map."""
+    moving, fixed, truth = draw_views(96)
+    write(moving, tmp_path / "optical.tif")
+    write(fixed, tmp_path / "sem.tif")
+    sides = Side.of(moving), Side.of(fixed)
+    stored = StoredTransform(truth, *sides, {"error_nm": 3.0, "error_px": 0.125})
+    write_transform(tmp_path / "map.json", stored)
+    return tmp_path
+
+
+def test_summary_is_a_table_and_json_is_that_of_the_file(semsr, pair):
+    said = semsr(*LINE, "--transform", "map.json")
+    assert said.code == 0, said.err
+    assert "map expected to be 3.00 nm (0.125 px) off" in said.out
+    rows = [line.split("  ")[1] for line in said.out.splitlines()[2:]]
+    assert rows == ["input", "linear filter"]
+    said = semsr(*LINE, "--transform", "map.json", "--overwrite", "--json")
+    written = json.loads((pair / "page.json").read_text())
+    assert {**said.record, "seconds": 0} == {**written, "seconds": 0}
+    assert said.record["models"] == {}
+    assert said.record["registration"]["searched"] == "stored"
+
+
+def test_refusal_is_one_object_and_exit_2(semsr, pair):
+    tifffile.imwrite(pair / "blank.tif", np.full((90, 90), 7, np.uint8))
+    line = ("judge", "blank.tif", "sem.tif", "-o", "page.html")
+    said = semsr(*line, "--moving-pixel-size-nm", 20, "--json")
+    assert said.code == 2
+    assert said.record["reason"] == "no-structure"
+    assert said.record["rivals"] == []
+    assert said.record["message"] in said.err
+    assert not list(pair.glob("*page*"))
+
+
+def test_bad_input_is_refused_in_one_line(refused, pair):
+    tifffile.imwrite(pair / "bare.tif", np.eye(90, dtype=np.uint8))
+    wrong = ("judge", "bare.tif", "sem.tif", "-o", "page.html", "--models", "none")
+    assert "give --moving-pixel-size-nm" in refused(*wrong)
+    line = LINE[:-1]
+    assert "nobody" in refused(*line, "nobody", "--transform", "map.json")
+    assert "must end in .html" in refused(*LINE[:4], "page.pdf")
+    told = refused(*LINE, "--transform", "map.json", "--data-range", -1)
+    assert "data_range" in told
+    assert not list(pair.glob("*page*"))
