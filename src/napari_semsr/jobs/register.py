@@ -100,6 +100,16 @@ class RegisteredImage:
     registration: Registration
     stored: StoredTransform
 
+    def facts(self) -> dict[str, Any]:
+        """Say what the map is and what it is worth.
+
+        Returns
+        -------
+        dict
+            From ``model`` to ``unreliable``, as `Registered` has it.
+        """
+        return _facts(self.registration)
+
 
 @dataclass(frozen=True, slots=True)
 class Registered(Result):

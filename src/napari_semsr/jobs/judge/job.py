@@ -10,10 +10,11 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,9 @@ from napari_semsr.core import (
     Provenance,
     ShapeError,
     Warped,
+    hear_warnings,
     read_box,
+    warn,
 )
 from napari_semsr.io import ReadOptions, StoredTransform, replacing
 from napari_semsr.jobs.crop import CropOptions, crop_job, find_gap_free
@@ -74,6 +77,8 @@ if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions
 
 Where = str | os.PathLike[str]
+
+Made = TypeVar("Made")
 
 INPUT, LINEAR = "input", "linear filter"
 """What the baselines are called."""
@@ -282,7 +287,8 @@ def judge_job(
     ]
     page, numbers = _targets(output, inputs, overwrite=overwrite)
     named = None if models is None else _named(models)
-    registered = yield from register_in_memory(
+    said: list[str] = []
+    registering = register_in_memory(
         optical,
         sem,
         options=RegisterOptions(**chosen.model_dump(exclude={"data_range"})),
@@ -291,44 +297,23 @@ def judge_job(
         opening=opening,
         fixed_opening=sem_opening,
     )
+    registered = yield from _hearing(registering, said)
     source = open_image(optical, opening).replace(name=name_of(optical))
     fixed = open_image(sem, sem_opening).replace(name=name_of(sem))
-    if named is None:
-        named = _named([_recommended(source)])
+    _tell_made(source, said)
     box = yield from _common(registered.image, fixed, source)
-    table = _Table.of(fixed, box, input_record(sem, fixed, sem_opening), chosen)
+    record = input_record(sem, fixed, sem_opening)
+    table = _Table.of(fixed, box, record, chosen.data_range, said)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
+    named = named if named is not None else _named([_recommended(source)])
+    part = lens.looks_at(source, _reach_nm(named.values(), source))
     with TemporaryDirectory(dir=page.parent, prefix=f".{page.name}.") as folder:
-        before, linear = (Path(folder) / f"{n}.ome.zarr" for n in ("input", "linear"))
-        part = lens.looks_at(source, _reach_nm(named.values(), source))
-        yield from crop_job(
-            optical, before, options=CropOptions(box=part), opening=opening
-        )
-        taken = open_image(before).replace(name=source.name)
-        yield Progress(0, 0, "measuring the input")
-        table.add(INPUT, lens.see(taken))
-        halves = yield from _fit_halves(taken, table.sem, lens.transform)
-        if halves is not None:
-            yield from write_area(halves, taken, linear, message="filtering into")
-            yield Progress(0, 0, f"measuring the {LINEAR}")
-            table.add(LINEAR, lens.see(open_image(linear)))
-        for number, (name, path) in enumerate(named.items()):
-            after = Path(folder) / f"{number}.ome.zarr"
-            made = yield from enhance_job(before, after, model=path, options=enhancing)
-            yield Progress(0, 0, f"measuring what {name} made")
-            table.add(name, lens.see(open_image(after)), _about(path, made))
+        before = Path(folder) / "input.ome.zarr"
+        cutting = CropOptions(box=part)
+        yield from crop_job(optical, before, options=cutting, opening=opening)
+        yield from _fill(table, lens, before, source.name, named, enhancing)
     yield Progress(0, 0, "writing the report")
-    told = jsonable(
-        {
-            **chosen.model_dump(mode="json"),
-            "enhancing": None if enhancing is None else enhancing.model_dump(),
-            "reading": [
-                (how or ReadOptions()).model_dump(mode="json")
-                for how in (opening, sem_opening)
-            ],
-        }
-    )
-    records = *_inputs(registered), table.record
+    made = registered.image.provenance
     result = Judged(
         output=str(page),
         numbers=str(numbers),
@@ -339,15 +324,72 @@ def judge_job(
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
-        warnings=(*registered.doubts, *_own_doubts(source, halves), *table.said),
+        warnings=tuple(dict.fromkeys(said)),
         seconds=round(time.monotonic() - started, 2),
-        provenance=made_by("judge", told, *records),
+        provenance=made_by(
+            "judge",
+            _told(chosen, enhancing, opening, sem_opening),
+            *(made.inputs if made else ()),
+            record,
+        ),
     )
     write_report(page, result, table.pictures)
     text = json.dumps(result.to_json(), indent=1, allow_nan=False)
     with replacing(numbers) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return result
+
+
+def _hearing(job: Job[Made], said: list[str]) -> Job[Made]:
+    """Run a job, and keep what it warns of; it is told on all the same."""
+    with closing(job):
+        while True:
+            heard: list[str] = []
+            try:
+                with hear_warnings(heard.append):
+                    step = next(job)
+            except StopIteration as end:
+                made: Made = end.value
+                return made
+            finally:
+                for text in heard:
+                    _tell(text, said)
+            yield step
+
+
+def _fill(
+    table: "_Table",
+    lens: "_Lens",
+    before: Path,
+    name: str,
+    models: dict[str, Path],
+    enhancing: "EnhanceOptions | None",
+) -> Job[None]:
+    """Measure the input, which is kept in a folder, and what is made of it there."""
+    yield Progress(0, 0, "measuring the input")
+    taken = open_image(before).replace(name=name)
+    table.add(INPUT, lens.see(taken))
+    halves = yield from _fit_halves(taken, table.sem, lens.transform)
+    if halves is None:
+        _tell(f"The area is too small to fit the {LINEAR} on half of it.", table.said)
+    else:
+        after = before.with_name("linear.ome.zarr")
+        yield from write_area(halves, taken, after, message="filtering into")
+        yield Progress(0, 0, f"measuring the {LINEAR}")
+        table.add(LINEAR, lens.see(open_image(after)))
+    for number, (model, path) in enumerate(models.items()):
+        after = before.with_name(f"{number}.ome.zarr")
+        job = enhance_job(before, after, model=path, options=enhancing)
+        made = yield from _hearing(job, table.said)
+        yield Progress(0, 0, f"measuring what {model} made")
+        seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
+        table.add(model, seen, _about(path, made))
+
+
+def _tell(message: str, said: list[str]) -> None:
+    """Warn of something, and keep it for the page."""
+    warn(message)
+    said.append(message)
 
 
 # What is judged, and by what.
@@ -434,21 +476,27 @@ def _told_area(
     }
 
 
-def _inputs(registered: RegisteredImage) -> tuple[InputRecord, ...]:
-    made = registered.image.provenance
-    return () if made is None else made.inputs
-
-
-def _own_doubts(source: Micrograph, halves: object) -> Iterator[str]:
-    """Say what else makes the figures doubtful."""
+def _tell_made(source: Micrograph, said: list[str]) -> None:
+    """Say that an input is no measurement."""
     made = source.provenance and source.provenance.network()
     if made:
-        yield (
+        _tell(
             f"{source.name} was itself made by the network {made[0]}: what is called "
-            "input here is no measurement."
+            "input here is no measurement.",
+            said,
         )
-    if halves is None:
-        yield f"The area is too small to fit the {LINEAR} on half of it."
+
+
+def _told(
+    options: JudgeOptions,
+    enhancing: "EnhanceOptions | None",
+    *openings: ReadOptions | None,
+) -> dict[str, Any]:
+    """Say what was asked for."""
+    enhanced = None if enhancing is None else enhancing.model_dump(mode="json")
+    reading = [(how or ReadOptions()).model_dump(mode="json") for how in openings]
+    asked = options.model_dump(mode="json")
+    return {**asked, "enhancing": enhanced, "reading": reading}
 
 
 def _about(path: Path, made: EnhancedFile) -> dict[str, Any]:
@@ -510,16 +558,20 @@ class _Table:
     """Rows as they come; no picture is kept but as PNG."""
 
     sem: Micrograph  # the judged area
-    record: InputRecord
     data_range: float | None
     pictures: Pictures
+    said: list[str]
     rows: dict[str, JudgedPicture] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
     _input: FloatArray | None = None
 
     @classmethod
     def of(
-        cls, sem: Micrograph, box: Box, record: InputRecord, options: JudgeOptions
+        cls,
+        sem: Micrograph,
+        box: Box,
+        record: InputRecord,
+        data_range: float | None,
+        said: list[str],
     ) -> Self:
         """Cut the area out of the SEM image."""
         part = sem.replace(
@@ -527,7 +579,7 @@ class _Table:
             origin=Grid.of(sem).centre(box),
             provenance=made_by("crop", {}, record),
         )
-        return cls(part, record, options.data_range, Pictures(part))
+        return cls(part, data_range, Pictures(part), said)
 
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None
@@ -549,10 +601,11 @@ class _Table:
             None if first is None else _spread_db(errors, first),
             model,
         )
-        if model is not None:
-            called = picture.replace(name=f"{picture.name} by {name}")
-            told = tell_learnt([(called, called), (sem, sem)])
-            self.said += [told] if told else []
+        heard: list[str] = []
+        with hear_warnings(heard.append):
+            tell_learnt([(picture, picture), (sem, sem)])
+        for text in heard:
+            _tell(text, self.said)
         self.pictures.add(name, grey)
 
 
