@@ -1,0 +1,63 @@
+"""``semsr train`` on two images of one place and the map between them."""
+
+import pytest
+
+import napari_semsr
+from napari_semsr.io import Side, StoredTransform, write, write_transform
+from napari_semsr.pairing.store import open_pairs
+from tests.two_views import draw_views
+
+RECIPE = """
+name: tiny
+kind: supervised
+architecture: two-scale
+architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
+data: {pairs: none.zarr, patch_px: 64}
+batch: 2
+steps: 1
+warmup_steps: 0
+decay_steps: 0
+validate_every: 1
+precision: fp32
+workers: 0
+"""
+WAY = ("train", "tiny.yaml", "-o", "run", "--low", "moving.tif", "--high", "fixed.tif")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Two images of one place, their map, and a recipe."""
+    moving, fixed, truth = draw_views(192)
+    write(moving, tmp_path / "moving.tif")
+    write(fixed, tmp_path / "fixed.tif")
+    stored = StoredTransform(truth, Side.of(moving), Side.of(fixed))
+    write_transform(tmp_path / "map.json", stored)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    return moving, fixed, stored
+
+
+def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
+    said = semsr(*WAY, "--transform", "map.json", "--patch", "32", "--json")
+    assert said.code == 0, said.err
+    store = open_pairs(tmp_path / "run-pairs.zarr")
+    assert (store.record["patch"], store.record["options"]["step"]) == (32, 16)
+    assert said.record["comparison"]["pairs"] == store.counts["test"] > 0
+    again = semsr(*WAY, "--resume")
+    assert again.code == 0, again.err
+    made = napari_semsr.train(
+        "tiny.yaml", "other", low=place[0], high=place[1], transform=place[2], patch=32
+    )
+    assert made.comparison["pairs"] == store.counts["test"]
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (WAY[:6], "needs --low and --high; give both"),
+        ((*WAY[:4], "--transform", "map.json"), "needs --low and --high; give both"),
+        ((*WAY, "--pairs", "p.zarr"), "or --low and --high for images, not both"),
+    ],
+    ids=["low", "map", "store"],
+)
+def test_half_of_what_it_needs_is_refused(refused, place, words, needs):
+    assert needs in refused(*words)
