@@ -241,10 +241,9 @@ def fitting_options(
     chosen: dict[str, Any] = {} if scale is None else {"scale": factor}
     pixel = _trained_pixel(given.low_pixel_nm or low.mean_pixel_size_nm, trained_nm)
     sized = given.high_pixel_nm or high.mean_pixel_size_nm
+    field = min(low.shape)
     if pixel is not None and sized is not None:
         chosen["pixel_nm"] = pixel / factor
-    field = min(low.shape)
-    if "pixel_nm" in chosen and sized is not None:
         field = min(field, int(min(high.shape) * sized / pixel))
     patch = given.patch if "patch" in said else patch_px
     while (

@@ -368,7 +368,7 @@ def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe"
             msg = f"steps must be at least 1, got {given['steps']}."
             raise OptionError(msg)
         plan = plan.with_steps(int(given.pop("steps")))
-    data = {}
+    data: dict[str, Any] = {}
     if "pairs" in given:
         data["pairs"] = str(Path(given.pop("pairs")).resolve())
     if "patch" in given:
