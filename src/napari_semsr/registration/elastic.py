@@ -8,10 +8,10 @@ never the user's; a bending that would fold is made stiffer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from typing import Any
 
 import numpy as np
-from scipy import linalg
+from scipy import linalg, sparse
 
 from napari_semsr.core import (
     Affine,
@@ -24,16 +24,29 @@ from napari_semsr.core import (
     Job,
     Progress,
 )
-from napari_semsr.registration.refine import Level, PatchShifts, Plan, measure
+from napari_semsr.registration.refine import (
+    EDGE_RIDGE,
+    Level,
+    PatchShifts,
+    Plan,
+    measure,
+)
 
-_SIZES = (128, 96, 64, 64, 48, 48)  # pixels of a patch in each round; as FINDINGS, on
-_SPACINGS = (64.0, 96.0, 144.0, 216.0)  # pixels from knot to knot that are tried
-_STIFFNESS = tuple(10.0**power for power in range(-3, 4))  # times that of the data
+Sparse = Any  # an array of scipy.sparse
+
+_PLANS = ((96, 12), (64, 6), (64, 4), (48, 3), (48, 2))
+"""Pixels of a patch in each round, and how far it may lie off: what is near by then
+needs no long look, which finds other places. 32 px are no better."""
+_SPACINGS = (64.0, 96.0, 144.0)  # pixels from knot to knot that are tried
+_STIFFNESS = tuple(
+    10 ** (power / 2) for power in range(-7, 4)
+)  # times that of the data
 _KNOTS = 800  # at most: they are solved for at once
 _BEYOND = 2  # knots outside the field, so that none inside is at the border
 _FOLDS = 4
 _FREEDOM = 4.0  # of Student's distribution: places without structure lie far off
 _ROUNDS = 8  # of weights
+_RIDGE = 1e-9  # of the data's weight: knots that nothing asks for stay where they are
 _HALF = 1.386  # median of chi-square with two degrees of freedom
 _LEAST_AREA = 0.3  # of a place, over its area before; chosen: real bends keep 0.9
 _FEWEST = 24  # patches: fewer say nothing of a bending
@@ -48,18 +61,13 @@ class Bent:
     off_nm: FloatArray  # (N, 2) of held-out patches
     knots: "_Knots"
     stiff: float
-    covariance: FloatArray  # (2K, 2K) of the knots' displacements, nm²
+    covariance: FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
 
     def variance(self, places: FloatArray) -> FloatArray:
         """Find the variance (N,) in nm² of places of the fixed image, both axes."""
         basis = self.knots.basis(places)
-        count = basis.shape[1]
-        parts = slice(0, count), slice(count, 2 * count)
-        each = [
-            np.einsum("nk,kl,nl->n", basis, self.covariance[part, part], basis)
-            for part in parts
-        ]
-        return np.asarray(each[0] + each[1])
+        both = self.covariance[::2, ::2] + self.covariance[1::2, 1::2]
+        return np.asarray(basis.multiply(basis @ both).sum(axis=1))
 
     def again(self, patches: PatchShifts) -> Elastic:
         """Fit the same knots, as stiff, to other patches."""
@@ -80,32 +88,40 @@ class _Knots:
         first = (low + high) / 2 - (count - 1) / 2 * spacing
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
 
-    def basis(self, places: FloatArray) -> FloatArray:
+    def basis(self, places: FloatArray) -> Sparse:
         """Give the weight (N, K) of each knot at places (N, 2)."""
-        axes = []
+        firsts, weights = [], []
         for axis, count in enumerate(self.shape):
-            at = (places[:, axis] - self.origin[axis]) / self.spacing
-            far = np.abs(at[:, None] - np.arange(count))
+            at = np.clip((places[:, axis] - self.origin[axis]) / self.spacing, 0, count)
+            first = np.floor(at).astype(int) - 1
+            far = np.abs(at[:, None] - first[:, None] - np.arange(4))
             near = 2 / 3 - far**2 * (1 - far / 2)
-            axes.append(np.where(far < 1, near, np.maximum(2 - far, 0) ** 3 / 6))
-        joint = axes[0][:, :, None] * axes[1][:, None, :]
-        return joint.reshape(len(places), -1)
+            each = np.where(far < 1, near, np.maximum(2 - far, 0) ** 3 / 6)
+            knots = first[:, None] + np.arange(4)
+            weights.append(np.where((knots >= 0) & (knots < count), each, 0))
+            firsts.append(np.clip(knots, 0, count - 1))
+        knots = firsts[0][:, :, None] * self.shape[1] + firsts[1][:, None, :]
+        joint = weights[0][:, :, None] * weights[1][:, None, :]
+        rows = np.repeat(np.arange(len(places)), 16)
+        shape = len(places), self.shape[0] * self.shape[1]
+        return sparse.csr_array((joint.ravel(), (rows, knots.ravel())), shape=shape)
 
-    def stiffness(self) -> FloatArray:
+    def stiffness(self) -> Sparse:
         """Penalty (K, K) on second differences: the bending energy of a plate."""
-        rows, columns = self.shape
-        eyes = np.eye(rows), np.eye(columns)
-        twice = [np.diff(eye, 2, axis=0) for eye in eyes]
-        once = [np.diff(eye, axis=0) for eye in eyes]
-        parts = (
-            (1.0, np.kron(twice[0], eyes[1])),
-            (2.0, np.kron(once[0], once[1])),
-            (1.0, np.kron(eyes[0], twice[1])),
+        eyes = [sparse.eye_array(count) for count in self.shape]
+        once, twice = (
+            [
+                sparse.csr_array(np.diff(np.eye(count), order, axis=0))
+                for count in self.shape
+            ]
+            for order in (1, 2)
         )
-        total = np.zeros((rows * columns, rows * columns))
-        for weight, part in parts:
-            total += weight * part.T @ part
-        return total
+        parts = (
+            (1.0, sparse.kron(twice[0], eyes[1])),
+            (2.0, sparse.kron(once[0], once[1])),
+            (1.0, sparse.kron(eyes[0], twice[1])),
+        )
+        return sparse.csr_array(sum(weight * part.T @ part for weight, part in parts))
 
 
 def bend(level: Level, affine: Affine) -> Job[Bent | None]:
@@ -113,11 +129,10 @@ def bend(level: Level, affine: Affine) -> Job[Bent | None]:
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
     found = None
-    for number, size in enumerate(_SIZES):
-        yield Progress(number, len(_SIZES), "bending")
+    for number, (size, reach) in enumerate(_PLANS):
+        yield Progress(number, len(_PLANS), "bending")
         if 2 * size > min(level.grid.shape):
             continue
-        reach = 12 if number == 0 else 8 if number < 3 else 5
         patches = measure(level, transform, Plan(size, reach, most=900))
         if patches is None or len(patches) < _FEWEST:
             continue
@@ -132,25 +147,24 @@ class _Data:
 
     at: FloatArray  # (N, 2) after the affine map
     wanted: FloatArray  # (N, 2) displacement there
+    edges: FloatArray  # (N, 2) more where edges are moved by 1, as in `refine`
     surety: FloatArray  # (N, 2, 2)
 
     @classmethod
     def of(cls, patches: PatchShifts, affine: Affine) -> "_Data":
         """Take what an affine map leaves."""
         at = affine(patches.seen)
-        return cls(at, patches.places - at, patches.surety)
+        return cls(at, patches.places - at, patches.edges, patches.surety)
 
-    def equations(
-        self, basis: FloatArray, weights: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Left (2K, 2K) and right (2K,) side of the normal equations."""
-        count = basis.shape[1]
-        sure = self.surety * weights[:, None, None]
-        left = np.empty((2, count, 2, count))
-        for i, j in product((0, 1), repeat=2):
-            left[i, :, j] = basis.T @ (sure[:, i, j, None] * basis)
-        pull = np.einsum("nij,nj->ni", sure, self.wanted)
-        return left.reshape(2 * count, 2 * count), (basis.T @ pull).T.ravel()
+    def only(self, which: BoolArray) -> "_Data":
+        """Take some of the patches."""
+        return _Data(
+            self.at[which], self.wanted[which], self.edges[which], self.surety[which]
+        )
+
+    def misfit(self, off: FloatArray) -> FloatArray:
+        """Squared distances (N,) in units of their surety."""
+        return np.asarray(np.einsum("ni,nij,nj->n", off, self.surety, off))
 
 
 def _fitted(
@@ -184,14 +198,14 @@ def _fitted(
 def _bending(data: _Data, kept: Bent) -> tuple[Elastic, float, FloatArray]:
     """Fit a bending that does not fold; with its stiffness and covariance."""
     knots, stiff = kept.knots, kept.stiff
-    basis, penalty = knots.basis(data.at), knots.stiffness()
+    system = _System(data, knots)
     while True:
-        values, spread, left = _solved(data, basis, penalty, stiff)
-        shaped = values.reshape(2, *knots.shape)
+        values, _ = system.solved(stiff, _ROUNDS)
+        shaped = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
         bending = Bending(knots.origin, (knots.spacing,) * 2, shaped)
         if bending.least_area() >= _LEAST_AREA:
             elastic = Elastic(kept.transform.affine, bending)
-            return elastic, stiff, spread * linalg.inv(left)
+            return elastic, stiff, system.covariance()
         stiff *= 10
 
 
@@ -207,40 +221,75 @@ def _tried(
     data: _Data, knots: _Knots, parts: list[BoolArray]
 ) -> Iterator[tuple[float, float, FloatArray]]:
     """Try stiffnesses: how badly each foretells held-out patches, and by how much."""
-    basis, penalty = knots.basis(data.at), knots.stiffness()
-    for stiff in _STIFFNESS:
-        off = np.empty_like(data.wanted)
-        for out in parts:
-            rest = _Data(data.at[~out], data.wanted[~out], data.surety[~out])
-            if not out.any() or len(rest.at) < _FEWEST // 2:
-                off[out] = data.wanted[out]
-                continue
-            values, *_ = _solved(rest, basis[~out], penalty, stiff, rounds=3)
-            off[out] = data.wanted[out] - basis[out] @ values.reshape(2, -1).T
-        misfit = np.einsum("ni,nij,nj->n", off, data.surety, off)
+    systems = [
+        (out, _System(data.only(~out), knots))
+        for out in parts
+        if out.any() and (~out).sum() >= _FEWEST // 2
+    ]
+    off = data.wanted.copy()
+    for number, stiff in enumerate(_STIFFNESS):
+        for out, system in systems:
+            values, edge = system.solved(stiff, rounds=1 if number else 3)
+            foretold = knots.basis(data.at[out]) @ values + edge * data.edges[out]
+            off[out] = data.wanted[out] - foretold
+        misfit = data.misfit(off)
         scale = max(float(np.median(misfit)), 1e-12)
         # the mean logarithm is Student's likelihood: far ones count, but no more
-        yield stiff, float(np.log1p(misfit / scale).mean() + np.log(scale)), off
+        yield stiff, float(np.log1p(misfit / scale).mean() + np.log(scale)), off.copy()
 
 
-def _solved(
-    data: _Data,
-    basis: FloatArray,
-    penalty: FloatArray,
-    stiff: float,
-    rounds: int = _ROUNDS,
-) -> tuple[FloatArray, float, FloatArray]:
-    """Solve for knots (2K,); with the spread of patches, and the left side."""
-    weights = np.ones(len(data.at))
-    whole = linalg.block_diag(penalty, penalty)
-    ridge = 1e-9
-    for _ in range(rounds):
-        left, right = data.equations(basis, weights)
-        size = float(np.trace(left)) / len(left)
-        left = left + stiff * size * whole + ridge * size * np.eye(len(left))
-        values = linalg.solve(left, right, assume_a="pos", check_finite=False)
-        off = data.wanted - basis @ values.reshape(2, -1).T
-        misfit = np.einsum("ni,nij,nj->n", off, data.surety, off)
-        spread = max(float(np.median(misfit)) / _HALF, 1e-12)
-        weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
-    return values, spread, left
+class _System:
+    """The equations of some patches for some knots; weights go on from fit to fit."""
+
+    def __init__(self, data: _Data, knots: _Knots) -> None:
+        self._data = data
+        self._weights = np.ones(len(data.at))
+        self._basis = knots.basis(data.at)
+        # values of a knot lie beside each other, so that few diagonals are filled
+        self._wide = sparse.kron(self._basis, sparse.eye_array(2), format="csr")
+        self._penalty = sparse.kron(knots.stiffness(), sparse.eye_array(2))
+        self._diagonals = 2 * (3 * knots.shape[1] + 3) + 2
+
+    def solved(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
+        """Solve for knots (K, 2), and for how far edges lie off."""
+        data = self._data
+        count = np.arange(len(data.at) + 1)
+        edges = data.edges.ravel()
+        for _ in range(rounds):
+            sure = data.surety * self._weights[:, None, None]
+            pulled = self._wide.T @ sparse.bsr_array((sure, count[:-1], count))
+            left = pulled @ self._wide
+            size = float(left.trace()) / left.shape[0]
+            left = left + stiff * size * self._penalty
+            self._left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
+            # the edges are one more column beside the band: it is eliminated
+            by_shift, by_edges = pulled @ data.wanted.ravel(), pulled @ edges
+            plain, moved = self._by_band(np.stack([by_shift, by_edges], axis=1)).T
+            own = np.einsum("ni,nij,nj->", data.edges, sure, data.edges)
+            told = np.einsum("ni,nij,nj->", data.edges, sure, data.wanted)
+            rest = max((1 + EDGE_RIDGE) * own - by_edges @ moved, 1e-300)
+            edge = float((told - by_edges @ plain) / rest)
+            values = (plain - edge * moved).reshape(-1, 2)
+            self._by_edge = moved, rest
+            off = data.wanted - self._basis @ values - edge * data.edges
+            misfit = data.misfit(off)
+            self._spread = max(float(np.median(misfit)) / _HALF, 1e-12)
+            student = 1 + misfit / self._spread / _FREEDOM
+            self._weights = student ** (-(_FREEDOM + 2) / 2)
+        return values, edge
+
+    def _by_band(self, right: FloatArray) -> FloatArray:
+        """Solve for right sides (2K, N)."""
+        left = self._left.tocoo()
+        lower = left.row >= left.col
+        band = np.zeros((self._diagonals, len(right)))
+        row, column = left.row[lower], left.col[lower]
+        band[row - column, column] = left.data[lower]
+        found = linalg.solveh_banded(band, right, lower=True, check_finite=False)
+        return np.asarray(found)
+
+    def covariance(self) -> FloatArray:
+        """Of the knots (2K, 2K) that were found last."""
+        moved, rest = self._by_edge
+        whole = linalg.inv(self._left.toarray()) + np.outer(moved, moved) / rest
+        return np.asarray(self._spread * whole)

@@ -64,6 +64,7 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     middle = patches.seen.mean(axis=0)
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
+    design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
     weighted = patches.surety * found.weights[:, None, None]
     inverse = np.linalg.pinv(np.einsum("nia,nij,njb->ab", design, weighted, design))
     pulls = np.einsum("nia,nij,nj->na", design, weighted, found.residuals())
@@ -73,7 +74,7 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     count, values = len(present), design.shape[-1] / 2
     widened = count / max(count - values - 1, 1)
     covariance = widened * inverse @ (sums.T @ sums) @ inverse
-    return Doubt(covariance, model, mirrored, middle, size)
+    return Doubt(covariance[:-1, :-1], model, mirrored, middle, size)
 
 
 def held_out(found: MapFit, model: Model) -> FloatArray:
@@ -90,7 +91,7 @@ def held_out(found: MapFit, model: Model) -> FloatArray:
         other = fit(
             rest, model, mirrored=found.affine.is_mirrored, weights=found.weights[~out]
         )
-        off[out] = patches.places[out] - other.affine(patches.seen[out])
+        off[out] = other.misses(patches.only(out))
     return off
 
 

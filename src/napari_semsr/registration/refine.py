@@ -28,16 +28,26 @@ from napari_semsr.core import (
     Transform,
     Warped,
 )
-from napari_semsr.registration.orientation import at_pitch, grid_at, orientations
+from napari_semsr.registration.orientation import (
+    Field,
+    at_pitch,
+    grid_at,
+    outlines,
+)
 
 Model = Literal["similarity", "affine"]
 
 WIDTH_PX = 1.5  # of the filter; 1.2 and 2 are as good on average, 0.9 and 3 worse
 OTHER_PX = 2.5  # another width: what it changes is about what both are off, measured
 _IN_MEMORY = 4096  # longest side of an image that is brought to a pixel size at once
+_WHOLE_PX = 2560  # from here on to see all patches is less than to see all pixels
 _KNOWN = 0.4  # share of a patch, as it is weighted, that both images show
 _OUTSIDE = 0.3  # of a patch at the field's border lies beyond it: bends grow there
 _LOW = 0.02  # of the larger curvature: along a line next to nothing is known, not less
+_ROUND = 0.05  # of the edges of a patch run every way: none is moved along itself
+EDGE_RIDGE = (
+    0.02  # share of what edges tell that is not believed, so that a shift is none
+)
 _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
 _FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
 _FITS = 60  # rounds of weights, until they change nothing
@@ -55,6 +65,11 @@ class Plan:
     width: float = WIDTH_PX  # of the filter
     most: int = 400  # patches; more tell little more
 
+    @property
+    def rim(self) -> int:
+        """Pixels about a patch that its filter sees."""
+        return int(np.ceil(3 * self.width)) + 1
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchShifts:
@@ -62,6 +77,7 @@ class PatchShifts:
 
     seen: FloatArray  # (N, 2) places in the moving image, nm
     places: FloatArray  # (N, 2) the same places in the fixed one, nm
+    edges: FloatArray  # (N, 2) of a patch where each edge is moved by 1 along its rise
     surety: FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
     strength: FloatArray  # (N,) height of the peak in deviations of chance
     side_nm: float  # of a patch
@@ -74,6 +90,7 @@ class PatchShifts:
         return PatchShifts(
             self.seen[which],
             self.places[which],
+            self.edges[which],
             self.surety[which],
             self.strength[which],
             self.side_nm,
@@ -90,22 +107,33 @@ class Level:
         self._fixed = fixed if large else _held(fixed, pitch_nm)
         large = max(moving.shape) * max(moving.scale) / pitch_nm > _IN_MEMORY
         self.moving = moving if large else _held(moving, pitch_nm)
+        self._fields: dict[float, Field] = {}
 
-    def read(self, transform: Transform, box: Box) -> tuple[Float32Array, Float32Array]:
-        """See both images in a part of the grid; beyond it there is NaN."""
-        warped = Warped(self.moving, self.grid, transform)
+    def moved(self, transform: Transform, box: Box) -> Float32Array:
+        """See the moving image in a part of the grid; NaN where it shows nothing."""
+        seen = Warped(self.moving, self.grid, transform).read(box)
+        return np.asarray(seen, np.float32)
+
+    def fixed(self, box: Box) -> Float32Array:
+        """See the fixed image in a part of the grid; beyond it there is NaN."""
         inner = Box(
             max(0, box.y0),
             min(self.grid.shape[0], box.y1),
             max(0, box.x0),
             min(self.grid.shape[1], box.x1),
         )
-        fixed = np.full(box.shape, np.nan, np.float32)
-        part = Area.of(self._fixed, self.grid).part(inner).read()
-        fixed[
-            inner.y0 - box.y0 : inner.y1 - box.y0, inner.x0 - box.x0 : inner.x1 - box.x0
-        ] = part
-        return fixed, np.asarray(warped.read(box), np.float32)
+        seen = np.full(box.shape, np.nan, np.float32)
+        seen[inner.within(box).slices] = (
+            Area.of(self._fixed, self.grid).part(inner).read()
+        )
+        return seen
+
+    def field(self, width: float) -> Field:
+        """Give orientations of the fixed image; they are kept."""
+        if width not in self._fields:
+            whole = self.fixed(Box.of(self.grid.shape))
+            self._fields[width], _ = outlines(whole, width)
+        return self._fields[width]
 
 
 def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
@@ -119,20 +147,12 @@ def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
 def measure(level: Level, transform: Transform, plan: Plan) -> PatchShifts | None:
     """Find by how much patches lie off; None where there is none to look at."""
     size, reach = plan.size, plan.reach
-    rim = int(np.ceil(3 * plan.width)) + 1
     corners = _corners(level, transform, plan)
     if not corners:
         return None
-    outer, wide = rim + reach, size + 2 * (rim + reach)
-    fixed = np.empty((len(corners), wide, wide), np.float32)
-    moving = np.empty_like(fixed)
-    for number, (y, x) in enumerate(corners):
-        box = Box(y - outer, y + size + outer, x - outer, x + size + outer)
-        fixed[number], moving[number] = level.read(transform, box)
-    trusted = np.zeros((wide, wide), bool)
-    trusted[rim:-rim, rim:-rim] = True
-    ours = orientations(fixed, plan.width, keep=trusted)[:, outer:-outer, outer:-outer]
-    theirs = orientations(moving, plan.width, keep=trusted)[:, rim:-rim, rim:-rim]
+    one_by_one = max(level.grid.shape) > _WHOLE_PX
+    cut = (_each if one_by_one else _cut)(level, transform, corners, plan)
+    ours, theirs, rise = cut
     inner = theirs[:, reach : reach + size, reach : reach + size]
     taper = _taper(size) ** 2
     known = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
@@ -155,10 +175,74 @@ def measure(level: Level, transform: Transform, plan: Plan) -> PatchShifts | Non
     return PatchShifts(
         seen=transform.inverse()(places + off[sure] * level.pitch),
         places=places,
+        edges=_edges(weight, rise[enough][sure]),
         surety=surety[sure] / level.pitch**2,
         strength=strength[sure],
         side_nm=size * level.pitch,
     )
+
+
+def _edges(weight: FloatArray, rise: Field) -> FloatArray:
+    """How far each patch (N, 2) is moved where every edge is moved by 1 along its rise.
+
+    The edges of a patch are fitted by one shift, each across itself.
+    """
+    total = weight.sum(axis=(1, 2))
+    mean = (weight * rise).sum(axis=(1, 2))
+    twice = (weight * rise**2).sum(axis=(1, 2))
+    across = np.empty((len(total), 2, 2))
+    across[:, 0, 0] = (total - twice.real) / 2 + _ROUND * total
+    across[:, 1, 1] = (total + twice.real) / 2 + _ROUND * total
+    across[:, 0, 1] = across[:, 1, 0] = twice.imag / 2
+    pulls = np.stack([mean.imag, mean.real], axis=-1)
+    return np.asarray(np.linalg.solve(across, pulls[..., None])[..., 0])
+
+
+def _cut(
+    level: Level, transform: Transform, corners: list[IntPair], plan: Plan
+) -> tuple[Field, Field, Field]:
+    """Cut patches out of the fields of both images; the moving ones with their reach.
+
+    Patches overlap, so that it is quicker to make every pixel once.
+    """
+    size, reach, rim = plan.size, plan.reach, plan.rim
+    beyond = int(np.ceil(_OUTSIDE * size)) + 1
+    rows, columns = level.grid.shape
+    far = beyond + reach + rim
+    box = Box(-far, rows + far, -far, columns + far)
+    ours = np.pad(level.field(plan.width), beyond)
+    theirs, rise = outlines(level.moved(transform, box), plan.width)
+    y, x = np.array(corners).T + beyond
+
+    def cut(field: Field, side: int) -> Field:
+        view = np.lib.stride_tricks.sliding_window_view(field, (side, side))
+        return np.asarray(view[y, x])
+
+    return (
+        cut(ours, size),
+        cut(theirs[rim:-rim, rim:-rim], size + 2 * reach),
+        cut(rise[rim + reach :, rim + reach :], size),
+    )
+
+
+def _each(
+    level: Level, transform: Transform, corners: list[IntPair], plan: Plan
+) -> tuple[Field, Field, Field]:
+    """Make the fields of patches one by one, on an image too large for all of it."""
+    size, rim = plan.size, plan.rim
+    outer = rim + plan.reach
+    wide = size + 2 * outer
+    fixed = np.empty((len(corners), wide, wide), np.float32)
+    moving = np.empty_like(fixed)
+    for number, (y, x) in enumerate(corners):
+        box = Box(y - outer, y + size + outer, x - outer, x + size + outer)
+        fixed[number], moving[number] = level.fixed(box), level.moved(transform, box)
+    trusted = np.zeros((wide, wide), bool)
+    trusted[rim:-rim, rim:-rim] = True
+    ours, _ = outlines(fixed, plan.width, keep=trusted)
+    theirs, rise = outlines(moving, plan.width, keep=trusted)
+    inner = np.s_[:, outer:-outer, outer:-outer]
+    return ours[inner], theirs[:, rim:-rim, rim:-rim], rise[inner]
 
 
 def _step(level: Level, plan: Plan) -> float:
@@ -220,7 +304,7 @@ def _peaks(
     """Places of the peaks from the middle, how sure they are, and how high."""
     count, width = len(sums), sums.shape[1]
     scores = sums / np.sqrt(chance)
-    best = scores[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
+    best = sums[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
     y, x = (index + 1 for index in np.unravel_index(best, (width - 2, width - 2)))
     each = np.arange(count)
 
@@ -249,12 +333,17 @@ class MapFit:
     """A map and the patches that it was fitted to."""
 
     affine: Affine
+    edge_nm: float  # by which edges of the moving image lie off along their rise
     patches: PatchShifts
     weights: FloatArray  # (N,) 1 for patches that fit, less for others
 
     def residuals(self) -> FloatArray:
         """Distances (N, 2) from where the map brings patches to where they lie, nm."""
-        return self.patches.places - self.affine(self.patches.seen)
+        return self.misses(self.patches)
+
+    def misses(self, patches: PatchShifts) -> FloatArray:
+        """Find the same of any patches."""
+        return patches.places - self.affine(patches.seen) - patches.edges * self.edge_nm
 
 
 def fit(
@@ -264,16 +353,23 @@ def fit(
     mirrored: bool = False,
     weights: FloatArray | None = None,
 ) -> MapFit:
-    """Fit a map to patches; `weights` (N,) keeps those of an earlier fit."""
+    """Fit a map to patches; `weights` (N,) keeps those of an earlier fit.
+
+    Where light dims at a step and electrons do not, every edge lies off towards its
+    bright side. Edges that face each other cancel, those of a patch may not: by how far
+    they are off is fitted as well.
+    """
     middle = patches.seen.mean(axis=0)
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
+    design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
     given = weights
     weights = np.ones(len(patches)) if given is None else given
     values = np.zeros(design.shape[-1])
     for _ in range(_FITS):
         weighted = patches.surety * weights[:, None, None]
         left = np.einsum("nia,nij,njb->ab", design, weighted, design)
+        left[-1, -1] *= 1 + EDGE_RIDGE
         right = np.einsum("nia,nij,nj->a", design, weighted, patches.places)
         found = np.linalg.lstsq(left, right, rcond=1e-12)[0]
         off = patches.places - design @ found
@@ -284,9 +380,9 @@ def fit(
         if given is not None or settled:
             break
         weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
-    linear, shift = _map_of(values, model, mirrored=mirrored)
+    linear, shift = _map_of(values[:-1], model, mirrored=mirrored)
     affine = Affine.of(linear / size, shift - linear @ middle / size)
-    return MapFit(affine, patches, weights)
+    return MapFit(affine, float(values[-1]), patches, weights)
 
 
 def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
