@@ -15,10 +15,12 @@ def draw_views(
     degrees: float = 7.0,
     shift_nm: tuple[float, float] = (150.0, -260.0),
     seed: int = 0,
+    eroded_px: int = 0,
 ) -> tuple[Micrograph, Micrograph, Affine]:
     """Draw patches of two materials: moving image, fixed image, the map between them.
 
-    The moving one is blurred, and brightest where the fixed one is of middle grey.
+    The moving one is blurred, and brightest where the fixed one is of middle grey; or
+    as the fixed one is, but for what is bright being smaller by some pixels all around.
     """
     rng = np.random.default_rng(seed)
     wide = 2 * side
@@ -32,7 +34,10 @@ def draw_views(
     noise = rng.normal(0, 6, cut.shape)
     grey = np.clip(30 + 180 * cut + noise, 0, 255).astype(np.uint8)
     fixed = Micrograph(grey, (PIXEL_NM, PIXEL_NM), "fixed")
-    light = ndimage.gaussian_filter(1 - np.abs(scene - 0.4), 1.5)
+    light = 1 - np.abs(scene - 0.4)
+    if eroded_px:
+        light = ndimage.grey_erosion(scene, 2 * eroded_px + 1)
+    light = ndimage.gaussian_filter(light, 1.5)
     at = -low * PIXEL_NM
     canvas = Micrograph(light, (PIXEL_NM, PIXEL_NM), origin=(at, at))
     middle = side * PIXEL_NM / 2

@@ -72,6 +72,7 @@ take six times as long as those near 64 places, among which the true one mostly 
 _CLEAR = 7.0  # deviations of chance; foreign images reach 5.6 in 2000 places, measured
 _LOOKED_AT_PX = 1024  # along the longer side, where structure is looked for
 _LEAST_PX = 64  # side of an image: fewer hold no patches
+_FINER = 0.8  # times the pixels of the last search: less shows nothing new
 _KEPT = 64  # places of a search
 _LISTED = 16  # of them, among which the true one and its rivals are looked for
 _TRIED = 4  # places of the search that are refined; the true one was first or third
@@ -328,10 +329,10 @@ def _find(
             raise _empty(image)
     for step in steps:
         places: list[Candidate] = []
-        finished = 0.0
+        finished = np.inf
         for asked, near in _SIDES[step]:
             pitch = max(span / asked, fine)
-            if pitch == finished:
+            if pitch > _FINER * finished:
                 continue
             search = Search(moving, fixed, pitch)
             side = round(span / pitch)
