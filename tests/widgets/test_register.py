@@ -1,5 +1,7 @@
 """Two layers of one place brought together, marked, compared, kept."""
 
+import re
+
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
@@ -115,6 +117,10 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     told = panel.figures.text()
     for word in ("Expected error", "nm = ", "Overlap", "Turn", "Mutual information"):
         assert word in told
+    middle = np.array([[995.0, 995.0]])
+    down, right = (TRUE(middle) - middle)[0]
+    found = [float(n) for n in re.findall(r"([0-9.]+) nm (?:down|left)", told)]
+    assert found == pytest.approx([down, -right], abs=3)
     assert not opened.layers["light · residuals"].visible
     panel.helpers.value = True
     assert opened.layers["light · residuals"].visible
@@ -122,6 +128,24 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert panel.history.undo() == "registration of light"
     assert [item.name for item in opened.layers] == ["light", "electrons"]
     assert opened.layers["light"].visible
+
+
+def test_what_is_unreliable_is_boxed_within_the_image(
+    panel, opened, add, qtbot, run_panel
+):
+    fixed = Micrograph(grain((320, 320), seed=3), SIZE, "whole")
+    data = fixed.array().copy()
+    data[150:, 150:] = grain((320, 320), seed=8)[150:, 150:]
+    panel.fixed.value = add(opened, fixed)
+    panel.moving.value = add(opened, fixed.replace(data=data, name="part"))
+    run_panel(panel)
+    boxes = np.array(opened.layers["part · unreliable"].data)
+    assert boxes.min() >= -0.5
+    assert boxes.max() <= 319.5
+    assert boxes.mean(axis=1).min() > 100
+    side = np.ptp(boxes, axis=1).max()
+    arrows = opened.layers["part · residuals"]
+    assert np.abs(arrows.data[:, 1] * arrows.length).max() <= side
 
 
 def test_marks_that_the_images_contradict_are_refused(
@@ -148,7 +172,8 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     panel.fixed.value = opened.layers["lattice again"]
     assert "fit at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
-    assert "nm down" in panel.figures.text()
+    for word in ("none: several places fit", "of the best, turned by"):
+        assert word in panel.figures.text()
 
 
 def test_what_cannot_be_registered_is_told(model, qtbot, add, run_panel):

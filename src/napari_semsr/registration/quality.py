@@ -28,6 +28,7 @@ from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_
 _CELLS = 6  # along each side of the field; chosen: 36 observations, 6 unknowns
 _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
 _LEVELS = 32  # of grey, for mutual information; chosen
+_CELLS = 200  # along each side, of which an overlap is counted: to half a percent
 _PLACES = 21  # along each side, where the error of a map is looked at
 
 
@@ -113,7 +114,12 @@ def overlap_of(transform: Transform, moving: Micrograph, fixed: Micrograph) -> f
     """Share of the smaller image that the other shows as well."""
     lies, on = Grid.of(moving), Grid.of(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
-    shown = len(places_seen(transform, moving, fixed)) / _PLACES**2 * area
+    cells = (np.arange(_CELLS) + 0.5) / _CELLS  # middles: those at a border are in too
+    axes = [c + cells * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    mapped = transform(places)
+    inside = ((mapped >= on.corner) & (mapped <= on.end)).all(axis=1)
+    shown = float(inside.mean()) * area
     scale = np.sqrt(area)
     ends = transform(np.array([lies.corner, lies.end]))
     grown = 1.0

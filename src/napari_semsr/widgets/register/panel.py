@@ -80,6 +80,11 @@ _GOOD, _BAD = "#4cc9f0", "#e05d44"  # neither is a colour of the overlay
 _REACH = 0.4  # of a patch: so far the longer arrows reach
 _PATCH = 128  # side of a patch at most; that of the recipe fine-tune
 _THIN = 0.03  # of a patch: width of an arrow
+_WHY_NONE = {
+    "ambiguous": "none: several places fit",
+    "no-overlap": "none: no place fits",
+    "no-structure": "none: too little to compare",
+}
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _ROWS = {
     "model": Row(
@@ -375,7 +380,7 @@ class RegisterPanel(Panel):
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed, layer)
         self.show_result(
-            _figures(about),
+            _figures(found.stored, about),
             f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
             "Flicker to see it.",
             curves={"residuals": _residual_table(about)},
@@ -383,7 +388,7 @@ class RegisterPanel(Panel):
 
     def _show_refusal(self, refused: RegistrationRefused) -> None:
         """List what fits as well."""
-        numbers: dict[str, Quantity | str] = {"Map": f"none: {refused.reason}"}
+        numbers: dict[str, Quantity | str] = {"Map": _WHY_NONE[refused.reason]}
         for number, rival in enumerate(refused.rivals, 1):
             numbers[f"Also fits {number}"] = _told_rival(rival)
         self.show_result(numbers, str(refused))
@@ -399,7 +404,9 @@ class RegisterPanel(Panel):
         pitch, origin = np.array(image.scale), np.array(image.origin)
         places = (residuals.places_nm[known] - origin) / pitch
         off, reliable = residuals.off_nm[known] / pitch, residuals.reliable[known]
-        side = residuals.side_nm / pitch
+        side, times = residuals.side_nm / pitch, _enlarged(found)
+        # A patch that is far off is found anywhere: its box says so, no arrow would.
+        drawn = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look: dict[str, Any] = {
             "scale": image.scale,
             "translate": image.origin,
@@ -408,20 +415,21 @@ class RegisterPanel(Panel):
             "metadata": {HELPER_KEY: self.title},
         }
         yield self.viewer.add_vectors(
-            np.stack([places, off], axis=1),
+            np.stack([places, off], axis=1)[drawn],
             name=result_name(self.viewer, name, "residuals"),
-            length=_enlarged(found),
+            length=times,
             edge_width=max(1.0, _THIN * float(side.min())),
             vector_style="arrow",
-            edge_color=np.where(reliable, _GOOD, _BAD).tolist(),
-            features={"off_nm": np.hypot(*residuals.off_nm[known].T)},
+            edge_color=np.where(reliable, _GOOD, _BAD)[drawn].tolist(),
+            features={"off_nm": np.hypot(*residuals.off_nm[known].T)[drawn]},
             **look,
         )
         if reliable.all():
             return
         box = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 2 * side
+        edge = np.array(image.shape) - 0.5
         yield self.viewer.add_shapes(
-            [box + place for place in places[~reliable]],
+            [np.clip(box + place, -0.5, edge) for place in places[~reliable]],
             shape_type="rectangle",
             name=result_name(self.viewer, name, "unreliable"),
             edge_color=_BAD,
@@ -548,11 +556,17 @@ def _said(found: Registration, moving: str, fixed: str) -> str:
 
 def _told_rival(rival: Rival) -> str:
     """Say where another place lies."""
-    down, right = rival.shift_nm
     return (
-        f"fits {rival.score:.0%} as well: {abs(down):.0f} nm "
-        f"{'down' if down > 0 else 'up'}, {abs(right):.0f} nm "
-        f"{'right' if right > 0 else 'left'}, turned by {rival.degrees:+.1f}°"
+        f"{rival.score:.0%} as well, {_told_shift(*rival.shift_nm)} of the best, "
+        f"turned by {rival.degrees:+.1f}°"
+    )
+
+
+def _told_shift(down: float, right: float) -> str:
+    """Say a shift in nm in words."""
+    return (
+        f"{abs(down):.3g} nm {'down' if down > 0 else 'up'}, "
+        f"{abs(right):.3g} nm {'right' if right > 0 else 'left'}"
     )
 
 
@@ -569,7 +583,17 @@ def _residual_table(found: Registration) -> Columns:
     }
 
 
-def _figures(found: Registration) -> Numbers:
+def _shift_nm(stored: StoredTransform) -> tuple[float, float]:
+    """Give how far the centre of the moving image goes, in nm."""
+    side = stored.moving
+    middle = np.array(side.origin_nm) + (np.array(side.shape) - 1) / 2 * np.array(
+        side.pixel_size_nm
+    )
+    down, right = (stored.transform(middle[None]) - middle)[0]
+    return float(down), float(right)
+
+
+def _figures(stored: StoredTransform, found: Registration) -> Numbers:
     """Say a map in words and numbers."""
     affine, residuals = _affine(found), found.residuals
     rows: dict[str, Quantity | str] = {}
@@ -580,6 +604,7 @@ def _figures(found: Registration) -> Numbers:
         rows["Expected error"] = "not known"
     rows |= {
         "Overlap": Quantity(100 * found.overlap, "%", ".0f", "of the smaller image"),
+        "Shift": _told_shift(*_shift_nm(stored)),
         "Turn": Quantity(affine.degrees, "°", "+.2f"),
         "Scale": Quantity(affine.scale, form=".4f"),
         "Mirrored": "yes" if affine.is_mirrored else "no",
