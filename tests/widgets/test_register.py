@@ -158,7 +158,7 @@ def test_marks_that_the_images_contradict_are_refused(
     mark(panel, qtbot)
     before = list(opened.layers)
     assert "images do not agree near the landmarks" in run_panel(panel)
-    assert "none: no-overlap" in panel.figures.text()
+    assert "none: no place fits" in panel.figures.text()
     assert not panel.transform_button.isEnabled()
     assert list(opened.layers) == before
 
