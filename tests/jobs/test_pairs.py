@@ -9,6 +9,7 @@ from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform, write_transform
 from napari_semsr.jobs.pairs import pairs_job
+from napari_semsr.pairing import PairMap
 from napari_semsr.pairing.options import SPLITS, PairOptions
 from napari_semsr.pairing.store import open_pairs
 
@@ -239,6 +240,21 @@ def turned(scene) -> tuple[Micrograph, StoredTransform]:
     }
     sides = Side.of(low), Side.of(scene.truth)
     return low, StoredTransform(back, *sides, {"residuals": residuals})
+
+
+def test_patch_is_doubtful_where_half_of_its_map_is():
+    places = np.array([[0.0, 0.0], [0.0, 90.0], [90.0, 0.0], [900.0, 0.0]])
+    reliable = np.array([False, True, True, False])
+    found = PairMap(Affine.turned(0.0), places, reliable, 40.0)
+
+    def doubtful(low: float, high: float) -> bool:
+        corners = np.array([low, low]), np.array([high, high])
+        return found.is_doubtful(*corners)
+
+    assert not doubtful(-20, 100)  # one of three
+    assert doubtful(-20, 20)  # the only one
+    assert doubtful(-5, 5)  # a small patch, within its area
+    assert not doubtful(300, 400)  # none
 
 
 def test_stored_transform_brings_low_onto_high(scene, turned, tmp_path):

@@ -269,8 +269,9 @@ def _placed(
     moving, fixed = ((image, record) for ((record, image),) in opened)
     check_sides(stored, moving, fixed)
     residuals = residuals_of(stored)
-    doubtful = residuals.places_nm[~residuals.reliable]
-    return PairMap(stored.transform, doubtful, residuals.side_nm)
+    return PairMap(
+        stored.transform, residuals.places_nm, residuals.reliable, residuals.side_nm
+    )
 
 
 def _scaled(

@@ -48,6 +48,7 @@ REASONS = {
 
 # Chosen: pixel sizes are written with three or four digits; the percentiles leave out
 # dead and hot pixels.
+_DOUBTED = 0.5  # share of the areas in a patch where its map holds; chosen: most
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
 _BORDER = 17  # places along each side of an image that a map may bend; chosen
 _PERCENTILES = (0.1, 99.9)
@@ -94,18 +95,23 @@ class PairMap:
     ----------
     transform : Affine or Elastic
         From the plane of LOW to that of HIGH, in nm.
-    unreliable : (N, 2) numpy.ndarray
-        Centres, in the plane of HIGH, of areas in which it cannot be believed.
+    places_nm : (N, 2) numpy.ndarray
+        Centres, in the plane of HIGH, of the areas where it was put to the test.
+    reliable : (N,) numpy.ndarray of bool
+        Whether it can be believed there.
     side_nm : float
         Side of these areas.
     """
 
     transform: Affine | Elastic
-    unreliable: FloatArray
+    places_nm: FloatArray
+    reliable: NDArray[np.bool_]
     side_nm: float
 
     def is_doubtful(self, start: FloatArray, stop: FloatArray) -> bool:
-        """Tell whether a patch holds such a centre, or its own lies in such an area.
+        """Tell whether the map cannot be believed in most of what a patch reaches.
+
+        One area among several that hold says more of its own noise than of the map.
 
         Parameters
         ----------
@@ -115,11 +121,13 @@ class PairMap:
         Returns
         -------
         bool
-            Whether the map cannot be believed there.
+            Whether half of the areas or more, whose centres lie in the patch, or which
+            the patch's centre lies in, are unreliable.
         """
         reach = np.maximum(stop - start, self.side_nm) / 2
-        apart = np.abs(self.unreliable - (start + stop) / 2)
-        return bool(np.any(np.all(apart <= reach, axis=1)))
+        apart = np.abs(self.places_nm - (start + stop) / 2)
+        near = self.reliable[np.all(apart <= reach, axis=1)]
+        return bool(near.size and near.mean() <= _DOUBTED)
 
 
 @dataclass(frozen=True, slots=True)

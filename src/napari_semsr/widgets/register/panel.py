@@ -481,7 +481,7 @@ class RegisterPanel(Panel):
         path = ask_file(self, "Cut pairs", f"{low.name} pairs", _PAIRS)
         if path is not None:
             with self.told():
-                images = self.micrograph(low), self.micrograph(high)
+                images = self.micrograph(low, unturned=True), self.micrograph(high)
                 make = partial(
                     pairs_job,
                     *images,

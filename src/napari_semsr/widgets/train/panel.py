@@ -460,7 +460,9 @@ class TrainPanel(Panel):
     def _cut(self) -> CutRequest:
         """Read the two layers, and how one lies on the other."""
         pairs = self.pairs
-        low, high = self.micrograph(pairs.low.value), self.micrograph(pairs.high.value)
+        mapped = pairs.placed.value != _GRID  # then it matters not how Low is shown
+        low = self.micrograph(pairs.low.value, unturned=mapped)
+        high = self.micrograph(pairs.high.value)
         if pairs.low.value is pairs.high.value:
             msg = f"Low and high must be two layers, got {low.name} for both."
             raise OptionError(msg)
