@@ -27,6 +27,7 @@ PANELS = {
     "enhance.check": "CheckPanel",
     "crop": "CropPanel",
     "register.panel": "RegisterPanel",
+    "register.judge": "JudgePanel",
     "project": "SavePanel",
     "train.panel": "TrainPanel",
 }
@@ -40,6 +41,7 @@ MEASURING = [
     "degrade",
     "crop",
     "register.panel",
+    "register.judge",
 ]
 
 

@@ -50,6 +50,7 @@ _PANELS = {
     "stitch": "Stitch mosaic",
     "pairs": "Train",
     "register": "Register to SEM",
+    "judge": "Judge by SEM",
 }
 _VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|elastic|exact|frozen|max|tile)\b"
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")

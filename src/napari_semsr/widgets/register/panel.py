@@ -1,6 +1,6 @@
 """Register to SEM: bring a layer onto another of the same place, and judge the map."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -62,6 +62,7 @@ from napari_semsr.widgets.layers import (
     nm_per_unit,
     result_name,
     shown_by,
+    step_before,
 )
 from napari_semsr.widgets.register.compare import OverlayControls
 from napari_semsr.widgets.register.landmarks import LandmarkControls
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     import napari.viewer
     from qtpy.QtWidgets import QVBoxLayout
 
+    from napari_semsr.widgets.register.judge import JudgePanel
     from napari_semsr.widgets.train.panel import TrainPanel
 
 _TITLE = "Register to SEM"
@@ -86,7 +88,7 @@ _WHY_NONE = {
     "no-structure": "none: too little to compare",
 }
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
-_ROWS = {
+MAP_ROWS = {
     "model": Row(
         "Map",
         "What may differ between both images. Elastic follows a smooth bending where "
@@ -147,7 +149,7 @@ class RegisterPanel(Panel):
             "Fixed",
             "The image that stays, and gives the result its pixels: the SEM image.",
         )
-        self.form = OptionsForm(RegisterOptions, _ROWS)
+        self.form = OptionsForm(RegisterOptions, MAP_ROWS)
         self.look = OverlayControls(self)
         self.marks = LandmarkControls(
             self, self._images, lambda: self.form.values()["model"], self._show_rows
@@ -197,9 +199,20 @@ class RegisterPanel(Panel):
             "Go on to Train with both layers and this map: a model is fine-tuned on "
             "one part of the place and judged on another.",
         )
+        self.judge_button = push_button(
+            "Judge by SEM",
+            self.judge,
+            "Go on to Judge by SEM with both layers and this map: how near the moving "
+            "image, and what networks make of it, come to the fixed one.",
+        )
         self.add_results("Result", helpers="Show residuals")
         row = FoldingRow()
-        buttons = (self.transform_button, self.pairs_button, self.train_button)
+        buttons = (
+            self.judge_button,
+            self.transform_button,
+            self.pairs_button,
+            self.train_button,
+        )
         for place, button in enumerate(buttons):
             row.insert(place, button)
         cast("QVBoxLayout", self.results.layout()).addWidget(row)
@@ -234,18 +247,10 @@ class RegisterPanel(Panel):
         ]
         if chosen and self._offered:
             return
-        opened = [
-            item
-            for item in grey_layers(self.viewer)
-            if item not in self.made and not item.metadata.get(BAR_KEY)  # a map
-        ]
-        sized = [item for item in opened if nm_per_unit(item.units[-1]) is not None]
-        taken = [item for item in sized if is_exposure(item)] or sized
-        if len(taken) < 2:
+        pair = find_pair(self.viewer, self.made)
+        if pair is None:
             return
-        fixed = max(reversed(taken), key=_electrons)
-        rest = [item for item in reversed(taken) if item is not fixed]
-        self.fixed.value, self.moving.value = fixed, min(rest, key=_electrons)
+        self.moving.value, self.fixed.value = pair
         self._offered = {key: box.value for key, box in boxes.items()}
 
     def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
@@ -388,10 +393,7 @@ class RegisterPanel(Panel):
 
     def _show_refusal(self, refused: RegistrationRefused) -> None:
         """List what fits as well."""
-        numbers: dict[str, Quantity | str] = {"Map": _WHY_NONE[refused.reason]}
-        for number, rival in enumerate(refused.rivals, 1):
-            numbers[f"Also fits {number}"] = _told_rival(rival)
-        self.show_result(numbers, str(refused))
+        self.show_result(refusal_numbers(refused), str(refused))
 
     def _add_helpers(
         self, found: Registration, opened: Opened, name: str
@@ -469,6 +471,14 @@ class RegisterPanel(Panel):
             panel = go_to_panel(self, self.viewer, "Train")
             cast("TrainPanel", panel).take_registered(low, high, stored)
 
+    def judge(self) -> None:
+        """Go on to Judge by SEM with both layers and their map."""
+        both = self._both()
+        if both is not None:
+            stored, low, high = both
+            panel = go_to_panel(self, self.viewer, "Judge by SEM")
+            cast("JudgePanel", panel).take_registered(low, high, stored)
+
     def cut_pairs(self) -> None:
         """Ask for a store, and cut what both images show into pairs."""
         both = self._both()
@@ -511,10 +521,35 @@ def _shown(layer: Image) -> Affine:
     return Affine.of(linear, nm * shift - linear @ (nm * layer.translate[-2:]))
 
 
+def find_pair(
+    viewer: "napari.viewer.Viewer", made: Sequence[Image]
+) -> tuple[Image, Image] | None:
+    """Guess which layers are an optical image and the electron image of its place."""
+    opened = [
+        item
+        for item in grey_layers(viewer)
+        if item not in made and not item.metadata.get(BAR_KEY)  # a map
+    ]
+    sized = [item for item in opened if nm_per_unit(item.units[-1]) is not None]
+    taken = [
+        item for item in sized if is_exposure(item) and step_before(item) != "register"
+    ] or sized
+    if len(taken) < 2:
+        return None
+    fixed = max(reversed(taken), key=_electrons)
+    rest = [item for item in reversed(taken) if item is not fixed]
+    return min(rest, key=_electrons), fixed
+
+
+def vendor_of(layer: Image) -> str | None:
+    """Name the maker of the electron microscope, where a layer's file did."""
+    about = layer.metadata.get("micrograph")
+    return about.get("vendor") if isinstance(about, dict) else None
+
+
 def _electrons(layer: Image) -> tuple[int, float]:
     """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
-    about = layer.metadata.get("micrograph")
-    tagged = isinstance(about, dict) and bool(about.get("vendor"))
+    tagged = bool(vendor_of(layer))
     size = float(layer.scale[-1]) * (nm_per_unit(layer.units[-1]) or 1.0)
     return int(tagged) - int(is_stitched(layer)), -size
 
@@ -552,6 +587,14 @@ def _said(found: Registration, moving: str, fixed: str) -> str:
     if found.searched == "full":
         said += ", after a search of every turn"
     return f"{said}."
+
+
+def refusal_numbers(refused: RegistrationRefused) -> Numbers:
+    """Say why there is no map, and what fits as well."""
+    numbers: dict[str, Quantity | str] = {"Map": _WHY_NONE[refused.reason]}
+    for number, rival in enumerate(refused.rivals, 1):
+        numbers[f"Also fits {number}"] = _told_rival(rival)
+    return numbers
 
 
 def _told_rival(rival: Rival) -> str:

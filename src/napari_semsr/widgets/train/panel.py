@@ -21,6 +21,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import StoredTransform
 from napari_semsr.jobs import (
+    MOSAIC_MODEL,
     CutRequest,
     ModelFile,
     RecipeFacts,
@@ -68,7 +69,6 @@ _SOURCES = [
 _FILE = "a YAML file …"
 _GRID, _FOUND, _STORED = "grid", "found", "stored"
 _PLACED = [("on one grid", _GRID), ("by a stored transform …", _STORED)]
-_OPTICAL = "ssum-sem"  # what a mosaic that was registered to SEM is fine-tuned from
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
 _FIRST = "fine-tune"
 _LARGEST_PATCH = 2048
@@ -473,10 +473,11 @@ class TrainPanel(Panel):
     ) -> None:
         """Get ready to fine-tune on two layers that were registered."""
         self.pairs.take(low, high, found)
-        self.recipe.begin_with(_OPTICAL)
+        self.recipe.begin_with(MOSAIC_MODEL)
         self.reveal()
         self.show_status(
-            f"Ready to fine-tune {_OPTICAL} on {low.name} and {high.name}: press Train."
+            f"Ready to fine-tune {MOSAIC_MODEL} on {low.name} and {high.name}: press "
+            "Train."
         )
 
     def _watch(self, request: TrainRequest) -> None:

@@ -76,6 +76,7 @@ STEPS = (
             PanelPlace("Spectrum", "measure.spectrum:SpectrumPanel"),
             PanelPlace("Metrics", "measure.metrics:MetricsPanel"),
             PanelPlace("Gaps", "measure.gaps:GapsPanel"),
+            PanelPlace("Judge by SEM", "register.judge:JudgePanel"),
         ),
     ),
     WorkStep(

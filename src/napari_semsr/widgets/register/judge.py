@@ -1,0 +1,306 @@
+"""Judge by SEM: what an image, and what networks make of it, are worth by electrons."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magicgui.types import FileDialogMode
+from magicgui.widgets import ComboBox, FileEdit, Select
+from napari.layers import Layer
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+
+from napari_semsr.core import Job, OptionError, SemsrError, ShapeError, run
+from napari_semsr.io import StoredTransform, replacing
+from napari_semsr.jobs import (
+    DEFAULT_MODEL,
+    MOSAIC_MODEL,
+    Judged,
+    JudgeOptions,
+    judge_job,
+    list_models_job,
+)
+from napari_semsr.registration import RegistrationRefused
+from napari_semsr.widgets.base import (
+    Columns,
+    FoldingRow,
+    Form,
+    Numbers,
+    OptionsForm,
+    Panel,
+    Quantity,
+    Row,
+    Work,
+    ask_file,
+    new_store_path,
+    push_button,
+    typed_path,
+)
+from napari_semsr.widgets.register.panel import (
+    MAP_ROWS,
+    find_pair,
+    refusal_numbers,
+    vendor_of,
+)
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+_DOTS = "\N{HORIZONTAL ELLIPSIS}"
+_SEARCH, _FOUND, _STORED = "search", "found", "stored"
+_MAPS = [("found anew", _SEARCH), (f"stored before {_DOTS}", _STORED)]
+_PAGES = {"Report (*.html)": ".html"}
+_ROWS = {
+    **{name: row for name, row in MAP_ROWS.items() if name != "landmarks_only"},
+    "data_range": Row(
+        "Range (grey levels)",
+        "Span of PSNR and SSIM; automatic: 255, 65535 or the SEM image's own.",
+    ),
+}
+
+
+def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
+    """Judge; a refusal is a result, so that what fits as well can be listed."""
+    try:
+        return (yield from judge_job(*images, **how))
+    except RegistrationRefused as refused:
+        return refused
+
+
+class JudgePanel(Panel):
+    """Registers a layer to its SEM image, enhances it, and measures all on one page."""
+
+    help_place = "judge.md#in-napari"
+
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:
+        super().__init__(viewer, "Judge by SEM", "Judge")
+        self.after_cancel = "no report was written"
+        self.optical = self.new_layer_box(
+            "optical", "Optical", "The image that is judged, as it was taken."
+        )
+        self.sem = self.new_layer_box(
+            "sem", "SEM", "The electron image of the same place; it stays as it is."
+        )
+        self.networks = Select(
+            name="networks",
+            label="Networks",
+            tooltip="What enhances the optical image; none of them is fine, too. The "
+            "image itself and the best linear filter are always judged.",
+            choices=self._models,
+        )
+        self.networks.native.setMaximumHeight(110)
+        self.placed = ComboBox(
+            name="placed",
+            label="Registration",
+            tooltip="How Optical lies on SEM. 'Judge by SEM' in Register to SEM brings "
+            "what was found there.",
+            choices=_MAPS,
+        )
+        self.transform = FileEdit(
+            name="transform",
+            label="Transform",
+            tooltip="A .json that Register to SEM has saved, Optical its moving image "
+            "and SEM its fixed one.",
+            mode=FileDialogMode.EXISTING_FILE,
+            filter="*.json",
+            nullable=True,
+        )
+        self.form = OptionsForm(JudgeOptions, _ROWS)
+        self.where = Form(self.placed, self.transform)
+        self.add_group("Images", Form(self.optical, self.sem, self.networks))
+        self.add_group("How", self.where, self.form)
+        self._build_results()
+        self.report: Path | None = None
+        self._given: StoredTransform | None = None
+        self._offered: tuple[Layer | None, ...] = ()
+        self.placed.changed.connect(self._show_rows)
+        self.optical.changed.connect(self._propose_model)
+        self._propose()
+        self._propose_model()
+        self._show_rows()
+
+    def _build_results(self) -> None:
+        self.report_button = push_button(
+            "Open the report",
+            self.open_report,
+            "Show the page in the web browser; it needs no network.",
+        )
+        self.keep_button = push_button(
+            f"Save report{_DOTS}",
+            self.save_report,
+            "Keep the page, and beside it a .json with every number.",
+        )
+        row = FoldingRow()
+        for place, button in enumerate((self.report_button, self.keep_button)):
+            row.insert(place, button)
+        self.add_results("Judged", row)
+
+    def _models(self, _: Any) -> list[str]:
+        try:
+            rows = run(list_models_job()).models
+        except SemsrError:
+            return []
+        return [str(row["name"]) for row in rows if not row["fault"]]
+
+    # -- which layers -------------------------------------------------------------
+
+    def _on_layers(self, event: Any = None) -> None:
+        """Offer what is opened, too."""
+        super()._on_layers(event)
+        if hasattr(self, "_offered") and not self.busy:
+            self._propose()
+
+    def _propose(self) -> None:
+        """Offer a mosaic and an electron image, unless the user has chosen."""
+        boxes = self.optical, self.sem
+        if self._offered and self._offered != tuple(box.value for box in boxes):
+            return
+        pair = find_pair(self.viewer, self.made)
+        if pair is not None:
+            self.optical.value, self.sem.value = pair
+            self._offered = pair
+
+    def _propose_model(self, _: object = None) -> None:
+        """Choose the network that suits the layer."""
+        layer = self.optical.value
+        known = layer is not None and vendor_of(layer)
+        name = DEFAULT_MODEL if known else MOSAIC_MODEL
+        self.networks.value = [name] if name in self.networks.choices else []
+
+    def _show_rows(self, _: object = None) -> None:
+        self.where.show_row("transform", self.placed.value == _STORED)
+        for name in ("model", "search"):
+            self.form.show_row(name, self.placed.value == _SEARCH)
+
+    def take_registered(
+        self, optical: Layer, sem: Layer, found: StoredTransform
+    ) -> None:
+        """Judge two layers that were registered."""
+        self._given = found
+        self.optical.value, self.sem.value = optical, sem
+        self._offered = (None, None)  # they were chosen
+        said = f"as registered: {found.moving.name} on {found.fixed.name}"
+        self.placed.choices = [(said, _FOUND), *_MAPS]
+        self.placed.value = _FOUND
+
+    # -- running --------------------------------------------------------------------
+
+    def _map(self) -> StoredTransform | Path | None:
+        """Give the map; None where it is to be found."""
+        if self.placed.value == _FOUND:
+            return self._given
+        if self.placed.value == _SEARCH:
+            return None
+        typed = typed_path(self.transform)
+        if typed is None:
+            msg = (
+                "A transform must be chosen, a .json that Register to SEM has saved; "
+                "or let the map be found anew."
+            )
+            raise OptionError(msg)
+        return typed
+
+    def job(self) -> Work:
+        """Read the form."""
+        optical, sem = self.optical.value, self.sem.value
+        images = self.micrograph(optical), self.micrograph(sem)
+        if optical is sem:
+            msg = (
+                f"Layer {images[0].name!r} cannot be judged by itself: open the SEM "
+                "image of its place, and choose it under SEM."
+            )
+            raise ShapeError(msg)
+        transform, options = self._map(), self.form.options()
+        if transform is not None:
+            options = options.replace(model="affine", search="near")  # are not asked
+        make = partial(
+            _judge,
+            *images,
+            new_store_path(f"{images[0].name} judged", ".html"),
+            models=list(self.networks.value),
+            options=options,
+            transform=transform,
+        )
+        return make, self.show_outcome
+
+    def show_outcome(self, result: Judged | RegistrationRefused) -> None:
+        """Say what the page says first."""
+        judged = not isinstance(result, RegistrationRefused)
+        for button in (self.report_button, self.keep_button):
+            button.setEnabled(judged)
+        if isinstance(result, RegistrationRefused):
+            self.show_result(refusal_numbers(result), str(result))
+            raise result
+        self.report = Path(result.output)
+        self.show_result(
+            _figures(result),
+            f"Judged {result.optical} by {result.sem}. The report, with the pictures, "
+            f"is gone when napari is closed: Save report{_DOTS} keeps it.",
+            curves=_curves(result),
+            network=", ".join(result.models) or None,
+        )
+
+    # -- the report -------------------------------------------------------------------
+
+    def open_report(self) -> None:
+        """Show the page."""
+        if self.report is not None:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.report)))
+
+    def save_report(self) -> None:
+        """Ask for a name, and keep page and numbers."""
+        if self.report is None:
+            return
+        path = ask_file(self, "Save report", self.report.stem, _PAGES)
+        if path is None:
+            return
+        with self.told():
+            for suffix in (".html", ".json"):
+                with replacing(path.with_suffix(suffix)) as place:
+                    shutil.copyfile(self.report.with_suffix(suffix), place)
+            self.show_status(f"The report is saved as {path}, its numbers beside it.")
+
+
+def _figures(result: Judged) -> Numbers:
+    """Set the figures of every picture in rows."""
+    found = result.registration
+    rows: dict[str, Quantity | str] = {"Map expected to be off": "not known"}
+    if found["error_nm"] is not None:
+        rows["Map expected to be off"] = Quantity(found["error_nm"], "nm", ".3g")
+    height, width = result.area["shape"]
+    rows["Judged"] = f"{height} \N{MULTIPLICATION SIGN} {width} px of {result.sem}"
+    for item in result.pictures:
+        rows[f"PSNR, {item.name}"] = Quantity(
+            item.metrics.psnr_db, "dB", ".2f", f"± {_said(item.psnr_sd_db)}"
+        )
+        if item.psnr_gain_db is not None:
+            rows[f"Over the input, {item.name}"] = Quantity(
+                item.psnr_gain_db, "dB", "+.2f", f"± {_said(item.psnr_gain_sd_db)}"
+            )
+        rows[f"SSIM, {item.name}"] = Quantity(item.metrics.ssim, "", ".3f")
+        name = f"Agrees down to, {item.name}"
+        if item.frc.interval_nm is None:
+            rows[name] = f"none: {item.frc.reason}"
+        else:
+            low, high = item.frc.interval_nm
+            rows[name] = Quantity(
+                item.frc.resolution_nm, "nm", ".3g", f"({low:.3g} to {high:.3g})"
+            )
+    return rows
+
+
+def _said(value: float | None) -> str:
+    """Say a standard error."""
+    return "not known" if value is None else f"{value:.2f}"
+
+
+def _curves(result: Judged) -> dict[str, Columns]:
+    """Give the correlation of every picture with the SEM image as columns."""
+    return {
+        f"{item.name} and SEM": {
+            "frequency (1/px)": item.frc.frequency_per_px,
+            "correlation": item.frc.correlation,
+        }
+        for item in result.pictures
+    }
