@@ -10,6 +10,7 @@ import pytest
 from napari_semsr.core.errors import (
     DeviceMemoryError,
     OptionError,
+    ReadError,
     ShapeError,
     WriteError,
 )
@@ -108,9 +109,8 @@ def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
             np.testing.assert_array_equal(np.isfinite(result), blocks)
             np.testing.assert_allclose(result, results[0], atol=1e-3)
     nothing = Micrograph(np.full((20, 20), np.nan))
-    made = run(enhance_array(nothing, make_loaded("plain"), FP32))
-    assert np.isnan(made.data).all()
-    assert "no finite pixel" in made.metadata["enhance"]["notes"][0]
+    with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
+        run(enhance_array(nothing, make_loaded("plain"), FP32))
 
 
 def test_the_scaling_is_that_of_the_field_not_of_the_tile(make_loaded, rng):

@@ -7,7 +7,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_semsr.core.errors import WriteError
+from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import run
 from napari_semsr.core.resampling import Resampling
@@ -168,9 +168,8 @@ def test_missing_pixels_stay_missing_and_do_not_spread(make_loaded, rng):
             np.testing.assert_array_equal(np.isfinite(result), blocks)
             np.testing.assert_allclose(result, results[0], atol=1e-3)
     nothing = Micrograph(np.full((20, 20), np.nan), parse_pixel_size(20))
-    made = run(enhance_array(nothing, make_loaded("plain", **TRAINED), FP32))
-    assert np.isnan(made.data).all()
-    assert "no finite pixel" in made.metadata["enhance"]["notes"][-1]
+    with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
+        run(enhance_array(nothing, make_loaded("plain", **TRAINED), FP32))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (3, 5)], ids=str)

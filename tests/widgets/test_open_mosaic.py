@@ -90,6 +90,19 @@ def test_store_opens_as_a_pyramid(panel, model, tmp_path, finish, run_panel):
     np.testing.assert_array_equal(micrograph_from_layer(layer).array(), data)
 
 
+def test_store_that_was_copied_in_part_is_told_once(
+    panel, model, tmp_path, finish, run_panel
+):
+    path = tmp_path / "half.ome.zarr"
+    data = np.random.default_rng(1).random((700, 2100)).astype(np.float32)
+    write(Micrograph(data, parse_pixel_size((4.0, 5.0)), "half"), path)
+    (path / "0" / "c" / "1" / "2").unlink()
+    choose(panel, path, finish)
+    run_panel(panel)
+    assert len(model.layers) == 1
+    assert panel.warned.text().count("have no file and are read as 0") == 1
+
+
 def test_plane_of_a_stack_is_chosen(panel, model, tmp_path, finish, run_panel):
     path = tmp_path / "stack.tif"
     pages = np.stack([GRAIN, GRAIN // 2, GRAIN // 3])

@@ -103,3 +103,12 @@ def test_warning_of_a_hidden_panel_is_a_notification(restore, run_panel, monkeyp
     monkeypatch.setattr(notification_manager, "dispatch", told.append)
     run_panel(restore)
     assert [n.severity.value for n in told].count("warning") == 1
+
+
+@pytest.mark.parametrize("kind", [EnhancePanel, RestorePanel])
+def test_layer_without_a_pixel_is_refused(kind, model, qtbot, run_panel):
+    model.add_image(np.full((64, 64), np.nan, np.float32), name="hole")
+    panel = kind(model)
+    qtbot.addWidget(panel)
+    assert "needs finite pixels, and hole has none" in run_panel(panel)
+    assert len(model.layers) == 1

@@ -164,6 +164,22 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     return first, second
 
 
+def is_empty(data: Any) -> bool:
+    """Tell whether no pixel of a field is finite, chunk by chunk.
+
+    Parameters
+    ----------
+    data : (Y, X) numpy.ndarray, dask.array.Array or zarr.Array
+        The field, of any real type.
+
+    Returns
+    -------
+    bool
+        Found out at the first chunk that has such a pixel.
+    """
+    return not any(np.isfinite(block).any() for block in read_chunks(data))
+
+
 def finite_mean(data: Any) -> float:
     """Mean of the finite pixels of a field, chunk by chunk.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_semsr.core.errors import OptionError, ShapeError
+from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
 PixelSize = NewType("PixelSize", FloatPair)
@@ -324,6 +325,7 @@ class Micrograph:
 
 _PACKAGES = ("napari-semsr", "numpy", "scipy", "scikit-image", "torch", "dask", "zarr")
 _BLOCK = 1 << 20  # bytes read at a time; chosen: hashing is slower than the calls
+_TOLD = 32 << 20  # from one step to the next; chosen: hashed in 0.1 s or less
 
 
 def software_versions() -> dict[str, str]:
@@ -356,14 +358,42 @@ def digest_path(path: Path) -> str:
     str
         ``sha256:`` and the digest in hexadecimal.
     """
+    return run(digest_job(path))
+
+
+def digest_job(path: Path) -> Job[str]:
+    """Digest as `digest_path` does, in steps.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        File or folder.
+
+    Returns
+    -------
+    str
+        ``sha256:`` and the digest in hexadecimal.
+
+    Yields
+    ------
+    Progress
+        Megabytes read; none for what one step reads.
+    """
     digest = hashlib.sha256()
     files = (
         sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     )
+    total, read = sum(file.stat().st_size for file in files) // _BLOCK, 0
+    told = 0
     for file in files:
         if path.is_dir():
             digest.update(file.relative_to(path).as_posix().encode())
         with file.open("rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
+                read += len(block)
+                if read - told >= _TOLD:
+                    told = read
+                    done = min(read // _BLOCK, total)
+                    yield Progress(done, total, f"recording the input {path.name}")
     return f"sha256:{digest.hexdigest()}"

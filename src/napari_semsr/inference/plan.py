@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-
 from napari_semsr.core import (
     DeviceMemoryError,
     Job,
     Micrograph,
     OptionError,
     Progress,
+    ReadError,
     TilePlan,
-    read_chunks,
+    is_empty,
 )
 from napari_semsr.inference.exact import (
     Frozen,
@@ -79,13 +78,16 @@ def plan_enhance(
     yield from (Progress(0, 0, note) for note in notes)
     back = card.grey == "input"
     scaling = measure_scaling(seen, card.input_percentiles, back=back)
+    if scaling.low == scaling.high == 0 and is_empty(micrograph.data):
+        msg = (
+            f"An image to enhance needs finite pixels, and {micrograph.name} has none: "
+            "see whether it was written, or copied, whole."
+        )
+        raise ReadError(msg)
     haze = None
     if options.haze:
         yield Progress(0, 0, "Looking for haze")
         haze = find_haze(seen, loaded.module, scaling)
-    known = (np.isfinite(block).any() for block in read_chunks(micrograph.data))
-    if scaling.low == scaling.high == 0 and not any(known):
-        notes += ("The image has no finite pixel, nor has the result.",)
     return EnhancePlan(
         loaded=loaded,
         options=options,

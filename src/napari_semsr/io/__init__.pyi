@@ -95,7 +95,10 @@ from .transforms import (
     read_transform as read_transform,
     write_transform as write_transform,
 )
-from .zarr.image import store_of as store_of
+from .zarr.image import (
+    store_of as store_of,
+    tell_missing as tell_missing,
+)
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,
     create_store as create_store,

@@ -27,6 +27,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import own_name
 from napari_semsr.io.read_image import ColourError
+from napari_semsr.io.zarr.image import tell_missing
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
@@ -170,6 +171,7 @@ def _file(path: Path) -> list[LayerTuple]:
     from napari_semsr.io.formats import describe
 
     info = describe(path)
+    tell_missing(path)
     layers = []
     small = max(info.shape) <= SINGLE_PX
     for channel in range(info.channels):

@@ -27,6 +27,7 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     digest_path,
+    hear_warnings,
     run,
     software_versions,
 )
@@ -587,7 +588,8 @@ def open_project(path: Path) -> Job[OpenedProject]:
     for layer in project.layers:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
-            layers.append((layer, _read_layer(folder, layer, found)))
+            with hear_warnings(said.append):
+                layers.append((layer, _read_layer(folder, layer, found)))
         except SemsrError as error:
             lost.append(layer)
             if layer.input is None or found.get(layer.input):

@@ -31,12 +31,12 @@ from napari_semsr.jobs.images import (
     Result,
     check_apart,
     check_tiled_target,
-    input_record,
     jsonable,
     made_by,
     name_of,
     open_image,
     paths_of,
+    record_input,
     write_area,
 )
 from napari_semsr.registration import Shift, find_shift
@@ -366,7 +366,7 @@ def _prepare(
     """Open images, choose the area, and say what is made of them."""
     yield Progress(0, 0, f"reading {name_of(image)}")
     source = open_image(image, opening)
-    record = input_record(image, source, opening)
+    record = yield from record_input(image, source, opening)
     if like is None:
         if both:
             msg = "An area of a reference needs a reference: give --like as well."
@@ -377,7 +377,7 @@ def _prepare(
     reference = open_image(like, reading)
     called = _called(reference, like)
     plan = yield from _plan_common(_called(source, image), called, options)
-    kept = input_record(like, reference, reading, role="image")
+    kept = yield from record_input(like, reference, reading, role="image")
     # no input: two images do not share a source by where one of them lies
     more = {"like": kept.name, "like_digest": kept.digest, **_facts(plan)}
     about = _about(source, plan.area, record, options, opening, more)

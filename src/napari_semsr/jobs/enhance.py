@@ -41,11 +41,11 @@ from napari_semsr.jobs.images import (
     check_tiled_target,
     digest_values,
     image_in,
-    input_record,
     jsonable,
     name_of,
     open_image,
     paths_of,
+    record_input,
 )
 from napari_semsr.jobs.leakage import LEARNT
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
@@ -102,7 +102,7 @@ def unfinished(path: Path) -> Unfinished | None:
 
 def _as_begun(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
-) -> tuple[Micrograph, Provenance]:
+) -> Job[tuple[Micrograph, Provenance]]:
     """Name an input as the store that is to be resumed names it."""
     from napari_semsr.io import noted, recorded
 
@@ -113,7 +113,8 @@ def _as_begun(
     of_file = not isinstance(image, Micrograph)
     if of_file and before.digest == provenance.inputs[0].digest:
         return source, provenance
-    if digest_values(source) not in (before.digest, noted(place).get(_VALUES)):
+    values = yield from digest_values(source)
+    if values not in (before.digest, noted(place).get(_VALUES)):
         return source, provenance
     reading = found.provenance.options.get("reading")
     same = provenance.model_copy(
@@ -208,10 +209,10 @@ def _enhance_plane(
     chosen = options or EnhanceOptions()
     loaded = load_model(path)
     yield Progress(0, 0, f"recording the input {name_of(image)}")
-    provenance = _provenance_of(image, source, loaded, chosen, opening)
+    provenance = yield from _provenance_of(image, source, loaded, chosen, opening)
     place = filling_store(target)
     if resume:
-        source, provenance = _as_begun(place, image, source, provenance)
+        source, provenance = yield from _as_begun(place, image, source, provenance)
     output_plan = (
         plan_output(source, loaded.card.model_dump(), chosen)
         if live is None
@@ -219,7 +220,7 @@ def _enhance_plane(
     )
 
     def make(place: Path) -> "OmeZarrStore":
-        store = create_output(
+        return create_output(
             place,
             output_plan,
             name=source.name,
@@ -227,11 +228,10 @@ def _enhance_plane(
             overwrite=overwrite or place != target,
             resume=resume,
         )
-        if _VALUES not in store.notes() and not isinstance(image, Micrograph):
-            store.note(_VALUES, digest_values(source))
-        return store
 
     def fill(store: "OmeZarrStore") -> Job[tuple["EnhanceReport", Change | None]]:
+        if _VALUES not in store.notes() and not isinstance(image, Micrograph):
+            store.note(_VALUES, (yield from digest_values(source)))
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
         planned = yield from plan_run(
@@ -280,17 +280,18 @@ def _provenance_of(
     loaded: "LoadedModel",
     options: "EnhanceOptions",
     opening: ReadOptions | None,
-) -> Provenance:
+) -> Job[Provenance]:
     """Record what makes an enhanced image."""
     reading = (opening or ReadOptions()).model_dump(mode="json")
     said = {**options.model_dump(mode="json"), "reading": reading}
     learnt = loaded.card.training.get("learnt_from")
     if learnt:
         said[LEARNT] = learnt
+    record = yield from record_input(image, source, opening)
     return Provenance(
         job="enhance",
         options=said,
-        inputs=(input_record(image, source, opening),),
+        inputs=(record,),
         model_name=loaded.card.name,
         model_digest=loaded.digest,
         versions=software_versions(),
@@ -538,5 +539,5 @@ def enhance_in_memory(
 
     chosen = options or EnhanceOptions()
     loaded = load_model(path)
-    provenance = _provenance_of(image, source, loaded, chosen, opening)
+    provenance = yield from _provenance_of(image, source, loaded, chosen, opening)
     return (yield from enhance_array(source, loaded, chosen, provenance=provenance))

@@ -29,8 +29,9 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     available_cores,
-    digest_path,
+    digest_job,
     read_box,
+    run,
     software_versions,
     warn,
 )
@@ -75,13 +76,15 @@ def open_image(image: Image, options: ReadOptions | None = None) -> Micrograph:
             return image
         sized = image.replace(pixel_size_nm=chosen.pixel_size_nm)
         return sized.with_size_error(chosen.pixel_size_sd_nm)
-    from napari_semsr.io import read
+    from napari_semsr.io import read, tell_missing
 
     path = Path(image)
     if not path.exists():
         msg = f"There is no file {path}; check the name."
         raise ReadError(msg)
-    return read(path, **chosen.model_dump())
+    opened = read(path, **chosen.model_dump())
+    tell_missing(path, chosen.series)
+    return opened
 
 
 def image_in(store: OmeZarrStore) -> Micrograph:
@@ -118,11 +121,23 @@ def input_record(
     *,
     role: str = "image",
 ) -> InputRecord:
-    """Record an input for the provenance of an output."""
+    """Record an input for the provenance of an output, at once."""
+    return run(record_input(image, opened, options, role=role))
+
+
+def record_input(
+    image: Image,
+    opened: Micrograph,
+    options: ReadOptions | None = None,
+    *,
+    role: str = "image",
+) -> Job[InputRecord]:
+    """Record an input for the provenance of an output, in steps where it is large."""
     if isinstance(image, Micrograph):
-        digest = digest_values(opened)
+        digest = yield from digest_values(opened)
     else:
-        digest = digest_path(Path(image)) + _selection(options or ReadOptions())
+        digest = yield from digest_job(Path(image))
+        digest += _selection(options or ReadOptions())
     return InputRecord(
         role=role, name=name_of(image), digest=digest, provenance=opened.provenance
     )
@@ -169,8 +184,8 @@ def _selection(options: ReadOptions) -> str:
     return "#" + ",".join(said) if said else ""
 
 
-def digest_values(micrograph: Micrograph) -> str:
-    """Digest grey values, in bands of rows."""
+def digest_values(micrograph: Micrograph) -> Job[str]:
+    """Digest grey values, in bands of rows; the bands are the steps."""
     digest = hashlib.sha256()
     digest.update(f"{micrograph.shape}{micrograph.dtype.str}".encode())
     data: Any = micrograph.data
@@ -182,6 +197,8 @@ def digest_values(micrograph: Micrograph) -> str:
         rows = read_box(data, Box(row, min(row + step, end), 0, columns))
         rows = np.ascontiguousarray(rows)
         digest.update(rows.reshape(-1).view(np.uint8).data)
+        if row + step < end:
+            yield Progress(row + step, end, f"recording the input {micrograph.name}")
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -530,7 +547,8 @@ def convert_job(
     path = check_image_target(output, inputs=paths_of(image), overwrite=overwrite)
     source = open_image(image, opening)
     said = {"dtype": dtype, **(opening or ReadOptions()).model_dump(mode="json")}
-    provenance = made_by("convert", said, input_record(image, source, opening))
+    record = yield from record_input(image, source, opening)
+    provenance = made_by("convert", said, record)
     clipped = 0
     if dtype is not None:
         clipped = sum(to_dtype(part, dtype)[1] for part in read_chunks(source.data))

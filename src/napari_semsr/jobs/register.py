@@ -43,12 +43,12 @@ from napari_semsr.jobs.images import (
     check_apart,
     check_image_target,
     check_target_file,
-    input_record,
     jsonable,
     made_by,
     name_of,
     open_image,
     paths_of,
+    record_input,
     write_area,
 )
 from napari_semsr.registration import (
@@ -400,7 +400,7 @@ def _open(
             )
             raise RegistrationError(msg)
         opened.append(one)
-        records.append(input_record(image, one, how))
+        records.append((yield from record_input(image, one, how)))
         reading[which] = (how or ReadOptions()).model_dump(mode="json")
     return _Pair(opened[0], opened[1], records[0], records[1], reading)
 

@@ -37,12 +37,12 @@ from napari_semsr.jobs.images import (
     Result,
     check_tiled_target,
     image_in,
-    input_record,
     jsonable,
     made_by,
     name_of,
     open_image,
     paths_of,
+    record_input,
 )
 from napari_semsr.restoration import (
     RestoredTile,
@@ -250,7 +250,8 @@ def _prepare(
     if parse_psf(options.psf).kind == "file":
         # no input: two images do not share a source by it
         said["psf_digest"] = digest_path(Path(options.psf))
-    provenance = made_by("restore", said, input_record(image, source, opening))
+    record = yield from record_input(image, source, opening)
+    provenance = made_by("restore", said, record)
     parameters = jsonable({**restorer.parameters(), "tolerance": tolerance})
     return _RestorePlan(source, restorer, plan, dtype, parameters, provenance)
 

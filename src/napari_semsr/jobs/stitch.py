@@ -27,6 +27,7 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    digest_job,
     digest_path,
 )
 from napari_semsr.io import (
@@ -102,16 +103,17 @@ def open_scan(
     return (yield from open_frames(folder, positions=positions, **said))
 
 
-def _digest_scan(folder: Path, acquisition: Acquisition) -> str:
+def _digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
     """Digest the files of a scan: its frames and its tables."""
     if folder.is_file():
-        return digest_path(folder)
+        return (yield from digest_job(folder))
     items = {p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")}
     items |= {folder / n for n in acquisition.names if (folder / n).exists()}
     digest = hashlib.sha256()
-    for item in sorted(items):
+    for number, item in enumerate(sorted(items)):
         digest.update(item.relative_to(folder).as_posix().encode())
         digest.update(digest_path(item).encode())
+        yield Progress(number + 1, len(items), f"recording the frames of {folder.name}")
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -446,7 +448,7 @@ def stitch_job(
     acquisition = scans.solved
     flat, flat_record = _flat(request)
     yield Progress(0, 0, "recording the frames")
-    provenance = _provenance(request, scans, flat_record)
+    provenance = yield from _provenance(request, scans, flat_record)
     # the layout has been settled when the scan was opened
     settled = request.options.replace(grid=None, order=None, overlap=None)
     solution = yield from solve_mosaic(acquisition, settled, flat=flat)
@@ -641,18 +643,19 @@ def _flat(request: _Request) -> tuple[NDArray[Any] | None, tuple[InputRecord, ..
 
 def _provenance(
     request: _Request, scans: _Scans, more: tuple[InputRecord, ...]
-) -> Provenance:
+) -> Job[Provenance]:
     """Record what makes the mosaic."""
     folders = scans.folders or (request.folder,)
-    frames = (
-        InputRecord(
+    frames = []
+    for folder, opened in zip(folders, scans.opened, strict=True):
+        digest = yield from _digest_scan(folder, opened)
+        record = InputRecord(
             role="frames",
             name=folder.resolve().name,
-            digest=_digest_scan(folder, opened),
+            digest=digest,
             provenance=_first_history(folder, opened),
         )
-        for folder, opened in zip(folders, scans.opened, strict=True)
-    )
+        frames.append(record)
     inputs: tuple[InputRecord, ...] = (*frames, *more)
     if request.table is not None:
         digest = digest_path(request.table)

@@ -39,6 +39,7 @@ from napari_semsr.core import (
     TilePlan,
     field_range,
     finite_mean,
+    is_empty,
     plan_tiles,
     read_box,
 )
@@ -607,21 +608,13 @@ def choose(
 def _extremes(micrograph: Micrograph) -> FloatPair:
     """Smallest and largest grey value, of finite pixels."""
     low, high = field_range(micrograph.data, 0, 100)
-    if low == high == 0 and _all_missing(micrograph):
+    if low == high == 0 and is_empty(micrograph.data):
         msg = (
-            f"An image to restore needs finite pixels, and {micrograph.name} has none."
+            f"An image to restore needs finite pixels, and {micrograph.name} has none: "
+            "see whether it was written, or copied, whole."
         )
         raise ReadError(msg)
     return low, high
-
-
-def _all_missing(micrograph: Micrograph) -> bool:
-    """Whether no pixel of a field is finite."""
-    step = max(1, (1 << 22) // micrograph.shape[1])
-    return not any(
-        np.isfinite(np.asarray(micrograph.data[row : row + step])).any()
-        for row in range(0, micrograph.shape[0], step)
-    )
 
 
 def _known_psf(

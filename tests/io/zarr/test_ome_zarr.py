@@ -6,6 +6,7 @@ import zarr
 
 from napari_semsr.core.errors import ReadError
 from napari_semsr.io import formats as registry
+from napari_semsr.io.zarr.image import tell_missing
 
 
 @pytest.fixture
@@ -186,3 +187,13 @@ def test_read_refuses_a_level_that_is_missing(foreign):
     assert registry.read(path).shape == (40, 50)
     with pytest.raises(ReadError, match="cannot be read as OME-Zarr"):
         registry.read(path, level=1)
+
+
+@pytest.mark.parametrize(("version", "block"), [("0.4", "0.1"), ("0.5", "c/0/1")])
+def test_blocks_without_a_file_are_told(foreign, version, block):
+    path, _ = foreign(version=version)
+    tell_missing(path)
+    (path / "0" / block).unlink()
+    (path / "1" / block).unlink()
+    with pytest.warns(UserWarning, match="^2 of 16 blocks of .* are read as 0: copy"):
+        tell_missing(path)

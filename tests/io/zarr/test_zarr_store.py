@@ -11,6 +11,7 @@ import zarr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.micrograph import Provenance
 from napari_semsr.io import formats as registry
+from napari_semsr.io.zarr.image import tell_missing
 from napari_semsr.io.zarr.store import create_store, halve
 
 _SHAPE, _CHUNK = (70, 90), 32
@@ -204,6 +205,17 @@ def test_shards_are_the_unit_of_writing(tmp_path, options, image):
     _finish(store)
     assert np.array_equal(registry.read(path).array(), image)
     assert len(list((path / "0").rglob("c/*/*"))) == 9
+
+
+def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, image):
+    image[:_CHUNK, :_CHUNK] = 0
+    store = create_store(tmp_path / "a.ome.zarr", **options)
+    _fill(store, image)
+    _finish(store)
+    tell_missing(store.path)
+    (store.path / "0" / "c" / "1" / "1").unlink()
+    with pytest.warns(UserWarning, match="^1 of 13 blocks .* copied in part"):
+        tell_missing(store.path)
 
 
 def test_metadata_are_ome_zarr_0_5(tmp_path, options, image):

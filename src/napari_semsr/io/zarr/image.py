@@ -1,5 +1,6 @@
 """OME-Zarr 0.4 and 0.5, read lazily; whole images written to 0.5."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     ReadError,
+    warn,
 )
 from napari_semsr.io.files import (
     RECORD_KEY,
@@ -33,7 +35,13 @@ from napari_semsr.io.read_image import (
     to_micrograph,
     to_nm,
 )
-from napari_semsr.io.zarr.store import ATTRIBUTE, OmeZarrStore, create_store
+from napari_semsr.io.zarr.store import (
+    ATTRIBUTE,
+    BLOCKS,
+    OmeZarrStore,
+    count_blocks,
+    create_store,
+)
 
 if TYPE_CHECKING:
     import zarr
@@ -157,6 +165,53 @@ def _load(path: Path, options: ReadOptions) -> RawImage:
             )
             raise IncompleteError(msg)
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
+
+
+def tell_missing(path: Path, series: int = 0) -> None:
+    """Warn where blocks of a store have no file, as in one that was copied in part.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any file or folder; nothing is said of what is no OME-Zarr image.
+    series : int, default=0
+        Which image of the store.
+    """
+    if not matches(path, b"" if path.is_dir() else b"file"):
+        return
+    try:
+        levels, finished = _levels(path, series)
+    except Exception:  # noqa: BLE001 - `read` says what is wrong with a store
+        return
+    found = sum(count_blocks(path, level) for level in levels)
+    whole = finished
+    if whole is None:
+        shapes = [(level.shape, level.shards or level.chunks) for level in levels]
+        whole = sum(math.prod(map(_parts, *each)) for each in shapes)
+    if found < whole:
+        remedy = (
+            "copy it again, unless it was written so."
+            if finished is None
+            else "it was copied in part, copy it again."
+        )
+        warn(
+            f"{whole - found} of {whole} blocks of {path.name} have no file and are "
+            f"read as {levels[0].fill_value:g}: {remedy}"
+        )
+
+
+def _parts(length: int, block: int) -> int:
+    return math.ceil(length / block)
+
+
+def _levels(path: Path, series: int) -> tuple[list["zarr.Array[Any]"], int | None]:
+    """Give all levels, and how many files they had when we finished them."""
+    import zarr
+
+    image = _find_image(path, zarr.open_group(path, mode="r"), series)
+    levels: list[Any] = [image.group[d["path"]] for d in image.metadata["datasets"]]
+    own = image.group.attrs.get(ATTRIBUTE)
+    return levels, own.get(BLOCKS) if isinstance(own, dict) else None
 
 
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:

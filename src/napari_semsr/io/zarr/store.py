@@ -10,6 +10,7 @@ flushed to the disk before that, so a power cut is not covered.
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ def _making(record: Record) -> dict[str, Any]:
 
 
 ATTRIBUTE = "semsr"
+BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
 _DONE = "done"
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError)
 _logger = logging.getLogger(__name__)
@@ -270,6 +272,8 @@ class OmeZarrStore:
         self.group.attrs["ome"] = _multiscales(
             self.record, len(_shapes_of(self.level0)), self.level0.dtype
         )
+        levels = (self.group[str(n)] for n in range(len(_shapes_of(self.level0))))
+        self.note(BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
         del self.group[_DONE]
@@ -318,6 +322,18 @@ class OmeZarrStore:
 
 
 # Coarser levels of an image: means of two by two pixels.
+
+
+def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
+    """Count the files that hold blocks of an array, of a store in the folder `path`.
+
+    zarr writes none for a block of nothing but the fill value.
+    """
+    return sum(
+        not name.startswith((".", "zarr.json"))
+        for _, _, names in os.walk(path / array.path)
+        for name in names
+    )
 
 
 def level_shapes(

@@ -25,7 +25,6 @@ from napari_semsr.jobs.images import (
     calibrated_of,
     check_image_target,
     check_target_file,
-    input_record,
     jsonable,
     made_by,
     name_of,
@@ -33,6 +32,7 @@ from napari_semsr.jobs.images import (
     open_image,
     open_pair,
     paths_of,
+    record_input,
 )
 from napari_semsr.jobs.leakage import tell_learnt
 
@@ -222,7 +222,9 @@ def frc_map_job(
     pairs = [(a, first)] + ([] if b is None or second is None else [(b, second)])
     if len(pairs) > 1:
         tell_learnt(pairs, opening)
-    inputs = (input_record(i, m, opening) for i, m in pairs)
+    inputs = []
+    for image, opened in pairs:
+        inputs.append((yield from record_input(image, opened, opening)))
     provenance = made_by("frc-map", chosen.model_dump(mode="json"), *inputs)
     shown = result.map.replace(provenance=provenance, look=_map_look(result.map))
     result = replace(result, map=shown)
@@ -346,8 +348,9 @@ def spectrum_job(
     chosen = options or analysis.SpectrumOptions()
     found = analysis.measure_spectrum(source, chosen)
     radial, said = found.radial, chosen.model_dump(mode="json")
+    record = yield from record_input(image, source, opening)
     plane = found.image.replace(
-        provenance=made_by("spectrum", said, input_record(image, source, opening)),
+        provenance=made_by("spectrum", said, record),
         look=spectrum_look(found.image.data),
     )
     yield Progress(2, 3, "writing" if target else "done")

@@ -34,6 +34,7 @@ from napari_semsr.io import (
     read,
     read_project,
     stacked,
+    tell_missing,
 )
 from napari_semsr.jobs import describe_job
 from napari_semsr.widgets.base.form import preference
@@ -280,6 +281,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
             break
     if len(found) == 1 and found[0].is_lazy and min(found[0].shape) >= _FACTOR:
         found += yield from coarse_levels(found[0])
+    tell_missing(path, options.series)
     return Opened(found[0], tuple(found), path, options)
 
 
