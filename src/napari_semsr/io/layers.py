@@ -27,7 +27,6 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import own_name
 from napari_semsr.io.read_image import ColourError
-from napari_semsr.io.zarr.image import tell_missing
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
@@ -169,6 +168,7 @@ def _folder(path: Path) -> list[LayerTuple]:
 def _file(path: Path) -> list[LayerTuple]:
     """Read a file or store, a layer for each channel."""
     from napari_semsr.io.formats import describe
+    from napari_semsr.io.zarr import tell_missing
 
     info = describe(path)
     tell_missing(path)

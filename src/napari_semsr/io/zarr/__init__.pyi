@@ -1,3 +1,4 @@
+from .image import tell_missing as tell_missing
 from .store import (
     OmeZarrStore as OmeZarrStore,
     halve as halve,
