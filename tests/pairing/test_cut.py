@@ -38,6 +38,15 @@ def test_foreign_patch_is_uncorrelated(patch, rng):
     assert judge(rng.random((64, 64)), patch, RANGES, OPTIONS) == "uncorrelated"
 
 
+def test_what_a_map_brought_together_need_not_look_alike(patch, rng):
+    other = rng.random((64, 64))
+    assert judge(other, patch, RANGES, OPTIONS, mapped=True) is None
+    asked = OPTIONS.replace(min_correlation=0.3)
+    assert judge(other, patch, RANGES, asked, mapped=True) == "uncorrelated"
+    blank = np.full_like(patch, 0.5)
+    assert judge(blank, patch, RANGES, OPTIONS, mapped=True) == "empty"
+
+
 @pytest.mark.parametrize("side", [0, 1])
 def test_empty_and_missing_on_either_side(patch, side):
     for value, reason in ((0.5, "empty"), (np.nan, "not-finite")):

@@ -48,6 +48,7 @@ REASONS = {
 
 # Chosen: pixel sizes are written with three or four digits; the percentiles leave out
 # dead and hot pixels.
+_CORRELATED = 0.3  # least correlation of a pair, of either sign; chosen
 _DOUBTED = 0.5  # share of the areas in a patch where its map holds; chosen: most
 _SAME = 1e-3  # relative difference of two pixel sizes that are called equal
 _BORDER = 17  # places along each side of an image that a map may bend; chosen
@@ -235,6 +236,7 @@ def _same_places(
             high.read(place.box.scaled(options.factor)),
             (low.value_range, high.value_range),
             options,
+            mapped=placed is not None,
         )
         if reason is None and placed is not None:
             centre = np.array(Grid.of(low.image).centre(place.box))
@@ -365,21 +367,28 @@ def judge(
     high: NDArray[Any],
     ranges: tuple[FloatPair, FloatPair],
     options: PairOptions,
+    *,
+    mapped: bool = False,
 ) -> str | None:
     """Tell by a key of `REASONS` why a pair of patches is of no use; None if it is.
 
     `low` (Y, X), `high` (Y * scale, X * scale); `ranges`: percentiles of both fields.
+    What a map has brought together may look quite different, as facets in light and
+    their steps in electrons do: the map's residuals tell then whether it fits.
     """
     for patch, value_range in zip((low, high), ranges, strict=True):
         wrong = judge_one(patch, value_range, options)
         if wrong is not None:
             return wrong
+    if mapped and options.min_correlation is None:
+        return None
     rows, columns = low.shape
     scale = high.shape[0] // rows
     blocks = high.reshape(rows, scale, columns, scale).astype(float)
     a, b = _plain(low), _plain(blocks.mean(axis=(1, 3)))
     here = abs(float((a * b).mean()))
-    if here < options.min_correlation:
+    least = options.min_correlation
+    if here < (_CORRELATED if least is None else least):
         return "uncorrelated"
     moved, best = _best_shift(a, b)
     further = float(np.hypot(*moved)) > options.max_shift_px

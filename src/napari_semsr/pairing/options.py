@@ -60,11 +60,12 @@ class PairOptions(Options):
         description="patches whose standard deviation is a smaller share of the "
         "image's range are empty",
     )
-    min_correlation: float = Field(
-        default=0.3,
+    min_correlation: float | None = Field(
+        default=None,
         ge=0,
         lt=1,
-        description="pairs that correlate less, in either sign, misfit",
+        description="pairs that correlate less, in either sign, misfit; 0.3 if not "
+        "given, and with a transform its own residuals tell instead",
     )
     max_shift_px: float = Field(
         default=2.0,
