@@ -32,7 +32,7 @@ $(STAMP): $(BUILT_FROM) scripts/system_packages.sh
 	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,dev,docs
 	@touch $(BASE) $@
 
-demo:  ## frames to mosaic, enhanced and measured; ends in a report
+demo:  ## frames to mosaic to SEM, enhanced, trained, measured; ends in a report
 	@scripts/show_demo.sh before "$(DEMO_DIR)" "$(VENV)"
 	@$(MAKE) --no-print-directory "$(BASE)"
 	@$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite

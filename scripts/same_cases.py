@@ -691,7 +691,7 @@ def modelling() -> dict[str, list[str]]:
         "models info m.safetensors --json",
     ]
     found["demo"] = [
-        "demo out --frame-px 144 --size 192 --model sem-restore-small --json"
+        "demo out --frame-px 144 --size 192 --restorer sem-restore-small --steps 2"
     ]
     return found
 

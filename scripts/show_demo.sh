@@ -6,9 +6,9 @@ set -euo pipefail
 when=$1 folder=$2 venv=$3
 if [ "$when" = before ]; then
   cat <<END
-Draws superlens frames and an electron image whose truth is known, stitches, enhances and measures them.
-The first time it builds $venv with what the commands need, some minutes; no window, no test tools.
-It ends with a report in $folder and changes nothing else on this machine.
+Draws superlens frames, stitches them, registers the mosaic to an electron image of its place,
+enhances it, trains on half of that place for about a minute, and measures on the other half.
+It ends with a report in $folder; the first time it builds $venv, some minutes, and nothing else.
 END
   exit
 fi
@@ -19,8 +19,8 @@ For the panels: make .venv, which adds napari and what its windows need."
 cat <<END
 
 The report:     $folder/report.html
-In napari:      $napari --with napari-semsr "$folder/mosaic/mosaic.ome.zarr" "$folder/mosaic/enhanced.ome.zarr"
+In napari:      $napari --with napari-semsr "$folder/place/mosaic.ome.zarr" "$folder/place/sem.ome.tif" "$folder/place/fine-tuned.ome.zarr"
 The raw frames: $napari --with napari-semsr "$folder/scan"
 With the mouse: start $napari, then Plugins > Superlens SEM,
-                with Stitch mosaic, Open mosaic, Enhance, FRC map and Spectrum.
+                with Stitch mosaic, Register to SEM, Enhance, Train, FRC map and Spectrum.
 END

@@ -43,6 +43,8 @@ from .metrics import (
     match_affine as match_affine,
     measure_histogram as measure_histogram,
     measure_metrics as measure_metrics,
+    part_errors as part_errors,
+    psnr_gain as psnr_gain,
     structural_similarity as structural_similarity,
 )
 from .spectrum import (

@@ -5,29 +5,34 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from napari_semsr.core import Job, Options, Progress, WriteError, software_versions
-from napari_semsr.demonstration.runs import (
-    MAPS,
-    Half,
-    ScanHalf,
-    rms,
-    run_scan,
-    run_sem,
+from napari_semsr.core import (
+    Job,
+    OptionError,
+    Options,
+    Progress,
+    WriteError,
+    software_versions,
 )
+from napari_semsr.demonstration.fields import EXPOSURES, FieldFigures, Half
+from napari_semsr.demonstration.place import PlaceRun, run_place
+from napari_semsr.demonstration.runs import ScanRun, rms, run_scan, run_sem
 from napari_semsr.demonstration.sections import write_report
 from napari_semsr.io import check_target
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
+    MOSAIC_MODEL,
+    RegisterOptions,
     Result,
     check_target_folder,
     find_model,
     jsonable,
 )
 
+_STEPS = 200  # chosen: about a minute on two cores
 _FILES = {
     "report": "report.html",
     "figures": "figures.json",
@@ -35,25 +40,52 @@ _FILES = {
     "scan_again": "scan-again",
     "mosaic": "mosaic/mosaic.ome.zarr",
     "mosaic_again": "mosaic/mosaic-again.ome.zarr",
-    "mosaic_enhanced": "mosaic/enhanced.ome.zarr",
-    "mosaic_baseline": "mosaic/wiener.ome.tif",
     "mosaic_truth": "mosaic/truth.ome.tif",
+    "mosaic_two_exposures": "mosaic/frc-map-exposures.ome.tif",
+    "mosaic_degraded_against_truth": "mosaic/frc-map-before.ome.tif",
     "positions": "mosaic/solved-positions.csv",
+    "place_sem": "place/sem.ome.tif",
+    "place_map": "place/mosaic-to-sem.json",
+    "place_mosaic": "place/mosaic.ome.zarr",
+    "place_pairs": "place/pairs.zarr",
+    "place_training": "place/training",
+    "place_enhanced": "place/enhanced.ome.zarr",
+    "place_tuned": "place/fine-tuned.ome.zarr",
+    "place_wiener": "place/wiener.ome.tif",
+    "place_linear": "place/linear-filter.ome.tif",
+    "place_mosaic_against_sem": "place/frc-map-mosaic.ome.tif",
+    "place_enhanced_against_sem": "place/frc-map-enhanced.ome.tif",
+    "place_tuned_against_sem": "place/frc-map-fine-tuned.ome.tif",
     "sem_truth": "sem/truth.tif",
     "sem_first": "sem/exposure-1.tif",
     "sem_second": "sem/exposure-2.tif",
     "sem_baseline": "sem/wiener.tif",
     "sem_enhanced": "sem/enhanced.ome.zarr",
+    "sem_two_exposures": "sem/frc-map-exposures.ome.tif",
+    "sem_degraded_against_truth": "sem/frc-map-before.ome.tif",
+    "sem_enhanced_against_truth": "sem/frc-map-after.ome.tif",
 }
-for _half in ("mosaic", "sem"):
-    _FILES |= {f"{_half}_map_{m}": f"{_half}/frc-map-{m}.ome.tif" for m in MAPS}
 
 
 class DemoOptions(Options):
     """What the demonstration shows."""
 
     model: str = Field(
-        default=DEFAULT_MODEL, description="model on the shelf, or a file"
+        default=MOSAIC_MODEL,
+        description="model for the mosaic, which is fine-tuned: on the shelf, or a "
+        "file",
+    )
+    restorer: str = Field(
+        default=DEFAULT_MODEL,
+        description="model for the electron image at the end: on the shelf, or a file",
+    )
+    steps: int = Field(
+        default=_STEPS, ge=1, description="steps of fine-tuning on half of the place"
+    )
+    registration: Literal["affine", "elastic"] = Field(
+        default="elastic",
+        description="map from the mosaic to the electron image of its place, which is "
+        "bent a little",
     )
     frame_px: int = Field(
         default=224,
@@ -86,11 +118,17 @@ class DemoResult(Result):
         Folder of the simulated frames.
     mosaic : str
         Path of the mosaic.
-    enhanced : str
-        Path of the enhanced mosaic.
+    registered : str
+        Path of the mosaic on the grid of the electron image.
+    place_sem : str
+        Path of the electron image on that grid.
+    enhanced, tuned : str
+        Paths of what the model made of it, before and after fine-tuning.
+    frc_map : str
+        Path of the map of where the last agrees with the electron image.
     figures : dict
         The numbers on the page.
-    scan, sem : Half
+    scan, place, sem : object
         Images, curves and maps behind them.
     """
 
@@ -98,9 +136,14 @@ class DemoResult(Result):
     seconds: float
     frames: str
     mosaic: str
+    registered: str
+    place_sem: str
     enhanced: str
+    tuned: str
+    frc_map: str
     figures: dict[str, Any]
-    scan: ScanHalf = field(metadata={"json": False})
+    scan: ScanRun = field(metadata={"json": False})
+    place: PlaceRun = field(metadata={"json": False})
     sem: Half = field(metadata={"json": False})
 
 
@@ -110,14 +153,16 @@ def demo_job(
     options: DemoOptions | None = None,
     overwrite: bool = False,
 ) -> Job[DemoResult]:
-    """Simulate frames, stitch, enhance and measure; do the same to an electron image.
+    """Go the whole way: frames, mosaic, electron image of its place, trained network.
+
+    At last an electron image is restored.
 
     Parameters
     ----------
     folder : path
         Where images and report go; made if its parent exists.
     options : DemoOptions, optional
-        Model, sizes, seed.
+        Models, sizes, seed.
     overwrite : bool, default=False
         Replace what an earlier run left there.
 
@@ -135,40 +180,68 @@ def demo_job(
     ------
     WriteError
         If the folder holds something, or cannot be written to.
-    CheckpointError
-        If there is no such model.
+    CheckpointError, OptionError
+        If there is no such model, or it makes smaller pixels.
     """
     started = time.monotonic()
     chosen = options or DemoOptions()
     yield Progress(0, 0, "checking")
-    find_model(chosen.model)
+    for name in (chosen.model, chosen.restorer):
+        _check_model(name)
     paths = _prepare_folder(Path(folder), overwrite=overwrite)
-    asked: Any = {"model": chosen.model, "seed": chosen.seed}
-    scan = yield from run_scan(paths, frame_px=chosen.frame_px, **asked)
-    sem = yield from run_sem(paths, size=chosen.size, **asked)
+    scan = yield from run_scan(paths, frame_px=chosen.frame_px, seed=chosen.seed)
+    place = yield from run_place(
+        paths,
+        scan,
+        model=chosen.model,
+        steps=chosen.steps,
+        registering=RegisterOptions(model=chosen.registration),
+    )
+    sem = yield from run_sem(
+        paths, model=chosen.restorer, size=chosen.size, seed=chosen.seed
+    )
     yield Progress(0, 0, "writing the report")
     figures = jsonable(
         {
             "scan": _scan_figures(scan),
-            "mosaic": _figures(scan),
-            "electron_image": _figures(sem),
+            "mosaic": _figures(scan.measured),
+            "place": _place_figures(place),
+            "electron_image": _figures(sem.measured) | {"enhance": sem.made.to_json()},
             "options": chosen.model_dump(mode="json"),
             "versions": software_versions(),
         }
     )
     text = json.dumps(figures, indent=1, allow_nan=False)
     paths["figures"].write_text(text + "\n", encoding="utf-8")
-    write_report(scan, sem, paths, figures["options"])
+    write_report(scan, place, sem, paths, figures["options"])
     return DemoResult(
         report=str(paths["report"]),
         seconds=round(time.monotonic() - started, 2),
         frames=str(paths["scan"]),
         mosaic=str(paths["mosaic"]),
-        enhanced=str(paths["mosaic_enhanced"]),
+        registered=str(paths["place_mosaic"]),
+        place_sem=str(paths["place_sem"]),
+        enhanced=str(paths["place_enhanced"]),
+        tuned=str(paths["place_tuned"]),
+        frc_map=str(paths["place_tuned_against_sem"]),
         figures=figures,
         scan=scan,
+        place=place,
         sem=sem,
     )
+
+
+def _check_model(name: str) -> None:
+    """Refuse a model that is not there, or whose pixels would not fit the others."""
+    from napari_semsr.models import read_card
+
+    scale = read_card(find_model(name)).scale
+    if scale != 1:
+        msg = (
+            f"The demonstration compares images of one pixel size, and {name} makes "
+            f"pixels {scale} times as small: take a model of scale 1."
+        )
+        raise OptionError(msg)
 
 
 def demo_paths(folder: Path) -> dict[str, Path]:
@@ -197,11 +270,11 @@ def _prepare_folder(folder: Path, *, overwrite: bool) -> dict[str, Path]:
 
 
 _METRICS = "psnr_db ssim nrmse average_gradient contrast spatial_frequency"
+_OF_A_PAIR = "resolution_nm interval_nm reason"
 _OF_A_MAP = "blocks failed median_nm p10_nm p90_nm"
-_MAPS = ("two_exposures", "degraded_against_truth", "enhanced_against_truth")
 
 
-def _scan_figures(half: ScanHalf) -> dict[str, Any]:
+def _scan_figures(half: ScanRun) -> dict[str, Any]:
     """Numbers of the stitching: frames, joints and positions against the truth."""
     placement = half.placement
     return {
@@ -214,23 +287,41 @@ def _scan_figures(half: ScanHalf) -> dict[str, Any]:
     }
 
 
-def _figures(half: Half) -> dict[str, Any]:
-    """Numbers of one half, by version and kind."""
+def _place_figures(place: PlaceRun) -> dict[str, Any]:
+    """Numbers of the place: its map, its halves, what training and models brought."""
+    found = place.measured
+    gains = {item.label: item.gain_over(found.before) for item in found.versions[1:-1]}
+    return {
+        "registration": place.registered.to_json()
+        | {"true_error_nm": place.true_error_nm},
+        "learnt_from": place.taught,
+        "judged": place.judged,
+        "pairs": place.pairs.to_json(),
+        "training": place.trained.to_json(),
+        **_figures(found),
+        "gain_db": {label: gain for label, (gain, _) in gains.items()},
+        "gain_sd_db": {label: error for label, (_, error) in gains.items()},
+        "enhance": place.untouched.to_json(),
+        "enhance_tuned": place.tuned.to_json(),
+    }
+
+
+def _figures(found: FieldFigures) -> dict[str, Any]:
+    """Numbers of one field, by version and kind."""
 
     def picked(item: object, names: str) -> dict[str, Any]:
         return {n: None if item is None else getattr(item, n) for n in names.split()}
 
-    found = half.measured
+    alone = {} if found.pair is None else {EXPOSURES: picked(found.pair, _OF_A_PAIR)}
     return {
         "versions_of_the_field": {
             item.label: picked(item.metrics, _METRICS)
             | picked(item.cross, "resolution_nm reason")
             for item in found.versions
         },
-        "two_exposures": picked(found.pair, "resolution_nm interval_nm reason"),
+        **alone,
         "maps": {
-            key: picked(item, _OF_A_MAP) | {"reasons": item.reason_counts}
-            for key, item in zip(_MAPS, found.maps, strict=True)
+            role: picked(item, _OF_A_MAP) | {"reasons": item.reason_counts}
+            for role, (_, item) in found.maps.items()
         },
-        "enhance": half.made.to_json(),
     }

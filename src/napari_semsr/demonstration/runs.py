@@ -1,24 +1,13 @@
-"""Both halves of the demonstration, a scan and an electron image: run and measured."""
+"""What the demonstration takes: a scan that becomes a mosaic, and an electron image."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.analysis import (
-    FrcMap,
-    FrcMapOptions,
-    FrcOptions,
-    FrcResult,
-    Metrics,
-    RadialSpectrum,
-    measure_frc,
-    measure_metrics,
-    radial_spectrum,
-)
 from napari_semsr.core import (
     Box,
     FloatArray,
@@ -30,16 +19,22 @@ from napari_semsr.core import (
     gap_free_box as largest_gap_free_box,
     run,
 )
+from napari_semsr.demonstration.fields import (
+    WIENER,
+    FieldFigures,
+    Half,
+    enhance_by_tiles,
+    measure_field,
+    wiener,
+    write_maps,
+)
 from napari_semsr.io import write
 from napari_semsr.jobs import (
-    EnhancedFile,
     Exposure,
     SimulateOptions,
     StitchedFile,
     draw_specimen,
-    enhance_job,
     expose,
-    frc_map_job,
     open_image,
     simulate_job,
     stitch_job,
@@ -48,65 +43,8 @@ from napari_semsr.jobs import (
 if TYPE_CHECKING:
     from napari_semsr.core import Acquisition
 
-MAPS = ("exposures", "before", "after")
-"""Maps of local resolution: of two exposures, and against the truth."""
-
-_TILE_PX = 256
-_MAP_STEP = 16
 _LEAST_PX = 64
 _FWHM = 2 * float(np.sqrt(2 * np.log(2)))
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of the field, measured against the truth."""
-
-    label: str  # in tables and legends
-    image: Micrograph
-    metrics: Metrics  # gain and offset fitted first
-    cross: FrcResult | None  # against the truth; None for the truth itself
-    spectrum: RadialSpectrum
-
-
-@dataclass(frozen=True, slots=True)
-class FieldFigures:
-    """All figures of one field.
-
-    Attributes
-    ----------
-    degraded, baseline, enhanced, truth : Version
-        The field as it was taken, as two methods restore it, and as it is.
-    pair : FrcResult
-        FRC of two exposures, which needs no truth.
-    maps : tuple of FrcMap
-        Local resolution: of the exposures, and against the truth before and after.
-    pair_label : str
-        What the exposures are called.
-    data_range : float
-        Grey levels from black to white.
-    """
-
-    degraded: Version
-    baseline: Version
-    enhanced: Version
-    truth: Version
-    pair: FrcResult
-    maps: tuple[FrcMap, FrcMap, FrcMap]
-    pair_label: str
-    data_range: float
-
-    @property
-    def versions(self) -> tuple[Version, Version, Version, Version]:
-        """All versions in the order of tables."""
-        return self.degraded, self.baseline, self.enhanced, self.truth
-
-
-@dataclass(frozen=True, slots=True)
-class Half:
-    """One half: images, curves and maps, and what the enhancement wrote and cost."""
-
-    measured: FieldFigures
-    made: EnhancedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +62,10 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class ScanHalf(Half):
-    """The first half, with what came before the enhancement."""
+class ScanRun:
+    """Frames that became a mosaic, beside the truth."""
 
+    measured: FieldFigures
     options: SimulateOptions
     frames: "Acquisition"  # of the first exposure
     stitched: StitchedFile
@@ -136,7 +75,7 @@ class ScanHalf(Half):
 
 
 def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
-    """Say how the demonstration's scan is simulated."""
+    """Say how the demonstration's scan is simulated, and the place's electron image."""
     return SimulateOptions(
         phantom="circuit",
         pitch_nm=200.0,
@@ -148,21 +87,21 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
         jitter_px=min(10.0, frame_px / 20),
         illumination_drift=0.2,
         photons=4000.0,
+        focus_nm=80.0,
         positions="nm",
+        sem_view=True,
         seed=seed,
     )
 
 
-def run_scan(
-    paths: dict[str, Path], *, model: str, frame_px: int, seed: int
-) -> Job[ScanHalf]:
-    """Simulate a scan twice, stitch each, enhance one mosaic, and measure."""
+def run_scan(paths: dict[str, Path], *, frame_px: int, seed: int) -> Job[ScanRun]:
+    """Simulate a scan twice, stitch each, and measure what the mosaic resolves."""
     from napari_semsr.io import open_frames
 
     options = scan_options(frame_px=frame_px, seed=seed)
     stitched = yield from _stitch(paths, "", options)
-    again = yield from _stitch(paths, "_again", options.replace(noise_seed=1))
-    made = yield from _enhance(paths, "mosaic", "mosaic_enhanced", model)
+    other = options.replace(noise_seed=1, sem_view=False)
+    again = yield from _stitch(paths, "_again", other)
     yield Progress(0, 0, "laying the mosaic on the truth")
     told = paths["scan"] / "truth"
     frames = run(open_frames(paths["scan"], positions=told / "positions.csv"))
@@ -184,14 +123,19 @@ def run_scan(
     truth = sample_truth(drawn, pair[0], corner)
     truth = truth.replace(data=truth.array() * np.float32(options.full_scale))
     write(truth, paths["mosaic_truth"], overwrite=True)
-    enhanced = crop(open_image(paths["mosaic_enhanced"]), box)
-    blur_px = (options.resolution_nm or 0.0) / _FWHM / mosaic.scale[0]
-    named = {"label": "Mosaic", "pair_label": "Two mosaics"}
-    grey = options.full_scale
-    measured = yield from _measure(
-        paths, "mosaic", truth, pair, enhanced, blur_px, data_range=grey, **named
+    measured = yield from measure_field(
+        {"Mosaic": pair[0], "Truth": truth},
+        again=("Two mosaics", pair[1]),
+        mapped={"degraded_against_truth": "Mosaic"},
+        data_range=options.full_scale,
     )
-    return ScanHalf(measured, made, options, frames, stitched, mosaic, placement, box)
+    write_maps(measured, paths, "mosaic")
+    return ScanRun(measured, options, frames, stitched, mosaic, placement, box)
+
+
+def blur_sigma_px(options: SimulateOptions, pixel_nm: float) -> float:
+    """Give the width of the microscope's blur in focus, as a Gaussian's sigma."""
+    return (options.resolution_nm or 0.0) / _FWHM / pixel_nm
 
 
 def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[Half]:
@@ -203,11 +147,26 @@ def run_sem(paths: dict[str, Path], *, model: str, size: int, seed: int) -> Job[
         name = f"exposure {number}"
         taken = expose(drawn, Exposure(), seed=seed, noise_seed=number, name=name)
         write(taken, paths[role], overwrite=True)
-    made = yield from _enhance(paths, "sem_first", "sem_enhanced", model)
+    made = yield from enhance_by_tiles(paths["sem_first"], paths["sem_enhanced"], model)
     yield Progress(0, 0, "restoring by a Wiener filter, to compare")
     roles = ("sem_truth", "sem_first", "sem_second", "sem_enhanced")
     truth, first, second, enhanced = (open_image(paths[role]) for role in roles)
-    measured = yield from _measure(paths, "sem", truth, (first, second), enhanced)
+    baseline = wiener(first)
+    write(baseline, paths["sem_baseline"], overwrite=True)
+    measured = yield from measure_field(
+        {
+            "Degraded input": first,
+            WIENER: baseline,
+            "Enhanced": enhanced,
+            "Truth": truth,
+        },
+        again=("Two exposures", second),
+        mapped={
+            "degraded_against_truth": "Degraded input",
+            "enhanced_against_truth": "Enhanced",
+        },
+    )
+    write_maps(measured, paths, "sem")
     return Half(measured, made)
 
 
@@ -221,105 +180,6 @@ def _stitch(
     return (
         yield from stitch_job(scan, mosaic, positions_out=positions, overwrite=True)
     )
-
-
-def _enhance(
-    paths: dict[str, Path], image: str, output: str, model: str
-) -> Job[EnhancedFile]:
-    """Enhance an image by tiles that are small enough to be several."""
-    from napari_semsr.inference import EnhanceOptions
-
-    options: Any = {"options": EnhanceOptions(tile=_TILE_PX), "overwrite": True}
-    return (yield from enhance_job(paths[image], paths[output], model=model, **options))
-
-
-def _measure(
-    paths: dict[str, Path],
-    half: str,
-    truth: Micrograph,
-    pair: tuple[Micrograph, Micrograph],
-    enhanced: Micrograph,
-    blur_px: float = 1.0,
-    **named: Any,
-) -> Job[FieldFigures]:
-    """Restore by a Wiener filter, measure, and write what is not written yet."""
-    baseline = _wiener(pair[0], sigma_px=blur_px)
-    write(baseline, paths[f"{half}_baseline"], overwrite=True)
-    measured = yield from measure_field(truth, *pair, baseline, enhanced, **named)
-    yield Progress(0, 0, "writing maps")
-    for which, found in zip(MAPS, measured.maps, strict=True):
-        write(found.map, paths[f"{half}_map_{which}"], overwrite=True)
-    return measured
-
-
-def measure_field(
-    truth: Micrograph,
-    first: Micrograph,
-    second: Micrograph,
-    baseline: Micrograph,
-    enhanced: Micrograph,
-    *,
-    label: str = "Degraded input",
-    pair_label: str = "Two exposures",
-    data_range: float = 255.0,
-) -> Job[FieldFigures]:
-    """Measure a field whose truth is known, taken twice and restored twice.
-
-    All images lie on one grid; first and second have independent noise, and baseline
-    and enhanced are restorations of the first. In tables `label` names the first and
-    `pair_label` both.
-    """
-
-    def version(name: str, image: Micrograph) -> Version:
-        other = None if image is truth else truth
-        match: Any = None if other is None else "affine"
-        return Version(
-            name,
-            image,
-            measure_metrics(image, other, data_range=data_range, match=match),
-            None
-            if other is None
-            else measure_frc(image, other, FrcOptions(reference=True)),
-            radial_spectrum(image),
-        )
-
-    alone = FrcMapOptions(step=_MAP_STEP)
-    against = alone.replace(reference=True)
-    maps = (
-        (yield from frc_map_job(first, second, options=alone)).result,
-        (yield from frc_map_job(first, truth, options=against)).result,
-        (yield from frc_map_job(enhanced, truth, options=against)).result,
-    )
-    return FieldFigures(
-        version(label, first),
-        version("Wiener (scikit-image)", baseline),
-        version("Enhanced", enhanced),
-        version("Truth", truth),
-        measure_frc(first, second),
-        maps,
-        pair_label,
-        data_range,
-    )
-
-
-def _wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
-    """Restore an image by scikit-image's unsupervised Wiener filter.
-
-    The filter must be told the width `sigma_px` of the Gaussian blur. The strength of
-    the regularisation is sampled, not given (Orieux, Giovannelli, Rodet, J. Opt. Soc.
-    Am. A 27, 1593 (2010), doi:10.1364/JOSAA.27.001593); its draws are seeded.
-    """
-    from skimage.restoration import unsupervised_wiener
-
-    from napari_semsr.simulation import gaussian_kernel
-
-    data = np.asarray(image.array(), dtype=np.float64)
-    low = float(data.min())
-    span = max(float(data.max()) - low, 1e-12)
-    kernel = gaussian_kernel(sigma_px, 2 * max(1, round(3 * sigma_px)) + 1)
-    restored, _ = unsupervised_wiener((data - low) / span, kernel, clip=False, rng=0)
-    grey = (restored * span + low).astype(np.float32)
-    return image.replace(data=grey, name="wiener", provenance=None)
 
 
 def place_truth(

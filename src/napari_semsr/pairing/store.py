@@ -14,6 +14,7 @@
 Patches keep the grey values, and where nothing was resampled the type, of their image.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,9 @@ class PairStore:
             For each image its ``name``, ``digest``, the ``unit`` of its plane and
             ``areas`` in it, ``[y0, x0, y1, x1]``, of the patches for training and for
             validation, which chooses the model; None where a map has brought them into
-            another plane. Nothing where the store does not say what it was made of.
+            another plane. What an image was cut from has a row as well, since areas are
+            places in one plane. Nothing where the store does not say what it was made
+            of.
         """
         made = self.record.get("provenance")
         if made is None:
@@ -189,9 +192,12 @@ class PairStore:
             ):
                 calibrated = source["pixel_size_nm"] is not None
                 here = None if moved and side == "low" else areas.get(number, [])
-                told = {"name": image["name"], "digest": image["digest"]}
                 unit = "nm" if calibrated else "px"
-                found.append({**told, "unit": unit, "areas": here})
+                found += [
+                    {"name": one["name"], "digest": digest, "unit": unit, "areas": here}
+                    for one in _cut_from(image)
+                    if (digest := one["digest"]) is not None
+                ]
         return found
 
     def _areas(self, side: str) -> dict[int, list[list[float]]]:
@@ -224,6 +230,15 @@ class PairStore:
         line = np.full((_BETWEEN, bands[0].shape[1]), _WHITE, np.uint8)
         parts = [part for band in bands for part in (line, band)]
         return np.concatenate([*parts, line])
+
+
+def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the record of an image, and those of what it is a part of."""
+    yield image
+    made = image.get("provenance")
+    if made is not None and made["job"] == "crop":
+        for item in made["inputs"]:
+            yield from _cut_from(item)
 
 
 def _joined(areas: list[list[float]]) -> list[list[float]]:

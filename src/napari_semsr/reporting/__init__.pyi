@@ -7,10 +7,12 @@ from .figures import (
     joints_png as joints_png,
     lay_frames as lay_frames,
     map_png as map_png,
+    overlay_png as overlay_png,
 )
 from .page import (
     fixed as fixed,
     resolution as resolution,
     signed as signed,
+    spread as spread,
     write_page as write_page,
 )

@@ -2,14 +2,14 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import FloatArray
+from napari_semsr.core import Box, FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,12 +93,64 @@ def image_png(
     return _png(figure)
 
 
+def overlay_png(
+    first: NDArray[Any],
+    second: NDArray[Any],
+    pixel_nm: tuple[float, float] | None,
+    *,
+    boxes: Mapping[str, Box] | None = None,
+    width_px: int = 720,
+) -> bytes:
+    """Draw two images over each other, in magenta and in green; NaN is black.
+
+    Parameters
+    ----------
+    first, second : (Y, X) numpy.ndarray
+        Grey values; what both show alike is grey.
+    pixel_nm : tuple of float or None
+        ``(y, x)``; the bar is in pixels without it.
+    boxes : mapping of str to Box, optional
+        Parts to outline and name.
+    width_px : int, default=720
+        Width of the picture.
+
+    Returns
+    -------
+    bytes
+        A PNG.
+    """
+    from matplotlib.patches import Rectangle
+
+    magenta, green = (
+        np.nan_to_num(np.clip((image - low) / (high - low), 0, 1))
+        for image, (low, high) in ((i, grey_limits(i)) for i in (first, second))
+    )
+    height, width = _extent(first, pixel_nm)
+    figure = _figure(width_px, max(24, round(width_px * height / width)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    _show(axes, np.stack([magenta, green, magenta], axis=-1), pixel_nm, (0, 1))
+    down, across = pixel_nm or (1.0, 1.0)
+    for name, box in (boxes or {}).items():
+        corner = box.x0 * across, box.y0 * down
+        rows, columns = box.shape
+        axes.add_patch(
+            Rectangle(
+                corner, columns * across, rows * down, fill=False, edgecolor="white",
+                linewidth=2, linestyle=(0, (4, 2)),
+            )
+        )  # fmt: skip
+        _say(axes, corner[0] + columns * across / 2, corner[1] + 0.06 * height, name)
+    return _png(figure)
+
+
 def map_png(
     values: NDArray[Any],
     pixel_nm: tuple[float, float] | None,
     *,
     limits: tuple[float, float],
     label: str,
+    finer: NDArray[np.bool_] | None = None,
     width_px: int = 480,
 ) -> bytes:
     """Draw a map with a colour bar and a scale bar; NaN is hatched grey.
@@ -113,6 +165,8 @@ def map_png(
         Values at the ends of the colour bar.
     label : str
         What the values are, with their unit.
+    finer : (Y, X) numpy.ndarray of bool, optional
+        Pixels without a value that are drawn white instead of hatched.
     width_px : int, default=480
         Width of the picture.
 
@@ -129,6 +183,12 @@ def map_png(
     drawn = _show(
         axes, values, pixel_nm, limits, cmap="viridis_r", interpolation="nearest"
     )
+    if finer is not None and finer.any():
+        white = np.ma.masked_where(~finer, np.ones(finer.shape))
+        axes.imshow(
+            white, vmin=0, vmax=1, extent=drawn.get_extent(), aspect="auto",
+            cmap="gray", interpolation="nearest",
+        )  # fmt: skip
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.80, 0.05, 0.035, 0.90)))
     bar.set_label(label)
     return _png(figure)
@@ -391,7 +451,6 @@ def _show(
 ) -> "AxesImage":
     """Draw an image, and a white scale bar with a dark edge in its lower left."""
     from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
 
     height, width = _extent(image, pixel_nm)
     drawn = axes.imshow(
@@ -407,12 +466,18 @@ def _show(
             linewidth=0.8,
         )
     )  # fmt: skip
-    axes.text(
-        left + long / 2, low - 1.6 * thick, f"{long:g} {unit}", color="white",
-        ha="center", va="bottom", fontsize=10.5, fontweight="bold",
-        path_effects=[withStroke(linewidth=2.2, foreground="black")],
-    )  # fmt: skip
+    _say(axes, left + long / 2, low - 1.6 * thick, f"{long:g} {unit}")
     return drawn
+
+
+def _say(axes: "Axes", x: float, y: float, words: str) -> None:
+    """Write over an image, in white with a dark edge."""
+    from matplotlib.patheffects import withStroke
+
+    axes.text(
+        x, y, words, color="white", ha="center", va="bottom", fontsize=10.5,
+        fontweight="bold", path_effects=[withStroke(linewidth=2.2, foreground="black")],
+    )  # fmt: skip
 
 
 def _grid(axes: "Axes") -> None:

@@ -2,8 +2,8 @@
 
 A report is a jinja2 template that imports the tags of ``page.html``, which lies beside
 this module with the style sheet ``page.css``. Everything that a user or a file could
-have named is escaped. The filters `fixed`, `signed`, `length` and `resolution` say
-numbers, so that the columns of a table line up.
+have named is escaped. The filters `fixed`, `signed`, `spread`, `length` and
+`resolution` say numbers, so that the columns of a table line up.
 """
 
 import base64
@@ -34,6 +34,7 @@ def render(template: str, **values: Any) -> str:
         "height": lambda png: int.from_bytes(png[20:24], "big"),
         "fixed": fixed,
         "signed": signed,
+        "spread": spread,
         "length": length,
         "resolution": resolution,
     }
@@ -102,6 +103,28 @@ def signed(value: float | None, decimals: int) -> str:
     if value is None or not math.isfinite(value):
         return _MISSING
     return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def spread(found: tuple[float | None, float | None], decimals: int = 2) -> str:
+    """Say a difference with its standard error, where that is known.
+
+    Parameters
+    ----------
+    found : tuple of float or None
+        The difference and its error.
+    decimals : int, default=2
+        Digits behind the point.
+
+    Returns
+    -------
+    str
+        As ``+4.71 ± 0.12``, or a dash for none.
+    """
+    value, error = found
+    said = signed(value, decimals)
+    if value is None or error is None or not math.isfinite(error):
+        return said
+    return f"{said} ± {fixed(error, decimals)}"
 
 
 def length(nm: float | None) -> str:

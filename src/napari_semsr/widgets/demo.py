@@ -1,5 +1,6 @@
 """Demonstration: the whole way on drawn samples, ending in layers and a report."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,15 @@ if TYPE_CHECKING:
     import napari.viewer
 
 _NAME = "demonstration"
-_MOSAIC = "demonstration mosaic"
+_MOSAIC, _SEM = "demonstration mosaic", "demonstration SEM image"
+_TUNED = "fine-tuned"
 _ROWS = {
     "frame_px": Row("Frame (px)", "Side of a superlens frame, in pixels of 20 nm."),
+    "steps": Row(
+        "Training steps",
+        "Steps of fine-tuning on one half of the place; the other half judges.",
+        step=50,
+    ),
     "size": Row("Electron image (px)", "Its rows, in pixels of 10 nm."),
     "seed": Row("Seed", "Another number draws other samples, stage errors and noise."),
 }
@@ -43,23 +50,33 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """What was made, and its mosaics opened again."""
+    """What was made, and what of it becomes layers, from the bottom to the top."""
 
     made: DemoResult
     mosaic: Opened
+    registered: Opened
+    sem: Opened
     enhanced: Opened
+    tuned: Opened
+    frc_map: Opened
 
 
 def _demonstrate(folder: Path, options: DemoOptions) -> Job[DemoOutcome]:
-    """Run the demonstration, and open its mosaics."""
+    """Run the demonstration, and open its images."""
     made = yield from demo_job(folder, options=options)
-    mosaic = yield from open_store(made.mosaic)
-    enhanced = yield from open_store(made.enhanced)
-    return DemoOutcome(made, mosaic, enhanced)
+    return DemoOutcome(
+        made,
+        mosaic=(yield from open_store(made.mosaic)),
+        registered=(yield from open_store(made.registered)),
+        sem=(yield from open_store(made.place_sem)),
+        enhanced=(yield from open_store(made.enhanced)),
+        tuned=(yield from open_store(made.tuned)),
+        frc_map=(yield from open_store(made.frc_map)),
+    )
 
 
 class DemoPanel(Panel):
-    """Runs the demonstration, and opens its mosaics and its report."""
+    """Runs the demonstration, and opens its images and its report."""
 
     help_place = "first-steps.md#by-typing"
 
@@ -88,19 +105,35 @@ class DemoPanel(Panel):
         place = free_path(kept, _NAME, "") if kept else new_store_path(_NAME, "")
         return lambda: _demonstrate(place, options), self.show_outcome
 
-    def show_outcome(self, outcome: DemoOutcome) -> None:
-        """Add the mosaics as layers, and write what was found."""
+    def show_outcome(self, outcome: DemoOutcome) -> Iterator[None]:
+        """Add the images as layers, and write what was found.
+
+        The mosaic as it was stitched lies on other axes than the rest, so it is hidden;
+        so is the map, which covers what it tells of.
+        """
         self.report = outcome.made.report
         name = free_name(self.viewer, _MOSAIC)
-        model = str(outcome.made.scan.made.provenance.model_name)
-        add_opened(self.viewer, outcome.mosaic, name=name)
-        title = result_name(self.viewer, name, model)
-        add_opened(self.viewer, outcome.enhanced, name=title)
+        model = str(outcome.made.place.untouched.provenance.model_name)
+        add_opened(self.viewer, outcome.mosaic, name=name, visible=False)
+        yield
+        seen = result_name(self.viewer, name, "registered")
+        add_opened(self.viewer, outcome.registered, name=seen)
+        yield
+        sem = free_name(self.viewer, _SEM)
+        add_opened(self.viewer, outcome.sem, name=sem)
+        for opened, step in ((outcome.enhanced, model), (outcome.tuned, _TUNED)):
+            yield
+            title = result_name(self.viewer, name, step)
+            add_opened(self.viewer, opened, name=title)
+        yield
+        title = result_name(self.viewer, f"{name} · {_TUNED}", "FRC map (nm)")
+        add_opened(self.viewer, outcome.frc_map, name=title, visible=False)
+        yield
         self.show_result(
             _figures(outcome.made),
-            f"Done in {outcome.made.seconds:.0f} s: two mosaics are layers, and the "
+            f"Done in {outcome.made.seconds:.0f} s: the layers show one place, and the "
             "report tells what was found.",
-            network=model,
+            network=f"{model} and its fine-tuned form",
         )
 
     def open_report(self) -> None:
@@ -110,13 +143,15 @@ class DemoPanel(Panel):
 
 def _figures(made: DemoResult) -> Numbers:
     """Say what the report begins with."""
-    scan = made.figures["scan"]
+    scan, place = made.figures["scan"], made.place
     rows: dict[str, Quantity | str] = {
         "Frames": f"{scan['placed']} of {scan['frames']} placed",
         "Error of nominal positions": Quantity(scan["nominal_error_px"], "px", ".3g"),
         "Error of solved positions": Quantity(scan["solved_error_px"], "px", ".3g"),
+        "Expected error of the map": Quantity(place.registered.error_nm, "nm", ".3g"),
+        "True error of the map": Quantity(place.true_error_nm, "nm", ".3g"),
     }
-    for half, of in ((made.scan, "scan"), (made.sem, "electron image")):
+    for half, of in ((place, "half of the place"), (made.sem, "electron image")):
         for version in half.measured.versions:
             if version.cross is not None:
                 psnr = Quantity(version.metrics.psnr_db, "dB", ".2f")

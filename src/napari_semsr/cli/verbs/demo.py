@@ -1,6 +1,7 @@
 """``semsr demo [OUT_DIR]``: the main job end to end, ending in a report."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from napari_semsr import demonstration
 from napari_semsr.cli.verb import (
@@ -13,6 +14,9 @@ from napari_semsr.cli.verb import (
     options_from,
 )
 from napari_semsr.core import Job
+
+if TYPE_CHECKING:
+    from napari_semsr.analysis import FrcResult
 
 _FOLDER = "demo-output"
 
@@ -40,38 +44,51 @@ def _start(arguments: argparse.Namespace) -> Job["demonstration.DemoResult"]:
 
 
 def _summarise(result: "demonstration.DemoResult") -> str:
-    """Say where the report is and how to go on."""
-    scan, measured = result.figures["scan"], result.scan.measured
+    """Say what was found, where the report is and how to go on."""
+    scan, place = result.figures["scan"], result.place
     nominal = number(scan["nominal_error_px"])
     solved = number(scan["solved_error_px"])
-    resolved = length(measured.pair.resolution_nm)
+    found, true = place.registered.error_nm, place.true_error_nm
+    off = f"expected {length(found)} off, by the truth {length(true)}"
+    alone = result.scan.measured.pair
     rows = [
         ("frames", f"{scan['placed']} of {scan['frames']} placed"),
         ("positions", f"{nominal} → {solved} px RMS from the truth"),
-        ("mosaic", f"resolution {resolved} by two exposures"),
-        *_versions(measured),
-        ("electron image", "the field that the bundled model was made for"),
+        ("mosaic", f"resolution {_resolved(alone)} by two exposures"),
+        ("registered", off),
+        ("same place", "half of it, which nothing learnt from, against its SEM image"),
+        *_versions(place.measured),
+        ("electron image", "another, against the truth"),
         *_versions(result.sem.measured),
         ("report", result.report),
         ("time", f"{number(result.seconds)} s"),
-        (
-            "in napari",
-            f'napari --with napari-semsr "{result.mosaic}" "{result.enhanced}"',
-        ),
+        ("in napari", _opened(result)),
     ]
     return columns(rows)
 
 
+def _opened(result: "demonstration.DemoResult") -> str:
+    """Give the command that shows the place in napari."""
+    shown = result.registered, result.place_sem, result.enhanced, result.tuned
+    return "napari --with napari-semsr " + " ".join(f'"{path}"' for path in shown)
+
+
 def _versions(measured: "demonstration.FieldFigures") -> list[tuple[str, str]]:
-    """Compare each version of a field with its truth."""
+    """Compare each version of a field with its aim."""
     rows = []
     for item in measured.versions:
         if item.cross is not None:
             psnr = number(item.metrics.psnr_db, 4)
-            found = length(item.cross.resolution_nm)
-            said = f"PSNR {psnr} dB, resolution {found}, against the truth"
+            said = f"PSNR {psnr} dB, resolution {_resolved(item.cross)}"
             rows.append((f"  {item.label}", said))
     return rows
+
+
+def _resolved(found: "FrcResult | None") -> str:
+    """Say a resolution, or why there is none."""
+    if found is None or found.resolution_nm is None:
+        return "unknown" if found is None else str(found.reason)
+    return length(found.resolution_nm)
 
 
 DEMO = Verb(_configure, _start, _summarise)
