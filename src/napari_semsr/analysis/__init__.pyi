@@ -5,6 +5,7 @@ from .change import (
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,
+    measure_agreement as measure_agreement,
     measure_frc as measure_frc,
 )
 from .frc.map import (

@@ -10,11 +10,11 @@ import numpy as np
 from napari_semsr.analysis import (
     FrcMap,
     FrcMapOptions,
-    FrcOptions,
     FrcResult,
     Metrics,
     RadialSpectrum,
     match_affine,
+    measure_agreement,
     measure_frc,
     measure_metrics,
     part_errors,
@@ -143,7 +143,7 @@ def measure_field(
             label,
             matched,
             measure_metrics(matched, target, data_range=data_range),
-            measure_frc(matched, target, FrcOptions(reference=True)),
+            measure_agreement(matched, target),
             radial_spectrum(matched),
             part_errors(matched.array(), target.array()),
         )

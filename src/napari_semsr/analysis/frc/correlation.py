@@ -290,3 +290,29 @@ def measure_frc(
         tukey=options.tukey,
         shape=a.shape,
     )
+
+
+def measure_agreement(image: Micrograph, reference: Micrograph) -> FrcResult:
+    """Measure down to what length an image agrees with a much better one.
+
+    The usual fit is local, and may find no crossing for a curve that dips and comes
+    back; the rings' first crossing is taken then.
+
+    Parameters
+    ----------
+    image : Micrograph
+        What is judged.
+    reference : Micrograph
+        On the same grid; it counts as free of noise.
+
+    Returns
+    -------
+    FrcResult
+        Resolution, or the reason why there is none.
+    """
+    found = measure_frc(image, reference, FrcOptions(reference=True))
+    if found.reason != "beyond-nyquist":
+        return found
+    options = FrcOptions(reference=True, estimator="plain")
+    plain = measure_frc(image, reference, options)
+    return plain if plain.reason is None else found

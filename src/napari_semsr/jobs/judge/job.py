@@ -22,11 +22,13 @@ from pydantic import Field
 from scipy import ndimage
 
 from napari_semsr.analysis import (
-    FrcOptions,
     FrcResult,
     Metrics,
+    measure_agreement,
     measure_frc,
     measure_metrics,
+    part_errors,
+    psnr_gain,
 )
 from napari_semsr.core import (
     Affine,
@@ -86,7 +88,6 @@ INPUT, LINEAR = "input", "linear filter"
 _LEAST_PX = 64  # as in the demonstration: rings of fewer pixels are too few
 _MARGIN_PX = 32  # chosen: the reach of splines and of the linear filter
 _BORDER = 17  # places along each side of an area that a map may bend; chosen
-_PARTS = 4  # of the area along each side, whose scatter gives the errors; chosen
 
 # The linear filter.
 _TAPS = 21  # as in training's comparison, and in the benchmarks of restoration
@@ -589,16 +590,16 @@ class _Table:
         metrics = measure_metrics(picture, sem, data_range=span, match="affine")
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
         matched = picture.replace(data=grey)
-        errors = _part_errors(grey, sem.array())
+        errors = part_errors(grey, sem.array())
         first = self._input
         self._input = errors if first is None else first
+        gain = (None, None) if first is None else psnr_gain(errors, first)
         self.rows[name] = JudgedPicture(
             name,
             metrics,
-            _correlate(matched, sem),
-            _spread_db(errors),
-            None if first is None else _decibels(first.sum() / errors.sum()),
-            None if first is None else _spread_db(errors, first),
+            measure_agreement(matched, sem),
+            psnr_gain(errors, np.ones_like(errors))[1],  # of the PSNR itself
+            *gain,
             model,
         )
         heard: list[str] = []
@@ -607,44 +608,6 @@ class _Table:
         for text in heard:
             _tell(text, self.said)
         self.pictures.add(name, grey)
-
-
-def _correlate(image: Micrograph, sem: Micrograph) -> FrcResult:
-    """Correlate a picture with the SEM image, which counts as free of noise."""
-    found = measure_frc(image, sem, FrcOptions(reference=True))
-    if found.reason != "beyond-nyquist":
-        return found
-    # the fit is local: a curve that dips and comes back may have no crossing there
-    plain = measure_frc(image, sem, FrcOptions(reference=True, estimator="plain"))
-    return plain if plain.reason is None else found
-
-
-def _part_errors(image: Float32Array, sem: NDArray[Any]) -> FloatArray:
-    """Squared errors of the parts of an area, summed."""
-    squares = np.square(np.subtract(image, sem, dtype=np.float32))
-    rows, columns = ([n * k // _PARTS for k in range(_PARTS)] for n in sem.shape)
-    sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
-    parts: FloatArray = np.add.reduceat(sums, columns, axis=1).ravel()
-    return parts
-
-
-def _spread_db(errors: FloatArray, first: FloatArray | None = None) -> float | None:
-    """Give the standard error of a PSNR, or of what it gains over another picture's.
-
-    By the jackknife: what leaving out each part changes.
-    """
-    without = errors.sum() - errors
-    ratio = (1.0 if first is None else first.sum() - first) / without
-    if not (without > 0).all() or not (np.asarray(ratio) > 0).all():
-        return None
-    found = 10 * np.log10(ratio)
-    count = len(errors)
-    return float(np.sqrt((count - 1) * found.var()))
-
-
-def _decibels(ratio: float) -> float | None:
-    """Say a ratio of powers in dB; None where it is nothing or everything."""
-    return 10 * math.log10(ratio) if 0 < ratio < math.inf else None
 
 
 # The best linear filter, fitted on one half for the other.

@@ -14,10 +14,9 @@ from napari_semsr.core import Box, Micrograph, software_versions
 from napari_semsr.reporting import (
     FrequencyCurve,
     curves_png,
-    fixed,
     grey_limits,
     image_png,
-    signed,
+    spread,
     write_page,
 )
 
@@ -99,8 +98,7 @@ def _verdict(result: "Judged") -> list[str]:
 
 def _gain(row: "JudgedPicture") -> str:
     """Say a gain with its standard error."""
-    error = fixed(row.psnr_gain_sd_db, 2)
-    return f"{signed(row.psnr_gain_db, 2)} ± {error} dB"
+    return f"{spread((row.psnr_gain_db, row.psnr_gain_sd_db))} dB"
 
 
 def _curves(result: "Judged") -> bytes:
