@@ -17,28 +17,37 @@ def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
     def made(folder, *, options):
         yield Progress(0, 1, "drawing")
         folder.mkdir()
-        names = ("mosaic", "enhanced")
-        paths = [str(folder / f"{name}.ome.zarr") for name in names]
-        for path in paths:
+        names = {
+            "mosaic": "mosaic.ome.zarr",
+            "registered": "registered.ome.zarr",
+            "place_sem": "sem.ome.tif",
+            "enhanced": "enhanced.ome.zarr",
+            "tuned": "tuned.ome.zarr",
+            "frc_map": "map.ome.tif",
+        }
+        paths = {role: str(folder / name) for role, name in names.items()}
+        for path in paths.values():
             pixels = np.full((options.size, 40), 7, np.uint8)
             write(Micrograph(pixels, parse_pixel_size(20.0), "made"), path)
         version = SimpleNamespace(
             label="Enhanced", cross=1, metrics=SimpleNamespace(psnr_db=30.0)
         )
-        half = SimpleNamespace(
-            measured=SimpleNamespace(versions=[version]),
-            made=SimpleNamespace(provenance=SimpleNamespace(model_name="a-model")),
+        half = SimpleNamespace(measured=SimpleNamespace(versions=[version]))
+        place = SimpleNamespace(
+            measured=half.measured,
+            registered=SimpleNamespace(error_nm=3.0),
+            true_error_nm=2.5,
+            untouched=SimpleNamespace(provenance=SimpleNamespace(model_name="a-model")),
         )
         scan = {"placed": 20, "frames": 20}
         scan |= {"nominal_error_px": 5.0, "solved_error_px": 0.1}
         return SimpleNamespace(
             report=str(folder / "report.html"),
             seconds=1.0,
-            mosaic=paths[0],
-            enhanced=paths[1],
             figures={"scan": scan},
-            scan=half,
+            place=place,
             sem=half,
+            **paths,
         )
 
     monkeypatch.setattr(demo, "demo_job", made)
@@ -50,13 +59,25 @@ def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
 
 def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_path):
     panel.folder.value = tmp_path
-    assert "two mosaics are layers" in run_panel(panel)
+    assert "the layers show one place" in run_panel(panel)
     assert panel.report == str(tmp_path / "demonstration" / "report.html")
-    mosaic, enhanced = model.layers
-    assert mosaic.data.shape == (200, 40)
-    assert "a-model" in enhanced.name
-    assert not is_unsaved(mosaic)  # it lies where the user chose
+    shown = {layer.name: layer for layer in model.layers}
+    assert list(shown) == [
+        "demonstration mosaic",
+        "demonstration mosaic · registered",
+        "demonstration SEM image",
+        "demonstration mosaic · a-model",
+        "demonstration mosaic · fine-tuned",
+        "demonstration mosaic · fine-tuned · FRC map (nm)",
+    ]
+    assert all(layer.data.shape == (200, 40) for layer in model.layers)
+    # other axes, and what lies over all: not in the way
+    hidden = [name for name, layer in shown.items() if not layer.visible]
+    names = list(shown)
+    assert hidden == [names[0], names[-1]]
+    assert not any(is_unsaved(layer) for layer in model.layers)  # where the user chose
     assert "20 of 20 placed" in panel.figures.text()
+    assert "2.5 nm" in panel.figures.text()
     assert "30.00 dB" in panel.figures.text()
 
 
