@@ -290,7 +290,7 @@ def second_scan(folder: Path) -> Path:
 
     made, usual = folder / "scan-again", DemoOptions()
     options = scan_options(frame_px=usual.frame_px, seed=usual.seed)
-    run(simulate_job(made, options=options.replace(noise_seed=1)))
+    run(simulate_job(made, options=options.replace(noise_seed=1, sem_view=False)))
     return made
 
 

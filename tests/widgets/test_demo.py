@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from napari_semsr.analysis.frc.validity import code_of
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.core.progress import Progress
-from napari_semsr.io.formats import write
+from napari_semsr.io.formats import read, write
 from napari_semsr.widgets import demo
 from napari_semsr.widgets.base.results import is_unsaved
 
@@ -33,8 +34,11 @@ def panel(model, qtbot, monkeypatch) -> demo.DemoPanel:
             label="Enhanced", cross=1, metrics=SimpleNamespace(psnr_db=30.0)
         )
         half = SimpleNamespace(measured=SimpleNamespace(versions=[version]))
+        codes = np.full((options.size, 40), code_of("beyond-nyquist"))
+        blocks = SimpleNamespace(map=read(paths["frc_map"]), reasons=codes)
+        maps = {"tuned_against_sem": ("", blocks)}
         place = SimpleNamespace(
-            measured=half.measured,
+            measured=SimpleNamespace(versions=[version], maps=maps),
             registered=SimpleNamespace(error_nm=3.0),
             true_error_nm=2.5,
             untouched=SimpleNamespace(provenance=SimpleNamespace(model_name="a-model")),
@@ -63,19 +67,20 @@ def test_demonstration_ends_in_layers_and_a_report(panel, model, run_panel, tmp_
     assert panel.report == str(tmp_path / "demonstration" / "report.html")
     shown = {layer.name: layer for layer in model.layers}
     assert list(shown) == [
-        "demonstration mosaic",
-        "demonstration mosaic · registered",
-        "demonstration SEM image",
-        "demonstration mosaic · a-model",
-        "demonstration mosaic · fine-tuned",
-        "demonstration mosaic · fine-tuned · FRC map (nm)",
+        "mosaic",
+        "mosaic · registered",
+        "SEM image",
+        "mosaic · a-model",
+        "mosaic · fine-tuned",
+        "mosaic · fine-tuned · FRC map (nm)",
+        "mosaic · fine-tuned · failed blocks",
     ]
     assert all(layer.data.shape == (200, 40) for layer in model.layers)
-    # other axes, and what lies over all: not in the way
+    assert model.layers.selection.active is shown["mosaic · fine-tuned"]
     hidden = [name for name, layer in shown.items() if not layer.visible]
-    names = list(shown)
-    assert hidden == [names[0], names[-1]]
-    assert not any(is_unsaved(layer) for layer in model.layers)  # where the user chose
+    assert hidden == ["mosaic"]  # it lies on other axes
+    *kept, _ = model.layers  # all but the colours of blocks
+    assert not any(is_unsaved(layer) for layer in kept)  # where the user chose
     assert "20 of 20 placed" in panel.figures.text()
     assert "2.5 nm" in panel.figures.text()
     assert "30.00 dB" in panel.figures.text()

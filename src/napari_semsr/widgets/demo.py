@@ -29,12 +29,13 @@ from napari_semsr.widgets.base import (
     typed_path,
 )
 from napari_semsr.widgets.layers import free_name, result_name
+from napari_semsr.widgets.measure import add_failed_layer
 
 if TYPE_CHECKING:
     import napari.viewer
 
 _NAME = "demonstration"
-_MOSAIC, _SEM = "demonstration mosaic", "demonstration SEM image"
+_MOSAIC, _SEM = "mosaic", "SEM image"
 _TUNED = "fine-tuned"
 _ROWS = {
     "frame_px": Row("Frame (px)", "Side of a superlens frame, in pixels of 20 nm."),
@@ -78,7 +79,7 @@ def _demonstrate(folder: Path, options: DemoOptions) -> Job[DemoOutcome]:
 class DemoPanel(Panel):
     """Runs the demonstration, and opens its images and its report."""
 
-    help_place = "first-steps.md#by-typing"
+    help_place = "demonstration.md#in-napari"
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:
         super().__init__(viewer, "Demonstration", "Run the demonstration")
@@ -108,8 +109,7 @@ class DemoPanel(Panel):
     def show_outcome(self, outcome: DemoOutcome) -> Iterator[None]:
         """Add the images as layers, and write what was found.
 
-        The mosaic as it was stitched lies on other axes than the rest, so it is hidden;
-        so is the map, which covers what it tells of.
+        The mosaic as it was stitched lies on other axes than the rest, so it is hidden.
         """
         self.report = outcome.made.report
         name = free_name(self.viewer, _MOSAIC)
@@ -124,10 +124,14 @@ class DemoPanel(Panel):
         for opened, step in ((outcome.enhanced, model), (outcome.tuned, _TUNED)):
             yield
             title = result_name(self.viewer, name, step)
-            add_opened(self.viewer, opened, name=title)
+            shown = add_opened(self.viewer, opened, name=title)
         yield
-        title = result_name(self.viewer, f"{name} · {_TUNED}", "FRC map (nm)")
-        add_opened(self.viewer, outcome.frc_map, name=title, visible=False)
+        mapped = result_name(self.viewer, title, "FRC map (nm)")
+        add_opened(self.viewer, outcome.frc_map, name=mapped)
+        yield
+        _, found = outcome.made.place.measured.maps["tuned_against_sem"]
+        add_failed_layer(self.viewer, found.map, found.reasons, title)
+        self.viewer.layers.selection.active = shown
         yield
         self.show_result(
             _figures(outcome.made),

@@ -93,7 +93,21 @@ def add_failed_layer(
 ) -> Any:
     """Add the blocks without a resolution, coloured and named by their reason.
 
-    `codes` (Y, X).
+    Parameters
+    ----------
+    viewer : napari.viewer.Viewer
+        Where to.
+    result : Micrograph
+        The map of resolutions.
+    codes : (Y, X) numpy.ndarray of uint8
+        Reasons, as `FrcMap` has them; 0 where there is a resolution.
+    name : str
+        What the map is of.
+
+    Returns
+    -------
+    napari.layers.Labels or None
+        The layer; None where no block failed.
     """
     if not np.any(codes):
         return None

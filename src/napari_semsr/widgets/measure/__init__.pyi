@@ -1,0 +1,1 @@
+from .frc_map import add_failed_layer as add_failed_layer
