@@ -95,7 +95,18 @@ class FieldFigures:
         return self.versions[-1]
 
     def named(self, label: str) -> Version:
-        """Find a version by its label."""
+        """Find a version by its label.
+
+        Parameters
+        ----------
+        label : str
+            As tables have it.
+
+        Returns
+        -------
+        Version
+            The version.
+        """
         return next(item for item in self.versions if item.label == label)
 
 
