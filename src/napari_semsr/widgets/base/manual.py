@@ -135,7 +135,7 @@ class Manual(QDialog):
         self._before: list[str] = []
         self.back_button = push_button("Back", self.back, "The page before.")
         self.start_button = push_button(
-            "Contents", lambda: self.show_place(_START), "The manual's first page."
+            "Contents", self.show_contents, "The manual's first page."
         )
         self.search = QLineEdit()
         self.search.setPlaceholderText("Search the manual")
@@ -167,6 +167,10 @@ class Manual(QDialog):
         self.place = f"{name}#{anchor}"
         self._set(_page(name))
         self._go_to(anchor)
+
+    def show_contents(self) -> None:
+        """Show the first page."""
+        self.show_place(_START)
 
     def list_found(self) -> None:
         """List the sections that hold the typed words."""

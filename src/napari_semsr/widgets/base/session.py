@@ -167,9 +167,9 @@ class Session(QObject):
         self.folder: Path | None = None
         self.ask = ask_unsaved
         self.runner = JobRunner(self)
-        self.runner.returned.connect(lambda value: value())
+        self.runner.returned.connect(self._finish)
         self.runner.failed.connect(self._fail)
-        self.runner.cancelled.connect(partial(self._fail, "Saving was cancelled."))
+        self.runner.cancelled.connect(self._fail_cancelled)
         self._kept: WeakKeyDictionary[Layer, Kept] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
         self._adopted: dict[Path, Path] = {}
@@ -451,6 +451,13 @@ class Session(QObject):
             if path.name not in listed:
                 shutil.rmtree(path, ignore_errors=True)
         self._outdated.clear()
+
+    def _finish(self, show: Callable[[], object]) -> None:
+        """Do in the main thread what a job leaves to it."""
+        show()
+
+    def _fail_cancelled(self) -> None:
+        self._fail("Saving was cancelled.")
 
     def _fail(self, text: str) -> None:
         self._then.clear()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from magicgui.widgets import ComboBox
 from psygnal import Signal
+from qtpy.QtCore import QUrl
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from napari_semsr.core import PixelSize, SemsrError, run
@@ -129,7 +130,7 @@ class ModelChooser(QWidget):
         )
         self.text, self.details = Note(), Note()
         self.text.setOpenLinks(False)
-        self.text.anchorClicked.connect(lambda url: open_manual(self, url.toString()))
+        self.text.anchorClicked.connect(self._open_manual)
         told = "What it was trained on, its limits and its licence."
         folded: list[QWidget] = [self.details]
         if check is not None:
@@ -164,6 +165,9 @@ class ModelChooser(QWidget):
             (str(row["name"]), str(row["name"])) for row in rows if not row["fault"]
         ]
         return known + [(Path(file).name, file) for file in self._files]
+
+    def _open_manual(self, url: QUrl) -> None:
+        open_manual(self, url.toString())
 
     def _renew(self) -> None:
         """List a model that came to the shelf; the chosen one may have changed."""

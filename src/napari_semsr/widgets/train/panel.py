@@ -358,7 +358,7 @@ class TrainPanel(Panel):
         self._results_title = ""  # what is shown is always of this run
         self.recipe.changed.connect(self._propose)
         self.name.changed.connect(lambda _: self._show_folder())
-        self.runner.failed.connect(lambda _: self._settle())
+        self.runner.failed.connect(self._settle)
         self._propose()
         self.take_input(self.pairs.low)
         self._choose_high()
@@ -537,7 +537,7 @@ class TrainPanel(Panel):
         self.reached = step.done
         self.view.add_step(step)
 
-    def _settle(self) -> None:
+    def _settle(self, _: str = "") -> None:
         """Show the last of the run."""
         self._clock.stop()
         self.view.settle()

@@ -1,7 +1,6 @@
 """The window *SEM-SR*: all steps in their order, each ready to run."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -40,22 +39,23 @@ _MARGIN, _WIDTH = 6, 320  # as those of the panels
 class ButtonRow(FoldingRow):
     """Buttons of which one is down, on as many lines as they need."""
 
-    def __init__(
-        self, texts: Sequence[tuple[str, str]], chosen: Callable[[int], object]
-    ) -> None:
+    chosen = QtSignal(int)
+    """Emits the place of the button that was pressed."""
+
+    def __init__(self, texts: Sequence[tuple[str, str]]) -> None:
         super().__init__()
         self.buttons: list[QPushButton] = []
         self._group = QButtonGroup(self)
         for number, (text, tooltip) in enumerate(texts):
-            button = push_button(text, partial(self._press, chosen, number), tooltip)
+            button = push_button(text, self._press, tooltip)
             button.setCheckable(True)
-            self._group.addButton(button)
+            self._group.addButton(button, number)
             self.insert(number, button, stretch=1)
             self.buttons.append(button)
         self.setVisible(len(texts) > 1)
 
-    def _press(self, chosen: Callable[[int], object], number: int, _: bool) -> None:
-        chosen(number)
+    def _press(self) -> None:
+        self.chosen.emit(self._group.checkedId())
 
     def check(self, number: int) -> None:
         """Press one down without calling anything."""
@@ -76,21 +76,17 @@ class StepPage(QWidget):
 
     moved = QtSignal()
     """Emitted when another panel is shown."""
+    ran = QtSignal(str)
+    """Emits the step when one of its panels has run."""
 
-    def __init__(
-        self,
-        viewer: "napari.viewer.Viewer",
-        step: WorkStep,
-        made: Callable[[Panel], object],
-    ) -> None:
+    def __init__(self, viewer: "napari.viewer.Viewer", step: WorkStep) -> None:
         super().__init__()
         self.step = step
         self.panels: dict[PanelPlace, Panel] = {}
-        self._viewer, self._made = viewer, made
+        self._viewer = viewer
         texts = [(item.title, f"{step.title}: {item.title}") for item in step.panels]
-        self.kinds = ButtonRow(
-            texts, lambda number: self.show_kind(step.panels[number])
-        )
+        self.kinds = ButtonRow(texts)
+        self.kinds.chosen.connect(self._choose)
         self.stack = QStackedLayout()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -112,10 +108,16 @@ class StepPage(QWidget):
         if kind not in self.panels:
             panel = self.panels[kind] = kind.make(self._viewer)
             self.stack.addWidget(panel)
-            self._made(panel)
+            panel.ran.connect(self._note_run)
         self.stack.setCurrentWidget(self.panels[kind])
         self.kinds.check(self.step.panels.index(kind))
         self.moved.emit()
+
+    def _choose(self, number: int) -> None:
+        self.show_kind(self.step.panels[number])
+
+    def _note_run(self) -> None:
+        self.ran.emit(self.step.key)
 
     @property
     def kind(self) -> PanelPlace | None:
@@ -138,14 +140,13 @@ class StepsWindow(QWidget):
         self.viewer = viewer
         self._ran: set[str] = set()
         texts = [(step.title, step.hint) for step in STEPS]
-        self.steps = ButtonRow(texts, self.show_step)
+        self.steps = ButtonRow(texts)
+        self.steps.chosen.connect(self.show_step)
         self.hint = Note()
         self.next_button = push_button(
             "Next", self.show_next, "Go on with what this step has made."
         )
-        self.pages = [
-            StepPage(viewer, step, partial(self._watch, step)) for step in STEPS
-        ]
+        self.pages = [StepPage(viewer, step) for step in STEPS]
         shown = QWidget()  # napari looks for widgets in what it docks
         self.stack = QStackedLayout(shown)
         for page in self.pages:
@@ -163,6 +164,7 @@ class StepsWindow(QWidget):
             self.pages[0].show_kind(FRAMES)
         for page in self.pages:
             page.moved.connect(self.moved)
+            page.ran.connect(self._note_run)
         session_of(viewer).watch_steps(self)
 
     # -- going from step to step ------------------------------------------------
@@ -239,11 +241,8 @@ class StepsWindow(QWidget):
 
     # -- what is done --------------------------------------------------------------
 
-    def _watch(self, step: WorkStep, panel: Panel) -> None:
-        """Mark a step as done when one of its panels has run."""
-        panel.ran.connect(partial(self._note_run, step.key))
-
     def _note_run(self, key: str) -> None:
+        """Mark a step as done when one of its panels has run."""
         self._ran.add(key)
         self._mark()
 
