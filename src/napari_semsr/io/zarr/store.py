@@ -272,7 +272,8 @@ class OmeZarrStore:
         self.group.attrs["ome"] = _multiscales(
             self.record, len(_shapes_of(self.level0)), self.level0.dtype
         )
-        levels = (self.group[str(n)] for n in range(len(_shapes_of(self.level0))))
+        names = map(str, range(len(_shapes_of(self.level0))))
+        levels: list[Any] = [self.group[name] for name in names]
         self.note(BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         self.note("complete", True)
         # the map has told all that it can, and is a file for each tile
@@ -330,9 +331,10 @@ def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
     zarr writes none for a block of nothing but the fill value.
     """
     return sum(
-        not name.startswith((".", "zarr.json"))
+        1
         for _, _, names in os.walk(path / array.path)
         for name in names
+        if not name.startswith((".", "zarr.json"))
     )
 
 
