@@ -151,6 +151,15 @@ def test_enhanced_image_takes_the_map_of_its_input(folder):
     assert seen.image.shape == napari_semsr.read(folder / "fixed.tif").shape
 
 
+def test_map_the_wrong_way_round_is_refused(folder):
+    with pytest.raises(RegistrationError, match="not the other way round: exchange"):
+        napari_semsr.register(
+            folder / "fixed.tif",
+            folder / "moving.tif",
+            transform=folder / "map.json",
+        )
+
+
 def test_elastic_map_is_applied(views, tmp_path):
     moving, fixed, truth = views
     knots = np.random.default_rng(1).normal(0, 40, (2, 8, 8))

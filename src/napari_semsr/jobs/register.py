@@ -487,6 +487,14 @@ def check_sides(
     fixed: tuple[Micrograph, InputRecord],
 ) -> None:
     """Refuse a map of other images, and say where another image shows the same area."""
+    theirs = stored.fixed.digest, stored.moving.digest
+    pairs = zip(theirs, (moving[1], fixed[1]), strict=True)
+    if theirs[0] != theirs[1] and all(one in _digests(record) for one, record in pairs):
+        msg = (
+            f"The transform brings {stored.moving.name} onto {stored.fixed.name}, not "
+            "the other way round: exchange the images, or register them so."
+        )
+        raise RegistrationError(msg)
     for (image, record), side, which in (
         (moving, stored.moving, "moving"),
         (fixed, stored.fixed, "fixed"),
