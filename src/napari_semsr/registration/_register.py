@@ -46,6 +46,7 @@ from napari_semsr.registration.refine import (
     PatchShifts,
     Plan,
     measure,
+    moved_by,
     refine,
 )
 from napari_semsr.registration.search import (
@@ -594,7 +595,8 @@ def _worth_of_affine(
 ) -> _Worth:
     """Add up scatter and what another filter changes, of an affine map."""
     size = round(fit.patches.side_nm / level.pitch)
-    other = refine(level, fit.affine, [Plan(size, 5, OTHER_PX)], model)
+    edge = moved_by(fit.edge_nm, level.pitch)
+    other = refine(level, fit.affine, [Plan(size, 5, OTHER_PX)], model, edge)
     sure = doubt(fit, model)
 
     def squared(at: FloatArray) -> FloatArray:
@@ -611,7 +613,9 @@ def _worth_of_affine(
 def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
     """Add up scatter and what another filter changes, of an elastic map."""
     size = round(bent.patches.side_nm / level.pitch)
-    other = measure(level, bent.transform, Plan(size, 5, OTHER_PX, most=900))
+    edge = moved_by(bent.edge_nm, level.pitch)
+    plan = Plan(size, 5, OTHER_PX, most=900)
+    other = measure(level, bent.transform, plan, edge)
     anew = None if other is None else bent.again(other)
 
     def squared(seen: FloatArray) -> FloatArray:

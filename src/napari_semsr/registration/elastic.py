@@ -7,7 +7,7 @@ never the user's; a bending that would fold is made stiffer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from napari_semsr.registration.refine import (
     PatchShifts,
     Plan,
     measure,
+    moved_by,
 )
 
 Sparse = Any  # an array of scipy.sparse
@@ -57,6 +58,7 @@ class Bent:
     """An elastic map, its patches and its doubt."""
 
     transform: Elastic
+    edge_nm: float  # as that of a `MapFit`
     patches: PatchShifts
     off_nm: FloatArray  # (N, 2) of held-out patches
     knots: "_Knots"
@@ -71,7 +73,8 @@ class Bent:
 
     def again(self, patches: PatchShifts) -> Elastic:
         """Fit the same knots, as stiff, to other patches."""
-        return _bending(_Data.of(patches, self.transform.affine), self)[0]
+        data = _Data.of(patches, self.transform.affine)
+        return _bending(data, replace(self, patches=patches)).transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +131,18 @@ def bend(level: Level, affine: Affine) -> Job[Bent | None]:
     """Find the bending that is left after an affine map; None with too few patches."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
+    edge = 0.0
     found = None
     for number, (size, reach) in enumerate(_PLANS):
         yield Progress(number, len(_PLANS), "bending")
         if 2 * size > min(level.grid.shape):
             continue
-        patches = measure(level, transform, Plan(size, reach, most=900))
+        plan = Plan(size, reach, most=900)
+        patches = measure(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
             continue
         found = _fitted(patches, affine, low, high, level.pitch)
-        transform = found.transform
+        transform, edge = found.transform, moved_by(found.edge_nm, level.pitch)
     return found
 
 
@@ -190,22 +195,27 @@ def _fitted(
     _, number, stiff, off = min(choices, key=lambda choice: choice[0])
     knots = grids[number]
     plain = Bending(knots.origin, (knots.spacing,) * 2, np.zeros((2, *knots.shape)))
-    begun = Bent(Elastic(affine, plain), patches, off, knots, stiff, np.empty((0, 0)))
-    transform, stiff, covariance = _bending(data, begun)
-    return Bent(transform, patches, off, knots, stiff, covariance)
+    nothing = np.empty((0, 0))
+    begun = Bent(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
+    return _bending(data, begun)
 
 
-def _bending(data: _Data, kept: Bent) -> tuple[Elastic, float, FloatArray]:
-    """Fit a bending that does not fold; with its stiffness and covariance."""
+def _bending(data: _Data, kept: Bent) -> Bent:
+    """Fit a bending that does not fold."""
     knots, stiff = kept.knots, kept.stiff
     system = _System(data, knots)
     while True:
-        values, _ = system.solved(stiff, _ROUNDS)
+        values, edge = system.solved(stiff, _ROUNDS)
         shaped = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
         bending = Bending(knots.origin, (knots.spacing,) * 2, shaped)
         if bending.least_area() >= _LEAST_AREA:
-            elastic = Elastic(kept.transform.affine, bending)
-            return elastic, stiff, system.covariance()
+            return replace(
+                kept,
+                transform=Elastic(kept.transform.affine, bending),
+                edge_nm=kept.patches.edge_nm + edge,
+                stiff=stiff,
+                covariance=system.covariance(),
+            )
         stiff *= 10
 
 

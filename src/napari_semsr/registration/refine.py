@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 
 from napari_semsr.core import (
     Affine,
@@ -48,6 +48,7 @@ _ROUND = 0.05  # of the edges of a patch run every way: none is moved along itse
 EDGE_RIDGE = (
     0.02  # share of what edges tell that is not believed, so that a shift is none
 )
+_FARTHEST_PX = 3.0  # by which edges are moved: lines of six pixels stay lines
 _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
 _FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
 _FITS = 60  # rounds of weights, until they change nothing
@@ -78,6 +79,7 @@ class PatchShifts:
     seen: FloatArray  # (N, 2) places in the moving image, nm
     places: FloatArray  # (N, 2) the same places in the fixed one, nm
     edges: FloatArray  # (N, 2) of a patch where each edge is moved by 1 along its rise
+    edge_nm: float  # by which they are moved before
     surety: FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
     strength: FloatArray  # (N,) height of the peak in deviations of chance
     side_nm: float  # of a patch
@@ -91,6 +93,7 @@ class PatchShifts:
             self.seen[which],
             self.places[which],
             self.edges[which],
+            self.edge_nm,
             self.surety[which],
             self.strength[which],
             self.side_nm,
@@ -144,14 +147,20 @@ def _held(image: Micrograph, pitch_nm: float) -> Micrograph:
     return image.replace(data=data.astype(np.float32))
 
 
-def measure(level: Level, transform: Transform, plan: Plan) -> PatchShifts | None:
-    """Find by how much patches lie off; None where there is none to look at."""
+def measure(
+    level: Level, transform: Transform, plan: Plan, edge_nm: float = 0.0
+) -> PatchShifts | None:
+    """Find by how much patches lie off; None where there is none to look at.
+
+    Edges of the moving image are first moved by `edge_nm` along their rise.
+    """
     size, reach = plan.size, plan.reach
     corners = _corners(level, transform, plan)
     if not corners:
         return None
     one_by_one = max(level.grid.shape) > _WHOLE_PX
-    cut = (_each if one_by_one else _cut)(level, transform, corners, plan)
+    edge = edge_nm / level.pitch
+    cut = (_each if one_by_one else _cut)(level, transform, corners, plan, edge)
     ours, theirs, rise = cut
     inner = theirs[:, reach : reach + size, reach : reach + size]
     taper = _taper(size) ** 2
@@ -176,6 +185,7 @@ def measure(level: Level, transform: Transform, plan: Plan) -> PatchShifts | Non
         seen=transform.inverse()(places + off[sure] * level.pitch),
         places=places,
         edges=_edges(weight, rise[enough][sure]),
+        edge_nm=edge_nm,
         surety=surety[sure] / level.pitch**2,
         strength=strength[sure],
         side_nm=size * level.pitch,
@@ -199,7 +209,11 @@ def _edges(weight: FloatArray, rise: Field) -> FloatArray:
 
 
 def _cut(
-    level: Level, transform: Transform, corners: list[IntPair], plan: Plan
+    level: Level,
+    transform: Transform,
+    corners: list[IntPair],
+    plan: Plan,
+    edge: float,
 ) -> tuple[Field, Field, Field]:
     """Cut patches out of the fields of both images; the moving ones with their reach.
 
@@ -212,6 +226,7 @@ def _cut(
     box = Box(-far, rows + far, -far, columns + far)
     ours = np.pad(level.field(plan.width), beyond)
     theirs, rise = outlines(level.moved(transform, box), plan.width)
+    theirs = _along(theirs, rise, edge)
     y, x = np.array(corners).T + beyond
 
     def cut(field: Field, side: int) -> Field:
@@ -225,8 +240,29 @@ def _cut(
     )
 
 
+def _along(field: Field, rise: Field, edge: float) -> Field:
+    """Move edges of a field (Y, X) by some pixels along their rise.
+
+    A line whose edges both lie off inwards fits with either of them, and with nothing
+    between: its middle is found where both are put back.
+    """
+    if not edge:
+        return field
+    y, x = np.indices(field.shape, dtype=np.float32)
+    at = np.stack([y - edge * rise.imag, x - edge * rise.real])
+    moved = [
+        ndimage.map_coordinates(part, at, order=1, mode="nearest")
+        for part in (field.real, field.imag)
+    ]
+    return np.asarray(moved[0] + 1j * moved[1], np.complex64)
+
+
 def _each(
-    level: Level, transform: Transform, corners: list[IntPair], plan: Plan
+    level: Level,
+    transform: Transform,
+    corners: list[IntPair],
+    plan: Plan,
+    edge: float,
 ) -> tuple[Field, Field, Field]:
     """Make the fields of patches one by one, on an image too large for all of it."""
     size, rim = plan.size, plan.rim
@@ -241,6 +277,8 @@ def _each(
     trusted[rim:-rim, rim:-rim] = True
     ours, _ = outlines(fixed, plan.width, keep=trusted)
     theirs, rise = outlines(moving, plan.width, keep=trusted)
+    pairs = zip(theirs, rise, strict=True)
+    theirs = np.stack([_along(one, its, edge) for one, its in pairs])
     inner = np.s_[:, outer:-outer, outer:-outer]
     return ours[inner], theirs[:, rim:-rim, rim:-rim], rise[inner]
 
@@ -333,7 +371,7 @@ class MapFit:
     """A map and the patches that it was fitted to."""
 
     affine: Affine
-    edge_nm: float  # by which edges of the moving image lie off along their rise
+    edge_nm: float  # by which edges lie off along their rise, moved ones as well
     patches: PatchShifts
     weights: FloatArray  # (N,) 1 for patches that fit, less for others
 
@@ -343,7 +381,8 @@ class MapFit:
 
     def misses(self, patches: PatchShifts) -> FloatArray:
         """Find the same of any patches."""
-        return patches.places - self.affine(patches.seen) - patches.edges * self.edge_nm
+        by_edges = patches.edges * (self.edge_nm - patches.edge_nm)
+        return patches.places - self.affine(patches.seen) - by_edges
 
 
 def fit(
@@ -382,7 +421,7 @@ def fit(
         weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
     linear, shift = _map_of(values[:-1], model, mirrored=mirrored)
     affine = Affine.of(linear / size, shift - linear @ middle / size)
-    return MapFit(affine, float(values[-1]), patches, weights)
+    return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
 
 
 def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
@@ -414,17 +453,27 @@ def _map_of(
 
 
 def refine(
-    level: Level, affine: Affine, plans: Sequence[Plan], model: Model
+    level: Level,
+    affine: Affine,
+    plans: Sequence[Plan],
+    model: Model,
+    edge_nm: float = 0.0,
 ) -> MapFit | None:
     """Measure and fit in rounds; None where fewer than six patches are left."""
     found = None
     for plan in plans:
-        patches = measure(level, affine, plan)
+        patches = measure(level, affine, plan, edge_nm)
         if patches is None or len(patches) < _FEWEST:
             return None
         found = fit(patches, model, mirrored=affine.is_mirrored)
-        affine = found.affine
+        affine, edge_nm = found.affine, moved_by(found.edge_nm, level.pitch)
     return found
+
+
+def moved_by(edge_nm: float, pitch_nm: float) -> float:
+    """By how much edges that lie off are moved: not past each other."""
+    most = _FARTHEST_PX * pitch_nm
+    return float(np.clip(edge_nm, -most, most))
 
 
 _FEWEST = 6  # patches; an affine map has six numbers, a patch gives two at most
