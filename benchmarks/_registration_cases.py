@@ -21,6 +21,7 @@ from napari_semsr.simulation.superlens.specimens import SampleRanges
 
 PIXEL_NM = 15.0  # of the canvas, on which all is drawn
 BLUR_NM = 80.0  # full width at half maximum of the superlens
+_ROWS, _DWELL_NM = 432, 5.8  # of an image that was scanned twice, and its pixel size
 SAMPLES = ("circuit", "pits", "particles", "fracture", "shapes", "letters")
 REAL = (
     "nasa/Super2__different_test__lshr_15kx_3kv_0.tif",
@@ -108,6 +109,17 @@ def make(
     data_ = noisy if known.all() else np.where(known, noisy, np.nan).astype(np.float32)
     moving = Micrograph(data_, pixel_size_nm=grid.pitch, name="moving")
     return Case(f"{kind} {seed} {search} {size}", moving, fixed, truth)
+
+
+def scanned_twice(name: str, data: Path) -> tuple[Micrograph, Micrograph]:
+    """Two electron images of one place, in haste and averaged; no data bar."""
+    images = []
+    for end in ("off", "50x"):
+        file = data / "dwell_pairs" / f"{name}_{end}.tif"
+        image = read(file, colour="luminance")  # their bars are in colour
+        grey = np.asarray(image.data)[:_ROWS]
+        images.append(Micrograph(grey, (_DWELL_NM, _DWELL_NM), end))
+    return images[0], images[1]
 
 
 def _placed(size, search, bend_px, rng):
