@@ -206,11 +206,41 @@ def test_doubts_of_the_map_stand_on_the_page(tmp_path):
 )
 def test_model_is_chosen_by_the_instrument(tmp_path, vendor, name):
     moving, fixed, truth = draw_views(96)
-    moving = moving.replace(metadata={"vendor": vendor} if vendor else {})
+    moving, fixed = (
+        image.replace(metadata={"vendor": vendor} if vendor else {})
+        for image in (moving, fixed)
+    )
     stored = _stored(moving, fixed, truth)
     made = run(judge_job(moving, fixed, tmp_path / "p.html", transform=stored))
     assert list(made.models) == [name]
     assert made.models[name].model["limits"]
+
+
+def test_places_where_the_map_is_not_confirmed_are_told(tmp_path):
+    moving, fixed, truth = draw_views(96)
+    places = [[500.0, 500.0], [500.0, 1400.0], [1400.0, 500.0], [9e9, 9e9]]
+    residuals = {
+        "places_nm": places,
+        "off_nm": [[0.0, 0.0]] * 4,
+        "reliable": [True, True, False, False],
+        "side_nm": 400.0,
+    }
+    stored = _stored(moving, fixed, truth, residuals=residuals)
+    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    with pytest.warns(UserWarning, match="not confirmed"):
+        made = run(job)
+    assert any("at 1 of 3 places" in text for text in made.warnings)
+    assert (made.area["patches"], made.area["unreliable_patches"]) == (3, 1)
+
+
+def test_exchanged_images_are_told(tmp_path):
+    moving, fixed, truth = draw_views(96)
+    moving = moving.replace(metadata={"vendor": "FEI"})
+    stored = _stored(moving, fixed, truth)
+    job = judge_job(moving, fixed, tmp_path / "p.html", models=[], transform=stored)
+    with pytest.warns(UserWarning, match="not exchanged"):
+        made = run(job)
+    assert "not exchanged" in made.warnings[0]
 
 
 def test_refusal_writes_nothing(tmp_path):

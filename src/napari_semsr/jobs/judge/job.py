@@ -88,6 +88,7 @@ INPUT, LINEAR = "input", "linear filter"
 _LEAST_PX = 64  # as in the demonstration: rings of fewer pixels are too few
 _MARGIN_PX = 32  # chosen: the reach of splines and of the linear filter
 _BORDER = 17  # places along each side of an area that a map may bend; chosen
+_UNCONFIRMED = 0.1  # share of patches; chosen: by then figures tell of the map, too
 
 # The linear filter.
 _TAPS = 21  # as in training's comparison, and in the benchmarks of restoration
@@ -301,7 +302,7 @@ def judge_job(
     registered = yield from _hearing(registering, said)
     source = open_image(optical, opening).replace(name=name_of(optical))
     fixed = open_image(sem, sem_opening).replace(name=name_of(sem))
-    _tell_made(source, said)
+    _tell_inputs(source, fixed, said)
     box = yield from _common(registered.image, fixed, source)
     record = input_record(sem, fixed, sem_opening)
     table = _Table.of(fixed, box, record, chosen.data_range, said)
@@ -314,6 +315,8 @@ def judge_job(
         yield from crop_job(optical, before, options=cutting, opening=opening)
         yield from _fill(table, lens, before, source.name, named, enhancing)
     yield Progress(0, 0, "writing the report")
+    area = _told_area(registered, table.sem, box, fixed)
+    _tell_unconfirmed(area, said)
     made = registered.image.provenance
     result = Judged(
         output=str(page),
@@ -321,7 +324,7 @@ def judge_job(
         optical=source.name,
         sem=fixed.name,
         registration=registered.facts(),
-        area=_told_area(registered, table.sem, box, fixed),
+        area=area,
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
@@ -477,8 +480,26 @@ def _told_area(
     }
 
 
-def _tell_made(source: Micrograph, said: list[str]) -> None:
-    """Say that an input is no measurement."""
+def _tell_unconfirmed(area: dict[str, Any], said: list[str]) -> None:
+    """Say that parts of the area are not where the map has them."""
+    some, all_of_them = area["unreliable_patches"], area["patches"]
+    if some > _UNCONFIRMED * all_of_them:
+        _tell(
+            f"The map is not confirmed at {some} of {all_of_them} places of the judged "
+            "area: what lies there is judged too badly. Where images are bent, an "
+            "elastic map follows them.",
+            said,
+        )
+
+
+def _tell_inputs(source: Micrograph, sem: Micrograph, said: list[str]) -> None:
+    """Say that an input is no measurement, or that both seem to be exchanged."""
+    if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
+        _tell(
+            f"{source.name} was signed by an electron microscope, and {sem.name} was "
+            "not: check that the two are not exchanged.",
+            said,
+        )
     made = source.provenance and source.provenance.network()
     if made:
         _tell(
