@@ -68,6 +68,44 @@ def test_every_panel_opens_by_name(viewer, qtbot, keep_picture):
     assert get_theme(viewer.theme)
 
 
+def test_comparing_adds_one_layer_and_leaves_what_is_chosen(viewer, qtbot, finish, add):
+    first, second = exposures_of((128, 128))
+    add(viewer, second)
+    add(viewer, first)
+    panel = dock(viewer, "Restore")
+    panel.form.set_values(psf="1px")
+    panel.run_button.click()
+    finish(panel)
+    before = [item.name for item in viewer.layers]
+    source, result = panel.look.left.value, panel.look.right.value
+    assert [source.name, result.name] == before[1:]
+    panel.look.split.value = 50
+    qtbot.wait(100)
+    assert [item.name for item in viewer.layers] == [*before, "before"]
+    assert panel.layer.value == panel.look.left.value == source
+    panel.look.split.value = 0
+    assert [item.name for item in viewer.layers] == before
+    saver = dock(viewer, "Save and project")
+    viewer.layers.selection.active = result
+    assert saver.made_list.currentItem().text().startswith(result.name)
+
+
+def test_removing_a_layer_that_is_being_enhanced_stops_the_run(
+    viewer, qtbot, finish, add, computed
+):
+    add(viewer, exposures_of((192, 192))[0])
+    panel = dock(viewer, "Enhance")
+    panel.form.set_values(tile=64, precision="fp32")
+    computed.allow(1)
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: len(computed) > 1, timeout=LIMIT_MS)
+    viewer.layers.remove(viewer.layers[-1])
+    computed.allow()
+    finish(panel)
+    assert "its layer was removed" in panel.status.text()
+    assert len(viewer.layers) == 1
+
+
 def test_frc_map_lies_in_colour_over_the_image(
     viewer, qtbot, finish, keep_picture, add
 ):

@@ -314,12 +314,26 @@ def test_what_is_only_typed_is_saved_as_one_goes(
     qtbot.waitUntil(typed, timeout=LIMIT_MS)
 
 
+def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
+    restored, model, save_panel, qtbot, choose, tmp_path
+):
+    restored.look.split.value = 50
+    names = [item.name for item in model.layers]
+    assert names[-1] == "before"
+    path = tmp_path / "p.semsr"
+    panel = save_panel(model)
+    save_into(panel, qtbot, choose, path)
+    assert [layer.name for layer in read_project(path).layers] == names[:-1]
+    assert "Not kept" not in panel.status.text()
+
+
 def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp_path):
     model.add_points([[1, 2]], name="mark")
     window = StepsWindow(model)
     qtbot.addWidget(window)
     window.steps.buttons[2].click()
     window.page.kinds.buttons[1].click()
+    window.page.panel.ran.emit()
     window.steps.buttons[3].click()
     window.page.kinds.buttons[2].click()
     path = tmp_path / "p.semsr"
@@ -328,6 +342,7 @@ def test_the_step_that_is_shown_comes_back(model, save_panel, qtbot, choose, tmp
     later = StepsWindow(viewer)  # which is opened after the project
     qtbot.addWidget(later)
     assert later.state() == window.state()
+    assert later.steps.buttons[2].text() == window.steps.buttons[2].text() != "Enhance"
     assert type(later.page.panel).__name__ == "MetricsPanel"
     later.steps.buttons[2].click()
     assert type(later.page.panel).__name__ == "RestorePanel"

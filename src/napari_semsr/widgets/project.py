@@ -217,7 +217,7 @@ class SavePanel(Panel):
             item = QListWidgetItem(f"{layer.name}  \N{EN DASH}  {state}")
             item.setData(Qt.ItemDataRole.UserRole, layer.name)
             self.made_list.addItem(item)
-            if layer is chosen:
+            if layer == chosen:
                 self.made_list.setCurrentItem(item)
         self.made_list.blockSignals(False)
         self.made_group.setVisible(bool(made))

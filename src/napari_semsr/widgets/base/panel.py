@@ -514,7 +514,7 @@ class Panel(QWidget):
         if not is_alive(self) or self._input is None or self.busy or self._adding:
             return
         active = self.viewer.layers.selection.active
-        if active is None or active is self._active:
+        if active is None or active == self._active:  # napari gives a new proxy
             return
         if active in self._input.choices and self.takes(active):
             self._active = active

@@ -110,6 +110,11 @@ _EVENTS = {
 _NO_ONE = ("offscreen", "minimal")
 
 
+def _passes(layer: Layer) -> bool:
+    """Whether a layer lies over others for a moment, as while two are compared."""
+    return layer.metadata.get(HELPER_KEY) is True
+
+
 class Kept(NamedTuple):
     """Where the pixels of a layer are in a project."""
 
@@ -489,13 +494,14 @@ class Session(QObject):
 
     def left_out(self) -> list[str]:
         """Names of layers that the project does not hold."""
-        return [item.name for item in self.viewer.layers if not self._is_kept(item)]
+        layers = (item for item in self.viewer.layers if not _passes(item))
+        return [item.name for item in layers if not self._is_kept(item)]
 
     # -- where pixels go -----------------------------------------------------------
 
     def _task(self, layer: Layer) -> _Task | None:
         """Say what has to be done for a layer, if anything."""
-        if layer in self._kept or layer.metadata.get(LIVE_KEY):
+        if layer in self._kept or layer.metadata.get(LIVE_KEY) or _passes(layer):
             return None
         frames = layer.metadata.get(FOLDER_KEY)
         if frames and Path(frames).exists():

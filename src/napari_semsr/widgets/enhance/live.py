@@ -191,7 +191,7 @@ class LiveLayer(QObject):
             shutil.rmtree(self.store.path, ignore_errors=True)
 
     def _on_removed(self, event: Any) -> None:
-        if is_alive(self) and event.value is self.layer:
+        if is_alive(self) and event.value == self.layer:
             self._timer.stop()
             self.wanted = False
             self._removed()

@@ -194,10 +194,11 @@ class StepsWindow(QWidget):
         return None
 
     def state(self) -> dict[str, Any]:
-        """Say which step is shown, and in each that was shown which panel."""
+        """Say which step is shown, in each that was shown which panel, what is done."""
         kinds = {page.step.key: page.kind for page in self.pages}
         shown = {key: kind.place for key, kind in kinds.items() if kind is not None}
-        return {"step": self.page.step.key, "panels": shown}
+        done = sorted(self._ran)
+        return {"step": self.page.step.key, "panels": shown, "done": done}
 
     def show_state(self, state: dict[str, Any]) -> None:
         """Show what `state` said; what is there no more is passed over."""
@@ -207,6 +208,8 @@ class StepsWindow(QWidget):
             if panels.get(page.step.key) in places:
                 page.show_kind(places[panels[page.step.key]])
         keys = [step.key for step in STEPS]
+        self._ran |= {*keys} & {*(state.get("done") or ())}
+        self._mark()
         if state.get("step") in keys:
             self.show_step(keys.index(state["step"]))
 
@@ -245,6 +248,7 @@ class StepsWindow(QWidget):
         """Mark a step as done when one of its panels has run."""
         self._ran.add(key)
         self._mark()
+        self.moved.emit()
 
     def _mark(self) -> None:
         """Show which steps are done, and which comes next."""
