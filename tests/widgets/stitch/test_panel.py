@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import napari_semsr
 from napari_semsr.io.layers import read_layers
@@ -317,3 +318,19 @@ def test_colours_tell_used_from_doubtful():
     assert colours[0] == quality_colour(0.8)
     assert len(set(colours)) == 3
     assert colours[2][3] < 1
+
+
+def test_no_error_of_a_stage_is_told_of_frames_without_positions(
+    make, scan, tmp_path, run_panel
+):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for frame in scan.glob("*.tif"):
+        with Image.open(frame) as opened:
+            grey = np.asarray(opened, float)
+        Image.fromarray((255 * grey / grey.max()).astype(np.uint8)).save(
+            folder / f"{frame.stem}.png"
+        )
+    panel = make(folder)
+    assert "joined" in run_panel(panel)
+    assert "Stage error" not in panel.figures.text()

@@ -785,7 +785,7 @@ def _figures(made: StitchedFile) -> Numbers:
     if made.stage_pixel_size_nm is not None:
         shown["Pixel by stage"] = format_nm(made.stage_pixel_size_nm)
     stage = made.solution.stage
-    if stage is not None:
+    if stage is not None and _aligned_nominal(made) is not None:
         shown["Stage error"] = _rms(made, stage.scatter_px)
     return shown
 
