@@ -645,13 +645,16 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
             "Nothing tells how far off the map is: mark another place, or let the "
             "images refine it."
             if found.searched == "landmarks"
-            else "The stored transform does not say how far off it is."
+            else "The transform does not say how far off it is."
         )
     share = _unreliable(found)
     if share is not None and share > _UNRELIABLE:
+        or_else = "are bent (--model elastic)"
+        if isinstance(found.transform, Elastic):
+            or_else = "too little there to tell a bending (--model affine)"
         said.append(
             f"Over {share:.0%} of what both images show the map is not confirmed: they "
-            "show other things there, or are bent (--model elastic)."
+            f"show other things there, or {or_else}."
         )
     for message in said:
         warn(message)
