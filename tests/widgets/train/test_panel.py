@@ -275,6 +275,7 @@ def test_register_goes_on_to_train(
     assert (train.pairs.low.value, train.pairs.high.value) == (low, high)
     assert train.pairs.placed.value == "found"
     assert train.recipe.start.value == "ssum-sem"
+    assert train.results.isHidden()  # there is none yet
     train.run_button.click()
     finish(train)
     (asked,) = training.requests

@@ -474,7 +474,6 @@ class TrainPanel(Panel):
         """Get ready to fine-tune on two layers that were registered."""
         self.pairs.take(low, high, found)
         self.recipe.begin_with(MOSAIC_MODEL)
-        self.reveal()
         self.show_status(
             f"Ready to fine-tune {MOSAIC_MODEL} on {low.name} and {high.name}: press "
             "Train."
