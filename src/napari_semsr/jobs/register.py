@@ -489,7 +489,8 @@ def check_sides(
     """Refuse a map of other images, and say where another image shows the same area."""
     theirs = stored.fixed.digest, stored.moving.digest
     pairs = zip(theirs, (moving[1], fixed[1]), strict=True)
-    if theirs[0] != theirs[1] and all(one in _digests(record) for one, record in pairs):
+    exchanged = all(one is not None and one in _digests(seen) for one, seen in pairs)
+    if exchanged and theirs[0] != theirs[1]:
         msg = (
             f"The transform brings {stored.moving.name} onto {stored.fixed.name}, not "
             "the other way round: exchange the images, or register them so."

@@ -45,8 +45,8 @@ from napari_semsr.registration.refine import (
     Model,
     PatchShifts,
     Plan,
+    edges_off,
     measure,
-    moved_by,
     refine,
 )
 from napari_semsr.registration.search import (
@@ -451,8 +451,11 @@ def _refined(
             if found is None or not _agrees(found, level):
                 return None
             affine = found.affine
+        edge = 0.0
+        if level == fine and found is not None:
+            edge = edges_off(pair, affine, plans[0], found.edge_nm)
         if plans:
-            found = refine(pair, affine, plans, model)
+            found = refine(pair, affine, plans, model, edge)
             if found is None:
                 return None
             affine = found.affine
@@ -595,8 +598,8 @@ def _worth_of_affine(
 ) -> _Worth:
     """Add up scatter and what another filter changes, of an affine map."""
     size = round(fit.patches.side_nm / level.pitch)
-    edge = moved_by(fit.edge_nm, level.pitch)
-    other = refine(level, fit.affine, [Plan(size, 5, OTHER_PX)], model, edge)
+    plans = [Plan(size, 5, OTHER_PX)]
+    other = refine(level, fit.affine, plans, model, fit.patches.edge_nm)
     sure = doubt(fit, model)
 
     def squared(at: FloatArray) -> FloatArray:
@@ -613,9 +616,8 @@ def _worth_of_affine(
 def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
     """Add up scatter and what another filter changes, of an elastic map."""
     size = round(bent.patches.side_nm / level.pitch)
-    edge = moved_by(bent.edge_nm, level.pitch)
     plan = Plan(size, 5, OTHER_PX, most=900)
-    other = measure(level, bent.transform, plan, edge)
+    other = measure(level, bent.transform, plan, bent.patches.edge_nm)
     anew = None if other is None else bent.again(other)
 
     def squared(seen: FloatArray) -> FloatArray:

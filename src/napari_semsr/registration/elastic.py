@@ -29,8 +29,8 @@ from napari_semsr.registration.refine import (
     Level,
     PatchShifts,
     Plan,
+    edges_off,
     measure,
-    moved_by,
 )
 
 Sparse = Any  # an array of scipy.sparse
@@ -42,6 +42,7 @@ _SPACINGS = (64.0, 96.0, 144.0)  # pixels from knot to knot that are tried
 _STIFFNESS = tuple(
     10 ** (power / 2) for power in range(-7, 4)
 )  # times that of the data
+_EDGES_FROM = 2  # round in which edges are put back: before, the map is too far off
 _KNOTS = 800  # at most: they are solved for at once
 _BEYOND = 2  # knots outside the field, so that none inside is at the border
 _FOLDS = 4
@@ -138,11 +139,13 @@ def bend(level: Level, affine: Affine) -> Job[Bent | None]:
         if 2 * size > min(level.grid.shape):
             continue
         plan = Plan(size, reach, most=900)
+        if number == _EDGES_FROM and found is not None:
+            edge = edges_off(level, transform, plan, found.edge_nm)
         patches = measure(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
             continue
         found = _fitted(patches, affine, low, high, level.pitch)
-        transform, edge = found.transform, moved_by(found.edge_nm, level.pitch)
+        transform = found.transform
     return found
 
 

@@ -48,7 +48,7 @@ _ROUND = 0.05  # of the edges of a patch run every way: none is moved along itse
 EDGE_RIDGE = (
     0.02  # share of what edges tell that is not believed, so that a shift is none
 )
-_FARTHEST_PX = 3.0  # by which edges are moved: lines of six pixels stay lines
+_NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # by which edges are moved; more loses lines
 _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
 _FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
 _FITS = 60  # rounds of weights, until they change nothing
@@ -466,14 +466,29 @@ def refine(
         if patches is None or len(patches) < _FEWEST:
             return None
         found = fit(patches, model, mirrored=affine.is_mirrored)
-        affine, edge_nm = found.affine, moved_by(found.edge_nm, level.pitch)
+        affine = found.affine
     return found
 
 
-def moved_by(edge_nm: float, pitch_nm: float) -> float:
-    """By how much edges that lie off are moved: not past each other."""
-    most = _FARTHEST_PX * pitch_nm
-    return float(np.clip(edge_nm, -most, most))
+def edges_off(level: Level, transform: Transform, plan: Plan, edge_nm: float) -> float:
+    """Find by how much to move edges of the moving image, so that most agrees.
+
+    Up to what a fit says, which holds for small distances: a dot is lost that is moved
+    by its own size.
+    """
+    most = _FARTHEST_PX * level.pitch
+    far = float(np.clip(edge_nm, -most, most))
+    if abs(far) < _NEAREST_PX * level.pitch:
+        return 0.0
+    heights = []
+    for part in (0.0, 0.5, 1.0):
+        patches = measure(level, transform, plan, part * far)
+        heights.append(0.0 if patches is None else float(patches.strength.sum()))
+    none, half, whole = heights
+    bend = 2 * half - none - whole
+    if bend <= 0:
+        return far if whole > none else 0.0
+    return far * float(np.clip(0.5 + (whole - none) / bend / 4, 0, 1))
 
 
 _FEWEST = 6  # patches; an affine map has six numbers, a patch gives two at most
