@@ -4,7 +4,6 @@ Layers come calibrated in nanometres, with names for their axes and with contras
 limits, so that napari has nothing to guess or to compute.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from napari_semsr.core import (
     grid_cells,
     run,
     told_in_panel_words,
+    warn,
 )
 from napari_semsr.io.files import own_name
 from napari_semsr.io.read_image import ColourError
@@ -137,7 +137,7 @@ def read_layers(path: Paths) -> list[LayerTuple]:
             "right-click the layer and take Split RGB, or open the file with Open "
             "mosaic, where its coloured rows can be cropped or its luminance taken."
         )
-        warnings.warn(msg, stacklevel=2)
+        warn(msg)
     return layers
 
 

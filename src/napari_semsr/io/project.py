@@ -30,6 +30,7 @@ from napari_semsr.core import (
     hear_warnings,
     run,
     software_versions,
+    warn,
 )
 from napari_semsr.io.files import renaming, replacing, writing
 from napari_semsr.io.layers import (
@@ -676,11 +677,9 @@ def read_project_layers(path: Path) -> list[LayerTuple]:
     list of tuple
         Data, keywords and kind.
     """
-    import warnings
-
     opened = run(open_project(path))
     for sentence in opened.said:
-        warnings.warn(sentence, stacklevel=2)
+        warn(sentence)
     for _, (_, keywords, _) in opened.layers:
         keywords["metadata"][PROJECT_KEY] = str(opened.folder)
     return [layer for _, layer in opened.layers]
