@@ -548,8 +548,7 @@ class TrainPanel(Panel):
         if not outcome.kept:
             self.show_status(
                 f"Training made nothing better than {_start_of(outcome)} on held-out "
-                "pairs, so nothing is added to the list of Enhance. Cut more pairs, or "
-                "see that they fit."
+                "pairs, so nothing is added to the list of Enhance."
             )
             return
         NEWS.changed.emit()
