@@ -13,7 +13,7 @@ from napari_semsr.widgets.base.results import is_temporary, keep_results_in
 from napari_semsr.widgets.layers import layer_keywords
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
-from tests.children import LIMIT_MS
+from tests.children import LIMIT_MS, run_python
 from tests.widgets.scenes import exposures_of
 
 if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -37,6 +37,35 @@ def opened(make_napari_viewer, qtbot, run_panel):
     answer("cancel")
     yield viewer, panel, answer, asked
     keep_results_in(None)
+
+
+# PyQt lists all that it destroys at Python's exit, and loses its place in the list when
+# that makes more: any widget of Python's that answers an event by then may do so.
+LEAVING = """
+import napari
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QApplication, QWidget
+from napari_semsr.widgets.restore import RestorePanel
+KEPT, ending = [], False
+
+class Answering(QWidget):
+    def event(self, event):
+        if ending:
+            KEPT.extend(QObject() for _ in range(3000))
+        return super().event(event)
+
+viewer = napari.Viewer(show=True)
+viewer.window.add_dock_widget(RestorePanel(viewer), name="Restore")
+viewer.window.add_dock_widget(Answering(), name="Answering")
+for _ in range(20):
+    QApplication.processEvents()
+ending = True
+print("left")
+"""
+
+
+def test_script_may_leave_its_window_open():
+    assert run_python(LEAVING).endswith("left\n")
 
 
 class Closings(QObject):

@@ -24,6 +24,7 @@ from weakref import ref
 
 from napari.qt.threading import FunctionWorker, WorkerBase, create_worker
 from napari.utils import progress
+from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QObject,
@@ -364,9 +365,11 @@ def _queue() -> _Queue:
 
 
 def _end_all() -> None:
-    """Cancel what a script leaves running: a thread that outlives Qt aborts Python.
+    """Cancel what a script leaves running, and close what it leaves open.
 
-    napari does so itself where its windows have been shown by ``napari.run``.
+    A thread that outlives Qt aborts Python, and PyQt may die of widgets that answer
+    events while it destroys a window at Python's exit. napari does both itself where
+    its windows have been shown by ``napari.run``.
     """
     queue = _queue()
     queue.runs = [run for run in queue.runs if run.begun]
@@ -374,6 +377,8 @@ def _end_all() -> None:
         run.cancel.set()
     with suppress(RuntimeError):  # the time is up, or Qt has ended before
         WorkerBase.await_workers(_LAST_STEP_MS)
+    with suppress(RuntimeError):
+        Viewer.close_all()
 
 
 def any_busy() -> bool:
