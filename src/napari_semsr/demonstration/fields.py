@@ -168,7 +168,7 @@ def measure_field(
     against = FrcMapOptions(step=_MAP_STEP, reference=True)
     for role, label in mapped.items():
         made = yield from frc_map_job(images[label], images[aim], options=against)
-        maps[role] = f"{label} and {aim}", made.result
+        maps[role] = f"{label} and {aim.replace('Truth', 'truth')}", made.result
     return FieldFigures(
         tuple(version(label) for label in images),
         None if again is None else measure_frc(first, again[1]),

@@ -185,7 +185,7 @@ def _field(found: FieldFigures) -> dict[str, Any]:
     drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
     correlations = [
         FrequencyCurve(
-            f"{item.label} and {found.aim.label}",
+            f"{item.label} and {found.aim.label.replace('Truth', 'truth')}",
             item.cross.frequency_per_px,
             item.cross.correlation,
             item.cross.resolution_px,
