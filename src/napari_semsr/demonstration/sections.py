@@ -3,7 +3,7 @@
 What the page says of them is written in ``report.html``, which lies beside this module.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +176,9 @@ def _field(found: FieldFigures) -> dict[str, Any]:
         image = item.image.array()[box]
         return item.label, image_png(image, pixel, limits=limits, width_px=width_px)
 
-    def cropped(versions: Iterable[Version]) -> list[list[tuple[str, bytes]]]:
-        return [[grey(item, box, 400) for item in versions] for box in boxes]
-
     corners = [(round(shape[0] * y), round(shape[1] * x)) for y, x in _CROPS]
     boxes = [_window(corner, shape, _CROP_PX) for corner in corners]
+    crops = [[grey(item, box, 400) for item in found.versions] for box in boxes]
     many = len(found.versions) > _CURVES
     drawn = [v for v in found.versions[:-1] if not (many and v.label == WIENER)]
     correlations = [
@@ -211,8 +209,8 @@ def _field(found: FieldFigures) -> dict[str, Any]:
         "shape": shape,
         "pixel_nm": aim.mean_pixel_size_nm or 0.0,
         "wholes": [grey(item, ..., 720) for item in (found.before, found.after)],
-        "crops": cropped(found.versions),
-        "glance": cropped([v for v in found.versions if v.label not in _LINEAR]),
+        "crops": crops,
+        "glance": [[one for one in row if one[0] not in _LINEAR] for row in crops],
         "crop_px": _CROP_PX,
         "correlations": curves_png(correlations, aim.mean_pixel_size_nm, **agreement),
         "maps": _maps(found),
