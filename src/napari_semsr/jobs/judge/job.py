@@ -316,7 +316,7 @@ def judge_job(
         yield from _fill(table, lens, before, source.name, named, enhancing)
     yield Progress(0, 0, "writing the report")
     area = _told_area(registered, table.sem, box, fixed)
-    _tell_unconfirmed(area, said)
+    _tell_unconfirmed(area, registered.registration.model, said)
     made = registered.image.provenance
     result = Judged(
         output=str(page),
@@ -480,16 +480,16 @@ def _told_area(
     }
 
 
-def _tell_unconfirmed(area: dict[str, Any], said: list[str]) -> None:
+def _tell_unconfirmed(area: dict[str, Any], model: str, said: list[str]) -> None:
     """Say that parts of the area are not where the map has them."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:
-        _tell(
+        text = (
             f"The map is not confirmed at {some} of {all_of_them} places of the judged "
-            "area: what lies there is judged too badly. Where images are bent, an "
-            "elastic map follows them.",
-            said,
+            "area: what lies there is judged too badly."
         )
+        bent = "" if model == "elastic" else " An elastic map follows what is bent."
+        _tell(text + bent, said)
 
 
 def _tell_inputs(source: Micrograph, sem: Micrograph, said: list[str]) -> None:

@@ -342,7 +342,7 @@ class RegisterPanel(Panel):
         with self.told():
             moving, fixed = self._images()
             images = self._read(unturned=True)
-            sides = map(Side.of, images)
+            sides = Side.of(images[0]), Side.of(images[1])
             make = partial(
                 _register, *images, transform=StoredTransform(_shown(moving), *sides)
             )
