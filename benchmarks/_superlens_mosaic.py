@@ -27,11 +27,8 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
         pixel_size_nm=scan.pixel_size_nm,
     )
     solution = run(solve_mosaic(acquisition))
-    mosaic, coverage = (
-        part.compute(scheduler="synchronous")
-        for plan in [plan_fusion(acquisition, solution)]
-        for part in (plan.lazy(), plan.lazy_coverage())
-    )
+    plan = plan_fusion(acquisition, solution)
+    mosaic, coverage = plan.block(Box.of(plan.shape))
     placement = place_truth(solution.positions_px, scan.nominal_px, scan.true_px)
     origin = placement.origin_px + np.nanmin(solution.positions_px, axis=0)
     box = gap_free_box(coverage > 0)

@@ -297,8 +297,9 @@ def train_job(
     if anew and start_from is not None:
         msg = "Give --start-from to begin with a model or --anew for none, not both."
         raise OptionError(msg)
-    if resume and pairs is None and _pairs_beside(run_dir).is_dir():
-        pairs, cut = _pairs_beside(run_dir), None  # which were cut for this run
+    beside, packaged = _pairs_beside(run_dir), path.parent == RECIPES
+    if resume and pairs is None and (cut is not None or packaged) and beside.is_dir():
+        pairs, cut = beside, None  # which were cut for this run
     if cut is not None:
         if pairs is not None:
             msg = "Give --pairs for a store, or --low and --high for images, not both."
@@ -323,7 +324,7 @@ def train_job(
             overwrite=overwrite,
         )
         return made
-    if pairs is None and path.parent == RECIPES:
+    if pairs is None and packaged:
         msg = (
             f"The recipe {path.stem} of the package learns from pairs; give --pairs, "
             "or two images by --low and --high."
