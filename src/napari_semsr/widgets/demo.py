@@ -14,6 +14,7 @@ from napari_semsr.core import Job
 from napari_semsr.demonstration import DemoOptions, DemoResult, demo_job
 from napari_semsr.widgets.base import (
     Form,
+    Note,
     Numbers,
     Opened,
     OptionsForm,
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 _NAME = "demonstration"
 _MOSAIC, _SEM = "mosaic", "SEM image"
 _TUNED = "fine-tuned"
+_ABOUT = (
+    "Frames are drawn and stitched, brought onto an SEM image of their place, and "
+    "enhanced by a network that goes on learning on one half of it; the other half "
+    "judges. It takes minutes. The images become layers, and a report tells what was "
+    "found."
+)
 _ROWS = {
     "frame_px": Row("Frame (px)", "Side of a superlens frame, in pixels of 20 nm."),
     "steps": Row(
@@ -97,6 +104,7 @@ class DemoPanel(Panel):
             "Show the report in the web browser; it needs no network.",
         )
         self.report = ""
+        self.add_group("What it does", Note(_ABOUT))
         self.add_group("Samples", self.form, Form(self.folder))
         self.add_results("Found", self.report_button)
 
