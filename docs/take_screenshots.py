@@ -200,7 +200,7 @@ def photograph_train() -> None:
             msg = f"No model was judged within {PATIENCE_S} s."
             raise TimeoutError(msg)
         settle(0.2)
-    panel.reveal(panel.results)
+    panel.reveal()
     panel.view.poll()
     panel.view.look()
     photograph(viewer, "train", fit=False)
