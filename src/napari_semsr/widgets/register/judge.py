@@ -54,7 +54,7 @@ _PAGES = {"Report (*.html)": ".html"}
 _ROWS = {
     **{name: row for name, row in MAP_ROWS.items() if name != "landmarks_only"},
     "data_range": Row(
-        "Range (grey levels)",
+        "Grey range",
         "Span of PSNR and SSIM; automatic: 255, 65535 or the SEM image's own.",
     ),
 }
