@@ -8,6 +8,7 @@ import pytest
 import napari_semsr
 from napari_semsr.core import Micrograph, OptionError, ReadError
 from napari_semsr.io import read, write
+from napari_semsr.simulation import gold_rng, random_gold_pair
 
 PITCH_NM = 300
 
@@ -47,8 +48,12 @@ def test_it_is_taken_where_a_pixel_size_is(semsr, calibration, grating, tmp_path
     asked = ("--calibration", "c.json", "--json")
     rng = np.random.default_rng(0)
     write(Micrograph(rng.random((128, 128)).astype("float32")), tmp_path / "a.ome.tif")
+    gold = random_gold_pair(128, gold_rng("validation", 0)).high
+    write(Micrograph(gold), tmp_path / "gold.ome.tif")
     for words in (
         ("frc", "a.ome.tif"),
+        ("frc-map", "a.ome.tif", "-o", "map.ome.tif"),
+        ("gaps", "gold.ome.tif"),
         ("spectrum", "a.ome.tif"),
         ("crop", "a.ome.tif", "--box", "0", "0", "64", "64", "-o", "b.ome.tif"),
         ("stitch", str(grating.parent), "-o", "m.ome.zarr"),

@@ -39,12 +39,15 @@ class GapReport(Result):
         Names of the image and, if given, the reference.
     pixel_size_nm : tuple of float or None
         ``(y, x)``; None when unknown.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where no calibration told it.
     result : Gaps
         The gaps.
     """
 
     images: tuple[str, ...]
     pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     result: Gaps
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +62,8 @@ class GapReport(Result):
         found = self.result
         record: dict[str, Any] = {
             "images": list(self.images),
+            "pixel_size_nm": jsonable(self.pixel_size_nm),
+            "pixel_size_sd_nm": jsonable(self.pixel_size_sd_nm),
             "particles": found.particles,
             "pairs": found.pairs,
             "excluded": found.excluded,
@@ -127,12 +132,15 @@ def gaps_job(
     first, second = open_pair(image, reference, opening)
     if reference is not None and second is not None:
         tell_learnt([(image, first), (reference, second)], opening)
-    size = calibrated_of(first, second).pixel_size_nm
+    calibrated = calibrated_of(first, second)
+    size = calibrated.pixel_size_nm
     yield Progress(1, 2, "looking for gaps")
     sized = first if size is None else first.replace(pixel_size_nm=size)
     found = measure_gaps(sized, second, options=options)
     yield Progress(2, 2, "done")
-    return GapReport(names_of(image, reference), size, found)
+    return GapReport(
+        names_of(image, reference), size, calibrated.pixel_size_sd_nm, found
+    )
 
 
 # Grey values of images or files: metrics against a reference, and histograms.

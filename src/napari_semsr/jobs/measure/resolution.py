@@ -132,6 +132,10 @@ class FrcMapReport(Result):
         Names of what was compared.
     output : str or None
         Path of the map, if it was written.
+    pixel_size_nm : tuple of float or None
+        ``(y, x)`` of the images; None when unknown.
+    pixel_size_sd_nm : tuple of float or None
+        Its standard deviation; None where no calibration told it.
     blocks, failed : int
         Block positions, and those without a crossing.
     median_nm, p10_nm, p90_nm : float or None
@@ -156,6 +160,8 @@ class FrcMapReport(Result):
 
     images: tuple[str, ...]
     output: str | None
+    pixel_size_nm: FloatPair | None
+    pixel_size_sd_nm: FloatPair | None
     blocks: int
     failed: int
     median_nm: float | None
@@ -233,6 +239,8 @@ def frc_map_job(
     return FrcMapReport(
         images=names_of(a, b),
         output=None if target is None else str(target),
+        pixel_size_nm=calibrated.pixel_size_nm,
+        pixel_size_sd_nm=calibrated.pixel_size_sd_nm,
         blocks=result.blocks,
         failed=result.failed,
         median_nm=result.median_nm,
