@@ -200,6 +200,8 @@ def test_no_steps_are_refused(recipe: Path, tmp_path: Path) -> None:
         run(train_job(recipe, tmp_path / "a", steps=0))
 
 
+# one step may be one for the worse
+@pytest.mark.filterwarnings("ignore:Training made nothing better")
 def test_two_images_and_their_map_are_trained_on_in_one_go(
     recipe: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ def test_the_line_covers_its_share_with_the_input(panel, model):
     panel.look.split.value = 30
     layer = model.layers["before"]
     np.testing.assert_array_equal(layer.data, source.data[20:120, 40:70])
-    np.testing.assert_array_equal(layer.translate, [700.0, 100.0])
+    np.testing.assert_allclose(layer.data_to_world((0, 0)), [700.0, 100.0])
     np.testing.assert_array_equal(layer.scale, source.scale)
     assert layer.contrast_limits == source.contrast_limits
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
