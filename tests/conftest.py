@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,9 @@ def _no_file_left_open(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     assert not left, f"files left open: {sorted(left)}"
 
 
+_LEAVING_S = 60  # within which what is closed must be gone, on any machine
+
+
 @pytest.fixture(autouse=True)
 def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a top-level widget of ours behind."""
@@ -188,9 +192,12 @@ def _no_window_left(request: pytest.FixtureRequest) -> Iterator[None]:
     application = QApplication.instance()
     if application is None or not ours_left():
         return
-    gc.collect()  # slow once torch and napari are loaded, so only on suspicion
-    application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
-    application.processEvents()
+    limit = time.monotonic() + _LEAVING_S  # a job that ends holds its panel until then
+    while ours_left() and time.monotonic() < limit:
+        gc.collect()  # slow once torch and napari are loaded, so only on suspicion
+        application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        application.processEvents()
+        time.sleep(0.01)
     assert not ours_left(), f"widgets left behind: {ours_left()}"
 
 
