@@ -50,6 +50,14 @@ def test_layers_and_network_are_proposed(panel, opened):
     assert panel.networks.value == ["sem-restore"]
 
 
+def test_no_layer_is_proposed_to_be_judged_by_itself(model, qtbot):
+    for name in ("first", "second"):
+        model.add_image(np.eye(70), name=name)  # of no known pixel size
+    made = JudgePanel(model)
+    qtbot.addWidget(made)
+    assert {made.optical.value.name, made.sem.value.name} == {"first", "second"}
+
+
 def test_figures_are_shown_and_the_report_is_kept(
     panel, opened, stored, run_panel, monkeypatch, tmp_path
 ):

@@ -173,6 +173,18 @@ def add_opening(
     add_options(parser, ReadOptions, title="reading", exclude=exclude)
 
 
+def add_openings(parser: argparse.ArgumentParser, **sides: str) -> None:
+    """Add the flags that say how to read two images, for both and for each alone."""
+    add_opening(parser)
+    for side, name in sides.items():
+        add_options(
+            parser,
+            ReadOptions,
+            title=f"reading {name} alone, over what is given for both",
+            prefix=f"{side}_",
+        )
+
+
 def asked(arguments: argparse.Namespace, model: type[Options]) -> dict[str, Any]:
     """Collect what most jobs take: options, how to read, whether to replace."""
     given: dict[str, Any] = {

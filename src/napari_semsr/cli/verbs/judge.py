@@ -6,7 +6,7 @@ from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
-    add_opening,
+    add_openings,
     add_options,
     add_overwrite,
     length,
@@ -15,10 +15,8 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.io import ReadOptions
 
 _NONE = "none"
-_SIDES = {"moving": "OPTICAL", "fixed": "SEM"}
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -54,14 +52,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     )
     add_options(parser, jobs.JudgeOptions, title="registration and measures")
     add_options(parser, EnhanceOptions, title="networks", exclude=("dtype", "batch"))
-    add_opening(parser)
-    for side, name in _SIDES.items():
-        add_options(
-            parser,
-            ReadOptions,
-            title=f"reading {name} alone, over what is given for both",
-            prefix=f"{side}_",
-        )
+    add_openings(parser, moving="OPTICAL", fixed="SEM")
 
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.Judged"]:
@@ -87,18 +78,20 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Judged"]:
 
 def _summarise(result: "jobs.Judged") -> str:
     """Set the figures of every picture in a table."""
+    from napari_semsr.reporting import spread
+
     found = result.registration
     off = length(found["error_nm"], found["error_px"])
     size = shape(result.area["shape"])
     lines = [f"{result.output}: {size} of {result.sem}, map expected to be {off} off"]
     rows = [("", "PSNR (dB)", "over the input", "SSIM", "agrees down to")]
     for item in result.pictures:
-        gained = item.psnr_gain_db
+        gained = item.psnr_gain_db, item.psnr_gain_sd_db
         rows.append(
             (
                 item.name,
                 number(item.metrics.psnr_db, 4),
-                "" if gained is None else f"{gained:+.2f} ± {item.psnr_gain_sd_db:.2f}",
+                "" if gained[0] is None else spread(gained),
                 number(item.metrics.ssim),
                 item.frc.reason or length(item.frc.resolution_nm),
             )

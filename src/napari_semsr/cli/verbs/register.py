@@ -6,7 +6,7 @@ from napari_semsr import jobs
 from napari_semsr.cli.verb import (
     Verb,
     add_image,
-    add_opening,
+    add_openings,
     add_options,
     add_output,
     columns,
@@ -17,9 +17,7 @@ from napari_semsr.cli.verb import (
     shape,
 )
 from napari_semsr.core import Job
-from napari_semsr.io import ReadOptions
 
-_SIDES = {"moving": "MOVING", "fixed": "FIXED"}
 _FOUND = {
     "near": "search near what the pixel sizes say",
     "full": "search of every turn",
@@ -48,14 +46,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "--transform", metavar="JSON", help="apply this stored map, and search for none"
     )
     add_options(parser, jobs.RegisterOptions, title="registration")
-    add_opening(parser)
-    for side, name in _SIDES.items():
-        add_options(
-            parser,
-            ReadOptions,
-            title=f"reading {name} alone, over what is given for both",
-            prefix=f"{side}_",
-        )
+    add_openings(parser, moving="MOVING", fixed="FIXED")
 
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.Registered"]:

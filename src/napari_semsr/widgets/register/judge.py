@@ -157,9 +157,13 @@ class JudgePanel(Panel):
         if self._offered and self._offered != tuple(box.value for box in boxes):
             return
         pair = find_pair(self.viewer, self.made)
-        if pair is not None:
-            self.optical.value, self.sem.value = pair
-            self._offered = pair
+        if pair is None:  # without pixel sizes; a layer cannot be judged by itself
+            left = [item for item in self.optical.choices if item is not self.sem.value]
+            if self.optical.value is not self.sem.value or not left:
+                return
+            pair = left[0], self.sem.value
+        self.optical.value, self.sem.value = pair
+        self._offered = pair
 
     def _propose_model(self, _: object = None) -> None:
         """Choose the network that suits the layer."""
