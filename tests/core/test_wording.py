@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 import napari_semsr
-from napari_semsr.core import OptionError, in_panel_words, told_in_panel_words
+from napari_semsr.core import (
+    OptionError,
+    in_digits,
+    in_panel_words,
+    told_in_panel_words,
+)
 
 SOURCE = Path(napari_semsr.__file__).parent
 COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
@@ -104,3 +109,17 @@ def test_errors_for_napari_keep_their_class():
 
     with pytest.raises(OptionError, match="choose another name, or use 'Replace'"):
         refuse()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (3040.2, "3040"),
+        (61234.0, "61200"),
+        (0.32184, "0.322"),
+        (12.0, "12.0"),
+        (0, "0"),
+    ],
+)
+def test_in_digits_writes_large_numbers_out(value, said):
+    assert in_digits(value) == said

@@ -105,6 +105,27 @@ def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
     assert "Judged moving by fixed" in run_panel(panel)
 
 
+def test_doubts_on_the_page_are_in_the_panels_words(panel, stored, run_panel, tmp_path):
+    residuals = {
+        "places_nm": [[500.0, 500.0], [900.0, 900.0]],
+        "off_nm": [[0.0, 0.0], [90.0, 0.0]],
+        "reliable": [True, False],
+        "side_nm": 400.0,
+    }
+    told = StoredTransform(
+        stored.transform, stored.moving, stored.fixed, {"residuals": residuals}
+    )
+    panel.networks.value = []
+    panel.take_registered(panel.optical.value, panel.sem.value, told)
+    run_panel(panel)
+    said = " ".join(
+        json.loads(panel.report.with_suffix(".json").read_text())["warnings"]
+    )
+    assert "are bent ('Map: elastic: bending as well')" in said
+    assert "--" not in said
+    assert said.split(". ")[0] in panel.report.read_text().replace("&#39;", "'")
+
+
 def test_refusal_is_said_and_leaves_no_report(panel, opened, add, run_panel):
     flat = Micrograph(np.full((96, 96), 7, np.uint8), parse_pixel_size(20), "flat")
     panel.optical.value = add(opened, flat)

@@ -145,7 +145,9 @@ def test_what_is_unreliable_is_boxed_within_the_image(
     assert boxes.mean(axis=1).min() > 100
     side = np.ptp(boxes, axis=1).max()
     arrows = opened.layers["part · residuals"]
-    assert np.abs(arrows.data[:, 1] * arrows.length).max() <= side
+    long = np.hypot(*(arrows.data[:, 1] * arrows.length).T)
+    assert long.max() <= 3 * side
+    assert np.percentile(long, 90) >= side / 3  # seen, though other patches are far off
 
 
 def test_marks_that_the_images_contradict_are_refused(

@@ -108,6 +108,7 @@ from .types import (
 from .warping import Warped as Warped
 from .wording import (
     Labels as Labels,
+    in_digits as in_digits,
     in_panel_words as in_panel_words,
     told_in_panel_words as told_in_panel_words,
 )

@@ -1,5 +1,6 @@
-"""Sentences in the words of a panel: no flag and no command of the command line."""
+"""Numbers for reading, and sentences in the words of a panel instead of a command."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,10 +53,36 @@ _PANELS = {
     "register": "Register to SEM",
     "judge": "Judge by SEM",
 }
-_VALUE = r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|(?:cpu|elastic|exact|frozen|max|tile)\b"
+_VALUE = (
+    r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|"
+    r"(?:affine|cpu|elastic|exact|frozen|full|max|tile)\b"
+)
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
 _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")
 _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
+
+
+def in_digits(value: float, digits: int = 3) -> str:
+    """Write a number with a few significant digits, and no exponent where that can be.
+
+    Parameters
+    ----------
+    value : float
+        Finite.
+    digits : int, default=3
+        How many of them say something.
+
+    Returns
+    -------
+    str
+        ``3040`` where a format of Python's would give ``3.04e+03``.
+    """
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    if -6 <= decimals <= 9:
+        return f"{round(value, decimals):.{max(0, decimals)}f}"
+    return f"{value:.{digits - 1}e}"
 
 
 def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:

@@ -175,7 +175,9 @@ def pairs_job(
         **chosen.model_dump(mode="json"),
         "preparation": NUMBERS if chosen.prepares else None,
         "reading": (opening or ReadOptions()).model_dump(mode="json"),
-        "transform": None if transform is None else told(transform.transform),
+        "transform": None
+        if transform is None
+        else told(transform.transform, residuals_of(transform).places_nm),
     }
     provenance = made_by("pairs", said, *records)
     yield from _write(target, choice, chosen, provenance)

@@ -14,6 +14,7 @@ from napari_semsr.core import (
     Affine,
     Box,
     Elastic,
+    FloatArray,
     FloatPair,
     Grid,
     InputRecord,
@@ -25,6 +26,7 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     Warped,
+    in_digits,
     warn,
 )
 from napari_semsr.io import (
@@ -132,7 +134,8 @@ class Registered(Result):
     transform : dict
         The affine ``matrix`` ``[[yy, yx, y], [xy, xx, x]]`` from the moving to the
         fixed image in nm; the same as ``degrees``, ``scale`` and ``mirrored``; of an
-        elastic map also the ``spacing_nm`` of its knots and its ``largest_nm``.
+        elastic map also the ``spacing_nm`` of its knots and ``largest_nm``, by which it
+        bends at most where it was tested.
     error_px, error_nm : float or None
         Expected distance from the true map, root mean square over the overlap, in
         pixels of the coarser image and in nm; None where nothing tells it.
@@ -579,7 +582,7 @@ def _facts(found: Registration) -> dict[str, Any]:
     none = off.size == 0
     return {
         "model": found.model,
-        "transform": told(found.transform),
+        "transform": told(found.transform, found.residuals.places_nm),
         "error_px": _finite(found.error_px),
         "error_nm": _finite(found.error_nm),
         "overlap": found.overlap,
@@ -606,8 +609,12 @@ def _unreliable(found: Registration) -> float | None:
     return 1 - float(reliable.mean()) if reliable.size else None
 
 
-def told(transform: Affine | Elastic) -> dict[str, Any]:
-    """Say a map in numbers; all of an elastic one's are in its file."""
+def told(transform: Affine | Elastic, tested: FloatArray) -> dict[str, Any]:
+    """Say a map in numbers; all of an elastic one's are in its file.
+
+    Its knots reach beyond what both images show, where nothing holds them: how far it
+    bends is said of the places in the fixed image where it was tested.
+    """
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
     said: dict[str, Any] = {
@@ -617,9 +624,10 @@ def told(transform: Affine | Elastic) -> dict[str, Any]:
         "mirrored": affine.is_mirrored,
     }
     if isinstance(transform, Elastic):
-        moves = transform.bending.coefficients
-        said["spacing_nm"] = list(transform.bending.spacing)
-        said["largest_nm"] = float(np.hypot(*moves).max())
+        bending = transform.bending
+        said["spacing_nm"] = list(bending.spacing)
+        moves = bending.displacement(tested) if len(tested) else None
+        said["largest_nm"] = None if moves is None else float(np.hypot(*moves.T).max())
     return said
 
 
@@ -639,7 +647,8 @@ def _tell(found: Registration, options: RegisterOptions) -> None:
     if found.error_px > _DOUBTFUL_PX:
         said.append(
             f"The map is expected to be {found.error_px:.2g} px "
-            f"({found.error_nm:.3g} nm) off: do not compare details of that size."
+            f"({in_digits(found.error_nm)} nm) off: do not compare details of that "
+            "size."
         )
     elif not np.isfinite(found.error_px):
         said.append(

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from napari_semsr.inference import EnhanceOptions
 
 Where = str | os.PathLike[str]
+Worded = Callable[[str], str]
 
 Made = TypeVar("Made")
 
@@ -234,6 +235,7 @@ def judge_job(
     transform: StoredTransform | Where | None = None,
     opening: ReadOptions | None = None,
     sem_opening: ReadOptions | None = None,
+    worded: Worded = str,
     overwrite: bool = False,
 ) -> Job[Judged]:
     """Register an image to the SEM image of its place, enhance it, and judge both.
@@ -258,6 +260,9 @@ def judge_job(
         A map that is applied; none is searched for.
     opening, sem_opening : ReadOptions, optional
         How to read the optical image and the SEM image.
+    worded : callable, optional
+        Says a sentence of the page that tells what to do in the words of whoever reads
+        it; by default those of the command.
     overwrite : bool, default=False
         Replace an existing page and its numbers.
 
@@ -305,7 +310,7 @@ def judge_job(
     _tell_inputs(source, fixed, said)
     box = yield from _common(registered.image, fixed, source)
     record = input_record(sem, fixed, sem_opening)
-    table = _Table.of(fixed, box, record, chosen.data_range, said)
+    table = _Table.of(fixed, box, record, chosen.data_range, said, worded)
     lens = _Lens(registered.registration.transform, Grid.of(table.sem))
     named = named if named is not None else _named([_recommended(source)])
     part = lens.looks_at(source, _reach_nm(named.values(), source))
@@ -328,7 +333,7 @@ def judge_job(
         sem_alone=measure_frc(table.sem),
         baselines={k: row for k, row in table.rows.items() if row.model is None},
         models={k: row for k, row in table.rows.items() if row.model is not None},
-        warnings=tuple(dict.fromkeys(said)),
+        warnings=tuple(dict.fromkeys(map(worded, said))),
         seconds=round(time.monotonic() - started, 2),
         provenance=made_by(
             "judge",
@@ -387,7 +392,7 @@ def _fill(
         made = yield from _hearing(job, table.said)
         yield Progress(0, 0, f"measuring what {model} made")
         seen = lens.see(open_image(after)).replace(name=f"{name} by {model}")
-        table.add(model, seen, _about(path, made))
+        table.add(model, seen, _about(path, made, table.worded))
 
 
 def _tell(message: str, said: list[str]) -> None:
@@ -521,7 +526,7 @@ def _told(
     return {**asked, "enhancing": enhanced, "reading": reading}
 
 
-def _about(path: Path, made: EnhancedFile) -> dict[str, Any]:
+def _about(path: Path, made: EnhancedFile, worded: Worded) -> dict[str, Any]:
     """Say what a picture was made by."""
     from napari_semsr.models import read_card
 
@@ -534,7 +539,7 @@ def _about(path: Path, made: EnhancedFile) -> dict[str, Any]:
         "device": made.report.device,
         "precision": made.report.precision,
         "seconds": made.report.seconds,
-        "notes": list(made.report.notes),
+        "notes": [worded(note) for note in made.report.notes],
     }
 
 
@@ -583,6 +588,7 @@ class _Table:
     data_range: float | None
     pictures: Pictures
     said: list[str]
+    worded: Worded
     rows: dict[str, JudgedPicture] = field(default_factory=dict)
     _input: FloatArray | None = None
 
@@ -594,6 +600,7 @@ class _Table:
         record: InputRecord,
         data_range: float | None,
         said: list[str],
+        worded: Worded,
     ) -> Self:
         """Cut the area out of the SEM image."""
         part = sem.replace(
@@ -601,7 +608,7 @@ class _Table:
             origin=Grid.of(sem).centre(box),
             provenance=made_by("crop", {}, record),
         )
-        return cls(part, data_range, Pictures(part), said)
+        return cls(part, data_range, Pictures(part), said, worded)
 
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None

@@ -798,14 +798,14 @@ class Panel(QWidget):
     def _forget_warnings(self) -> None:
         self.warned.setText("")
 
+    def labels(self) -> Labels:
+        """Tell what rows and their entries are called, by the options' names."""
+        named = [form.labels() for form in self.findChildren(Form)]
+        return {name: called for one in named for name, called in one.items()}
+
     def worded(self, text: str) -> str:
         """Say what a job says in the words of this panel."""
-
-        def read() -> Labels:
-            named = [form.labels() for form in self.findChildren(Form)]
-            return {name: called for one in named for name, called in one.items()}
-
-        return in_panel_words(text, read)
+        return in_panel_words(text, self.labels)
 
     @contextmanager
     def told(self) -> Iterator[None]:

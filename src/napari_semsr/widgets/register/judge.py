@@ -11,7 +11,14 @@ from napari.layers import Layer
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 
-from napari_semsr.core import Job, OptionError, SemsrError, ShapeError, run
+from napari_semsr.core import (
+    Job,
+    OptionError,
+    SemsrError,
+    ShapeError,
+    in_panel_words,
+    run,
+)
 from napari_semsr.io import StoredTransform, replacing
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
@@ -218,10 +225,12 @@ class JudgePanel(Panel):
         transform, options = self._map(), self.form.options()
         if transform is not None:
             options = options.replace(model="affine", search="near")  # are not asked
+        called = self.labels()  # now: the job runs in a thread
         make = partial(
             _judge,
             *images,
             new_store_path(f"{images[0].name} judged", ".html"),
+            worded=partial(in_panel_words, read=lambda: called),
             models=list(self.networks.value),
             options=options,
             transform=transform,

@@ -11,7 +11,7 @@ from napari.layers import Image, Points
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import FloatArray, SemsrError
+from napari_semsr.core import FloatArray, SemsrError, in_digits
 from napari_semsr.io import read_landmarks, write_landmarks
 from napari_semsr.registration import LandmarkModel, Landmarks, fit_landmarks
 from napari_semsr.widgets.base import (
@@ -128,7 +128,11 @@ class LandmarkControls(Form):
         self.note.setText(self._panel.worded(said.strip()))
         for layer in self.points:
             numbers = [str(n + 1) for n in range(len(layer.data))]
-            told = [f" ({nm:.3g} nm)" for nm in off] if layer in self.points[1:] else []
+            told = (
+                [f" ({in_digits(nm)} nm)" for nm in off]
+                if layer in self.points[1:]
+                else []
+            )
             told += [""] * (len(numbers) - len(told))
             layer.features = {
                 "label": [a + b for a, b in zip(numbers, told, strict=True)]
@@ -141,7 +145,7 @@ class LandmarkControls(Form):
         """Write at each mark its number, and how far it lies off in nm."""
         labels = [str(n + 1) for n in range(len(layer.data))]
         for place, nm in enumerate(off):
-            labels[place] += f" ({nm:.3g} nm)"
+            labels[place] += f" ({in_digits(nm)} nm)"
         with _in_view(layer):
             layer.features = {"label": labels}
 
@@ -158,8 +162,8 @@ class LandmarkControls(Form):
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
         worst = int(off.argmax())
         return (
-            f"{len(found)} pairs fit to {rms:.3g} nm; mark {worst + 1} lies "
-            f"{off[worst]:.3g} nm from where the others say."
+            f"{len(found)} pairs fit to {in_digits(rms)} nm; mark {worst + 1} lies "
+            f"{in_digits(off[worst])} nm from where the others say."
         ), off
 
     # -- marking ------------------------------------------------------------------

@@ -10,7 +10,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import Affine, Elastic, Job, Micrograph, ShapeError
+from napari_semsr.core import Affine, Elastic, Job, Micrograph, ShapeError, in_digits
 from napari_semsr.io import (
     BAR_KEY,
     HELPER_KEY,
@@ -78,10 +78,12 @@ _TITLE = "Register to SEM"
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
-_GOOD, _BAD = "#4cc9f0", "#e05d44"  # neither is a colour of the overlay
-_REACH = 0.4  # of a patch: so far the longer arrows reach
+_GOOD, _BAD = "#1e90ff", "#e05d44"  # neither is a colour of the overlay
+_REACH = 0.4  # of a patch, the distance between two being half of one: most arrows
+_SHARE = 90  # % of the arrows reach no farther than that; chosen
 _PATCH = 128  # side of a patch at most; that of the recipe fine-tune
 _THIN = 0.03  # of a patch: width of an arrow
+_SEEN = 1 / 300  # of the image: an arrow as wide is still seen where all of it is shown
 _WHY_NONE = {
     "ambiguous": "none: several places fit",
     "no-overlap": "none: no place fits",
@@ -207,13 +209,13 @@ class RegisterPanel(Panel):
         )
         self.add_results("Result", helpers="Show residuals")
         row = FoldingRow()
-        buttons = (
+        self.further = (
             self.judge_button,
             self.transform_button,
             self.pairs_button,
             self.train_button,
         )
-        for place, button in enumerate(buttons):
+        for place, button in enumerate(self.further):
             row.insert(place, button)
         cast("QVBoxLayout", self.results.layout()).addWidget(row)
 
@@ -352,7 +354,7 @@ class RegisterPanel(Panel):
         self, moving: Image, fixed: Image, result: _Result
     ) -> Iterator[None]:
         """Add the image on the other's grid, and say what its map is worth."""
-        for button in (self.transform_button, self.pairs_button, self.train_button):
+        for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
         if isinstance(result, RegistrationRefused):
             self._show_refusal(result)
@@ -385,7 +387,7 @@ class RegisterPanel(Panel):
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed, layer)
         self.show_result(
-            _figures(found.stored, about),
+            _figures(found),
             f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
             "Flicker to see it.",
             curves={"residuals": _residual_table(about)},
@@ -407,6 +409,7 @@ class RegisterPanel(Panel):
         places = (residuals.places_nm[known] - origin) / pitch
         off, reliable = residuals.off_nm[known] / pitch, residuals.reliable[known]
         side, times = residuals.side_nm / pitch, _enlarged(found)
+        width = max(1.0, _THIN * float(side.min()), _SEEN * max(image.shape))
         # A patch that is far off is found anywhere: its box says so, no arrow would.
         drawn = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look: dict[str, Any] = {
@@ -420,7 +423,7 @@ class RegisterPanel(Panel):
             np.stack([places, off], axis=1)[drawn],
             name=result_name(self.viewer, name, "residuals"),
             length=times,
-            edge_width=max(1.0, _THIN * float(side.min())),
+            edge_width=width,
             vector_style="arrow",
             edge_color=np.where(reliable, _GOOD, _BAD)[drawn].tolist(),
             features={"off_nm": np.hypot(*residuals.off_nm[known].T)[drawn]},
@@ -428,7 +431,8 @@ class RegisterPanel(Panel):
         )
         if reliable.all():
             return
-        box = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 2 * side
+        # half a patch, which is as far as the next one: boxes would hide the image else
+        box = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 4 * side
         edge = np.array(image.shape) - 0.5
         yield self.viewer.add_shapes(
             [np.clip(box + place, -0.5, edge) for place in places[~reliable]],
@@ -436,7 +440,7 @@ class RegisterPanel(Panel):
             name=result_name(self.viewer, name, "unreliable"),
             edge_color=_BAD,
             face_color=f"{_BAD}40",
-            edge_width=max(0.5, _THIN * float(side.min())),
+            edge_width=width / 2,
             **look,
         )
 
@@ -567,23 +571,29 @@ def _affine(found: Registration) -> Affine:
 
 
 def _enlarged(found: Registration) -> float:
-    """Say how many times as long as they are arrows are drawn: 1, 2, 5, 10."""
-    off = np.hypot(*found.residuals.off_nm.T)
-    long = float(np.nanpercentile(off, 90)) if off.size else 0.0
+    """Say how many times as long as they are arrows are drawn: 1 to 9, 10, 20, 30.
+
+    By those that can be believed: patches of other things are found anywhere.
+    """
+    residuals = found.residuals
+    off = np.hypot(*residuals.off_nm.T)
+    believed = off[residuals.reliable]
+    off = believed if believed.size else off
+    off = off[np.isfinite(off)]
+    long = float(np.percentile(off, _SHARE)) if off.size else 0.0
     if not long:
         return 1.0
     wanted = max(1.0, _REACH * found.residuals.side_nm / long)
     ten = 10.0 ** np.floor(np.log10(wanted))
-    return float(max(step * ten for step in (1, 2, 5) if step * ten <= wanted))
+    return float(np.floor(wanted / ten) * ten)
 
 
 def _said(found: Registration, moving: str, fixed: str) -> str:
     """Say in a sentence what was found."""
     said = f"Registered {moving} to {fixed}"
     if np.isfinite(found.error_nm):
-        said += (
-            f", expected to be {found.error_nm:.3g} nm ({found.error_px:.2g} px) off"
-        )
+        nm, px = in_digits(found.error_nm), f"{found.error_px:.2g}"
+        said += f", expected to be {nm} nm ({px} px) off"
     if found.searched == "full":
         said += ", after a search of every turn"
     return f"{said}."
@@ -608,8 +618,8 @@ def _told_rival(rival: Rival) -> str:
 def _told_shift(down: float, right: float) -> str:
     """Say a shift in nm in words."""
     return (
-        f"{abs(down):.3g} nm {'down' if down > 0 else 'up'}, "
-        f"{abs(right):.3g} nm {'right' if right > 0 else 'left'}"
+        f"{in_digits(abs(down))} nm {'down' if down > 0 else 'up'}, "
+        f"{in_digits(abs(right))} nm {'right' if right > 0 else 'left'}"
     )
 
 
@@ -636,8 +646,9 @@ def _shift_nm(stored: StoredTransform) -> tuple[float, float]:
     return float(down), float(right)
 
 
-def _figures(stored: StoredTransform, found: Registration) -> Numbers:
+def _figures(registered: RegisteredImage) -> Numbers:
     """Say a map in words and numbers."""
+    found = registered.registration
     affine, residuals = _affine(found), found.residuals
     rows: dict[str, Quantity | str] = {}
     if np.isfinite(found.error_nm):
@@ -647,8 +658,8 @@ def _figures(stored: StoredTransform, found: Registration) -> Numbers:
         rows["Expected error"] = "not known"
     rows |= {
         "Overlap": Quantity(100 * found.overlap, "%", ".0f", "of the smaller image"),
-        "Shift": _told_shift(*_shift_nm(stored)),
-        "Turn": Quantity(affine.degrees, "°", "+.2f"),
+        "Shift": _told_shift(*_shift_nm(registered.stored)),
+        "Turn": Quantity(round(affine.degrees, 2) + 0.0, "°", "+.2f"),
         "Scale": Quantity(affine.scale, form=".4f"),
         "Mirrored": "yes" if affine.is_mirrored else "no",
         "Mutual information": Quantity(
@@ -664,14 +675,12 @@ def _figures(stored: StoredTransform, found: Registration) -> Numbers:
         share = 100 * (1 - float(residuals.reliable.mean()))
         patches = f"of {residuals.reliable.size} patches"
         rows["Unreliable"] = Quantity(share, "%", ".0f", patches)
-        most = f"95 % under {np.percentile(off, 95):.3g} nm"
+        most = f"95 % under {in_digits(np.percentile(off, 95))} nm"
         rows["Residual"] = Quantity(float(np.median(off)), "nm", ".3g", f"({most})")
         rows["Arrows"] = f"drawn {_enlarged(found):g} {TIMES} as long"
-    if isinstance(found.transform, Elastic):
-        moves = found.transform.bending.coefficients
-        rows["Bending"] = Quantity(
-            float(np.hypot(*moves).max()), "nm", ".3g", "at most"
-        )
+    bent = registered.facts()["transform"].get("largest_nm")
+    if bent is not None:
+        rows["Bending"] = Quantity(bent, "nm", ".3g", "at most, at the patches")
     where = {
         "near": "among small turns",
         "full": "among all turns",
