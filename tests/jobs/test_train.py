@@ -215,19 +215,24 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     mosaic = light.replace(data=light.array()[1::3, 1::3])
     mosaic = mosaic.replace(pixel_size_nm=parse_pixel_size(24.0))
     off = (8.0 + 300, 8.0 - 500)
-    stored = StoredTransform(
-        Affine.of(np.eye(2), np.array(off)), Side.of(mosaic, None), Side.of(sem, None)
-    )
+    shift = Affine.of(np.eye(2), np.array(off))
+    sides = Side.of(mosaic, None), Side.of(sem, None)
+    stored = StoredTransform(shift, *sides, {"error_nm": 12.0})
     cut = CutRequest(mosaic, sem, stored, PairOptions(test=0.3))
     tuned = tmp_path / "tuned.yaml"
     tuned.write_text(RECIPE.replace("two-scale", f"same\nstart_from: {begun}"))
-    made = run(train_job(tuned, tmp_path / "b", cut=cut, steps=1))
+    with pytest.warns(UserWarning, match=r"expected to be 0.6 px \(12 nm\) off.*loss"):
+        made = run(train_job(tuned, tmp_path / "b", cut=cut, steps=1))
     store = open_pairs(tmp_path / "b-pairs.zarr")
     assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)
     counts = store.counts
     assert counts["test"] > counts["validation"] > 0
     assert load_model(made.model).card.pixel_size_nm == (20.0, 20.0)
     assert set(made.comparison["rows"]) >= {"input", "untouched", "trained"}
+    assert (made.comparison["map_error_nm"], made.comparison["map_error_px"]) == (
+        12,
+        0.6,
+    )
     with pytest.raises(OptionError, match="not both"):
         run(train_job(tuned, tmp_path / "c", cut=cut, pairs=pairs))
 

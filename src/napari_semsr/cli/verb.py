@@ -19,7 +19,7 @@ from typing import (
 
 from pydantic.fields import FieldInfo
 
-from napari_semsr.core import Job, Options, in_digits
+from napari_semsr.core import Job, Options
 from napari_semsr.io import ReadOptions, with_calibration
 
 if TYPE_CHECKING:
@@ -229,7 +229,12 @@ def number(value: float | None, digits: int = 3) -> str:
     """Say a number with a few significant digits."""
     if value is None or not math.isfinite(value):
         return _MISSING
-    return in_digits(value, digits)
+    if value == 0:
+        return "0"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    if -6 <= decimals <= 9:
+        return f"{round(value, decimals):.{max(0, decimals)}f}"
+    return f"{value:.{digits - 1}e}"
 
 
 def length(nm: float | None, px: float | None = None) -> str:

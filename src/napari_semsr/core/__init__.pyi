@@ -110,5 +110,6 @@ from .wording import (
     Labels as Labels,
     in_digits as in_digits,
     in_panel_words as in_panel_words,
+    shift_in_words as shift_in_words,
     told_in_panel_words as told_in_panel_words,
 )

@@ -1,6 +1,5 @@
 """Numbers for reading, and sentences in the words of a panel instead of a command."""
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,7 +62,7 @@ _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
 
 
 def in_digits(value: float, digits: int = 3) -> str:
-    """Write a number with a few significant digits, and no exponent where that can be.
+    """Write a number with a few significant digits, a large one without an exponent.
 
     Parameters
     ----------
@@ -77,12 +76,28 @@ def in_digits(value: float, digits: int = 3) -> str:
     str
         ``3040`` where a format of Python's would give ``3.04e+03``.
     """
-    if value == 0:
-        return "0"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    if -6 <= decimals <= 9:
-        return f"{round(value, decimals):.{max(0, decimals)}f}"
-    return f"{value:.{digits - 1}e}"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text else text
+
+
+def shift_in_words(shift_nm: tuple[float, float]) -> str:
+    """Say a shift without signs.
+
+    Parameters
+    ----------
+    shift_nm : tuple of float
+        Down and right.
+
+    Returns
+    -------
+    str
+        As ``302 nm down, 41.5 nm left``.
+    """
+    down, right = shift_nm
+    return (
+        f"{in_digits(abs(down))} nm {'down' if down > 0 else 'up'}, "
+        f"{in_digits(abs(right))} nm {'right' if right > 0 else 'left'}"
+    )
 
 
 def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:

@@ -86,6 +86,8 @@ class PairsMade(Result):
         Whether any image was brought to another grid.
     scale_note : str or None
         Why this scale, and what gives another, where none was asked for.
+    map_error_nm : float or None
+        Expected error of the map from LOW to HIGH; None where nothing tells it.
     """
 
     output: str
@@ -101,6 +103,7 @@ class PairsMade(Result):
     pixel_size_nm: float | None
     resampled: bool
     scale_note: str | None = None
+    map_error_nm: float | None = None
 
 
 def pairs_job(
@@ -180,7 +183,8 @@ def pairs_job(
         else told(transform.transform, residuals_of(transform).places_nm),
     }
     provenance = made_by("pairs", said, *records)
-    yield from _write(target, choice, chosen, provenance)
+    off_nm = _map_error_nm(transform, records) if paired and not folders else None
+    yield from _write(target, choice, chosen, provenance, off_nm)
     yield Progress(0, 0, "drawing the contact sheet")
     _draw_sheet(target, sheet)
     counts = {name: len(choice.sets[name]) for name in SPLITS}
@@ -198,7 +202,21 @@ def pairs_job(
         pixel_size_nm=choice.pixel_nm,
         resampled=choice.resampled,
         scale_note=scale_note,
+        map_error_nm=off_nm,
     )
+
+
+def _map_error_nm(
+    stored: StoredTransform | None, records: list[InputRecord]
+) -> float | None:
+    """Find how far off the map from LOW to HIGH is expected to be, if that is told."""
+    if stored is not None:
+        error = stored.quality.get("error_nm")
+    else:  # one that was registered before
+        steps = (record.provenance for record in records if record.provenance)
+        found = (step.options for step in steps if step.job == "register")
+        error = next(found, {}).get("error_nm")
+    return float(error) if isinstance(error, (int, float)) else None
 
 
 # Chosen: with three patches along the shorter side, half a patch apart, there are 25
@@ -420,7 +438,11 @@ def _require(choice: PairChoice) -> None:
 
 
 def _write(
-    target: Path, choice: PairChoice, options: PairOptions, provenance: Provenance
+    target: Path,
+    choice: PairChoice,
+    options: PairOptions,
+    provenance: Provenance,
+    map_error_nm: float | None,
 ) -> Iterator[Progress]:
     """Write the store beside its place, and move it there when it is whole."""
     import zarr
@@ -433,6 +455,7 @@ def _write(
         "patch": options.patch,
         "scale": options.factor,
         "pixel_size_nm": choice.pixel_nm,
+        "map_error_nm": map_error_nm,
         "counts": {name: len(pairs) for name, pairs in choice.sets.items()},
         "candidates": choice.candidates,
         "rejected": dict(Counter(choice.rejected)),

@@ -70,6 +70,7 @@ Where = str | os.PathLike[str]
 _CHUNK = 1024  # pixels along each side of what is computed at once; chosen
 _SPARE_PAIRS = 4  # landmarks from which on an affine start leaves a number to judge it
 _LITTLE = 0.3  # of the smaller image; below it registration was not tested
+COSTLY_PX = 0.5  # expected error; pairs as far off lost 0.3 dB and more in training
 _DOUBTFUL_PX = 1.0  # expected error; chosen: details of a pixel are then not compared
 _UNRELIABLE = 0.3  # share of patches; chosen: the map is then wrong over whole areas
 _ASTRAY_PX = 10.0  # landmark off the found map; chosen: clicks land within a few pixels

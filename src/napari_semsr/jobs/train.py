@@ -13,6 +13,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ReadError,
+    in_digits,
     warn,
 )
 from napari_semsr.io import StoredTransform, move
@@ -26,6 +27,7 @@ from napari_semsr.jobs.images import (
 )
 from napari_semsr.jobs.models import find_model
 from napari_semsr.jobs.pairs import fitting_options, pairs_job
+from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.pairing import PairOptions
 
 if TYPE_CHECKING:
@@ -192,7 +194,8 @@ class Trained(Result):
         On held-out pairs, which nothing learnt from: ``rows`` with ``psnr_db``,
         ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``, ``untouched`` and
         ``trained``; the ``set``, its number of ``pairs``, and ``begun_with``, the name
-        of the untouched model. None where there are no pairs.
+        of the untouched model; ``map_error_nm`` and ``map_error_px``, by which the
+        pairs are expected to be off. None where there are no pairs.
     kept : bool
         Whether the trained model is better there than the untouched one; if not, the
         file is the untouched one.
@@ -340,6 +343,7 @@ def train_job(
         check_not_input(folder, [plan.data.pairs])
         _check_pairs(Path(plan.data.pairs))
         _tell_pixel(plan)
+        _tell_map(Path(plan.data.pairs))
     from napari_semsr.training import train as train_model
 
     found = yield from train_model(plan, folder, resume=resume, overwrite=overwrite)
@@ -435,6 +439,21 @@ def _tell_pixel(plan: "Recipe") -> None:
         "pixel size, or learn from the two images, which are brought to it.",
         stacklevel=3,
     )
+
+
+def _tell_map(path: Path) -> None:
+    """Warn where pairs are so far off that what they are judged by is off as well."""
+    from napari_semsr.pairing import open_pairs
+
+    off_nm, off_px = open_pairs(path).map_error or (None, None)
+    if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
+        warn(
+            f"The map that the pairs were cut by is expected to be {off_px:.2g} px "
+            f"({in_digits(off_nm)} nm) off. Those that are held out are off as well, "
+            "so that a gain on them may be a loss: register again first, with "
+            "landmarks or an elastic map.",
+            stacklevel=3,
+        )
 
 
 # Pairs that are cut for a run lie beside its folder.

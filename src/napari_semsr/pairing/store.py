@@ -118,6 +118,15 @@ class PairStore:
         """Number of pairs of each set."""
         return {name: int(self.record["counts"][name]) for name in SPLITS}
 
+    @property
+    def map_error(self) -> tuple[float, float | None] | None:
+        """Expected error of the map that LOW and HIGH were cut by: nm, LOW pixels."""
+        error, fine = (self.record.get(k) for k in ("map_error_nm", "pixel_size_nm"))
+        if error is None:
+            return None
+        pixel = None if fine is None else float(fine) * int(self.record["scale"])
+        return float(error), None if pixel is None else float(error) / pixel
+
     def arrays(self, name: str) -> tuple[Any, Any]:
         """Give the arrays of a set, which read patch by patch.
 

@@ -21,6 +21,7 @@ from napari_semsr.core import (
     RegistrationError,
     Transform,
     Warped,
+    shift_in_words,
     warn,
 )
 from napari_semsr.registration.elastic import Bent, bend
@@ -380,10 +381,9 @@ def _nowhere(moving: Micrograph, fixed: Micrograph) -> RegistrationRefused:
 def _ambiguous(rivals: Sequence[Rival]) -> RegistrationRefused:
     """Say that there are several places."""
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
-    y, x = rivals[0].shift_nm
     msg = (
         f"The images fit at {1 + len(rivals)} places or more, as a pattern that "
-        f"repeats does, one of them {y:.0f} nm down and {x:.0f} nm right of the best: "
+        f"repeats does, one of them {shift_in_words(rivals[0].shift_nm)} of the best: "
         "mark three places as landmarks, or take a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)

@@ -7,7 +7,7 @@ on those that chose the model.
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,9 @@ class Comparison:
     # "input", "linear filter", "untouched", "trained": psnr_db, ssim, frc_per_px
     rows: dict[str, dict[str, float]]
     kept: bool  # whether the trained model is better than the untouched one
+    # Expected error of the map that the pairs were cut by, also in pixels of LOW
+    map_error_nm: float | None = None
+    map_error_px: float | None = None
 
 
 def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | None:
@@ -74,12 +77,13 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
         for which, row in found.items()
     }
     begun = None if recipe.start_from is None else Path(recipe.start_from).stem
-    told = {"set": name, "pairs": len(pairs), "kept": kept, "rows": rows}
+    off_nm, off_px = store.map_error or (None, None)
+    made = Comparison(name, len(pairs), begun, rows, kept, off_nm, off_px)
     card = trained.card.model_copy(
-        update={"training": {**trained.card.training, "comparison": told}}
+        update={"training": {**trained.card.training, "comparison": asdict(made)}}
     )
     save_model(model, trained.module if kept else network, card)
-    return Comparison(name, len(pairs), begun, rows, kept)
+    return made
 
 
 def untouched(network: nn.Module) -> nn.Module:

@@ -1,5 +1,7 @@
 """``semsr train`` on two images of one place and the map between them."""
 
+import re
+
 import pytest
 
 import napari_semsr
@@ -30,7 +32,8 @@ def place(tmp_path):
     moving, fixed, truth = draw_views(192)
     write(moving, tmp_path / "moving.tif")
     write(fixed, tmp_path / "fixed.tif")
-    stored = StoredTransform(truth, Side.of(moving), Side.of(fixed))
+    sides = Side.of(moving), Side.of(fixed)
+    stored = StoredTransform(truth, *sides, {"error_nm": 3.0})
     write_transform(tmp_path / "map.json", stored)
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     return moving, fixed, stored
@@ -44,6 +47,7 @@ def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
     assert said.record["comparison"]["pairs"] == store.counts["test"] > 0
     again = semsr(*WAY, "--resume")
     assert again.code == 0, again.err
+    assert re.search(r"expected error of the map +3.00 nm \(0.150 px\)", again.out)
     made = napari_semsr.train(
         "tiny.yaml", "other", low=place[0], high=place[1], transform=place[2], patch=32
     )

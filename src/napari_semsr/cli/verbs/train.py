@@ -3,7 +3,7 @@
 import argparse
 
 from napari_semsr import jobs
-from napari_semsr.cli.verb import Verb, add_output, columns, number
+from napari_semsr.cli.verb import Verb, add_output, columns, length, number
 from napari_semsr.core import Job, OptionError
 
 
@@ -104,6 +104,9 @@ def _summarise(result: "jobs.Trained") -> str:
         gain = result.gain_over("untouched")
         if gain is not None:
             rows.append(("gain_db by training", f"{gain:+.2f}"))
+        if compared["map_error_nm"] is not None:
+            off = length(compared["map_error_nm"], compared["map_error_px"])
+            rows.append(("expected error of the map", off))
     return columns(rows)
 
 

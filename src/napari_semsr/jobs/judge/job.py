@@ -68,11 +68,12 @@ from napari_semsr.jobs.judge.page import Pictures, write_report
 from napari_semsr.jobs.leakage import tell_learnt
 from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
+    COSTLY_PX,
     RegisteredImage,
     RegisterOptions,
     register_in_memory,
 )
-from napari_semsr.registration import Landmarks
+from napari_semsr.registration import Landmarks, Registration
 from napari_semsr.restoration import fit_linear_filter
 
 if TYPE_CHECKING:
@@ -322,6 +323,7 @@ def judge_job(
     yield Progress(0, 0, "writing the report")
     area = _told_area(registered, table.sem, box, fixed)
     _tell_unconfirmed(area, registered.registration.model, said)
+    _tell_off(registered.registration, said)
     made = registered.image.provenance
     result = Judged(
         output=str(page),
@@ -495,6 +497,17 @@ def _tell_unconfirmed(area: dict[str, Any], model: str, said: list[str]) -> None
         )
         bent = "" if model == "elastic" else " An elastic map follows what is bent."
         _tell(text + bent, said)
+
+
+def _tell_off(found: Registration, said: list[str]) -> None:
+    """Say what the error of a map does to the figures, where it is not small."""
+    if found.error_px >= COSTLY_PX:
+        _tell(
+            f"The map is expected to be {found.error_px:.2g} px off: all figures are "
+            "too bad for it, but those of a network that learnt from pairs which were "
+            "cut by the same map may be too good.",
+            said,
+        )
 
 
 def _tell_inputs(source: Micrograph, sem: Micrograph, said: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Box, Micrograph, software_versions
+from napari_semsr.core import Box, Micrograph, in_digits, software_versions
 from napari_semsr.reporting import (
     FrequencyCurve,
     curves_png,
@@ -93,6 +93,12 @@ def _verdict(result: "Judged") -> list[str]:
         if linear is not None and linear.psnr_gain_db is not None:
             gained += f"; the best linear filter gains {_gain(linear)}"
         said.append(f"{gained}.")
+    off = result.registration
+    if said and off["error_nm"] is not None:
+        said.append(
+            f"The map between both is expected to be {in_digits(off['error_nm'])} nm "
+            f"({off['error_px']:.2g} px) off."
+        )
     return said
 
 

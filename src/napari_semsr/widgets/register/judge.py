@@ -280,7 +280,8 @@ def _figures(result: Judged) -> Numbers:
     found = result.registration
     rows: dict[str, Quantity | str] = {"Map expected to be off": "not known"}
     if found["error_nm"] is not None:
-        rows["Map expected to be off"] = Quantity(found["error_nm"], "nm", ".3g")
+        px = f"= {found['error_px']:.2g} px"
+        rows["Map expected to be off"] = Quantity(found["error_nm"], "nm", ".3g", px)
     height, width = result.area["shape"]
     rows["Judged"] = f"{height} \N{MULTIPLICATION SIGN} {width} px of {result.sem}"
     for item in result.pictures:

@@ -10,7 +10,15 @@ from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 from qtpy.QtWidgets import QFileDialog
 
-from napari_semsr.core import Affine, Elastic, Job, Micrograph, ShapeError, in_digits
+from napari_semsr.core import (
+    Affine,
+    Elastic,
+    Job,
+    Micrograph,
+    ShapeError,
+    in_digits,
+    shift_in_words,
+)
 from napari_semsr.io import (
     BAR_KEY,
     HELPER_KEY,
@@ -610,16 +618,8 @@ def refusal_numbers(refused: RegistrationRefused) -> Numbers:
 def _told_rival(rival: Rival) -> str:
     """Say where another place lies."""
     return (
-        f"{rival.score:.0%} as well, {_told_shift(*rival.shift_nm)} of the best, "
+        f"{rival.score:.0%} as well, {shift_in_words(rival.shift_nm)} of the best, "
         f"turned by {rival.degrees:+.1f}°"
-    )
-
-
-def _told_shift(down: float, right: float) -> str:
-    """Say a shift in nm in words."""
-    return (
-        f"{in_digits(abs(down))} nm {'down' if down > 0 else 'up'}, "
-        f"{in_digits(abs(right))} nm {'right' if right > 0 else 'left'}"
     )
 
 
@@ -658,7 +658,7 @@ def _figures(registered: RegisteredImage) -> Numbers:
         rows["Expected error"] = "not known"
     rows |= {
         "Overlap": Quantity(100 * found.overlap, "%", ".0f", "of the smaller image"),
-        "Shift": _told_shift(*_shift_nm(registered.stored)),
+        "Shift": shift_in_words(_shift_nm(registered.stored)),
         "Turn": Quantity(round(affine.degrees, 2) + 0.0, "°", "+.2f"),
         "Scale": Quantity(affine.scale, form=".4f"),
         "Mirrored": "yes" if affine.is_mirrored else "no",
