@@ -41,6 +41,7 @@ class Case:
     moving: Micrograph
     fixed: Micrograph
     truth: Affine | Elastic
+    photons: tuple[float, float]  # at full brightness, of both images
 
     @property
     def coarser_nm(self) -> float:
@@ -108,7 +109,8 @@ def make(
     noisy = np.clip(np.rint(noisy * 200), 0, 255).astype(np.uint8)
     data_ = noisy if known.all() else np.where(known, noisy, np.nan).astype(np.float32)
     moving = Micrograph(data_, pixel_size_nm=grid.pitch, name="moving")
-    return Case(f"{kind} {seed} {search} {size}", moving, fixed, truth)
+    name = f"{kind} {seed} {search} {size}"
+    return Case(name, moving, fixed, truth, (counts, photons))
 
 
 def scanned_twice(name: str, data: Path) -> tuple[Micrograph, Micrograph]:
