@@ -40,6 +40,7 @@ from napari_semsr.registration.quality import (
     places_seen,
 )
 from napari_semsr.registration.refine import (
+    BY_WIDTH,
     OTHER_PX,
     Level,
     MapFit,
@@ -607,7 +608,7 @@ def _worth_of_affine(
         if other is None:
             return np.asarray(found)
         change = other.affine(places) - fit.affine(places)
-        return np.asarray(found + float((change**2).sum(axis=1).mean()))
+        return np.asarray(found + BY_WIDTH * float((change**2).sum(axis=1).mean()))
 
     off = held_out(fit, model)
     return _Worth(squared(places), fit.patches, squared(fit.patches.seen), off)
@@ -625,7 +626,7 @@ def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
         found = bent.variance(mapped)
         if anew is None:
             return found
-        return np.asarray(found + ((anew(seen) - mapped) ** 2).sum(axis=1))
+        return np.asarray(found + BY_WIDTH * ((anew(seen) - mapped) ** 2).sum(axis=1))
 
     return _Worth(
         squared(places), bent.patches, squared(bent.patches.seen), bent.off_nm

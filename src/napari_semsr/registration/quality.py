@@ -1,16 +1,20 @@
 """What a found map is worth: its error, where it can be believed, what else fits.
 
-The error comes from how patches scatter about the map. Neighbours overlap and share
-what they show, so the scatter is summed over cells of the field, each taken as one
-observation [1]_; with few cells it is widened as Student's distribution is. A residual
-is held out: of each patch, from the map that the patches of the other cells give.
+The error comes from how patches scatter about the map. Neighbours share pixels, and
+edges of a region may all lie off to one side, as its material or the light has it: so
+patches do not err each by itself. How far they err together is not known. Several
+lengths and shares are taken, each as likely as it makes the residuals, by the
+likelihood of what a fit leaves [1]_, and their covariances are averaged. A residual is
+held out: of each patch, from the map that the patches of other cells of the field give.
 
-.. [1] A. C. Cameron, D. L. Miller, J. Hum. Resour. 50, 317 (2015), for clusters.
+.. [1] H. D. Patterson, R. Thompson, Biometrika 58, 545 (1971).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
 from napari_semsr.core import (
     Affine,
@@ -25,11 +29,15 @@ from napari_semsr.core import (
 from napari_semsr.registration.orientation import Field, orientations
 from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_of, fit
 
-_CELLS = 6  # along each side of the field; chosen: 36 observations, 6 unknowns
+_CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
 _LEVELS = 32  # of grey, for mutual information; chosen
-_CELLS = 200  # along each side, of which an overlap is counted: to half a percent
+_COUNTED = 200  # along each side, of which an overlap is counted: to half a percent
 _PLACES = 21  # along each side, where the error of a map is looked at
+# Sides of a patch over which patches err together, and share of their scatter that does
+# so; each doubled from one patch on, to a whole field. Other series state the same.
+_TOGETHER, _SHARES = (1.0, 2.0, 4.0), (0.1, 0.2, 0.4)
+_SLIGHT = 1e-9  # keeps correlations of patches at one place apart
 
 
 def cells(patches: PatchShifts) -> np.ndarray:
@@ -68,14 +76,59 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
     weighted = patches.surety * found.weights[:, None, None]
     inverse = np.linalg.pinv(np.einsum("nia,nij,njb->ab", design, weighted, design))
-    pulls = np.einsum("nia,nij,nj->na", design, weighted, found.residuals())
-    number = cells(patches)
-    present = np.unique(number)
-    sums = np.array([pulls[number == cell].sum(axis=0) for cell in present])
-    count, values = len(present), design.shape[-1] / 2
-    widened = count / max(count - values - 1, 1)
-    covariance = widened * inverse @ (sums.T @ sums) @ inverse
+    values, axes = np.linalg.eigh(weighted)
+    root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
+    design = np.einsum("nij,nja->nia", root, design)
+    off = np.einsum("nij,nj->ni", root, found.residuals())
+    tried = [_scatter(design, off, together) for together in _correlations(patches)]
+    likely = np.array([likelihood for likelihood, _ in tried])
+    likely = np.exp(likely - likely.max())
+    pulls = np.average([pull for _, pull in tried], axis=0, weights=likely)
+    covariance = inverse @ pulls @ inverse
     return Doubt(covariance[:-1, :-1], model, mirrored, middle, size)
+
+
+def _correlations(patches: PatchShifts) -> Iterator[FloatArray]:
+    """Give how patches (N, N) may err together: as they share pixels, and farther."""
+    far = np.abs(patches.places[:, None] - patches.places) / patches.side_nm
+    # of two Hann windows, by how many of their sides they lie apart
+    near = np.minimum(far, 1)
+    turn = 2 * np.pi * near
+    shared = (1 - near) * (2 + np.cos(turn)) / 3 + np.sin(turn) / (2 * np.pi)
+    shared = shared.prod(axis=-1)
+    yield shared
+    apart = (far**2).sum(axis=-1)
+    for reach in _TOGETHER:
+        for share in _SHARES:
+            yield (1 - share) * shared + share * np.exp(-apart / reach**2 / 2)
+
+
+def _scatter(
+    design: FloatArray, off: FloatArray, together: FloatArray
+) -> tuple[float, FloatArray]:
+    """How likely residuals (N, 2) are, and the covariance (K, K) of what they pull at.
+
+    Of patches whose errors would be of size 1, were they not correlated as is said.
+    """
+    count, values = design.shape[0], design.shape[-1]
+    lower = linalg.cholesky(together + _SLIGHT * np.eye(count), lower=True)
+    flat = np.concatenate([design.reshape(count, -1), off], axis=1)
+    alone = linalg.solve_triangular(lower, flat, lower=True)
+    known = alone[:, :-2].reshape(-1, values)
+    rest = alone[:, -2:].ravel()
+    normal = known.T @ known
+    normal += _SLIGHT * np.trace(normal) / values * np.eye(values)
+    pull = known.T @ rest
+    left = float(rest @ rest - pull @ np.linalg.solve(normal, pull))
+    freedom = max(2 * count - values, 1)
+    size = max(left, 1e-12) / freedom
+    likelihood = (
+        -freedom / 2 * np.log(size)
+        - 2 * float(np.log(np.diag(lower)).sum())  # both axes
+        - float(np.linalg.slogdet(normal)[1]) / 2
+    )
+    pulls = np.einsum("nia,nm,mib->ab", design, together, design, optimize=True)
+    return likelihood, size * pulls
 
 
 def held_out(found: MapFit, model: Model) -> FloatArray:
@@ -114,8 +167,8 @@ def overlap_of(transform: Transform, moving: Micrograph, fixed: Micrograph) -> f
     """Share of the smaller image that the other shows as well."""
     lies, on = Grid.of(moving), Grid.of(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
-    cells = (np.arange(_CELLS) + 0.5) / _CELLS  # middles: those at a border are in too
-    axes = [c + cells * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
+    middles = (np.arange(_COUNTED) + 0.5) / _COUNTED  # those at a border are in too
+    axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped = transform(places)
     inside = ((mapped >= on.corner) & (mapped <= on.end)).all(axis=1)

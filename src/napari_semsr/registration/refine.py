@@ -38,7 +38,10 @@ from napari_semsr.registration.orientation import (
 Model = Literal["similarity", "affine"]
 
 WIDTH_PX = 1.5  # of the filter; 1.2 and 2 are as good on average, 0.9 and 3 worse
-OTHER_PX = 2.5  # another width: what it changes is about what both are off, measured
+OTHER_PX = 2.5  # another width, by which is seen what the filter does
+# What lies beside an edge moves it as the square of the filter's width: of the change
+# to the other width, squared, follows what the first has moved.
+BY_WIDTH = (WIDTH_PX**2 / (OTHER_PX**2 - WIDTH_PX**2)) ** 2
 _IN_MEMORY = 4096  # longest side of an image that is brought to a pixel size at once
 _WHOLE_PX = 2560  # from here on to see all patches is less than to see all pixels
 _KNOWN = 0.4  # share of a patch, as it is weighted, that both images show
