@@ -243,6 +243,8 @@ def measure(task: Task, data: Path, peers: tuple[str, ...]) -> dict:
     known = isinstance(drawn, cases.Case)
     moving, fixed = (drawn.moving, drawn.fixed) if known else drawn
     row = {"name": task.name, **vars(task), "shapes": [moving.shape, fixed.shape]}
+    if known:
+        row["photons"] = drawn.photons
     model = "elastic" if task.group == "elastic" else "affine"
     options = RegisterOptions(model=model, search=task.search)
     found = None
@@ -539,6 +541,7 @@ def _group(name: str, rows: list[dict]) -> list[str]:
     lines.append(
         f"    true over stated: median {np.median(ratio):.2f}, "
         f"95 % {np.percentile(ratio, 95):.2f}; covered {np.mean(ratio <= COVERED):.1%}"
+        f"{_by_noise(found, ratio)}"
     )
     lines.append(
         f"    warned {np.mean([bool(r['warnings']) for r in found]):.1%}; "
@@ -556,6 +559,19 @@ def _group(name: str, rows: list[dict]) -> list[str]:
             f"{np.mean(besides):.1%} where the map is called reliable"
         )
     return lines
+
+
+def _by_noise(rows: list[dict], ratio: np.ndarray) -> str:
+    """Tell the same of the noisier and of the quieter half of the cases.
+
+    The image with fewer photons tells which.
+    """
+    counts = np.array([min(r["photons"]) for r in rows])
+    noisy = counts <= np.median(counts)
+    parts = [np.mean(ratio[part] <= COVERED) for part in (noisy, ~noisy) if part.any()]
+    return (
+        f" ({' and '.join(f'{share:.1%}' for share in parts)} with more and less noise)"
+    )
 
 
 def _is_met(median_and_p95) -> bool:

@@ -626,7 +626,7 @@ def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
         found = bent.variance(mapped)
         if anew is None:
             return found
-        return np.asarray(found + BY_WIDTH * ((anew(seen) - mapped) ** 2).sum(axis=1))
+        return np.asarray(found + ((anew(seen) - mapped) ** 2).sum(axis=1))
 
     return _Worth(
         squared(places), bent.patches, squared(bent.patches.seen), bent.off_nm

@@ -1,20 +1,16 @@
 """What a found map is worth: its error, where it can be believed, what else fits.
 
-The error comes from how patches scatter about the map. Neighbours share pixels, and
-edges of a region may all lie off to one side, as its material or the light has it: so
-patches do not err each by itself. How far they err together is not known. Several
-lengths and shares are taken, each as likely as it makes the residuals, by the
-likelihood of what a fit leaves [1]_, and their covariances are averaged. A residual is
-held out: of each patch, from the map that the patches of other cells of the field give.
+The error comes from how patches scatter about the map, each by what it pulls at the
+map over how much all would give way [1]_. Neighbours share pixels, and err together as
+far as they do. A residual is held out: of each patch, from the map that the patches of
+other cells of the field give.
 
-.. [1] H. D. Patterson, R. Thompson, Biometrika 58, 545 (1971).
+.. [1] P. J. Huber, Ann. Math. Statist. 35, 73 (1964), for weights that depend on it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from napari_semsr.core import (
     Affine,
@@ -34,10 +30,6 @@ _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
 _LEVELS = 32  # of grey, for mutual information; chosen
 _COUNTED = 200  # along each side, of which an overlap is counted: to half a percent
 _PLACES = 21  # along each side, where the error of a map is looked at
-# Sides of a patch over which patches err together, and share of their scatter that does
-# so; each doubled from one patch on, to a whole field. Other series state the same.
-_TOGETHER, _SHARES = (1.0, 2.0, 4.0), (0.1, 0.2, 0.4)
-_SLIGHT = 1e-9  # keeps correlations of patches at one place apart
 
 
 def cells(patches: PatchShifts) -> np.ndarray:
@@ -74,61 +66,28 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
     design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
-    weighted = patches.surety * found.weights[:, None, None]
-    inverse = np.linalg.pinv(np.einsum("nia,nij,njb->ab", design, weighted, design))
-    values, axes = np.linalg.eigh(weighted)
+    values, axes = np.linalg.eigh(patches.surety)
     root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
     design = np.einsum("nij,nja->nia", root, design)
-    off = np.einsum("nij,nj->ni", root, found.residuals())
-    tried = [_scatter(design, off, together) for together in _correlations(patches)]
-    likely = np.array([likelihood for likelihood, _ in tried])
-    likely = np.exp(likely - likely.max())
-    pulls = np.average([pull for _, pull in tried], axis=0, weights=likely)
-    covariance = inverse @ pulls @ inverse
+    inverse = np.linalg.pinv(np.einsum("nia,nib->ab", design, design))
+    pulls = np.einsum("nij,nj->ni", root, found.residuals()) * found.weights[:, None]
+    # the mean derivative of a weighted distance by the distance, with these weights
+    pulls /= (found.weights**2).mean()
+    shared = _shared(patches)
+    scatter = np.einsum("nia,nm,mib->ab", design, shared, design, optimize=True)
+    left = 2 * len(patches) - np.trace(inverse @ scatter)  # that the fit did not take
+    variance = (pulls**2).sum() / max(left, 1)
+    covariance = variance * inverse @ scatter @ inverse
     return Doubt(covariance[:-1, :-1], model, mirrored, middle, size)
 
 
-def _correlations(patches: PatchShifts) -> Iterator[FloatArray]:
-    """Give how patches (N, N) may err together: as they share pixels, and farther."""
+def _shared(patches: PatchShifts) -> FloatArray:
+    """How much of each other patches (N, N) see: how their Hann windows correlate."""
     far = np.abs(patches.places[:, None] - patches.places) / patches.side_nm
-    # of two Hann windows, by how many of their sides they lie apart
-    near = np.minimum(far, 1)
-    turn = 2 * np.pi * near
-    shared = (1 - near) * (2 + np.cos(turn)) / 3 + np.sin(turn) / (2 * np.pi)
-    shared = shared.prod(axis=-1)
-    yield shared
-    apart = (far**2).sum(axis=-1)
-    for reach in _TOGETHER:
-        for share in _SHARES:
-            yield (1 - share) * shared + share * np.exp(-apart / reach**2 / 2)
-
-
-def _scatter(
-    design: FloatArray, off: FloatArray, together: FloatArray
-) -> tuple[float, FloatArray]:
-    """How likely residuals (N, 2) are, and the covariance (K, K) of what they pull at.
-
-    Of patches whose errors would be of size 1, were they not correlated as is said.
-    """
-    count, values = design.shape[0], design.shape[-1]
-    lower = linalg.cholesky(together + _SLIGHT * np.eye(count), lower=True)
-    flat = np.concatenate([design.reshape(count, -1), off], axis=1)
-    alone = linalg.solve_triangular(lower, flat, lower=True)
-    known = alone[:, :-2].reshape(-1, values)
-    rest = alone[:, -2:].ravel()
-    normal = known.T @ known
-    normal += _SLIGHT * np.trace(normal) / values * np.eye(values)
-    pull = known.T @ rest
-    left = float(rest @ rest - pull @ np.linalg.solve(normal, pull))
-    freedom = max(2 * count - values, 1)
-    size = max(left, 1e-12) / freedom
-    likelihood = (
-        -freedom / 2 * np.log(size)
-        - 2 * float(np.log(np.diag(lower)).sum())  # both axes
-        - float(np.linalg.slogdet(normal)[1]) / 2
-    )
-    pulls = np.einsum("nia,nm,mib->ab", design, together, design, optimize=True)
-    return likelihood, size * pulls
+    far = np.minimum(far, 1)
+    turn = 2 * np.pi * far
+    along = (1 - far) * (2 + np.cos(turn)) / 3 + np.sin(turn) / (2 * np.pi)
+    return np.asarray(along.prod(axis=-1))
 
 
 def held_out(found: MapFit, model: Model) -> FloatArray:

@@ -53,7 +53,7 @@ EDGE_RIDGE = (
 )
 _NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # by which edges are moved; more loses lines
 _LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
-_FREEDOM = 6.0  # of Student's distribution; chosen: rejects softly
+_FREEDOM = 6.0  # of Student's distribution; 2 to 6 are as good
 _FITS = 60  # rounds of weights, until they change nothing
 _SETTLED = 1e-7
 # So many patches set what fits: with half, a bend leaves a map of half of the field.
@@ -421,7 +421,7 @@ def fit(
         values = found
         if given is not None or settled:
             break
-        weights = (1 + misfit / spread / _FREEDOM) ** (-(_FREEDOM + 2) / 2)
+        weights = 1 / (1 + misfit / spread / _FREEDOM)
     linear, shift = _map_of(values[:-1], model, mirrored=mirrored)
     affine = Affine.of(linear / size, shift - linear @ middle / size)
     return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
