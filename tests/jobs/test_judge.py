@@ -298,18 +298,20 @@ def _stack(folder, image):
         (_stack, {"opening": ReadOptions(pixel_size_nm=20.0)}, "plane"),
         (lambda _, image: image.replace(pixel_size_nm=None), {}, "no pixel size"),
         (lambda folder, _: folder / "none.tif", {}, "no file"),
+        (lambda folder, _: folder / "f.tif", {"sem": "f.tif"}, "judged by itself"),
         (lambda _, image: image, {"models": ["nobody"]}, "nobody"),
         (lambda _, image: image, {"output": "p.txt"}, "must end in .html"),
     ],
-    ids=["colour", "stack", "pixel-size", "missing", "model", "suffix"],
+    ids=["colour", "stack", "pixel-size", "missing", "itself", "model", "suffix"],
 )
 def test_bad_input_is_refused_in_one_sentence(tmp_path, make, how, needs):
     moving, fixed, _ = draw_views(96)
     given = {"models": [], **how}
     page = tmp_path / given.pop("output", "p.html")
     image = make(tmp_path, moving)
+    sem = tmp_path / given.pop("sem") if "sem" in given else fixed
     with pytest.raises(SemsrError, match=needs) as said:
-        run(judge_job(image, fixed, page, **given))
+        run(judge_job(image, sem, page, **given))
     assert "\n" not in str(said.value)
     assert not page.exists()
 

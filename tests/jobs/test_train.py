@@ -221,9 +221,13 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     cut = CutRequest(mosaic, sem, stored, PairOptions(test=0.3))
     tuned = tmp_path / "tuned.yaml"
     tuned.write_text(RECIPE.replace("two-scale", f"same\nstart_from: {begun}"))
+    small = CutRequest(mosaic, sem, stored, PairOptions(patch=96))
+    with pytest.raises(SemsrError, match="lower --patch"):
+        run(train_job(tuned, tmp_path / "runs" / "b", cut=small, steps=1))
+    assert not (tmp_path / "runs").exists()
     with pytest.warns(UserWarning, match=r"expected to be 0.6 px \(12 nm\) off.*loss"):
-        made = run(train_job(tuned, tmp_path / "b", cut=cut, steps=1))
-    store = open_pairs(tmp_path / "b-pairs.zarr")
+        made = run(train_job(tuned, tmp_path / "runs" / "b", cut=cut, steps=1))
+    store = open_pairs(tmp_path / "runs" / "b-pairs.zarr")
     assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)
     counts = store.counts
     assert counts["test"] > counts["validation"] > 0

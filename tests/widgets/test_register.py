@@ -91,6 +91,19 @@ def test_the_electron_image_is_proposed_as_fixed(panel, opened, add):
     assert chosen()[1] == "fine"
 
 
+def test_what_was_chosen_stays_when_layers_are_added(panel, opened, add):
+    fine = add(opened, Micrograph(grain((64, 64)), parse_pixel_size(4), "fine"))
+    panel.moving.value, panel.fixed.value = opened.layers["electrons"], fine
+    panel.moving.value = opened.layers["light"]
+    panel.fixed.value = opened.layers["electrons"]  # what was proposed, too
+    add(opened, Micrograph(grain((64, 64)), parse_pixel_size(2), "finer"))
+    opened.add_points([(1, 1)])
+    assert panel.moving.value.name == "light"
+    assert panel.fixed.value.name == "electrons"
+    opened.layers.remove("electrons")
+    assert panel.moving.value.name == "light"
+
+
 def test_both_are_never_one_layer(panel, opened):
     panel.moving.value = opened.layers["electrons"]
     assert panel.fixed.value.name == "light"

@@ -12,7 +12,8 @@ Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 # A job's sentence names what remedies it by an option's flag. Most flags are rows of a
 # panel, too. These remedies are others there: pattern, and what stands for it.
 _REMEDIES = {
-    r" or --step, or set --validation 0 and --test 0": ", or take larger layers",
+    r", take larger images, or cut pairs for fewer sets \([^)]*\)": ", or take larger "
+    "layers",
     r", or let them overlap \(--step\)": ", or take larger layers",
     r"cut them with --validation above 0": "take larger layers",
     r"make one with `semsr pairs`": "learn from two layers instead",
@@ -44,6 +45,7 @@ _NOT_HERE = {
     "resume": "'Resume'",
     "pixel_size_nm": "a pixel size (in Open mosaic)",
     "like_pixel_size_nm": "its pixel size (in Open mosaic)",
+    "transform_out": "'Save transform'",
 }
 _PANELS = {
     "crop": "Crop",

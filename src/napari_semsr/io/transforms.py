@@ -228,7 +228,11 @@ def read_transform(path: Path) -> StoredTransform:
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise ReadError(f"{path} is no transform: it is not JSON ({error}).") from error
+        msg = (
+            f"{path} is no transform, since it is not JSON ({error}): choose one that "
+            "was kept after registering (--transform-out)."
+        )
+        raise ReadError(msg) from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
         msg = f"{path} is no transform: register two images and keep the transform"
         raise ReadError(f"{msg} (--transform-out).")

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -495,9 +496,11 @@ def with_pairs(
     Progress
         Of cutting, then of the training.
     """
-    folder = Path(run_dir)
+    folder = check_target_folder(run_dir, overwrite=True, parents=True)
     store, before = _pairs_beside(folder), _stamp(folder)
     options = _fitted(cut, recipe, start_from, patch)
+    above = [one for one in folder.absolute().parents if not one.exists()]
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = _set_aside(store) if overwrite else None
     ours = not _sheet_of(store).exists() and not store.exists()
     try:
@@ -510,6 +513,9 @@ def with_pairs(
             shutil.rmtree(store, ignore_errors=True)
             _sheet_of(store).unlink(missing_ok=True)
             _put_back(store, aside)
+        for one in above:
+            with suppress(OSError):  # the run began, or another has come
+                one.rmdir()
         raise
     finally:
         if aside is not None:

@@ -63,8 +63,9 @@ def split(
     if not all(found[name] for name in wanted):
         msg = (
             f"{len(wanted)} disjoint sets need at least {len(wanted)} separate patches "
-            f"of {options.patch} px, got too few of {len(places)}: lower --patch, or "
-            "set --validation 0 and --test 0."
+            f"of {options.patch} px, got too few of {len(places)}: lower --patch, "
+            "take larger images, or cut pairs for fewer sets (`semsr pairs` with "
+            "--validation 0 and --test 0)."
         )
         raise OptionError(msg)
     return found

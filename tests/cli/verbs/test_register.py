@@ -30,7 +30,7 @@ def test_stored_transform_is_applied_and_summarised(semsr, pair):
     assert said.code == 0, said.err
     assert "affine, by stored transform" not in said.out  # it keeps shapes
     assert "similarity, by stored transform" in said.out
-    assert "+7.00 degrees clockwise" in said.out
+    assert "turned by           7.00 degrees clockwise" in said.out
     assert "3.00 nm (0.125 px)" in said.out
     assert "again.json" in said.out
     record = semsr(*LINE, "--transform", "again.json", "--overwrite", "--json").record

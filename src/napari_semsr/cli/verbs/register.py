@@ -72,10 +72,12 @@ def _summarise(result: "jobs.Registered") -> str:
     head = f"{result.output}: {shape(result.shape)}, {result.dtype}, pixel {size}"
     found = result.transform
     mirrored = ", mirrored" if found["mirrored"] else ""
+    turned = round(found["degrees"], 2)
+    way = "anticlockwise" if turned < 0 else "clockwise"
     before, after = result.mutual_information_before, result.mutual_information_after
     rows = [
         ("  map", f"{result.model}, by {_FOUND[result.searched]}"),
-        ("  turned by", f"{found['degrees']:+.2f} degrees clockwise{mirrored}"),
+        ("  turned by", f"{abs(turned):.2f} degrees {way}{mirrored}"),
         ("  scaled by", number(found["scale"], 4)),
         ("  expected error", length(result.error_nm, result.error_px)),
         ("  overlap", f"{result.overlap:.0%} of the smaller image"),

@@ -41,6 +41,7 @@ from napari_semsr.core import (
     InputRecord,
     Job,
     Micrograph,
+    OptionError,
     Progress,
     Provenance,
     ShapeError,
@@ -294,6 +295,7 @@ def judge_job(
         if isinstance(given, (str, os.PathLike))
     ]
     page, numbers = _targets(output, inputs, overwrite=overwrite)
+    _check_two(optical, sem)
     named = None if models is None else _named(models)
     said: list[str] = []
     registering = register_in_memory(
@@ -416,6 +418,18 @@ def _targets(
     numbers = page.with_suffix(".json")
     check_target_file(numbers, suffixes=(".json",), inputs=inputs, overwrite=overwrite)
     return page, numbers
+
+
+def _check_two(optical: Image, sem: Image) -> None:
+    """Refuse to judge a file by itself."""
+    paths = {path.resolve() for path in paths_of(optical, sem)}
+    both = all(not isinstance(image, Micrograph) for image in (optical, sem))
+    if both and len(paths) == 1:
+        msg = (
+            f"{name_of(optical)} cannot be judged by itself: give the SEM image of its "
+            "place as the second one."
+        )
+        raise OptionError(msg)
 
 
 def _named(models: Sequence[Where]) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from napari_semsr.core import (
     OptionError,
     SemsrError,
     ShapeError,
+    in_digits,
     in_panel_words,
     run,
 )
@@ -297,9 +298,9 @@ def _figures(result: Judged) -> Numbers:
         if item.frc.interval_nm is None:
             rows[name] = f"none: {item.frc.reason}"
         else:
-            low, high = item.frc.interval_nm
+            low, high = map(in_digits, item.frc.interval_nm)
             rows[name] = Quantity(
-                item.frc.resolution_nm, "nm", ".3g", f"({low:.3g} to {high:.3g})"
+                item.frc.resolution_nm, "nm", ".3g", f"({low} to {high})"
             )
     return rows
 

@@ -1,6 +1,7 @@
 """Register to SEM: bring a layer onto another of the same place, and judge the map."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -184,7 +185,8 @@ class RegisterPanel(Panel):
         self.add_group("Compare", self.look)
         self._build_results()
         self.registered: tuple[RegisteredImage, Image, Image] | None = None  # of these
-        self._offered: dict[str, Layer | None] = {}
+        self._wanted: dict[str, Layer | None] = {}  # by the user, until it is gone
+        self._proposes = False
         self._chosen: dict[str, Layer | None] = {}
         self._followed: list[Layer] = []  # whose transform is heard of
         self._connect()
@@ -243,25 +245,35 @@ class RegisterPanel(Panel):
 
     def _on_layers(self, event: Any = None) -> None:
         """Offer what is opened, too."""
-        super()._on_layers(event)
-        if hasattr(self, "_offered") and not self.busy:
+        if not hasattr(self, "_wanted"):  # still being built
+            super()._on_layers(event)
+            return
+        with self._proposing():
+            super()._on_layers(event)
+        if not self.busy:
             self._propose()
+
+    @contextmanager
+    def _proposing(self) -> Iterator[None]:
+        """Tell what changes the lists here from what the user chooses."""
+        before, self._proposes = self._proposes, True
+        try:
+            yield
+        finally:
+            self._proposes = before
 
     def _propose(self) -> None:
         """Offer a mosaic and an electron image, unless the user has chosen."""
-        boxes = {"moving": self.moving, "fixed": self.fixed}
-        chosen = [
-            key
-            for key, box in boxes.items()
-            if box.value is not None and box.value is not self._offered.get(key)
-        ]
-        if chosen and self._offered:
+        boxes = self.moving, self.fixed
+        if any(
+            box.value is not None and box.value is self._wanted.get(box.name)
+            for box in boxes
+        ):
             return
         pair = find_pair(self.viewer, self.made)
-        if pair is None:
-            return
-        self.moving.value, self.fixed.value = pair
-        self._offered = {key: box.value for key, box in boxes.items()}
+        if pair is not None:
+            with self._proposing():
+                self.moving.value, self.fixed.value = pair
 
     def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
         """Never let both be one layer: the other list takes what this one had."""
@@ -271,6 +283,8 @@ class RegisterPanel(Panel):
             if left:
                 other.value = before if before in left else left[0]
         self._chosen = {one.name: one.value for one in (self.moving, self.fixed)}
+        if not self._proposes:
+            self._wanted = dict(self._chosen)
         self._follow_transform()
         self.look.compare(self.fixed.value, self.moving.value)
 
@@ -623,6 +637,12 @@ def _told_rival(rival: Rival) -> str:
     )
 
 
+def _told_turn(degrees: float) -> str:
+    """Say a turn without a sign."""
+    turned = round(degrees, 2)
+    return f"{abs(turned):.2f}° {'anticlockwise' if turned < 0 else 'clockwise'}"
+
+
 def _residual_table(found: Registration) -> Columns:
     """Give the patches that were held out as columns."""
     residuals = found.residuals
@@ -659,7 +679,7 @@ def _figures(registered: RegisteredImage) -> Numbers:
     rows |= {
         "Overlap": Quantity(100 * found.overlap, "%", ".0f", "of the smaller image"),
         "Shift": shift_in_words(_shift_nm(registered.stored)),
-        "Turn": Quantity(round(affine.degrees, 2) + 0.0, "°", "+.2f"),
+        "Turn": _told_turn(affine.degrees),
         "Scale": Quantity(affine.scale, form=".4f"),
         "Mirrored": "yes" if affine.is_mirrored else "no",
         "Mutual information": Quantity(
