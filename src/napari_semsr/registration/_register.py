@@ -626,6 +626,7 @@ def _worth_of_bending(level: Level, bent: Bent, places: FloatArray) -> _Worth:
         found = bent.variance(mapped)
         if anew is None:
             return found
+        # all of it: a bending also follows how patches scatter under the other filter
         return np.asarray(found + ((anew(seen) - mapped) ** 2).sum(axis=1))
 
     return _Worth(

@@ -23,7 +23,14 @@ from napari_semsr.core import (
     Warped,
 )
 from napari_semsr.registration.orientation import Field, orientations
-from napari_semsr.registration.refine import MapFit, Model, PatchShifts, design_of, fit
+from napari_semsr.registration.refine import (
+    MapFit,
+    Model,
+    PatchShifts,
+    design_of,
+    fit,
+    roots,
+)
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
 _FOLDS = 4  # cells are held out by quarters, so that three are left to fit
@@ -66,28 +73,19 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
     design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
-    values, axes = np.linalg.eigh(patches.surety)
-    root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
+    root = roots(patches.surety)
     design = np.einsum("nij,nja->nia", root, design)
     inverse = np.linalg.pinv(np.einsum("nia,nib->ab", design, design))
     pulls = np.einsum("nij,nj->ni", root, found.residuals()) * found.weights[:, None]
     # the mean derivative of a weighted distance by the distance, with these weights
     pulls /= (found.weights**2).mean()
-    shared = _shared(patches)
-    scatter = np.einsum("nia,nm,mib->ab", design, shared, design, optimize=True)
+    scatter = np.einsum(
+        "nia,nm,mib->ab", design, patches.shared(), design, optimize=True
+    )
     left = 2 * len(patches) - np.trace(inverse @ scatter)  # that the fit did not take
     variance = (pulls**2).sum() / max(left, 1)
     covariance = variance * inverse @ scatter @ inverse
     return Doubt(covariance[:-1, :-1], model, mirrored, middle, size)
-
-
-def _shared(patches: PatchShifts) -> FloatArray:
-    """How much of each other patches (N, N) see: how their Hann windows correlate."""
-    far = np.abs(patches.places[:, None] - patches.places) / patches.side_nm
-    far = np.minimum(far, 1)
-    turn = 2 * np.pi * far
-    along = (1 - far) * (2 + np.cos(turn)) / 3 + np.sin(turn) / (2 * np.pi)
-    return np.asarray(along.prod(axis=-1))
 
 
 def held_out(found: MapFit, model: Model) -> FloatArray:

@@ -102,6 +102,14 @@ class PatchShifts:
             self.side_nm,
         )
 
+    def shared(self) -> FloatArray:
+        """How much of each other they (N, N) see: how their Hann windows correlate."""
+        far = np.abs(self.places[:, None] - self.places) / self.side_nm
+        far = np.minimum(far, 1)
+        turn = 2 * np.pi * far
+        along = (1 - far) * (2 + np.cos(turn)) / 3 + np.sin(turn) / (2 * np.pi)
+        return np.asarray(along.prod(axis=-1))
+
 
 class Level:
     """An image pair at one pixel size, read patch by patch."""
@@ -425,6 +433,13 @@ def fit(
     linear, shift = _map_of(values[:-1], model, mirrored=mirrored)
     affine = Affine.of(linear / size, shift - linear @ middle / size)
     return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
+
+
+def roots(surety: FloatArray) -> FloatArray:
+    """Square roots (N, 2, 2) of matrices, which make distances of one size of all."""
+    values, axes = np.linalg.eigh(surety)
+    lengths = np.sqrt(np.maximum(values, 0))
+    return np.asarray(np.einsum("nij,nj,nkj->nik", axes, lengths, axes))
 
 
 def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
