@@ -11,11 +11,13 @@ SIDE, PITCH, NM = 240, 11.3, 20.0
 
 def picture(
     kind="lines", *, turn=17.0, bent=0.0, noise=0.1, skew=0.0, tall=1.0, pitch=PITCH,
-    shape=(SIDE, SIDE), dark=False, seed=0,
+    shape=(SIDE, SIDE), dark=False, seed=0, centre=(0, 0), tilt=0.0, phase=0.7,
 ):  # fmt: skip
     """Draw a grating in pixels of an x pitch of one; `tall`: y over x."""
-    y, x = distort(*np.indices(shape, float), shape, bent)
-    y, x = y - (shape[0] - 1) / 2, x - (shape[1] - 1) / 2
+    y, x = distort(*np.indices(shape, float), shape, bent, centre=centre)
+    y, x = y - (shape[0] - 1) / 2 - centre[0], x - (shape[1] - 1) / 2 - centre[1]
+    near = 1 + tilt * (x + y) / min(shape)
+    y, x = y / near, x / near
     lean = np.deg2rad(skew)
     down, along = tall * y * np.cos(lean), x + tall * y * np.sin(lean)
     start = np.deg2rad(turn)
@@ -23,7 +25,7 @@ def picture(
     def wave(more, share=1.0):
         way = start + np.deg2rad(more)
         place = along * np.cos(way) + down * np.sin(way)
-        return np.cos(2 * np.pi * share * place / pitch + 0.7)
+        return np.cos(2 * np.pi * share * place / pitch + phase)
 
     if kind == "lines":
         image = 0.5 + 0.4 * np.tanh(2 * wave(0))
@@ -136,3 +138,39 @@ def test_a_lattice_that_is_none_is_refused():
 def test_a_pitch_must_be_above_zero():
     with pytest.raises(OptionError, match="must be more than 0"):
         CalibrateOptions.parse({"pitch_nm": 0})
+
+
+@pytest.mark.parametrize("kind", ["lines", "square", "hexagonal"])
+@pytest.mark.parametrize("bent", [0.03, -0.08])
+def test_a_centre_off_the_middle_is_found(kind, bent):
+    centre = (-18.0, 11.0)  # a sixth of the half side
+    found = measured(picture(kind, bent=bent, centre=centre))
+    assert np.all(np.abs(np.subtract(found.centre_px, centre)) < 2)
+    off = np.subtract(found.centre_px, centre) / found.centre_sd_px
+    assert np.all(np.abs(off) < 4)
+    assert abs(found.distortion - bent) < 4 * found.distortion_sd
+    # the pixel size is that of the centre
+    assert abs(found.pixel_size_nm[1] - NM) < 4 * found.pixel_size_sd_nm[1]
+    assert found.uneven_px is None
+
+
+@pytest.mark.parametrize("bent", [0.0, 0.03])
+def test_a_centre_in_the_middle_is_not_moved_by_noise(bent):
+    for seed in range(4):
+        found = measured(picture("square", bent=bent, noise=0.3, seed=seed))
+        assert found.centre_px is found.centre_sd_px is found.uneven_px is None
+
+
+@pytest.mark.parametrize("bent", [0.0, 0.03])
+@pytest.mark.parametrize("kind", ["lines", "square"])
+def test_a_tilted_grating_is_told_and_not_taken_for_a_centre(kind, bent):
+    found = measured(picture(kind, bent=bent, tilt=0.02))
+    assert found.centre_px is None
+    assert 0.5 < found.uneven_px < 5
+    assert abs(found.pixel_size_nm[1] - NM) < 5 * found.pixel_size_sd_nm[1]
+
+
+@pytest.mark.parametrize("phase", np.linspace(0, 2 * np.pi, 7))
+def test_the_phase_of_a_grating_is_of_no_account(phase):
+    found = measured(picture(bent=0.03, noise=0.3, phase=phase))
+    assert abs(found.distortion - 0.03) < 4 * found.distortion_sd

@@ -34,3 +34,15 @@ def test_rim_displacement_is_the_slope_of_the_distortion():
     more, less = (distort(*places, (48, 64), sign * 1e-4 / 24) for sign in (1, -1))
     slope = (np.array(more) - np.array(less)) / 2e-4
     assert np.allclose(rim_displacement(*places, (48, 64)), slope, atol=1e-6)
+
+
+def test_a_centre_off_the_middle_stays_where_it_is():
+    y, x = distort(23.5 - 4, 31.5 + 6, (48, 64), 0.05, centre=(-4, 6))
+    assert (y, x) == pytest.approx((19.5, 37.5))
+    places = np.indices((48, 64), float)
+    bent = distort(*places, (48, 64), 0.05, centre=(-4, 6))
+    back = undistort(*bent, (48, 64), 0.05, centre=(-4, 6))
+    assert np.allclose(back, places, atol=1e-7)
+    slope = (np.array(bent) - places) / (0.05 * 24)
+    found = rim_displacement(*places, (48, 64), centre=(-4, 6))
+    assert np.allclose(found, slope, atol=1e-9)

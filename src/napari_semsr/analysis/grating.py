@@ -7,20 +7,26 @@ which leaves the phase by which it differs here and there; brightness that varie
 slowly, other orders and the other direction of a lattice average out. Wave vectors and
 distortion are fitted to these phases from the middle of the field outwards, so that no
 period is lost, and their scatter about the fit gives the errors.
+
+A distortion about another place than the middle adds terms of second order. These are
+fitted freely first; where they are beyond doubt, and a centre explains them, it is
+fitted in their stead. What else adds such terms is a tilt of the grating.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import fft, ndimage
+from scipy.stats import chi2, norm
 
 from napari_semsr.core import (
     MOST_DISTORTION,
     Calibration,
     FloatArray,
+    IntPair,
     Options,
     RegistrationError,
     distort,
@@ -42,10 +48,23 @@ _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one dir
 _AGREE = (
     0.75  # mean length of the phases' unit vectors; 0.9 where they scatter by 26 deg
 )
+_LAST = 2  # fits, when it is known what is free; chosen: the first moves it by little
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # of the rim's radius, fit after fit
+_LEANING = 0.75  # of the rim's radius; chosen: less of the field hardly tells them
+_BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
+_CHANCE = 2 * norm.sf(_BEYOND_DOUBT)
+# Of the rim's radius; chosen: farther out, the distortion is too weak to tell it
+_FARTHEST = 0.3
+# How places along y and x move, in yy, yx, xx over the rim's squared radius, by the
+# centre's moves along y and x at a distortion of one.
+_OFF_CENTRE = np.array([[[-3, 0, -1], [0, -2, 0]], [[0, -2, 0], [-1, 0, -3]]], float)
 _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hexagonal
 _ROWS = 96  # of phases at most, and columns; chosen: more of a large picture add little
 _COVERED = 0.9  # of the smoothing; chosen: less is led by the border of the field
+
+
+# What is fitted beside waves and distortion
+_Freedom = Literal["none", "lean", "centre"]
 
 
 class CalibrateOptions(Options):
@@ -100,10 +119,15 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
         raise RegistrationError(msg)
     fit = _Fit(waves, np.zeros(len(waves)), 0.0)
     for widening in _WIDENING:
-        fit = _refined(plane, lit, fit, widening)
+        free = "lean" if widening >= _LEANING else "none"
+        fit = _refined(plane, lit, fit, widening, free)
+    settled, free = _settled(fit, plane.shape)
+    for _ in range(_LAST):
+        settled = _refined(plane, lit, settled, _WIDENING[-1], free)
+    fit = settled
     if not fit.agreement > _AGREE:
         raise RegistrationError(_NONE)
-    return _described(fit, plane.shape, options, periods)
+    return _described(fit, free, plane.shape, options, periods)
 
 
 _NONE = (
@@ -119,10 +143,20 @@ class _Fit:
     waves: FloatArray  # (D, 2) Cycles per pixel
     phases: FloatArray  # (D,) At the middle of the field, in radians
     distortion: float
-    # (3 D + 1, 3 D + 1) Of phases, waves and distortion as they are listed in a step
+    centre: FloatArray = field(default_factory=lambda: np.zeros(2))  # Of it, in px
+    # (W, 3) Terms of second order in px at the rim: along each way, of yy, yx and xx
+    lean: FloatArray = field(default_factory=lambda: np.zeros((1, 3)))
+    # Of phases, waves, distortion, and what was free besides, as a step lists them
     covariance: FloatArray | None = None
     residual: float = float("nan")  # RMS of the phases about it, in radians
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
+
+    @property
+    def ways(self) -> FloatArray:
+        """Directions in which the waves tell of moves, (W, 2)."""
+        if len(self.waves) > 1:
+            return np.eye(2)
+        return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
 def _prepared(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
@@ -212,16 +246,84 @@ def _centred(plane: FloatArray, waves: FloatArray) -> FloatArray:
     return np.array(better)
 
 
+def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
+    """Decide what explains the terms of second order: nothing, a centre, or neither."""
+    if fit.covariance is None:  # only for the type: the last fit has one
+        raise RegistrationError(_NONE)
+    lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
+    certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
+    if lean @ certain @ lean < chi2.isf(_CHANCE, len(lean)):
+        return none, "none"
+    # (terms, 2) What the centre's moves along y and x do
+    by_centre = np.stack([(fit.ways @ part).ravel() for part in _OFF_CENTRE], axis=1)
+    pull = by_centre.T @ certain
+    moved = np.linalg.solve(pull @ by_centre, pull @ lean)
+    left = lean - by_centre @ moved
+    explained = left @ certain @ left < chi2.isf(_CHANCE, len(left) - 2)
+    error = np.sqrt(fit.covariance[3 * len(fit.waves), 3 * len(fit.waves)])
+    rim = min(shape) / 2
+    near = np.hypot(*moved) < abs(fit.distortion) * _FARTHEST * rim
+    if not explained or not near or abs(fit.distortion) < _BEYOND_DOUBT * error:
+        return fit, "lean"
+    centre = moved / fit.distortion
+    # waves are those of the centre from now on, where the scale is another
+    scale = np.eye(2) * (1 + fit.distortion * centre @ centre / rim**2)
+    scale += 2 * fit.distortion * np.outer(centre, centre) / rim**2
+    waves = fit.waves @ np.linalg.inv(scale)
+    start = fit.distortion * (centre @ centre) / rim**2 * centre
+    phases = fit.phases + 2 * np.pi * waves @ start
+    return replace(none, waves=waves, phases=phases, centre=centre), "centre"
+
+
+def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
+    """Where pixels, (2, …), lie without distortion, off the middle of the field."""
+    y, x = fit.centre
+    even = np.stack(distort(*grid, shape, fit.distortion, centre=(y, x)))
+    even -= _middle(grid, shape)
+    if fit.lean.any():
+        terms = _second_order(grid - _middle(grid, shape), shape)
+        even += np.tensordot(fit.ways.T @ fit.lean, terms, 1)
+    return even
+
+
+def _middle(places: FloatArray, shape: IntPair) -> FloatArray:
+    """Middle of the field, of as many dimensions as places, (2, …)."""
+    middle = (np.array(shape) - 1) / 2
+    return np.asarray(middle.reshape(2, *[1] * (places.ndim - 1)))
+
+
+def _second_order(away: FloatArray, shape: IntPair) -> FloatArray:
+    """Products yy, yx and xx over the rim's squared radius, (3, …)."""
+    y, x = away / (min(shape) / 2)
+    return np.stack([y * y, y * x, x * x])
+
+
+def _moves(places: FloatArray, fit: _Fit, free: _Freedom, shape: IntPair) -> FloatArray:
+    """Slope of places, (2, N), by each parameter that all waves share, (…, 2, N)."""
+    y, x = fit.centre
+    rim = np.stack(rim_displacement(*places, shape, centre=(y, x))) * min(shape) / 2
+    if free == "none":
+        return rim[None]
+    off = _middle(places, shape) + fit.centre[:, None]
+    terms = _second_order(places - off, shape)
+    if free == "centre":
+        more = fit.distortion * np.einsum("jat,tn->jan", _OFF_CENTRE, terms)
+    else:
+        more = np.einsum("wa,tn->wtan", fit.ways, terms).reshape(-1, *places.shape)
+    return np.concatenate([rim[None], more])
+
+
 def _refined(
-    plane: FloatArray, lit: NDArray[np.bool_], fit: _Fit, widening: float
+    plane: FloatArray,
+    lit: NDArray[np.bool_],
+    fit: _Fit,
+    widening: float,
+    free: _Freedom,
 ) -> _Fit:
     """Fit waves and distortion to the phases within some radius."""
     shape = plane.shape
     grid = np.indices(shape, np.float64)
-    middle = np.array([(side - 1) / 2 for side in shape])
-    even = np.stack(distort(grid[0], grid[1], shape, fit.distortion))
-    even -= middle[:, None, None]
-    stretch = np.stack(rim_displacement(grid[0], grid[1], shape)) * min(shape) / 2
+    even = _place(fit, grid, shape)
     width = _SMOOTH / float(np.hypot(*fit.waves.T).min())
     step = max(1, round(width), -(-max(shape) // _ROWS))
     at = [np.arange(step // 2, side, step) for side in shape]
@@ -230,25 +332,26 @@ def _refined(
     ]
     cover = smooth[0] @ lit @ smooth[1].T
     down, along = at[0][:, None], at[1]
-    radius = np.hypot(*(grid[:, down, along] - middle[:, None, None])) / (
-        min(shape) / 2
-    )
+    away = grid - _middle(grid, shape)
+    radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
     chosen = (cover > _COVERED) & lit[down, along] & (radius < widening)
+    moves = _moves(grid[:, down, along][:, chosen], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
     for which, (wave, phase) in enumerate(zip(fit.waves, fit.phases, strict=True)):
         angle = 2 * np.pi * np.tensordot(wave, even, 1) + phase
         away = smooth[0] @ (plane * np.exp(-1j * angle)) @ smooth[1].T
         seen = (away / np.maximum(cover, 1e-6))[chosen]
-        own = np.zeros((3 * count + 1, len(seen)))
+        own = np.zeros((3 * count + len(moves), len(seen)))
         own[3 * which] = 1
         own[3 * which + 1 : 3 * which + 3] = 2 * np.pi * even[:, down, along][:, chosen]
-        own[-1] = 2 * np.pi * np.tensordot(wave, stretch[:, down, along][:, chosen], 1)
+        own[3 * count :] = 2 * np.pi * np.einsum("a,jap->jp", wave, moves)
         rows.append(own)
-        left.append(np.angle(seen))
+        start = np.angle(seen.sum())  # so that none lies at the end of a turn
+        left.append(np.angle(seen * np.exp(-1j * start)) + start)
         weight.append(np.abs(seen) ** 2 / max(np.median(np.abs(seen)) ** 2, 1e-30))
     seen = np.concatenate(left), np.concatenate(weight)
-    return _solved(fit, np.hstack(rows), *seen, (width, step))
+    return _solved(fit, free, np.hstack(rows), *seen, (width, step))
 
 
 def _gaussians(side: int, places: NDArray[np.int64], width: float) -> FloatArray:
@@ -260,16 +363,17 @@ def _gaussians(side: int, places: NDArray[np.int64], width: float) -> FloatArray
 
 def _solved(
     fit: _Fit,
+    free: _Freedom,
     design: FloatArray,
     left: FloatArray,
     weight: FloatArray,
     grain: tuple[float, int],
 ) -> _Fit:
     """Take the step that leaves the phases least, robustly."""
-    free = len(design)
+    unknowns = len(design)
     # so many phases share the noise of one: a Gaussian covers 4 pi times its square
     shared = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
-    if len(left) < free + 2:
+    if len(left) < unknowns + 2:
         raise RegistrationError(_NONE)
     weight = np.minimum(weight, 2.0)
     rest = left
@@ -281,26 +385,38 @@ def _solved(
         step = np.linalg.solve(normal, (design * robust) @ left)
         rest = left - step @ design
     variance = float(np.average(rest**2, weights=robust))
-    lost = min(free * shared / len(left), 0.8)
+    lost = min(unknowns * shared / len(left), 0.8)
     variance /= 1 - lost
     inverse = np.linalg.inv(normal)
     spread = inverse @ ((design * robust**2) @ design.T) @ inverse * variance * shared
-    parts = step[:-1].reshape(-1, 3)
+    shared_from = 3 * len(fit.waves)
+    parts, more = step[:shared_from].reshape(-1, 3), step[shared_from:]
     return replace(
         fit,
         phases=fit.phases + parts[:, 0],
         waves=fit.waves + parts[:, 1:],
         distortion=float(
-            np.clip(fit.distortion + step[-1], -MOST_DISTORTION, MOST_DISTORTION)
+            np.clip(fit.distortion + more[0], -MOST_DISTORTION, MOST_DISTORTION)
         ),
+        centre=fit.centre + more[1:] if free == "centre" else fit.centre,
+        lean=_leaned(fit, more[1:]) if free == "lean" else fit.lean,
         covariance=spread,
         residual=float(np.sqrt(variance)),
         agreement=float(np.abs(np.exp(1j * rest).mean())),
     )
 
 
+def _leaned(fit: _Fit, step: FloatArray) -> FloatArray:
+    """Terms of second order, changed by a step."""
+    return fit.lean + step.reshape(-1, 3)
+
+
 def _described(
-    fit: _Fit, shape: tuple[int, ...], options: CalibrateOptions, periods: float
+    fit: _Fit,
+    free: _Freedom,
+    shape: tuple[int, ...],
+    options: CalibrateOptions,
+    periods: float,
 ) -> Calibration:
     """Turn wave vectors into pixel sizes."""
     if fit.covariance is None:  # only for the type: the last fit has one
@@ -310,18 +426,23 @@ def _described(
     places = np.array([[3 * n + 1, 3 * n + 2] for n in range(count)]).ravel()
     covariance = fit.covariance[np.ix_(places, places)]
     values = _sizes(fit.waves, lattice, options.pitch_nm)
-    slopes = []
+    changes = []
     for index in range(2 * count):
         moved = fit.waves.copy().ravel()
         small = 1e-6 * float(np.abs(moved).max())
         moved[index] += small
         changed = _sizes(moved.reshape(-1, 2), lattice, options.pitch_nm)
-        slopes.append((changed - values) / small)
-    slope = np.array(slopes)
-    variance = np.einsum("ia,ij,ja->a", slope, covariance, slope)
+        changes.append((changed - values) / small)
+    change = np.array(changes)
+    variance = np.einsum("ia,ij,ja->a", change, covariance, change)
     share = options.pitch_sd_nm / options.pitch_nm
     variance[:2] += (values[:2] * share) ** 2
     spread = np.sqrt(np.maximum(variance, 0))
+    centre, error = fit.centre, np.sqrt(np.diag(fit.covariance)[-2:])
+    centred = free != "centre"
+    around = np.linspace(0, np.pi, 90)
+    rim = np.stack([np.sin(around), np.cos(around)]) * (min(shape) / 2)
+    uneven = fit.lean @ _second_order(rim, (shape[0], shape[1]))
     first = fit.waves[0]
     lines = lattice == "lines"
     return Calibration(
@@ -330,13 +451,16 @@ def _described(
         skew=None if lines else float(values[2]),
         skew_sd=None if lines else float(spread[2]),
         distortion=fit.distortion,
-        distortion_sd=float(np.sqrt(fit.covariance[-1, -1])),
+        distortion_sd=float(np.sqrt(fit.covariance[3 * count, 3 * count])),
         rotation_deg=float(np.degrees(np.arctan2(first[0], first[1]))),
         lattice=lattice,
         pitch_nm=options.pitch_nm,
         periods=periods,
         residual_nm=fit.residual / (2 * np.pi) * options.pitch_nm,
         shape=(int(shape[0]), int(shape[1])),
+        centre_px=None if centred else (float(centre[0]), float(centre[1])),
+        centre_sd_px=None if centred else (float(error[0]), float(error[1])),
+        uneven_px=float(np.hypot.reduce(uneven).max()) or None,
     )
 
 

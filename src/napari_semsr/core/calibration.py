@@ -31,6 +31,12 @@ class Calibration:
         RMS distance of the grating's phases from the fit.
     shape : tuple of int
         Rows and columns of the picture, whose rim `distortion` refers to.
+    centre_px, centre_sd_px : tuple of float or None
+        Centre of the distortion off the middle of the picture, ``(y, x)``, where that
+        is beyond doubt; pixel size and skew are then those at that centre.
+    uneven_px : float or None
+        How far places move at the rim by terms of second order that no centre explains,
+        as those of a tilted grating; None where there are none beyond doubt.
     """
 
     pixel_size_nm: FloatPair
@@ -45,3 +51,6 @@ class Calibration:
     periods: float
     residual_nm: float
     shape: IntPair
+    centre_px: FloatPair | None = None
+    centre_sd_px: FloatPair | None = None
+    uneven_px: float | None = None

@@ -1,42 +1,49 @@
-"""Radial distortion of a field: one coefficient, about the centre of the frame.
+"""Radial distortion of a field: one coefficient, about a centre.
 
-A pixel at ``x`` from the centre shows what an undistorted frame would have at
-``x (1 + k |x|^2 / R^2)``, with ``R`` half of the frame's shorter side: ``k`` is the
-displacement at the rim over the rim's radius. The scale at the centre is kept.
+That is the middle of the frame unless said otherwise. A pixel at ``x`` from it shows
+what an undistorted frame would have at ``x (1 + k |x|^2 / R^2)``, with ``R`` half of
+the frame's shorter side: ``k`` is the displacement at the rim over the rim's radius.
+The scale at the centre is kept.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from napari_semsr.core.types import FloatArray, IntPair
+from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 MOST_DISTORTION = 0.2  # either way, as `simulate` has it; 0.03 is a poor microsphere's
 _FOLD = -4 / 27  # of k |x|^2 / R^2: ``f (1 + w f^2) = 1`` has no real root below
 _ROUNDS = 12  # of Newton's method; enough to 1e-9 px but for the very fold
+_MIDDLE = (0.0, 0.0)
 
 
 def _from_centre(
-    y: ArrayLike, x: ArrayLike, shape: IntPair
+    y: ArrayLike, x: ArrayLike, shape: IntPair, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distances from the centre along y and x; squared radius over the rim's."""
-    dy = np.asarray(y, np.float64) - (shape[0] - 1) / 2
-    dx = np.asarray(x, np.float64) - (shape[1] - 1) / 2
+    dy = np.asarray(y, np.float64) - (shape[0] - 1) / 2 - centre[0]
+    dx = np.asarray(x, np.float64) - (shape[1] - 1) / 2 - centre[1]
     return dy, dx, np.asarray((dy**2 + dx**2) / (min(shape) / 2) ** 2)
 
 
 def _scaled(
-    y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray
+    y: ArrayLike, x: ArrayLike, shape: IntPair, factor: FloatArray, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
     """Places moved along the radius."""
-    dy, dx, _ = _from_centre(y, x, shape)
+    dy, dx, _ = _from_centre(y, x, shape, centre)
     return (
-        np.asarray((shape[0] - 1) / 2 + dy * factor),
-        np.asarray((shape[1] - 1) / 2 + dx * factor),
+        np.asarray((shape[0] - 1) / 2 + centre[0] + dy * factor),
+        np.asarray((shape[1] - 1) / 2 + centre[1] + dx * factor),
     )
 
 
 def distort(
-    y: ArrayLike, x: ArrayLike, shape: IntPair, amount: float
+    y: ArrayLike,
+    x: ArrayLike,
+    shape: IntPair,
+    amount: float,
+    *,
+    centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
     """Where in the undistorted frame the light of each pixel comes from.
 
@@ -48,18 +55,25 @@ def distort(
         Its rows and columns.
     amount : float
         Displacement at the rim over its radius.
+    centre : tuple of float, default=(0.0, 0.0)
+        Centre of the distortion off the middle of the frame, ``(y, x)`` in px.
 
     Returns
     -------
     numpy.ndarray, numpy.ndarray
         Places along y and x.
     """
-    radius2 = _from_centre(y, x, shape)[2]
-    return _scaled(y, x, shape, 1 + amount * radius2)
+    radius2 = _from_centre(y, x, shape, centre)[2]
+    return _scaled(y, x, shape, 1 + amount * radius2, centre)
 
 
 def undistort(
-    y: ArrayLike, x: ArrayLike, shape: IntPair, amount: float
+    y: ArrayLike,
+    x: ArrayLike,
+    shape: IntPair,
+    amount: float,
+    *,
+    centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
     """Which pixel shows a place of the undistorted frame: the inverse of `distort`.
 
@@ -71,6 +85,8 @@ def undistort(
         Rows and columns of a frame.
     amount : float
         Displacement at the rim over its radius.
+    centre : tuple of float, default=(0.0, 0.0)
+        Centre of the distortion off the middle of the frame, ``(y, x)`` in px.
 
     Returns
     -------
@@ -78,18 +94,18 @@ def undistort(
         Pixels along y and x; NaN where none shows it, beyond the place from which a
         field folds back.
     """
-    wanted = amount * _from_centre(y, x, shape)[2]
+    wanted = amount * _from_centre(y, x, shape, centre)[2]
     shown = wanted > _FOLD
     bent = np.where(shown, wanted, 0.0)
     factor = np.ones_like(bent)
     for _ in range(_ROUNDS):
         cubic = bent * factor**2
         factor -= (factor * (1 + cubic) - 1) / (1 + 3 * cubic)
-    return _scaled(y, x, shape, np.where(shown, factor, np.nan))
+    return _scaled(y, x, shape, np.where(shown, factor, np.nan), centre)
 
 
 def rim_displacement(
-    y: ArrayLike, x: ArrayLike, shape: IntPair
+    y: ArrayLike, x: ArrayLike, shape: IntPair, *, centre: FloatPair = _MIDDLE
 ) -> tuple[FloatArray, FloatArray]:
     """How far each pixel moves for one pixel at the rim.
 
@@ -99,12 +115,14 @@ def rim_displacement(
         Pixels of a frame.
     shape : tuple of int
         Its rows and columns.
+    centre : tuple of float, default=(0.0, 0.0)
+        Centre of the distortion off the middle of the frame, ``(y, x)`` in px.
 
     Returns
     -------
     numpy.ndarray, numpy.ndarray
         Displacements along y and x, in px.
     """
-    dy, dx, radius2 = _from_centre(y, x, shape)
+    dy, dx, radius2 = _from_centre(y, x, shape, centre)
     share = radius2 / (min(shape) / 2)
     return np.asarray(dy * share), np.asarray(dx * share)

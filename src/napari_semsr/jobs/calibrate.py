@@ -31,11 +31,14 @@ class CalibrationReport(Result):
         Path of the calibration, where it was to be written.
     calibration : Calibration
         Pixel size, skew and distortion with their standard deviations.
+    warnings : tuple of str
+        One sentence each.
     """
 
     image: str
     output: str | None
     calibration: Calibration
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give one flat record.
@@ -49,6 +52,7 @@ class CalibrationReport(Result):
             "image": self.image,
             "output": self.output,
             **jsonable(self.calibration),
+            "warnings": list(self.warnings),
         }
 
 
@@ -105,4 +109,16 @@ def calibrate_job(
         write_calibration(target, found)
     yield Progress(2, 2, "done")
     shown = None if target is None else str(target)
-    return CalibrationReport(name_of(image), shown, found)
+    return CalibrationReport(name_of(image), shown, found, _warnings(found))
+
+
+def _warnings(found: Calibration) -> tuple[str, ...]:
+    """Collect what the user must know."""
+    if found.uneven_px is None:
+        return ()
+    said = (
+        "The scale changes from one side of the field to the other, by up to "
+        f"{found.uneven_px:.2g} px at the rim, as on a tilted grating: level it, or "
+        "take the picture anew; pixel size and distortion are those of the middle."
+    )
+    return (said,)

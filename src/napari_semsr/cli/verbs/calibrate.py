@@ -13,7 +13,7 @@ from napari_semsr.cli.verb import (
     columns,
     number,
 )
-from napari_semsr.core import Job
+from napari_semsr.core import Calibration, Job
 
 _PLUS_MINUS = "+-"
 
@@ -51,12 +51,24 @@ def _summarise(result: "jobs.CalibrationReport") -> str:
     bent = f"{number(found.distortion)} {_PLUS_MINUS} {number(found.distortion_sd, 2)}"
     rows += [
         ("distortion", f"{bent} at the rim"),
+        *_centre(found),
         ("grating", f"{found.lattice}, {found.periods:.1f} periods"),
         ("residual", f"{number(found.residual_nm)} nm RMS"),
     ]
     if result.output is not None:
         rows.append(("output", result.output))
     return columns(rows)
+
+
+def _centre(found: Calibration) -> list[tuple[str, str]]:
+    """Say where the distortion's centre lies, where that is not the middle."""
+    if found.centre_px is None or found.centre_sd_px is None:
+        return []
+    y, x = (
+        f"{at:+.1f} {_PLUS_MINUS} {number(error, 2)}"
+        for at, error in zip(found.centre_px, found.centre_sd_px, strict=True)
+    )
+    return [("its centre", f"y {y}, x {x} px off the middle")]
 
 
 CALIBRATE = Verb(_configure, _start, _summarise)
