@@ -1,6 +1,7 @@
 """A folder of frames becomes a mosaic on disk, whole or not at all."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -120,11 +121,86 @@ def test_distortion_is_told_and_recorded(made, tmp_path):
     assert found == {
         "distortion": bent.distortion,
         "distortion_sd": bent.distortion_sd,
+        "distortion_centre_px": [0, 0],
+        "distortion_from": "overlaps",
     }
     plain = napari_semsr.stitch(
         tmp_path / "bent", tmp_path / "plain.ome.tif", distortion="none"
     )
     assert (plain.distortion, plain.distortion_sd) == (0, None)
+
+
+def calibration(path, **told):
+    """Write a calibration of 20 nm with some distortion."""
+    values = {"pixel_size_nm": [20, 20], "pixel_size_sd_nm": [0.1, 0.1], **told}
+    path.write_text(json.dumps(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bent_scan(tmp_path_factory):
+    """A scan with 4 % at the rim."""
+    folder = tmp_path_factory.mktemp("bent") / "scan"
+    napari_semsr.simulate(
+        folder, phantom="particles", frames_grid=(2, 2), frame_px=SIDE,
+        overlap=0.4, field="square", seed=1, distortion=0.04,
+    )  # fmt: skip
+    return folder
+
+
+def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
+    told = calibration(
+        tmp_path / "c.json", distortion=0.16, distortion_sd=0.002,
+        shape=[2 * SIDE, 3 * SIDE], centre_px=[0, 0],
+    )  # fmt: skip
+    made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=told)
+    record = made.to_json()
+    assert record["distortion"] == pytest.approx(0.04)
+    assert record["distortion_sd"] == pytest.approx(0.0005)
+    assert record["distortion_from"] == "calibration"
+    assert made.pixel_size_sd_nm == pytest.approx((0.1, 0.1))
+    found = read(made.output).provenance.options["found"]
+    assert found["distortion_from"] == "calibration"
+    assert not made.warnings
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "source", "said"),
+    [
+        ({}, "auto", "overlaps", ""),
+        ({}, "none", None, ""),
+        ({}, 0.04, "option", ""),
+        ({}, 0.05, "option", "0.05 as given, though the calibration has 0.0400"),
+        ({"shape": None}, None, "overlaps", "so that it is not used"),
+        ({"distortion": 0.02}, "auto", "overlaps", "The overlaps tell a distortion"),
+        ({"distortion": None}, None, "overlaps", ""),
+    ],
+)
+def test_what_is_asked_for_stands_before_a_calibration(
+    bent_scan, tmp_path, told, asked, source, said
+):
+    usual = {"distortion": 0.04, "distortion_sd": 0.0005, "shape": [SIDE, SIDE]}
+    path = calibration(tmp_path / "c.json", **{**usual, **told})
+    made = napari_semsr.stitch(
+        bent_scan, tmp_path / "m.ome.tif", calibration=path, distortion=asked
+    )
+    assert made.distortion_from == source
+    assert len(made.warnings) == bool(said)
+    assert said in " ".join(made.warnings)
+
+
+def test_a_calibration_of_a_smaller_picture_is_doubted(bent_scan, tmp_path):
+    path = calibration(
+        tmp_path / "c.json", distortion=0.02, distortion_sd=0.0005, shape=[79, 100]
+    )
+    with pytest.raises(OptionError, match="calibrate by a picture of that size"):
+        napari_semsr.stitch(
+            bent_scan, tmp_path / "m.ome.tif",
+            calibration=calibration(tmp_path / "d.json", distortion=0.05,
+                                    distortion_sd=0.001, shape=[SIDE // 4] * 2),
+        )  # fmt: skip
+    made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=path)
+    assert "does not reach to the rim" in made.warnings[0]
 
 
 @pytest.fixture

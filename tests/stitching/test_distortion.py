@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from napari_semsr.core import Acquisition, Box, OptionError, run
+from napari_semsr.core import (
+    Acquisition,
+    Box,
+    FieldDistortion,
+    OptionError,
+    distort,
+    run,
+)
 from napari_semsr.core.acquisition import ArrayFrames
 from napari_semsr.simulation.superlens.scan import ScanOptions, cut_scan
 from napari_semsr.stitching import StitchOptions, plan_fusion, solve_mosaic
@@ -32,6 +40,13 @@ def take(amount, **more):
 
 def solved(acquisition, distortion="auto"):
     return run(solve_mosaic(acquisition, StitchOptions(distortion=distortion)))
+
+
+def calibrated(acquisition, amount, *, sd=0.0003, side=SIDE, centre=(0.0, 0.0)):
+    told = FieldDistortion(amount=amount, sd=sd, shape=(side, side), centre_px=centre)
+    known = told.on((SIDE, SIDE))
+    options = StitchOptions(distortion=known.amount)
+    return run(solve_mosaic(acquisition, options, known=known))
 
 
 def rms(solution, scan):
@@ -88,6 +103,56 @@ def test_a_scan_without_distortion_stays_as_it_was(still):
     assert np.array_equal(solution.positions_px, plain.positions_px)
     assert np.array_equal(solution.gains, plain.gains)
     assert np.array_equal(solution.flat.flat, plain.flat.flat)
+
+
+def test_a_calibrated_distortion_brings_its_deviation(still, bent):
+    scan, acquisition, _ = bent
+    # at twice the radius the displacement is eight times as much
+    solution = calibrated(acquisition, 0.12, sd=0.0012, side=2 * SIDE)
+    assert solution.distortion == pytest.approx(0.03)
+    assert solution.distortion_sd == pytest.approx(0.0003)
+    assert rms(solution, scan) < 2 * still[2]
+    assert np.median(solution.sigma_px) > np.median(still[1].sigma_px)
+    assert not solution.warnings
+
+
+def test_overlaps_that_contradict_a_calibration_are_told(bent):
+    solution = calibrated(bent[1], 0.02)
+    (said,) = solution.warnings
+    assert "The overlaps tell a distortion of 0.030" in said
+    assert "the calibration 0.0200 +- 0.0003, which is taken" in said
+
+
+def test_a_centre_off_the_middle_is_taken_back():
+    centre = (9.0, -14.0)
+    scene, places = scans.texture((420, 420), 3), []
+    grid = distort(*np.indices((SIDE, SIDE), float), (SIDE, SIDE), 0.05, centre=centre)
+    rng = np.random.default_rng(0)
+    frames = []
+    for cell in np.ndindex(3, 3):
+        place = 30 + 100 * np.array(cell) + rng.uniform(-3, 3, 2)
+        at = np.array(grid) + place[:, None, None]
+        frames.append(ndimage.map_coordinates(scene, at, order=5).astype(np.float32))
+        frames[-1] += rng.normal(scale=0.01, size=frames[-1].shape)
+        places.append(place)
+    acquisition = Acquisition(
+        ArrayFrames(np.stack(frames)),
+        tuple(f"{n}.tif" for n in range(9)),
+        nominal_px=np.rint(places),
+    )
+    right = calibrated(acquisition, 0.05, centre=centre)
+    wrong = calibrated(acquisition, 0.05)
+    errors = [scans.errors(item.positions_px, np.array(places))[1]
+              for item in (right, wrong)]  # fmt: skip
+    assert errors[0] < 0.05
+    assert errors[1] > 5 * errors[0]
+    assert right.distortion_centre_px == centre
+    # the mosaic is the scene, but for light and offset
+    plan = plan_fusion(acquisition, right)
+    image = plan.block(Box(60, 260, 60, 260))[0]
+    at = np.indices((200, 200)) + 60.0 + np.min(places, axis=0)[:, None, None]
+    true = ndimage.map_coordinates(scene, at, order=5)
+    assert np.corrcoef(image.ravel(), true.ravel())[0, 1] > 0.99
 
 
 def test_a_known_distortion_is_taken_back_as_it_is(still, bent):

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from napari.layers import Image, Shapes
+from qtpy.QtWidgets import QFileDialog
 
 from napari_semsr.core.errors import OptionError
+from napari_semsr.io import read_calibration
 from napari_semsr.widgets.calibrate import apply_pixel_size, line_length
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
@@ -48,7 +50,7 @@ def test_scale_from_a_line_over_a_known_distance(panel, model):
     assert group.pixel_size.value == (8.0, 8.0), "the line still lies on the image"
 
 
-def test_scale_from_a_grating(panel, model, finish):
+def test_scale_from_a_grating(panel, model, finish, tmp_path, monkeypatch):
     group = panel.calibrate
     y, x = np.indices((160, 200))
     lines = 1 + np.sin(2 * np.pi * (x + 0.3 * y) / 10)
@@ -62,8 +64,19 @@ def test_scale_from_a_grating(panel, model, finish):
     assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((20, 20), 1e-3)
     assert "Pixel size 20" in group.grating.text()
     assert "% at the rim" in group.grating.text()
+    path = tmp_path / "scope.json"
+    kind = "Calibration (*.json)"
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *_: (str(path.with_suffix("")), kind)
+    )
+    group.save_button.click()
+    assert "which Stitch mosaic takes" in panel.status.text()
+    size, _, bent = read_calibration(path)
+    assert size == pytest.approx((20, 20), 1e-3)
+    assert bent.shape == (160, 200)
     group.layer.value = model.layers["field"]
     assert group.grating.text() == ""
+    assert group.save_button.isHidden()
     group.grating_button.click()
     finish(panel)
     assert "No grating is seen" in panel.status.text()

@@ -118,13 +118,13 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
         )
         raise RegistrationError(msg)
     fit = _Fit(waves, np.zeros(len(waves)), 0.0)
+    free: _Freedom
     for widening in _WIDENING:
         free = "lean" if widening >= _LEANING else "none"
         fit = _refined(plane, lit, fit, widening, free)
-    settled, free = _settled(fit, plane.shape)
+    fit, free = _settled(fit, plane.shape)
     for _ in range(_LAST):
-        settled = _refined(plane, lit, settled, _WIDENING[-1], free)
-    fit = settled
+        fit = _refined(plane, lit, fit, _WIDENING[-1], free)
     if not fit.agreement > _AGREE:
         raise RegistrationError(_NONE)
     return _described(fit, free, plane.shape, options, periods)
@@ -278,7 +278,7 @@ def _settled(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
 def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
     """Where pixels, (2, …), lie without distortion, off the middle of the field."""
     y, x = fit.centre
-    even = np.stack(distort(*grid, shape, fit.distortion, centre=(y, x)))
+    even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
     even -= _middle(grid, shape)
     if fit.lean.any():
         terms = _second_order(grid - _middle(grid, shape), shape)
@@ -301,7 +301,8 @@ def _second_order(away: FloatArray, shape: IntPair) -> FloatArray:
 def _moves(places: FloatArray, fit: _Fit, free: _Freedom, shape: IntPair) -> FloatArray:
     """Slope of places, (2, N), by each parameter that all waves share, (…, 2, N)."""
     y, x = fit.centre
-    rim = np.stack(rim_displacement(*places, shape, centre=(y, x))) * min(shape) / 2
+    rim = np.stack(rim_displacement(places[0], places[1], shape, centre=(y, x)))
+    rim *= min(shape) / 2
     if free == "none":
         return rim[None]
     off = _middle(places, shape) + fit.centre[:, None]
@@ -399,16 +400,11 @@ def _solved(
             np.clip(fit.distortion + more[0], -MOST_DISTORTION, MOST_DISTORTION)
         ),
         centre=fit.centre + more[1:] if free == "centre" else fit.centre,
-        lean=_leaned(fit, more[1:]) if free == "lean" else fit.lean,
+        lean=fit.lean + more[1:].reshape(-1, 3) if free == "lean" else fit.lean,
         covariance=spread,
         residual=float(np.sqrt(variance)),
         agreement=float(np.abs(np.exp(1j * rest).mean())),
     )
-
-
-def _leaned(fit: _Fit, step: FloatArray) -> FloatArray:
-    """Terms of second order, changed by a step."""
-    return fit.lean + step.reshape(-1, 3)
 
 
 def _described(

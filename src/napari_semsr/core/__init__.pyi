@@ -13,7 +13,10 @@ from .background import (
     require_memory as require_memory,
     return_free_memory as return_free_memory,
 )
-from .calibration import Calibration as Calibration
+from .calibration import (
+    Calibration as Calibration,
+    FieldDistortion as FieldDistortion,
+)
 from .distortion import (
     MOST_DISTORTION as MOST_DISTORTION,
     distort as distort,

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field, PositiveInt
+
+from napari_semsr.core.options import Options
 from napari_semsr.core.types import FloatPair, IntPair
 
 
@@ -54,3 +57,43 @@ class Calibration:
     centre_px: FloatPair | None = None
     centre_sd_px: FloatPair | None = None
     uneven_px: float | None = None
+
+
+class FieldDistortion(Options):
+    """Distortion of a field as a calibration has it.
+
+    Attributes
+    ----------
+    amount, sd : float
+        Displacement at the rim over its radius, and standard deviation.
+    shape : tuple of int or None
+        Rows and columns of the picture that this rim is of; None where nobody knows.
+    centre_px : tuple of float
+        Centre of the distortion off the middle of that picture, ``(y, x)``.
+    """
+
+    amount: float
+    sd: float = Field(ge=0)
+    shape: tuple[PositiveInt, PositiveInt] | None = None
+    centre_px: FloatPair = (0.0, 0.0)
+
+    def on(self, shape: IntPair) -> "FieldDistortion":
+        """Give the same distortion in frames of another size and the same pixels.
+
+        They are taken to share their middle with the picture. Displacement grows with
+        the third power of the radius, so that the amount goes with its square.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of a frame.
+
+        Returns
+        -------
+        FieldDistortion
+            Of their rim; itself where its own is not known.
+        """
+        if self.shape is None:
+            return self
+        k = (min(shape) / min(self.shape)) ** 2
+        return self.replace(amount=k * self.amount, sd=k * self.sd, shape=shape)

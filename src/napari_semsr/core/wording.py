@@ -56,7 +56,7 @@ _PANELS = {
 }
 _VALUE = (
     r"[A-Z]{2,}\b|\d+(?:\.\d+)?\b|"
-    r"(?:affine|cpu|elastic|exact|frozen|full|max|tile)\b"
+    r"(?:affine|auto|cpu|elastic|exact|frozen|full|max|tile)\b"
 )
 _FLAG = re.compile(rf"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?: ({_VALUE}))?")
 _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")

@@ -1,7 +1,8 @@
 """Calibrations as JSON: what `semsr calibrate` writes, and others take.
 
 Only ``pixel_size_nm`` and ``pixel_size_sd_nm`` must be there, one number or ``(y, x)``
-each, so that a file may be written by hand.
+each, so that a file may be written by hand. A ``distortion`` needs its
+``distortion_sd``, and is of use with the ``shape`` whose rim it refers to.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 from napari_semsr.core import (
     Calibration,
+    FieldDistortion,
     FloatPair,
     OptionError,
     Options,
@@ -39,8 +41,10 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         place.write_text(text + "\n", encoding="utf-8")
 
 
-def read_calibration(path: Path) -> tuple[FloatPair, FloatPair]:
-    """Read a pixel size and its standard deviation.
+def read_calibration(
+    path: Path,
+) -> tuple[FloatPair, FloatPair, FieldDistortion | None]:
+    """Read a pixel size, its standard deviation, and the distortion of the field.
 
     Parameters
     ----------
@@ -51,11 +55,13 @@ def read_calibration(path: Path) -> tuple[FloatPair, FloatPair]:
     -------
     size, error : tuple of float
         ``(y, x)`` in nm.
+    distortion : FieldDistortion or None
+        None where it tells none.
 
     Raises
     ------
     ReadError
-        If it does not hold both.
+        If it does not hold the size and its error, or a distortion that is none.
     """
     try:
         if path.stat().st_size > _LARGEST:
@@ -79,7 +85,25 @@ def read_calibration(path: Path) -> tuple[FloatPair, FloatPair]:
             "that `semsr calibrate` wrote."
         )
         raise ReadError(msg)
-    return size, spread
+    return size, spread, _distortion(path, values)
+
+
+def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
+    """Read the distortion of the field, where one is told."""
+    told = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
+    if told["amount"] is None:
+        return None
+    more = {"shape": values.get("shape"), "centre_px": values.get("centre_px")}
+    told |= {name: value for name, value in more.items() if value is not None}
+    try:
+        return FieldDistortion.parse(told)
+    except OptionError as error:
+        msg = (
+            f"{path} tells a distortion that cannot be read: distortion and "
+            "distortion_sd must be numbers, and shape rows and columns; take a file "
+            "that `semsr calibrate` wrote."
+        )
+        raise ReadError(msg) from error
 
 
 def with_calibration(
@@ -98,7 +122,8 @@ def with_calibration(
     Returns
     -------
     dict
-        With ``pixel_size_nm`` and ``pixel_size_sd_nm`` in place of it.
+        With ``pixel_size_nm`` and ``pixel_size_sd_nm`` in place of it, and
+        ``known_distortion`` where one of the models has that.
 
     Raises
     ------
@@ -113,5 +138,8 @@ def with_calibration(
     if given.get("pixel_size_nm") is not None:
         msg = "Give a calibration or a pixel size, not both."
         raise OptionError(msg)
-    size, spread = read_calibration(Path(path))
-    return {**given, "pixel_size_nm": size, "pixel_size_sd_nm": spread}
+    size, spread, distortion = read_calibration(Path(path))
+    given |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}
+    if any("known_distortion" in model.model_fields for model in models):
+        given["known_distortion"] = distortion
+    return given

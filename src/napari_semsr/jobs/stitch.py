@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from napari_semsr.core import (
+    MOST_DISTORTION,
     Acquisition,
     Fault,
+    FieldDistortion,
     InputRecord,
+    IntPair,
     Job,
     Look,
     Micrograph,
@@ -251,6 +254,15 @@ class StitchFolderOptions(StitchOptions):
         description="standard deviation of that pixel size in nm, as a calibration "
         "tells it",
     )
+    distortion: float | Literal["auto", "none"] | None = Field(
+        default=None,
+        description="displacement at the rim along the radius, over that radius; auto: "
+        "from the overlaps, taken back where it is beyond doubt; none; by default that "
+        "of the calibration, without one auto",
+    )
+    known_distortion: FieldDistortion | None = Field(
+        default=None, description="distortion of the field, as a calibration tells it"
+    )
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
         description="type of the grey values; integers are rounded and clipped, and "
@@ -309,7 +321,11 @@ class StitchedFile(Result):
         Displacement at the rim over its radius that was taken back from every frame; 0
         where there is none beyond doubt, or was not to be.
     distortion_sd : float or None
-        Its standard deviation; None where it was not measured.
+        Its standard deviation; None where it was neither measured nor told.
+    distortion_centre_px : tuple of float
+        Its centre off the middle of a frame, ``(y, x)``.
+    distortion_from : {"overlaps", "calibration", "option"} or None
+        What told it; None where none was to be taken back.
     shading_percent : float
         What the flat field leaves, in % of the mean.
     warnings : tuple of str
@@ -343,6 +359,8 @@ class StitchedFile(Result):
     residual_px: float
     distortion: float
     distortion_sd: float | None
+    distortion_centre_px: tuple[float, float]
+    distortion_from: Literal["overlaps", "calibration", "option"] | None
     shading_percent: float
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
@@ -449,11 +467,14 @@ def stitch_job(
     flat, flat_record = _flat(request)
     yield Progress(0, 0, "recording the frames")
     provenance = yield from _provenance(request, scans, flat_record)
+    bent = _choose_distortion(request.options, acquisition.frame_shape)
     # the layout has been settled when the scan was opened
-    settled = request.options.replace(grid=None, order=None, overlap=None)
-    solution = yield from solve_mosaic(acquisition, settled, flat=flat)
-    provenance = _with_distortion(provenance, solution)
-    plan, shifts = yield from _plan(scans, solution, request.options)
+    settled = bent.options.replace(grid=None, order=None, overlap=None)
+    solution = yield from solve_mosaic(
+        acquisition, settled, flat=flat, known=bent.known
+    )
+    provenance = _with_distortion(provenance, solution, bent)
+    plan, shifts = yield from _plan(scans, solution, bent.options)
     about = Micrograph(
         np.zeros((1, 1), np.float32),
         solution.pixel_size_nm,
@@ -483,8 +504,14 @@ def stitch_job(
         residual_px=solution.residual_px,
         distortion=solution.distortion,
         distortion_sd=solution.distortion_sd,
+        distortion_centre_px=solution.distortion_centre_px,
+        distortion_from=bent.source,
         shading_percent=solution.shading_percent,
-        warnings=_warnings(scans, solution, written, shifts),
+        warnings=(
+            *bent.warnings,
+            *_disagreement(solution, bent),
+            *_warnings(scans, solution, written, shifts),
+        ),
         positions=tuple(_entry(name, at) for name, at in placed.items()),
         left_out=solution.left_out,
         seconds=time.monotonic() - begun,
@@ -667,13 +694,104 @@ def _provenance(
     return made_by("stitch", options, *inputs)
 
 
-def _with_distortion(provenance: Provenance, solution: "StitchSolution") -> Provenance:
+# Which distortion is taken back: what is asked for, else that of the calibration.
+
+# standard deviations, as where the overlaps find one
+_BEYOND_DOUBT = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Bent:
+    """What is to be taken back of the field's distortion."""
+
+    options: StitchFolderOptions  # With a word or a number for it
+    told: FieldDistortion | None = None  # The calibration's, at the rim of a frame
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> FieldDistortion | None:
+        """The calibration's, where it is that which is taken back."""
+        return self.told if self.source == "calibration" else None
+
+    @property
+    def source(self) -> Literal["overlaps", "calibration", "option"] | None:
+        """What tells it."""
+        asked = self.options.distortion
+        if isinstance(asked, str):
+            return "overlaps" if asked == "auto" else None
+        return "option" if asked is not None else "calibration"
+
+
+def _choose_distortion(options: StitchFolderOptions, shape: IntPair) -> _Bent:
+    """Choose what is taken back of frames of some shape."""
+    asked, known = options.distortion, options.known_distortion
+    if known is None or known.shape is None:
+        chosen = options.replace(distortion="auto" if asked is None else asked)
+        return _Bent(chosen, None, () if known is None else (_shapeless(known),))
+    told = known.on(shape)
+    about = f"{told.amount:.4f} +- {told.sd:.1g} at the rim of these frames"
+    if isinstance(asked, float):
+        off = abs(asked - told.amount) > _BEYOND_DOUBT * told.sd
+        said = (
+            f"The distortion is {asked:g} as given, though the calibration has {about}."
+        )
+        return _Bent(options, told, (said,) if off else ())
+    if asked is not None:
+        return _Bent(options, told)
+    picture, frame = (f"{y} x {x} px" for y, x in (known.shape, shape))
+    if abs(told.amount) > MOST_DISTORTION:
+        msg = (
+            f"The calibration's distortion, of a picture of {picture}, would be "
+            f"{told.amount:.2g} at the rim of frames of {frame}: calibrate by a "
+            "picture of that size, or give --distortion auto."
+        )
+        raise OptionError(msg)
+    beyond = (
+        f"The calibration's picture of {picture} does not reach to the rim of frames "
+        f"of {frame}, where its distortion is a guess: calibrate by a picture of that "
+        "size."
+    )
+    return _Bent(options, told, (beyond,) if min(shape) > min(known.shape) else ())
+
+
+def _shapeless(known: FieldDistortion) -> str:
+    """Say why a distortion is of no use."""
+    return (
+        f"The calibration tells a distortion of {known.amount:.4g}, but not the shape "
+        "of the picture that it was found in, so that it is not used: calibrate anew."
+    )
+
+
+def _disagreement(solution: "StitchSolution", bent: _Bent) -> tuple[str, ...]:
+    """Say where the overlaps contradict a calibration that was not asked."""
+    told, error = bent.told, solution.distortion_sd
+    if told is None or bent.source != "overlaps" or error is None:
+        return ()
+    doubt = _BEYOND_DOUBT * float(np.hypot(error, told.sd))
+    # what counts as none may be as much as that
+    doubt += 0 if solution.distortion else _BEYOND_DOUBT * error
+    if abs(solution.distortion - told.amount) <= doubt:
+        return ()
+    found = f"{solution.distortion:.4f}" if solution.distortion else "none"
+    said = (
+        f"The overlaps tell a distortion of {found} +- {error:.1g} at the rim, the "
+        f"calibration {told.amount:.4f} +- {told.sd:.1g}: see that its picture was "
+        "taken through the same sphere, with the same part of the camera."
+    )
+    return (said,)
+
+
+def _with_distortion(
+    provenance: Provenance, solution: "StitchSolution", bent: _Bent
+) -> Provenance:
     """Record the distortion that was found and taken back."""
     if solution.distortion_sd is None or not solution.distortion:
         return provenance
     found = {
         "distortion": solution.distortion,
         "distortion_sd": solution.distortion_sd,
+        "distortion_centre_px": solution.distortion_centre_px,
+        "distortion_from": bent.source,
     }
     options = {**provenance.options, "found": found}
     return provenance.model_copy(update={"options": options})

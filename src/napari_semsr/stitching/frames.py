@@ -13,6 +13,7 @@ from napari_semsr.core import (
     Acquisition,
     Float32Array,
     FloatArray,
+    FloatPair,
     rim_displacement,
     undistort,
 )
@@ -95,8 +96,8 @@ class CorrectedFrames:
     """Frames of an acquisition with the shading taken off.
 
     `gains` (N,); `rotations` (N, 2), turn in radians and relative scale less 1 of each
-    frame, and `distortion` of the field (`napari_semsr.core.distort`): both are taken
-    back.
+    frame, and `distortion` of the field about `centre_px` off the middle of the frame
+    (`napari_semsr.core.distort`): both are taken back.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class CorrectedFrames:
         gains: NDArray[np.float64] | None = None,
         rotations: NDArray[np.float64] | None = None,
         distortion: float = 0.0,
+        centre_px: FloatPair = (0.0, 0.0),
     ) -> None:
         self.acquisition = acquisition
         self.flat = flat
@@ -115,7 +117,7 @@ class CorrectedFrames:
         )
         self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
         self._inverse = self._inverse.astype(np.float32)
-        self.distortion = distortion
+        self.distortion, self.centre_px = distortion, centre_px
         # inverse variance of a pixel of a frame of gain 1 that is not turned
         self.weight = flat.weight
         if distortion:
@@ -186,7 +188,13 @@ class CorrectedFrames:
         """Pixels that show these places, (2, …), of undistorted frames."""
         if not self.distortion:
             return places
-        y, x = undistort(places[0], places[1], self.frame_shape, self.distortion)
+        y, x = undistort(
+            places[0],
+            places[1],
+            self.frame_shape,
+            self.distortion,
+            centre=self.centre_px,
+        )
         # what no pixel shows lies outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
 
@@ -199,7 +207,9 @@ class CorrectedFrames:
         places = np.indices(self.frame_shape, np.float64)
         if self.distortion:
             places = self._places
-        y, x = rim_displacement(places[0], places[1], self.frame_shape)
+        y, x = rim_displacement(
+            places[0], places[1], self.frame_shape, centre=self.centre_px
+        )
         return y.astype(np.float32), x.astype(np.float32)
 
     def changed(
@@ -215,6 +225,7 @@ class CorrectedFrames:
             self.gains,
             self.rotations if rotations is None else rotations,
             self.distortion if distortion is None else distortion,
+            self.centre_px,
         )
 
     def with_frames(
@@ -225,7 +236,12 @@ class CorrectedFrames:
     ) -> "CorrectedFrames":
         """Other frames through the same optics; `gains` (N,), `rotations` (N, 2)."""
         return CorrectedFrames(
-            acquisition, self.flat, gains, rotations, self.distortion
+            acquisition,
+            self.flat,
+            gains,
+            rotations,
+            self.distortion,
+            self.centre_px,
         )
 
     def banded(self, index: int) -> Float32Array:

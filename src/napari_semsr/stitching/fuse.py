@@ -187,6 +187,7 @@ def plan_fusion(
         solution.gains,
         solution.turns,
         solution.distortion,
+        solution.distortion_centre_px,
     )
     positions = solution.positions_px - np.nanmin(solution.positions_px, axis=0)
     last = np.nanmax(np.round(positions), axis=0).astype(int)

@@ -60,10 +60,10 @@ class StitchOptions(Options):
 
     @field_validator("distortion", mode="before")
     @classmethod
-    def _amount(cls, value: object) -> float | str:
+    def _amount(cls, value: object) -> object:
         """Accept a word or a number that does not fold a frame, also as text."""
-        if value in ("auto", "none"):
-            return str(value)
+        if value is None or value in ("auto", "none"):
+            return value
         try:
             amount = float("nan" if isinstance(value, bool) else value)  # type: ignore[arg-type]
         except (TypeError, ValueError):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Fault, FloatArray, PixelSize
+from napari_semsr.core import Fault, FloatArray, FloatPair, PixelSize
 from napari_semsr.stitching.flat_field import FlatField
 
 
@@ -97,7 +97,9 @@ class StitchSolution:
         Radial distortion of every frame that was taken back, as the displacement at
         the rim over its radius; 0 where none was found or asked for.
     distortion_sd : float or None
-        Standard deviation of it; None where it was not measured.
+        Standard deviation of it; None where it was neither measured nor told.
+    distortion_centre_px : tuple of float
+        Its centre off the middle of the frame, ``(y, x)``.
     noise : float
         Standard deviation of a corrected pixel where the field is brightest.
     threshold : float
@@ -131,6 +133,7 @@ class StitchSolution:
     threshold: float
     distortion: float = 0.0
     distortion_sd: float | None = None
+    distortion_centre_px: FloatPair = (0.0, 0.0)
     stage: StageFit | None = None
     pixel_size_nm: PixelSize | None = None
     estimated_pixel_size_nm: PixelSize | None = None

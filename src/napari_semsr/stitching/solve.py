@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from napari_semsr.core import (
     MOST_DISTORTION,
     Acquisition,
+    FieldDistortion,
     IntPair,
     Job,
     OptionError,
@@ -105,14 +106,19 @@ def _flat(
 
 
 def _begin(
-    acquisition: Acquisition, options: StitchOptions, flat: NDArray[Any] | None
+    acquisition: Acquisition,
+    options: StitchOptions,
+    flat: NDArray[Any] | None,
+    known: FieldDistortion | None,
 ) -> State:
     """Flat field and nominal positions."""
     acquisition = _with_options(acquisition, options)
+    given = 0.0 if isinstance(options.distortion, str) else options.distortion
     prepared = CorrectedFrames(
         acquisition,
         _flat(acquisition, options, flat),
-        distortion=0.0 if isinstance(options.distortion, str) else options.distortion,
+        distortion=given if known is None else known.amount,
+        centre_px=(0.0, 0.0) if known is None else known.centre_px,
     )
     return State(acquisition, options, prepared, *nominal_positions(prepared))
 
@@ -224,6 +230,7 @@ def _reshade(state: State, knots: int) -> None:
                 plain,
                 state.prepared.gains,
                 distortion=state.prepared.distortion,
+                centre_px=state.prepared.centre_px,
             )
     before = state.prepared
     fitted = refine_shading(
@@ -239,7 +246,12 @@ def _reshade(state: State, knots: int) -> None:
     if not state.options.match_gain:
         gains = np.ones_like(gains)
     state.prepared = CorrectedFrames(
-        state.acquisition, fitted.flat, gains, before.rotations, before.distortion
+        state.acquisition,
+        fitted.flat,
+        gains,
+        before.rotations,
+        before.distortion,
+        before.centre_px,
     )
 
 
@@ -391,11 +403,36 @@ def _is_distorted(state: State) -> bool:
     return amount > _BEYOND_DOUBT * state.distortion_sd and amount * rim > error
 
 
+def _doubt_known(state: State, known: FieldDistortion) -> None:
+    """Tell what the error of a known distortion does to places, and what overlaps say.
+
+    Frames that match a period away say nothing that could contradict.
+    """
+    state.distortion_sd = known.sd
+    pairs = overlapping_pairs(state.positions, state.acquisition.frame_shape)
+    found = measure_rim(state.prepared, state.positions, pairs, _LAST_SWEEPS[-1])
+    if found is None:
+        return
+    rim = min(state.acquisition.frame_shape) / 2
+    error, more = found.sigma * found.excess / rim, found.step / rim
+    state.distortion_doubt = found.doubt_px * (known.sd / error)
+    if state.is_periodic or state.ambiguous:
+        return
+    if abs(more) > _BEYOND_DOUBT * np.hypot(error, known.sd):
+        state.warnings.append(
+            f"The overlaps tell a distortion of {known.amount + more:.4f} +- "
+            f"{error:.1g} at the rim, the calibration {known.amount:.4f} +- "
+            f"{known.sd:.1g}, which is taken: see that its picture was taken through "
+            "the same sphere, with the same part of the camera."
+        )
+
+
 def solve_mosaic(
     acquisition: Acquisition,
     options: StitchOptions | None = None,
     *,
     flat: NDArray[Any] | None = None,
+    known: FieldDistortion | None = None,
 ) -> Job[StitchSolution]:
     """Find where every frame of a scan lies.
 
@@ -407,6 +444,9 @@ def solve_mosaic(
         Defaults measure what the scan does not say.
     flat : (Y, X) numpy.ndarray, optional
         Flat field image, already read.
+    known : FieldDistortion, optional
+        What is known of the field; stands in place of the option, which is then a
+        number.
 
     Returns
     -------
@@ -427,7 +467,7 @@ def solve_mosaic(
     """
     options = StitchOptions() if options is None else options
     yield Progress(0, 0, "Finding the flat field")
-    state = _begin(acquisition, options, flat)
+    state = _begin(acquisition, options, flat, known)
     begun = state.prepared
     yield from _coarse(state)
     if options.distortion == "auto":
@@ -448,4 +488,6 @@ def solve_mosaic(
     yield from _fine(state, (1.0,) * 4)
     if drop_misfits(state):
         yield from _fine(state, (1.0,) * 2)
+    if known is not None:
+        _doubt_known(state, known)
     return finish(state)

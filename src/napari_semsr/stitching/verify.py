@@ -383,6 +383,7 @@ def _summarise(state: State) -> StitchSolution:
         turns=state.prepared.rotations,
         distortion=state.prepared.distortion,
         distortion_sd=state.distortion_sd,
+        distortion_centre_px=state.prepared.centre_px,
         noise=state.noise,
         threshold=state.threshold,
         stage=stage,

@@ -16,7 +16,14 @@ from psygnal import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_semsr.analysis import CalibrateOptions
-from napari_semsr.core import OptionError, PixelSize, SemsrError, parse_pixel_size
+from napari_semsr.core import (
+    Calibration,
+    OptionError,
+    PixelSize,
+    SemsrError,
+    parse_pixel_size,
+)
+from napari_semsr.io import write_calibration
 from napari_semsr.jobs import CalibrationReport, calibrate_job
 from napari_semsr.widgets.base import (
     TIMES,
@@ -24,6 +31,7 @@ from napari_semsr.widgets.base import (
     Form,
     Note,
     Step,
+    ask_file,
     history_of,
     is_alive,
     push_button,
@@ -41,7 +49,8 @@ if TYPE_CHECKING:
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
 """Nanometres in each unit that is offered."""
 _DECIMALS = 6
-_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+_CALIBRATIONS = {"Calibration (*.json)": ".json"}
 
 
 def format_nm(size: tuple[float, float] | None) -> str:
@@ -276,6 +285,13 @@ class CalibrateGroup(QWidget):
             "and skew and distortion of the field.",
         )
         self.grating = Note()
+        self.save_button = push_button(
+            "Save calibration\N{HORIZONTAL ELLIPSIS}",
+            self.save,
+            "Write pixel size, skew and distortion with their errors, as Stitch mosaic "
+            "takes them.",
+        )
+        self._found: Calibration | None = None
         self.undo_button = push_button(
             "Undo", self.undo, "Give the pixel size back that was replaced last."
         )
@@ -295,6 +311,7 @@ class CalibrateGroup(QWidget):
                 self.pitch,
                 self.grating_button,
                 self.grating,
+                self.save_button,
                 self.undo_button,
             )
         )
@@ -310,7 +327,7 @@ class CalibrateGroup(QWidget):
         except SemsrError:
             size = None
         self.pixel_size.value = size
-        self.grating.setText("")
+        self._show_found(None)
         self._show_length()
 
     def _show_length(self, event: object = None) -> None:
@@ -445,14 +462,34 @@ class CalibrateGroup(QWidget):
         self._calibrate(found.pixel_size_nm)
         share = 100 * found.distortion
         size = format_nm(found.pixel_size_nm)
-        size += f" {_PLUS_MINUS} {max(found.pixel_size_sd_nm):.2g} nm"
-        bent = f"{share:.3g} {_PLUS_MINUS} {100 * found.distortion_sd:.2g} % at the rim"
+        size += f" {PLUS_MINUS} {max(found.pixel_size_sd_nm):.2g} nm"
+        bent = f"{share:.3g} {PLUS_MINUS} {100 * found.distortion_sd:.2g} % at the rim"
         lines = [f"Pixel size {size}", f"Distortion {bent}"]
         if found.skew is not None:
-            skew = f"{found.skew:.2g} {_PLUS_MINUS} {found.skew_sd:.1g} degrees"
+            skew = f"{found.skew:.2g} {PLUS_MINUS} {found.skew_sd:.1g} degrees"
             lines.append(f"Skew {skew}")
         lines.append(f"{found.periods:.0f} periods, {found.lattice}")
-        self.grating.setText("\n".join(lines))
+        if found.centre_px is not None:
+            y, x = found.centre_px
+            lines.append(f"Its centre is y {y:+.1f}, x {x:+.1f} px off the middle")
+        lines += report.warnings
+        self._show_found(found, "\n".join(lines))
+
+    def _show_found(self, found: Calibration | None, said: str = "") -> None:
+        """Say what a grating tells, which can then be saved."""
+        self._found = found
+        self.grating.setText(said)
+        self.save_button.setVisible(found is not None)
+
+    def save(self) -> None:
+        """Ask for a name, and write what the grating tells."""
+        if self._found is None:
+            return
+        path = ask_file(self, "Save calibration", "calibration", _CALIBRATIONS)
+        if path is not None:
+            with self._told():
+                write_calibration(path, self._found)
+                self._say(f"Saved {path}, which Stitch mosaic takes as Calibration.")
 
     def measure(self) -> None:
         """Turn the line and the known distance into a pixel size."""

@@ -1,5 +1,6 @@
 """A folder of frames in the panel: mosaic, outlines, joints, and what is said."""
 
+import json
 import shutil
 
 import numpy as np
@@ -237,6 +238,35 @@ def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
     assert panel.options().distortion == 0.02
     run_panel(panel)
     assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
+
+
+def test_a_calibration_gives_pixel_size_and_distortion(make, scan, run_panel, tmp_path):
+    panel = make(scan)
+    path = tmp_path / "c.json"
+    told = {
+        "pixel_size_nm": [25, 25], "pixel_size_sd_nm": [0.1, 0.1],
+        "distortion": 0.004, "distortion_sd": 0.001, "shape": [192, 192],
+    }  # fmt: skip
+    path.write_text(json.dumps(told))
+    panel.calibration.value = path
+    assert panel.pixel_size.value == (25, 25)
+    assert not panel.pixel_size.isEnabled()
+    assert "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the rim" in panel.calibrated.text()
+    assert panel.distortion.current_choice == "from the calibration"
+    run_panel(panel)
+    bent = str(panel.findings().numbers["Distortion"])
+    assert bent.startswith("0.1 % \N{PLUS-MINUS SIGN} 0.025 %")
+    assert "by calibration" in bent
+    panel.look()  # what the scan says does not come back
+    assert panel.pixel_size.value == (25, 25)
+    path.write_text("{}")
+    panel.calibration.line_edit.value = ""
+    assert panel.pixel_size.isEnabled()
+    assert panel.options().known_distortion is None
+    assert panel.distortion.value == "auto"
+    panel.calibration.value = path
+    assert "must hold pixel_size_nm" in panel.status.text()
+    assert "must hold pixel_size_nm" in run_panel(panel)
 
 
 def test_cancel_leaves_nothing(make, model, scan, finish):

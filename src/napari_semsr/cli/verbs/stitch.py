@@ -35,7 +35,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted output"
     )
-    add_options(parser, jobs.StitchFolderOptions, title="frames, joints and blending")
+    add_options(
+        parser,
+        jobs.StitchFolderOptions,
+        title="frames, joints and blending",
+        exclude={"known_distortion"},
+    )
 
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.StitchedFile"]:
@@ -80,6 +85,8 @@ def _distortion(result: "jobs.StitchedFile") -> str:
     if result.distortion_sd is None:
         return number(result.distortion) if result.distortion else "not looked for"
     sure = f"+- {number(result.distortion_sd)} at the rim"
+    if result.distortion_from == "calibration":
+        return f"{number(result.distortion)} {sure}, of the calibration"
     found = number(result.distortion) if result.distortion else "none found, 0"
     return f"{found} {sure}"
 

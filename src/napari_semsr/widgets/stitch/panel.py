@@ -13,10 +13,12 @@ from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
 from napari_semsr.core import (
     MOST_DISTORTION,
     Acquisition,
+    FieldDistortion,
     FloatArray,
     Job,
     Micrograph,
     OptionError,
+    PixelSize,
     Progress,
 )
 from napari_semsr.io import (
@@ -26,8 +28,10 @@ from napari_semsr.io import (
     STORE_KEY,
     ReadOptions,
     get_reader,
+    read_calibration,
     read_heights,
     scan_layers,
+    with_calibration,
 )
 from napari_semsr.jobs import (
     StitchedFile,
@@ -63,7 +67,7 @@ from napari_semsr.widgets.base import (
     typed_store,
     written,
 )
-from napari_semsr.widgets.calibrate import PixelSizeEdit, format_nm
+from napari_semsr.widgets.calibrate import PLUS_MINUS, PixelSizeEdit, format_nm
 from napari_semsr.widgets.layers import (
     free_name,
     result_name,
@@ -91,6 +95,12 @@ _JOINT, _LINE, _STAGE, _NONE = "#4ca3dd", "#f2a33a", "#59b368", "#d9655b"
 
 _FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"
+_DISTORTION_CALIBRATED = "calibration"
+_DISTORTIONS = (
+    ("from the overlaps", "auto"),
+    ("none: frames are true", "none"),
+    ("a number", _DISTORTION_NUMBER),
+)
 _NOTHING = "Choose a folder of frames to see what it holds."
 _TITLE = "Stitch mosaic"
 _OF_A_JOINT = [
@@ -246,6 +256,15 @@ class StitchMosaicPanel(Panel):
         )
         self.grid.native.setPlaceholderText("as the folder says, or 4x5")
         self.pixel_size = PixelSizeEdit("As the scan says; correct it here if wrong.")
+        self.calibration = FileEdit(
+            name="calibration",
+            label="Calibration",
+            tooltip="Pixel size and distortion by a grating, as Calibrate from a "
+            "grating in Open mosaic saves them; empty takes what the scan says.",
+            mode=FileDialogMode.OPTIONAL_FILE,
+            filter="*.json",
+        )
+        self.calibrated = Note()
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
@@ -266,11 +285,7 @@ class StitchMosaicPanel(Panel):
             label="Distortion",
             tooltip="How the uneven magnification of the field is found and taken "
             "back.",
-            choices=[
-                ("from the overlaps", "auto"),
-                ("none: frames are true", "none"),
-                ("a number", _DISTORTION_NUMBER),
-            ],
+            choices=_DISTORTIONS,
         )
         self.distortion_amount = FloatSpinBox(
             name="distortion_amount",
@@ -303,6 +318,8 @@ class StitchMosaicPanel(Panel):
             self.focus,
             self.grid,
             self.pixel_size,
+            self.calibration,
+            self.calibrated,
             self.flat,
             self.flat_file.native,
         )
@@ -318,6 +335,8 @@ class StitchMosaicPanel(Panel):
         self._show_flat_file(self.flat.value)
         self.distortion.changed.connect(self._show_amount)
         self._show_amount(self.distortion.value)
+        self._stated: PixelSize | None = None
+        self.calibration.changed.connect(self._show_calibration)
         self._take_open_scan()
 
     def _build_results(self) -> None:
@@ -341,6 +360,26 @@ class StitchMosaicPanel(Panel):
 
     def _show_amount(self, method: str) -> None:
         self.distortion_amount.native.setVisible(method == _DISTORTION_NUMBER)
+
+    def _show_calibration(self, _: object = None) -> None:
+        """Show the pixel size of a calibration, and offer its distortion."""
+        path = typed_path(self.calibration)
+        size, said, choices = self._stated, "", _DISTORTIONS
+        with self.told():
+            if path is not None:
+                size, error, bent = read_calibration(path)
+                said = f"{format_nm(size)} {PLUS_MINUS} {max(error):.2g} nm"
+                if bent is not None and bent.shape is not None:
+                    choices = (
+                        ("from the calibration", _DISTORTION_CALIBRATED),
+                        *_DISTORTIONS,
+                    )
+                    said += _told_distortion(bent)
+        self.calibrated.setText(said)
+        self.pixel_size.setEnabled(not said)
+        self.pixel_size.value = size
+        self.distortion.choices = choices
+        self.distortion.value = choices[0][1]
 
     # -- looking at the scan ----------------------------------------------------
 
@@ -370,7 +409,7 @@ class StitchMosaicPanel(Panel):
     def look(self, folder: Path | None = None) -> None:
         """Say what a folder holds."""
         chosen = folder or self.folder.value
-        self.pixel_size.value = None
+        self._state_size(None)
         if not isinstance(chosen, Path) or chosen == Path():
             self.about.setText(_NOTHING)
         elif not chosen.exists():
@@ -388,8 +427,14 @@ class StitchMosaicPanel(Panel):
         self.about.setText(facts)
         self.focus.value = "max" if heights else "none"
         self.how.show_row("focus", bool(heights))
-        self.pixel_size.value = acquisition.pixel_size_nm
+        self._state_size(acquisition.pixel_size_nm)
         self.show_status(f"{acquisition.name} can be stitched.")
+
+    def _state_size(self, size: PixelSize | None) -> None:
+        """Show what the scan says, unless a calibration stands in its place."""
+        self._stated = size
+        if self.pixel_size.isEnabled():
+            self.pixel_size.value = size
 
     def show_frames(self) -> None:
         """Add the raw frames at their nominal places."""
@@ -411,16 +456,25 @@ class StitchMosaicPanel(Panel):
                 msg = "A flat field file must be chosen, or another method."
                 raise OptionError(msg)
             method = str(path)
+        calibration = typed_path(self.calibration)
+        sized = {"pixel_size_nm": self.pixel_size.value}
+        if calibration is not None:
+            sized = {"calibration": calibration}
         options: StitchFolderOptions = self.form.options(
             grid=self.grid.value,
-            pixel_size_nm=self.pixel_size.value,
             flat_field=method,
             focus=self.focus.value,
-            distortion=self.distortion_amount.value
-            if self.distortion.value == _DISTORTION_NUMBER
-            else self.distortion.value,
+            distortion=self._chosen_distortion(),
+            **with_calibration(sized, [StitchFolderOptions]),
         )
         return options
+
+    def _chosen_distortion(self) -> float | str | None:
+        """Give what is typed; None for that of the calibration."""
+        chosen = self.distortion.value
+        if chosen == _DISTORTION_NUMBER:
+            return float(self.distortion_amount.value)
+        return None if chosen == _DISTORTION_CALIBRATED else str(chosen)
 
     def writes(self) -> Path | None:
         """Give the path that was chosen."""
@@ -753,6 +807,13 @@ def _rms(made: StitchedFile, px: float) -> Quantity:
     return Quantity(px, "px", ".3g", f"{nm}RMS")
 
 
+def _told_distortion(bent: FieldDistortion) -> str:
+    """Say what a calibration tells of the field."""
+    rows, columns = bent.shape or (0, 0)
+    share = f"{100 * bent.amount:.3g} {PLUS_MINUS} {100 * bent.sd:.2g} %"
+    return f"; distortion {share} at the rim of {rows} {TIMES} {columns} px"
+
+
 def _distortion(made: StitchedFile) -> Quantity | str:
     """Give what was taken back, with its deviation where it was measured."""
     if made.distortion_sd is None and not made.distortion:
@@ -760,7 +821,9 @@ def _distortion(made: StitchedFile) -> Quantity | str:
     share = Quantity(100 * made.distortion, "%", ".3g", "at the rim")
     if made.distortion_sd is None:
         return share
-    note = f"\N{PLUS-MINUS SIGN} {100 * made.distortion_sd:.2g} % at the rim"
+    note = f"{PLUS_MINUS} {100 * made.distortion_sd:.2g} % at the rim"
+    if made.distortion_from == "calibration":
+        note += ", by calibration"
     return replace(share, note=note)
 
 
