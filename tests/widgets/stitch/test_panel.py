@@ -240,7 +240,9 @@ def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
     assert str(panel.findings().numbers["Distortion"]) == "2 % at the rim"
 
 
-def test_a_calibration_gives_pixel_size_and_distortion(make, scan, run_panel, tmp_path):
+def test_a_calibration_gives_pixel_size_and_distortion(
+    make, scan, run_panel, finish, tmp_path
+):
     panel = make(scan)
     path = tmp_path / "c.json"
     told = {
@@ -258,6 +260,7 @@ def test_a_calibration_gives_pixel_size_and_distortion(make, scan, run_panel, tm
     assert bent.startswith("0.1 % \N{PLUS-MINUS SIGN} 0.025 %")
     assert "by calibration" in bent
     panel.look()  # what the scan says does not come back
+    finish(panel)
     assert panel.pixel_size.value == (25, 25)
     path.write_text("{}")
     panel.calibration.line_edit.value = ""
