@@ -254,7 +254,8 @@ class StitchFolderOptions(StitchOptions):
         description="standard deviation of that pixel size in nm, as a calibration "
         "tells it",
     )
-    distortion: float | Literal["auto", "none"] | None = Field(
+    # None stands for what `_choose_distortion` puts in its place before frames are solved
+    distortion: float | Literal["auto", "none"] | None = Field(  # type: ignore[assignment]
         default=None,
         description="displacement at the rim along the radius, over that radius; auto: "
         "from the overlaps, taken back where it is beyond doubt; none; by default that "

@@ -20,6 +20,7 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
+    parse_pixel_size,
 )
 from napari_semsr.io import (
     FOLDER_KEY,
@@ -364,11 +365,13 @@ class StitchMosaicPanel(Panel):
     def _show_calibration(self, _: object = None) -> None:
         """Show the pixel size of a calibration, and offer its distortion."""
         path = typed_path(self.calibration)
-        size, said, choices = self._stated, "", _DISTORTIONS
+        size, said = self._stated, ""
+        choices: tuple[tuple[str, str], ...] = _DISTORTIONS
         with self.told():
             if path is not None:
-                size, error, bent = read_calibration(path)
-                said = f"{format_nm(size)} {PLUS_MINUS} {max(error):.2g} nm"
+                told, error, bent = read_calibration(path)
+                size = parse_pixel_size(told)
+                said = f"{format_nm(told)} {PLUS_MINUS} {max(error):.2g} nm"
                 if bent is not None and bent.shape is not None:
                     choices = (
                         ("from the calibration", _DISTORTION_CALIBRATED),
@@ -457,7 +460,7 @@ class StitchMosaicPanel(Panel):
                 raise OptionError(msg)
             method = str(path)
         calibration = typed_path(self.calibration)
-        sized = {"pixel_size_nm": self.pixel_size.value}
+        sized: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
             sized = {"calibration": calibration}
         options: StitchFolderOptions = self.form.options(
