@@ -254,7 +254,7 @@ class StitchFolderOptions(StitchOptions):
         description="standard deviation of that pixel size in nm, as a calibration "
         "tells it",
     )
-    # None stands for what `_choose_distortion` puts in its place before frames are solved
+    # `_choose_distortion` puts another in the place of None before frames are solved
     distortion: float | Literal["auto", "none"] | None = Field(  # type: ignore[assignment]
         default=None,
         description="displacement at the rim along the radius, over that radius; auto: "
