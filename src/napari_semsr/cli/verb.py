@@ -244,10 +244,14 @@ def length(nm: float | None, px: float | None = None) -> str:
     return f"{number(nm)} nm" + (f" ({number(px)} px)" if px is not None else "")
 
 
-def pixel_size(value: Sequence[float] | None) -> str:
-    """Say a pixel size; `value`: ``(y, x)`` in nm."""
+def pixel_size(
+    value: Sequence[float] | None, error: Sequence[float] | None = None
+) -> str:
+    """Say a pixel size, ``(y, x)`` in nm, and the larger deviation of the two."""
     if value is None:
         return "unknown"
+    if error is not None:
+        return f"{pixel_size(value)} +- {number(max(error), 2)} nm"
     y, x = value
     if math.isclose(y, x, rel_tol=1e-9):
         return f"{y:.6g} nm"

@@ -130,6 +130,8 @@ class Registered(Result):
         Type of the grey values in the output.
     pixel_size_nm, origin : tuple of float
         ``(y, x)``, those of the fixed image.
+    pixel_size_sd_nm : tuple of float or None
+        Standard deviation of that pixel size; None where no calibration told it.
     model : str
         ``"similarity"``, ``"affine"`` or ``"elastic"``.
     transform : dict
@@ -163,6 +165,7 @@ class Registered(Result):
     shape: IntPair
     dtype: str
     pixel_size_nm: FloatPair
+    pixel_size_sd_nm: FloatPair | None
     origin: FloatPair
     model: str
     transform: dict[str, Any]
@@ -261,6 +264,7 @@ def register_job(
         shape=pair.fixed.shape,
         dtype=written.dtype,
         pixel_size_nm=pair.fixed.scale,
+        pixel_size_sd_nm=pair.fixed.pixel_size_sd_nm,
         origin=pair.fixed.origin,
         **_facts(found),
     )
@@ -372,14 +376,18 @@ class _Pair:
             # no input: what an image shows is not made of where it lies
             "fixed": self.fixed_record.name,
             "fixed_digest": self.fixed_record.digest,
+            # lengths in the result are as sure as those in the fixed image
+            "pixel_size_nm": self.fixed.pixel_size_nm,
+            "pixel_size_sd_nm": self.fixed.pixel_size_sd_nm,
             "reading": self.reading,
             **_facts(found),
         }
-        return self.moving.replace(
+        made = self.moving.replace(
             pixel_size_nm=self.fixed.pixel_size_nm,
             origin=self.fixed.origin,
             provenance=made_by("register", jsonable(said), self.moving_record),
         )
+        return made.with_size_error(self.fixed.pixel_size_sd_nm)
 
 
 def _open(

@@ -53,10 +53,14 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
 
 
-def format_nm(size: tuple[float, float] | None) -> str:
-    """Write a pixel size for people; `size`: ``(y, x)`` in nm."""
+def format_nm(
+    size: tuple[float, float] | None, error: tuple[float, float] | None = None
+) -> str:
+    """Write a pixel size, ``(y, x)`` in nm, and the larger deviation of the two."""
     if size is None:
         return "unknown"
+    if error is not None:
+        return f"{format_nm(size)} {PLUS_MINUS} {max(error):.2g} nm"
     y, x = size
     if math.isclose(y, x, rel_tol=1e-6):
         return f"{y:.6g} nm"
@@ -461,8 +465,7 @@ class CalibrateGroup(QWidget):
         self.layer.value = layer
         self._calibrate(found.pixel_size_nm)
         share = 100 * found.distortion
-        size = format_nm(found.pixel_size_nm)
-        size += f" {PLUS_MINUS} {max(found.pixel_size_sd_nm):.2g} nm"
+        size = format_nm(found.pixel_size_nm, found.pixel_size_sd_nm)
         bent = f"{share:.3g} {PLUS_MINUS} {100 * found.distortion_sd:.2g} % at the rim"
         lines = [f"Pixel size {size}", f"Distortion {bent}"]
         if found.skew is not None:

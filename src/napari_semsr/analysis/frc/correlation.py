@@ -78,7 +78,8 @@ class FrcResult:
         Inverse of the crossing, in mean pixels and nm; None without a crossing, and
         in nm without a pixel size.
     interval_px, interval_nm : tuple of float or None
-        95 % interval of the resolution.
+        95 % interval of the resolution; in nm with the error of the pixel size, where
+        a calibration told it.
     criterion : str
         Threshold: ``1/7``, ``half-bit`` or ``3-sigma``.
     estimator : str
@@ -266,19 +267,12 @@ def measure_frc(
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
-    interval = (
-        None
-        if pixels is None
-        else (pixels * math.exp(-_Z95 * spread), pixels * math.exp(_Z95 * spread))
-    )
-    nm = plan.calibrated.mean_pixel_size_nm
+    nm, error = plan.calibrated.mean_pixel_size_nm, _size_error(plan.calibrated)
     return FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,
-        interval_px=interval,
-        interval_nm=None
-        if interval is None or nm is None
-        else (interval[0] * nm, interval[1] * nm),
+        interval_px=_interval(pixels, 1.0, spread),
+        interval_nm=_interval(pixels, nm, math.hypot(spread, error)),
         criterion=options.criterion,
         estimator=options.estimator or "exact",
         method=plan.method,
@@ -290,6 +284,24 @@ def measure_frc(
         tukey=options.tukey,
         shape=a.shape,
     )
+
+
+def _interval(
+    pixels: float | None, size: float | None, spread: float
+) -> FloatPair | None:
+    """95 % interval of a length, whose logarithm has some standard deviation."""
+    if pixels is None or size is None:
+        return None
+    reach = math.exp(_Z95 * spread)
+    return pixels * size / reach, pixels * size * reach
+
+
+def _size_error(image: Micrograph) -> float:
+    """Relative standard deviation of the pixel size; 0 where nobody told it."""
+    size, error = image.pixel_size_nm, image.pixel_size_sd_nm
+    if size is None or error is None:
+        return 0.0
+    return math.hypot(error[0] / size[0], error[1] / size[1]) / math.sqrt(2)
 
 
 def measure_agreement(image: Micrograph, reference: Micrograph) -> FrcResult:

@@ -68,7 +68,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.Registered"]:
 
 def _summarise(result: "jobs.Registered") -> str:
     """Say how the image lies, and how sure that is."""
-    size = pixel_size(result.pixel_size_nm)
+    size = pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)
     head = f"{result.output}: {shape(result.shape)}, {result.dtype}, pixel {size}"
     found = result.transform
     mirrored = ", mirrored" if found["mirrored"] else ""

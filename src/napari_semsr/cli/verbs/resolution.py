@@ -132,7 +132,10 @@ def _summarise_spectrum(result: "jobs.SpectrumReport") -> str:
     """Say the power at a few frequencies."""
     count = len(result.power)
     picks = sorted({max(0, round(share * count) - 1) for share in _SHARES})
-    rows = [("image", result.image), ("pixel", pixel_size(result.pixel_size_nm))]
+    rows = [
+        ("image", result.image),
+        ("pixel", pixel_size(result.pixel_size_nm, result.pixel_size_sd_nm)),
+    ]
     rows += [
         (
             f"{number(result.frequency_per_px[pick])} / px",

@@ -172,7 +172,8 @@ class Judged(Result):
         The map and its worth, by the keys of `Registered`.
     area : dict
         What was judged: ``box_px`` ``[y0, x0, y1, x1]`` and ``origin_nm`` on the SEM
-        image, ``shape``, ``pixel_size_nm``, and the share ``of_sem``.
+        image, ``shape``, ``pixel_size_nm``, ``pixel_size_sd_nm``, and the share
+        ``of_sem``.
     sem_alone : FrcResult
         Resolution of the SEM image by itself, which no picture can exceed.
     baselines : dict of JudgedPicture
@@ -494,6 +495,7 @@ def _told_area(
         "box_px": [box.y0, box.x0, box.y1, box.x1],
         "shape": list(part.shape),
         "pixel_size_nm": list(part.scale),
+        "pixel_size_sd_nm": jsonable(sem.pixel_size_sd_nm),
         "origin_nm": list(part.origin),
         "of_sem": part.shape[0] * part.shape[1] / (sem.shape[0] * sem.shape[1]),
         "patches": int(here.sum()),
@@ -644,7 +646,7 @@ class _Table:
         span, sem = self.data_range, self.sem
         metrics = measure_metrics(picture, sem, data_range=span, match="affine")
         grey = picture.array() * np.float32(metrics.gain) + np.float32(metrics.offset)
-        matched = picture.replace(data=grey)
+        matched = picture.replace(data=grey).with_size_error(sem.pixel_size_sd_nm)
         errors = part_errors(grey, sem.array())
         first = self._input
         self._input = errors if first is None else first

@@ -371,7 +371,7 @@ class StitchMosaicPanel(Panel):
             if path is not None:
                 told, error, bent = read_calibration(path)
                 size = parse_pixel_size(told)
-                said = f"{format_nm(told)} {PLUS_MINUS} {max(error):.2g} nm"
+                said = format_nm(told, error)
                 if bent is not None and bent.shape is not None:
                     choices = (
                         ("from the calibration", _DISTORTION_CALIBRATED),
@@ -835,7 +835,7 @@ def _figures(made: StitchedFile) -> Numbers:
     rows, columns = made.shape
     shown: dict[str, Quantity | str] = {
         "Mosaic": f"{rows} {TIMES} {columns} px",
-        "Pixel size": format_nm(made.pixel_size_nm),
+        "Pixel size": format_nm(made.pixel_size_nm, made.pixel_size_sd_nm),
         "Frames": Quantity(made.frames - len(made.left_out), note=f"of {made.frames}"),
         "Joints": Quantity(
             made.pairs_used, note=f"used, {made.pairs_rejected} rejected"
