@@ -27,7 +27,12 @@ from napari_semsr.io import (
     write_landmarks,
     write_transform,
 )
-from napari_semsr.jobs import RegisterOptions, both_openings, register_job
+from napari_semsr.jobs import (
+    RegisterOptions,
+    both_openings,
+    register_in_memory,
+    register_job,
+)
 from napari_semsr.registration import Landmarks, RegistrationRefused
 from tests.two_views import draw_views
 
@@ -372,6 +377,20 @@ def test_calibration_is_of_both_images_or_of_one(tmp_path):
     moving, fixed = both_openings({"calibration": path, "fixed_pixel_size_nm": 5})
     assert moving.pixel_size_sd_nm == (0.1, 0.1)
     assert (fixed.pixel_size_nm, fixed.pixel_size_sd_nm) == ((5, 5), None)
+
+
+def test_lengths_are_as_sure_as_in_the_fixed_image(views, found):
+    moving, fixed, _ = views
+    transform = read_transform(found[0] / "map.json")
+    sure = moving.with_size_error((0.5, 0.5))
+    for error in (None, (0.1, 0.2)):
+        on = fixed.with_size_error(error)
+        with pytest.warns(UserWarning, match="is not the image that the transform was"):
+            made = run(register_in_memory(sure, on, transform=transform)).image
+        expected = None if error is None else pytest.approx(error)
+        assert made.pixel_size_sd_nm == expected
+        # the history tells it too, where nothing else is left
+        assert made.replace(metadata={}).pixel_size_sd_nm == expected
 
 
 def test_stored_map_is_plain_json(found):

@@ -170,6 +170,19 @@ def test_oblong_images_and_pixels_read_in_nm(make_pair) -> None:
     assert found.interval_nm is not None
 
 
+def test_interval_in_nm_holds_the_error_of_the_pixel_size(make_pair) -> None:
+    nm = parse_pixel_size(5.0)
+    sized = [Micrograph(image, nm) for image in make_pair((256, 256), 6.0)]
+    unsure = [image.with_size_error((0.5, 0.5)) for image in sized]
+    plain, wide = measure_frc(*sized), measure_frc(*unsure)
+    assert wide.interval_px == plain.interval_px
+    reach = [
+        np.log((item.interval_nm or (0, 0))[1] / (item.resolution_nm or 1))
+        for item in (plain, wide)
+    ]
+    assert reach[1] == pytest.approx(np.hypot(reach[0], 1.96 * 0.1), rel=1e-3)
+
+
 def test_uncalibrated_images_have_no_nm(make_pair) -> None:
     found = measure(*make_pair())
     assert found.resolution_nm is None
