@@ -42,6 +42,7 @@ from napari_semsr.registration.quality import (
 from napari_semsr.registration.refine import (
     BY_WIDTH,
     OTHER_PX,
+    WIDTH_PX,
     Level,
     MapFit,
     Model,
@@ -597,18 +598,20 @@ class _Worth:
 def _worth_of_affine(
     level: Level, fit: MapFit, model: Model, places: FloatArray
 ) -> _Worth:
-    """Add up scatter and what another filter changes, of an affine map."""
+    """Add up scatter and what other filters change, of an affine map."""
     size = round(fit.patches.side_nm / level.pitch)
-    plans = [Plan(size, 5, OTHER_PX)]
-    other = refine(level, fit.affine, plans, model, fit.patches.edge_nm)
     sure = doubt(fit, model)
+    moved = 0.0
+    # of both images, and of either alone: one is blurred more than the other
+    for width, fixed in ((OTHER_PX, None), (WIDTH_PX, OTHER_PX), (OTHER_PX, WIDTH_PX)):
+        plans = [Plan(size, 5, width, fixed)]
+        other = refine(level, fit.affine, plans, model, fit.patches.edge_nm)
+        if other is not None:
+            change = other.affine(places) - fit.affine(places)
+            moved += BY_WIDTH * float((change**2).sum(axis=1).mean())
 
     def squared(at: FloatArray) -> FloatArray:
-        found = np.trace(sure.at(at), axis1=1, axis2=2)
-        if other is None:
-            return np.asarray(found)
-        change = other.affine(places) - fit.affine(places)
-        return np.asarray(found + BY_WIDTH * float((change**2).sum(axis=1).mean()))
+        return np.asarray(np.trace(sure.at(at), axis1=1, axis2=2) + moved)
 
     off = held_out(fit, model)
     return _Worth(squared(places), fit.patches, squared(fit.patches.seen), off)

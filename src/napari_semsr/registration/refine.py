@@ -39,8 +39,9 @@ Model = Literal["similarity", "affine"]
 
 WIDTH_PX = 1.5  # of the filter; 1.2 and 2 are as good on average, 0.9 and 3 worse
 OTHER_PX = 2.5  # another width, by which is seen what the filter does
-# What lies beside an edge moves it as the square of the filter's width: of the change
-# to the other width, squared, follows what the first has moved.
+# What lies beside an edge moves it as the square of the filter's width: from the change
+# to the other width, squared, follows what the first has moved. An image's own blur is
+# taken to have moved as much.
 BY_WIDTH = (WIDTH_PX**2 / (OTHER_PX**2 - WIDTH_PX**2)) ** 2
 _IN_MEMORY = 4096  # longest side of an image that is brought to a pixel size at once
 _WHOLE_PX = 2560  # from here on to see all patches is less than to see all pixels
@@ -66,13 +67,14 @@ class Plan:
 
     size: int
     reach: int  # farthest that a patch may lie off
-    width: float = WIDTH_PX  # of the filter
+    width: float = WIDTH_PX  # of the filter, of both images or of the moving one
+    fixed_width: float | None = None  # of the fixed one, where that has another
     most: int = 400  # patches; more tell little more
 
     @property
     def rim(self) -> int:
         """Pixels about a patch that its filter sees."""
-        return int(np.ceil(3 * self.width)) + 1
+        return int(np.ceil(3 * max(self.width, self.fixed_width or 0))) + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +237,7 @@ def _cut(
     rows, columns = level.grid.shape
     far = beyond + reach + rim
     box = Box(-far, rows + far, -far, columns + far)
-    ours = np.pad(level.field(plan.width), beyond)
+    ours = np.pad(level.field(plan.fixed_width or plan.width), beyond)
     theirs, rise = outlines(level.moved(transform, box), plan.width)
     theirs = _along(theirs, rise, edge)
     y, x = np.array(corners).T + beyond
@@ -286,7 +288,7 @@ def _each(
         fixed[number], moving[number] = level.fixed(box), level.moved(transform, box)
     trusted = np.zeros((wide, wide), bool)
     trusted[rim:-rim, rim:-rim] = True
-    ours, _ = outlines(fixed, plan.width, keep=trusted)
+    ours, _ = outlines(fixed, plan.fixed_width or plan.width, keep=trusted)
     theirs, rise = outlines(moving, plan.width, keep=trusted)
     pairs = zip(theirs, rise, strict=True)
     theirs = np.stack([_along(one, its, edge) for one, its in pairs])
