@@ -62,6 +62,9 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, monkeypatch):
     group.grating_button.click()
     finish(panel)
     assert micrograph_from_layer(layer).pixel_size_nm == pytest.approx((20, 20), 1e-3)
+    error = micrograph_from_layer(layer).pixel_size_sd_nm
+    assert error is not None
+    assert 0 < max(error) < 0.02
     assert "Pixel size 20" in group.grating.text()
     assert "% at the rim" in group.grating.text()
     path = tmp_path / "scope.json"
@@ -74,6 +77,10 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, monkeypatch):
     size, _, bent = read_calibration(path)
     assert size == pytest.approx((20, 20), 1e-3)
     assert bent.shape == (160, 200)
+    group.apply_button.click()  # a size that is typed has no error
+    assert micrograph_from_layer(layer).pixel_size_sd_nm is None
+    group.undo_button.click()
+    assert micrograph_from_layer(layer).pixel_size_sd_nm == error
     group.layer.value = model.layers["field"]
     assert group.grating.text() == ""
     assert group.save_button.isHidden()

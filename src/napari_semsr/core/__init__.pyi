@@ -57,6 +57,7 @@ from .intensity import (
     to_dtype as to_dtype,
 )
 from .micrograph import (
+    SIZE_ERROR_KEY as SIZE_ERROR_KEY,
     InputRecord as InputRecord,
     Look as Look,
     Micrograph as Micrograph,

@@ -159,7 +159,8 @@ class Look(BaseModel):
         return limits
 
 
-_SIZE_ERROR = "pixel_size_relative_sd"
+SIZE_ERROR_KEY = "pixel_size_relative_sd"
+"""Entry of an image's metadata: error of its pixel size over it, None for unknown."""
 
 
 def _told_error(step: Provenance | None) -> FloatPair | None:
@@ -230,7 +231,7 @@ class Micrograph:
         if self.pixel_size_nm is None:
             return None
         share = _told_error(self.provenance)
-        share = self.metadata.get(_SIZE_ERROR, share)
+        share = self.metadata.get(SIZE_ERROR_KEY, share)
         if share is None:
             return None
         y, x = self.pixel_size_nm
@@ -254,7 +255,7 @@ class Micrograph:
             share = tuple(np.divide(error, self.pixel_size_nm).tolist())
         elif self.pixel_size_sd_nm is None:
             return self
-        return self.replace(metadata={**self.metadata, _SIZE_ERROR: share})
+        return self.replace(metadata={**self.metadata, SIZE_ERROR_KEY: share})
 
     @property
     def shape(self) -> IntPair:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_semsr.analysis import CalibrateOptions
 from napari_semsr.core import (
+    SIZE_ERROR_KEY,
     Calibration,
     OptionError,
     PixelSize,
@@ -156,8 +157,16 @@ _ENDS = 2
 _OWNER = "Calibrate"
 
 
-def apply_pixel_size(layer: Layer, size_nm: tuple[float, float]) -> None:
+def apply_pixel_size(
+    layer: Layer,
+    size_nm: tuple[float, float],
+    error_nm: tuple[float, float] | None = None,
+) -> None:
     """Calibrate a layer in place; what lies over it must be calibrated alike."""
+    about = layer.metadata.get("micrograph")
+    share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
+    known = about if isinstance(about, dict) else {}
+    layer.metadata["micrograph"] = {**known, SIZE_ERROR_KEY: share}
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
     scale[-2:] = size_nm
@@ -358,17 +367,21 @@ class CalibrateGroup(QWidget):
                 raise OptionError(msg)
             self._calibrate(self.pixel_size.value)
 
-    def _calibrate(self, size: tuple[float, float]) -> None:
+    def _calibrate(
+        self, size: tuple[float, float], error: tuple[float, float] | None = None
+    ) -> None:
         layer, line = self.layer.value, self._line_layer()
         before = micrograph_from_layer(layer)
         items = [layer] if line is None or not _lies_on(line, layer) else [layer, line]
         old = {item: {name: getattr(item, name) for name in _GRID} for item in items}
+        about = layer.metadata.get("micrograph", {})
         group, history = ref(self), self._history
 
         def undo() -> None:
             alive = group()
             if alive is not None:
                 alive.give_back(old)
+                layer.metadata["micrograph"] = about
 
         def possible() -> bool:
             return is_alive(group()) and layer in history.layers
@@ -377,7 +390,7 @@ class CalibrateGroup(QWidget):
         history.add(Step(text, undo, possible, owner=_OWNER))
         with _view_kept(self._viewer, layer):
             for item in items:
-                apply_pixel_size(item, size)
+                apply_pixel_size(item, size, error)
         self._show_changed(layer, before.pixel_size_nm)
 
     def undo(self) -> None:
@@ -463,7 +476,7 @@ class CalibrateGroup(QWidget):
             msg = "The layer is gone; open it again and calibrate it."
             raise OptionError(msg)
         self.layer.value = layer
-        self._calibrate(found.pixel_size_nm)
+        self._calibrate(found.pixel_size_nm, found.pixel_size_sd_nm)
         share = 100 * found.distortion
         size = format_nm(found.pixel_size_nm, found.pixel_size_sd_nm)
         bent = f"{share:.3g} {PLUS_MINUS} {100 * found.distortion_sd:.2g} % at the rim"

@@ -11,6 +11,7 @@ from napari.layers import Image, Labels, Layer
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
+    SIZE_ERROR_KEY,
     Box,
     Look,
     Micrograph,
@@ -286,7 +287,15 @@ def micrograph_from_layer(
         provenance=provenance_of(layer),
         origin=(float(origin[0]), float(origin[1])),
         spacing_px=(1.0, 1.0) if calibrated else (float(pitch[0]), float(pitch[1])),
+        metadata=_size_error(layer),
     )
+
+
+def _size_error(layer: Layer) -> dict[str, Any]:
+    """How sure the layer's pixel size is, where it says so beside its history."""
+    found = layer.metadata.get("micrograph")
+    known = isinstance(found, dict) and SIZE_ERROR_KEY in found
+    return {SIZE_ERROR_KEY: found[SIZE_ERROR_KEY]} if known else {}
 
 
 def layer_keywords(

@@ -53,6 +53,8 @@ _PARTS = {
     "model_digest": "model",
     "pixel_size_nm": "pixel size",
     "spacing_px": "pixel size",
+    "option known_distortion": "distortion of the calibration",
+    "option found": "distortion that was found",
 }
 
 
@@ -685,7 +687,9 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         and (level0.shards or level0.chunks) == plan.unit
         and done.shape == plan.grid
     )
-    changed = ["shape, type or chunk"] if not same else _changed_parts(found, record)
+    changed = _changed_parts(found, record)
+    if not (changed or same):
+        changed = ["shape, type or chunk"]
     if changed or found is None:
         msg = (
             f"{path} can only be resumed as it was begun, and the "
