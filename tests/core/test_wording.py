@@ -12,6 +12,7 @@ from napari_semsr.core import (
     OptionError,
     in_digits,
     in_panel_words,
+    shift_in_words,
     told_in_panel_words,
 )
 
@@ -123,3 +124,8 @@ def test_errors_for_napari_keep_their_class():
 )
 def test_in_digits_writes_large_numbers_out(value, said):
     assert in_digits(value) == said
+
+
+def test_shift_is_said_without_signs():
+    assert shift_in_words((302.4, -41.52)) == "302 nm down, 41.5 nm left"
+    assert shift_in_words((-343559.0, 2000.0)) == "344 µm up, 2 µm right"

@@ -240,6 +240,21 @@ def panel_fit(marks):
     return fit_landmarks(marks.landmarks()).transform
 
 
+def test_too_few_marks_are_left_aside_and_that_is_said(panel, opened, qtbot, run_panel):
+    mark(panel, qtbot, MARKS[:2])
+    assert "Fewer than 3 pairs of landmarks decide nothing" in run_panel(panel)
+
+
+def test_what_lies_elsewhere_is_brought_into_view(panel, opened, run_panel):
+    far = opened.layers["electrons"]
+    far.translate = (5e6, 8e6)
+    far.corner_pixels = np.zeros((2, 2), int)  # as napari draws it
+    camera = getattr(opened, "scene", opened).camera  # its place before napari 0.9
+    camera.center = (0, 1000, 1000)
+    assert "5000 µm down, 8000 µm right" in run_panel(panel) + panel.figures.text()
+    assert camera.center[1:] == pytest.approx((5e6, 8e6), abs=2000)
+
+
 def test_marks_on_a_line_are_told(panel, qtbot):
     mark(panel, qtbot, np.array([[10, 10], [50, 50], [90, 90]]))
     assert "lie on a line" in panel.marks.note.text()

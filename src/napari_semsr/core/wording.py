@@ -63,6 +63,9 @@ _VERB = re.compile(r"`?(?<![\w.-])semsr ([a-z]+(?:-[a-z]+)*)`?")
 _OPTION = re.compile(r"^(?:Option|Unknown option) (\w+)")
 
 
+_IN_UM = 1e5  # nm; from there on a length is read more easily in µm
+
+
 def in_digits(value: float, digits: int = 3) -> str:
     """Write a number with a few significant digits, a large one without an exponent.
 
@@ -96,9 +99,11 @@ def shift_in_words(shift_nm: tuple[float, float]) -> str:
         As ``302 nm down, 41.5 nm left``.
     """
     down, right = shift_nm
+    large = max(abs(down), abs(right)) >= _IN_UM
+    unit, size = ("µm", 1e3) if large else ("nm", 1.0)
     return (
-        f"{in_digits(abs(down))} nm {'down' if down > 0 else 'up'}, "
-        f"{in_digits(abs(right))} nm {'right' if right > 0 else 'left'}"
+        f"{in_digits(abs(down) / size)} {unit} {'down' if down > 0 else 'up'}, "
+        f"{in_digits(abs(right) / size)} {unit} {'right' if right > 0 else 'left'}"
     )
 
 

@@ -410,6 +410,25 @@ def field_in_view(layer: Image) -> Box | None:
     return Box(int(low[0]), int(high[0]), int(low[1]), int(high[1]))
 
 
+def is_in_view(layer: Image) -> bool:
+    """Tell whether any of a layer is on the canvas.
+
+    Of one that is not, or was never drawn, napari gives the pixel nearest to it.
+    """
+    seen = field_in_view(layer)
+    return seen is not None and min(seen.shape) > 1
+
+
+def fill_view(viewer: "napari.components.ViewerModel", layer: Layer) -> None:
+    """Fill the view with a layer, wherever the others lie."""
+    camera = getattr(viewer, "scene", viewer).camera
+    viewer.reset_view()
+    whole = np.ptp(np.asarray(viewer.layers.extent.world)[:, -2:], axis=0)
+    own = np.asarray(layer.extent.world)[:, -2:]
+    camera.zoom *= float(np.min(whole / np.maximum(np.ptp(own, axis=0), 1e-9)))
+    camera.center = (*camera.center[:-2], *own.mean(axis=0))
+
+
 def show_scale_bar(viewer: "napari.components.ViewerModel") -> None:
     """Switch the scale bar on; napari takes its unit from the layers.
 

@@ -24,7 +24,7 @@ from napari_semsr.widgets.base import (
     push_button,
 )
 from napari_semsr.widgets.compare import Alone
-from napari_semsr.widgets.layers import field_in_view, free_name, nm_per_unit
+from napari_semsr.widgets.layers import fill_view, free_name, is_in_view, nm_per_unit
 
 MARK_KEY = "semsr landmarks"
 """Entry of a layer's metadata: of which image its points are landmarks."""
@@ -108,6 +108,13 @@ class LandmarkControls(Form):
         moving, fixed = (_places_nm(layer)[:pairs] for layer in self.points)
         return Landmarks(moving, fixed)
 
+    def left_aside(self) -> str:
+        """Say that there are marks, but too few of them."""
+        pairs = min(self.counts)
+        if not 0 < pairs < _LEAST:
+            return ""
+        return f" Fewer than {_LEAST} pairs of landmarks decide nothing: left aside."
+
     def show_fit(self, _: object = None) -> None:
         """Say how well the pairs fit, and number them."""
         first, second = self.counts
@@ -127,16 +134,7 @@ class LandmarkControls(Form):
             said += f"click the same place in {names[1 - alone]}."
         self.note.setText(self._panel.worded(said.strip()))
         for layer in self.points:
-            numbers = [str(n + 1) for n in range(len(layer.data))]
-            told = (
-                [f" ({in_digits(nm)} nm)" for nm in off]
-                if layer in self.points[1:]
-                else []
-            )
-            told += [""] * (len(numbers) - len(told))
-            layer.features = {
-                "label": [a + b for a, b in zip(numbers, told, strict=True)]
-            }
+            self._number(layer, off if layer in self.points[1:] else ())
         self.undo_button.setEnabled(bool(first or second))
         self.save_button.setEnabled(pairs > 0)
         self._changed()
@@ -276,8 +274,8 @@ class LandmarkControls(Form):
         self._viewer.layers.selection.active = layer
         self.points[1 - place].mode = "pan_zoom"
         layer.mode = "add"
-        if field_in_view(image) is None:
-            self._viewer.reset_view()
+        if not is_in_view(image):
+            fill_view(self._viewer, image)
         self._panel.show_status(
             f"Click place {min(first, second) + 1} in {image.name}."
         )

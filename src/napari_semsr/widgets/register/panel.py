@@ -64,8 +64,10 @@ from napari_semsr.widgets.base import (
     written,
 )
 from napari_semsr.widgets.layers import (
+    fill_view,
     grey_layers,
     is_exposure,
+    is_in_view,
     is_stitched,
     is_turned,
     nm_per_unit,
@@ -401,7 +403,10 @@ class RegisterPanel(Panel):
                 yield
         hidden = [moving] if moving.visible else []
         moving.visible = False
+        aside = self.marks.left_aside()
         self.marks.put_away()
+        if not is_in_view(fixed):
+            fill_view(self.viewer, fixed)
         self.history.note_added(
             f"registration of {moving.name}", [layer, *helpers], hidden
         )
@@ -411,7 +416,7 @@ class RegisterPanel(Panel):
         self.show_result(
             _figures(found),
             f"{_said(about, moving.name, fixed.name)} Tick Overlay in two colours or "
-            "Flicker to see it.",
+            f"Flicker to see it.{aside}",
             curves={"residuals": _residual_table(about)},
         )
 

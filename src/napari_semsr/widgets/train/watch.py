@@ -19,7 +19,7 @@ from napari_semsr.widgets.base import (
     push_button,
     table,
 )
-from napari_semsr.widgets.layers import layer_keywords, show_scale_bar
+from napari_semsr.widgets.layers import fill_view, layer_keywords, show_scale_bar
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -320,9 +320,4 @@ class TrainView(QWidget):
         layer = self.layer
         if layer is None or layer not in self.viewer.layers:
             return
-        camera = getattr(self.viewer, "scene", self.viewer).camera
-        self.viewer.reset_view()
-        whole = np.ptp(np.asarray(self.viewer.layers.extent.world)[:, -2:], axis=0)
-        own = np.asarray(layer.extent.world)[:, -2:]
-        camera.zoom *= float(np.min(whole / np.maximum(np.ptp(own, axis=0), 1e-9)))
-        camera.center = (*camera.center[:-2], *own.mean(axis=0))
+        fill_view(self.viewer, layer)
