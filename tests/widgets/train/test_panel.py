@@ -189,6 +189,8 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
         "begun_with": "sem-restore",
         "kept": False,
         "rows": rows,
+        "map_error_nm": 12.4,
+        "map_error_px": 0.62,
     }
     panel.name.value = "mine"
     said = run_panel(panel)
@@ -197,6 +199,7 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     shown = panel.view.figures.text()
     for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
         assert words in shown
+    assert "12.4 nm = 0.62 px" in shown
 
 
 def test_gain_over_the_untouched_model_is_said(panel, training, run_panel):

@@ -238,6 +238,11 @@ class JudgePanel(Panel):
         )
         return make, self.show_outcome
 
+    def worded(self, text: str) -> str:
+        """Say what a job says in this panel's words; landmarks are not set here."""
+        place = "as landmarks in Register to SEM"
+        return super().worded(text).replace("as landmarks", place)
+
     def show_outcome(self, result: Judged | RegistrationRefused) -> None:
         """Say what the page says first."""
         judged = not isinstance(result, RegistrationRefused)

@@ -261,12 +261,11 @@ class TrainView(QWidget):
                 gained = found["trained"]["psnr_db"] - found["untouched"]["psnr_db"]
                 kept = "" if compared["kept"] else "not kept"
                 rows["Gain of training"] = Quantity(gained, "dB", "+.2f", kept)
-            if compared["map_error_nm"] is not None:
-                px = compared["map_error_px"]
+            off_nm = compared.get("map_error_nm")
+            if off_nm is not None:
+                px = compared.get("map_error_px")
                 note = "" if px is None else f"= {px:.2g} px"
-                rows["Expected error of the map"] = Quantity(
-                    compared["map_error_nm"], "nm", ".3g", note
-                )
+                rows["Expected error of the map"] = Quantity(off_nm, "nm", ".3g", note)
         if self._left is not None:
             rows["Time left"] = spell_time(self._left)
         rows["Folder of the run"] = str(self._run)
