@@ -1,4 +1,4 @@
-"""Files of small random models, whose cards say what a test wants."""
+"""Files of small random models, and recipes for them, that say what a test wants."""
 
 from pathlib import Path
 from typing import Any
@@ -41,4 +41,41 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
         torch.nn.init.normal_(weights, std=0.05)
     path = folder / f"{made.name}.safetensors"
     save_model(path, network, made)
+    return path
+
+
+def write_tiny_recipe(path: Path, **changes: Any) -> Path:
+    """Write a recipe that trains such a model for one step.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The YAML file.
+    **changes : object
+        What it says otherwise or besides; None leaves an option out, and `data` is
+        joined with what stands here.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    import yaml
+
+    said = {
+        "name": "tiny",
+        "kind": "supervised",
+        "architecture": "two-scale",
+        "architecture_options": {"width": 4, "fine_blocks": 1, "dilations": [1]},
+        "batch": 2,
+        "steps": 1,
+        "warmup_steps": 0,
+        "decay_steps": 0,
+        "validate_every": 1,
+        "precision": "fp32",
+        "workers": 0,
+        **changes,
+        "data": {"pairs": "none.zarr", "patch_px": 16, **changes.get("data", {})},
+    }
+    path.write_text(yaml.safe_dump({k: v for k, v in said.items() if v is not None}))
     return path

@@ -10,21 +10,7 @@ from scipy import ndimage
 import napari_semsr
 from napari_semsr.core import Micrograph, parse_pixel_size
 from napari_semsr.models.cards import read_card
-
-RECIPE = """
-name: tiny
-kind: supervised
-architecture: two-scale
-architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
-data: {pairs: none.zarr, patch_px: 16}
-batch: 2
-steps: 1
-warmup_steps: 0
-decay_steps: 0
-validate_every: 1
-precision: fp32
-workers: 0
-"""
+from tests.tiny_models import write_tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     napari_semsr.pairs(
         *pair, made / "p.zarr", patch=16, step=8, validation=0.2, test=0.2
     )
-    (made / "tiny.yaml").write_text(RECIPE)
+    write_tiny_recipe(made / "tiny.yaml")
     napari_semsr.train(made / "tiny.yaml", made / "run", pairs=made / "p.zarr")
     return made
 
@@ -124,10 +110,12 @@ def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
     clear = napari_semsr.read(folder / "high.ome.tif")
     for name in ("learnt", "chosen", "other"):
         napari_semsr.write(clear.replace(name=name), tmp_path / f"{name}.tif")
-    own = "data: {patch_px: 32, scene_px: 96, phantoms: 0, root: .,"
-    own += " train: [{file: learnt.tif}], validation: [{file: chosen.tif}]}"
-    text = RECIPE.replace("data: {pairs: none.zarr, patch_px: 16}", own)
-    (tmp_path / "own.yaml").write_text(text)
+    own = {"pairs": None, "patch_px": 32, "scene_px": 96, "phantoms": 0, "root": "."}
+    own |= {
+        use: [{"file": name}]
+        for use, name in (("train", "learnt.tif"), ("validation", "chosen.tif"))
+    }
+    write_tiny_recipe(tmp_path / "own.yaml", data=own)
     made = napari_semsr.train(tmp_path / "own.yaml", tmp_path / "run").model
     enhanced = tmp_path / "made.ome.tif"
     napari_semsr.enhance(tmp_path / "learnt.tif", enhanced, model=made, device="cpu")

@@ -33,28 +33,15 @@ from napari_semsr.models.checkpoint import load_model, save_model
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.pairing.store import open_pairs
 from napari_semsr.simulation.phantoms.draw import draw
+from tests.tiny_models import write_tiny_recipe
 
-RECIPE = """
-name: tiny
-kind: supervised
-architecture: two-scale
-architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
-data: {pairs: none.zarr, patch_px: 16}
-batch: 2
-steps: 100
-decay_steps: 50
-validate_every: 100
-precision: fp32
-workers: 0
-"""
+LONG = {"steps": 100, "warmup_steps": None, "decay_steps": 50, "validate_every": 100}
 
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe whose store is not there."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(RECIPE)
-    return path
+    return write_tiny_recipe(tmp_path / "tiny.yaml", **LONG)
 
 
 @pytest.fixture
@@ -90,7 +77,7 @@ def test_fresh_weights_keep_the_network_of_the_model(
 ) -> None:
     first = run(train_job(recipe, tmp_path / "a", pairs=pairs, steps=1)).model
     tuned = tmp_path / "tuned.yaml"
-    tuned.write_text(RECIPE.replace("two-scale", f"same\nstart_from: {first}"))
+    write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(first))
     made = run(
         train_job(tuned, tmp_path / "b", pairs=pairs, steps=1, anew=True, patch=20)
     )
@@ -220,7 +207,7 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     stored = StoredTransform(shift, *sides, {"error_nm": 12.0})
     cut = CutRequest(mosaic, sem, stored, PairOptions(test=0.3))
     tuned = tmp_path / "tuned.yaml"
-    tuned.write_text(RECIPE.replace("two-scale", f"same\nstart_from: {begun}"))
+    write_tiny_recipe(tuned, **LONG, architecture="same", start_from=str(begun))
     small = CutRequest(mosaic, sem, stored, PairOptions(patch=96))
     with pytest.raises(SemsrError, match="lower --patch"):
         run(train_job(tuned, tmp_path / "runs" / "b", cut=small, steps=1))

@@ -24,19 +24,8 @@ from napari_semsr.jobs.train_process import TrainRequest, train_apart
 from napari_semsr.pairing.options import PairOptions
 from napari_semsr.simulation.phantoms.draw import draw
 from tests.children import LIMIT_S
+from tests.tiny_models import write_tiny_recipe
 
-RECIPE = """
-name: tiny
-kind: supervised
-architecture: two-scale
-architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
-data: {pairs: pairs.zarr, patch_px: 16}
-batch: 2
-steps: 100000
-validate_every: 5
-precision: fp32
-workers: 0
-"""
 READS = "import json, sys, time; asked = json.loads(sys.stdin.readline())\n"
 
 
@@ -47,7 +36,14 @@ def request_of(tmp_path: Path) -> TrainRequest:
     images = [Micrograph(part, name="field") for part in (np.roll(high, 1, 1), high)]
     store = tmp_path / "pairs.zarr"
     run(pairs_job(*images, store, options=PairOptions(patch=24, min_correlation=0)))
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    write_tiny_recipe(
+        tmp_path / "tiny.yaml",
+        data={"pairs": "pairs.zarr"},
+        steps=100_000,
+        warmup_steps=None,
+        decay_steps=None,
+        validate_every=5,
+    )
     return TrainRequest(str(tmp_path / "tiny.yaml"), str(tmp_path / "run"))
 
 

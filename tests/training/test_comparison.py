@@ -15,22 +15,9 @@ from napari_semsr.models.checkpoint import load_model
 from napari_semsr.pairing import PairOptions, open_pairs
 from napari_semsr.training.comparison import fit_linear
 from napari_semsr.training.validation import Validator, stored_pairs
+from tests.tiny_models import write_tiny_recipe
 
-RECIPE = """
-name: tiny
-kind: supervised
-architecture: two-scale
-architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
-data: {pairs: none.zarr, patch_px: 16}
-batch: 2
-steps: 4
-warmup_steps: 0
-decay_steps: 0
-learning_rate: RATE
-validate_every: 4
-precision: fp32
-workers: 0
-"""
+SHORT = {"steps": 4, "validate_every": 4}
 
 
 def _pairs(folder: Path, scale: int, sigma: float = 1.0, **options: float) -> Path:
@@ -56,7 +43,7 @@ def test_linear_filter_undoes_a_blur_without_noise(tmp_path: Path, scale: int) -
 @pytest.fixture
 def start(tmp_path: Path) -> Path:
     """A model that was trained a little."""
-    (tmp_path / "first.yaml").write_text(RECIPE.replace("RATE", "1.0e-3"))
+    write_tiny_recipe(tmp_path / "first.yaml", **SHORT, learning_rate=1e-3)
     pairs = _pairs(tmp_path, 1)
     return Path(
         run(train_job(tmp_path / "first.yaml", tmp_path / "a", pairs=pairs)).model
@@ -67,7 +54,7 @@ def test_better_model_is_kept_and_its_card_tells_the_gain(
     start: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "more.yaml"
-    recipe.write_text(RECIPE.replace("RATE", "2.0e-3").replace("steps: 4", "steps: 30"))
+    write_tiny_recipe(recipe, **{**SHORT, "steps": 30}, learning_rate=2e-3)
     made = run(
         train_job(
             recipe, tmp_path / "b", pairs=tmp_path / "pairs.zarr", start_from=start
@@ -84,7 +71,7 @@ def test_better_model_is_kept_and_its_card_tells_the_gain(
 
 def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "harm.yaml"
-    recipe.write_text(RECIPE.replace("RATE", "3.0"))
+    write_tiny_recipe(recipe, **SHORT, learning_rate=3.0)
     with pytest.warns(UserWarning, match="nothing better than tiny on 2 held-out"):
         made = run(
             train_job(

@@ -7,22 +7,9 @@ import pytest
 import napari_semsr
 from napari_semsr.io import Side, StoredTransform, write, write_transform
 from napari_semsr.pairing.store import open_pairs
+from tests.tiny_models import write_tiny_recipe
 from tests.two_views import draw_views
 
-RECIPE = """
-name: tiny
-kind: supervised
-architecture: two-scale
-architecture_options: {width: 4, fine_blocks: 1, dilations: [1]}
-data: {pairs: none.zarr, patch_px: 64}
-batch: 2
-steps: 1
-warmup_steps: 0
-decay_steps: 0
-validate_every: 1
-precision: fp32
-workers: 0
-"""
 WAY = ("train", "tiny.yaml", "-o", "run", "--low", "moving.tif", "--high", "fixed.tif")
 
 
@@ -35,7 +22,7 @@ def place(tmp_path):
     sides = Side.of(moving), Side.of(fixed)
     stored = StoredTransform(truth, *sides, {"error_nm": 3.0})
     write_transform(tmp_path / "map.json", stored)
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    write_tiny_recipe(tmp_path / "tiny.yaml", data={"patch_px": 64})
     return moving, fixed, stored
 
 
