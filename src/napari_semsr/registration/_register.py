@@ -385,7 +385,7 @@ def _ambiguous(rivals: Sequence[Rival]) -> RegistrationRefused:
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
         f"The images fit at {1 + len(rivals)} places or more, as a pattern that "
-        f"repeats does, one of them {shift_in_words(rivals[0].shift_nm)} of the best: "
+        f"repeats does, one of them {shift_in_words(rivals[0].shift_nm)} of another: "
         "mark three places as landmarks, or take a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)

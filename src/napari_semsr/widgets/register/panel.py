@@ -635,9 +635,11 @@ def refusal_numbers(refused: RegistrationRefused) -> Numbers:
 
 
 def _told_rival(rival: Rival) -> str:
-    """Say where another place lies."""
+    """Say where another place lies, and how well it fits beside what was tried."""
+    share = rival.score
+    alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
     return (
-        f"{rival.score:.0%} as well, {shift_in_words(rival.shift_nm)} of the best, "
+        f"{alike} as well, {shift_in_words(rival.shift_nm)} of the first place, "
         f"turned by {rival.degrees:+.1f}°"
     )
 
