@@ -135,6 +135,22 @@ def test_a_lattice_that_is_none_is_refused():
         measured(picture(), lattice="square")
 
 
+def test_a_lattice_is_told_by_orders_of_which_one_is_faint():
+    y, x = np.indices((SIDE, SIDE), float)
+    down, along = (np.cos(2 * np.pi * side / PITCH) for side in (y, x))
+    noise = np.random.default_rng(0).normal(size=x.shape)
+    found = measured(along + 0.1 * down + 0.8 * along * down + 0.3 * noise)
+    assert found.lattice == "square"
+    assert found.pixel_size_nm == pytest.approx((NM, NM), rel=2e-3)
+
+
+def test_directions_of_no_lattice_are_refused():
+    y, x = np.indices((SIDE, SIDE), float)
+    image = np.cos(2 * np.pi * x / PITCH) + np.cos(2 * np.pi * y / (1.5 * PITCH))
+    with pytest.raises(RegistrationError, match="no square lattice"):
+        measured(image)
+
+
 def test_a_pitch_must_be_above_zero():
     with pytest.raises(OptionError, match="must be more than 0"):
         CalibrateOptions.parse({"pitch_nm": 0})

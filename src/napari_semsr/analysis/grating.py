@@ -59,6 +59,10 @@ _FARTHEST = 0.3
 # centre's moves along y and x at a distortion of one.
 _OFF_CENTRE = np.array([[[-3, 0, -1], [0, -2, 0]], [[0, -2, 0], [-1, 0, -3]]], float)
 _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hexagonal
+# Degrees, and length over width of a pixel; chosen: what is more is no lattice that was
+# seen through a microscope but another pair of its orders
+_MOST_SKEW = 15.0
+_MOST_OBLONG = 1.3
 _ROWS = 96  # of phases at most, and columns; chosen: more of a large picture add little
 _COVERED = 0.9  # of the smoothing; chosen: less is led by the border of the field
 
@@ -225,7 +229,9 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
             "asked for: give --lattice lines."
         )
         raise RegistrationError(msg)
-    return _centred(plane, np.stack([first, across[0]]))
+    # the sum of two orders may stand out where one of them does not
+    second = across[0] - np.round(across[0] @ first / (first @ first)) * first
+    return _centred(plane, np.stack([first, second]))
 
 
 def _centred(plane: FloatArray, waves: FloatArray) -> FloatArray:
@@ -418,6 +424,7 @@ def _described(
     if fit.covariance is None:  # only for the type: the last fit has one
         raise RegistrationError(_NONE)
     lattice = _lattice(fit.waves, options.lattice)
+    _check_lattice(fit.waves, lattice)
     count = len(fit.waves)
     places = np.array([[3 * n + 1, 3 * n + 2] for n in range(count)]).ravel()
     covariance = fit.covariance[np.ix_(places, places)]
@@ -469,6 +476,24 @@ def _lattice(waves: FloatArray, asked: str) -> Literal["lines", "square", "hexag
     one, two = waves
     sine = abs(one[0] * two[1] - one[1] * two[0]) / np.hypot(*one) / np.hypot(*two)
     return "square" if sine > _OBLIQUE else "hexagonal"
+
+
+def _check_lattice(waves: FloatArray, lattice: str) -> None:
+    """Refuse directions that no microscope makes of such a lattice."""
+    if lattice == "lines":
+        return
+    lengths = np.hypot(*waves.T)
+    sine = abs(np.linalg.det(waves)) / lengths.prod()
+    off = abs(
+        np.degrees(np.arcsin(min(sine, 1.0))) - (90 if lattice == "square" else 60)
+    )
+    if off > _MOST_SKEW or lengths.max() > _MOST_OBLONG * lengths.min():
+        msg = (
+            f"The picture shows no {lattice} lattice: its directions are {off:.0f} "
+            f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "
+            "take it with less noise, or give --lattice."
+        )
+        raise RegistrationError(msg)
 
 
 def _sizes(waves: FloatArray, lattice: str, pitch_nm: float) -> FloatArray:
