@@ -190,7 +190,7 @@ def summarised(group: str, rows: list[Row]) -> bool:
     good = [row for row in rows if "off" in row]
     refused = len(rows) - len(good)
     print(f"{group}: {len(rows)} pictures, {refused} refused")
-    passed = not refused and told_right(group, good)
+    passed = told_right(group, good) and not refused
     for name in ("pixel size", "pixel size y", "skew", "distortion"):
         off = np.abs([row["off"][name] for row in good if name in row["off"]])
         passed &= _covered(name, off)
