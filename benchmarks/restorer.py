@@ -1,0 +1,283 @@
+"""Hold the default restorer against `restorer_goals.yaml`.
+
+Run: ``python benchmarks/restorer.py --data FOLDER [--model NAME] [--set develop|judge]
+[--only WORD ...] [--oracles FILE] [--json FILE]``.
+
+FOLDER holds the real images. Each clear image, up to 512 px of its middle, is degraded
+in 8 bits as the goals say, and restored at default settings. Gains are in dB of PSNR
+after an affine match of grey levels, 16 px of border left out; ``oracle`` is the best
+linear filter of 21 x 21 taps and an offset, fitted by least squares to the truth of
+that very image, which no filter can know. ``--oracles`` keeps their figures, which take
+most of the time, for the next run.
+
+Of ``line``, real pairs of one scan and of 50 lines averaged, the averaged scan is
+registered to the other first, as `semsr register --model elastic` does it. The grey
+levels of its flattest tenth of 16 px blocks say whether the restored image is biased.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy import ndimage
+
+from napari_semsr.core import Micrograph, parse_pixel_size, run
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io import read
+from napari_semsr.jobs import RegisterOptions, register_in_memory
+from napari_semsr.models.checkpoint import LoadedModel, load_model
+from napari_semsr.simulation import degrade as gao
+from napari_semsr.training.data.scenes import load_clear
+from napari_semsr.training.recipe import ImageEntry, load_recipe
+from restoration import Image, oracle, psnr_db
+
+HERE = Path(__file__).resolve().parent
+RECIPE = HERE.parent / "recipes" / "sem-restore.yaml"
+WHITE = 255.0
+PAIRS = 15
+PIXEL_NM = 5.8
+DATABAR_ROWS = 39
+BLOCK = 16
+FINAL = (  # rows of data bar in each
+    ImageEntry(file="nasa__0406172_S1270015.tif"),
+    ImageEntry(file="ampis__Sc1Tile_001-005-000_0-000.png"),
+    ImageEntry(file="ampis__train_800C-85H-Q-3_sizeRC_482_645.png"),
+    ImageEntry(file="data_axondeepseg_sem__sub-rat6_sample-data15_SEM.png"),
+    ImageEntry(file="data_axondeepseg_sem__sub-rat4_sample-data12_SEM.png"),
+    ImageEntry(file="nanoballs__R5_K3K4Me3_SiO2_2-2_35000.TIF", crop_bottom=104),
+    ImageEntry(file="neuroproof_examples__iso.03918.png"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One degradation, by its name in the goals, or a veil by airlight and length."""
+
+    name: str
+    what: dict[str, Any]
+
+    def degrade(self, truth: Image, seed: int) -> Image:
+        """Degrade an image of the scale 0 to 255."""
+        rng, what, low = np.random.default_rng(seed), self.what, truth
+        if "sigma_px" in what:
+            low = ndimage.gaussian_filter(truth, what["sigma_px"])
+        if "set" in what:
+            low = gao.degrade_plane(
+                truth.astype(np.uint8), what["set"], seed=seed
+            ).image
+        if "airlight" in what:
+            low = veiled(truth, what["airlight"], what["correlation_px"], rng)
+        if "noise" in what:
+            growing = np.sqrt(2 * truth / WHITE) if what.get("shot") else 1.0
+            low = truth + what["noise"] * growing * rng.standard_normal(truth.shape)
+        return np.clip(np.rint(low), 0, WHITE).astype(float)
+
+
+def veiled(
+    truth: Image, airlight: float | str, correlation: float, rng: np.random.Generator
+) -> Image:
+    """Veil as Gao et al. do, at any airlight and scale, and stretch back."""
+    first, last = gao.BETA_RANGE
+    shape = (truth.shape[0], truth.shape[1])
+    beta = first + (last - first) * gao.smooth_field(shape, correlation, rng)
+    level = float(truth.mean() if airlight == "mean" else airlight)
+    low = gao.fog(truth, beta, level)
+    gain = truth.std() / low.std()
+    return np.asarray((low - low.mean()) * gain + truth.mean())
+
+
+def cases(goals: dict[str, Any]) -> Iterator[Case]:
+    """All degradations that the goals name."""
+    for name, what in goals["cases"].items():
+        yield Case(name, what)
+    veils = goals["veils"]
+    for length in veils["correlation_px"]:
+        for airlight in veils["airlight"]:
+            what = {"airlight": airlight, "correlation_px": length}
+            yield Case(f"veil {length} of {airlight}", what)
+
+
+def clear_images(data: Path, which: str, side: int) -> list[tuple[str, Image]]:
+    """Read the middle of each clear image, in 8 bits."""
+    if which == "develop":
+        root, entries = data / "sem", load_recipe(RECIPE).data.held_out
+    else:
+        root, entries = data / "final", FINAL
+    images = []
+    for entry in entries:
+        image = load_clear(root, entry)
+        y, x = ((n - min(n, side)) // 2 for n in image.shape)
+        images.append((entry.file, np.rint(image[y : y + side, x : x + side] * WHITE)))
+    return images
+
+
+def restored(low: Image, loaded: LoadedModel) -> Image:
+    """Enhance at default settings."""
+    job = enhance_array(Micrograph(low.astype(np.uint8)), loaded, EnhanceOptions())
+    return np.asarray(run(job).array(), dtype=float)
+
+
+class Oracles:
+    """Figures of the oracle, kept in a file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.known: dict[str, float] = {}
+        if path is not None and path.exists():
+            self.known = json.loads(path.read_text())
+
+    def psnr(self, key: str, low: Image, truth: Image) -> float:
+        """PSNR of the best linear filter of an image."""
+        if key not in self.known:
+            self.known[key] = psnr_db(oracle(low, truth), truth)
+            if self.path is not None:
+                self.path.write_text(json.dumps(self.known))
+        return self.known[key]
+
+
+def real_pairs(data: Path) -> Iterator[tuple[str, Image, Image]]:
+    """Give real pairs, the averaged scan on the grid and the greys of the other."""
+    size = parse_pixel_size(PIXEL_NM)
+    for number in range(1, PAIRS + 1):
+        found = sorted((data / "dwell_pairs" / "line").glob(f"{number:03d}_*"))
+        low, high = (
+            read(path, colour="luminance", databar_rows=DATABAR_ROWS).array()
+            for path in sorted(found, key=lambda p: p.stem.endswith("50x"))
+        )
+        job = register_in_memory(
+            Micrograph(high.astype(np.float32), size),
+            Micrograph(low.astype(np.float32), size),
+            options=RegisterOptions(model="elastic"),
+        )
+        there = run(job).image.array()
+        yield f"line {number:03d}", low.astype(float), there.astype(float)
+
+
+def common(low: Image, high: Image) -> tuple[slice, slice]:
+    """Find the rectangle that both scans show."""
+    known = np.isfinite(high)
+    rows = np.flatnonzero(known.mean(1) > 0.9)
+    columns = np.flatnonzero(known.mean(0) > 0.9)
+    box = [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]
+    while not known[box[0] : box[1], box[2] : box[3]].all():
+        inner = known[box[0] : box[1], box[2] : box[3]]
+        sides = [inner[0], inner[-1], inner[:, 0], inner[:, -1]]
+        worst = int(np.argmin([side.mean() for side in sides]))
+        box[worst] += 1 if worst % 2 == 0 else -1
+    return slice(box[0], box[1]), slice(box[2], box[3])
+
+
+def flat_bias(made: Image, truth: Image) -> float:
+    """Largest mean difference in flat places, among the darkest to the brightest."""
+    rows, columns = (n // BLOCK * BLOCK for n in truth.shape)
+
+    def blocks(image: Image) -> Image:
+        cut = image[:rows, :columns].reshape(rows // BLOCK, BLOCK, columns // BLOCK, -1)
+        return cut.swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
+
+    smooth = ndimage.gaussian_filter(truth, 2.0)
+    contrast = blocks(smooth).std(1)
+    flat = np.argsort(contrast)[: max(8, len(contrast) // 10)]
+    level, away = blocks(smooth)[flat].mean(1), blocks(made - truth)[flat].mean(1)
+    thirds = np.array_split(np.argsort(level), 2)
+    return max(abs(float(away[part].mean())) for part in thirds)
+
+
+def measure_real(data: Path, loaded: LoadedModel, oracles: Oracles) -> list[dict]:
+    """One row for each real pair."""
+    rows = []
+    for name, low, high in real_pairs(data):
+        place = common(low, high)
+        made = restored(low, loaded)[place]
+        low, high = low[place], high[place]
+        gain, offset = np.polyfit(high.ravel(), low.ravel(), 1)
+        truth = gain * high + offset
+        before = psnr_db(low, truth)
+        blurs = [
+            psnr_db(ndimage.gaussian_filter(low, s), truth)
+            for s in (0.6, 0.9, 1.2, 1.6, 2.0, 2.6)
+        ]
+        rows.append(
+            {
+                "case": "line",
+                "image": name,
+                "before": before,
+                "gain": psnr_db(made, truth) - before,
+                "gaussian": max(blurs) - before,
+                "oracle": oracles.psnr(name, low, truth) - before,
+                "bias": flat_bias(made, truth),
+            }
+        )
+        print("   ", {k: v for k, v in rows[-1].items() if k != "case"}, flush=True)
+    return rows
+
+
+def measure(
+    case: Case,
+    images: list[tuple[str, Image]],
+    seed: int,
+    loaded: LoadedModel,
+    oracles: Oracles,
+) -> list[dict]:
+    """One row for each image."""
+    rows = []
+    for index, (name, truth) in enumerate(images):
+        low = case.degrade(truth, seed + index)
+        before = psnr_db(low, truth) if case.name != "sharp" else math.inf
+        after = psnr_db(restored(low, loaded), truth)
+        best = math.inf
+        if case.name != "sharp":
+            best = oracles.psnr(f"{case.name} {name}", low, truth)
+        row = {"case": case.name, "image": name, "before": before, "after": after}
+        rows.append(row | {"gain": after - before, "oracle": best - before})
+    return rows
+
+
+def summary(rows: list[dict]) -> str:
+    """One line: mean with standard error, worst, and the oracle beside it."""
+    sharp = rows[0]["case"] == "sharp"
+    values = np.array([row["after" if sharp else "gain"] for row in rows])
+    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    line = f"{rows[0]['case']:18s} {values.mean():+7.2f} ± {spread:4.2f}"
+    line += f"  worst {values.min():+7.2f}"
+    if not sharp:
+        line += f"  oracle {np.mean([row['oracle'] for row in rows]):+6.2f}"
+        line += f"  before {np.mean([row['before'] for row in rows]):6.2f}"
+    return line
+
+
+def main() -> None:
+    """Print a line for each case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="sem-restore")
+    parser.add_argument("--set", choices=("develop", "judge"), default="develop")
+    parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--oracles", type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    goals = yaml.safe_load((HERE / "restorer_goals.yaml").read_text())
+    loaded, oracles = load_model(arguments.model), Oracles(arguments.oracles)
+    images = clear_images(arguments.data, arguments.set, goals["side_px"])
+    rows: list[dict] = []
+    for case in cases(goals):
+        if arguments.only and not any(word in case.name for word in arguments.only):
+            continue
+        rows += measure(case, images, goals["seed"], loaded, oracles)
+        print(summary([row for row in rows if row["case"] == case.name]), flush=True)
+    if not arguments.only or "line" in arguments.only:
+        rows += measure_real(arguments.data, loaded, oracles)
+        print(summary([row for row in rows if row["case"] == "line"]))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
