@@ -17,6 +17,14 @@ from .calibration import (
     Calibration as Calibration,
     FieldDistortion as FieldDistortion,
 )
+from .condition import (
+    FAULTS as FAULTS,
+    NO_BLUR as NO_BLUR,
+    NO_NOISE as NO_NOISE,
+    blur_of as blur_of,
+    noise_of as noise_of,
+    overruled as overruled,
+)
 from .distortion import (
     MOST_DISTORTION as MOST_DISTORTION,
     distort as distort,

@@ -9,6 +9,11 @@ from .degrade import (
     random_scene as random_scene,
     smooth_field as smooth_field,
 )
+from .faults import (
+    FaultRanges as FaultRanges,
+    FaultyScene as FaultyScene,
+    random_faults as random_faults,
+)
 from .phantoms.draw import (
     PHANTOMS as PHANTOMS,
     draw as draw,

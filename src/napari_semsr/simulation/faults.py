@@ -1,0 +1,307 @@
+"""What a scanning electron microscope does to a picture, drawn at random.
+
+A clear image is blurred (defocus, astigmatism, drift, vibration, or a plain Gaussian),
+veiled (Gao et al. 2024, with any airlight and any scale), and noisy: shot and read
+noise from one to a quarter of the range, slow detectors that smear along the scan line,
+streaks from line to line, blocks of JPEG, clipping and rounding. Each fault is there or
+not, by chance, so that all mixtures occur, and none alone, and none at all.
+
+What was done is told in the numbers of `core.FAULTS`, which a network can learn to
+find. Every share and range here is chosen: wider than any benchmark's, equal to none.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy import ndimage, signal
+
+from napari_semsr.core import NO_BLUR, NO_NOISE, FloatArray, Options
+from napari_semsr.simulation.degrade import (
+    disk_kernel,
+    fog,
+    motion_kernel,
+    smooth_field,
+)
+
+
+class FaultRanges(Options):
+    """Ranges that the faults of a microscope are drawn from.
+
+    Attributes
+    ----------
+    blurred, veiled, noisy : float
+        Shares of scenes with each fault.
+    sigma_px : tuple of float
+        Deviation of a blur that is Gaussian.
+    motion_px, defocus_px : float
+        Largest length of a drift, and largest radius of a defocus.
+    noise : tuple of float
+        Deviation as a share of the range, drawn log-uniformly.
+    beta : tuple of float
+        Extinction of a veil.
+    veil_px : tuple of float
+        Its correlation length, drawn log-uniformly.
+    """
+
+    blurred: float = Field(default=0.55, ge=0, le=1)
+    veiled: float = Field(default=0.3, ge=0, le=1)
+    noisy: float = Field(default=0.7, ge=0, le=1)
+    sigma_px: tuple[float, float] = (0.2, 2.6)
+    motion_px: float = Field(default=13.0, ge=0)
+    defocus_px: float = Field(default=6.0, ge=0)
+    noise: tuple[float, float] = (0.004, 0.27)
+    beta: tuple[float, float] = (0.1, 3.0)
+    veil_px: tuple[float, float] = (12.0, 500.0)
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyScene:
+    """A degraded scene, all (Y, X), on the scale of the degraded percentiles."""
+
+    low: NDArray[np.float32]  # Degraded image
+    noiseless: NDArray[np.float32]  # The same before noise, without its veil
+    high: NDArray[np.float32]  # Clear image, dimmed by the mean veil
+    log_gain: NDArray[
+        np.float32
+    ]  # Log of the gain about `airlight` that lifts the veil
+    airlight: float  # Grey level that the veil drew to; the image's mean without one
+    faults: NDArray[np.float32]  # (9,) In the order of `FAULTS`; NaN where not known
+
+
+class _Blur(NamedTuple):
+    """A kernel and what a network may know of it."""
+
+    kernel: FloatArray
+    told: tuple[float, float, float, float]  # `blur_rows` to `flatness`
+
+
+class _Noise(NamedTuple):
+    """A field of noise and what a network may know of it."""
+
+    field: FloatArray
+    told: tuple[float, float, float, float]  # `shot` to `streaks`
+
+
+_SHARP = (math.log(NO_BLUR), math.log(NO_BLUR), 0.0, 0.0)
+_UNTOLD = (math.nan,) * 4  # of noise that is not there
+
+
+def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
+    """Gaussian of a mean deviation, longer along one direction by a ratio."""
+    long, short = sigma * math.sqrt(ratio), sigma / math.sqrt(ratio)
+    half = math.ceil(3.5 * long)
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+    u = x * math.cos(angle) + y * math.sin(angle)
+    v = y * math.cos(angle) - x * math.sin(angle)
+    return np.asarray(np.exp(-0.5 * ((u / long) ** 2 + (v / short) ** 2)))
+
+
+def _drawn_blur(ranges: FaultRanges, rng: np.random.Generator) -> _Blur:
+    """Draw a Gaussian, a defocus, a drift, or some of them one after the other."""
+    sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
+    kind = rng.choice(["round", "astigmatic", "defocus", "drift", "several"])
+    if kind == "round":
+        kernel = _gaussian(sigma, 1.0, 0.0)
+    elif kind == "astigmatic":
+        kernel = _gaussian(sigma, math.exp(abs(rng.normal(0, 0.4))), angle)
+    elif kind == "defocus":
+        kernel = disk_kernel(rng.uniform(0.6, ranges.defocus_px))
+    else:
+        degrees = 0.0 if rng.random() < 0.4 else rng.uniform(0, 180)
+        kernel = motion_kernel(rng.uniform(0.5, ranges.motion_px), degrees)
+        if kind == "several":
+            soft = _gaussian(rng.uniform(0.3, 1.6), 1.0, 0.0)
+            kernel = signal.convolve(kernel, soft)
+            if rng.random() < 0.7:
+                disk = disk_kernel(rng.uniform(0.5, ranges.defocus_px))
+                kernel = signal.convolve(kernel, disk)
+    kernel = np.maximum(kernel, 0)
+    kernel = kernel / kernel.sum()
+    return _Blur(kernel, _told_of_blur(kernel))
+
+
+def _told_of_blur(kernel: FloatArray) -> tuple[float, float, float, float]:
+    """Measure deviations, slant and flatness of a kernel."""
+    y, x = np.indices(kernel.shape, dtype=float)
+    y, x = y - (kernel * y).sum(), x - (kernel * x).sum()
+    yy, xx, xy = ((kernel * part).sum() for part in (y * y, x * x, x * y))
+    slant = xy / math.sqrt(max(yy * xx, 1e-6))
+    square = x * x + y * y
+    # a Gaussian's fourth moment over its squared second one is 2, a disc's 4 / 3
+    flat = 2 - (kernel * square**2).sum() / max((yy + xx) ** 2, 1e-6)
+    wide = [math.log(math.sqrt(max(part, 0)) + NO_BLUR) for part in (yy, xx)]
+    blurred = yy + xx > 0.02  # below, the shape of a kernel is that of its pixels
+    shape = (slant, float(np.clip(flat, -1, 1))) if blurred else (0.0, 0.0)
+    return wide[0], wide[1], *shape
+
+
+def _drawn_noise(
+    image: FloatArray, ranges: FaultRanges, rng: np.random.Generator
+) -> _Noise:
+    """Draw shot and read noise, white or not, for an image of the scale 0 to 1."""
+    deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
+    shot = rng.random() if rng.random() < 0.6 else 0.0
+    noise = _coloured(rng.standard_normal(image.shape), rng)
+    streaks = rng.uniform(0.02, 0.6) ** 2 if rng.random() < 0.2 else 0.0
+    if streaks:
+        lines = rng.standard_normal((image.shape[0], 1))
+        if rng.random() < 0.5:  # charging that dies away along the lines
+            lines = ndimage.gaussian_filter1d(lines, rng.uniform(0.5, 3), axis=0)
+            lines = lines / max(float(lines.std()), 1e-6)
+        noise = math.sqrt(1 - streaks) * noise + math.sqrt(streaks) * lines
+    along, across = _likeness(noise, 1), _likeness(noise, 0)
+    level = np.clip(image, 0, 1)
+    growing = np.sqrt(np.maximum(1 - shot + 2 * shot * level, 0.02))
+    return _Noise(deviation * growing * noise, (shot, along, across, streaks))
+
+
+def _coloured(noise: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Colour white noise: by a slow detector, by averaging, or not at all."""
+    kind = rng.random()
+    if kind < 0.12:  # pixels averaged, or an image that was resampled
+        noise = ndimage.gaussian_filter(noise, rng.uniform(0.3, 1.0))
+    elif kind < 0.25:  # as along a line of a slow scan
+        noise = ndimage.gaussian_filter1d(noise, rng.uniform(0.3, 1.6), axis=1)
+    elif kind < 0.4:  # a detector that forgets exponentially
+        kept = math.exp(-1 / rng.uniform(0.2, 1.5))
+        noise = signal.lfilter([1 - kept], [1, -kept], noise, axis=1)
+    return np.asarray(noise / max(float(noise.std()), 1e-9))
+
+
+def _likeness(noise: FloatArray, axis: int) -> float:
+    """Tell by how much neighbours differ less than strangers do; 0 for white noise."""
+    apart = float(np.diff(noise, axis=axis).std()) / math.sqrt(2)
+    return 1 - apart / max(float(noise.std()), 1e-9)
+
+
+def _drawn_veil(
+    shape: tuple[int, int], mean: float, ranges: FaultRanges, rng: np.random.Generator
+) -> tuple[FloatArray, float]:
+    """Draw transmission and airlight: the mean grey, black, white, or any other."""
+    low, high = np.sort(rng.uniform(*ranges.beta, size=2))
+    high = min(high, low + 1.3)
+    correlation = float(np.exp(rng.uniform(*np.log(ranges.veil_px))))
+    grown = [max(n, int(correlation * rng.uniform(2, 9))) for n in shape]
+    corner = [
+        int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
+    ]
+    window = (
+        slice(corner[0], corner[0] + shape[0]),
+        slice(corner[1], corner[1] + shape[1]),
+    )
+    field = smooth_field((grown[0], grown[1]), correlation, rng, window=window)
+    kind = rng.random()
+    if kind < 0.35:
+        airlight = mean + rng.normal(0, 0.03)
+    elif kind < 0.6:
+        airlight = float(rng.integers(2)) + rng.normal(0, 0.02)
+    else:
+        airlight = rng.uniform(-0.05, 1.05)
+    return np.exp(-(low + (high - low) * field)), float(airlight)
+
+
+def _convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
+    pad = [(n // 2, n // 2) for n in kernel.shape]
+    padded = np.pad(image, pad, mode="reflect")
+    return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
+
+
+def _through_jpeg(image: FloatArray, quality: int) -> FloatArray:
+    """Store an image of the scale 0 to 1 as JPEG and read it again."""
+    from PIL import Image  # 10 MB, and few scenes are stored so
+
+    eight = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+    kept = io.BytesIO()
+    Image.fromarray(eight).save(kept, "JPEG", quality=quality)
+    return np.asarray(Image.open(kept), dtype=float) / 255
+
+
+def _recorded(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
+    """Record an image: clipped or not, in 8 bits or more, as JPEG or not.
+
+    Gives the deviation of what JPEG changed beside it.
+    """
+    bottom, top = np.percentile(low, (0.1, 99.9))
+    span = max(float(top - bottom), 1e-6)
+    # what the operator sets: contrast that fills the range, wastes some or exceeds it
+    used = rng.uniform(0.3, 1.08) if rng.random() < 0.5 else 1.0
+    gain, offset = used / span, rng.uniform(0, max(1 - used, 0.0))
+    shown = (low - bottom) * gain + offset
+    if rng.random() < 0.85:
+        shown = np.clip(shown, 0, 1)
+    lost = 0.0
+    if rng.random() < 0.08:
+        before = np.clip(shown, 0, 1)
+        shown = _through_jpeg(shown, int(rng.integers(60, 98)))
+        lost = float((shown - before).std())
+    elif rng.random() < 0.8:
+        shown = np.rint(shown * 255) / 255
+    return np.asarray((shown - offset) / gain + bottom), lost / gain
+
+
+def random_faults(
+    clear: NDArray[np.floating], ranges: FaultRanges, rng: np.random.Generator
+) -> FaultyScene:
+    """Give a clear image the faults of a microscope, at random.
+
+    Parameters
+    ----------
+    clear : (Y, X) numpy.ndarray of float
+        Clear image in [0, 1].
+    ranges : FaultRanges
+        What to draw from.
+    rng : numpy.random.Generator
+        Source of every random choice.
+
+    Returns
+    -------
+    FaultyScene
+        Degraded and clear images on one grey scale, and what was done.
+    """
+    truth = clear.astype(float)
+    blurred, blur = truth, _SHARP
+    if rng.random() < ranges.blurred:
+        kernel, blur = _drawn_blur(ranges, rng)
+        blurred = _convolved(truth, kernel)
+    low, noiseless = blurred, blurred
+    log_gain, airlight = np.zeros(truth.shape), float(low.mean())
+    if rng.random() < ranges.veiled:
+        shape = (truth.shape[0], truth.shape[1])
+        passed, airlight = _drawn_veil(shape, airlight, ranges, rng)
+        share = float(passed.mean())
+        log_gain = np.log(share / passed)
+        low = fog(low, -np.log(passed), airlight)
+        noiseless, truth = (
+            airlight + (part - airlight) * share for part in (blurred, truth)
+        )
+    deviation, noise = 0.0, _UNTOLD
+    if rng.random() < ranges.noisy:
+        bottom, top = np.percentile(low, (0.1, 99.9))
+        span = max(float(top - bottom), 1e-6)
+        field, noise = _drawn_noise((low - bottom) / span, ranges, rng)
+        low = low + span * field
+        deviation = span * float(field.std())
+    low, lost = _recorded(low, rng)
+    deviation = math.hypot(deviation, lost)
+    bottom, top = np.percentile(low, (0.1, 99.9))
+    span = max(float(top - bottom), 1e-6) * rng.uniform(0.88, 1.1)
+    bottom += span * rng.normal(0, 0.03)
+
+    def placed(image: FloatArray) -> NDArray[np.float32]:
+        return np.asarray((image - bottom) / span, dtype=np.float32)
+
+    return FaultyScene(
+        placed(low),
+        placed(noiseless),
+        placed(truth),
+        log_gain.astype(np.float32),
+        float((airlight - bottom) / span),
+        np.array(
+            [math.log(deviation / span + NO_NOISE), *noise, *blur], dtype=np.float32
+        ),
+    )

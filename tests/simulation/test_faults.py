@@ -1,0 +1,81 @@
+"""Faults of a microscope at random: what is told is what was done."""
+
+import math
+
+import numpy as np
+import pytest
+
+from napari_semsr.core import FAULTS, blur_of, noise_of
+from napari_semsr.simulation import FaultRanges, FaultyScene, draw, random_faults
+
+ALONE = {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0}
+
+
+def scenes(count: int = 12, **shares: float) -> list[FaultyScene]:
+    """Degrade a drawn sample several times."""
+    clear = draw("particles", (128, 128), seed=3)
+    ranges = FaultRanges(**{**ALONE, **shares})
+    return [
+        random_faults(clear, ranges, np.random.default_rng(n)) for n in range(count)
+    ]
+
+
+def test_nothing_done_is_told_as_nothing() -> None:
+    for scene in scenes():
+        lost = noise_of(scene.faults)  # by JPEG, if it was stored so
+        assert blur_of(scene.faults) == pytest.approx(0, abs=1e-6)
+        assert np.isnan(scene.faults[1:5]).all()
+        assert not scene.log_gain.any()
+        # clipped and rounded like any recorded image
+        assert np.median(np.abs(scene.low - scene.high)) < 0.01 + lost
+
+
+def test_noise_is_told_in_units_of_the_degraded_range() -> None:
+    for scene in scenes(noisy=1.0):
+        told = noise_of(scene.faults)
+        inside = (scene.low > 0.05) & (scene.low < 0.95)
+        left = (scene.low - scene.noiseless)[inside].std()
+        assert left == pytest.approx(told, rel=0.5, abs=0.004)
+        np.testing.assert_array_equal(scene.noiseless, scene.high)
+
+
+def test_blur_is_told_in_pixels() -> None:
+    made = scenes(blurred=1.0)
+    widths = [blur_of(scene.faults) for scene in made]
+    assert max(widths) > 1.5 > min(widths)
+    detail = [np.diff(scene.noiseless, axis=1).std() for scene in made]
+    assert np.corrcoef(widths, detail)[0, 1] < -0.5
+
+
+def test_veil_can_be_lifted_by_what_is_told() -> None:
+    for scene in scenes(veiled=1.0):
+        away = scene.low - scene.airlight
+        lifted = scene.airlight + away * np.exp(scene.log_gain)
+        error = np.abs(lifted - scene.high)
+        assert np.median(error) < 0.05 * max(1.0, abs(scene.airlight))
+
+
+def test_all_faults_together_have_a_number_each() -> None:
+    for scene in scenes(blurred=1.0, veiled=1.0, noisy=1.0):
+        assert scene.faults.shape == (len(FAULTS),)
+        assert np.isfinite(scene.faults).all()
+        for image in (scene.low, scene.noiseless, scene.high):
+            assert np.isfinite(image).all()
+
+
+def test_a_seed_gives_the_same_scene() -> None:
+    first, second = scenes(4, noisy=1.0), scenes(4, noisy=1.0)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.low, other.low)
+
+
+def test_ranges_bound_what_is_drawn() -> None:
+    clear = draw("particles", (96, 96), seed=4)
+    ranges = FaultRanges(**{**ALONE, "noisy": 1.0}, noise=(0.1, 0.1))
+    told = [
+        noise_of(random_faults(clear, ranges, np.random.default_rng(n)).faults)
+        for n in range(8)
+    ]
+    # over the range of the noisy image, which is wider than the clear one's
+    assert all(0.05 < value < 0.15 for value in told)
+    assert math.isfinite(sum(told))
