@@ -7,6 +7,11 @@ from .architectures.haze import (
     block_statistics as block_statistics,
     dehaze as dehaze,
 )
+from .architectures.informed import (
+    SPREAD as SPREAD,
+    InformedRestorer as InformedRestorer,
+    Surveyed as Surveyed,
+)
 from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
 from .cards import (
     WEIGHTS as WEIGHTS,

@@ -21,6 +21,7 @@ from napari_semsr.models.architectures import (
     Correction,
     Deblurred,
     DehazingRestorer,
+    InformedRestorer,
     TwoScale,
 )
 from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
@@ -33,6 +34,7 @@ _SIZE_LIMIT = 2 * 2**30
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "two-scale": TwoScale,
     "unveiled": DehazingRestorer,
+    "informed": InformedRestorer,
     "correction": Correction,
     "deblurred": Deblurred,
     **PUBLISHED,

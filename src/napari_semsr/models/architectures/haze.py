@@ -105,7 +105,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
     return haze.airlight + (field - haze.airlight) * gain
 
 
-class _ReplicatedBlock(DilatedBlock):
+class ReplicatedBlock(DilatedBlock):
     """The block with replicated borders and a smooth rectifier."""
 
     rectifier = staticmethod(functional.gelu)
@@ -121,13 +121,13 @@ class TransmissionNet(nn.Module):
         super().__init__()
         self.enter = nn.Conv2d(2 * (_BANDS + 1), width, 1)
         self.down = nn.ModuleList(
-            nn.Sequential(_ReplicatedBlock(width), _ReplicatedBlock(width))
+            nn.Sequential(ReplicatedBlock(width), ReplicatedBlock(width))
             for _ in range(_LEVELS)
         )
         self.all = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
         )
-        self.up = nn.ModuleList(_ReplicatedBlock(width) for _ in range(_LEVELS - 1))
+        self.up = nn.ModuleList(ReplicatedBlock(width) for _ in range(_LEVELS - 1))
         self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
 
     def forward(self, statistics: Tensor) -> Haze:

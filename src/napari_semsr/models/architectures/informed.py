@@ -1,0 +1,475 @@
+"""The default restorer: a survey names what ails a field, a network told so mends it.
+
+`SurveyNet` sees the whole field once, in blocks of 16 px, and finds the veil, and nine
+numbers for noise and blur (`Condition`). `ThreeScale` mends the dehazed field tile by
+tile. It is told the numbers in two ways: it sees the field through Wiener filters that
+are made of them, beside the field itself, and each block's first layer is scaled and
+shifted by them, channel by channel. That leaves a plain network for each field, with
+weights of its own (`InformedRestorer.mender`), so that tiles cost nothing for it and
+agree.
+
+What it finds in an image are two corrections, the noise and what the blur took, each
+with a weight that the user may change.
+
+=======  ==========================================================  ==========
+part     layers of `ThreeScale`                                      resolution
+=======  ==========================================================  ==========
+stem     Wiener filters, pixel-unshuffle 2, 3x3 convolution          1/2
+down     residual blocks, 2x2 stride-2 convolution, twice            1/2, 1/4
+bottom   residual blocks                                             1/8
+up       1x1 convolution, pixel-shuffle 2, sum, residual blocks      1/4, 1/2
+head     3x3 convolution to 4 x `corrections`, pixel-shuffle         1
+=======  ==========================================================  ==========
+
+There is no normalisation layer, and the head starts at zero: an untrained network
+returns its input. Every number here is chosen.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE
+from napari_semsr.models.architectures.blocks import start_at_zero
+from napari_semsr.models.architectures.haze import (
+    BLOCK,
+    Haze,
+    ReplicatedBlock,
+    dehaze,
+)
+from napari_semsr.models.architectures.two_scale import DilatedBlock
+from napari_semsr.models.architectures.wiener import (
+    FILTERS,
+    STEP,
+    filtered,
+    packed,
+    wiener_taps,
+)
+
+_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
+_LARGEST_LOG = 1.5  # a veil seldom dims contrast by more than this factor e**1.5
+_LEVELS = 4
+_EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
+_CLASSES, _NAMING = 4, 192
+_DETAIL = slice(1, 5)  # rings by which blocks are told flat or full of detail
+_HIGH, _LOW = 12, 5  # cosines of a block: from here on fine, and up to here coarse
+
+# What a condition is about, and by how much it varies, so that a network sees unit
+# numbers: from the ranges that training draws from.
+_USUAL = (-3.8, 0.3, 0.1, 0.05, 0.03, -0.5, -0.5, 0.0, 0.1)
+SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
+
+
+class Surveyed(NamedTuple):
+    """What a look at fields found."""
+
+    haze: Haze
+    condition: Tensor  # (B, 9), in the order of `core.FAULTS`
+    rings: Tensor  # (B, 12), mean power at `RINGS`, over the range squared
+
+
+RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGES))
+"""Frequencies of `Surveyed.rings`, in cycles per pixel."""
+
+
+def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
+    """Make the packed Wiener filters of fields; `condition` (B, 9), `rings` (B, 12)."""
+    with torch.no_grad(), torch.autocast(condition.device.type, enabled=False):
+        known = condition.float()
+        noise = (known[:, 0].exp() - NO_NOISE).clamp(0, 0.5)
+        rows, columns = ((known[:, n].exp() - NO_BLUR).clamp(0, 6) for n in (5, 6))
+        slant = known[:, 7].clamp(-0.95, 0.95)
+        frequency = torch.tensor(RINGS, device=condition.device)
+        taps = wiener_taps(noise, (rows, columns, slant), (frequency, rings.float()))
+    weights: Tensor = packed(taps)
+    return weights
+
+
+def _cosines() -> Tensor:
+    """Orthonormal cosine transform of a line of a block, (16, 16)."""
+    n = torch.arange(BLOCK, dtype=torch.float64)
+    rows = torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
+    rows[0] = BLOCK**-0.5
+    return rows.float()
+
+
+def _bands() -> Tensor:
+    """Weights by which a block's 256 energies are averaged into bands, (16, 256).
+
+    Twelve rings of frequency, the finest along each axis alone, and the finest of one
+    axis with the coarse of the other, where streaks and slow detectors show.
+    """
+    y, x = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
+    radius = torch.hypot(y.double(), x.double())
+    masks = [
+        (radius >= low) & (radius < high) for low, high in itertools.pairwise(_EDGES)
+    ]
+    masks += [(x == 0) & (y >= _LOW), (y == 0) & (x >= _LOW)]
+    masks += [
+        (y >= _HIGH) & (x > 0) & (x <= _LOW),
+        (x >= _HIGH) & (y > 0) & (y <= _LOW),
+    ]
+    return torch.stack([m.flatten() / m.sum() for m in masks]).float()
+
+
+def _summary(means: Tensor, logs: Tensor) -> Tensor:
+    """Sum up the blocks of fields by what tells noise from detail.
+
+    Mean spectra of four classes of blocks, from the flattest, where noise is alone, to
+    those with most detail, where blur shows; and of the darker and the brighter half
+    of the flat ones, which tell shot noise. `means` (B, N), `logs` (B, 16, N), mean
+    grey and log energy of each block; gives (B, 97).
+    """
+    detail = logs[:, _DETAIL].mean(1)
+    order = detail.argsort(1)
+
+    def spectra(places: Tensor) -> Tensor:
+        places = places if places.shape[1] else order  # of a field of very few blocks
+        return logs.gather(2, places[:, None].expand(-1, logs.shape[1], -1)).mean(2)
+
+    classes = [spectra(part) for part in order.tensor_split(_CLASSES, dim=1)]
+    flat = order[:, : max(2, order.shape[1] // 2)]
+    by_grey = means.gather(1, flat).argsort(1)
+    halves = [flat.gather(1, part) for part in by_grey.tensor_split(2, dim=1)]
+    halves = [part if part.shape[1] else flat for part in halves]
+    step = means.gather(1, halves[1]).mean(1) - means.gather(1, halves[0]).mean(1)
+    return torch.cat([*classes, *map(spectra, halves), step[:, None]], dim=1)
+
+
+class SurveyNet(nn.Module):
+    """Find veil, noise and blur from the spectra of a field's blocks.
+
+    The veil as `TransmissionNet` does, with finer spectra; noise and blur from a
+    summary of all blocks, whatever their place.
+    """
+
+    cosines: Tensor
+    bands: Tensor
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        self.register_buffer("cosines", _cosines(), persistent=False)
+        self.register_buffer("bands", _bands(), persistent=False)
+        seen = 1 + len(self.bands)
+        self.enter = nn.Sequential(
+            nn.Conv2d(2 * seen, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1)
+        )
+        self.down = nn.ModuleList(
+            nn.Sequential(ReplicatedBlock(width), ReplicatedBlock(width))
+            for _ in range(_LEVELS)
+        )
+        self.all = nn.Sequential(
+            nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.up = nn.ModuleList(ReplicatedBlock(width) for _ in range(_LEVELS - 1))
+        self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
+        summed = (_CLASSES + 2) * len(self.bands) + 1
+        self.name = nn.Sequential(
+            nn.Linear(summed, _NAMING),
+            nn.GELU(),
+            nn.Linear(_NAMING, _NAMING),
+            nn.GELU(),
+            start_at_zero(nn.Linear(_NAMING, len(FAULTS))),
+        )
+        self.register_buffer("usual", torch.tensor(_USUAL), persistent=False)
+        self.register_buffer("spread", torch.tensor(SPREAD), persistent=False)
+
+    usual: Tensor
+    spread: Tensor
+
+    def statistics(self, field: Tensor) -> Tensor:
+        """Take mean and energies of every block.
+
+        `field` (B, 1, H, W), sides multiples of 16; gives (B, 17, H / 16, W / 16).
+        """
+        blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
+        energy = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
+        bands = (energy @ self.bands.T).permute(0, 3, 1, 2)
+        return torch.cat([blocks.mean((-1, -2))[:, None], bands], dim=1)
+
+    def forward(self, statistics: Tensor) -> Surveyed:
+        """Find what ails fields; `statistics` (B, 17, h, w)."""
+        logs = 0.3 * (statistics[:, 1:] + _LEAST_ENERGY).log()
+        seen = torch.cat([statistics[:, :1], logs], dim=1)
+        overall = seen.mean((-1, -2), keepdim=True)
+        x = self.enter(torch.cat([seen - overall, overall.expand_as(seen)], dim=1))
+        kept: list[Tensor] = []
+        for level in self.down[:-1]:
+            x = level(x)
+            kept.append(x)
+            x = functional.avg_pool2d(x, 2, ceil_mode=True)
+        x = self.down[-1](x)
+        summary = torch.cat([x.mean((-1, -2)), x.amax((-1, -2))], dim=1)
+        x = x + self.all(summary)[..., None, None]
+        for level, other in zip(self.up, reversed(kept), strict=True):
+            x = functional.interpolate(x, size=other.shape[-2:], mode="bilinear")
+            x = level(x + other)
+        found = self.leave(x)
+        log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
+        # what light passes is 1 in the mean, as of a scene that is dimmed evenly
+        passed = (-log_gain).exp().mean((-1, -2), keepdim=True)
+        log_gain = log_gain + passed.log()
+        airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
+        named = self.name(_summary(statistics[:, 0].flatten(1), logs.flatten(2)))
+        condition = self.usual + self.spread * named
+        rings = statistics[:, 1 : 1 + len(RINGS)].mean((-1, -2))
+        return Surveyed(Haze(log_gain, airlight), condition, rings)
+
+
+class ThreeScale(nn.Module):
+    """Norm-free residual network at half, a quarter and an eighth of the resolution.
+
+    `widths`: channels at each; `down`, `up`: residual blocks at each, on the way down
+    with the lowest, and on the way up; `corrections`: images that are found.
+    """
+
+    filters: Tensor  # (48, 16, 7, 7), packed Wiener filters of the field
+
+    scale = 1
+    stride = 8
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 96, 160),
+        down: Sequence[int] = (1, 2, 3),
+        up: Sequence[int] = (2, 2),
+        corrections: int = 1,
+    ) -> None:
+        super().__init__()
+        self.corrections = corrections
+        first, second, third = widths
+
+        def level(width: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(DilatedBlock(width) for _ in range(count))
+
+        size = STEP**2
+        nothing = torch.zeros(FILTERS * size, size, 7, 7)
+        self.register_buffer("filters", nothing, persistent=False)
+        self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
+        self.down = nn.ModuleList(
+            level(width, count) for width, count in zip(widths, down, strict=True)
+        )
+        self.up = nn.ModuleList(
+            level(width, count)
+            for width, count in zip((second, first), reversed(up), strict=True)
+        )
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in ((first, second), (second, third))
+        )
+        self.enlarge = nn.ModuleList(
+            nn.Conv2d(a, 4 * b, 1) for a, b in ((third, second), (second, first))
+        )
+        self.head = start_at_zero(nn.Conv2d(first, 4 * corrections, 3, padding=1))
+
+    def blocks(self) -> list[DilatedBlock]:
+        """Give all residual blocks, in the order in which they run."""
+        levels = (*self.down, *self.up)
+        return [part for level in levels for part in _blocks_of(level)]
+
+    def correct(self, planes: Tensor, told: Sequence[Tensor] | None = None) -> Tensor:
+        """Find the corrections of images.
+
+        `planes` (B, 4, H, W), images and what Wiener filters make of them; `told` (B,
+        2, C) for each block, by how much its first layer is scaled beyond 1 and
+        shifted; gives (B, corrections, H, W).
+        """
+        turn = iter(told) if told is not None else None
+
+        def run(level: nn.Module, x: Tensor) -> Tensor:
+            for block in _blocks_of(level):
+                x = block(x) if turn is None else _told_block(block, x, next(turn))
+            return x
+
+        x = self.stem(functional.pixel_unshuffle(planes, 2))
+        kept: list[Tensor] = []
+        for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
+            x = run(level, x)
+            kept.append(x)
+            x = shrink(x)
+        x = run(self.down[-1], x)
+        for level, enlarge in zip(self.up, self.enlarge, strict=True):
+            x = kept.pop() + functional.pixel_shuffle(enlarge(x), 2)
+            x = run(level, x)
+        corrections: Tensor = functional.pixel_shuffle(self.head(x), 2)
+        return corrections
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the corrections to images; `x` (B, 1, H, W); gives (B, 1, H, W)."""
+        planes = torch.cat([x, filtered(x, self.filters)], dim=1)
+        return x + self.correct(planes).sum(1, keepdim=True)
+
+
+def _blocks_of(level: nn.Module) -> list[DilatedBlock]:
+    """Give the blocks of one level."""
+    return [part for part in level.children() if isinstance(part, DilatedBlock)]
+
+
+def _told_block(block: DilatedBlock, x: Tensor, told: Tensor) -> Tensor:
+    """Run a block whose first layer is scaled and shifted; `told` (B, 2, C)."""
+    scale, shift = told.to(x.dtype)[..., None, None].unbind(1)
+    seen = block.first(x)
+    inner = torch.addcmul(seen + shift, seen, scale)
+    correction: Tensor = block.second(functional.relu(inner))
+    return x + correction
+
+
+class InformedRestorer(nn.Module):
+    """`SurveyNet`, and `ThreeScale` that is told what it found.
+
+    Parameters
+    ----------
+    widths, down, up : sequence of int
+        As in `ThreeScale`.
+    survey_width : int
+        Channels of `SurveyNet`.
+
+    Attributes
+    ----------
+    survey : SurveyNet
+        What looks at the whole field, once.
+    local : ThreeScale
+        What mends tiles of the dehazed field, as it is for a field that ails nothing
+        unusual; finds noise and loss by blur apart.
+    """
+
+    scale = 1
+    stride = BLOCK
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 96, 160),
+        down: Sequence[int] = (1, 2, 3),
+        up: Sequence[int] = (2, 2),
+        survey_width: int = 48,
+    ) -> None:
+        super().__init__()
+        self.survey = SurveyNet(survey_width)
+        self.shape = (tuple(widths), tuple(down), tuple(up))
+        self.local = ThreeScale(*self.shape, corrections=2)
+        told = 64
+        self.embed = nn.Sequential(
+            nn.Linear(len(FAULTS), told), nn.GELU(), nn.Linear(told, told), nn.GELU()
+        )
+        self.tell = nn.ModuleList(
+            start_at_zero(nn.Linear(told, 2 * block.first.out_channels))
+            for block in self.local.blocks()
+        )
+
+    def look(self, field: Tensor) -> Surveyed:
+        """Survey whole fields, in fp32.
+
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            On a scale where the percentiles are 0 and 1; sides are multiples of 16.
+
+        Returns
+        -------
+        Surveyed
+            Veil, condition, and power by frequency.
+        """
+        with torch.autocast(field.device.type, enabled=False):
+            found: Surveyed = self.survey(self.survey.statistics(field.float()))
+        return found
+
+    def planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
+        """Put what Wiener filters make of images beside them.
+
+        Parameters
+        ----------
+        clear : (B, 1, H, W) torch.Tensor
+            Images without their veil. No gradient passes through the filters.
+        condition : (B, 9) torch.Tensor
+            In the order of `core.FAULTS`.
+        rings : (B, 12) torch.Tensor
+            Power at `RINGS`.
+
+        Returns
+        -------
+        (B, 4, H, W) torch.Tensor
+            What the local part sees.
+        """
+        through = filtered(clear.detach(), filters_for(condition, rings))
+        return torch.cat([clear, through], dim=1)
+
+    def told(self, condition: Tensor) -> list[Tensor]:
+        """Find what the blocks of the local part are scaled and shifted by.
+
+        Parameters
+        ----------
+        condition : (B, 9) torch.Tensor
+            In the order of `core.FAULTS`.
+
+        Returns
+        -------
+        list of (B, 2, C) torch.Tensor
+            Scales beyond 1, and shifts, one for each block.
+        """
+        with torch.autocast(condition.device.type, enabled=False):
+            unit = (condition.float() - self.survey.usual) / self.survey.spread
+            embedded = self.embed(unit)
+            return [layer(embedded).unflatten(1, (2, -1)) for layer in self.tell]
+
+    @torch.no_grad()
+    def mender(
+        self,
+        condition: Tensor,
+        rings: Tensor,
+        *,
+        denoise: float = 1.0,
+        deblur: float = 1.0,
+    ) -> ThreeScale:
+        """Make the plain network for a field.
+
+        Parameters
+        ----------
+        condition : (9,) torch.Tensor
+            In the order of `core.FAULTS`.
+        rings : (12,) torch.Tensor
+            Power at `RINGS`.
+        denoise, deblur : float
+            Weights of the two corrections.
+
+        Returns
+        -------
+        ThreeScale
+            What mends tiles of this field, without its veil.
+        """
+        made = ThreeScale(*self.shape, corrections=1)
+        state = {name: value.clone() for name, value in self.local.state_dict().items()}
+        weights = torch.tensor([denoise, deblur], device=condition.device)
+        for part in ("head.weight", "head.bias"):
+            # pixel-shuffle takes the four pixels of the first correction first
+            both = state[part].unflatten(0, (2, 4))
+            share = weights.reshape(2, *[1] * (both.ndim - 1))
+            state[part] = (both * share).sum(0)
+        made.load_state_dict(state)
+        made.filters = filters_for(condition[None], rings[None])
+        for block, told in zip(made.blocks(), self.told(condition[None]), strict=True):
+            scale, shift = told[0]
+            block.first.weight.mul_(1 + scale[:, None, None, None])
+            block.first.bias.mul_(1 + scale).add_(shift)  # type: ignore[union-attr]
+        return made.train(self.training)
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Restore whole fields.
+
+        Parameters
+        ----------
+        field : (B, 1, H, W) torch.Tensor
+            On a scale where the percentiles are 0 and 1; sides are multiples of 16.
+
+        Returns
+        -------
+        (B, 1, H, W) torch.Tensor
+            Restored images on the same scale.
+        """
+        found = self.look(field)
+        clear = dehaze(field, found.haze)
+        planes = self.planes(clear, found.condition, found.rings)
+        corrections = self.local.correct(planes, self.told(found.condition))
+        return clear + corrections.sum(1, keepdim=True)
