@@ -34,9 +34,9 @@ from napari_semsr.inference.engine import enhance_array
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
-    find_haze,
     measure_scaling,
     read_window,
+    survey_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
@@ -80,7 +80,7 @@ def whole(
 def survey(loaded: LoadedModel, image: NDArray[Any]) -> tuple[Scaling, HazeMap | None]:
     """Measure what holds for the whole field, as every way must."""
     scaling = measure_scaling(image, loaded.card.input_percentiles)
-    return scaling, find_haze(image, loaded.module, scaling)
+    return scaling, survey_field(image, loaded.module, scaling).haze
 
 
 def clear(

@@ -15,9 +15,9 @@ from napari_semsr.inference.lazy import enhance_lazy
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
-    find_haze,
     measure_scaling,
     read_window,
+    survey_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
@@ -47,11 +47,12 @@ def test_gain_of_a_pixel_does_not_depend_on_the_window(
     )
 
 
+@pytest.mark.parametrize("kind", ["hazy", "informed"])
 @pytest.mark.parametrize("tile", [16, 48, 256])
 def test_tiles_equal_the_untiled_definition(
-    make_loaded: Make, whole: Whole, hazy: np.ndarray, tile: int
+    make_loaded: Make, whole: Whole, hazy: np.ndarray, tile: int, kind: str
 ) -> None:
-    loaded = make_loaded("hazy")
+    loaded = make_loaded(kind)
     options = EnhanceOptions(tile=tile, precision="fp32")
     made = run(enhance_array(Micrograph(hazy), loaded, options))
     np.testing.assert_allclose(made.array(), whole(hazy, loaded), atol=2e-6)
@@ -78,13 +79,13 @@ def test_other_networks_do_not_look_for_haze(
     loaded = make_loaded("plain")
     module = loaded.module
     assert Predictor(loaded).source is module
-    assert find_haze(hazy, module, Scaling(0, 1)) is None
+    assert survey_field(hazy, module, Scaling(0, 1)).haze is None
 
 
 def test_constant_field_has_none(make_loaded: Make) -> None:
     flat = np.full((40, 40), 7, np.uint8)
     scaling = measure_scaling(flat, (0.1, 99.9))
-    assert find_haze(flat, make_loaded("hazy").module, scaling) is None
+    assert survey_field(flat, make_loaded("hazy").module, scaling).haze is None
 
 
 def test_missing_pixels_do_not_pass_for_haze(
@@ -95,7 +96,8 @@ def test_missing_pixels_do_not_pass_for_haze(
     holed[40:90, 50:130] = np.nan
     module = make_loaded("hazy").module
     clean, filled = (
-        find_haze(a, module, measure_scaling(a, (1, 99))) for a in (field, holed)
+        survey_field(a, module, measure_scaling(a, (1, 99))).haze
+        for a in (field, holed)
     )
     assert clean is not None
     assert filled is not None
@@ -107,7 +109,7 @@ def test_large_fields_are_seen_coarser(
 ) -> None:
     monkeypatch.setattr("napari_semsr.inference.network_input.LARGEST_MAP", 4)
     module = make_loaded("hazy").module
-    haze = find_haze(hazy, module, measure_scaling(hazy, (1, 99)))
+    haze = survey_field(hazy, module, measure_scaling(hazy, (1, 99))).haze
     assert haze is not None
     assert haze.pitch == 32
     assert haze.gain.shape == (3, 4)
@@ -126,7 +128,7 @@ def test_reading_past_the_border_follows_the_network(
 ) -> None:
     loaded = make_loaded("hazy")
     scaling = measure_scaling(hazy, (1, 99))
-    haze = find_haze(hazy, loaded.module, scaling)
+    haze = survey_field(hazy, loaded.module, scaling).haze
     assert haze is not None
     box = Box(0, 96, 0, 128)
     window = haze.lift(read_window(hazy, box, 0.0)[0], box)

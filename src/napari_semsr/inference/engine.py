@@ -27,6 +27,8 @@ from napari_semsr.core import (
     Provenance,
     TilePlan,
     Waiting,
+    blur_of,
+    noise_of,
 )
 from napari_semsr.inference.exact import (
     STRATEGY_KEY,
@@ -187,6 +189,8 @@ def plan_run(
             scattered=scheduler is not None,
         )
         plan = yield from in_thread(planning, predictor)
+        if plan.loaded is not loaded:
+            predictor = predictor.told(plan.loaded)
     return PlannedRun(plan, predictor, watch, scheduler)
 
 
@@ -342,6 +346,7 @@ def _report(
     plan, predictor = planned.plan, planned.predictor
     places, tally, frozen = done
     strategy, outputs, halo = plan.strategy, plan.outputs, plan.tiles.halo
+    condition = plan.condition
     if strategy.kind == "lockstep" and strategy.lockstep is not None:
         halo = strategy.lockstep.tiles.halo
     return EnhanceReport(
@@ -361,6 +366,8 @@ def _report(
         seam_index=tally.meter.seam_index,
         clipped=tally.clipped,
         haze_gain=None if plan.haze is None else plan.haze.spread,
+        noise_percent=None if condition is None else 100 * noise_of(condition),
+        blur_px=None if condition is None else blur_of(condition),
         seen_pixel_size_nm=plan.output.fit.seen_nm,
         notes=tuple(tally.notes),
     )

@@ -254,6 +254,7 @@ def preview_boxes(
         strategy=ExecutionStrategy("tile" if probe.norms else "none", "tiles"),
         apart=probe.halo is not None,
     )
-    return BoxPreview(
-        finish(job), predictor, not probe.norms and probe.halo is not None
-    )
+    plan = finish(job)
+    if plan.loaded is not loaded:
+        predictor = predictor.told(plan.loaded)
+    return BoxPreview(plan, predictor, not probe.norms and probe.halo is not None)

@@ -4,8 +4,10 @@ The field is resampled where the model was trained for other pixels, scaled by g
 values measured over all of it, and haze is lifted off where the model does that.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -32,8 +34,11 @@ from napari_semsr.inference.layout import OutputPlan, PixelFit
 from napari_semsr.models import (
     BLOCK,
     DehazingRestorer,
+    Haze,
+    InformedRestorer,
     ModelCard,
     Probe,
+    Surveyed,
     block_statistics,
 )
 
@@ -156,6 +161,7 @@ def set_missing(
 # that tiles agree.
 
 _WINDOW = 1024
+_WINDOWS = 4  # along each axis
 LARGEST_MAP = 256
 _KNOWN = 0.5
 
@@ -172,6 +178,10 @@ class HazeMap:
     def spread(self) -> tuple[float, float]:
         """Least and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
+
+    def weighted(self, share: float) -> Self:
+        """Take a share of the haze, on the scale of its logarithm."""
+        return replace(self, gain=self.gain ** np.float32(share))
 
     def at(self, box: Box) -> NDArray[np.float32]:
         """Interpolate the gain under a window.
@@ -204,42 +214,108 @@ class HazeMap:
         return np.asarray(lifted)
 
 
-def find_haze(data: Any, module: nn.Module, scaling: Scaling) -> HazeMap | None:
-    """Look at a whole field, in blocks of 16 px (more on fields above 4096 px).
+@dataclass(frozen=True, slots=True)
+class FieldSurvey:
+    """What a network found in a whole field; None where it looked for nothing."""
 
-    `data` (Y, X).
+    haze: HazeMap | None = None
+    condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
+    rings: tuple[float, ...] | None = None  # Power at `models.RINGS`, as the network's
+
+
+_Statistics = Callable[[torch.Tensor], torch.Tensor]
+
+
+def survey_field(
+    data: Any, module: nn.Module, scaling: Scaling, *, haze: bool = True
+) -> FieldSurvey:
+    """Look at a whole field, in blocks of 16 px.
+
+    Fields above 4096 px are looked at reduced, for haze; for noise and blur, which
+    reducing changes, in windows all over the field, of whose findings the medians are
+    taken. `data` (Y, X).
     """
-    if not isinstance(module, DehazingRestorer) or scaling.high <= scaling.low:
-        return None
+    if scaling.high <= scaling.low:
+        return FieldSurvey()
+    if isinstance(module, InformedRestorer):
+        count: _Statistics = module.survey.statistics
+    elif isinstance(module, DehazingRestorer) and haze:
+        count = block_statistics
+    else:
+        return FieldSurvey()
     shrink = 1
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
-    statistics = _statistics(data, scaling, shrink)
+    whole = Box.of(tuple(data.shape))
+    statistics = _statistics(data, whole, scaling, shrink, count)
     with torch.inference_mode():
-        veil = module.survey(torch.from_numpy(statistics)[None])
+        found = module.survey(torch.from_numpy(statistics)[None])
+        if not isinstance(module, InformedRestorer):
+            return FieldSurvey(_haze_map(found, shrink, scaling))
+        veil = _haze_map(found.haze, shrink, scaling) if haze else None
+        if shrink > 1:
+            found = _in_windows(data, module, scaling)
+    condition, rings = (part[0].tolist() for part in (found.condition, found.rings))
+    return FieldSurvey(veil, tuple(condition), tuple(rings))
+
+
+def _haze_map(veil: Haze, shrink: int, scaling: Scaling) -> HazeMap:
+    """Give haze in the units of the field."""
     gain = veil.log_gain[0, 0].exp().numpy()
     span = scaling.high - scaling.low
     airlight = float(veil.airlight) * span + scaling.low
     return HazeMap(np.ascontiguousarray(gain), BLOCK * shrink, airlight)
 
 
-def _statistics(data: Any, scaling: Scaling, shrink: int) -> NDArray[np.float32]:
-    """Statistics of all blocks, read window by window; missing pixels do not count."""
+def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:
+    """Survey windows on a grid over a field at full size; medians of what they hold."""
+    starts = [
+        np.linspace(0, max(n - _WINDOW, 0), _WINDOWS).astype(int) // BLOCK * BLOCK
+        for n in data.shape
+    ]
+    found: list[Surveyed] = []
+    empty: list[Surveyed] = []
+    for y, x in itertools.product(*(sorted(set(s.tolist())) for s in starts)):
+        box = Box(y, y + _WINDOW, x, x + _WINDOW)
+        statistics = _statistics(data, box, scaling, 1, module.survey.statistics)
+        made = module.survey(torch.from_numpy(statistics)[None])
+        # what a mosaic does not cover has no contrast at all
+        (found if statistics[1:].any() else empty).append(made)
+    seen = found or empty
+    condition, rings = (
+        torch.cat(parts).median(0, keepdim=True).values
+        for parts in zip(*((one.condition, one.rings) for one in seen), strict=True)
+    )
+    return seen[0]._replace(condition=condition, rings=rings)
+
+
+def _statistics(
+    data: Any, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
+) -> NDArray[np.float32]:
+    """Statistics of a region's blocks, read in parts; missing pixels do not count."""
     pitch = BLOCK * shrink
-    rows, columns = (round_up(int(n), pitch) for n in data.shape)
-    found = np.empty((5, rows // pitch, columns // pitch), dtype=np.float32)
-    known = np.ones(found.shape[1:], dtype=np.float32)
+    rows, columns = (round_up(n, pitch) for n in whole.shape)
+    parts: list[list[NDArray[np.float32]]] = []
+    known = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
     for y in range(0, rows, _WINDOW):
+        parts.append([])
         for x in range(0, columns, _WINDOW):
             box = Box(y, min(y + _WINDOW, rows), x, min(x + _WINDOW, columns))
-            window, missing = read_window(data, box, scaling.mean)
+            placed = Box(
+                *(v + whole.y0 for v in (box.y0, box.y1)),
+                *(v + whole.x0 for v in (box.x0, box.x1)),
+            )
+            window, missing = read_window(data, placed, scaling.mean)
             field = torch.from_numpy(scaling.normalise(window))[None, None]
             if shrink > 1:
                 field = functional.avg_pool2d(field, shrink)
-            place = np.s_[y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch]
-            found[:, *place] = block_statistics(field)[0].numpy()
+            parts[-1].append(count(field)[0].numpy())
             if missing is not None:
+                place = np.s_[
+                    y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch
+                ]
                 known[place] = 1 - _means(missing, pitch)
+    found = np.concatenate([np.concatenate(row, axis=2) for row in parts], axis=1)
     return found if known.min() == 1 else _completed(found, known)
 
 

@@ -32,6 +32,14 @@ class EnhanceOptions(Options):
     haze : bool
         Whether a model that looks for haze over the whole field lifts it. Switch it off
         where contrast differs across the sample by nature.
+    strength : float
+        Share of what the model changes that is taken over: 0 leaves the field as it
+        is. For models that keep the pixel size.
+    denoise, deblur, dehaze : float
+        The same for noise, blur and haze apart; of models that tell them apart.
+    noise_percent, blur_px : float or None
+        Standard deviations of the noise, in per cent of the range of grey values, and
+        of the blur, in pixels, for such a model to go by; None takes what it finds.
     resample : {"auto", "keep", "never"}
         What is done with a field at another pixel size than the model was trained for:
         resample it to that, within the range on the model's card, and the result back
@@ -52,6 +60,12 @@ class EnhanceOptions(Options):
     memory_gb: float | None = Field(default=None, gt=0)
     halo_tolerance: float | None = Field(default=None, gt=0, lt=1)
     haze: bool = True
+    strength: float = Field(default=1.0, ge=0, le=1)
+    denoise: float = Field(default=1.0, ge=0, le=1)
+    deblur: float = Field(default=1.0, ge=0, le=1)
+    dehaze: float = Field(default=1.0, ge=0, le=1)
+    noise_percent: float | None = Field(default=None, ge=0, le=50)
+    blur_px: float | None = Field(default=None, ge=0, le=10)
     resample: Literal["auto", "keep", "never"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -116,6 +130,8 @@ class EnhanceReport:
         Pixels that the output's type could not hold.
     haze_gain : tuple of float or None
         Least and largest gain that lifted haze; None when it was not looked for.
+    noise_percent, blur_px : float or None
+        What the model went by; None where it looks for neither.
     seen_pixel_size_nm : tuple of float or None
         ``(y, x)`` pixel size that the network saw: the field's own, or the one that the
         field was resampled to; None when the field has none.
@@ -141,6 +157,8 @@ class EnhanceReport:
     seam_index: float
     clipped: int
     haze_gain: tuple[float, float] | None = None
+    noise_percent: float | None = None
+    blur_px: float | None = None
     seen_pixel_size_nm: tuple[float, float] | None = None
     norm_error: float | None = None
     notes: tuple[str, ...] = ()

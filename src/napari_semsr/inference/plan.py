@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
+
 from napari_semsr.core import (
     DeviceMemoryError,
     Job,
@@ -16,6 +18,7 @@ from napari_semsr.core import (
     ReadError,
     TilePlan,
     is_empty,
+    overruled,
 )
 from napari_semsr.inference.exact import (
     Frozen,
@@ -27,15 +30,16 @@ from napari_semsr.inference.exact import (
 )
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.inference.network_input import (
+    FieldSurvey,
     cut_field,
-    find_haze,
     measure_scaling,
     see_field,
+    survey_field,
 )
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import EnhancePlan, ExecutionStrategy, Sink, TiledRun
-from napari_semsr.models import LoadedModel
+from napari_semsr.models import DehazingRestorer, InformedRestorer, LoadedModel
 
 TOO_DEAR = 3.0
 _DEEP_HALO = 192
@@ -84,10 +88,12 @@ def plan_enhance(
             "see whether it was written, or copied, whole."
         )
         raise ReadError(msg)
-    haze = None
-    if options.haze:
-        yield Progress(0, 0, "Looking for haze")
-        haze = find_haze(seen, loaded.module, scaling)
+    survey = FieldSurvey()
+    _check_weights(loaded, options)
+    if isinstance(loaded.module, DehazingRestorer | InformedRestorer):
+        yield Progress(0, 0, "Looking at the whole field")
+        survey = survey_field(seen, loaded.module, scaling, haze=options.haze)
+        loaded, survey = _told(loaded, survey, options)
     return EnhancePlan(
         loaded=loaded,
         options=options,
@@ -98,9 +104,50 @@ def plan_enhance(
         regrid=regrid,
         strategy=strategy,
         scaling=scaling,
-        haze=haze,
+        haze=survey.haze,
+        condition=survey.condition,
         notes=notes,
     )
+
+
+_WEIGHTS = ("strength", "denoise", "deblur", "dehaze", "noise_percent", "blur_px")
+
+
+def _check_weights(loaded: LoadedModel, options: EnhanceOptions) -> None:
+    """Refuse weights that a model cannot follow."""
+    usual = EnhanceOptions()
+    asked = [n for n in _WEIGHTS if getattr(options, n) != getattr(usual, n)]
+    if isinstance(loaded.module, DehazingRestorer) and asked == ["dehaze"]:
+        return
+    if asked and not isinstance(loaded.module, InformedRestorer):
+        names = ", ".join(name.replace("_", " ") for name in asked)
+        msg = (
+            f"Model {loaded.card.name} does not tell noise, blur and haze apart: leave "
+            f"{names} as it is, or take one of architecture informed."
+        )
+        raise OptionError(msg)
+
+
+def _told(
+    loaded: LoadedModel, survey: FieldSurvey, options: EnhanceOptions
+) -> tuple[LoadedModel, FieldSurvey]:
+    """Follow the user's weights, and make the network for the field that was found."""
+    share = options.strength * options.dehaze
+    haze = None if survey.haze is None else survey.haze.weighted(share)
+    module, condition = loaded.module, survey.condition
+    if isinstance(module, InformedRestorer) and condition is not None:
+        noise = options.noise_percent
+        condition = overruled(
+            condition, None if noise is None else noise / 100, options.blur_px
+        )
+        mender = module.mender(
+            torch.tensor(condition),
+            torch.tensor(survey.rings),
+            denoise=options.strength * options.denoise,
+            deblur=options.strength * options.deblur,
+        )
+        loaded = replace(loaded, module=mender)
+    return loaded, FieldSurvey(haze, condition)
 
 
 def choose_strategy(

@@ -36,6 +36,7 @@ from napari_semsr.io import renaming
 from napari_semsr.models import (
     DehazingRestorer,
     FixedMoments,
+    InformedRestorer,
     LoadedModel,
     Probe,
     Refreshes,
@@ -363,12 +364,24 @@ class Predictor:
         self.precision = resolve_precision(precision, self.device)
         self.batch: int | None = None
         self.statistics: Statistics | None = None
-        module = loaded.module  # what looks for haze looks at the whole field, before
-        self._source = module.local if isinstance(module, DehazingRestorer) else module
+        module = loaded.module  # what looks at the whole field does so before
+        self._source: nn.Module = module
+        if isinstance(module, DehazingRestorer | InformedRestorer):
+            self._source = module.local
         with _translated(self.device, "the weights"):
             module = copy.deepcopy(self._source).eval().requires_grad_(False)
             module = module.to(self.device)
             self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def told(self, loaded: LoadedModel) -> "Predictor":
+        """Give a predictor of the network that a survey made for one field.
+
+        It has the layers of this one's, and so its reach.
+        """
+        made = Predictor(loaded, device=str(self.device), precision=self.precision)
+        made.__dict__["probe"] = self.probe
+        made.batch = self.batch
+        return made
 
     @cached_property
     def probe(self) -> Probe:

@@ -72,6 +72,8 @@ class EnhancePlan:
     strategy: ExecutionStrategy  # In which order tiles go through the network
     scaling: Scaling  # The field's scaling
     haze: HazeMap | None = None  # Haze that is lifted before the network sees a window
+    # What the network was told of the field, in the order of `core.FAULTS`
+    condition: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # What the user should know
 
     @property

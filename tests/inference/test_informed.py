@@ -1,0 +1,132 @@
+"""A network that is told what ails a field: by its survey, or by the user."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core import Micrograph, OptionError, blur_of, noise_of, overruled, run
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
+from napari_semsr.inference.network_input import measure_scaling, survey_field
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.models.architectures.informed import filters_for
+from napari_semsr.models.architectures.wiener import filtered
+from napari_semsr.models.checkpoint import LoadedModel
+
+Make = Callable[..., LoadedModel]
+
+
+@pytest.fixture
+def field(rng: np.random.Generator) -> np.ndarray:
+    """Noise on a slope, of sides that no stride divides."""
+    slope = np.linspace(0, 1, 118)
+    return (slope + 0.1 * rng.standard_normal((90, 118))).astype(np.float32)
+
+
+def enhanced(field: np.ndarray, loaded: LoadedModel, **options: object) -> Micrograph:
+    """Enhance in fp32."""
+    chosen = EnhanceOptions(precision="fp32").replace(**options)
+    return run(enhance_array(Micrograph(field), loaded, chosen))
+
+
+def test_network_for_a_field_equals_the_told_one(make_loaded: Make) -> None:
+    module = make_loaded("informed").module
+    x, condition = torch.rand(1, 1, 64, 48), torch.randn(9)
+    rings = torch.rand(12)
+    with torch.no_grad():
+        through = filtered(x, filters_for(condition[None], rings[None]))
+        planes = torch.cat([x, through], dim=1)
+        both = module.local.correct(planes, module.told(condition[None]))
+        made = module.mender(condition, rings, denoise=0.25, deblur=0.5)(x)
+    expected = x + 0.25 * both[:, :1] + 0.5 * both[:, 1:]
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_strength_of_zero_leaves_the_field(
+    make_loaded: Make, field: np.ndarray
+) -> None:
+    loaded = make_loaded("informed")
+    left = enhanced(field, loaded, strength=0.0).array()
+    np.testing.assert_allclose(left, field, atol=1e-5)
+    apart = enhanced(field, loaded, denoise=0.0, deblur=0.0, dehaze=0.0).array()
+    np.testing.assert_array_equal(apart, left)
+    assert np.abs(enhanced(field, loaded).array() - field).max() > 0.01
+
+
+def test_noise_and_blur_are_told_and_overruled(
+    make_loaded: Make, field: np.ndarray
+) -> None:
+    loaded = make_loaded("informed")
+    found = enhanced(field, loaded)
+    condition = survey_field(
+        field, loaded.module, measure_scaling(field, (1, 99))
+    ).condition
+    assert condition is not None
+    said = found.metadata["enhance"]
+    assert said["noise_percent"] == pytest.approx(100 * noise_of(condition))
+    assert said["blur_px"] == pytest.approx(blur_of(condition))
+    other = enhanced(field, loaded, noise_percent=20.0, blur_px=1.5)
+    assert other.metadata["enhance"]["noise_percent"] == pytest.approx(20.0)
+    assert other.metadata["enhance"]["blur_px"] == pytest.approx(1.5)
+    assert np.abs(other.array() - found.array()).max() > 1e-4
+
+
+def test_overruling_one_number_keeps_the_others() -> None:
+    told = tuple(float(n) for n in range(-4, 5))
+    assert overruled(told, None, None) == told
+    assert overruled(told, 0.1, None)[1:] == told[1:]
+    assert noise_of(overruled(told, 0.1, 2.0)) == pytest.approx(0.1)
+    assert blur_of(overruled(told, None, 2.0)) == pytest.approx(2.0)
+
+
+def test_other_models_refuse_weights(make_loaded: Make, field: np.ndarray) -> None:
+    with pytest.raises(OptionError, match="does not tell noise, blur and haze apart"):
+        enhanced(field, make_loaded("plain"), denoise=0.5)
+    half = enhanced(field, make_loaded("hazy"), dehaze=0.5)
+    assert np.isfinite(half.array()).all()
+
+
+def test_preview_and_lazy_show_what_a_run_shows(
+    make_loaded: Make, field: np.ndarray
+) -> None:
+    loaded = make_loaded("informed")
+    options = EnhanceOptions(precision="fp32", tile=32, noise_percent=5.0)
+    whole = enhanced(field, loaded, tile=32, noise_percent=5.0).array()
+    boxes = preview_boxes(Micrograph(field), loaded, options)
+    place, made = boxes.enhance(Box(16, 60, 20, 70))
+    np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
+    lazy = enhance_lazy(Micrograph(field), loaded, options)
+    np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)
+    # the model itself was not changed by any field
+    assert enhance_lazy(Micrograph(field[:40]), loaded, options).compute().shape == (
+        40,
+        118,
+    )
+
+
+def test_large_fields_are_judged_in_windows(
+    make_loaded: Make, monkeypatch: pytest.MonkeyPatch, field: np.ndarray
+) -> None:
+    loaded = make_loaded("informed")
+    scaling = measure_scaling(field, (1, 99))
+    near = survey_field(field, loaded.module, scaling)
+    monkeypatch.setattr("napari_semsr.inference.network_input.LARGEST_MAP", 4)
+    far = survey_field(field, loaded.module, scaling)
+    assert far.haze is not None
+    assert far.haze.pitch == 32
+    assert near.condition != far.condition
+    np.testing.assert_allclose(near.condition, far.condition, atol=1.0)
+
+
+def test_holes_do_not_count_for_noise(make_loaded: Make, field: np.ndarray) -> None:
+    module = make_loaded("informed").module
+    holed = field.copy()
+    holed[20:60, 30:90] = np.nan
+    conditions = [
+        survey_field(a, module, measure_scaling(a, (1, 99))).condition
+        for a in (field, holed)
+    ]
+    np.testing.assert_allclose(*conditions, atol=0.5)
