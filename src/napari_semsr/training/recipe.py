@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 from napari_semsr.core import OptionError, Options, ReadError
 from napari_semsr.models import bundled, read_card, resolve
 from napari_semsr.pairing import AugmentOptions
-from napari_semsr.simulation import DegradationRanges, SsumPairOptions
+from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
 
 Source = Literal["images", "superlens", "gold"]
 
@@ -23,9 +23,30 @@ class ImageEntry(Options):
         Path below the data root.
     crop_bottom : int
         Rows of data bar to leave out.
+    shrink : float
+        By how much the image is reduced first: that averages its own noise, which a
+        network would learn to keep.
     """
 
     file: str
+    crop_bottom: int = Field(default=0, ge=0)
+    shrink: float = Field(default=1.0, ge=1, le=8)
+
+
+class ScanEntry(Options):
+    """Two scans of one place, registered: a fast and noisy one, and a slow one.
+
+    Attributes
+    ----------
+    low, high : str
+        Paths below the root of scans; the slow one is on the grid of the fast one, and
+        NaN where it shows nothing.
+    crop_bottom : int
+        Rows of data bar to leave out of both.
+    """
+
+    low: str
+    high: str
     crop_bottom: int = Field(default=0, ge=0)
 
 
@@ -49,6 +70,9 @@ class DataOptions(Options):
         Folder of the images, relative to the recipe; may be overridden when training.
     train, validation : tuple of ImageEntry
         Clear images; those for validation choose the checkpoint and train nothing.
+    scans, scans_root, scanned : tuple of ScanEntry, str, float
+        Real pairs of a fast and a slow scan, their folder relative to the recipe, and
+        the share of scenes that are cut from them; with `faults` alone.
     phantoms : float
         Share of scenes that are drawn instead of cut from an image.
     soft : float
@@ -83,6 +107,9 @@ class DataOptions(Options):
     train: tuple[ImageEntry, ...] = ()
     validation: tuple[ImageEntry, ...] = ()
     held_out: tuple[ImageEntry, ...] = ()
+    scans: tuple[ScanEntry, ...] = ()
+    scans_root: str = "."
+    scanned: float = Field(default=0.0, ge=0, le=1)
     phantoms: float = Field(default=0.25, ge=0, le=1)
     soft: float = Field(default=0.3, ge=0, le=1)
     soft_sigma_px: float = Field(default=1.5, gt=0)
@@ -224,9 +251,13 @@ class Recipe(Options):
     kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan"}
         Which training it is: a restorer that may look for haze; a plain loss; generator
         and discriminator on pairs; two generators without pairs.
-    loss : {"l1", "mse", "log-mse", "relative-l1"}
-        Loss of the kind `supervised`. `supervised-l1` takes ``relative-l1`` whatever
-        stands here, but for ``log-mse``.
+    loss : {"l1", "mse", "rmse", "log-mse", "relative-l1"}
+        Loss of the kind `supervised`; ``rmse`` is the root of each patch's mean square.
+        `supervised-l1` takes ``relative-l1`` whatever stands here, but for ``log-mse``,
+        and for ``rmse`` with an `InformedRestorer`.
+    degradations, faults : DegradationRanges, FaultRanges or None
+        What is done to clear images: Gao's sets drawn wider, or, where given, the
+        faults of a microscope.
     gan : GanOptions
         What the kinds with discriminators minimise.
     architecture, architecture_options : str, dict
@@ -234,6 +265,9 @@ class Recipe(Options):
     start_from : str or None
         Bundled model, or model file relative to the recipe, whose weights are taken
         over where names and shapes agree.
+    learns : {"all", "survey"}
+        What of a network that surveys the whole field first; the survey alone needs
+        many scenes and little work on each.
     ema : float
         Decay of the running mean of the weights, which is then what is judged and
         saved; 0 for none.
@@ -279,6 +313,7 @@ class Recipe(Options):
     architecture_options: dict[str, Any] = Field(default_factory=dict)
     data: DataOptions = DataOptions()
     degradations: DegradationRanges = DegradationRanges()
+    faults: FaultRanges | None = None
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     batch: int = Field(default=16, ge=1, le=4096)
     start_from: str | None = None
@@ -292,6 +327,7 @@ class Recipe(Options):
     schedule: Literal["cosine", "linear", "milestones"] = "cosine"
     milestones: tuple[int, ...] = ()
     milestone_factor: float = Field(default=0.5, gt=0, le=1)
+    learns: Literal["all", "survey"] = "all"
     learning_rate: float = Field(default=1e-3, gt=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip_norm: float | None = Field(default=1.0, gt=0)
@@ -299,7 +335,7 @@ class Recipe(Options):
     validate_every: int = Field(default=500, ge=1)
     measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
     cross_frc: bool = False
-    loss: Literal["l1", "mse", "log-mse", "relative-l1"] = "l1"
+    loss: Literal["l1", "mse", "rmse", "log-mse", "relative-l1"] = "l1"
     gan: GanOptions = GanOptions()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
@@ -376,7 +412,7 @@ class Recipe(Options):
         dict
             Plain options; files are named without their folders.
         """
-        folders = {"data": {"root", "bank_folder"}}
+        folders = {"data": {"root", "scans_root", "bank_folder"}}
         plain = self.model_dump(mode="json", exclude=folders)
         for name in FILES:
             table, last = _holder(plain, name)
@@ -485,7 +521,7 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
     """Make the paths of a recipe absolute, which are relative to its folder."""
     plain = recipe.model_dump()
-    for name in (*FILES, "data.root", "data.bank_folder"):
+    for name in (*FILES, "data.root", "data.scans_root", "data.bank_folder"):
         table, last = _holder(plain, name)
         value = table.get(last)
         model = name in ("start_from", "local_from") and value in bundled()

@@ -20,7 +20,14 @@ from napari_semsr.analysis import (
 from napari_semsr.core import Float32Array, Micrograph, PixelSize, parse_pixel_size
 from napari_semsr.models import bicubic
 from napari_semsr.pairing import PairStore, open_pairs
-from napari_semsr.simulation import KINDS, PHANTOMS, degrade_plane, draw
+from napari_semsr.simulation import (
+    KINDS,
+    PHANTOMS,
+    FaultRanges,
+    degrade_plane,
+    draw,
+    random_faults,
+)
 from napari_semsr.training.data import (
     INSTRUMENTS,
     PHANTOM_SEED,
@@ -82,6 +89,8 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     if recipe.data.phantoms > 0:
         small = (side // 2, side // 2)
         clear += [draw(kind, small, seed=PHANTOM_SEED + 1) for kind in PHANTOMS]
+    if recipe.faults is not None:
+        return _faulty_pairs(clear, recipe.faults)
     eight = [np.rint(image * 255).astype(np.uint8) for image in clear]
     kinds = [kind for kind in KINDS if getattr(recipe.degradations, kind) > 0]
     pairs = [
@@ -91,6 +100,28 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     ]
     if recipe.degradations.sharp > 0:
         pairs += [ValidationPair("sharp", _hardly_blurred(i), i) for i in eight]
+    return pairs
+
+
+_ALONE = {
+    "noise": {"blurred": 0.0, "veiled": 0.0, "noisy": 1.0},
+    "blur": {"blurred": 1.0, "veiled": 0.0, "noisy": 0.0},
+    "veil": {"blurred": 0.0, "veiled": 1.0, "noisy": 0.0},
+    "all": {"blurred": 1.0, "veiled": 0.5, "noisy": 1.0},
+    "none": {"blurred": 0.0, "veiled": 0.0, "noisy": 0.0},
+}
+
+
+def _faulty_pairs(
+    clear: list[Float32Array], ranges: FaultRanges
+) -> list[ValidationPair]:
+    """Give each image each fault alone, all of them, and none."""
+    pairs = []
+    for index, image in enumerate(clear):
+        for number, (kind, shares) in enumerate(_ALONE.items()):
+            rng = np.random.default_rng([PHANTOM_SEED, index, number])
+            made = random_faults(image, ranges.replace(**shares), rng)
+            pairs.append(ValidationPair(kind, made.low * _WHITE, made.high * _WHITE))
     return pairs
 
 

@@ -62,13 +62,13 @@ class Patches(NamedTuple):
 
 
 def cut(images: Tensor, corners: Tensor | NDArray[np.int64], side: int) -> Tensor:
-    """Cut patches (S, P, 1, side, side) of images (S, 1, H, W) at (S, P, 2) corners."""
+    """Cut patches (S, P, C, side, side) of images (S, C, H, W) at (S, P, 2) corners."""
     patches = [
         image[:, y : y + side, x : x + side]
         for image, places in zip(images, corners.tolist(), strict=True)
         for y, x in places
     ]
-    return torch.stack(patches).reshape(*corners.shape[:2], 1, side, side)
+    return torch.stack(patches).reshape(*corners.shape[:2], -1, side, side)
 
 
 def flat(batch: Patches) -> Patches:

@@ -30,21 +30,31 @@ Report = Callable[[int, int], None]
 
 _MARK = "bank.json"
 _CHUNK = 16  # scenes that a worker hands over at once
-_IMAGES = 2  # quantities that are images
-_NOT_SCENES = {"root", "bank_folder", "pairs", "augment", "validation", "held_out"}
+_IMAGES = 3  # quantities that are images, the first ones
+_NOT_SCENES = {
+    "root",
+    "scans_root",
+    "bank_folder",
+    "pairs",
+    "augment",
+    "validation",
+    "held_out",
+}
 _NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
 
 
 class SceneCache(NamedTuple):
     """Scenes on file, degraded and clear; the clear ones may be a multiple as large.
 
-    The haze is as in `Scenes`; None where none is looked for.
+    The rest is as in `Scenes`; None where patches alone are learnt from.
     """
 
     low: NDArray[np.float16]  # (N, H, W)
     high: NDArray[np.float16]  # (N, H * scale, W * scale)
+    noiseless: NDArray[np.float16] | None  # (N, H, W)
     log_gain: NDArray[np.float32] | None  # (N, H / 16, W / 16)
     airlight: NDArray[np.float32] | None  # (N,)
+    faults: NDArray[np.float32] | None  # (N, 9)
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
@@ -73,6 +83,8 @@ def _name(recipe: Recipe, scale: int) -> str:
             name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
         }
         degradations = {}
+    if recipe.faults is not None:
+        degradations = recipe.faults.model_dump(mode="json")
     told = json.dumps([data, degradations, recipe.seed, scale, haze], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -166,12 +178,7 @@ class CachedBatches:
         self.device = _device_for(cache)
         self.count = len(cache.low)
         self.low, self.high = (_placed(a, self.device) for a in (cache.low, cache.high))
-        self.haze = None
-        if cache.log_gain is not None and cache.airlight is not None:
-            self.haze = (
-                _placed(cache.log_gain, self.device)[:, None],
-                _placed(cache.airlight, self.device).reshape(-1, 1),
-            )
+        self.rest = [_placed(a, self.device) for a in cache[2:] if a is not None]
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -189,11 +196,19 @@ class CachedBatches:
         many = (self.per_step, data.patches_per_scene, 2)
         corners = rng.integers(0, last + 1, many)
         low, high = self._taken(self.low, numbers), self._taken(self.high, numbers)
-        if self.haze is not None:
-            log_gain, airlight = (
-                part[self._on_device(numbers)].float() for part in self.haze
+        if self.rest:
+            noiseless, log_gain, airlight, faults = (
+                part[self._on_device(numbers)].float() for part in self.rest
             )
-            return Scenes(low, high, log_gain, airlight, torch.from_numpy(corners))
+            return Scenes(
+                low,
+                high,
+                noiseless[:, None],
+                log_gain[:, None],
+                airlight.reshape(-1, 1),
+                faults,
+                torch.from_numpy(corners),
+            )
         elsewhere = corners
         if self.recipe.unpaired:
             moved = numbers + rng.integers(1, max(self.count, 2), self.per_step)

@@ -12,14 +12,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage import transform
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_semsr.core import Float32Array, OptionError, ReadError, warn
+from napari_semsr.core import (
+    FAULTS,
+    NO_NOISE,
+    Float32Array,
+    OptionError,
+    ReadError,
+    warn,
+)
 from napari_semsr.io import read
 from napari_semsr.models import BLOCK
-from napari_semsr.simulation import PHANTOMS, draw, random_scene, smooth_field
-from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe
+from napari_semsr.simulation import (
+    PHANTOMS,
+    FaultyScene,
+    draw,
+    random_faults,
+    random_scene,
+    smooth_field,
+)
+from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
 _CORRELATION_PX = (15.0, 120.0)
 _SOFTNESS = (0.005, 0.15)
@@ -72,6 +87,9 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
     if not np.isfinite(image).all():
         msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
         raise ReadError(msg)
+    if entry.shrink > 1:
+        sides = [max(1, round(n / entry.shrink)) for n in image.shape]
+        image = transform.resize(image, sides, order=1, anti_aliasing=True)
     low, high = np.percentile(image, (0.05, 99.95))
     if high <= low:
         msg = (
@@ -91,8 +109,12 @@ class Scenes(NamedTuple):
 
     low: Tensor  # (1, H, W)
     high: Tensor  # (1, H, W)
+    noiseless: (
+        Tensor  # (1, H, W), degraded without noise and haze; where not known, high
+    )
     log_gain: Tensor  # (1, H / 16, W / 16), of what would lift the haze; block means
     airlight: Tensor  # (1,), grey level that the haze drew to
+    faults: Tensor  # (9,), what was done, as `FAULTS` names it; NaN: not known
     corners: Tensor  # (P, 2), rows and columns where patches begin
 
 
@@ -114,10 +136,15 @@ class SceneDataset(Dataset[Scenes]):
             for zoom in _ZOOMS
             if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
         ]
+        self.scans = [
+            scan_pair(Path(recipe.data.scans_root), entry)
+            for entry in recipe.data.scans
+            if recipe.data.scanned > 0
+        ]
 
     def __getitem__(self, place: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, place])
-        scene = random_scene(self.clear(rng), self.recipe.degradations, rng)
+        scene = self._scene(rng)
         data = self.recipe.data
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
@@ -126,9 +153,24 @@ class SceneDataset(Dataset[Scenes]):
         return Scenes(
             torch.from_numpy(scene.low[None]),
             torch.from_numpy(scene.high[None]),
+            torch.from_numpy(scene.noiseless[None]),
             torch.from_numpy(log_gain[None]),
             torch.tensor([scene.airlight], dtype=torch.float32),
+            torch.from_numpy(scene.faults),
             torch.from_numpy(corners),
+        )
+
+    def _scene(self, rng: np.random.Generator) -> FaultyScene:
+        """Cut a scene from real scans, or degrade a clear one."""
+        recipe = self.recipe
+        if recipe.faults is not None:
+            if self.scans and rng.random() < recipe.data.scanned:
+                return _cut_scans(self.scans, recipe.data.scene_px, rng)
+            return random_faults(self.clear(rng), recipe.faults, rng)
+        made = random_scene(self.clear(rng), recipe.degradations, rng)
+        faults = np.full(len(FAULTS), np.nan, np.float32)
+        return FaultyScene(
+            made.low, made.high, made.high, made.log_gain, made.airlight, faults
         )
 
     def clear(self, rng: np.random.Generator) -> Float32Array:
@@ -159,6 +201,63 @@ class SceneDataset(Dataset[Scenes]):
             sigma = rng.uniform(0.3, self.recipe.data.soft_sigma_px)
             image = ndimage.gaussian_filter(image, sigma)
         return 1 - image if rng.random() < 0.2 else image
+
+
+def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
+    """Read two registered scans, the grey values of the slow one fitted to the fast.
+
+    (Y, X) both, on the scale where the percentiles of the fast scan are 0 and 1; the
+    slow one is NaN where it shows nothing.
+    """
+    low, high = (
+        read(root / name, colour="luminance").array().astype(np.float64)
+        for name in (entry.low, entry.high)
+    )
+    rows = min(len(low), len(high)) - entry.crop_bottom
+    low, high = low[:rows], high[:rows]
+    if low.shape != high.shape:
+        msg = (
+            f"Scans must have one size, got {entry.low} with {low.shape} and "
+            f"{entry.high} with {high.shape} px; register them first."
+        )
+        raise OptionError(msg)
+    known = np.isfinite(high)
+    # the noise is the fast scan's: it is fitted by the slow one, not the other way
+    gain, offset = np.polyfit(high[known], low[known], 1)
+    high = gain * high + offset
+    bottom, top = np.percentile(low, (0.1, 99.9))
+    span = max(float(top - bottom), 1e-6)
+    return ((low - bottom) / span).astype(np.float32), ((high - bottom) / span).astype(
+        np.float32
+    )
+
+
+_TRIES = 50
+
+
+def _cut_scans(
+    scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
+) -> FaultyScene:
+    """Cut a scene where both scans show the place, turned upside down or mirrored.
+
+    Not turned: the noise of a line lies along it. What the noise is, is measured; how
+    sharp the slow scan is, is not known.
+    """
+    for _ in range(_TRIES):
+        low, high = scans[int(rng.integers(len(scans)))]
+        y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in low.shape)
+        low, high = (part[y : y + side, x : x + side] for part in (low, high))
+        if np.isfinite(high).all() and low.shape == (side, side):
+            break
+    else:
+        msg = f"No scan shows {side} x {side} px of its pair; lower data.scene_px."
+        raise OptionError(msg)
+    flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
+    low, high = (np.ascontiguousarray(part[*flips]) for part in (low, high))
+    faults = np.full(len(FAULTS), np.nan, np.float32)
+    faults[0] = math.log(float((low - high).std()) + NO_NOISE)
+    still = np.zeros_like(low)
+    return FaultyScene(low, high, high, still, float(low.mean()), faults)
 
 
 def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:

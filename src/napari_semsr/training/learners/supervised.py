@@ -4,13 +4,23 @@ Of scenes, haze is found from the whole, by networks that look for it, and lifte
 patches are cut; patches go in as they are.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.models import BLOCK, DehazingRestorer, Haze, bicubic, dehaze
+from napari_semsr.models import (
+    BLOCK,
+    SPREAD,
+    DehazingRestorer,
+    Haze,
+    InformedRestorer,
+    Surveyed,
+    bicubic,
+    dehaze,
+)
 from napari_semsr.training.data import Patches, Scenes, cut, flat
 from napari_semsr.training.learners.base import PIXEL_LOSSES, Learner, check_finite
 from napari_semsr.training.recipe import Recipe
@@ -42,7 +52,8 @@ def haze_loss(haze: Haze, scenes: Scenes) -> Tensor:
     error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
     before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
     share: Tensor = error / (before + _LEAST_HAZE**2)
-    away = (haze.airlight - level).abs().mean()
+    # an airlight far beyond the image's own greys need be known less well
+    away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
     return share.clamp(max=10).mean() + away
 
 
@@ -71,6 +82,104 @@ def log_mse(prediction: Tensor, high: Tensor) -> Tensor:
     return (square + _SQUARE_FLOOR).log().mean()
 
 
+_NAMING_WEIGHT = 0.1  # of the loss on what was found; chosen
+_NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
+_FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp already
+_LEAST_WINDOW = 8  # blocks of 16 px
+
+
+def naming_loss(found: Surveyed, scenes: Scenes) -> Tensor:
+    """Error of the numbers that were found, in units of their usual spread.
+
+    Where they are known; robust, since those of a faint fault cannot be found.
+    """
+    known = torch.isfinite(scenes.faults)
+    true = torch.where(known, scenes.faults, found.condition.detach())
+    spread = torch.tensor(SPREAD, device=true.device)
+    error = functional.smooth_l1_loss(
+        found.condition / spread, true / spread, reduction="none"
+    )
+    return (error * known).sum() / known.sum().clamp_min(1)
+
+
+class Informed:
+    """How an `InformedRestorer` learns from scenes.
+
+    The local part is told what was done to a scene, what the survey found, or what it
+    found in a window of the scene, by turns, so that it follows what it is told and
+    forgives what is told wrongly.
+    """
+
+    def __init__(self, network: InformedRestorer, recipe: Recipe) -> None:
+        self.network, self.side = network, recipe.data.patch_px
+        self.survey_alone = recipe.learns == "survey"
+        self.compare = _log_square if recipe.loss == "log-mse" else rmse
+
+    def loss(self, scenes: Scenes, exact: AbstractContextManager[Any]) -> Tensor:
+        """Give the loss of a batch."""
+        found = self.network.look(scenes.low)
+        within = self.network.look(_window(scenes.low))
+        named = naming_loss(found, scenes) + naming_loss(within, scenes)
+        surveyed = _NAMING_WEIGHT * named + _HAZE_WEIGHT * haze_loss(found.haze, scenes)
+        if self.survey_alone:
+            return surveyed
+        told = _told(found.condition, within.condition, scenes.faults)
+        clear = dehaze(scenes.low, found.haze)
+        planes = self.network.planes(clear, told, found.rings)
+        planes, high, noiseless = (
+            cut(part, scenes.corners, self.side).flatten(0, 1)
+            for part in (planes, scenes.high, scenes.noiseless)
+        )
+        seen = planes[:, :1]
+        many = scenes.corners.shape[1]
+        conditions = [t.repeat_interleave(many, 0) for t in self.network.told(told)]
+        ordered = planes.contiguous(memory_format=torch.channels_last)
+        corrections = self.network.local.correct(ordered, conditions)
+        with exact:
+            noise, blur = corrections.float().chunk(2, dim=1)
+            quiet = seen + noise
+            loss = self.compare(quiet + blur, high)
+            loss = loss + _NOISE_WEIGHT * self.compare(quiet, noiseless)
+            return loss + surveyed
+
+
+def rmse(prediction: Tensor, high: Tensor) -> Tensor:
+    """Root of each patch's mean squared error, averaged.
+
+    The gradient of a patch (B, 1, H, W) is as long whatever its error: of the
+    logarithm it is the longer the less is left to learn, and a network that is to leave
+    sharp patches alone learns little else for long.
+    """
+    square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
+    return (square + _FINE_FLOOR).sqrt().mean()
+
+
+def _log_square(prediction: Tensor, high: Tensor) -> Tensor:
+    """As `log_mse`, down to what a sharp image needs."""
+    square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
+    return (square + _FINE_FLOOR).log().mean()
+
+
+def _window(low: Tensor) -> Tensor:
+    """Cut a window of blocks at random, the same of all scenes (S, 1, H, W)."""
+    place: list[slice] = []
+    for size in low.shape[-2:]:
+        blocks = size // BLOCK
+        least = min(_LEAST_WINDOW, blocks)
+        length = int(torch.randint(least, blocks + 1, ()))
+        first = int(torch.randint(0, blocks - length + 1, ()))
+        place.append(slice(first * BLOCK, (first + length) * BLOCK))
+    rows, columns = place
+    return low[..., rows, columns]
+
+
+def _told(found: Tensor, within: Tensor, true: Tensor) -> Tensor:
+    """Draw for each scene which numbers (S, 9) its local part is told."""
+    turn = torch.randint(0, 3, (len(true), 1), device=true.device)
+    known = torch.where(torch.isfinite(true), true, found)
+    return torch.where(turn == 0, known, torch.where(turn == 1, found, within))
+
+
 class Supervised(Learner):
     """Training of any network on pairs of patches, or on scenes with their haze."""
 
@@ -80,6 +189,9 @@ class Supervised(Learner):
         ordered = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(ordered, recipe, pairs)
         self.loss = recipe.loss
+        self.informed = None
+        if recipe.whole_scenes and isinstance(network, InformedRestorer):
+            self.informed = Informed(network, recipe)
         if recipe.whole_scenes:
             network = getattr(network, "local", network)
             self.loss = "log-mse" if recipe.loss == "log-mse" else "relative-l1"
@@ -90,6 +202,10 @@ class Supervised(Learner):
     def training_step(self, batch: Any, _index: int) -> Tensor:
         """Return the loss of one batch of `Scenes` or `Patches`."""
         haze: Tensor | None = None
+        if self.informed is not None:
+            loss = self.informed.loss(Scenes(*batch), self.exact())
+            check_finite("loss is", loss, self.global_step)
+            return loss
         if self.recipe.whole_scenes:
             seen, low, high, haze = self._dehazed(Scenes(*batch))
         else:
@@ -123,5 +239,7 @@ class Supervised(Learner):
             return PIXEL_LOSSES[self.loss](prediction, high)
         if self.loss == "log-mse":
             return log_mse(prediction, high)
+        if self.loss == "rmse":
+            return rmse(prediction, high)
         scale = high.shape[-1] // low.shape[-1]
         return relative_l1(prediction, bicubic(low, scale), high)
