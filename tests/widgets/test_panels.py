@@ -358,6 +358,7 @@ NOTING = """
 import importlib, sys, threading, time
 import numpy as np
 from napari.components import ViewerModel
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
 viewer = ViewerModel()
@@ -421,6 +422,8 @@ while "torch" not in sys.modules:
     app.processEvents(); time.sleep(0.01)
 assert importers["torch"] is not threading.main_thread()
 panel.close()
+panel.deleteLater()  # at exit PyQt may trip over what it deletes itself
+app.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 """
 
 

@@ -86,6 +86,11 @@ def _summarise(result: "jobs.EnhancedFile") -> str:
     ]
     if result.change is not None:
         rows.append(("change", result.change.say("model")))
+    if report.noise_percent is not None:
+        noise = f"{number(report.noise_percent)} % of the range of grey values"
+        rows.append(("noise", f"{noise}, standard deviation"))
+    if report.blur_px is not None:
+        rows.append(("blur", f"{number(report.blur_px)} px, standard deviation"))
     if report.haze_gain is not None:
         least, most = (number(gain) for gain in report.haze_gain)
         rows.append(("haze", f"contrast raised by {least} to {most} across the field"))

@@ -104,6 +104,53 @@ class Advanced(Folded):
             self.unfold()
 
 
+_WEIGHT_ROWS = {
+    "strength": Row(
+        "Strength",
+        "Share of all that the model changes; 0 leaves the layer as it is.",
+        step=0.1,
+    ),
+    "denoise": Row("Denoise", "Share of the noise that is taken off.", step=0.1),
+    "deblur": Row("Deblur", "Share of the blur that is undone.", step=0.1),
+    "dehaze": Row("Dehaze", "Share of the haze that is lifted.", step=0.1),
+    "noise_percent": Row(
+        "Noise (%)",
+        "Standard deviation of the noise, in per cent of the range of grey values; "
+        "automatic takes what the model finds, which the result tells.",
+        step=0.5,
+    ),
+    "blur_px": Row(
+        "Blur (px)",
+        "Standard deviation of the blur, in pixels; automatic takes what the model "
+        "finds, which the result tells.",
+        step=0.1,
+    ),
+}
+_TELLS_APART = "informed"  # architecture of models that follow these
+
+
+class Weights(Folded):
+    """What a model removes, and how much of it."""
+
+    has_settings = True
+
+    def __init__(self) -> None:
+        from napari_semsr.inference import EnhanceOptions
+
+        self.form = OptionsForm(EnhanceOptions, _WEIGHT_ROWS)
+        told = "How much of noise, blur and haze is removed, and what the model finds."
+        super().__init__("Noise, blur and haze", told, self.form)
+
+    def set_values(self, **values: Any) -> None:
+        """Type values, and unfold when one of them is not as usual."""
+        from napari_semsr.inference import EnhanceOptions
+
+        self.form.set_values(**values)
+        usual = EnhanceOptions().model_dump()
+        if any(value != usual[name] for name, value in values.items()):
+            self.unfold()
+
+
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 _DEVICES = {"automatic": "auto", "CPU": "cpu", "GPU (CUDA)": "cuda"}
 _ROWS = {
@@ -158,7 +205,7 @@ class EnhancePanel(Panel):
             tile=int(preference("computing", "tile_px")) or None,
             precision=preference("computing", "precision"),
         )
-        self.advanced = Advanced()
+        self.weights, self.advanced = Weights(), Advanced()
         self.whole = CheckBox(
             name="whole",
             text="Whole field",
@@ -180,7 +227,7 @@ class EnhancePanel(Panel):
         where = Form(self.whole, self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
-        self.add_group("How", self.form, where, self.advanced)
+        self.add_group("How", self.form, self.weights, where, self.advanced)
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self._connect()
@@ -200,7 +247,7 @@ class EnhancePanel(Panel):
         self.whole.changed.connect(self._set_whole)
         for change in (self.layer.changed, self.model.changed):
             change.connect(self.look.preview.change)
-        for form in (self.form, self.advanced.form):
+        for form in (self.form, self.weights.form, self.advanced.form):
             for name in form.names:
                 form.on_change(name, self.look.preview.change)
         self.runner.failed.connect(self._stop_drawing)
@@ -221,6 +268,11 @@ class EnhancePanel(Panel):
         self.form.show_row("norm", bool(self.model.card.get("norms")))
         sized = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", sized)
+        self.weights.setVisible(self._tells_apart())
+
+    def _tells_apart(self) -> bool:
+        """Tell whether the model removes noise, blur and haze each for itself."""
+        return self.model.card.get("architecture") == _TELLS_APART
 
     def _check_model(self) -> None:
         """Open the panel that checks models, with the chosen one."""
@@ -238,7 +290,8 @@ class EnhancePanel(Panel):
         if model is None:
             msg = "A model must be chosen, but none is on the shelf; add a model file."
             raise OptionError(msg)
-        options = self.form.options(**self.advanced.form.values())
+        weights = self.weights.form.values() if self._tells_apart() else {}
+        options = self.form.options(**self.advanced.form.values(), **weights)
         return layer, micrograph, model, options
 
     # -- where it goes ---------------------------------------------------------
@@ -280,8 +333,8 @@ class EnhancePanel(Panel):
         """Type options into the form."""
         shown = options.model_dump()
         self.form.set_values(**{name: shown[name] for name in self.form.names})
-        folded = self.advanced.form.names
-        self.advanced.set_values(**{name: shown[name] for name in folded})
+        for part in (self.weights, self.advanced):
+            part.set_values(**{name: shown[name] for name in part.form.names})
 
     def _goes_on(self, made: tuple[Any, ...], path: Path | None) -> LiveLayer | None:
         """Find a layer that was left half done by the same settings.
@@ -514,6 +567,20 @@ def _enhance(micrograph: Micrograph, drawn: LiveLayer, **asked: Any) -> Job[Outc
     return (yield from written(job, target, keep=lambda: drawn.wanted and live.done))
 
 
+def _found(report: Any) -> Numbers:
+    """Say what the model went by: noise, blur, haze."""
+    found: dict[str, Quantity | str] = {}
+    if report.noise_percent is not None:
+        note = "of the range of grey values"
+        found["Noise"] = Quantity(report.noise_percent, "%", ".2g", note=note)
+    if report.blur_px is not None:
+        found["Blur"] = Quantity(report.blur_px, "px", ".2f", note="standard deviation")
+    if report.haze_gain is not None:
+        least, most = report.haze_gain
+        found["Haze"] = f"contrast raised by {least:.2f} to {most:.2f}"
+    return found
+
+
 def _figures(report: Any, output: str) -> Numbers:
     """Say a run in words and numbers."""
     tiles = f"of {report.tile_px} px, halo {report.halo_px} px"
@@ -525,6 +592,7 @@ def _figures(report: Any, output: str) -> Numbers:
         "Speed": Quantity(report.megapixels_per_second, "MP/s", ".2f"),
         "Peak memory": Quantity(report.peak_memory_mb, "MB", ".0f"),
         "Device": f"{report.device}, {report.precision}",
+        **_found(report),
         "Normalisation": str(report.norm),
         "Tile mismatch": mismatch if measured else report.seam,
         "Seam index": report.seam,
