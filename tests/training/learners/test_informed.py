@@ -122,7 +122,7 @@ def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
 
 def test_scans_too_small_for_a_scene_are_refused(scans: DataOptions) -> None:
     dataset = SceneDataset(recipe(data=scans.replace(scene_px=160)))
-    with pytest.raises(OptionError, match="lower data.scene_px"):
+    with pytest.raises(OptionError, match=r"lower data\.scene_px"):
         dataset[0]
 
 

@@ -85,14 +85,15 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
         slant = known[:, 7].clamp(-0.95, 0.95)
         frequency = torch.tensor(RINGS, device=condition.device)
         taps = wiener_taps(noise, (rows, columns, slant), (frequency, rings.float()))
-    weights: Tensor = packed(taps)
-    return weights
+    return packed(taps)
 
 
 def _cosines() -> Tensor:
     """Orthonormal cosine transform of a line of a block, (16, 16)."""
     n = torch.arange(BLOCK, dtype=torch.float64)
-    rows = torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
+    rows: Tensor = (
+        torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
+    )
     rows[0] = BLOCK**-0.5
     return rows.float()
 
