@@ -31,7 +31,6 @@ from napari_semsr.registration.refine import (
     Plan,
     edges_off,
     measure,
-    roots,
 )
 
 Sparse = Any  # an array of scipy.sparse
@@ -47,7 +46,8 @@ _EDGES_FROM = 2  # round in which edges are put back: before, the map is too far
 _KNOTS = 800  # at most: they are solved for at once
 _BEYOND = 2  # knots outside the field, so that none inside is at the border
 _FOLDS = 4
-_FREEDOM = 4.0  # of Student's distribution: places without structure lie far off
+_FREEDOM = 4.0  # places without structure lie far off: such patches count for nothing,
+# not a little as under Student's distribution, when a corner may follow the few it has
 _ROUNDS = 8  # of weights
 _RIDGE = 1e-9  # of the data's weight: knots that nothing asks for stay where they are
 _HALF = 1.386  # median of chi-square with two degrees of freedom
@@ -218,7 +218,7 @@ def _bending(data: _Data, kept: Bent) -> Bent:
                 transform=Elastic(kept.transform.affine, bending),
                 edge_nm=kept.patches.edge_nm + edge,
                 stiff=stiff,
-                covariance=system.covariance(kept.patches.shared()),
+                covariance=system.covariance(),
             )
         stiff *= 10
 
@@ -274,9 +274,8 @@ class _System:
             pulled = self._wide.T @ sparse.bsr_array((sure, count[:-1], count))
             left = pulled @ self._wide
             size = float(left.trace()) / left.shape[0]
-            eye = sparse.eye_array(left.shape[0])
-            self._held = size * (stiff * self._penalty + _RIDGE * eye)
-            self._left = left + self._held
+            left = left + stiff * size * self._penalty
+            self._left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
             # the edges are one more column beside the band: it is eliminated
             by_shift, by_edges = pulled @ data.wanted.ravel(), pulled @ edges
             plain, moved = self._by_band(np.stack([by_shift, by_edges], axis=1)).T
@@ -285,10 +284,12 @@ class _System:
             rest = max((1 + EDGE_RIDGE) * own - by_edges @ moved, 1e-300)
             edge = float((told - by_edges @ plain) / rest)
             values = (plain - edge * moved).reshape(-1, 2)
-            self._off = off = data.wanted - self._basis @ values - edge * data.edges
+            self._by_edge = moved, rest
+            off = data.wanted - self._basis @ values - edge * data.edges
             misfit = data.misfit(off)
-            spread = max(float(np.median(misfit)) / _HALF, 1e-12)
-            self._weights = 1 / (1 + misfit / spread / _FREEDOM)
+            self._spread = max(float(np.median(misfit)) / _HALF, 1e-12)
+            student = 1 + misfit / self._spread / _FREEDOM
+            self._weights = student ** (-(_FREEDOM + 2) / 2)
         return values, edge
 
     def _by_band(self, right: FloatArray) -> FloatArray:
@@ -301,24 +302,8 @@ class _System:
         found = linalg.solveh_banded(band, right, lower=True, check_finite=False)
         return np.asarray(found)
 
-    def covariance(self, shared: FloatArray) -> FloatArray:
-        """Of the knots (2K, 2K) that were found last; `shared` (N, N) of their patches.
-
-        That of an affine map, of which `quality.doubt` tells more; the penalty is what
-        is known of a bending before.
-        """
-        data, weights, count = self._data, self._weights, len(self._weights)
-        whiten, slope = roots(data.surety), float((weights**2).mean())
-        rows = sparse.hstack([self._wide, sparse.csr_array(data.edges.reshape(-1, 1))])
-        each = np.arange(count + 1)
-        rows = sparse.bsr_array((whiten, each[:-1], each)) @ rows
-        alike = sparse.kron(sparse.csr_array(shared), sparse.eye_array(2))
-        told, scatter = slope * (rows.T @ rows), slope * (rows.T @ alike @ rows)
-        edge = EDGE_RIDGE * told.diagonal()[-1:] + 1e-300
-        held = sparse.block_diag([self._held, sparse.diags_array(edge)])
-        inverse = linalg.inv((told + held).toarray())
-        pulls = np.einsum("nij,nj->ni", whiten, self._off) * weights[:, None] / slope
-        left = 2 * count - scatter.multiply(inverse).sum()
-        variance = slope * float((pulls**2).sum()) / max(left, 1)
-        found = variance * (inverse @ (scatter + held) @ inverse)
-        return np.asarray(found[:-1, :-1])
+    def covariance(self) -> FloatArray:
+        """Of the knots (2K, 2K) that were found last."""
+        moved, rest = self._by_edge
+        whole = linalg.inv(self._left.toarray()) + np.outer(moved, moved) / rest
+        return np.asarray(self._spread * whole)

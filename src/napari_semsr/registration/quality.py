@@ -29,7 +29,6 @@ from napari_semsr.registration.refine import (
     PatchShifts,
     design_of,
     fit,
-    roots,
 )
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
@@ -73,7 +72,8 @@ def doubt(found: MapFit, model: Model) -> Doubt:
     size = float(np.abs(patches.seen - middle).max()) or 1.0
     design = design_of((patches.seen - middle) / size, model, mirrored=mirrored)
     design = np.concatenate([design, patches.edges[:, :, None]], axis=2)
-    root = roots(patches.surety)
+    values, axes = np.linalg.eigh(patches.surety)
+    root = np.einsum("nij,nj,nkj->nik", axes, np.sqrt(np.maximum(values, 0)), axes)
     design = np.einsum("nij,nja->nia", root, design)
     inverse = np.linalg.pinv(np.einsum("nia,nib->ab", design, design))
     pulls = np.einsum("nij,nj->ni", root, found.residuals()) * found.weights[:, None]

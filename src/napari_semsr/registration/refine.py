@@ -437,13 +437,6 @@ def fit(
     return MapFit(affine, patches.edge_nm + float(values[-1]), patches, weights)
 
 
-def roots(surety: FloatArray) -> FloatArray:
-    """Square roots (N, 2, 2) of matrices, which make distances of one size of all."""
-    values, axes = np.linalg.eigh(surety)
-    lengths = np.sqrt(np.maximum(values, 0))
-    return np.asarray(np.einsum("nij,nj,nkj->nik", axes, lengths, axes))
-
-
 def design_of(at: FloatArray, model: Model, *, mirrored: bool) -> FloatArray:
     """Give derivatives (N, 2, K) of mapped places by the values that are fitted."""
     count = len(at)
