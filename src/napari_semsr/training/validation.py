@@ -177,6 +177,7 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
 PERCENTILES = (0.1, 99.9)
 _WHITE = 255.0
 _NYQUIST = 0.5
+_ONE_GREY_DB = 20 * math.log10(_WHITE)  # nobody sees what errs by less than one grey
 
 
 def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -262,7 +263,7 @@ class Validator:
             restored = restore_field(network, pair.low)[self._inner]
             high = pair.high[self._inner]
             psnr = affine_psnr_db(restored, high)
-            gain = psnr - before
+            gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
             truth = high.astype(float)
             similar = structural_similarity(_matched(restored, truth), truth, _WHITE)
