@@ -105,11 +105,6 @@ class Advanced(Folded):
 
 
 _WEIGHT_ROWS = {
-    "strength": Row(
-        "Strength",
-        "Share of all that the model changes; 0 leaves the layer as it is.",
-        step=0.1,
-    ),
     "denoise": Row("Denoise", "Share of the noise that is taken off.", step=0.1),
     "deblur": Row("Deblur", "Share of the blur that is undone.", step=0.1),
     "dehaze": Row("Dehaze", "Share of the haze that is lifted.", step=0.1),
