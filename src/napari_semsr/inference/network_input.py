@@ -220,7 +220,9 @@ class FieldSurvey:
 
     haze: HazeMap | None = None
     condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
-    rings: tuple[float, ...] | None = None  # Power at `models.RINGS`, as the network's
+    rings: tuple[float, ...] | None = (
+        None  # Power by frequency, as the network's `RINGS`
+    )
 
 
 _Statistics = Callable[[torch.Tensor], torch.Tensor]

@@ -33,13 +33,19 @@ class EnhanceOptions(Options):
         Whether a model that looks for haze over the whole field lifts it. Switch it off
         where contrast differs across the sample by nature.
     strength : float
-        Share of what the model changes that is taken over: 0 leaves the field as it
-        is. For models that keep the pixel size.
-    denoise, deblur, dehaze : float
-        The same for noise, blur and haze apart; of models that tell them apart.
-    noise_percent, blur_px : float or None
-        Standard deviations of the noise, in per cent of the range of grey values, and
-        of the blur, in pixels, for such a model to go by; None takes what it finds.
+        Share of all that a model which tells faults apart changes; 0 leaves the field
+        as it is.
+    denoise : float
+        Share of the noise that is taken off, by models that tell faults apart.
+    deblur : float
+        Share of the blur that is undone, by models that tell faults apart.
+    dehaze : float
+        Share of the haze that is lifted, by models that lift it.
+    noise_percent : float or None
+        Standard deviation of the noise that a model which tells faults apart goes by,
+        in per cent of the range of grey values; None takes what it finds.
+    blur_px : float or None
+        The same of the blur, in pixels.
     resample : {"auto", "keep", "never"}
         What is done with a field at another pixel size than the model was trained for:
         resample it to that, within the range on the model's card, and the result back

@@ -124,6 +124,23 @@ def smooth_field(
     return _interpolated(field, rows, columns)
 
 
+def part_of_field(
+    shape: tuple[int, int],
+    grown: tuple[int, int],
+    correlation_px: float,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """See a part, (Y, X) of a `shape`, of a larger smooth field, somewhere in it."""
+    corner = [
+        int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
+    ]
+    window = (
+        slice(corner[0], corner[0] + shape[0]),
+        slice(corner[1], corner[1] + shape[1]),
+    )
+    return smooth_field(grown, correlation_px, rng, window=window)
+
+
 def _interpolated(
     field: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -414,7 +431,8 @@ def _blur_kernel(
     return kernel
 
 
-def _convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
+def convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
+    """Blur an image, continued by reflection; `image` (Y, X), `kernel` (K, L)."""
     pad = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="reflect")
     return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
@@ -434,14 +452,7 @@ def _transmission(
         correlation = float(np.exp(rng.uniform(*np.log(ranges.fog_scale_px))))
         y, x = (max(n, int(correlation * rng.uniform(4, 10))) for n in shape)
         grown = y, x
-    corner = [
-        int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
-    ]
-    window = (
-        slice(corner[0], corner[0] + shape[0]),
-        slice(corner[1], corner[1] + shape[1]),
-    )
-    field = smooth_field(grown, correlation, rng, window=window)
+    field = part_of_field(shape, grown, correlation, rng)
     return np.exp(-(low + (high - low) * field))
 
 
@@ -502,7 +513,7 @@ def random_scene(
         return _as_paper(clear, ranges, rng)
     kind = _kind_of(ranges, rng)
     truth = clear.astype(float)
-    low = _convolved(truth, _blur_kernel(kind, ranges, rng))
+    low = convolved(truth, _blur_kernel(kind, ranges, rng))
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind == "fog" or (kind == "hybrid" and rng.random() < 0.8):
         veil = _veil(low, ranges, rng)
@@ -529,7 +540,7 @@ def _as_paper(
     kind = _kind_of(ranges, rng)
     low = truth = clear.astype(float)
     for kernel in kernels_of(kind):
-        low = _convolved(low, kernel)
+        low = convolved(low, kernel)
     log_gain, airlight = np.zeros(low.shape), float(low.mean())
     if kind != "blur":
         first, last = BETA_RANGE

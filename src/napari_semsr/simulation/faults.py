@@ -22,10 +22,11 @@ from scipy import ndimage, signal
 
 from napari_semsr.core import NO_BLUR, NO_NOISE, FloatArray, Options
 from napari_semsr.simulation.degrade import (
+    convolved,
     disk_kernel,
     fog,
     motion_kernel,
-    smooth_field,
+    part_of_field,
 )
 
 
@@ -187,14 +188,7 @@ def _drawn_veil(
     high = min(high, low + 1.3)
     correlation = float(np.exp(rng.uniform(*np.log(ranges.veil_px))))
     grown = [max(n, int(correlation * rng.uniform(2, 9))) for n in shape]
-    corner = [
-        int(rng.integers(0, g - n + 1)) for g, n in zip(grown, shape, strict=True)
-    ]
-    window = (
-        slice(corner[0], corner[0] + shape[0]),
-        slice(corner[1], corner[1] + shape[1]),
-    )
-    field = smooth_field((grown[0], grown[1]), correlation, rng, window=window)
+    field = part_of_field(shape, (grown[0], grown[1]), correlation, rng)
     kind = rng.random()
     if kind < 0.35:
         airlight = mean + rng.normal(0, 0.03)
@@ -203,12 +197,6 @@ def _drawn_veil(
     else:
         airlight = rng.uniform(-0.05, 1.05)
     return np.exp(-(low + (high - low) * field)), float(airlight)
-
-
-def _convolved(image: FloatArray, kernel: FloatArray) -> FloatArray:
-    pad = [(n // 2, n // 2) for n in kernel.shape]
-    padded = np.pad(image, pad, mode="reflect")
-    return np.asarray(signal.fftconvolve(padded, kernel, mode="valid"))
 
 
 def _through_jpeg(image: FloatArray, quality: int) -> FloatArray:
@@ -267,7 +255,7 @@ def random_faults(
     blurred, blur = truth, _SHARP
     if rng.random() < ranges.blurred:
         kernel, blur = _drawn_blur(ranges, rng)
-        blurred = _convolved(truth, kernel)
+        blurred = convolved(truth, kernel)
     low, noiseless = blurred, blurred
     log_gain, airlight = np.zeros(truth.shape), float(low.mean())
     if rng.random() < ranges.veiled:

@@ -265,9 +265,6 @@ class Recipe(Options):
     start_from : str or None
         Bundled model, or model file relative to the recipe, whose weights are taken
         over where names and shapes agree.
-    learns : {"all", "survey"}
-        What of a network that surveys the whole field first; the survey alone needs
-        many scenes and little work on each.
     ema : float
         Decay of the running mean of the weights, which is then what is judged and
         saved; 0 for none.
@@ -327,7 +324,6 @@ class Recipe(Options):
     schedule: Literal["cosine", "linear", "milestones"] = "cosine"
     milestones: tuple[int, ...] = ()
     milestone_factor: float = Field(default=0.5, gt=0, le=1)
-    learns: Literal["all", "survey"] = "all"
     learning_rate: float = Field(default=1e-3, gt=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     clip_norm: float | None = Field(default=1.0, gt=0)

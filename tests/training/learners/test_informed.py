@@ -78,14 +78,6 @@ def test_every_part_learns_from_a_batch() -> None:
     assert np.mean(reached) > 0.9
 
 
-def test_survey_alone_leaves_the_local_part() -> None:
-    asked = recipe(learns="survey")
-    network = InformedRestorer(**SMALL)
-    Supervised(network, asked, []).training_step(batch(asked), 0).backward()
-    assert all(w.grad is None for w in network.local.parameters())
-    assert any(w.grad is not None for w in network.survey.parameters())
-
-
 def test_what_is_not_known_costs_nothing() -> None:
     scenes = batch(recipe())
     network = InformedRestorer(**SMALL)

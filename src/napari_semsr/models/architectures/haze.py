@@ -105,7 +105,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
     return haze.airlight + (field - haze.airlight) * gain
 
 
-class ReplicatedBlock(DilatedBlock):
+class _ReplicatedBlock(DilatedBlock):
     """The block with replicated borders and a smooth rectifier."""
 
     rectifier = staticmethod(functional.gelu)
@@ -114,27 +114,35 @@ class ReplicatedBlock(DilatedBlock):
         super().__init__(width, edges="replicate")
 
 
-class TransmissionNet(nn.Module):
-    """Find haze from the block statistics of a field."""
+class BlockPyramid(nn.Module):
+    """Find haze from features of a field's blocks, seen at four scales.
 
-    def __init__(self, width: int = 32) -> None:
+    `enter` makes (B, width, h, w) of what is seen of the blocks; `pooled` is how many
+    summaries over the field `summed` gives of each channel.
+    """
+
+    def __init__(self, width: int, enter: nn.Module, pooled: int = 1) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(2 * (_BANDS + 1), width, 1)
+        self.enter = enter
         self.down = nn.ModuleList(
-            nn.Sequential(ReplicatedBlock(width), ReplicatedBlock(width))
+            nn.Sequential(_ReplicatedBlock(width), _ReplicatedBlock(width))
             for _ in range(_LEVELS)
         )
         self.all = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+            nn.Linear(pooled * width, width), nn.GELU(), nn.Linear(width, width)
         )
-        self.up = nn.ModuleList(ReplicatedBlock(width) for _ in range(_LEVELS - 1))
+        self.up = nn.ModuleList(_ReplicatedBlock(width) for _ in range(_LEVELS - 1))
         self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
 
-    def forward(self, statistics: Tensor) -> Haze:
-        """Find the haze; `statistics` (B, 5, h, w)."""
-        means, energies = statistics[:, :1], statistics[:, 1:]
-        logs = 0.3 * (energies + _LEAST_ENERGY).log()
-        seen = torch.cat([means, logs], dim=1)
+    def summed(self, x: Tensor) -> Tensor:
+        """Sum a field up; `x` (B, C, h, w)."""
+        return x.mean((-1, -2))
+
+    def find(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Find log gain (B, 1, h, w) and airlight (B, 1, 1, 1) of the blocks `seen`.
+
+        (B, 1 + bands, h, w), the mean first.
+        """
         overall = seen.mean((-1, -2), keepdim=True)
         x = self.enter(torch.cat([seen - overall, overall.expand_as(seen)], dim=1))
         kept: list[Tensor] = []
@@ -143,14 +151,30 @@ class TransmissionNet(nn.Module):
             kept.append(x)
             x = functional.avg_pool2d(x, 2, ceil_mode=True)
         x = self.down[-1](x)
-        x = x + self.all(x.mean((-1, -2)))[..., None, None]
+        x = x + self.all(self.summed(x))[..., None, None]
         for level, fine in zip(self.up, reversed(kept), strict=True):
             x = functional.interpolate(x, size=fine.shape[-2:], mode="bilinear")
             x = level(x + fine)
         found = self.leave(x)
         log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
-        airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
-        return Haze(log_gain, airlight)
+        return log_gain, overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
+
+
+def log_energies(statistics: Tensor) -> Tensor:
+    """Put energies of blocks on a scale of about 1; `statistics` (B, 1 + N, h, w)."""
+    return 0.3 * (statistics[:, 1:] + _LEAST_ENERGY).log()
+
+
+class TransmissionNet(BlockPyramid):
+    """Find haze from the block statistics of a field."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__(width, nn.Conv2d(2 * (_BANDS + 1), width, 1))
+
+    def forward(self, statistics: Tensor) -> Haze:
+        """Find the haze; `statistics` (B, 5, h, w)."""
+        seen = torch.cat([statistics[:, :1], log_energies(statistics)], dim=1)
+        return Haze(*self.find(seen))
 
 
 class DehazingRestorer(nn.Module):

@@ -37,9 +37,10 @@ from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE
 from napari_semsr.models.architectures.blocks import start_at_zero
 from napari_semsr.models.architectures.haze import (
     BLOCK,
+    BlockPyramid,
     Haze,
-    ReplicatedBlock,
     dehaze,
+    log_energies,
 )
 from napari_semsr.models.architectures.two_scale import DilatedBlock
 from napari_semsr.models.architectures.wiener import (
@@ -50,9 +51,6 @@ from napari_semsr.models.architectures.wiener import (
     wiener_taps,
 )
 
-_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
-_LARGEST_LOG = 1.5  # a veil seldom dims contrast by more than this factor e**1.5
-_LEVELS = 4
 _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
 _CLASSES, _NAMING = 4, 192
 _DETAIL = slice(1, 5)  # rings by which blocks are told flat or full of detail
@@ -141,7 +139,7 @@ def _summary(means: Tensor, logs: Tensor) -> Tensor:
     return torch.cat([*classes, *map(spectra, halves), step[:, None]], dim=1)
 
 
-class SurveyNet(nn.Module):
+class SurveyNet(BlockPyramid):
     """Find veil, noise and blur from the spectra of a field's blocks.
 
     The veil as `TransmissionNet` does, with finer spectra; noise and blur from a
@@ -152,22 +150,14 @@ class SurveyNet(nn.Module):
     bands: Tensor
 
     def __init__(self, width: int = 48) -> None:
-        super().__init__()
+        bands = _bands()
+        seen = 2 * (1 + len(bands))
+        enter = nn.Sequential(
+            nn.Conv2d(seen, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1)
+        )
+        super().__init__(width, enter, pooled=2)
         self.register_buffer("cosines", _cosines(), persistent=False)
-        self.register_buffer("bands", _bands(), persistent=False)
-        seen = 1 + len(self.bands)
-        self.enter = nn.Sequential(
-            nn.Conv2d(2 * seen, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1)
-        )
-        self.down = nn.ModuleList(
-            nn.Sequential(ReplicatedBlock(width), ReplicatedBlock(width))
-            for _ in range(_LEVELS)
-        )
-        self.all = nn.Sequential(
-            nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width)
-        )
-        self.up = nn.ModuleList(ReplicatedBlock(width) for _ in range(_LEVELS - 1))
-        self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
+        self.register_buffer("bands", bands, persistent=False)
         summed = (_CLASSES + 2) * len(self.bands) + 1
         self.name = nn.Sequential(
             nn.Linear(summed, _NAMING),
@@ -192,29 +182,17 @@ class SurveyNet(nn.Module):
         bands = (energy @ self.bands.T).permute(0, 3, 1, 2)
         return torch.cat([blocks.mean((-1, -2))[:, None], bands], dim=1)
 
+    def summed(self, x: Tensor) -> Tensor:
+        """Sum a field up by means and largest values; `x` (B, C, h, w)."""
+        return torch.cat([x.mean((-1, -2)), x.amax((-1, -2))], dim=1)
+
     def forward(self, statistics: Tensor) -> Surveyed:
         """Find what ails fields; `statistics` (B, 17, h, w)."""
-        logs = 0.3 * (statistics[:, 1:] + _LEAST_ENERGY).log()
-        seen = torch.cat([statistics[:, :1], logs], dim=1)
-        overall = seen.mean((-1, -2), keepdim=True)
-        x = self.enter(torch.cat([seen - overall, overall.expand_as(seen)], dim=1))
-        kept: list[Tensor] = []
-        for level in self.down[:-1]:
-            x = level(x)
-            kept.append(x)
-            x = functional.avg_pool2d(x, 2, ceil_mode=True)
-        x = self.down[-1](x)
-        summary = torch.cat([x.mean((-1, -2)), x.amax((-1, -2))], dim=1)
-        x = x + self.all(summary)[..., None, None]
-        for level, other in zip(self.up, reversed(kept), strict=True):
-            x = functional.interpolate(x, size=other.shape[-2:], mode="bilinear")
-            x = level(x + other)
-        found = self.leave(x)
-        log_gain = _LARGEST_LOG * torch.tanh(found[:, :1] / _LARGEST_LOG)
+        logs = log_energies(statistics)
+        log_gain, airlight = self.find(torch.cat([statistics[:, :1], logs], dim=1))
         # what light passes is 1 in the mean, as of a scene that is dimmed evenly
         passed = (-log_gain).exp().mean((-1, -2), keepdim=True)
         log_gain = log_gain + passed.log()
-        airlight = overall[:, :1] + found[:, 1:].mean((-1, -2), keepdim=True)
         named = self.name(_summary(statistics[:, 0].flatten(1), logs.flatten(2)))
         condition = self.usual + self.spread * named
         rings = statistics[:, 1 : 1 + len(RINGS)].mean((-1, -2))

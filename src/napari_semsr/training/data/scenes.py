@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage import transform
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -88,6 +87,8 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
         msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
         raise ReadError(msg)
     if entry.shrink > 1:
+        from skimage import transform  # half a second, and few images need it
+
         sides = [max(1, round(n / entry.shrink)) for n in image.shape]
         image = transform.resize(image, sides, order=1, anti_aliasing=True)
     low, high = np.percentile(image, (0.05, 99.95))

@@ -5,6 +5,7 @@ patches are cut; patches go in as they are.
 """
 
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def relative_l1(prediction: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (after / before.clamp_min(_FLOOR)).mean()
 
 
-def log_mse(prediction: Tensor, high: Tensor) -> Tensor:
+def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> Tensor:
     """Logarithm of each patch's mean squared error, averaged: PSNR, but for its sign.
 
     Where the truth cannot be known, the best answer by a square is the mean of what it
@@ -79,7 +80,7 @@ def log_mse(prediction: Tensor, high: Tensor) -> Tensor:
     0.23 for each decibel gained.
     """
     square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
-    return (square + _SQUARE_FLOOR).log().mean()
+    return (square + floor).log().mean()
 
 
 _NAMING_WEIGHT = 0.1  # of the loss on what was found; chosen
@@ -112,8 +113,8 @@ class Informed:
 
     def __init__(self, network: InformedRestorer, recipe: Recipe) -> None:
         self.network, self.side = network, recipe.data.patch_px
-        self.survey_alone = recipe.learns == "survey"
-        self.compare = _log_square if recipe.loss == "log-mse" else rmse
+        fine = partial(log_mse, floor=_FINE_FLOOR)
+        self.compare = fine if recipe.loss == "log-mse" else rmse
 
     def loss(self, scenes: Scenes, exact: AbstractContextManager[Any]) -> Tensor:
         """Give the loss of a batch."""
@@ -121,8 +122,6 @@ class Informed:
         within = self.network.look(_window(scenes.low))
         named = naming_loss(found, scenes) + naming_loss(within, scenes)
         surveyed = _NAMING_WEIGHT * named + _HAZE_WEIGHT * haze_loss(found.haze, scenes)
-        if self.survey_alone:
-            return surveyed
         told = _told(found.condition, within.condition, scenes.faults)
         clear = dehaze(scenes.low, found.haze)
         planes = self.network.planes(clear, told, found.rings)
@@ -152,12 +151,6 @@ def rmse(prediction: Tensor, high: Tensor) -> Tensor:
     """
     square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
     return (square + _FINE_FLOOR).sqrt().mean()
-
-
-def _log_square(prediction: Tensor, high: Tensor) -> Tensor:
-    """As `log_mse`, down to what a sharp image needs."""
-    square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
-    return (square + _FINE_FLOOR).log().mean()
 
 
 def _window(low: Tensor) -> Tensor:
