@@ -15,6 +15,7 @@ from napari_semsr.simulation.superlens.microscope import (
     reflectance,
 )
 from napari_semsr.simulation.superlens.pairs import (
+    Pupil,
     RandomLook,
     SsumPair,
     SsumPairOptions,
@@ -23,7 +24,11 @@ from napari_semsr.simulation.superlens.pairs import (
     ssum_validation,
     surface_shape,
 )
-from napari_semsr.simulation.superlens.specimens import SAMPLE_KINDS, random_surface
+from napari_semsr.simulation.superlens.specimens import (
+    SAMPLE_KINDS,
+    SampleRanges,
+    random_surface,
+)
 
 SIDE = 96
 STILL = RandomLook(MicroscopeOptions(resolution_nm=80, photons=0))
@@ -182,3 +187,107 @@ def test_a_wrong_scale_or_size_is_refused() -> None:
         next(random_ssum_pairs(64, np.random.default_rng(0), scale=3))
     with pytest.raises(ShapeError, match="needs a sample of"):
         pair_of_surface(drawn(), SIDE + 32, STILL, np.random.default_rng(0))
+
+
+def even(height: float = 0.0) -> Specimen:
+    """Make a level surface of one material."""
+    planes = [np.full(surface_shape(SIDE), value, np.float32) for value in (height, 0)]
+    return Specimen(*planes, 10.0, "even")
+
+
+def half_width(spread: np.ndarray) -> float:
+    """Full width at half maximum of a point, in pixels."""
+    middle = spread.shape[0] // 2
+    row = spread[middle, middle:] / spread[middle, middle]
+    first = int(np.argmax(row < 0.5))
+    return 2 * (first - 1 + (row[first - 1] - 0.5) / (row[first - 1] - row[first]))
+
+
+@pytest.mark.parametrize("apodisation", [-0.7, 0.0, 1.5])
+def test_a_pupil_is_as_wide_as_is_stated_and_has_rings(apodisation: float) -> None:
+    optics = MicroscopeOptions(resolution_nm=120, photons=0)
+    surface = drawn(pitch_nm=400, relief_nm=0)
+    through = taken(surface, RandomLook(optics, pupil=Pupil(apodisation)))
+    assert half_width(through.spread) == pytest.approx(6, rel=0.05)
+    assert through.spread.sum() == pytest.approx(1)
+    passed = np.abs(np.fft.fft2(through.spread))
+    y, x = np.meshgrid(*2 * [np.fft.fftfreq(through.spread.shape[0])], indexing="ij")
+    # a lens passes nothing beyond its rim, where a Gaussian still passes something
+    beyond = np.hypot(y, x) > 2.1 * 0.6 / 6
+    assert passed[beyond].max() < 0.01
+
+
+def test_coma_moves_light_to_one_side() -> None:
+    optics = MicroscopeOptions(resolution_nm=80, photons=0)
+    spread = taken(drawn(), RandomLook(optics, pupil=Pupil(0.0, (0.0, 1.5)))).spread
+    left, right = spread[:, :24].sum(), spread[:, 25:].sum()
+    assert abs(right - left) > 0.1
+    assert spread[:24].sum() == pytest.approx(spread[25:].sum(), abs=1e-3)
+
+
+def test_light_that_interferes_keeps_an_even_surface_even() -> None:
+    flat, step = even(50), even(50)
+    optics = MicroscopeOptions(resolution_nm=80, photons=0)
+    pair = taken(flat, RandomLook(optics, pupil=Pupil(coherence=0.5)))
+    light = pair.noiseless * np.ptp(pair.low_range) + pair.low_range[0]
+    assert np.ptp(light) < 1e-5
+    step.height_nm[:, : step.height_nm.shape[1] // 2] = 150
+    plain, fringed = (
+        taken(step, RandomLook(optics, pupil=Pupil(coherence=share)))
+        for share in (0.0, 0.5)
+    )
+    assert np.abs(plain.low - fringed.low).max() > 0.1
+
+
+def test_a_field_may_be_bent_but_stays_where_it_is() -> None:
+    surface = drawn(phantom="circuit", pitch_nm=300)
+    optics = STILL.microscope
+    plain = taken(surface)
+    bent = taken(surface, RandomLook(optics, bending_px=(2.0, 0.3, 0.0)))
+    assert np.array_equal(bent.high, plain.high)
+    assert np.corrcoef(bent.low.ravel(), plain.low.ravel())[0, 1] > 0.9
+    assert np.abs(bent.low - plain.low).max() > 0.1
+
+
+def test_a_drifting_focus_blurs_one_side_more() -> None:
+    flat = even()
+    flat.material[:, ::16] = 1
+    flat.material[:, 1::16] = 1
+    optics = MicroscopeOptions(resolution_nm=80, photons=0, focus_nm=-150)
+    pair = taken(flat, RandomLook(optics, focus_drift_nm=(0.0, 300.0)))
+    assert pair.low[:, SIDE // 2 :].std() > 2 * pair.low[:, : SIDE // 2].std()
+
+
+def test_what_is_told_of_the_blur_and_the_noise_holds() -> None:
+    surface = drawn(pitch_nm=400, relief_nm=0)
+    optics = MicroscopeOptions(resolution_nm=100, photons=2000)
+    pair = taken(surface, RandomLook(optics))
+    assert pair.blur_px == pytest.approx(100 / 20 / 2.355, rel=0.01)
+    assert half_width(pair.spread) == pytest.approx(5, rel=0.05)
+    noise = pair.low - pair.noiseless
+    expected = np.sqrt(0.5 / 2000) / np.ptp(pair.low_range)
+    assert noise.std() == pytest.approx(expected, rel=0.3)
+    assert abs(noise.mean()) < 0.01
+
+
+def test_objects_are_put_in_and_taken_out_of_an_array() -> None:
+    ranges = SampleRanges(kinds=("dots",), joined=0, bent=0, strewn=0)
+    made = [
+        random_surface(
+            (300, 300),
+            pixel_nm=10,
+            rng=np.random.default_rng(seed),
+            ranges=ranges.replace(changed=share),
+        )
+        for seed in range(4)
+        for share in (0.0, 1.0)
+    ]
+    put_in, taken_out = 0.0, 0.0
+    for plain, changed in zip(made[::2], made[1::2], strict=True):
+        step = changed.material - plain.material
+        put_in += (step > 0.3).mean()
+        taken_out += (step < -0.3).mean()
+        assert 0.01 < (np.abs(step) > 0.05).mean() < 0.6
+        assert -1e-6 < changed.material.min() <= changed.material.max() < 1 + 1e-6
+    assert put_in > 0.005
+    assert taken_out > 0.005

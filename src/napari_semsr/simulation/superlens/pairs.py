@@ -4,10 +4,15 @@ The optics are those of `microscope`, on the mosaic's own pixels and in Fourier 
 which makes them quick. A mosaic averages frames, so its noise is that of more light
 where frames overlap, of less at rims that the flat field lifted, and is a little
 correlated by resampling; some shading is left.
+
+Not every microscope is a Gaussian: pictures may be taken through a `Pupil`, whose rings
+and reversed contrasts are those of a real lens, partly in light that interferes; the
+focus may drift over a field, and a lens leave it bent.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +56,33 @@ class SsumPairOptions(SampleRanges):
         le=1,
         description="share of pictures whose focal plane is within the sample's relief",
     )
+    pupils: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of pictures taken through a pupil, plain or apodised, with "
+        "coma; the others are blurred by a Gaussian",
+    )
+    coherence: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="greatest share of a pupil's light that interferes, which draws "
+        "fringes along edges",
+    )
+    focus_drift_nm: float = Field(
+        default=0.0, ge=0, description="greatest drift of the focus across a field"
+    )
+    distortion_px: float = Field(
+        default=0.0,
+        ge=0,
+        le=8,
+        description="greatest radial displacement that stitching left in a field",
+    )
+    read_noise: tuple[float, float] = Field(
+        default=(10.0, 10.0),
+        description="read noise in counts of 60 000, drawn log-uniformly",
+    )
     photons: tuple[float, float] = Field(
         default=(800.0, 12000.0),
         description="photons per pixel of the mosaic at full scale; infinite when 0",
@@ -70,6 +102,26 @@ class SsumPairOptions(SampleRanges):
 
 
 @dataclass(frozen=True, slots=True)
+class Pupil:
+    """What a lens lets pass, in place of a Gaussian.
+
+    Attributes
+    ----------
+    apodisation : float
+        Amplitude falls as ``exp(-a rho^2)`` towards the rim, 0 at the centre and 1 at
+        the rim; 0 gives Airy's rings, less than 0 stronger ones.
+    coma : tuple of float
+        Phase at the rim in radians, along y and x.
+    coherence : float
+        Share of the light that interferes.
+    """
+
+    apodisation: float = 0.0
+    coma: tuple[float, float] = (0.0, 0.0)
+    coherence: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class RandomLook:
     """How one picture is taken.
 
@@ -83,12 +135,22 @@ class RandomLook:
         Standard deviation of the blur that resampling lays on the noise.
     bits : int
         8 or 12; 0 for no rounding.
+    pupil : Pupil or None
+        None for a Gaussian.
+    focus_drift_nm : tuple of float
+        By how much the focus rises across the field, along y and x.
+    bending_px : tuple of float
+        Displacement at a corner by radial distortion, and its centre ``(y, x)`` from
+        the middle of the field, over the field's side.
     """
 
     microscope: MicroscopeOptions
     shading: float = 0.0
     correlation_px: float = 0.0
     bits: int = 0
+    pupil: Pupil | None = None
+    focus_drift_nm: tuple[float, float] = (0.0, 0.0)
+    bending_px: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def _random_look(
@@ -112,19 +174,45 @@ def _random_look(
         wavelength_nm=wavelength_nm,
         photons=photons,
     )
-    return RandomLook(
+    look = RandomLook(
         microscope,
         shading=options.shading * float(rng.random()) ** 2,
         correlation_px=0.6 * float(rng.random()),
         bits=8 if rng.random() < options.eight_bit else 12,
     )
+    return _imperfect(look, rng.spawn(1)[0], options)
+
+
+def _imperfect(
+    look: RandomLook, rng: np.random.Generator, options: SsumPairOptions
+) -> RandomLook:
+    """Draw what sets a real microscope apart; a stream of its own moves no other."""
+    quiet, loud = np.log(options.read_noise)
+    noise = float(np.exp(rng.uniform(quiet, loud)))
+    pupil = None
+    if rng.random() < options.pupils:
+        strength, turn = 1.5 * rng.random() ** 2, rng.uniform(0, 2 * np.pi)
+        pupil = Pupil(
+            # chosen: from rings twice as bright as Airy's to hardly any
+            apodisation=float(rng.uniform(-0.7, 1.5)),
+            coma=(float(strength * np.sin(turn)), float(strength * np.cos(turn))),
+            coherence=options.coherence * float(rng.random()) ** 2,
+        )
+    drift = options.focus_drift_nm * float(rng.random())
+    way = rng.uniform(0, 2 * np.pi)
+    bending = options.distortion_px * float(rng.uniform(-1, 1))
+    y, x = (float(v) for v in rng.uniform(-1, 1, 2))
+    return replace(
+        look,
+        microscope=look.microscope.replace(read_noise=noise),
+        pupil=pupil,
+        focus_drift_nm=(drift * float(np.sin(way)), drift * float(np.cos(way))),
+        bending_px=(bending, y, x),
+    )
 
 
 def _see(
-    light: Float32Array,
-    height_nm: Float32Array,
-    pixel_nm: float,
-    microscope: MicroscopeOptions,
+    light: Float32Array, height_nm: Float32Array, pixel_nm: float, look: RandomLook
 ) -> Float32Array:
     """Blur by height, on the mosaic's pixels, (Y, X).
 
@@ -132,20 +220,104 @@ def _see(
     axis: the blur is narrowed by what that has done, so that the whole is as wide as
     stated (80 nm in focus when nothing is). The picture repeats at its borders.
     """
-    in_focus = (microscope.resolution_nm or 80.0) / pixel_nm
-    width = microscope.psf_fwhm_nm(height_nm, in_focus) / FWHM
-    sigma: Float32Array = width.astype(np.float32)
+    sigma = _widths(height_nm, pixel_nm, look)
     shape = light.shape
-    squares = _frequencies(shape)
-    total = np.zeros(squares.shape, np.complex64)
-    cover = np.zeros(squares.shape, np.complex64)
+    total = np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
+    cover = np.zeros_like(total)
+    amplitude = np.zeros(shape, np.complex64)
+    field = None
+    if look.pupil is not None and look.pupil.coherence > 0:
+        phase = 4 * np.pi / look.microscope.wavelength_nm * height_nm
+        field = np.sqrt(np.maximum(light, 0)) * np.exp(1j * phase)
     for level, share in blur_shares(sigma):
-        variance = np.float32(max(level**2 - _BINNED_VARIANCE, 0.0))
-        transfer = np.exp(-2 * np.float32(np.pi**2) * variance * squares)
+        transfer = _transfer(shape, level, pixel_nm, look)
         part = np.ones(shape, np.float32) if share is None else share
         total += transfer * fft.rfft2(light * part)
         cover += transfer * fft.rfft2(part)
-    return np.asarray(fft.irfft2(total, shape) / fft.irfft2(cover, shape), np.float32)
+        if field is not None and look.pupil is not None:
+            passed = _passed(shape, level, pixel_nm, look)
+            amplitude += fft.ifft2(passed * fft.fft2(field * part))
+    seen = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
+    if field is not None and look.pupil is not None:
+        share = look.pupil.coherence
+        seen = (1 - share) * seen + share * np.abs(amplitude) ** 2
+    return np.asarray(_bent(seen, look.bending_px), np.float32)
+
+
+def _widths(
+    height_nm: Float32Array, pixel_nm: float, look: RandomLook
+) -> NDArray[np.float32]:
+    """Deviation of the blur in pixels, (Y, X)."""
+    rows, columns = height_nm.shape
+    down, across = look.focus_drift_nm
+    drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
+    drift = drift + across * np.linspace(-0.5, 0.5, columns)[None]
+    in_focus = _focused_nm(look) / pixel_nm
+    width = look.microscope.psf_fwhm_nm(height_nm - drift, in_focus) / FWHM
+    return width.astype(np.float32)
+
+
+def _focused_nm(look: RandomLook) -> float:
+    """Full width at half maximum in focus."""
+    return look.microscope.resolution_nm or 80.0
+
+
+def _transfer(
+    shape: tuple[int, ...], sigma_px: float, pixel_nm: float, look: RandomLook
+) -> NDArray[np.complex64]:
+    """Transfer of light through a microscope, for one width of its blur, as `rfft2`."""
+    squares = np.float32(-2 * np.pi**2) * _frequencies(shape)
+    if look.pupil is None:
+        variance = np.float32(max(sigma_px**2 - _BINNED_VARIANCE, 0.0))
+        return np.exp(variance * squares).astype(np.complex64)
+    spread = np.abs(fft.ifft2(_passed(shape, sigma_px, pixel_nm, look))) ** 2
+    transfer = fft.rfft2(spread / spread.sum())
+    return np.asarray(transfer * np.exp(-_BINNED_VARIANCE * squares), np.complex64)
+
+
+# Of the rim of a pupil, in cycles over the width at half maximum of what it makes of a
+# point: 0.516 for Airy's, and for others by its apodisation (fitted from -1 to 2).
+_RIM = (0.516, 0.046, 0.005)
+# Phase at the rim at a depth of field from the focus: half of the light then lies
+# within a circle 1.3 times as wide, and far from the focus within one 1.3 times that of
+# the Gaussian.
+_DEFOCUS_PHASE = 1.6
+
+
+def _passed(
+    shape: tuple[int, ...], sigma_px: float, pixel_nm: float, look: RandomLook
+) -> NDArray[np.complex64]:
+    """Transfer of amplitude through a pupil, as `fft2` orders it; 1 on the axis."""
+    pupil = look.pupil or Pupil()
+    a = pupil.apodisation
+    in_focus = _focused_nm(look) / pixel_nm
+    rim = (_RIM[0] + _RIM[1] * a + _RIM[2] * a * a) / in_focus
+    y, x = fft.fftfreq(shape[0])[:, None] / rim, fft.fftfreq(shape[1])[None] / rim
+    square = y * y + x * x
+    away = np.sqrt(max((sigma_px * FWHM / in_focus) ** 2 - 1, 0.0))
+    phase = _DEFOCUS_PHASE * away * square
+    phase = phase + (pupil.coma[0] * y + pupil.coma[1] * x) * square
+    # the rim is as soft as a step of the grid
+    cover = np.clip((1 - np.sqrt(square)) * rim * min(shape) + 0.5, 0, 1)
+    return np.asarray(cover * np.exp(-a * square + 1j * phase), np.complex64)
+
+
+def _bent(image: NDArray[Any], bending_px: tuple[float, float, float]) -> NDArray[Any]:
+    """Displace an image along the radius, by as little as keeps its middle in place."""
+    most, *middle = bending_px
+    if most == 0:
+        return image
+    sides = zip(image.shape, middle, strict=True)
+    lines = [np.linspace(-0.5, 0.5, count) - at for count, at in sides]
+    y, x = np.meshgrid(*lines, indexing="ij")
+    square = y * y + x * x
+    moved = np.stack([y * square, x * square])
+    # registration takes out what an affine map can do; the shift is most of it
+    moved -= moved.mean((1, 2), keepdims=True)
+    moved *= most / max(float(np.hypot(*moved).max()), 1e-9)
+    places = np.indices(image.shape) + moved
+    found = ndimage.map_coordinates(image, places, order=3, mode="grid-wrap")
+    return np.asarray(found)
 
 
 def _frequencies(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -224,6 +396,12 @@ class SsumPair:
         What the sample is.
     look : RandomLook
         How `low` was taken.
+    noiseless : (side, side) numpy.ndarray of float32
+        `low` without noise, shading and rounding, on its scale.
+    blur_px : float
+        Deviation of the blur, root of its mean square over the field.
+    spread : (49, 49) numpy.ndarray of float32
+        What the microscope makes of a point at that blur; its sum is 1.
     """
 
     low: Float32Array
@@ -234,6 +412,9 @@ class SsumPair:
     scale: int
     kind: str
     look: RandomLook
+    noiseless: Float32Array
+    blur_px: float
+    spread: Float32Array
 
 
 def surface_shape(side: int) -> tuple[int, int]:
@@ -431,13 +612,14 @@ def _prepared(surface: Specimen, side: int, scale: int, wavelength_nm: float) ->
 
 def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
     """Take the superlens picture and put both on their scales."""
-    light = _middle(
-        _see(field.light, field.height_nm, field.pixel_nm, look.microscope), field.side
-    )
+    seen = _see(field.light, field.height_nm, field.pixel_nm, look)
+    light = _middle(seen, field.side)
     low, low_range = _unit(_record(light, field.pixel_nm, look, rng))
     if look.bits == 8:
         low = np.asarray(np.rint(low * 255) / 255, np.float32)
     high, high_range = _unit(field.electrons)
+    widths = _middle(_widths(field.height_nm, field.pixel_nm, look), field.side)
+    blur_px = float(np.sqrt(np.mean(np.square(widths))))
     return SsumPair(
         low,
         high,
@@ -447,7 +629,22 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
         high.shape[0] // field.side,
         field.kind,
         look,
+        _on_scale(light, low_range),
+        blur_px,
+        _spread(blur_px, field.pixel_nm, look),
     )
+
+
+_SPREAD_PX, _WHOLE_PX = 49, 192  # chosen: two deviations of a blur 700 nm off
+
+
+def _spread(sigma_px: float, pixel_nm: float, look: RandomLook) -> Float32Array:
+    """Give what a microscope makes of a point, (49, 49)."""
+    shape = (_WHOLE_PX, _WHOLE_PX)
+    made = fft.irfft2(_transfer(shape, sigma_px, pixel_nm, look), shape)
+    half = _SPREAD_PX // 2
+    part = np.roll(made, (half, half), (0, 1))[:_SPREAD_PX, :_SPREAD_PX]
+    return np.asarray(part / part.sum(), np.float32)
 
 
 def _binned(image: Float32Array) -> Float32Array:
@@ -465,5 +662,10 @@ def _middle(image: Float32Array, side: int) -> Float32Array:
 def _unit(image: Float32Array) -> tuple[Float32Array, tuple[float, float]]:
     """Put an image on the scale of its own percentiles."""
     low, high = (float(v) for v in np.percentile(image, _PERCENTILES))
-    span = max(high - low, 1e-6)
-    return np.asarray((image - low) / span, dtype=np.float32), (low, high)
+    return _on_scale(image, (low, high)), (low, high)
+
+
+def _on_scale(image: Float32Array, bounds: tuple[float, float]) -> Float32Array:
+    """Bring two grey levels to 0 and 1."""
+    span = max(bounds[1] - bounds[0], 1e-6)
+    return np.asarray((image - bounds[0]) / span, dtype=np.float32)

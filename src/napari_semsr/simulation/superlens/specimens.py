@@ -4,6 +4,8 @@ What `draw_object` draws of a kind, at random sizes, reliefs and angles; strewn 
 of many sizes; fields in which two samples meet. Light alone cannot tell a hill from a
 hollow; a sample's kind can. So kinds are drawn the way up that they have, and in their
 own materials: `turned_over` and `exchanged` change that, and teach a network to doubt.
+Objects that are put in and taken out (`changed`) break what is left of habit: neither
+the row that a disc stands in nor the kind of sample tells whether it is there.
 """
 
 from collections.abc import Callable
@@ -41,6 +43,8 @@ _COVER = (0.75, 1.0)  # of the second material; chosen: interference outshines l
 _ON_GROUND = ("shapes", "dots")  # raised on bare, slightly rough ground
 _SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays; chosen
 _STEEPEST = 1.0  # relief over the pitch; chosen: real ones are hardly steeper
+_MOST_CHANGES = 32  # on a field; chosen: some five on a patch of 2.5 um
+_CANDIDATES = 12  # places tried for what is taken out; chosen: most show something
 
 
 class SampleRanges(Options):
@@ -77,6 +81,13 @@ class SampleRanges(Options):
     )
     exchanged: float = Field(
         default=0.0, ge=0, le=1, description="share with materials exchanged"
+    )
+    changed: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of fields into which objects are put, up or down and of any "
+        "material, and from which others are taken",
     )
     bent: float = Field(
         default=0.25, ge=0, le=1, description="share of fields that are not level"
@@ -124,6 +135,8 @@ def random_surface(
         height = height * side + other * (1 - side)
         material = material * side + stuff * (1 - side)
         kind = f"{kind}+{name}"
+    if chosen.changed > 0 and rng.random() < chosen.changed:
+        _change(canvas, height, material, chosen, rng)
     if rng.random() < chosen.bent:
         height = height + chosen.bend_nm * float(rng.random()) * _slope(canvas, rng)
     height -= height.min()
@@ -257,6 +270,65 @@ def _raise(
     raised = (ground + top_nm) * inside + height[box] * (1 - inside)
     np.maximum(height[box], raised, out=height[box])
     np.maximum(material[box], inside, out=material[box])
+
+
+def _change(
+    canvas: Canvas,
+    height: Float32Array,
+    material: Float32Array,
+    ranges: SampleRanges,
+    rng: np.random.Generator,
+) -> None:
+    """Put objects in and take others out, wherever chance wants it, in place."""
+    for _ in range(1 + int(rng.integers(_MOST_CHANGES))):
+        width = _log_uniform(ranges.shape_nm, rng)
+        if rng.random() < 0.5:
+            _take_out(canvas, (height, material), width, rng)
+            continue
+        form = _FORMS[int(rng.integers(len(_FORMS)))](width, rng.uniform(0, np.pi), rng)
+        distance, reach = form
+        cy, cx = rng.uniform(0, canvas.extent_nm)
+        box = canvas.window((cy, cx), (reach, reach))
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        inside = canvas.cover(distance(y - cy, x - cx))
+        # the texture within is kept, and either step may be the larger
+        height[box] += _log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1) * inside
+        other = rng.random() * (float(rng.random() < 0.5) - material[box])
+        material[box] += other * inside
+
+
+def _take_out(
+    canvas: Canvas,
+    planes: tuple[Float32Array, Float32Array],
+    width_nm: float,
+    rng: np.random.Generator,
+) -> None:
+    """Level a disc with its rim, where it differs most among some places, in place."""
+    radius = width_nm / 2
+    best, found = 0.0, None
+    for cy, cx in rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2)):
+        box = canvas.window((cy, cx), (1.5 * radius, 1.5 * radius))
+        if box is None:
+            continue
+        y, x = canvas.grid(box)
+        away = np.hypot(y - cy, x - cx)
+        inner, rim = away < radius, (away >= radius) & (away < 1.5 * radius)
+        if not (inner.any() and rim.any()):
+            continue
+        steps = [abs(float(p[box][inner].mean() - p[box][rim].mean())) for p in planes]
+        # in units of what each usually is: some 100 nm, and one material or the other
+        size = steps[0] / 100 + steps[1]
+        if size > best:
+            best, found = size, (box, away, rim)
+    if found is None:
+        return
+    box, away, rim = found
+    inside = canvas.cover(away - radius)
+    for plane in planes:
+        level = float(plane[box][rim].mean())
+        plane[box] = level * inside + plane[box] * (1 - inside)
 
 
 def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance, float]:
