@@ -1,7 +1,7 @@
 """Hold the default restorer against `restorer_goals.yaml`.
 
 Run: ``python benchmarks/restorer.py --data FOLDER [--model NAME] [--set develop|judge]
-[--only WORD ...] [--oracles FILE] [--json FILE]``.
+[--only WORD ...] [--oracles FILE] [--json FILE] [--self-ensemble]``.
 
 FOLDER holds the real images. Each clear image, up to 512 px of its middle, is degraded
 in 8 bits as the goals say, and restored at default settings. Gains are in dB of PSNR
@@ -118,9 +118,18 @@ def clear_images(data: Path, which: str, side: int) -> list[tuple[str, Image]]:
     return images
 
 
-def restored(low: Image, loaded: LoadedModel) -> Image:
-    """Enhance at default settings."""
-    job = enhance_array(Micrograph(low.astype(np.uint8)), loaded, EnhanceOptions())
+@dataclass(frozen=True)
+class Judge:
+    """A model and how it is run: at default settings but for the self-ensemble."""
+
+    loaded: LoadedModel
+    options: EnhanceOptions
+
+
+def restored(low: Image, judge: Judge) -> Image:
+    """Enhance."""
+    image = Micrograph(low.astype(np.uint8))
+    job = enhance_array(image, judge.loaded, judge.options)
     return np.asarray(run(job).array(), dtype=float)
 
 
@@ -190,12 +199,12 @@ def flat_bias(made: Image, truth: Image) -> float:
     return max(abs(float(away[part].mean())) for part in thirds)
 
 
-def measure_real(data: Path, loaded: LoadedModel, oracles: Oracles) -> list[dict]:
+def measure_real(data: Path, judge: Judge, oracles: Oracles) -> list[dict]:
     """One row for each real pair."""
     rows = []
     for name, low, high in real_pairs(data):
         place = common(low, high)
-        made = restored(low, loaded)[place]
+        made = restored(low, judge)[place]
         low, high = low[place], high[place]
         gain, offset = np.polyfit(high.ravel(), low.ravel(), 1)
         truth = gain * high + offset
@@ -223,7 +232,7 @@ def measure(
     case: Case,
     images: list[tuple[str, Image]],
     seed: int,
-    loaded: LoadedModel,
+    judge: Judge,
     oracles: Oracles,
 ) -> list[dict]:
     """One row for each image."""
@@ -231,7 +240,7 @@ def measure(
     for index, (name, truth) in enumerate(images):
         low = case.degrade(truth, seed + index)
         before = psnr_db(low, truth) if case.name != "sharp" else math.inf
-        after = psnr_db(restored(low, loaded), truth)
+        after = psnr_db(restored(low, judge), truth)
         best = math.inf
         if case.name != "sharp":
             best = oracles.psnr(f"{case.name} {name}", low, truth)
@@ -262,18 +271,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=())
     parser.add_argument("--oracles", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--self-ensemble", action="store_true")
     arguments = parser.parse_args()
     goals = yaml.safe_load((HERE / "restorer_goals.yaml").read_text())
-    loaded, oracles = load_model(arguments.model), Oracles(arguments.oracles)
+    options = EnhanceOptions(self_ensemble=arguments.self_ensemble)
+    judge = Judge(load_model(arguments.model), options)
+    oracles = Oracles(arguments.oracles)
     images = clear_images(arguments.data, arguments.set, goals["side_px"])
     rows: list[dict] = []
     for case in cases(goals):
         if arguments.only and not any(word in case.name for word in arguments.only):
             continue
-        rows += measure(case, images, goals["seed"], loaded, oracles)
+        rows += measure(case, images, goals["seed"], judge, oracles)
         print(summary([row for row in rows if row["case"] == case.name]), flush=True)
     if not arguments.only or "line" in arguments.only:
-        rows += measure_real(arguments.data, loaded, oracles)
+        rows += measure_real(arguments.data, judge, oracles)
         print(summary([row for row in rows if row["case"] == "line"]))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(rows, indent=1))

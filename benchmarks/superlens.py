@@ -84,6 +84,7 @@ class Judge:
     loaded: LoadedModel
     fields: int
     with_oracle: bool
+    self_ensemble: bool = False
 
     @property
     def scale(self) -> int:
@@ -95,7 +96,8 @@ class Judge:
     ) -> dict[str, Image]:
         """Optical, filtered and enhanced image, and the truth, on one grid."""
         low = Micrograph(pair.low, (pair.pixel_nm,) * 2)
-        made = run(enhance_array(low, self.loaded, EnhanceOptions(dtype="float32")))
+        options = EnhanceOptions(dtype="float32", self_ensemble=self.self_ensemble)
+        made = run(enhance_array(low, self.loaded, options))
         truth = np.clip(pair.high, 0, 1).astype(float) * 255
         images = {"optical": enlarged(pair.low, self.scale)}
         if self.with_oracle and linear:
@@ -407,11 +409,17 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=3, help="of each sample")
     parser.add_argument("--no-oracle", action="store_true")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--self-ensemble", action="store_true")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     everything: dict[str, Any] = {}
     for model in arguments.model:
-        judge = Judge(load_model(model), arguments.fields, not arguments.no_oracle)
+        judge = Judge(
+            load_model(model),
+            arguments.fields,
+            not arguments.no_oracle,
+            arguments.self_ensemble,
+        )
         print(f"\n## {judge.loaded.card.name}, {judge.scale}x", flush=True)
         result: dict[str, Any] = {"digest": judge.loaded.digest}
         shown: dict[str, dict[str, Image]] = {}

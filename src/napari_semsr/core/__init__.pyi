@@ -22,6 +22,7 @@ from .condition import (
     NO_BLUR as NO_BLUR,
     NO_NOISE as NO_NOISE,
     blur_of as blur_of,
+    mirrored as mirrored,
     noise_of as noise_of,
     overruled as overruled,
 )

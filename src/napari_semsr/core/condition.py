@@ -84,3 +84,21 @@ def overruled(
         told[_BLUR] = [math.log(blur + NO_BLUR)] * 2
         told[_SLANT] = 0.0
     return tuple(told)
+
+
+def mirrored(condition: Sequence[float]) -> tuple[float, ...]:
+    """Tell the condition of a field whose rows, or whose columns, are turned about.
+
+    Parameters
+    ----------
+    condition : sequence of float
+        In the order of `FAULTS`.
+
+    Returns
+    -------
+    tuple of float
+        In the same order.
+    """
+    told = list(condition)
+    told[_SLANT] *= -1
+    return tuple(told)

@@ -46,6 +46,10 @@ class EnhanceOptions(Options):
         in per cent of the range of grey values; None takes what it finds.
     blur_px : float or None
         The same of the blur, in pixels.
+    self_ensemble : bool
+        Whether each tile is enhanced flipped and turned too, and the mean is taken:
+        eight passes, or the four flips of a model that tells faults apart. Steadier,
+        at as many times the cost.
     resample : {"auto", "keep", "never"}
         What is done with a field at another pixel size than the model was trained for:
         resample it to that, within the range on the model's card, and the result back
@@ -72,6 +76,7 @@ class EnhanceOptions(Options):
     dehaze: float = Field(default=1.0, ge=0, le=1)
     noise_percent: float | None = Field(default=None, ge=0, le=50)
     blur_px: float | None = Field(default=None, ge=0, le=10)
+    self_ensemble: bool = False
     resample: Literal["auto", "keep", "never"] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"

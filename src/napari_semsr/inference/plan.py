@@ -5,9 +5,11 @@ Above all, how a network gets over a field: in tiles, whole, or in lockstep.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from napari_semsr.core import (
     DeviceMemoryError,
@@ -18,8 +20,10 @@ from napari_semsr.core import (
     ReadError,
     TilePlan,
     is_empty,
+    mirrored,
     overruled,
 )
+from napari_semsr.inference.ensemble import FLIPS, SelfEnsemble, ensemble_of
 from napari_semsr.inference.exact import (
     Frozen,
     frozen_work,
@@ -94,6 +98,8 @@ def plan_enhance(
         yield Progress(0, 0, "Looking at the whole field")
         survey = survey_field(seen, loaded.module, scaling, haze=options.haze)
         loaded, survey = _told(loaded, survey, options)
+    if options.self_ensemble and not isinstance(loaded.module, SelfEnsemble):
+        loaded = replace(loaded, module=ensemble_of(loaded.module))
     return EnhancePlan(
         loaded=loaded,
         options=options,
@@ -140,13 +146,18 @@ def _told(
         condition = overruled(
             condition, None if noise is None else noise / 100, options.blur_px
         )
-        mender = module.mender(
-            torch.tensor(condition),
-            torch.tensor(survey.rings),
+        mender = partial(
+            module.mender,
+            rings=torch.tensor(survey.rings),
             denoise=options.strength * options.denoise,
             deblur=options.strength * options.deblur,
         )
-        loaded = replace(loaded, module=mender)
+        made: nn.Module = mender(torch.tensor(condition))
+        if options.self_ensemble:
+            about = mender(torch.tensor(mirrored(condition)))
+            networks = [made if t.rows == t.columns else about for t in FLIPS]
+            made = SelfEnsemble(networks, FLIPS)
+        loaded = replace(loaded, module=made)
     return loaded, FieldSurvey(haze, condition)
 
 
@@ -225,18 +236,26 @@ def _exact(
     budget = predictor.memory_budget(options.memory_gb)
     host = predictor.memory_budget(options.memory_gb, host=True)
     core = repeated.get("core")
-    if scattered or repeated.get("kind") == "tiles":
+    fits = partial(predictor.fits, plan.padded_shape, options.memory_gb)
+    # tiles in lockstep cannot be turned, each by itself
+    apart = scattered or (options.self_ensemble and not fits())
+    if apart or repeated.get("kind") == "tiles":
         strategy = _after_statistics(norm, predictor, plan, (budget, host, core))
         if strategy is not None:
             dear = norm == "exact" and options.norm == "auto" and not repeated
             return _cheaper(strategy, predictor, plan) if dear else strategy
-    if repeated.get("kind") != "lockstep" and predictor.fits(
-        plan.padded_shape, options.memory_gb
-    ):
+    if repeated.get("kind") != "lockstep" and fits():
         need = predictor.peak_bytes(plan.padded_shape) / 1e9
         said = f"The field is run whole, with {need:.2g} GB of layers."
         return ExecutionStrategy(norm, "whole", notes=(said,))
     found = plan_lockstep(predictor, plan, budget, host=host, core=core)
+    if options.self_ensemble:
+        msg = (
+            f"With self-ensemble {predictor.card.name} runs this field whole, and "
+            f"memory on {predictor.device} does not suffice: leave it off, or crop "
+            "the field."
+        )
+        raise OptionError(msg)
     if found is None:
         if norm == "none":
             return ExecutionStrategy("none", "tiles")

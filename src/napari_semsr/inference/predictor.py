@@ -9,7 +9,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from napari_semsr.core import (
     OptionError,
     SemsrError,
 )
+from napari_semsr.inference.ensemble import SelfEnsemble
 from napari_semsr.inference.exact import Statistics, on_device
 from napari_semsr.inference.network_input import Scaling
 from napari_semsr.io import renaming
@@ -365,11 +366,11 @@ class Predictor:
         self.batch: int | None = None
         self.statistics: Statistics | None = None
         module = loaded.module  # what looks at the whole field does so before
-        self._source: nn.Module = module
         if isinstance(module, DehazingRestorer | InformedRestorer):
-            self._source = module.local
+            module = module.local
+        self._source: nn.Module = _plain(module)
         with _translated(self.device, "the weights"):
-            module = copy.deepcopy(self._source).eval().requires_grad_(False)
+            module = copy.deepcopy(module).eval().requires_grad_(False)
             module = module.to(self.device)
             self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -419,9 +420,8 @@ class Predictor:
 
     @property
     def network(self) -> nn.Module:
-        """The network on its device."""
-        module: nn.Module = self._module
-        return module
+        """The network on its device, without the turns of a self-ensemble."""
+        return _plain(self._module)
 
     @contextmanager
     def computing(self, what: str) -> Iterator[None]:
@@ -448,7 +448,7 @@ class Predictor:
 
         handles = [
             part.register_forward_pre_hook(look)
-            for network in (self.network, *([self.source] if probing else []))
+            for network in (self._module, *([self.source] if probing else []))
             for part in network.modules()
             if not any(part.children())
         ]
@@ -524,15 +524,14 @@ class Predictor:
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]
         what = f"{len(windows)} window(s) of {rows}x{columns} px"
-        known = self.statistics
-        fixed = (
-            nullcontext()
-            if known is None
-            else FixedMoments(on_device(known.moments, self.device))
-        )
-        with self.computing(what), fixed:
+        with self.computing(what):
             batch = torch.from_numpy(stack).to(self.device)
-            result = self._module(batch)[:, 0].to("cpu", torch.float32).numpy()
+            if isinstance(self._module, SelfEnsemble):
+                made = self._module(batch, self._answering)
+            else:
+                with self._answering():
+                    made = self._module(batch)
+            result = made[:, 0].to("cpu", torch.float32).numpy()
         expected = (rows * self.card.scale, columns * self.card.scale)
         if result.shape[1:] != expected:
             msg = (
@@ -541,3 +540,14 @@ class Predictor:
             )
             raise CheckpointError(msg)
         return [scaling.restore(plane) for plane in result]
+
+    def _answering(self) -> AbstractContextManager[Any]:
+        """Surround one pass: live norms take the statistics that are known."""
+        if self.statistics is None:
+            return nullcontext()
+        return FixedMoments(on_device(self.statistics.moments, self.device))
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """Give a network without the turns of a self-ensemble."""
+    return module.networks[0] if isinstance(module, SelfEnsemble) else module

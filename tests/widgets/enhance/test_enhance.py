@@ -208,6 +208,8 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
     seen = asked()
     assert seen["scheduler"] is None
     assert seen["options"].memory_gb is None
+    panel.advanced.set_values(self_ensemble=False)
+    assert not panel.advanced.unfolded
     panel.advanced.set_values(memory_gb=2.5, halo_tolerance=0.001)
     panel.advanced.scheduler.value = " tcp://127.0.0.1:8786 "
     assert panel.advanced.unfolded
@@ -215,6 +217,9 @@ def test_advanced_options_are_folded_away_and_reach_the_run(panel, asked):
     assert seen["scheduler"] == "tcp://127.0.0.1:8786"
     assert seen["options"].memory_gb == 2.5
     assert seen["options"].halo_tolerance == 0.001
+    assert not seen["options"].self_ensemble
+    panel.advanced.set_values(self_ensemble=True)
+    assert asked()["options"].self_ensemble
 
 
 def test_an_absent_cluster_is_told(panel, run_panel, monkeypatch):

@@ -72,7 +72,7 @@ def _whole_or_lockstep(
     if short is None:
         return
     found = plan_lockstep(predictor, run.plan.tiles, budget, core=run.plan.tiles.core)
-    if found is None:
+    if found is None or run.plan.options.self_ensemble:
         raise short
     record = {
         **(target.kept(STRATEGY_KEY) or {}),

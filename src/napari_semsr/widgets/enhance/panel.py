@@ -73,6 +73,11 @@ _ADVANCED_ROWS = {
         "the result; automatic makes none. 0.001 makes deep models faster.",
         step=0.0001,
     ),
+    "self_ensemble": Row(
+        "Self-ensemble",
+        "Enhance each tile flipped and turned too, and take the mean: a little "
+        "steadier, at eight times the time (four for models that tell faults apart).",
+    ),
 }
 _SCHEDULER = (
     "Address of a dask scheduler, such as tcp://127.0.0.1:8786, whose workers see the "
@@ -94,13 +99,16 @@ class Advanced(Folded):
             name="scheduler", label="Scheduler", tooltip=_SCHEDULER
         )
         self.scheduler.native.setPlaceholderText("none: in napari itself")
-        told = "Memory, tolerance and cluster; few runs need them."
+        told = "Memory, tolerance, flips and turns, cluster; few runs need them."
         super().__init__("Advanced", told, self.form, Form(self.scheduler))
 
     def set_values(self, **values: Any) -> None:
-        """Type values, and unfold when one of them is not automatic."""
+        """Type values, and unfold when one of them is not as usual."""
+        from napari_semsr.inference import EnhanceOptions
+
         self.form.set_values(**values)
-        if any(value is not None for value in values.values()):
+        usual = EnhanceOptions().model_dump()
+        if any(value != usual[name] for name, value in values.items()):
             self.unfold()
 
 

@@ -1,0 +1,72 @@
+"""Self-ensemble: a window goes through flipped and turned, and the mean is taken.
+
+Flips and turns bring the grid of a network's stride onto itself, since windows start
+and end on it, so that tiles stay exact. A network that is told what ails a field is
+told of lines: its streaks lie along rows, and were never seen along columns. It is
+flipped, but not turned, and told the condition of the flipped field.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from napari_semsr.models import DehazingRestorer
+
+
+class Turn(NamedTuple):
+    """One way to lay an image down, (B, C, H, W)."""
+
+    rows: bool  # Whether the order of the rows is turned about
+    columns: bool
+    swapped: bool  # Whether rows and columns were exchanged before
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Lay an image down."""
+        turned = image.transpose(2, 3) if self.swapped else image
+        return turned.flip(self._axes)
+
+    def undo(self, image: Tensor) -> Tensor:
+        """Bring it back."""
+        turned = image.flip(self._axes)
+        return turned.transpose(2, 3) if self.swapped else turned
+
+    @property
+    def _axes(self) -> list[int]:
+        return [axis for axis, on in ((2, self.rows), (3, self.columns)) if on]
+
+
+ALL = tuple(Turn(*bits) for bits in itertools.product((False, True), repeat=3))
+FLIPS = tuple(turn for turn in ALL if not turn.swapped)
+
+
+Around = Callable[[], AbstractContextManager[Any]]
+
+
+class SelfEnsemble(nn.Module):
+    """Networks, and how an image is laid down for each.
+
+    `networks`: the same one for all turns, or one that suits each.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], turns: Sequence[Turn]) -> None:
+        super().__init__()
+        self.networks, self.turns = nn.ModuleList(networks), tuple(turns)
+
+    def forward(self, image: Tensor, around: Around = nullcontext) -> Tensor:
+        """Give the mean; `image` (B, 1, H, W), `around` surrounds each pass."""
+        made = []
+        for turn, network in zip(self.turns, self.networks, strict=True):
+            with around():
+                made.append(turn.undo(network(turn.apply(image))).float())
+        return torch.stack(made).mean(0)
+
+
+def ensemble_of(module: nn.Module) -> SelfEnsemble:
+    """Lay images down in all eight ways for a network that is told of no axis."""
+    if isinstance(module, DehazingRestorer):
+        module = module.local
+    return SelfEnsemble([module] * len(ALL), ALL)

@@ -1,0 +1,116 @@
+"""The mean over flips and turns: what it is, that tiles stay exact, what is refused."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from napari_semsr.core import FAULTS, Micrograph, OptionError, mirrored, run
+from napari_semsr.core.tiling import Box
+from napari_semsr.inference.engine import enhance_array
+from napari_semsr.inference.ensemble import ALL, FLIPS
+from napari_semsr.inference.lazy import enhance_lazy, preview_boxes
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.models.checkpoint import LoadedModel
+
+Make = Callable[..., LoadedModel]
+SIDES = (96, 128)  # multiples of every stride: a field is flipped with its padding
+
+
+@pytest.fixture
+def field(rng: np.random.Generator) -> np.ndarray:
+    """Noise on a slope."""
+    slope = np.linspace(0, 1, SIDES[1])
+    return (slope + 0.1 * rng.standard_normal(SIDES)).astype(np.float32)
+
+
+def enhanced(field: np.ndarray, loaded: LoadedModel, **options: object) -> np.ndarray:
+    """Enhance in fp32."""
+    chosen = EnhanceOptions(precision="fp32").replace(**options)
+    return run(enhance_array(Micrograph(field), loaded, chosen)).array()
+
+
+@pytest.mark.parametrize("turn", ALL)
+def test_turns_are_undone(turn):
+    image = torch.rand(2, 1, 3, 5)
+    there = turn.apply(image)
+    assert there.shape[2:] == ((5, 3) if turn.swapped else (3, 5))
+    assert torch.equal(turn.undo(there), image)
+
+
+def test_the_eight_ways_differ():
+    corner = torch.arange(6.0).reshape(1, 1, 2, 3)
+    ways = {tuple(turn.apply(corner).flatten().tolist()) for turn in ALL}
+    assert len(ways) == len(ALL) == 8
+    assert len(FLIPS) == 4
+
+
+@pytest.mark.parametrize("kind", ["plain", "norm"])
+def test_mean_of_fields_that_are_turned_by_hand(make_loaded: Make, field, kind):
+    loaded = make_loaded(kind)
+    parts = []
+    for turn in ALL:
+        there = turn.apply(torch.from_numpy(field)[None, None])[0, 0].contiguous()
+        made = torch.from_numpy(enhanced(there.numpy(), loaded))[None, None]
+        parts.append(turn.undo(made)[0, 0].numpy())
+    expected = np.mean(parts, axis=0)
+    found = enhanced(field, loaded, self_ensemble=True)
+    assert np.abs(parts[0] - expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_told_network_is_flipped_with_what_it_is_told(make_loaded: Make, field):
+    """The survey is of the field as it lies; what is told of slants is mirrored."""
+    loaded = make_loaded("informed")
+    found = enhanced(field, loaded, self_ensemble=True, haze=False)
+    told = {}
+
+    def mender(
+        condition: torch.Tensor, *given: object, **how: object
+    ) -> torch.nn.Module:
+        told[tuple(condition.tolist())] = made = real(condition, *given, **how)
+        return made
+
+    real = loaded.module.mender
+    loaded.module.mender = mender
+    again = enhanced(field, loaded, self_ensemble=True, haze=False)
+    np.testing.assert_array_equal(again, found)
+    (one, other) = told
+    assert other == mirrored(one)
+    changed = [n for n, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    assert [FAULTS[n] for n in changed] == ["slant"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "informed", "norm", "hazy"])
+def test_tiles_are_those_of_the_whole(make_loaded: Make, field, kind):
+    loaded = make_loaded(kind)
+    whole = enhanced(field[:90, :118], loaded, tile=256, self_ensemble=True)
+    tiles = enhanced(field[:90, :118], loaded, tile=32, self_ensemble=True)
+    np.testing.assert_allclose(tiles, whole, atol=1e-5)
+
+
+def test_norms_beyond_memory_measure_the_field_first(make_loaded: Make, field):
+    loaded = make_loaded("norm")
+    whole = enhanced(field, loaded, tile=32, self_ensemble=True)
+    apart = enhanced(field, loaded, tile=32, self_ensemble=True, memory_gb=1e-3)
+    np.testing.assert_allclose(apart, whole, atol=1e-4)
+
+
+def test_what_must_be_run_whole_and_cannot_is_told(make_loaded: Make, field):
+    loaded = make_loaded("global")
+    assert np.isfinite(enhanced(field, loaded, self_ensemble=True)).all()
+    with pytest.raises(OptionError, match="leave it off, or crop"):
+        enhanced(field, loaded, self_ensemble=True, memory_gb=1e-6)
+
+
+def test_preview_and_lazy_show_what_a_run_shows(make_loaded: Make, field):
+    loaded = make_loaded("informed")
+    options = EnhanceOptions(precision="fp32", tile=32, self_ensemble=True)
+    whole = enhanced(field, loaded, tile=32, self_ensemble=True)
+    place, made = preview_boxes(Micrograph(field), loaded, options).enhance(
+        Box(16, 60, 20, 70)
+    )
+    np.testing.assert_allclose(made, whole[place.slices], atol=1e-5)
+    lazy = enhance_lazy(Micrograph(field), loaded, options)
+    np.testing.assert_allclose(lazy.compute(), whole, atol=1e-5)
