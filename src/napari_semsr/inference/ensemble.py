@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from napari_semsr.models import DehazingRestorer
 
 
-class Turn(NamedTuple):
+class Pose(NamedTuple):
     """One way to lay an image down, (B, C, H, W)."""
 
     rows: bool  # Whether the order of the rows is turned about
@@ -39,7 +39,7 @@ class Turn(NamedTuple):
         return [axis for axis, on in ((2, self.rows), (3, self.columns)) if on]
 
 
-ALL = tuple(Turn(*bits) for bits in itertools.product((False, True), repeat=3))
+ALL = tuple(Pose(*bits) for bits in itertools.product((False, True), repeat=3))
 FLIPS = tuple(turn for turn in ALL if not turn.swapped)
 
 
@@ -52,7 +52,7 @@ class SelfEnsemble(nn.Module):
     `networks`: the same one for all turns, or one that suits each.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], turns: Sequence[Turn]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], turns: Sequence[Pose]) -> None:
         super().__init__()
         self.networks, self.turns = nn.ModuleList(networks), tuple(turns)
 
