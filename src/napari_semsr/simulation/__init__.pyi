@@ -34,6 +34,7 @@ from .sem import (
 )
 from .superlens.microscope import MicroscopeOptions as MicroscopeOptions
 from .superlens.pairs import (
+    SPREAD_PX as SPREAD_PX,
     RandomLook as RandomLook,
     SsumPair as SsumPair,
     SsumPairOptions as SsumPairOptions,

@@ -72,6 +72,8 @@ class FaultyScene:
     ]  # Log of the gain about `airlight` that lifts the veil
     airlight: float  # Grey level that the veil drew to; the image's mean without one
     faults: NDArray[np.float32]  # (9,) In the order of `FAULTS`; NaN where not known
+    # (K, K) What the microscope makes of a point; None where that is not known
+    spread: NDArray[np.float32] | None = None
 
 
 class _Blur(NamedTuple):

@@ -31,6 +31,7 @@ from napari_semsr.core import (
 from napari_semsr.models import (
     Deblurred,
     DehazingRestorer,
+    TwoScale,
     build,
     build_discriminator,
     load_model,
@@ -173,6 +174,8 @@ def _take_over(network: nn.Module, name: str) -> None:
     if type(network) is not type(module):
         network, module = _within(network), _within(module)
     given = module.state_dict()
+    if isinstance(network, TwoScale):
+        given = network.fitted(given)
     own = network.state_dict()
     same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if 2 * len(same) < len(given):

@@ -12,6 +12,7 @@ from napari_semsr.pairing import AugmentOptions
 from napari_semsr.simulation import DegradationRanges, FaultRanges, SsumPairOptions
 
 Source = Literal["images", "superlens", "gold"]
+_WHOLE_SOURCES = ({"images"}, {"superlens"})  # whose scenes are learnt from as a whole
 
 
 class ImageEntry(Options):
@@ -61,7 +62,7 @@ class DataOptions(Options):
     sources : dict
         Relative shares of scenes that are degraded ``images``, or what a simulated
         instrument sees: ``superlens`` (and an electron microscope), ``gold`` (at two
-        magnifications). Kind `supervised-l1` takes images alone.
+        magnifications). Kind `supervised-l1` takes images alone, or superlens alone.
     superlens : SsumPairOptions
         Samples, microscope and noise that the source ``superlens`` draws from.
     augment : AugmentOptions
@@ -265,6 +266,9 @@ class Recipe(Options):
     start_from : str or None
         Bundled model, or model file relative to the recipe, whose weights are taken
         over where names and shapes agree.
+    data_weight : float
+        Weight of the data term, for an `InformedRestorer`: the microscope that took a
+        scene must see in the output what it saw in the truth.
     ema : float
         Decay of the running mean of the weights, which is then what is judged and
         saved; 0 for none.
@@ -332,6 +336,7 @@ class Recipe(Options):
     measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
     cross_frc: bool = False
     loss: Literal["l1", "mse", "rmse", "log-mse", "relative-l1"] = "l1"
+    data_weight: float = Field(default=0.0, ge=0)
     gan: GanOptions = GanOptions()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
@@ -431,8 +436,8 @@ class Recipe(Options):
                 "kind: supervised and loss: relative-l1"
             )
             raise ValueError(msg)
-        if self.kind == "supervised-l1" and set(self.data.sources) != {"images"}:
-            msg = "kind supervised-l1 learns from images alone, not from other sources"
+        if self.whole_scenes and set(self.data.sources) not in _WHOLE_SOURCES:
+            msg = "kind supervised-l1 learns from images alone, or from superlens alone"
             raise ValueError(msg)
         if self.data.pairs is None and self.data.patch_px > self.data.scene_px:
             msg = (

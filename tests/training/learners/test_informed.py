@@ -8,12 +8,18 @@ import tifffile
 import torch
 from torch.utils.data import default_collate
 
-from napari_semsr.core import FAULTS, OptionError, noise_of, run
-from napari_semsr.models import InformedRestorer, load_model
-from napari_semsr.simulation import FaultRanges, draw
+from napari_semsr.core import FAULTS, OptionError, blur_of, noise_of, run
+from napari_semsr.models import InformedRestorer, build, load_model, save_model
+from napari_semsr.simulation import FaultRanges, SsumPairOptions, draw
 from napari_semsr.training import fit as loop
+from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.data.scenes import SceneDataset, Scenes, load_clear
-from napari_semsr.training.learners.supervised import Supervised, naming_loss, rmse
+from napari_semsr.training.learners.supervised import (
+    Supervised,
+    naming_loss,
+    rmse,
+    seen_error,
+)
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
 SMALL = {"widths": [8, 8, 8], "down": [1, 1, 1], "up": [1, 1], "survey_width": 8}
@@ -130,3 +136,109 @@ def test_a_run_leaves_a_model_that_tells_faults_apart(tmp_path: Path) -> None:
     made = load_model(tmp_path / "run" / "told.safetensors")
     assert isinstance(made.module, InformedRestorer)
     assert made.card.stride == 16
+
+
+TWO_SCALE = {"widths": [8, 8, 8], "down": [1], "dilations": [1, 2], "survey_width": 8}
+
+
+def superlens(**changes: object) -> Recipe:
+    """Draw scenes of a superlens, with all that its microscope may do to them."""
+    made = recipe(
+        architecture_options=TWO_SCALE,
+        faults=None,
+        loss="log-mse",
+        data_weight=0.5,
+        data=DataOptions(
+            sources={"superlens": 1.0},
+            superlens=SsumPairOptions(
+                changed=1.0, pupils=0.5, coherence=0.5, focus_drift_nm=50
+            ),
+            scene_px=128,
+            patch_px=32,
+            patches_per_scene=2,
+        ),
+    )
+    return made.replace(**changes)
+
+
+def test_scenes_of_a_superlens_tell_what_its_microscope_did() -> None:
+    scenes = SceneDataset(superlens())
+    for place in range(3):
+        scene, pair = scenes[place], scenes.superlens.pair(place)
+        assert torch.equal(scene.low[0], torch.from_numpy(pair[0]))
+        assert torch.equal(scene.high[0], torch.from_numpy(pair[1]))
+        noise = float((scene.low - scene.noiseless).std())
+        assert noise_of(scene.faults.tolist()) == pytest.approx(noise, rel=0.5)
+        assert scene.spread.sum() == pytest.approx(1)
+        assert not scene.log_gain.any()
+        wide = blur_of(scene.faults.tolist())
+        assert 1 < wide < 15
+
+
+def test_the_microscope_sees_no_error_that_it_cannot_resolve() -> None:
+    y, x = torch.meshgrid(*2 * [torch.arange(49) - 24.0], indexing="ij")
+    spread = torch.exp(-(x**2 + y**2) / 2 / 3**2)[None]
+    spread = spread / spread.sum()
+    fine = torch.zeros(1, 1, 64, 64)
+    fine[..., ::2] = 1
+    fine[..., 1::2] = -1
+    seen = seen_error(fine, spread, 1)[..., 16:-16, 16:-16]
+    assert seen.abs().max() < 1e-3
+    disc = torch.zeros(1, 1, 64, 64)
+    disc[..., 28:36, 28:36] = 1
+    both = seen_error(torch.cat([disc, fine]), spread, 2)
+    assert both[0].max() > 0.5
+    assert both[0].argmax() // 64 in range(31, 33)
+    assert torch.equal(both[1], seen_error(fine, spread, 1)[0])
+
+
+def test_the_data_term_pulls_towards_what_light_has_told() -> None:
+    asked = superlens()
+    scenes = batch(asked)
+    losses = []
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        network = InformedRestorer(**TWO_SCALE)
+        learner = Supervised(network, asked.replace(data_weight=weight), [])
+        torch.manual_seed(1)
+        losses.append(learner.training_step(scenes, 0))
+    assert losses[0] != losses[1]
+    losses[1].backward()
+    assert network.local.head.weight.grad.any()
+
+
+def test_a_local_part_goes_on_from_one_that_sees_and_finds_less(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(3)
+    options = {"width": 8, "fine_blocks": 1, "dilations": [1, 2]}
+    plain = build("two-scale", options)
+    torch.nn.init.normal_(plain.head.weight, std=0.1)
+    asked = recipe(architecture="two-scale", architecture_options=options)
+    card = card_of(asked, plain, {})
+    save_model(tmp_path / "plain.safetensors", plain, card)
+    asked = superlens(local_from=str(tmp_path / "plain.safetensors"))
+    network = loop.first_network(asked)
+    field = torch.rand(1, 1, 64, 64)
+    field[..., :16] = 0
+    found = network.look(field)
+    mender = network.mender(found.condition[0], found.rings[0])
+    assert torch.allclose(mender(field), plain(field), atol=1e-6)
+    torch.nn.init.normal_(network.tell[0].weight, std=0.1)
+    for block in network.local.blocks():
+        torch.nn.init.normal_(block.second.weight, std=0.1)
+    told = network.mender(found.condition[0], found.rings[0])
+    assert not torch.allclose(told(field), plain(field), atol=1e-6)
+    planes = network.planes(field, found.condition, found.rings)
+    whole = field + network.local.correct(planes, network.told(found.condition)).sum(1)
+    assert torch.allclose(told(field), whole, atol=1e-5)
+
+
+def test_a_superlens_run_leaves_a_model_from_scenes_kept_on_disk(
+    tmp_path: Path,
+) -> None:
+    asked = superlens()
+    kept = asked.data.replace(bank=4, bank_folder=str(tmp_path / "banks"))
+    run(loop.train(asked.replace(data=kept), tmp_path / "run"))
+    made = load_model(tmp_path / "run" / "told.safetensors")
+    assert made.card.pixel_size_nm == (20, 20)

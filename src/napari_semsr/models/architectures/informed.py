@@ -42,10 +42,15 @@ from napari_semsr.models.architectures.haze import (
     dehaze,
     log_energies,
 )
-from napari_semsr.models.architectures.two_scale import DilatedBlock
+from napari_semsr.models.architectures.two_scale import (
+    DilatedBlock,
+    TwoScale,
+    blocks_of,
+    no_filters,
+    run_block,
+)
 from napari_semsr.models.architectures.wiener import (
     FILTERS,
-    STEP,
     filtered,
     packed,
     wiener_taps,
@@ -225,9 +230,7 @@ class ThreeScale(nn.Module):
         def level(width: int, count: int) -> nn.ModuleList:
             return nn.ModuleList(DilatedBlock(width) for _ in range(count))
 
-        size = STEP**2
-        nothing = torch.zeros(FILTERS * size, size, 7, 7)
-        self.register_buffer("filters", nothing, persistent=False)
+        self.register_buffer("filters", no_filters(), persistent=False)
         self.stem = nn.Conv2d(4 * (1 + FILTERS), first, 3, padding=1)
         self.down = nn.ModuleList(
             level(width, count) for width, count in zip(widths, down, strict=True)
@@ -247,7 +250,7 @@ class ThreeScale(nn.Module):
     def blocks(self) -> list[DilatedBlock]:
         """Give all residual blocks, in the order in which they run."""
         levels = (*self.down, *self.up)
-        return [part for level in levels for part in _blocks_of(level)]
+        return [part for level in levels for part in blocks_of(level)]
 
     def correct(self, planes: Tensor, told: Sequence[Tensor] | None = None) -> Tensor:
         """Find the corrections of images.
@@ -256,11 +259,11 @@ class ThreeScale(nn.Module):
         2, C) for each block, by how much its first layer is scaled beyond 1 and
         shifted; gives (B, corrections, H, W).
         """
-        turn = iter(told) if told is not None else None
+        turn = None if told is None else iter(told)
 
         def run(level: nn.Module, x: Tensor) -> Tensor:
-            for block in _blocks_of(level):
-                x = block(x) if turn is None else _told_block(block, x, next(turn))
+            for block in blocks_of(level):
+                x = run_block(block, x, turn)
             return x
 
         x = self.stem(functional.pixel_unshuffle(planes, 2))
@@ -282,22 +285,8 @@ class ThreeScale(nn.Module):
         return x + self.correct(planes).sum(1, keepdim=True)
 
 
-def _blocks_of(level: nn.Module) -> list[DilatedBlock]:
-    """Give the blocks of one level."""
-    return [part for part in level.children() if isinstance(part, DilatedBlock)]
-
-
-def _told_block(block: DilatedBlock, x: Tensor, told: Tensor) -> Tensor:
-    """Run a block whose first layer is scaled and shifted; `told` (B, 2, C)."""
-    scale, shift = told.to(x.dtype)[..., None, None].unbind(1)
-    seen = block.first(x)
-    inner = torch.addcmul(seen + shift, seen, scale)
-    correction: Tensor = block.second(functional.relu(inner))
-    return x + correction
-
-
 class InformedRestorer(nn.Module):
-    """`SurveyNet`, and `ThreeScale` that is told what it found.
+    """`SurveyNet`, and a local part that is told what it found.
 
     Parameters
     ----------
@@ -305,12 +294,15 @@ class InformedRestorer(nn.Module):
         As in `ThreeScale`.
     survey_width : int
         Channels of `SurveyNet`.
+    dilations : sequence of int
+        Where given, the local part is a `TwoScale` with these dilations, as wide as the
+        first of `widths`, and with the first of `down` blocks on either side.
 
     Attributes
     ----------
     survey : SurveyNet
         What looks at the whole field, once.
-    local : ThreeScale
+    local : ThreeScale or TwoScale
         What mends tiles of the dehazed field, as it is for a field that ails nothing
         unusual; finds noise and loss by blur apart.
     """
@@ -324,11 +316,13 @@ class InformedRestorer(nn.Module):
         down: Sequence[int] = (1, 2, 3),
         up: Sequence[int] = (2, 2),
         survey_width: int = 48,
+        dilations: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.survey = SurveyNet(survey_width)
         self.shape = (tuple(widths), tuple(down), tuple(up))
-        self.local = ThreeScale(*self.shape, corrections=2)
+        self.dilations = tuple(dilations)
+        self.local = self._local(corrections=2)
         told = 64
         self.embed = nn.Sequential(
             nn.Linear(len(FAULTS), told), nn.GELU(), nn.Linear(told, told), nn.GELU()
@@ -336,6 +330,15 @@ class InformedRestorer(nn.Module):
         self.tell = nn.ModuleList(
             start_at_zero(nn.Linear(told, 2 * block.first.out_channels))
             for block in self.local.blocks()
+        )
+
+    def _local(self, corrections: int) -> ThreeScale | TwoScale:
+        """Build the local part."""
+        widths, down, up = self.shape
+        if not self.dilations:
+            return ThreeScale(widths, down, up, corrections)
+        return TwoScale(
+            widths[0], down[0], self.dilations, told=True, corrections=corrections
         )
 
     def look(self, field: Tensor) -> Surveyed:
@@ -401,7 +404,7 @@ class InformedRestorer(nn.Module):
         *,
         denoise: float = 1.0,
         deblur: float = 1.0,
-    ) -> ThreeScale:
+    ) -> ThreeScale | TwoScale:
         """Make the plain network for a field.
 
         Parameters
@@ -415,10 +418,10 @@ class InformedRestorer(nn.Module):
 
         Returns
         -------
-        ThreeScale
+        ThreeScale or TwoScale
             What mends tiles of this field, without its veil.
         """
-        made = ThreeScale(*self.shape, corrections=1)
+        made = self._local(corrections=1)
         state = {name: value.clone() for name, value in self.local.state_dict().items()}
         weights = torch.tensor([denoise, deblur], device=condition.device)
         for part in ("head.weight", "head.bias"):

@@ -14,10 +14,13 @@ head     3x3 convolution to 4 x scale squared, pixel-shuffle        1
 =======  =========================================================  ==========
 
 The output is added to the input, and the head starts at zero, so that an untrained
-network returns its input. There is no normalisation layer: every output pixel depends
+network returns its input. Beside the input it may see what filters make of it, its
+blocks may be told what they are to do, and it may find several corrections in place of
+one (`informed`). There is no normalisation layer: every output pixel depends
 on the receptive field alone, and tiles are exact. Every number here is chosen.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -25,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import Edges, start_at_zero
+from napari_semsr.models.architectures.wiener import FILTERS, STEP, filtered
 
 
 class DilatedBlock(nn.Module):
@@ -51,11 +55,41 @@ class DilatedBlock(nn.Module):
         return x + correction
 
 
+Told = Iterator[Tensor] | None
+"""By how much blocks are scaled beyond 1 and shifted, (B, 2, C) for each, in turn."""
+
+
+def blocks_of(level: nn.Module) -> list[DilatedBlock]:
+    """Give the blocks of one level."""
+    return [part for part in level.children() if isinstance(part, DilatedBlock)]
+
+
+def run_block(block: DilatedBlock, x: Tensor, told: Told) -> Tensor:
+    """Run a residual block, whose first layer may be scaled and shifted."""
+    if told is None:
+        made: Tensor = block(x)
+        return made
+    scale, shift = next(told).to(x.dtype)[..., None, None].unbind(1)
+    seen = block.first(x)
+    inner = torch.addcmul(seen + shift, seen, scale)
+    correction: Tensor = block.second(functional.relu(inner))
+    return x + correction
+
+
+def no_filters() -> Tensor:
+    """Give packed Wiener filters of an unknown field, (48, 16, 7, 7)."""
+    size = STEP**2
+    return torch.zeros(FILTERS * size, size, 7, 7)
+
+
 class TwoScale(nn.Module):
     """Norm-free residual network at half, quarter and a sixteenth of the resolution.
 
-    `scale`: output pixels per input pixel along each axis.
+    `scale`: output pixels per input pixel along each axis; `told`: it sees what
+    Wiener filters make of the field, too; `corrections`: images that are found.
     """
+
+    filters: Tensor  # packed Wiener filters of the field; of one that is told alone
 
     def __init__(
         self,
@@ -64,11 +98,17 @@ class TwoScale(nn.Module):
         dilations: tuple[int, ...] = (1, 2, 1),
         scale: int = 1,
         wide_blocks: int = 0,
+        *,
+        told: bool = False,
+        corrections: int = 1,
     ) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.told, self.corrections = scale, told, corrections
         self.stride = 16 if wide_blocks else 4
-        self.stem = nn.Conv2d(4, width, 3, padding=1)
+        if told:
+            self.register_buffer("filters", no_filters(), persistent=False)
+        planes = 1 + FILTERS if told else 1
+        self.stem = nn.Conv2d(4 * planes, width, 3, padding=1)
         self.encoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
         self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
         self.wide = nn.Sequential(
@@ -80,26 +120,68 @@ class TwoScale(nn.Module):
         self.context = nn.Sequential(*(DilatedBlock(2 * width, d) for d in dilations))
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
         self.decoder = nn.Sequential(*(DilatedBlock(width) for _ in range(fine_blocks)))
-        self.head = start_at_zero(nn.Conv2d(width, 4 * scale**2, 3, padding=1))
+        self.head = start_at_zero(
+            nn.Conv2d(width, 4 * corrections * scale**2, 3, padding=1)
+        )
+
+    def blocks(self) -> list[DilatedBlock]:
+        """Give all blocks that can be told, in the order in which they run."""
+        levels = (self.encoder, self.context, self.decoder)
+        return [block for level in levels for block in blocks_of(level)]
+
+    def fitted(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fit weights of a network that sees and finds less.
+
+        What it did not see counts nothing at first, and what it found is the last
+        correction, so that both networks give the same.
+        """
+        if not self.told:
+            return given
+        made = dict(given)
+        for name in ("stem.weight", "head.weight", "head.bias"):
+            own, value = self.state_dict()[name], given.get(name)
+            if value is None or value.shape == own.shape:
+                continue
+            if any(n > m for n, m in zip(value.shape, own.shape, strict=True)):
+                continue
+            made[name] = torch.zeros_like(own)
+            outputs, *inputs = value.shape
+            place = (slice(own.shape[0] - outputs, None), *(slice(n) for n in inputs))
+            made[name][place] = value
+        return made
+
+    def correct(self, planes: Tensor, told: Sequence[Tensor] | None = None) -> Tensor:
+        """Find the corrections of images.
+
+        `planes` (B, C, H, W), images and what filters make of them; `told` (B, 2, C)
+        for each block; gives (B, corrections, H * scale, W * scale).
+        """
+        turn = None if told is None else iter(told)
+        fine = self.stem(functional.pixel_unshuffle(planes, 2))
+        for block in blocks_of(self.encoder):  # a call of it would hold its input
+            fine = run_block(block, fine, turn)
+        coarse = self.down(fine)
+        if self.wide_out is not None:
+            coarse = coarse + self._seen_wide(coarse, self.wide_out)
+        for block in blocks_of(self.context):
+            coarse = run_block(block, coarse, turn)
+        fine = fine + functional.pixel_shuffle(self.up(coarse), 2)
+        del coarse
+        for block in blocks_of(self.decoder):
+            fine = run_block(block, fine, turn)
+        corrections: Tensor = functional.pixel_shuffle(self.head(fine), 2 * self.scale)
+        return corrections
 
     def forward(self, x: Tensor) -> Tensor:
         """Restore a normalised image.
 
         `x` (B, 1, H, W); gives (B, 1, H * scale, W * scale).
         """
-        fine = self.stem(functional.pixel_unshuffle(x, 2))
-        for block in self.encoder:  # a call of the Sequential would hold its input
-            fine = block(fine)
-        coarse = self.down(fine)
-        if self.wide_out is not None:
-            coarse = coarse + self._seen_wide(coarse, self.wide_out)
-        fine = fine + functional.pixel_shuffle(self.up(self.context(coarse)), 2)
-        del coarse
-        for block in self.decoder:
-            fine = block(fine)
-        correction = functional.pixel_shuffle(self.head(fine), 2 * self.scale)
+        if self.told:
+            planes = torch.cat([x, filtered(x, self.filters)], dim=1)
+            return x + self.correct(planes).sum(1, keepdim=True)
         base = x if self.scale == 1 else _enlarged(x, self.scale)
-        return base + correction
+        return base + self.correct(x)
 
     def _seen_wide(self, coarse: Tensor, out: nn.Module) -> Tensor:
         """Look at a large surrounding at little cost."""

@@ -239,8 +239,8 @@ def _see(
             amplitude += fft.ifft2(passed * fft.fft2(field * part))
     seen = fft.irfft2(total, shape) / fft.irfft2(cover, shape)
     if field is not None and look.pupil is not None:
-        share = look.pupil.coherence
-        seen = (1 - share) * seen + share * np.abs(amplitude) ** 2
+        waves = look.pupil.coherence
+        seen = (1 - waves) * seen + waves * np.abs(amplitude) ** 2
     return np.asarray(_bent(seen, look.bending_px), np.float32)
 
 
@@ -269,7 +269,7 @@ def _transfer(
     squares = np.float32(-2 * np.pi**2) * _frequencies(shape)
     if look.pupil is None:
         variance = np.float32(max(sigma_px**2 - _BINNED_VARIANCE, 0.0))
-        return np.exp(variance * squares).astype(np.complex64)
+        return np.asarray(np.exp(variance * squares), np.complex64)
     spread = np.abs(fft.ifft2(_passed(shape, sigma_px, pixel_nm, look))) ** 2
     transfer = fft.rfft2(spread / spread.sum())
     return np.asarray(transfer * np.exp(-_BINNED_VARIANCE * squares), np.complex64)
@@ -373,6 +373,9 @@ _FINE = 2
 _VALIDATION_STREAM = 9_600_017
 """First number of the seeds of the fixed fields; training must not use it."""
 _MARGIN = 16  # mosaic pixels around a field for blur to blur; chosen: 320 nm
+SPREAD_PX = 49
+"""Side of `SsumPair.spread`: two deviations of a blur 700 nm off the focus; chosen."""
+_WHOLE_PX = 192  # of the field in which that is computed, so that nothing wraps
 _PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
 
 
@@ -635,15 +638,12 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
     )
 
 
-_SPREAD_PX, _WHOLE_PX = 49, 192  # chosen: two deviations of a blur 700 nm off
-
-
 def _spread(sigma_px: float, pixel_nm: float, look: RandomLook) -> Float32Array:
     """Give what a microscope makes of a point, (49, 49)."""
     shape = (_WHOLE_PX, _WHOLE_PX)
     made = fft.irfft2(_transfer(shape, sigma_px, pixel_nm, look), shape)
-    half = _SPREAD_PX // 2
-    part = np.roll(made, (half, half), (0, 1))[:_SPREAD_PX, :_SPREAD_PX]
+    half = SPREAD_PX // 2
+    part = np.roll(made, (half, half), (0, 1))[:SPREAD_PX, :SPREAD_PX]
     return np.asarray(part / part.sum(), np.float32)
 
 

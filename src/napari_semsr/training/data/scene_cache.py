@@ -55,6 +55,7 @@ class SceneCache(NamedTuple):
     log_gain: NDArray[np.float32] | None  # (N, H / 16, W / 16)
     airlight: NDArray[np.float32] | None  # (N,)
     faults: NDArray[np.float32] | None  # (N, 9)
+    spread: NDArray[np.float32] | None  # (N, 49, 49)
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
@@ -85,7 +86,8 @@ def _name(recipe: Recipe, scale: int) -> str:
         degradations = {}
     if recipe.faults is not None:
         degradations = recipe.faults.model_dump(mode="json")
-    told = json.dumps([data, degradations, recipe.seed, scale, haze], sort_keys=True)
+    parts = SceneCache._fields if haze else ()
+    told = json.dumps([data, degradations, recipe.seed, scale, parts], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -197,7 +199,7 @@ class CachedBatches:
         corners = rng.integers(0, last + 1, many)
         low, high = self._taken(self.low, numbers), self._taken(self.high, numbers)
         if self.rest:
-            noiseless, log_gain, airlight, faults = (
+            noiseless, log_gain, airlight, faults, spread = (
                 part[self._on_device(numbers)].float() for part in self.rest
             )
             return Scenes(
@@ -207,6 +209,7 @@ class CachedBatches:
                 log_gain[:, None],
                 airlight.reshape(-1, 1),
                 faults,
+                spread,
                 torch.from_numpy(corners),
             )
         elsewhere = corners

@@ -27,12 +27,14 @@ from napari_semsr.io import read
 from napari_semsr.models import BLOCK
 from napari_semsr.simulation import (
     PHANTOMS,
+    SPREAD_PX,
     FaultyScene,
     draw,
     random_faults,
     random_scene,
     smooth_field,
 )
+from napari_semsr.training.data.sources import Superlens
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
 _CORRELATION_PX = (15.0, 120.0)
@@ -101,6 +103,10 @@ def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
     return np.asarray(scaled, dtype=np.float32)
 
 
+_POINT = np.zeros((SPREAD_PX, SPREAD_PX), np.float32)
+_POINT[SPREAD_PX // 2, SPREAD_PX // 2] = 1
+
+
 class Scenes(NamedTuple):
     """One scene, or a batch of them with S as the first axis.
 
@@ -116,18 +122,23 @@ class Scenes(NamedTuple):
     log_gain: Tensor  # (1, H / 16, W / 16), of what would lift the haze; block means
     airlight: Tensor  # (1,), grey level that the haze drew to
     faults: Tensor  # (9,), what was done, as `FAULTS` names it; NaN: not known
+    spread: Tensor  # (49, 49), what the microscope makes of a point; else a point
     corners: Tensor  # (P, 2), rows and columns where patches begin
 
 
 class SceneDataset(Dataset[Scenes]):
     """Endless random scenes, by their places in the whole run.
 
-    Images that are too small for a scene are left out with a warning that names them;
-    if all are, the recipe is refused.
+    Of images that are degraded, or of a superlens and an electron microscope. Images
+    that are too small for a scene are left out with a warning that names them; if all
+    are, the recipe is refused.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
+        self.superlens: Superlens | None = None
+        if recipe.data.sources.get("superlens"):
+            self.superlens = Superlens(recipe, 1)
         root = Path(recipe.data.root)
         clear = [load_clear(root, entry) for entry in recipe.data.train]
         _tell_small(recipe.data, clear)
@@ -145,7 +156,10 @@ class SceneDataset(Dataset[Scenes]):
 
     def __getitem__(self, place: int) -> Scenes:
         rng = np.random.default_rng([self.recipe.seed, place])
-        scene = self._scene(rng)
+        if self.superlens is not None:
+            scene = self.superlens.scene(place)
+        else:
+            scene = self._scene(rng)
         data = self.recipe.data
         last = data.scene_px - data.patch_px
         corners = rng.integers(0, last + 1, (data.patches_per_scene, 2))
@@ -158,6 +172,7 @@ class SceneDataset(Dataset[Scenes]):
             torch.from_numpy(log_gain[None]),
             torch.tensor([scene.airlight], dtype=torch.float32),
             torch.from_numpy(scene.faults),
+            torch.from_numpy(_POINT if scene.spread is None else scene.spread),
             torch.from_numpy(corners),
         )
 

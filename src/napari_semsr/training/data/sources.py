@@ -1,14 +1,18 @@
 """Where scenes come from besides clear images: simulated instruments."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
-from napari_semsr.core import Float32Array, OptionError
+from napari_semsr.core import FAULTS, NO_BLUR, NO_NOISE, Float32Array, OptionError
 from napari_semsr.simulation import (
     COARSE_NM,
+    FaultyScene,
     GoldOptions,
+    SsumPair,
     SsumPairOptions,
     gold_rng,
     random_gold_options,
@@ -20,6 +24,7 @@ from napari_semsr.training.recipe import Recipe
 
 Pair = tuple[Float32Array, Float32Array]
 _LEARNT = 5  # stream of chance of what is learnt from
+_SLOW_PX = 8.0  # deviation of what is too smooth for noise; chosen
 
 
 class Simulated(ABC):
@@ -60,19 +65,45 @@ class Superlens(Simulated):
     _LOOKS = 4
 
     _sample = -1
-    _pairs: Sequence[Pair] = ()
+    _pairs: Sequence[SsumPair] = ()
 
     def pair(self, place: int) -> Pair:
         """Make a pair to learn from.
 
         Each image is on the scale where its own percentiles are 0 and 1.
         """
+        made = self._taken(place)
+        return made.low, made.high
+
+    def scene(self, place: int) -> FaultyScene:
+        """Make the same pair, with what its microscope did to it."""
+        made = self._taken(place)
+        noise = made.low - made.noiseless
+        noise = noise - ndimage.gaussian_filter(noise, _SLOW_PX)  # shading is none
+        faults = np.full(len(FAULTS), np.nan, np.float32)
+        told = {
+            "noise": math.log(float(noise.std()) + NO_NOISE),
+            "blur_rows": math.log(made.blur_px + NO_BLUR),
+            "blur_columns": math.log(made.blur_px + NO_BLUR),
+            "slant": 0.0,
+        }
+        for name, value in told.items():
+            faults[FAULTS.index(name)] = value
+        still = np.zeros_like(made.low)
+        grey = float(made.low.mean())
+        return FaultyScene(
+            made.low, made.noiseless, made.high, still, grey, faults, made.spread
+        )
+
+    def _taken(self, place: int) -> SsumPair:
+        """Take a picture of the sample that a run of places shares."""
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
             rng = np.random.default_rng([self.seed, sample, _LEARNT])
             side, ranges = self.data.scene_px, self.data.superlens
-            made = random_ssum_pairs(side, rng, ranges, self._LOOKS, scale=self.scale)
-            self._pairs = [(p.low, p.high) for p in made]
+            self._pairs = list(
+                random_ssum_pairs(side, rng, ranges, self._LOOKS, scale=self.scale)
+            )
             self._sample = sample
         return self._pairs[look]
 

@@ -113,6 +113,7 @@ class Informed:
 
     def __init__(self, network: InformedRestorer, recipe: Recipe) -> None:
         self.network, self.side = network, recipe.data.patch_px
+        self.data_weight = recipe.data_weight
         fine = partial(log_mse, floor=_FINE_FLOOR)
         self.compare = fine if recipe.loss == "log-mse" else rmse
 
@@ -139,7 +140,30 @@ class Informed:
             quiet = seen + noise
             loss = self.compare(quiet + blur, high)
             loss = loss + _NOISE_WEIGHT * self.compare(quiet, noiseless)
+            if self.data_weight > 0:
+                error = seen_error(quiet + blur - high, scenes.spread, many)
+                term = self.compare(error, torch.zeros_like(error))
+                loss = loss + self.data_weight * term
             return loss + surveyed
+
+
+def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
+    """Give what is left of an error once a microscope has blurred it.
+
+    An output whose blurred image is that of the truth gives back what light has told of
+    the sample, and nothing that light contradicts. Compared with the input itself it
+    would have to explain what no grey-level map of electrons can: interference, the
+    lost light of edges, a blur that changes with height.
+
+    `error` (S many, 1, H, W), `spread` (S, K, K), of `many` patches in turn. Nothing is
+    known beyond the patches.
+    """
+    sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
+    transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
+    seen: Tensor = torch.fft.irfft2(torch.fft.rfft2(error, s=sides) * transfer, s=sides)
+    half = spread.shape[-1] // 2
+    rows, columns = (slice(half, half + n) for n in error.shape[-2:])
+    return seen[..., rows, columns]
 
 
 def rmse(prediction: Tensor, high: Tensor) -> Tensor:
