@@ -13,7 +13,6 @@ from .architectures.informed import (
     Surveyed as Surveyed,
 )
 from .architectures.published import DISCRIMINATORS as DISCRIMINATORS
-from .architectures.two_scale import TwoScale as TwoScale
 from .cards import (
     WEIGHTS as WEIGHTS,
     ModelCard as ModelCard,

@@ -31,7 +31,6 @@ from napari_semsr.core import (
 from napari_semsr.models import (
     Deblurred,
     DehazingRestorer,
-    TwoScale,
     build,
     build_discriminator,
     load_model,
@@ -174,8 +173,8 @@ def _take_over(network: nn.Module, name: str) -> None:
     if type(network) is not type(module):
         network, module = _within(network), _within(module)
     given = module.state_dict()
-    if isinstance(network, TwoScale):
-        given = network.fitted(given)
+    if hasattr(network, "fitted"):  # of a network that sees and finds less
+        given = network.fitted(given)  # type: ignore[operator]
     own = network.state_dict()
     same = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if 2 * len(same) < len(given):
