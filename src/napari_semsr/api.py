@@ -229,6 +229,7 @@ def enhance(
     overwrite: bool = ...,
     resume: bool = ...,
     scheduler: str | None = ...,
+    misfit: PathLike | None = ...,
     progress: Report | None = ...,
     **options: Any,
 ) -> "EnhancedFile": ...
@@ -240,6 +241,7 @@ def enhance(
     overwrite: bool = False,
     resume: bool = False,
     scheduler: str | None = None,
+    misfit: PathLike | None = None,
     progress: Report | None = None,
     **options: Any,
 ) -> "Micrograph | EnhancedFile":
@@ -259,6 +261,9 @@ def enhance(
         Go on with an output that was interrupted.
     scheduler : str, optional
         Address of a dask scheduler.
+    misfit : path, optional
+        Where a map goes of what the result, blurred again, does not explain of the
+        image; with `output` alone.
     progress : callable, optional
         Receives every `Progress`.
     **options : object
@@ -296,6 +301,7 @@ def enhance(
         overwrite=overwrite,
         resume=resume,
         scheduler=scheduler,
+        misfit=misfit,
     )
     return run(job, progress)
 

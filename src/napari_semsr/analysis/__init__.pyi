@@ -48,6 +48,11 @@ from .metrics import (
     psnr_gain as psnr_gain,
     structural_similarity as structural_similarity,
 )
+from .misfit import (
+    Misfit as Misfit,
+    map_misfit as map_misfit,
+    measure_misfit as measure_misfit,
+)
 from .spectrum import (
     RadialSpectrum as RadialSpectrum,
     SpectrumOptions as SpectrumOptions,

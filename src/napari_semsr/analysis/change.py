@@ -113,15 +113,13 @@ def measure_change(before: Micrograph, after: Micrograph) -> Job[Change | None]:
         Blocks.
     """
     first, second = Grid.of(before), Grid.of(after)
-    coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
-    grid, other = (second, first) if coarser else (first, second)
-    field = grid.covered_by(other)
-    boxes = _spread(field, _MOST_BLOCKS) if field else []
+    grid, field = common_field(first, second)
+    boxes = spread_boxes(field, _MOST_BLOCKS, _SIDE) if field else []
     count, total, largest, visible, pixels = 0, 0.0, 0.0, 0, 0
     noise, level = _grain(before, first, grid, boxes)
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "measuring what was changed")
-        change = _read(after, second, grid, box) - _read(before, first, grid, box)
+        change = read_on(after, second, grid, box) - read_on(before, first, grid, box)
         change = np.abs(change[np.isfinite(change)])
         count += change.size
         total += float(change.sum())
@@ -143,14 +141,21 @@ def measure_change(before: Micrograph, after: Micrograph) -> Job[Change | None]:
     )
 
 
-def _spread(field: Box, most: int) -> list[Box]:
+def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
+    """Find the grid of the coarser pixels, and its part that both images show."""
+    coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
+    grid, other = (second, first) if coarser else (first, second)
+    return grid, grid.covered_by(other)
+
+
+def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
     """Cut a field into blocks; of more than `most`, take some that lie evenly."""
     boxes = [
-        Box(y, min(y + _SIDE, field.y1), x, min(x + _SIDE, field.x1))
-        for y in range(field.y0, field.y1, _SIDE)
-        for x in range(field.x0, field.x1, _SIDE)
+        Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
+        for y in range(field.y0, field.y1, side)
+        for x in range(field.x0, field.x1, side)
     ]
-    if len(boxes) <= most:
+    if most is None or len(boxes) <= most:
         return boxes
     places = np.linspace(0, len(boxes) - 1, most)
     return [boxes[round(float(place))] for place in places]
@@ -161,7 +166,7 @@ def _grain(
 ) -> tuple[float, float]:
     """Deviation of the noise, and what a grey level is, from some of the blocks."""
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
-    blocks = [_read(image, lies, grid, box) for box in boxes[::step]]
+    blocks = [read_on(image, lies, grid, box) for box in boxes[::step]]
     noise = [noise_level(block) for block in blocks]
     values = [block[::_SAMPLE, ::_SAMPLE].ravel() for block in blocks]
     known = np.concatenate([np.zeros(0), *values])
@@ -175,7 +180,7 @@ def _grain(
     )
 
 
-def _read(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
+def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     """Read what an image shows in pixels of a grid that is as coarse or coarser."""
     inner = grid.among(lies)
     if inner is not None:

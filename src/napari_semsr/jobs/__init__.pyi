@@ -30,6 +30,7 @@ from .enhance import (
     EnhancedFile as EnhancedFile,
     enhance_in_memory as enhance_in_memory,
     enhance_job as enhance_job,
+    learnt_from_instrument as learnt_from_instrument,
     unfinished as unfinished,
 )
 from .images import (

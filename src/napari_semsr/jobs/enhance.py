@@ -17,20 +17,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
-from napari_semsr.analysis import Change, measure_change
+from napari_semsr.analysis import (
+    Change,
+    Misfit,
+    map_misfit,
+    measure_change,
+    measure_misfit,
+)
 from napari_semsr.core import (
     Job,
     Micrograph,
+    OptionError,
     Progress,
     Provenance,
     Waiting,
     WriteError,
     software_versions,
+    warn,
 )
 from napari_semsr.io import (
     ReadOptions,
     filling_store,
     output_kind,
+    write,
     write_blocks,
     write_pages,
 )
@@ -147,6 +156,11 @@ class EnhancedFile(Result):
     change : Change or None
         By how much the image was changed; None where the model has grey levels of its
         own.
+    misfit : Misfit or None
+        What of the image the result does not explain: of models that learnt from a
+        simulated instrument, or where a map of it was asked for.
+    misfit_map : str or None
+        Path of that map.
     """
 
     output: str
@@ -156,6 +170,8 @@ class EnhancedFile(Result):
     report: "EnhanceReport"
     provenance: Provenance = field(metadata={"json": False})
     change: Change | None = None
+    misfit: Misfit | None = field(default=None, metadata={"json": False})
+    misfit_map: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the report as one flat record.
@@ -173,6 +189,8 @@ class EnhancedFile(Result):
             "pixel_size_nm": jsonable(self.pixel_size_nm),
             "model_digest": self.provenance.model_digest,
             "change": jsonable(self.change),
+            "misfit_percent": None if self.misfit is None else 100 * self.misfit.share,
+            "misfit_map": self.misfit_map,
         }
 
 
@@ -187,6 +205,7 @@ def _enhance_plane(
     resume: bool = False,
     scheduler: str | None = None,
     live: "LiveField | None" = None,
+    misfit: str | os.PathLike[str] | None = None,
 ) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     held = psutil.Process().memory_info().rss
@@ -194,6 +213,11 @@ def _enhance_plane(
     target = check_tiled_target(
         output, inputs=paths_of(image), overwrite=overwrite, resume=resume
     )
+    map_path = None
+    if misfit is not None:
+        map_path = check_image_target(
+            misfit, inputs=[*paths_of(image), target], overwrite=overwrite or resume
+        )
     path = find_model(model)
     source = open_image(image, opening)
     yield Progress(0, 0, f"loading the model {path.stem}")
@@ -229,7 +253,7 @@ def _enhance_plane(
             resume=resume,
         )
 
-    def fill(store: "OmeZarrStore") -> Job[tuple["EnhanceReport", Change | None]]:
+    def fill(store: "OmeZarrStore") -> Job[tuple["EnhanceReport", _Judged]]:
         if _VALUES not in store.notes() and not isinstance(image, Micrograph):
             store.note(_VALUES, (yield from digest_values(source)))
         if scheduler is not None:
@@ -240,13 +264,19 @@ def _enhance_plane(
         report = yield from enhance_to_store(planned, store, live=live)
         if not scheduler:
             report = _told_of_memory(report, chosen, held)
-        own = loaded.card.grey != "input"
-        return report, None if own else (
-            yield from measure_change(source, image_in(store))
-        )
+        mapped = map_path is not None
+        return report, (yield from _judge(source, image_in(store), loaded, mapped))
 
     written = yield from write_blocks(target, make, fill, resumable=True)
-    report, change = written.told
+    report, judged = written.told
+    if map_path is not None and judged.map is not None:
+        write(judged.map.replace(provenance=provenance), map_path, overwrite=True)
+    elif map_path is not None:
+        warn(
+            f"No map of the misfit was written: {source.name} shows hardly more than "
+            "noise, or has gaps all over.",
+            stacklevel=3,
+        )
     return EnhancedFile(
         output=str(target),
         shape=written.shape,
@@ -254,8 +284,41 @@ def _enhance_plane(
         pixel_size_nm=written.pixel_size_nm,
         report=report,
         provenance=provenance,
-        change=change,
+        change=judged.change,
+        misfit=judged.misfit,
+        misfit_map=None if judged.map is None else str(map_path),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What was done to an image, and what of it the result does not explain."""
+
+    change: Change | None = None
+    misfit: Misfit | None = None
+    map: Micrograph | None = None
+
+
+def _judge(
+    source: Micrograph, made: Micrograph, loaded: "LoadedModel", mapped: bool
+) -> Job[_Judged]:
+    """Compare a result with what it was made of."""
+    change, misfit, drawn = None, None, None
+    if loaded.card.grey == "input":
+        change = yield from measure_change(source, made)
+    if mapped or learnt_from_instrument(loaded.card.model_dump()):
+        misfit = yield from measure_misfit(source, made)
+    if mapped and misfit is not None:
+        drawn = yield from map_misfit(source, made, misfit)
+    return _Judged(change, misfit, drawn)
+
+
+def learnt_from_instrument(card: dict[str, Any]) -> bool:
+    """Tell whether a model turns the images of one instrument into another's."""
+    recipe = card.get("training", {}).get("recipe")
+    data = recipe.get("data") if isinstance(recipe, dict) else None
+    sources = data.get("sources") if isinstance(data, dict) else None
+    return isinstance(sources, dict) and "images" not in sources
 
 
 def _told_of_memory(
@@ -403,6 +466,7 @@ def enhance_job(
     resume: bool = False,
     scheduler: str | None = None,
     live: "LiveField | None" = None,
+    misfit: str | os.PathLike[str] | None = None,
 ) -> Job[EnhancedFile]:
     """Enhance an image, or a stack plane by plane, into a store or a file.
 
@@ -426,6 +490,8 @@ def enhance_job(
         Address of a dask scheduler.
     live : LiveField, optional
         What a viewer draws meanwhile: one plane, into a store.
+    misfit : path, optional
+        Where a map goes of what the result does not explain of the image: of one plane.
 
     Returns
     -------
@@ -443,6 +509,15 @@ def enhance_job(
         If the image cannot be read, the output not be made, or the model not be run.
     """
     job = partial(_enhance_plane, model=model, options=options, scheduler=scheduler)
+    if misfit is not None:
+        planes = _count_planes(image, opening)
+        if planes != 1:
+            msg = (
+                f"A map of the misfit is made of one plane, got a stack of {planes}: "
+                "choose one with --plane."
+            )
+            raise OptionError(msg)
+        job = partial(job, misfit=misfit)
     if live is not None and _count_planes(image, opening) == 1:
         job = partial(job, live=live)
     return (
@@ -453,6 +528,11 @@ def enhance_job(
             lambda made: {
                 "report": _summed([item.report for item in made]),
                 "change": overall_change([item.change for item in made]),
+                "misfit": max(
+                    (item.misfit for item in made if item.misfit is not None),
+                    key=lambda misfit: misfit.share,
+                    default=None,
+                ),
             },
             opening=opening,
             overwrite=overwrite,

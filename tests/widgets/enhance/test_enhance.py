@@ -371,3 +371,25 @@ def test_the_row_for_other_pixel_sizes_is_shown_for_models_that_have_one(
     panel.form.set_values(resample="never")
     assert "not resampled, as was asked" in panel.model.text.text()
     assert panel.form.options().resample == "never"
+
+
+def test_misfit_of_an_instrument_is_told_and_mapped(
+    model, panel, run_panel, tmp_path, field
+):
+    assert not panel.misfit.native.isVisibleTo(panel)
+    learnt = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+    panel.model.add_file(write_tiny_model(tmp_path, training=learnt))
+    assert panel.misfit.native.isVisibleTo(panel)
+    panel.form.set_values(tile=64, precision="fp32")
+    run_panel(panel)
+    assert "of the input's contrast" in panel.figures.text()
+    before = len(model.layers)
+    panel.misfit.value = True
+    run_panel(panel)
+    assert len(model.layers) == before + 2
+    shown = model.layers[-1]
+    assert shown.name.startswith("misfit of")
+    assert shown.data.shape == (12, 12)
+    assert shown.colormap.name == "magma"
+    assert tuple(shown.contrast_limits) == (0, 100)
+    assert shown.scale == pytest.approx(8 * np.array(field.pixel_size_nm))

@@ -42,6 +42,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--resume", action="store_true", help="go on with an interrupted output"
     )
+    group.add_argument(
+        "--misfit",
+        metavar="FILE",
+        help="write a map of what the result, blurred again, does not explain of the "
+        "image",
+    )
     add_options(parser, EnhanceOptions, title="tiles")
     group.add_argument(
         "--no-resample",
@@ -66,6 +72,7 @@ def _start(arguments: argparse.Namespace) -> Job["jobs.EnhancedFile"]:
         **asked(arguments, EnhanceOptions),
         resume=arguments.resume,
         scheduler=arguments.scheduler,
+        misfit=arguments.misfit,
     )
 
 
@@ -86,6 +93,12 @@ def _summarise(result: "jobs.EnhancedFile") -> str:
     ]
     if result.change is not None:
         rows.append(("change", result.change.say("model")))
+    if result.misfit is not None:
+        percent = f"{number(100 * result.misfit.share)} %"
+        said = f"{percent} of the input's contrast is not explained by the result"
+        rows.append(("misfit", said))
+    if result.misfit_map is not None:
+        rows.append(("misfit map", result.misfit_map))
     if report.noise_percent is not None:
         noise = f"{number(report.noise_percent)} % of the range of grey values"
         rows.append(("noise", f"{noise}, standard deviation"))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +10,21 @@ from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtCore import QEvent
 from qtpy.QtGui import QShowEvent
 
+from napari_semsr.analysis import map_misfit
 from napari_semsr.core import Job, Micrograph, OptionError, Progress, SemsrError
 from napari_semsr.io import move
 from napari_semsr.jobs import (
     MOSAIC_MODEL,
     check_image_target,
     enhance_job,
+    learnt_from_instrument,
     unfinished,
 )
 from napari_semsr.widgets.base import (
     Folded,
     Form,
     Numbers,
+    Opened,
     OptionsForm,
     Outcome,
     Panel,
@@ -29,6 +33,7 @@ from napari_semsr.widgets.base import (
     StackOutcome,
     Target,
     Work,
+    add_opened,
     add_stack,
     new_store_path,
     open_panel,
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.layers import Image
 
+    from napari_semsr.analysis import Misfit
     from napari_semsr.inference import EnhanceOptions
     from napari_semsr.widgets.enhance.compare import Subject
 
@@ -216,6 +222,13 @@ class EnhancePanel(Panel):
             "until it is looked at, or until this is ticked again.",
             value=True,
         )
+        self.misfit = CheckBox(
+            name="misfit",
+            text="Map of the misfit",
+            tooltip="Add a layer that shows where the result, blurred again, does not "
+            "explain the input: what it left out, or drew that light contradicts. In "
+            "per cent of the input's contrast.",
+        )
         self.output = store_edit()
         self.existing = ComboBox(
             name="existing",
@@ -227,7 +240,7 @@ class EnhancePanel(Panel):
         )
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
-        where = Form(self.whole, self.output, self.existing)
+        where = Form(self.whole, self.misfit, self.output, self.existing)
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
         self.add_group("How", self.form, self.weights, where, self.advanced)
@@ -272,6 +285,7 @@ class EnhancePanel(Panel):
         sized = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", sized)
         self.weights.setVisible(self._tells_apart())
+        self.misfit.visible = learnt_from_instrument(self.model.card)
 
     def _tells_apart(self) -> bool:
         """Tell whether the model removes noise, blur and haze each for itself."""
@@ -386,6 +400,7 @@ class EnhancePanel(Panel):
             "options": options,
             "scheduler": str(self.advanced.scheduler.value).strip() or None,
         }
+        mapped = bool(self.misfit.value) and learnt_from_instrument(card)
 
         def begin() -> Iterator[None]:
             self.look.stop_preview()
@@ -401,7 +416,7 @@ class EnhancePanel(Panel):
 
         def make() -> Job[Outcome]:
             assert self.live is not None  # noqa: S101 - its turn has come
-            return _enhance(micrograph, self.live, **asked)
+            return _enhance(micrograph, self.live, mapped=mapped, **asked)
 
         return make, lambda outcome: self.show_outcome(outcome, micrograph), begin
 
@@ -443,6 +458,7 @@ class EnhancePanel(Panel):
             self.look.finished_stack(made, layer, outcome.planes)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
+        change |= _told_of_misfit(outcome.made.misfit)
         self.show_result(
             {**change, **_figures(report, outcome.made.output)},
             f"Enhanced {len(outcome.planes)} planes in {report.seconds:.1f} s.{said}",
@@ -479,8 +495,12 @@ class EnhancePanel(Panel):
                 self.look.finished_apart(live.layer, live.made[0])
             else:
                 self.look.finished(live.layer, live.made[0], image, outcome.opened)
+        if outcome.beside is not None:
+            yield
+            add_opened(self.viewer, outcome.beside)
         report = outcome.made.report
         change, said = told_of_change(outcome.made.change, "model")
+        change |= _told_of_misfit(outcome.made.misfit)
         self.show_result(
             {**change, **_figures(report, outcome.made.output)},
             f"Enhanced in {report.seconds:.1f} s at "
@@ -554,8 +574,17 @@ class EnhancePanel(Panel):
         super()._show_cancelled()
 
 
-def _enhance(micrograph: Micrograph, drawn: LiveLayer, **asked: Any) -> Job[Outcome]:
-    """Enhance an image into a store, and open what was written."""
+def _told_of_misfit(misfit: "Misfit | None") -> dict[str, Quantity]:
+    """Say how much of the input the result, blurred again, does not explain."""
+    if misfit is None:
+        return {}
+    return {"Misfit": Quantity(100 * misfit.share, "% of the input's contrast", ".0f")}
+
+
+def _enhance(
+    micrograph: Micrograph, drawn: LiveLayer, *, mapped: bool, **asked: Any
+) -> Job[Outcome]:
+    """Enhance an image into a store, open what was written, and map its misfit."""
     target, live = drawn.store, drawn.live
     yield from start_torch()
     yield Progress(0, 0, "Loading the model")
@@ -567,7 +596,12 @@ def _enhance(micrograph: Micrograph, drawn: LiveLayer, **asked: Any) -> Job[Outc
         live=live,
         **asked,
     )
-    return (yield from written(job, target, keep=lambda: drawn.wanted and live.done))
+    outcome = yield from written(job, target, keep=lambda: drawn.wanted and live.done)
+    misfit = outcome.made.misfit
+    if not mapped or misfit is None:
+        return outcome
+    made = yield from map_misfit(micrograph, outcome.opened.micrograph, misfit)
+    return replace(outcome, beside=Opened(made, (made,)))
 
 
 def _found(report: Any) -> Numbers:

@@ -1,0 +1,75 @@
+"""What of an image its result does not explain, as enhancing tells and maps it."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_semsr.cli.command import main
+from napari_semsr.core import Micrograph, OptionError, hear_warnings, run
+from napari_semsr.inference.options import EnhanceOptions
+from napari_semsr.io.formats import read, write
+from napari_semsr.jobs.enhance import enhance_job
+from tests.tiny_models import write_tiny_model
+
+LINE = ("--tile", "64", "--precision", "fp32", "--device", "cpu")
+TINY = EnhanceOptions(tile=64, precision="fp32", device="cpu")
+SUPERLENS = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+
+
+@pytest.fixture
+def field(tmp_path, rng):
+    path = tmp_path / "field.tif"
+    drawn = ndimage.gaussian_filter(rng.normal(size=(160, 180)), 3)
+    grey = 120 + 600 * drawn + rng.normal(0, 3, drawn.shape)
+    write(Micrograph(np.clip(grey, 0, 255).astype(np.uint8)), path)
+    return path
+
+
+def test_a_command_maps_the_misfit(field, tmp_path, capsys):
+    model, target = write_tiny_model(tmp_path), tmp_path / "misfit.tif"
+    line = [*map(str, ("enhance", field, "-o", tmp_path / "a.tif", "--model", model))]
+    assert main([*line, *LINE, "--misfit", str(target), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert 0 < told["misfit_percent"] < 100
+    assert told["misfit_map"] == str(target)
+    shown = read(target)
+    assert shown.shape == (20, 22)
+    assert np.nanmedian(shown.array()) == pytest.approx(told["misfit_percent"], rel=0.7)
+    assert shown.provenance.job == "enhance"
+    line[3] = str(tmp_path / "b.tif")
+    assert main([*line, *LINE]) == 0
+    assert "explained" not in capsys.readouterr().out
+
+
+def test_models_of_an_instrument_tell_their_misfit(field, tmp_path, capsys):
+    model = str(write_tiny_model(tmp_path, training=SUPERLENS))
+    line = ["enhance", str(field), "-o", str(tmp_path / "a.tif"), "--model", model]
+    assert main([*line, *LINE]) == 0
+    assert "of the input's contrast is not explained" in capsys.readouterr().out
+
+
+def test_a_field_of_noise_has_no_map(tmp_path, rng):
+    path, target = tmp_path / "noise.tif", tmp_path / "misfit.tif"
+    write(Micrograph(rng.normal(0, 1, (160, 160)).astype(np.float32)), path)
+    job = enhance_job(
+        path,
+        tmp_path / "a.tif",
+        model=write_tiny_model(tmp_path),
+        options=TINY,
+        misfit=target,
+    )
+    heard = []
+    with hear_warnings(heard.append):
+        made = run(job)
+    assert "hardly more than noise" in heard[0]
+    assert (tmp_path / "a.tif").exists()
+    assert made.misfit_map is None
+    assert not target.exists()
+
+
+def test_a_stack_is_refused_before_any_work(tmp_path):
+    planes = [Micrograph(np.zeros((64, 64), np.float32)) for _ in range(2)]
+    with pytest.raises(OptionError, match="one plane, got a stack of 2"):
+        run(enhance_job(planes, tmp_path / "a.tif", misfit=tmp_path / "m.tif"))
