@@ -44,6 +44,9 @@ def stitched_pair(options: ScanOptions, scale: int) -> SsumPair:
         scale,
         f"stitched {options.phantom}",
         RandomLook(options),
+        noiseless=low,
+        blur_px=np.nan,  # neither is known of a scan that was stitched
+        spread=np.ones((1, 1), np.float32),
     )
 
 

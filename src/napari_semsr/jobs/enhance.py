@@ -314,7 +314,18 @@ def _judge(
 
 
 def learnt_from_instrument(card: dict[str, Any]) -> bool:
-    """Tell whether a model turns the images of one instrument into another's."""
+    """Tell whether a model turns the images of one instrument into another's.
+
+    Parameters
+    ----------
+    card : dict
+        What its card says.
+
+    Returns
+    -------
+    bool
+        Whether it learnt from a simulated instrument alone.
+    """
     recipe = card.get("training", {}).get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     sources = data.get("sources") if isinstance(data, dict) else None
