@@ -443,6 +443,8 @@ def train(
     low: Source | None = None,
     high: Source | None = None,
     transform: "StoredTransform | PathLike | None" = None,
+    image: Source | None = None,
+    second: Source | None = None,
     start_from: PathLike | None = None,
     steps: int | None = None,
     name: str | None = None,
@@ -469,6 +471,9 @@ def train(
     transform : StoredTransform or path, optional
         Map from `low` (moving) to `high` (fixed), kept by `register`; none where both
         lie on one grid.
+    image, second : Micrograph, (Y, X) numpy.ndarray or path, optional
+        A noisy image to learn from alone, by the recipe ``"own-image"``; or from it and
+        another scan of the same place, which is registered.
     start_from : path or str, optional
         Model whose weights are taken over, in place of the recipe's.
     steps : int, optional
@@ -487,14 +492,14 @@ def train(
     Trained
         Steps, held-out figures, and the model's path.
     """
-    from napari_semsr.jobs import CutRequest, train_job
+    from napari_semsr.jobs import images_to_cut, train_job
 
-    cut = None
-    if low is not None or high is not None or transform is not None:
-        if low is None or high is None:
-            msg = "Training on a pair of images needs low and high; give both."
-            raise OptionError(msg)
-        cut = CutRequest(_source(low), _source(high), transform)
+    cut = images_to_cut(
+        *(None if one is None else _source(one) for one in (low, high)),
+        transform,
+        image=None if image is None else _source(image),
+        second=None if second is None else _source(second),
+    )
     job = train_job(
         recipe,
         run_dir,

@@ -127,9 +127,11 @@ from .stitch import (
 )
 from .train import (
     CutRequest as CutRequest,
+    OwnImage as OwnImage,
     RecipeFacts as RecipeFacts,
     Trained as Trained,
     bundled_recipes as bundled_recipes,
+    images_to_cut as images_to_cut,
     recipe_facts as recipe_facts,
     train_job as train_job,
 )

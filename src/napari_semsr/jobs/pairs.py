@@ -223,6 +223,8 @@ def _map_error_nm(
 # places, enough for three sets; smaller patches are mostly border.
 _ACROSS = 3
 _LEAST_PATCH = 32
+LEAST_SIDE = _ACROSS * _LEAST_PATCH
+"""Pixels along the shorter side of the smallest image that three sets are cut from."""
 
 
 def fitting_options(

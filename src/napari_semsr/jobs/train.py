@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from scipy import ndimage
+
 from napari_semsr.core import (
+    FloatArray,
     FloatPair,
     Job,
+    Micrograph,
     OptionError,
     Progress,
     ReadError,
+    ShapeError,
     in_digits,
     warn,
 )
@@ -27,8 +33,8 @@ from napari_semsr.jobs.images import (
     open_image,
 )
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.pairs import fitting_options, pairs_job
-from napari_semsr.jobs.register import COSTLY_PX
+from napari_semsr.jobs.pairs import LEAST_SIDE, fitting_options, pairs_job
+from napari_semsr.jobs.register import COSTLY_PX, RegisterOptions, register_in_memory
 from napari_semsr.pairing import PairOptions
 
 if TYPE_CHECKING:
@@ -178,6 +184,65 @@ class CutRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnImage:
+    """A noisy image to learn from by itself, or by a second scan of the same place.
+
+    Attributes
+    ----------
+    image : Micrograph or path
+        The image that the model is for.
+    second : Micrograph, path or None
+        Another scan of the place, by the same instrument; it is registered first.
+    """
+
+    image: Image
+    second: Image | None = None
+
+
+def images_to_cut(
+    low: Image | None,
+    high: Image | None,
+    transform: StoredTransform | str | os.PathLike[str] | None = None,
+    *,
+    image: Image | None = None,
+    second: Image | None = None,
+) -> CutRequest | OwnImage | None:
+    """Take the images that a user gave to train on, in either of the two ways.
+
+    Parameters
+    ----------
+    low, high : Micrograph or path, optional
+        What is to be improved, and what it should look like.
+    transform : StoredTransform or path, optional
+        Map from `low` to `high`.
+    image, second : Micrograph or path, optional
+        A noisy image alone, or with another scan of its place.
+
+    Returns
+    -------
+    CutRequest, OwnImage or None
+        What to cut pairs from; None where nothing was given.
+
+    Raises
+    ------
+    OptionError
+        If one of two is missing, or both ways are asked for.
+    """
+    if (low is None) != (high is None) or (low is None and transform is not None):
+        msg = "Training on a pair of images needs --low and --high; give both."
+        raise OptionError(msg)
+    if second is not None and image is None:
+        msg = "A second scan needs the first one: give --image, too."
+        raise OptionError(msg)
+    if image is not None and low is not None:
+        msg = "Give --low and --high, or --image to learn from it alone, not both."
+        raise OptionError(msg)
+    if image is not None:
+        return OwnImage(image, second)
+    return None if low is None or high is None else CutRequest(low, high, transform)
+
+
+@dataclass(frozen=True, slots=True)
 class Trained(Result):
     """What a training run came to.
 
@@ -236,7 +301,7 @@ def train_job(
     resume: bool = False,
     overwrite: bool = False,
     pairs: str | os.PathLike[str] | None = None,
-    cut: CutRequest | None = None,
+    cut: CutRequest | OwnImage | None = None,
     start_from: str | os.PathLike[str] | None = None,
     steps: int | None = None,
     name: str | None = None,
@@ -262,9 +327,9 @@ def train_job(
         Start anew in a folder that holds something.
     pairs : path, optional
         Store of pairs to learn from, in place of the recipe's images.
-    cut : CutRequest, optional
-        Two images that pairs are cut from, which lie beside the folder of the run; a
-        run that is resumed takes those.
+    cut : CutRequest or OwnImage, optional
+        What pairs are cut from, which lie beside the folder of the run; a run that is
+        resumed takes those.
     start_from : path or str, optional
         Model file, or name of a model on the shelf, in place of the recipe's.
     steps : int, optional
@@ -329,11 +394,7 @@ def train_job(
         )
         return made
     if pairs is None and packaged:
-        msg = (
-            f"The recipe {path.stem} of the package learns from pairs; give --pairs, "
-            "or two images by --low and --high."
-        )
-        raise OptionError(msg)
+        raise OptionError(_wanted(path))
     # The loop looks inside.
     folder = check_target_folder(run_dir, overwrite=True, parents=True)
     from napari_semsr.training import load_recipe
@@ -366,6 +427,18 @@ def train_job(
     )
 
 
+def _wanted(recipe: Path) -> str:
+    """Say what a recipe of the package learns from."""
+    from napari_semsr.training import load_recipe
+
+    if load_recipe(recipe).blind:
+        return f"The recipe {recipe.stem} learns from one image; give it by --image."
+    return (
+        f"The recipe {recipe.stem} of the package learns from pairs; give --pairs, "
+        "or two images by --low and --high."
+    )
+
+
 def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe":
     """Put what the user gave in place of what the recipe says."""
     given = {key: value for key, value in changes.items() if value is not None}
@@ -386,8 +459,25 @@ def _changed(plan: "Recipe", changes: dict[str, Any], *, anew: bool) -> "Recipe"
     if "start_from" in given:
         given["start_from"] = str(find_model(given["start_from"]).resolve())
     plan = plan.replace(**given) if given else plan
+    if plan.blind and plan.data.pairs is not None:
+        plan = _of_own_image(plan, Path(plan.data.pairs))
     # the network is kept, and the weights that it would begin with are not
     return plan.settled().replace(start_from=None, local_from=None) if anew else plan
+
+
+def _of_own_image(plan: "Recipe", path: Path) -> "Recipe":
+    """Learn from two scans where there are two, and say from which image."""
+    from napari_semsr.pairing import open_pairs
+
+    record = open_pairs(path).record
+    names = [record["sources"][side][0]["name"] for side in ("low", "high")]
+    if not record["options"].get("second_scan"):
+        return plan.replace(description=f"{plan.description} Learnt from {names[0]}.")
+    said = f"{plan.description} Learnt from {names[0]} and {names[1]}."
+    # what one scan shows is the best that can be said of the other but for its noise
+    return plan.replace(
+        kind="supervised", loss="mse", measure="gain_db", description=said
+    )
 
 
 def _stored_patch(path: str) -> int:
@@ -462,7 +552,7 @@ def _tell_map(path: Path) -> None:
 
 def with_pairs(
     train: Callable[[Path], Job[Trained]],
-    cut: CutRequest,
+    cut: CutRequest | OwnImage,
     run_dir: str | os.PathLike[str],
     *,
     recipe: str | os.PathLike[str],
@@ -479,7 +569,7 @@ def with_pairs(
     ----------
     train : callable
         Makes the training of the store's path.
-    cut : CutRequest
+    cut : CutRequest or OwnImage
         What is cut.
     run_dir : path
         Folder of the run; the store is ``NAME-pairs.zarr`` beside it.
@@ -498,6 +588,10 @@ def with_pairs(
     """
     folder = check_target_folder(run_dir, overwrite=True, parents=True)
     store, before = _pairs_beside(folder), _stamp(folder)
+    if isinstance(cut, OwnImage):
+        cut = yield from _own_pairs(cut, recipe)
+    else:
+        _check_learns_pairs(recipe)
     options = _fitted(cut, recipe, start_from, patch)
     above = [one for one in folder.absolute().parents if not one.exists()]
     folder.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -521,6 +615,100 @@ def with_pairs(
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
     return trained
+
+
+_MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
+
+
+def _own_pairs(own: OwnImage, recipe: str | os.PathLike[str]) -> Job[CutRequest]:
+    """Pair an image with itself, or with a second scan brought onto it."""
+    from napari_semsr.training import load_recipe
+
+    plan = load_recipe(_find_recipe(recipe))
+    if own.second is None and not plan.blind:
+        msg = (
+            f"The recipe {plan.name} cannot learn from one image; take own-image, or "
+            "give a second scan."
+        )
+        raise OptionError(msg)
+    yield Progress(0, 0, "reading the image")
+    image = open_image(own.image)
+    _check_own(image)
+    # a flat place has noise to learn from, too, and noise looks like nothing
+    options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
+    # cut anew from these at every step
+    options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
+    side = options.patch
+    if np.prod([2 * n / side for n in image.shape]) > _MOST_PLACES:
+        options = options.replace(step=side)
+    if own.second is None:
+        return CutRequest(own.image, own.image, options=options)
+    second = yield from _brought_onto(open_image(own.second), image)
+    options = options.replace(second_scan=True, max_shift_px=side)
+    return CutRequest(own.image, second, options=options)
+
+
+def _check_own(image: Micrograph) -> None:
+    """Refuse an image from which nothing can be learnt."""
+    if min(image.shape) < LEAST_SIDE:
+        rows, columns = image.shape
+        msg = (
+            f"Learning from one image needs at least {LEAST_SIDE} x {LEAST_SIDE} "
+            f"pixels, got {rows} x {columns} in {image.name}; take a larger image."
+        )
+        raise ShapeError(msg)
+    greys = image.array()
+    known = greys[np.isfinite(greys)]
+    if not known.size or known.min() == known.max():
+        what = "no finite pixel" if not known.size else "one grey value alone"
+        msg = f"{image.name} has {what}, so that there is nothing to learn from it."
+        raise OptionError(msg)
+
+
+def _check_learns_pairs(recipe: str | os.PathLike[str]) -> None:
+    """Refuse a recipe for one image, which would never look at the clear one."""
+    from napari_semsr.training import load_recipe
+
+    if load_recipe(_find_recipe(recipe)).blind:
+        msg = (
+            "The recipe own-image never looks at a clear image; take fine-tune for a "
+            "noisy and a clear one, or give two noisy scans as image and second scan."
+        )
+        raise OptionError(msg)
+
+
+def _brought_onto(second: Micrograph, image: Micrograph) -> Job[Micrograph]:
+    """Bring a second scan onto an image, with its grey levels.
+
+    The scan is what is resampled: the image goes into the network as it is.
+    """
+    size = image.pixel_size_nm or second.pixel_size_nm or (1.0, 1.0)  # one instrument
+    moving, fixed = (one.replace(pixel_size_nm=size) for one in (second, image))
+    found = yield from register_in_memory(
+        moving, fixed, options=RegisterOptions(model="elastic")
+    )
+    yield Progress(0, 0, "comparing grey levels")
+    there, here = (np.asarray(one.array(), dtype=float) for one in (found.image, fixed))
+    return found.image.replace(
+        data=_grey_matched(there, here).astype(np.float32),
+        pixel_size_nm=image.pixel_size_nm,
+    )
+
+
+_GREY_SIGMA_PX = 4.0  # chosen: the noise that is left is small beside the structure
+
+
+def _grey_matched(second: FloatArray, image: FloatArray) -> FloatArray:
+    """Give a scan the mean and the contrast of another, where both are known."""
+    known = np.isfinite(second) & np.isfinite(image)
+    inner = ndimage.binary_erosion(known, iterations=round(2 * _GREY_SIGMA_PX))
+    soft = [
+        ndimage.gaussian_filter(np.where(known, one, 0.0), _GREY_SIGMA_PX, truncate=2)
+        for one in (second, image)
+    ]
+    there, here = (one[inner] if inner.any() else one[known] for one in soft)
+    gain = here.std() / max(float(there.std()), 1e-12)
+    return np.asarray((second - there.mean()) * gain + here.mean())
 
 
 def _fitted(

@@ -34,7 +34,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.images import jsonable
 from napari_semsr.jobs.models import import_model_job
-from napari_semsr.jobs.train import CutRequest, Trained, with_pairs
+from napari_semsr.jobs.train import CutRequest, OwnImage, Trained, with_pairs
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
@@ -112,7 +112,10 @@ class TrainStep(Progress):
 
 
 def train_to_shelf(
-    request: TrainRequest, cut: CutRequest | None = None, *, device: str = "auto"
+    request: TrainRequest,
+    cut: CutRequest | OwnImage | None = None,
+    *,
+    device: str = "auto",
 ) -> Job[Trained]:
     """Cut pairs where images are given, train, and put the model on the shelf.
 
@@ -120,7 +123,7 @@ def train_to_shelf(
     ----------
     request : TrainRequest
         What to train; with images its pairs are cut, and lie beside the run.
-    cut : CutRequest, optional
+    cut : CutRequest or OwnImage, optional
         Images to cut pairs from.
     device : {"auto", "cpu", "cuda"}, default="auto"
         ``cpu`` hides the GPUs from the training.

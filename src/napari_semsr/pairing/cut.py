@@ -7,7 +7,7 @@ two unpaired sets must show equally much pattern.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -547,6 +547,8 @@ def align(
         high.replace(data=high.data[: rows * scale, : columns * scale]),
     )
     first, second = (OnGrid.of(part, resampled=resampled) for part in parts)
+    if options.second_scan:  # percentiles also tell how noisy an image is
+        second = replace(second, value_range=first.value_range)
     return first, second
 
 

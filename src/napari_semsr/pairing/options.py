@@ -78,6 +78,11 @@ class PairOptions(Options):
         default=False,
         description="prepare by local histogram equalisation (CLAHE)",
     )
+    second_scan: bool = Field(
+        default=False,
+        description="HIGH is another scan by LOW's instrument: its grey values count "
+        "on LOW's range",
+    )
     prepare: Literal["both", "low", "high"] = Field(
         default="both", description="which images are prepared, where any way is chosen"
     )

@@ -89,6 +89,7 @@ _NAMES = {
     "gain_db": "gain {:+.2f} dB",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
+    "hidden_db": "{:+.2f} dB on hidden pixels",
 }
 
 
@@ -265,14 +266,18 @@ def card_of(
 
 
 def _learnt_from(recipe: Recipe) -> list[Any]:
-    """Say which images and areas a model has seen, those of its start included."""
+    """Say which images and areas a model has seen, those of its start included.
+
+    A noisy image by itself does not tell what is right there, and makes no figure on it
+    too good.
+    """
     found: list[Any] = []
     if recipe.start_from is not None:
         training = read_card(resolve(recipe.start_from)).training
         found += training.get("learnt_from", [])
-    if recipe.data.pairs is not None:
+    if recipe.data.pairs is not None and not recipe.blind:
         found += open_pairs(Path(recipe.data.pairs)).learnt_from()
-    elif recipe.data.sources.get("images"):
+    elif recipe.data.pairs is None and recipe.data.sources.get("images"):
         root = Path(recipe.data.root)
         files = {entry.file for entry in (*recipe.data.train, *recipe.data.validation)}
         found += [

@@ -47,10 +47,13 @@ class Comparison:
 def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | None:
     """Judge a trained model; put the untouched `network` in place of a worse one.
 
-    None where nothing tells: no pairs, or unpaired ones. A discriminator's model may be
-    worse by these figures, since it is to look like the truth: it stays.
+    None where nothing tells: no pairs, unpaired ones, or a noisy image alone. A
+    discriminator's model may be worse by these figures, since it is to look like the
+    truth: it stays.
     """
-    if recipe.data.pairs is None or not open_pairs(Path(recipe.data.pairs)).paired:
+    if recipe.data.pairs is None or recipe.blind:
+        return None
+    if not open_pairs(Path(recipe.data.pairs)).paired:
         return None
     scale = int(getattr(network, "scale", 1))
     store = fitting_store(recipe, scale)

@@ -44,7 +44,13 @@ from napari_semsr.training.distributed import (
     environment_kept,
     is_first,
 )
-from napari_semsr.training.learners import CycleGan, Learner, PairedGan, Supervised
+from napari_semsr.training.learners import (
+    BlindSpot,
+    CycleGan,
+    Learner,
+    PairedGan,
+    Supervised,
+)
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import RunFolder
 from napari_semsr.training.validation import held_out_fields
@@ -54,6 +60,7 @@ _LEARNERS: dict[str, type[Learner]] = {
     "supervised": Supervised,
     "paired-gan": PairedGan,
     "cycle-gan": CycleGan,
+    "blind-spot": BlindSpot,
 }
 _LARGEST_PX = 2048  # of the patches that a recipe may ask for
 _BLOCK = 16  # channels

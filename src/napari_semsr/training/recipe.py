@@ -234,6 +234,25 @@ class GanOptions(Options):
         return self
 
 
+HiddenReach = Annotated[int, Field(ge=0, le=16)]
+
+
+class HiddenOptions(Options):
+    """Which pixels of a noisy image are hidden from a network that is to tell them.
+
+    Attributes
+    ----------
+    every_px : int
+        One pixel is hidden in each square of this side.
+    reach : tuple of int or None
+        Rows and columns on either side of it that are hidden with it, since their
+        noise is like its own; None measures that on the images.
+    """
+
+    every_px: int = Field(default=6, ge=2, le=64)
+    reach: tuple[HiddenReach, HiddenReach] | None = None
+
+
 SAME = "same"
 FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 """Options that name a file or a model."""
@@ -249,9 +268,10 @@ class Recipe(Options):
 
     Attributes
     ----------
-    kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan"}
+    kind : {"supervised-l1", "supervised", "paired-gan", "cycle-gan", "blind-spot"}
         Which training it is: a restorer that may look for haze; a plain loss; generator
-        and discriminator on pairs; two generators without pairs.
+        and discriminator on pairs; two generators without pairs; the degraded patches
+        alone, a pixel of which is told by those around it.
     loss : {"l1", "mse", "rmse", "log-mse", "relative-l1"}
         Loss of the kind `supervised`; ``rmse`` is the root of each patch's mean square.
         `supervised-l1` takes ``relative-l1`` whatever stands here, but for ``log-mse``,
@@ -261,6 +281,8 @@ class Recipe(Options):
         faults of a microscope.
     gan : GanOptions
         What the kinds with discriminators minimise.
+    hidden : HiddenOptions
+        Which pixels the kind `blind-spot` hides.
     architecture, architecture_options : str, dict
         Network and its arguments; ``same`` is that of `start_from`.
     start_from : str or None
@@ -292,8 +314,9 @@ class Recipe(Options):
         Adam's decays; largest norm of a gradient.
     validate_every : int
         Steps between validations; at most this much is lost by a killed run.
-    measure : {"gain_db", "ssim", "frc_per_px"}
-        Held-out figure that chooses the checkpoint.
+    measure : {"gain_db", "ssim", "frc_per_px", "hidden_db"}
+        Held-out figure that chooses the checkpoint; the last for `blind-spot` alone,
+        which has no other.
     cross_frc : bool
         Whether the Fourier ring correlation with the truth is among the figures.
     devices, nodes : int
@@ -304,9 +327,9 @@ class Recipe(Options):
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.+-]+$")
-    kind: Literal["supervised-l1", "supervised", "paired-gan", "cycle-gan"] = (
-        "supervised-l1"
-    )
+    kind: Literal[
+        "supervised-l1", "supervised", "paired-gan", "cycle-gan", "blind-spot"
+    ] = "supervised-l1"
     description: str = ""
     limits: str = ""
     licence: str = "BSD-3-Clause"
@@ -333,11 +356,12 @@ class Recipe(Options):
     clip_norm: float | None = Field(default=1.0, gt=0)
     ema: Decay = 0.0
     validate_every: int = Field(default=500, ge=1)
-    measure: Literal["gain_db", "ssim", "frc_per_px"] = "gain_db"
+    measure: Literal["gain_db", "ssim", "frc_per_px", "hidden_db"] = "gain_db"
     cross_frc: bool = False
     loss: Literal["l1", "mse", "rmse", "log-mse", "relative-l1"] = "l1"
     data_weight: float = Field(default=0.0, ge=0)
     gan: GanOptions = GanOptions()
+    hidden: HiddenOptions = HiddenOptions()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compiled: bool = False
     devices: int = Field(default=1, ge=1, le=1024)
@@ -348,6 +372,11 @@ class Recipe(Options):
     def adversarial(self) -> bool:
         """Whether discriminators take part."""
         return self.kind in ("paired-gan", "cycle-gan")
+
+    @property
+    def blind(self) -> bool:
+        """Whether it learns from degraded patches alone."""
+        return self.kind == "blind-spot"
 
     @property
     def unpaired(self) -> bool:
@@ -429,6 +458,9 @@ class Recipe(Options):
             raise ValueError(msg)
         if self.measure == "frc_per_px" and not self.cross_frc:
             msg = "the measure frc_per_px needs cross_frc: true"
+            raise ValueError(msg)
+        if self.blind != (self.measure == "hidden_db"):
+            msg = "kind blind-spot and the measure hidden_db need each other"
             raise ValueError(msg)
         if self.kind == "supervised-l1" and self.data.pairs is not None:
             msg = (

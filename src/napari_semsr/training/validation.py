@@ -121,7 +121,7 @@ def _faulty_pairs(
         for number, (kind, shares) in enumerate(_ALONE.items()):
             rng = np.random.default_rng([PHANTOM_SEED, index, number])
             made = random_faults(image, ranges.replace(**shares), rng)
-            pairs.append(ValidationPair(kind, made.low * _WHITE, made.high * _WHITE))
+            pairs.append(ValidationPair(kind, made.low * WHITE, made.high * WHITE))
     return pairs
 
 
@@ -138,7 +138,7 @@ def _simulated_pairs(recipe: Recipe, name: str, scale: int) -> list[ValidationPa
     """
     instrument = INSTRUMENTS[name](recipe, scale)
     return [
-        ValidationPair(name, low * _WHITE, high * _WHITE)
+        ValidationPair(name, low * WHITE, high * WHITE)
         for low, high in instrument.validation(_FIELDS)
     ]
 
@@ -167,7 +167,7 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
     for number in numbers.astype(int).tolist():
         greys = store.ranges(name, number)
         images = (np.asarray(a[number]) for a in (low, high))
-        pair = [to_unit(i, g) * _WHITE for i, g in zip(images, greys, strict=True)]
+        pair = [to_unit(i, g) * WHITE for i, g in zip(images, greys, strict=True)]
         made.append(ValidationPair("pairs", *pair))
     return made
 
@@ -175,9 +175,9 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
 # Figures of a network on fields whose truth is known.
 
 PERCENTILES = (0.1, 99.9)
-_WHITE = 255.0
+WHITE = 255.0
 _NYQUIST = 0.5
-_ONE_GREY_DB = 20 * math.log10(_WHITE)  # nobody sees what errs by less than one grey
+_ONE_GREY_DB = 20 * math.log10(WHITE)  # nobody sees what errs by less than one grey
 
 
 def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -186,7 +186,7 @@ def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
     `image`, `truth` (Y, X), the truth on a 0-255 scale.
     """
     error = truth.astype(float) - _matched(image, truth)
-    return 10 * math.log10(_WHITE**2 / max(float(np.mean(error**2)), 1e-12))
+    return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
 def _matched(image: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
@@ -266,7 +266,7 @@ class Validator:
             gain = min(psnr, _ONE_GREY_DB) - min(before, _ONE_GREY_DB)
             row = {"gain_db": gain, f"gain_db_{pair.kind}": gain, "psnr_db": psnr}
             truth = high.astype(float)
-            similar = structural_similarity(_matched(restored, truth), truth, _WHITE)
+            similar = structural_similarity(_matched(restored, truth), truth, WHITE)
             if similar is not None:
                 row["ssim"] = similar
             if self.cross_frc:
@@ -313,7 +313,8 @@ def _chosen(
     """Choose what is shown: the same at every validation."""
     if pairs:
         best = max(pairs, key=lambda pair: float(np.std(pair.high)))
-        return best.low.astype(np.float32), best.high.astype(np.float32)
+        low = best.low.astype(np.float32)
+        return low, None if recipe.blind else best.high.astype(np.float32)
     if recipe.data.pairs is None:
         return None, None
     store = open_pairs(Path(recipe.data.pairs))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel
 from scipy import ndimage
 
 from napari_semsr.core import Affine, Grid, Warped
@@ -517,3 +517,74 @@ def children() -> list[psutil.Process]:
     """Processes of trainings that this one started."""
     found = psutil.Process().children()
     return [item for item in found if any("train_process" in w for w in item.cmdline())]
+
+
+def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, model):
+    panel.show()
+    panel.recipe.box.value = "own-image"
+    assert panel.pairs.source.value == "alone"
+    labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
+    assert "Image" in labels
+    assert "Low" not in labels
+    assert not panel.pairs.high.visible
+    panel.pairs.low.value = model.layers["soft"]
+    panel.pairs.high.value = model.layers["soft"]  # which is not asked for
+    panel.name.value = "mine"
+    said = run_panel(panel)
+    assert said.startswith("Trained mine in 3 steps")
+    (asked,) = training.requests
+    assert Path(asked.recipe).stem == "own-image"
+    store = open_pairs(Path(asked.pairs))
+    np.testing.assert_array_equal(*(part[0] for part in store.arrays("train")))
+    panel.recipe.box.value = "fine-tune"
+    assert panel.pairs.source.value == "layers"
+    assert panel.pairs.high.visible
+    labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
+    assert {"Low", "High"} <= set(labels)
+
+
+def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model, add):
+    clean = grain((160, 160))
+    rng = np.random.default_rng(0)
+    for name, place in (("first", np.s_[:150, :150]), ("second", np.s_[3:153, 2:152])):
+        scan = clean[place] + rng.normal(0, 0.1, (150, 150))
+        add(model, Micrograph(scan.astype(np.float32), None, name))
+    panel.pairs.source.value = "scans"
+    assert panel.recipe.value == "own-image"
+    panel.pairs.low.value = panel.pairs.high.value = model.layers["first"]
+    assert "second scan must be another layer, got first" in run_panel(panel)
+    panel.pairs.high.value = model.layers["second"]
+    run_panel(panel)
+    store = open_pairs(Path(training.requests[0].pairs))
+    low, high = (
+        ndimage.gaussian_filter(np.asarray(part[0], float), 1).ravel()
+        for part in store.arrays("train")
+    )
+    assert np.corrcoef(low, high)[0, 1] > 0.9
+
+
+def test_layer_that_teaches_nothing_is_one_sentence(panel, training, run_panel, add):
+    add(panel.viewer, Micrograph(np.zeros((40, 40), np.float32), None, "little"))
+    panel.recipe.box.value = "own-image"
+    panel.pairs.low.value = panel.viewer.layers["little"]
+    assert "at least 96 x 96 pixels, got 40 x 40 in little" in run_panel(panel)
+    assert not training.requests
+
+
+def test_hidden_pixels_are_what_a_model_without_truth_is_judged_by(
+    model, folder, qtbot
+):
+    view = TrainView(model)
+    qtbot.addWidget(view)
+    run = folder / "run"
+    run.mkdir()
+    (run / "curve.csv").write_text(
+        "step,loss,hidden_db,alike_rows_px,alike_columns_px\n"
+        "100,0.1,1.5,0,2\n200,0.1,2.5,0,2\n300,0.1,2.0,0,2\n"
+    )
+    view.watch(run)
+    view.poll()
+    found = view.findings("Train").numbers
+    assert found["Best so far at step"].value == 200
+    assert found["Hidden pixels, over their neighbours' mean"].value == 2.5
+    assert found["Noise alike along a line, up to"].value == 2

@@ -4,7 +4,7 @@ import argparse
 
 from napari_semsr import jobs
 from napari_semsr.cli.verb import Verb, add_output, columns, length, number
-from napari_semsr.core import Job, OptionError
+from napari_semsr.core import Job
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,17 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "two grids",
     )
     parser.add_argument(
+        "--image",
+        metavar="IMAGE",
+        help="learn from this noisy image alone, as the recipe own-image does",
+    )
+    parser.add_argument(
+        "--second",
+        metavar="IMAGE",
+        help="another scan of the place that --image shows, by the same instrument; it "
+        "is registered, and each is learnt from the other",
+    )
+    parser.add_argument(
         "--start-from",
         metavar="MODEL",
         help="begin with the weights of a model: a name, or a model file",
@@ -63,11 +74,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 def _start(arguments: argparse.Namespace) -> Job["jobs.Trained"]:
     """Make the job."""
-    low, high = arguments.low, arguments.high
-    if (low is None) != (high is None) or (low is None and arguments.transform):
-        msg = "Training on a pair of images needs --low and --high; give both."
-        raise OptionError(msg)
-    cut = None if low is None else jobs.CutRequest(low, high, arguments.transform)
+    cut = jobs.images_to_cut(
+        arguments.low,
+        arguments.high,
+        arguments.transform,
+        image=arguments.image,
+        second=arguments.second,
+    )
     return jobs.train_job(
         arguments.recipe,
         arguments.output,

@@ -172,6 +172,16 @@ class Form(Foldable):
         """Tell what the rows and their entries are called, by the options' names."""
         return {name: _called(control) for name, control in self._named.items()}
 
+    def relabel(self, name: str, label: str, tooltip: str) -> None:
+        """Say what the control of a row is for now."""
+        native = self._rows[name]
+        native.setToolTip(tooltip)
+        text = self._labels[native]
+        if text is not None:
+            text.setText(label)
+            text.setToolTip(tooltip)
+        self._fold()
+
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label."""
         native = self._rows[name]

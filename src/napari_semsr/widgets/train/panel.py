@@ -24,6 +24,7 @@ from napari_semsr.jobs import (
     MOSAIC_MODEL,
     CutRequest,
     ModelFile,
+    OwnImage,
     RecipeFacts,
     Trained,
     TrainRequest,
@@ -61,8 +62,11 @@ _LONGEST = 10_000_000
 _STATE = "last.ckpt"
 _RECIPE = "recipe.yaml"
 _STORE, _LAYERS, _OWN = "store", "layers", "recipe"
+_ALONE, _SCANS = "alone", "scans"
 _SOURCES = [
-    ("two layers", _LAYERS),
+    ("a soft and a sharp layer", _LAYERS),
+    ("one noisy layer alone", _ALONE),
+    ("two scans of one place", _SCANS),
     ("a store of pairs", _STORE),
     ("what the recipe names", _OWN),
 ]
@@ -71,6 +75,24 @@ _GRID, _FOUND, _STORED = "grid", "found", "stored"
 _PLACED = [("on one grid", _GRID), ("by a stored transform …", _STORED)]
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
 _FIRST = "fine-tune"
+_BY_ITSELF = "own-image"
+_NAMED = {  # what the two lists of layers are for, by where pairs come from
+    _LAYERS: (
+        ("Low", "The image to be improved."),
+        (
+            "High",
+            "What it should look like: the same field, on the same grid or registered.",
+        ),
+    ),
+    _ALONE: (("Image", "The noisy image that the model is for."),) * 2,
+    _SCANS: (
+        ("Image", "The noisy image that the model is for."),
+        (
+            "Second scan",
+            "The same place once more, by the same microscope; it is registered first.",
+        ),
+    ),
+}
 _LARGEST_PATCH = 2048
 
 
@@ -87,7 +109,7 @@ def _count_box(
 
 
 class PairsForm(Form):
-    """Two layers, or a store of pairs."""
+    """One layer, two, or a store of pairs."""
 
     def __init__(self, layer_box: Callable[[str, str, str], ComboBox]) -> None:
         super().__init__()
@@ -97,12 +119,9 @@ class PairsForm(Form):
             tooltip="Where the pairs come from.",
             choices=_SOURCES,
         )
-        self.low = layer_box("low", "Low", "The image to be improved.")
-        self.high = layer_box(
-            "high",
-            "High",
-            "What it should look like: the same field, on the same grid or registered.",
-        )
+        low, high = _NAMED[_LAYERS]
+        self.low = layer_box("low", *low)
+        self.high = layer_box("high", *high)
         self.placed = ComboBox(
             name="placed",
             label="They lie",
@@ -143,8 +162,13 @@ class PairsForm(Form):
         self._show_rows()
 
     def _show_rows(self, _: object = None) -> None:
-        for name in ("low", "high", "placed"):
-            self.show_row(name, self.cuts)
+        for name, words in zip(
+            ("low", "high"), _NAMED.get(self.source.value, ()), strict=False
+        ):
+            self.relabel(name, *words)
+        self.show_row("low", self.cuts or self.own)
+        self.show_row("high", self.cuts or self.source.value == _SCANS)
+        self.show_row("placed", self.cuts)
         stored = self.placed.value == _STORED
         self.show_row("transform", self.cuts and stored)
         self.show_row("store", self.source.value == _STORE)
@@ -177,6 +201,18 @@ class PairsForm(Form):
     def cuts(self) -> bool:
         """Whether pairs are to be cut from layers."""
         return bool(self.source.value == _LAYERS)
+
+    @property
+    def own(self) -> bool:
+        """Whether a noisy image is learnt from, alone or with a second scan."""
+        return self.source.value in (_ALONE, _SCANS)
+
+    def learn_by(self, kind: str) -> None:
+        """Propose what a recipe of a kind learns from, where it cannot from this."""
+        if kind == "blind-spot" and not self.own:
+            self.source.value = _ALONE
+        elif kind != "blind-spot" and self.source.value == _ALONE:
+            self.source.value = _LAYERS
 
     def stored(self) -> str | None:
         """Give the path of the store."""
@@ -356,7 +392,8 @@ class TrainPanel(Panel):
         self.add_group("Run", where, self.advanced)
         self.add_results("Training", self.view)
         self._results_title = ""  # what is shown is always of this run
-        self.recipe.changed.connect(self._propose)
+        self.recipe.changed.connect(self._follow_recipe)
+        self.pairs.source.changed.connect(self._follow_source)
         self.name.changed.connect(lambda _: self._show_folder())
         self.runner.failed.connect(self._settle)
         self._propose()
@@ -371,6 +408,12 @@ class TrainPanel(Panel):
     def _choose_high(self, _: object = None) -> None:
         """Propose another layer than the low one: the truth, if there is one."""
         low, high = self.pairs.low.value, self.pairs.high.value
+        if self.pairs.own:  # a layer that shows what is right is no second scan
+            others = [one for one in grey_layers(self.viewer) if not is_truth(one)]
+            others = [one for one in others if one is not low]
+            if others and (high is low or is_truth(high)):
+                self.pairs.high.value = others[-1]
+            return
         others = [item for item in grey_layers(self.viewer) if item is not low]
         if high is low and others:
             self.pairs.high.value = next(filter(is_truth, others), others[-1])
@@ -391,6 +434,20 @@ class TrainPanel(Panel):
         return foot
 
     # -- reading the form ------------------------------------------------------
+
+    def _follow_recipe(self) -> None:
+        """Ask for what the chosen recipe learns from."""
+        if self.recipe.facts is not None:
+            self.pairs.learn_by(self.recipe.facts.kind)
+        self._propose()
+
+    def _follow_source(self, _: object = None) -> None:
+        """Choose the recipe for noisy images where they are to be learnt from."""
+        if self.pairs.own:
+            self.recipe.box.value = _BY_ITSELF
+        elif self.recipe.box.value == _BY_ITSELF and self.pairs.cuts:
+            self.recipe.box.value = _FIRST
+        self._choose_high()
 
     def _propose(self) -> None:
         """Propose a name that is not taken, unless one was typed."""
@@ -420,7 +477,11 @@ class TrainPanel(Panel):
         self._check_name(name, replace=replace)
         run_dir = self._run_dir()
         _check_run_folder(run_dir, replace=replace)
-        cut = self._cut() if self.pairs.cuts else None
+        cut: CutRequest | OwnImage | None = None
+        if self.pairs.own:
+            cut = self._own()
+        elif self.pairs.cuts:
+            cut = self._cut()
         store = self.pairs.stored() if cut is None else None
         request = TrainRequest(
             recipe=facts.path,
@@ -468,6 +529,21 @@ class TrainPanel(Panel):
             raise OptionError(msg)
         return CutRequest(low, high, pairs.map())
 
+    def _own(self) -> OwnImage:
+        """Read the noisy layer, and the second scan if there is one."""
+        pairs = self.pairs
+        image = self.micrograph(pairs.low.value)
+        if pairs.source.value == _ALONE:
+            return OwnImage(image)
+        second = self.micrograph(pairs.high.value, unturned=True)
+        if pairs.low.value is pairs.high.value:
+            msg = (
+                f"The second scan must be another layer, got {image.name} for both; to "
+                "learn from it by itself, choose 'one noisy layer alone'."
+            )
+            raise OptionError(msg)
+        return OwnImage(image, second)
+
     def take_registered(
         self, low: "Layer", high: "Layer", found: StoredTransform
     ) -> None:
@@ -488,7 +564,7 @@ class TrainPanel(Panel):
         self._clock.start()
 
     def _make(
-        self, request: TrainRequest, cut: CutRequest | None = None
+        self, request: TrainRequest, cut: CutRequest | OwnImage | None = None
     ) -> Callable[[], Job[Any]]:
         """Give what makes the job."""
         device = str(preference("computing", "device"))
@@ -605,7 +681,12 @@ def _told_gain(outcome: Trained) -> str:
             f": {over:+.2f} dB over {_start_of(outcome)} and {linear:+.2f} dB over the "
             f"best linear filter, on {pairs} held-out pairs"
         )
-    gain = (outcome.validation or {}).get("gain_db")
+    figures = outcome.validation or {}
+    gain, hidden = figures.get("gain_db"), figures.get("hidden_db")
+    if hidden is not None:
+        return (
+            f" (hidden pixels {hidden:+.2f} dB better than by their neighbours' mean)"
+        )
     return "" if gain is None else f" ({gain:+.2f} dB on held-out pairs)"
 
 

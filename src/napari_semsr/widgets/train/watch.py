@@ -73,8 +73,9 @@ def _draw_loss(
 
 def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
     """Draw the gain at each validation, and mark the best."""
-    axes.set_ylabel("Held-out gain (dB)")
-    gain = curve.get("gain_db", np.zeros(0))
+    blind = "hidden_db" in curve
+    axes.set_ylabel("Hidden pixels (dB)" if blind else "Held-out gain (dB)")
+    gain = curve.get("hidden_db" if blind else "gain_db", np.zeros(0))
     if not np.isfinite(gain).any():
         said = "no truth to judge by" if curve else "not yet judged"
         axes.text(0.5, 0.5, said, ha="center", color=_BEST, transform=axes.transAxes)
@@ -83,7 +84,8 @@ def _draw_gain(axes: "Axes", curve: dict[str, np.ndarray]) -> None:
     best = int(np.nanargmax(gain))
     axes.plot(curve["step"], gain, "o-", color=_GAIN, lw=1.5, ms=3.5)
     axes.plot(curve["step"][best], gain[best], "o", color=_BEST, ms=7, label="best")
-    axes.axhline(0, color="#8d99ae", lw=1, ls="--", label="degraded")
+    base = "neighbours' mean" if blind else "degraded"
+    axes.axhline(0, color="#8d99ae", lw=1, ls="--", label=base)
     axes.legend(loc="lower right")
 
 
@@ -95,6 +97,9 @@ _FIGURES = {
     "psnr_db": ("PSNR", "dB", ".2f"),
     "ssim": ("SSIM", "", ".4f"),
     "frc_per_px": ("Agreement with the truth up to", "per px", ".3f"),
+    "hidden_db": ("Hidden pixels, over their neighbours' mean", "dB", "+.2f"),
+    "alike_rows_px": ("Noise alike from line to line, up to", "px", ".0f"),
+    "alike_columns_px": ("Noise alike along a line, up to", "px", ".0f"),
 }
 
 

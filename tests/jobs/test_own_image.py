@@ -1,0 +1,148 @@
+"""A model for one's own noisy image, from that alone or from two scans."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import ndimage
+
+from napari_semsr.core.errors import OptionError, SemsrError, ShapeError
+from napari_semsr.core.micrograph import Micrograph
+from napari_semsr.core.progress import run
+from napari_semsr.jobs.train import CutRequest, OwnImage, images_to_cut, train_job
+from napari_semsr.models.checkpoint import load_model
+from napari_semsr.pairing.store import open_pairs
+from napari_semsr.simulation.phantoms.draw import draw
+from tests.tiny_models import write_tiny_recipe
+
+BLIND = {"kind": "blind-spot", "measure": "hidden_db"}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "own.yaml"
+    write_tiny_recipe(path, steps=4, validate_every=2, description="Denoises.", **BLIND)
+    return path
+
+
+def _noisy(seed: int, side: int = 160, shift: int = 0) -> Micrograph:
+    clean = ndimage.gaussian_filter(draw("particles", (side + 8,) * 2, seed=0), 1)
+    clean = clean[shift : shift + side, 4 : 4 + side]
+    noise = np.random.default_rng(seed).normal(0, 0.08, clean.shape)
+    return Micrograph((clean + noise).astype(np.float32), name=f"scan {seed}")
+
+
+def test_one_image_makes_a_model_that_says_whose_it_is(
+    recipe: Path, tmp_path: Path
+) -> None:
+    made = run(train_job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1))))
+    assert made.comparison is None
+    assert np.isfinite(made.validation["hidden_db"])
+    card = load_model(made.model).card
+    assert card.description == "Denoises. Learnt from scan 1."
+    assert card.training["learnt_from"] == []  # it never saw what is right
+    assert card.pixel_size_nm is None
+    store = open_pairs(tmp_path / "run-pairs.zarr")
+    assert store.counts["test"] == 0
+    low, high = (np.asarray(part[0]) for part in store.arrays("train"))
+    np.testing.assert_array_equal(low, high)
+
+
+def test_run_on_one_image_goes_on_where_it_was_stopped(
+    recipe: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(train_job(recipe, whole, cut=OwnImage(_noisy(1))))
+    plain = yaml.safe_load(recipe.read_text())
+    recipe.write_text(yaml.safe_dump({**plain, "stop_after": 2}))
+    run(train_job(recipe, parts, cut=OwnImage(_noisy(1))))
+    kept = yaml.safe_load((parts / "recipe.yaml").read_text())
+    (parts / "recipe.yaml").write_text(yaml.safe_dump({**kept, "stop_after": None}))
+    ended = run(train_job(parts / "recipe.yaml", parts, resume=True))
+    assert ended.steps == 4
+    first, second = (
+        load_model(str(folder / "tiny.safetensors")).module for folder in (whole, parts)
+    )
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        np.testing.assert_array_equal(one.detach().numpy(), other.detach().numpy())
+
+
+def test_second_scan_is_registered_and_learnt_from(
+    recipe: Path, tmp_path: Path
+) -> None:
+    second = _noisy(2, shift=3)
+    darker = second.replace(data=0.5 * second.array() + 0.1)
+    made = run(train_job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1), darker)))
+    card = load_model(made.model).card
+    assert card.training["recipe"]["kind"] == "supervised"
+    assert "Learnt from scan 1 and scan 2" in card.description
+    assert card.pixel_size_nm is None
+    assert set(made.comparison["rows"]) == {"input", "linear filter", "trained"}
+    store = open_pairs(tmp_path / "run-pairs.zarr")
+    low, high = (np.asarray(part[0], float) for part in store.arrays("train"))
+    assert store.ranges("train", 0)[0] == store.ranges("train", 0)[1]
+    soft = [ndimage.gaussian_filter(part, 2) for part in (low, high)]
+    assert np.corrcoef(*(part.ravel() for part in soft))[0, 1] > 0.97
+    gain = np.polyfit(*(part.ravel() for part in soft), 1)[0]
+    assert gain == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "said"),
+    [
+        (np.zeros((50, 200)), ShapeError, "at least 96 x 96 pixels, got 50 x 200"),
+        (np.full((128, 128), np.nan), OptionError, "mine has no finite pixel"),
+        (np.full((128, 128), 7), OptionError, "mine has one grey value alone"),
+    ],
+    ids=["small", "unknown", "flat"],
+)
+def test_image_that_teaches_nothing_is_refused_and_nothing_is_left(
+    image: np.ndarray, error: type[SemsrError], said: str, recipe: Path, tmp_path: Path
+) -> None:
+    own = OwnImage(Micrograph(image.astype(np.float32), name="mine"))
+    with pytest.raises(error, match=said):
+        run(train_job(recipe, tmp_path / "runs" / "a", cut=own))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["uint16", "gaps", "saturated"])
+def test_images_as_microscopes_write_them_are_learnt_from(
+    kind: str, recipe: Path, tmp_path: Path
+) -> None:
+    image = _noisy(1).array().copy()
+    if kind == "uint16":
+        image = (10_000 * np.clip(image, 0, 1)).astype(np.uint16)
+    elif kind == "gaps":
+        image[:60, :60] = np.nan
+    else:
+        image = np.clip(image, 0.3, 0.6)
+    own = OwnImage(Micrograph(image, name="mine"))
+    made = run(train_job(recipe, tmp_path / "run", cut=own, steps=2))
+    assert np.isfinite(made.validation["hidden_db"])
+
+
+def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
+    recipe: Path, tmp_path: Path
+) -> None:
+    image = _noisy(1)
+    with pytest.raises(OptionError, match=r"cannot learn from one image.*own-image"):
+        run(train_job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
+    with pytest.raises(OptionError, match=r"never looks at a clear image.*fine-tune"):
+        run(train_job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
+    with pytest.raises(OptionError, match=r"learns from one image.*--image"):
+        run(train_job("own-image", tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_images_are_asked_for_in_one_way() -> None:
+    assert images_to_cut(None, None) is None
+    assert images_to_cut("a", "b") == CutRequest("a", "b")
+    assert images_to_cut(None, None, image="a", second="b") == OwnImage("a", "b")
+    for given, said in (
+        ({"low": "a", "high": None}, "needs --low and --high"),
+        ({"low": None, "high": None, "second": "a"}, "needs the first one"),
+        ({"low": "a", "high": "b", "image": "c"}, "not both"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            images_to_cut(**given)
